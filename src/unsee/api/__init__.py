@@ -1,0 +1,27 @@
+"""The nouns of unsee. Importing them loads no torch."""
+
+from unsee.api.benchmark import Benchmark
+from unsee.api.example import PROBES, Example, ImageFile, ImageSource, Kind, Role, Vocabulary
+from unsee.api.family import Family
+from unsee.api.method import Method
+from unsee.api.response import Response, Score
+from unsee.api.session import Session
+from unsee.api.training import Part, Training
+
+__all__ = [
+    "PROBES",
+    "Benchmark",
+    "Example",
+    "Family",
+    "ImageFile",
+    "ImageSource",
+    "Kind",
+    "Method",
+    "Part",
+    "Response",
+    "Role",
+    "Score",
+    "Session",
+    "Training",
+    "Vocabulary",
+]

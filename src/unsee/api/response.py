@@ -1,0 +1,97 @@
+"""What a model said, and how it was scored: plain records, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from unsee.api.example import Example, Kind, Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """One generated answer with all that is needed to score it again without a model (a row of responses.jsonl)."""
+
+    id: str
+    stage: str
+    """Which model said it: "original", "gold" or the method's name."""
+    role: Role
+    kind: Kind
+    fact: str
+    entity: str
+    question: str
+    answer: str
+    """The reference answer."""
+    text: str
+    """What the model said, special tokens removed. Untrusted."""
+    tokens: int
+    """Number of generated tokens, EOS included."""
+    ended: bool
+    """Whether the model stopped by itself, that is, with EOS."""
+    image: str = ""
+    """Path of the image relative to the folder of responses.jsonl; empty for text-only questions."""
+    image_key: str = ""
+    private: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    visible: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    chain: str = ""
+
+    @classmethod
+    def of(
+        cls, example: Example, *, stage: str, text: str, tokens: int, ended: bool, image: str = "", image_key: str = ""
+    ) -> Response:
+        """Return the record of `text` said about `example`."""
+        return cls(
+            id=example.id,
+            stage=stage,
+            role=example.role,
+            kind=example.kind,
+            fact=example.fact,
+            entity=example.entity,
+            question=example.question,
+            answer=example.answer,
+            text=text,
+            tokens=tokens,
+            ended=ended,
+            image=image,
+            image_key=image_key,
+            private=dict(example.private),
+            visible=dict(example.visible),
+            options=example.options,
+            chain=example.chain,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dict for json.dumps."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Response:
+        """Read a row written by `to_json`."""
+        fields = dict(row)
+        fields["role"] = Role(fields["role"])
+        fields["kind"] = Kind(fields["kind"])
+        fields["private"] = {fact: tuple(forms) for fact, forms in fields["private"].items()}
+        fields["options"] = tuple(fields["options"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One metric on one group of responses."""
+
+    value: float | None
+    """The mean; None if nothing could be scored (then `why` says so)."""
+    n: int
+    """Number of responses scored."""
+    interval: tuple[float, float] | None = None
+    """95 % bootstrap interval over entities; None with fewer than two entities."""
+    better: Literal["higher", "lower", "neither"] = "neither"
+    value_by_index: Mapping[str, float] = field(default_factory=dict)
+    """Response id -> value."""
+    why: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a plain dict for json.dumps."""
+        return asdict(self)

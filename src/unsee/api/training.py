@@ -1,0 +1,65 @@
+"""How weights are changed, whatever the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unsee.errors import UserError
+
+Part = Literal["vision", "projector", "language"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Optimisation settings shared by all methods. Defaults: pubg.md section 8 (ours where the paper is silent)."""
+
+    tune: Literal["lora", "full"] = "lora"
+    """Train adapters, or the weights themselves."""
+    parts: tuple[Part, ...] = ("language",)
+    """Which parts of the model are trainable: vision, projector, language."""
+    rank: int = 8
+    """LoRA rank."""
+    alpha: int = 16
+    """LoRA scale: the update is alpha / rank · B A."""
+    dropout: float = 0.0
+    """LoRA dropout; above 0 the adapter-off reference no longer equals the start model in train mode."""
+    lr: float = 1e-4
+    """Peak learning rate of AdamW."""
+    epochs: int = 10
+    """Passes over the forget examples, at most."""
+    max_steps: int = -1
+    """Optimiser steps, at most; -1 = as many as `epochs` needs."""
+    batch_size: int = 4
+    """Forget examples per step and device; the retain batch has the same size."""
+    accumulate: int = 1
+    """Batches per optimiser step."""
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    """Global gradient norm; 0 = off."""
+    scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 = autocast over fp32 trainable weights; auto = bf16 on GPUs that have it, else fp32."""
+    gradient_checkpointing: bool = False
+    stop: Literal["forgotten", "never"] = "forgotten"
+    """`forgotten`: stop at the first check with USR = 1 on the seen forget images (pubg.md section 8); `never`: run all steps."""
+    check_every: int = 0
+    """Optimiser steps between checks of the stop rule; 0 = once per epoch."""
+    checkpoint_every: int = 0
+    """Optimiser steps between resumable checkpoints; 0 = once per epoch."""
+    max_new_tokens: int = 256
+    """Length limit of every generated answer."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
+        for name in ("rank", "alpha", "epochs", "batch_size", "accumulate", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("check_every", "checkpoint_every", "warmup_steps", "weight_decay", "clip", "lr"):
+            if getattr(self, name) < 0:
+                raise UserError(f"training.{name} must not be negative, got {getattr(self, name)}.")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"training.dropout must be in [0, 1), got {self.dropout}.")
+        if not self.parts or set(self.parts) - {"vision", "projector", "language"}:
+            raise UserError(f"training.parts must name some of vision, projector, language; got {self.parts!r}.")
