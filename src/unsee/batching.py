@@ -1,0 +1,211 @@
+"""From questions and answers to tensors and back to answer logits: prompts, images, labels, the one shift.
+
+Shapes: b batch, t tokens, a answer positions (right-aligned, at the right end of the left-padded batch), v vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from unsee.api import Example, Family, ImageSource, Session
+from unsee.errors import UserError
+from unsee.losses import per_sample, token_logprobs
+from unsee.padding import IGNORE, extend, merge
+
+CACHE_BYTES = 512 * 2**20
+"""Encoded prompts and pixels kept in memory before the encoder starts afresh."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A question and what the model is to be pushed to, or away from, answering."""
+
+    example: Example
+    text: str | None = None
+    """Answer text; None = `token_ids` or, without them, the example's own answer."""
+    token_ids: tuple[int, ...] | None = None
+    """Answer as token ids without EOS; generated answers are passed on like this, never re-tokenised."""
+    ended: bool = True
+    """Whether the answer ends with EOS; False for answers cut at the length limit."""
+    instruction: str = ""
+    """Text before the question, in the same user turn."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Hashable identity of what is asked and answered."""
+        return (self.example.id, self.example.question, self.text, self.token_ids, self.ended, self.instruction)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Targets as tensors. `inputs` goes to `model(**inputs)` whole."""
+
+    inputs: dict[str, Tensor]
+    labels_bt: Tensor
+    targets: tuple[Target, ...]
+    index: int = 0
+    """Position of the batch in the run; draws that must survive a resume are functions of it."""
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The examples asked about, in batch order."""
+        return tuple(target.example for target in self.targets)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Return the batch on another device."""
+        moved = {key: value.to(device, non_blocking=non_blocking) for key, value in self.inputs.items()}
+        return replace(self, inputs=moved, labels_bt=self.labels_bt.to(device, non_blocking=non_blocking))
+
+
+class Encoder:
+    """Encodes prompts through the family's processor and remembers them; equal images share one pixel tensor."""
+
+    def __init__(self, processor: Any, family: Family) -> None:
+        """Start with nothing remembered."""
+        self.processor = processor
+        self.family = family
+        self._rows: dict[tuple[str, str, str], dict[str, Tensor]] = {}
+        self._pixels: dict[tuple[str, str], Tensor] = {}
+        self._answers: dict[str, tuple[int, ...]] = {}
+        self._bytes = 0
+
+    def answer(self, text: str) -> tuple[int, ...]:
+        """Return `answer_ids` of the text."""
+        if text not in self._answers:
+            self._answers[text] = answer_ids(self.processor, self.family, text)
+        return self._answers[text]
+
+    def row(self, question: str, image: ImageSource | None, instruction: str = "") -> dict[str, Tensor]:
+        """Return the model inputs of one prompt, batch axis of size 1, unpadded."""
+        key = (question, image.key if image else "", instruction)
+        if key not in self._rows:
+            self._rows[key] = self._encode(question, image, instruction, key[1])
+        return self._rows[key]
+
+    def _encode(self, question: str, image: ImageSource | None, instruction: str, key: str) -> dict[str, Tensor]:
+        text = self.family.prompt(self.processor, question, has_image=image is not None, instruction=instruction)
+        row = self.family.encode(self.processor, [text], [image.load() if image else None])
+        if self._bytes > CACHE_BYTES:
+            self._rows, self._pixels, self._bytes = {}, {}, 0
+        return {name: self._shared(key, name, value) for name, value in row.items()}
+
+    def _shared(self, key: str, name: str, value: Tensor) -> Tensor:
+        known = self._pixels.get((key, name))
+        if key and known is not None and torch.equal(known, value):
+            return known
+        self._bytes += value.nbytes
+        self._pixels[key, name] = value
+        return value
+
+
+_ENCODERS: WeakKeyDictionary[Any, Encoder] = WeakKeyDictionary()
+
+
+def encoder(processor: Any, family: Family) -> Encoder:
+    """Return the encoder of this processor; it lives as long as the processor."""
+    if processor not in _ENCODERS:
+        _ENCODERS[processor] = Encoder(processor, family)
+    return _ENCODERS[processor]
+
+
+def eos_id(processor: Any) -> int:
+    """Return the id that ends an answer."""
+    found = processor.tokenizer.eos_token_id
+    if found is None:
+        raise UserError("The tokenizer has no end-of-sequence token, so no answer could end; set eos_token.")
+    return int(found)
+
+
+def pad_id(processor: Any) -> int:
+    """Return the id used for padding (EOS if the tokenizer has no padding token; it is masked anyway)."""
+    found = processor.tokenizer.pad_token_id
+    return eos_id(processor) if found is None else int(found)
+
+
+def answer_ids(processor: Any, family: Family, text: str) -> tuple[int, ...]:
+    """Tokenise an answer as it continues the prompt: same leading space, text otherwise unchanged, no EOS.
+
+    Tokenised in context and cut where the prompt ends if that is a token border, else on its own.
+    """
+    tokenizer = processor.tokenizer
+    context = family.prompt(processor, "?", has_image=False)
+    lead = "" if context[-1:].isspace() or text[:1].isspace() else " "
+    head = tokenizer(context, add_special_tokens=False)["input_ids"]
+    whole = tokenizer(context + lead + text, add_special_tokens=False)["input_ids"]
+    if whole[: len(head)] == head:
+        return tuple(whole[len(head) :])
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def target_ids(processor: Any, family: Family, target: Target) -> tuple[int, ...]:
+    """Return the supervised ids of a target: its answer and, if it ended, EOS."""
+    ids = target.token_ids
+    if ids is None:
+        text = target.example.answer if target.text is None else target.text
+        if not text.strip():
+            raise UserError(f"Example {target.example.id!r} has an empty answer; give it one or leave the row out.")
+        ids = encoder(processor, family).answer(text)
+    supervised = (*ids, eos_id(processor)) if target.ended else tuple(ids)
+    if not supervised:
+        raise UserError(f"Example {target.example.id!r} has an answer without tokens; give it one or leave it out.")
+    return supervised
+
+
+def collate(session: Session, targets: Sequence[Target], index: int = 0) -> Batch:
+    """Return the batch of these targets on the model's device: left-padded, labels on answers (and EOS) only."""
+    encode = encoder(session.processor, session.family)
+    rows = []
+    for target in targets:
+        prompt = encode.row(target.example.question, target.example.image, target.instruction)
+        ids = target_ids(session.processor, session.family, target)
+        row = extend(prompt, ids)
+        labels = torch.full_like(row["input_ids"], IGNORE)
+        labels[0, -len(ids) :] = torch.tensor(ids)
+        rows.append({**row, "labels": labels})
+    inputs = merge(rows, pad_id(session.processor))
+    batch = Batch(labels_bt=inputs.pop("labels"), inputs=inputs, targets=tuple(targets), index=index)
+    return batch.to(device_of(session.model))
+
+
+def device_of(model: Module) -> torch.device:
+    """Return where the model's weights lie."""
+    return next(model.parameters()).device
+
+
+def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return logits_bav and labels_ba of the answer positions: `logits[:, i]` predicts `labels[:, i]`.
+
+    The only place where logits are shifted. Logits exist for the longest answer of the batch, not for the prompt;
+    shorter answers are right-aligned and preceded by labels of -100.
+    """
+    width = int((batch.labels_bt != IGNORE).any(0).sum())
+    output = model(**batch.inputs, logits_to_keep=width + 1, use_cache=False)
+    return output.logits[:, -width - 1 : -1], batch.labels_bt[:, -width:]
+
+
+@dataclass(frozen=True)
+class AnswerLogprob:
+    """Log-likelihood of answers."""
+
+    token_ba: Tensor
+    """Per token, 0 at padding."""
+    sum_b: Tensor
+    """Sum over the tokens of an answer."""
+    mean_b: Tensor
+    """Mean over the tokens of an answer."""
+
+
+def answer_logprob(model: Module, batch: Batch) -> AnswerLogprob:
+    """Return log p of the answers, EOS included: per token, per-sample sum, per-sample mean."""
+    logits_bav, labels_ba = answer_logits(model, batch)
+    token_ba = token_logprobs(logits_bav, labels_ba)
+    return AnswerLogprob(
+        token_ba, per_sample(token_ba, labels_ba, "sequence_sum"), per_sample(token_ba, labels_ba, "token_mean")
+    )

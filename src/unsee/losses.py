@@ -1,0 +1,77 @@
+"""Losses as pure functions. Shapes: b batch, a answer positions (right-aligned), v vocabulary; padding has label -100.
+
+Logits at index i predict the label at index i: the shift is done once, in `unsee.batching.answer_logits`.
+All are computed in fp32.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+IGNORE = -100
+Reduction = Literal["token_mean", "sequence_sum"]
+Direction = Literal["forward", "reverse"]
+
+
+def token_logprobs(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
+    """Return log p of each label, 0 where the label is -100."""
+    mask_ba = labels_ba != IGNORE
+    index_ba1 = labels_ba.masked_fill(~mask_ba, 0).unsqueeze(-1)
+    logits_bav = logits_bav.float()
+    picked_ba = logits_bav.gather(-1, index_ba1).squeeze(-1) - logits_bav.logsumexp(-1)
+    return picked_ba.masked_fill(~mask_ba, 0.0)
+
+
+def per_sample(values_ba: Tensor, labels_ba: Tensor, reduction: Reduction = "token_mean") -> Tensor:
+    """Return one number per sample: mean or sum over its answer tokens (pubg.md 3.1)."""
+    mask_ba = labels_ba != IGNORE
+    total_b = values_ba.masked_fill(~mask_ba, 0.0).sum(-1)
+    return total_b if reduction == "sequence_sum" else total_b / mask_ba.sum(-1)
+
+
+def answer_nll(logits_bav: Tensor, labels_ba: Tensor, reduction: Reduction = "token_mean") -> Tensor:
+    """Cross-entropy of the answers: mean over tokens within a sample, then over samples."""
+    return -per_sample(token_logprobs(logits_bav, labels_ba), labels_ba, reduction).mean()
+
+
+def ga_loss(
+    logits_bav: Tensor, labels_ba: Tensor, reduction: Reduction = "token_mean", floor: float = -math.inf
+) -> Tensor:
+    """Gradient ascent: the log-likelihood of the forget answers, to be minimised (pubg.md 3.1).
+
+    Samples whose mean token log-likelihood is below `floor` contribute no gradient (pubg.md 8, `ga_floor`) [inferred].
+    """
+    logp_ba = token_logprobs(logits_bav, labels_ba)
+    alive_b = per_sample(logp_ba.detach(), labels_ba) >= floor
+    return (per_sample(logp_ba, labels_ba, reduction) * alive_b).mean()
+
+
+def npo_loss(logp_b: Tensor, start_b: Tensor, beta: float = 0.1) -> Tensor:
+    """Negative preference optimisation on per-sample *summed* answer log-likelihoods (Zhang et al. 2024, eq. 3).
+
+    -(2/beta) E log sigmoid(-beta (log p - log p_start)); equals (2/beta) log 2 at the start.
+    """
+    return -(2 / beta) * logsigmoid(-beta * (logp_b - start_b)).mean()
+
+
+def token_kl(teacher_bav: Tensor, student_bav: Tensor, direction: Direction = "forward") -> Tensor:
+    """Full-vocabulary KL at every position; forward = KL(teacher || student) (pubg.md 3.2)."""
+    u_bav, v_bav = teacher_bav.float().log_softmax(-1), student_bav.float().log_softmax(-1)
+    if direction == "reverse":
+        u_bav, v_bav = v_bav, u_bav
+    return (u_bav.exp() * (u_bav - v_bav)).sum(-1)
+
+
+def kl_loss(
+    teacher_bav: Tensor,
+    student_bav: Tensor,
+    labels_ba: Tensor,
+    direction: Direction = "forward",
+    reduction: Reduction = "token_mean",
+) -> Tensor:
+    """Mean over samples of the KL over their answer tokens; prompt, image and padding do not count."""
+    return per_sample(token_kl(teacher_bav, student_bav, direction), labels_ba, reduction).mean()

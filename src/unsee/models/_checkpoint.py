@@ -1,0 +1,122 @@
+"""Opening and saving checkpoints: plain Hugging Face folders, PEFT adapter folders, unsee run folders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from torch.nn import Module
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from unsee import registry
+from unsee.api import Family
+from unsee.errors import UserError
+from unsee.models import _hf
+from unsee.models.generic import Generic
+
+SIDECAR = "unsee.json"
+ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """An opened checkpoint; `model` is a plain model (adapters are merged), in eval mode."""
+
+    model: Module
+    processor: Any
+    family: Family
+    instruction: str
+    """Text the checkpoint wants before every question; empty unless the run steers by prompt."""
+    base: str | None
+    """What an adapter folder was trained on, as written there; None for whole checkpoints."""
+
+
+def open_model(path: Path | str, *, dtype: str = "auto") -> Loaded:
+    """Open a Hugging Face folder or id, a PEFT adapter folder, or an unsee run folder.
+
+    Raises UserError if it is no vision-language model. Adapters are merged into the weights, so that "adapter off"
+    in a later run is this checkpoint and not its ancestor.
+    """
+    folder = _folder(path)
+    sidecar = read_sidecar(folder)
+    if isinstance(folder, Path) and (folder / ADAPTER).exists():
+        return _open_adapter(folder, sidecar, dtype)
+    family = family_of(folder)
+    model, processor = family.load(folder, dtype=dtype)
+    return Loaded(
+        model=model, processor=processor, family=family, instruction=sidecar.get("instruction", ""), base=None
+    )
+
+
+def save_model(
+    model: Module, processor: Any, folder: Path, *, instruction: str = "", base: Path | str | None = None
+) -> None:
+    """Save weights (adapter or full, safetensors), the processor beside them, and the sidecar.
+
+    `base` is the checkpoint an adapter was trained on, as given by the user.
+    """
+    trained: Any = model
+    absolute = str(Path(base).resolve()) if base is not None and Path(base).exists() else base
+    if isinstance(model, PeftModel):
+        config: Any = model.peft_config["default"]
+        config.base_model_name_or_path = str(absolute or config.base_model_name_or_path)
+    trained.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    sidecar = {"instruction": instruction, "base": None if absolute is None else str(absolute)}
+    (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
+
+
+def read_sidecar(folder: Path | str) -> dict[str, Any]:
+    """Return what unsee wrote beside the weights; empty for foreign checkpoints."""
+    file = Path(folder) / SIDECAR
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
+def family_of(path: Path | str) -> Family:
+    """Return the family that claims the checkpoint's model type, else the generic one."""
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no model that transformers can open: {error}") from error
+    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise UserError(
+            f"Expected a vision-language model (transformers' AutoModelForImageTextToText), but {path} holds a "
+            f"{config.model_type!r} model. Give a checkpoint that takes images and text."
+        )
+    for name in registry.names("models"):
+        family = registry.load("models", name)
+        if config.model_type in family.model_types:
+            return family()
+    return Generic()
+
+
+def _folder(path: Path | str) -> Path | str:
+    """Return the folder with the weights: `path` itself or, in a run folder, its `model`; ids pass unchanged."""
+    folder = Path(path)
+    if not folder.exists():
+        if folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") != 1:
+            raise UserError(f"No model at {path}: expected a folder with config.json, or a hub id like owner/name.")
+        return str(path)
+    for candidate in (folder, folder / "model"):
+        if (candidate / "config.json").exists() or (candidate / ADAPTER).exists():
+            return candidate
+    raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.")
+
+
+def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str) -> Loaded:
+    """Open the base (which may be an adapter itself), then merge the adapter."""
+    written = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+    base = open_model(sidecar.get("base") or written, dtype=dtype)
+    adapted = PeftModel.from_pretrained(base.model, folder)
+    processor = _hf.load_processor(folder) if (folder / "processor_config.json").exists() else base.processor
+    return Loaded(
+        model=adapted.merge_and_unload().eval(),
+        processor=processor,
+        family=base.family,
+        instruction=sidecar.get("instruction", base.instruction),
+        base=str(sidecar.get("base") or written),
+    )
