@@ -1,0 +1,56 @@
+"""Make a vision-language model forget chosen people, facts or concepts, and prove what it says afterwards.
+
+Every verb of the command line is a function here. Importing this package loads no torch; calling a verb does.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unsee.check import check
+    from unsee.demo import demo
+    from unsee.evaluate import evaluate
+    from unsee.models import open_model as load
+    from unsee.report import compare
+    from unsee.run import forget
+    from unsee.train import train
+
+__version__ = "0.1.0"
+__all__ = ["check", "compare", "demo", "evaluate", "forget", "load", "train"]
+
+
+class _Verb:
+    """A public function that is imported when first used.
+
+    A data descriptor, because several verbs bear the name of their module: importing `unsee.check` would otherwise
+    put the module in the place of the function.
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __get__(self, package: ModuleType, owner: type | None = None) -> Any:
+        return vars(import_module(self.module))[self.name]
+
+    def __set__(self, package: ModuleType, value: object) -> None:
+        """Keep the verb: the import system binds a submodule to its package under the submodule's name."""
+
+
+class _Package(ModuleType):
+    check = _Verb("unsee.check", "check")
+    compare = _Verb("unsee.report", "compare")
+    demo = _Verb("unsee.demo", "demo")
+    evaluate = _Verb("unsee.evaluate", "evaluate")
+    forget = _Verb("unsee.run", "forget")
+    load = _Verb("unsee.models", "open_model")
+    train = _Verb("unsee.train", "train")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package

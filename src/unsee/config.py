@@ -1,0 +1,251 @@
+"""A run as a plain value: names, settings and a seed, to and from YAML, with every type checked against the fields."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import python_version
+from types import UnionType
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from unsee.errors import UserError, unknown_name
+from unsee.files import atomic_write_text
+
+T = TypeVar("T")
+
+_RECORD: Final = ("record", "result")
+"""Top-level keys of a written run.yaml that describe what happened; they are no settings and are skipped on reading."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One unlearning run, whatever it is used for. Saved beside every result, and run again from there."""
+
+    model: str = ""
+    """Folder of a model, Hugging Face id, run folder, or a packaged model ("lab", "lab-gold")."""
+    data: str = ""
+    """Folder or file of the data, or "lab"."""
+    benchmark: str = ""
+    """How the data is laid out; empty = recognise it."""
+    method: str = ""
+    """Name of the unlearning method."""
+    out: str = ""
+    """Folder that receives the results."""
+    seed: int = 0
+    """Start of every random stream."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the method that differ from its defaults (in YAML: below `method`, beside `name`)."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `Training` that differ from the defaults."""
+    eval: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the evaluation."""
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], *, where: str = "the run") -> Run:
+        """Read the nested form that the YAML file has."""
+        flat = {key: value for key, value in values.items() if key not in _RECORD}
+        method = flat.get("method", "")
+        if isinstance(method, Mapping):
+            flat["method"] = method.get("name", "")
+            flat["settings"] = {key: value for key, value in method.items() if key != "name"}
+        for key in ("settings", "training", "eval"):
+            if not isinstance(flat.get(key, {}), Mapping):
+                raise UserError(f"{where}: {key!r} must be a mapping of settings, got {flat[key]!r}.")
+        return build(cls, flat, where=where)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the nested form that the YAML file has."""
+        values = {key: plain(value) for key, value in asdict(self).items() if key not in ("method", "settings")}
+        values["method"] = {"name": self.method, **plain(self.settings)}
+        order = ("model", "data", "benchmark", "method", "training", "eval", "seed", "out")
+        return {key: values[key] for key in order}
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with the scalars of YAML 1.2: `1e-3` is a number, and only true and false are booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(?:[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Parse YAML text; a mistake in it is reported with its line."""
+    try:
+        # _Loader is a SafeLoader: it builds plain values only.
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{where} is no valid YAML: {error}") from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read the run file {path}: {error}") from error
+    values = parse_yaml(text, where=str(path))
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold a mapping such as `model: lab`, got {type(values).__name__}.")
+    return values
+
+
+def read(path: Path) -> Run:
+    """Read a run from a YAML file, be it written by hand or by an earlier run."""
+    return Run.from_mapping(read_mapping(path), where=str(path))
+
+
+def write(path: Path, run: Run, *, record: Mapping[str, Any], result: Mapping[str, Any] | None = None) -> None:
+    """Write the run, the circumstances (`record`) and, once there is one, the result."""
+    values = {**run.to_mapping(), "record": plain(record)}
+    if result is not None:
+        values["result"] = plain(result)
+    atomic_write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """Turn `method.beta=0.2` into `{"method": {"beta": 0.2}}`, values read as YAML."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not all(path.strip().split(".")):
+            raise UserError(f"--set wants NAME=VALUE such as method.beta=0.2, got {assignment!r}.")
+        nested: Any = parse_yaml(text, where=f"The value of {path.strip()}") if text.strip() else ""
+        for key in reversed(path.strip().split(".")):
+            nested = {key: nested}
+        values = merge(values, nested)
+    return values
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over` put in, mapping by mapping; a method name stays beside its settings."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if key == "method":
+            old, value = _named(old), _named(value)
+            renamed = value.get("name", old.get("name")) != old.get("name")
+            old = {} if renamed and "name" in old else old
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _named(method: Any) -> dict[str, Any]:
+    """Return the mapping form of a method, which may be given as its bare name."""
+    if isinstance(method, Mapping):
+        return dict(method)
+    return {} if method is None else {"name": method}
+
+
+def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """Return the settings dataclass `cls` from plain values, each checked against the type of its field."""
+    hints = get_type_hints(cls)
+    # `cls` is a dataclass; its bound cannot be written with the types of 3.11.
+    known = {item.name: hints[item.name] for item in fields(cls) if item.init}  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise unknown_name(f"setting of {where}", str(name), known)
+    return cls(**{name: convert(value, known[name], where=f"{where}: {name}") for name, value in values.items()})
+
+
+def convert(value: Any, hint: Any, *, where: str) -> Any:
+    """Return `value` as the type `hint` wants it (a list as a tuple, an integer as a float), or raise."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        return _one_of(value, arguments, where)
+    if origin is tuple:
+        return tuple(convert(item, arguments[0], where=where) for item in _items(value))
+    if origin in (Union, UnionType):
+        return _any_of(value, arguments, where)
+    if origin is not None:
+        hint = origin
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    raise UserError(f"{where} must be {_in_words(hint)}, got {value!r}.")
+
+
+def _in_words(hint: Any) -> str:
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "nothing"}
+    return words.get(hint, f"a {hint.__name__}")
+
+
+def _one_of(value: Any, choices: Sequence[Any], where: str) -> Any:
+    if value in choices and type(value) in {type(choice) for choice in choices}:
+        return value
+    raise UserError(f"{where} must be one of {', '.join(map(str, choices))}, got {value!r}.")
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _any_of(value: Any, hints: Sequence[Any], where: str) -> Any:
+    if value is None and type(None) in hints:
+        return None
+    refusals = []
+    for hint in hints:
+        try:
+            return convert(value, hint, where=where)
+        except UserError as error:
+            refusals.append(str(error))
+    raise UserError(refusals[0])
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with tuples, mappings and paths as the lists, dicts and strings that YAML and JSON know."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on, without importing the packages."""
+    found = {"python": python_version()}
+    for package in ("unsee", "torch", "transformers", "peft"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def commit() -> str:
+    """Return the git commit that unsee runs from, with "+changes" if files differ from it; empty when installed."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    head = _git(root, "rev-parse", "HEAD")
+    return head + ("+changes" if head and _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
