@@ -25,3 +25,7 @@ class Benchmark(ABC):
     def suggested(self, method: str) -> Mapping[str, Any]:
         """Return training settings (fields of `Training`) that are known to suit `method` on this data; may be empty."""
         return {}
+
+    def problems(self) -> Sequence[str]:
+        """Return everything that makes the data unusable, row by row ("row 3: image x.png is missing."); empty if nothing."""
+        return ()

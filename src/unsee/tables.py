@@ -1,0 +1,103 @@
+"""Rows out of CSV, JSON, JSON lines and Parquet files, and whether the images they name can be read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from unsee.errors import UserError
+
+SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
+"""File types that hold rows."""
+
+
+def find_table(place: Path) -> Path:
+    """Return the one file with rows at `place`: the file itself, `data.*` in the folder, or the only table there."""
+    if place.is_file():
+        return place
+    if not place.is_dir():
+        raise UserError(f"No data at {place}: expected a folder or a file ({', '.join(SUFFIXES)}).")
+    found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    chosen = [path for path in found if path.stem == "data"] or found
+    if len(chosen) != 1:
+        listed = ", ".join(path.name for path in chosen) or "none"
+        raise UserError(
+            f"{place} must hold one table named data{{{','.join(SUFFIXES)}}}, found: {listed}. "
+            "Name the one that is meant, e.g. --data FOLDER/rows.csv."
+        )
+    return chosen[0]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table in file order, every row a mapping from column to value."""
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+    if path.suffix.lower() not in readers:
+        raise UserError(f"{path.name} is no table unsee reads; expected one of {', '.join(SUFFIXES)}.")
+    try:
+        rows = readers[path.suffix.lower()](path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+    except (OSError, csv.Error) as error:
+        raise UserError(f"Cannot read {path}: {error}") from error
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path.name} row {number} must be an object with named columns, got {row!r:.80}.")
+    return rows
+
+
+def unreadable(path: Path) -> str:
+    """Return why the image cannot be used; empty if every pixel of it decodes."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return f"cannot be decoded ({error})"
+    return ""
+
+
+def _jsonl(path: Path) -> list[Any]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if line.strip():
+            rows.append(_parse(line, f"{path.name} line {number}"))
+    return rows
+
+
+def _json(path: Path) -> list[Any]:
+    rows = _parse(path.read_text(encoding="utf-8-sig"), path.name)
+    if not isinstance(rows, list):
+        raise UserError(f"{path.name} must hold a list of rows, got {type(rows).__name__}.")
+    return rows
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is no valid JSON: {error}") from error
+
+
+def _csv(path: Path) -> list[Any]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    for number, row in enumerate(rows, 1):
+        # DictReader collects surplus cells under None and fills missing ones with None.
+        if None in row or None in row.values():
+            raise UserError(f"{path.name} row {number} has more or fewer cells than the header; check its quotes.")
+    return rows
+
+
+def _parquet(path: Path) -> list[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return list(pyarrow.parquet.read_table(path).to_pylist())
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path} is no readable Parquet file: {error}") from error
