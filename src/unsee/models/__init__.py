@@ -1,5 +1,5 @@
 """LVLM architectures, one file each, and how checkpoints are opened and saved."""
 
-from unsee.models._checkpoint import Loaded, open_model, save_model
+from unsee.checkpoint import Loaded, open_model, save_model
 
 __all__ = ["Loaded", "open_model", "save_model"]

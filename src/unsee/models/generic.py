@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from unsee import autoclasses
 from unsee.api import Family, Part
-from unsee.models import _hf
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,16 +22,16 @@ class Generic(Family):
 
     def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
         """Return model (eval mode) and processor."""
-        return _hf.load(path, dtype=dtype)
+        return autoclasses.load(path, dtype=dtype)
 
     def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
         """Return the user turn in the checkpoint's own chat template."""
-        return _hf.prompt(processor, question, has_image=has_image, instruction=instruction)
+        return autoclasses.prompt(processor, question, has_image=has_image, instruction=instruction)
 
     def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Image | None]) -> Mapping[str, Tensor]:
         """Return left-padded inputs with every key of the processor."""
-        return _hf.encode(processor, prompts, images)
+        return autoclasses.encode(processor, prompts, images)
 
     def parts(self, model: Module) -> Mapping[Part, str]:
         """Return the parts as found from module names."""
-        return _hf.parts(model)
+        return autoclasses.parts(model)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from unsee import autoclasses
 from unsee.api import Family, Part
-from unsee.models import _hf
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,7 +22,7 @@ class Llava(Family):
 
     def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
         """Return model (eval mode) and processor, the latter told how many tokens an image takes."""
-        model, processor = _hf.load(path, dtype=dtype)
+        model, processor = autoclasses.load(path, dtype=dtype)
         config: Any = model.config
         if processor.patch_size is None:
             processor.patch_size = config.vision_config.patch_size
@@ -33,12 +33,12 @@ class Llava(Family):
 
     def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
         """Return the user turn in the checkpoint's own chat template."""
-        return _hf.prompt(processor, question, has_image=has_image, instruction=instruction)
+        return autoclasses.prompt(processor, question, has_image=has_image, instruction=instruction)
 
     def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Image | None]) -> Mapping[str, Tensor]:
         """Return left-padded inputs with every key of the processor (`image_sizes` in LLaVA-NeXT)."""
-        return _hf.encode(processor, prompts, images)
+        return autoclasses.encode(processor, prompts, images)
 
     def parts(self, model: Module) -> Mapping[Part, str]:
         """Return vision tower, projector and language model (with the head)."""
-        return _hf.parts(model)
+        return autoclasses.parts(model)

@@ -12,11 +12,9 @@ from torch.nn import Module
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from unsee import registry
+from unsee import autoclasses, registry
 from unsee.api import Family
 from unsee.errors import UserError
-from unsee.models import _hf
-from unsee.models.generic import Generic
 
 SIDECAR = "unsee.json"
 ADAPTER = "adapter_config.json"
@@ -87,11 +85,12 @@ def family_of(path: Path | str) -> Family:
             f"Expected a vision-language model (transformers' AutoModelForImageTextToText), but {path} holds a "
             f"{config.model_type!r} model. Give a checkpoint that takes images and text."
         )
-    for name in registry.names("models"):
-        family = registry.load("models", name)
+    families: list[type[Family]] = [registry.load("models", name) for name in registry.names("models")]
+    for family in families:
         if config.model_type in family.model_types:
             return family()
-    return Generic()
+    generic: Family = registry.load("models", "generic")()
+    return generic
 
 
 def _folder(path: Path | str) -> Path | str:
@@ -112,7 +111,7 @@ def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str) -> Loaded:
     written = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     base = open_model(sidecar.get("base") or written, dtype=dtype)
     adapted = PeftModel.from_pretrained(base.model, folder)
-    processor = _hf.load_processor(folder) if (folder / "processor_config.json").exists() else base.processor
+    processor = autoclasses.load_processor(folder) if (folder / "processor_config.json").exists() else base.processor
     return Loaded(
         model=adapted.merge_and_unload().eval(),
         processor=processor,

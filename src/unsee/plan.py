@@ -1,0 +1,73 @@
+"""Which targets stand in which batch: a pure function of seed and batch number, so that a resumed run repeats nothing."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from unsee.api import Training
+from unsee.batching import Target
+from unsee.generation import seed_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole run as one list of batches: anchored on the forget targets, retain targets sampled and cycled."""
+
+    forget: Sequence[Target]
+    retain: Sequence[Target]
+    training: Training
+    seed: int
+
+    @cached_property
+    def per_epoch(self) -> int:
+        """Batches in one pass over the forget targets; the last may be smaller."""
+        return math.ceil(len(self.forget) / self.training.batch_size)
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimiser steps of the run: what `epochs` needs, but at most `max_steps`."""
+        needed = math.ceil(self.per_epoch * self.training.epochs / self.training.accumulate)
+        return needed if self.training.max_steps < 0 else min(needed, self.training.max_steps)
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps that make about one epoch."""
+        return max(1, math.ceil(self.per_epoch / self.training.accumulate))
+
+    def __len__(self) -> int:
+        return min(self.steps * self.training.accumulate, self.per_epoch * self.training.epochs)
+
+    def epoch_at(self, step: int) -> float:
+        """Return the number of passes over the forget targets after so many optimiser steps."""
+        return min(step * self.training.accumulate, len(self)) / self.per_epoch
+
+    def batch(self, index: int) -> tuple[list[Target], list[Target]]:
+        """Return forget and retain targets of the batch at `index`; no retain targets, no retain batch."""
+        size = self.training.batch_size
+        epoch, place = divmod(index, self.per_epoch)
+        order = self._order("forget", epoch, len(self.forget))
+        forget = [self.forget[i] for i in order[place * size : (place + 1) * size]]
+        if not self.retain:
+            return forget, []
+        slots = range(index * size, (index + 1) * size)
+        return forget, [self._retain_at(slot) for slot in slots]
+
+    def _retain_at(self, slot: int) -> Target:
+        cycle, place = divmod(slot, len(self.retain))
+        return self.retain[self._order("retain", cycle, len(self.retain))[place]]
+
+    def _order(self, side: str, turn: int, length: int) -> list[int]:
+        """Return the order of one pass; the last one asked for is remembered."""
+        if self._orders.get(side, (-1, []))[0] != turn:
+            order = list(range(length))
+            random.Random(seed_of(self.seed, side, turn)).shuffle(order)
+            self._orders[side] = (turn, order)
+        return self._orders[side][1]
+
+    @cached_property
+    def _orders(self) -> dict[str, tuple[int, list[int]]]:
+        return {}

@@ -1,0 +1,25 @@
+"""What methods train on by default: the benchmark's own answers to the questions of a role."""
+
+from __future__ import annotations
+
+from unsee.api import Role, Session
+from unsee.batching import Target
+from unsee.errors import UserError
+
+
+def forget_targets(session: Session) -> list[Target]:
+    """Return the questions about seen forget images with their own (private) answers."""
+    return [Target(example=example) for example in session.of(Role.FORGET)]
+
+
+def retain_targets(session: Session, weight: float = 1.0) -> list[Target]:
+    """Return everything that is to stay, with its own answers; nothing if the retain term has no weight."""
+    if not weight:
+        return []
+    targets = [Target(example=example) for example in session.of(Role.RETAIN, Role.RETAIN_TEXT, Role.GENERAL)]
+    if not targets:
+        raise UserError(
+            "This method has a retain term, but the data have no retain, retain_text or general examples. "
+            "Add some, or choose a method (or method.retain_weight=0) that needs none."
+        )
+    return targets

@@ -1,0 +1,93 @@
+"""Which weights a run may change: LoRA adapters on, or the weights of, the chosen parts of the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn import Linear, Module, Parameter
+
+from unsee.api import Family, Training
+from unsee.errors import UserError
+
+HEAD = "lm_head"
+"""Output head: counts as language, but gets no adapter (pubg.md 8: the head stays frozen)."""
+
+
+def prepare(model: Module, family: Family, training: Training, seed: int) -> Module:
+    """Return the model with exactly the chosen weights trainable: a PeftModel for LoRA, else the model itself.
+
+    Adapters and fully tuned weights are fp32 whatever the base's type. Raises UserError if nothing matches.
+    """
+    patterns = [_pattern(family, model, part) for part in training.parts]
+    if training.tune == "lora":
+        return _with_adapters(model, patterns, training, seed)
+    trainable = {name for name in _modules(model) if _matches(name, patterns)}
+    for name, module in model.named_modules():
+        for weight in module.parameters(recurse=False):
+            weight.requires_grad_(name in trainable)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise _nothing(training)
+    return model.float()
+
+
+def trainable(model: Module) -> dict[str, Parameter]:
+    """Return the trainable weights by name."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def summary(model: Module) -> dict[str, Any]:
+    """Return how many weights are trainable and, shortly, in which modules (layer numbers as `*`)."""
+    weights = trainable(model)
+    modules = {re.sub(r"\.\d+(?=\.|$)", ".*", _owner(name)) for name in weights}
+    return {"trainable": sum(weight.numel() for weight in weights.values()), "tuned": sorted(modules)}
+
+
+def _with_adapters(model: Module, patterns: Sequence[str], training: Training, seed: int) -> PeftModel:
+    """Add LoRA to the linear layers of the parts, named one by one so that no suffix reaches another part."""
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, Linear) and _matches(name, patterns) and name.rpartition(".")[2] != HEAD
+    ]
+    if not targets:
+        raise _nothing(training)
+    config = LoraConfig(
+        r=training.rank,
+        lora_alpha=training.alpha,
+        lora_dropout=training.dropout,
+        target_modules=rf"(?:{'|'.join(map(re.escape, targets))})",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def _pattern(family: Family, model: Module, part: str) -> str:
+    found: dict[str, str] = {str(name): pattern for name, pattern in family.parts(model).items()}
+    if part not in found:
+        raise UserError(f"This model has no part {part!r} that could be tuned; it has {', '.join(found)}.")
+    return found[part]
+
+
+def _modules(model: Module) -> list[str]:
+    return [name for name, _ in model.named_modules()]
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def _nothing(training: Training) -> UserError:
+    return UserError(
+        f"training.parts = {training.parts} with tune = {training.tune!r} matches no weight of this model."
+    )
+
+
+def _owner(name: str) -> str:
+    """Strip wrappers and the weight's own name: `base_model.model.x.q_proj.lora_A.default.weight` -> `x.q_proj`."""
+    inner = name.removeprefix("base_model.model.")
+    return re.split(r"\.lora_|\.(?:weight|bias|class_embedding)$", inner)[0]
