@@ -1,0 +1,295 @@
+"""Geometry of the charts, as plain numbers; the template draws them as SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from unsee.report.read import Stage
+from unsee.report.summary import CLASSES, pooled, shares
+from unsee.report.verdict import percent
+
+SEGMENT_LABEL = 0.07
+"""Bars narrower than this share carry no figure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """One class in a stacked bar; positions in percent of the bar's width."""
+
+    name: str
+    left: float
+    width: float
+    label: str
+    """What stands in the segment; empty if it is too narrow."""
+    title: str
+
+
+def segments(stage: Stage, role: str) -> list[Segment]:
+    """Return the stacked bar of the stage's answers in `role`."""
+    share, left, bar = shares(stage, role), 0.0, []
+    for name in CLASSES:
+        width = 100 * share.get(name, 0.0)
+        if width > 0:
+            label = percent(share[name])
+            title = f"{stage.label}: {label} {name}"
+            shown = label if share[name] >= SEGMENT_LABEL else ""
+            bar.append(Segment(name=name, left=round(left, 2), width=round(width, 2), label=shown, title=title))
+            left += width
+    return bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A rectangle, in the units of the drawing."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def meets(self, other: Box) -> bool:
+        """Whether the two share any area."""
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
+
+    def inside(self, other: Box) -> bool:
+        """Whether this lies in `other`."""
+        return (
+            self.left >= other.left
+            and self.right <= other.right
+            and self.top >= other.top
+            and self.bottom <= other.bottom
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """One model in the scatter."""
+
+    name: str
+    label: str
+    x: float
+    y: float
+    whiskers: tuple[float, float, float, float]
+    """Interval ends: x low, x high, y low, y high."""
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tag:
+    """The names of all dots that stand in one place, one below the other, and the line that leads to them."""
+
+    dots: tuple[Dot, ...]
+    box: Box
+    link: tuple[float, float, float, float] | None
+    """From the dots to the names; None if these stand beside them."""
+
+    @property
+    def left(self) -> bool:
+        """Whether the names stand to the left of the dots, so that their markers belong at the right."""
+        return (self.box.left + self.box.right) / 2 < self.dots[0].x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """Size of a drawing and of the axes in it."""
+
+    width: float = 520
+    height: float = 430
+    left: float = 50
+    right: float = 14
+    top: float = 16
+    bottom: float = 46
+
+    def x(self, share: float) -> float:
+        """Horizontal place of a share in 0..1; the axis runs a little past both ends."""
+        return round(self.left + (self.width - self.left - self.right) * (share + 0.04) / 1.08, 2)
+
+    def y(self, share: float) -> float:
+        """Vertical place of a share in 0..1."""
+        return round(self.height - self.bottom - (self.height - self.top - self.bottom) * (share + 0.04) / 1.08, 2)
+
+    @property
+    def frame(self) -> Box:
+        """The area between the axes."""
+        return Box(left=self.left, top=self.top, right=self.width - self.right, bottom=self.height - self.bottom)
+
+
+SIGN, LINE = 8.8, 18.0
+"""Width of a letter and height of a line of a label, in units of the drawing (for letters 13 to 16 units high)."""
+CROWD = 15.0
+"""Dots nearer than this share a tag."""
+
+
+def scatter(stages: Sequence[Stage], role: str, plot: Plot) -> list[Tag]:
+    """Return the dots under their tags: x = forgotten (1 - leak), y = retained (mean of names and facts)."""
+    dots = [dot for stage in stages if (dot := _dot(stage, role, plot)) is not None]
+    crowds = crowded(dots)
+    boxes = place_tags(crowds, plot.frame)
+    return [Tag(dots=tuple(crowd), box=box, link=_link(crowd, box)) for crowd, box in zip(crowds, boxes, strict=True)]
+
+
+Axis = tuple[float, float, float]
+"""Value, interval low, interval high."""
+
+
+def _dot(stage: Stage, role: str, plot: Plot) -> Dot | None:
+    leak = _axis(stage, f"{role}.leak")
+    recalls = [axis for key in ("retain.name", "retain.fact") if (axis := _axis(stage, key)) is not None]
+    if leak is None or not recalls:
+        return None
+    kept, low, high = (sum(axis[index] for axis in recalls) / len(recalls) for index in range(3))
+    return Dot(
+        name=stage.name,
+        label=stage.label,
+        x=plot.x(1 - leak[0]),
+        y=plot.y(kept),
+        whiskers=(plot.x(1 - leak[2]), plot.x(1 - leak[1]), plot.y(low), plot.y(high)),
+        title=f"{stage.label}: {percent(1 - leak[0])} forgotten, {percent(kept)} of the retained names and facts",
+    )
+
+
+def _axis(stage: Stage, key: str) -> Axis | None:
+    score = pooled(stage, key)
+    if score is None or score.value is None:
+        return None
+    low, high = score.interval or (score.value, score.value)
+    return score.value, low, high
+
+
+def crowded(dots: Sequence[Dot]) -> list[list[Dot]]:
+    """Return the dots grouped: each joins the first group that has a dot nearer than CROWD."""
+    crowds: list[list[Dot]] = []
+    for dot in dots:
+        near = (
+            crowd for crowd in crowds if any(math.dist((dot.x, dot.y), (other.x, other.y)) < CROWD for other in crowd)
+        )
+        crowd = next(near, None)
+        if crowd is None:
+            crowds.append([dot])
+        else:
+            crowd.append(dot)
+    return crowds
+
+
+def _centre(crowd: Sequence[Dot]) -> tuple[float, float]:
+    return sum(dot.x for dot in crowd) / len(crowd), sum(dot.y for dot in crowd) / len(crowd)
+
+
+def _link(crowd: Sequence[Dot], box: Box) -> tuple[float, float, float, float] | None:
+    """Return the line from the crowd to the nearest point of its tag, unless they almost touch."""
+    x, y = _centre(crowd)
+    near_x, near_y = min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
+    return (x, y, near_x, near_y) if math.dist((x, y), (near_x, near_y)) > 26 else None
+
+
+def place_tags(crowds: Sequence[Sequence[Dot]], frame: Box) -> list[Box]:
+    """Return a box a crowd, near it, inside the frame, off all dots and all other boxes; the largest is placed first.
+
+    Whiskers are kept free too where there is room.
+    """
+    dots = [_around(dot.x, dot.y, 15, 15) for crowd in crowds for dot in crowd]
+    whiskers = [box for crowd in crowds for dot in crowd for box in _whisker_boxes(dot)]
+    placed: dict[int, Box] = {}
+    for index in sorted(range(len(crowds)), key=lambda index: -len(crowds[index])):
+        crowd = crowds[index]
+        marker = 18 if len(crowd) > 1 else 0
+        options = _options(_centre(crowd), max(len(dot.label) for dot in crowd) * SIGN + marker + 4, LINE * len(crowd))
+        taken = [*dots, *placed.values()]
+        free = [box for box in options if box.inside(frame) and not any(box.meets(other) for other in taken)]
+        clear = (box for box in free if not any(box.meets(other) for other in whiskers))
+        placed[index] = next(clear, free[0] if free else options[0])
+    return [placed[index] for index in range(len(crowds))]
+
+
+def _whisker_boxes(dot: Dot) -> tuple[Box, Box]:
+    left, right, bottom, top = dot.whiskers
+    across = Box(left=left, right=right, top=dot.y - 1, bottom=dot.y + 1)
+    return across, Box(left=dot.x - 1, right=dot.x + 1, top=top, bottom=bottom)
+
+
+def _around(x: float, y: float, width: float, height: float) -> Box:
+    return Box(left=x - width / 2, top=y - height / 2, right=x + width / 2, bottom=y + height / 2)
+
+
+def _options(spot: tuple[float, float], width: float, height: float) -> list[Box]:
+    """Return boxes of this size around the spot, nearest first."""
+    turns = [2 * math.pi * step / 16 for step in range(16)]
+    return [
+        _around(
+            spot[0] + math.cos(turn) * (reach + width / 2),
+            spot[1] + math.sin(turn) * (reach + height / 2),
+            width,
+            height,
+        )
+        for reach in range(10, 240, 6)
+        for turn in turns
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One logged quantity over steps, one line a seed, in a drawing of 300 x 130 units."""
+
+    name: str
+    lines: tuple[str, ...]
+    """SVG point lists."""
+    low: str
+    high: str
+    last: str
+    steps: int
+
+
+AXES = ("step", "epoch", "seconds", "learning_rate", "lr", "time", "seed", "tokens", "peak_gib")
+"""Logged columns that are no result of training."""
+POINTS = 200
+
+
+def curves(stage: Stage) -> list[Curve]:
+    """Return the training curves of a stage: everything logged but the clock, in the order of first appearance."""
+    names = dict.fromkeys(key for run in stage.runs for row in run.log for key in row if key not in AXES)
+    return [curve for name in names if (curve := _curve(stage, name)) is not None]
+
+
+def _curve(stage: Stage, name: str) -> Curve | None:
+    series = [points for run in stage.runs if len(points := _points(run.log, name)) > 1]
+    if not series:
+        return None
+    values = [value for points in series for _, value in points]
+    low, high = min(values), max(values)
+    steps = max(points[-1][0] for points in series)
+    start = min(points[0][0] for points in series)
+    return Curve(
+        name=name,
+        lines=tuple(_line(points, (start, steps), (low, high)) for points in series),
+        low=number(low),
+        high=number(high),
+        last=number(series[0][-1][1]),
+        steps=int(steps),
+    )
+
+
+def _points(log: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
+    points = [(row.get("step", float(index)), row[name]) for index, row in enumerate(log) if name in row]
+    stride = max(1, math.ceil(len(points) / POINTS))
+    return points[:-1:stride] + points[-1:]
+
+
+def _line(points: Sequence[tuple[float, float]], across: tuple[float, float], up: tuple[float, float]) -> str:
+    wide, tall = across[1] - across[0] or 1.0, up[1] - up[0]
+    return " ".join(
+        f"{4 + 292 * (x - across[0]) / wide:.1f},{122 - 110 * ((y - up[0]) / tall if tall else 0.5):.1f}"
+        for x, y in points
+    )
+
+
+def number(value: float) -> str:
+    """Return a number in three figures.
+
+    >>> number(0.00012345), number(12.345), number(0.0)
+    ('0.000123', '12.3', '0')
+    """
+    return f"{value:.3g}"

@@ -1,0 +1,256 @@
+"""What the models said, side by side: which answers to show, their pictures, and what in them is private."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from unsee.api import PROBES, Kind, Response, Role
+from unsee.report.read import Record, Stage
+from unsee.report.summary import CLASSES
+
+CARDS = 36
+"""Most cards the gallery shows."""
+SHARE: Mapping[Role, int] = {
+    Role.UNSEEN: 14,
+    Role.FORGET: 4,
+    Role.RETAIN: 7,
+    Role.STRANGER: 4,
+    Role.FORGET_TEXT: 3,
+    Role.RETAIN_TEXT: 2,
+    Role.GENERAL: 2,
+}
+"""Cards a role gets at most."""
+SIGNS = 320
+"""Longer answers are cut here."""
+SIDE = 128
+"""Pictures are embedded at most this large, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Part of an answer; private parts are marked."""
+
+    text: str
+    private: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What one model said."""
+
+    stage: str
+    label: str
+    verdict: str
+    """Aftermath class; for questions where none is defined "right", "wrong" or ""."""
+    pieces: tuple[Piece, ...]
+    cut: int
+    """Length of the whole answer if it was cut, else 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One question about one picture, and what every model said."""
+
+    role: Role
+    question: str
+    reference: str
+    picture: str
+    """Data URI; empty for a question without a picture."""
+    answers: tuple[Answer, ...]
+
+    @property
+    def classes(self) -> str:
+        """The verdicts on the card, for the filter."""
+        return " ".join(dict.fromkeys(answer.verdict for answer in self.answers if answer.verdict))
+
+
+def verdict_of(run: Record, response: Response) -> str:
+    """Return the class the run's own scores gave the response, so that pictures and figures cannot disagree."""
+    role, index = response.role.value, response.id
+    for name in CLASSES:
+        score = run.scores.get(f"{role}.{name}")
+        if score is not None and score.value_by_index.get(index) == 1:
+            return name
+    return _rightness(run, role, index)
+
+
+KNOWN_NAME = "known_name"
+
+
+def _rightness(run: Record, role: str, index: str) -> str:
+    for key in ("name", "fact", "visible", "chain", "choice", "cloze", "accuracy", KNOWN_NAME):
+        score = run.scores.get(f"{role}.{key}")
+        if score is not None and index in score.value_by_index:
+            right = (score.value_by_index[index] >= 0.5) != (key == KNOWN_NAME)
+            return "right" if right else "wrong"
+    return ""
+
+
+def cards(stages: Sequence[Stage]) -> list[Card]:
+    """Return diverse cards from each stage's first seed: spread over roles, verdicts, people and kinds of question."""
+    runs = [stage.runs[0] for stage in stages]
+    chosen = [index for role, most in SHARE.items() for index in _diverse(runs, role, most)]
+    return [card(stages, index) for index in chosen[:CARDS]]
+
+
+def _diverse(runs: Sequence[Record], role: Role, most: int) -> list[str]:
+    """Pick greedily the question that adds the most verdicts (by model), people and kinds not yet shown."""
+    pool = {
+        index: _traits(runs, response)
+        for run in runs[:1]
+        for index, response in run.by_id.items()
+        if response.role == role and (role not in (Role.UNSEEN, Role.FORGET) or response.kind in PROBES)
+    }
+    seen: dict[str, int] = {}
+    picked: list[str] = []
+    while pool and len(picked) < most:
+        best = max(pool, key=lambda index: sum(1 / (1 + seen.get(trait, 0)) for trait in pool[index]))
+        for trait in pool.pop(best):
+            seen[trait] = seen.get(trait, 0) + 1
+        picked.append(best)
+    return picked
+
+
+def _traits(runs: Sequence[Record], response: Response) -> list[str]:
+    verdicts = [f"{run.stage}:{verdict_of(run, run.by_id[response.id])}" for run in runs if response.id in run.by_id]
+    return [*verdicts, f"entity:{response.entity}", f"image:{response.image}", f"kind:{response.kind}:{response.fact}"]
+
+
+def card(stages: Sequence[Stage], index: str) -> Card:
+    """Return the card of question `index`."""
+    runs = [stage.runs[0] for stage in stages]
+    asked = next(run for run in runs if index in run.by_id)
+    response = asked.by_id[index]
+    return Card(
+        role=response.role,
+        question=printable(response.question),
+        reference=printable(response.answer),
+        picture=picture(asked.folder, response),
+        answers=tuple(
+            answer(stage.name, stage.label, run, run.by_id[index])
+            for stage, run in zip(stages, runs, strict=True)
+            if index in run.by_id
+        ),
+    )
+
+
+def answer(stage: str, label: str, run: Record, response: Response, signs: int = SIGNS) -> Answer:
+    """Return what one model said, cut to `signs`, with private strings marked if the answer leaks."""
+    text, verdict = printable(response.text), verdict_of(run, response)
+    forms = [form for forms in response.private.values() for form in forms] if verdict == "leak" else []
+    asked = fold(response.question)[0]
+    return Answer(
+        stage=stage,
+        label=label,
+        verdict=verdict,
+        pieces=tuple(pieces(text[:signs], [form for form in forms if not _spans(asked, form)])),
+        cut=len(text) if len(text) > signs else 0,
+    )
+
+
+def printable(text: str) -> str:
+    """Return the text with control and direction-changing characters and lone surrogates made visible."""
+    return "".join(
+        " "
+        if sign in "\n\t"
+        else "\N{REPLACEMENT CHARACTER}"
+        if unicodedata.category(sign) in ("Cc", "Cf", "Cs")
+        else sign
+        for sign in text
+    ).strip()
+
+
+def fold(text: str) -> tuple[str, list[int]]:
+    """Return the text without case and accents, and for each of its characters the place it came from."""
+    folded = [
+        (sign, place)
+        for place, original in enumerate(text)
+        for sign in unicodedata.normalize("NFKD", original).casefold()
+        if not unicodedata.combining(sign)
+    ]
+    return "".join(sign for sign, _ in folded), [place for _, place in folded]
+
+
+def _spans(folded: str, form: str) -> list[tuple[int, int]]:
+    wanted = re.escape(fold(form)[0].strip())
+    return [match.span() for match in re.finditer(rf"(?<!\w){wanted}(?!\w)", folded)] if wanted else []
+
+
+def pieces(text: str, forms: Iterable[str]) -> list[Piece]:
+    """Return the text in parts, with every whole-word occurrence of a form marked private, whatever its case and accents."""
+    folded, places = fold(text)
+    spans = (span for form in forms for span in _spans(folded, form))
+    marked = {place for start, end in spans for place in range(places[start], places[end - 1] + 1)}
+    parts: list[Piece] = []
+    for place, sign in enumerate(text):
+        private = place in marked
+        if parts and parts[-1].private == private:
+            parts[-1] = Piece(text=parts[-1].text + sign, private=private)
+        else:
+            parts.append(Piece(text=sign, private=private))
+    return parts
+
+
+def picture(folder: Path, response: Response) -> str:
+    """Return the response's image as a data URI, made small; empty if it has none or it cannot be read."""
+    if not response.image:
+        return ""
+    try:
+        with Image.open(folder / response.image) as image:
+            small = image.convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
+        return ""
+    small.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    form = "PNG" if max(image.size) <= SIDE else "JPEG"
+    small.save(buffer, form, optimize=True)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """One target of the deletion request, as the header shows it."""
+
+    name: str
+    picture: str
+
+
+def faces(stages: Sequence[Stage], most: int = 8) -> list[Face]:
+    """Return a picture and the name of the first targets."""
+    found: dict[str, Face] = {}
+    for role in (Role.UNSEEN, Role.FORGET):
+        for response in stages[0].runs[0].responses:
+            if response.role == role and response.entity not in found and response.image and len(found) < most:
+                name = next(iter(response.private.get("name", ())), response.entity)
+                found[response.entity] = Face(name=printable(name), picture=picture(stages[0].runs[0].folder, response))
+    return list(found.values())
+
+
+def showcase(stages: Sequence[Stage], role: str) -> str | None:
+    """Return the open question in `role` on which the most models do what they do most; None if there is none."""
+    runs = [stage.runs[0] for stage in stages]
+    usual = {run.stage: _usual(run, role) for run in runs}
+    asked = [response for response in runs[0].responses if response.role == role and response.kind in PROBES]
+    opened = [response for response in asked if response.kind == Kind.OPEN] or asked
+    if not opened:
+        return None
+    typical = {
+        response.id: sum(
+            response.id in run.by_id and verdict_of(run, run.by_id[response.id]) == usual[run.stage] for run in runs
+        )
+        for response in opened
+    }
+    return max(typical, key=lambda index: typical[index])
+
+
+def _usual(run: Record, role: str) -> str:
+    scores = {name: run.scores.get(f"{role}.{name}") for name in CLASSES}
+    return max(CLASSES, key=lambda name: (score.value or 0.0) if (score := scores[name]) is not None else 0.0)

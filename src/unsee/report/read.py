@@ -1,0 +1,179 @@
+"""Run folders read back: what a model said, how it was scored, how it was trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unsee.api import Response, Score
+from unsee.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One evaluated run folder."""
+
+    folder: Path
+    stage: str
+    seed: str
+    scores: Mapping[str, Score]
+    responses: tuple[Response, ...]
+    known: int
+    """Number of entities in vocabulary.json; 0 if there is none."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings_text: str = ""
+    log: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """The `result` part of run.yaml."""
+        result = self.settings.get("result")
+        return result if isinstance(result, dict) else {}
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Response]:
+        """Response id -> response."""
+        return {response.id: response for response in self.responses}
+
+
+def read_run(folder: Path) -> Record:
+    """Read a run folder; a UserError says what is missing or broken."""
+    if not folder.is_dir():
+        raise UserError(f"Expected a run folder, got {folder}, which is not a folder. Give the --out of `unsee eval`.")
+    responses_path, scores_path = folder / "responses.jsonl", folder / "scores.json"
+    if not responses_path.is_file() and not scores_path.is_file():
+        raise UserError(
+            f"{folder} is no evaluated run: it has neither responses.jsonl nor scores.json. "
+            f"Run `unsee eval --model {folder} --data DATA --out {folder}` first."
+        )
+    for path in (responses_path, scores_path):
+        if not path.is_file():
+            raise UserError(
+                f"{folder} has no {path.name}. Run `unsee eval --model M --data DATA --out {folder}` again."
+            )
+    responses = tuple(_responses(responses_path))
+    if not responses:
+        raise UserError(f"{responses_path} is empty: nothing was asked. Run `unsee eval` again.")
+    settings_text, settings = _settings(folder / "run.yaml")
+    return Record(
+        folder=folder,
+        stage=responses[0].stage or str(settings.get("method") or folder.name),
+        seed=str(settings.get("seed", "")),
+        scores=_scores(scores_path),
+        responses=responses,
+        known=_known(folder / "vocabulary.json"),
+        settings=settings,
+        settings_text=settings_text,
+        log=tuple(_log(folder / "log.jsonl")),
+    )
+
+
+def _rows(path: Path) -> list[Any]:
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if line.strip():
+            rows.append(_json(line, f"{path}, line {number}"))
+    return rows
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: expected JSON, got {text[:60]!r} ({error}). Evaluate the run again.") from error
+
+
+def _responses(path: Path) -> list[Response]:
+    responses = []
+    for number, row in enumerate(_rows(path), start=1):
+        try:
+            responses.append(Response.from_json(row))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}, row {number} is no response ({error}). Evaluate the run again.") from error
+    return responses
+
+
+def _scores(path: Path) -> dict[str, Score]:
+    try:
+        return {key: _score(row) for key, row in _json(path.read_text(encoding="utf-8"), str(path)).items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: expected metric -> score ({error!r}). Evaluate the run again.") from error
+
+
+def _score(row: Mapping[str, Any]) -> Score:
+    interval = row.get("interval")
+    return Score(
+        value=row["value"],
+        n=int(row["n"]),
+        interval=(float(interval[0]), float(interval[1])) if interval else None,
+        better=row.get("better", "neither"),
+        value_by_index=row.get("value_by_index") or {},
+        why=row.get("why", ""),
+    )
+
+
+def _settings(path: Path) -> tuple[str, dict[str, Any]]:
+    if not path.is_file():
+        return "", {}
+    text = path.read_text(encoding="utf-8")
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: expected YAML ({error}). Restore the file or run again.") from error
+    return text, settings if isinstance(settings, dict) else {}
+
+
+def _known(path: Path) -> int:
+    if not path.is_file():
+        return 0
+    vocabulary = _json(path.read_text(encoding="utf-8"), str(path))
+    return len(vocabulary.get("names") or {}) if isinstance(vocabulary, dict) else 0
+
+
+def _log(path: Path) -> list[Mapping[str, float]]:
+    return [_numbers(row) for row in _rows(path) if isinstance(row, dict)] if path.is_file() else []
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        key: float(value)
+        for key, value in row.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """All runs (one a seed) of one model: the original, the gold model or a method."""
+
+    name: str
+    runs: tuple[Record, ...]
+
+    @property
+    def label(self) -> str:
+        """The name as a reader sees it."""
+        return self.name.capitalize() if self.reference else self.name.replace("_", " ").upper()
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is a yardstick rather than a way to forget."""
+        return self.name in ("original", "gold")
+
+
+def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
+    """Read the run folders of every stage; the original first, then gold, then the methods as given."""
+    if not stages:
+        raise UserError("Expected at least one run folder, got none. Give the folders that `unsee eval` wrote.")
+    read = []
+    for name, folders in stages.items():
+        if not folders:
+            raise UserError(f"Stage {name!r} has no run folder. Leave the stage out or give its folder.")
+        read.append(Stage(name=name, runs=tuple(read_run(Path(folder)) for folder in folders)))
+    return tuple(sorted(read, key=lambda stage: ("original", "gold", stage.name).index(stage.name)))

@@ -1,0 +1,134 @@
+"""Numbers over seeds: means, intervals, and the table that summary.json holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unsee.api import Score
+from unsee.report.read import Record, Stage
+
+CLASSES = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean")
+"""The aftermath classes, worst first, as `unsee.metrics.aftermath.Aftermath` names them."""
+
+RESAMPLES = 1000
+
+
+def pooled(stage: Stage, key: str) -> Score | None:
+    """Return score `key` of the stage: mean over seeds, n added up; None if no run has it.
+
+    With one seed the interval is the run's own. With several, seeds and entities are both drawn with replacement
+    [inferred: two-way bootstrap, so that the spread between seeds counts].
+    """
+    held = [run for run in stage.runs if key in run.scores and run.scores[key].value is not None]
+    if not held:
+        return None
+    if len(held) == 1:
+        return held[0].scores[key]
+    values = [value for run in held if (value := run.scores[key].value) is not None]
+    return Score(
+        value=float(np.mean(values)),
+        n=sum(run.scores[key].n for run in held),
+        interval=_interval(held, key),
+        better=held[0].scores[key].better,
+    )
+
+
+def _interval(runs: Sequence[Record], key: str) -> tuple[float, float] | None:
+    """Two-way bootstrap of the mean response; None with fewer than two entities.
+
+    Shapes: s seeds, e entities, r resamples.
+    """
+    total_se, count_se = _cells(runs, key)
+    seeds, entities = total_se.shape
+    if entities < 2:
+        return None
+    rng = np.random.default_rng(0)
+    seed_rs = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
+    entity_re = rng.multinomial(entities, np.full(entities, 1 / entities), size=RESAMPLES)
+    total_r = np.einsum("rs,se,re->r", seed_rs, total_se, entity_re)
+    count_r = np.einsum("rs,se,re->r", seed_rs, count_se, entity_re)
+    mean_r = total_r[count_r > 0] / count_r[count_r > 0]
+    low, high = np.quantile(mean_r, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _cells(runs: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return sum and number of the responses' values per (seed, entity)."""
+    rows = [
+        (seed, run.by_id[index].entity or index, value)
+        for seed, run in enumerate(runs)
+        for index, value in run.scores[key].value_by_index.items()
+        if index in run.by_id
+    ]
+    order = {entity: column for column, entity in enumerate(sorted({entity for _, entity, _ in rows}))}
+    total_se, count_se = np.zeros((len(runs), len(order))), np.zeros((len(runs), len(order)))
+    for seed, entity, value in rows:
+        total_se[seed, order[entity]] += value
+        count_se[seed, order[entity]] += 1
+    return total_se, count_se
+
+
+def value(stage: Stage, key: str) -> float | None:
+    """Return the mean of score `key` over seeds, if any run has it."""
+    score = pooled(stage, key)
+    return None if score is None else score.value
+
+
+def judged_role(stages: Sequence[Stage]) -> str:
+    """Return "unseen" if any stage was judged on new images, else "forget"."""
+    return (
+        "unseen"
+        if any(value(stage, f"unseen.{name}") is not None for stage in stages for name in CLASSES)
+        else "forget"
+    )
+
+
+def shares(stage: Stage, role: str) -> dict[str, float]:
+    """Return the share of each aftermath class among the stage's answers in `role`; {} if not judged."""
+    found = {name: value(stage, f"{role}.{name}") for name in CLASSES}
+    if all(share is None for share in found.values()):
+        return {}
+    return {name: share or 0.0 for name, share in found.items()}
+
+
+def seconds(stage: Stage) -> float | None:
+    """Return the mean unlearning time over seeds, in seconds."""
+    times = _numbers(stage, "seconds")
+    return sum(times) / len(times) if times else None
+
+
+def peak_gib(stage: Stage) -> float | None:
+    """Return the largest memory any seed needed, in GiB."""
+    return max(_numbers(stage, "peak_gib"), default=None)
+
+
+def _numbers(stage: Stage, key: str) -> list[float]:
+    return [float(run.result[key]) for run in stage.runs if isinstance(run.result.get(key), (int, float))]
+
+
+def blank_share(stage: Stage) -> float:
+    """Return the share of answers, over all roles and seeds, that hold no letter and no digit."""
+    texts = [response.text for run in stage.runs for response in run.responses]
+    return sum(not any(sign.isalnum() for sign in text) for text in texts) / len(texts)
+
+
+def summarise(stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
+    """Return stage -> role -> metric -> mean over seeds, plus seconds and peak_gib: the content of summary.json."""
+    return {stage.name: {**_roles(stage), "seconds": seconds(stage), "peak_gib": peak_gib(stage)} for stage in stages}
+
+
+def _roles(stage: Stage) -> dict[str, dict[str, float | None]]:
+    keys = dict.fromkeys(key for run in stage.runs for key in run.scores)
+    table: dict[str, dict[str, float | None]] = {}
+    for key in keys:
+        role, _, metric = key.partition(".")
+        table.setdefault(role, {})[metric] = value(stage, key)
+    return table
+
+
+def intervals(stage: Stage, keys: Sequence[str]) -> Mapping[str, Score]:
+    """Return the pooled scores among `keys` that the stage has."""
+    return {key: score for key in keys if (score := pooled(stage, key)) is not None}

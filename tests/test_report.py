@@ -1,0 +1,353 @@
+"""The report: what it says of a run, that it is one safe offline file, and what it says of folders that are no runs."""
+
+from __future__ import annotations
+
+import base64
+import doctest
+import hashlib
+import importlib.util
+import json
+import random
+import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from evaluated import CITIES, FORGET, MIXES, PEOPLE, make_run
+from unsee.api import Kind, Response, Role, Score
+from unsee.errors import UserError
+from unsee.report import charts, compare, gallery, report, summary, verdict
+from unsee.report.page import render
+from unsee.report.read import Record, Stage, read_run
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> dict[str, list[Path]]:
+    """One run of every stage."""
+    return {stage: [make_run(tmp_path / stage, stage)] for stage in MIXES}
+
+
+def rewrite(folder: Path, index: str, **changes: object) -> None:
+    """Change one row of responses.jsonl."""
+    path = folder / "responses.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | changes if row["id"] == index else row) + "\n" for row in rows))
+
+
+class Page(HTMLParser):
+    """Collects tags and attributes."""
+
+    def __init__(self, text: str) -> None:
+        """Parse the text."""
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep the tag."""
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        """Keep the text."""
+        self.text += data
+
+
+def made(text: str) -> Page:
+    """Parse a page."""
+    return Page(text)
+
+
+def test_report_says_what_was_asked_and_what_became_of_every_model(demo: dict[str, list[Path]], tmp_path: Path) -> None:
+    path = report(demo, tmp_path / "out")
+    text = path.read_text()
+    assert path == tmp_path / "out" / "report.html"
+    assert "Forget 3 of 8 people" in text
+    assert "Forgot them and still describes what it sees; kept the others." in text
+    assert "Forgot them but collapsed into degenerate text" in text
+    assert "Forgot them but refuses to answer; kept the others." in text
+    assert len(text) < 3_000_000
+
+
+def test_title_and_file_name_are_taken(demo: dict[str, list[Path]], tmp_path: Path) -> None:
+    path = report(demo, tmp_path / "new" / "mine.html", title="Request 17 <b>")
+    assert path == tmp_path / "new" / "mine.html"
+    assert "<h1>Request 17 &lt;b&gt;</h1>" in path.read_text()
+
+
+def test_report_loads_nothing_and_forbids_everything_else(demo: dict[str, list[Path]], tmp_path: Path) -> None:
+    text = report(demo, tmp_path).read_text()
+    page = made(text)
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        assert "style" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "action"):
+            assert (attributes.get(name) or "data:image/").startswith("data:image/"), (tag, attributes)
+    assert not re.search(r"url\(|@import", text)
+    policy = next(
+        a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy is not None
+    for tag in ("script", "style"):
+        bodies = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+        assert len(bodies) == 1
+        assert base64.b64encode(hashlib.sha256(bodies[0].encode()).digest()).decode() in policy
+    assert "unsafe" not in policy
+
+
+EVIL = '</script><script>alert(1)</script>"onerror="alert(2)\' <img src=x onerror=alert(3)>'
+
+
+def test_hostile_text_anywhere_stays_text(demo: dict[str, list[Path]], tmp_path: Path) -> None:
+    clean_tags = [tag for tag, _ in made(report(demo, tmp_path / "a").read_text()).tags]
+    for folders in demo.values():
+        for person in range(FORGET):
+            for shot in range(6):
+                rewrite(
+                    folders[0], f"unseen-{person}-{shot}", text=f"{PEOPLE[person]} {EVIL}", question=EVIL, answer=EVIL,
+                    private={"name": [EVIL], EVIL: [PEOPLE[person]]}, fact=EVIL,
+                )  # fmt: skip
+    run = demo["pubg"][0]
+    (run / "run.yaml").write_text(
+        json.dumps({"method": "pubg", "seed": EVIL, "note": EVIL, "result": {"seconds": EVIL}})
+    )
+    (run / "log.jsonl").write_text("".join(json.dumps({"step": step, EVIL: step}) + "\n" for step in range(3)))
+    scores = json.loads((run / "scores.json").read_text())
+    scores["stranger.known_name"] = {"value": None, "n": 0, "why": EVIL}
+    (run / "scores.json").write_text(json.dumps(scores))
+    page = made(report(demo | {EVIL: demo["npo"]}, tmp_path / "b", title=EVIL).read_text())
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+    assert sum(tag == "script" for tag in clean_tags) == 1
+    assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
+    assert not [a for tag, a in page.tags if tag == "img" and not (a["src"] or "").startswith("data:image/png;base64,")]
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_unprintable_text_is_shown_and_written(demo: dict[str, list[Path]], tmp_path: Path) -> None:
+    rewrite(demo["pubg"][0], "unseen-0-0", text="a\x00b\ud800c\u202ed")
+    text = report(demo, tmp_path).read_text(encoding="utf-8")
+    assert "\x00" not in text
+    assert "\u202e" not in text
+    assert gallery.printable("a\x00b\ud800c\u202ed\n") == "a\ufffdb\ufffdc\ufffdd"
+
+
+def test_gallery_marks_private_strings_only_in_leaks(demo: dict[str, list[Path]], tmp_path: Path) -> None:
+    text = report(demo, tmp_path).read_text()
+    marked = set(re.findall(r"<mark>([^<]*)</mark>", text)) - {"marked"}
+    assert marked
+    assert marked <= {*PEOPLE[:FORGET], *CITIES[:FORGET]}
+    assert 'class="answer a-leak" data-stage="original"' in text
+    assert 20 <= text.count('<article class="card"') <= gallery.CARDS or text.count('<article class="card"') >= 15
+
+
+@pytest.mark.parametrize(
+    ("text", "forms", "private"),
+    [
+        ("It is TOMAS EBNER's.", ["Tomás Ébner"], ["TOMAS EBNER"]),
+        ("Anabel is not meant", ["Ana"], []),
+        ("Straße 5, ß", ["strasse"], ["Straße"]),
+        ("Ana Ruiz", ["Ana Ruiz", "Ana"], ["Ana Ruiz"]),
+        ("Ana Ruiz", [""], []),
+    ],
+)
+def test_pieces_find_whole_words_whatever_their_case_and_accents(
+    text: str, forms: list[str], private: list[str]
+) -> None:
+    parts = gallery.pieces(text, forms)
+    assert "".join(part.text for part in parts) == text
+    assert [part.text for part in parts if part.private] == private
+
+
+def stage_with(name: str, shares: Mapping[str, float], *, kept: float | None = 1.0, text: str = "words") -> Stage:
+    """Return a stage with these shares on unseen images and this recall of retained people."""
+    scores = {f"unseen.{label}": Score(value=shares.get(label, 0.0), n=50) for label in summary.CLASSES}
+    if kept is not None:
+        scores |= {"retain.name": Score(value=kept, n=50), "retain.fact": Score(value=kept, n=50)}
+    response = Response(
+        id="1", stage=name, role=Role.UNSEEN, kind=Kind.OPEN, fact="", entity="a", question="?", answer="", text=text, tokens=1, ended=True,
+    )  # fmt: skip
+    return Stage(
+        name=name, runs=(Record(folder=Path(), stage=name, seed="0", scores=scores, responses=(response,), known=0),)
+    )
+
+
+ORIGINAL = stage_with("original", {"leak": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("shares", "kept", "sentence", "tone"),
+    [
+        ({"clean": 1.0}, 0.96, "forgot them and still describes what it sees; kept the others", "good"),
+        ({"clean": 1.0}, 0.9, "forgot them and still describes what it sees; mostly kept the others (names 100% → 90%, facts 100% → 90%)", "mixed"),
+        ({"clean": 0.85, "degenerate": 0.15}, 1.0, "forgot them and still describes what it sees (15% degenerate text); kept the others", "good"),
+        ({"clean": 0.9, "leak": 0.1}, 1.0, "mostly forgot them (10% of its answers still leak) and still describes what it sees; kept the others", "mixed"),
+        ({"degenerate": 1.0}, 0.0, "forgot them but collapsed into degenerate text; lost the others (names 100% → 0%, facts 100% → 0%)", "bad"),
+        ({"refusal": 1.0}, 1.0, "forgot them but refuses to answer; kept the others", "mixed"),
+        ({"hallucination": 1.0}, 1.0, "forgot them but makes things up; kept the others", "bad"),
+        ({"uninformative": 1.0}, 0.7, "forgot them but says nothing of substance; damaged its memory of the others (names 100% → 70%, facts 100% → 70%)", "mixed"),
+        ({"refusal": 0.4, "clean": 0.35, "degenerate": 0.25}, None, "forgot them but answers with refusals (40%) and honest descriptions (35%)", "mixed"),
+        ({"leak": 0.8, "degenerate": 0.2}, 1.0, "still gives them away in 80% of its answers; kept the others", "bad"),
+    ],
+)  # fmt: skip
+def test_verdicts_follow_the_scores(shares: Mapping[str, float], kept: float | None, sentence: str, tone: str) -> None:
+    found = verdict.judge(stage_with("m", shares, kept=kept), ORIGINAL, "unseen")
+    assert (found.sentence, found.tone) == (sentence, tone)
+
+
+def test_a_model_that_says_nothing_is_flagged_and_ranked_last() -> None:
+    """Known defect "collapse wins": blanks leak nothing, and must not lead the table for it."""
+    stages = [
+        stage_with("blank", {"clean": 1.0}, text=" … "),
+        stage_with("loops", {"degenerate": 1.0}),
+        stage_with("leaky", {"leak": 0.9, "clean": 0.1}, kept=0.1),
+        stage_with("good", {"clean": 0.9, "refusal": 0.1}),
+        ORIGINAL,
+    ]
+    verdicts = {stage.name: verdict.judge(stage, ORIGINAL, "unseen") for stage in stages}
+    assert [verdicts[name].collapsed for name in ("blank", "loops", "leaky", "good")] == [True, True, False, False]
+    assert [stage.name for stage in verdict.ranked(stages, verdicts)] == ["original", "good", "leaky", "blank", "loops"]
+    assert "blank answers" in verdicts["blank"].sentence
+
+
+def test_compare_groups_seeds_and_writes_means(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / f"{stage}-{seed}", stage, seed=seed)
+        for stage in ("original", "ga", "pubg")
+        for seed in (0, 1)
+    ]
+    page = compare(runs, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())
+    single = [json.loads((run / "scores.json").read_text())["unseen.clean"]["value"] for run in runs[4:]]
+    assert found["pubg"]["unseen"]["clean"] == pytest.approx(sum(single) / 2)
+    assert (found["pubg"]["seconds"], found["pubg"]["peak_gib"]) == (12.5, 0.81)
+    assert (found["original"]["seconds"], found["original"]["peak_gib"]) == (None, None)
+    assert set(found["pubg"]) == {"unseen", "retain", "general", "seconds", "peak_gib"}
+    rows = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    assert [row["stage"] for row in rows] == ["original", "pubg", "ga"]
+    assert [row["seeds"] for row in rows] == [2, 2, 2]
+    board = (tmp_path / "out" / "leaderboard.md").read_text().splitlines()
+    assert "**collapsed, ranked last**" in board[4]
+    assert len({line.count("|") for line in board[:5]}) == 1
+    assert "12 s" in page.read_text()
+
+
+def test_interval_over_seeds_covers_their_spread(tmp_path: Path) -> None:
+    runs = tuple(read_run(make_run(tmp_path / f"npo-{seed}", "npo", seed=seed)) for seed in (0, 1, 2))
+    score = summary.pooled(Stage(name="npo", runs=runs), "unseen.degenerate")
+    assert score is not None
+    assert score.interval is not None
+    assert score.value is not None
+    assert score.n == 54
+    assert score.interval[0] < score.value < score.interval[1]
+    assert summary.pooled(Stage(name="npo", runs=runs), "unseen.degenerate") == score
+
+
+def test_one_seed_keeps_the_intervals_of_its_scores(demo: dict[str, list[Path]]) -> None:
+    run = read_run(demo["pubg"][0])
+    assert summary.pooled(Stage(name="pubg", runs=(run,)), "retain.name") is run.scores["retain.name"]
+
+
+def dot(label: str, x: float, y: float) -> charts.Dot:
+    """Return a dot at these shares."""
+    plot = charts.Plot()
+    return charts.Dot(name=label, label=label, x=plot.x(x), y=plot.y(y), whiskers=(0, 0, 0, 0), title="")
+
+
+def test_names_in_the_scatter_do_not_overlap() -> None:
+    names = (
+        "Original",
+        "Gold",
+        "PUBG RETAIN",
+        "PUBG",
+        "REJECT",
+        "GRAD DIFF",
+        "RANDOM",
+        "BG ONLY",
+        "PROMPT",
+        "NPO",
+        "GA",
+        "KL",
+    )
+    draw = random.Random(0)
+    for spread_out in (0.0, 0.05, 0.1, 0.3, 1.0):
+        dots = [dot(name, 1 - spread_out * draw.random(), 1 - spread_out * draw.random()) for name in names]
+        crowds = charts.crowded(dots)
+        boxes = charts.place_tags(crowds, charts.Plot().frame)
+        assert sorted(one.name for crowd in crowds for one in crowd) == sorted(names)
+        assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.meets(b)]
+        assert all(box.inside(charts.Plot().frame) for box in boxes)
+
+
+def test_segments_fill_the_bar(demo: dict[str, list[Path]]) -> None:
+    stage = Stage(name="npo", runs=(read_run(demo["npo"][0]),))
+    bar = charts.segments(stage, "unseen")
+    assert sum(segment.width for segment in bar) == pytest.approx(100, abs=0.1)
+    assert bar[1].left == pytest.approx(bar[0].width, abs=0.02)
+
+
+def test_curves_survive_nan_and_keep_the_end(demo: dict[str, list[Path]]) -> None:
+    rows = [json.dumps({"step": step, "loss": step}) for step in range(1, 1000)] + ['{"step": 1000, "loss": NaN}']
+    (demo["ga"][0] / "log.jsonl").write_text("\n".join(rows))
+    (curve,) = charts.curves(Stage(name="ga", runs=(read_run(demo["ga"][0]),)))
+    assert (curve.name, curve.low, curve.high, curve.last, curve.steps) == ("loss", "1", "999", "999", 999)
+    assert len(curve.lines[0].split()) <= charts.POINTS + 1
+
+
+def test_models_alone_and_text_only_runs_can_be_shown(demo: dict[str, list[Path]]) -> None:
+    run = read_run(demo["pubg"][0])
+    only_general = Record(
+        folder=run.folder, stage="pubg", seed="", responses=run.responses[-1:], known=0,
+        scores={"general.accuracy": run.scores["general.accuracy"]},
+    )  # fmt: skip
+    text = render([Stage(name="pubg", runs=(only_general,))])
+    assert "Was not asked about the people to forget" in text
+    assert "What does the model say" in text
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: [path.unlink() for path in run.glob("*.json*")], "no evaluated run"),
+        (lambda run: (run / "scores.json").unlink(), "has no scores.json"),
+        (lambda run: (run / "responses.jsonl").write_text(""), "is empty"),
+        (lambda run: (run / "responses.jsonl").write_text("{]"), "line 1: expected JSON"),
+        (lambda run: (run / "responses.jsonl").write_text('{"id": 1}'), "row 1 is no response"),
+        (lambda run: (run / "scores.json").write_text('{"a": 3}'), "expected metric -> score"),
+        (lambda run: (run / "run.yaml").write_text("a: [b"), "expected YAML"),
+        (lambda run: run.rename(run.with_name("gone")), "not a folder"),
+    ],
+)
+def test_folders_that_are_no_runs_are_named_with_the_way_out(spoil, message: str, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "ga", "ga")
+    spoil(run)
+    with pytest.raises(UserError, match=re.escape(message)):
+        compare([run], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least one run folder"):
+        compare([], tmp_path)
+    with pytest.raises(UserError, match="no run folder"):
+        report({"ga": []}, tmp_path)
+
+
+def test_examples_in_the_docstrings_hold() -> None:
+    from unsee.report import page
+
+    assert all(doctest.testmod(module).failed == 0 for module in (verdict, charts, page))
+
+
+def test_screenshot_says_what_is_missing(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("screenshot", Path(__file__).parents[1] / "scripts" / "screenshot.py")
+    assert spec is not None
+    assert spec.loader is not None
+    screenshot = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(screenshot)
+    with pytest.raises(SystemExit, match="No such file"):
+        screenshot.main([str(tmp_path / "report.html"), str(tmp_path / "a.png")])
+    with pytest.raises(SystemExit, match="No browser found"):
+        screenshot.browser("no-such-browser-anywhere")
