@@ -1,0 +1,99 @@
+"""Degeneration: is this still language? Repetition, emptiness, symbol soup (pubg.md section 7.2 [inferred])."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from unsee.metrics._words import tokens
+
+_COMMON: Final = frozenset(" \t\r\n.,;:!?'\"()[]-–—…/&%$€£#@*+=’‘“”«»")  # noqa: RUF001
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Where language ends. Defaults: pubg.md section 7.2."""
+
+    min_tokens: int = 3
+    """(a) fewer words than this are degenerate."""
+    repeat_from: int = 20
+    """(b) repetition is judged from this many words on ..."""
+    repeat_share: float = 0.5
+    """... and degenerate above this rep-4."""
+    dominant_from: int = 8
+    """(c) domination is judged from this many words on ..."""
+    dominant_share: float = 0.5
+    """... and degenerate if one word makes up more than this share."""
+    odd_share: float = 0.3
+    """(d) degenerate if more than this share of the characters is neither letter, digit, space nor common punctuation."""
+
+
+DEFAULT: Final = Limits()
+
+
+def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
+    """Tell whether the text is empty or very short, repeats itself, is one word mostly, or is symbols.
+
+    >>> degenerate("the " * 256), degenerate("The person has wavy brown hair and wears a red shirt.")
+    (True, False)
+    """
+    words = tokens(text)
+    return (
+        len(words) < max(limits.min_tokens, 1)
+        or (len(words) >= limits.repeat_from and rep_n(words, 4) > limits.repeat_share)
+        or (len(words) >= limits.dominant_from and _dominance(words) > limits.dominant_share)
+        or odd_share(text) > limits.odd_share
+    )
+
+
+def rep_n(words: Sequence[str], n: int) -> float:
+    """Return 1 - distinct n-grams / n-grams; 0 if there are none.
+
+    >>> round(rep_n(["yes"] * 256, 4), 3)
+    0.996
+    >>> rep_n("a b a b a".split(), 2)
+    0.5
+    """
+    grams = _ngrams(words, n)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def ngram_entropy(text: str) -> float:
+    """Return H = (2/3 H2 + 4/3 H3) / 2 in bits, Hn the entropy of the n-grams; grows with length.
+
+    Weights as in RWKU eval_fluency.py [code]; base 2 and halving [inferred].
+
+    >>> ngram_entropy("no no no no")
+    0.0
+    >>> round(ngram_entropy("a b c d e"), 4)
+    1.7233
+    """
+    words = tokens(text)
+    return (2 / 3 * _entropy(_ngrams(words, 2)) + 4 / 3 * _entropy(_ngrams(words, 3))) / 2
+
+
+def odd_share(text: str) -> float:
+    """Return the share of characters that are neither letters, digits, spaces nor common punctuation.
+
+    >>> odd_share("ab{}")
+    0.5
+    """
+    odd = sum(char not in _COMMON and unicodedata.category(char)[0] not in "LMNZ" for char in text)
+    return odd / len(text) if text else 0.0
+
+
+def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+
+
+def _entropy(grams: Sequence[tuple[str, ...]]) -> float:
+    counts = Counter(grams).values()
+    return sum(count / len(grams) * math.log2(len(grams) / count) for count in counts)
+
+
+def _dominance(words: Sequence[str]) -> float:
+    return max(Counter(words).values()) / len(words)

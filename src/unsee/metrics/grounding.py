@@ -1,0 +1,53 @@
+"""Grounding: which visible attributes a text claims, and how many of the claims are true."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grounding:
+    """How the visible claims of one text compare with the image."""
+
+    correct: int
+    """True claims."""
+    total: int
+    """Claims about attributes whose truth is known."""
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the claims that is true; None without claims."""
+        return self.correct / self.total if self.total else None
+
+
+def claims(text: str, visible: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Return attribute -> claimed values; `visible` is attribute -> value -> pattern on lower-cased text.
+
+    >>> claims("Red hair, no hat.", {"hair": {"red": r"\\bred hair"}, "hat": {"no": r"\\bno hat", "yes": r"\\ba hat"}})
+    {'hair': ('red',), 'hat': ('no',)}
+    """
+    lowered = " ".join(text.lower().split())
+    found = {
+        attribute: tuple(value for value, pattern in values.items() if _compiled(pattern).search(lowered))
+        for attribute, values in visible.items()
+    }
+    return {attribute: values for attribute, values in found.items() if values}
+
+
+def grounding(text: str, truth: Mapping[str, str], visible: Mapping[str, Mapping[str, str]]) -> Grounding:
+    """Return how many of the claims about attributes in `truth` are made and true; a second value of one attribute is a second claim.
+
+    >>> grounding("A red shirt, or a blue shirt.", {"shirt": "red"}, {"shirt": {"red": "red shirt", "blue": "blue shirt"}})
+    Grounding(correct=1, total=2)
+    """
+    made = [(attribute, value) for attribute, values in claims(text, visible).items() for value in values]
+    judged = [(attribute, value) for attribute, value in made if attribute in truth]
+    return Grounding(correct=sum(truth[attribute] == value for attribute, value in judged), total=len(judged))
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
