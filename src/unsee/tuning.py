@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch.nn import Linear, Module, Parameter
 
 from unsee.api import Family, Training
 from unsee.errors import UserError
 
+WEIGHTS = "trainable.safetensors"
 HEAD = "lm_head"
 """Output head: counts as language, but gets no adapter (pubg.md 8: the head stays frozen)."""
 
@@ -44,6 +47,25 @@ def summary(model: Module) -> dict[str, Any]:
     weights = trainable(model)
     modules = {re.sub(r"\.\d+(?=\.|$)", ".*", _owner(name)) for name in weights}
     return {"trainable": sum(weight.numel() for weight in weights.values()), "tuned": sorted(modules)}
+
+
+def save_trainable(model: Module, folder: Path) -> None:
+    """Write the trainable weights by name (safetensors)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.detach().contiguous().clone() for name, weight in trainable(model).items()}
+    save_file(weights, folder / WEIGHTS)
+
+
+def load_trainable(model: Module, folder: Path) -> None:
+    """Load what a checkpoint or `last_good` holds into the trainable weights; names must agree exactly."""
+    saved = load_file(folder / WEIGHTS)
+    weights = trainable(model)
+    if saved.keys() != weights.keys():
+        odd = sorted(saved.keys() ^ weights.keys())
+        raise UserError(f"{folder} was written by a run that tuned other weights (e.g. {odd[0]}); use its settings.")
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(saved[name])
 
 
 def _with_adapters(model: Module, patterns: Sequence[str], training: Training, seed: int) -> PeftModel:

@@ -1,0 +1,63 @@
+"""BG-only: PUBG's guidance term without the forgetting term, an ablation (pubg.md 6) [inferred]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from unsee.api import Method, Session
+from unsee.batching import Batch, Target, answer_logits, collate
+from unsee.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_questions
+from unsee.losses import Direction, Reduction
+from unsee.reference import Teacher
+from unsee.targets import retain_targets
+from unsee.training import minimise, with_retain
+
+
+@dataclass(frozen=True, kw_only=True)
+class BGOnly(Method):
+    """L = guidance_weight * L_BG: distil the instructed original model into the same model without instruction."""
+
+    guidance_weight: float = 1.0
+    """Weight of the behaviour-guidance term."""
+    retain_weight: float = 0.0
+    """Weight of the cross-entropy on the retain answers."""
+    instruction: str = INSTRUCTION
+    """In-context instruction under which the original model is the teacher."""
+    rollouts: int = 5
+    """Guidance answers drawn per image and question."""
+    temperature: float = 1.0
+    """Of the rollouts; 0 = greedy, one rollout."""
+    queries: Literal["all", "open"] = "all"
+    """Train on all questions that ask for private information, or only on open ones."""
+    reduction: Reduction = "token_mean"
+    """Mean or sum over an answer's tokens."""
+    kl_direction: Direction = "forward"
+    """forward = KL(teacher || model)."""
+    teacher: Teacher = "auto"
+    """Where the teacher's logits come from: kept in memory, computed each time, or as memory allows."""
+
+    def unlearn(self, session: Session) -> None:
+        """Minimise the guidance term."""
+        examples = forget_questions(session, self.queries)
+        settings = GuidanceSettings(
+            instruction=self.instruction,
+            rollouts=self.rollouts,
+            temperature=self.temperature,
+            kl_direction=self.kl_direction,
+            reduction=self.reduction,
+            teacher=self.teacher,
+        )
+        guide = Guide(session, examples, settings)
+        guided = [example for example in examples if guide.targets[example.id]]
+
+        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+            picked = collate(session, guide.pick(forget))
+            guidance_kl = guide.loss(picked.targets, *answer_logits(session.model, picked))
+            parts = {"loss": self.guidance_weight * guidance_kl, "guidance_kl": guidance_kl}
+            return with_retain(session, parts, retain, self.retain_weight)
+
+        targets = [Target(example=example) for example in guided]
+        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))

@@ -1,0 +1,40 @@
+"""KL minimisation: gradient ascent held by a KL to the start model on the retain answers (mmunlearner.md 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unsee.api import Method, Session
+from unsee.batching import Batch, answer_logits
+from unsee.losses import Direction, answer_nll, kl_loss
+from unsee.reference import StartLogits, Teacher
+from unsee.targets import forget_targets, retain_targets
+from unsee.training import minimise, required
+
+
+@dataclass(frozen=True, kw_only=True)
+class KL(Method):
+    """L = -CE(forget) + weight * KL on answer positions of the retain set, token means, no CE on retain."""
+
+    weight: float = 1.0
+    """Weight of the KL term."""
+    kl_direction: Direction = "forward"
+    """forward = KL(start model || model), reverse = the other way round."""
+    teacher: Teacher = "auto"
+    """Where the start model's logits come from: kept in memory, computed each time, or as memory allows."""
+
+    def unlearn(self, session: Session) -> None:
+        """Minimise the sum."""
+        retain_side = retain_targets(session)
+        start = StartLogits(session, retain_side, teacher=self.teacher)
+
+        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+            kept = required(retain)
+            forget_nll = answer_nll(*answer_logits(session.model, forget))
+            logits_bav, labels_ba = answer_logits(session.model, kept)
+            retain_kl = kl_loss(start(kept.targets, labels_ba), logits_bav, labels_ba, self.kl_direction)
+            return {"loss": self.weight * retain_kl - forget_nll, "forget_nll": forget_nll, "retain_kl": retain_kl}
+
+        minimise(session, objective, forget=forget_targets(session), retain=retain_side)

@@ -1,0 +1,42 @@
+"""Negative preference optimisation (Zhang et al., 2024, arXiv 2404.05868; pubg.md 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unsee.api import Method, Session
+from unsee.batching import Batch, answer_logprob
+from unsee.losses import npo_loss
+from unsee.reference import start_logprobs
+from unsee.targets import forget_targets, retain_targets
+from unsee.training import minimise, with_retain
+
+
+@dataclass(frozen=True, kw_only=True)
+class NPO(Method):
+    """Push the forget answers below the start model's likelihood, with a gradient that dies out.
+
+    Log-likelihoods are summed over an answer and compared sample by sample; the reference is the model before
+    unlearning, not one tuned on retain data.
+    """
+
+    beta: float = 0.1
+    """Inverse temperature; as it goes to 0 the loss becomes gradient ascent on summed log-likelihoods."""
+    retain_weight: float = 0.0
+    """Weight of the cross-entropy on the retain answers; 0 = plain NPO, as in the PUBG comparison."""
+
+    def unlearn(self, session: Session) -> None:
+        """Minimise the NPO loss on the forget answers."""
+        targets = forget_targets(session)
+        start = start_logprobs(session, targets)
+
+        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+            logp_b = answer_logprob(session.model, forget).sum_b
+            start_b = logp_b.new_tensor([start[target.key] for target in forget.targets])
+            npo = npo_loss(logp_b, start_b, self.beta)
+            parts = {"loss": npo, "npo": npo, "forget_log_p": logp_b.mean()}
+            return with_retain(session, parts, retain, self.retain_weight)
+
+        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))

@@ -1,0 +1,21 @@
+"""PROMPT: the original model under the privacy instruction, without training; PUBG's teacher (pubg.md 6) [inferred]."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unsee.api import Method, Session
+from unsee.guidance import INSTRUCTION
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt(Method):
+    """Put an instruction before every question at inference time; the weights stay as they are, and can be asked again."""
+
+    instruction: str = INSTRUCTION
+    """Text put before every question."""
+
+    def unlearn(self, session: Session) -> None:
+        """Set the session's instruction."""
+        session.instruction = self.instruction
+        session.notes.update(steps=0, epochs=0, trainable=0, stop_reason="no training")

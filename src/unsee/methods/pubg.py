@@ -1,0 +1,80 @@
+"""PUBG, Post-Unlearning Behavior Guidance (Kim, Yang, Jung, arXiv 2506.02541), as specified in pubg.md.
+
+Settings marked [inferred] are ours where the paper is silent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from unsee.api import Method, Session
+from unsee.batching import Batch, answer_logits, collate
+from unsee.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_questions, undesired_targets
+from unsee.losses import Direction, Reduction, ga_loss
+from unsee.reference import Teacher
+from unsee.targets import retain_targets
+from unsee.training import minimise, with_retain
+
+
+@dataclass(frozen=True, kw_only=True)
+class PUBG(Method):
+    """L = L_GA + guidance_weight * L_BG, both in every batch: unlearn the private answer, teach the private-safe one."""
+
+    guidance_weight: float = 1.0
+    """Lambda, the weight of the behaviour-guidance term [inferred]."""
+    forget_weight: float = 1.0
+    """Weight of the forgetting term; 0 leaves the guidance alone."""
+    retain_weight: float = 0.0
+    """Weight of the cross-entropy on the retain answers; 0 = the paper's form."""
+    instruction: str = INSTRUCTION
+    """In-context instruction c under which the original model is the teacher [inferred]."""
+    rollouts: int = 5
+    """J, guidance answers drawn per image and question [inferred]."""
+    temperature: float = 1.0
+    """Of the rollouts; 0 = greedy, one rollout [inferred]."""
+    undesired: Literal["self", "dataset"] = "self"
+    """Answers to unlearn: the original model's own revealing ones, or those of the data [inferred]."""
+    responses: int = 5
+    """K, revealing answers drawn per image and question if `undesired` is self [inferred]."""
+    queries: Literal["all", "open"] = "all"
+    """Train on all questions that ask for private information, or only on open ones (the paper's single query)."""
+    reduction: Reduction = "token_mean"
+    """Of both terms: mean or sum over an answer's tokens [inferred]."""
+    kl_direction: Direction = "forward"
+    """forward = KL(teacher || model), the paper's."""
+    ga_floor: float = -math.inf
+    """Samples whose mean token log-likelihood is below this push no further; -inf = off [inferred]."""
+    teacher: Teacher = "auto"
+    """Where the teacher's logits come from: kept in memory, computed each time, or as memory allows."""
+
+    def unlearn(self, session: Session) -> None:
+        """Minimise the joint loss."""
+        examples = forget_questions(session, self.queries)
+        targets = undesired_targets(session, examples, self.undesired, self.responses)
+        guide = Guide(session, examples, self._guidance())
+
+        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+            guided = collate(session, [*forget.targets, *guide.pick(forget)], forget.index)
+            logits_bav, labels_ba = answer_logits(session.model, guided)
+            size = len(forget.targets)
+            forget_log_p = ga_loss(logits_bav[:size], labels_ba[:size], self.reduction, self.ga_floor)
+            guidance_kl = guide.loss(guided.targets[size:], logits_bav[size:], labels_ba[size:])
+            loss = self.forget_weight * forget_log_p + self.guidance_weight * guidance_kl
+            parts = {"loss": loss, "forget_log_p": forget_log_p, "guidance_kl": guidance_kl}
+            return with_retain(session, parts, retain, self.retain_weight)
+
+        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
+
+    def _guidance(self) -> GuidanceSettings:
+        return GuidanceSettings(
+            instruction=self.instruction,
+            rollouts=self.rollouts,
+            temperature=self.temperature,
+            kl_direction=self.kl_direction,
+            reduction=self.reduction,
+            teacher=self.teacher,
+        )

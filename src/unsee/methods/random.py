@@ -1,0 +1,67 @@
+"""RANDOM: train on what the original model says about somebody else (pubg.md 6; ancestor: llm_unlearn) [inferred]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unsee.api import Example, Method, Role, Session
+from unsee.batching import Batch, Target, answer_logits
+from unsee.errors import UserError
+from unsee.generation import Request, generate, seed_of
+from unsee.losses import answer_nll
+from unsee.reference import as_start
+from unsee.targets import retain_targets
+from unsee.training import minimise, with_retain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random(Method):
+    """Cross-entropy on the original model's greedy answer to the same question about a retain image, fixed once."""
+
+    retain_weight: float = 0.0
+    """Weight of the cross-entropy on the retain answers."""
+
+    def unlearn(self, session: Session) -> None:
+        """Minimise the cross-entropy on answers about others."""
+        targets = answers_about_others(session)
+
+        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+            other_nll = answer_nll(*answer_logits(session.model, forget))
+            return with_retain(session, {"loss": other_nll, "other_nll": other_nll}, retain, self.retain_weight)
+
+        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
+
+
+def answers_about_others(session: Session) -> list[Target]:
+    """Return the forget questions with the start model's answers about random retain images (as token ids)."""
+    forget = session.of(Role.FORGET)
+    donors = [example for example in session.of(Role.RETAIN) if example.image is not None]
+    if not donors:
+        raise UserError("RANDOM takes its answers from retain images, but the data have none; add retain images.")
+    chosen = _choose(forget, donors, session.seed)
+    requests = [Request(asked.question, donor.image) for asked, donor in zip(forget, chosen, strict=True)]
+    limit = session.training.max_new_tokens
+    with as_start(session.model):
+        said = generate(
+            session.model, session.processor, session.family, requests, max_new_tokens=limit, progress="other answers"
+        )
+    return [
+        Target(example=asked, token_ids=answer.token_ids, ended=answer.ended)
+        for asked, answer in zip(forget, said, strict=True)
+    ]
+
+
+def _choose(forget: Sequence[Example], donors: Sequence[Example], seed: int) -> list[Example]:
+    """Return a donor of another entity for each forget example: first the person, then one of the images."""
+    images: dict[str, list[Example]] = {}
+    for donor in donors:
+        images.setdefault(donor.entity or donor.id, []).append(donor)
+    chosen = []
+    for asked in forget:
+        others = [entity for entity in images if entity != asked.entity]
+        theirs = images[others[seed_of(seed, "other", asked.id) % len(others)]]
+        chosen.append(theirs[seed_of(seed, "image", asked.id) % len(theirs)])
+    return chosen
