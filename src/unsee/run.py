@@ -1,0 +1,277 @@
+"""`forget`: from a model and a deletion request to an unlearned checkpoint with its record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from unsee import config, registry
+from unsee.api import Benchmark, Example, Method, Role, Session, Training
+from unsee.benchmarks import open_benchmark
+from unsee.check import fingerprint, require_usable
+from unsee.config import Run
+from unsee.errors import UserError
+from unsee.files import atomic_write_json, atomic_write_text, hash_folder, require_space
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from unsee.models import Loaded
+
+PACKAGED: Final = ("lab", "lab-gold")
+"""Models that ship with unsee."""
+RECORD: Final = "run.yaml"
+
+_SLACK: Final = 64 * 2**20
+"""Bytes for everything that is not weights."""
+_CHECKPOINTS: Final = 3
+"""Resumable checkpoints that can be on disk at once: two kept, one being written."""
+
+
+def forget(
+    model: Path | str,
+    data: Path | str,
+    method: str,
+    out: Path | str,
+    *,
+    benchmark: str = "",
+    settings: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    resume: bool = False,
+) -> Path:
+    """Unlearn the forget role of `data` from `model` and return the run folder `out`.
+
+    Args:
+        model: Folder, hub id, earlier run folder, or "lab" / "lab-gold".
+        data: Folder or table with the deletion request, or "lab".
+        method: A name that `unsee list methods` prints.
+        out: Folder that receives run.yaml, model/ and log.jsonl; must be empty unless `resume`.
+        benchmark: How the data is laid out; empty = recognise it.
+        settings: Settings of the method that differ from its defaults.
+        training: Fields of `Training` that differ from what suits the data and the defaults.
+        seed: Start of every random stream.
+        resume: Go on with an interrupted run in `out`; gives the weights of an uninterrupted one.
+
+    Raises:
+        UserError: Anything is wrong with names, settings, folders, data, model or disk; no weight has changed then.
+    """
+    run = Run(
+        model=str(model),
+        data=str(data),
+        benchmark=benchmark,
+        method=method,
+        out=str(out),
+        seed=seed,
+        settings=dict(settings or {}),
+        training=dict(training or {}),
+    )
+    return forget_run(run, resume=resume)
+
+
+def forget_run(run: Run, *, resume: bool = False) -> Path:
+    """Do what the run says; `forget` with everything in one value."""
+    method = _method(run)
+    config.build(Training, run.training, where="training")
+    out = Path(run.out)
+    _require_place(out, resume=resume)
+    benchmark = open_benchmark(run.data, run.benchmark)
+    require_usable(benchmark, run.data)
+    training = config.build(Training, {**benchmark.suggested(run.method), **run.training}, where="training")
+    run = replace(
+        run,
+        model=_lasting(run.model),
+        data=_lasting(run.data),
+        settings=config.plain(asdict(method)),
+        training=config.plain(asdict(training)),
+    )
+    record = _record(run, benchmark)
+    if resume and _already_done(out, run, record):
+        return out
+    session, loaded = _open(run, benchmark, training, resume=resume)
+    config.write(out / RECORD, run, record=record)
+    start = time.perf_counter()
+    method.unlearn(session)
+    result = {"seconds": round(time.perf_counter() - start, 3), "steps": 0, "trainable": 0, **session.notes}
+    _save(session, loaded, run, record)
+    config.write(out / RECORD, run, record=record, result=result)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    return out
+
+
+def resolve_model(name: Path | str) -> Path | str:
+    """Return the folder of a packaged model, else the name itself."""
+    if str(name) not in PACKAGED:
+        return name
+    from unsee.lab import checkpoint
+
+    found: Path = checkpoint(str(name))
+    return found
+
+
+def _method(run: Run) -> Method:
+    """Return the method with its settings; unknown names are answered before anything is opened."""
+    for name, value in (
+        ("a model", run.model),
+        ("data", run.data),
+        ("a method", run.method),
+        ("an output folder", run.out),
+    ):
+        if not value:
+            flag = name.split()[-1].replace("folder", "out")
+            raise UserError(
+                f"The run names no {name.split(maxsplit=1)[-1]}. Give --{flag} or `{flag}:` in the run file."
+            )
+    made: Method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
+    return made
+
+
+def _require_place(out: Path, *, resume: bool) -> None:
+    """Raise if `out` is taken."""
+    if out.is_file():
+        raise UserError(f"--out must be a folder, but {out} is a file.")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    known = (out / RECORD).exists()
+    if not resume:
+        way = "Give --resume to go on with the run in it, or another --out." if known else "Give another --out."
+        raise UserError(f"The output folder {out} is not empty. {way}")
+    if not known:
+        raise UserError(f"Nothing to resume: {out} holds files, but no {RECORD} of an earlier run.")
+
+
+def _lasting(place: str) -> str:
+    """Return a path that means the same from any working directory; names and ids stay as they are."""
+    return place if place in PACKAGED or not Path(place).exists() else str(Path(place).resolve())
+
+
+def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
+    """Return the circumstances that a result depends on."""
+    model = Path(resolve_model(run.model))
+    weights = model / "model" if (model / "model").is_dir() else model
+    return {
+        "versions": config.versions(),
+        "commit": config.commit(),
+        "model_hash": hash_folder(weights) if weights.is_dir() else "",
+        "data_hash": fingerprint(benchmark),
+    }
+
+
+def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
+    """Tell whether the run in `out` has ended; raise if it is another one than asked for."""
+    path = out / RECORD
+    if not path.exists():
+        return False
+    written = config.read_mapping(path)
+    earlier, now = config.read(path), replace(run, out="")
+    changed = [
+        *(name for name in asdict(now) if name != "out" and asdict(earlier)[name] != asdict(now)[name]),
+        *(name for name in ("model_hash", "data_hash") if written["record"][name] != record[name]),
+    ]
+    if changed:
+        raise UserError(
+            f"Cannot resume {out}: {', '.join(changed)} differ from what {path} says. "
+            f"Resume with `unsee forget {path} --resume`, or start anew in another --out."
+        )
+    return "result" in written
+
+
+def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -> tuple[Session, Loaded]:
+    """Return the session, ready to unlearn; raises if the model is none, or the disk too small."""
+    import torch
+
+    from unsee.models import open_model
+    from unsee.training import prepare
+
+    loaded = open_model(resolve_model(run.model))
+    torch.manual_seed(run.seed)
+    model = prepare(_on_device(loaded.model), loaded.family, training, run.seed)
+    require_space(Path(run.out), _bytes_needed(model, training), f"the run in {run.out}")
+    session = Session(
+        model=model,
+        processor=loaded.processor,
+        family=loaded.family,
+        examples=_by_role(benchmark),
+        training=training,
+        seed=run.seed,
+        out=Path(run.out),
+        resume=resume,
+        instruction=loaded.instruction,
+    )
+    return session, loaded
+
+
+def _on_device(model: Module) -> Module:
+    import torch
+
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def _by_role(benchmark: Benchmark) -> dict[Role, list[Example]]:
+    found: dict[Role, list[Example]] = {}
+    for example in benchmark.examples("train"):
+        found.setdefault(example.role, []).append(example)
+    return found
+
+
+def _bytes_needed(model: Module, training: Training) -> int:
+    """Estimate what the run writes: the result, and checkpoints of the tuned weights with two moments each, in fp32."""
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    tuned = sum(size for size, trainable in sizes if trainable)
+    result = sum(size for size, _ in sizes) if training.tune == "full" else tuned
+    return 4 * (result + _CHECKPOINTS * 3 * tuned) + _SLACK
+
+
+def _save(session: Session, loaded: Loaded, run: Run, record: Mapping[str, Any]) -> None:
+    """Write model/: weights, processor, sidecar and model card."""
+    from unsee.models import save_model
+
+    folder = session.out / "model"
+    base = resolve_model(run.model)
+    save_model(session.model, session.processor, folder, instruction=session.instruction, base=base)
+    sidecar = folder / "unsee.json"
+    facts = {
+        **json.loads(sidecar.read_text(encoding="utf-8")),
+        "base_hash": record["model_hash"],
+        "ancestor": loaded.base,
+        "method": run.method,
+        "settings": run.settings,
+        "seed": run.seed,
+        "data_hash": record["data_hash"],
+    }
+    atomic_write_json(sidecar, facts)
+    atomic_write_text(folder / "README.md", _card(run, record, session))
+
+
+def _card(run: Run, record: Mapping[str, Any], session: Session) -> str:
+    """Return the model card."""
+    library = "peft" if run.training["tune"] == "lora" else "transformers"
+    from_hub = not Path(run.model).exists() and run.model not in PACKAGED
+    head = [
+        "---",
+        f"library_name: {library}",
+        *([f"base_model: {run.model}"] if from_hub else []),
+        "tags: [unlearning]",
+        "---",
+    ]
+    forgotten = {example.entity for example in session.of(Role.FORGET, Role.FORGET_TEXT)}
+    lines = [
+        *head,
+        "# An unlearned vision-language model",
+        "",
+        f"Made by [unsee](../run.yaml) {record['versions']['unsee']} with the method `{run.method}`.",
+        f"It was made to forget {len(forgotten)} of the entities that its base model knows; which ones is not said here.",
+        "",
+        f"- base: `{Path(run.model).name}` (hash `{record['model_hash'][:16] or 'unknown'}`)",
+        f"- data: hash `{record['data_hash'][:16]}`, seed {run.seed}",
+        f"- settings: `{json.dumps(config.plain(run.settings), ensure_ascii=False)}`",
+        f"- training: `{json.dumps(config.plain(run.training), ensure_ascii=False)}`",
+    ]
+    if session.instruction:
+        lines += ["", f"It works only with this text before every question: “{session.instruction}”"]
+    return "\n".join(lines) + "\n"
