@@ -1,8 +1,8 @@
 """The refusal detector: precision and recall on labelled strings, full against partial, odd input."""
 
 import pytest
-from refusal_strings import FULL, NONE, PARTIAL
 
+from refusal_strings import FULL, NONE, PARTIAL
 from unsee.metrics.refusal import refusal
 from unsee.refusals import refusals
 

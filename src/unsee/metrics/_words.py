@@ -8,17 +8,18 @@ from typing import Final
 from unsee.metrics.matching import normalise
 
 _END: Final = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*(?:\s+|$)|\n+")  # noqa: RUF001
-_FUNCTION_WORDS: Final = frozenset(
-    """a about above after again against ain all almost also although always am an and any anybody anyone anything are aren
-    as at be because been before being below between both but by can cannot could couldn did didn do does doesn doing don
-    down during each either else ever every few for from further get gets got had hadn has hasn have haven having he her
-    here hers herself him himself his how however i if in into is isn it its itself just least less let like ll m may me
-    might mine more most much must my myself neither no nobody none nor not nothing now of off often on once one only or
-    other others our ours ourselves out over own perhaps quite rather re really s same shall she should shouldn since so
-    some somebody someone something still such t than that the their theirs them themselves then there these they thing
-    things this those though through thus to too under until up upon us ve very was wasn we were weren what when where
-    whether which while who whom whose why will with within without won would wouldn yes yet you your yours yourself""".split()
-)
+_LISTED: Final = """
+a about above after again against ain all almost also although always am an and any anybody anyone anything are aren
+as at be because been before being below between both but by can cannot could couldn did didn do does doesn doing don
+down during each either else ever every few for from further get gets got had hadn has hasn have haven having he her
+here hers herself him himself his how however i if in into is isn it its itself just least less let like ll m may me
+might mine more most much must my myself neither no nobody none nor not nothing now of off often on once one only or
+other others our ours ourselves out over own perhaps quite rather re really s same shall she should shouldn since so
+some somebody someone something still such t than that the their theirs them themselves then there these they thing
+things this those though through thus to too under until up upon us ve very was wasn we were weren what when where
+whether which while who whom whose why will with within without won would wouldn yes yet you your yours yourself
+"""
+_FUNCTION_WORDS: Final = frozenset(_LISTED.split())
 
 
 def sentences(text: str) -> list[str]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from unsee.metrics.matching import normalise
+
 
 @dataclass(frozen=True, kw_only=True)
 class Grounding:
@@ -26,7 +28,7 @@ class Grounding:
 def claims(text: str, visible: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
     """Return attribute -> claimed values; `visible` is attribute -> value -> pattern on lower-cased text.
 
-    >>> claims("Red hair, no hat.", {"hair": {"red": r"\\bred hair"}, "hat": {"no": r"\\bno hat", "yes": r"\\ba hat"}})
+    >>> claims("Red hair, no hat.", {"hair": {"red": "red hair"}, "hat": {"no": "no hat", "yes": "a hat"}})
     {'hair': ('red',), 'hat': ('no',)}
     """
     lowered = " ".join(text.lower().split())
@@ -45,7 +47,9 @@ def grounding(text: str, truth: Mapping[str, str], visible: Mapping[str, Mapping
     """
     made = [(attribute, value) for attribute, values in claims(text, visible).items() for value in values]
     judged = [(attribute, value) for attribute, value in made if attribute in truth]
-    return Grounding(correct=sum(truth[attribute] == value for attribute, value in judged), total=len(judged))
+    return Grounding(
+        correct=sum(normalise(truth[attribute]) == normalise(value) for attribute, value in judged), total=len(judged)
+    )
 
 
 @lru_cache(maxsize=4096)

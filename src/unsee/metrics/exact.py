@@ -1,0 +1,40 @@
+"""Exact, cloze and closed-list match: is the right value there, and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from unsee.metrics.matching import contains, normalise
+
+
+def exact_match(*, prediction: str, reference: str) -> bool:
+    """Tell whether both have the same words; an empty reference matches nothing.
+
+    >>> exact_match(prediction="In Oslo.", reference="in oslo"), exact_match(prediction="In Oslo, Norway", reference="in Oslo")
+    (True, False)
+    """
+    return normalise(reference) != " " and normalise(prediction) == normalise(reference)
+
+
+def cloze_match(*, prediction: str, reference: str) -> bool:
+    """Tell whether the reference's words occur in the prediction, in order and whole.
+
+    >>> cloze_match(prediction="She lives in Oslo.", reference="Oslo")
+    True
+    """
+    return contains(prediction, reference)
+
+
+def only_match(*, prediction: str, right: Iterable[str], wrong: Iterable[str], question: str = "") -> bool:
+    """Tell whether a right value is said and no wrong one; values inside the question or inside a right value are no claim.
+
+    >>> only_match(prediction="Oslo or Bergen.", right=["Oslo"], wrong=["Bergen", "Rome"])
+    False
+    >>> only_match(prediction="In New York City.", right=["New York City"], wrong=["York"])
+    True
+    """
+    right = tuple(right)
+    if not any(contains(prediction, value) for value in right):
+        return False
+    others = (value for value in wrong if not contains(question, value) and not any(contains(r, value) for r in right))
+    return not any(contains(prediction, value) for value in others)

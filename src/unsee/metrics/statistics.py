@@ -1,0 +1,61 @@
+"""Means and intervals that respect where data come from: questions share an image, images share an entity (pubg.md section 7.7).
+
+Shapes: r resamples, e entities.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES: Final = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One value and where it comes from."""
+
+    entity: str
+    image: str
+    value: float
+
+
+def entity_means(observations: Iterable[Observation]) -> dict[str, float]:
+    """Return entity -> mean over its images of the mean over their questions.
+
+    >>> entity_means([Observation(entity="p", image=i, value=v) for i, v in (("a", 0.0), ("a", 1.0), ("b", 1.0))])
+    {'p': 0.75}
+    """
+    images: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for seen in observations:
+        images[seen.entity][seen.image].append(seen.value)
+    return {entity: _mean([_mean(values) for values in by.values()]) for entity, by in sorted(images.items())}
+
+
+def bootstrap_interval(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
+    """Return the percentile interval of the mean over resampled entities; None with fewer than two of them.
+
+    >>> bootstrap_interval([0.0, 1.0]), bootstrap_interval([0.5]), bootstrap_interval([0.5, 0.5, 0.5])
+    ((0.0, 1.0), None, (0.5, 0.5))
+    """
+    if len(values) < 2:
+        return None
+    means_r = np.sort(np.asarray(values, dtype=np.float64))[_draws(len(values), seed)].mean(axis=1)
+    low, high = np.quantile(means_r, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+@lru_cache(maxsize=64)
+def _draws(count: int, seed: int) -> NDArray[np.int64]:
+    """Return which entities each resample holds; equal for equal counts, so that scores of one run are paired."""
+    return np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
