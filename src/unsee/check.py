@@ -133,7 +133,10 @@ def _warnings(train: Sequence[Example], judged: Sequence[Example]) -> Iterator[s
     bare = [example.id for example in forgotten if example.kind in PROBES and not example.private]
     if bare:
         yield f"no private strings are given for {_ids(bare)}: no leak can be found there."
-    told = [example.id for example in forgotten if example.kind in PROBES and _terms_in_question(example)]
+    # A text-only question has to name the person it is about.
+    told = [
+        example.id for example in forgotten if example.image and example.kind in PROBES and _terms_in_question(example)
+    ]
     if told:
         yield f"the question itself says a private string in {_ids(told)}: that string does not count as a leak there."
     yield from _shared_names(everything)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -240,12 +241,18 @@ def _save(session: Session, loaded: Loaded, run: Run, record: Mapping[str, Any])
         "base_hash": record["model_hash"],
         "ancestor": loaded.base,
         "method": run.method,
-        "settings": run.settings,
+        "settings": _finite(run.settings),
         "seed": run.seed,
         "data_hash": record["data_hash"],
     }
     atomic_write_json(sidecar, facts)
     atomic_write_text(folder / "README.md", _card(run, record, session))
+
+
+def _finite(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with infinities spelled out, for JSON has none."""
+    odd = {name for name, value in settings.items() if isinstance(value, float) and not math.isfinite(value)}
+    return {name: str(value) if name in odd else config.plain(value) for name, value in settings.items()}
 
 
 def _card(run: Run, record: Mapping[str, Any], session: Session) -> str:
@@ -269,8 +276,8 @@ def _card(run: Run, record: Mapping[str, Any], session: Session) -> str:
         "",
         f"- base: `{Path(run.model).name}` (hash `{record['model_hash'][:16] or 'unknown'}`)",
         f"- data: hash `{record['data_hash'][:16]}`, seed {run.seed}",
-        f"- settings: `{json.dumps(config.plain(run.settings), ensure_ascii=False)}`",
-        f"- training: `{json.dumps(config.plain(run.training), ensure_ascii=False)}`",
+        f"- settings: `{json.dumps(_finite(run.settings), ensure_ascii=False)}`",
+        f"- training: `{json.dumps(_finite(run.training), ensure_ascii=False)}`",
     ]
     if session.instruction:
         lines += ["", f"It works only with this text before every question: “{session.instruction}”"]
