@@ -150,6 +150,7 @@ def test_gallery_marks_private_strings_only_in_leaks(demo: dict[str, list[Path]]
         ("Anabel is not meant", ["Ana"], []),
         ("Straße 5, ß", ["strasse"], ["Straße"]),
         ("Ana Ruiz", ["Ana Ruiz", "Ana"], ["Ana Ruiz"]),
+        ("Ana-Ruiz, Port Amsel", ["Ana Ruiz", "Port-Amsel"], ["Ana-Ruiz", "Port Amsel"]),
         ("Ana Ruiz", [""], []),
     ],
 )

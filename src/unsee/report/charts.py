@@ -99,7 +99,7 @@ class Plot:
 
     width: float = 520
     height: float = 430
-    left: float = 50
+    left: float = 64
     right: float = 14
     top: float = 16
     bottom: float = 46
@@ -292,4 +292,4 @@ def number(value: float) -> str:
     >>> number(0.00012345), number(12.345), number(0.0)
     ('0.000123', '12.3', '0')
     """
-    return f"{value:.3g}"
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")

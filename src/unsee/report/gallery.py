@@ -180,7 +180,7 @@ def fold(text: str) -> tuple[str, list[int]]:
 
 
 def _spans(folded: str, form: str) -> list[tuple[int, int]]:
-    wanted = re.escape(fold(form)[0].strip())
+    wanted = r"[\s\-]+".join(re.escape(word) for word in re.split(r"[\s\-]+", fold(form)[0].strip()))
     return [match.span() for match in re.finditer(rf"(?<!\w){wanted}(?!\w)", folded)] if wanted else []
 
 

@@ -206,6 +206,8 @@ class Entry:
     reference: bool
     segments: list[charts.Segment]
     curves: list[charts.Curve]
+    stopped: str
+    """Why training stopped, seed by seed where seeds differ."""
     settings: list[tuple[str, str]]
     """(Seed, text of run.yaml)."""
     n: int
@@ -216,30 +218,32 @@ def _entry(stage: Stage, verdict: Verdict, role: str) -> Entry:
     return Entry(
         name=stage.name,
         label=gallery.printable(stage.label),
-        about=about(stage.name),
+        about=about(stage.name, stage.label),
         verdict=verdict,
         reference=stage.reference,
         segments=charts.segments(stage, role),
         curves=charts.curves(stage),
+        stopped="; ".join(
+            dict.fromkeys(str(run.result["stop_reason"]) for run in stage.runs if run.result.get("stop_reason"))
+        ),
         settings=[(run.seed, run.settings_text) for run in stage.runs if run.settings_text],
         n=leak.n if leak else 0,
     )
 
 
-def about(method: str) -> str:
-    """Return the first line of the method's file up to its source, without loading it; empty if there is no such method."""
+def about(method: str, label: str) -> str:
+    """Return the first line of the method's file up to its source, without loading it.
+
+    Empty if there is no such method, or nothing but its label.
+    """
     package = find_spec("unsee.methods")
     if package is None or not method.isidentifier():
         return ""
     for folder in package.submodule_search_locations or ():
         path = Path(folder) / f"{method}.py"
         if path.is_file():
-            return (
-                (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
-                .partition("\n")[0]
-                .partition(" (")[0]
-                .rstrip(".")
-            )
+            line = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+            return line.partition(" (")[0].rstrip(".").removeprefix(label).removeprefix(": ").removeprefix(", ")
     return ""
 
 

@@ -64,7 +64,7 @@ def read_run(folder: Path) -> Record:
     settings_text, settings = _settings(folder / "run.yaml")
     return Record(
         folder=folder,
-        stage=responses[0].stage or str(settings.get("method") or folder.name),
+        stage=responses[0].stage or _method(settings) or folder.name,
         seed=str(settings.get("seed", "")),
         scores=_scores(scores_path),
         responses=responses,
@@ -128,6 +128,12 @@ def _settings(path: Path) -> tuple[str, dict[str, Any]]:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: expected YAML ({error}). Restore the file or run again.") from error
     return text, settings if isinstance(settings, dict) else {}
+
+
+def _method(settings: Mapping[str, Any]) -> str:
+    """Return the method's name in run.yaml, which stands alone or above its settings."""
+    method = settings.get("method", "")
+    return str(method.get("name", "") if isinstance(method, dict) else method)
 
 
 def _known(path: Path) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from unsee.api import Score
+from unsee.metrics.aftermath import Aftermath
+from unsee.metrics.statistics import Observation, entity_means
 from unsee.report.read import Record, Stage
 
-CLASSES = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean")
-"""The aftermath classes, worst first, as `unsee.metrics.aftermath.Aftermath` names them."""
+CLASSES = tuple(outcome.value for outcome in Aftermath)
+"""The aftermath classes, worst first."""
 
 RESAMPLES = 1000
 
@@ -37,38 +39,43 @@ def pooled(stage: Stage, key: str) -> Score | None:
 
 
 def _interval(runs: Sequence[Record], key: str) -> tuple[float, float] | None:
-    """Two-way bootstrap of the mean response; None with fewer than two entities.
+    """Two-way bootstrap of the mean over entities; None with fewer than two of them.
 
     Shapes: s seeds, e entities, r resamples.
     """
-    total_se, count_se = _cells(runs, key)
-    seeds, entities = total_se.shape
+    mean_se, asked_se = _cells(runs, key)
+    seeds, entities = mean_se.shape
     if entities < 2:
         return None
     rng = np.random.default_rng(0)
     seed_rs = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
     entity_re = rng.multinomial(entities, np.full(entities, 1 / entities), size=RESAMPLES)
-    total_r = np.einsum("rs,se,re->r", seed_rs, total_se, entity_re)
-    count_r = np.einsum("rs,se,re->r", seed_rs, count_se, entity_re)
+    total_r = np.einsum("rs,se,re->r", seed_rs, mean_se, entity_re)
+    count_r = np.einsum("rs,se,re->r", seed_rs, asked_se, entity_re)
     mean_r = total_r[count_r > 0] / count_r[count_r > 0]
     low, high = np.quantile(mean_r, [0.025, 0.975])
     return float(low), float(high)
 
 
 def _cells(runs: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return sum and number of the responses' values per (seed, entity)."""
-    rows = [
-        (seed, run.by_id[index].entity or index, value)
-        for seed, run in enumerate(runs)
-        for index, value in run.scores[key].value_by_index.items()
-        if index in run.by_id
+    """Return each entity's mean per seed (0 where it was not asked), and 1 where it was asked."""
+    means = [entity_means(_observations(run, key)) for run in runs]
+    order = {entity: column for column, entity in enumerate(sorted({entity for row in means for entity in row}))}
+    mean_se, asked_se = np.zeros((len(runs), len(order))), np.zeros((len(runs), len(order)))
+    for seed, row in enumerate(means):
+        for entity, mean in row.items():
+            mean_se[seed, order[entity]] = mean
+            asked_se[seed, order[entity]] = 1
+    return mean_se, asked_se
+
+
+def _observations(run: Record, key: str) -> list[Observation]:
+    values = run.scores[key].value_by_index
+    said = [(run.by_id[index], value) for index, value in values.items() if index in run.by_id]
+    return [
+        Observation(entity=response.entity or response.id, image=response.image or response.id, value=value)
+        for response, value in said
     ]
-    order = {entity: column for column, entity in enumerate(sorted({entity for _, entity, _ in rows}))}
-    total_se, count_se = np.zeros((len(runs), len(order))), np.zeros((len(runs), len(order)))
-    for seed, entity, value in rows:
-        total_se[seed, order[entity]] += value
-        count_se[seed, order[entity]] += 1
-    return total_se, count_se
 
 
 def value(stage: Stage, key: str) -> float | None:
@@ -127,8 +134,3 @@ def _roles(stage: Stage) -> dict[str, dict[str, float | None]]:
         role, _, metric = key.partition(".")
         table.setdefault(role, {})[metric] = value(stage, key)
     return table
-
-
-def intervals(stage: Stage, keys: Sequence[str]) -> Mapping[str, Score]:
-    """Return the pooled scores among `keys` that the stage has."""
-    return {key: score for key in keys if (score := pooled(stage, key)) is not None}
