@@ -62,7 +62,9 @@ def save_model(
     if isinstance(model, PeftModel):
         config: Any = model.peft_config["default"]
         config.base_model_name_or_path = str(absolute or config.base_model_name_or_path)
-    trained.save_pretrained(folder)
+        trained.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        trained.save_pretrained(folder)
     processor.save_pretrained(folder)
     sidecar = {"instruction": instruction, "base": None if absolute is None else str(absolute)}
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
