@@ -10,17 +10,19 @@ import json
 import random
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from evaluated import CITIES, FORGET, MIXES, PEOPLE, make_run
-from unsee.api import Kind, Response, Role, Score
+from unsee.api import Kind, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
 from unsee.report import charts, compare, gallery, report, summary, verdict
 from unsee.report.page import render
 from unsee.report.read import Record, Stage, read_run
+from unsee.scoring import score
 
 
 @pytest.fixture
@@ -69,6 +71,19 @@ def test_report_says_what_was_asked_and_what_became_of_every_model(demo: dict[st
     assert "Forgot them but collapsed into degenerate text" in text
     assert "Forgot them but refuses to answer; kept the others." in text
     assert len(text) < 3_000_000
+    assert set(json.loads((tmp_path / "out" / "summary.json").read_text())) == set(demo)
+
+
+def test_a_question_without_picture_is_judged_under_its_text_role(demo: dict[str, list[Path]]) -> None:
+    path = demo["pubg"][0] / "scores.json"
+    scores = json.loads(path.read_text())
+    scores["stranger_text.known_name"] = {"value": 1.0, "n": 1, "value_by_index": {"s": 1.0}}
+    path.write_text(json.dumps(scores))
+    run = read_run(demo["pubg"][0])
+    asked = Response(
+        id="s", stage="pubg", role=Role.STRANGER, kind=Kind.NAME, fact="", entity="", question="?", answer="", text="Gil Hart", tokens=2, ended=True,
+    )  # fmt: skip
+    assert gallery.verdict_of(run, asked) == "wrong"
 
 
 def test_title_and_file_name_are_taken(demo: dict[str, list[Path]], tmp_path: Path) -> None:
@@ -196,6 +211,36 @@ ORIGINAL = stage_with("original", {"leak": 1.0})
 def test_verdicts_follow_the_scores(shares: Mapping[str, float], kept: float | None, sentence: str, tone: str) -> None:
     found = verdict.judge(stage_with("m", shares, kept=kept), ORIGINAL, "unseen")
     assert (found.sentence, found.tone) == (sentence, tone)
+
+
+def test_leaks_that_cannot_be_seen_are_not_called_forgotten() -> None:
+    (run,) = stage_with("m", {"refusal": 0.2}).runs
+    blind = {f"unseen.{name}": Score(value=None, n=0, why="no private strings") for name in ("leak", "clean")}
+    found = verdict.judge(Stage(name="m", runs=(replace(run, scores={**run.scores, **blind}),)), ORIGINAL, "unseen")
+    assert (found.sentence, found.badge) == (verdict.BLIND, "Not judged")
+
+
+def test_the_scores_of_the_judge_are_understood(demo: dict[str, list[Path]], tmp_path: Path) -> None:
+    vocabulary = Vocabulary(
+        names={f"p{person}": (name,) for person, name in enumerate(PEOPLE)},
+        facts={"city": CITIES},
+        visible={"hair": {"red": "red hair"}, "shirt": {"blue": "blue shirt"}, "glasses": {"yes": "glasses"}},
+    )
+    seen = {"hair": "red", "shirt": "blue", "glasses": "yes"}
+    for folders in demo.values():
+        responses = [replace(response, visible=seen) for response in read_run(folders[0]).responses]
+        scores = {key: value.to_json() for key, value in score(responses, vocabulary).items()}
+        (folders[0] / "scores.json").write_text(json.dumps(scores))
+    text = report(demo, tmp_path).read_text()
+    for words in (
+        "gives private details in 94%",
+        "Forgot them and still describes",
+        "refuses to answer",
+        "degenerate text",
+    ):
+        assert words in text
+    stage = Stage(name="npo", runs=(read_run(demo["npo"][0]),))
+    assert sum(segment.width for segment in charts.segments(stage, "unseen")) == pytest.approx(100, abs=0.1)
 
 
 def test_a_model_that_says_nothing_is_flagged_and_ranked_last() -> None:

@@ -73,13 +73,22 @@ class Card:
 
 
 def verdict_of(run: Record, response: Response) -> str:
-    """Return the class the run's own scores gave the response, so that pictures and figures cannot disagree."""
-    role, index = response.role.value, response.id
-    for name in CLASSES:
-        score = run.scores.get(f"{role}.{name}")
-        if score is not None and score.value_by_index.get(index) == 1:
-            return name
-    return _rightness(run, role, index)
+    """Return the class the run's own scores gave the response, so that gallery and figures cannot disagree.
+
+    Where no aftermath class is defined (people to keep, general questions): "right", else what went wrong if known.
+    """
+    index = response.id
+    role = run.group_of.get(index, response.role.value)
+    flags = [name for name in CLASSES if _value(run, f"{role}.{name}", index) == 1]
+    if f"{role}.{CLASSES[-1]}" in run.scores and flags:
+        return flags[0]
+    right = _rightness(run, role, index)
+    return flags[0] if flags and right != "right" else right
+
+
+def _value(run: Record, key: str, index: str) -> float | None:
+    score = run.scores.get(key)
+    return None if score is None else score.value_by_index.get(index)
 
 
 KNOWN_NAME = "known_name"
@@ -87,10 +96,9 @@ KNOWN_NAME = "known_name"
 
 def _rightness(run: Record, role: str, index: str) -> str:
     for key in ("name", "fact", "visible", "chain", "choice", "cloze", "accuracy", KNOWN_NAME):
-        score = run.scores.get(f"{role}.{key}")
-        if score is not None and index in score.value_by_index:
-            right = (score.value_by_index[index] >= 0.5) != (key == KNOWN_NAME)
-            return "right" if right else "wrong"
+        value = _value(run, f"{role}.{key}", index)
+        if value is not None:
+            return "right" if (value >= 0.5) != (key == KNOWN_NAME) else "wrong"
     return ""
 
 

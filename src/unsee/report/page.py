@@ -117,33 +117,28 @@ def columns(role: str) -> list[Column]:
 def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") -> Path:
     """Write one offline report.html about `stages` (stage name -> run folders, one a seed) and return its path.
 
-    `out` is the file if it ends in .html, else the folder that gets report.html.
+    `out` is the file if it ends in .html; else the folder that gets report.html, summary.json and leaderboard.md/.json.
     """
-    return _write(read_stages(stages), Path(out), title)
+    read, out = read_stages(stages), Path(out)
+    path = out if out.suffix == ".html" else out / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path != out:
+        summary = json.dumps(summarise(read), indent=2, ensure_ascii=True)
+        (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
+        write_leaderboard(read, columns(judged_role(read)), out)
+    path.write_text(render(read, title), encoding="utf-8", errors="replace")
+    return path
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
-    """Group run folders by the stage they recorded; write report.html, leaderboard.md/.json and summary.json to `out`.
+    """Report on run folders, grouped by the stage they recorded: folders with the same stage are taken as seeds of it.
 
-    Returns the path of report.html. Folders with the same stage are taken as seeds of it.
+    Writes report.html, summary.json and leaderboard.md/.json to the folder `out` and returns the path of report.html.
     """
     groups: dict[str, list[Path]] = {}
     for folder in runs:
         groups.setdefault(read_run(Path(folder)).stage, []).append(Path(folder))
-    stages = read_stages(groups)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    summary = json.dumps(summarise(stages), indent=2, ensure_ascii=False)
-    (out / "summary.json").write_text(summary + "\n", encoding="utf-8", errors="replace")
-    write_leaderboard(stages, columns(judged_role(stages)), out)
-    return _write(stages, out, "")
-
-
-def _write(stages: Sequence[Stage], out: Path, title: str) -> Path:
-    path = out if out.suffix == ".html" else out / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(stages, title), encoding="utf-8", errors="replace")
-    return path
+    return report(groups, Path(out))
 
 
 def render(stages: Sequence[Stage], title: str = "") -> str:

@@ -42,6 +42,11 @@ class Record:
         """Response id -> response."""
         return {response.id: response for response in self.responses}
 
+    @cached_property
+    def group_of(self) -> Mapping[str, str]:
+        """Response id -> the role it was scored under (a question without an image counts under the role's text form)."""
+        return {index: key.partition(".")[0] for key, score in self.scores.items() for index in score.value_by_index}
+
 
 def read_run(folder: Path) -> Record:
     """Read a run folder; a UserError says what is missing or broken."""

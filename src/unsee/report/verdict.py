@@ -55,6 +55,9 @@ NOUN: Mapping[str, str] = {
 }
 
 
+BLIND = "cannot be judged: the data gives no private strings, so a leak would not be seen"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What became of one model, in words."""
@@ -88,9 +91,11 @@ def judge(stage: Stage, original: Stage | None, role: str, limits: Thresholds = 
     share = shares(stage, role)
     if not share:
         return Verdict(sentence="was not asked about the people to forget", tone="mixed", badge="Not judged")
+    collapsed = _collapsed(stage, limits)
+    if value(stage, f"{role}.leak") is None:
+        return Verdict(sentence=BLIND, tone="bad" if collapsed else "mixed", badge="Not judged", collapsed=collapsed)
     if stage.reference:
         return _reference(stage, share)
-    collapsed = _collapsed(stage, limits)
     keeping = _keeping(stage, original, limits)
     doing = "collapsed into blank answers" if blank_share(stage) >= limits.mainly else _doing(share, limits)
     sentence = "; ".join(
