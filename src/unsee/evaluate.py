@@ -64,13 +64,13 @@ def evaluate(
     kind, spread evenly; `roles` keeps some roles only; `images_dir` (default: `images` beside `out`) takes one PNG per image.
     """
     out = Path(out)
-    benchmark = _opened(data)
-    examples = _chosen(benchmark.examples("eval"), roles, limit)
+    opened = _opened(data)
+    examples = _chosen(opened.examples("eval"), roles, limit)
     loaded = _loaded(model)
     decoding = _Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed)
     images = Path(images_dir) if images_dir is not None else out.resolve().parent / "images"
     asked = [_asked(example, out, images, stage or out.resolve().name) for example in examples]
-    vocabulary = benchmark.vocabulary()
+    vocabulary = opened.vocabulary()
     out.mkdir(parents=True, exist_ok=True)
     atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
     responses = _answered(loaded, examples, asked, out, decoding, progress)
@@ -83,8 +83,12 @@ def rescore(folder: Path | str) -> dict[str, Score]:
     for name in (RESPONSES, VOCABULARY):
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: expected the output folder of `unsee eval`.")
-    responses = [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)]
-    return _scored(responses, read_vocabulary(folder / VOCABULARY), folder)
+    try:
+        responses = [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)]
+        vocabulary = read_vocabulary(folder / VOCABULARY)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} cannot be scored: {RESPONSES} or {VOCABULARY} is damaged ({error}).") from error
+    return _scored(responses, vocabulary, folder)
 
 
 def read_vocabulary(file: Path) -> Vocabulary:

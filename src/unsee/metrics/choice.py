@@ -44,8 +44,9 @@ def choice_correct(text: str, options: Sequence[str], answer: str) -> bool:
 
 
 def _hedged(text: str, letters: str) -> bool:
-    """Tell whether two letters are offered as alternatives."""
-    return re.search(rf"\b([{letters}])\W+(?:or|and)\W+(?!\1\b)[{letters}]\b", text) is not None
+    """Tell whether two letters are offered side by side."""
+    either = rf"\b([{letters}])\W+(?:or|and)\W+(?!\1\b)[{letters}]\b|\(([{letters}])\)\W*\((?!\2\))[{letters}]\)"
+    return re.search(either, text) is not None
 
 
 def _by_text(text: str, options: Sequence[str], letters: str) -> str:
