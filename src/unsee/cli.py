@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from unsee import __version__, config, registry
+from unsee.api import Role
+from unsee.benchmarks import open_benchmark
 from unsee.config import Run
 from unsee.errors import UnseeError, UserError, unknown_name
 
@@ -19,6 +21,8 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done; could not be done, or data not usable; the user's mistake; Ctrl-C."""
 KINDS: Final[tuple[registry.Listed, ...]] = ("methods", "benchmarks", "metrics", "models", "attacks")
 STRANGERS: Final = ("describe", "unknown", "guess")
+STAGES: Final = {"lab-gold": "gold"}
+"""Names in reports of the packaged models that are no starting point."""
 SHOWN: Final = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact")
 """Scores that `unsee eval` prints."""
 
@@ -102,15 +106,11 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="all methods, and the rows prompt and BG-only")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs per method (default: 1)")
     parser.add_argument("--methods", metavar="A,B", help="only these methods")
-    parser.add_argument("--fresh", action="store_true", help="train the lab model instead of using the packaged one")
+    parser.add_argument("--fresh", action="store_true", help="make every row anew, even if --out has it")
 
 
 def _demo(options: argparse.Namespace) -> int:
     methods = options.methods.split(",") if options.methods else None
-    for name in methods or ():
-        registry.require("methods", name)
-    if options.seeds < 1:
-        raise UserError(f"--seeds must be at least 1, got {options.seeds}.")
     from unsee.demo import demo
 
     report = demo(Path(options.out), full=options.full, seeds=options.seeds, methods=methods, fresh=options.fresh)
@@ -209,21 +209,37 @@ def _eval(options: argparse.Namespace) -> int:
     run = _run(options)
     if not run.model:
         raise UserError("Which model is to be judged? Give --model, a folder, hub id, run folder or lab.")
+    settings = config.build(config.Eval, run.eval, where="eval")
     earlier = _earlier(Path(run.model))
     data, out = run.data or earlier.data, run.out or (run.model if earlier.method else "")
     if not data or not out:
         raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that says it.")
-    benchmark = run.benchmark or ("" if run.data else earlier.benchmark)
-    stage = options.stage or earlier.method or "original"
+    benchmark = open_benchmark(data, run.benchmark or ("" if run.data else earlier.benchmark))
     from unsee.evaluate import evaluate
     from unsee.run import resolve_model
 
-    scores = evaluate(resolve_model(run.model), data, Path(out), stage=stage, benchmark=benchmark)
+    scores = evaluate(
+        resolve_model(run.model),
+        benchmark,
+        Path(out),
+        stage=options.stage or earlier.method or STAGES.get(run.model, "original"),
+        limit=settings.limit,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+        seed=run.seed,
+        roles=[_role(name) for name in settings.roles] or None,
+    )
     if options.json:
         print(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
     else:
         print("\n".join(_score_lines(scores)))
     return OK
+
+
+def _role(name: str) -> Role:
+    if name not in set(Role):
+        raise unknown_name("role", name, [role.value for role in Role])
+    return Role(name)
 
 
 def _earlier(model: Path) -> Run:

@@ -44,7 +44,7 @@ class Run:
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Training` that differ from the defaults."""
     eval: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the evaluation."""
+    """Fields of `Eval` that differ from the defaults."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, where: str = "the run") -> Run:
@@ -65,6 +65,20 @@ class Run:
         values["method"] = {"name": self.method, **plain(self.settings)}
         order = ("model", "data", "benchmark", "method", "training", "eval", "seed", "out")
         return {key: values[key] for key in order}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """How a model is asked. The fields are what `eval:` in a run file and `--set eval.x=y` may name."""
+
+    limit: int | None = None
+    """Examples per role and kind, spread evenly; none = all."""
+    max_new_tokens: int = 256
+    """Length limit of every answer."""
+    batch_size: int = 64
+    """Questions asked at once."""
+    roles: tuple[str, ...] = ()
+    """Only these roles; none = all."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,0 +1,159 @@
+"""The command line: nearest names, one readable line for a mistake, exit codes, and one whole round on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unsee import cli, config, registry
+from unsee.config import Run
+from unsee.errors import TrainingError
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Catch the run that `unsee forget` would start."""
+    runs = []
+
+    def record(run: Run, *, resume: bool = False) -> Path:
+        runs.append((run, resume))
+        return Path(run.out)
+
+    monkeypatch.setattr("unsee.run.forget_run", record)
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("forgte", "Unknown command 'forgte'. Did you mean forget"),
+        ("forget --metod ga", "Unknown option of unsee forget '--metod'. Did you mean --method"),
+        ("forget --model m --data d --out o --method gaa", "Unknown method 'gaa'. Did you mean ga"),
+        ("forget --set method.beta", "--set wants NAME=VALUE"),
+        ("forget --set trainig.lr=1", "Did you mean training"),
+        ("forget --seed x", "invalid int value: 'x'"),
+        ("forget a.yaml b.yaml", "Unexpected argument 'b.yaml'"),
+        ("forget none.yaml", "Cannot read the run file none.yaml"),
+        ("forget", "names no model. Give --model"),
+        ("train lba --out x", "Unknown world 'lba'. Did you mean lab"),
+        ("train lab --out x --without forgt", "Did you mean forget"),
+        ("train lab --out x --strangers gess", "Did you mean guess"),
+        ("eval", "Which model"),
+        ("eval --model m", "Give --data"),
+        ("eval --model m --set eval.limt=1", "Unknown setting of eval 'limt'. Did you mean limit"),
+        ("compare runs/none", "has no scores.json. Judge it first"),
+        ("check", "Which data"),
+        ("check --data /no/where", "No data at /no/where"),
+        ("list metods", "Unknown kind 'metods'. Did you mean methods"),
+    ],
+)
+def test_mistakes_are_one_line_without_traceback(capsys, words, message):
+    assert cli.main(words.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert message in said.err
+    assert said.err.startswith("unsee: ")
+    assert "Traceback" not in said.err
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(cli.UserError):
+        cli.main(["check", "--debug"])
+
+
+def test_without_words_the_help_is_shown(capsys):
+    assert cli.main([]) == 2
+    shown = capsys.readouterr().out
+    assert all(f"    {verb} " in shown for verb in cli.VERBS)
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main([verb, "--help"])
+    assert left.value.code == 0
+    assert f"usage: unsee {verb}" in capsys.readouterr().out
+
+
+def test_file_then_set_then_flags(tmp_path, asked):
+    file = tmp_path / "r.yaml"
+    file.write_text("model: m\ndata: d\nout: o\nmethod: {name: npo, beta: 0.3}\ntraining: {lr: 1e-3, epochs: 2}\n")
+    words = [
+        str(file),
+        "--set",
+        "method.beta=0.2",
+        "--set",
+        "training.epochs=3",
+        "--parts",
+        "vision,projector",
+        "--resume",
+    ]
+    assert cli.main(["forget", *words, "--out", "p", "--tune", "full", "--seed", "4"]) == 0
+    ((run, resume),) = asked
+    assert (run.model, run.data, run.method, run.out, run.seed) == ("m", "d", "npo", "p", 4)
+    assert run.settings == {"beta": 0.2}
+    assert run.training == {"lr": 0.001, "epochs": 3, "tune": "full", "parts": "vision,projector"}
+    assert resume
+
+
+def test_interruption_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(run: Run, *, resume: bool = False) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unsee.run.forget_run", interrupted)
+    assert cli.main(["forget", "--model", "m", "--data", "d", "--method", "ga", "--out", "o"]) == 130
+    assert "--resume goes on" in capsys.readouterr().err
+
+
+def test_failed_training_is_no_mistake_of_the_user(monkeypatch, capsys):
+    def failed(run: Run, *, resume: bool = False) -> Path:
+        raise TrainingError("The loss is not a finite number at step 3.")
+
+    monkeypatch.setattr("unsee.run.forget_run", failed)
+    assert cli.main(["forget", "--model", "m", "--data", "d", "--method", "ga", "--out", "o"]) == 1
+    assert "step 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [*cli.KINDS, "method"])
+def test_list_prints_every_name_with_a_line(kind, capsys):
+    assert cli.main(["list", kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    known = registry.names("methods" if kind == "method" else kind)
+    assert [line.split()[0] for line in lines] == known
+    assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_check_says_usable_or_why_not(tmp_path, capsys):
+    assert cli.main(["check", "--data", str(EXAMPLE)]) == 0
+    assert "usable (8 forget" in capsys.readouterr().out
+    rows = (EXAMPLE / "data.jsonl").read_text()
+    (tmp_path / "data.jsonl").write_text(rows)
+    assert cli.main(["check", str(tmp_path), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["problems"]) == 20
+    assert report["problems"][0].startswith("row 1: image")
+
+
+def test_from_a_folder_to_scores(tmp_path, capsys):
+    from tiny import save_tiny
+
+    model, out = save_tiny(tmp_path / "tiny"), tmp_path / "runs" / "ga"
+    settings = ["--set", "training.max_steps=1", "--set", "training.stop=never", "--set", "training.max_new_tokens=4"]
+    words = ["forget", "--model", str(model), "--data", str(EXAMPLE), "--method", "ga", "--out", str(out), *settings]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    assert cli.main(words) == 2
+    assert "is not empty. Give --resume" in capsys.readouterr().err
+    assert (
+        cli.main(["eval", "--model", str(out), "--set", "eval.max_new_tokens=4", "--set", "eval.limit=2", "--json"])
+        == 0
+    )
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["unseen.leak"]["n"] > 0
+    rows = [json.loads(line) for line in (out / "responses.jsonl").read_text().split("\n") if line]
+    assert {row["stage"] for row in rows} == {"ga"}
+    assert config.read(out / "run.yaml").data == str(EXAMPLE)
