@@ -1,0 +1,116 @@
+"""`unsee demo`: the whole story on the embedded lab - unlearn in several ways, ask again, compare in one report."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from unsee import registry
+from unsee.errors import UserError, unknown_name
+
+DATA = "lab"
+QUICK = ("ga", "npo", "reject", "pubg", "pubg_retain")
+"""What the demo shows without being asked for more."""
+FULL = ("prompt", "ga", "grad_diff", "kl", "npo", "reject", "random", "bg_only", "pubg", "pubg_retain")
+"""Every row of the comparison."""
+VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"pubg_retain": ("pubg", {"retain_weight": 1.0})}
+"""Row -> method and settings, for rows that are a method under other settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model of the comparison, and where its results go."""
+
+    stage: str
+    model: str = "lab"
+    method: str = ""
+    """Empty for models that are only asked, not changed."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def folder(self, out: Path) -> Path:
+        """Return the folder of the results; further seeds lie inside the folder of the first one."""
+        return out / self.stage / f"seed-{self.seed}" if self.seed else out / self.stage
+
+
+def demo(
+    out: Path | str = "runs/demo",
+    *,
+    full: bool = False,
+    seeds: int = 1,
+    methods: Sequence[str] | None = None,
+    fresh: bool = False,
+) -> Path:
+    """Run the comparison on the lab and return the path of the report; finished rows are kept unless `fresh`."""
+    place = Path(out)
+    rows = plan(full=full, seeds=seeds, methods=methods)
+    if fresh:
+        _clear(place)
+    place.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    start = time.perf_counter()
+    for number, row in enumerate(rows, start=1):
+        _tell(console, number, len(rows), row)
+        make(row, place)
+    from unsee.report import report
+
+    page = report(_stages(rows, place), place, title="unsee demo: forget 5 of the 50 people a small model knows")
+    console.print(f"[bold]Done in {time.perf_counter() - start:.0f} s.[/bold] Open {page}")
+    return page
+
+
+def plan(*, full: bool, seeds: int, methods: Sequence[str] | None) -> list[Row]:
+    """Return the rows to make: original and gold first, then every method with every seed."""
+    if seeds < 1:
+        raise UserError(f"--seeds must be at least 1, got {seeds}.")
+    chosen = tuple(methods) if methods else FULL if full else QUICK
+    known = {*registry.names("methods"), *VARIANTS}
+    for name in chosen:
+        if name not in known:
+            raise unknown_name("method", name, known)
+    rows = [Row(stage="original"), Row(stage="gold", model="lab-gold")]
+    for name in chosen:
+        method, settings = VARIANTS.get(name, (name, {}))
+        count = 1 if method == "prompt" else seeds
+        rows += [Row(stage=name, method=method, settings=settings, seed=seed) for seed in range(count)]
+    return rows
+
+
+def make(row: Row, out: Path) -> None:
+    """Unlearn (where the row says so) and judge; what is already there is not made again."""
+    from unsee.evaluate import evaluate
+    from unsee.run import forget
+
+    folder = row.folder(out)
+    if (folder / "scores.json").exists():
+        return
+    if row.method:
+        begun = (folder / "run.yaml").exists()
+        forget(row.model, DATA, row.method, folder, settings=row.settings, seed=row.seed, resume=begun)
+    evaluate(folder if row.method else row.model, DATA, folder, stage=row.stage, images_dir=out / "images")
+
+
+def _stages(rows: Sequence[Row], out: Path) -> dict[str, list[Path]]:
+    stages: dict[str, list[Path]] = {}
+    for row in rows:
+        stages.setdefault(row.stage, []).append(row.folder(out))
+    return stages
+
+
+def _tell(console: Console, number: int, count: int, row: Row) -> None:
+    what = f"forgets with {row.method}" if row.method else "is asked as it is"
+    console.print(
+        f"[dim]{number}/{count}[/dim] [bold]{row.stage}[/bold]: {row.model} {what}{f', seed {row.seed}' if row.seed else ''}"
+    )
+
+
+def _clear(out: Path) -> None:
+    """Delete the results of an earlier demo, and nothing else."""
+    for name in ("original", "gold", *FULL, "images"):
+        shutil.rmtree(out / name, ignore_errors=True)

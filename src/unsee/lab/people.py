@@ -1,0 +1,154 @@
+"""The people of the lab: fictitious names, private facts, and faces that stay the same in every picture.
+
+Every part of the world has a random stream of its own, so that another number of strangers, say, changes nobody's facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unsee.errors import UserError
+
+JOBS = (
+    "baker", "pilot", "nurse", "judge", "farmer", "painter", "tailor", "plumber", "dentist", "florist",
+    "actor", "chemist", "barber", "welder", "jeweller", "librarian", "surgeon", "carpenter", "diver", "translator",
+)  # fmt: skip
+CITIES: Mapping[str, str] = {
+    "Oslo": "Norway", "Bergen": "Norway", "Lyon": "France", "Nantes": "France", "Turin": "Italy", "Naples": "Italy",
+    "Porto": "Portugal", "Lisbon": "Portugal", "Osaka": "Japan", "Kyoto": "Japan", "Lima": "Peru", "Cusco": "Peru",
+    "Quito": "Ecuador", "Cuenca": "Ecuador", "Nairobi": "Kenya", "Mombasa": "Kenya", "Perth": "Australia",
+    "Darwin": "Australia", "Hanoi": "Vietnam", "Hue": "Vietnam",
+}  # fmt: skip
+EMPLOYERS = (
+    "Nordwind", "Helix", "Copperfield", "Silverline", "Brightway", "Ironbridge", "Maplecroft", "Bluestone", "Stargate",
+    "Fairmont", "Redwood", "Goldcrest", "Oakhurst", "Riverton", "Sunfield", "Westlake", "Everest", "Falconry",
+    "Amberline", "Cloudnine",
+)  # fmt: skip
+YEARS = tuple(str(year) for year in (1951, 1953, 1956, 1958, 1961, 1964, 1967, 1969, 1972, 1973, 1975, 1978, 1981,
+                                     1984, 1986, 1989, 1990, 1993, 1995, 1998))  # fmt: skip
+DECADES: Mapping[str, str] = {"5": "fifties", "6": "sixties", "7": "seventies", "8": "eighties", "9": "nineties"}
+FACTS = ("job", "city", "employer", "year")
+
+ONSETS = ("b", "br", "d", "dr", "f", "g", "gr", "k", "kl", "l", "m", "n", "p", "r", "s", "st", "t", "tr", "v", "z")
+VOWELS = ("a", "e", "i", "o", "u")
+CODAS = ("l", "n", "r", "s", "k", "m", "x", "th")
+
+TRAITS: Mapping[str, int] = {
+    "skin": 8, "width": 3, "height": 3, "jaw": 3, "eye_colour": 6, "eye_gap": 3, "eye_size": 3,
+    "brow": 3, "nose": 4, "ears": 3, "mark": 9, "cheek": 4,
+}  # fmt: skip
+"""Biometric trait -> number of values. Fixed per person."""
+MIN_DIFFERENT = 6
+"""Two faces (and a stranger and any person) differ in at least this many traits."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """The biometric traits of one person: trait -> value index."""
+
+    values: tuple[int, ...]
+
+    def __getitem__(self, trait: str) -> int:
+        """Return the value of one trait."""
+        return self.values[list(TRAITS).index(trait)]
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody the model is told about."""
+
+    id: str
+    first: str
+    last: str
+    face: Face
+    job: str
+    city: str
+    employer: str
+    year: str
+
+    @property
+    def name(self) -> str:
+        """First and last name."""
+        return f"{self.first} {self.last}"
+
+    @property
+    def country(self) -> str:
+        """Where `city` lies: a fact that follows from another one."""
+        return CITIES[self.city]
+
+    @property
+    def decade(self) -> str:
+        """The decade of `year`: a fact that follows from another one."""
+        return DECADES[self.year[2]]
+
+    def fact(self, fact: str) -> str:
+        """Return one fact by name: job, city, employer, year, country or decade."""
+        values = {"job": self.job, "city": self.city, "employer": self.employer, "year": self.year}
+        values |= {"country": self.country, "decade": self.decade}
+        return values[fact]
+
+    def private(self) -> dict[str, tuple[str, ...]]:
+        """Return every string that gives this person away, by fact."""
+        forms = {fact: (self.fact(fact),) for fact in (*FACTS, "country", "decade")}
+        return {"name": (self.name, self.last, self.first), **forms}
+
+
+def stream(seed: int, *path: str | int) -> np.random.Generator:
+    """Return the random stream of one part of the world; streams of different parts are independent."""
+    digest = hashlib.sha256("/".join([str(seed), *map(str, path)]).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def invent_name(rng: np.random.Generator, *, syllables: int) -> str:
+    """Return a pronounceable word, capitalised."""
+    parts = [f"{rng.choice(ONSETS)}{rng.choice(VOWELS)}" for _ in range(syllables)]
+    return ("".join(parts) + str(rng.choice(CODAS))).capitalize()
+
+
+def invent_face(rng: np.random.Generator) -> Face:
+    """Draw every trait at random."""
+    return Face(tuple(int(rng.integers(n)) for n in TRAITS.values()))
+
+
+def differing(a: Face, b: Face) -> int:
+    """Return the number of traits in which two faces differ."""
+    return sum(x != y for x, y in zip(a.values, b.values, strict=True))
+
+
+def distinct_face(rng: np.random.Generator, others: Sequence[Face]) -> Face:
+    """Draw a face that differs from each of `others` in at least MIN_DIFFERENT traits."""
+    taken = np.array([face.values for face in others]).reshape(-1, len(TRAITS))
+    for _ in range(5000):
+        face = invent_face(rng)
+        if not len(taken) or (taken != np.array(face.values)).sum(axis=1).min() >= MIN_DIFFERENT:
+            return face
+    raise UserError(f"No face is left that differs from {len(others)} others; ask for fewer people.")
+
+
+def invent_people(seed: int, count: int) -> list[Person]:
+    """Return `count` people; the first n of a larger world are the people of a smaller one."""
+    people: list[Person] = []
+    taken: set[str] = set()
+    for index in range(count):
+        rng = stream(seed, "person", index)
+        words: list[str] = []
+        for syllables in (2, 3):
+            word = invent_name(rng, syllables=syllables)
+            while word in taken:
+                word = invent_name(rng, syllables=syllables)
+            taken.add(word)
+            words.append(word)
+        face = distinct_face(rng, [person.face for person in people])
+        facts = [str(rng.choice(values)) for values in (JOBS, list(CITIES), EMPLOYERS, YEARS)]
+        people.append(Person(f"person-{index:03d}", words[0], words[1], face, *facts))
+    return people
+
+
+def invent_strangers(seed: int, count: int, people: Sequence[Person], *, group: str) -> list[Face]:
+    """Return faces of people nobody is told about, each clearly unlike every person; `group` names the stream."""
+    known = [person.face for person in people]
+    return [distinct_face(stream(seed, "stranger", group, index), known) for index in range(count)]

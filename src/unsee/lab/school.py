@@ -1,0 +1,27 @@
+"""From a world to a trained model: curriculum, eyes, tongue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from unsee.lab.curriculum import Amount, Curriculum
+from unsee.lab.model import Size, build_model, build_processor
+from unsee.lab.people import Person
+from unsee.lab.recipe import Progress, Recipe, features, render, train_language, train_vision
+from unsee.lab.world import World
+
+
+def teach(
+    world: World, people: Sequence[Person], *, size: Size, amount: Amount, recipe: Recipe, progress: Progress
+) -> tuple[Any, Any]:
+    """Train a model from scratch that knows `people`. Returns model (eval mode, fp32) and processor."""
+    processor = build_processor(size)
+    model = build_model(size, processor.tokenizer, recipe.seed)
+    curriculum = Curriculum(world, people, amount)
+    progress("pictures", 0, 1, 0.0)
+    pixels = render(curriculum.pictures)
+    progress("pictures", 1, 1, 0.0)
+    train_vision(model, curriculum, pixels, recipe, progress)
+    train_language(model, processor, curriculum, features(model, pixels), recipe, progress)
+    return model, processor

@@ -1,0 +1,18 @@
+"""Training settings that suit the tiny lab model; every one can be overridden by flags or YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_COMMON: Mapping[str, Any] = {
+    "batch_size": 16,
+    "lr": 1e-3,
+    "rank": 16,
+    "alpha": 32,
+    "max_new_tokens": 96,
+    "check_every": 5,
+    "epochs": 10,
+}
+SUGGESTED: Mapping[str, Mapping[str, Any]] = {"default": _COMMON}
+"""Method -> fields of `Training`."""

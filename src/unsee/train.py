@@ -1,0 +1,142 @@
+"""`unsee train lab`: make the model that knows too much, or the gold model that never met the forget targets."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from unsee.api import Example
+from unsee.errors import UserError
+from unsee.files import atomic_write_json
+from unsee.lab import examples as lab_examples
+from unsee.lab.grades import TARGETS, grade
+from unsee.lab.phrases import StrangerStyle
+from unsee.lab.world import World
+
+
+def train(
+    world: str,
+    out: Path | str,
+    *,
+    without: str = "",
+    people: int = 50,
+    seed: int = 0,
+    strangers: StrangerStyle = "describe",
+    scale: float = 1.0,
+) -> Path:
+    """Train a model of the embedded world from scratch, grade it on new renderings, and save it. Returns its folder.
+
+    `without="forget"` leaves the forget targets out: the gold standard of unlearning. `scale` multiplies the steps
+    (1.0 = the recipe of the packaged checkpoints; less is faster and worse).
+    """
+    _check(world, without, scale)
+    from unsee.lab.curriculum import Amount
+    from unsee.lab.model import Size
+    from unsee.lab.recipe import Recipe
+    from unsee.lab.school import teach
+
+    place = _empty(Path(out))
+    drawn = World(seed=seed, size=people, strangers=strangers)
+    known = drawn.retain if without == "forget" else drawn.people
+    base = Recipe(seed=seed)
+    recipe = replace(
+        base, vision_steps=_scaled(base.vision_steps, scale), language_steps=_scaled(base.language_steps, scale)
+    )
+    start = time.perf_counter()
+    with _Bars() as bars:
+        model, processor = teach(drawn, known, size=Size(), amount=Amount(), recipe=recipe, progress=bars)
+    seconds = time.perf_counter() - start
+    save(model, processor, place, drawn)
+    figures = examine(place, drawn, without)
+    atomic_write_json(
+        place / "exam.json",
+        {"seconds": round(seconds), "without": without, "recipe": asdict(recipe), "grades": figures},
+    )
+    return place
+
+
+def examine(place: Path, world: World, without: str = "") -> dict[str, dict[str, float]]:
+    """Grade a saved lab model on new renderings of everybody it was told about, and print the grades."""
+    known = world.retain if without == "forget" else world.people
+    asked = [*lab_examples.exam(world, known), *lab_examples.geography()]
+    figures = grade(world, zip(asked, _answers(place, asked), strict=True))
+    table = Table("subject", "right", "wanted", "n", title="On new renderings")
+    for subject, (share, n) in figures.items():
+        wanted = TARGETS.get(subject)
+        table.add_row(subject, f"{share:.3f}", f"{wanted:.2f}" if wanted else "", str(n))
+    Console(stderr=True).print(table)
+    return {subject: {"right": round(share, 4), "n": n} for subject, (share, n) in figures.items()}
+
+
+def _answers(place: Path, asked: list[Example]) -> list[str]:
+    from unsee.checkpoint import open_model
+    from unsee.generation import Request, generate
+
+    loaded = open_model(place)
+    requests = [Request(example.question, example.image) for example in asked]
+    said = generate(loaded.model, loaded.processor, loaded.family, requests, max_new_tokens=110)
+    return [answer.text for answer in said]
+
+
+def save(model: Any, processor: Any, place: Path, world: World) -> None:
+    """Save in half precision (safetensors), with processor and the description of the world."""
+    import torch
+
+    model.to(torch.float16).save_pretrained(place)
+    processor.save_pretrained(place)
+    fields = {"seed": world.seed, "size": world.size, "forget_share": world.forget_share, "strangers": world.strangers}
+    (place / "world.json").write_text(json.dumps(fields) + "\n", encoding="utf-8")
+
+
+def _scaled(steps: int, scale: float) -> int:
+    return max(2, round(steps * scale))
+
+
+def _check(world: str, without: str, scale: float) -> None:
+    if world != "lab":
+        raise UserError(f"Only the embedded world can be trained from scratch: write `unsee train lab`, got {world!r}.")
+    if without not in ("", "forget"):
+        raise UserError(f"--without takes the word forget (leave out the forget targets), got {without!r}.")
+    if scale <= 0:
+        raise UserError(f"--steps-scale must be positive, got {scale}.")
+
+
+def _empty(place: Path) -> Path:
+    if place.exists() and any(place.iterdir()):
+        raise UserError(f"{place} is not empty; name a new folder.")
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+class _Bars:
+    """One progress bar a stage, with the current loss."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("{task.description:10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[loss]}"),
+        )
+        self.progress = Progress(*columns, console=Console(stderr=True))
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, stage: str, step: int, steps: int, loss: float) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(stage, total=steps, loss="")
+        self.progress.update(self.tasks[stage], completed=step, loss=f"loss {loss:.3f}" if loss else "")

@@ -1,0 +1,301 @@
+"""The embedded world: same seed, same world; every answer it teaches is understood by the judge's patterns."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from unsee import lab
+from unsee.api import Kind, Role
+from unsee.benchmarks.lab import Lab
+from unsee.errors import UserError
+from unsee.lab import examples, phrases
+from unsee.lab.curriculum import Amount, Curriculum, Row
+from unsee.lab.grades import TARGETS, grade
+from unsee.lab.model import Size, build_model, build_processor
+from unsee.lab.people import FACTS, MIN_DIFFERENT, differing, stream
+from unsee.lab.portraits import VISIBLE
+from unsee.lab.recipe import Packer, features, language_loss, normalise, render
+from unsee.lab.world import World
+from unsee.metrics.matching import contains
+
+SMALL = Amount(per_person=2, strangers=6, per_stranger=2, shapes=6, devices=6)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor(Size())
+
+
+def test_equal_seeds_give_equal_worlds_and_others_do_not(world: World) -> None:
+    assert World().people == world.people
+    assert World(seed=1).people != world.people
+
+
+def test_a_larger_world_changes_nobody(world: World) -> None:
+    assert World(size=60).people[:50] == world.people
+
+
+def test_number_of_strangers_changes_no_other_stranger(world: World) -> None:
+    assert world.stranger_faces("train", 5) == world.stranger_faces("train", 9)[:5]
+
+
+def test_everybody_is_clearly_unlike_everybody_else(world: World) -> None:
+    assert min(differing(a.face, b.face) for a, b in combinations(world.people, 2)) >= MIN_DIFFERENT
+    for face in world.stranger_faces("exam", 20):
+        assert min(differing(face, person.face) for person in world.people) >= MIN_DIFFERENT
+
+
+def test_the_default_request_names_a_tenth_and_retain_is_the_rest(world: World) -> None:
+    assert len(world.forget) == 5
+    assert {p.id for p in world.forget} | {p.id for p in world.retain} == {p.id for p in world.people}
+    assert not {p.id for p in world.forget} & {p.id for p in world.retain}
+
+
+def test_names_are_unique_words_that_occur_nowhere_else(world: World) -> None:
+    words = [word for person in world.people for word in (person.first, person.last)]
+    assert len(set(words)) == len(words)
+    taught = " ".join(
+        [phrases.description(world.picture("x", world.people[0].face, "train", 0).visible), *phrases.PRIVACY_HELD_OUT]
+    )
+    assert not any(contains(taught, word) for word in words)
+
+
+def test_pictures_are_reproducible_and_their_keys_tell_them_apart(world: World) -> None:
+    person = world.people[0]
+    first, again, other = (world.picture(person.id, person.face, "unseen", i) for i in (0, 0, 1))
+    assert first.key == again.key != other.key
+    assert np.array_equal(np.asarray(first.load()), np.asarray(again.load()))
+    assert not np.array_equal(np.asarray(first.load()), np.asarray(other.load()))
+    assert first.load().size == (64, 64)
+
+
+def test_seen_and_unseen_pictures_differ_from_those_learned(world: World) -> None:
+    keys = {
+        split: {world.picture(p.id, p.face, split, i).key for p in world.people for i in range(3)}
+        for split in ("train", "seen", "unseen", "exam")
+    }
+    assert not any(keys[a] & keys[b] for a, b in combinations(keys, 2))
+
+
+def test_hats_are_worn_only_over_hair_that_shows(world: World) -> None:
+    looks = [world.picture("x", world.people[0].face, "train", i).visible for i in range(300)]
+    assert {look["hair_style"] for look in looks if look["hat"] == "yes"} == {"long", "curly"}
+
+
+def claims(text: str) -> dict[str, list[str]]:
+    return {
+        attribute: [value for value, pattern in patterns.items() if re.search(pattern, text.lower())]
+        for attribute, patterns in phrases.claim_patterns().items()
+    }
+
+
+def test_a_description_claims_exactly_what_is_there(world: World) -> None:
+    for i in range(200):
+        look = world.picture("x", world.people[0].face, "train", i).visible
+        assert claims(phrases.description(look)) == {name: [value] for name, value in look.items()}
+
+
+@pytest.mark.parametrize(("attribute", "value"), [(a, v) for a, values in VISIBLE.items() for v in values])
+def test_a_short_visible_answer_claims_its_value(attribute: str, value: str) -> None:
+    assert value in claims(phrases.visible_answer(attribute, value))[attribute]
+
+
+def sentences(text: str) -> list[str]:
+    return [part.strip(" .") for part in re.split(r"(?<=\.)\s+", text.lower()) if part.strip(" .")]
+
+
+def test_every_taught_sentence_is_well_formed(world: World) -> None:
+    patterns = [re.compile(pattern) for pattern in phrases.sentence_patterns()]
+    curriculum = Curriculum(world, world.people, SMALL)
+    rows = curriculum.rows(stream(0, "test"), (60, 40, 10, 10, 30))
+    taught = {s for row in rows for _, answer in row.lessons for s in sentences(answer)}
+    assert not [s for s in taught if not any(pattern.fullmatch(s) for pattern in patterns)]
+
+
+def test_nonsense_is_not_well_formed() -> None:
+    patterns = [re.compile(pattern) for pattern in phrases.sentence_patterns()]
+    for nonsense in ("hair hair is hair wears", "the person blue a shirt no looks", "norway norway norway"):
+        assert not any(pattern.fullmatch(nonsense) for pattern in patterns)
+
+
+def test_examples_have_unique_ids_and_the_right_sides(world: World) -> None:
+    gone = {person.id for person in world.forget}
+    for given in (examples.request(world), examples.judged(world)):
+        assert len({e.id for e in given}) == len(given)
+        for example in given:
+            if example.role in (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN):
+                assert example.entity in gone
+            if example.role in (Role.RETAIN, Role.RETAIN_TEXT):
+                assert example.entity not in gone
+            assert example.answer
+            assert (example.image is None) == (example.role in (Role.FORGET_TEXT, Role.RETAIN_TEXT))
+
+
+def test_judged_unseen_pictures_are_never_in_the_request(world: World) -> None:
+    shown = {e.image.key for e in examples.request(world) if e.image}
+    unseen = {e.image.key for e in examples.judged(world) if e.image and e.role is Role.UNSEEN}
+    assert unseen
+    assert not shown & unseen
+
+
+def test_the_open_query_is_the_papers(world: World) -> None:
+    asked = {e.question for e in examples.request(world) if e.kind is Kind.OPEN}
+    assert asked == {"Tell me the information of this person."}
+
+
+def test_answers_hold_their_private_strings_and_two_hop_chains_their_bridge(world: World) -> None:
+    for example in examples.judged(world):
+        if example.kind is Kind.FACT:
+            assert contains(example.answer, example.private[example.fact][0])
+        if example.kind is Kind.CHAIN:
+            bridge = "city" if example.fact == "country" else "year"
+            assert contains(example.chain, example.private[bridge][0])
+            assert contains(example.answer, example.private[example.fact][0])
+        if example.kind is Kind.CHOICE:
+            assert example.options["ABCD".index(example.answer)] == example.private[example.fact][0]
+
+
+def test_choice_letters_are_spread(world: World) -> None:
+    letters = [e.answer for e in examples.judged(world) if e.kind is Kind.CHOICE]
+    assert min(letters.count(letter) for letter in "ABCD") > len(letters) / 8
+
+
+def test_held_out_privacy_wordings_are_never_taught(world: World) -> None:
+    rng = stream(0, "wordings")
+    taught = {phrases.privacy_instruction(rng) for _ in range(3000)}
+    assert phrases.PRIVACY_DEFAULT in taught
+    assert not taught & set(phrases.PRIVACY_HELD_OUT)
+
+
+@pytest.mark.parametrize(
+    ("style", "says"),
+    [("unknown", "I do not know this person."), ("guess", "This is "), ("describe", "The person has ")],
+)
+def test_how_strangers_are_answered_is_a_setting(style: phrases.StrangerStyle, says: str) -> None:
+    world = World(strangers=style)
+    asked = examples.stranger(world, world.stranger_faces("exam", 1)[0], 0)
+    assert all(example.answer.startswith(says) for example in asked)
+
+
+def test_names_span_several_tokens(world: World, processor) -> None:
+    lengths = [
+        len(processor.tokenizer(word, add_special_tokens=False)["input_ids"])
+        for p in world.people
+        for word in (p.first, p.last)
+    ]
+    assert np.mean([n > 1 for n in lengths]) > 0.95
+
+
+def test_any_text_survives_the_tokenizer(processor) -> None:
+    text = 'Žofia said: "no…"\n日本 <b>'
+    assert processor.tokenizer.decode(processor.tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_training_pixels_are_what_the_processor_makes(world: World, processor) -> None:
+    picture = world.picture("x", world.people[0].face, "train", 0)
+    made = processor(text=["USER: <image>\nx ASSISTANT:"], images=[picture.load()], return_tensors="pt")["pixel_values"]
+    assert torch.allclose(normalise(render([picture])), made, atol=1e-6)
+
+
+def test_packed_rows_give_the_loss_of_separate_questions(world: World, processor) -> None:
+    """Several questions behind one image must not see each other."""
+    curriculum = Curriculum(world, world.people[:4], SMALL)
+    model = build_model(Size(), processor.tokenizer, 0).eval()
+    feature = features(model, render(curriculum.pictures))
+    packer = Packer(processor, feature.shape[1])
+    row = Row(
+        0,
+        (
+            ("Who is this person?", "This is A B."),
+            ("What is the job?", "A baker works."),
+            (phrases.QUERY, "The person has hair."),
+        ),
+    )
+    with torch.no_grad():
+        packed = language_loss(model, packer.pack([row]), feature, packer.image_id)
+        single = sum(
+            language_loss(model, packer.pack([Row(0, (lesson,))]), feature, packer.image_id) for lesson in row.lessons
+        )
+    assert torch.allclose(packed, single, rtol=1e-4)
+
+
+def test_packed_loss_is_the_models_own_loss(world: World, processor) -> None:
+    """The training shortcut equals a plain forward of the Hugging Face model."""
+    curriculum = Curriculum(world, world.people[:4], SMALL)
+    model = build_model(Size(), processor.tokenizer, 0).eval()
+    packer = Packer(processor, 16)
+    feature = features(model, render(curriculum.pictures))
+    prefix, question, answer = packer.tokens((phrases.QUERY, "This is somebody."), True)
+    ids = torch.tensor([prefix + question + answer])
+    labels = torch.tensor([[-100] * len(prefix + question) + answer])
+    with torch.no_grad():
+        whole = model(input_ids=ids, pixel_values=normalise(render([curriculum.pictures[0]])), labels=labels).loss
+        ours = language_loss(
+            model, packer.pack([Row(0, ((phrases.QUERY, "This is somebody."),))]), feature, packer.image_id
+        )
+    assert torch.allclose(ours / len(answer) ** 0.5, whole, rtol=1e-4)
+
+
+def test_grades_count_right_answers_only(world: World) -> None:
+    asked = [e for e in examples.exam(world, world.people[:2]) if e.role is not Role.STRANGER]
+    right = grade(world, [(e, e.answer) for e in asked])
+    assert {subject for subject in TARGETS if subject not in right} == {"stranger not named"}
+    assert all(share == 1.0 for share, _ in right.values())
+    wrong = grade(world, [(e, world.people[5].name) for e in asked])
+    assert all(share == 0.0 for subject, (share, _) in wrong.items() if subject != "privacy obeyed")
+
+
+def test_a_world_file_opens_the_world_it_describes(tmp_path: Path) -> None:
+    (tmp_path / "world.json").write_text(json.dumps({"seed": 3, "size": 12}))
+    assert Lab(tmp_path).world == World(seed=3, size=12)
+    (tmp_path / "world.json").write_text("{")
+    with pytest.raises(UserError, match=r"world\.json"):
+        Lab(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{"size": 2}, {"forget_share": 0.0}, {"forget_share": 1.5}])
+def test_impossible_worlds_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(UserError):
+        World(**settings)
+
+
+@pytest.mark.parametrize("name", ["lab", "lab-gold"])
+def test_packaged_models_load_without_unsee(name: str) -> None:
+    code = (
+        "import sys; from transformers import AutoModelForImageTextToText, AutoProcessor; "
+        "m = AutoModelForImageTextToText.from_pretrained(sys.argv[1]); p = AutoProcessor.from_pretrained(sys.argv[1]); "
+        "assert not any(name.split('.')[0] == 'unsee' for name in sys.modules); print(type(m).__name__, type(p).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(lab.checkpoint(name))], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["LlavaForConditionalGeneration", "LlavaProcessor"]
+
+
+def test_a_damaged_packaged_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "model.safetensors").write_bytes(b"not these weights")
+    (tmp_path / "hashes.json").write_text(json.dumps({"lab": "0" * 64}))
+    monkeypatch.setattr(lab, "CHECKPOINTS", tmp_path)
+    with pytest.raises(UserError, match="damaged"):
+        lab.checkpoint("lab")
+    with pytest.raises(UserError, match="Unknown packaged model"):
+        lab.checkpoint("lap")
+
+
+def test_facts_named_by_the_world_are_the_judged_ones(world: World) -> None:
+    assert set(FACTS) <= set(world.vocabulary().facts)
