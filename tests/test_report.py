@@ -20,7 +20,7 @@ from evaluated import CITIES, FORGET, MIXES, PEOPLE, make_run
 from unsee.api import Kind, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
 from unsee.report import charts, compare, gallery, report, summary, verdict
-from unsee.report.page import render
+from unsee.report.page import about, render
 from unsee.report.read import Record, Stage, read_run
 from unsee.scoring import score
 
@@ -57,11 +57,6 @@ class Page(HTMLParser):
         self.text += data
 
 
-def made(text: str) -> Page:
-    """Parse a page."""
-    return Page(text)
-
-
 def test_report_says_what_was_asked_and_what_became_of_every_model(demo: dict[str, list[Path]], tmp_path: Path) -> None:
     path = report(demo, tmp_path / "out")
     text = path.read_text()
@@ -86,6 +81,13 @@ def test_a_question_without_picture_is_judged_under_its_text_role(demo: dict[str
     assert gallery.verdict_of(run, asked) == "wrong"
 
 
+def test_methods_are_introduced_by_their_own_first_line() -> None:
+    assert about("ga", "GA").startswith("Gradient ascent")
+    assert about("kl", "KL").startswith("KL minimisation")
+    assert about("prompt", "PROMPT").startswith("The original model")
+    assert about("no_such_method", "X") == about("../ga", "GA") == ""
+
+
 def test_title_and_file_name_are_taken(demo: dict[str, list[Path]], tmp_path: Path) -> None:
     path = report(demo, tmp_path / "new" / "mine.html", title="Request 17 <b>")
     assert path == tmp_path / "new" / "mine.html"
@@ -94,7 +96,7 @@ def test_title_and_file_name_are_taken(demo: dict[str, list[Path]], tmp_path: Pa
 
 def test_report_loads_nothing_and_forbids_everything_else(demo: dict[str, list[Path]], tmp_path: Path) -> None:
     text = report(demo, tmp_path).read_text()
-    page = made(text)
+    page = Page(text)
     for tag, attributes in page.tags:
         assert tag not in ("link", "iframe", "object", "embed", "base")
         assert "style" not in attributes
@@ -117,7 +119,7 @@ EVIL = '</script><script>alert(1)</script>"onerror="alert(2)\' <img src=x onerro
 
 
 def test_hostile_text_anywhere_stays_text(demo: dict[str, list[Path]], tmp_path: Path) -> None:
-    clean_tags = [tag for tag, _ in made(report(demo, tmp_path / "a").read_text()).tags]
+    clean_tags = [tag for tag, _ in Page(report(demo, tmp_path / "a").read_text()).tags]
     for folders in demo.values():
         for person in range(FORGET):
             for shot in range(6):
@@ -133,7 +135,7 @@ def test_hostile_text_anywhere_stays_text(demo: dict[str, list[Path]], tmp_path:
     scores = json.loads((run / "scores.json").read_text())
     scores["stranger.known_name"] = {"value": None, "n": 0, "why": EVIL}
     (run / "scores.json").write_text(json.dumps(scores))
-    page = made(report(demo | {EVIL: demo["npo"]}, tmp_path / "b", title=EVIL).read_text())
+    page = Page(report(demo | {EVIL: demo["npo"]}, tmp_path / "b", title=EVIL).read_text())
     assert sum(tag == "script" for tag, _ in page.tags) == 1
     assert sum(tag == "script" for tag in clean_tags) == 1
     assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
@@ -233,7 +235,7 @@ def test_the_scores_of_the_judge_are_understood(demo: dict[str, list[Path]], tmp
         (folders[0] / "scores.json").write_text(json.dumps(scores))
     text = report(demo, tmp_path).read_text()
     for words in (
-        "gives private details in 94%",
+        "gives private details in 9",
         "Forgot them and still describes",
         "refuses to answer",
         "degenerate text",

@@ -6,6 +6,7 @@ import ast
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -238,7 +239,8 @@ def about(method: str, label: str) -> str:
         path = Path(folder) / f"{method}.py"
         if path.is_file():
             line = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-            return line.partition(" (")[0].rstrip(".").removeprefix(label).removeprefix(": ").removeprefix(", ")
+            words = re.sub(rf"^{re.escape(label)}([:,] |$)", "", line.partition(" (")[0].rstrip("."))
+            return words[:1].upper() + words[1:]
     return ""
 
 
