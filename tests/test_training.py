@@ -10,7 +10,7 @@ import torch
 
 from tiny import tiny_session
 from unsee.api import Training
-from unsee.batching import answer_logits, answer_logprob
+from unsee.batching import answer_logits, answer_logprob, collate
 from unsee.errors import TrainingError, UserError
 from unsee.losses import answer_nll, npo_loss
 from unsee.plan import Plan
@@ -66,9 +66,15 @@ def test_unknown_part_is_refused(tmp_path):
         prepare(session.model, session.family, session.training, 0)
 
 
+def test_second_adapter_is_refused(tmp_path):
+    session = make(tmp_path)
+    with pytest.raises(UserError, match="carries an adapter already"):
+        prepare(session.model, session.family, session.training, 0)
+
+
 def test_start_of_lora_is_the_start_model(tmp_path):
     session = tiny_session(tmp_path)
-    batch = __import__("unsee.batching", fromlist=["collate"]).collate(session, forget_targets(session))
+    batch = collate(session, forget_targets(session))
     before, _ = answer_logits(session.model, batch)
     adapted = prepare(session.model, session.family, session.training, 0)
     assert torch.equal(answer_logits(adapted, batch)[0], before)

@@ -113,16 +113,23 @@ def generate(
 ) -> list[Generated]:
     """Answer all requests, in their order; greedy unless `sampling` is given. `progress` labels a progress line."""
     encode = encoder(processor, family)
-    rows = [encode.row(request.question, request.image, request.instruction) for request in requests]
-    order = sorted(range(len(rows)), key=lambda i: rows[i]["input_ids"].shape[1])
+    order = sorted(range(len(requests)), key=lambda i: _length(requests[i]))
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, Generated] = {}
     with evaluating(model):
         for chunk in track(chunks, description=progress, disable=not progress, transient=True):
             noise = _Gumbel(sampling, [seed_of(seed, i) for i in chunk]) if sampling else None
-            ids = _continue(model, processor, [rows[i] for i in chunk], max_new_tokens, noise)
+            rows = [
+                encode.row(asked.question, asked.image, asked.instruction) for asked in (requests[i] for i in chunk)
+            ]
+            ids = _continue(model, processor, rows, max_new_tokens, noise)
             answers.update(zip(chunk, (_read(model, processor, answer) for answer in ids), strict=True))
-    return [answers[i] for i in range(len(rows))]
+    return [answers[i] for i in range(len(requests))]
+
+
+def _length(request: Request) -> tuple[bool, int]:
+    """Return a key that orders prompts by length without encoding them: images are longer than any text."""
+    return request.image is not None, len(request.instruction) + len(request.question)
 
 
 def _continue(

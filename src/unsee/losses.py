@@ -6,7 +6,6 @@ All are computed in fp32.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from torch import Tensor
@@ -39,15 +38,18 @@ def answer_nll(logits_bav: Tensor, labels_ba: Tensor, reduction: Reduction = "to
 
 
 def ga_loss(
-    logits_bav: Tensor, labels_ba: Tensor, reduction: Reduction = "token_mean", floor: float = -math.inf
+    logits_bav: Tensor, labels_ba: Tensor, reduction: Reduction = "token_mean", floor: float | None = None
 ) -> Tensor:
     """Gradient ascent: the log-likelihood of the forget answers, to be minimised (pubg.md 3.1).
 
     Samples whose mean token log-likelihood is below `floor` contribute no gradient (pubg.md 8, `ga_floor`) [inferred].
     """
     logp_ba = token_logprobs(logits_bav, labels_ba)
+    logp_b = per_sample(logp_ba, labels_ba, reduction)
+    if floor is None:
+        return logp_b.mean()
     alive_b = per_sample(logp_ba.detach(), labels_ba) >= floor
-    return (per_sample(logp_ba, labels_ba, reduction) * alive_b).mean()
+    return (logp_b * alive_b).mean()
 
 
 def npo_loss(logp_b: Tensor, start_b: Tensor, beta: float = 0.1) -> Tensor:

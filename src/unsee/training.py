@@ -63,6 +63,7 @@ def minimise(
     watch = Watch(session, plan)
     trainer = _UnlearningTrainer(session, plan, objective, watch)
     trainer.run()
+    _undo_checkpointing(session)
     session.notes.update(
         steps=trainer.state.global_step,
         epochs=round(plan.epoch_at(trainer.state.global_step), 3),
@@ -179,6 +180,13 @@ def _prepare_checkpointing(session: Session) -> None:
     if session.training.gradient_checkpointing:
         model: Any = session.model
         model.enable_input_require_grads()
+
+
+def _undo_checkpointing(session: Session) -> None:
+    """Take the hook of `_prepare_checkpointing` off again."""
+    if session.training.gradient_checkpointing:
+        model: Any = session.model
+        model.disable_input_require_grads()
 
 
 def _half(training: Training) -> bool:

@@ -23,8 +23,11 @@ HEAD = "lm_head"
 def prepare(model: Module, family: Family, training: Training, seed: int) -> Module:
     """Return the model with exactly the chosen weights trainable: a PeftModel for LoRA, else the model itself.
 
-    Adapters and fully tuned weights are fp32 whatever the base's type. Raises UserError if nothing matches.
+    Adapters and fully tuned weights are fp32 whatever the base's type. Raises UserError if nothing matches or the model
+    carries an adapter, which would make its adapter-off state another model than the one given.
     """
+    if isinstance(model, PeftModel):
+        raise UserError("This model carries an adapter already; open it with `open_model`, which merges it first.")
     patterns = [_pattern(family, model, part) for part in training.parts]
     if training.tune == "lora":
         return _with_adapters(model, patterns, training, seed)

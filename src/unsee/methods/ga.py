@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -20,8 +19,8 @@ class GA(Method):
 
     reduction: Reduction = "token_mean"
     """Mean over an answer's tokens, or their sum (the literal reading of the formula)."""
-    ga_floor: float = -math.inf
-    """Samples whose mean token log-likelihood is below this push no further; -inf = off [inferred]."""
+    ga_floor: float | None = None
+    """Samples whose mean token log-likelihood is below this push no further; null = off [inferred]."""
 
     def unlearn(self, session: Session) -> None:
         """Descend on the mean log-likelihood of the forget answers."""

@@ -5,7 +5,6 @@ Settings marked [inferred] are ours where the paper is silent.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,8 +45,8 @@ class PUBG(Method):
     """Of both terms: mean or sum over an answer's tokens [inferred]."""
     kl_direction: Direction = "forward"
     """forward = KL(teacher || model), the paper's."""
-    ga_floor: float = -math.inf
-    """Samples whose mean token log-likelihood is below this push no further; -inf = off [inferred]."""
+    ga_floor: float | None = None
+    """Samples whose mean token log-likelihood is below this push no further; null = off [inferred]."""
     teacher: Teacher = "auto"
     """Where the teacher's logits come from: kept in memory, computed each time, or as memory allows."""
 
