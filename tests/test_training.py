@@ -280,3 +280,38 @@ def test_bf16_autocast_leaves_fp32_weights(tmp_path):
     run(session)
     assert {weight.dtype for weight in session.model.parameters()} == {torch.float32}
     assert math.isfinite(session.history[-1]["loss"])
+
+
+def test_resumed_run_stops_where_the_uninterrupted_one_stops(tmp_path, monkeypatch):
+    """The checks of the stop rule replay alike; the stopping step leaves no checkpoint to go on from."""
+    settings = {"epochs": 4, "batch_size": 2, "stop": "forgotten", "check_every": 5, "checkpoint_every": 1}
+
+    def planted(session, probes):
+        norm = sum(weight.abs().sum().item() for name, weight in trainable(session.model).items() if "lora_B" in name)
+        return 1.0 if norm > limit else 0.5
+
+    monkeypatch.setattr("unsee.watch.unlearning_success", planted)
+    limit = float("inf")
+    probe = make(tmp_path / "probe", **settings, max_steps=10)
+    run(probe)
+    limit = 0.99 * sum(w.abs().sum().item() for name, w in trainable(probe.model).items() if "lora_B" in name)
+    whole = make(tmp_path / "whole", **settings)
+    weights = run(whole)
+    assert whole.notes["stop_reason"].startswith("forgotten at step")
+    session = make(tmp_path / "cut", **settings)
+
+    def killed(forget, retain):
+        if forget.index == 7:
+            raise KeyboardInterrupt
+        return nll(session)(forget, retain)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(session, killed)
+    resumed = make(tmp_path / "cut", resume=True, **settings)
+    again = run(resumed)
+    assert resumed.notes["stop_reason"] == whole.notes["stop_reason"]
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    twice = make(tmp_path / "cut", resume=True, **settings)
+    run(twice)
+    assert twice.notes["stop_reason"] == whole.notes["stop_reason"]
+    assert twice.history == resumed.history
