@@ -261,6 +261,16 @@ def test_shares_of_the_classes_add_up_and_empty_answers_count():
     assert scores["unseen.leak"].better == "lower"
 
 
+def test_usr_is_asked_where_the_name_is():
+    rows = [
+        said("1", "Ada Lovell", kind=Kind.NAME, fact="name"),
+        said("2", GOOD),
+        said("3", "a diver", kind=Kind.FACT, fact="job"),
+    ]
+    usr = score(rows, VOCABULARY)["unseen.usr"]
+    assert (usr.value, usr.n) == (0.5, 2)
+
+
 def test_grounding_is_undefined_without_claims_and_says_so():
     rows = [said("1", GOOD), said("2", "The person has short hair and wears a red shirt."), said("3", "")]
     scores = score(rows, VOCABULARY)

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from unsee.metrics.chain import chain_facts, parse_chain
 from unsee.metrics.choice import choice, choice_correct
@@ -95,6 +96,13 @@ def test_rouge_l_against_a_table_of_subsequences(said, reference):
     assert got.precision == pytest.approx(common / len(said))
     assert got.recall == pytest.approx(common / len(reference))
     assert got.f1 == pytest.approx(2 * common / (len(said) + len(reference)))
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_rouge_l_is_the_librarys(said, reference):
+    theirs = RougeScorer(["rougeL"], use_stemmer=True).score(target=reference, prediction=said)["rougeL"]
+    ours = rouge_l(prediction=said, reference=reference)
+    assert (ours.precision, ours.recall, ours.f1) == (theirs.precision, theirs.recall, theirs.fmeasure)
 
 
 def test_rouge_l_knows_prediction_from_reference_and_scores_empty_answers_zero():

@@ -120,8 +120,9 @@ def _loaded(model: Loaded | Path | str) -> Loaded:
     if not isinstance(model, Path | str):
         return model
     from unsee.models import open_model
+    from unsee.run import resolve_model
 
-    return open_model(model)
+    return open_model(resolve_model(model))
 
 
 def _chosen(examples: Sequence[Example], roles: Sequence[Role] | None, limit: int | None) -> list[Example]:

@@ -207,6 +207,11 @@ def _probe(response: Response) -> bool:
     return response.kind in PROBES
 
 
+def _name_probe(response: Response) -> bool:
+    """Tell whether the question asks, among other things, who it is (USR is defined on these)."""
+    return response.kind in (Kind.OPEN, Kind.NAME)
+
+
 def _of_kind(kind: Kind) -> Callable[[Response], bool]:
     return lambda response: response.kind is kind
 
@@ -245,11 +250,11 @@ _ALWAYS: Final = (
 _ELSEWHERE: Final = (
     Measure(key="refusal", better="lower", applies=_written, value=_refused),
     Measure(key="degenerate", better="lower", applies=_written, value=_degenerate),
-    Measure(key="name_rate", better="higher", applies=_probe, value=_name_rate, undefined=_NO_PRIVATE),
+    Measure(key="name_rate", better="higher", applies=_name_probe, value=_name_rate, undefined=_NO_PRIVATE),
     Measure(key="wrong_name", better="lower", applies=_probe, value=_wrong_name),
 )
 _FORGOTTEN: Final = (
-    Measure(key="usr", better="higher", applies=_probe, value=_usr, undefined=_NO_PRIVATE),
+    Measure(key="usr", better="higher", applies=_name_probe, value=_usr, undefined=_NO_PRIVATE),
     Measure(key="wrong_name", better="lower", applies=_probe, value=_wrong_name),
 )
 _STRANGERS: Final = (Measure(key="known_name", better="lower", applies=_probe, value=_known_name),)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +22,29 @@ class RougeL:
     """Harmonic mean; what tables call ROUGE-L unless they say recall."""
 
 
+@lru_cache(maxsize=8192)
 def rouge_l(*, prediction: str, reference: str) -> RougeL:
     """Return ROUGE-L; an empty prediction scores 0. Arguments are named because swapping them swaps precision and recall.
 
     >>> rouge_l(prediction="the cat sat", reference="the cat sat on the mat")
     RougeL(precision=1.0, recall=0.5, f1=0.6666666666666666)
     """
-    score = _scorer().score(target=reference, prediction=prediction)["rougeL"]
+    score = _SCORER.score(target=reference, prediction=prediction)["rougeL"]
     return RougeL(precision=float(score.precision), recall=float(score.recall), f1=float(score.fmeasure))
 
 
-@lru_cache(maxsize=1)
-def _scorer() -> RougeScorer:
-    return RougeScorer(["rougeL"], use_stemmer=True)
+class _Tokenizer:
+    """The library's tokenizer, word by word: the same tokens, but every word is stemmed only once."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the stems."""
+        return [stem for word in text.split() for stem in _stems(word)]
+
+
+@lru_cache(maxsize=65536)
+def _stems(word: str) -> tuple[str, ...]:
+    return tuple(_LIBRARY.tokenize(word))
+
+
+_LIBRARY: Final = DefaultTokenizer(use_stemmer=True)
+_SCORER: Final = RougeScorer(["rougeL"], tokenizer=_Tokenizer())
