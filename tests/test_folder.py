@@ -204,3 +204,9 @@ def test_broken_files_are_user_errors(folder):
         open_benchmark(folder / "nowhere")
     with pytest.raises(UserError, match="Unknown benchmark 'floder'. Did you mean folder"):
         open_benchmark(folder, "floder")
+
+
+def test_the_lab_is_opened_by_its_name_and_a_world_by_its_file(tmp_path):
+    assert open_benchmark("lab").name == "lab"
+    (tmp_path / "world.json").write_text('{"size": 4, "forget_share": 0.25}')
+    assert len(open_benchmark(tmp_path).vocabulary().names) == 4

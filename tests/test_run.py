@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from test_folder import KEPT, folder, row, write
 from tiny import save_tiny
-from unsee import config, forget
+from unsee import config, forget, run
 from unsee.api import Session
 from unsee.errors import UserError
 from unsee.methods.ga import GA
@@ -131,7 +132,7 @@ def test_a_run_leaves_a_model_with_card_and_origin(done, model):
     sidecar = json.loads((done / "model" / "unsee.json").read_text())
     assert sidecar["base"] == str(model)
     assert sidecar["method"] == "ga"
-    assert sidecar["settings"]["ga_floor"] == "-inf"
+    assert sidecar["settings"]["reduction"] == "token_mean"
     assert json.loads((done / "model" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(model)
     card = (done / "model" / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: peft\n")
@@ -141,10 +142,8 @@ def test_a_run_leaves_a_model_with_card_and_origin(done, model):
 
 
 def test_the_written_run_can_be_run_again_with_equal_weights(done, tmp_path):
-    from unsee.run import forget_run
-
-    run = config.read(done / "run.yaml")
-    again = forget_run(config.Run.from_mapping(run.to_mapping() | {"out": str(tmp_path / "again")}))
+    written = config.read(done / "run.yaml")
+    again = run.forget_run(replace(written, out=str(tmp_path / "again")))
     one, two = (load_file(out / "model" / "adapter_model.safetensors") for out in (done, again))
     assert one.keys() == two.keys()
     assert all(one[name].equal(two[name]) for name in one)
@@ -189,6 +188,14 @@ def test_interrupted_run_goes_on_to_the_same_weights(model, tmp_path, monkeypatc
     one, two = (load_file(out / "model" / "adapter_model.safetensors") for out in (whole, cut))
     assert all(one[name].equal(two[name]) for name in one)
     assert len((cut / "log.jsonl").read_text().splitlines()) == 4
+
+
+def test_infinite_settings_are_spelled_out_for_json():
+    assert run._finite({"floor": float("-inf"), "beta": 0.1, "parts": ("a",)}) == {
+        "floor": "-inf",
+        "beta": 0.1,
+        "parts": ["a"],
+    }
 
 
 @pytest.mark.usefixtures("untouched")

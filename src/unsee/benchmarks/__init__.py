@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from unsee import registry
 from unsee.api import Benchmark
 from unsee.errors import UserError
 
+SIGNS: Final = {"world.json": "lab"}
+"""File in the data folder -> the layout it is the sign of; a folder without one is read as a table."""
+
 
 def open_benchmark(data: Path | str, name: str = "") -> Benchmark:
-    """Open the embedded world ("lab"), or the data at a path; `name` says how it is laid out (empty = "folder").
-
-    A benchmark class is called with the path, and without arguments if its data is embedded.
-    """
-    embedded = str(data) == "lab"
-    if embedded and name in ("", "lab"):
+    """Open the embedded world ("lab"), or the data at a path; `name` says how it is laid out (empty = recognise it)."""
+    if str(data) == "lab" and name in ("", "lab"):
         return registry.load("benchmarks", "lab")()
-    if name == "lab":
-        raise UserError(f"The benchmark 'lab' is embedded and lies at no path, got {data}. Write --data lab.")
-    if not Path(data).exists():
+    if name:
+        registry.require("benchmarks", name)
+    place = Path(data)
+    if not place.exists():
         raise UserError(f"No data at {data}: expected a folder, a file, or the word lab.")
-    return registry.load("benchmarks", name or "folder")(Path(data))
+    recognised = next((layout for sign, layout in SIGNS.items() if (place / sign).is_file()), "folder")
+    return registry.load("benchmarks", name or recognised)(place)
