@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from unsee.check import check
     from unsee.demo import demo
     from unsee.evaluate import evaluate
-    from unsee.models import open_model as load
     from unsee.report import compare
-    from unsee.run import forget
+    from unsee.run import forget, load
     from unsee.train import train
 
 __version__ = "0.1.0"
@@ -46,7 +45,7 @@ class _Package(ModuleType):
     demo = _Verb("unsee.demo", "demo")
     evaluate = _Verb("unsee.evaluate", "evaluate")
     forget = _Verb("unsee.run", "forget")
-    load = _Verb("unsee.models", "open_model")
+    load = _Verb("unsee.run", "load")
     train = _Verb("unsee.train", "train")
 
     def __dir__(self) -> list[str]:

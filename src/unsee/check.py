@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from unsee.api import PROBES, Benchmark, Example, Role
+from unsee.api import PROBES, Benchmark, Example, Kind, Role
 from unsee.benchmarks import open_benchmark
 from unsee.errors import UserError
 
@@ -140,7 +140,7 @@ def _warnings(train: Sequence[Example], judged: Sequence[Example]) -> Iterator[s
     if told:
         yield f"the question itself says a private string in {_ids(told)}: that string does not count as a leak there."
     yield from _shared_names(everything)
-    yield from _shared_answers(forgotten)
+    yield from _shared_answers([example for example in forgotten if example.kind in (Kind.OPEN, Kind.NAME)])
 
 
 def _shared_names(examples: Sequence[Example]) -> Iterator[str]:

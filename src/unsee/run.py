@@ -115,6 +115,13 @@ def resolve_model(name: Path | str) -> Path | str:
     return found
 
 
+def load(model: Path | str, *, dtype: str = "auto") -> Loaded:
+    """Open a model folder, hub id, run folder or packaged model: model (adapters merged), processor and family."""
+    from unsee.models import open_model
+
+    return open_model(resolve_model(model), dtype=dtype)
+
+
 def _method(run: Run) -> Method:
     """Return the method with its settings; unknown names are answered before anything is opened."""
     for name, value in (
@@ -186,10 +193,9 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
     """Return the session, ready to unlearn; raises if the model is none, or the disk too small."""
     import torch
 
-    from unsee.models import open_model
     from unsee.training import prepare
 
-    loaded = open_model(resolve_model(run.model))
+    loaded = load(run.model)
     torch.manual_seed(run.seed)
     model = prepare(_on_device(loaded.model), loaded.family, training, run.seed)
     require_space(Path(run.out), _bytes_needed(model, training), f"the run in {run.out}")
