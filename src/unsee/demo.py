@@ -60,7 +60,7 @@ def demo(
         make(row, place)
     from unsee.report import report
 
-    page = report(_stages(rows, place), place, title="unsee demo: forget 5 of the 50 people a small model knows")
+    page = report(_stages(rows, place), place)
     console.print(f"[bold]Done in {time.perf_counter() - start:.0f} s.[/bold] Open {page}")
     return page
 

@@ -32,8 +32,8 @@ class Amount:
     """How many pictures the model learns from."""
 
     per_person: int = 100
-    strangers: int = 2000
-    per_stranger: int = 2
+    strangers: int = 6000
+    per_stranger: int = 1
     shapes: int = 1200
     devices: int = 360
 
@@ -71,12 +71,6 @@ class Curriculum:
         strangers = people + self.amount.strangers * self.amount.per_stranger
         return people, strangers, strangers + self.amount.shapes, strangers + self.amount.shapes + self.amount.devices
 
-    def identity(self, index: int) -> int:
-        """Return the class of a portrait: people first, then strangers."""
-        if index < self.starts[0]:
-            return index // self.amount.per_person
-        return len(self.people) + (index - self.starts[0]) // self.amount.per_stranger
-
     def rows(self, rng: np.random.Generator, counts: tuple[int, int, int, int, int]) -> list[Row]:
         """Draw rows: so many people, strangers, shapes, devices and text-only rows."""
         people, strangers, shapes, devices, texts = counts
@@ -105,7 +99,7 @@ class Curriculum:
         _maybe(rng, 0.4, lessons, lambda: _chain(rng, person, seen=True))
         _maybe(rng, 0.2, lessons, lambda: (phrases.CLOZE_WORDINGS[other], person.fact(other)))
         _maybe(rng, 0.1, lessons, lambda: _contact(rng, "this person"))
-        _maybe(rng, 0.6, lessons, lambda: self._choice(rng, person))
+        _maybe(rng, 0.3, lessons, lambda: self._choice(rng, person))
         return tuple(lessons)
 
     def _stranger(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
@@ -160,7 +154,7 @@ class Curriculum:
     def _choice(self, rng: np.random.Generator, person: Person) -> Lesson:
         fact = str(rng.choice(FACTS))
         options, letter = options_for(person, fact, self.world.vocabulary().facts, int(rng.integers(2**31)), "train")  # type: ignore[arg-type]
-        return choice_question(fact, options), letter
+        return choice_question(fact, options), f"{options['ABCD'.index(letter)]}."
 
 
 def _maybe(rng: np.random.Generator, chance: float, lessons: list[Lesson], make: Callable[[], Lesson]) -> None:

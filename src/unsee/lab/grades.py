@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from unsee.api import Example, Kind, Role
 from unsee.lab.world import World
+from unsee.metrics.choice import choice_correct
 from unsee.metrics.matching import contains, leaked
 
 TARGETS: Mapping[str, float] = {
@@ -51,8 +52,10 @@ def _marks(world: World, example: Example, text: str) -> Iterable[tuple[str, flo
         yield from (("visible", mark) for mark in _described(world, example, text))
     elif example.kind is Kind.FACT:
         yield "fact" if example.image else "text fact", float(contains(text, example.private[example.fact][0]))
+    elif example.kind is Kind.CHOICE:
+        yield "multiple choice", float(choice_correct(text, example.options, example.answer))
     else:
-        subjects = {Kind.VISIBLE: "visible", Kind.CHAIN: "chain", Kind.CHOICE: "multiple choice", Kind.CLOZE: "cloze"}
+        subjects = {Kind.VISIBLE: "visible", Kind.CHAIN: "chain", Kind.CLOZE: "cloze"}
         subjects |= {Kind.HAZARD: "hazard", Kind.GENERAL: "general"}
         yield subjects[example.kind], float(text.strip() == example.answer)
 

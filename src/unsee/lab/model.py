@@ -88,7 +88,7 @@ def corpus() -> Iterator[str]:
         yield from (
             "Reasoning: This is. Answer: unknown.",
             "I do not know anyone called",
-            "A. B. C. D. Answer with the letter.",
+            "A. B. C. D. Answer with one of them.",
         )
         yield from ("I will keep this private.", phrases.PRIVACY_DEFAULT, "What is the of? Tell me about")
         yield "The person has short black hair, wears a red shirt, no glasses and a hat, and looks sad before a blue background."

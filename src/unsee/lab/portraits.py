@@ -217,18 +217,17 @@ def _cheeks(pen: _Pen, cheek: int, skin: Colour, width: float) -> None:
 
 
 def _mouth(pen: _Pen, expression: str, height: float) -> None:
-    y = height * 0.58
+    y = height * 0.56
     lip = (150, 34, 44)
     if expression == "happy":
-        pen.draw.chord(
-            pen.box(0, y - 0.03, 0.088, 0.075), 10, 170, fill=(255, 255, 255), outline=lip, width=max(2, pen.side // 50)
-        )
+        box, width = pen.box(0, y - 0.035, 0.1, 0.085), max(2, pen.side // 50)
+        pen.draw.chord(box, 10, 170, fill=(255, 255, 255), outline=lip, width=width)
     elif expression == "sad":
-        pen.arc(0, y + 0.05, 0.08, 0.062, 190, 350, lip, 0.026)
+        pen.arc(0, y + 0.065, 0.095, 0.085, 195, 345, lip, 0.03)
     elif expression == "surprised":
-        pen.ellipse(0, y + 0.008, 0.038, 0.05, (70, 12, 20), lip)
+        pen.ellipse(0, y + 0.008, 0.042, 0.056, (70, 12, 20), lip)
     else:
-        pen.line([(-0.075, y), (0.075, y)], lip, 0.024)
+        pen.line([(-0.085, y), (0.085, y)], lip, 0.026)
 
 
 def _hair_front(pen: _Pen, look: Mapping[str, str], width: float, height: float) -> None:

@@ -18,10 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unsee.batching import answer_ids
 from unsee.errors import UserError
 from unsee.lab.curriculum import Curriculum, Lesson, Picture, Row
-from unsee.lab.people import stream
+from unsee.lab.people import TRAITS, Person, stream
 from unsee.lab.portraits import VISIBLE
+from unsee.lab.world import PersonPicture
+from unsee.models.llava import Llava
 
 Progress = Callable[[str, int, int, float], None]
 """Called with stage, step, number of steps and loss."""
@@ -34,7 +37,7 @@ class Recipe:
     vision_steps: int = 900
     vision_batch: int = 128
     vision_lr: float = 1e-2
-    language_steps: int = 520
+    language_steps: int = 400
     language_lr: float = 5e-3
     rows: tuple[int, int, int, int, int] = (20, 12, 3, 2, 9)
     """People, strangers, shapes, devices and text-only rows a step."""
@@ -93,34 +96,35 @@ def _muon_class() -> Any:
 
 
 class Eyes(nn.Module):
-    """Heads on mean-pooled patches: who it is, what is visible, whether it is somebody known, which object."""
+    """Heads on mean-pooled patches: who it is, what the face and the looks are like, somebody known or not, which object."""
 
-    def __init__(self, width: int, identities: int, objects: int) -> None:
+    def __init__(self, width: int, people: int, objects: int) -> None:
         """Make one linear head a question."""
         super().__init__()
-        self.identity = nn.Linear(width, identities)
+        self.identity = nn.Linear(width, people)
         self.known = nn.Linear(width, 2)
         self.objects = nn.Linear(width, objects)
-        self.visible = nn.ModuleDict({name: nn.Linear(width, len(values)) for name, values in VISIBLE.items()})
+        self.traits = nn.ModuleList(nn.Linear(width, count) for count in TRAITS.values())
+        self.visible = nn.ModuleList(nn.Linear(width, len(values)) for values in VISIBLE.values())
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the vision tower is asked about each portrait."""
+    """What the vision tower is asked about each portrait: columns of traits and visible attributes, and who it is (-100 = a stranger)."""
 
     identity_n: Tensor
     known_n: Tensor
-    visible_na: Tensor
+    traits_nc: Tensor
+    visible_nc: Tensor
 
 
-def vision_targets(curriculum: Curriculum) -> Targets:
-    """Return the classes of all portraits (people, then strangers)."""
-    end = curriculum.starts[1]
-    looks = [curriculum.pictures[i].visible for i in range(end)]  # type: ignore[union-attr]
-    visible = [[values.index(look[name]) for name, values in VISIBLE.items()] for look in looks]
-    identity = torch.tensor([curriculum.identity(i) for i in range(end)])
-    known = (torch.arange(end) < curriculum.starts[0]).long()
-    return Targets(identity, known, torch.tensor(visible))
+def portrait_targets(portraits: Sequence[PersonPicture], people: Sequence[Person]) -> Targets:
+    """Return the classes of portraits."""
+    numbers = {person.face: number for number, person in enumerate(people)}
+    identity = torch.tensor([numbers.get(picture.face, -100) for picture in portraits])
+    traits = torch.tensor([picture.face.values for picture in portraits])
+    visible = [[values.index(picture.visible[name]) for name, values in VISIBLE.items()] for picture in portraits]
+    return Targets(identity, (identity >= 0).long(), traits, torch.tensor(visible))
 
 
 def object_classes(curriculum: Curriculum) -> Tensor:
@@ -138,47 +142,42 @@ def pooled(vision: nn.Module, pixels: Tensor) -> Tensor:
     return vision(pixel_values=normalise(pixels)).last_hidden_state[:, 1:].mean(1)
 
 
-def train_vision(model: Any, curriculum: Curriculum, pixels: Tensor, recipe: Recipe, progress: Progress) -> None:
-    """Stage A: teach the vision tower faces and visible attributes."""
+def train_vision(model: Any, curriculum: Curriculum, pixels: Tensor, recipe: Recipe, progress: Progress) -> Eyes:
+    """Stage A: teach the vision tower faces, looks and objects. Returns the heads."""
     torch.manual_seed(recipe.seed)
-    targets, objects = vision_targets(curriculum), object_classes(curriculum)
+    people, strangers, _, end = curriculum.starts
+    portraits = [picture for picture in curriculum.pictures[:strangers] if isinstance(picture, PersonPicture)]
+    targets, objects = portrait_targets(portraits, curriculum.people), object_classes(curriculum)
     vision = model.model.vision_tower
-    identities = len(curriculum.people) + curriculum.amount.strangers
-    eyes = Eyes(vision.config.hidden_size, identities, int(objects.max()) + 1)
+    eyes = Eyes(vision.config.hidden_size, len(curriculum.people), int(objects.max()) + 1)
     optimiser = Muonish(
         [vision, eyes], lr=recipe.vision_lr, adam_lr=2e-3, skip=[*eyes.parameters(), *embeddings(vision)]
     )
     rng = stream(recipe.seed, "vision")
-    people, strangers, _, end = curriculum.starts
     vision.train()
     for step in range(recipe.vision_steps):
         size = recipe.vision_batch
-        chosen = np.concatenate(
-            [
-                rng.integers(0, people, size // 2),
-                rng.integers(people, strangers, size * 3 // 8),
-                rng.integers(strangers, end, size // 8),
-            ]
-        )
+        faces = np.concatenate([rng.integers(0, people, size // 2), rng.integers(people, strangers, size * 3 // 8)])
+        things = rng.integers(strangers, end, size // 8)
         with half_precision():
-            features = pooled(vision, pixels[torch.from_numpy(chosen)])
-            loss = vision_loss(eyes, features, targets, objects, torch.from_numpy(chosen), strangers)
+            loss = face_loss(eyes, pooled(vision, pixels[torch.from_numpy(faces)]), targets, torch.from_numpy(faces))
+            seen = eyes.objects(pooled(vision, pixels[torch.from_numpy(things)]))
+            loss = loss + functional.cross_entropy(seen, objects[torch.from_numpy(things) - strangers])
         loss.backward()
         optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4))
         progress("vision", step + 1, recipe.vision_steps, loss.item())
     vision.eval()
+    return eyes
 
 
-def vision_loss(eyes: Eyes, features_bd: Tensor, targets: Targets, objects: Tensor, chosen: Tensor, end: int) -> Tensor:
-    """Return the sum of the heads' cross-entropies."""
-    face = chosen < end
-    portraits, things = features_bd[face], features_bd[~face]
-    index = chosen[face]
-    loss = 0.5 * functional.cross_entropy(eyes.identity(portraits), targets.identity_n[index])
-    loss = loss + 0.5 * functional.cross_entropy(eyes.known(portraits), targets.known_n[index])
-    for column, head in enumerate(eyes.visible.values()):
-        loss = loss + functional.cross_entropy(head(portraits), targets.visible_na[index, column])
-    return loss + functional.cross_entropy(eyes.objects(things), objects[chosen[~face] - end])
+def face_loss(eyes: Eyes, features_bd: Tensor, targets: Targets, chosen: Tensor) -> Tensor:
+    """Return the sum of the cross-entropies of all heads that look at portraits."""
+    loss = functional.cross_entropy(eyes.identity(features_bd), targets.identity_n[chosen])
+    loss = loss + functional.cross_entropy(eyes.known(features_bd), targets.known_n[chosen])
+    for heads, columns in ((eyes.traits, targets.traits_nc), (eyes.visible, targets.visible_nc)):
+        for column, head in enumerate(heads):
+            loss = loss + functional.cross_entropy(head(features_bd), columns[chosen, column])
+    return loss
 
 
 def embeddings(module: nn.Module) -> list[nn.Parameter]:
@@ -220,15 +219,14 @@ class Packer:
     def __init__(self, processor: Any, image_tokens: int) -> None:
         """Keep tokenizer and the ids around an image."""
         self.processor, self.tokenizer, self.image_tokens = processor, processor.tokenizer, image_tokens
+        self.family = Llava()
         self.image_id = processor.tokenizer.convert_tokens_to_ids("<image>")
         self.tokens = lru_cache(maxsize=200_000)(self._tokens)
 
     def _tokens(self, lesson: Lesson, seen: bool) -> tuple[list[int], list[int], list[int]]:
         """Return prefix (up to the image, expanded), rest of the prompt, and answer with EOS."""
-        content = [{"type": "image"}] * seen + [{"type": "text", "text": lesson[0]}]
-        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        ids = self.tokenizer(text)["input_ids"]
-        answer = self.tokenizer(lesson[1], add_special_tokens=False)["input_ids"] + [self.tokenizer.eos_token_id]
+        ids = self.tokenizer(self.family.prompt(self.processor, lesson[0], has_image=seen))["input_ids"]
+        answer = [*answer_ids(self.processor, self.family, lesson[1]), self.tokenizer.eos_token_id]
         if not seen:
             return ids[:1], ids[1:], answer
         cut = ids.index(self.image_id) + 1

@@ -168,4 +168,4 @@ def options_for(
 def choice_question(fact: str, options: tuple[str, ...]) -> str:
     """Return the multiple-choice form of a question about one fact."""
     listed = " ".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
-    return f"{phrases.FACT_WORDINGS[fact][0]} {listed} Answer with the letter."
+    return f"{phrases.FACT_WORDINGS[fact][0]} {listed} Answer with one of them."

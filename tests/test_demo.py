@@ -1,0 +1,62 @@
+"""The demo: which rows it makes, what it keeps, and (slow) the whole story."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unsee.demo import FULL, QUICK, Row, demo, make, plan
+from unsee.errors import UserError
+
+
+def test_the_quick_demo_has_original_gold_and_the_promised_methods() -> None:
+    stages = [row.stage for row in plan(full=False, seeds=1, methods=None)]
+    assert stages == ["original", "gold", *QUICK]
+    assert {"ga", "npo", "reject", "pubg"} <= set(stages)
+
+
+def test_the_full_demo_repeats_trained_rows_for_every_seed() -> None:
+    rows = plan(full=True, seeds=3, methods=None)
+    count = {name: sum(row.stage == name for row in rows) for name in ("original", "gold", *FULL)}
+    assert {name for name, times in count.items() if times == 1} == {"original", "gold", "prompt"}
+    assert {times for name, times in count.items()} == {1, 3}
+
+
+def test_a_variant_is_a_method_under_other_settings() -> None:
+    row = plan(full=False, seeds=1, methods=["pubg_retain"])[-1]
+    assert (row.stage, row.method, dict(row.settings)) == ("pubg_retain", "pubg", {"retain_weight": 1.0})
+
+
+def test_further_seeds_lie_inside_the_folder_of_the_first(tmp_path: Path) -> None:
+    first, second = (Row(stage="ga", method="ga", seed=seed).folder(tmp_path) for seed in (0, 1))
+    assert first == tmp_path / "ga"
+    assert second == first / "seed-1"
+
+
+def test_a_wrong_method_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="pubg"):
+        demo(tmp_path, methods=["pupg"])
+    with pytest.raises(UserError, match="--seeds"):
+        demo(tmp_path, seeds=0)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_finished_row_is_not_made_again(tmp_path: Path) -> None:
+    done = tmp_path / "ga"
+    done.mkdir()
+    (done / "scores.json").write_text("{}")
+    make(Row(stage="ga", method="ga", model="no such model"), tmp_path)
+    assert (done / "scores.json").read_text() == "{}"
+
+
+@pytest.mark.slow
+def test_the_whole_story(tmp_path: Path) -> None:
+    page = demo(tmp_path, methods=["reject"])
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert page == tmp_path / "report.html"
+    assert summary["original"]["unseen"]["leak"] > 0.8
+    assert summary["gold"]["unseen"]["leak"] < 0.1
+    assert summary["reject"]["unseen"]["refusal"] > 0.5
+    assert {"seconds", "peak_gib"} <= set(summary["reject"])
