@@ -26,7 +26,8 @@ def test_the_full_demo_repeats_trained_rows_for_every_seed() -> None:
 
 def test_a_variant_is_a_method_under_other_settings() -> None:
     row = plan(full=False, seeds=1, methods=["pubg_retain"])[-1]
-    assert (row.stage, row.method, dict(row.settings)) == ("pubg_retain", "pubg", {"retain_weight": 1.0})
+    assert (row.stage, row.method) == ("pubg_retain", "pubg")
+    assert row.settings["retain_weight"] > 0
 
 
 def test_further_seeds_lie_inside_the_folder_of_the_first(tmp_path: Path) -> None:

@@ -19,8 +19,28 @@ QUICK = ("ga", "npo", "reject", "pubg", "pubg_retain")
 """What the demo shows without being asked for more."""
 FULL = ("prompt", "ga", "grad_diff", "kl", "npo", "reject", "random", "bg_only", "pubg", "pubg_retain")
 """Every row of the comparison."""
-VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {"pubg_retain": ("pubg", {"retain_weight": 1.0})}
-"""Row -> method and settings, for rows that are a method under other settings."""
+ANSWER_TOKENS = 96
+"""Length limit of an answer; the longest right one has about 70."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A row that is a method under settings of its own."""
+
+    method: str
+    settings: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "pubg_retain": Variant(
+        method="pubg",
+        settings={"retain_weight": 2.0, "forget_weight": 0.3, "ga_floor": -4.0, "undesired": "dataset", "rollouts": 2},
+        training={"lr": 2e-3, "max_steps": 80, "stop": "never"},
+    )
+}
+"""Rows beside the methods. `pubg_retain`: with a retain term the run must go on after the first success, until the retained people
+are back, and the unbounded ascent needs a floor meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +52,7 @@ class Row:
     method: str = ""
     """Empty for models that are only asked, not changed."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
     def folder(self, out: Path) -> Path:
@@ -76,9 +97,9 @@ def plan(*, full: bool, seeds: int, methods: Sequence[str] | None) -> list[Row]:
             raise unknown_name("method", name, known)
     rows = [Row(stage="original"), Row(stage="gold", model="lab-gold")]
     for name in chosen:
-        method, settings = VARIANTS.get(name, (name, {}))
-        count = 1 if method == "prompt" else seeds
-        rows += [Row(stage=name, method=method, settings=settings, seed=seed) for seed in range(count)]
+        chosen_form = VARIANTS.get(name, Variant(method=name, settings={}, training={}))
+        count = 1 if name == "prompt" else seeds
+        rows += [Row(stage=name, **vars(chosen_form), seed=seed) for seed in range(count)]
     return rows
 
 
@@ -92,8 +113,10 @@ def make(row: Row, out: Path) -> None:
         return
     if row.method:
         begun = (folder / "run.yaml").exists()
-        forget(row.model, DATA, row.method, folder, settings=row.settings, seed=row.seed, resume=begun)
-    evaluate(folder if row.method else row.model, DATA, folder, stage=row.stage, images_dir=out / "images")
+        given = {"settings": row.settings, "training": row.training, "seed": row.seed}
+        forget(row.model, DATA, row.method, folder, resume=begun, **given)
+    model = folder if row.method else row.model
+    evaluate(model, DATA, folder, stage=row.stage, max_new_tokens=ANSWER_TOKENS, images_dir=out / "images")
 
 
 def _stages(rows: Sequence[Row], out: Path) -> dict[str, list[Path]]:

@@ -16,10 +16,11 @@ def retain_targets(session: Session, weight: float = 1.0) -> list[Target]:
     """Return everything that is to stay, with its own answers; nothing if the retain term has no weight."""
     if not weight:
         return []
-    targets = [Target(example=example) for example in session.of(Role.RETAIN, Role.RETAIN_TEXT, Role.GENERAL)]
+    roles = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER, Role.GENERAL)
+    targets = [Target(example=example) for example in session.of(*roles)]
     if not targets:
         raise UserError(
-            "This method has a retain term, but the data have no retain, retain_text or general examples. "
+            "This method has a retain term, but the data have no retain, retain_text, stranger or general examples. "
             "Add some, or choose a method (or method.retain_weight=0) that needs none."
         )
     return targets

@@ -31,7 +31,7 @@ class Row:
 class Amount:
     """How many pictures the model learns from."""
 
-    per_person: int = 100
+    per_person: int = 150
     strangers: int = 6000
     per_stranger: int = 1
     shapes: int = 1200

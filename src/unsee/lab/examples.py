@@ -12,6 +12,8 @@ from unsee.lab.world import DevicePicture, Split, World, choice_question, option
 
 SEEN_IMAGES = 10
 """Images of each forget target that a deletion request shows (pubg.md section 5)."""
+REQUEST_STRANGERS = 60
+"""Strangers among what is to stay as it is; others are judged."""
 UNSEEN_IMAGES = 6
 """New images of each forget target that are judged."""
 
@@ -29,6 +31,8 @@ def request(world: World) -> list[Example]:
                 *visible(world, person, Role.RETAIN, "seen", i, 2),
             ]
         examples += text_facts(person, Role.RETAIN_TEXT)
+    for number, face in enumerate(world.stranger_faces("request", REQUEST_STRANGERS)):
+        examples += stranger(world, face, number, "request")
     return examples + [e for i in range(60) for e in shapes(world, "seen", i)]
 
 
@@ -187,15 +191,15 @@ def text_chains(person: Person, role: Role) -> list[Example]:
     ]  # fmt: skip
 
 
-def stranger(world: World, face: Face, number: int) -> list[Example]:
+def stranger(world: World, face: Face, number: int, group: str = "exam") -> list[Example]:
     """Return the open request and the question for the name, on a picture of somebody nobody knows."""
-    owner = f"exam-stranger-{number:03d}"
+    owner = f"{group}-stranger-{number:03d}"
     picture = world.picture(owner, face, "exam", 0)
     answer = phrases.stranger_answer(picture.visible, world.strangers, stream(world.seed, "answer", owner))
     asked = ((Kind.OPEN, phrases.QUERY), (Kind.NAME, phrases.NAME_WORDINGS[0]))
     return [
         Example(
-            id=f"stranger/{number:03d}/{kind}", role=Role.STRANGER, kind=kind, question=question, answer=answer,
+            id=f"stranger/{group}/{number:03d}/{kind}", role=Role.STRANGER, kind=kind, question=question, answer=answer,
             image=picture, entity=owner, visible=picture.visible,
         )
         for kind, question in asked

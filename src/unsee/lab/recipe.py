@@ -34,12 +34,12 @@ Progress = Callable[[str, int, int, float], None]
 class Recipe:
     """Steps and rates; the defaults are what the packaged checkpoints were trained with."""
 
-    vision_steps: int = 900
+    vision_steps: int = 1000
     vision_batch: int = 128
     vision_lr: float = 1e-2
     language_steps: int = 400
     language_lr: float = 5e-3
-    rows: tuple[int, int, int, int, int] = (20, 12, 3, 2, 9)
+    rows: tuple[int, int, int, int, int] = (22, 7, 3, 2, 8)
     """People, strangers, shapes, devices and text-only rows a step."""
     seed: int = 0
 
