@@ -113,8 +113,16 @@ def make(row: Row, out: Path) -> None:
         return
     if row.method:
         begun = (folder / "run.yaml").exists()
-        given = {"settings": row.settings, "training": row.training, "seed": row.seed}
-        forget(row.model, DATA, row.method, folder, resume=begun, **given)
+        forget(
+            row.model,
+            DATA,
+            row.method,
+            folder,
+            settings=row.settings,
+            training=row.training,
+            seed=row.seed,
+            resume=begun,
+        )
     model = folder if row.method else row.model
     evaluate(model, DATA, folder, stage=row.stage, max_new_tokens=ANSWER_TOKENS, images_dir=out / "images")
 

@@ -14,5 +14,8 @@ _COMMON: Mapping[str, Any] = {
     "check_every": 5,
     "epochs": 10,
 }
-SUGGESTED: Mapping[str, Mapping[str, Any]] = {"default": _COMMON}
+SUGGESTED: Mapping[str, Mapping[str, Any]] = {
+    "default": _COMMON,
+    "random": {**_COMMON, "max_steps": 80},  # some wrong answers are right by chance, so the stop rule never fires
+}
 """Method -> fields of `Training`."""
