@@ -299,3 +299,48 @@ def test_a_damaged_packaged_model_is_refused(tmp_path: Path, monkeypatch: pytest
 
 def test_facts_named_by_the_world_are_the_judged_ones(world: World) -> None:
     assert set(FACTS) <= set(world.vocabulary().facts)
+
+
+def test_without_muon_training_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unsee.train import train
+
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(UserError, match=r"torch >= 2\.9"):
+        train("lab", tmp_path / "lab", people=4)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ({"world": "cave"}, "unsee train lab"),
+        ({"without": "strangers"}, "forget"),
+        ({"scale": 0.0}, "positive"),
+        ({"people": 2}, "at least 4"),
+    ],
+)
+def test_wrong_training_requests_are_refused_before_anything_is_made(
+    tmp_path: Path, words: dict[str, object], says: str
+) -> None:
+    from unsee.train import train
+
+    with pytest.raises(UserError, match=says):
+        train(**{"world": "lab", "out": tmp_path / "lab", **words})  # type: ignore[arg-type]
+    assert not (tmp_path / "lab").exists()
+
+
+@pytest.mark.slow
+def test_a_short_lesson_ends_in_a_graded_folder_that_opens_as_a_world(tmp_path: Path) -> None:
+    from unsee.train import train
+
+    place = train("lab", tmp_path / "lab", people=6, without="forget", scale=0.004)
+    assert {"model.safetensors", "exam.json", "world.json", "processor_config.json"} <= {f.name for f in place.iterdir()}
+    assert Lab(place).world == World(size=6)
+    assert json.loads((place / "exam.json").read_text())["without"] == "forget"
+
+
+def test_crowded_worlds_still_give_everybody_a_face() -> None:
+    from unsee.lab.people import TRAITS, Face, distinct_face
+
+    crowd = [Face((value,) * len(TRAITS)) for value in range(3)] * 2
+    everyone = [Face(tuple(int(v) for v in row)) for row in np.random.default_rng(0).integers(0, 3, (4000, len(TRAITS)))]
+    assert distinct_face(stream(0, "crowd"), everyone + crowd) not in everyone

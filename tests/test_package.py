@@ -144,3 +144,5 @@ def test_the_wheel_works_where_the_sources_are_not(wheel, tmp_path):
     assert "forget" in run("--help")
     assert "pubg" in run("list", "methods")
     assert "usable" in run("check", str(ROOT / "examples" / "own_folder"))
+    run("demo", "--methods", "prompt", "--out", "story")
+    assert (tmp_path / "story" / "report.html").stat().st_size > 10_000

@@ -42,8 +42,8 @@ def train(
     from unsee.lab.recipe import Recipe
     from unsee.lab.school import teach
 
-    place = _empty(Path(out))
     drawn = World(seed=seed, size=people, strangers=strangers)
+    place = _empty(Path(out))
     known = drawn.retain if without == "forget" else drawn.people
     base = Recipe(seed=seed)
     recipe = replace(

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unsee.errors import UserError
-
 JOBS = (
     "baker", "pilot", "nurse", "judge", "farmer", "painter", "tailor", "plumber", "dentist", "florist",
     "actor", "chemist", "barber", "welder", "jeweller", "librarian", "surgeon", "carpenter", "diver", "translator",
@@ -43,7 +41,9 @@ TRAITS: Mapping[str, int] = {
 }  # fmt: skip
 """Biometric trait -> number of values. Fixed per person."""
 MIN_DIFFERENT = 6
-"""Two faces (and a stranger and any person) differ in at least this many traits."""
+"""Two faces (and a stranger and any person) differ in at least this many traits, in worlds of up to some hundreds of people."""
+TRIES = 2000
+"""Faces drawn before the most unlike of them is taken."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,17 @@ def differing(a: Face, b: Face) -> int:
 
 
 def distinct_face(rng: np.random.Generator, others: Sequence[Face]) -> Face:
-    """Draw a face that differs from each of `others` in at least MIN_DIFFERENT traits."""
+    """Draw a face that differs from each of `others` in MIN_DIFFERENT traits, or the most unlike of many where there is no room left."""
     taken = np.array([face.values for face in others]).reshape(-1, len(TRAITS))
-    for _ in range(5000):
+    best, distance = invent_face(rng), -1
+    for _ in range(TRIES):
         face = invent_face(rng)
-        if not len(taken) or (taken != np.array(face.values)).sum(axis=1).min() >= MIN_DIFFERENT:
+        nearest = (taken != np.array(face.values)).sum(axis=1).min() if len(taken) else len(TRAITS)
+        if nearest >= MIN_DIFFERENT:
             return face
-    raise UserError(f"No face is left that differs from {len(others)} others; ask for fewer people.")
+        if nearest > distance:
+            best, distance = face, nearest
+    return best
 
 
 def invent_people(seed: int, count: int) -> list[Person]:

@@ -67,7 +67,7 @@ class Muonish:
         self, modules: Iterable[nn.Module], *, lr: float, adam_lr: float, skip: Sequence[nn.Parameter] = ()
     ) -> None:
         """Sort parameters by shape; `skip` (embeddings, heads) go to AdamW whatever their shape."""
-        muon = _muon_class()
+        muon = muon_class()
         skipped = {id(parameter) for parameter in skip}
         every = list({id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values())
         matrices = [p for p in every if p.ndim == 2 and id(p) not in skipped]
@@ -87,7 +87,8 @@ class Muonish:
             optimiser.zero_grad(set_to_none=True)
 
 
-def _muon_class() -> Any:
+def muon_class() -> Any:
+    """Return torch's Muon, or say which torch has it."""
     if "Muon" not in vars(torch.optim):
         raise UserError(
             f"Training the lab needs torch >= 2.9 (torch.optim.Muon), found {torch.__version__}; the packaged lab needs no training."
@@ -298,9 +299,9 @@ def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int
 
 def half_precision() -> torch.autocast:
     """Return bf16 autocast where the processor has instructions for it; elsewhere it is several times slower, so off."""
-    return torch.autocast(
-        "cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
+    known = vars(torch.cpu)
+    asked = [known[name] for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported") if name in known]
+    return torch.autocast("cpu", torch.bfloat16, enabled=any(ask() for ask in asked))
 
 
 def train_language(

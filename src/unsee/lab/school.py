@@ -10,7 +10,7 @@ import torch
 from unsee.lab.curriculum import Amount, Curriculum
 from unsee.lab.model import Size, build_model, build_processor
 from unsee.lab.people import Person
-from unsee.lab.recipe import Progress, Recipe, features, render, train_language, train_vision
+from unsee.lab.recipe import Progress, Recipe, features, muon_class, render, train_language, train_vision
 from unsee.lab.world import World
 
 
@@ -18,6 +18,7 @@ def teach(
     world: World, people: Sequence[Person], *, size: Size, amount: Amount, recipe: Recipe, progress: Progress
 ) -> tuple[Any, Any]:
     """Train a model from scratch that knows `people`. Returns model (eval mode, fp32) and processor."""
+    muon_class()
     torch.set_flush_denormal(True)  # tiny gradients of what is already known slow a CPU down fivefold
     processor = build_processor(size)
     model = build_model(size, processor.tokenizer, recipe.seed)
