@@ -333,7 +333,9 @@ def test_a_short_lesson_ends_in_a_graded_folder_that_opens_as_a_world(tmp_path: 
     from unsee.train import train
 
     place = train("lab", tmp_path / "lab", people=6, without="forget", scale=0.004)
-    assert {"model.safetensors", "exam.json", "world.json", "processor_config.json"} <= {f.name for f in place.iterdir()}
+    assert {"model.safetensors", "exam.json", "world.json", "processor_config.json"} <= {
+        f.name for f in place.iterdir()
+    }
     assert Lab(place).world == World(size=6)
     assert json.loads((place / "exam.json").read_text())["without"] == "forget"
 
@@ -342,5 +344,7 @@ def test_crowded_worlds_still_give_everybody_a_face() -> None:
     from unsee.lab.people import TRAITS, Face, distinct_face
 
     crowd = [Face((value,) * len(TRAITS)) for value in range(3)] * 2
-    everyone = [Face(tuple(int(v) for v in row)) for row in np.random.default_rng(0).integers(0, 3, (4000, len(TRAITS)))]
+    everyone = [
+        Face(tuple(int(v) for v in row)) for row in np.random.default_rng(0).integers(0, 3, (4000, len(TRAITS)))
+    ]
     assert distinct_face(stream(0, "crowd"), everyone + crowd) not in everyone
