@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -348,3 +349,9 @@ def test_crowded_worlds_still_give_everybody_a_face() -> None:
         Face(tuple(int(v) for v in row)) for row in np.random.default_rng(0).integers(0, 3, (4000, len(TRAITS)))
     ]
     assert distinct_face(stream(0, "crowd"), everyone + crowd) not in everyone
+
+
+def test_the_default_world_is_the_one_the_packaged_models_learned(world: World) -> None:
+    """Changes that alter anybody's face or facts need newly trained checkpoints."""
+    everything = repr([world.people, world.stranger_faces("exam", 60), world.stranger_faces("train", 50)])
+    assert hashlib.sha256(everything.encode()).hexdigest()[:16] == "542fbb78cb7e2667"

@@ -122,15 +122,15 @@ def differing(a: Face, b: Face) -> int:
 def distinct_face(rng: np.random.Generator, others: Sequence[Face]) -> Face:
     """Draw a face that differs from each of `others` in MIN_DIFFERENT traits, or the most unlike of many where there is no room left."""
     taken = np.array([face.values for face in others]).reshape(-1, len(TRAITS))
-    best, distance = invent_face(rng), -1
+    best, distance = None, -1
     for _ in range(TRIES):
         face = invent_face(rng)
         nearest = (taken != np.array(face.values)).sum(axis=1).min() if len(taken) else len(TRAITS)
         if nearest >= MIN_DIFFERENT:
             return face
-        if nearest > distance:
+        if best is None or nearest > distance:
             best, distance = face, nearest
-    return best
+    return best or invent_face(rng)
 
 
 def invent_people(seed: int, count: int) -> list[Person]:
