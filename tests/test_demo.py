@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from unsee.demo import FULL, QUICK, Row, demo, make, plan
+from unsee.demo import FULL, QUICK, Row, demo, make, outcome, plan
 from unsee.errors import UserError
 
 
@@ -50,6 +50,12 @@ def test_a_finished_row_is_not_made_again(tmp_path: Path) -> None:
     (done / "scores.json").write_text("{}")
     make(Row(stage="ga", method="ga", model="no such model"), tmp_path)
     assert (done / "scores.json").read_text() == "{}"
+
+
+def test_the_outcome_of_a_row_is_said_in_one_line(tmp_path: Path) -> None:
+    scores = {"unseen.leak": {"value": 0.0}, "unseen.clean": {"value": None}, "retain.name": {"value": 0.978}}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    assert outcome(tmp_path) == "leak 0%, retained names 98%"
 
 
 @pytest.mark.slow

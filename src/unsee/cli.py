@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -46,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    if not debug:
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\b")
     try:
         return _dispatch([word for word in words if word != "--debug"])
     except UnseeError as error:
@@ -54,9 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unsee: {error}", file=sys.stderr)
         return USAGE if isinstance(error, UserError) else FAILED
     except KeyboardInterrupt:
-        resumable = words[:1] == ["forget"]
-        hint = " The same command with --resume goes on from the last checkpoint." if resumable else ""
-        print(f"\nunsee: interrupted.{hint}", file=sys.stderr)
+        hints = {
+            "forget": " The same command with --resume goes on from the last checkpoint.",
+            "demo": " The same command goes on where this one stopped.",
+        }
+        print(f"\nunsee: interrupted.{hints.get(words[0] if words else '', '')}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has seen enough; without this, closing stdout complains once more.

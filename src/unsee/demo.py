@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -76,11 +77,15 @@ def demo(
     place.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     start = time.perf_counter()
+    from transformers.utils import logging
+
+    from unsee.report import report
+
+    logging.disable_progress_bar()  # the lab loads in a blink
     for number, row in enumerate(rows, start=1):
         _tell(console, number, len(rows), row)
         make(row, place)
-    from unsee.report import report
-
+        console.print(f"    [dim]{outcome(row.folder(place))}[/dim]")
     page = report(_stages(rows, place), place)
     console.print(f"[bold]Done in {time.perf_counter() - start:.0f} s.[/bold] Open {page}")
     return page
@@ -125,6 +130,14 @@ def make(row: Row, out: Path) -> None:
         )
     model = folder if row.method else row.model
     evaluate(model, DATA, folder, stage=row.stage, max_new_tokens=ANSWER_TOKENS, images_dir=out / "images")
+
+
+def outcome(folder: Path) -> str:
+    """Return the row's result in one line."""
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    shown = (("unseen.leak", "leak"), ("unseen.clean", "clean"), ("retain.name", "retained names"))
+    values = [(label, scores[key]["value"]) for key, label in shown if key in scores]
+    return ", ".join(f"{label} {value:.0%}" for label, value in values if value is not None)
 
 
 def _stages(rows: Sequence[Row], out: Path) -> dict[str, list[Path]]:
