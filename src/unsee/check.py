@@ -41,7 +41,7 @@ class Report:
         """Return the report as a reader wants it: verdict first, then every line."""
         verdict = "usable" if self.usable else f"not usable, {_plural(len(self.problems), 'problem')}"
         roles = ", ".join(f"{count} {role}" for role, count in self.counts.items())
-        lines = [f"{self.data}: {verdict}" + (f" ({roles})" if roles else "")]
+        lines = [f"{self.data}: {verdict}" + (f" (judged: {roles})" if roles else "")]
         lines += [f"  problem: {problem}" for problem in self.problems]
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
