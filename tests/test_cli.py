@@ -129,7 +129,7 @@ def test_list_prints_every_name_with_a_line(kind, capsys):
 
 def test_check_says_usable_or_why_not(tmp_path, capsys):
     assert cli.main(["check", "--data", str(EXAMPLE)]) == 0
-    assert "usable (8 forget" in capsys.readouterr().out
+    assert "usable (judged: 8 forget" in capsys.readouterr().out
     rows = (EXAMPLE / "data.jsonl").read_text()
     (tmp_path / "data.jsonl").write_text(rows)
     assert cli.main(["check", str(tmp_path), "--json"]) == 1
