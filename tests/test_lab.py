@@ -355,3 +355,9 @@ def test_the_default_world_is_the_one_the_packaged_models_learned(world: World) 
     """Changes that alter anybody's face or facts need newly trained checkpoints."""
     everything = repr([world.people, world.stranger_faces("exam", 60), world.stranger_faces("train", 50)])
     assert hashlib.sha256(everything.encode()).hexdigest()[:16] == "542fbb78cb7e2667"
+
+
+def test_the_lab_is_taught_the_instruction_that_pubg_gives() -> None:
+    from unsee.guidance import INSTRUCTION
+
+    assert phrases.PRIVACY_DEFAULT == INSTRUCTION

@@ -19,7 +19,7 @@ def teach(
 ) -> tuple[Any, Any]:
     """Train a model from scratch that knows `people`. Returns model (eval mode, fp32) and processor."""
     muon_class()
-    torch.set_flush_denormal(True)  # tiny gradients of what is already known slow a CPU down fivefold
+    torch.set_flush_denormal(True)  # tiny gradients of what is already known slow a CPU down several times
     processor = build_processor(size)
     model = build_model(size, processor.tokenizer, recipe.seed)
     curriculum = Curriculum(world, people, amount)
