@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tiny import tiny_session
+from unsee import engine
 from unsee.api import Training
 from unsee.batching import answer_logits, answer_logprob, collate
 from unsee.errors import TrainingError, UserError
@@ -186,6 +187,45 @@ def test_accumulation_scales_the_final_loss_only(tmp_path):
         assert session.notes["steps"] == 1
         grads.append(session.history[0]["grad_norm"])
     assert grads[0] == pytest.approx(grads[1], rel=1e-4)
+
+
+def terms(session, seen=None):
+    """The objective of `nll`, term by term; `seen` gets the gradient norm found after each yield."""
+
+    def objective(forget, retain):
+        for name, batch in (("forget", forget), ("retain", retain)):
+            loss = answer_nll(*answer_logits(session.model, batch))
+            yield {"loss": loss, name: loss}
+            if seen is not None:
+                grads = [weight.grad for weight in trainable(session.model).values() if weight.grad is not None]
+                seen.append(float(torch.nn.utils.get_total_norm(grads)) if grads else 0.0)
+
+    return objective
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 2, "accumulate": 3}, {"gradient_checkpointing": True}])
+def test_terms_apart_give_the_weights_of_their_sum(tmp_path, settings):
+    whole = run(one := make(tmp_path / "whole", **settings))
+    apart = run(two := make(tmp_path / "apart", **settings), terms(two))
+    assert all(torch.allclose(whole[name], apart[name], atol=1e-6) for name in whole)
+    assert one.history[0]["loss"] == pytest.approx(two.history[0]["loss"], rel=1e-5)
+    assert two.history[0]["loss"] == pytest.approx(two.history[0]["forget"] + two.history[0]["retain"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "separate", "apart"), [("fast", False, True), ("plain", False, False), ("plain", True, True)]
+)
+def test_a_term_is_backpropagated_when_yielded(tmp_path, name, separate, apart):
+    session, seen = make(tmp_path, max_steps=1), []
+    with engine.using(name):
+        minimise(
+            session,
+            terms(session, seen),
+            forget=forget_targets(session),
+            retain=retain_targets(session),
+            separate=separate,
+        )
+    assert [norm > 0 for norm in seen] == [apart, apart]
 
 
 def test_nan_stops_before_the_step_names_it_and_keeps_the_weights(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from unsee import engine
 from unsee.api import Session, Training
 from unsee.batching import AnswerLogprob, Batch, Target, answer_logits, answer_logprob, collate
 from unsee.errors import TrainingError, UserError
@@ -36,18 +37,30 @@ __all__ = [
     "minimise",
     "prepare",
     "required",
-    "with_retain",
+    "retain_term",
 ]
 
-Objective = Callable[[Batch, Batch | None], dict[str, Tensor]]
-"""Maps a forget and a retain batch to named scalars; "loss" is minimised, the others are only logged."""
+Parts = dict[str, Tensor]
+"""Named scalars; "loss" is minimised, the others are only logged."""
+Objective = Callable[[Batch, Batch | None], Parts | Iterator[Parts]]
+"""Maps a forget and a retain batch to one loss, or yields the terms of a sum one after the other.
+
+A yielded term is backpropagated at once and its graph freed, so that memory holds one term's activations; what stands
+after the `yield` runs after that backward pass, so that `with` blocks around it can act on the term's gradient alone.
+"""
 
 
 def minimise(
-    session: Session, objective: Objective, *, forget: Sequence[Target], retain: Sequence[Target] = ()
+    session: Session,
+    objective: Objective,
+    *,
+    forget: Sequence[Target],
+    retain: Sequence[Target] = (),
+    separate: bool = False,
 ) -> None:
     """Minimise the objective over the forget targets, each batch paired with one of retain targets (if any).
 
+    `separate`: the terms of the objective must be backpropagated apart, even by the plain engine (one backward for all).
     Obeys `session.training` (epochs, stop rule, schedule, ...), resumes from `out/checkpoints` if `session.resume`,
     and adds to `session.history`, `session.notes` and `out/log.jsonl`.
     """
@@ -61,7 +74,8 @@ def minimise(
     reset_peak()
     start = time.perf_counter()
     watch = Watch(session, plan)
-    trainer = _UnlearningTrainer(session, plan, objective, watch)
+    apart = separate or engine.current().separate_terms
+    trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart)
     trainer.run()
     _undo_checkpointing(session)
     session.notes.update(
@@ -80,12 +94,11 @@ def required(retain: Batch | None) -> Batch:
     return retain
 
 
-def with_retain(session: Session, parts: dict[str, Tensor], retain: Batch | None, weight: float) -> dict[str, Tensor]:
-    """Add `weight` times the cross-entropy on the retain answers to the loss, if there is a retain batch."""
-    if retain is None or not weight:
-        return parts
-    retain_nll = answer_nll(*answer_logits(session.model, retain))
-    return {**parts, "loss": parts["loss"] + weight * retain_nll, "retain_nll": retain_nll}
+def retain_term(session: Session, retain: Batch | None, weight: float) -> Iterator[Parts]:
+    """Yield `weight` times the cross-entropy on the retain answers; nothing without a retain batch or weight."""
+    if retain is not None and weight:
+        retain_nll = answer_nll(*answer_logits(session.model, retain))
+        yield {"loss": weight * retain_nll, "retain_nll": retain_nll}
 
 
 class _Batches(Dataset[dict[str, Batch | None]]):
@@ -113,8 +126,9 @@ def _single(items: list[dict[str, Batch | None]]) -> dict[str, Batch | None]:
 class _UnlearningTrainer(Trainer):
     """A Trainer whose data are planned batches and whose loss is the objective's."""
 
-    def __init__(self, session: Session, plan: Plan, objective: Objective, watch: Watch) -> None:
+    def __init__(self, session: Session, plan: Plan, objective: Objective, watch: Watch, *, apart: bool) -> None:
         self.session = session
+        self.apart = apart
         self.objective = objective
         self.watch = watch
         self.batches = _Batches(session, plan)
@@ -130,20 +144,55 @@ class _UnlearningTrainer(Trainer):
         prepared: DataLoader[Any] = self.accelerator.prepare(loader)
         return prepared
 
-    def compute_loss(
-        self,
-        model: Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+    def training_step(
+        self, model: Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Return the objective's loss; a loss that is no number ends the run before any weight changes."""
-        batch: Batch = inputs["forget"]
-        parts = self.objective(batch, inputs["retain"])
-        self.watch.note(batch, parts)
-        if not torch.isfinite(parts["loss"]):
+        """Backpropagate the objective's terms, each apart or all as one sum, and return the loss.
+
+        A loss that is no number ends the run before any weight changes.
+        """
+        model.train()
+        forget: Batch = inputs["forget"]
+        self.watch.saw(forget)
+        terms = self._terms(forget, inputs["retain"])
+        whole = self._each(terms) if self.apart else self._sum(terms)
+        self.watch.note(whole)
+        return whole["loss"]
+
+    def _terms(self, forget: Batch, retain: Batch | None) -> Iterator[Parts]:
+        """Yield the objective's terms; forward passes run under the chosen precision, what happens between them does not."""
+        with self.compute_loss_context_manager():
+            made = self.objective(forget, retain)
+        if isinstance(made, dict):
+            yield made
+            return
+        while True:
+            with self.compute_loss_context_manager():
+                term = next(made, None)
+            if term is None:
+                return
+            yield term
+
+    def _each(self, terms: Iterator[Parts]) -> Parts:
+        """Backpropagate every term by itself; return their values, losses added up."""
+        whole: Parts = {}
+        for term in terms:
+            self._backward(term["loss"])
+            whole = _added(whole, {name: value.detach() for name, value in term.items()})
+        return whole
+
+    def _sum(self, terms: Iterator[Parts]) -> Parts:
+        """Backpropagate the sum of all terms in one pass; return their values, losses added up."""
+        whole: Parts = {}
+        for term in terms:
+            whole = _added(whole, term)
+        self._backward(whole["loss"])
+        return {name: value.detach() for name, value in whole.items()}
+
+    def _backward(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
             raise self.watch.broken("loss", self.state.global_step + 1)
-        return parts["loss"]
+        self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the trainable weights only, by name."""
@@ -167,6 +216,11 @@ class _UnlearningTrainer(Trainer):
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.session.model.eval()
         self.session.model.zero_grad(set_to_none=True)
+
+
+def _added(whole: Parts, term: Parts) -> Parts:
+    """Return the parts of both, their losses added up."""
+    return {**whole, **term, "loss": whole["loss"] + term["loss"]} if whole else term
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -54,10 +54,13 @@ class Watch(TrainerCallback):
         """Show the progress line (in a terminal only)."""
         self.progress.start()
 
-    def note(self, batch: Batch, parts: dict[str, Tensor]) -> None:
-        """Remember the loss parts and example ids of a batch."""
-        self.micro += 1
+    def saw(self, batch: Batch) -> None:
+        """Remember whom a batch is about, before anything can go wrong with it."""
         self.seen.extend(example.id for example in batch.examples)
+
+    def note(self, parts: dict[str, Tensor]) -> None:
+        """Remember the loss parts of a batch."""
+        self.micro += 1
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
 

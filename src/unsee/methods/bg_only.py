@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
-
-from torch import Tensor
 
 from unsee.api import Method, Session
 from unsee.batching import Batch, Target, answer_logits, collate
@@ -13,7 +12,7 @@ from unsee.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_question
 from unsee.losses import Direction, Reduction
 from unsee.reference import Teacher
 from unsee.targets import retain_targets
-from unsee.training import minimise, with_retain
+from unsee.training import Parts, minimise, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +52,11 @@ class BGOnly(Method):
         guide = Guide(session, examples, settings)
         guided = [example for example in examples if guide.targets[example.id]]
 
-        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             picked = collate(session, guide.pick(forget))
             guidance_kl = guide.loss(picked.targets, *answer_logits(session.model, picked))
-            parts = {"loss": self.guidance_weight * guidance_kl, "guidance_kl": guidance_kl}
-            return with_retain(session, parts, retain, self.retain_weight)
+            yield {"loss": self.guidance_weight * guidance_kl, "guidance_kl": guidance_kl}
+            yield from retain_term(session, retain, self.retain_weight)
 
         targets = [Target(example=example) for example in guided]
         minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))

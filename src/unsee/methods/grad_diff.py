@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logits
 from unsee.losses import answer_nll
 from unsee.targets import forget_targets, retain_targets
-from unsee.training import minimise, required
+from unsee.training import Parts, minimise, required, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +22,9 @@ class GradDiff(Method):
     def unlearn(self, session: Session) -> None:
         """Minimise the difference."""
 
-        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             forget_nll = answer_nll(*answer_logits(session.model, forget))
-            retain_nll = answer_nll(*answer_logits(session.model, required(retain)))
-            loss = retain_nll - self.alpha * forget_nll
-            return {"loss": loss, "forget_nll": forget_nll, "retain_nll": retain_nll}
+            yield {"loss": -self.alpha * forget_nll, "forget_nll": forget_nll}
+            yield from retain_term(session, required(retain), 1.0)
 
         minimise(session, objective, forget=forget_targets(session), retain=retain_targets(session))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logits
 from unsee.losses import Direction, answer_nll, kl_loss
 from unsee.reference import StartLogits, Teacher
 from unsee.targets import forget_targets, retain_targets
-from unsee.training import minimise, required
+from unsee.training import Parts, minimise, required
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +29,12 @@ class KL(Method):
         retain_side = retain_targets(session)
         start = StartLogits(session, retain_side, teacher=self.teacher)
 
-        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             kept = required(retain)
             forget_nll = answer_nll(*answer_logits(session.model, forget))
+            yield {"loss": -forget_nll, "forget_nll": forget_nll}
             logits_bav, labels_ba = answer_logits(session.model, kept)
             retain_kl = kl_loss(start(kept.targets, labels_ba), logits_bav, labels_ba, self.kl_direction)
-            return {"loss": self.weight * retain_kl - forget_nll, "forget_nll": forget_nll, "retain_kl": retain_kl}
+            yield {"loss": self.weight * retain_kl, "retain_kl": retain_kl}
 
         minimise(session, objective, forget=forget_targets(session), retain=retain_side)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logprob
 from unsee.losses import npo_loss
 from unsee.reference import start_logprobs
 from unsee.targets import forget_targets, retain_targets
-from unsee.training import minimise, with_retain
+from unsee.training import Parts, minimise, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +31,11 @@ class NPO(Method):
         targets = forget_targets(session)
         start = start_logprobs(session, targets)
 
-        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             logp_b = answer_logprob(session.model, forget).sum_b
             start_b = logp_b.new_tensor([start[target.key] for target in forget.targets])
             npo = npo_loss(logp_b, start_b, self.beta)
-            parts = {"loss": npo, "npo": npo, "forget_log_p": logp_b.mean()}
-            return with_retain(session, parts, retain, self.retain_weight)
+            yield {"loss": npo, "npo": npo, "forget_log_p": logp_b.mean()}
+            yield from retain_term(session, retain, self.retain_weight)
 
         minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))

@@ -5,10 +5,9 @@ Settings marked [inferred] are ours where the paper is silent.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
-
-from torch import Tensor
 
 from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logits, collate
@@ -16,7 +15,7 @@ from unsee.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_question
 from unsee.losses import Direction, Reduction, ga_loss
 from unsee.reference import Teacher
 from unsee.targets import retain_targets
-from unsee.training import minimise, with_retain
+from unsee.training import Parts, minimise, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +55,15 @@ class PUBG(Method):
         targets = undesired_targets(session, examples, self.undesired, self.responses)
         guide = Guide(session, examples, self._guidance())
 
-        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             guided = collate(session, [*forget.targets, *guide.pick(forget)], forget.index)
             logits_bav, labels_ba = answer_logits(session.model, guided)
             size = len(forget.targets)
             forget_log_p = ga_loss(logits_bav[:size], labels_ba[:size], self.reduction, self.ga_floor)
             guidance_kl = guide.loss(guided.targets[size:], logits_bav[size:], labels_ba[size:])
             loss = self.forget_weight * forget_log_p + self.guidance_weight * guidance_kl
-            parts = {"loss": loss, "forget_log_p": forget_log_p, "guidance_kl": guidance_kl}
-            return with_retain(session, parts, retain, self.retain_weight)
+            yield {"loss": loss, "forget_log_p": forget_log_p, "guidance_kl": guidance_kl}
+            yield from retain_term(session, retain, self.retain_weight)
 
         minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
 

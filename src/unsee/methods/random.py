@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from unsee.api import Example, Method, Role, Session
 from unsee.batching import Batch, Target, answer_logits
@@ -14,7 +12,7 @@ from unsee.generation import Request, generate, seed_of
 from unsee.losses import answer_nll
 from unsee.reference import as_start
 from unsee.targets import retain_targets
-from unsee.training import minimise, with_retain
+from unsee.training import Parts, minimise, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +26,10 @@ class Random(Method):
         """Minimise the cross-entropy on answers about others."""
         targets = answers_about_others(session)
 
-        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             other_nll = answer_nll(*answer_logits(session.model, forget))
-            return with_retain(session, {"loss": other_nll, "other_nll": other_nll}, retain, self.retain_weight)
+            yield {"loss": other_nll, "other_nll": other_nll}
+            yield from retain_term(session, retain, self.retain_weight)
 
         minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
 

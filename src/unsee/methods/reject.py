@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from torch import Tensor
 
 from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logits
@@ -14,7 +13,7 @@ from unsee.generation import seed_of
 from unsee.losses import answer_nll
 from unsee.refusals import refusals
 from unsee.targets import forget_targets, retain_targets
-from unsee.training import minimise, with_retain
+from unsee.training import Parts, minimise, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +33,10 @@ class Reject(Method):
             for target in forget_targets(session)
         ]
 
-        def objective(forget: Batch, retain: Batch | None) -> dict[str, Tensor]:
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             refusal_nll = answer_nll(*answer_logits(session.model, forget))
-            parts = {"loss": refusal_nll, "refusal_nll": refusal_nll}
-            return with_retain(session, parts, retain, self.retain_weight)
+            yield {"loss": refusal_nll, "refusal_nll": refusal_nll}
+            yield from retain_term(session, retain, self.retain_weight)
 
         minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
 
