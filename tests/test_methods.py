@@ -52,7 +52,7 @@ def test_contract(name, tune, tmp_path):
 
     def watch(module, args, kwargs):
         if kwargs.get("past_key_values") is None:
-            pixels.append(kwargs.get("pixel_values") is not None)
+            pixels.append("pixel_values" in kwargs or "mm_encoder_outputs" in kwargs)
 
     hook = base.register_forward_pre_hook(watch, with_kwargs=True)
     before = weights(session)

@@ -5,22 +5,29 @@ Shapes: b batch, t tokens, a answer positions (right-aligned, at the right end o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from threading import RLock
 from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.functional import pad
 
+from unsee import engine
 from unsee.api import Example, Family, ImageSource, Session
 from unsee.errors import UserError
+from unsee.features import encoded
 from unsee.losses import per_sample, token_logprobs
 from unsee.padding import IGNORE, extend, merge
 
 CACHE_BYTES = 512 * 2**20
 """Encoded prompts and pixels kept in memory before the encoder starts afresh."""
+WORTH_SPLITTING = 256
+"""Padded tokens that cost more than a second pass through the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +52,13 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Targets as tensors. `inputs` goes to `model(**inputs)` whole."""
+    """Targets as rows, and as one left-padded batch when asked for. `inputs` goes to `model(**inputs)` whole."""
 
-    inputs: dict[str, Tensor]
-    labels_bt: Tensor
+    rows: tuple[Mapping[str, Tensor], ...]
+    """Model inputs and labels of each target, batch axis of size 1, unpadded, on the CPU."""
     targets: tuple[Target, ...]
+    pad_id: int
+    device: torch.device
     index: int = 0
     """Position of the batch in the run; draws that must survive a resume are functions of it."""
 
@@ -58,10 +67,57 @@ class Batch:
         """The examples asked about, in batch order."""
         return tuple(target.example for target in self.targets)
 
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """Return the batch on another device."""
-        moved = {key: value.to(device, non_blocking=non_blocking) for key, value in self.inputs.items()}
-        return replace(self, inputs=moved, labels_bt=self.labels_bt.to(device, non_blocking=non_blocking))
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The content key of each row's image, "" for rows without one."""
+        return tuple(example.image.key if example.image else "" for example in self.examples)
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        """All inputs of the model, padded on the left."""
+        rows = [{key: value for key, value in row.items() if key != "labels"} for row in self.rows]
+        return self._moved(merge(rows, self.pad_id))
+
+    @cached_property
+    def labels_bt(self) -> Tensor:
+        """Labels on answers (and EOS), -100 elsewhere."""
+        rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in self.rows]
+        return self._moved({"labels": merge(rows, self.pad_id)["labels"]})["labels"]
+
+    @cached_property
+    def parts(self) -> list[tuple[list[int], Batch]]:
+        """The batch as batches of rows of similar length, each with the places of its rows in this one."""
+        groups = by_length([row["input_ids"].shape[1] for row in self.rows])
+        return [(places, self.only(places)) for places in groups] if len(groups) > 1 else [(groups[0], self)]
+
+    def only(self, places: Sequence[int]) -> Batch:
+        """Return the batch of some of the rows."""
+        rows = tuple(self.rows[place] for place in places)
+        return replace(self, rows=rows, targets=tuple(self.targets[place] for place in places))
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:  # noqa: ARG002 - accelerate's call
+        """Return the batch on another device; tensors go there when they are asked for."""
+        return self if torch.device(device) == self.device else replace(self, device=torch.device(device))
+
+    def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value.to(self.device, non_blocking=True) for key, value in tensors.items()}
+
+
+def by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Group row numbers so that no row is padded to more than twice its length, unless that wastes little.
+
+    Rows of one group keep their order; a second pass through the model pays from about `WORTH_SPLITTING` padded tokens on.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    groups: list[list[int]] = []
+    start = 0
+    for place, row in enumerate(order):
+        longest = lengths[order[start]]
+        wasted = sum(longest - lengths[other] for other in order[place:])
+        if place > start and 2 * lengths[row] < longest and wasted >= WORTH_SPLITTING:
+            groups.append(sorted(order[start:place]))
+            start = place
+    return [*groups, sorted(order[start:])]
 
 
 class Encoder:
@@ -75,19 +131,22 @@ class Encoder:
         self._pixels: dict[tuple[str, str], Tensor] = {}
         self._answers: dict[str, tuple[int, ...]] = {}
         self._bytes = 0
+        self._one_at_a_time = RLock()  # fast tokenizers are not made for two threads
 
     def answer(self, text: str) -> tuple[int, ...]:
         """Return `answer_ids` of the text."""
-        if text not in self._answers:
-            self._answers[text] = answer_ids(self.processor, self.family, text)
-        return self._answers[text]
+        with self._one_at_a_time:
+            if text not in self._answers:
+                self._answers[text] = answer_ids(self.processor, self.family, text)
+            return self._answers[text]
 
     def row(self, question: str, image: ImageSource | None, instruction: str = "") -> dict[str, Tensor]:
         """Return the model inputs of one prompt, batch axis of size 1, unpadded."""
         key = (question, image.key if image else "", instruction)
-        if key not in self._rows:
-            self._rows[key] = self._encode(question, image, instruction, key[1])
-        return self._rows[key]
+        with self._one_at_a_time:
+            if key not in self._rows:
+                self._rows[key] = self._encode(question, image, instruction, key[1])
+            return self._rows[key]
 
     def _encode(self, question: str, image: ImageSource | None, instruction: str, key: str) -> dict[str, Tensor]:
         text = self.family.prompt(self.processor, question, has_image=image is not None, instruction=instruction)
@@ -169,9 +228,13 @@ def collate(session: Session, targets: Sequence[Target], index: int = 0) -> Batc
         labels = torch.full_like(row["input_ids"], IGNORE)
         labels[0, -len(ids) :] = torch.tensor(ids)
         rows.append({**row, "labels": labels})
-    inputs = merge(rows, pad_id(session.processor))
-    batch = Batch(labels_bt=inputs.pop("labels"), inputs=inputs, targets=tuple(targets), index=index)
-    return batch.to(device_of(session.model))
+    return Batch(
+        rows=tuple(rows),
+        targets=tuple(targets),
+        pad_id=pad_id(session.processor),
+        device=device_of(session.model),
+        index=index,
+    )
 
 
 def device_of(model: Module) -> torch.device:
@@ -183,11 +246,32 @@ def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Return logits_bav and labels_ba of the answer positions: `logits[:, i]` predicts `labels[:, i]`.
 
     The only place where logits are shifted. Logits exist for the longest answer of the batch, not for the prompt;
-    shorter answers are right-aligned and preceded by labels of -100.
+    shorter answers are right-aligned and preceded by labels of -100. Rows of very different length go through the model
+    apart; what a frozen vision tower says about an image is computed once (`unsee.features`).
     """
+    parts = batch.parts if engine.current().split_batches else [(list(range(len(batch.rows))), batch)]
+    found = [_answer_logits(model, part) for _, part in parts]
+    if len(found) == 1:
+        return found[0]
+    width = max(labels_ba.shape[1] for _, labels_ba in found)
+    logits_bav = torch.cat([_widened(logits_bav, width, 0.0) for logits_bav, _ in found])
+    labels_ba = torch.cat([_widened(labels_ba, width, IGNORE) for _, labels_ba in found])
+    back = torch.tensor([place for places, _ in parts for place in places], device=labels_ba.device).argsort()
+    return logits_bav[back], labels_ba[back]
+
+
+def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
     width = int((batch.labels_bt != IGNORE).any(0).sum())
-    output = model(**batch.inputs, logits_to_keep=width + 1, use_cache=False)
+    inputs = encoded(model, batch.rows, batch.images, batch.inputs)
+    kept = {"logits_to_keep": width + 1} if engine.current().answer_logits else {}
+    output = model(**inputs, **kept, use_cache=False)
     return output.logits[:, -width - 1 : -1], batch.labels_bt[:, -width:]
+
+
+def _widened(values: Tensor, width: int, fill: float) -> Tensor:
+    """Put `fill` before the answer positions (axis 1) of the values."""
+    behind = [0, 0] * (values.ndim - 2)
+    return pad(values, [*behind, width - values.shape[1], 0], value=fill)
 
 
 @dataclass(frozen=True)
