@@ -164,3 +164,11 @@ def test_space_is_measured_where_the_folder_will_be(tmp_path):
     require_space(tmp_path / "not" / "yet", 1, "it")
     with pytest.raises(UserError, match=r"Not enough disk for it: \d+\.\d\d GiB needed, .* GiB free"):
         require_space(tmp_path / "not" / "yet", 2**70, "it")
+
+
+def test_the_engine_is_fast_or_plain(tmp_path):
+    assert Run().engine == "fast"
+    config.write(tmp_path / "run.yaml", Run(engine="plain"), record={})
+    assert config.read(tmp_path / "run.yaml").engine == "plain"
+    with pytest.raises(UserError, match="engine must be one of fast, plain, got 'slow'"):
+        Run.from_mapping({"engine": "slow"})

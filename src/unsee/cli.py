@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from unsee import __version__, config, registry
+from unsee import __version__, config, engine, registry
 from unsee.api import Role
 from unsee.benchmarks import open_benchmark
 from unsee.config import Run
@@ -112,13 +112,21 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs per method (default: 1)")
     parser.add_argument("--methods", metavar="A,B", help="only these methods")
     parser.add_argument("--fresh", action="store_true", help="make every row anew, even if --out has it")
+    _engine_option(parser)
 
 
 def _demo(options: argparse.Namespace) -> int:
     methods = options.methods.split(",") if options.methods else None
     from unsee.demo import demo
 
-    report = demo(Path(options.out), full=options.full, seeds=options.seeds, methods=methods, fresh=options.fresh)
+    report = demo(
+        Path(options.out),
+        full=options.full,
+        seeds=options.seeds,
+        methods=methods,
+        fresh=options.fresh,
+        engine=options.engine or "fast",
+    )
     print(report)
     return OK
 
@@ -165,6 +173,11 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, e.g. method.beta=0.2; repeatable"
     )
+    _engine_option(parser)
+
+
+def _engine_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", metavar="HOW", help="fast (default), or plain: equal numbers without any fast path")
 
 
 def _forget_options(parser: argparse.ArgumentParser) -> None:
@@ -193,7 +206,7 @@ def _run(options: argparse.Namespace) -> Run:
     given = vars(options)
     flags = {
         name: given[name]
-        for name in ("model", "data", "benchmark", "out", "method", "seed")
+        for name in ("model", "data", "benchmark", "out", "method", "seed", "engine")
         if given.get(name) is not None
     }
     training = {name: given[name] for name in ("tune", "parts") if given.get(name) is not None}
@@ -223,17 +236,18 @@ def _eval(options: argparse.Namespace) -> int:
     from unsee.evaluate import evaluate
     from unsee.run import resolve_model
 
-    scores = evaluate(
-        resolve_model(run.model),
-        benchmark,
-        Path(out),
-        stage=options.stage or earlier.method or STAGES.get(run.model, "original"),
-        limit=settings.limit,
-        max_new_tokens=settings.max_new_tokens,
-        batch_size=settings.batch_size,
-        seed=run.seed,
-        roles=[_role(name) for name in settings.roles] or None,
-    )
+    with engine.using(run.engine):
+        scores = evaluate(
+            resolve_model(run.model),
+            benchmark,
+            Path(out),
+            stage=options.stage or earlier.method or STAGES.get(run.model, "original"),
+            limit=settings.limit,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            seed=run.seed,
+            roles=[_role(name) for name in settings.roles] or None,
+        )
     if options.json:
         print(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
     else:

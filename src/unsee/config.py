@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, ge
 
 import yaml
 
+from unsee.engine import Name
 from unsee.errors import UserError, unknown_name
 from unsee.files import atomic_write_text
 
@@ -39,6 +40,8 @@ class Run:
     """Folder that receives the results."""
     seed: int = 0
     """Start of every random stream."""
+    engine: Name = "fast"
+    """fast, or plain: the same numbers without any of the fast paths of `unsee.engine`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the method that differ from its defaults (in YAML: below `method`, beside `name`)."""
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -63,7 +66,7 @@ class Run:
         """Return the nested form that the YAML file has."""
         values = {key: plain(value) for key, value in asdict(self).items() if key not in ("method", "settings")}
         values["method"] = {"name": self.method, **plain(self.settings)}
-        order = ("model", "data", "benchmark", "method", "training", "eval", "seed", "out")
+        order = ("model", "data", "benchmark", "method", "training", "eval", "seed", "engine", "out")
         return {key: values[key] for key in order}
 
 

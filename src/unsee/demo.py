@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from unsee import engine as engines
 from unsee import registry
 from unsee.errors import UserError, unknown_name
 
@@ -68,8 +69,10 @@ def demo(
     seeds: int = 1,
     methods: Sequence[str] | None = None,
     fresh: bool = False,
+    engine: engines.Name = "fast",
 ) -> Path:
     """Run the comparison on the lab and return the path of the report; finished rows are kept unless `fresh`."""
+    engines.named(engine)
     place = Path(out)
     rows = plan(full=full, seeds=seeds, methods=methods)
     if fresh:
@@ -84,7 +87,7 @@ def demo(
     logging.disable_progress_bar()  # the lab loads in a blink
     for number, row in enumerate(rows, start=1):
         _tell(console, number, len(rows), row)
-        make(row, place)
+        make(row, place, engine)
         console.print(f"    [dim]{outcome(row.folder(place))}[/dim]")
     page = report(_stages(rows, place), place)
     console.print(f"[bold]Done in {time.perf_counter() - start:.0f} s.[/bold] Open {page}")
@@ -108,7 +111,7 @@ def plan(*, full: bool, seeds: int, methods: Sequence[str] | None) -> list[Row]:
     return rows
 
 
-def make(row: Row, out: Path) -> None:
+def make(row: Row, out: Path, engine: engines.Name = "fast") -> None:
     """Unlearn (where the row says so) and judge; what is already there is not made again."""
     from unsee.evaluate import evaluate
     from unsee.run import forget
@@ -126,10 +129,12 @@ def make(row: Row, out: Path) -> None:
             settings=row.settings,
             training=row.training,
             seed=row.seed,
+            engine=engine,
             resume=begun,
         )
     model = folder if row.method else row.model
-    evaluate(model, DATA, folder, stage=row.stage, max_new_tokens=ANSWER_TOKENS, images_dir=out / "images")
+    with engines.using(engine):
+        evaluate(model, DATA, folder, stage=row.stage, max_new_tokens=ANSWER_TOKENS, images_dir=out / "images")
 
 
 def outcome(folder: Path) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config, registry
+from unsee import engine as engines
 from unsee.api import Benchmark, Example, Method, Role, Session, Training
 from unsee.benchmarks import open_benchmark
 from unsee.check import fingerprint, require_usable
@@ -44,6 +45,7 @@ def forget(
     settings: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
+    engine: engines.Name = "fast",
     resume: bool = False,
 ) -> Path:
     """Unlearn the forget role of `data` from `model` and return the run folder `out`.
@@ -57,6 +59,7 @@ def forget(
         settings: Settings of the method that differ from its defaults.
         training: Fields of `Training` that differ from what suits the data and the defaults.
         seed: Start of every random stream.
+        engine: "plain" switches every fast path off; the numbers stay the same.
         resume: Go on with an interrupted run in `out`; gives the weights of an uninterrupted one.
 
     Raises:
@@ -69,6 +72,7 @@ def forget(
         method=method,
         out=str(out),
         seed=seed,
+        engine=engine,
         settings=dict(settings or {}),
         training=dict(training or {}),
     )
@@ -77,6 +81,11 @@ def forget(
 
 def forget_run(run: Run, *, resume: bool = False) -> Path:
     """Do what the run says; `forget` with everything in one value."""
+    with engines.using(run.engine):
+        return _forget(run, resume=resume)
+
+
+def _forget(run: Run, *, resume: bool) -> Path:
     method = _method(run)
     config.build(Training, run.training, where="training")
     out = Path(run.out)

@@ -1,0 +1,127 @@
+"""Several processes, one run: who am I, how many are we, what do the others have. Imports no torch until processes talk.
+
+A launcher (`accelerate launch`, `torchrun`) starts the processes and says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK).
+Without one there is one process, and everything here is the identity.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from unsee.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+Sharding = Literal["none", "fsdp2", "zero3"]
+
+TIMEOUT: Final = "UNSEE_TIMEOUT"
+"""Environment variable: seconds after which a process stops waiting for the others."""
+PATIENCE: Final = 1800
+"""Seconds without it: more than any process works alone between two meetings."""
+
+
+def rank() -> int:
+    """Return the number of this process, 0 for the main one."""
+    return int(os.environ.get("RANK", "0")) if _launched() else 0
+
+
+def world() -> int:
+    """Return how many processes there are."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if _launched() else 1
+
+
+def is_main() -> bool:
+    """Tell whether this is the process that writes files."""
+    return rank() == 0
+
+
+def device() -> torch.device:
+    """Return the device of this process: a GPU of its own if there are GPUs."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) if world() > 1 else torch.cuda.current_device())
+
+
+def sharding() -> Sharding:
+    """Return how the weights are to be spread over the processes, as the launcher's config file says."""
+    if world() == 1:
+        return "none"
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        return "zero3"
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return "none"
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise UserError("FSDP version 1 is not supported; set `fsdp_version: 2` in the config file of the launcher.")
+    return "fsdp2"
+
+
+def start() -> None:
+    """Meet the other processes; nothing if there are none, or if they have met."""
+    if world() == 1:
+        return
+    import torch
+    from accelerate import PartialState
+
+    if not torch.distributed.is_initialized():
+        on_cpu = not torch.cuda.is_available()
+        PartialState(cpu=on_cpu, timeout=timedelta(seconds=int(os.environ.get(TIMEOUT, PATIENCE))))
+
+
+def share(items: Sequence[T]) -> list[T]:
+    """Return this process's share of the items: every `world`-th, so that neighbours of like cost are spread."""
+    return list(items[rank() :: world()])
+
+
+def dealt(shares: Sequence[Sequence[T]]) -> list[T]:
+    """Undo `share`: return the items in their first order from the shares of all processes."""
+    count = sum(map(len, shares))
+    return [shares[place % len(shares)][place // len(shares)] for place in range(count)]
+
+
+def everyone(value: T) -> list[T]:
+    """Return the values of all processes, by rank. All processes must call it; values travel pickled."""
+    if world() == 1:
+        return [value]
+    start()
+    import torch
+
+    found: list[Any] = [None] * world()
+    torch.distributed.all_gather_object(found, value)
+    return found
+
+
+def gather(items: Sequence[T]) -> list[T]:
+    """Return the items of all processes, joined by rank. All processes must call it."""
+    return [item for part in everyone(list(items)) for item in part]
+
+
+def from_main(value: T) -> T:
+    """Return the main process's value in all processes."""
+    return everyone(value if is_main() else None)[0]  # type: ignore[return-value]
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    everyone(None)
+
+
+def stop() -> None:
+    """Take leave of the other processes, so that none is left with an open connection."""
+    if world() == 1:
+        return
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _launched() -> bool:
+    """Tell whether a launcher started several processes; SLURM alone sets no RANK, a job of its own may set one of two."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ

@@ -1,0 +1,70 @@
+"""One process or several: who writes, who does what, and that nothing is loaded to know it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from unsee import devices
+from unsee.errors import UserError
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    def launch(rank, world, **more):
+        for name, value in {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, **more}.items():
+            monkeypatch.setenv(name, str(value))
+
+    return launch
+
+
+def test_one_process_is_the_main_one():
+    assert (devices.rank(), devices.world(), devices.is_main(), devices.sharding()) == (0, 1, True, "none")
+    assert devices.gather([1, 2]) == [1, 2] == devices.share([1, 2])
+    assert devices.everyone("x") == ["x"]
+    assert devices.from_main("x") == "x"
+    devices.start()
+    devices.barrier()
+    devices.stop()
+
+
+def test_knowing_who_we_are_loads_no_torch():
+    code = "import sys; from unsee import devices; devices.world(), devices.barrier(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_shares_are_dealt_and_joined_again(launched):
+    items = list(range(7))
+    shares = []
+    for rank in range(3):
+        launched(rank, 3)
+        shares.append(devices.share(items))
+        assert devices.is_main() == (rank == 0)
+    assert [len(part) for part in shares] == [3, 2, 2]
+    assert devices.dealt(shares) == items
+
+
+def test_half_an_environment_is_no_launch(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert devices.world() == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({}, "none"),
+        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, "fsdp2"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "zero3"),
+    ],
+)
+def test_the_launcher_says_how_weights_are_spread(launched, settings, found):
+    launched(0, 2, **settings)
+    assert devices.sharding() == found
+
+
+def test_old_fsdp_is_refused(launched):
+    launched(0, 2, ACCELERATE_USE_FSDP="true")
+    with pytest.raises(UserError, match="fsdp_version: 2"):
+        devices.sharding()
