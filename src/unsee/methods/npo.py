@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logprob
 from unsee.losses import npo_loss
-from unsee.reference import start_logprobs
+from unsee.reference import StartLogprobs
 from unsee.targets import forget_targets, retain_targets
 from unsee.training import Parts, minimise, retain_term
 
@@ -29,12 +29,11 @@ class NPO(Method):
     def unlearn(self, session: Session) -> None:
         """Minimise the NPO loss on the forget answers."""
         targets = forget_targets(session)
-        start = start_logprobs(session, targets)
+        start = StartLogprobs(session, targets)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             logp_b = answer_logprob(session.model, forget).sum_b
-            start_b = logp_b.new_tensor([start[target.key] for target in forget.targets])
-            npo = npo_loss(logp_b, start_b, self.beta)
+            npo = npo_loss(logp_b, start(forget), self.beta)
             yield {"loss": npo, "npo": npo, "forget_log_p": logp_b.mean()}
             yield from retain_term(session, retain, self.retain_weight)
 
