@@ -74,7 +74,8 @@ def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[ob
     names = {key: _content(session, target) for key, target in distinct.items()}
     folder = store.shared(session.out)
     rows = store.Rows(folder / "likelihoods" / f"{weights_hash(session)[:16]}.jsonl") if folder else None
-    found = {key: rows.get(name) for key, name in names.items() if rows.get(name) is not None} if rows else {}
+    found: dict[tuple[object, ...], Any] = {key: rows.get(name) for key, name in names.items()} if rows else {}
+    found = {key: value for key, value in found.items() if value is not None}
     missing = [key for key in distinct if key not in found]
     missing = devices.gather(missing if devices.is_main() else [])
     mine = [distinct[key] for key in missing[devices.rank() :: devices.world()]]
