@@ -61,6 +61,8 @@ class Batch:
     device: torch.device
     index: int = 0
     """Position of the batch in the run; draws that must survive a resume are functions of it."""
+    places: tuple[int, ...] = ()
+    """Place of each row in the batch of all processes; draws are functions of it, whoever computes the row."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -92,8 +94,12 @@ class Batch:
 
     def only(self, places: Sequence[int]) -> Batch:
         """Return the batch of some of the rows."""
-        rows = tuple(self.rows[place] for place in places)
-        return replace(self, rows=rows, targets=tuple(self.targets[place] for place in places))
+        return replace(
+            self,
+            rows=tuple(self.rows[i] for i in places),
+            targets=tuple(self.targets[i] for i in places),
+            places=tuple(self.places[i] for i in places),
+        )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:  # noqa: ARG002 - accelerate's call
         """Return the batch on another device; tensors go there when they are asked for."""
@@ -217,8 +223,11 @@ def target_ids(processor: Any, family: Family, target: Target) -> tuple[int, ...
     return supervised
 
 
-def collate(session: Session, targets: Sequence[Target], index: int = 0) -> Batch:
-    """Return the batch of these targets on the model's device: left-padded, labels on answers (and EOS) only."""
+def collate(session: Session, targets: Sequence[Target], index: int = 0, places: Sequence[int] | None = None) -> Batch:
+    """Return the batch of these targets on the model's device: left-padded, labels on answers (and EOS) only.
+
+    `places`: where the rows stand in the batch of all processes, if there are several.
+    """
     encode = encoder(session.processor, session.family)
     rows = []
     for target in targets:
@@ -234,6 +243,7 @@ def collate(session: Session, targets: Sequence[Target], index: int = 0) -> Batc
         pad_id=pad_id(session.processor),
         device=device_of(session.model),
         index=index,
+        places=tuple(range(len(targets)) if places is None else places),
     )
 
 

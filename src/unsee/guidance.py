@@ -159,9 +159,9 @@ class Guide:
         self.teacher = StartLogits(session, known, instruction=settings.instruction, teacher=settings.teacher)
 
     def pick(self, batch: Batch) -> list[Target]:
-        """Return one rollout for each example of the batch, drawn by seed and batch number; none where none was kept."""
+        """Return one rollout for each example of the batch, drawn by seed and place in the run; none where none was kept."""
         picked = []
-        for place, example in enumerate(batch.examples):
+        for place, example in zip(batch.places, batch.examples, strict=True):
             choices = self.targets.get(example.id, [])
             if choices:
                 picked.append(choices[seed_of(self.seed, "rollout", batch.index, place, example.id) % len(choices)])
