@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle, islice
 
 from unsee.api import Training
 from unsee.batching import Target
@@ -21,11 +22,20 @@ class Plan:
     retain: Sequence[Target]
     training: Training
     seed: int
+    world: int = 1
+    """Processes that share each batch; `training.batch_size` counts for each of them."""
+    ratio: int = 1
+    """Retain targets for each forget target of a full batch."""
+
+    @cached_property
+    def size(self) -> int:
+        """Forget targets in a batch of all processes."""
+        return self.training.batch_size * self.world
 
     @cached_property
     def per_epoch(self) -> int:
         """Batches in one pass over the forget targets; the last may be smaller."""
-        return math.ceil(len(self.forget) / self.training.batch_size)
+        return math.ceil(len(self.forget) / self.size)
 
     @cached_property
     def steps(self) -> int:
@@ -46,14 +56,20 @@ class Plan:
         return min(step * self.training.accumulate, len(self)) / self.per_epoch
 
     def batch(self, index: int) -> tuple[list[Target], list[Target]]:
-        """Return forget and retain targets of the batch at `index`; no retain targets, no retain batch."""
-        size = self.training.batch_size
+        """Return forget and retain targets of the batch at `index`; no retain targets, no retain batch.
+
+        A smaller last batch is filled from the start of the same pass up to a multiple of `world`, so that every process
+        has as many rows as the others and the mean of their means is the mean of the batch.
+        """
+        size = self.size
         epoch, place = divmod(index, self.per_epoch)
         order = self._order("forget", epoch, len(self.forget))
-        forget = [self.forget[i] for i in order[place * size : (place + 1) * size]]
+        chosen = order[place * size : (place + 1) * size]
+        chosen = [*chosen, *islice(cycle(order), -len(chosen) % self.world)]
+        forget = [self.forget[i] for i in chosen]
         if not self.retain:
             return forget, []
-        slots = range(index * size, (index + 1) * size)
+        slots = range(index * size * self.ratio, (index + 1) * size * self.ratio)
         return forget, [self._retain_at(slot) for slot in slots]
 
     def _retain_at(self, slot: int) -> Target:

@@ -57,16 +57,18 @@ def minimise(
     forget: Sequence[Target],
     retain: Sequence[Target] = (),
     separate: bool = False,
+    retain_ratio: int = 1,
 ) -> None:
     """Minimise the objective over the forget targets, each batch paired with one of retain targets (if any).
 
+    `retain_ratio`: the retain batch is so many times as large as the forget batch.
     `separate`: the terms of the objective must be backpropagated apart, even by the plain engine (one backward for all).
     Obeys `session.training` (epochs, stop rule, schedule, ...), resumes from `out/checkpoints` if `session.resume`,
     and adds to `session.history`, `session.notes` and `out/log.jsonl`.
     """
     if not forget:
         raise UserError("There is nothing to forget: the forget role has no example this method can train on.")
-    plan = Plan(tuple(forget), tuple(retain), session.training, session.seed)
+    plan = Plan(tuple(forget), tuple(retain), session.training, session.seed, ratio=retain_ratio)
     session.notes.update(summary(session.model))
     if not session.notes["trainable"]:
         raise TrainingError("No weight is trainable; call `prepare` on the model first.")
