@@ -44,6 +44,7 @@ def test_kept_states_say_what_the_start_model_said(tmp_path, tune, split, monkey
     monkeypatch.setattr("unsee.batching.WORTH_SPLITTING", split)
     session = made(tmp_path, tune)
     targets = [*retain_targets(session), *forget_targets(session)[:3]]
+    targets += [replace(target, text="Of this image I say nothing .") for target in targets[-2:]]
     batch = collate(session, targets)
     said, labels = answer_logits(session.model, batch)
     start = StartLogits(session, targets, teacher="cached")

@@ -22,6 +22,7 @@ from unsee.api import Example, Family, ImageSource, Session
 from unsee.errors import UserError
 from unsee.features import encoded
 from unsee.losses import per_sample, token_logprobs
+from unsee.packing import Packed, pack, packable, saving
 from unsee.padding import IGNORE, extend, merge
 
 CACHE_BYTES = 512 * 2**20
@@ -91,6 +92,11 @@ class Batch:
         """The batch as batches of rows of similar length, each with the places of its rows in this one."""
         groups = by_length([row["input_ids"].shape[1] for row in self.rows])
         return [(places, self.only(places)) for places in groups] if len(groups) > 1 else [(groups[0], self)]
+
+    def packed(self, image_token: int) -> Packed:
+        """Return the rows packed by image, on the device of the batch."""
+        packed = pack(self.rows, self.images, image_token, self.pad_id)
+        return packed.to(self.device)
 
     def only(self, places: Sequence[int]) -> Batch:
         """Return the batch of some of the rows."""
@@ -271,11 +277,22 @@ def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    image_token = packable(model) if engine.current().shared_prefix else None
+    if image_token is not None and saving(batch.rows, batch.images, image_token) >= WORTH_SPLITTING:
+        return _packed_logits(model, batch, image_token)
     width = int((batch.labels_bt != IGNORE).any(0).sum())
     inputs = encoded(model, batch.rows, batch.images, batch.inputs)
     kept = {"logits_to_keep": width + 1} if engine.current().answer_logits else {}
     output = model(**inputs, **kept, use_cache=False)
     return output.logits[:, -width - 1 : -1], batch.labels_bt[:, -width:]
+
+
+def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tensor, Tensor]:
+    """Answer logits with all questions about an image in one row (`unsee.packing`)."""
+    packed = batch.packed(image_token)
+    inputs = encoded(model, packed.rows, packed.images, packed.inputs)
+    output = model(**inputs, logits_to_keep=packed.kept, use_cache=False)
+    return packed.answers(output.logits), packed.labels_ra
 
 
 def _widened(values: Tensor, width: int, fill: float) -> Tensor:

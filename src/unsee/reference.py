@@ -199,7 +199,8 @@ class _Head:
     def states(self, model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return what is to be kept at the answer positions: states_bad, or logits_bav if the head is not all; and labels."""
         seen: list[Tensor] = []
-        with _listening(self.module, seen):
+        apart = replace(engine.current(), shared_prefix=False)  # so that states stand where logits stand
+        with _listening(self.module, seen), engine.using(apart):
             logits_bav, labels_ba = answer_logits(model, batch)
         if len(seen) > 1:  # rows of different length went apart
             return _together([self.states(model, part) for _, part in batch.parts], [p for p, _ in batch.parts])
