@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from unsee import devices
 from unsee.api import Part
 from unsee.errors import UserError
 from unsee.padding import merge
@@ -32,7 +33,7 @@ def load(path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
         model = AutoModelForImageTextToText.from_pretrained(path, dtype=wanted, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot load {path} as a vision-language model: {error}") from error
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), processor
+    return model.eval().to(devices.device()), processor
 
 
 def load_processor(path: Path | str) -> Any:

@@ -87,6 +87,11 @@ def known(model: Module) -> Kept | None:
     return kept
 
 
+def forget(model: Module) -> None:
+    """Forget everything about a model whose weights are about to be replaced."""
+    _KEPT.pop(model, None)
+
+
 def _examine(model: Module) -> Kept | None:
     """Find out whether the model takes features, and what they depend on."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unsee import devices
 from unsee.api import PROBES, Example, Session
 from unsee.batching import Target
 from unsee.generation import Request, generate
 from unsee.metrics.matching import leaked
+from unsee.precision import autocast
+from unsee.sharding import whole
 
 
 def seen_probes(targets: Sequence[Target]) -> list[Example]:
@@ -21,9 +24,11 @@ def seen_probes(targets: Sequence[Target]) -> list[Example]:
 
 
 def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
-    """Return USR: the share of greedy answers that give away no private term (pubg.md 7.1)."""
-    requests = [Request(example.question, example.image, session.instruction) for example in probes]
+    """Return USR: the share of greedy answers that give away no private term (pubg.md 7.1). Each process asks its share."""
+    mine = devices.share(probes)
+    requests = [Request(example.question, example.image, session.instruction) for example in mine]
     limit = session.training.max_new_tokens
-    answers = generate(session.model, session.processor, session.family, requests, max_new_tokens=limit)
-    kept = [not leaked(said.text, asked.private, asked.question) for said, asked in zip(answers, probes, strict=True)]
-    return sum(kept) / len(kept)
+    with whole(session.model), autocast(session.model, session.training):
+        answers = generate(session.model, session.processor, session.family, requests, max_new_tokens=limit)
+    kept = [not leaked(said.text, asked.private, asked.question) for said, asked in zip(answers, mine, strict=True)]
+    return sum(devices.gather(kept)) / len(probes)

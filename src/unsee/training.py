@@ -3,27 +3,34 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from unsee import engine
+from unsee import devices, engine
 from unsee.api import Session, Training
 from unsee.batching import AnswerLogprob, Batch, Target, answer_logits, answer_logprob, collate
 from unsee.errors import TrainingError, UserError
+from unsee.features import forget as forget_features
 from unsee.losses import answer_nll
 from unsee.memory import peak_gib, reset_peak
 from unsee.plan import Plan
-from unsee.tuning import load_trainable, prepare, save_trainable, summary
+from unsee.precision import autocast
+from unsee.sharding import average_gradients, joined, launcher_hidden, shard, spread_like, unsharded
+from unsee.tuning import load_trainable, prepare, save_trainable, summary, trainable
 from unsee.watch import COMPLETE, Watch
 
 __all__ = [
@@ -68,18 +75,20 @@ def minimise(
     """
     if not forget:
         raise UserError("There is nothing to forget: the forget role has no example this method can train on.")
-    plan = Plan(tuple(forget), tuple(retain), session.training, session.seed, ratio=retain_ratio)
+    devices.start()
+    plan = Plan(tuple(forget), tuple(retain), session.training, session.seed, devices.world(), retain_ratio)
     session.notes.update(summary(session.model))
     if not session.notes["trainable"]:
         raise TrainingError("No weight is trainable; call `prepare` on the model first.")
-    _prepare_checkpointing(session)
     reset_peak()
     start = time.perf_counter()
     watch = Watch(session, plan)
     apart = separate or engine.current().separate_terms
-    trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart)
-    trainer.run()
-    _undo_checkpointing(session)
+    with _spread(session):
+        _prepare_checkpointing(session)
+        trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart)
+        trainer.run()
+        _undo_checkpointing(session)
     session.notes.update(
         steps=trainer.state.global_step,
         epochs=round(plan.epoch_at(trainer.state.global_step), 3),
@@ -115,10 +124,11 @@ class _Batches(Dataset[dict[str, Batch | None]]):
 
     def __getitem__(self, index: int) -> dict[str, Batch | None]:
         forget, retain = self.plan.batch(index)
-        return {
-            "forget": collate(self.session, forget, index),
-            "retain": collate(self.session, retain, index) if retain else None,
-        }
+        return {"forget": self._mine(forget, index), "retain": self._mine(retain, index) if retain else None}
+
+    def _mine(self, targets: Sequence[Target], index: int) -> Batch:
+        """Return the rows of a batch that this process computes."""
+        return collate(self.session, devices.share(targets), index, devices.share(range(len(targets))))
 
 
 def _single(items: list[dict[str, Batch | None]]) -> dict[str, Batch | None]:
@@ -134,17 +144,20 @@ class _UnlearningTrainer(Trainer):
         self.objective = objective
         self.watch = watch
         self.batches = _Batches(session, plan)
-        super().__init__(
-            model=session.model, args=_arguments(session, plan), train_dataset=self.batches, callbacks=[watch]
-        )
+        with launcher_hidden():
+            super().__init__(
+                model=session.model, args=_arguments(session, plan), train_dataset=self.batches, callbacks=[watch]
+            )
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = False
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Return the batches in the order of the plan."""
-        loader = DataLoader(self.batches, batch_size=1, shuffle=False, collate_fn=_single)
-        prepared: DataLoader[Any] = self.accelerator.prepare(loader)
-        return prepared
+        """Return the batches in the order of the plan; each process has its own rows of them already."""
+        return DataLoader(self.batches, batch_size=1, shuffle=False, collate_fn=_single)
+
+    def _wrap_model(self, model: Module, training: bool = True, dataloader: DataLoader[Any] | None = None) -> Module:
+        """Return the model held in another one, so that the Trainer wraps it in nothing: objectives call it by itself."""
+        return _Held(model)
 
     def training_step(
         self, model: Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
@@ -158,18 +171,20 @@ class _UnlearningTrainer(Trainer):
         self.watch.saw(forget)
         terms = self._terms(forget, inputs["retain"])
         whole = self._each(terms) if self.apart else self._sum(terms)
+        if self.accelerator.sync_gradients:
+            average_gradients(list(trainable(self.session.model).values()))
         self.watch.note(whole)
         return whole["loss"]
 
     def _terms(self, forget: Batch, retain: Batch | None) -> Iterator[Parts]:
         """Yield the objective's terms; forward passes run under the chosen precision, what happens between them does not."""
-        with self.compute_loss_context_manager():
+        with autocast(self.session.model, self.session.training):
             made = self.objective(forget, retain)
         if isinstance(made, dict):
             yield made
             return
         while True:
-            with self.compute_loss_context_manager():
+            with autocast(self.session.model, self.session.training):
                 term = next(made, None)
             if term is None:
                 return
@@ -192,13 +207,35 @@ class _UnlearningTrainer(Trainer):
         return {name: value.detach() for name, value in whole.items()}
 
     def _backward(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
+        if devices.world() == 1 and not torch.isfinite(loss):
             raise self.watch.broken("loss", self.state.global_step + 1)
         self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the trainable weights only, by name."""
         save_trainable(self.session.model, Path(output_dir or str(self.args.output_dir)))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save both as one process would, so that any number of processes can go on from there."""
+        if self.optimizer is None or self.lr_scheduler is None:
+            raise TrainingError("There is nothing to save before the training has begun.")
+        state = _joined_state(self.optimizer.state_dict())
+        if devices.is_main():
+            torch.save(state, Path(output_dir) / "optimizer.pt")
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both, spread as the weights are."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.optimizer is not None:
+            _spread_state(self.optimizer)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save the random state of every process; the main one writes, under the names that the Trainer reads."""
+        states = devices.everyone(_random_state())
+        for rank, state in enumerate(states if devices.is_main() else []):
+            name = "rng_state.pth" if len(states) == 1 else f"rng_state_{rank}.pth"
+            torch.save(state, Path(output_dir) / name)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Module | None = None) -> None:
         """Load the trainable weights; every name must be there."""
@@ -207,15 +244,14 @@ class _UnlearningTrainer(Trainer):
     def run(self) -> None:
         """Train, from the last complete checkpoint if the session resumes."""
         folder = Path(str(self.args.output_dir))
-        checkpoint = last_checkpoint(folder) if self.session.resume else None
-        if checkpoint is None and folder.exists():
+        checkpoint = devices.from_main(last_checkpoint(folder) if self.session.resume else None)
+        if checkpoint is None and folder.exists() and devices.is_main():
             shutil.rmtree(folder)
         self.watch.open_log(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         finally:
             self.watch.progress.stop()
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.session.model.eval()
         self.session.model.zero_grad(set_to_none=True)
 
@@ -223,6 +259,60 @@ class _UnlearningTrainer(Trainer):
 def _added(whole: Parts, term: Parts) -> Parts:
     """Return the parts of both, their losses added up."""
     return {**whole, **term, "loss": whole["loss"] + term["loss"]} if whole else term
+
+
+class _Held(Module):
+    """Holds a model, and does nothing with it."""
+
+    def __init__(self, model: Module) -> None:
+        super().__init__()
+        self.model = model
+
+
+@contextmanager
+def _spread(session: Session) -> Iterator[None]:
+    """Spread the weights over the processes for the block, if the launcher says so; plain again after it.
+
+    Processes then work in lockstep: what one of them could skip (features it knows, a second pass for short rows), all do.
+    """
+    if devices.sharding() == "none":
+        yield
+        return
+    forget_features(session.model)
+    shell = shard(session.model)
+    with engine.using(replace(engine.current(), vision_features=False, split_batches=False)):
+        yield
+    session.model = unsharded(shell, session.model)
+
+
+def _joined_state(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an optimizer with all tensors whole."""
+    moments = {
+        index: {name: joined(value) if isinstance(value, Tensor) else value for name, value in one.items()}
+        for index, one in state["state"].items()
+    }
+    return {**state, "state": moments}
+
+
+def _spread_state(optimizer: Optimizer) -> None:
+    """Spread the moments in an optimizer as its weights are."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                state[name] = spread_like(value, weight)
+
+
+def _random_state() -> dict[str, Any]:
+    """Return the state of every random stream of this process."""
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": numpy.random.get_state(),  # noqa: NPY002 - what the Trainer restores
+        "cpu": torch.random.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        several = devices.world() > 1
+        state["cuda"] = torch.cuda.get_rng_state_all() if several else torch.cuda.get_rng_state()
+    return state
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -245,13 +335,6 @@ def _undo_checkpointing(session: Session) -> None:
         model.disable_input_require_grads()
 
 
-def _half(training: Training) -> bool:
-    """Tell whether to train under bf16 autocast."""
-    if training.precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return training.precision == "bf16"
-
-
 def _arguments(session: Session, plan: Plan) -> TrainingArguments:
     """Translate our settings into the Trainer's."""
     training = session.training
@@ -266,7 +349,6 @@ def _arguments(session: Session, plan: Plan) -> TrainingArguments:
         max_grad_norm=training.clip,
         lr_scheduler_type="constant_with_warmup" if warm else training.scheduler,
         warmup_steps=training.warmup_steps,
-        bf16=_half(training),
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps",

@@ -12,8 +12,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch.nn import Linear, Module, Parameter
 
+from unsee import devices
 from unsee.api import Family, Training
 from unsee.errors import UserError
+from unsee.sharding import joined, spread_like
 
 WEIGHTS = "trainable.safetensors"
 HEAD = "lm_head"
@@ -53,10 +55,11 @@ def summary(model: Module) -> dict[str, Any]:
 
 
 def save_trainable(model: Module, folder: Path) -> None:
-    """Write the trainable weights by name (safetensors)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: weight.detach().contiguous().clone() for name, weight in trainable(model).items()}
-    save_file(weights, folder / WEIGHTS)
+    """Write the trainable weights by name (safetensors). All processes must call it, the main one writes."""
+    weights = {name: joined(weight.detach()).contiguous().clone() for name, weight in trainable(model).items()}
+    if devices.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, folder / WEIGHTS)
 
 
 def load_trainable(model: Module, folder: Path) -> None:
@@ -68,7 +71,7 @@ def load_trainable(model: Module, folder: Path) -> None:
         raise UserError(f"{folder} was written by a run that tuned other weights (e.g. {odd[0]}); use its settings.")
     with torch.no_grad():
         for name, weight in weights.items():
-            weight.copy_(saved[name])
+            weight.copy_(spread_like(saved[name], weight))
 
 
 def _with_adapters(model: Module, patterns: Sequence[str], training: Training, seed: int) -> PeftModel:

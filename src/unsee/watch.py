@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from unsee import devices
 from unsee.api import Session
 from unsee.batching import Batch
 from unsee.errors import TrainingError
 from unsee.plan import Plan
+from unsee.sharding import joined
 from unsee.stopping import seen_probes, unlearning_success
 from unsee.tuning import WEIGHTS, save_trainable, trainable
 
@@ -45,7 +48,8 @@ class Watch(TrainerCallback):
         self.micro = 0
         self.usr: float | None = None
         console = Console(stderr=True)
-        self.progress = Progress(*_COLUMNS, console=console, transient=True, disable=not console.is_terminal)
+        shown = console.is_terminal and devices.is_main()
+        self.progress = Progress(*_COLUMNS, console=console, transient=True, disable=not shown)
         self.task = self.progress.add_task("", total=plan.steps)
 
     def on_train_begin(
@@ -67,9 +71,10 @@ class Watch(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Refuse gradients that are no numbers and, at the first step, gradients that are all zero."""
+        """Refuse losses and gradients that are no numbers and, at the first step, gradients that are all zero."""
+        self._compare_notes(state.global_step + 1)
         grads = [weight.grad for weight in trainable(self.session.model).values() if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
+        norm = joined(torch.nn.utils.get_total_norm(grads)) if grads else torch.zeros(())
         if not torch.isfinite(norm):
             raise self.broken("gradient", state.global_step + 1)
         if state.global_step == 0 and norm == 0:
@@ -77,6 +82,16 @@ class Watch(TrainerCallback):
                 "The first step has no gradient: the loss does not depend on any trainable weight. "
                 "Check training.parts and, for a method's objective, that it uses session.model with gradients."
             )
+
+    def _compare_notes(self, step: int) -> None:
+        """Average over the processes what each noted, so that all log, and judge, the same numbers."""
+        if devices.world() == 1:
+            return
+        notes = devices.everyone((self.sums, self.seen))
+        self.sums = {name: sum(sums[name] for sums, _ in notes) / len(notes) for name in self.sums}
+        self.seen = [example for _, seen in notes for example in seen]
+        if not math.isfinite(self.sums["loss"]):
+            raise self.broken("loss", step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -106,13 +121,15 @@ class Watch(TrainerCallback):
         self.session.history.append(row)
         usr = "" if self.usr is None else f" forgotten {self.usr:.0%}"
         self.progress.update(self.task, completed=state.global_step, description=f"loss {row['loss']:.3f}{usr}")
-        with self.log_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        if devices.is_main():
+            with self.log_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
         self.sums, self.micro, self.seen, self.usr = {}, 0, [], None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the checkpoint just written as complete."""
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        if devices.is_main():
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     @property
     def log_file(self) -> Path:
@@ -121,14 +138,16 @@ class Watch(TrainerCallback):
 
     def open_log(self, done: int) -> None:
         """Keep the rows up to the step the run resumes from, drop the rest."""
-        self.session.out.mkdir(parents=True, exist_ok=True)
         lines = self.log_file.read_text(encoding="utf-8").splitlines() if done and self.log_file.exists() else []
         rows = [row for row in map(json.loads, lines) if row["step"] <= done]
         self.session.history.extend(rows)
-        self.log_file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        devices.barrier()
+        if devices.is_main():
+            self.session.out.mkdir(parents=True, exist_ok=True)
+            self.log_file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     def broken(self, what: str, step: int) -> TrainingError:
-        """Save the weights, which are still those before the step, and return the error."""
+        """Save the weights, which are still those before the step, and return the error. All processes must call it."""
         folder = self.session.out / "last_good"
         save_trainable(self.session.model, folder)
         return TrainingError(
