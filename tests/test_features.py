@@ -272,3 +272,26 @@ def test_split_batches_give_the_same_logits(tmp_path, monkeypatch):
     assert torch.equal(labels_ba, plain_ba)
     seen_ba = labels_ba != -100
     assert torch.allclose(logits_bav[seen_ba], plain_bav[seen_ba], atol=1e-5)
+
+
+def test_features_are_shared_by_runs(tmp_path, monkeypatch):
+    first = lora(tmp_path / "a")
+    targets = forget_targets(first)[:4]
+    with features.shared(first):
+        said = answer_logits(first.model, collate(first, targets))[0]
+    assert len(list((tmp_path / "cache" / "features").glob("*/*.safetensors"))) == 1
+    second = lora(tmp_path / "b", rank=2)
+    calls = vision_calls(second, monkeypatch)
+    with features.shared(second):
+        assert torch.allclose(answer_logits(second.model, collate(second, targets))[0], said, atol=1e-6)
+        assert not calls
+        answer_logits(second.model, collate(second, forget_targets(second)))
+    assert len(calls) == 1
+    assert len(list((tmp_path / "cache" / "features").glob("*/*.safetensors"))) == 2
+    changed = lora(tmp_path / "c")
+    with torch.no_grad():
+        changed.model.get_base_model().model.vision_tower.embeddings.patch_embedding.weight.mul_(2)
+    calls = vision_calls(changed, monkeypatch)
+    with features.shared(changed):
+        answer_logits(changed.model, collate(changed, targets))
+    assert len(calls) == 1

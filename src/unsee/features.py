@@ -6,19 +6,27 @@ as long as nothing before the language model is trained; any other model gets it
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import torch
 from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from unsee import autoclasses, engine
+from unsee import autoclasses, devices, engine, store
+from unsee.api import Session
 from unsee.padding import merge
 
 MEMORY: Final = 2 * 2**30
@@ -44,8 +52,10 @@ class Kept:
     """Versions of the weights and precision that the features were computed with."""
     by_image: dict[str, Fields] = field(default_factory=dict)
     bytes: int = 0
-    output: type[Any] | None = None
-    """Class of the vision output."""
+    on_disk: dict[str, tuple[Any, list[str]]] = field(default_factory=dict)
+    """Image -> open file of an earlier run that has its features, and their names in it."""
+    new: set[str] = field(default_factory=set)
+    """Images whose features no file has yet."""
     stacked: bool = False
     """Whether the output holds all images in one tensor, instead of a list with one tensor an image."""
 
@@ -83,13 +93,77 @@ def known(model: Module) -> Kept | None:
         return None
     state = _state(kept)
     if state != kept.state:
-        kept.by_image, kept.bytes, kept.state = {}, 0, state
+        kept.by_image, kept.on_disk, kept.new, kept.bytes, kept.state = {}, {}, set(), 0, state
     return kept
 
 
 def forget(model: Module) -> None:
     """Forget everything about a model whose weights are about to be replaced."""
     _KEPT.pop(model, None)
+
+
+@contextmanager
+def shared(session: Session) -> Iterator[None]:
+    """Use the features that earlier runs beside this one left on disk, and leave new ones there at the end of the block.
+
+    They lie in one folder for each vision tower, projector and way of making pixels; one file a run.
+    """
+    folder = store.shared(session.out)
+    kept = known(session.model) if folder and engine.current().vision_features else None
+    if kept is None or folder is None:
+        yield
+        return
+    place = folder / "features" / _fingerprint(kept, session.processor)
+    _open(kept, place)
+    yield
+    if known(session.model) is kept and devices.is_main():
+        _save(kept, place)
+
+
+def _fingerprint(kept: Kept, processor: Any) -> str:
+    """Return a hash of everything but the image that its features depend on."""
+    digest = hashlib.sha256(f"{processor.image_processor.to_json_string()} {kept.state[1]}".encode())
+    weights: Sequence[Any] = kept.before_language
+    for weight in weights:
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _open(kept: Kept, folder: Path) -> None:
+    """Find out which images earlier runs left features of."""
+    for file in sorted(folder.glob("*.safetensors")):
+        opened = safe_open(file, framework="pt")
+        kept.stacked = opened.metadata()["stacked"] == "True"
+        names: dict[str, list[str]] = {}
+        for name in sorted(opened.keys()):
+            names.setdefault(name.rsplit("/", 2)[0], []).append(name)
+        kept.on_disk.update((image, (opened, its)) for image, its in names.items())
+
+
+def _read(opened: Any, names: Sequence[str]) -> Fields:
+    """Return the features that a file has under these names."""
+    fields: Fields = {}
+    for name in names:
+        fields.setdefault(name.rsplit("/", 2)[1], []).append(opened.get_tensor(name))
+    return fields
+
+
+def _save(kept: Kept, folder: Path) -> None:
+    """Write the features that no file has yet, if there is ample room for them."""
+    tensors = {
+        f"{image}/{name}/{number:03}": tensor.contiguous().clone()
+        for image in kept.new & kept.by_image.keys()
+        for name, layers in kept.by_image[image].items()
+        for number, tensor in enumerate(layers)
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    if not tensors or shutil.disk_usage(folder).free < 10 * sum(tensor.nbytes for tensor in tensors.values()):
+        return
+    name = hashlib.sha256("".join(sorted(tensors)).encode()).hexdigest()[:16]
+    part = folder / f".{name}.part"
+    save_file(tensors, part, metadata={"stacked": str(kept.stacked)})
+    part.replace(folder / f"{name}.safetensors")
+    kept.new = set()
 
 
 def _examine(model: Module) -> Kept | None:
@@ -119,6 +193,8 @@ def _state(kept: Kept) -> tuple[Any, ...]:
 
 def _look(kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device) -> Any | None:
     """Return the vision output for the images of a batch, from memory where they are known."""
+    for image in set(images) & kept.on_disk.keys() - kept.by_image.keys():
+        _keep(kept, image, _read(*kept.on_disk[image]))
     missing = {image: row for image, row in zip(images, rows, strict=True) if image and image not in kept.by_image}
     fresh = _compute(kept, list(missing.values()), device) if missing else []
     if fresh is None:
@@ -126,6 +202,7 @@ def _look(kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str
     new = dict(zip(missing, fresh, strict=True))
     for image, fields in new.items():
         _keep(kept, image, fields)
+        kept.new.add(image)
     chosen = [new.get(image) or kept.by_image[image] for image in images if image]
     return _joined(kept, chosen, device)
 
@@ -138,7 +215,7 @@ def _compute(kept: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.dev
         output = kept.module.get_image_features(**inputs, return_dict=True)
     if isinstance(output, tuple):
         return None
-    kept.output, kept.stacked = type(output), isinstance(output.pooler_output, Tensor)
+    kept.stacked = isinstance(output.pooler_output, Tensor)
     apart = [dict(one) for one in _apart(output, len(rows))]
     if len(apart) == len(rows):
         return apart
@@ -179,5 +256,4 @@ def _joined(kept: Kept, images: Sequence[Fields], device: torch.device) -> Any:
     for name in images[0].keys() - {"pooler_output"}:
         layers = zip(*(image[name] for image in images), strict=True)
         output[name] = [tuple(one.to(device) for one in layer) for layer in layers]
-    make: Any = kept.output
-    return make(**output)
+    return SimpleNamespace(**output)
