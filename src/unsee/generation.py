@@ -110,15 +110,20 @@ def generate(
     sampling: Sampling | None = None,
     seed: int = 0,
     progress: str = "",
+    places: Sequence[int] | None = None,
 ) -> list[Generated]:
-    """Answer all requests, in their order; greedy unless `sampling` is given. `progress` labels a progress line."""
+    """Answer all requests, in their order; greedy unless `sampling` is given. `progress` labels a progress line.
+
+    `places`: where the requests stand in the list that several processes share; draws depend on seed and place.
+    """
     encode = encoder(processor, family)
+    places = range(len(requests)) if places is None else places
     order = sorted(range(len(requests)), key=lambda i: _length(requests[i]))
     chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     answers: dict[int, Generated] = {}
     with evaluating(model):
         for chunk in track(chunks, description=progress, disable=not progress, transient=True):
-            noise = _Gumbel(sampling, [seed_of(seed, i) for i in chunk]) if sampling else None
+            noise = _Gumbel(sampling, [seed_of(seed, places[i]) for i in chunk]) if sampling else None
             rows = [
                 encode.row(asked.question, asked.image, asked.instruction) for asked in (requests[i] for i in chunk)
             ]
