@@ -164,11 +164,8 @@ def test_unknown_tensor_reaches_the_model_in_every_method(name, tmp_path, monkey
         seen.append(kwargs.pop("mystery").shape)
         return args, kwargs
 
-    module = registry.load("methods", name).__module__
     said = Generated("red hair", (40, 41), True)
     monkeypatch.setattr("unsee.guidance.generate", lambda m, p, f, requests, **k: [said for _ in requests])
-    if name == "random":
-        monkeypatch.setattr(f"{module}.generate", lambda m, p, f, requests, **k: [said for _ in requests])
     monkeypatch.setattr(kind, "encode", encode)
     session.model.get_base_model().register_forward_pre_hook(strip, with_kwargs=True)
     method(name).unlearn(session)

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from unsee import __version__, config, engine, registry
+from unsee import __version__, config, devices, engine, registry
 from unsee.api import Role
 from unsee.benchmarks import open_benchmark
 from unsee.config import Run
@@ -50,11 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not debug:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\b")
     try:
-        return _dispatch([word for word in words if word != "--debug"])
+        code = _dispatch([word for word in words if word != "--debug"])
+        devices.stop()
+        return code
     except UnseeError as error:
         if debug:
             raise
-        print(f"unsee: {error}", file=sys.stderr)
+        if devices.is_main() or not isinstance(error, UserError):  # all processes make the user's mistake
+            print(f"unsee: {error}", file=sys.stderr)
         return USAGE if isinstance(error, UserError) else FAILED
     except KeyboardInterrupt:
         hints = {
@@ -195,8 +198,15 @@ def _forget(options: argparse.Namespace) -> int:
         registry.require("methods", run.method)
     from unsee.run import forget_run
 
-    print(forget_run(run, resume=options.resume))
+    folder = forget_run(run, resume=options.resume)
+    _say(folder)
     return OK
+
+
+def _say(line: object) -> None:
+    """Print a result once, however many processes found it."""
+    if devices.is_main():
+        print(line)
 
 
 def _run(options: argparse.Namespace) -> Run:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from unsee import devices
 from unsee.api import PROBES, Example, Kind, Role, Session
 from unsee.batching import Batch, Target
 from unsee.errors import UserError
@@ -64,11 +65,12 @@ def draw(session: Session, examples: Sequence[Example], wanted: Draws) -> dict[s
     To be called before training. Adds counts and the reject rate to `session.notes[wanted.name]`.
     """
     cache = session.out / "work" / f"{wanted.name}-{_fingerprint(session, examples, wanted)}.jsonl"
-    if cache.exists():
+    if devices.from_main(cache.exists()):
         found = {row["id"]: _drawn(row) for row in read_jsonl(cache)}
     else:
         found = _draw_all(session, examples, wanted)
-        atomic_write_jsonl(cache, ({"id": key, **asdict(value)} for key, value in found.items()))
+        if devices.is_main():
+            atomic_write_jsonl(cache, ({"id": key, **asdict(value)} for key, value in found.items()))
     drawn, rejected = sum(d.drawn for d in found.values()), sum(d.rejected for d in found.values())
     session.notes[wanted.name] = {
         "questions": len(found),
@@ -194,29 +196,39 @@ def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> d
 
 def _ask(session: Session, asked: Sequence[Example], wanted: Draws, turn: int) -> list[Generated]:
     """Let the start model answer; in the first round the first answer of each question may be the greedy one."""
-    limit = session.training.max_new_tokens
     requests = [Request(example.question, example.image, wanted.instruction) for example in asked]
+    seed, progress = seed_of(session.seed, wanted.name, turn), f"{wanted.name}, round {turn + 1}"
+    said = start_answers(session, requests, sampling=wanted.sampling, seed=seed, progress=progress)
+    if turn == 0 and wanted.greedy_first:
+        firsts = list({example.id: place for place, example in reversed(list(enumerate(asked)))}.values())
+        greedy = start_answers(session, [requests[i] for i in firsts], progress=progress)
+        for place, answer in zip(firsts, greedy, strict=True):
+            said[place] = answer
+    return said
 
-    def answers(chosen: Sequence[Request], sampling: Sampling | None) -> list[Generated]:
-        seed = seed_of(session.seed, wanted.name, turn)
-        return generate(
+
+def start_answers(
+    session: Session,
+    requests: Sequence[Request],
+    *,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    progress: str = "",
+) -> list[Generated]:
+    """Let the start model answer, greedily unless `sampling` is given; each process asks its share."""
+    with as_start(session.model):
+        said = generate(
             session.model,
             session.processor,
             session.family,
-            chosen,
-            max_new_tokens=limit,
+            devices.share(requests),
+            max_new_tokens=session.training.max_new_tokens,
             sampling=sampling,
             seed=seed,
-            progress=f"{wanted.name}, round {turn + 1}",
+            progress=progress if devices.is_main() else "",
+            places=devices.share(range(len(requests))),
         )
-
-    with as_start(session.model):
-        said = answers(requests, wanted.sampling)
-        if turn == 0 and wanted.greedy_first:
-            firsts = list({example.id: place for place, example in reversed(list(enumerate(asked)))}.values())
-            for place, greedy in zip(firsts, answers([requests[i] for i in firsts], None), strict=True):
-                said[place] = greedy
-    return said
+    return devices.dealt(devices.everyone(said))
 
 
 def _fingerprint(session: Session, examples: Sequence[Example], wanted: Draws) -> str:

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unsee import config, registry
+from unsee import config, devices, registry
 from unsee import engine as engines
 from unsee.api import Benchmark, Example, Method, Role, Session, Training
 from unsee.benchmarks import open_benchmark
@@ -81,6 +81,7 @@ def forget(
 
 def forget_run(run: Run, *, resume: bool = False) -> Path:
     """Do what the run says; `forget` with everything in one value."""
+    devices.start()
     with engines.using(run.engine):
         return _forget(run, resume=resume)
 
@@ -104,13 +105,17 @@ def _forget(run: Run, *, resume: bool) -> Path:
     if resume and _already_done(out, run, record):
         return out
     session, loaded = _open(run, benchmark, training, resume=resume)
-    config.write(out / RECORD, run, record=record)
+    devices.barrier()  # from here on there are files
+    if devices.is_main():
+        config.write(out / RECORD, run, record=record)
     start = time.perf_counter()
     method.unlearn(session)
     result = {"seconds": round(time.perf_counter() - start, 3), "steps": 0, "trainable": 0, **session.notes}
-    _save(session, loaded, run, record)
-    config.write(out / RECORD, run, record=record, result=result)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    if devices.is_main():
+        _save(session, loaded, run, record)
+        config.write(out / RECORD, run, record=record, result=result)
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    devices.barrier()
     return out
 
 
@@ -172,6 +177,7 @@ def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
     model = Path(resolve_model(run.model))
     weights = model / "model" if (model / "model").is_dir() else model
     return {
+        "processes": devices.world(),
         "versions": config.versions(),
         "commit": config.commit(),
         "model_hash": hash_folder(weights) if weights.is_dir() else "",
@@ -186,6 +192,7 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
         return False
     written = config.read_mapping(path)
     earlier, now = config.read(path), replace(run, out="")
+    earlier = _dealt_anew(earlier, int(written["record"].get("processes", 1)))
     changed = [
         *(name for name in asdict(now) if name != "out" and asdict(earlier)[name] != asdict(now)[name]),
         *(name for name in ("model_hash", "data_hash") if written["record"][name] != record[name]),
@@ -198,6 +205,12 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
     return "result" in written
 
 
+def _dealt_anew(run: Run, processes: int) -> Run:
+    """Return the run as it would be with today's number of processes: `batch_size` counts for each of them."""
+    size, rest = divmod(int(run.training["batch_size"]) * processes, devices.world())
+    return run if rest else replace(run, training={**run.training, "batch_size": size})
+
+
 def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -> tuple[Session, Loaded]:
     """Return the session, ready to unlearn; raises if the model is none, or the disk too small."""
     import torch
@@ -206,7 +219,7 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
 
     loaded = load(run.model)
     torch.manual_seed(run.seed)
-    model = prepare(_on_device(loaded.model), loaded.family, training, run.seed)
+    model = prepare(loaded.model.to(devices.device()), loaded.family, training, run.seed)
     require_space(Path(run.out), _bytes_needed(model, training), f"the run in {run.out}")
     session = Session(
         model=model,
@@ -220,12 +233,6 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
         instruction=loaded.instruction,
     )
     return session, loaded
-
-
-def _on_device(model: Module) -> Module:
-    import torch
-
-    return model.to("cuda") if torch.cuda.is_available() else model
 
 
 def _by_role(benchmark: Benchmark) -> dict[Role, list[Example]]:

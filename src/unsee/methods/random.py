@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from unsee.api import Example, Method, Role, Session
 from unsee.batching import Batch, Target, answer_logits
 from unsee.errors import UserError
-from unsee.generation import Request, generate, seed_of
+from unsee.generation import Request, seed_of
+from unsee.guidance import start_answers
 from unsee.losses import answer_nll
-from unsee.reference import as_start
 from unsee.targets import retain_targets
 from unsee.training import Parts, minimise, retain_term
 
@@ -42,11 +42,7 @@ def answers_about_others(session: Session) -> list[Target]:
         raise UserError("RANDOM takes its answers from retain images, but the data have none; add retain images.")
     chosen = _choose(forget, donors, session.seed)
     requests = [Request(asked.question, donor.image) for asked, donor in zip(forget, chosen, strict=True)]
-    limit = session.training.max_new_tokens
-    with as_start(session.model):
-        said = generate(
-            session.model, session.processor, session.family, requests, max_new_tokens=limit, progress="other answers"
-        )
+    said = start_answers(session, requests, progress="other answers")
     return [
         Target(example=asked, token_ids=answer.token_ids, ended=answer.ended)
         for asked, answer in zip(forget, said, strict=True)
