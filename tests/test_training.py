@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from unsee.errors import TrainingError, UserError
 from unsee.losses import answer_nll, npo_loss
 from unsee.plan import Plan
 from unsee.targets import forget_targets, retain_targets
-from unsee.training import minimise, prepare
+from unsee.training import _Batches, minimise, planned, prepare
 from unsee.tuning import trainable
 
 NEVER = {"stop": "never", "max_new_tokens": 6}
@@ -355,3 +356,31 @@ def test_resumed_run_stops_where_the_uninterrupted_one_stops(tmp_path, monkeypat
     run(twice)
     assert twice.notes["stop_reason"] == whole.notes["stop_reason"]
     assert twice.history == resumed.history
+
+
+def test_batches_made_ahead_are_those_of_the_plan(tmp_path):
+    """On a GPU the next batch is made in the background; here the thread is put in by hand."""
+    session = make(tmp_path, batch_size=2)
+    plan = planned(session, forget_targets(session), retain_targets(session))
+    plain, ahead = _Batches(session, plan), _Batches(session, plan)
+    assert plain.ahead is None
+    ahead.ahead = ThreadPoolExecutor(1)
+    for index in [0, 1, 2, len(plan) - 1, 1]:
+        for one, other in zip(plain[index].values(), ahead[index].values(), strict=True):
+            assert one.targets == other.targets
+            assert torch.equal(one.inputs["input_ids"], other.inputs["input_ids"])
+    assert ahead.next[0] == 2
+
+
+def test_the_plan_says_which_retain_targets_are_met(tmp_path):
+    session = make(tmp_path, batch_size=2, max_steps=1)
+    met = planned(session, forget_targets(session), retain_targets(session)).met()
+    seen = []
+
+    def objective(forget, retain):
+        seen.extend(target.key for target in retain.targets)
+        return nll(session)(forget, retain)
+
+    run(session, objective)
+    assert {target.key for target in met} == set(seen)
+    assert len(met) < len(retain_targets(session))

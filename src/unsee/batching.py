@@ -93,6 +93,12 @@ class Batch:
         groups = by_length([row["input_ids"].shape[1] for row in self.rows])
         return [(places, self.only(places)) for places in groups] if len(groups) > 1 else [(groups[0], self)]
 
+    def fetched(self) -> Self:
+        """Return the batch with its tensors made and on their way to the device."""
+        for _, part in self.parts:
+            part.inputs, part.labels_bt  # noqa: B018 - cached when first asked for
+        return self
+
     def packed(self, image_token: int) -> Packed:
         """Return the rows packed by image, on the device of the batch."""
         packed = pack(self.rows, self.images, image_token, self.pad_id)

@@ -72,6 +72,11 @@ class Plan:
         slots = range(index * size * self.ratio, (index + 1) * size * self.ratio)
         return forget, [self._retain_at(slot) for slot in slots]
 
+    def met(self) -> list[Target]:
+        """Return the retain targets that the run meets if it goes to its end, each once."""
+        retain = (target for index in range(len(self)) for target in self.batch(index)[1])
+        return list({target.key: target for target in retain}.values())
+
     def _retain_at(self, slot: int) -> Target:
         cycle, place = divmod(slot, len(self.retain))
         return self.retain[self._order("retain", cycle, len(self.retain))[place]]

@@ -7,8 +7,10 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields as names_of
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,10 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from unsee import devices, engine
+from unsee import devices, engine, features
 from unsee.api import Session, Training
-from unsee.batching import AnswerLogprob, Batch, Target, answer_logits, answer_logprob, collate
+from unsee.batching import AnswerLogprob, Batch, Target, answer_logits, answer_logprob, collate, device_of
 from unsee.errors import TrainingError, UserError
-from unsee.features import forget as forget_features
 from unsee.losses import answer_nll
 from unsee.memory import peak_gib, reset_peak
 from unsee.plan import Plan
@@ -42,6 +43,7 @@ __all__ = [
     "answer_logprob",
     "collate",
     "minimise",
+    "planned",
     "prepare",
     "required",
     "retain_term",
@@ -76,7 +78,7 @@ def minimise(
     if not forget:
         raise UserError("There is nothing to forget: the forget role has no example this method can train on.")
     devices.start()
-    plan = Plan(tuple(forget), tuple(retain), session.training, session.seed, devices.world(), retain_ratio)
+    plan = planned(session, forget, retain, retain_ratio)
     session.notes.update(summary(session.model))
     if not session.notes["trainable"]:
         raise TrainingError("No weight is trainable; call `prepare` on the model first.")
@@ -84,7 +86,7 @@ def minimise(
     start = time.perf_counter()
     watch = Watch(session, plan)
     apart = separate or engine.current().separate_terms
-    with _spread(session):
+    with features.shared(session), _spread(session):
         _prepare_checkpointing(session)
         trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart)
         trainer.run()
@@ -96,6 +98,11 @@ def minimise(
         train_seconds=round(time.perf_counter() - start, 3),
         peak_gib=peak_gib(),
     )
+
+
+def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target], retain_ratio: int = 1) -> Plan:
+    """Return which targets `minimise` will put into which batch."""
+    return Plan(tuple(forget), tuple(retain), session.training, session.seed, devices.world(), retain_ratio)
 
 
 def required(retain: Batch | None) -> Batch:
@@ -118,17 +125,28 @@ class _Batches(Dataset[dict[str, Batch | None]]):
     def __init__(self, session: Session, plan: Plan) -> None:
         self.session = session
         self.plan = plan
+        on_cpu = device_of(session.model).type == "cpu"  # where making a batch would take the cores of the model
+        self.ahead = ThreadPoolExecutor(1) if engine.current().prefetch and not on_cpu else None
+        self.next: tuple[int, Future[dict[str, Batch | None]]] | None = None
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, index: int) -> dict[str, Batch | None]:
+        if self.ahead is None:
+            return self._make(index)
+        made = self.next[1].result() if self.next and self.next[0] == index else self._make(index)
+        self.next = (index + 1, self.ahead.submit(self._make, index + 1)) if index + 1 < len(self) else None
+        return made
+
+    def _make(self, index: int) -> dict[str, Batch | None]:
         forget, retain = self.plan.batch(index)
         return {"forget": self._mine(forget, index), "retain": self._mine(retain, index) if retain else None}
 
     def _mine(self, targets: Sequence[Target], index: int) -> Batch:
-        """Return the rows of a batch that this process computes."""
-        return collate(self.session, devices.share(targets), index, devices.share(range(len(targets))))
+        """Return the rows of a batch that this process computes, on their way to its device."""
+        batch = collate(self.session, devices.share(targets), index, devices.share(range(len(targets))))
+        return batch.fetched() if self.ahead else batch
 
 
 def _single(items: list[dict[str, Batch | None]]) -> dict[str, Batch | None]:
@@ -278,7 +296,7 @@ def _spread(session: Session) -> Iterator[None]:
     if devices.sharding() == "none":
         yield
         return
-    forget_features(session.model)
+    features.forget(session.model)
     shell = shard(session.model)
     with engine.using(replace(engine.current(), vision_features=False, split_batches=False)):
         yield
@@ -368,6 +386,6 @@ def _recompute(training: Training) -> dict[str, Any]:
     """Return the Trainer's settings for gradient checkpointing, under the name this transformers version gives them."""
     if not training.gradient_checkpointing:
         return {}
-    known = {field.name for field in fields(TrainingArguments)}
+    known = {field.name for field in names_of(TrainingArguments)}
     name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     return {name: True, f"{name}_kwargs": {"use_reentrant": False}}

@@ -10,7 +10,7 @@ from unsee.batching import Batch, answer_logits
 from unsee.losses import Direction, answer_nll, kl_loss
 from unsee.reference import StartLogits, Teacher
 from unsee.targets import forget_targets, retain_targets
-from unsee.training import Parts, minimise, required
+from unsee.training import Parts, minimise, planned, required
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,8 @@ class KL(Method):
     def unlearn(self, session: Session) -> None:
         """Minimise the sum."""
         retain_side = retain_targets(session)
-        start = StartLogits(session, retain_side, teacher=self.teacher)
+        targets = forget_targets(session)
+        start = StartLogits(session, planned(session, targets, retain_side).met(), teacher=self.teacher)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             kept = required(retain)
@@ -37,4 +38,4 @@ class KL(Method):
             retain_kl = kl_loss(start(kept.targets, labels_ba), logits_bav, labels_ba, self.kl_direction)
             yield {"loss": self.weight * retain_kl, "retain_kl": retain_kl}
 
-        minimise(session, objective, forget=forget_targets(session), retain=retain_side)
+        minimise(session, objective, forget=targets, retain=retain_side)
