@@ -384,3 +384,19 @@ def test_the_plan_says_which_retain_targets_are_met(tmp_path):
     run(session, objective)
     assert {target.key for target in met} == set(seen)
     assert len(met) < len(retain_targets(session))
+
+
+def test_batches_by_image_hold_one_image_and_miss_nothing(tmp_path):
+    session = tiny_session(tmp_path)
+    targets = forget_targets(session)
+    images = {target.example.image.key for target in targets}
+    size = len(targets) // len(images)
+    orders = []
+    for by_image in (False, True):
+        plan = Plan(targets, (), Training(batch_size=size, by_image=by_image, epochs=2), 3)
+        epoch = [plan.batch(index)[0] for index in range(plan.per_epoch)]
+        assert sorted(t.example.id for batch in epoch for t in batch) == sorted(t.example.id for t in targets)
+        orders.append([{target.example.image.key for target in batch} for batch in epoch])
+        assert epoch != [plan.batch(index)[0] for index in range(plan.per_epoch, 2 * plan.per_epoch)]
+    assert all(len(keys) == 1 for keys in orders[1])
+    assert any(len(keys) > 1 for keys in orders[0])

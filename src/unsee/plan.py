@@ -86,9 +86,19 @@ class Plan:
         if self._orders.get(side, (-1, []))[0] != turn:
             order = list(range(length))
             random.Random(seed_of(self.seed, side, turn)).shuffle(order)
-            self._orders[side] = (turn, order)
+            targets = self.forget if side == "forget" else self.retain
+            self._orders[side] = (turn, _by_image(order, targets) if self.training.by_image else order)
         return self._orders[side][1]
 
     @cached_property
     def _orders(self) -> dict[str, tuple[int, list[int]]]:
         return {}
+
+
+def _by_image(order: Sequence[int], targets: Sequence[Target]) -> list[int]:
+    """Return the order with questions about one image following its first one."""
+    groups: dict[object, list[int]] = {}
+    for place in order:
+        image = targets[place].example.image
+        groups.setdefault(image.key if image else place, []).append(place)
+    return [place for group in groups.values() for place in group]
