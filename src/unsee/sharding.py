@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -72,11 +73,12 @@ def _average(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
-def shard(model: Module) -> Module:
+def shard(model: Module, language: str) -> Module:
     """Spread the weights of the model over the processes, in place; return its empty shell for `unsharded`.
 
-    Layers are units of their own: those of the classes named by the launcher's config file, else those that transformers
-    says must not be split.
+    Layers of the language model (`language`: a regular expression on module names) are units of their own: those of the
+    classes named by the launcher's config file, else those that transformers says must not be split. All the rest is one
+    unit, because a process whose rows have no image calls no vision layer, and would wait for none.
     """
     devices.start()
     memo: dict[int, Any] = {id(weight): _empty(weight) for weight in model.parameters()}
@@ -84,7 +86,11 @@ def shard(model: Module) -> Module:
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     named = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
     classes = {name.strip() for name in named.split(",") if name.strip()} or set(inner._no_split_modules or ())
-    layers = [module for module in inner.modules() if type(module).__name__ in classes]
+    layers = [
+        module
+        for name, module in model.named_modules()
+        if type(module).__name__ in classes and re.fullmatch(language, name)
+    ]
     if not layers:
         raise UserError(
             f"No layer of the model is of class {', '.join(sorted(classes)) or '(none known)'}; name the layers' class in the "

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -86,7 +87,7 @@ def minimise(
     start = time.perf_counter()
     watch = Watch(session, plan)
     apart = separate or engine.current().separate_terms
-    with features.shared(session), _spread(session):
+    with features.shared(session), _spread(session, plan):
         _prepare_checkpointing(session)
         trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart)
         trainer.run()
@@ -288,7 +289,7 @@ class _Held(Module):
 
 
 @contextmanager
-def _spread(session: Session) -> Iterator[None]:
+def _spread(session: Session, plan: Plan) -> Iterator[None]:
     """Spread the weights over the processes for the block, if the launcher says so; plain again after it.
 
     Processes then work in lockstep: what one of them could skip (features it knows, a second pass for short rows), all do.
@@ -296,11 +297,24 @@ def _spread(session: Session) -> Iterator[None]:
     if devices.sharding() == "none":
         yield
         return
+    language = session.family.parts(session.model)["language"]
+    _require_alike(session, plan, language)
     features.forget(session.model)
-    shell = shard(session.model)
+    shell = shard(session.model, language)
     with engine.using(replace(engine.current(), vision_features=False, split_batches=False)):
         yield
     session.model = unsharded(shell, session.model)
+
+
+def _require_alike(session: Session, plan: Plan, language: str) -> None:
+    """Raise if weights are trained that rows without an image do not reach, for processes would reduce unlike gradients."""
+    outside = [name for name in trainable(session.model) if not re.match(language, name)]
+    kinds = {target.example.image is not None for side in (plan.forget, plan.retain) for target in side}
+    if outside and len(kinds) > 1:
+        raise UserError(
+            "With FSDP the vision tower and the projector can be trained only if every row, or none, has an image. "
+            "Train training.parts=language, leave the rows without images out, or use configs/ddp.yaml."
+        )
 
 
 def _joined_state(state: dict[str, Any]) -> dict[str, Any]:
