@@ -1,4 +1,4 @@
-"""Answering many questions at once: left padding, sorted by length, greedy or seeded sampling.
+"""Answering many questions at once: shared image prefixes, sorted by length, greedy or seeded sampling.
 
 Shapes: b batch, t tokens, v vocabulary.
 """
@@ -9,7 +9,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Final
 
 import torch
 from rich.progress import track
@@ -17,10 +18,37 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
+from unsee import engine
 from unsee.api import Family, ImageSource
 from unsee.batching import device_of, encoder, eos_id, pad_id
+from unsee.decoding import decode
 from unsee.errors import UserError
+from unsee.packing import packable
 from unsee.padding import merge
+from unsee.prefixes import Group, groups
+
+_NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
+    "repetition_penalty": (None, 1.0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "bad_words_ids": (None,),
+    "sequence_bias": (None,),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "exponential_decay_length_penalty": (None,),
+    "stop_strings": (None,),
+    "guidance_scale": (None, 1.0),
+    "watermarking_config": (None,),
+    "penalty_alpha": (None, 0.0),
+    "prompt_lookup_num_tokens": (None,),
+    "dola_layers": (None,),
+}
+"""Settings of a checkpoint's generation_config.json that change greedy answers, with the values that do not."""
 
 
 @dataclass(frozen=True)
@@ -63,23 +91,38 @@ class Sampling:
 
 
 class _Gumbel(LogitsProcessor):
-    """Turns greedy decoding into exact sampling, with one random stream per row (Gumbel-max).
+    """Turns greedy decoding into exact sampling, with one random stream per request (Gumbel-max).
 
     So an answer depends on its seed and place in the request list, not on what else is in the batch.
     """
 
-    def __init__(self, sampling: Sampling, seeds: Sequence[int]) -> None:
+    def __init__(self, sampling: Sampling, seeds: Sequence[int], rows: Sequence[int] = ()) -> None:
         self.temperature = sampling.temperature
         self.top_p = TopPLogitsWarper(sampling.top_p) if sampling.top_p < 1 else None
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.seeds = seeds
+        self.rows = rows
+        self.generators: dict[int, torch.Generator] = {}
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        scores_bv = scores.float() / self.temperature
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - transformers' call
+        """Draw for the rows given at the start."""
+        return self.draw(scores, self.rows)
+
+    def draw(self, scores_bv: Tensor, rows: Sequence[int]) -> Tensor:
+        """Return scores whose maximum is a draw for the request of each row; rows of -1 ask for none."""
+        scaled_bv = scores_bv.float() / self.temperature
         if self.top_p is not None:
-            scores_bv = self.top_p(input_ids, scores_bv)
-        uniform_bv = torch.stack([torch.rand(scores.shape[1], generator=g) for g in self.generators])
+            scaled_bv = self.top_p(None, scaled_bv)
+        size = scores_bv.shape[1]
+        uniform_bv = torch.stack(
+            [torch.rand(size, generator=self._of(row)) if row >= 0 else torch.ones(size) for row in rows]
+        )
         noise_bv = -(-uniform_bv.clamp(1e-20, 1 - 1e-7).log()).log()
-        return scores_bv + noise_bv.to(scores.device)
+        return scaled_bv + noise_bv.to(scores_bv.device)
+
+    def _of(self, row: int) -> torch.Generator:
+        if row not in self.generators:
+            self.generators[row] = torch.Generator().manual_seed(self.seeds[row])
+        return self.generators[row]
 
 
 @contextmanager
@@ -116,46 +159,96 @@ def generate(
 
     `places`: where the requests stand in the list that several processes share; draws depend on seed and place.
     """
-    encode = encoder(processor, family)
-    places = range(len(requests)) if places is None else places
-    order = sorted(range(len(requests)), key=lambda i: _length(requests[i]))
-    chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    answers: dict[int, Generated] = {}
-    with evaluating(model):
-        for chunk in track(chunks, description=progress, disable=not progress, transient=True):
-            noise = _Gumbel(sampling, [seed_of(seed, places[i]) for i in chunk]) if sampling else None
-            rows = [
-                encode.row(asked.question, asked.image, asked.instruction) for asked in (requests[i] for i in chunk)
-            ]
-            ids = _continue(model, processor, rows, max_new_tokens, noise)
-            answers.update(zip(chunk, (_read(model, processor, answer) for answer in ids), strict=True))
-    return [answers[i] for i in range(len(requests))]
+    names = range(len(requests)) if places is None else places
+    seeds = [seed_of(seed, name) for name in names] if sampling else []
+    with torch.no_grad(), evaluating(model):
+        shared, rest = _split(model, processor, family, requests)
+        fast = decode(
+            model,
+            shared,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            stops=_stops(model, processor),
+            pad_id=pad_id(processor),
+            draw=_Gumbel(sampling, seeds).draw if sampling else None,
+        )
+        asked = _Asked(model, processor, family, requests, max_new_tokens, batch_size)
+        said = chain(fast, asked.plainly(rest, sampling, seeds))
+        answers = dict(track(said, progress, len(requests), disable=not progress, transient=True))
+    return [_read(model, processor, answers[i]) for i in range(len(requests))]
+
+
+def _split(
+    model: Module, processor: Any, family: Family, requests: Sequence[Request]
+) -> tuple[Iterator[Group], list[int]]:
+    """Return the requests that share prefixes and the places of all others; the list fills while the groups are read."""
+    image_token = packable(model) if engine.current().shared_prefix and _neutral(model) else None
+    if image_token is None:
+        return iter(()), list(range(len(requests)))
+    rest: list[int] = []
+
+    def sharable() -> Iterator[Group]:
+        for group in groups(processor, family, requests, image_token):
+            if group.sharable(image_token):
+                yield group
+            else:
+                rest.extend(group.places)
+
+    return sharable(), rest
+
+
+def _neutral(model: Any) -> bool:
+    """Tell whether the checkpoint's own settings leave greedy answers alone, as our loop does."""
+    config = model.generation_config.to_dict()
+    return all(config.get(name) in neutral for name, neutral in _NEUTRAL.items())
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Requests that go through transformers' own `generate`, one full prompt a row."""
+
+    model: Any
+    processor: Any
+    family: Family
+    requests: Sequence[Request]
+    max_new_tokens: int
+    batch_size: int
+
+    def plainly(
+        self, places: list[int], sampling: Sampling | None, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Yield (place, generated tokens), sorted by length; `places` is read when the first is asked for."""
+        order = sorted(places, key=lambda i: _length(self.requests[i]))
+        for start in range(0, len(order), self.batch_size):
+            chunk = order[start : start + self.batch_size]
+            noise = _Gumbel(sampling, seeds, chunk) if sampling else None
+            yield from zip(chunk, self._continue(chunk, noise), strict=True)
+
+    def _continue(self, chunk: Sequence[int], noise: LogitsProcessor | None) -> list[list[int]]:
+        """Return the ids generated after each prompt, padding included."""
+        encode = encoder(self.processor, self.family)
+        asked = [self.requests[i] for i in chunk]
+        rows = [encode.row(one.question, one.image, one.instruction) for one in asked]
+        pad = pad_id(self.processor)
+        inputs = {key: value.to(device_of(self.model)) for key, value in merge(rows, pad).items()}
+        ids_bt = self.model.generate(
+            **inputs,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=pad,
+            logits_processor=LogitsProcessorList([noise] if noise else []),
+        )
+        new: list[list[int]] = ids_bt[:, inputs["input_ids"].shape[1] :].tolist()
+        return new
 
 
 def _length(request: Request) -> tuple[bool, int]:
     """Return a key that orders prompts by length without encoding them: images are longer than any text."""
     return request.image is not None, len(request.instruction) + len(request.question)
-
-
-def _continue(
-    model: Any, processor: Any, rows: Sequence[dict[str, Tensor]], max_new_tokens: int, noise: LogitsProcessor | None
-) -> list[list[int]]:
-    """Return the ids generated after each prompt, padding included."""
-    inputs = {key: value.to(device_of(model)) for key, value in merge(rows, pad_id(processor)).items()}
-    processors = LogitsProcessorList([noise] if noise else [])
-    ids_bt = model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=pad_id(processor),
-        logits_processor=processors,
-    )
-    new: list[list[int]] = ids_bt[:, inputs["input_ids"].shape[1] :].tolist()
-    return new
 
 
 def _stops(model: Any, processor: Any) -> set[int]:

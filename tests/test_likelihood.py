@@ -1,0 +1,137 @@
+"""Likelihoods from shared rows are those of one row an answer, and cost few forward passes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from torch.testing import assert_close
+
+from tiny import INSTRUCTION, QUESTION, Drawn, tiny_examples, tiny_model, tiny_processor, tiny_session
+from unsee import engine
+from unsee.batching import Target, answer_logprob, collate, encoder
+from unsee.errors import UserError
+from unsee.generation import Request
+from unsee.likelihood import choose, likelihoods
+from unsee.models.llava import Llava
+
+QUESTIONS = ("Who is this?", QUESTION, "What does this person do? Tell me.")
+ANSWERS = ("Ada Lovell", "Ada Winter , a diver .", "pilot")
+
+
+@pytest.fixture(params=[1, 16])
+def parts(request):
+    return tiny_model(request.param), tiny_processor(request.param), Llava()
+
+
+@pytest.fixture
+def calls(parts, monkeypatch):
+    """Count forward passes and the tokens in them."""
+    seen = []
+    true = parts[0].forward
+
+    def counted(**inputs):
+        seen.append(inputs["input_ids"].shape)
+        return true(**inputs)
+
+    monkeypatch.setattr(parts[0], "forward", counted)
+    return seen
+
+
+def asked():
+    """Two images and none, three questions, three answers each."""
+    return [
+        (Request(question, image, instruction), answer)
+        for image in (Drawn("red"), None, Drawn("blue"))
+        for instruction in ("", INSTRUCTION)
+        for question in QUESTIONS
+        for answer in ANSWERS
+    ]
+
+
+def test_equal_to_one_row_an_answer(tmp_path):
+    session = tiny_session(tmp_path)
+    examples = [example for group in tiny_examples().values() for example in group]
+    with engine.using("plain"):
+        wanted = answer_logprob(session.model, collate(session, [Target(example=example) for example in examples]))
+    pairs = [(Request(example.question, example.image), example.answer) for example in examples]
+    found = likelihoods(session.model, session.processor, session.family, pairs)
+    assert_close([one.sum for one in found], wanted.sum_b.tolist(), atol=1e-4, rtol=0)
+    assert_close([one.mean for one in found], wanted.mean_b.tolist(), atol=1e-4, rtol=0)
+    for one, row in zip(found, wanted.token_ba.tolist(), strict=True):
+        assert_close(list(one.tokens), row[-len(one.tokens) :], atol=1e-4, rtol=0)
+
+
+def test_fast_equals_plain_whatever_shares_a_row(parts):
+    fast = likelihoods(*parts, asked())
+    with engine.using("plain"):
+        plain = likelihoods(*parts, asked())
+    assert len({round(one.sum, 3) for one in fast}) > 40
+    for one, other in zip(fast, plain, strict=True):
+        assert_close(list(one.tokens), list(other.tokens), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("limit", [1, 40])
+def test_rows_and_batches_of_any_size_give_the_same(parts, monkeypatch, limit):
+    wanted = [one.sum for one in likelihoods(*parts, asked())]
+    monkeypatch.setattr("unsee.likelihood.ROW_TOKENS", limit)
+    assert_close([one.sum for one in likelihoods(*parts, asked(), batch_size=2)], wanted, atol=1e-4, rtol=0)
+
+
+def test_one_forward_for_all_answers_about_an_image(parts, calls):
+    pairs = [(Request(question, Drawn("red")), answer) for question in QUESTIONS for answer in ANSWERS]
+    likelihoods(*parts, pairs)
+    assert len(calls) == 1
+    with engine.using("plain"):
+        likelihoods(*parts, pairs, batch_size=1)
+    assert len(calls) == 1 + len(pairs)
+    assert calls[0].numel() < sum(shape.numel() for shape in calls[1:]) / 2
+
+
+def test_letters_cost_the_question_alone(parts, calls):
+    question = Request("Who is this? A. D. I. L.", Drawn("red"))
+    (said,) = choose(*parts, [(question, "ADIL")])
+    prompt = parts[1](text=Llava().prompt(parts[1], question.question, has_image=True), images=question.image.load())
+    assert [tuple(shape) for shape in calls] == [(1, len(prompt["input_ids"][0]))]
+    assert len(said.logprobs) == 4
+
+
+def test_letters_are_read_with_and_without_a_space(parts):
+    model, processor, family = parts
+    question = Request("Who is this?", Drawn("red"))
+    (said,) = choose(*parts, [(question, "ADIL")])
+    row = encoder(processor, family).row(question.question, question.image)
+    p_v = model(**row).logits[0, -1].softmax(-1)
+    forms = [
+        {processor.tokenizer(form, add_special_tokens=False)["input_ids"][-1] for form in (letter, f" {letter}")}
+        for letter in "ADIL"
+    ]
+    wanted = [sum(p_v[form].item() for form in both) for both in forms]
+    assert all(len(both) == 2 for both in forms)
+    assert_close([math.exp(one) for one in said.logprobs], wanted, atol=1e-5, rtol=1e-4)
+    assert said.index == max(range(4), key=said.logprobs.__getitem__)
+
+
+def test_options_by_text_are_judged_by_their_mean(parts):
+    options = ("Ada Lovell", "Bo Winter , a diver", "pilot")
+    requests = [Request(question, image) for question in QUESTIONS for image in (Drawn("red"), None)]
+    with engine.using("plain"):
+        plain = choose(*parts, [(request, options) for request in requests])
+    fast = choose(*parts, [(request, options) for request in requests])
+    assert [one.index for one in fast] == [one.index for one in plain]
+    for one, other in zip(fast, plain, strict=True):
+        assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
+
+
+def test_the_mode_and_gradients_of_the_model_stay(parts):
+    parts[0].train()
+    likelihoods(*parts, asked()[:2])
+    assert parts[0].training
+    assert all(weight.grad is None for weight in parts[0].parameters())
+
+
+def test_empty_answers_and_options_are_refused(parts):
+    with pytest.raises(UserError, match="empty"):
+        likelihoods(*parts, [(Request("Who is this?"), " ")])
+    with pytest.raises(UserError, match="options"):
+        choose(*parts, [(Request("Who is this?"), ())])
