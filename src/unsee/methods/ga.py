@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logits
+from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.losses import Reduction, ga_loss
 from unsee.targets import forget_targets
-from unsee.training import minimise
+from unsee.training import Parts, minimise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +21,20 @@ class GA(Method):
     """Mean over an answer's tokens, or their sum (the literal reading of the formula)."""
     ga_floor: float | None = None
     """Samples whose mean token log-likelihood is below this push no further; null = off [inferred]."""
+    prompt_decouple_weight: float = 0.0
+    """Weight of Prompt Decouple, the cross-entropy on the normal answers of role benign; 0 = off, SafeEraser: 0.5 [code]."""
+    prompt_decouple_pairing: Pairing = "paired"
+    """paired = the harmless image of the same entity and question [inferred], random = any, as SafeEraser's trainer [code]."""
 
     def unlearn(self, session: Session) -> None:
         """Descend on the mean log-likelihood of the forget answers."""
+        targets = forget_targets(session)
+        partners = decouple_partners(session, targets, self.prompt_decouple_weight, self.prompt_decouple_pairing)
 
-        def objective(forget: Batch, _: Batch | None) -> dict[str, Tensor]:
+        def objective(forget: Batch, _: Batch | None) -> Iterator[Parts]:
             logits_bav, labels_ba = answer_logits(session.model, forget)
             log_p = ga_loss(logits_bav, labels_ba, self.reduction, self.ga_floor)
-            return {"loss": log_p, "forget_log_p": log_p}
+            yield {"loss": log_p, "forget_log_p": log_p}
+            yield from decouple_term(session, forget, partners, self.prompt_decouple_weight)
 
-        minimise(session, objective, forget=forget_targets(session))
+        minimise(session, objective, forget=targets)

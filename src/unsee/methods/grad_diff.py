@@ -7,24 +7,34 @@ from dataclasses import dataclass
 
 from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logits
+from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.losses import answer_nll
 from unsee.targets import forget_targets, retain_targets
-from unsee.training import Parts, minimise, required, retain_term
+from unsee.training import Parts, minimise, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradDiff(Method):
-    """L = -alpha * CE(forget) + CE(retain), token means."""
+    """L = -alpha * CE(forget) + retain_weight * CE(retain), token means."""
 
     alpha: float = 1.0
     """Weight of the forget term."""
+    retain_weight: float = 1.0
+    """Weight of the cross-entropy on the retain answers; SafeEraser: 0.5 beside Prompt Decouple, else 1 [code]."""
+    prompt_decouple_weight: float = 0.0
+    """Weight of Prompt Decouple, the cross-entropy on the normal answers of role benign; 0 = off, SafeEraser: 0.5 [code]."""
+    prompt_decouple_pairing: Pairing = "paired"
+    """paired = the harmless image of the same entity and question [inferred], random = any, as SafeEraser's trainer [code]."""
 
     def unlearn(self, session: Session) -> None:
         """Minimise the difference."""
+        targets = forget_targets(session)
+        partners = decouple_partners(session, targets, self.prompt_decouple_weight, self.prompt_decouple_pairing)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             forget_nll = answer_nll(*answer_logits(session.model, forget))
             yield {"loss": -self.alpha * forget_nll, "forget_nll": forget_nll}
-            yield from retain_term(session, required(retain), 1.0)
+            yield from retain_term(session, retain, self.retain_weight)
+            yield from decouple_term(session, forget, partners, self.prompt_decouple_weight)
 
-        minimise(session, objective, forget=forget_targets(session), retain=retain_targets(session))
+        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))

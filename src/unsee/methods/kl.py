@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logits
+from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.losses import Direction, answer_nll, kl_loss
 from unsee.reference import StartLogits, Teacher
 from unsee.targets import forget_targets, retain_targets
@@ -23,11 +24,16 @@ class KL(Method):
     """forward = KL(start model || model), reverse = the other way round."""
     teacher: Teacher = "auto"
     """Where the start model's logits come from: kept in memory, computed each time, or as memory allows."""
+    prompt_decouple_weight: float = 0.0
+    """Weight of Prompt Decouple, the cross-entropy on the normal answers of role benign; 0 = off, SafeEraser: 1 [code]."""
+    prompt_decouple_pairing: Pairing = "paired"
+    """paired = the harmless image of the same entity and question [inferred], random = any, as SafeEraser's trainer [code]."""
 
     def unlearn(self, session: Session) -> None:
         """Minimise the sum."""
         retain_side = retain_targets(session)
         targets = forget_targets(session)
+        partners = decouple_partners(session, targets, self.prompt_decouple_weight, self.prompt_decouple_pairing)
         start = StartLogits(session, planned(session, targets, retain_side).met(), teacher=self.teacher)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
@@ -37,5 +43,6 @@ class KL(Method):
             logits_bav, labels_ba = answer_logits(session.model, kept)
             retain_kl = kl_loss(start(kept.targets, labels_ba), logits_bav, labels_ba, self.kl_direction)
             yield {"loss": self.weight * retain_kl, "retain_kl": retain_kl}
+            yield from decouple_term(session, forget, partners, self.prompt_decouple_weight)
 
         minimise(session, objective, forget=targets, retain=retain_side)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logits
+from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.errors import UserError
 from unsee.generation import seed_of
-from unsee.losses import answer_nll
+from unsee.losses import IGNORE, answer_nll
 from unsee.refusals import refusals
 from unsee.targets import forget_targets, retain_targets
-from unsee.training import Parts, minimise, retain_term
+from unsee.training import Parts, minimise, required, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,17 @@ class Reject(Method):
     """Text file with one refusal a line; empty = the packaged list."""
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers."""
+    po_reduction: Literal["mean_of_means", "concat"] = "mean_of_means"
+    """mean_of_means = each side has its own mean [inferred]; concat = one mean over the tokens of both, so that the longer side weighs more, as SafeEraser's trainer [code]."""
+    prompt_decouple_weight: float = 0.0
+    """Weight of Prompt Decouple, the cross-entropy on the normal answers of role benign; 0 = off, SafeEraser: 1 [code]."""
+    prompt_decouple_pairing: Pairing = "paired"
+    """paired = the harmless image of the same entity and question [inferred], random = any, as SafeEraser's trainer [code]."""
+
+    def __post_init__(self) -> None:
+        """Refuse to join what is not there."""
+        if self.po_reduction == "concat" and not self.retain_weight:
+            raise UserError("po_reduction=concat joins refusals and retain answers; set retain_weight (SafeEraser: 1).")
 
     def unlearn(self, session: Session) -> None:
         """Minimise the cross-entropy on refusals."""
@@ -32,13 +45,28 @@ class Reject(Method):
             replace(target, text=sentences[seed_of(session.seed, "refusal", target.example.id) % len(sentences)])
             for target in forget_targets(session)
         ]
+        partners = decouple_partners(session, targets, self.prompt_decouple_weight, self.prompt_decouple_pairing)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-            refusal_nll = answer_nll(*answer_logits(session.model, forget))
-            yield {"loss": refusal_nll, "refusal_nll": refusal_nll}
-            yield from retain_term(session, retain, self.retain_weight)
+            if self.po_reduction == "concat":
+                yield from _concatenated(session, forget, required(retain), self.retain_weight)
+            else:
+                refusal_nll = answer_nll(*answer_logits(session.model, forget))
+                yield {"loss": refusal_nll, "refusal_nll": refusal_nll}
+                yield from retain_term(session, retain, self.retain_weight)
+            yield from decouple_term(session, forget, partners, self.prompt_decouple_weight)
 
         minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
+
+
+def _concatenated(session: Session, forget: Batch, retain: Batch, retain_weight: float) -> Iterator[Parts]:
+    """Yield the two halves of one mean over the answer tokens of both batches (safeeraser.md 3, PO)."""
+    sides = (("refusal_nll", forget, 1.0), ("retain_nll", retain, retain_weight))
+    counts = [int((batch.labels_bt != IGNORE).sum()) for _, batch, _ in sides]
+    for (name, batch, weight), count in zip(sides, counts, strict=True):
+        logits_bav, labels_ba = answer_logits(session.model, batch)
+        total = answer_nll(logits_bav, labels_ba, "sequence_sum") * len(batch.targets)
+        yield {"loss": weight * total / sum(counts), name: total / count}
 
 
 def _read(path: Path) -> tuple[str, ...]:
