@@ -20,6 +20,7 @@ from unsee.training import prepare
 METHODS = registry.names("methods")
 SETTINGS = {"pubg": {"undesired": "dataset", "rollouts": 2}, "bg_only": {"rollouts": 2}}
 UNTRAINED = {"prompt"}
+FULL_ONLY = {"mmunlearner"}
 
 
 def method(name, **more):
@@ -46,12 +47,16 @@ def say(session):
 @pytest.mark.parametrize("name", METHODS)
 def test_contract(name, tune, tmp_path):
     """Finite, changed, frozen parts untouched, images in every forward, two runs alike, saved model says the same."""
+    if name in FULL_ONLY and tune == "lora":
+        with pytest.raises(UserError, match="--tune full"):
+            method(name).unlearn(session_at(tmp_path, tune))
+        return
     session = session_at(tmp_path / "a", tune)
     base = session.model.get_base_model() if tune == "lora" else session.model
     pixels = []
 
     def watch(module, args, kwargs):
-        if kwargs.get("past_key_values") is None:
+        if kwargs.get("past_key_values") is None and (kwargs["input_ids"] == base.config.image_token_id).any():
             pixels.append("pixel_values" in kwargs or "mm_encoder_outputs" in kwargs)
 
     hook = base.register_forward_pre_hook(watch, with_kwargs=True)
@@ -153,7 +158,7 @@ def test_retain_weight_adds_the_retain_answers(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", sorted(set(METHODS) - UNTRAINED))
 def test_unknown_tensor_reaches_the_model_in_every_method(name, tmp_path, monkeypatch):
     """A key that only this processor knows is passed to every training forward."""
-    session = session_at(tmp_path, max_steps=1)
+    session = session_at(tmp_path, "full" if name in FULL_ONLY else "lora", max_steps=1)
     kind, seen = type(session.family), []
     plain = kind.encode
 
@@ -167,7 +172,8 @@ def test_unknown_tensor_reaches_the_model_in_every_method(name, tmp_path, monkey
     said = Generated("red hair", (40, 41), True)
     monkeypatch.setattr("unsee.guidance.generate", lambda m, p, f, requests, **k: [said for _ in requests])
     monkeypatch.setattr(kind, "encode", encode)
-    session.model.get_base_model().register_forward_pre_hook(strip, with_kwargs=True)
+    model = session.model if name in FULL_ONLY else session.model.get_base_model()
+    model.register_forward_pre_hook(strip, with_kwargs=True)
     method(name).unlearn(session)
     assert seen
 
