@@ -1,7 +1,7 @@
 """Asking a model everything a benchmark judges, once, and scoring what it said.
 
 `evaluate` needs a model; `score` and `rescore` need only the answers (importing this module loads no torch).
-A finished answer is used again only if its key matches: a hash of weights, instruction, prompt, image, example and decoding.
+How answers are kept and used again is in `unsee.answers`.
 """
 
 from __future__ import annotations
@@ -10,38 +10,24 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from unsee import devices
+from unsee.answers import RESPONSES, Backend, Decoding, Opened, Speaker, answered
 from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, atomic_write_jsonl, read_jsonl
+from unsee.files import atomic_write_json, read_jsonl
 from unsee.scoring import score
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from unsee.models import Loaded
 
 __all__ = ["evaluate", "read_vocabulary", "rescore", "score"]
 
-RESPONSES: Final = "responses.jsonl"
-KEYS: Final = "responses.keys.jsonl"
 VOCABULARY: Final = "vocabulary.json"
 SCORES: Final = "scores.json"
-_CHUNK: Final = 8
-"""Batches between two writes: what an interruption can cost."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Decoding:
-    """How answers are generated (always greedy); part of every key."""
-
-    max_new_tokens: int
-    batch_size: int
-    seed: int
 
 
 def evaluate(
@@ -57,24 +43,33 @@ def evaluate(
     roles: Sequence[Role] | None = None,
     images_dir: Path | str | None = None,
     progress: bool = True,
+    likelihood: bool = False,
+    backend: Backend = "hf",
 ) -> dict[str, Score]:
     """Answer the benchmark's "eval" examples, write responses, vocabulary and scores into `out`, return the scores.
 
     `stage` names the model in the results (empty = the folder's name); `limit` keeps that many examples per role and
     kind, spread evenly; `roles` keeps some roles only; `images_dir` (default: `images` beside `out`) takes one PNG per image.
+    `likelihood` also asks how probable the reference answers and options are; `backend` "vllm" answers through vLLM.
     """
     out = Path(out)
     opened = _opened(data)
     examples = _chosen(opened.examples("eval"), roles, limit)
-    loaded = _loaded(model)
-    decoding = _Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed)
+    speaker = _speaker(model, backend, likelihood)
+    decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
     images = Path(images_dir) if images_dir is not None else out.resolve().parent / "images"
     asked = [_asked(example, out, images, stage or out.resolve().name) for example in examples]
     vocabulary = opened.vocabulary()
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
-    responses = _answered(loaded, examples, asked, out, decoding, progress)
-    return _scored(responses, vocabulary, out)
+    if devices.is_main():
+        out.mkdir(parents=True, exist_ok=True)
+        atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
+    devices.barrier()
+    responses = answered(speaker, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
+    scores = score(responses, vocabulary)
+    if devices.is_main():
+        _write(scores, out)
+    devices.barrier()
+    return scores
 
 
 def rescore(folder: Path | str) -> dict[str, Score]:
@@ -88,7 +83,9 @@ def rescore(folder: Path | str) -> dict[str, Score]:
         vocabulary = read_vocabulary(folder / VOCABULARY)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} cannot be scored: {RESPONSES} or {VOCABULARY} is damaged ({error}).") from error
-    return _scored(responses, vocabulary, folder)
+    scores = score(responses, vocabulary)
+    _write(scores, folder)
+    return scores
 
 
 def read_vocabulary(file: Path) -> Vocabulary:
@@ -102,10 +99,8 @@ def read_vocabulary(file: Path) -> Vocabulary:
     )
 
 
-def _scored(responses: Sequence[Response], vocabulary: Vocabulary, out: Path) -> dict[str, Score]:
-    scores = score(responses, vocabulary)
+def _write(scores: Mapping[str, Score], out: Path) -> None:
     atomic_write_json(out / SCORES, {name: value.to_json() for name, value in scores.items()})
-    return scores
 
 
 def _opened(data: Benchmark | Path | str) -> Benchmark:
@@ -114,6 +109,22 @@ def _opened(data: Benchmark | Path | str) -> Benchmark:
     from unsee.benchmarks import open_benchmark
 
     return open_benchmark(data)
+
+
+def _speaker(model: Loaded | Path | str, backend: Backend, likelihood: bool) -> Speaker:
+    """Return what answers: an opened model, or a folder that vLLM serves."""
+    if backend not in ("hf", "vllm"):
+        raise UserError(f"backend must be hf or vllm, got {backend!r}.")
+    if backend == "hf":
+        return Opened(_loaded(model))
+    if likelihood:
+        raise UserError("vLLM answers only; for likelihood=True use backend='hf'.")
+    if not isinstance(model, Path | str):
+        raise UserError("backend='vllm' serves a folder; give the model's folder or id instead of an opened model.")
+    from unsee.backends.vllm import Served
+    from unsee.run import resolve_model
+
+    return Served(resolve_model(model))
 
 
 def _loaded(model: Loaded | Path | str) -> Loaded:
@@ -160,7 +171,7 @@ def _saved(image: ImageSource, key: str, folder: Path) -> Path:
     """Write the image as PNG unless it is there already."""
     plain = len(key) >= 16 and key.isascii() and key.isalnum()
     file = folder / f"{(key if plain else hashlib.sha256(key.encode()).hexdigest())[:16]}.png"
-    if not file.exists():
+    if not file.exists() and devices.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
         with os.fdopen(handle, "wb") as stream:
@@ -168,116 +179,6 @@ def _saved(image: ImageSource, key: str, folder: Path) -> Path:
         Path(part).chmod(0o644)
         Path(part).replace(file)
     return file
-
-
-def _answered(
-    loaded: Loaded,
-    examples: Sequence[Example],
-    asked: Sequence[Response],
-    out: Path,
-    decoding: _Decoding,
-    progress: bool,
-) -> list[Response]:
-    """Return all answers in the order of the examples; finished ones come from an earlier, possibly interrupted, call."""
-    keys = _keys(loaded, examples, asked, decoding)
-    done = {row.id: replace(old, stage=row.stage) for row, old in _finished(out, asked, keys)}
-    _begin(out, done, keys)
-    missing = [index for index, row in enumerate(asked) if row.id not in done]
-    step = _CHUNK * decoding.batch_size
-    for start in range(0, len(missing), step):
-        chunk = missing[start : start + step]
-        label = f"Answers {start + 1} to {start + len(chunk)} of {len(missing)}" if progress else ""
-        texts = _generate(loaded, [examples[index] for index in chunk], decoding, label)
-        new = [replace(asked[index], **said) for index, said in zip(chunk, texts, strict=True)]
-        _append(out / RESPONSES, (row.to_json() for row in new))
-        _append(out / KEYS, ({"id": row.id, "key": keys[row.id]} for row in new))
-        done.update((row.id, row) for row in new)
-    answers = [done[row.id] for row in asked]
-    atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in answers))
-    return answers
-
-
-def _generate(loaded: Loaded, examples: Sequence[Example], decoding: _Decoding, label: str) -> list[dict[str, Any]]:
-    """Return text, number of tokens and whether it ended, for each example."""
-    from unsee.generation import Request, generate
-
-    said = generate(
-        loaded.model,
-        loaded.processor,
-        loaded.family,
-        [Request(example.question, example.image, loaded.instruction) for example in examples],
-        max_new_tokens=decoding.max_new_tokens,
-        batch_size=decoding.batch_size,
-        seed=decoding.seed,
-        progress=label,
-    )
-    return [{"text": one.text, "tokens": len(one.token_ids) + one.ended, "ended": one.ended} for one in said]
-
-
-def _keys(
-    loaded: Loaded, examples: Sequence[Example], asked: Sequence[Response], decoding: _Decoding
-) -> dict[str, str]:
-    """Return example id -> hash of everything its answer and its record depend on; the batch size is not part of it."""
-    shared = [_weights_hash(loaded.model), loaded.instruction, decoding.max_new_tokens, decoding.seed]
-    keys: dict[str, str] = {}
-    for example, row in zip(examples, asked, strict=True):
-        prompt = loaded.family.prompt(
-            loaded.processor, example.question, has_image=example.image is not None, instruction=loaded.instruction
-        )
-        facts = [*shared, prompt, {**row.to_json(), "stage": ""}]
-        keys[row.id] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    if len(keys) < len(asked):
-        raise UserError("The data has examples with equal ids: every example needs an id of its own.")
-    return keys
-
-
-def _weights_hash(model: Module) -> str:
-    """Return the SHA-256 of all weights, adapters included."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _finished(out: Path, asked: Sequence[Response], keys: Mapping[str, str]) -> list[tuple[Response, Response]]:
-    """Return (question, old answer) for every answer on disk whose key still holds."""
-    written = {row["id"]: row["key"] for row in _whole_rows(out / KEYS)}
-    answers = {row["id"]: row for row in _whole_rows(out / RESPONSES)}
-    return [
-        (row, Response.from_json(answers[row.id]))
-        for row in asked
-        if row.id in answers and written.get(row.id) == keys[row.id]
-    ]
-
-
-def _whole_rows(file: Path) -> list[Any]:
-    """Read the rows of a file that may end in the middle of one."""
-    if not file.is_file():
-        return []
-    rows = []
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-def _begin(out: Path, done: Mapping[str, Response], keys: Mapping[str, str]) -> None:
-    """Keep only answers that hold; responses first, so that no key ever vouches for an older answer."""
-    atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in done.values()))
-    atomic_write_jsonl(out / KEYS, ({"id": index, "key": keys[index]} for index in done))
-
-
-def _append(file: Path, rows: Iterable[Any]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with file.open("a", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _vocabulary_json(vocabulary: Vocabulary) -> dict[str, Any]:

@@ -79,12 +79,7 @@ def likelihoods(
     progress: str = "",
 ) -> list[Likelihood]:
     """Return the log-likelihood of each answer to its question, EOS included, as `batching.answer_logprob` has it."""
-    encode, end = encoder(processor, family), eos_id(processor)
-    for request, answer in asked:
-        if not answer.strip():
-            raise UserError(f"Expected an answer to {request.question!r}, got an empty one; leave the row out.")
-    pairs = [(request, (*encode.answer(answer), end)) for request, answer in asked]
-    return [Likelihood(one) for one in _logprobs(model, processor, family, pairs, batch_size, progress)]
+    return judged(model, processor, family, asked, (), batch_size=batch_size, progress=progress)[0]
 
 
 def choose(
@@ -101,19 +96,32 @@ def choose(
     If all options are one token long (letters), it is read off the question's last position, the spellings with and without
     a leading space added up (benchmarks_mllmu_clear.md B2, m1).
     """
+    return judged(model, processor, family, (), questions, batch_size=batch_size, progress=progress)[1]
+
+
+def judged(
+    model: Module,
+    processor: Any,
+    family: Family,
+    asked: Sequence[tuple[Request, str]],
+    questions: Sequence[tuple[Request, Sequence[str]]],
+    *,
+    batch_size: int = 64,
+    progress: str = "",
+) -> tuple[list[Likelihood], list[Choice]]:
+    """Return `likelihoods` and `choose` from the same forward passes."""
+    encode, end = encoder(processor, family), eos_id(processor)
+    for request, answer in asked:
+        if not answer.strip():
+            raise UserError(f"Expected an answer to {request.question!r}, got an empty one; leave the row out.")
     spelled = [_spellings(processor, family, options) for _, options in questions]
-    pairs = [
-        (request, ids)
-        for (request, _), options in zip(questions, spelled, strict=True)
-        for forms in options
-        for ids in forms
-    ]
+    pairs = [(request, (*encode.answer(answer), end)) for request, answer in asked]
+    for (request, _), options in zip(questions, spelled, strict=True):
+        pairs += [(request, ids) for forms in options for ids in forms]
     found = iter(_logprobs(model, processor, family, pairs, batch_size, progress))
-    chosen = []
-    for options in spelled:
-        scores = tuple(_together([next(found) for _ in forms]) for forms in options)
-        chosen.append(Choice(max(range(len(scores)), key=lambda i: scores[i]), scores))
-    return chosen
+    said = [Likelihood(next(found)) for _ in asked]
+    scores = [tuple(_together([next(found) for _ in forms]) for forms in options) for options in spelled]
+    return said, [Choice(max(range(len(one)), key=one.__getitem__), one) for one in scores]
 
 
 def _spellings(processor: Any, family: Family, options: Sequence[str]) -> list[list[tuple[int, ...]]]:

@@ -36,6 +36,12 @@ class Response:
     visible: Mapping[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     chain: str = ""
+    logprob: float | None = None
+    """Log-probability of the reference answer after the question, EOS included; None if it was not asked for."""
+    logprob_tokens: int = 0
+    """Number of tokens it sums over."""
+    option_logprobs: tuple[float, ...] = ()
+    """Mean log-probability of the tokens of each option, or of its letter if the reference answer is a letter."""
 
     @classmethod
     def of(
@@ -74,6 +80,7 @@ class Response:
         fields["kind"] = Kind(fields["kind"])
         fields["private"] = {fact: tuple(forms) for fact, forms in fields["private"].items()}
         fields["options"] = tuple(fields["options"])
+        fields["option_logprobs"] = tuple(fields.get("option_logprobs", ()))
         return cls(**fields)
 
 

@@ -1,0 +1,374 @@
+"""What a model answers, asked once: kept by key in the run folder and, by content, in the folder that runs share.
+
+A finished answer in the run folder is used again only if its key matches: a hash of weights, instruction, prompt, image, example
+and decoding. In the shared folder (`unsee.store`) lies what was said to a prompt about an image, in a file for weights and
+decoding; so the same model is never asked the same twice, whatever the run, the example's role or the batch.
+Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from unsee import devices, store
+from unsee.api import Example, Family, Response
+from unsee.errors import UserError
+from unsee.files import atomic_write_jsonl
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    from unsee.generation import Generated, Request
+    from unsee.models import Loaded
+
+RESPONSES: Final = "responses.jsonl"
+KEYS: Final = "responses.keys.jsonl"
+_CHUNK: Final = 8
+"""Batches between two writes: what an interruption can cost."""
+_MEASURED: Final = ("logprob", "logprob_tokens", "option_logprobs")
+"""Fields of a response that are measured apart from the answer."""
+
+Backend = Literal["hf", "vllm"]
+Values = dict[str, Any]
+"""Fields of a response that come from the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How answers are generated (always greedy); part of every key but for the batch size."""
+
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+    backend: Backend = "hf"
+
+    def facts(self) -> list[Any]:
+        """Return what an answer depends on."""
+        return [self.max_new_tokens, self.seed, *([self.backend] if self.backend != "hf" else [])]
+
+
+class Speaker(Protocol):
+    """A model that answers."""
+
+    @property
+    def processor(self) -> Any:
+        """Its processor."""
+        ...
+
+    @property
+    def family(self) -> Family:
+        """How it is prompted."""
+        ...
+
+    @property
+    def instruction(self) -> str:
+        """Text it wants before every question."""
+        ...
+
+    @property
+    def weights(self) -> str:
+        """A hash of its weights."""
+        ...
+
+    def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
+        """Answer."""
+        ...
+
+    def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
+        """Return how probable reference answers and options are."""
+        ...
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened model in this process."""
+
+    loaded: Loaded
+
+    @property
+    def processor(self) -> Any:
+        """Its processor."""
+        return self.loaded.processor
+
+    @property
+    def family(self) -> Family:
+        """How it is prompted."""
+        return self.loaded.family
+
+    @property
+    def instruction(self) -> str:
+        """Text it wants before every question."""
+        return self.loaded.instruction
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 of all weights, adapters included."""
+        return _weights_hash(self.loaded.model)
+
+    def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
+        """Answer through `unsee.generation`."""
+        from unsee.generation import generate
+
+        return generate(
+            self.loaded.model,
+            self.loaded.processor,
+            self.loaded.family,
+            requests,
+            max_new_tokens=decoding.max_new_tokens,
+            batch_size=decoding.batch_size,
+            seed=decoding.seed,
+            progress=label,
+        )
+
+    def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
+        """Measure answers and options in the same forward passes (`unsee.likelihood`)."""
+        from unsee.likelihood import judged
+
+        answers = [(place, request, example.answer) for place, (request, example) in enumerate(asked)]
+        answers = [one for one in answers if one[2].strip()]
+        choices = [(place, request, _options(example)) for place, (request, example) in enumerate(asked)]
+        choices = [one for one in choices if one[2]]
+        likely, chosen = judged(
+            self.loaded.model,
+            self.loaded.processor,
+            self.loaded.family,
+            [(request, answer) for _, request, answer in answers],
+            [(request, options) for _, request, options in choices],
+            batch_size=batch_size,
+            progress=label,
+        )
+        found: list[Values] = [{} for _ in asked]
+        for (place, _, _), one in zip(answers, likely, strict=True):
+            found[place] |= {"logprob": one.sum, "logprob_tokens": len(one.tokens)}
+        for (place, _, _), picked in zip(choices, chosen, strict=True):
+            found[place] |= {"option_logprobs": list(picked.logprobs)}
+        return found
+
+
+def answered(
+    speaker: Speaker,
+    examples: Sequence[Example],
+    asked: Sequence[Response],
+    out: Path,
+    decoding: Decoding,
+    *,
+    likelihood: bool = False,
+    progress: bool = True,
+) -> list[Response]:
+    """Return all answers in the order of the examples; finished ones come from an earlier, possibly interrupted, call.
+
+    Every process returns all answers; the main one writes them.
+    """
+    prompts = _prompts(speaker, examples)
+    keys = _keys(speaker, prompts, asked, decoding)
+    done = {row.id: replace(old, stage=row.stage) for row, old in devices.from_main(_finished(out, asked, keys))}
+    if devices.is_main():
+        _begin(out, done, keys)
+
+    def keep(new: Mapping[int, Values]) -> None:
+        rows = [replace(asked[index], **new[index]) for index in sorted(new)]
+        done.update((row.id, row) for row in rows)
+        if devices.is_main():
+            _append(out / RESPONSES, (row.to_json() for row in rows))
+            _append(out / KEYS, ({"id": row.id, "key": keys[row.id]} for row in rows))
+
+    work = _Work(out, speaker, examples, asked, prompts, decoding, progress)
+    work.answers([index for index, row in enumerate(asked) if row.id not in done], keep)
+    answers = [replace(done[row.id], logprob=None, logprob_tokens=0, option_logprobs=()) for row in asked]
+    if likelihood:
+        measured = work.likelihoods()
+        answers = [_measured(row, measured[index]) for index, row in enumerate(answers)]
+    if devices.is_main():
+        atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in answers))
+    devices.barrier()
+    return answers
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be asked, and where what was said is shared."""
+
+    out: Path
+    speaker: Speaker
+    examples: Sequence[Example]
+    asked: Sequence[Response]
+    prompts: Sequence[str]
+    decoding: Decoding
+    progress: bool
+
+    def answers(self, places: Sequence[int], keep: Callable[[Mapping[int, Values]], None]) -> None:
+        """Answer the examples at these places and pass what was said to `keep`, chunk by chunk."""
+
+        def ask(chosen: Sequence[int], label: str) -> list[Values]:
+            said = self.speaker.say([self._request(place) for place in chosen], self.decoding, label)
+            return [{"text": one.text, "tokens": len(one.token_ids) + one.ended, "ended": one.ended} for one in said]
+
+        keys = {place: _digest([self.prompts[place], self.asked[place].image_key]) for place in places}
+        self._through(self._rows(["answers", *self.decoding.facts()]), keys, "Answers", ask, keep)
+
+    def likelihoods(self) -> dict[int, Values]:
+        """Measure all examples."""
+        found: dict[int, Values] = {}
+
+        def ask(chosen: Sequence[int], label: str) -> list[Values]:
+            pairs = [(self._request(place), self.examples[place]) for place in chosen]
+            return self.speaker.measure(pairs, self.decoding.batch_size, label)
+
+        keys = {
+            place: _digest([self.prompts[place], self.asked[place].image_key, row.answer, _options(row)])
+            for place, row in enumerate(self.examples)
+        }
+        self._through(self._rows(["likelihoods"]), keys, "Likelihoods", ask, found.update)
+        return found
+
+    def _request(self, place: int) -> Request:
+        from unsee.generation import Request
+
+        example = self.examples[place]
+        return Request(example.question, example.image, self.speaker.instruction)
+
+    def _rows(self, facts: Sequence[Any]) -> store.Rows | None:
+        """Return what runs share about these weights; None if nothing is to be shared."""
+        folder = store.shared(self.out)
+        return (
+            None
+            if folder is None
+            else store.Rows(folder / f"responses/{_digest([self.speaker.weights, *facts])}.jsonl")
+        )
+
+    def _through(
+        self,
+        rows: store.Rows | None,
+        keys: Mapping[int, str],
+        name: str,
+        ask: Callable[[Sequence[int], str], list[Values]],
+        keep: Callable[[Mapping[int, Values]], None],
+    ) -> None:
+        """Look the values up, let the processes compute the missing ones, chunk by chunk, images kept together."""
+        known = devices.from_main(
+            {p: value for p, key in keys.items() if rows and (value := rows.get(key)) is not None}
+        )
+        if known:
+            keep(known)
+        units = self._units([place for place in keys if place not in known])
+        for number, chunk in enumerate(_chunks(units, _CHUNK * self.decoding.batch_size * devices.world())):
+            mine = [place for unit in devices.share(chunk) for place in unit]
+            label = f"{name}, part {number + 1}" if self.progress and devices.is_main() else ""
+            new = dict(devices.gather(list(zip(mine, ask(mine, label) if mine else [], strict=True))))
+            if rows is not None and devices.is_main():
+                rows.put({keys[place]: new[place] for place in sorted(new)})
+            keep(new)
+
+    def _units(self, places: Sequence[int]) -> list[list[int]]:
+        """Group places by image; without one each place stands for itself."""
+        units: dict[object, list[int]] = {}
+        for place in places:
+            units.setdefault(self.asked[place].image_key or place, []).append(place)
+        return list(units.values())
+
+
+def _chunks(units: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:
+    """Put whole units together until there are `size` places."""
+    chunk: list[list[int]] = []
+    for unit in units:
+        chunk.append(unit)
+        if sum(map(len, chunk)) >= size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _options(example: Example) -> list[str]:
+    """Return the texts that a choice is between: letters if the reference answer is one."""
+    letters = list(ascii_uppercase[: len(example.options)])
+    return letters if example.answer.strip() in letters else list(example.options)
+
+
+def _measured(row: Response, values: Values) -> Response:
+    return replace(row, **{**values, "option_logprobs": tuple(values.get("option_logprobs", ()))})
+
+
+def _prompts(speaker: Speaker, examples: Sequence[Example]) -> list[str]:
+    return [
+        speaker.family.prompt(
+            speaker.processor,
+            example.question,
+            has_image=example.image is not None,
+            instruction=speaker.instruction,
+        )
+        for example in examples
+    ]
+
+
+def _keys(speaker: Speaker, prompts: Sequence[str], asked: Sequence[Response], decoding: Decoding) -> dict[str, str]:
+    """Return example id -> hash of everything its answer and its record depend on; the batch size is not part of it."""
+    shared = [speaker.weights, speaker.instruction, *decoding.facts()]
+    keys: dict[str, str] = {}
+    for prompt, row in zip(prompts, asked, strict=True):
+        record = {name: value for name, value in row.to_json().items() if name not in _MEASURED}
+        keys[row.id] = _digest([*shared, prompt, {**record, "stage": ""}])
+    if len(keys) < len(asked):
+        raise UserError("The data has examples with equal ids: every example needs an id of its own.")
+    return keys
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _weights_hash(model: Module) -> str:
+    """Return the SHA-256 of all weights, adapters included."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _finished(out: Path, asked: Sequence[Response], keys: Mapping[str, str]) -> list[tuple[Response, Response]]:
+    """Return (question, old answer) for every answer on disk whose key still holds."""
+    written = {row["id"]: row["key"] for row in _whole_rows(out / KEYS)}
+    answers = {row["id"]: row for row in _whole_rows(out / RESPONSES)}
+    return [
+        (row, Response.from_json(answers[row.id]))
+        for row in asked
+        if row.id in answers and written.get(row.id) == keys[row.id]
+    ]
+
+
+def _whole_rows(file: Path) -> list[Any]:
+    """Read the rows of a file that may end in the middle of one."""
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _begin(out: Path, done: Mapping[str, Response], keys: Mapping[str, str]) -> None:
+    """Keep only answers that hold; responses first, so that no key ever vouches for an older answer."""
+    atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in done.values()))
+    atomic_write_jsonl(out / KEYS, ({"id": index, "key": keys[index]} for index in done))
+
+
+def _append(file: Path, rows: Iterable[Any]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with file.open("a", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
