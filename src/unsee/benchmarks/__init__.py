@@ -14,9 +14,10 @@ SIGNS: Final = {"world.json": "lab"}
 
 
 def open_benchmark(data: Path | str, name: str = "") -> Benchmark:
-    """Open the embedded world ("lab"), or the data at a path; `name` says how it is laid out (empty = recognise it)."""
-    if str(data) == "lab" and name in ("", "lab"):
-        return registry.load("benchmarks", "lab")()
+    """Open the embedded world ("lab", "lab:hazards"), or the data at a path; `name` says how it is laid out (empty = recognise it)."""
+    word, _, request = str(data).partition(":")
+    if word == "lab" and name in ("", "lab"):
+        return registry.load("benchmarks", "lab")(request=request or "people")
     if name:
         registry.require("benchmarks", name)
     place = Path(data)

@@ -1,38 +1,48 @@
-"""The embedded world as a benchmark: `--data lab`, or the folder of a lab trained with other settings."""
+"""The embedded world as a benchmark: `--data lab`, `--data lab:hazards`, or the folder of a lab trained with other settings."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from types import ModuleType
+from typing import Any, ClassVar, Final, Literal
 
 from unsee.api import Benchmark, Example, Vocabulary
-from unsee.errors import UserError
-from unsee.lab import examples as lab_examples
+from unsee.errors import UserError, unknown_name
+from unsee.lab import examples as people
+from unsee.lab import hazards
 from unsee.lab.settings import SUGGESTED
 from unsee.lab.world import World
 
 WORLD_FILE = "world.json"
 """Written beside a trained lab model: the arguments of its World."""
 
+REQUESTS: Final[Mapping[str, ModuleType]] = {"people": people, "hazards": hazards}
+"""Deletion request -> the module with its `request` and `judged`."""
+
 
 class Lab(Benchmark):
-    """People of the embedded world, some of whom are to be forgotten."""
+    """The embedded world and one deletion request: some of its people, or what its devices do when made dangerous."""
 
     name: ClassVar[str] = "lab"
 
-    def __init__(self, place: Path | None = None) -> None:
+    def __init__(self, place: Path | None = None, request: str = "people") -> None:
         """Open the default world, or the one described in `place / "world.json"`."""
+        if request not in REQUESTS:
+            raise unknown_name("deletion request of the lab", request, REQUESTS)
+        self.request = request
         self.world = World() if place is None else _read(place / WORLD_FILE)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the deletion request ("train") or what is judged afterwards ("eval")."""
-        return lab_examples.request(self.world) if split == "train" else lab_examples.judged(self.world)
+        module = REQUESTS[self.request]
+        made: Sequence[Example] = module.request(self.world) if split == "train" else module.judged(self.world)
+        return made
 
     def vocabulary(self) -> Vocabulary:
         """Return everything that could be claimed in the world."""
-        return self.world.vocabulary()
+        return hazards.vocabulary(self.world) if self.request == "hazards" else self.world.vocabulary()
 
     def suggested(self, method: str) -> Mapping[str, Any]:
         """Return the training settings that suit the tiny model."""
