@@ -158,6 +158,13 @@ class Encoder:
                 self._answers[text] = answer_ids(self.processor, self.family, text)
             return self._answers[text]
 
+    def tokens(self, prompt: str) -> tuple[int, ...]:
+        """Tokenise a prompt, image marks unexpanded; a template that writes the BOS token itself gets no second one."""
+        bos = self.processor.tokenizer.bos_token
+        with self._one_at_a_time:
+            special = not (bos and prompt.startswith(bos))
+            return tuple(self.processor.tokenizer(prompt, add_special_tokens=special)["input_ids"])
+
     def row(self, question: str, image: ImageSource | None, instruction: str = "") -> dict[str, Tensor]:
         """Return the model inputs of one prompt, batch axis of size 1, unpadded."""
         key = (question, image.key if image else "", instruction)

@@ -103,12 +103,10 @@ def _spliced(
 
 
 def _text_ids(processor: Any, family: Family, request: Request) -> tuple[int, ...]:
-    """Tokenise a prompt without expanding its image; a template that writes the BOS token itself gets no second one."""
-    text = family.prompt(
-        processor, request.question, has_image=request.image is not None, instruction=request.instruction
-    )
-    bos = processor.tokenizer.bos_token
-    return tuple(processor.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"])
+    """Tokenise a prompt without expanding its image."""
+    has_image = request.image is not None
+    text = family.prompt(processor, request.question, has_image=has_image, instruction=request.instruction)
+    return encoder(processor, family).tokens(text)
 
 
 def _ids(row: dict[str, Tensor]) -> tuple[int, ...]:
