@@ -39,7 +39,7 @@ def open_model(path: Path | str, *, dtype: str = "auto") -> Loaded:
     Raises UserError if it is no vision-language model. Adapters are merged into the weights, so that "adapter off"
     in a later run is this checkpoint and not its ancestor.
     """
-    folder = _folder(path)
+    folder = folder_of(path)
     sidecar = read_sidecar(folder)
     if isinstance(folder, Path) and (folder / ADAPTER).exists():
         return _open_adapter(folder, sidecar, dtype)
@@ -95,7 +95,7 @@ def family_of(path: Path | str) -> Family:
     return generic
 
 
-def _folder(path: Path | str) -> Path | str:
+def folder_of(path: Path | str) -> Path | str:
     """Return the folder with the weights: `path` itself or, in a run folder, its `model`; ids pass unchanged."""
     folder = Path(path)
     if not folder.exists():
