@@ -12,7 +12,7 @@ from torch.nn import Module
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from unsee import autoclasses, registry
+from unsee import autoclasses, registry, steering
 from unsee.api import Family
 from unsee.errors import UserError
 
@@ -45,6 +45,7 @@ def open_model(path: Path | str, *, dtype: str = "auto") -> Loaded:
         return _open_adapter(folder, sidecar, dtype)
     family = family_of(folder)
     model, processor = family.load(folder, dtype=dtype)
+    steering.attach_all(model, folder)
     return Loaded(
         model=model, processor=processor, family=family, instruction=sidecar.get("instruction", ""), base=None
     )
@@ -53,7 +54,7 @@ def open_model(path: Path | str, *, dtype: str = "auto") -> Loaded:
 def save_model(
     model: Module, processor: Any, folder: Path, *, instruction: str = "", base: Path | str | None = None
 ) -> None:
-    """Save weights (adapter or full, safetensors), the processor beside them, and the sidecar.
+    """Save weights (adapter or full, safetensors), the processor beside them, what steers the model, and the sidecar.
 
     `base` is the checkpoint an adapter was trained on, as given by the user.
     """
@@ -66,6 +67,7 @@ def save_model(
     else:
         trained.save_pretrained(folder)
     processor.save_pretrained(folder)
+    steering.save_all(model, folder)
     sidecar = {"instruction": instruction, "base": None if absolute is None else str(absolute)}
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
 
@@ -113,6 +115,9 @@ def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str) -> Loaded:
     written = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     base = open_model(sidecar.get("base") or written, dtype=dtype)
     adapted = PeftModel.from_pretrained(base.model, folder)
+    if sidecar:  # then the folder says everything that steers the model, its base's artefacts included
+        steering.detach(base.model)
+        steering.attach_all(base.model, folder)
     processor = autoclasses.load_processor(folder) if (folder / "processor_config.json").exists() else base.processor
     return Loaded(
         model=adapted.merge_and_unload().eval(),

@@ -24,6 +24,7 @@ from unsee.batching import device_of
 from unsee.features import encoded
 from unsee.padding import merge
 from unsee.prefixes import Group
+from unsee.steering import Requests
 
 POOL_BYTES: Final = 512 * 2**20
 """Keys and values of prefixes kept at once."""
@@ -46,6 +47,8 @@ class _Cell:
     """Place of the prefix in the pool."""
     places: tuple[int, ...]
     suffixes: tuple[tuple[int, ...], ...]
+    image: bool = False
+    """Whether the prefix has an image."""
 
     @property
     def longest(self) -> int:
@@ -145,7 +148,9 @@ def _cells(place: int, group: Group, max_new_tokens: int, batch_size: int) -> It
     rows = -(-len(order) // lanes)
     for row in range(rows):
         chosen = order[row * len(order) // rows : (row + 1) * len(order) // rows]
-        yield _Cell(place, tuple(group.places[i] for i in chosen), tuple(suffixes[i] for i in chosen))
+        yield _Cell(
+            place, tuple(group.places[i] for i in chosen), tuple(suffixes[i] for i in chosen), bool(group.image)
+        )
 
 
 def _waves(cells: Sequence[_Cell], batch_size: int) -> Iterator[list[_Cell]]:
@@ -179,13 +184,14 @@ def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int) -> _P
     inputs = {key: value.to(device_of(model)) for key, value in merge(rows, pad_id).items()}
     real_gk = inputs["attention_mask"].bool()
     cache = DynamicCache(config=model.config)
-    model(
-        **encoded(model, rows, [group.image for group in groups], inputs),
-        position_ids=(inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    with Requests(model, [bool(group.image) for group in groups]).prefixes():
+        model(
+            **encoded(model, rows, [group.image for group in groups], inputs),
+            position_ids=(inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
     lead = width - real_gk.shape[1]
     layers = [(pad(layer.keys, (0, 0, lead, 0)), pad(layer.values, (0, 0, lead, 0))) for layer in cache.layers]
     return _Pool(layers, pad(real_gk, (lead, 0)))
@@ -213,6 +219,7 @@ class _Wave:
         self.bias_rlk = torch.full((len(cells), self.lanes, self.used + room), self.blind, dtype=dtype, device=device)
         self.bias_rlk[:, :, : self.used].masked_fill_(real_rk[:, None], 0)
         self.cells = cells
+        self.steered = Requests(model, [cell.image for cell in cells])
 
     def run(self, max_new_tokens: int, stops: set[int], draw: Draw | None) -> Iterator[tuple[int, list[int]]]:
         """Answer; a question's tokens are complete when all of its wave are."""
@@ -249,14 +256,16 @@ class _Wave:
         bias = torch.zeros(sees.shape, dtype=self.bias_rlk.dtype, device=ids_rls.device).masked_fill_(~sees, self.blind)
         prefix = self.bias_rlk[:, :, None, :start].expand(-1, -1, width, -1)
         mask = torch.cat([prefix.reshape(rows, lanes * width, start), bias.reshape(rows, lanes * width, -1)], -1)
-        output = self.model(
-            input_ids=ids_rls.clamp(min=0).where(real_rls, self.pad_id).view(rows, -1),
-            position_ids=position_rls.view(rows, -1),
-            attention_mask=mask[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1 if lanes == 1 else torch.arange(width - 1, lanes * width, width, device=ids_rls.device),
-        )
+        ends = torch.arange(width - 1, lanes * width, width, device=ids_rls.device)
+        with self.steered.prompts(ends, real_rls.any(-1)):
+            output = self.model(
+                input_ids=ids_rls.clamp(min=0).where(real_rls, self.pad_id).view(rows, -1),
+                position_ids=position_rls.view(rows, -1),
+                attention_mask=mask[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1 if lanes == 1 else ends,
+            )
         self.used = start + lanes * width
         seen = (own[:, :, 0] & real_rls[:, None]).view(rows, lanes, -1)
         self.bias_rlk[:, :, start : self.used].masked_fill_(seen, 0)
@@ -271,13 +280,14 @@ class _Wave:
         new = self.bias_rlk[:, :, self.used : self.used + lanes]
         new.diagonal(dim1=1, dim2=2).zero_()
         self.used += lanes
-        output = self.model(
-            input_ids=token_rl,
-            position_ids=self.next_rl,
-            attention_mask=self.bias_rlk[:, None, :, : self.used],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
+        with self.steered.answers():
+            output = self.model(
+                input_ids=token_rl,
+                position_ids=self.next_rl,
+                attention_mask=self.bias_rlk[:, None, :, : self.used],
+                past_key_values=self.cache,
+                use_cache=True,
+            )
         self.next_rl = self.next_rl + 1
         return output.logits.view(rows * lanes, -1)
 
@@ -308,6 +318,7 @@ class _Wave:
         for layer in self.cache.layers:
             layer.take(row_r, columns)
         self.lanes = lanes
+        self.steered.take(row_r, lane_rl)
         return token_rl[row_r[:, None], lane_rl]
 
     def _columns(self) -> Tensor:

@@ -1,0 +1,140 @@
+"""Directions, subspaces and rotations: the mathematics of R-MUSE (arXiv 2512.17911) as pure functions.
+
+The letters are those of rmuse.md section 4. Shapes: n samples, d width of the model, k rank; other leading axes are free.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from unsee.errors import UserError
+
+BORDER: Final = 1e-6
+"""Inner products stay this far from -1 and 1 (rmuse.md step 6) [inferred]."""
+EPS: Final = 1e-6
+"""Least spread that a dimension is divided by (rmuse.md step 1) [inferred]."""
+
+ZScore = Literal["center_and_scale", "scale_only"]
+
+
+def zscore(shifts_nd: Tensor, how: ZScore) -> Tensor:
+    """Scale every dimension over the batch; only `center_and_scale` (the literal form) takes out the common shift.
+
+    >>> zscore(torch.tensor([[1.0], [3.0]]), "center_and_scale").tolist()
+    [[-1.0], [1.0]]
+    >>> zscore(torch.tensor([[3.0], [3.0]]), "scale_only").tolist()
+    [[1.0], [1.0]]
+    """
+    centred_nd = shifts_nd - shifts_nd.mean(0) if how == "center_and_scale" else shifts_nd
+    return centred_nd / centred_nd.square().mean(0).sqrt().clamp(min=EPS)
+
+
+def rank_for(singular_k: Tensor, energy: float) -> int:
+    """Return the smallest k whose squared singular values make up this share of all (rmuse.md step 2).
+
+    >>> rank_for(torch.tensor([4.0, 2.0, 1.0]), 0.76), rank_for(torch.tensor([4.0, 2.0, 1.0]), 0.8)
+    (1, 2)
+    """
+    share_k = singular_k.double().square().cumsum(0) / singular_k.double().square().sum()
+    return min(int((share_k < energy).sum()) + 1, len(singular_k))
+
+
+def subspace(shifts_nd: Tensor, energy: float, cap: int) -> Tensor:
+    """Return an orthonormal basis [d, k] of what the shifts have in common, k by energy, at most `cap`."""
+    basis_dn, singular_n, _ = torch.linalg.svd(shifts_nd.float().T, full_matrices=False)
+    if not singular_n.any():
+        raise UserError("All samples shift the states equally or not at all, so there is no direction; use scale_only.")
+    return basis_dn[:, : min(rank_for(singular_n, energy), cap)].contiguous()
+
+
+def oriented(direction_d: Tensor, shift_d: Tensor) -> Tensor:
+    """Return the direction with the sign that points along the mean shift, for the sign of an SVD is arbitrary [inferred].
+
+    >>> oriented(torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 5.0]))
+    tensor([1., -0.])
+    """
+    return direction_d if direction_d @ shift_d >= 0 else -direction_d
+
+
+def balanced_threshold(forget: Tensor, retain: Tensor, sign: Literal["below", "above"]) -> tuple[float, float]:
+    """Return the threshold that best tells forget from retain scores, and its balanced accuracy (rmuse.md step 4) [inferred].
+
+    >>> balanced_threshold(torch.tensor([0.25, 0.5]), torch.tensor([1.0, 2.0]), "below")
+    (0.75, 1.0)
+    """
+    values = torch.cat([forget, retain]).double().unique()
+    edges = torch.cat([values[:1] - EPS, (values[1:] + values[:-1]) / 2, values[-1:] + EPS])
+    hit, wrong = ((one.double()[:, None] < edges).double().mean(0) for one in (forget, retain))
+    accuracy = (hit + 1 - wrong) / 2 if sign == "below" else 1 - (hit + 1 - wrong) / 2
+    best = int(accuracy.argmax())
+    return float(edges[best]), float(accuracy[best])
+
+
+def turned(unit: Tensor, towards: Tensor, cosine: Tensor, angle: Tensor) -> Tensor:
+    """Rotate unit vectors by `angle` in the plane that they span with `towards`; `cosine` is their inner product.
+
+    >>> turned(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.0), torch.tensor(0.0))
+    tensor([1., 0.])
+    """
+    return angle.cos() * unit + angle.sin() * normalize(towards - cosine * unit, dim=-1)
+
+
+def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """Go `share` of the way along the great circle between unit vectors; opposite ones through a fixed orthogonal vector.
+
+    >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.5]))
+    tensor([0.7071, 0.7071])
+    """
+    cosine = (start * end).sum(-1, keepdim=True)
+    return turned(start, end + BORDER * aside(end), cosine, share * arc(cosine))
+
+
+def aside(unit: Tensor) -> Tensor:
+    """Return a fixed unit vector orthogonal to each unit vector.
+
+    >>> aside(torch.tensor([1.0, 0.0]))
+    tensor([0., 1.])
+    """
+    axis = torch.zeros_like(unit).scatter_(-1, unit.abs().argmin(-1, keepdim=True), 1.0)
+    return normalize(axis - (axis * unit).sum(-1, keepdim=True) * unit, dim=-1)
+
+
+def karcher_mean(points_nd: Tensor, weights_n: Tensor | None = None, steps: int = 10) -> Tensor:
+    """Return the point of the unit sphere with the least mean squared great-circle distance (rmuse.md step 6) [inferred].
+
+    >>> karcher_mean(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    tensor([0.7071, 0.7071])
+    """
+    weights = torch.full((len(points_nd),), 1 / len(points_nd)) if weights_n is None else weights_n / weights_n.sum()
+    weights_n1 = weights.to(points_nd)[:, None]
+    mean_d = normalize((weights_n1 * points_nd).sum(0), dim=0)
+    for _ in range(steps):
+        cosine_n1 = (points_nd @ mean_d)[:, None]
+        tangent_nd = arc(cosine_n1) * normalize(points_nd - cosine_n1 * mean_d, dim=-1)
+        step_d = (weights_n1 * tangent_nd).sum(0)
+        length = step_d.norm()
+        mean_d = normalize(length.cos() * mean_d + length.sin() * normalize(step_d, dim=0), dim=0)
+    return mean_d
+
+
+def outside(states: Tensor, basis_dk: Tensor) -> Tensor:
+    """Return (I - U U^T) of the last axis: what lies outside the subspace."""
+    return states - (states @ basis_dk) @ basis_dk.T
+
+
+def share_inside(states: Tensor, basis_dk: Tensor) -> Tensor:
+    """Return the gate's score s = |P h| / |h| of each state (rmuse.md step 4).
+
+    >>> share_inside(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0], [0.0]]))
+    tensor([0.6000])
+    """
+    return (states @ basis_dk).norm(dim=-1) / states.norm(dim=-1).clamp(min=BORDER)
+
+
+def arc(cosine: Tensor) -> Tensor:
+    """Return the angle of a cosine, both ends kept off."""
+    return cosine.clamp(-1 + BORDER, 1 - BORDER).acos()
