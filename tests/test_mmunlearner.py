@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,7 +16,8 @@ from unsee.losses import answer_nll
 from unsee.masks import unpack
 from unsee.methods.mmunlearner import MMUnlearner, _forget
 from unsee.plan import Plan
-from unsee.saliency import Sweep, saliency_mask
+from unsee.released import Released, _ratio, first_match_labels, whole_text_labels
+from unsee.saliency import Sweep, maskable, saliency_mask
 from unsee.tuning import prepare, trainable
 
 ALL = ("vision", "projector", "language")
@@ -175,3 +178,220 @@ def test_impossible_settings(setting, value):
 def test_sweep_takes_the_methods_settings():
     sweep = MMUnlearner(gamma=2.0, p_samples=10, granularity="batch", tolerance=0.0)._sweep(4)
     assert sweep == Sweep(gamma=2.0, samples=10, granularity="batch", tolerance=0.0, seed=4)
+
+
+def test_alternating_forget_step_leaves_what_is_outside_bit_identical(tmp_path, monkeypatch):
+    """Spec 8.5 and defect 30: the forget moments know nothing of the retain steps; here those only move the head."""
+
+    def head_only(session, retain, weight):
+        yield {"loss": session.model.get_parameter("lm_head.weight").sum() * 1e-3}
+
+    monkeypatch.setattr("unsee.methods.mmunlearner.retain_term", head_only)
+    session = session_at(tmp_path / "run", max_steps=2)
+    _, bits = bits_of(session, MMUnlearner())
+    before = {name: weight.detach().clone() for name, weight in session.model.named_parameters()}
+    MMUnlearner(update="alternating").unlearn(session)
+    moved = 0
+    for name, weight in session.model.named_parameters():
+        if name != "lm_head.weight":
+            assert torch.equal(weight.detach()[~bits[name]], before[name][~bits[name]]), name
+            moved += int((weight.detach() != before[name]).sum())
+    assert moved > 1000
+
+
+def test_alternating_steps_are_two_adamws(tmp_path):
+    """By hand: a masked forget step with its own AdamW, then a retain step with another at the moved weights."""
+    session = session_at(tmp_path / "run", clip=1.0)
+    method = MMUnlearner(update="alternating")
+    forget, retain = first_batch(session, method)
+    _, bits = bits_of(session, method)
+    other = session_at(tmp_path / "hand")
+    weights = trainable(other.model)
+    for targets, sign, masked in ((forget, -1.0, True), (retain, 1.0, False)):
+        found = gradient(other, targets)
+        for name, weight in weights.items():
+            weight.grad = sign * found[name] * (bits[name] if masked else 1)
+        torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
+        torch.optim.AdamW(weights.values(), lr=LR, weight_decay=0.0).step()
+    method.unlearn(session)
+    for name, weight in trainable(session.model).items():
+        clear = (weight - weights[name]).abs() < 1e-5
+        assert clear.float().mean() > 0.99, name
+
+
+def test_alternating_says_what_it_cannot(tmp_path):
+    with pytest.raises(UserError, match=r"accumulate=1.*joint"):
+        MMUnlearner(update="alternating").unlearn(session_at(tmp_path / "run", accumulate=2))
+
+
+def test_alternating_run_starts_anew_when_resumed(tmp_path):
+    """Its second optimizer is in no checkpoint, so only a fresh start gives the weights of an uninterrupted run."""
+    whole = session_at(tmp_path / "a", max_steps=2)
+    MMUnlearner(update="alternating").unlearn(whole)
+    cut = session_at(tmp_path / "b", max_steps=2, checkpoint_every=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unsee.watch.Watch.on_save", lambda *given, **more: None)
+        MMUnlearner(update="alternating").unlearn(cut)
+    again = session_at(tmp_path / "b", max_steps=2, checkpoint_every=1)
+    again.resume = True
+    MMUnlearner(update="alternating").unlearn(again)
+    weights = dict(again.model.named_parameters())
+    assert all(torch.equal(weight, weights[name]) for name, weight in whole.model.named_parameters())
+
+
+def test_sharded_weights_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("unsee.devices.sharding", lambda: "fsdp2")
+    with pytest.raises(UserError, match=r"spread over processes.*ddp"):
+        MMUnlearner().unlearn(session_at(tmp_path / "run"))
+
+
+# as_released: the published defects, measured (spec 8.6)
+
+
+def released(session, **more):
+    return Released(session=session, gamma=1.0, alpha=1.0, like=more.get("like", "mllmu"))
+
+
+def released_mask(session):
+    return released(session).make_mask(maskable(session, ("language",), also=("",)))
+
+
+def adamw(session):
+    return torch.optim.AdamW(trainable(session.model).values(), lr=1e-3, eps=1e-6, weight_decay=0.0)
+
+
+def moved_by(session, action):
+    before = {name: weight.detach().clone() for name, weight in session.model.named_parameters()}
+    action()
+    return {name: weight.detach() - before[name] for name, weight in session.model.named_parameters()}
+
+
+def test_released_ascends_on_everything_outside_the_mask(tmp_path):
+    """Defect 2 (42): embeddings, norms, head and the whole vision tower move on a forget step."""
+    session = session_at(tmp_path / "run")
+    mask, run = released_mask(session), released(session)
+    moved = moved_by(session, lambda: run.forget_step(adamw(session), mask, _forget(session)[:4]))
+    outside = {name for name, step in moved.items() if name not in mask.entries and step.abs().max() > 0}
+    assert {"model.language_model.embed_tokens.weight", "model.language_model.norm.weight", "lm_head.weight"} <= outside
+    assert any("vision_tower" in name for name in outside)
+    share = sum(moved[name].count_nonzero() for name in outside) / sum(step.count_nonzero() for step in moved.values())
+    assert share > 0.5
+
+
+def test_released_moments_move_masked_weights(tmp_path):
+    """Defect 3 (30): a forget step moves weights with m = 0, by the momentum of retain steps."""
+    session = session_at(tmp_path / "run")
+    mask, run, optimizer = released_mask(session), released(session), adamw(session)
+    forget, retain = _forget(session)[:4], MMUnlearner()._retain(session)
+    fresh = moved_by(session, lambda: run.forget_step(optimizer, mask, forget))
+    run.retain_step(optimizer, retain)
+    later = moved_by(session, lambda: run.forget_step(optimizer, mask, forget))
+    for name, entry in mask.entries.items():
+        closed = ~unpack(entry.bits, entry.shape)
+        assert not fresh[name][closed].any()
+        if closed.any():
+            assert (later[name][closed] != 0).float().mean() > 0.5, name
+            assert later[name][closed].abs().mean() > 1e-4
+
+
+def test_released_clips_before_the_mask(tmp_path):
+    """Defect 4 (31): what is left of the norm after the mask is the root of the gradient mass it keeps, below the clip."""
+    session = session_at(tmp_path / "run", parts=("language",))
+    mask, run = released_mask(session), released(session)
+    grads = {}
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure=None):
+            grads.update({name: weight.grad.clone() for name, weight in trainable(session.model).items()})
+
+    spy = Spy(trainable(session.model).values(), lr=0.0)
+    row = run.forget_step(spy, mask, _forget(session)[:4])
+    assert row["forget_norm"] > 1
+    left = torch.cat([grad.flatten() for grad in grads.values()]).norm()
+    assert left < 0.98
+    optimizer = adamw(session)
+    optimizer.zero_grad()
+    run.loss(_forget(session)[:4]).backward()
+    free = {name: weight.grad for name, weight in trainable(session.model).items()}
+    mass = {
+        name: (grad * unpack(mask.entries[name].bits, tuple(grad.shape)) if name in mask.entries else grad)
+        for name, grad in free.items()
+    }
+    kept = sum(grad.square().sum() for grad in mass.values()) / sum(grad.square().sum() for grad in free.values())
+    assert left == pytest.approx(float(kept.sqrt()), rel=1e-3)
+
+
+def test_released_labels_are_mostly_not_the_answer(tmp_path):
+    """Defect 6 (3): image placeholders and the question are prediction targets."""
+    session = session_at(tmp_path / "run")
+    batch = collate(session, _forget(session)[:4])
+    labels = whole_text_labels(batch)
+    right = batch.labels_bt != -100
+    image = labels == session.processor.image_token_id
+    assert int(image.sum()) == 16 * 4
+    assert (right & (labels != -100)).sum() == right.sum()
+    assert right.sum() < 0.5 * (labels != -100).sum()
+
+
+def test_released_answer_search_hits_the_question_and_keeps_all_on_a_miss(tmp_path):
+    """Defects 8 and 9 (5): the first occurrence may be in the question, and a miss trains on everything, pads included."""
+    session = session_at(tmp_path / "run")
+    target = _forget(session)[0]
+    twice = replace(target, example=replace(target.example, question="What? baker Is it so?", answer="baker"))
+    batch = collate(session, [twice])
+    eos = session.processor.tokenizer.eos_token_id
+    found = first_match_labels(batch, eos)
+    chosen = (found != -100).nonzero()[:, 1]
+    right = (batch.labels_bt != -100).nonzero()[:, 1]
+    assert chosen.max() < right.min()
+    ids = torch.tensor([[1, 5, 6, 2]])
+    lost = replace(batch, rows=({"input_ids": ids, "labels": torch.tensor([[-100, -100, 9, 2]])},))
+    assert torch.equal(first_match_labels(lost, eos), ids)
+
+
+def test_released_half_precision_fisher_loses_the_mask(tmp_path):
+    """Defect 5 (43): fp16 squares vanish, and 0/0 is never kept where fp32 keeps about half."""
+    shares = {}
+    for name, kind in (("fp32", torch.float32), ("fp16", torch.float16)):
+        f_t, f_p = (
+            (torch.randn(20_000, generator=torch.Generator().manual_seed(seed)) * 1e-5).to(kind) ** 2 for seed in (0, 1)
+        )
+        shares[name] = _ratio(f_t, f_p, 1.0, "language").kept / 20_000
+    assert shares["fp16"] == 0
+    assert shares["fp32"] == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("like", ["mllmu", "clear"])
+def test_released_run(like, tmp_path):
+    session = session_at(tmp_path / "run", max_steps=-1, batch_size=2, epochs=1)
+    session.examples[Role.FORGET] = session.examples[Role.FORGET][:2]
+    MMUnlearner(mode="as_released", released_like=like, released_precision="fp32").unlearn(session)
+    assert [("forget_nll" in row) for row in session.history] == [True, False]
+    assert session.notes["steps"] == 2
+    assert set(session.notes["mask"]["modules"]) == {"language"}
+    assert (session.out / "log.jsonl").read_text().count("\n") == 2
+    assert all(torch.isfinite(weight).all() for weight in session.model.parameters())
+
+
+def test_released_runs_beyond_its_first_epoch_and_with_more_to_forget_than_to_keep(tmp_path):
+    """Defects 13 and 14 are never reproduced."""
+    session = session_at(tmp_path / "run", max_steps=-1, batch_size=2, epochs=2)
+    MMUnlearner(mode="as_released", released_precision="fp32").unlearn(session)
+    assert [("forget_nll" in row) for row in session.history] == [True] * 4
+
+
+def test_released_precision(tmp_path):
+    session = session_at(tmp_path / "run", max_steps=1)
+    MMUnlearner(mode="as_released", released_precision="bf16").unlearn(session)
+    assert {weight.dtype for weight in session.model.parameters()} == {torch.bfloat16}
+    assert MMUnlearner(mode="as_released")._released_type(session) == torch.float16
+
+
+def test_released_lora_is_an_error_unless_asked_for(tmp_path):
+    """Defect 1 (41)."""
+    session = session_at(tmp_path / "run", tune="lora", parts=("language",))
+    with pytest.raises(UserError, match=r"matches none.*allow_noop_mask"):
+        MMUnlearner(mode="as_released").unlearn(session)
+    MMUnlearner(mode="as_released", allow_noop_mask=True).unlearn(session)
+    assert session.notes["mask"] == "unmasked"
+    assert session.notes["steps"] == 1

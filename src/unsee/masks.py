@@ -113,6 +113,7 @@ class Mask:
         half_done = path.with_name(f".{path.name}.{os.getpid()}")
         metadata = {"format": FORMAT, "facts": json.dumps(dict(self.facts)), "tensors": json.dumps(self._shares())}
         save_file({name: entry.bits.cpu() for name, entry in self.entries.items()}, half_done, metadata)
+        half_done.chmod(0o644)
         half_done.replace(path)
 
     def _shares(self) -> dict[str, dict[str, Any]]:

@@ -5,28 +5,39 @@ Settings marked [inferred] are ours where the authors are silent, or where their
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from peft import PeftModel
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from transformers import get_scheduler
 
-from unsee.api import Method, Part, Role, Session
+from unsee import devices
+from unsee.api import Method, Part, Role, Session, Training
 from unsee.batching import Batch, Target, answer_logits
-from unsee.errors import UserError
+from unsee.errors import TrainingError, UserError
 from unsee.losses import answer_nll
 from unsee.masks import Mask
-from unsee.saliency import Sweep, saliency_mask
-from unsee.training import minimise, retain_term
+from unsee.released import Like, Released
+from unsee.saliency import Sweep, maskable, saliency_mask
+from unsee.training import minimise, planned, retain_term
+from unsee.tuning import trainable
 
 
 @dataclass(frozen=True, kw_only=True)
 class MMUnlearner(Method):
     """g = -alpha m * grad CE(forget images) + grad CE(retain images); m keeps weights that matter more for the former."""
 
+    mode: Literal["fixed", "as_released"] = "fixed"
+    """fixed = the method; as_released = what the published code computes, defects included, for comparison."""
+    update: Literal["joint", "alternating"] = "joint"
+    """One step for both gradients (the formula), or a forget and a retain step with an AdamW each [inferred]."""
     gamma: float = 1.0
-    """Threshold of the mask: kept where F_T > gamma F_P; searched in {0.5, 1, 2} (mmunlearner.md 2)."""
+    """Threshold of the mask: kept where F_T > gamma F_P (released 1; later searched in {0.5, 1, 2})."""
     alpha: float = 1.0
     """Weight of the forget gradient (released default)."""
     retain_ratio: int = 1
@@ -45,6 +56,12 @@ class MMUnlearner(Method):
     """Square each sample's gradient (the formula), or that of a batch of 4 (released)."""
     mask: Literal["saliency", "random"] = "saliency"
     """random = as many weights of each tensor, drawn by the seed: a control."""
+    released_like: Like = "mllmu"
+    """as_released only: which of the two published scripts (labels, clipping, batch of the mask)."""
+    released_precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """as_released only: type of weights and moments; auto = fp16 for LLaVA, bf16 for the others, as published."""
+    allow_noop_mask: bool = False
+    """as_released only: run with LoRA, where the published mask matches nothing; the record then says "unmasked"."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
@@ -53,24 +70,53 @@ class MMUnlearner(Method):
         self._sweep(0)
 
     def unlearn(self, session: Session) -> None:
-        """Make the mask, then take joint steps."""
+        """Make the mask, then take the steps of the mode."""
+        if devices.sharding() != "none":
+            raise UserError(
+                "mmunlearner masks whole weight tensors and cannot do so where they are spread over processes (FSDP, "
+                "ZeRO-3). Use several processes with a model each (configs/ddp.yaml), or one process."
+            )
+        if self.mode == "as_released":
+            self._released(session)
+            return
         _require_full(session)
         found = saliency_mask(session, self._sweep(session.seed), modules=self.modules, also=self.also)
         mask = found.shuffled(session.seed) if self.mask == "random" else found
         session.notes["mask"] = {**mask.report(), "used": mask.facts["used"], "curve": mask.facts["curve"]}
-        self._joint(session, mask)
+        if self.update == "joint":
+            self._joint(session, mask)
+        else:
+            self._alternating(session, mask)
 
     def _joint(self, session: Session, mask: Mask) -> None:
         """One step for both gradients: mask, add, clip, AdamW."""
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
-            with mask.applied(session.model):
-                forget_nll = answer_nll(*answer_logits(session.model, forget))
-                yield {"loss": -self.alpha * forget_nll, "forget_nll": forget_nll}
+            yield from self._forget_term(session, mask, forget)
             yield from retain_term(session, retain, 1.0)
 
         forget, retain = _forget(session), self._retain(session)
         minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
+
+    def _alternating(self, session: Session, mask: Mask) -> None:
+        """A forget step with an AdamW of its own, then a retain step with the Trainer's."""
+        _require_steps_of_our_own(session)
+        forget, retain = _forget(session), self._retain(session)
+        steps = planned(session, forget, retain, self.retain_ratio).steps
+        forgetting = _ForgetSteps(session, steps)
+
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
+            yield from self._forget_term(session, mask, forget)
+            forgetting.step()
+            yield from retain_term(session, retain, 1.0)
+
+        minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
+
+    def _forget_term(self, session: Session, mask: Mask, forget: Batch) -> Iterator[dict[str, Tensor]]:
+        """Yield -alpha CE(forget); its backward pass runs under the mask."""
+        with mask.applied(session.model):
+            forget_nll = answer_nll(*answer_logits(session.model, forget))
+            yield {"loss": -self.alpha * forget_nll, "forget_nll": forget_nll}
 
     def _retain(self, session: Session) -> list[Target]:
         found = [Target(example=example) for example in session.of(*map(Role, self.retain))]
@@ -89,6 +135,66 @@ class MMUnlearner(Method):
             tolerance=self.tolerance,
             seed=seed,
         )
+
+    def _released(self, session: Session) -> None:
+        """Do what the published scripts do; their mask fits no adapter, so under LoRA there is none."""
+        if devices.world() > 1:
+            raise UserError("method.mode=as_released is a loop of one process, as published; start one.")
+        run = Released(session=session, gamma=self.gamma, alpha=self.alpha, like=self.released_like)
+        if isinstance(session.model, PeftModel):
+            if not self.allow_noop_mask:
+                raise UserError(
+                    "Published with LoRA, the mask names base weights and matches none of the adapters' tensors, so the run "
+                    "would be gradient difference with clipping. Set --tune full, or method.allow_noop_mask=true to see it."
+                )
+            session.notes["mask"] = "unmasked"
+            run.train(None)
+            return
+        session.model.to(self._released_type(session))
+        mask = run.make_mask(maskable(session, self.modules or ("language",), also=("",)))
+        session.notes["mask"] = mask.report()
+        run.train(mask)
+
+    def _released_type(self, session: Session) -> torch.dtype:
+        types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+        config: Any = session.model.config
+        published = "fp16" if config.model_type.startswith("llava") else "bf16"
+        return types[published if self.released_precision == "auto" else self.released_precision]
+
+
+class _ForgetSteps:
+    """AdamW for the masked forget gradients alone: what is outside the mask has no moments here and does not move.
+
+    Weight decay is left to the retain steps, for it would move everything.
+    """
+
+    def __init__(self, session: Session, steps: int) -> None:
+        training: Training = session.training
+        self.weights = list(trainable(session.model).values())
+        self.clip = training.clip
+        self.optimizer = torch.optim.AdamW(self.weights, lr=training.lr, eps=1e-8, weight_decay=0.0)
+        warm = training.warmup_steps > 0 and training.scheduler == "constant"
+        name = "constant_with_warmup" if warm else training.scheduler
+        self.schedule = get_scheduler(name, self.optimizer, training.warmup_steps, steps)
+
+    def step(self) -> None:
+        """Clip what the mask let through, step, and clear the way for the retain gradient."""
+        norm = clip_grad_norm_(self.weights, self.clip or torch.inf)
+        if not torch.isfinite(norm):
+            raise TrainingError("The forget gradient is not a finite number. Lower training.lr or method.alpha.")
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _require_steps_of_our_own(session: Session) -> None:
+    """Refuse what the second optimizer cannot do; an interrupted run starts anew, for its moments are in no checkpoint."""
+    if session.training.accumulate > 1 or devices.world() > 1:
+        raise UserError(
+            "method.update=alternating takes its forget steps within a batch, so it needs training.accumulate=1 and one "
+            "process; method.update=joint has neither limit."
+        )
+    shutil.rmtree(session.out / "checkpoints", ignore_errors=True)
 
 
 def _require_full(session: Session) -> None:
