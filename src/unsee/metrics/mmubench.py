@@ -1,0 +1,229 @@
+"""MMUBench: efficacy, generality (EM, C-Dis), specificity, fluency, diversity of unlearning a visual concept (arXiv 2405.12523, siu.md 8).
+
+Pure functions on texts and on token probabilities; `unsee.batching.answer_logprob` says the latter. Where the released
+scripts depart from what a metric's name says, `official_code` gives theirs for comparison (siu.md 8, implementation notes).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Final, Literal, TypeVar
+
+from unsee.api.example import Role
+from unsee.api.response import Response
+from unsee.errors import UserError
+from unsee.metrics.matching import contains
+
+Match = Literal["word", "substring"]
+A = TypeVar("A")
+B = TypeVar("B")
+
+SPECIFICITY: Final = ("gqa", "vqav2", "pope", "mm-vet", "mmbench", "scienceqa", "vizwiz", "textvqa")
+"""The eight benchmarks behind specificity [inferred: which eight the paper has is not confirmed]."""
+_LEAST: Final = 1e-10
+"""Probabilities are kept this far from 0 and 1 (released: from 0)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactMatch:
+    """Efficacy or generality by matching, never without the share of empty outputs: a collapsed model scores 1."""
+
+    value: float
+    """Share of outputs without their target; higher = better forgotten. Empty outputs count as without."""
+    empty: float
+    """Share of outputs without a word; read before `value`."""
+    answered: float | None
+    """`value` over the outputs that have a word; None if there is none."""
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMUBench:
+    """What can be said from responses alone."""
+
+    efficacy: ExactMatch | None
+    """On the training images."""
+    generality: ExactMatch | None
+    """On unseen images of the concepts."""
+    diversity: float | None
+    """On both, in percent."""
+
+
+def stripped(targets: Sequence[str]) -> tuple[list[str], int]:
+    """Return targets without blanks at their ends, and how many had some: the released prompts have four.
+
+    >>> stripped(["yes", " yes trump", " yes "])
+    (['yes', 'yes trump', 'yes'], 2)
+    """
+    clean = [target.strip() for target in targets]
+    return clean, sum(old != new for old, new in zip(targets, clean, strict=True))
+
+
+def has_target(text: str, target: str, match: Match = "word") -> bool:
+    """Tell whether an output has its target, whatever the case: as whole words [inferred], or as a substring [code].
+
+    >>> has_target("Yes, it is.", " yes"), has_target("I saw it yesterday.", "yes")
+    (True, False)
+    >>> has_target("I saw it yesterday.", "yes", "substring")
+    True
+    """
+    if match == "word":
+        return contains(text, target)
+    return target.strip().casefold() in text.casefold()
+
+
+def exact_match(
+    texts: Sequence[str], targets: Sequence[str | Sequence[str]], match: Match = "word"
+) -> ExactMatch | None:
+    """Return the share of outputs without (any form of) their target; None without outputs.
+
+    >>> exact_match(["A dog.", "It is Trump.", ""], ["trump", "trump", "trump"])
+    ExactMatch(value=0.6666666666666666, empty=0.3333333333333333, answered=0.5, n=3)
+    """
+    if not texts:
+        return None
+    pairs = list(zip(texts, targets, strict=True))
+    gone = [not any(has_target(text, form, match) for form in _forms(target)) for text, target in pairs]
+    said = [bool(_words(text)) for text in texts]
+    answered = [one for one, word in zip(gone, said, strict=True) if word]
+    return ExactMatch(
+        value=_mean(gone),
+        empty=_mean([not one for one in said]),
+        answered=_mean(answered) if answered else None,
+        n=len(texts),
+    )
+
+
+def paired(
+    prompts: Sequence[A], images: Sequence[B], pairing: Literal["cycle", "product"] = "cycle"
+) -> list[tuple[A, B]]:
+    """Return prompts with images: each prompt once, images in turn [code], or all with all.
+
+    >>> paired(["p", "q", "r"], [1, 2]), len(paired(["p", "q", "r"], [1, 2], "product"))
+    ([('p', 1), ('q', 2), ('r', 1)], 6)
+    """
+    if pairing == "product":
+        return [(prompt, image) for prompt in prompts for image in images]
+    return list(zip(prompts, cycle(images), strict=False)) if images else []
+
+
+def c_dis(original: Sequence[float], unlearned: Sequence[float]) -> float:
+    """Return the mean binary KL between what both models give the name, where the original said it; 0 = no change.
+
+    One probability a name token of the original model's greedy answer, under either model. Never negative, at most
+    about 23 a token; higher = better forgotten [inferred].
+
+    >>> c_dis([0.9, 0.5], [0.9, 0.5]), round(c_dis([0.9], [0.1]), 4)
+    (0.0, 1.7578)
+    """
+    if not original:
+        raise UserError("C-Dis needs at least one token of the name in an answer of the original model.")
+    return _mean([_binary_kl(p, q) for p, q in zip(original, unlearned, strict=True)])
+
+
+def c_dis_official_code(original: Sequence[Sequence[float]], unlearned: Sequence[Sequence[float]]) -> float:
+    """Return the released C-Dis: for each special token |sum over all positions of p log(p / q)|, mean over tokens [code].
+
+    Not a divergence: single-token probabilities are no distribution, and the sum grows with the prompt.
+
+    >>> round(c_dis_official_code([[0.5, 0.5]], [[0.25, 0.25]]), 4)
+    0.6931
+    """
+    return _mean([abs(_plain_kl(ps, qs)) for ps, qs in zip(original, unlearned, strict=True)])
+
+
+def fluency(
+    logprobs: Sequence[float],
+    concept: Sequence[bool],
+    neutral: Literal["drop", "uniform"] = "drop",
+    vocabulary: int | None = None,
+) -> float | None:
+    """Return the perplexity, under the unlearned model, of the original model's greedy answer; lower is better.
+
+    `logprobs`: one per answer token, of all answers; `concept`: whether the token belongs to the concept's name. Those are
+    dropped, or count as one of `vocabulary` tokens. Exponential of the mean over tokens; None if no token is left.
+
+    >>> fluency([math.log(0.5), math.log(0.001)], [False, True])
+    2.0
+    >>> round(fluency([math.log(0.5), math.log(0.001)], [False, True], "uniform", vocabulary=8), 6)
+    4.0
+    """
+    if neutral == "uniform" and (vocabulary is None or vocabulary < 1):
+        raise UserError(f"fluency with neutral='uniform' needs the size of the vocabulary, got {vocabulary}.")
+    uniform = -math.log(vocabulary or 1)
+    pairs = zip(logprobs, concept, strict=True)
+    kept = [uniform if named else value for value, named in pairs if neutral == "uniform" or not named]
+    return math.exp(-_mean(kept)) if kept else None
+
+
+def diversity(texts: Sequence[str], unit: Literal["words", "characters"] = "words") -> float | None:
+    """Return distinct over all words (or characters) of an output, in percent, mean over outputs; an empty one has 0 [code].
+
+    The released script has characters in a commented block, for outputs without blanks: say which was used.
+
+    >>> diversity(["a dog a cat", ""]), diversity(["aab"], "characters")
+    (37.5, 66.66666666666667)
+    """
+    shares = []
+    for text in texts:
+        units = text.split() if unit == "words" else list("".join(text.split()))
+        shares.append(100 * len(set(units)) / len(units) if units else 0.0)
+    return _mean(shares) if shares else None
+
+
+def specificity(scores: Mapping[str, float]) -> float:
+    """Return the mean over benchmarks, each a number in 0..100; which they are is the caller's to report (`SPECIFICITY`).
+
+    >>> specificity({"gqa": 60.0, "pope": 80.0})
+    70.0
+    """
+    if not scores:
+        raise UserError("Specificity needs the score of at least one benchmark.")
+    return _mean(list(scores.values()))
+
+
+def mmubench(responses: Sequence[Response], trained: Collection[str], match: Match = "word") -> MMUBench:
+    """Return efficacy on the training images (their `image_key`s), generality on the unseen ones, diversity on both.
+
+    Names that the question itself has do not count, and questions without known names are left out.
+    """
+    about = [one for one in responses if one.image_key and one.private.get("name")]
+    seen = [one for one in about if one.role is Role.FORGET and one.image_key in trained]
+    unseen = [one for one in about if one.role is Role.UNSEEN]
+    return MMUBench(
+        efficacy=_of(seen, match),
+        generality=_of(unseen, match),
+        diversity=diversity([one.text for one in (*seen, *unseen)]),
+    )
+
+
+def _of(responses: Sequence[Response], match: Match) -> ExactMatch | None:
+    forms = [[form for form in one.private["name"] if not contains(one.question, form)] for one in responses]
+    return exact_match([one.text for one in responses], forms, match)
+
+
+def _forms(target: str | Sequence[str]) -> Sequence[str]:
+    return [target] if isinstance(target, str) else target
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
+
+
+def _binary_kl(p: float, q: float) -> float:
+    """Return KL between (p, 1 - p) and (q, 1 - q)."""
+    p, q = (min(max(value, _LEAST), 1 - _LEAST) for value in (p, q))
+    return max(0.0, p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
+
+
+def _plain_kl(ps: Sequence[float], qs: Sequence[float]) -> float:
+    bounded = [(max(p, _LEAST), max(q, _LEAST)) for p, q in zip(ps, qs, strict=True)]
+    return sum(p * math.log(p / q) for p, q in bounded)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,140 @@
+"""MMUBench metrics against their definitions, and the defects of the released scripts (siu.md 8, known defects 13, 68, 74)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from unsee.api import Kind, Response, Role
+from unsee.errors import UserError
+from unsee.metrics.mmubench import (
+    c_dis,
+    c_dis_official_code,
+    diversity,
+    exact_match,
+    fluency,
+    has_target,
+    mmubench,
+    paired,
+    specificity,
+    stripped,
+)
+
+
+def test_targets_with_blanks_are_stripped_counted_and_hit():
+    """The released file has " yes", " yes " and " yes trump", which unstripped never match (known defect 13)."""
+    clean, touched = stripped(["yes", " yes", " yes ", " yes trump", "trump"])
+    assert clean == ["yes", "yes", "yes", "yes trump", "trump"]
+    assert touched == 3
+    assert has_target("Yes, it is", " yes")
+    assert has_target("Yes, it is", " yes ", "substring")
+    dirty = exact_match(["Yes, it is", "yes"], [" yes", "yes "])
+    assert dirty is not None
+    assert dirty.value == 0.0
+
+
+def test_word_match_does_not_hit_inside_words():
+    assert not has_target("He left yesterday.", "yes")
+    assert has_target("He left yesterday.", "yes", "substring")
+    assert has_target("It is TRUMP!", "trump")
+
+
+def test_any_spelling_counts_as_the_target():
+    found = exact_match(["Mr Trump", "The Donald", "A man"], [["Donald Trump", "Trump"]] * 3)
+    assert found is not None
+    assert found.value == pytest.approx(2 / 3)
+
+
+def test_empty_generations_are_reported_and_are_no_silent_success():
+    """A model that says nothing has EM 1: the empty rate and `answered` stand next to it (siu.md 8, known defect 77)."""
+    silent = exact_match(["", " \n", "..."], ["trump"] * 3)
+    assert silent is not None
+    assert (silent.value, silent.empty, silent.answered, silent.n) == (1.0, 1.0, None, 3)
+    half = exact_match(["", "Trump"], ["trump"] * 2)
+    assert half is not None
+    assert (half.value, half.empty, half.answered) == (0.5, 0.5, 0.0)
+    assert exact_match([], []) is None
+
+
+def test_prompts_and_images_are_paired_in_turn_or_all_with_all():
+    assert paired("abc", "xy") == [("a", "x"), ("b", "y"), ("c", "x")]
+    assert len(paired("abc", "xy", "product")) == 6
+    assert paired("abc", "") == []
+
+
+def test_c_dis_is_a_divergence():
+    """0 for equal models, never negative, however small the probabilities (known defect 74)."""
+    values = [0.0, 1e-12, 0.3, 0.999, 1.0]
+    assert c_dis(values, values) == 0.0
+    for p in values:
+        for q in values:
+            assert 0 <= c_dis([p], [q]) < 24
+    by_hand = 0.8 * math.log(0.8 / 0.3) + 0.2 * math.log(0.2 / 0.7)
+    assert c_dis([0.8, 0.8], [0.3, 0.3]) == pytest.approx(by_hand)
+    with pytest.raises(UserError, match="at least one token"):
+        c_dis([], [])
+
+
+def test_released_c_dis_grows_with_the_prompt_and_ours_does_not():
+    short, long = c_dis_official_code([[0.5]], [[0.1]]), c_dis_official_code([[0.5] * 4], [[0.1] * 4])
+    assert long == pytest.approx(4 * short)
+    assert c_dis([0.5] * 4, [0.1] * 4) == pytest.approx(c_dis([0.5], [0.1]))
+    torch = pytest.importorskip("torch")
+    teacher, student = torch.tensor([0.5, 0.2]), torch.tensor([0.1, 0.6])
+    theirs = torch.nn.functional.kl_div(student.log()[None], teacher[None], reduction="batchmean").abs()
+    assert c_dis_official_code([teacher.tolist()], [student.tolist()]) == pytest.approx(float(theirs), rel=1e-5)
+
+
+def test_fluency_is_the_perplexity_of_the_answer_without_the_name():
+    """The teacher's answer decides, the name does not (known defect 68)."""
+    logprobs, concept = [math.log(0.5), math.log(0.25), math.log(1e-9)], [False, False, True]
+    assert fluency(logprobs, concept) == pytest.approx(math.exp(-(math.log(0.5) + math.log(0.25)) / 2))
+    assert fluency([*logprobs[:2], -1.0], concept) == fluency(logprobs, concept)
+    assert fluency([-3.0, *logprobs[1:]], concept) != fluency(logprobs, concept)
+    uniform = math.exp(-(math.log(0.5) + math.log(0.25) - math.log(100)) / 3)
+    assert fluency(logprobs, concept, "uniform", vocabulary=100) == pytest.approx(uniform)
+    assert fluency([-1.0], [True]) is None
+    with pytest.raises(UserError, match="size of the vocabulary"):
+        fluency(logprobs, concept, "uniform")
+
+
+def test_diversity_counts_distinct_words_and_empty_outputs():
+    assert diversity(["yes yes yes yes"]) == 25.0
+    assert diversity(["a red dog", ""]) == 50.0
+    assert diversity(["ab ab"], "characters") == 50.0
+    assert diversity([]) is None
+
+
+def test_specificity_is_the_mean_over_benchmarks():
+    assert specificity({"gqa": 61.0, "pope": 85.0, "textvqa": 58.0}) == pytest.approx(68.0)
+    with pytest.raises(UserError, match="at least one benchmark"):
+        specificity({})
+
+
+def response(number, role, image, text, question="Who is this?"):
+    return Response(
+        id=str(number), stage="siu", role=role, kind=Kind.NAME, fact="name", entity="c", question=question, answer="Donald Trump",
+        text=text, tokens=4, ended=True, image_key=image, private={"name": ("Donald Trump", "Trump")},
+    )  # fmt: skip
+
+
+def test_responses_count_by_image():
+    """Efficacy: the training image alone; generality: unseen images; text-only questions and the retained: neither."""
+    rows = [
+        response(0, Role.FORGET, "train", "This is Jacob Campbell."),
+        response(1, Role.FORGET, "other", "Trump"),
+        response(2, Role.UNSEEN, "u1", "Trump"),
+        response(3, Role.UNSEEN, "u2", ""),
+        response(4, Role.FORGET_TEXT, "", "Trump"),
+        response(5, Role.RETAIN, "r", "Trump"),
+        response(6, Role.UNSEEN, "u3", "No, Trump is not there.", "Is Donald Trump in the picture?"),
+    ]
+    found = mmubench(rows, {"train"})
+    assert found.efficacy is not None
+    assert found.generality is not None
+    assert (found.efficacy.value, found.efficacy.n) == (1.0, 1)
+    assert (found.generality.n, found.generality.empty) == (3, pytest.approx(1 / 3))
+    assert found.generality.value == pytest.approx(2 / 3)
+    assert found.diversity == pytest.approx((100 + 100 + 0 + 100) / 4)
+    assert mmubench(rows[:1], set()).efficacy is None
