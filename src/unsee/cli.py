@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hints = {
             "forget": " The same command with --resume goes on from the last checkpoint.",
             "demo": " The same command goes on where this one stopped.",
+            "sweep": " The same command goes on where this one stopped.",
         }
         print(f"\nunsee: interrupted.{hints.get(words[0] if words else '', '')}", file=sys.stderr)
         return INTERRUPTED
@@ -285,6 +286,24 @@ def _score_lines(scores: dict[str, Any]) -> list[str]:
     return [f"{name:<{width}}  {score.value:6.3f}  n={score.n}" for name, score in shown.items()]
 
 
+def _sweep_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("grid", metavar="GRID.yaml", help="base run and axes, see docs/sweep.md")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for everything; goes on with what is in it")
+    parser.add_argument("--launcher", default="local", help="local (default) or slurm")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells that run at once (default: 1)")
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from unsee.sweep import sweep
+
+    states = sweep(options.grid, options.out, launcher=options.launcher, jobs=options.jobs)
+    for name, state in states.items():
+        if state != "done":
+            print(f"{state}: {name}", file=sys.stderr)
+    print(Path(options.out) / "compare" / "report.html" if "done" in states.values() else options.out)
+    return FAILED if "failed" in states.values() else OK
+
+
 def _compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders that were judged with unsee eval")
     parser.add_argument(
@@ -346,6 +365,7 @@ VERBS: Final = {
     "train": _Verb(help="Make the lab model from scratch.", options=_train_options, action=_train),
     "forget": _Verb(help="Unlearn the forget role of the data.", options=_forget_options, action=_forget),
     "eval": _Verb(help="Ask a model everything and judge its answers.", options=_eval_options, action=_eval),
+    "sweep": _Verb(help="A grid of runs, each done once, and their comparison.", options=_sweep_options, action=_sweep),
     "compare": _Verb(help="Leaderboard and report of several runs.", options=_compare_options, action=_compare),
     "check": _Verb(help="Is this data usable? Says what is wrong, row by row.", options=_check_options, action=_check),
     "list": _Verb(help="Names that can be used, one line each.", options=_list_options, action=_list),

@@ -1,0 +1,334 @@
+"""`unsee sweep`: a grid of runs, each unlearned and judged once, side by side, with a comparison at the end.
+
+    grid.yaml    what was asked for                         cells/NAME/      one run folder a cell (forget, then eval)
+    index.json   every cell and its state                   logs/NAME.log    what its process said
+    claims/      who is at which cell                       failed/NAME.txt  why a cell failed, until it is done
+    jobs/        one run file a cell                        compare/         leaderboard and report of the finished cells
+
+A cell is named by its content: the same settings are the same cell, in whatever order or file they stand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, Literal
+
+import yaml
+from rich.console import Console
+
+from unsee import config, devices, engine, registry
+from unsee.api import Role, Training
+from unsee.claims import claimed, is_claimed
+from unsee.config import Run
+from unsee.errors import UnseeError, UserError, unknown_name
+from unsee.files import atomic_write_json, atomic_write_text
+
+Launcher = Literal["local", "slurm"]
+State = Literal["done", "failed", "running elsewhere", "waiting"]
+
+LAUNCHERS: Final = ("local", "slurm")
+DONE: Final = "scores.json"
+"""The last file that a cell writes."""
+_PARTS: Final = ("base", "axes", "slurm")
+_NAME: Final = 60
+"""Characters of a cell's settings in its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of the grid."""
+
+    name: str
+    label: str
+    """What tells it from the other cells, the seed left out: its name in reports."""
+    run: Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What a grid file says."""
+
+    cells: tuple[Cell, ...]
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters for submitit: partition, timeout_min, gpus_per_node, ..."""
+
+
+def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jobs: int = 1) -> dict[str, State]:
+    """Run every cell of the grid that is not done, compare the finished ones, and return the state of each.
+
+    Several sweeps may work on one folder: no cell is run twice. A killed sweep goes on where it was; failed cells are tried
+    again by the next call and do not stop the others.
+
+    Args:
+        grid: YAML file with `base` (a run), `axes` (setting -> values) and perhaps `slurm`.
+        out: Folder for everything.
+        launcher: Where cells run: "local" = processes of this machine, "slurm" = jobs through submitit.
+        jobs: Cells that run at once.
+
+    Raises:
+        UserError: The grid, or any cell of it, names what does not exist; nothing has been started then.
+    """
+    if launcher not in LAUNCHERS:
+        raise unknown_name("launcher", launcher, LAUNCHERS)
+    if jobs < 1:
+        raise UserError(f"--jobs must be at least 1, got {jobs}.")
+    if devices.world() > 1:
+        raise UserError("A sweep starts its own processes; call `unsee sweep` without accelerate launch or torchrun.")
+    read, place = read_grid(Path(grid)), Path(out)
+    _write_jobs(read, place, Path(grid))
+    todo = [cell.name for cell in read.cells if not _is_done(place, cell.name)]
+    console = Console(stderr=True)
+    console.print(f"{len(read.cells)} cells, {len(read.cells) - len(todo)} of them done before.", highlight=False)
+    launch = _locally if launcher == "local" else _on_slurm
+    for name in launch(place, todo, jobs, read.slurm):
+        console.print(f"[dim]{name}[/dim] {_state(place, name)}", highlight=False)
+        _write_index(place, read.cells)
+    states = _write_index(place, read.cells)
+    _compare(place, [name for name, state in states.items() if state == "done"])
+    return states
+
+
+def read_grid(file: Path) -> Grid:
+    """Read and check a grid file."""
+    values = config.read_mapping(file)
+    for key in values:
+        if key not in _PARTS:
+            raise unknown_name(f"part of {file}", str(key), _PARTS)
+    base, axes, slurm = (values.get(part) or {} for part in _PARTS)
+    for part, value in zip(_PARTS, (base, axes, slurm), strict=True):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{file}: {part!r} must be a mapping, got {value!r}.")
+    cells = {cell.name: cell for cell in _cells(base, _axes(axes, file), file)}
+    return Grid(cells=tuple(cells.values()), slurm=slurm)
+
+
+def _axes(axes: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
+    """Return setting -> values; the method first, for its settings are merged into it."""
+    for name, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{file}: the axis {name!r} must be a list of values, got {values!r}.")
+    return {name: axes[name] for name in sorted(axes, key=lambda name: name != "method")}
+
+
+def _cells(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], file: Path) -> Iterator[Cell]:
+    for chosen in itertools.product(*axes.values()):
+        values = dict(base)
+        for path, value in zip(axes, chosen, strict=True):
+            nested: Any = value
+            for key in reversed(path.split(".")):
+                nested = {key: nested}
+            values = config.merge(values, nested)
+        yield _cell(Run.from_mapping(values, where=str(file)), dict(zip(axes, chosen, strict=True)))
+
+
+def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
+    """Return the cell of a run, its settings checked and made explicit."""
+    if not (run.model and run.data and run.method):
+        raise UserError("Every cell needs a model, data and a method: put them under `base` or `axes` of the grid.")
+    method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
+    config.build(Training, run.training, where="training")
+    _roles(config.build(config.Eval, run.eval, where="eval"))
+    settings = config.plain(asdict(method))
+    run = replace(run, model=_lasting(run.model), data=_lasting(run.data), settings=settings, out="")
+    content = json.dumps(config.plain(asdict(run)), sort_keys=True)
+    label = _label(run, chosen)
+    slug = re.sub(r"[^\w.=-]+", "_", f"{label}_seed={run.seed}")[:_NAME]
+    return Cell(name=f"{slug}-{hashlib.sha256(content.encode()).hexdigest()[:10]}", label=label, run=run)
+
+
+def _label(run: Run, chosen: Mapping[str, Any]) -> str:
+    """Return the method and the values of the other axes."""
+    parts = [run.method]
+    if isinstance(chosen.get("method"), Mapping):
+        parts += [f"{key}={value}" for key, value in chosen["method"].items() if key != "name"]
+    parts += [f"{path.rpartition('.')[2]}={value}" for path, value in chosen.items() if path not in ("method", "seed")]
+    return " ".join(parts)
+
+
+def _lasting(place: str) -> str:
+    """Return a path that means the same from any working directory; names and ids stay as they are."""
+    return str(Path(place).resolve()) if Path(place).exists() else place
+
+
+def _roles(settings: config.Eval) -> list[Role]:
+    for name in settings.roles:
+        if name not in set(Role):
+            raise unknown_name("role", name, [role.value for role in Role])
+    return [Role(name) for name in settings.roles]
+
+
+def run_cell(out: Path, name: str) -> None:
+    """Do one cell in this process, unless it is done or somebody else is at it; a failure is written down and raised."""
+    with claimed(out / "claims" / name) as ours:
+        if not ours or _is_done(out, name):
+            return
+        failure = out / "failed" / f"{name}.txt"
+        failure.unlink(missing_ok=True)
+        try:
+            job = config.read_mapping(out / "jobs" / f"{name}.yaml")
+            work(Run.from_mapping(job["run"], where=name), job["label"], out)
+        except BaseException as error:
+            said = str(error) if isinstance(error, UnseeError) else traceback.format_exc()
+            atomic_write_text(failure, said.rstrip() + "\n")
+            raise
+
+
+def work(run: Run, label: str, out: Path) -> None:
+    """Unlearn, going on where an earlier attempt stopped, and judge."""
+    from unsee.evaluate import evaluate
+    from unsee.run import RECORD, forget_run
+
+    forget_run(run, resume=(Path(run.out) / RECORD).exists())
+    settings = config.build(config.Eval, run.eval, where="eval")
+    with engine.using(run.engine):
+        evaluate(
+            Path(run.out),
+            run.data,
+            Path(run.out),
+            stage=label,
+            limit=settings.limit,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            seed=run.seed,
+            roles=_roles(settings) or None,
+            images_dir=out / "images",
+        )
+
+
+def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -> Iterator[str]:
+    """Run cells in processes of this machine, `jobs` at once; yield the name of each as it ends."""
+    places: SimpleQueue[int] = SimpleQueue()
+    for place in range(jobs):
+        places.put(place)
+
+    def one(name: str) -> str:
+        place = places.get()
+        try:
+            _process(out, name, _environment(place, jobs))
+        finally:
+            places.put(place)
+        return name
+
+    with ThreadPoolExecutor(jobs) as pool, _killed_with(pool):
+        for ended in as_completed([pool.submit(one, name) for name in names]):
+            yield ended.result()
+
+
+_RUNNING: Final[set[subprocess.Popen[bytes]]] = set()
+"""Processes of cells that have not ended."""
+
+
+@contextmanager
+def _killed_with(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Let no cell outlive a sweep that is interrupted; what it had done is on disk."""
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(_RUNNING):
+            process.terminate()
+        raise
+
+
+def _process(out: Path, name: str, environment: Mapping[str, str]) -> None:
+    log = out / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as said:
+        command = [sys.executable, "-m", "unsee.sweep", str(out), name]
+        process = subprocess.Popen(command, stdout=said, stderr=said, env=dict(environment))
+        _RUNNING.add(process)
+        code = process.wait()
+        _RUNNING.discard(process)
+    if code < 0:  # killed before it could say why
+        atomic_write_text(out / "failed" / f"{name}.txt", f"The process was ended by signal {-code}.\n")
+
+
+def _environment(place: int, jobs: int) -> dict[str, str]:
+    """Return the environment of a cell: a share of the cores and, of several visible GPUs, one."""
+    found = dict(os.environ)
+    found.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    if len(gpus) > 1:
+        found["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    return found
+
+
+def _on_slurm(out: Path, names: Sequence[str], jobs: int, parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Submit cells as jobs, at most `jobs` at once, and wait; yield the name of each as it ends.
+
+    A sweep that stops waiting leaves its jobs in the queue; the next one finds what they have done.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError('The launcher slurm needs submitit: pip install "unsee[slurm]".') from error
+    executor = submitit.AutoExecutor(folder=out / "slurm", cluster=os.environ.get("UNSEE_CLUSTER"))
+    executor.update_parameters(name="unsee", slurm_array_parallelism=jobs, **parameters)
+    with executor.batch():
+        submitted = {name: executor.submit(run_cell, out.resolve(), name) for name in names}
+    for name, job in submitted.items():
+        job.exception()  # waits; a failure is on disk already, unless the job was killed
+        if _state(out, name) == "waiting":
+            atomic_write_text(out / "failed" / f"{name}.txt", f"Job {job.job_id} ended as {job.state}.\n")
+        yield name
+
+
+def _write_jobs(grid: Grid, out: Path, file: Path) -> None:
+    """Write one job file a cell, which is all that its process needs to know."""
+    for cell in grid.cells:
+        job = out / "jobs" / f"{cell.name}.yaml"
+        run = replace(cell.run, out=str((out / "cells" / cell.name).resolve()))
+        text = yaml.safe_dump({"label": cell.label, "run": run.to_mapping()}, sort_keys=False, allow_unicode=True)
+        if not job.exists() or job.read_text(encoding="utf-8") != text:
+            atomic_write_text(job, text)
+    atomic_write_text(out / "grid.yaml", file.read_text(encoding="utf-8"))
+
+
+def _is_done(out: Path, name: str) -> bool:
+    return (out / "cells" / name / DONE).exists()
+
+
+def _state(out: Path, name: str) -> State:
+    if _is_done(out, name):
+        return "done"
+    if is_claimed(out / "claims" / name):
+        return "running elsewhere"
+    return "failed" if (out / "failed" / f"{name}.txt").exists() else "waiting"
+
+
+def _write_index(out: Path, cells: Sequence[Cell]) -> dict[str, State]:
+    """Write the state of every cell, and return it."""
+    states = {cell.name: _state(out, cell.name) for cell in cells}
+    rows = []
+    for cell in cells:
+        failure = out / "failed" / f"{cell.name}.txt"
+        why = failure.read_text(encoding="utf-8").strip().splitlines() if states[cell.name] == "failed" else []
+        row = {"name": cell.name, "label": cell.label, "seed": cell.run.seed, "state": states[cell.name]}
+        rows.append({**row, "folder": f"cells/{cell.name}", "error": why[-1] if why else ""})
+    atomic_write_json(out / "index.json", rows)
+    return states
+
+
+def _compare(out: Path, names: Sequence[str]) -> None:
+    """Write leaderboard and report of the finished cells."""
+    if names:
+        from unsee.report import compare
+
+        compare([out / "cells" / name for name in names], out / "compare")
+
+
+if __name__ == "__main__":
+    run_cell(Path(sys.argv[1]), sys.argv[2])
