@@ -167,3 +167,15 @@ def test_random_mask_keeps_as_many_elsewhere():
     assert [count(entry.bits) for entry in other.entries.values()] == [e.kept for e in mask.entries.values()]
     assert agreement(other, mask.shuffled(3)) == 1
     assert agreement(other, mask.shuffled(4)) < 0.7
+
+
+def test_masks_that_keep_nearly_nothing_or_everything_are_remarked_upon():
+    """Defect 45."""
+
+    def remarks(share):
+        difference = {"w": (torch.arange(1000) < share * 1000).float() - 0.5}
+        return Mask.where_positive(difference, {"w": "vision"}, {}).remarks()
+
+    assert remarks(0.5) == remarks(0.02) == []
+    assert "0.5% of the weights of vision" in remarks(0.005)[0]
+    assert "96.0% of the weights of vision" in remarks(0.96)[0]

@@ -156,7 +156,8 @@ def test_record_of_the_run(tmp_path):
     note = session.notes["mask"]
     assert set(note["modules"]) == set(ALL)
     assert note["used"] == {"target": 8, "preserve": 5}
-    assert {"kept", "dead", "layers", "curve"} <= set(note)
+    assert {"kept", "dead", "layers", "curve", "remarks"} <= set(note)
+    assert note["settled"] is False
 
 
 def test_text_questions_are_not_trained_on_unless_asked_for(tmp_path):

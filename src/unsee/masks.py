@@ -26,6 +26,9 @@ from unsee.generation import seed_of
 from unsee.tuning import trainable
 
 FORMAT: Final = "unsee mask 1"
+FEW: Final = 0.01
+MOST: Final = 0.95
+"""Shares of kept weights beyond which a mask is remarked upon."""
 _SHOWN: Final = 3
 """Names that an error lists."""
 
@@ -135,6 +138,17 @@ class Mask:
             "modules": self._grouped(parts),
             "layers": self._grouped({name: _layer(name) for name in self.entries}),
         }
+
+    def remarks(self) -> list[str]:
+        """Return what is odd about the mask, in words: nearly nothing or nearly everything kept (known_defects 45)."""
+        found = []
+        for part, share in self.report()["modules"].items():
+            if share["kept"] < FEW or share["kept"] > MOST:
+                found.append(
+                    f"{share['kept']:.1%} of the weights of {part} are kept: gradients on what goes and on what stays are of "
+                    "very different size. Another method.gamma, or more method.p_samples, may be needed."
+                )
+        return found
 
     def _grouped(self, groups: Mapping[str, str]) -> dict[str, dict[str, float]]:
         found: dict[str, list[Entry]] = {}

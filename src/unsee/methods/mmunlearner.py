@@ -6,7 +6,7 @@ Settings marked [inferred] are ours where the authors are silent, or where their
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,7 +82,7 @@ class MMUnlearner(Method):
         _require_full(session)
         found = saliency_mask(session, self._sweep(session.seed), modules=self.modules, also=self.also)
         mask = found.shuffled(session.seed) if self.mask == "random" else found
-        session.notes["mask"] = {**mask.report(), "used": mask.facts["used"], "curve": mask.facts["curve"]}
+        session.notes["mask"] = {**mask.report(), **_found(mask.facts, self.tolerance), "remarks": mask.remarks()}
         if self.update == "joint":
             self._joint(session, mask)
         else:
@@ -203,6 +203,13 @@ def _require_full(session: Session) -> None:
             "mmunlearner masks the gradients of the model's own weights; with training.tune=lora there are only adapters, "
             "which no mask fits. Set --tune full (training: {tune: full}), and --parts for the parts to train."
         )
+
+
+def _found(facts: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
+    """Return how the sweep went, and whether its bits had settled when it ended."""
+    curve = facts["curve"]
+    settled = bool(curve) and curve[-1]["flipped"] < tolerance
+    return {"used": facts["used"], "curve": curve, "settled": settled}
 
 
 def _forget(session: Session) -> list[Target]:
