@@ -77,3 +77,31 @@ def kl_loss(
 ) -> Tensor:
     """Mean over samples of the KL over their answer tokens; prompt, image and padding do not count."""
     return per_sample(token_kl(teacher_bav, student_bav, direction), labels_ba, reduction).mean()
+
+
+def dual_masked_kl(
+    teacher_bav: Tensor,
+    student_bav: Tensor,
+    kept_ba: Tensor,
+    allowed_v: Tensor,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """KL(teacher || student) at the kept positions (K_S), over the allowed vocabulary entries (K_V) only (siu.md 4.2).
+
+    Nothing is renormalised, so that descent lowers the entries left out, and the value can be negative. "mean" divides by
+    the number of kept positions [inferred], "sum" is what the paper prints.
+    """
+    u_bav, v_bav = teacher_bav.float().log_softmax(-1), student_bav.float().log_softmax(-1)
+    kl_ba = (allowed_v * u_bav.exp() * (u_bav - v_bav)).sum(-1)
+    total = (kl_ba * kept_ba).sum()
+    return total if reduction == "sum" else total / kept_ba.sum().clamp(min=1)
+
+
+def released_masked_cross(teacher_bav: Tensor, student_bav: Tensor, kept_ba: Tensor, allowed_v: Tensor) -> Tensor:
+    """The second term of SIU's released trainer: a cross-entropy divided by kept positions times vocabulary (siu.md 4.3).
+
+    About |V| times smaller than a divergence per token. For comparison with published numbers only.
+    """
+    p_bav, q_bav = allowed_v * teacher_bav.float().softmax(-1), allowed_v * student_bav.float().softmax(-1)
+    cross_ba = -(p_bav * (q_bav + 1e-12).log()).sum(-1)
+    return (cross_ba * kept_ba).sum() / (kept_ba.sum() * allowed_v.numel()).clamp(min=1)
