@@ -27,7 +27,8 @@ def test_one_process_is_the_main_one():
     assert devices.from_main("x") == "x"
     devices.start()
     devices.barrier()
-    devices.stop()
+    with pytest.raises(SystemExit, match="3"):
+        devices.leave(3)
 
 
 def test_knowing_who_we_are_loads_no_torch():

@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 import two_processes as two
 from tiny import save_tiny
-from unsee import config, forget
+from unsee import config, evaluate, forget
+from unsee.files import read_jsonl
 from unsee.tuning import save_trainable
 
 WEIGHTS = 2e-5
@@ -34,7 +35,7 @@ def out(tmp_path_factory):
     processes = [launch(folder, rank, port) for port in (free_port(),) for rank in (0, 1)]
     alone(folder)
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        errors = [process.communicate(timeout=300)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -69,6 +70,9 @@ def alone(folder):
     two.drawn(folder / "alone-drawn")
     settings = {"max_steps": 2, "stop": "never", "batch_size": 4}
     forget(folder / "model", two.EXAMPLE, "ga", folder / "alone-run", training=settings)
+    evaluate(
+        folder / "model", two.EXAMPLE, folder / "alone-judged", stage="original", max_new_tokens=8, likelihood=True
+    )
 
 
 def said(out, rank=0):
@@ -161,6 +165,16 @@ def test_a_whole_run_of_two_is_that_of_one(out):
     assert written["record"]["processes"] == 2
     assert written["result"]["steps"] == 2
     assert not (out / "run" / "checkpoints").exists()
+
+
+def test_two_judge_as_one_does(out):
+    assert said(out, 0)["judged"] == said(out, 1)["judged"] == 0
+    one, other = (read_jsonl(out / name / "responses.jsonl") for name in ("alone-judged", "judged"))
+    assert [row["text"] for row in one] == [row["text"] for row in other]
+    scores = [json.loads((out / name / "scores.json").read_text()) for name in ("alone-judged", "judged")]
+    assert scores[0].keys() == scores[1].keys()
+    for name in scores[0]:
+        assert scores[0][name]["value"] == pytest.approx(scores[1][name]["value"], abs=1e-5)
 
 
 def test_a_run_of_two_can_be_resumed_by_one_at_equal_global_batch(out, monkeypatch):

@@ -165,9 +165,12 @@ def everything(out):
     command = ["forget", "--model", str(out / "model"), "--data", str(EXAMPLE), "--method", "ga"]
     settings = ["--set", "training.max_steps=2", "--set", "training.stop=never", "--set", "training.batch_size=2"]
     found["code"] = main([*command, "--out", str(out / "run"), *settings])
+    judge = ["eval", "--model", str(out / "model"), "--data", str(EXAMPLE), "--likelihood"]
+    found["judged"] = main([*judge, "--out", str(out / "judged"), "--set", "eval.max_new_tokens=8"])
     return found
 
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     (folder / f"{devices.rank()}.json").write_text(json.dumps(everything(folder)))
+    devices.leave(0)

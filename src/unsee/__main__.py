@@ -1,8 +1,7 @@
 """`python -m unsee` is `unsee`."""
 
-import sys
-
+from unsee import devices
 from unsee.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    devices.leave(main())

@@ -50,9 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not debug:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\b")
     try:
-        code = _dispatch([word for word in words if word != "--debug"])
-        devices.stop()
-        return code
+        return _dispatch([word for word in words if word != "--debug"])
     except UnseeError as error:
         if debug:
             raise
@@ -220,9 +218,10 @@ def _run(options: argparse.Namespace) -> Run:
         for name in ("model", "data", "benchmark", "out", "method", "seed", "engine")
         if given.get(name) is not None
     }
-    training = {name: given[name] for name in ("tune", "parts") if given.get(name) is not None}
-    if training:
-        flags["training"] = training
+    for part, names in (("training", ("tune", "parts")), ("eval", ("likelihood", "backend"))):
+        chosen = {name: given[name] for name in names if given.get(name) is not None}
+        if chosen:
+            flags[part] = chosen
     return Run.from_mapping(config.merge(values, flags), where=options.file or "the run")
 
 
@@ -231,6 +230,8 @@ def _eval_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stage", metavar="NAME", help="name of this model in reports (default: its method, or original)"
     )
+    parser.add_argument("--likelihood", action="store_true", default=None, help="also ask how probable answers are")
+    parser.add_argument("--backend", metavar="NAME", help="hf (default) or vllm")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
 
 
@@ -258,11 +259,13 @@ def _eval(options: argparse.Namespace) -> int:
             batch_size=settings.batch_size,
             seed=run.seed,
             roles=[_role(name) for name in settings.roles] or None,
+            likelihood=settings.likelihood,
+            backend=settings.backend,
         )
     if options.json:
-        print(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
+        _say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
     else:
-        print("\n".join(_score_lines(scores)))
+        _say("\n".join(_score_lines(scores)))
     return OK
 
 

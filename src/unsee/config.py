@@ -82,6 +82,10 @@ class Eval:
     """Questions asked at once."""
     roles: tuple[str, ...] = ()
     """Only these roles; none = all."""
+    likelihood: bool = False
+    """Also ask how probable the reference answers and options are."""
+    backend: Literal["hf", "vllm"] = "hf"
+    """What generates: transformers, or vLLM (`pip install "unsee[vllm]"`)."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -7,9 +7,10 @@ Without one there is one process, and everything here is the identity.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 
 from unsee.errors import UserError
 
@@ -112,14 +113,18 @@ def barrier() -> None:
     everyone(None)
 
 
-def stop() -> None:
-    """Take leave of the other processes, so that none is left with an open connection."""
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code; one of several at once, because gloo's threads may abort an orderly exit."""
     if world() == 1:
-        return
+        sys.exit(code)
     import torch
 
-    if torch.distributed.is_initialized():
+    if code == 0 and torch.distributed.is_initialized():
+        barrier()  # nobody hangs up on somebody who is still speaking
         torch.distributed.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _launched() -> bool:

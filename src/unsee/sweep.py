@@ -204,6 +204,8 @@ def work(run: Run, label: str, out: Path) -> None:
             batch_size=settings.batch_size,
             seed=run.seed,
             roles=_roles(settings) or None,
+            likelihood=settings.likelihood,
+            backend=settings.backend,
             images_dir=out / "images",
         )
 

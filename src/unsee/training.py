@@ -78,6 +78,10 @@ def minimise(
     """
     if not forget:
         raise UserError("There is nothing to forget: the forget role has no example this method can train on.")
+    if separate and devices.sharding() != "none":
+        raise UserError(
+            "This method masks gradients, which needs whole weights in every process. Use configs/ddp.yaml, or one process."
+        )
     devices.start()
     plan = planned(session, forget, retain, retain_ratio)
     session.notes.update(summary(session.model))
