@@ -23,7 +23,7 @@ from unsee import config
 OTHERS: Final = ("mmunlearner_mask", "mmunlearner_mask_stop", "mmunlearner_run", "evaluation", "trainer", "scaling")
 ALL: Final = (*steps.CASES, *OTHERS)
 QUICK: Final = (
-    *(name for name in steps.CASES if name not in ("reject_lora", "ga_full", "kl_full", "ga_frozen")),
+    *(name for name in steps.CASES if name not in ("reject_lora", "ga_full", "kl_full", "ga_frozen", "kl_frozen")),
     *OTHERS,
 )
 
@@ -93,11 +93,11 @@ def _extent(asked: argparse.Namespace) -> Extent:
     model = asked.model if asked.model != "both" else ("quick" if quick else "mid")
     return Extent(
         model="quick" if quick and model == "mid" else model,
-        batch_size=asked.batch or (16 if model == "lab" else 2 if quick else 4),
+        batch_size=asked.batch or (16 if model == "lab" else 1 if quick else 4),
         repetitions=asked.reps or 5 + 4 * (not quick),
         mask_repetitions=min(asked.reps or 5, 1 if quick else 5),
         mask_batches=1 if quick else 2,
-        run_batches=9 if quick else 19,
+        run_batches=19,
         images=2 if quick else 8,
         evaluations=min(asked.reps or 5, 2 if quick else 5),
         threads=asked.threads,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from perf.timing import rounded
 
@@ -34,10 +37,14 @@ def child(case: str, side: str, model: str, batch_size: int, *, threads: int, ba
 
 def compare(case: str, model: str, batch_size: int, *, threads: int, batches: int = 0) -> dict[str, Any]:
     """Return peak memory above the process after imports, of both sides, and their ratio."""
-    found = {
-        side: child(case, side, model, batch_size, threads=threads, batches=batches)["gib"]
-        for side in ("unsee", "conventional")
-    }
+
+    def one(side: str) -> float:
+        share = threads if torch.cuda.is_available() else max(1, threads // 2)
+        return float(child(case, side, model, batch_size, threads=share, batches=batches)["gib"])
+
+    sides = ("unsee", "conventional")
+    with ThreadPoolExecutor(1 if torch.cuda.is_available() else 2) as pool:
+        found = dict(zip(sides, pool.map(one, sides), strict=True))
     return {"memory": rounded(found["unsee"] / found["conventional"]), "gib": found}
 
 

@@ -252,7 +252,7 @@ def _loop(session: Session) -> Any:
     return step
 
 
-def memory_work(name: str, side: str, subject: Subject, steps: int = 3) -> None:
+def memory_work(name: str, side: str, subject: Subject, steps: int = 2) -> None:
     """Do the steps of one side, from making the model on: what a process of its own is measured on."""
     case = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
