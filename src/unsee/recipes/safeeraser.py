@@ -1,0 +1,68 @@
+"""SafeEraser (arXiv 2502.12520): its losses by their released names, and the settings of its configuration files (safeeraser.md 3, 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from unsee.config import Run
+from unsee.errors import unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """A loss of SafeEraser as a method of ours with its settings."""
+
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+_PO: Final = {"retain_weight": 1.0, "po_reduction": "concat"}
+_PREFERENCE: Final = Loss(method="reject", settings=_PO)
+_PREFERENCE_PD: Final = Loss(method="reject", settings={**_PO, "prompt_decouple_weight": 1.0})
+LOSSES: Final[Mapping[str, Loss]] = {
+    "ga": Loss(method="ga"),
+    "gd": Loss(method="grad_diff"),
+    "kl": Loss(method="kl"),
+    "idk": _PREFERENCE,
+    "po": _PREFERENCE,
+    "gapd": Loss(method="ga", settings={"prompt_decouple_weight": 0.5}),
+    "gdpd": Loss(method="grad_diff", settings={"retain_weight": 0.5, "prompt_decouple_weight": 0.5}),
+    "klpd": Loss(method="kl", settings={"prompt_decouple_weight": 1.0}),
+    "idkpd": _PREFERENCE_PD,
+    "popd": _PREFERENCE_PD,
+}
+"""Released name -> loss and weights [code]; the README says po, the trainer knows only idk, both work here."""
+
+TRAINING: Final[Mapping[str, Any]] = {
+    "tune": "lora",
+    "parts": ("projector", "language"),
+    "rank": 32,
+    "alpha": 256,
+    "dropout": 0.05,
+    "lr": 1e-4,
+    "weight_decay": 0.01,
+    "scheduler": "cosine",
+    "epochs": 10,
+    "batch_size": 2,
+    "accumulate": 16,
+    "clip": 1.0,
+    "precision": "bf16",
+    "stop": "never",
+}
+"""`config/forget_lora.yaml` [code] on one process: 2 x 16 = 32 examples a step.
+
+Ours differ in two places [inferred]: the projector gets adapters too where the release trains it whole, and there is no
+warm-up (6 % of the steps there: set `warmup_steps`, which counts steps). The adapters' scale alpha / rank = 8 is unusually strong.
+"""
+
+
+def safeeraser(*, model: str, data: str, out: str, loss: str = "popd", seed: int = 233) -> Run:
+    """Return the run of one of SafeEraser's losses on a model and data with roles forget, benign and general."""
+    if loss not in LOSSES:
+        raise unknown_name("SafeEraser loss", loss, LOSSES)
+    chosen = LOSSES[loss]
+    return Run(
+        model=model, data=data, method=chosen.method, out=out, seed=seed, settings=chosen.settings, training=TRAINING
+    )
