@@ -12,8 +12,11 @@ from tiny import PEOPLE, Drawn, tiny_processor, tiny_session
 from unsee import registry
 from unsee.api import Example, Kind, Role, Training
 from unsee.batching import Target, answer_logits, collate, encoder, target_ids
+from unsee.benchmarks.folder import Folder
 from unsee.engine import using
 from unsee.errors import TrainingError, UserError
+from unsee.lab import examples as lab_examples
+from unsee.lab.world import World
 from unsee.losses import answer_nll, dual_masked_kl, released_masked_cross, token_kl
 from unsee.methods.siu import SIU, _matches, _unexpanded
 from unsee.metrics.matching import leaked
@@ -494,3 +497,53 @@ def test_drawn_images_are_the_ones_of_the_data(tmp_path):
     session = one_person(session_at(tmp_path))
     marks = {image: {row.target.example.image for row in rows_of(session, 1, image=image)} for image in (0, 1)}
     assert marks == {0: {Drawn("red", 0)}, 1: {Drawn("red", 8)}}
+
+
+def test_rows_from_the_lab_teach_no_secret(tmp_path):
+    """Every concept of the embedded world: who it is and what is private is in no answer about the image."""
+    world = World()
+    session = tiny_session(tmp_path)
+    session.examples = {}
+    for example in lab_examples.request(world):
+        session.examples.setdefault(example.role, []).append(example)
+    concepts, rows = build_siu_rows(session, Recipe())
+    assert [concept.entity for concept in concepts] == [person.id for person in world.forget]
+    assert len(rows) == 16 * len(concepts)
+    private = {person.id: person.private() for person in world.people}
+    for row in rows:
+        example = row.target.example
+        if row.number == 1:
+            assert not leaked(example.answer, private[example.entity])
+            assert any(f"is {concept.substitute}." in example.answer for concept in concepts)
+        if row.number == 2:
+            facts = {fact: forms for fact, forms in private[example.entity].items() if fact != "name"}
+            assert not leaked(example.answer, facts)
+            assert "The person has" in example.answer
+        if row.number == 3:
+            assert leaked(example.answer, private[example.entity])
+    forgotten = {person.name for person in world.forget}
+    assert not [r for r in rows if r.number == 4 and any(name in r.target.example.question for name in forgotten)]
+
+
+def test_rows_from_an_own_folder(tmp_path):
+    """A table with bare questions and a list of private strings is enough; what is missing is filled by templates."""
+    (tmp_path / "d").mkdir()
+    Drawn("red").load().save(tmp_path / "d" / "a.png")
+    table = [
+        "image,question,answer,entity,role,private",
+        'a.png,Who?,"That is Mario, the plumber.",mario,forget,Mario;Super Mario',
+        ",Who made Mario?,Nintendo made Mario.,mario,forget,",
+        ",Who made Sonic?,Sega made Sonic.,sonic,retain,",
+    ]
+    (tmp_path / "d" / "data.csv").write_text("\n".join(table))
+    session = tiny_session(tmp_path)
+    session.examples = {}
+    for example in Folder(tmp_path / "d").examples("train"):
+        session.examples.setdefault(example.role, []).append(example)
+    concepts, rows = build_siu_rows(session, Recipe(substitutes={"mario": "Rollo"}))
+    assert concepts[0].name == "Mario"
+    answers = {number: [row.target.example.answer for row in rows if row.number == number] for number in (1, 2, 3, 4)}
+    assert answers[1] == ["That is Rollo, the plumber."] + ["This is Rollo."] * 3
+    assert answers[2][0].startswith("No, Mario is not in this picture. Mario has ")
+    assert answers[3] == ["Nintendo made Mario."]
+    assert set(answers[4]) == {"Sega made Sonic."}
