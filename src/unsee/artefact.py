@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 
 from unsee.errors import UserError
 from unsee.files import atomic_write_json
-from unsee.geometry import BORDER, arc, aside, karcher_mean, outside, turned
+from unsee.geometry import BORDER, arc, aside, karcher_mean, outside, share_inside, turned
 
 NAME: Final = "rmuse"
 LEAST_NORM: Final = 1e-3
@@ -30,6 +30,7 @@ LEAST_NORM: Final = 1e-3
 
 Gate = Literal["below", "above", "always", "off"]
 Update = Literal["slerp", "additive"]
+Score = Literal["reasoning", "contrast"]
 Where = Literal["generated", "last_prompt_and_generated", "all"]
 
 
@@ -43,6 +44,8 @@ class Rule:
     """Decoder layer at which the gate is decided."""
     gate: Gate = "below"
     """Steer requests whose score is below tau (the formula), above it, all, or none."""
+    score: Score = "reasoning"
+    """reasoning = share of the state in the reasoning-retain subspace; contrast = along what tells forget from retain."""
     tau: float = 0.75
     """Threshold of the gate."""
     update: Update = "slerp"
@@ -53,6 +56,8 @@ class Rule:
     """No state is turned further than this."""
     apply_to: Where = "generated"
     """Which tokens' states are turned."""
+    protect: bool = True
+    """Keep the update out of the reasoning-retain subspace."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be done in one pass."""
@@ -85,6 +90,14 @@ class Directions:
     """Unit states of ideal refusals, n x d."""
     mu_mm: Tensor
     """The same from questions with images."""
+    contrast: Tensor
+    """What tells the prompt ends of forget questions from those of retain questions."""
+
+    def scores(self, ends: Tensor, score: Score) -> Tensor:
+        """Return the gate's score of states at prompt ends, last axis d."""
+        if score == "contrast":
+            return ends.float() @ self.contrast.to(ends.device)
+        return share_inside(ends.float(), self.rrs.to(ends.device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +139,13 @@ class Frame:
     """Whether enough of the direction lies outside the reasoning subspace."""
 
     @classmethod
-    def of(cls, one: Directions, update: Update, device: torch.device) -> Frame:
+    def of(cls, one: Directions, rule: Rule, device: torch.device) -> Frame:
         """Work out what an update needs."""
-        protected = [outside(v.float(), one.rrs.float()) for v in (one.v_text, one.v_mm)]
+        directions = [v.float() for v in (one.v_text, one.v_mm)]
+        protected = [outside(v, one.rrs.float()) for v in directions] if rule.protect else directions
         able = tuple(bool(p.norm() >= LEAST_NORM) for p in protected)
-        if update == "additive":
-            pairs = [v.float()[:, None] for v in (one.v_text, one.v_mm)]
+        if rule.update == "additive":
+            pairs = [v[:, None] for v in directions]
             towards = protected
         else:
             units = [normalize(p, dim=0) for p in protected]

@@ -60,6 +60,18 @@ def oriented(direction_d: Tensor, shift_d: Tensor) -> Tensor:
     return direction_d if direction_d @ shift_d >= 0 else -direction_d
 
 
+def contrast(forget_nd: Tensor, retain_nd: Tensor, shrinkage: float = 0.01) -> Tensor:
+    """Return Fisher's discriminant of two clouds: the direction along which they lie furthest apart for their spread.
+
+    >>> contrast(torch.tensor([[1.0, 0.0], [1.0, 2.0]]), torch.tensor([[-1.0, 0.0], [-1.0, 2.0]])).tolist()
+    [1.0, 0.0]
+    """
+    apart_nd = torch.cat([cloud - cloud.mean(0) for cloud in (forget_nd, retain_nd)])
+    spread_dd = apart_nd.T @ apart_nd / len(apart_nd)
+    ridge = shrinkage * spread_dd.diagonal().mean() * torch.eye(len(spread_dd))
+    return normalize(torch.linalg.solve(spread_dd + ridge, forget_nd.mean(0) - retain_nd.mean(0)), dim=0)
+
+
 def balanced_threshold(forget: Tensor, retain: Tensor, sign: Literal["below", "above"]) -> tuple[float, float]:
     """Return the threshold that best tells forget from retain scores, and its balanced accuracy (rmuse.md step 4) [inferred].
 

@@ -25,7 +25,6 @@ from torch.utils.hooks import RemovableHandle
 
 from unsee.artefact import NAME, Artefact, Frame, fires, load, save, steer
 from unsee.errors import UserError
-from unsee.geometry import share_inside
 
 
 @dataclass
@@ -85,7 +84,6 @@ class Steering:
         self._turn: _Turn | None = None
         self._known: WeakKeyDictionary[Any, _Turn] = WeakKeyDictionary()
         self._frames: dict[tuple[int, torch.device], Frame] = {}
-        self._rrs: dict[torch.device, Tensor] = {}
         layers = decoder_layers(model)
         outer = _outer(model)
         self._image_token = outer.config.to_dict().get("image_token_id")  # type: ignore[operator,union-attr]
@@ -139,10 +137,7 @@ class Steering:
 
     def _decide(self, turn: _Turn, states_bcd: Tensor) -> None:
         ends_bed = states_bcd[:, -1:] if turn.ends_e is None else states_bcd[:, turn.ends_e]
-        device = states_bcd.device
-        if device not in self._rrs:
-            self._rrs[device] = self.artefact.directions[self.rule.scoring_layer].rrs.float().to(device)
-        scores_be = share_inside(ends_bed.float(), self._rrs[device])
+        scores_be = self.artefact.directions[self.rule.scoring_layer].scores(ends_bed, self.rule.score)
         open_be = fires(scores_be, self.rule.gate, self.rule.tau)
         real_be = torch.ones_like(open_be) if turn.real_be is None else turn.real_be
         turn.decide(open_be & real_be)
@@ -177,7 +172,7 @@ class Steering:
 
     def _frame(self, layer: int, device: torch.device) -> Frame:
         if (layer, device) not in self._frames:
-            self._frames[layer, device] = Frame.of(self.artefact.directions[layer], self.rule.update, device)
+            self._frames[layer, device] = Frame.of(self.artefact.directions[layer], self.rule, device)
         return self._frames[layer, device]
 
 
