@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -118,29 +119,29 @@ def _chosen(asked: argparse.Namespace) -> list[str]:
 def measure(extent: Extent, chosen: Sequence[str], *, lab: bool = False) -> dict[str, Any]:
     """Measure the cases one after the other; a case that fails says so in its entry."""
     torch.set_num_threads(extent.threads)
-    found: dict[str, Any] = {name: _guarded(name, lambda name=name: one(name, extent)) for name in chosen}
+    found: dict[str, Any] = {name: _guarded(name, partial(one, name, extent)) for name in chosen}
     if lab:
         small = [name for name in ("npo_lora", "kl_lora", "npo_frozen", "evaluation") if name in chosen]
-        found["lab"] = {name: _guarded(f"lab {name}", lambda name=name: one_on_lab(name, extent)) for name in small}
+        found["lab"] = {name: _guarded(f"lab {name}", partial(one_on_lab, name, extent)) for name in small}
     return {**found, "machine": machine(extent), "settings": vars(extent)}
 
 
 def one(name: str, extent: Extent) -> dict[str, Any]:
     """Measure one case: speed in this process, memory in others."""
     opened = extent.subject()
-    peak = {"model": extent.model, "batch_size": extent.batch_size, "threads": extent.threads}
+    here = memory.Place(extent.model, extent.batch_size, extent.threads)
     if name in steps.CASES:
-        return {**steps.measure(name, opened, extent.repetitions), **memory.compare(name, **peak)}
+        return {**steps.measure(name, opened, extent.repetitions), **memory.compare(name, here)}
     if name == "trainer":
         return steps.measure_trainer(opened, extent.repetitions)
     if name == "scaling":
-        return memory.scaling(**peak, batches=1)
+        return memory.scaling(here, batches=2)
     if name == "evaluation":
         entry = evaluation.measure(opened, extent.images, extent.evaluations)
-        return {**entry, **memory.compare(name, **peak, batches=extent.images)}
+        return {**entry, **memory.compare(name, here, batches=extent.images)}
     batches = extent.run_batches if name == "mmunlearner_run" else extent.mask_batches
     entry = saliency.measure(name, opened, batches, extent.mask_repetitions)
-    return {**entry, **memory.compare(name, **peak, batches=batches)}
+    return {**entry, **memory.compare(name, here, batches=batches)}
 
 
 def one_on_lab(name: str, extent: Extent) -> dict[str, Any]:

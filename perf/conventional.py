@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.functional import cross_entropy, logsigmoid, pad
+from torch.nn.functional import cross_entropy, kl_div, logsigmoid, pad
 
-from unsee.api import Session
+from perf.subject import INSTRUCTION
+from unsee.api import Example, Session
 from unsee.batching import Target, device_of, eos_id, target_ids
 
 IGNORE = -100
@@ -74,7 +76,7 @@ def mean_kl(teacher_btv: Tensor, student_btv: Tensor, labels_bt: Tensor) -> Tens
     """Return KL(teacher || student), computed at every position, averaged over the answer positions."""
     teacher_btv = teacher_btv[:, :-1].float().log_softmax(-1)
     student_btv = student_btv[:, :-1].float().log_softmax(-1)
-    kl_bt = torch.nn.functional.kl_div(student_btv, teacher_btv, reduction="none", log_target=True).sum(-1)
+    kl_bt = kl_div(student_btv, teacher_btv, reduction="none", log_target=True).sum(-1)
     mask_bt = labels_bt[:, 1:] != IGNORE
     return ((kl_bt * mask_bt).sum(1) / mask_bt.sum(1)).mean()
 
@@ -92,7 +94,7 @@ class Conventional:
         self.optimizer = torch.optim.AdamW(weights, lr=session.training.lr, weight_decay=0.0)
 
     def step(self, forget: Sequence[Target], second: Sequence[Target]) -> float:
-        """Do one optimiser step on a forget batch and a second one (retain, or guidance); return the loss.
+        """Take one optimiser step on a forget batch and a second one (retain, or guidance); return the loss.
 
         Terms are backpropagated one after the other, as in the published alternation of forget and retain steps.
         """
@@ -158,10 +160,6 @@ def pubg(side: Conventional, forget: Sequence[Target], guided: Sequence[Target])
 
 def instructed(target: Target) -> Target:
     """Return the target with the privacy instruction before its question."""
-    from dataclasses import replace
-
-    from perf.subject import INSTRUCTION
-
     return replace(target, instruction=INSTRUCTION)
 
 
@@ -188,17 +186,22 @@ REFERENCED = frozenset({"npo", "kl", "pubg"})
 
 
 def answers(model: Module, session: Session, questions: Sequence[Target], limit: int = 50) -> list[str]:
-    """Answer one question at a time, `limit` new tokens whatever is asked."""
+    """Answer one question at a time, up to `limit` new tokens whatever is asked."""
     tokenizer = session.processor.tokenizer
     generating: Any = model
     found = []
     for asked in questions:
-        example = asked.example
-        prompt = session.family.prompt(session.processor, example.question, has_image=example.image is not None)
-        inputs = session.family.encode(session.processor, [prompt], [example.image.load() if example.image else None])
-        inputs = {key: value.to(device_of(model)) for key, value in inputs.items()}
+        inputs = prompted(session, asked.example)
         with torch.no_grad():
             ids_bt = generating.generate(**inputs, max_new_tokens=limit, do_sample=False)
         new = ids_bt[0, inputs["input_ids"].shape[1] :]
-        found.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+        found.append(tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip())
     return found
+
+
+def prompted(session: Session, example: Example) -> dict[str, Tensor]:
+    """Return the inputs of one question, from the pixels."""
+    image = example.image
+    prompt = session.family.prompt(session.processor, example.question, has_image=image is not None)
+    inputs = session.family.encode(session.processor, [prompt], [image.load() if image else None])
+    return {key: value.to(device_of(session.model)) for key, value in inputs.items()}

@@ -1,20 +1,33 @@
-"""Evaluation: questions a second, one at a time with 50 tokens for a letter, against `unsee.evaluate`."""
+"""Evaluation: questions a second, one at a time with up to 50 tokens for a letter, against unsee's ways.
+
+"unsee" reads letters off one forward pass (`unsee.likelihood`) and generates the open answers with a shared image prefix;
+"evaluate" is `unsee.evaluate` as a whole, which generates every answer and writes and scores the record.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, cast
+from unittest.mock import patch
 
-from perf.conventional import answers
-from perf.subject import Subject, device
+import torch
+
+from perf.conventional import answers, prompted
+from perf.subject import LETTERS, Subject, device
 from perf.timing import paired, rounded, spread, timed
+from unsee import batching, features
 from unsee.api import Benchmark, Example, Session, Training, Vocabulary
 from unsee.batching import Target
 from unsee.evaluate import evaluate
+from unsee.generation import Request, generate
+from unsee.likelihood import choose
 from unsee.models import Loaded
+from unsee.store import VARIABLE
 
 LIMIT: Final = 50
 """New tokens of an answer, as in the published evaluations."""
@@ -37,29 +50,48 @@ class Questions(Benchmark):
 
 
 def measure(subject: Subject, images: int, repetitions: int) -> dict[str, Any]:
-    """Return questions a second of both sides on the questions about the first images."""
+    """Return questions a second of all sides on the questions about the first images."""
     loaded, session, questions = prepare(subject, images)
     asked = [Target(example=example) for example in questions]
     answers(loaded.model, session, asked[:1])
-    seconds: dict[str, list[float]] = {"conventional": [], "unsee": []}
+    sides: dict[str, Callable[[], list[str]]] = {
+        "conventional": lambda: answers(loaded.model, session, asked),
+        "unsee": lambda: fast(loaded, questions),
+        "evaluate": lambda: recorded(loaded, questions),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
     texts: dict[str, list[str]] = {}
     for _ in range(repetitions):
-        spent, texts["conventional"] = timed(lambda: answers(loaded.model, session, asked))
-        seconds["conventional"].append(spent)
-        spent, texts["unsee"] = timed(lambda: fast(loaded, questions))
-        seconds["unsee"].append(spent)
-    speedup = paired(seconds["conventional"], seconds["unsee"])
+        for name, work in sides.items():
+            nothing_remembered()
+            spent, texts[name] = timed(work)
+            seconds[name].append(spent)
+    speedup, whole = (paired(seconds["conventional"], seconds[name]) for name in ("unsee", "evaluate"))
     count = len(questions)
     return {
         "speedup": speedup["median"],
         "speedup_spread": speedup,
+        "speedup_evaluate": whole["median"],
         "questions": count,
         "images": len({example.image.key for example in questions if example.image}),
+        "letters": sum(lettered(example) for example in questions),
         "questions_per_second": {name: rounded(count / spread(values)["median"]) for name, values in seconds.items()},
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "repetitions": repetitions,
         "same_text": _same(questions, texts["conventional"], texts["unsee"]),
+        "same_letter": _same_letters(session, questions, texts["unsee"]),
     }
+
+
+def lettered(example: Example) -> bool:
+    """Tell whether a question is answered with the letter of an option."""
+    return bool(example.options) and example.answer in LETTERS
+
+
+def nothing_remembered() -> None:
+    """Drop what unsee keeps in memory about prompts and images, so that each repetition starts cold."""
+    batching._ENCODERS.clear()
+    features._KEPT.clear()
 
 
 def prepare(subject: Subject, images: int) -> tuple[Loaded, Session, list[Example]]:
@@ -86,29 +118,51 @@ def prepare(subject: Subject, images: int) -> tuple[Loaded, Session, list[Exampl
 
 
 def fast(loaded: Loaded, questions: Sequence[Example]) -> list[str]:
-    """Answer through `unsee.evaluate`, into a fresh folder: answers, records and scores."""
-    import json
+    """Read letters off one forward pass, generate the other answers together."""
+    parts = (loaded.model, loaded.processor, loaded.family)
+    with_letters = [example for example in questions if lettered(example)]
+    others = [example for example in questions if not lettered(example)]
+    options = [LETTERS[: len(example.options)] for example in with_letters]
+    requests = [Request(example.question, example.image) for example in with_letters]
+    chosen = choose(*parts, list(zip(requests, options, strict=True)))
+    said = generate(*parts, [Request(example.question, example.image) for example in others], max_new_tokens=LIMIT)
+    found = {example.id: LETTERS[choice.index] for example, choice in zip(with_letters, chosen, strict=True)}
+    found |= {example.id: one.text for example, one in zip(others, said, strict=True)}
+    return [found[example.id] for example in questions]
 
-    from unsee.store import VARIABLE
 
-    with tempfile.TemporaryDirectory() as folder, _environment(VARIABLE, "off"):
+def recorded(loaded: Loaded, questions: Sequence[Example]) -> list[str]:
+    """Answer through `unsee.evaluate`: every answer generated, with record and scores, into a fresh folder."""
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, {VARIABLE: "off"}):
         out = Path(folder) / "run"
         evaluate(loaded, Questions(questions), out, max_new_tokens=LIMIT, progress=False)
         lines = (out / "responses.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["text"] for line in lines]
 
 
-def _environment(name: str, value: str) -> Any:
-    import os
-    from unittest.mock import patch
-
-    return patch.dict(os.environ, {name: value})
-
-
 def _same(questions: Sequence[Example], theirs: Sequence[str], ours: Sequence[str]) -> float:
-    """Return the share of open questions with the same text on both sides (letters are scored, and so not comparable)."""
-    pairs = [(a, b) for question, a, b in zip(questions, theirs, ours, strict=True) if not question.options]
+    """Return the share of generated answers with the same text on both sides."""
+    pairs = [(a, b) for question, a, b in zip(questions, theirs, ours, strict=True) if not lettered(question)]
     return rounded(sum(a == b for a, b in pairs) / max(1, len(pairs)))
+
+
+def _same_letters(session: Session, questions: Sequence[Example], ours: Sequence[str]) -> float:
+    """Return the share of letters that a plain forward pass of the prompt finds most probable, too."""
+    pairs = [(example, text) for example, text in zip(questions, ours, strict=True) if lettered(example)]
+    return rounded(sum(likeliest_letter(session, example) == text for example, text in pairs) / max(1, len(pairs)))
+
+
+def likeliest_letter(session: Session, example: Example) -> str:
+    """Return the letter with the most probability after the prompt, with or without a leading space."""
+    tokenizer = session.processor.tokenizer
+    inputs = prompted(session, example)
+    with torch.no_grad():
+        probability_v = cast("Any", session.model)(**inputs).logits[0, -1].float().softmax(-1)
+    scores = []
+    for letter in LETTERS[: len(example.options)]:
+        forms = {tuple(tokenizer(form, add_special_tokens=False)["input_ids"]) for form in (letter, f" {letter}")}
+        scores.append(sum(float(probability_v[ids[0]]) for ids in forms if len(ids) == 1))
+    return LETTERS[max(range(len(scores)), key=scores.__getitem__)]
 
 
 def memory_work(side: str, subject: Subject, images: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from unittest.mock import patch
 
 from torch import Tensor
@@ -23,7 +23,7 @@ from perf.conventional import Conventional
 from perf.subject import INSTRUCTION, Subject
 from perf.timing import now, paired, rounded, spread
 from unsee import engine
-from unsee.api import Method, Session, Training
+from unsee.api import Method, Part, Session, Training
 from unsee.batching import Batch, Target, answer_logits, collate
 from unsee.guidance import Guide
 from unsee.losses import ga_loss
@@ -40,7 +40,7 @@ from unsee.tuning import trainable
 
 COLD: Final = 2
 """Turns of the loop before the forget and retain examples have all been seen once."""
-EVERYTHING: Final = ("vision", "projector", "language")
+EVERYTHING: Final[tuple[Part, ...]] = ("vision", "projector", "language")
 
 METHODS: Final[dict[str, Method]] = {
     "ga": GA(),
@@ -59,8 +59,8 @@ class Case:
     """One method with one choice of trainable weights."""
 
     method: str
-    tune: str
-    parts: tuple[str, ...]
+    tune: Literal["lora", "full"]
+    parts: tuple[Part, ...]
 
     def training(self, subject: Subject, steps: int) -> Training:
         """Return settings that are the same on every side: fixed rate, no clipping, no checks, no checkpoints between."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from perf import __main__ as command
 from perf import conventional, evaluation, report, saliency, steps
 from perf.subject import Subject, subject
+
 from unsee.batching import collate
 from unsee.plan import Plan
 from unsee.targets import forget_targets, retain_targets
@@ -114,6 +114,7 @@ def test_a_whole_run_trains_both_sides(tiny, tmp_path):
 def test_evaluation_gives_the_same_open_answers_on_both_sides(tiny):
     found = evaluation.measure(tiny, images=2, repetitions=1)
     assert found["same_text"] == 1.0
+    assert found["same_letter"] == 1.0
     assert found["questions"] == 16
     assert found["images"] == 2
 
@@ -171,7 +172,7 @@ def test_a_failed_case_has_a_row_of_full_width():
 def test_memory_is_measured_in_processes_of_their_own():
     from perf import memory
 
-    found = memory.compare("npo_lora", "tiny", 2, threads=2)
+    found = memory.compare("npo_lora", memory.Place("tiny", 2, 2))
     assert found["memory"] > 0
     assert set(found["gib"]) == {"unsee", "conventional"}
 
