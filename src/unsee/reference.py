@@ -29,6 +29,7 @@ from unsee.errors import TrainingError
 from unsee.generation import evaluating
 from unsee.padding import IGNORE
 from unsee.precision import autocast, half
+from unsee.steering import hashes
 
 CACHE_BYTES = 2 * 2**30
 """What the teacher says, kept in main memory at most; `auto` asks it again for what does not fit."""
@@ -111,12 +112,13 @@ def _pixels_hash(processor: Any) -> str:
 
 
 def weights_hash(session: Session) -> str:
-    """Return a hash of the start model's weights (adapters left out)."""
+    """Return a hash of the start model's weights (adapters left out) and of what steers it."""
     digest = hashlib.sha256()
     for name, weight in sorted(session.model.state_dict().items()):
         if ".lora_" not in name:
             digest.update(name.replace("base_model.model.", "").replace(".base_layer.", ".").encode())
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    digest.update("".join(hashes(session.model)).encode())
     return digest.hexdigest()
 
 
