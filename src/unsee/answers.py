@@ -110,8 +110,10 @@ class Opened:
 
     @cached_property
     def weights(self) -> str:
-        """SHA-256 of all weights, adapters included."""
-        return _weights_hash(self.loaded.model)
+        """SHA-256 of all weights, adapters included, and of what steers the model."""
+        from unsee.steering import hashes
+
+        return _weights_hash(self.loaded.model) + "".join(hashes(self.loaded.model))
 
     def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
         """Answer through `unsee.generation`."""
@@ -129,8 +131,15 @@ class Opened:
         )
 
     def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
-        """Measure answers and options in the same forward passes (`unsee.likelihood`)."""
+        """Measure answers and options in the same forward passes (`unsee.likelihood`); nothing of a steered model.
+
+        It is steered while it writes, and such a pass would show the model without it.
+        """
         from unsee.likelihood import judged
+        from unsee.steering import attached
+
+        if attached(self.loaded.model):
+            return [{} for _ in asked]
 
         answers = [(place, request, example.answer) for place, (request, example) in enumerate(asked)]
         answers = [one for one in answers if one[2].strip()]
