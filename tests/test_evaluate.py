@@ -1,9 +1,12 @@
 """Asking once, keeping answers by key, scoring from the file alone."""
 
 import json
+import math
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -11,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tiny import QUESTION, person, tiny_examples, tiny_model, tiny_processor
-from unsee import generation
+from tiny import QUESTION, Drawn, person, tiny_examples, tiny_model, tiny_processor
+from unsee import devices, engine, generation, likelihood
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
 from unsee.evaluate import evaluate, rescore, score
@@ -129,7 +132,8 @@ def test_a_changed_row_is_asked_again_alone(tmp_path, calls):
     assert [request.question for request in calls] == ["Who is that?"]
 
 
-def test_an_interruption_costs_only_the_missing_answers(tmp_path, calls):
+def test_an_interruption_costs_only_the_missing_answers(tmp_path, calls, monkeypatch):
+    monkeypatch.setenv("UNSEE_CACHE", "off")
     whole = ask(loaded(), tmp_path / "x")
     for name in ("responses.jsonl", "responses.keys.jsonl"):
         file = tmp_path / "x" / name
@@ -140,7 +144,8 @@ def test_an_interruption_costs_only_the_missing_answers(tmp_path, calls):
     assert len(calls) == len(Small().examples("eval")) - 5
 
 
-def test_an_answer_without_its_key_is_not_trusted(tmp_path, calls):
+def test_an_answer_without_its_key_is_not_trusted(tmp_path, calls, monkeypatch):
+    monkeypatch.setenv("UNSEE_CACHE", "off")
     ask(loaded(), tmp_path / "x")
     (tmp_path / "x/responses.keys.jsonl").unlink()
     calls.clear()
@@ -160,6 +165,176 @@ def test_roles_and_limit(tmp_path, calls):
         ask(loaded(), tmp_path / "y", roles=[Role.STRANGER])
     with pytest.raises(UserError, match="at least 1"):
         ask(loaded(), tmp_path / "y", limit=0)
+
+
+# the folder that runs share
+
+
+def lines(folder):
+    return (folder / "responses.jsonl").read_text().replace(f'"stage": "{folder.name}"', '"stage": ""')
+
+
+def test_the_same_question_is_never_asked_twice_whatever_the_folder(tmp_path, calls):
+    first = ask(loaded(), tmp_path / "x")
+    count = len(calls)
+    assert ask(loaded(), tmp_path / "y", batch_size=3) == first
+    assert len(calls) == count
+    assert lines(tmp_path / "x") == lines(tmp_path / "y")
+    assert len(list((tmp_path / "cache/responses").iterdir())) == 1
+
+
+def test_an_answer_is_shared_by_records_that_differ_in_what_is_judged_only(tmp_path, calls):
+    class Renamed(Small):
+        def examples(self, split):
+            return [replace(example, id=f"new-{example.id}", answer="other") for example in super().examples(split)]
+
+    ask(loaded(), tmp_path / "x")
+    calls.clear()
+    evaluate(loaded(), Renamed(), tmp_path / "y", max_new_tokens=4, progress=False)
+    assert calls == []
+    assert '"answer": "other"' in lines(tmp_path / "y")
+
+
+@pytest.mark.parametrize("change", ["weights", "instruction", "decoding", "image"])
+def test_what_an_answer_depends_on_is_asked_again_elsewhere(tmp_path, calls, change):
+    class Small4(Small):
+        def examples(self, split):
+            return [replace(e, image=Drawn("pink", 3) if e.image else None) for e in super().examples(split)]
+
+    ask(loaded(), tmp_path / "x")
+    calls.clear()
+    model = loaded(seed=int(change == "weights"), instruction="Be brief." if change == "instruction" else "")
+    data = Small4() if change == "image" else Small()
+    evaluate(model, data, tmp_path / "y", max_new_tokens=5 if change == "decoding" else 4, progress=False)
+    assert len(calls) == len(Small().examples("eval")) - (change == "image")  # one of them has no image
+
+
+@pytest.mark.parametrize("off", ["variable", "engine"])
+def test_nothing_is_shared_if_nothing_is_to_be(tmp_path, calls, monkeypatch, off):
+    if off == "variable":
+        monkeypatch.setenv("UNSEE_CACHE", "off")
+    with engine.using(engine.Engine(shared_cache=off == "variable")):
+        ask(loaded(), tmp_path / "x")
+        count = len(calls)
+        ask(loaded(), tmp_path / "y")
+    assert len(calls) == 2 * count
+    assert not (tmp_path / "cache").exists()
+
+
+# likelihoods
+
+
+class Choices(Small):
+    def examples(self, split):
+        letters = [
+            replace(example, id=f"c-{example.id}", kind=Kind.CHOICE, fact="job", options=("baker", "pilot"), answer="B")
+            for example in super().examples(split)[:3]
+        ]
+        return [*super().examples(split), *letters]
+
+
+def test_likelihoods_are_written_scored_and_scored_again(tmp_path):
+    scores = evaluate(loaded(), Choices(), tmp_path / "x", max_new_tokens=4, progress=False, likelihood=True)
+    rows = [Response.from_json(json.loads(line)) for line in (tmp_path / "x/responses.jsonl").read_text().splitlines()]
+    assert all(row.logprob < 0 and row.logprob_tokens > 1 for row in rows)
+    assert {len(row.option_logprobs) for row in rows} == {0, 2}
+    one = next(row for row in rows if row.id == "t")
+    assert scores["retain_text.answer_prob"].value == pytest.approx(math.exp(one.logprob / one.logprob_tokens))
+    assert {"forget.choice.likelihood", "forget.choice.prob", "forget.choice"} <= set(scores)
+    assert rescore(tmp_path / "x") == scores
+    with_shared = evaluate(loaded(), Choices(), tmp_path / "y", max_new_tokens=4, progress=False, likelihood=True)
+    assert with_shared == scores
+
+
+def test_likelihoods_need_no_second_answer_and_no_second_measurement(tmp_path, calls, monkeypatch):
+    measured = []
+    true = likelihood.judged
+    monkeypatch.setattr(likelihood, "judged", lambda *a, **k: measured.append(len(a[3])) or true(*a, **k))
+    plain = evaluate(loaded(), Choices(), tmp_path / "x", max_new_tokens=4, progress=False)
+    count = len(calls)
+    more = evaluate(loaded(), Choices(), tmp_path / "x", max_new_tokens=4, progress=False, likelihood=True)
+    assert len(calls) == count
+    assert {name: more[name] for name in plain} == plain
+    evaluate(loaded(), Choices(), tmp_path / "y", max_new_tokens=9, progress=False, likelihood=True)
+    assert measured == [count]
+    assert evaluate(loaded(), Choices(), tmp_path / "x", max_new_tokens=4, progress=False) == plain
+
+
+def test_options_are_scored_by_letters_or_texts_whichever_is_more_probable(tmp_path):
+    evaluate(loaded(), Choices(), tmp_path / "x", max_new_tokens=1, progress=False, likelihood=True)
+    rows = [json.loads(line) for line in (tmp_path / "x/responses.jsonl").read_text().splitlines()]
+    model = loaded()
+    for row, example in zip(rows, Choices().examples("eval"), strict=True):
+        if example.options:
+            request = generation.Request(example.question, example.image)
+            both = [("A", "B"), example.options]
+            found = likelihood.choose(
+                model.model, model.processor, model.family, [(request, options) for options in both]
+            )
+            best = max(found, key=lambda choice: max(choice.logprobs))
+            assert row["option_logprobs"] == pytest.approx(best.logprobs, abs=1e-4)
+
+
+def test_an_unknown_backend_is_refused(tmp_path):
+    with pytest.raises(UserError, match="hf or vllm"):
+        ask(loaded(), tmp_path / "x", backend="llama.cpp")
+
+
+# several processes
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """Run a function as two processes would, in two threads that meet whenever both ask for the other's values."""
+    here = threading.local()
+    meeting = threading.Barrier(2, timeout=60)
+    brought = [None, None]
+
+    def everyone(value):
+        brought[here.rank] = value
+        meeting.wait()
+        found = list(brought)
+        meeting.wait()
+        return found
+
+    def run(work):
+        def as_rank(rank):
+            here.rank = rank
+            return work(rank)
+
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(as_rank, range(2)))
+
+    monkeypatch.setattr(devices, "rank", lambda: here.rank)
+    monkeypatch.setattr(devices, "world", lambda: 2)
+    monkeypatch.setattr(devices, "everyone", everyone)
+    return run
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_two_processes_share_the_work_and_give_the_files_of_one(tmp_path, monkeypatch, request, wanted):
+    monkeypatch.setenv("UNSEE_CACHE", "off")
+    one = evaluate(loaded(), Choices(), tmp_path / "x", max_new_tokens=4, progress=False, likelihood=wanted)
+    calls = request.getfixturevalue("calls")
+    two = request.getfixturevalue("two")
+    models = [loaded(), loaded()]
+    both = two(
+        lambda rank: evaluate(
+            models[rank],
+            Choices(),
+            tmp_path / "two/x",
+            max_new_tokens=4,
+            batch_size=1,
+            progress=False,
+            likelihood=wanted,
+        )
+    )
+    for scores in both:
+        assert scores.keys() == one.keys()
+        assert all(scores[name].value == pytest.approx(one[name].value, abs=1e-4) for name in one if one[name].n)
+    assert len(calls) == len(Choices().examples("eval"))
+    told = [[row["text"] for row in map(json.loads, lines(tmp_path / name).splitlines())] for name in ("x", "two/x")]
+    assert told[0] == told[1]
 
 
 # scoring from the file

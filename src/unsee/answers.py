@@ -143,8 +143,7 @@ class Opened:
 
         answers = [(place, request, example.answer) for place, (request, example) in enumerate(asked)]
         answers = [one for one in answers if one[2].strip()]
-        choices = [(place, request, _options(example)) for place, (request, example) in enumerate(asked)]
-        choices = [one for one in choices if one[2]]
+        choices = [(place, request, form) for place, (request, example) in enumerate(asked) for form in _forms(example)]
         likely, chosen = judged(
             self.loaded.model,
             self.loaded.processor,
@@ -158,7 +157,9 @@ class Opened:
         for (place, _, _), one in zip(answers, likely, strict=True):
             found[place] |= {"logprob": one.sum, "logprob_tokens": len(one.tokens)}
         for (place, _, _), picked in zip(choices, chosen, strict=True):
-            found[place] |= {"option_logprobs": list(picked.logprobs)}
+            before = found[place].get("option_logprobs")
+            if before is None or max(picked.logprobs) > max(before):
+                found[place]["option_logprobs"] = list(picked.logprobs)
         return found
 
 
@@ -232,7 +233,7 @@ class _Work:
             return self.speaker.measure(pairs, self.decoding.batch_size, label)
 
         keys = {
-            place: _digest([self.prompts[place], self.asked[place].image_key, row.answer, _options(row)])
+            place: _digest([self.prompts[place], self.asked[place].image_key, row.answer, _forms(row)])
             for place, row in enumerate(self.examples)
         }
         self._through(self._rows(["likelihoods"]), keys, "Likelihoods", ask, found.update)
@@ -296,10 +297,14 @@ def _chunks(units: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:
         yield chunk
 
 
-def _options(example: Example) -> list[str]:
-    """Return the texts that a choice is between: letters if the reference answer is one."""
+def _forms(example: Example) -> list[list[str]]:
+    """Return what the options of a choice may be called: by their texts and, if the reference answer is a letter, by letters.
+
+    A model is judged in the form that it finds more probable [inferred].
+    """
     letters = list(ascii_uppercase[: len(example.options)])
-    return letters if example.answer.strip() in letters else list(example.options)
+    by_letter = [letters] if example.answer.strip() in letters else []
+    return [*by_letter, list(example.options)] if example.options else []
 
 
 def _measured(row: Response, values: Values) -> Response:

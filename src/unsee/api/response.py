@@ -41,7 +41,7 @@ class Response:
     logprob_tokens: int = 0
     """Number of tokens it sums over."""
     option_logprobs: tuple[float, ...] = ()
-    """Mean log-probability of the tokens of each option, or of its letter if the reference answer is a letter."""
+    """Mean log-probability of the tokens of each option: of the texts or of the letters, whichever the model finds more probable."""
 
     @classmethod
     def of(
