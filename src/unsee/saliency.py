@@ -130,7 +130,10 @@ def accumulate(
     curve: list[dict[str, float]] = []
     with _squares(session.model, parts) as square:
         before: dict[str, Tensor] = {}
-        for lot in track(rounds, description="saliency", transient=True, console=Console(stderr=True)):
+        console = Console(stderr=True)
+        for lot in track(
+            rounds, description="saliency", transient=True, console=console, disable=not console.is_terminal
+        ):
             for units, side, sign in zip(lot, used, (1.0, -sweep.gamma), strict=True):
                 _add(session, square, units, sign)
                 used[side] += sum(map(len, units))
