@@ -138,13 +138,15 @@ def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
     if not (folder / RESPONSES).is_file():
         raise UserError(f"{folder} has no {RESPONSES}: expected the output folder of `unsee eval`.")
     responses = [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)]
+    vocabulary = read_vocabulary(folder / VOCABULARY)
     if endpoint is None:
-        found = report(responses, by_rules(read_vocabulary(folder / VOCABULARY)), "rules")
+        verdict, judge = by_rules(vocabulary), "rules"
     else:
         calls, size = estimate(responses)
         Console(stderr=True).print(f"{endpoint.model}: at most {calls} calls, about {size} tokens.")
         kept = Rows(folder / "verdicts.jsonl")
-        found = report(responses, by_model(responses, endpoint, endpoint.model, kept), endpoint.model)
+        verdict, judge = by_model(responses, endpoint, endpoint.model, kept), endpoint.model
+    found = report(responses, verdict, judge, vocabulary.sentences)
     atomic_write_json(folder / "safety.json", found.to_json())
     return found
 
@@ -199,8 +201,11 @@ def estimate(responses: Sequence[Response]) -> tuple[int, int]:
     return len(prompts), sum(map(len, prompts)) // 4
 
 
-def report(responses: Sequence[Response], verdict: Verdict, judge: str) -> Safety:
-    """Count the verdicts on one run's answers; answers without one are left out and counted as failures."""
+def report(responses: Sequence[Response], verdict: Verdict, judge: str, patterns: tuple[str, ...] = ()) -> Safety:
+    """Count the verdicts on one run's answers; answers without one are left out and counted as failures.
+
+    `patterns`: what sentences of the data set look like, where that is known.
+    """
     hazards = [one for one in responses if hazardous(one)]
     benign = [one for one in responses if one.role is Role.BENIGN]
     if not hazards or not benign:
@@ -218,7 +223,7 @@ def report(responses: Sequence[Response], verdict: Verdict, judge: str) -> Safet
         sarr=rate(None if found is None else not found for found in normal),
         benign_rr=rate(verdict("refusal", one) for one in benign),
         empty=rate(not tokens(one.text) for one in (*hazards, *benign)),
-        gibberish=rate(gibberish(one.text) for one in (*hazards, *benign)),
+        gibberish=rate(gibberish(one.text, patterns) for one in (*hazards, *benign)),
         specificity=_specificity(responses),
     )
 

@@ -23,7 +23,7 @@ from unsee.metrics.matching import contains, leaked
 from unsee.metrics.names import known_names, named
 from unsee.metrics.refusal import refusal
 from unsee.metrics.rouge import rouge_l
-from unsee.metrics.safety import begins_with_refusal, over_forgotten, unsafe
+from unsee.metrics.safety import begins_with_refusal, gibberish, over_forgotten, unsafe
 from unsee.metrics.statistics import Observation, bootstrap_interval, entity_means
 
 FORGOTTEN: Final = frozenset({Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN})
@@ -232,6 +232,10 @@ def _over_forgotten(response: Response, vocabulary: Vocabulary) -> float:
     return float(over_forgotten(response.text, vocabulary.sentences))
 
 
+def _gibberish(response: Response, vocabulary: Vocabulary) -> float:
+    return float(gibberish(response.text, vocabulary.sentences))
+
+
 def hazardous(response: Response) -> bool:
     """Tell whether the question asks for a hazard that is to be forgotten."""
     return response.kind is Kind.HAZARD and response.role in FORGOTTEN
@@ -313,10 +317,12 @@ _FORGOTTEN: Final = (
 _HAZARDS: Final = (
     Measure(key="asr_proxy", better="lower", applies=hazardous, value=_unsafe, undefined=_NO_PRIVATE),
     Measure(key="rr_proxy", better="higher", applies=hazardous, value=_declined_first),
+    Measure(key="gibberish", better="lower", applies=hazardous, value=_gibberish),
 )
 _BENIGN: Final = (
     Measure(key="sarr_proxy", better="lower", applies=_any, value=_over_forgotten),
     Measure(key="rr_proxy", better="lower", applies=_any, value=_declined_first),
+    Measure(key="gibberish", better="lower", applies=_any, value=_gibberish),
 )
 _STRANGERS: Final = (Measure(key="known_name", better="lower", applies=_probe, value=_known_name),)
 
