@@ -11,7 +11,7 @@ import torch
 from tiny import PEOPLE, Drawn, tiny_processor, tiny_session
 from unsee import registry
 from unsee.api import Example, Kind, Role, Training
-from unsee.batching import Target, answer_logits, collate, encoder, target_ids
+from unsee.batching import Target, answer_logits, answer_logprob, collate, encoder, target_ids
 from unsee.benchmarks.folder import Folder
 from unsee.engine import using
 from unsee.errors import TrainingError, UserError
@@ -23,7 +23,8 @@ from unsee.metrics.matching import leaked
 from unsee.models.llava import Llava
 from unsee.padding import IGNORE
 from unsee.reference import StartLogits
-from unsee.siu_targets import Kept, Recipe, Row, answer_offsets, build_siu_rows, name_tokens
+from unsee.siu_names import FIRST, name_tokens
+from unsee.siu_targets import Kept, Recipe, Row, answer_offsets, build_siu_rows
 from unsee.training import prepare
 
 
@@ -233,6 +234,36 @@ def test_substitutes_are_nobodys_names_or_the_users(tmp_path):
         build_siu_rows(session, Recipe(substitutes={"adda": "Eva Stone"}))
 
 
+def test_the_plausible_substitute_is_the_start_models_favourite(tmp_path, monkeypatch):
+    """Made-up names may sound like those of the data; of them and listed ones the likeliest is taken, each once."""
+    session = session_at(tmp_path)
+    known = {word for name, *_ in PEOPLE.values() for word in name.split()}
+    asked = {}
+
+    def likes_hughes(_, targets):
+        asked.update({target.text: target for target in targets})
+        return {target.key: -1.0 - (not target.text.endswith("Hughes.")) for target in targets}
+
+    monkeypatch.setattr("unsee.siu_names.start_logprobs", likes_hughes)
+    monkeypatch.setattr("unsee.siu_names.target_ids", lambda *_: [0])
+    made = [concept.substitute for concept in build_siu_rows(session, Recipe(substitute="plausible"))[0]]
+    assert made[0].endswith("Hughes")
+    assert made[0] != made[1]
+    names = [text.removeprefix("This is ").removesuffix(".") for text in asked]
+    assert any(name.split()[0] not in FIRST for name in names)
+    assert not {word for name in names for word in name.split()} & known
+    monkeypatch.undo()
+    found = build_siu_rows(session, Recipe(substitute="plausible"))[0]
+    batch = collate(session, [Target(example=asked_of(found[0]), text=f"This is {found[0].substitute}.")])
+    other = collate(session, [Target(example=asked_of(found[0]), text="This is Jacob Campbell.")])
+    with torch.no_grad():
+        assert answer_logprob(session.model, batch).mean_b >= answer_logprob(session.model, other).mean_b
+
+
+def asked_of(concept):
+    return next(example for example in concept.shown if example.kind is Kind.NAME)
+
+
 def test_what_the_rows_need_is_said(tmp_path):
     session = session_at(tmp_path)
     with pytest.raises(UserError, match="has 2 forget images"):
@@ -353,7 +384,7 @@ def test_first_step_is_alpha_times_ce_with_a_kl_of_zero(tmp_path):
     assert row["masked_kl"] == pytest.approx(0.0, abs=1e-6)
     assert row["loss"] == pytest.approx(0.9 * row["ce"], rel=1e-5)
     fresh = one_person(session_at(tmp_path / "b"))
-    _, rows = build_siu_rows(fresh, Recipe())
+    _, rows = build_siu_rows(fresh, Recipe(substitute="plausible"))
     logits, labels = answer_logits(fresh.model, collate(fresh, [row.target for row in rows]))
     logp = logits.log_softmax(-1).gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     assert row["ce"] == pytest.approx(-logp[labels != IGNORE].mean().item(), rel=1e-4)

@@ -21,8 +21,9 @@ from unsee.batching import Target, encoder, target_ids
 from unsee.errors import TrainingError, UserError, unknown_name
 from unsee.generation import seed_of
 from unsee.metrics._words import sentences
-from unsee.metrics.matching import contains, normalise
+from unsee.metrics.matching import contains
 from unsee.padding import IGNORE
+from unsee.siu_names import Choice, substitutes
 
 Span = tuple[int, int]
 """First character of a piece of text, and the one after its last."""
@@ -49,9 +50,6 @@ LOOKS: Final = (
 """Invented looks where the data say nothing visible about other images; the first is the released one [code]."""
 ATTRIBUTES: Final = 3
 """Visible attributes that an invented look names, at most."""
-FIRST: Final = ("Jacob", "Emma", "Oliver", "Sofia", "Henry", "Clara", "Walter", "Nora", "Victor", "Alice")
-LAST: Final = ("Campbell", "Hughes", "Foster", "Barnes", "Morgan", "Perry", "Sutton", "Whitaker", "Douglas", "Ellison")
-"""Of these names of nobody the substitutes are made; the first pair is the released example [code]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +62,8 @@ class Recipe:
     """Which of a concept's images is its training image."""
     substitutes: Mapping[str, str] = field(default_factory=dict)
     """Entity -> fictitious name."""
+    substitute: Choice = "listed"
+    """How the other names are chosen."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """Entity -> invented look, as a sentence."""
     seed: int = 0
@@ -118,12 +118,12 @@ def _concepts(session: Session, recipe: Recipe) -> list[Concept]:
     for entity in {*recipe.substitutes, *recipe.descriptions} - by_entity.keys():
         raise unknown_name("entity in the settings of siu", entity, by_entity)
     names = {entity: _names(entity, examples) for entity, examples in by_entity.items()}
-    substitutes = _substitutes(session, names, recipe.substitutes, recipe.seed)
+    shown = {entity: _shown(entity, examples, recipe) for entity, examples in by_entity.items()}
+    asked = {entity: min(examples, key=lambda one: one.kind is not Kind.NAME) for entity, examples in shown.items()}
+    chosen = substitutes(session, asked, recipe.substitutes, recipe.substitute, recipe.seed)
     return [
-        Concept(
-            entity=entity, names=names[entity], substitute=substitutes[entity], shown=_shown(entity, examples, recipe)
-        )
-        for entity, examples in by_entity.items()
+        Concept(entity=entity, names=names[entity], substitute=chosen[entity], shown=examples)
+        for entity, examples in shown.items()
     ]
 
 
@@ -143,25 +143,6 @@ def _shown(entity: str, examples: Sequence[Example], recipe: Recipe) -> tuple[Ex
     if recipe.image >= len(keys):
         raise UserError(f"method.image={recipe.image}, but {entity!r} has {len(keys)} forget images, counted from 0.")
     return tuple(example for example in examples if example.image and example.image.key == keys[recipe.image])
-
-
-def _substitutes(
-    session: Session, names: Mapping[str, Sequence[str]], given: Mapping[str, str], seed: int
-) -> dict[str, str]:
-    """Return a fictitious name for each entity: the user's, else one that shares no word with any name in the data."""
-    known = {form for examples in session.examples.values() for e in examples for form in e.private.get("name", ())}
-    words = {word for form in known for word in normalise(form).split()}
-    pairs = [f"{first} {last}" for last in LAST for first in FIRST]
-    free = [name for name in pairs if name not in given.values() and not words & set(normalise(name).split())]
-    order = sorted(free, key=lambda name: (name != free[0], seed_of(seed, "siu substitute", name)))
-    fresh = iter(order)
-    chosen = {}
-    for entity, forms in names.items():
-        name = given.get(entity) or next(fresh, "")
-        if not name or any(contains(name, form) for form in forms):
-            raise UserError(f"siu needs a made-up name for {entity!r}, got {name!r}; give one in method.substitutes.")
-        chosen[entity] = name
-    return chosen
 
 
 def _rows(session: Session, concept: Concept, place: int, recipe: Recipe) -> Iterator[Row]:
@@ -351,32 +332,3 @@ def answer_offsets(processor: Any, family: Family, text: str, ids: Sequence[int]
             spans = found["offset_mapping"][-len(ids) :]
             return [(max(0, start - len(before)), max(0, end - len(before))) for start, end in spans]
     raise TrainingError(f"The answer {text!r} is tokenised in two ways, so its masked text cannot be found.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NameTokens:
-    """K_V: the vocabulary entries of names, and the pieces left out because they are no part of a name in particular."""
-
-    ids: tuple[int, ...]
-    dropped: tuple[str, ...]
-
-    def allowed(self, like_bav: Tensor) -> Tensor:
-        """Return allowed_v for logits: 0 at the entries of names, 1 elsewhere."""
-        allowed_v = like_bav.new_ones(like_bav.shape[-1], dtype=torch.float32)
-        allowed_v[list(self.ids)] = 0.0
-        return allowed_v
-
-
-def name_tokens(processor: Any, names: Sequence[str]) -> NameTokens:
-    """Return the sub-tokens of all spellings, with and without leading blank and in any case (siu.md 4.2, item 5).
-
-    Single letters, digits, punctuation and special tokens are dropped: masking them would push all text down.
-    """
-    tokenizer = processor.tokenizer
-    cases = {case for name in names for case in (name, name.lower(), name.upper(), name.title())}
-    spelled = [lead + case for case in sorted(cases) for lead in ("", " ")]
-    found = {token for text in spelled for token in tokenizer(text, add_special_tokens=False)["input_ids"]}
-    found -= set(tokenizer.all_special_ids)
-    pieces = {token: tokenizer.decode([token]).strip() for token in found}
-    meant = {token for token, piece in pieces.items() if len(piece) > 1 and any(map(str.isalpha, piece))}
-    return NameTokens(ids=tuple(sorted(meant)), dropped=tuple(sorted({pieces[token] for token in found - meant} - {""})))

@@ -21,7 +21,8 @@ from unsee.errors import UserError
 from unsee.losses import dual_masked_kl, released_masked_cross, token_logprobs
 from unsee.padding import IGNORE
 from unsee.reference import StartLogits, Teacher, as_start
-from unsee.siu_targets import Concept, Kept, NameTokens, Recipe, Row, build_siu_rows, name_tokens
+from unsee.siu_names import Choice, NameTokens, name_tokens
+from unsee.siu_targets import Concept, Kept, Recipe, Row, build_siu_rows
 from unsee.targets import retain_targets
 from unsee.training import Objective, Parts, minimise, retain_term
 
@@ -44,6 +45,8 @@ class SIU(Method):
     """Which of a concept's forget images is its training image, counted from 0."""
     substitutes: Mapping[str, str] = field(default_factory=dict)
     """Entity -> fictitious name that it is to be taken for; others get one of nobody's."""
+    substitute: Choice = "plausible"
+    """Of which nobody: the start model's favourite among made-up names, or the next of the list [inferred]."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """Entity -> invented look, as a sentence; others get one that the training image does not have."""
     reduction: Literal["mean", "sum"] = "mean"
@@ -118,6 +121,7 @@ class SIU(Method):
             rows=self.rows,
             image=self.image,
             substitutes=self.substitutes,
+            substitute=self.substitute,
             descriptions=self.descriptions,
             seed=seed,
         )
