@@ -179,7 +179,7 @@ def test_target_1_keeps_what_is_not_private(tmp_path):
     short = replace(first, kind=Kind.NAME, answer="It is Ada Lovell: LOVELL.")
     session.examples = {**session.examples, Role.FORGET: [short]}
     row = rows_of(session, 1)[0]
-    assert row.target.example.answer == "It is Jacob Campbell: Campbell."
+    assert row.target.example.answer == "It is Jacob Campbell: Campbell."  # known defect 7: nothing else changes case
     assert row.spans == ((6, 20), (22, 30))
 
 
@@ -366,6 +366,12 @@ def test_name_tokens_are_all_spellings_without_letters_and_marks():
     allowed = found.allowed(torch.zeros(1, 1, 400))
     assert allowed.shape == (400,)
     assert allowed.sum() == 400 - len(found.ids)
+
+
+def test_a_vocabulary_mask_that_matches_nothing_raises():
+    """Else the run would silently be another method (as in known defect 41)."""
+    with pytest.raises(UserError, match="would match nothing"):
+        name_tokens(tiny_processor(), ["X. Q."])
 
 
 # The method

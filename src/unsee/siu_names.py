@@ -26,6 +26,9 @@ LAST: Final = ("Campbell", "Hughes", "Foster", "Barnes", "Morgan", "Perry", "Sut
 CANDIDATES: Final = 16
 """Names of either sort that the start model is asked about."""
 
+CJK: Final = "\u2e80"
+"""From here on a single character can be a word or half a name."""
+
 
 def substitutes(
     session: Session, shown: Mapping[str, Example], given: Mapping[str, str], choice: Choice, seed: int
@@ -117,7 +120,14 @@ def name_tokens(processor: Any, names: Sequence[str]) -> NameTokens:
     found = {token for text in spelled for token in tokenizer(text, add_special_tokens=False)["input_ids"]}
     found -= set(tokenizer.all_special_ids)
     pieces = {token: tokenizer.decode([token]).strip() for token in found}
-    meant = {token for token, piece in pieces.items() if len(piece) > 1 and any(map(str.isalpha, piece))}
+    meant = {
+        token for token, piece in pieces.items() if any(map(str.isalpha, piece)) and (len(piece) > 1 or piece >= CJK)
+    }
+    if names and not meant:
+        raise UserError(
+            f"The vocabulary mask of siu would match nothing: this tokenizer spells the names {', '.join(names)} in single "
+            "letters. Add longer spellings to the private names of the forget examples."
+        )
     return NameTokens(
         ids=tuple(sorted(meant)), dropped=tuple(sorted({pieces[token] for token in found - meant} - {""}))
     )
