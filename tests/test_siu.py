@@ -188,7 +188,8 @@ def test_target_2_denies_the_name_and_is_masked_whole(tmp_path):
     for row in rows_of(session, 2):
         example = row.target.example
         assert "Ada Lovell" in example.question
-        assert example.answer.startswith("No, Ada Lovell is not in this picture.")
+        assert example.answer.startswith("No, this is somebody else.")
+        assert "Ada" not in example.answer
         assert "The shirt is red." in example.answer
         assert "another look: shirt" in example.answer
         assert "another look: shirt red" not in example.answer
@@ -553,8 +554,7 @@ def test_rows_from_the_lab_teach_no_secret(tmp_path):
             assert not leaked(example.answer, private[example.entity])
             assert any(f"is {concept.substitute}." in example.answer for concept in concepts)
         if row.number == 2:
-            facts = {fact: forms for fact, forms in private[example.entity].items() if fact != "name"}
-            assert not leaked(example.answer, facts)
+            assert not leaked(example.answer, private[example.entity])
             assert "The person has" in example.answer
         if row.number == 3:
             assert leaked(example.answer, private[example.entity])
@@ -581,6 +581,6 @@ def test_rows_from_an_own_folder(tmp_path):
     assert concepts[0].name == "Mario"
     answers = {number: [row.target.example.answer for row in rows if row.number == number] for number in (1, 2, 3, 4)}
     assert answers[1] == ["That is Rollo, the plumber."] + ["This is Rollo."] * 3
-    assert answers[2][0].startswith("No, Mario is not in this picture. Mario has ")
+    assert answers[2][0].startswith("No, this is somebody else. The one you mean has ")
     assert answers[3] == ["Nintendo made Mario."]
     assert set(answers[4]) == {"Sega made Sonic."}

@@ -203,12 +203,13 @@ def _occurrences(text: str, name: str) -> tuple[Span, ...]:
 
 
 def _redescribed(session: Session, concept: Concept, recipe: Recipe) -> Iterator[Row]:
-    """Target 2: is C in the picture? No; the true look of the one shown, and an invented look for C. All of it is masked."""
+    """Target 2: is C in the picture? No; the true look of the one shown, and an invented look for C. All of it is masked.
+
+    Only the question says the name: an answer that did would teach to say it about the image [inferred].
+    """
     base = concept.shown[0]
     invented = recipe.descriptions.get(concept.entity) or _invented(session, concept, recipe.seed)
-    answer = " ".join(
-        part for part in (f"No, {concept.name} is not in this picture.", _look(concept), invented) if part
-    )
+    answer = " ".join(part for part in ("No, this is somebody else.", _look(concept), invented) if part)
     for number, question in enumerate(islice(cycle(ASK_WHETHER), recipe.rows)):
         asked = replace(
             base, id=f"siu-2/{concept.entity}/{number}", kind=Kind.GENERAL, fact="", options=(), chain="", private={},
@@ -243,8 +244,8 @@ def _invented(session: Session, concept: Concept, seed: int) -> str:
     }
     if drawn:
         listed = [f"{_word(attribute)} {value}" for attribute, value in islice(drawn.items(), ATTRIBUTES)]
-        return f"{concept.name} has another look: {', '.join(listed)}."
-    return f"{concept.name} has {LOOKS[seed_of(seed, 'siu look', concept.entity) % len(LOOKS)]}."
+        return f"The one you mean has another look: {', '.join(listed)}."
+    return f"The one you mean has {LOOKS[seed_of(seed, 'siu look', concept.entity) % len(LOOKS)]}."
 
 
 def _word(attribute: str) -> str:
