@@ -171,7 +171,7 @@ def steer(states: Tensor, frame: Frame, kind: int | Tensor, rule: Rule) -> tuple
     cosines_bcp = unit_bcd @ pair
     angle_bc1 = arc(cosines_bcp).amin(-1, keepdim=True).clamp(max=math.radians(rule.max_rotation_deg))
     moved_bcd = turned(unit_bcd, towards, cosines_bcp[..., :1], angle_bc1)
-    return (moved_bcd * norm_bc1).to(states.dtype), angle_bc1
+    return (normalize(moved_bcd, dim=-1) * norm_bc1).to(states.dtype), angle_bc1
 
 
 def save(artefact: Artefact, folder: Path, name: str = NAME) -> None:

@@ -102,7 +102,9 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     tensor([0.7071, 0.7071])
     """
     cosine = (start * end).sum(-1, keepdim=True)
-    return turned(start, end + BORDER * aside(end), cosine, share * arc(cosine))
+    opposite = cosine < 10 * BORDER - 1
+    towards = torch.where(opposite, aside(end), end)
+    return turned(start, towards, cosine.masked_fill(opposite, 0), share * arc(cosine))
 
 
 def aside(unit: Tensor) -> Tensor:

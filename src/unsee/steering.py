@@ -86,8 +86,12 @@ class Steering:
         self._frames: dict[tuple[int, torch.device], Frame] = {}
         layers = decoder_layers(model)
         outer = _outer(model)
-        self._image_token = outer.config.to_dict().get("image_token_id")  # type: ignore[operator,union-attr]
-        self._handles: list[RemovableHandle] = [outer.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        named = outer.config.to_dict()
+        self._image_token = named.get("image_token_id", named.get("image_token_index"))
+        self._handles: list[RemovableHandle] = [
+            outer.register_forward_pre_hook(self._begin, with_kwargs=True),
+            outer.register_forward_hook(self._end),
+        ]
         for layer in sorted({*self.rule.layers, self.rule.scoring_layer}):
             self._handles.append(layers[layer].register_forward_hook(partial(self._after, layer)))
 
@@ -106,15 +110,23 @@ class Steering:
         """Find out what the columns of the coming pass are, unless the decoding loop has said so."""
         self._turn = self.declared
         cache = kwargs.get("past_key_values")
-        if self.declared is not None or cache is None or self.rule.gate == "off":
+        uncached = cache is None and kwargs.get("use_cache") is False
+        if self.declared is not None or uncached or self.rule.gate == "off":
             return
         ids_bc = kwargs.get("input_ids", args[0] if args else None)
-        one = ids_bc is not None and ids_bc.shape[1] == 1
-        if one and cache in self._known and cache.get_seq_length() > 0:
+        if cache in self._known and ids_bc is not None and ids_bc.shape[1] == 1:
             self._turn = self._known[cache]
             self._turn.speaks = "answers"
+        else:
+            self._turn = _Turn("prompts", self._kind(ids_bc, kwargs))
+
+    def _end(self, module: Module, args: Any, output: Any) -> None:  # noqa: ARG002 - torch's call
+        """Remember whose cache it is that a prompt has filled."""
+        if self._turn is None or self.declared is not None or self._turn.speaks != "prompts":
             return
-        self._turn = self._known[cache] = _Turn("prompts", self._kind(ids_bc, kwargs))
+        cache = output.get("past_key_values") if isinstance(output, Mapping) else None
+        if cache is not None:
+            self._known[cache] = self._turn
 
     def _kind(self, ids_bc: Tensor | None, kwargs: Mapping[str, Any]) -> int | Tensor:
         if ids_bc is None or self._image_token is None:
