@@ -251,3 +251,38 @@ def test_unknown_requests_of_the_lab_get_the_nearest_name():
     with pytest.raises(UserError, match="hazards"):
         open_benchmark("lab:hazard")
     assert Lab().request == "people"
+
+
+def test_the_endpoint_speaks_the_chat_protocol_and_tries_again(monkeypatch):
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    got = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.append(
+                (
+                    self.path,
+                    self.headers["Authorization"],
+                    json.loads(self.rfile.read(int(self.headers["Content-Length"]))),
+                )
+            )
+            self.send_response(200 if len(got) > 1 else 503)
+            self.end_headers()
+            self.wfile.write(json.dumps({"choices": [{"message": {"content": "safe"}}]}).encode())
+
+        def log_message(self, *_):
+            pass
+
+    waits = []
+    monkeypatch.setattr("unsee.judge.time.sleep", waits.append)
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    ask = Endpoint(url=f"http://127.0.0.1:{server.server_port}/v1/", model="m", key="k", timeout=5)
+    assert ask("hello") == "safe"
+    server.shutdown()
+    assert waits == [1]
+    path, key, body = got[-1]
+    assert (path, key) == ("/v1/chat/completions", "Bearer k")
+    assert body == {"model": "m", "temperature": 0, "messages": [{"role": "user", "content": "hello"}]}
