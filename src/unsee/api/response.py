@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from unsee.api.example import Example, Kind, Role
@@ -70,7 +70,7 @@ class Response:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict for json.dumps."""
-        return asdict(self)
+        return {**vars(self), "private": dict(self.private), "visible": dict(self.visible)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Response:
@@ -101,4 +101,4 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict for json.dumps."""
-        return asdict(self)
+        return {**vars(self), "value_by_index": dict(self.value_by_index)}
