@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,12 @@ from safetensors.torch import load_file
 import two_processes as two
 from tiny import save_tiny
 from unsee import config, evaluate, forget
+from unsee.api import Training
+from unsee.errors import UserError
 from unsee.files import read_jsonl
+from unsee.plan import Plan
+from unsee.targets import forget_targets
+from unsee.training import minimise
 from unsee.tuning import save_trainable
 
 WEIGHTS = 2e-5
@@ -91,6 +98,47 @@ def assert_same(one, other):
 @pytest.mark.parametrize("name", two.METHODS)
 def test_two_processes_give_the_weights_of_one(out, mode, name, tune):
     assert_same(out / f"{mode}-{name}-{tune}" / "end", out / f"alone-{name}-{tune}" / "end")
+
+
+@pytest.mark.skipif(not find_spec("deepspeed"), reason="DeepSpeed is not installed")
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_zero3_gives_the_weights_of_one(out, tune):
+    assert_same(out / f"zero3-ga-{tune}" / "end", out / f"alone-ga-{tune}" / "end")
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "message"),
+    [
+        ("fsdp2", {"tune": "full", "parts": ("projector",)}, "FSDP the vision tower and the projector"),
+        ("zero3", {}, "With ZeRO-3 every row, or none, must have an image"),
+        ("zero3", {"accumulate": 2}, "training.accumulate=1"),
+    ],
+)
+def test_what_spread_weights_cannot_do_is_refused(tmp_path, monkeypatch, mode, settings, message):
+    session = two.start(tmp_path, **settings)
+    monkeypatch.setattr("unsee.devices.sharding", lambda: mode)
+    with pytest.raises(UserError, match=message):
+        two.train(session)
+
+
+def test_masked_gradients_need_whole_weights(tmp_path, monkeypatch):
+    session = two.start(tmp_path)
+    monkeypatch.setattr("unsee.devices.sharding", lambda: "fsdp2")
+    with pytest.raises(UserError, match="masks gradients"):
+        minimise(session, two.nll(session), forget=forget_targets(session), separate=True)
+
+
+def test_a_smaller_last_batch_is_filled_for_all_processes(tmp_path):
+    targets = tuple(forget_targets(two.start(tmp_path)))[:7]
+    training = Training(batch_size=2, epochs=1)
+    plan = Plan(targets, targets, training, 0, world=2)
+    batches = [plan.batch(index) for index in range(len(plan))]
+    assert [len(forget) for forget, _ in batches] == [4, 4]
+    assert batches[1][0][-1] == batches[0][0][0]
+    assert [len(retain) for _, retain in batches] == [4, 4]
+    alone = Plan(targets, targets, replace(training, batch_size=4), 0)
+    assert [len(alone.batch(index)[0]) for index in range(len(alone))] == [4, 3]
+    assert [alone.batch(0), alone.batch(1)[0]] == [batches[0], batches[1][0][:3]]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -182,7 +230,5 @@ def test_a_run_of_two_can_be_resumed_by_one_at_equal_global_batch(out, monkeypat
     settings = {"max_steps": 2, "stop": "never"}
     monkeypatch.setattr("unsee.run._open", lambda *a, **k: pytest.fail("the run had ended"))
     forget(out / "model", two.EXAMPLE, "ga", out / "again", training={**settings, "batch_size": 4}, resume=True)
-    from unsee.errors import UserError
-
     with pytest.raises(UserError, match="training differ"):
         forget(out / "model", two.EXAMPLE, "ga", out / "again", training={**settings, "batch_size": 2}, resume=True)

@@ -206,8 +206,8 @@ def test_a_claim_shows_signs_of_life(tmp_path, monkeypatch):
 def test_two_sweeps_at_once_run_every_cell_once(grid, tmp_path, stubbed):
     out = tmp_path / "out"
     with ThreadPoolExecutor(2) as pool:
-        states = [found.result() for found in [pool.submit(sweep.sweep, grid, out) for _ in range(2)]]
-    assert all("failed" in found.values() for found in states)
+        for found in [pool.submit(sweep.sweep, grid, out) for _ in range(2)]:
+            found.result()
     done = (out / "done.txt").read_text().split()
     assert len(done) == len(set(done)) == 3
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from torch.distributed.tensor import DTensor
@@ -97,10 +98,17 @@ def drawn(out):
     return session.notes["rollouts"]
 
 
+SAID = {
+    "ddp": {},
+    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+    "zero3": {"ACCELERATE_USE_DEEPSPEED": "true"},
+}
+
+
 @contextmanager
-def spread(on):
-    """Say, as `accelerate launch` does, that weights are to be spread by FSDP2."""
-    values = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if on else {}
+def spread(mode):
+    """Say, as `accelerate launch` does, how weights are to be spread."""
+    values = SAID[mode]
     os.environ.update(values)
     try:
         yield
@@ -146,7 +154,7 @@ def count(model):
 def everything(out):
     found = {}
     for mode in ("ddp", "fsdp2"):
-        with spread(mode == "fsdp2"):
+        with spread(mode):
             for tune in ("lora", "full"):
                 for name in METHODS:
                     session = run(out / f"{mode}-{name}-{tune}", name, tune)
@@ -160,6 +168,10 @@ def everything(out):
             save_trainable(session.model, out / f"{mode}-resumed" / "end")
             found[f"{mode}-broken"] = broken(out / f"{mode}-broken")
             found[f"{mode}-spread"] = spread_while_training(out / f"{mode}-spread")
+    if find_spec("deepspeed"):
+        with spread("zero3"):
+            for tune in ("lora", "full"):
+                run(out / f"zero3-ga-{tune}", "ga", tune)
     found["drawn"] = drawn(out / "drawn")
     found["nobody"] = sorted(path.name for path in (out / "nobody").rglob("*"))
     command = ["forget", "--model", str(out / "model"), "--data", str(EXAMPLE), "--method", "ga"]

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, 
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Module, Parameter
 
-from unsee import devices
+from unsee import devices, zero
 from unsee.errors import UserError
 
 BUCKET: Final = 2**24
@@ -26,6 +26,8 @@ BUCKET: Final = 2**24
 
 def joined(tensor: Tensor) -> Tensor:
     """Return the whole of a tensor that may be spread over processes; all of them must call it."""
+    if zero.is_spread(tensor):
+        return zero.joined(tensor)
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -41,7 +43,7 @@ def average_gradients(weights: Sequence[Parameter]) -> None:
 
     Spread weights are left alone: their gradients were averaged in the backward pass.
     """
-    if devices.world() == 1 or any(isinstance(weight, DTensor) for weight in weights):
+    if devices.world() == 1 or any(isinstance(weight, DTensor) or zero.is_spread(weight) for weight in weights):
         return
     reached = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32, device=weights[0].device)
     distributed.all_reduce(reached, distributed.ReduceOp.MAX)
@@ -73,16 +75,14 @@ def _average(tensors: Sequence[Tensor]) -> None:
         tensor.copy_(mean.view_as(tensor))
 
 
-def shard(model: Module, language: str) -> Module:
-    """Spread the weights of the model over the processes, in place; return its empty shell for `unsharded`.
+def shard(model: Module, language: str) -> None:
+    """Spread the weights of the model over the processes, in place.
 
     Layers of the language model (`language`: a regular expression on module names) are units of their own: those of the
     classes named by the launcher's config file, else those that transformers says must not be split. All the rest is one
     unit, because a process whose rows have no image calls no vision layer, and would wait for none.
     """
     devices.start()
-    memo: dict[int, Any] = {id(weight): _empty(weight) for weight in model.parameters()}
-    shell: Module = copy.deepcopy(model, memo)
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     named = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
     classes = {name.strip() for name in named.split(",") if name.strip()} or set(inner._no_split_modules or ())
@@ -100,13 +100,19 @@ def shard(model: Module, language: str) -> Module:
     for layer in layers:
         fully_shard(layer, reshard_after_forward=_reshards(), **settings)
     fully_shard(model, **settings)
+
+
+def shell_of(model: Module) -> Module:
+    """Return a copy of the model without weights, for `unsharded`."""
+    memo: dict[int, Any] = {id(weight): _empty(weight) for weight in model.parameters()}
+    shell: Module = copy.deepcopy(model, memo)
     return shell
 
 
 def unsharded(shell: Module, model: Module) -> Module:
     """Return a plain model with all weights of the spread one, in every process; the spread one is used up."""
     buffers = dict(model.named_buffers())
-    weights = {name: joined(weight.detach()) for name, weight in model.named_parameters(remove_duplicate=False)}
+    weights = {name: joined(weight).detach() for name, weight in model.named_parameters(remove_duplicate=False)}
     shared: dict[int, Parameter] = {}
     for name, empty in list(shell.named_parameters(remove_duplicate=False)):
         owner, _, last = name.rpartition(".")
@@ -135,13 +141,13 @@ def whole(model: Module) -> Iterator[None]:
 @contextmanager
 def launcher_hidden() -> Iterator[None]:
     """Hide from accelerate that weights are to be spread: it must not wrap what is spread already."""
-    name = "ACCELERATE_USE_FSDP"
-    said = os.environ.pop(name, None)
+    said = {
+        name: os.environ.pop(name) for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED") if name in os.environ
+    }
     try:
         yield
     finally:
-        if said is not None:
-            os.environ[name] = said
+        os.environ.update(said)
 
 
 def _reshards() -> bool:

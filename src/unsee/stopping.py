@@ -24,11 +24,15 @@ def seen_probes(targets: Sequence[Target]) -> list[Example]:
 
 
 def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
-    """Return USR: the share of greedy answers that give away no private term (pubg.md 7.1). Each process asks its share."""
-    mine = devices.share(probes)
+    """Return USR: the share of greedy answers that give away no private term (pubg.md 7.1).
+
+    Each process asks its share; under ZeRO-3, where no process has weights of its own, all ask everything in lockstep.
+    """
+    together = devices.sharding() == "zero3"
+    mine = list(probes) if together else devices.share(probes)
     requests = [Request(example.question, example.image, session.instruction) for example in mine]
     limit = session.training.max_new_tokens
     with whole(session.model), autocast(session.model, session.training):
         answers = generate(session.model, session.processor, session.family, requests, max_new_tokens=limit)
     kept = [not leaked(said.text, asked.private, asked.question) for said, asked in zip(answers, mine, strict=True)]
-    return sum(devices.gather(kept)) / len(probes)
+    return sum(kept if together else devices.gather(kept)) / len(probes)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 import shutil
 import time
@@ -15,11 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -31,9 +28,11 @@ from unsee.losses import answer_nll
 from unsee.memory import peak_gib, reset_peak
 from unsee.plan import Plan
 from unsee.precision import autocast
-from unsee.sharding import average_gradients, joined, launcher_hidden, shard, spread_like, unsharded
+from unsee.resuming import joined_state, last_checkpoint, random_state, spread_state
+from unsee.sharding import average_gradients, launcher_hidden, shard, shell_of, unsharded
 from unsee.tuning import load_trainable, prepare, save_trainable, summary, trainable
-from unsee.watch import COMPLETE, Watch
+from unsee.watch import Watch
+from unsee.zero import Zero, require_possible
 
 __all__ = [
     "AnswerLogprob",
@@ -90,7 +89,7 @@ def minimise(
     reset_peak()
     start = time.perf_counter()
     watch = Watch(session, plan)
-    apart = separate or engine.current().separate_terms
+    apart = separate or (engine.current().separate_terms and devices.sharding() != "zero3")
     with features.shared(session), _spread(session, plan):
         _prepare_checkpointing(session)
         trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart)
@@ -166,6 +165,7 @@ class _UnlearningTrainer(Trainer):
         self.apart = apart
         self.objective = objective
         self.watch = watch
+        self.zero: Zero | None = None
         self.batches = _Batches(session, plan)
         with launcher_hidden():
             super().__init__(
@@ -180,6 +180,11 @@ class _UnlearningTrainer(Trainer):
 
     def _wrap_model(self, model: Module, training: bool = True, dataloader: DataLoader[Any] | None = None) -> Module:
         """Return the model held in another one, so that the Trainer wraps it in nothing: objectives call it by itself."""
+        made: Any = vars(self)["optimizer"]
+        if devices.sharding() == "zero3":
+            self.zero = Zero(model, made, self.session.training)
+            self.watch.grad_norm = self.zero.grad_norm
+            self.optimizer = self.zero.steps
         return _Held(model)
 
     def training_step(
@@ -232,7 +237,11 @@ class _UnlearningTrainer(Trainer):
     def _backward(self, loss: Tensor) -> None:
         if devices.world() == 1 and not torch.isfinite(loss):
             raise self.watch.broken("loss", self.state.global_step + 1)
-        self.accelerator.backward(loss / self.current_gradient_accumulation_steps)
+        scaled = loss / self.current_gradient_accumulation_steps
+        if self.zero is not None:
+            self.zero.backward(scaled)
+        else:
+            self.accelerator.backward(scaled)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the trainable weights only, by name."""
@@ -242,20 +251,26 @@ class _UnlearningTrainer(Trainer):
         """Save both as one process would, so that any number of processes can go on from there."""
         if self.optimizer is None or self.lr_scheduler is None:
             raise TrainingError("There is nothing to save before the training has begun.")
-        state = _joined_state(self.optimizer.state_dict())
+        if self.zero is not None:
+            self.zero.save(output_dir)
+        state = {} if self.zero is not None else joined_state(self.optimizer.state_dict())
         if devices.is_main():
             torch.save(state, Path(output_dir) / "optimizer.pt")
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load both, spread as the weights are."""
+        if self.zero is not None and checkpoint is not None and self.lr_scheduler is not None:
+            self.zero.load(checkpoint)
+            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+            return
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and self.optimizer is not None:
-            _spread_state(self.optimizer)
+            spread_state(self.optimizer)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Save the random state of every process; the main one writes, under the names that the Trainer reads."""
-        states = devices.everyone(_random_state())
+        states = devices.everyone(random_state())
         for rank, state in enumerate(states if devices.is_main() else []):
             name = "rng_state.pth" if len(states) == 1 else f"rng_state_{rank}.pth"
             torch.save(state, Path(output_dir) / name)
@@ -302,9 +317,13 @@ def _spread(session: Session, plan: Plan) -> Iterator[None]:
         yield
         return
     language = session.family.parts(session.model)["language"]
+    if devices.sharding() == "zero3":
+        require_possible(session, [*plan.forget, *plan.retain])
     _require_alike(session, plan, language)
     features.forget(session.model)
-    shell = shard(session.model, language)
+    shell = shell_of(session.model)
+    if devices.sharding() == "fsdp2":
+        shard(session.model, language)  # DeepSpeed does it when there is an optimizer
     with engine.using(replace(engine.current(), vision_features=False, split_batches=False)):
         yield
     session.model = unsharded(shell, session.model)
@@ -319,42 +338,6 @@ def _require_alike(session: Session, plan: Plan, language: str) -> None:
             "With FSDP the vision tower and the projector can be trained only if every row, or none, has an image. "
             "Train training.parts=language, leave the rows without images out, or use configs/ddp.yaml."
         )
-
-
-def _joined_state(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of an optimizer with all tensors whole."""
-    moments = {
-        index: {name: joined(value) if isinstance(value, Tensor) else value for name, value in one.items()}
-        for index, one in state["state"].items()
-    }
-    return {**state, "state": moments}
-
-
-def _spread_state(optimizer: Optimizer) -> None:
-    """Spread the moments in an optimizer as its weights are."""
-    for weight, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                state[name] = spread_like(value, weight)
-
-
-def _random_state() -> dict[str, Any]:
-    """Return the state of every random stream of this process."""
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": numpy.random.get_state(),  # noqa: NPY002 - what the Trainer restores
-        "cpu": torch.random.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        several = devices.world() > 1
-        state["cuda"] = torch.cuda.get_rng_state_all() if several else torch.cuda.get_rng_state()
-    return state
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to the end, if any."""
-    complete = [marker.parent for marker in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _prepare_checkpointing(session: Session) -> None:

@@ -56,7 +56,7 @@ def summary(model: Module) -> dict[str, Any]:
 
 def save_trainable(model: Module, folder: Path) -> None:
     """Write the trainable weights by name (safetensors). All processes must call it, the main one writes."""
-    weights = {name: joined(weight.detach()).contiguous().clone() for name, weight in trainable(model).items()}
+    weights = {name: joined(weight).detach().contiguous().clone() for name, weight in trainable(model).items()}
     if devices.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         save_file(weights, folder / WEIGHTS)

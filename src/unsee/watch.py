@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class Watch(TrainerCallback):
         self.sums: dict[str, float] = {}
         self.micro = 0
         self.usr: float | None = None
+        self.grad_norm: Callable[[], float] | None = None
+        """What knows the gradient norm of a step, where gradients are in other hands than the Trainer's (ZeRO-3)."""
         console = Console(stderr=True)
         shown = console.is_terminal and devices.is_main()
         self.progress = Progress(*_COLUMNS, console=console, transient=True, disable=not shown)
@@ -73,6 +76,8 @@ class Watch(TrainerCallback):
     ) -> None:
         """Refuse losses and gradients that are no numbers and, at the first step, gradients that are all zero."""
         self._compare_notes(state.global_step + 1)
+        if self.grad_norm is not None:
+            return
         grads = [weight.grad for weight in trainable(self.session.model).values() if weight.grad is not None]
         norm = joined(torch.nn.utils.get_total_norm(grads)) if grads else torch.zeros(())
         if not torch.isfinite(norm):
@@ -115,7 +120,8 @@ class Watch(TrainerCallback):
         logs = kwargs["logs"]
         row: dict[str, Any] = {"step": state.global_step, "epoch": round(self.plan.epoch_at(state.global_step), 4)}
         row |= {name: total / self.micro for name, total in self.sums.items()}
-        row |= {"grad_norm": logs["grad_norm"], "lr": logs["learning_rate"]}
+        norm = logs["grad_norm"] if self.grad_norm is None else self.grad_norm()
+        row |= {"grad_norm": norm, "lr": logs["learning_rate"]}
         if self.usr is not None:
             row["usr"] = self.usr
         self.session.history.append(row)

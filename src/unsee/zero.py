@@ -1,0 +1,116 @@
+# ruff: noqa: ARG002 - the Trainer dictates what its hooks are given.
+"""ZeRO-3 through DeepSpeed: weights, gradients and moments spread over processes, one summed backward pass a batch."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch.optim import Optimizer
+
+from unsee.api import Session, Training
+from unsee.batching import Target
+from unsee.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+class Zero:
+    """A model in DeepSpeed's hands. Objectives go on calling the model itself, whose layers DeepSpeed watches."""
+
+    def __init__(self, model: Module, optimizer: Optimizer, training: Training) -> None:
+        """Spread the weights; from here on the optimizer steps through `steps` only."""
+        try:
+            import deepspeed
+        except ImportError as error:
+            raise UserError('configs/zero3.yaml needs DeepSpeed: pip install "unsee[deepspeed]".') from error
+        self.engine: Any = deepspeed.initialize(model=model, optimizer=optimizer, config=settings(training))[0]
+        self.inner = optimizer
+        self.steps = _Steps(optimizer, self.engine.step)
+
+    def backward(self, loss: Tensor) -> None:
+        """Backpropagate the loss of a batch; the optimizer step comes next."""
+        self.engine.backward(loss)
+
+    def grad_norm(self) -> float:
+        """Return the gradient norm of the last step, before clipping."""
+        return float(self.engine.get_global_grad_norm() or 0.0)
+
+    def save(self, folder: str) -> None:
+        """Write what the same number of processes needs to go on."""
+        self.engine.save_checkpoint(folder, tag="zero", exclude_frozen_parameters=True)
+
+    def load(self, folder: str) -> None:
+        """Go on from what `save` wrote."""
+        found, _ = self.engine.load_checkpoint(folder, tag="zero", load_module_strict=False)
+        self.steps.param_groups = self.inner.param_groups
+        if found is None:
+            raise UserError(f"{folder} holds no ZeRO-3 checkpoint of as many processes; start anew in another --out.")
+
+
+class _Steps(Optimizer):
+    """What the Trainer and its schedule take for the optimizer: the same groups, but DeepSpeed does the step."""
+
+    def __init__(self, inner: Optimizer, forward: Callable[[], None]) -> None:
+        super().__init__([Parameter(torch.zeros(1))], inner.defaults)
+        self.param_groups = inner.param_groups
+        self.forward = forward
+
+    def step(self, closure: Any = None) -> Any:
+        """Let DeepSpeed step."""
+        self.forward()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Do nothing: DeepSpeed does it with the step."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Do nothing: the groups must stay those that DeepSpeed reads the learning rate from."""
+
+
+def settings(training: Training) -> dict[str, Any]:
+    """Return DeepSpeed's own settings; offloading is what the launcher's config file says."""
+    zero: dict[str, Any] = {"stage": 3}
+    for part, name in (("optimizer", "OPTIMIZER"), ("param", "PARAM")):
+        place = os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE", "none")
+        if place != "none":
+            zero[f"offload_{part}"] = {"device": place}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": training.clip,
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+
+
+def require_possible(session: Session, targets: Sequence[Target]) -> None:
+    """Raise for what ZeRO-3 cannot do."""
+    if session.training.accumulate > 1:
+        raise UserError(
+            "ZeRO-3 adds up batches only for models that are called through DeepSpeed, which objectives do not; set "
+            "training.accumulate=1 and a larger training.batch_size, or use configs/fsdp2.yaml."
+        )
+    if len({target.example.image is not None for target in targets}) > 1:
+        raise UserError(
+            "With ZeRO-3 every row, or none, must have an image: processes gather the weights of each layer together, and "
+            "rows without an image pass by the vision tower. Leave such rows out, or use configs/fsdp2.yaml."
+        )
+
+
+def is_spread(weight: Tensor) -> bool:
+    """Tell whether DeepSpeed has spread the weight."""
+    return "ds_id" in vars(weight)
+
+
+def joined(weight: Tensor) -> Tensor:
+    """Return a copy of the whole of a weight that DeepSpeed has spread; all processes must call it."""
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([weight]):
+        return weight.detach().clone()
