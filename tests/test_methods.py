@@ -19,7 +19,7 @@ from unsee.training import prepare
 
 METHODS = registry.names("methods")
 SETTINGS = {"pubg": {"undesired": "dataset", "rollouts": 2}, "bg_only": {"rollouts": 2}}
-UNTRAINED = {"prompt"}
+UNTRAINED = {"prompt", "rmuse"}
 FULL_ONLY = {"mmunlearner"}
 
 

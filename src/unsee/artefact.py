@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from unsee.errors import UserError
@@ -162,16 +163,17 @@ def steer(states: Tensor, frame: Frame, kind: int | Tensor, rule: Rule) -> tuple
     not beyond the direction itself. kind: 0 text, 1 image, or one of them per row.
     """
     plain_bcd = states.float()
-    norm_bc1 = plain_bcd.norm(dim=-1, keepdim=True)
-    pair, towards = frame.pair_2dp[kind], frame.towards_21d[kind]
+    norm_bc1 = vector_norm(plain_bcd, dim=-1, keepdim=True)
+    pair, towards, angle_bc1 = frame.pair_2dp[kind], frame.towards_21d[kind], None
     if rule.update == "additive":
         moved_bcd = plain_bcd + rule.strength * (plain_bcd @ pair) * towards
-        return (normalize(moved_bcd, dim=-1) * norm_bc1).to(states.dtype), None
-    unit_bcd = plain_bcd / norm_bc1.clamp(min=BORDER)
-    cosines_bcp = unit_bcd @ pair
-    angle_bc1 = arc(cosines_bcp).amin(-1, keepdim=True).clamp(max=math.radians(rule.max_rotation_deg))
-    moved_bcd = turned(unit_bcd, towards, cosines_bcp[..., :1], angle_bc1)
-    return (normalize(moved_bcd, dim=-1) * norm_bc1).to(states.dtype), angle_bc1
+    else:
+        unit_bcd = plain_bcd / norm_bc1.clamp(min=BORDER)  # padding may have none
+        cosines_bcp = unit_bcd @ pair
+        angle_bc1 = arc(cosines_bcp).amin(-1, keepdim=True).clamp(max=math.radians(rule.max_rotation_deg))
+        moved_bcd = turned(unit_bcd, towards, cosines_bcp[..., :1], angle_bc1)
+    kept_bc1 = norm_bc1 / vector_norm(moved_bcd, dim=-1, keepdim=True)
+    return (moved_bcd * kept_bc1).to(states.dtype), angle_bc1
 
 
 def save(artefact: Artefact, folder: Path, name: str = NAME) -> None:

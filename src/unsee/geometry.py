@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from unsee.errors import UserError
@@ -92,7 +93,9 @@ def turned(unit: Tensor, towards: Tensor, cosine: Tensor, angle: Tensor) -> Tens
     >>> turned(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.0), torch.tensor(0.0))
     tensor([1., 0.])
     """
-    return angle.cos() * unit + angle.sin() * normalize(towards - cosine * unit, dim=-1)
+    across = torch.addcmul(towards, cosine, unit, value=-1)
+    share = angle.sin() / vector_norm(across, dim=-1, keepdim=True).clamp(min=1e-12)
+    return torch.addcmul(angle.cos() * unit, share, across)
 
 
 def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
