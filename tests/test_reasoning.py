@@ -96,3 +96,31 @@ def test_shares_and_votes():
     assert rcr([True, False]) == 0.5
     assert majority([True, True, False])
     assert not majority([True, False, False])
+
+
+def test_scores_of_a_run_have_them():
+    from unsee.api import Kind, Response, Role, Vocabulary
+    from unsee.scoring import score
+
+    def said(index, role, text):
+        return Response(
+            id=str(index), stage="x", role=role, kind=Kind.CHAIN, fact="country", entity=str(index % 3), question="Which country?",
+            answer="Reasoning: Mara Lind lives in Oslo. Oslo is in Norway. Answer: Norway.", text=text, tokens=9, ended=True,
+            image="i", private=OWN, chain="Mara Lind lives in Oslo. Oslo is in Norway.",
+        )  # fmt: skip
+
+    vocabulary = Vocabulary(facts={"city": ("Oslo", "Bergen", "Lima"), "country": ("Norway", "Peru")}, implies=IMPLIES)
+    good = "Reasoning: Mara Lind lives in Oslo. Oslo is in Norway. Answer: Norway."
+    forget = score(
+        [said(0, Role.UNSEEN, good), said(1, Role.UNSEEN, "Reasoning: Bergen. Answer: x"), said(2, Role.UNSEEN, "")],
+        vocabulary,
+    )
+    assert forget["unseen.ril"].value == pytest.approx(0.5)
+    assert forget["unseen.ril.explicit"].value == pytest.approx(1 / 3)
+    assert forget["unseen.ril.implicit"].value == pytest.approx(2 / 3)
+    assert forget["unseen.chain.empty"].value == pytest.approx(1 / 3)
+    assert forget["unseen.ril"].better == "lower"
+    retain = score([said(0, Role.RETAIN, good), said(1, Role.RETAIN, good.replace("Oslo is", "Lima is"))], vocabulary)
+    assert retain["retain.rcr"].value == 0.5
+    assert "retain.ril" not in retain
+    assert "unseen.rcr" not in forget

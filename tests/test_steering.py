@@ -340,3 +340,11 @@ def test_the_weights_of_a_steered_model_do_not_vouch_for_its_answers(tmp_path):
     assert weights_hash(session) != before
     save_model(session.model, session.processor, tmp_path / "s")
     assert Opened(open_model(tmp_path / "s")).weights != plain
+
+
+def test_vllm_refuses_a_steered_model(tmp_path):
+    from unsee.backends import vllm
+
+    save(artefact(), tmp_path)
+    with pytest.raises(UserError, match="use backend='hf'"), vllm._whole(str(tmp_path)):
+        pass

@@ -68,6 +68,7 @@ def evaluate(
     scores = score(responses, vocabulary)
     if devices.is_main():
         _write(scores, out)
+        _note_steering(speaker, out)
     devices.barrier()
     return scores
 
@@ -95,12 +96,24 @@ def read_vocabulary(file: Path) -> Vocabulary:
         names={entity: tuple(forms) for entity, forms in row["names"].items()},
         facts={fact: tuple(values) for fact, values in row["facts"].items()},
         visible=row["visible"],
+        implies=row.get("implies", {}),
         sentences=tuple(row["sentences"]),
     )
 
 
 def _write(scores: Mapping[str, Score], out: Path) -> None:
     atomic_write_json(out / SCORES, {name: value.to_json() for name, value in scores.items()})
+
+
+def _note_steering(speaker: Speaker, out: Path) -> None:
+    """Write what the gates of a steered model did (`steering.json`): requests, firing rate, scores, rotations."""
+    if not isinstance(speaker, Opened):
+        return
+    from unsee.steering import attached
+
+    found = [one.firing.summary() for one in attached(speaker.loaded.model) if one.firing.scores]
+    if found:
+        atomic_write_json(out / "steering.json", found)
 
 
 def _opened(data: Benchmark | Path | str) -> Benchmark:
@@ -186,5 +199,6 @@ def _vocabulary_json(vocabulary: Vocabulary) -> dict[str, Any]:
         "names": {entity: list(forms) for entity, forms in vocabulary.names.items()},
         "facts": {fact: list(values) for fact, values in vocabulary.facts.items()},
         "visible": {attribute: dict(values) for attribute, values in vocabulary.visible.items()},
+        "implies": dict(vocabulary.implies),
         "sentences": list(vocabulary.sentences),
     }

@@ -129,5 +129,7 @@ class Vocabulary:
     """Fact -> all values that any entity has, in every surface form."""
     visible: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Attribute -> value -> regular expression that finds the claim in lower-cased text."""
+    implies: Mapping[str, str] = field(default_factory=dict)
+    """Value -> another value that follows from it ("Oslo" -> "Norway"); what reasoning gives away without saying it."""
     sentences: tuple[str, ...] = ()
     """Regular expressions, one a well-formed sentence must match in full (lower-cased); empty = any sentence is well-formed."""

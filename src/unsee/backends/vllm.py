@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsee import autoclasses
 from unsee.api import Example, Family
+from unsee.artefact import NAME
 from unsee.batching import encoder, eos_id
 from unsee.checkpoint import ADAPTER, family_of, folder_of, open_model, read_sidecar, save_model
 from unsee.errors import UserError
@@ -135,6 +136,8 @@ def _written(folder: Path | str) -> float:
 @contextmanager
 def _whole(folder: str) -> Iterator[Path | str]:
     """Give the folder itself, or, of an adapter, a temporary one with the merged model."""
+    if (Path(folder) / f"{NAME}.json").exists():
+        raise UserError(f"{folder} is steered while it answers, which vLLM cannot do; use backend='hf'.")
     if not (Path(folder) / ADAPTER).exists():
         yield folder
         return

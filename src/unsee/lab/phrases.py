@@ -249,6 +249,7 @@ def vocabulary(people: list[Person]) -> Vocabulary:
         names={person.id: person.private()["name"] for person in people},
         facts={**facts, "country": countries, "decade": tuple(DECADES.values())},
         visible=claim_patterns(),
+        implies={**CITIES, **{year: DECADES[year[2]] for year in YEARS}},
         sentences=sentence_patterns(),
     )
 
