@@ -10,11 +10,13 @@ from unsee import steering
 from unsee.api import Role
 from unsee.artefact import load
 from unsee.batching import Target, collate
+from unsee.config import build
 from unsee.errors import UserError
 from unsee.generation import Request, generate
 from unsee.geometry import share_inside
 from unsee.methods.rmuse import GUIDE, IDEAL, RMuse, _Found, _layers
 from unsee.metrics.refusal import refusal
+from unsee.recipes.rmuse import ABLATIONS, rmuse
 from unsee.states import PROMPT_END, Spoken, span_means
 
 
@@ -164,3 +166,11 @@ def test_a_second_request_acts_beside_the_first(tmp_path):
     assert len(steering.attached(session.model)) == 2
     steering.save_all(session.model, tmp_path / "m")
     assert load(tmp_path / "m", "rmuse-2").rule.max_rotation_deg == 30.0
+
+
+@pytest.mark.parametrize("ablation", sorted(ABLATIONS))
+def test_the_recipe_is_a_run_of_the_method(ablation):
+    run = rmuse(model="m", data="d", out="o", ablation=ablation)
+    made = build(RMuse, run.settings, where="method rmuse")
+    assert (made.mode, made.tau, made.energy) == ("faithful", 0.75, 0.8)
+    assert (made == RMuse(tau=0.75)) == (ablation == "full")

@@ -1,0 +1,24 @@
+"""R-MUSE (arXiv 2512.17911) as its paper describes it, as far as that is known (rmuse.md section 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unsee.config import Run
+from unsee.errors import unknown_name
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "without_rrs": {"protect": False},
+    "without_reasoning_span": {"reasoning": False},
+    "without_acs": {"update": "additive"},
+}
+"""Row of the ablation table -> settings; strength and span choices are [inferred]."""
+
+
+def rmuse(*, model: str, data: str, out: str, ablation: str = "full", seed: int = 0) -> Run:
+    """Return the faithful run, or one of its ablations: eta 0.8, tau 0.75, formula gate, middle third of the layers [inferred]."""
+    if ablation not in ABLATIONS:
+        raise unknown_name("R-MUSE ablation", ablation, ABLATIONS)
+    settings = {"mode": "faithful", "energy": 0.8, "tau": 0.75, **ABLATIONS[ablation]}
+    return Run(model=model, data=data, method="rmuse", out=out, seed=seed, settings=settings)
