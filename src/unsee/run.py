@@ -303,4 +303,9 @@ def _card(run: Run, record: Mapping[str, Any], session: Session) -> str:
     ]
     if session.instruction:
         lines += ["", f"It works only with this text before every question: “{session.instruction}”"]
+    if (session.out / "model" / "rmuse.json").exists():
+        lines += [
+            "",
+            "It is steered while it answers: open it with unsee. Any other program shows the model without it.",
+        ]
     return "\n".join(lines) + "\n"
