@@ -1,12 +1,14 @@
 """R-MUSE: what it computes, what it hands over, and that a run folder carries it."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from tiny import tiny_session
-from unsee import steering
+from tiny import save_tiny, tiny_session
+from unsee import evaluate, forget, steering
+from unsee import load as opened
 from unsee.api import Role
 from unsee.artefact import load
 from unsee.batching import Target, collate
@@ -174,3 +176,18 @@ def test_the_recipe_is_a_run_of_the_method(ablation):
     made = build(RMuse, run.settings, where="method rmuse")
     assert (made.mode, made.tau, made.energy) == ("faithful", 0.75, 0.8)
     assert (made == RMuse(tau=0.75)) == (ablation == "full")
+
+
+def test_a_run_folder_carries_the_steering(tmp_path):
+    """forget writes the artefact beside the model, load attaches it, eval logs the gate, and the card warns other programs' users."""
+    data = Path(__file__).parents[1] / "examples" / "own_folder"
+    start, out = save_tiny(tmp_path / "tiny"), tmp_path / "runs" / "rmuse"
+    forget(start, data, "rmuse", out, settings={"gate": "always"}, training={"max_new_tokens": 4})
+    assert {"rmuse.json", "rmuse.safetensors"} <= {file.name for file in (out / "model").iterdir()}
+    assert "open it with unsee" in (out / "model" / "README.md").read_text()
+    assert len(steering.attached(opened(out).model)) == 1
+    evaluate(out, data, out, max_new_tokens=4, likelihood=True, progress=False)
+    noted = json.loads((out / "steering.json").read_text())
+    assert noted[0]["firing_rate"] == 1.0
+    assert noted[0]["requests"] > 0
+    assert not any("logprob" in name or "answer_prob" in name for name in json.loads((out / "scores.json").read_text()))
