@@ -140,7 +140,22 @@ def test_the_random_models_have_the_stated_size():
 
 def test_the_command_prints_json_with_the_machine(tiny, capsys, tmp_path):
     out = tmp_path / "x.json"
-    code = command.main(["--model", "tiny", "--quick", "--only", "trainer", "--reps", "2", "--json", "--out", str(out)])
+    code = command.main(
+        [
+            "--model",
+            "tiny",
+            "--quick",
+            "--only",
+            "trainer",
+            "--reps",
+            "2",
+            "--threads",
+            "1",
+            "--json",
+            "--out",
+            str(out),
+        ]
+    )
     found = json.loads(capsys.readouterr().out)
     assert code == 0
     assert found == json.loads(out.read_text())
