@@ -98,9 +98,9 @@ def _extent(asked: argparse.Namespace) -> Extent:
         repetitions=asked.reps or 5 + 4 * (not quick),
         mask_repetitions=min(asked.reps or 5, 1 if quick else 5),
         mask_batches=1 if quick else 2,
-        run_batches=19,
-        images=2 if quick else 8,
-        evaluations=min(asked.reps or 5, 2 if quick else 5),
+        run_batches=9 if quick else 19,
+        images=6 if quick else 8,
+        evaluations=min(asked.reps or 5, 1 if quick else 5),
         threads=asked.threads,
     )
 
@@ -139,7 +139,7 @@ def one(name: str, extent: Extent) -> dict[str, Any]:
     if name == "evaluation":
         entry = evaluation.measure(opened, extent.images, extent.evaluations)
         return {**entry, **memory.compare(name, here, batches=extent.images)}
-    batches = extent.run_batches if name == "mmunlearner_run" else extent.mask_batches
+    batches = extent.mask_batches if name == "mmunlearner_mask" else extent.run_batches
     entry = saliency.measure(name, opened, batches, extent.mask_repetitions)
     return {**entry, **memory.compare(name, here, batches=batches)}
 

@@ -34,6 +34,8 @@ EPSILON: Final = 1e-15
 KEPT_NAMES: Final = ("proj", "fc", "linear", "mlp", "qkv")
 """Names whose mask entries the published code uses; all others it drops."""
 PUBLISHED_BATCH: Final = 4
+PEOPLE: Final = 500
+"""In MLLMU-Bench."""
 ALL: Final = Sweep(samples=10**9, tolerance=0.0)
 """Every sample counts, one by one."""
 
@@ -145,6 +147,9 @@ class Amount:
     retain: int
     text: int
     samples: int = 300
+    """Of P, at most, where unsee does not use all."""
+    every: int = 50
+    """Samples of P between looks at the bits."""
 
     def session(self, subject: Subject, out: Path) -> Session:
         """Return a session that trains all weights, with so many examples."""
@@ -167,18 +172,20 @@ class Amount:
 
 
 def amount(name: str, subject: Subject, batches: int) -> Amount:
-    """Return the examples of a case. `batches`: forget batches of a mask; retain batches of a whole run.
+    """Return the examples of a case.
 
-    A whole run has the proportions of MLLMU-Bench, for each 25 forget pairs 475 retain pairs (at 5 %), 2,500 text
-    questions, and 300 samples of P: all divided by the same number.
+    `batches`: for `mmunlearner_mask` the forget batches, with twice as many of retain and of text. Else the retain batches
+    for one forget batch: 19 as in the 5 % split of MLLMU-Bench, 9 as in the 10 % split. Its 2,500 text questions and the
+    300 samples (and looks every 50) of unsee's sweep are divided by the same number as its people.
     """
     size = subject.batch_size
     if subject.name == "lab":
         return Amount(len(subject.forget), len(subject.retain), len(subject.retain_text))
-    if name == "mmunlearner_run":
-        retain = batches * size
-        return Amount(size, retain, round(retain * 2500 / 475), max(2, round(retain * 300 / 475)))
-    return Amount(batches * size, 2 * batches * size, 2 * batches * size)
+    if name == "mmunlearner_mask":
+        return Amount(batches * size, 2 * batches * size, 2 * batches * size)
+    retain = batches * size
+    scale = PEOPLE * batches / (batches + 1) / retain
+    return Amount(size, retain, round(2500 / scale), max(2, round(300 / scale)), max(1, round(50 / scale)))
 
 
 def measure(name: str, subject: Subject, batches: int, repetitions: int) -> dict[str, Any]:
@@ -250,7 +257,8 @@ def _work(name: str, side: str, session: Session, how_many: Amount, folder: Path
     if name == "mmunlearner_run":
         batching._ENCODERS.clear()
         return lambda: unlearn(MMUnlearner(p_samples=how_many.samples), session)
-    return lambda: own_mask(session, ALL if name == "mmunlearner_mask" else Sweep())
+    stopping = Sweep(samples=how_many.samples, every=how_many.every)
+    return lambda: own_mask(session, ALL if name == "mmunlearner_mask" else stopping)
 
 
 def memory_work(name: str, side: str, subject: Subject, batches: int) -> None:

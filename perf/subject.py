@@ -139,11 +139,11 @@ def _random(name: str, batch_size: int) -> Subject:
     widths = WIDTHS[name]
     processor = build_processor(widths)
     forget, retain = (
-        tuple(vqa(role, place, start + place // 2, widths.image) for place in range(96))
+        tuple(vqa(role, place, start + place, widths.image) for place in range(96))
         for role, start in ((Role.FORGET, 0), (Role.RETAIN, 1000))
     )
     forget_text, retain_text = (
-        tuple(text(role, place, start + place // 2) for place in range(512))
+        tuple(text(role, place, start + place) for place in range(512))
         for role, start in ((Role.FORGET_TEXT, 0), (Role.RETAIN_TEXT, 1000))
     )
     return Subject(
@@ -194,7 +194,7 @@ def sentence(seed: int, length: int) -> str:
 
 
 def vqa(role: Role, place: int, person: int, size: int) -> Example:
-    """Return a training pair about a person's image, answered with 20 to 28 tokens; each image is asked about twice."""
+    """Return a training pair about a person's image, answered with 20 to 28 tokens."""
     fact = FACTS[place % len(FACTS)]
     answer = sentence(10_000 * (role is Role.RETAIN) + place, 20 + place % 9)
     return Example(
