@@ -138,7 +138,7 @@ def one(name: str, extent: Extent) -> dict[str, Any]:
         return memory.scaling(here, batches=2)
     if name == "evaluation":
         entry = evaluation.measure(opened, extent.images, extent.evaluations)
-        return {**entry, **memory.compare(name, here, batches=extent.images)}
+        return {**entry, **memory.compare(name, here, batches=2)}
     batches = extent.mask_batches if name == "mmunlearner_mask" else extent.run_batches
     entry = saliency.measure(name, opened, batches, extent.mask_repetitions)
     return {**entry, **memory.compare(name, here, batches=batches)}

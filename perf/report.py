@@ -59,7 +59,18 @@ def _remarks(entry: Mapping[str, Any]) -> Iterator[str]:
         yield "peak GiB " + ", ".join(f"{side} {value:.2f}" for side, value in entry["gib"].items())
     if "loss_gap" in entry:
         yield f"losses apart by at most {entry['loss_gap']['largest']:.1e}"
-    for name in ("floor_cold", "overhead", "bytes", "bytes_ratio", "agreement", "same_text", "linear", "memory_growth"):
+    for name in (
+        "floor_cold",
+        "overhead",
+        "speedup_fp32_fisher",
+        "speedup_evaluate",
+        "bytes",
+        "bytes_ratio",
+        "agreement",
+        "same_text",
+        "linear",
+        "memory_growth",
+    ):
         if name in entry:
             yield f"{name.replace('_', ' ')} {entry[name]}"
     for name in ("questions_per_second", "examples"):

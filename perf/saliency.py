@@ -213,7 +213,11 @@ def measure(name: str, subject: Subject, batches: int, repetitions: int) -> dict
     }
     if name == "mmunlearner_run":
         return found
-    return {**found, **_bytes(last), **_compared(name, subject, how_many, last["unsee"])}
+    return {
+        **found,
+        **_bytes(last),
+        **_compared(name, subject, how_many, last["unsee"], found["seconds"]["unsee"]["median"]),
+    }
 
 
 def _bytes(last: dict[str, Any]) -> dict[str, Any]:
@@ -221,23 +225,28 @@ def _bytes(last: dict[str, Any]) -> dict[str, Any]:
     return {"bytes": {"unsee": ours, "conventional": theirs}, "bytes_ratio": rounded(ours / theirs)}
 
 
-def _compared(name: str, subject: Subject, how_many: Amount, mask: Mask) -> dict[str, Any]:
+def _compared(name: str, subject: Subject, how_many: Amount, mask: Mask, median: float) -> dict[str, Any]:
     """Return agreement with the full mask, if it was stopped; else with the published one in fp32, batch by batch."""
     with tempfile.TemporaryDirectory() as folder:
         session = how_many.session(subject, Path(folder))
         if name == "mmunlearner_mask_stop":
             full = own_mask(session, ALL)
             return {"agreement": rounded(agreement(full, mask)), "used": mask.facts["used"]}
-        return {"agreement": rounded(published_agreement(session, Path(folder)))}
+        agreed, taken = published_agreement(session, Path(folder))
+        return {"agreement": rounded(agreed), "speedup_fp32_fisher": rounded(taken / median)}
 
 
-def published_agreement(session: Session, folder: Path) -> float:
-    """Return the share of weights about which unsee's batch-wise mask and the published one, kept in fp32, agree."""
+def published_agreement(session: Session, folder: Path) -> tuple[float, float]:
+    """Return the share of weights about which unsee's batch-wise mask and the published one, kept in fp32, agree.
+
+    And the seconds that the latter took.
+    """
     sweep = replace(ALL, granularity="batch", batch_size=session.training.batch_size)
     ours = own_mask(session, sweep)
-    theirs = published_mask(session, folder, torch.float32)["both"]
+    taken, masks = timed(lambda: published_mask(session, folder, torch.float32))
+    theirs = masks["both"]
     same = sum(int((bits(ours, name) == theirs[name]).sum()) for name in ours.entries)
-    return same / sum(entry.size for entry in ours.entries.values())
+    return same / sum(entry.size for entry in ours.entries.values()), taken
 
 
 def bits(mask: Mask, name: str) -> Tensor:
@@ -262,7 +271,8 @@ def _work(name: str, side: str, session: Session, how_many: Amount, folder: Path
 
 
 def memory_work(name: str, side: str, subject: Subject, batches: int) -> None:
-    """Do one side once; a whole run with few batches, as its peak does not grow with them."""
-    how_many = amount(name, subject, min(batches, 2))
+    """Do one side once, with one batch of each kind: the peak does not grow with their number."""
+    size = subject.batch_size
+    how_many = replace(amount(name, subject, batches), forget=size, retain=size, text=size)
     with tempfile.TemporaryDirectory() as folder:
         _work(name, side, how_many.session(subject, Path(folder)), how_many, Path(folder))()
