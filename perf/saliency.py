@@ -216,7 +216,7 @@ def measure(name: str, subject: Subject, batches: int, repetitions: int) -> dict
     return {
         **found,
         **_bytes(last),
-        **_compared(name, subject, how_many, last["unsee"], found["seconds"]["unsee"]["median"]),
+        **_compared(name, subject, how_many, last["unsee"], spread(seconds["unsee"])["median"]),
     }
 
 
