@@ -157,3 +157,17 @@ def test_from_a_folder_to_scores(tmp_path, capsys):
     rows = [json.loads(line) for line in (out / "responses.jsonl").read_text().split("\n") if line]
     assert {row["stage"] for row in rows} == {"ga"}
     assert config.read(out / "run.yaml").data == str(EXAMPLE)
+
+
+def test_compare_passes_over_what_lies_beside_runs(tmp_path, monkeypatch, capsys):
+    for name in ("a", "b", "images", "cache", "compare"):
+        (tmp_path / name).mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name / "scores.json").write_text("{}")
+    (tmp_path / "compare" / "leaderboard.json").write_text("{}")
+    seen = []
+    monkeypatch.setattr("unsee.report.compare", lambda runs, out: seen.extend(runs) or out / "report.html")
+    assert cli.main(["compare", *(str(path) for path in sorted(tmp_path.iterdir()))]) == 0
+    assert [run.name for run in seen] == ["a", "b"]
+    assert cli.main(["compare", str(tmp_path / "cache")]) == 2
+    assert "is a run folder" in capsys.readouterr().err

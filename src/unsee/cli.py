@@ -314,8 +314,18 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _beside_runs(folder: Path) -> bool:
+    """Tell whether `runs/*` has brought a folder that is no run: what runs share, or an earlier comparison."""
+    shared = folder.name in ("images", "cache") and not (folder / "run.yaml").exists()
+    return (
+        folder.is_dir() and not (folder / "scores.json").exists() and (shared or (folder / "leaderboard.json").exists())
+    )
+
+
 def _compare(options: argparse.Namespace) -> int:
-    runs = [Path(run) for run in options.runs]
+    runs = [run for run in map(Path, options.runs) if not _beside_runs(run)]
+    if not runs:
+        raise UserError(f"None of {', '.join(options.runs)} is a run folder. Give the --out of `unsee eval`.")
     for run in runs:
         if not (run / "scores.json").is_file():
             raise UserError(
