@@ -1,7 +1,6 @@
 """`python -m unsee` is `unsee`."""
 
-from unsee import devices
-from unsee.cli import main
+from unsee.cli import script
 
 if __name__ == "__main__":
-    devices.leave(main())
+    script()

@@ -1,0 +1,30 @@
+"""Is this data usable? Says what is wrong, row by row."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from unsee import config
+from unsee.errors import UserError
+from unsee.verbs._shared import FAILED, OK
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("place", nargs="?", metavar="DATA", help="folder or table, or lab")
+    parser.add_argument("--data", metavar="D", help="the same")
+    parser.add_argument("--benchmark", default="", metavar="NAME", help="layout of the data; default: recognise it")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    data = options.data or options.place
+    if not data:
+        raise UserError("Which data is to be checked? Give --data FOLDER.")
+    from unsee.check import check
+
+    report = check(data, benchmark=options.benchmark)
+    print(json.dumps(config.plain(vars(report)), ensure_ascii=False, indent=2) if options.json else report)
+    return OK if report.usable else FAILED

@@ -1,0 +1,41 @@
+"""Leaderboard and report of several runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unsee.errors import UserError
+from unsee.verbs._shared import OK
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders that were judged with unsee eval")
+    parser.add_argument(
+        "--out", default="runs/compare", metavar="DIR", help="folder for report.html (default: runs/compare)"
+    )
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    runs = [run for run in map(Path, options.runs) if not _beside_runs(run)]
+    if not runs:
+        raise UserError(f"None of {', '.join(options.runs)} is a run folder. Give the --out of `unsee eval`.")
+    for run in runs:
+        if not (run / "scores.json").is_file():
+            raise UserError(
+                f"{run} has no scores.json. Judge it first: unsee eval --model {run} --data ... --out {run}"
+            )
+    from unsee.report import compare
+
+    print(compare(runs, Path(options.out)))
+    return OK
+
+
+def _beside_runs(folder: Path) -> bool:
+    """Tell whether `runs/*` has brought a folder that is no run: what runs share, or an earlier comparison."""
+    shared = folder.name in ("images", "cache") and not (folder / "run.yaml").exists()
+    return (
+        folder.is_dir() and not (folder / "scores.json").exists() and (shared or (folder / "leaderboard.json").exists())
+    )

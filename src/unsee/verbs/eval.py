@@ -1,0 +1,86 @@
+"""Ask a model everything and judge its answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from unsee import config, engine
+from unsee.api import Role
+from unsee.benchmarks import open_benchmark
+from unsee.config import Run
+from unsee.errors import UserError, unknown_name
+from unsee.verbs._shared import OK, run_of, run_options, say
+
+STAGES: Final = {"lab-gold": "gold"}
+"""Names in reports of the packaged models that are no starting point."""
+SHOWN: Final = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact")
+"""Scores that `unsee eval` prints."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    run_options(parser)
+    parser.add_argument(
+        "--stage", metavar="NAME", help="name of this model in reports (default: its method, or original)"
+    )
+    parser.add_argument("--likelihood", action="store_true", default=None, help="also ask how probable answers are")
+    parser.add_argument("--backend", metavar="NAME", help="hf (default) or vllm")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    run = run_of(options)
+    if not run.model:
+        raise UserError("Which model is to be judged? Give --model, a folder, hub id, run folder or lab.")
+    settings = config.build(config.Eval, run.eval, where="eval")
+    earlier = _earlier(Path(run.model))
+    data, out = run.data or earlier.data, run.out or (run.model if earlier.method else "")
+    if not data or not out:
+        raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that says it.")
+    benchmark = open_benchmark(data, run.benchmark or ("" if run.data else earlier.benchmark))
+    from unsee.evaluate import evaluate
+    from unsee.run import resolve_model
+
+    with engine.using(run.engine):
+        scores = evaluate(
+            resolve_model(run.model),
+            benchmark,
+            Path(out),
+            stage=options.stage or earlier.method or STAGES.get(run.model, "original"),
+            limit=settings.limit,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            seed=run.seed,
+            roles=[_role(name) for name in settings.roles] or None,
+            likelihood=settings.likelihood,
+            backend=settings.backend,
+        )
+    if options.json:
+        say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
+    else:
+        say("\n".join(_score_lines(scores)))
+    return OK
+
+
+def _earlier(model: Path) -> Run:
+    """Return the run that made the model; an empty one for models that no run made."""
+    record = model / "run.yaml"
+    return config.read(record) if record.is_file() else Run()
+
+
+def _score_lines(scores: dict[str, Any]) -> list[str]:
+    shown = {
+        name: score for name, score in scores.items() if name.partition(".")[2] in SHOWN and score.value is not None
+    }
+    width = max(map(len, shown), default=0)
+    return [f"{name:<{width}}  {score.value:6.3f}  n={score.n}" for name, score in shown.items()]
+
+
+def _role(name: str) -> Role:
+    if name not in set(Role):
+        raise unknown_name("role", name, [role.value for role in Role])
+    return Role(name)
