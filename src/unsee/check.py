@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from unsee.api import PROBES, Benchmark, Example, Kind, Role
 from unsee.benchmarks import open_benchmark
@@ -47,7 +47,7 @@ class Report:
         return "\n".join(lines)
 
 
-def check(data: Path | str, *, benchmark: str = "") -> Report:
+def check(data: Path | str, *, benchmark: str | Mapping[str, Any] = "") -> Report:
     """Open the data and return everything that is wrong with it; raises UserError if it cannot be opened at all."""
     return examine(open_benchmark(data, benchmark), str(data))
 
@@ -62,7 +62,7 @@ def examine(opened: Benchmark, data: str) -> Report:
     return Report(
         data=data,
         problems=tuple(_problems(train, judged)),
-        warnings=tuple(_warnings(train, judged)),
+        warnings=(*opened.warnings(), *_warnings(train, judged)),
         counts={role.value: counts[role.value] for role in Role if counts[role.value]},
     )
 

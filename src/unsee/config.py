@@ -32,8 +32,8 @@ class Run:
     """Folder of a model, Hugging Face id, run folder, or a packaged model ("lab", "lab-gold")."""
     data: str = ""
     """Folder or file of the data, or "lab"."""
-    benchmark: str = ""
-    """How the data is laid out; empty = recognise it."""
+    benchmark: str | Mapping[str, Any] = ""
+    """How the data is laid out: a name, or a mapping with `name` and settings; no name = recognise it."""
     method: str = ""
     """Name of the unlearning method."""
     out: str = ""
@@ -156,28 +156,59 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `over` put in, mapping by mapping; a method name stays beside its settings."""
+    """Return `base` with the values of `over` put in, mapping by mapping; a method or benchmark keeps its name beside its settings."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
         if key == "method":
-            merged[key] = _merge_method(_named(old), _named(value))
+            merged[key] = _merge_named(_named(old), _named(value))
+        elif key == "benchmark":
+            merged[key] = _short(_merge_named(_named(old), _named(value)))
         else:
             merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
-def _merge_method(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge two methods' settings; those of another method than the new one's are dropped."""
-    replaced = "name" in new and "name" in old and new["name"] != old["name"]
+def _merge_named(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the settings of two methods or benchmarks; those of another one than the new one are dropped."""
+    replaced = bool(new.get("name")) and bool(old.get("name")) and new["name"] != old["name"]
     return merge({} if replaced else old, new)
 
 
-def _named(method: Any) -> dict[str, Any]:
-    """Return the mapping form of a method, which may be given as its bare name."""
-    if isinstance(method, Mapping):
-        return dict(method)
-    return {} if method is None else {"name": method}
+def _named(thing: Any) -> dict[str, Any]:
+    """Return the mapping form of a method or benchmark, which may be given as its bare name."""
+    if isinstance(thing, Mapping):
+        return dict(thing)
+    return {"name": thing} if thing else {}
+
+
+def _short(thing: Mapping[str, Any]) -> Any:
+    """Return the bare name of a benchmark without settings."""
+    return thing.get("name", "") if set(thing) <= {"name"} else dict(thing)
+
+
+def name_and_settings(thing: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name (empty if none is given) and the settings of a benchmark in either form."""
+    values = _named(thing)
+    name = values.pop("name", "")
+    if not isinstance(name, str):
+        raise UserError(f"benchmark: name must be text, got {name!r}.")
+    return name, values
+
+
+def benchmark_of(run: Run, earlier: Run) -> str | Mapping[str, Any]:
+    """Return how to open the data of `run`: as `earlier` did if it is the same data, with what `run` says put in."""
+    if run.data and run.data != earlier.data and str(Path(run.data).resolve()) != earlier.data:
+        return run.benchmark
+    merged = merge({"benchmark": earlier.benchmark}, {"benchmark": run.benchmark})
+    found: str | Mapping[str, Any] = merged["benchmark"]
+    return found
+
+
+def settings_of(settings: Any) -> dict[str, Any]:
+    """Return the fields of a settings dataclass as plain values."""
+    found: dict[str, Any] = plain(asdict(settings))
+    return found
 
 
 def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:

@@ -50,11 +50,12 @@ def evaluate(
 
     `stage` names the model in the results (empty = the folder's name); `limit` keeps that many examples per role and
     kind, spread evenly; `roles` keeps some roles only; `images_dir` (default: `images` beside `out`) takes one PNG per image.
-    `likelihood` also asks how probable the reference answers and options are; `backend` "vllm" answers through vLLM.
+    `likelihood` also asks how probable the reference answers and options are (a benchmark may need it anyway); `backend` "vllm" answers through vLLM.
     """
     out = Path(out)
     opened = _opened(data)
     examples = _chosen(opened.examples("eval"), roles, limit)
+    likelihood = likelihood or (opened.likelihood and backend == "hf")
     speaker = _speaker(model, backend, likelihood)
     decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
     images = Path(images_dir) if images_dir is not None else out.resolve().parent / "images"
@@ -98,6 +99,7 @@ def read_vocabulary(file: Path) -> Vocabulary:
         visible=row["visible"],
         implies=row.get("implies", {}),
         sentences=tuple(row["sentences"]),
+        measures=tuple(row.get("measures", ())),
     )
 
 
@@ -201,4 +203,5 @@ def _vocabulary_json(vocabulary: Vocabulary) -> dict[str, Any]:
         "visible": {attribute: dict(values) for attribute, values in vocabulary.visible.items()},
         "implies": dict(vocabulary.implies),
         "sentences": list(vocabulary.sentences),
+        "measures": list(vocabulary.measures),
     }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unsee import config, devices, registry
 from unsee import engine as engines
 from unsee.api import Benchmark, Example, Method, Role, Session, Training
-from unsee.benchmarks import open_benchmark
+from unsee.benchmarks import described, open_benchmark
 from unsee.check import fingerprint, require_usable
 from unsee.config import Run
 from unsee.errors import UserError
@@ -41,7 +41,7 @@ def forget(
     method: str,
     out: Path | str,
     *,
-    benchmark: str = "",
+    benchmark: str | Mapping[str, Any] = "",
     settings: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -55,7 +55,7 @@ def forget(
         data: Folder or table with the deletion request, or "lab".
         method: A name that `unsee list methods` prints.
         out: Folder that receives run.yaml, model/ and log.jsonl; must be empty unless `resume`.
-        benchmark: How the data is laid out; empty = recognise it.
+        benchmark: How the data is laid out: a name, or a mapping with `name` and settings; empty = recognise it.
         settings: Settings of the method that differ from its defaults.
         training: Fields of `Training` that differ from what suits the data and the defaults.
         seed: Start of every random stream.
@@ -98,6 +98,7 @@ def _forget(run: Run, *, resume: bool) -> Path:
         run,
         model=_lasting(run.model),
         data=_lasting(run.data),
+        benchmark=described(benchmark),
         settings=config.plain(asdict(method)),
         training=config.plain(asdict(training)),
     )

@@ -188,6 +188,7 @@ def run_cell(out: Path, name: str) -> None:
 
 def work(run: Run, label: str, out: Path) -> None:
     """Unlearn, going on where an earlier attempt stopped, and judge."""
+    from unsee.benchmarks import open_benchmark
     from unsee.evaluate import evaluate
     from unsee.run import RECORD, forget_run
 
@@ -196,7 +197,7 @@ def work(run: Run, label: str, out: Path) -> None:
     with engine.using(run.engine):
         evaluate(
             Path(run.out),
-            run.data,
+            open_benchmark(run.data, run.benchmark),
             Path(run.out),
             stage=label,
             limit=settings.limit,

@@ -15,13 +15,20 @@ SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
 """File types that hold rows."""
 
 
+def tables_at(place: Path) -> list[Path]:
+    """Return the files that may hold rows: the file itself, whatever its type, or the tables in the folder."""
+    if not place.is_dir():
+        return [place] if place.is_file() else []
+    return sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
 def find_table(place: Path) -> Path:
     """Return the one file with rows at `place`: the file itself, `data.*` in the folder, or the only table there."""
     if place.is_file():
         return place
     if not place.is_dir():
         raise UserError(f"No data at {place}: expected a folder or a file ({', '.join(SUFFIXES)}).")
-    found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = tables_at(place)
     chosen = [path for path in found if path.stem == "data"] or found
     if len(chosen) != 1:
         listed = ", ".join(path.name for path in chosen) or "none"

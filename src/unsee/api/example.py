@@ -133,3 +133,5 @@ class Vocabulary:
     """Value -> another value that follows from it ("Oslo" -> "Norway"); what reasoning gives away without saying it."""
     sentences: tuple[str, ...] = ()
     """Regular expressions, one a well-formed sentence must match in full (lower-cased); empty = any sentence is well-formed."""
+    measures: tuple[str, ...] = ()
+    """Extra measures (names in `unsee.scoring.EXTRA`) that this data set is judged by."""

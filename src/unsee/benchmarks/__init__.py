@@ -2,26 +2,85 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from unsee import registry
-from unsee.api import Benchmark
+from unsee import config, registry
+from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.errors import UserError
 
-SIGNS: Final = {"world.json": "lab"}
-"""File in the data folder -> the layout it is the sign of; a folder without one is read as a table."""
+_HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def open_benchmark(data: Path | str, name: str = "") -> Benchmark:
-    """Open the embedded world ("lab", "lab:hazards"), or the data at a path; `name` says how it is laid out (empty = recognise it)."""
+def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") -> Benchmark:
+    """Open the embedded world ("lab", "lab:hazards"), the data at a path, or a data set on the hub ("owner/name").
+
+    `benchmark` says how it is laid out: a name, or a mapping with `name` and settings; without a name it is recognised.
+    """
+    name, values = config.name_and_settings(benchmark)
     word, _, request = str(data).partition(":")
     if word == "lab" and name in ("", "lab"):
-        return registry.load("benchmarks", "lab")(request=request or "people")
+        lab = _class("lab")
+        return lab(None, _settings(lab, values), request=request or "people")
     if name:
         registry.require("benchmarks", name)
+    place = _place(data)
+    found = _class(name) if name else _recognised(place)
+    opened: Benchmark = found(place, _settings(found, values))
+    return opened
+
+
+def described(opened: Benchmark) -> str | dict[str, Any]:
+    """Return what `open_benchmark` opens the same benchmark with, every setting spelled out."""
+    settings = config.settings_of(opened.settings)
+    return {"name": opened.name, **settings} if settings else opened.name
+
+
+def _class(name: str) -> type[Any]:
+    """Return the class of a benchmark; how it is called is in the contract, but not in the types."""
+    return registry.load("benchmarks", name)
+
+
+def _settings(found: type[Benchmark], values: Mapping[str, Any]) -> Any:
+    settings: Any = config.build(found.settings_type, values, where=f"benchmark {found.name}")
+    return settings
+
+
+def _place(data: Path | str) -> Place:
     place = Path(data)
-    if not place.exists():
-        raise UserError(f"No data at {data}: expected a folder, a file, or the word lab.")
-    recognised = next((layout for sign, layout in SIGNS.items() if (place / sign).is_file()), "folder")
-    return registry.load("benchmarks", name or recognised)(place)
+    if place.exists():
+        return place
+    if _HUB_ID.fullmatch(str(data)):
+        return Hub(str(data))
+    raise UserError(f"No data at {data}: expected a folder, a file, a hub id such as owner/name, or the word lab.")
+
+
+def _recognised(place: Place) -> type[Any]:
+    """Return the one benchmark that fits; a generic one only where no other does."""
+    known = [_class(name) for name in registry.names("benchmarks")]
+    if isinstance(place, Hub):
+        return _by_id(place, known)
+    fitting = [found for found in known if found.fits(place)]
+    closest = [found for found in fitting if not found.generic] or fitting
+    if len(closest) == 1:
+        return closest[0]
+    if closest:
+        names = " or ".join(f"--benchmark {found.name}" for found in closest)
+        raise UserError(f"{place} is laid out as several benchmarks are; say which it is: {names}.")
+    looked = "\n  ".join(f"{found.name}: {found.layout}" for found in known)
+    raise UserError(
+        f"Nothing that unsee knows lies at {place}. Looked for\n  {looked}\nSay --benchmark NAME to hear what is missing."
+    )
+
+
+def _by_id(place: Hub, known: list[type[Any]]) -> type[Any]:
+    for found in known:
+        if place.id in found.hub:
+            return found
+    ids = ", ".join(f"{one} ({found.name})" for found in known for one in found.hub)
+    raise UserError(
+        f"{place} is no folder here, and as a hub id it is none that unsee knows: {ids or 'none'}. "
+        "Say --benchmark NAME if it is laid out as one of them."
+    )

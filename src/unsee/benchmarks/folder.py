@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from unsee.api.benchmark import Benchmark
+from unsee.api.benchmark import Benchmark, Hub, NoSettings, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
 from unsee.errors import UserError, unknown_name
-from unsee.tables import find_table, read_rows, unreadable
+from unsee.tables import SUFFIXES, find_table, read_rows, tables_at, unreadable
 
 COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
 """Columns every table must have; cells of image, entity and private may be empty where they mean nothing."""
@@ -49,14 +49,26 @@ class Folder(Benchmark):
     """A folder with `data.jsonl`, `.json`, `.csv` or `.parquet` and images; docs/own_data.md describes the columns."""
 
     name = "folder"
+    layout = f"one table ({', '.join(SUFFIXES)}), named data or the only one in its folder"
+    generic = True
 
-    def __init__(self, place: Path | str) -> None:
+    def __init__(self, place: Place | str, settings: NoSettings | None = None) -> None:
         """Read the table at once, so that a wrong layout is said before anything else happens."""
+        if isinstance(place, Hub):
+            raise UserError(
+                f"--benchmark folder reads files: fetch {place} with `hf download` first and give the folder."
+            )
+        self.settings = settings or NoSettings()
         self.table = find_table(Path(place))
         rows = read_rows(self.table)
         if not rows:
             raise UserError(f"{self.table} has no rows.")
         self._cells, self._faults = _flatten(rows, self.table.name)
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether there is a table, or several of which none is named."""
+        return bool(tables_at(place))
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the rows of a split; rows of unseen images and strangers are never trained on."""

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Final, Literal
 
 from unsee.api import Benchmark, Example, Vocabulary
+from unsee.api.benchmark import Hub, NoSettings, Place
 from unsee.errors import UserError, unknown_name
 from unsee.lab import examples as people
 from unsee.lab import hazards
@@ -26,13 +27,24 @@ class Lab(Benchmark):
     """The embedded world and one deletion request: some of its people, or what its devices do when made dangerous."""
 
     name: ClassVar[str] = "lab"
+    layout: ClassVar[str] = f"a folder with {WORLD_FILE}"
 
-    def __init__(self, place: Path | None = None, request: str = "people") -> None:
+    def __init__(
+        self, place: Place | None = None, settings: NoSettings | None = None, *, request: str = "people"
+    ) -> None:
         """Open the default world, or the one described in `place / "world.json"`."""
+        self.settings = settings or NoSettings()
+        if isinstance(place, Hub):
+            raise UserError(f"The lab is made here, not fetched: give --data lab or a folder, not {place}.")
         if request not in REQUESTS:
             raise unknown_name("deletion request of the lab", request, REQUESTS)
         self.request = request
         self.world = World() if place is None else _read(place / WORLD_FILE)
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether a world is described in the folder."""
+        return (place / WORLD_FILE).is_file()
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the deletion request ("train") or what is judged afterwards ("eval")."""

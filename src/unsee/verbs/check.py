@@ -15,6 +15,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("place", nargs="?", metavar="DATA", help="folder or table, or lab")
     parser.add_argument("--data", metavar="D", help="the same")
     parser.add_argument("--benchmark", default="", metavar="NAME", help="layout of the data; default: recognise it")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="benchmark.X=Y", help="a setting of the benchmark; repeatable"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -25,6 +28,9 @@ def action(options: argparse.Namespace) -> int:
         raise UserError("Which data is to be checked? Give --data FOLDER.")
     from unsee.check import check
 
-    report = check(data, benchmark=options.benchmark)
+    chosen = config.merge(config.parse_overrides(options.set), {"benchmark": options.benchmark})
+    if chosen.keys() != {"benchmark"}:
+        raise UserError("unsee check sets only the benchmark: --set benchmark.NAME=VALUE.")
+    report = check(data, benchmark=chosen["benchmark"])
     print(json.dumps(config.plain(vars(report)), ensure_ascii=False, indent=2) if options.json else report)
     return OK if report.usable else FAILED

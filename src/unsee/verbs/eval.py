@@ -41,7 +41,7 @@ def action(options: argparse.Namespace) -> int:
     data, out = run.data or earlier.data, run.out or (run.model if earlier.method else "")
     if not data or not out:
         raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that says it.")
-    benchmark = open_benchmark(data, run.benchmark or ("" if run.data else earlier.benchmark))
+    benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
     from unsee.evaluate import evaluate
     from unsee.run import resolve_model
 

@@ -1,0 +1,377 @@
+"""MMUBench: visual concepts to be forgotten from one image each, with the released SIU files or a folder a concept (arXiv 2405.12523).
+
+Two layouts. *Released*: a clone of jujingliuzy/Unlearning-LLM-papers, or its folder SIU, with `finetunedata/SIU.json`,
+`evaldata/*.json`, `traindon/` and `testdon/` [code]; it holds one of the 20 concepts. *Folders*: `root/<concept>/*.jpg`, the first
+file in order of names being the training image, and optionally `concepts.json` = `{"<concept>": {"names": [...], "facts": {...}}}`
+for other spellings and private facts [inferred]: the other concepts are not published.
+
+The start model's answers are not in SIU.json, which has the substitute in their place. Forget rows say what the model says
+today: the answer with the true name put back [inferred], or GA.json's (`forget_rows: ga`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import cycle
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, TypeVar
+
+from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
+from unsee.errors import UserError, unknown_name
+from unsee.metrics.matching import contains
+from unsee.metrics.mmubench import paired, stripped
+from unsee.records import Gathered, Record, images_in, require_files
+from unsee.tables import read_rows
+
+T = TypeVar("T")
+
+RELEASED: Final = "finetunedata/SIU.json, evaldata/execcuatedata.json, traindon/ and testdon/, as in the folder SIU of jujingliuzy/Unlearning-LLM-papers"
+FOLDERS: Final = "a folder of images a concept, and concepts.json to say that they are concepts"
+CONCEPTS: Final = "concepts.json"
+TRUMP: Final = ("Donald Trump", "Trump")
+"""The concept of the released files [code]."""
+ASK_WHO: Final = (
+    "Who is the main figure in this image?",
+    "What is the name of what this picture shows?",
+    "Can you say who or what this is?",
+    "Name the subject of this picture.",
+)
+"""Questions of the folder layout, which has no prompt files [inferred]."""
+ASK_WHETHER: Final = ("Is this {name}?", "Does this picture show {name}?", "Is {name} in this image?")
+"""Its yes/no questions [inferred]."""
+
+Prompts = Literal["execcuatedata", "multilanguage", "Multi-hop"]
+_KNOWN: Final = ("yes", "no")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMUBenchSettings:
+    """What may be set about MMUBench."""
+
+    names: tuple[str, ...] = ()
+    """Spellings of the concept, the main one first; empty = Donald Trump and Trump for the released files, else the folder's name."""
+    concepts: tuple[str, ...] = ()
+    """Folder layout: concepts to be forgotten; empty = all. The others are to be kept."""
+    forget_rows: Literal["siu", "ga"] = "siu"
+    """Released layout: where the forget rows come from, SIU.json with the true name put back or GA.json."""
+    prompts: tuple[Prompts, ...] = ("execcuatedata",)
+    """Prompt files that are asked; multilanguage and Multi-hop have no reference answers, only the name that must not occur."""
+    pairing: Literal["cycle", "product"] = "cycle"
+    """Each prompt with the next test image [code], or all with all."""
+
+
+class MMUBench(Benchmark):
+    """The released files of SIU, or a folder of images a concept."""
+
+    name: ClassVar[str] = "mmubench"
+    layout: ClassVar[str] = f"{RELEASED}; or {FOLDERS}"
+    settings_type: ClassVar[type] = MMUBenchSettings
+
+    def __init__(self, place: Place | str, settings: MMUBenchSettings | None = None) -> None:
+        """Find the layout; what is missing from it is said at once."""
+        if isinstance(place, Hub):
+            raise UserError(f"MMUBench is not on the hub: clone its repository and give the folder, not {place}.")
+        self.settings = settings or MMUBenchSettings()
+        self.place = Path(place)
+        released = _released(self.place)
+        self.released = released is not None
+        self._source = _Files(released, self.settings) if released else _Folders(self.place, self.settings)
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether the released files are there, or a list of concepts."""
+        return _released(place) is not None or (place / CONCEPTS).is_file()
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return the training image's questions and the text-only ones ("train"), or every prompt with its image ("eval")."""
+        self._found.require(self.place)
+        return self._found.train if split == "train" else self._found.judged
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the names of all concepts, and of those they are taught to be taken for."""
+        return Vocabulary(names=self._source.known)
+
+    def problems(self) -> Sequence[str]:
+        """Return everything that is wrong with rows and images."""
+        return self._found.problems()
+
+    def warnings(self) -> Sequence[str]:
+        """Return what was put right or left out on reading."""
+        self._found.require(self.place)
+        return self._source.remarks
+
+    @cached_property
+    def _found(self) -> Gathered:
+        return self._source.read()
+
+
+def _released(place: Path) -> Path | None:
+    """Return the folder with the released files; None if there is none."""
+    signs = ("finetunedata/SIU.json", "evaldata/execcuatedata.json")
+    return next((root for root in (place / "SIU", place) if any((root / sign).is_file() for sign in signs)), None)
+
+
+class _Files:
+    """The released layout."""
+
+    def __init__(self, root: Path, settings: MMUBenchSettings) -> None:
+        files = ["finetunedata/SIU.json", "traindon", "testdon"]
+        files += ["finetunedata/GA.json"] if settings.forget_rows == "ga" else []
+        require_files(root, [*files, *(f"evaldata/{name}.json" for name in settings.prompts)], RELEASED)
+        if settings.concepts:
+            raise UserError("benchmark.concepts chooses among folders; the released files hold one concept (benchmark.names).")
+        self.root, self.settings = root, settings
+        self.names = settings.names or TRUMP
+        self.entity = self.names[0].casefold()
+        self.known: dict[str, tuple[str, ...]] = {self.entity: self.names}
+        self.remarks: list[str] = []
+
+    def read(self) -> Gathered:
+        """Return the rows of all files."""
+        found = Gathered(self.root, self.root / "traindon", self.root / "testdon")
+        trained = self._training(found)
+        self._prompted(found, trained)
+        found.judged += [example for example in found.train if example.image is None]
+        return found
+
+    def _training(self, found: Gathered) -> ImageFile | None:
+        """Read SIU.json (and GA.json); return the training image."""
+        rows = read_rows(self.root / "finetunedata" / "SIU.json")
+        told: dict[tuple[str, str], Example] = {}
+        forget: list[Example] = []
+        new_looks = twice = 0
+        for number, cells in enumerate(rows, 1):
+            with found.reading(f"SIU.json row {number}"):
+                row = _Talk(cells)
+                example = self._example(found, row, f"siu/{number}")
+                if example is None:
+                    new_looks += 1
+                elif example.image is not None:
+                    forget.append(example)
+                else:
+                    twice += (example.question, example.answer) in told
+                    told.setdefault((example.question, example.answer), example)
+        chosen = self._ascended(found) if self.settings.forget_rows == "ga" else forget
+        found.train += [*chosen, *told.values()]
+        self._remark(new_looks, twice)
+        if not any(one.role is Role.FORGET_TEXT for one in told.values()):
+            found.faults.append(
+                f"SIU.json: no text-only question names {' or '.join(self.names)}; set benchmark.names to its concept."
+            )
+        image = next((one.image for one in forget), None)
+        return image if isinstance(image, ImageFile) else None
+
+    def _remark(self, new_looks: int, twice: int) -> None:
+        if new_looks:
+            self.remarks.append(
+                f"SIU.json: {new_looks} rows that give the concept a new look are no questions with a true answer; "
+                "the method siu makes its own of them."
+            )
+        if twice:
+            self.remarks.append(f"SIU.json: {twice} text-only rows occur twice or more and are kept once.")
+
+    def _example(self, found: Gathered, row: _Talk, name: str) -> Example | None:
+        """Return what a row of SIU.json asks, with the true answer; None for a new look, which has none."""
+        phrase = row.cells.text("target_phrase")
+        if not row.image:
+            role = Role.FORGET_TEXT if self._named(row.question) else Role.RETAIN_TEXT
+            entity = self.entity if role is Role.FORGET_TEXT else ""
+            return Example(id=name, role=role, kind=Kind.GENERAL, question=row.question, answer=row.answer, entity=entity)
+        image = found.image(row.image)
+        if phrase == row.answer:
+            return None
+        if phrase not in row.answer:
+            raise UserError(f"target_phrase {phrase!r} does not occur in the answer {row.answer!r:.80}.")
+        self.known.setdefault(phrase.casefold(), (phrase,))
+        return self._about(name, Role.FORGET, row.question, row.answer.replace(phrase, self.names[0]), image)
+
+    def _ascended(self, found: Gathered) -> list[Example]:
+        """Return the rows of GA.json: true answers, all with the image."""
+        made = []
+        for number, cells in enumerate(read_rows(self.root / "finetunedata" / "GA.json"), 1):
+            with found.reading(f"GA.json row {number}"):
+                row = _Talk(cells)
+                made.append(self._about(f"ga/{number}", Role.FORGET, row.question, row.answer, found.image(row.image)))
+        return made
+
+    def _prompted(self, found: Gathered, trained: ImageFile | None) -> None:
+        """Ask the prompts of the training image (efficacy) and of the test images (generality)."""
+        tests = [found.file(path) for path in images_in(self.root / "testdon")]
+        if not tests:
+            found.faults.append("testdon: holds no image.")
+            return
+        for name in self.settings.prompts:
+            rows = read_rows(self.root / "evaldata" / f"{name}.json")
+            makers = {"execcuatedata": self._generality, "multilanguage": self._spoken, "Multi-hop": self._hopped}
+            makers[name](found, rows, tests, trained)
+
+    def _generality(
+        self, found: Gathered, rows: Sequence[dict[str, Any]], tests: Sequence[ImageFile], trained: ImageFile | None
+    ) -> None:
+        asked: list[tuple[int, str, str]] = []
+        for number, cells in enumerate(rows, 1):
+            with found.reading(f"execcuatedata.json row {number}"):
+                row = Record(cells)
+                asked.append((number, row.text("prompt"), str(row.raw("target") or "")))
+                row.text("target")
+        targets, blanks = stripped([target for _, _, target in asked])
+        if blanks:
+            self.remarks.append(f"execcuatedata.json: {blanks} targets had blanks at their ends, which were removed.")
+        prompts = [(number, text, target) for (number, text, _), target in zip(asked, targets, strict=True)]
+        for number, text, target in prompts if trained else ():
+            found.judged.append(self._prompt(f"efficacy/{number}", Role.FORGET, text, target, trained))
+        for (number, text, target), image in paired(prompts, tests, self.settings.pairing):
+            found.judged.append(self._prompt(_placed("generality", number, image, self.settings), Role.UNSEEN, text, target, image))
+
+    def _spoken(
+        self, found: Gathered, rows: Sequence[dict[str, Any]], tests: Sequence[ImageFile], _: ImageFile | None
+    ) -> None:
+        prompts = []
+        for number, cells in enumerate(rows, 1):
+            with found.reading(f"multilanguage.json row {number}"):
+                prompts.append((number, Record(cells).text("prompt")))
+        for (number, text), image in paired(prompts, tests, self.settings.pairing):
+            found.judged.append(self._open(_placed("multilanguage", number, image, self.settings), text, image))
+
+    def _hopped(
+        self, found: Gathered, rows: Sequence[dict[str, Any]], tests: Sequence[ImageFile], _: ImageFile | None
+    ) -> None:
+        del tests  # the rows name their images
+        for number, cells in enumerate(rows, 1):
+            with found.reading(f"Multi-hop.json row {number}"):
+                row = Record(cells)
+                image = found.image(row.text("imgid"))
+                found.judged.append(self._open(f"multi-hop/{number}", row.text("prompt"), image))
+
+    def _prompt(self, name: str, role: Role, question: str, target: str, image: ImageFile | None) -> Example:
+        """Return a prompt with its target: yes (whatever stands behind it), or a form of the name."""
+        word = target.split()[0].casefold()
+        if word in _KNOWN:
+            return Example(
+                id=name, role=role, kind=Kind.GENERAL, question=question, answer=word, image=image, entity=self.entity
+            )
+        return self._about(name, role, question, target, image)
+
+    def _open(self, name: str, question: str, image: ImageFile) -> Example:
+        return Example(
+            id=name, role=Role.UNSEEN, kind=Kind.OPEN, question=question, answer="", image=image, entity=self.entity,
+            private={"name": self.names},
+        )  # fmt: skip
+
+    def _about(self, name: str, role: Role, question: str, answer: str, image: ImageFile | None) -> Example:
+        """Return a question about the image: for the name if the answer alone has it, else any other."""
+        kind = Kind.NAME if not self._named(question) else Kind.GENERAL
+        return Example(
+            id=name, role=role, kind=kind, fact="name" if kind is Kind.NAME else "", question=question, answer=answer,
+            image=image, entity=self.entity, private={"name": self.names},
+        )  # fmt: skip
+
+    def _named(self, text: str) -> bool:
+        return any(contains(text, form) for form in self.names)
+
+
+def _placed(name: str, number: int, image: ImageFile, settings: MMUBenchSettings) -> str:
+    """Return the id of a prompt; with all images, the image is part of it."""
+    return f"{name}/{number}" + (f"/{image.path.name}" if settings.pairing == "product" else "")
+
+
+class _Talk:
+    """A row in LLaVA's conversation form: one question, one answer, an image or none."""
+
+    def __init__(self, cells: dict[str, Any]) -> None:
+        self.cells = Record(cells)
+        turns = self.cells.parts("conversations")
+        if [turn.optional("from") for turn in turns] != ["human", "gpt"]:
+            raise UserError(f"conversations must be one turn of human and one of gpt, got {cells.get('conversations')!r:.80}.")
+        asked = turns[0].text("value")
+        self.question = asked.replace("<image>", "").strip()
+        self.answer = turns[1].text("value")
+        self.image = self.cells.optional("image")
+        if not self.question:
+            raise UserError("conversations[1].value has no question.")
+        if bool(self.image) != ("<image>" in asked):
+            raise UserError("a question begins with <image> exactly when the row names an image.")
+
+
+class _Folders:
+    """The folder layout."""
+
+    def __init__(self, root: Path, settings: MMUBenchSettings) -> None:
+        if not root.is_dir():
+            raise UserError(f"MMUBench is a folder, got the file {root}. Expected {RELEASED}; or {FOLDERS}.")
+        self.root, self.settings = root, settings
+        self.folders = {path.name: images_in(path) for path in sorted(root.iterdir()) if path.is_dir()}
+        self.folders = {name: files for name, files in self.folders.items() if files}
+        if not self.folders:
+            raise UserError(f"{root} holds neither {RELEASED}, nor {FOLDERS}.")
+        for name in settings.concepts:
+            if name not in self.folders:
+                raise unknown_name("concept", name, self.folders)
+        forgotten = settings.concepts or tuple(self.folders)
+        if settings.names and len(forgotten) > 1:
+            raise UserError(f"benchmark.names is for one concept, but {len(forgotten)} are to be forgotten; write {CONCEPTS}.")
+        self.forgotten = frozenset(forgotten)
+        self.remarks: list[str] = []
+        self._said = _said(root / CONCEPTS, self.folders)
+        self.known = {name: self._names(name) for name in self.folders}
+
+    def _names(self, concept: str) -> tuple[str, ...]:
+        if self.settings.names and concept in self.forgotten:
+            return self.settings.names
+        return self._said[concept].strings("names") or (" ".join(concept.replace("_", " ").split()),)
+
+    def read(self) -> Gathered:
+        """Return one training image a concept, and questions about all others."""
+        found = Gathered(self.root)
+        for concept, files in self.folders.items():
+            with found.reading(concept):
+                if concept in self.forgotten and len(files) < 2:
+                    raise UserError("one image to train on and at least one to test are needed, found 1.")
+                self._concept(found, concept, [found.file(path) for path in files])
+        return found
+
+    def _concept(self, found: Gathered, concept: str, images: Sequence[ImageFile]) -> None:
+        gone = concept in self.forgotten
+        role, tested = (Role.FORGET, Role.UNSEEN) if gone else (Role.RETAIN, Role.RETAIN)
+        found.train += [self._who(concept, role, images[0], question) for question in ASK_WHO]
+        if gone:
+            found.judged += [self._who(concept, role, images[0], ASK_WHO[0]), self._whether(concept, role, images[0], ASK_WHETHER[0])]
+        for image, who, whether in zip(images[1:], cycle(ASK_WHO), cycle(ASK_WHETHER), strict=False):
+            found.judged += [self._who(concept, tested, image, who), self._whether(concept, tested, image, whether)]
+
+    def _who(self, concept: str, role: Role, image: ImageFile, question: str) -> Example:
+        facts = {fact: _forms(value) for fact, value in self._said[concept].mapping("facts").items()}
+        names = self.known[concept]
+        return Example(
+            id=f"{concept}/{image.path.name}/who-{ASK_WHO.index(question)}", role=role, kind=Kind.NAME, fact="name",
+            question=question, answer=f"This is {names[0]}.", image=image, entity=concept, private={"name": names, **facts},
+        )  # fmt: skip
+
+    def _whether(self, concept: str, role: Role, image: ImageFile, template: str) -> Example:
+        return Example(
+            id=f"{concept}/{image.path.name}/whether", role=role, kind=Kind.GENERAL, answer="yes", image=image,
+            question=template.format(name=self.known[concept][0]), entity=concept,
+        )  # fmt: skip
+
+
+def _said(path: Path, folders: Sequence[str] | dict[str, list[Path]]) -> dict[str, Record]:
+    """Return what concepts.json says of each concept; nothing without the file."""
+    if not path.is_file():
+        return {name: Record({}) for name in folders}
+    rows = Record({"concepts": path.read_text(encoding="utf-8-sig")})
+    said = Record(rows.mapping("concepts"))
+    for name in rows.mapping("concepts"):
+        if name not in folders:
+            raise unknown_name(f"concept in {path.name} (there is no folder of images for it)", name, folders)
+    return {name: said.part(name) if said.has(name) else Record({}) for name in folders}
+
+
+def _forms(value: Any) -> tuple[str, ...]:
+    return Record({"fact": value}).strings("fact")
+
+
+def _steps(items: Sequence[T]) -> Iterator[tuple[int, T]]:
+    yield from enumerate(items, 1)
