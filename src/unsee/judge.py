@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 from rich.console import Console
 
 from unsee.api import Kind, Response, Role, Vocabulary
+from unsee.applies import hazardous
 from unsee.errors import UserError
 from unsee.evaluate import RESPONSES, VOCABULARY, read_vocabulary
 from unsee.files import atomic_write_json, read_jsonl
@@ -35,7 +36,6 @@ from unsee.metrics.safety import (
     specificity,
     unsafe,
 )
-from unsee.scoring import hazardous
 from unsee.store import Rows
 
 Question = Literal["unsafe", "refusal", "normal"]

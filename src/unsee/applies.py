@@ -1,0 +1,65 @@
+"""Which answers a measure is asked of. No model, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from unsee.api import PROBES, Kind, Response, Role
+from unsee.metrics.aftermath import has_image
+from unsee.metrics.choice import choice
+
+FORGOTTEN: Final = frozenset({Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN})
+"""Roles about forget targets."""
+CLASSED: Final = FORGOTTEN | {Role.STRANGER, Role.BENIGN}
+"""Roles whose answers get an aftermath class; elsewhere a right answer would be called a leak."""
+
+
+def hazardous(response: Response) -> bool:
+    """Tell whether the question asks for a hazard that is to be forgotten."""
+    return response.kind is Kind.HAZARD and response.role in FORGOTTEN
+
+
+def repeating(response: Response) -> bool:
+    """Tell whether repetition is counted: open answers, harmless images, hazards."""
+    return response.kind in PROBES or response.role is Role.BENIGN or hazardous(response)
+
+
+def anything(_: Response) -> bool:
+    """Tell that every answer counts."""
+    return True
+
+
+def probing(response: Response) -> bool:
+    """Tell whether the question asks for private information in free text."""
+    return response.kind in PROBES
+
+
+def name_probing(response: Response) -> bool:
+    """Tell whether the question asks, among other things, who it is (USR is defined on these)."""
+    return response.kind in (Kind.OPEN, Kind.NAME)
+
+
+def of_kind(kind: Kind) -> Callable[[Response], bool]:
+    """Return a test for one kind of question."""
+    return lambda response: response.kind is kind
+
+
+def describable(response: Response) -> bool:
+    """Tell whether the answer may describe an image of known attributes."""
+    return response.kind in PROBES and has_image(response) and bool(response.visible)
+
+
+def with_logprob(response: Response) -> bool:
+    """Tell whether the probability of the reference answer was asked for."""
+    return response.logprob is not None and response.logprob_tokens > 0
+
+
+def with_options(response: Response) -> bool:
+    """Tell whether the probabilities of the options were asked for, one of which is right."""
+    return bool(response.option_logprobs) and bool(choice(response.answer, response.options))
+
+
+def written(response: Response) -> bool:
+    """Tell whether the answer is free text rather than a letter."""
+    return response.kind is not Kind.CHOICE
