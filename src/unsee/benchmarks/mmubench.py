@@ -11,12 +11,12 @@ today: the answer with the true name put back [inferred], or GA.json's (`forget_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import cycle
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
@@ -25,8 +25,6 @@ from unsee.metrics.matching import contains
 from unsee.metrics.mmubench import paired, stripped
 from unsee.records import Gathered, Record, images_in, require_files
 from unsee.tables import read_rows
-
-T = TypeVar("T")
 
 RELEASED: Final = "finetunedata/SIU.json, evaldata/execcuatedata.json, traindon/ and testdon/, as in the folder SIU of jujingliuzy/Unlearning-LLM-papers"
 FOLDERS: Final = "a folder of images a concept, and concepts.json to say that they are concepts"
@@ -122,7 +120,9 @@ class _Files:
         files += ["finetunedata/GA.json"] if settings.forget_rows == "ga" else []
         require_files(root, [*files, *(f"evaldata/{name}.json" for name in settings.prompts)], RELEASED)
         if settings.concepts:
-            raise UserError("benchmark.concepts chooses among folders; the released files hold one concept (benchmark.names).")
+            raise UserError(
+                "benchmark.concepts chooses among folders; the released files hold one concept (benchmark.names)."
+            )
         self.root, self.settings = root, settings
         self.names = settings.names or TRUMP
         self.entity = self.names[0].casefold()
@@ -179,7 +179,9 @@ class _Files:
         if not row.image:
             role = Role.FORGET_TEXT if self._named(row.question) else Role.RETAIN_TEXT
             entity = self.entity if role is Role.FORGET_TEXT else ""
-            return Example(id=name, role=role, kind=Kind.GENERAL, question=row.question, answer=row.answer, entity=entity)
+            return Example(
+                id=name, role=role, kind=Kind.GENERAL, question=row.question, answer=row.answer, entity=entity
+            )
         image = found.image(row.image)
         if phrase == row.answer:
             return None
@@ -202,63 +204,39 @@ class _Files:
         tests = [found.file(path) for path in images_in(self.root / "testdon")]
         if not tests:
             found.faults.append("testdon: holds no image.")
-            return
         for name in self.settings.prompts:
-            rows = read_rows(self.root / "evaldata" / f"{name}.json")
-            makers = {"execcuatedata": self._generality, "multilanguage": self._spoken, "Multi-hop": self._hopped}
-            makers[name](found, rows, tests, trained)
+            rows = self._rows(found, name)
+            if name == "execcuatedata" and trained:
+                found.judged += [self._prompt(f"efficacy/{row.number}", Role.FORGET, row, trained) for row in rows]
+            if name == "Multi-hop":
+                found.judged += [self._prompt(f"{name}/{row.number}", Role.UNSEEN, row, row.image) for row in rows]
+                continue
+            for row, image in paired(rows, tests, self.settings.pairing):
+                suffix = f"/{image.path.name}" if self.settings.pairing == "product" else ""
+                found.judged.append(self._prompt(f"{name}/{row.number}{suffix}", Role.UNSEEN, row, image))
 
-    def _generality(
-        self, found: Gathered, rows: Sequence[dict[str, Any]], tests: Sequence[ImageFile], trained: ImageFile | None
-    ) -> None:
-        asked: list[tuple[int, str, str]] = []
-        for number, cells in enumerate(rows, 1):
-            with found.reading(f"execcuatedata.json row {number}"):
+    def _rows(self, found: Gathered, name: Prompts) -> list[_Asked]:
+        """Return the prompts of a file, targets without the blanks that some of them have."""
+        asked = []
+        for number, cells in enumerate(read_rows(self.root / "evaldata" / f"{name}.json"), 1):
+            with found.reading(f"{name}.json row {number}"):
                 row = Record(cells)
-                asked.append((number, row.text("prompt"), str(row.raw("target") or "")))
-                row.text("target")
-        targets, blanks = stripped([target for _, _, target in asked])
+                target = str(row.raw("target")) if name == "execcuatedata" and row.text("target") else ""
+                image = found.image(row.text("imgid")) if name == "Multi-hop" else None
+                asked.append(_Asked(number=number, text=row.text("prompt"), target=target, image=image))
+        targets, blanks = stripped([row.target for row in asked])
         if blanks:
-            self.remarks.append(f"execcuatedata.json: {blanks} targets had blanks at their ends, which were removed.")
-        prompts = [(number, text, target) for (number, text, _), target in zip(asked, targets, strict=True)]
-        for number, text, target in prompts if trained else ():
-            found.judged.append(self._prompt(f"efficacy/{number}", Role.FORGET, text, target, trained))
-        for (number, text, target), image in paired(prompts, tests, self.settings.pairing):
-            found.judged.append(self._prompt(_placed("generality", number, image, self.settings), Role.UNSEEN, text, target, image))
+            self.remarks.append(f"{name}.json: {blanks} targets had blanks at their ends, which were removed.")
+        return [replace(row, target=target) for row, target in zip(asked, targets, strict=True)]
 
-    def _spoken(
-        self, found: Gathered, rows: Sequence[dict[str, Any]], tests: Sequence[ImageFile], _: ImageFile | None
-    ) -> None:
-        prompts = []
-        for number, cells in enumerate(rows, 1):
-            with found.reading(f"multilanguage.json row {number}"):
-                prompts.append((number, Record(cells).text("prompt")))
-        for (number, text), image in paired(prompts, tests, self.settings.pairing):
-            found.judged.append(self._open(_placed("multilanguage", number, image, self.settings), text, image))
-
-    def _hopped(
-        self, found: Gathered, rows: Sequence[dict[str, Any]], tests: Sequence[ImageFile], _: ImageFile | None
-    ) -> None:
-        del tests  # the rows name their images
-        for number, cells in enumerate(rows, 1):
-            with found.reading(f"Multi-hop.json row {number}"):
-                row = Record(cells)
-                image = found.image(row.text("imgid"))
-                found.judged.append(self._open(f"multi-hop/{number}", row.text("prompt"), image))
-
-    def _prompt(self, name: str, role: Role, question: str, target: str, image: ImageFile | None) -> Example:
-        """Return a prompt with its target: yes (whatever stands behind it), or a form of the name."""
-        word = target.split()[0].casefold()
-        if word in _KNOWN:
-            return Example(
-                id=name, role=role, kind=Kind.GENERAL, question=question, answer=word, image=image, entity=self.entity
-            )
-        return self._about(name, role, question, target, image)
-
-    def _open(self, name: str, question: str, image: ImageFile) -> Example:
+    def _prompt(self, name: str, role: Role, row: _Asked, image: ImageFile | None) -> Example:
+        """Return a prompt with its target: yes (whatever stands behind it), a form of the name, or none."""
+        word = (row.target.split() or [""])[0].casefold()
+        named = word not in _KNOWN
         return Example(
-            id=name, role=Role.UNSEEN, kind=Kind.OPEN, question=question, answer="", image=image, entity=self.entity,
-            private={"name": self.names},
+            id=name, role=role, kind=Kind.NAME if named and word else Kind.OPEN if named else Kind.GENERAL,
+            fact="name" if named and word else "", question=row.text, answer=row.target if named else word,
+            image=image, entity=self.entity, private={"name": self.names} if named else {},
         )  # fmt: skip
 
     def _about(self, name: str, role: Role, question: str, answer: str, image: ImageFile | None) -> Example:
@@ -273,9 +251,14 @@ class _Files:
         return any(contains(text, form) for form in self.names)
 
 
-def _placed(name: str, number: int, image: ImageFile, settings: MMUBenchSettings) -> str:
-    """Return the id of a prompt; with all images, the image is part of it."""
-    return f"{name}/{number}" + (f"/{image.path.name}" if settings.pairing == "product" else "")
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A row of a prompt file."""
+
+    number: int
+    text: str
+    target: str
+    image: ImageFile | None
 
 
 class _Talk:
@@ -285,7 +268,9 @@ class _Talk:
         self.cells = Record(cells)
         turns = self.cells.parts("conversations")
         if [turn.optional("from") for turn in turns] != ["human", "gpt"]:
-            raise UserError(f"conversations must be one turn of human and one of gpt, got {cells.get('conversations')!r:.80}.")
+            raise UserError(
+                f"conversations must be one turn of human and one of gpt, got {cells.get('conversations')!r:.80}."
+            )
         asked = turns[0].text("value")
         self.question = asked.replace("<image>", "").strip()
         self.answer = turns[1].text("value")
@@ -312,7 +297,9 @@ class _Folders:
                 raise unknown_name("concept", name, self.folders)
         forgotten = settings.concepts or tuple(self.folders)
         if settings.names and len(forgotten) > 1:
-            raise UserError(f"benchmark.names is for one concept, but {len(forgotten)} are to be forgotten; write {CONCEPTS}.")
+            raise UserError(
+                f"benchmark.names is for one concept, but {len(forgotten)} are to be forgotten; write {CONCEPTS}."
+            )
         self.forgotten = frozenset(forgotten)
         self.remarks: list[str] = []
         self._said = _said(root / CONCEPTS, self.folders)
@@ -338,7 +325,10 @@ class _Folders:
         role, tested = (Role.FORGET, Role.UNSEEN) if gone else (Role.RETAIN, Role.RETAIN)
         found.train += [self._who(concept, role, images[0], question) for question in ASK_WHO]
         if gone:
-            found.judged += [self._who(concept, role, images[0], ASK_WHO[0]), self._whether(concept, role, images[0], ASK_WHETHER[0])]
+            found.judged += [
+                self._who(concept, role, images[0], ASK_WHO[0]),
+                self._whether(concept, role, images[0], ASK_WHETHER[0]),
+            ]
         for image, who, whether in zip(images[1:], cycle(ASK_WHO), cycle(ASK_WHETHER), strict=False):
             found.judged += [self._who(concept, tested, image, who), self._whether(concept, tested, image, whether)]
 
@@ -357,7 +347,7 @@ class _Folders:
         )  # fmt: skip
 
 
-def _said(path: Path, folders: Sequence[str] | dict[str, list[Path]]) -> dict[str, Record]:
+def _said(path: Path, folders: Mapping[str, Sequence[Path]]) -> dict[str, Record]:
     """Return what concepts.json says of each concept; nothing without the file."""
     if not path.is_file():
         return {name: Record({}) for name in folders}
@@ -371,7 +361,3 @@ def _said(path: Path, folders: Sequence[str] | dict[str, list[Path]]) -> dict[st
 
 def _forms(value: Any) -> tuple[str, ...]:
     return Record({"fact": value}).strings("fact")
-
-
-def _steps(items: Sequence[T]) -> Iterator[tuple[int, T]]:
-    yield from enumerate(items, 1)

@@ -1,0 +1,171 @@
+"""SafeEraser: hazards in six categories, their harmless twins, benign questions about the same images (arXiv 2502.12520).
+
+The published archive, unpacked: `dataset/all_train.json`, `all_val.json`, `prompt.json`, `img/<Category>/...` [code]; the place is that
+folder or the one it lies in. A record has `image_path` (or `image_id`), `SDImage_path`, `category`, `unsafe_pairs` of `question`,
+`model_response`, `sd_response`, and `UnharmPair_text1/2`, `UnharmPair_image1/2` of `Question`, `Prediction` (or `Answer`) [code].
+
+| rows | role | trained on | judged |
+|---|---|---|---|
+| harmful image, question, `model_response` | forget, kind hazard | all_train | all_train (efficacy); all_val as unseen (generality) |
+| SD image, *the same* question, `sd_response` | benign | all_train | all_val |
+| harmful image, `Question`, `Prediction` | general | all_train | all_val |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, Final, Literal, NoReturn
+
+from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.example import Example, Kind, Role, Vocabulary
+from unsee.errors import UserError, unknown_name
+from unsee.records import Gathered, Record, require_files
+from unsee.tables import read_rows
+
+LAYOUT: Final = (
+    "all_train.json, all_val.json and img/<Category>/..., as in the folder dataset of safeeraser_dataset.zip"
+)
+CATEGORIES: Final = ("Violence", "Weapon", "Privacy", "Sex", "HateSpeech", "IllegalActivity")
+"""As the released judge templates spell them [code]."""
+BENIGN_PAIRS: Final = ("UnharmPair_text1", "UnharmPair_text2", "UnharmPair_image1", "UnharmPair_image2")
+_PLAIN: Final = {"".join(filter(str.isalnum, name.casefold())): name for name in CATEGORIES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafeEraserSettings:
+    """What may be set about SafeEraser."""
+
+    categories: tuple[str, ...] = ()
+    """Only records of these categories; empty = all six."""
+    pd: bool = True
+    """Read the harmless twins (SDImage_path, sd_response); without them Prompt Decouple and SARR are not possible."""
+
+
+class SafeEraser(Benchmark):
+    """The published archive, unpacked."""
+
+    name: ClassVar[str] = "safeeraser"
+    layout: ClassVar[str] = LAYOUT
+    settings_type: ClassVar[type] = SafeEraserSettings
+
+    def __init__(self, place: Place | str, settings: SafeEraserSettings | None = None) -> None:
+        """Find the files; what is missing is said at once."""
+        if isinstance(place, Hub):
+            raise UserError(f"SafeEraser is published as an archive: unpack it and give the folder, not {place}.")
+        self.settings = settings or SafeEraserSettings()
+        self.root = _root(Path(place)) or Path(place)
+        require_files(self.root, ["all_train.json", "all_val.json", "img"], LAYOUT)
+        self._kept = {_category(name) or _unknown(name) for name in self.settings.categories} or set(CATEGORIES)
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether one of the two splits is there."""
+        return _root(place) is not None
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return hazards, twins and benign questions: of all_train ("train"), or all_val and the trained hazards ("eval")."""
+        self._found.require(self.root)
+        return self._found.train if split == "train" else self._found.judged
+
+    def vocabulary(self) -> Vocabulary:
+        """Return nothing: the archive does not say which strings are unsafe, a judge has to."""
+        return Vocabulary()
+
+    def suggested(self, method: str) -> dict[str, Any]:  # noqa: ARG002 - the same for all
+        """Return `stop: never`: the stop rule looks for names, which hazards have not."""
+        return {"stop": "never"}
+
+    def problems(self) -> Sequence[str]:
+        """Return everything that is wrong with records and images."""
+        return self._found.problems()
+
+    def warnings(self) -> Sequence[str]:
+        """Return what the data cannot tell."""
+        return (
+            "the archive says nothing about what is unsafe in an answer: asr_proxy has no value, ask a judge "
+            "(unsee.judge.safety with an Endpoint).",
+        )
+
+    @cached_property
+    def _found(self) -> Gathered:
+        found = Gathered(self.root, self.root.parent)
+        for split in ("train", "val"):
+            file = f"all_{split}.json"
+            for number, cells in enumerate(read_rows(self.root / file), 1):
+                with found.reading(f"{file} record {number}"):
+                    made = list(self._record(found, Record(cells), f"{split}-{number}", split))
+                    found.train += made if split == "train" else []
+                    found.judged += made if split == "val" else [one for one in made if one.role is Role.FORGET]
+        if not found.train and not found.faults:
+            found.faults.append(f"all_train.json: no record of the categories {', '.join(sorted(self._kept))}.")
+        return found
+
+    def _record(self, found: Gathered, record: Record, name: str, split: str) -> Iterator[Example]:
+        """Yield everything that one record asks, if its category is wanted."""
+        written = record.text("image_path" if record.has("image_path") else "image_id")
+        category = _agreed(record.optional("category"), written)
+        if category not in self._kept:
+            return
+        harmful = found.image(written)
+        pairs = record.parts("unsafe_pairs")
+        if not pairs:
+            raise UserError("unsafe_pairs is missing.")
+        twin = found.image(record.text("SDImage_path")) if self.settings.pd else None
+        role = Role.FORGET if split == "train" else Role.UNSEEN
+        for number, pair in enumerate(pairs, 1):
+            unsafe = Example(
+                id=f"{name}/unsafe-{number}", role=role, kind=Kind.HAZARD, fact=category, question=pair.text("question"),
+                answer=pair.text("model_response"), image=harmful, entity=name,
+            )  # fmt: skip
+            yield unsafe
+            if twin is not None:
+                safe = pair.text("sd_response")
+                yield replace(
+                    unsafe, id=f"{name}/pd-{number}", role=Role.BENIGN, kind=Kind.GENERAL, answer=safe, image=twin
+                )
+        yield from _benign(record, name, found.image(written))
+
+
+def _benign(record: Record, name: str, image: Any) -> Iterator[Example]:
+    """Yield the harmless questions about the harmful image; at least one of the four is needed."""
+    there = [key for key in BENIGN_PAIRS if record.has(key)]
+    if not there:
+        raise UserError(f"none of {', '.join(BENIGN_PAIRS)} is there.")
+    for key in there:
+        pair = record.part(key)
+        yield Example(
+            id=f"{name}/{key}", role=Role.GENERAL, kind=Kind.OPEN, question=pair.text("Question"), image=image, entity=name,
+            answer=pair.text("Prediction" if pair.has("Prediction") or not pair.has("Answer") else "Answer"),
+        )  # fmt: skip
+
+
+def _root(place: Path) -> Path | None:
+    """Return the folder with the splits: the place, or `dataset` in it; None if neither has one."""
+    names = ("all_train.json", "all_val.json")
+    return next((root for root in (place, place / "dataset") if any((root / name).is_file() for name in names)), None)
+
+
+def _agreed(said: str, path: str) -> str:
+    """Return the category that column and folder agree on; either may be silent."""
+    folders = [_category(part) for part in PurePosixPath(path.replace("\\", "/")).parts[:-1]]
+    folder = next((name for name in reversed(folders) if name), "")
+    column = _category(said)
+    if said and not column:
+        _unknown(said)
+    if column and folder and column != folder:
+        raise UserError(f"category says {column}, the folder of {path} says {folder}; they must agree.")
+    if not column and not folder:
+        raise UserError(f"category is missing, and {path} lies in no folder of a category ({', '.join(CATEGORIES)}).")
+    return column or folder
+
+
+def _category(word: str) -> str:
+    """Return the category a word spells, whatever its case, blanks and underscores; empty if none."""
+    return _PLAIN.get("".join(filter(str.isalnum, word.casefold())), "")
+
+
+def _unknown(word: str) -> NoReturn:
+    raise unknown_name("category", word, CATEGORIES)
