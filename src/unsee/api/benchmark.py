@@ -70,6 +70,10 @@ class Benchmark(ABC):
         """Return training settings (fields of `Training`) that are known to suit `method` on this data; may be empty."""
         return {}
 
+    def about(self, entities: Sequence[str]) -> Benchmark:
+        """Return the data with all there is about these entities, as if just they were to be forgotten; itself if it has no more."""
+        return self
+
     def problems(self) -> Sequence[str]:
         """Return everything that makes the data unusable, row by row ("row 3: image x.png is missing."); empty if nothing."""
         return ()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Final, Literal
@@ -13,6 +15,7 @@ from unsee.api.benchmark import Hub, NoSettings, Place
 from unsee.errors import UserError, unknown_name
 from unsee.lab import examples as people
 from unsee.lab import hazards
+from unsee.lab.people import Person
 from unsee.lab.settings import SUGGESTED
 from unsee.lab.world import World
 
@@ -56,9 +59,29 @@ class Lab(Benchmark):
         """Return everything that could be claimed in the world."""
         return hazards.vocabulary(self.world) if self.request == "hazards" else self.world.vocabulary()
 
+    def about(self, entities: Sequence[str]) -> Lab:
+        """Return the same world with a deletion request for these people; itself for a request that is not about people."""
+        if not entities or not set(entities) <= {person.id for person in self.world.people}:
+            return self
+        other = Lab(None, self.settings, request=self.request)
+        other.world = _Asked(**asdict(self.world), chosen=tuple(entities))
+        return other
+
     def suggested(self, method: str) -> Mapping[str, Any]:
         """Return the training settings that suit the tiny model."""
         return SUGGESTED.get(method, SUGGESTED["default"])
+
+
+@dataclass(frozen=True)
+class _Asked(World):
+    """A world in which just these people are to be forgotten."""
+
+    chosen: tuple[str, ...] = ()
+
+    @cached_property
+    def forget(self) -> list[Person]:
+        """The people to be forgotten."""
+        return [person for person in self.people if person.id in self.chosen]
 
 
 def _read(file: Path) -> World:
