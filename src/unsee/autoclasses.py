@@ -2,51 +2,105 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from torch.nn import Module
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
-from unsee import devices
-from unsee.api import Part
+from unsee import devices, still
+from unsee.api import Family, Part
 from unsee.errors import UserError
-from unsee.padding import merge
+from unsee.padding import extend, merge
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 VISION = frozenset({"vision_tower", "visual", "vision_model"})
-PROJECTOR = frozenset({"multi_modal_projector", "connector", "aligner", "merger"})
+PROJECTOR = frozenset({"multi_modal_projector", "connector", "aligner", "merger", "deepstack_merger_list"})
 LANGUAGE = frozenset({"language_model", "text_model", "lm_head"})
+ANSWER = "unsee-answer"
+"""Stands for an answer when the chat template is asked what it writes behind one."""
 
 
-def load(path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
-    """Return model (eval mode) and processor; on a CPU always in fp32, weights only from safetensors."""
+class AutoFamily(Family):
+    """A family as transformers' Auto classes, the chat template and the usual module names make it. Abstract.
+
+    Most families in `models/` add nothing but the model types they serve; what differs is overridden there.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    answer_values: ClassVar[Mapping[str, int]] = {}
+    """Per-token inputs whose value at answer tokens is not 0, with that value."""
+
+    def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
+        """Return model (eval mode) and processor."""
+        return load(path, dtype=dtype)
+
+    def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
+        """Return the user turn in the checkpoint's own chat template."""
+        return prompt(processor, question, has_image=has_image, instruction=instruction)
+
+    def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Image | None]) -> dict[str, Tensor]:
+        """Return left-padded inputs with every key of the processor; rows without an image may stand among the others."""
+        rows = [self.encode_one(processor, text, image) for text, image in zip(prompts, images, strict=True)]
+        return merge(rows, pad_id(processor))
+
+    def encode_one(self, processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:
+        """Return the inputs of one prompt, unpadded."""
+        return encode_one(processor, text, image)
+
+    def extend(self, row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
+        """Return the prompt with an answer behind it."""
+        return extend(row, token_ids, self.answer_values)
+
+    def parts(self, model: Module) -> dict[Part, str]:
+        """Return vision tower, projector and language model (with the head), as found from module names."""
+        return parts(model)
+
+
+def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tuple[Module, Any]:
+    """Return model (eval mode) and processor; on a CPU always in fp32, weights only from safetensors.
+
+    `template`: whether the processor must have a chat template.
+    """
     wanted = dtype if torch.cuda.is_available() else "float32"
     processor = load_processor(path)
+    if template and processor.chat_template is None:
+        raise UserError(f"The processor of {path} has no chat template; add a chat_template.jinja to the folder.")
     try:
         model = AutoModelForImageTextToText.from_pretrained(path, dtype=wanted, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot load {path} as a vision-language model: {error}") from error
+    _require_decoder(model, path)
     return model.eval().to(devices.device()), processor
 
 
 def load_processor(path: Path | str) -> Any:
     """Return the processor saved beside the weights."""
     try:
-        processor = AutoProcessor.from_pretrained(path)
-    except (OSError, ValueError) as error:
+        return still.opened(path)
+    except (OSError, ValueError, ImportError) as error:
         raise UserError(
             f"{path} has no usable processor beside its weights (processor_config.json): {error}"
         ) from error
-    if processor.chat_template is None:
-        raise UserError(f"The processor of {path} has no chat template; add a chat_template.jinja to the folder.")
-    return processor
+
+
+def _require_decoder(model: Any, path: Path | str) -> None:
+    """Raise unless the model reads prompt and answer as one sequence, with logits where they are asked for."""
+    known = inspect.signature(model.forward).parameters
+    if model.config.is_encoder_decoder or not {"input_ids", "pixel_values", "logits_to_keep"} <= known.keys():
+        raise UserError(
+            f"Expected a model that goes on writing a prompt with an image in it (a decoder), but {path} holds a "
+            f"{model.config.model_type!r} model, which takes {', '.join(list(known)[:6])}, ... Give another checkpoint."
+        )
 
 
 def prompt(processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
@@ -54,29 +108,72 @@ def prompt(processor: Any, question: str, *, has_image: bool, instruction: str =
     text = f"{instruction} {question}" if instruction else question
     content = [{"type": "image"}] if has_image else []
     turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
-    rendered: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+    try:
+        rendered: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+    except (TemplateError, TypeError) as error:
+        raise UserError(
+            f"The chat template does not render a turn whose content is a list of an image and a text ({error}). Write a "
+            "family with a `prompt` of its own: docs/add_a_family.md."
+        ) from error
     return rendered
 
 
-def encode(processor: Any, prompts: Sequence[str], images: Sequence[Image | None]) -> dict[str, Tensor]:
-    """Return model inputs, left-padded; rows are processed one by one so that text-only rows may stand among them."""
-    rows = [_encode_one(processor, text, image) for text, image in zip(prompts, images, strict=True)]
-    return merge(rows, pad_id(processor))
+def encode_one(processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:
+    """Process one prompt, never cut; a template that writes the BOS token itself gets no second one."""
+    images = {} if image is None else {"images": [image]}
+    special = not begun(processor, text)
+    try:
+        encoded = processor(text=[text], return_tensors="pt", add_special_tokens=special, truncation=False, **images)
+    except ValueError as error:
+        raise UserError(f"The processor cannot make inputs of the prompt {text!r}: {error}") from error
+    return {key: value for key, value in encoded.items() if isinstance(value, Tensor)}
+
+
+def begun(processor: Any, text: str) -> bool:
+    """Tell whether a prompt begins with the BOS token already."""
+    bos = processor.tokenizer.bos_token
+    return bool(bos and text.startswith(bos))
 
 
 def pad_id(processor: Any) -> int:
     """Return the id used for padding (EOS if the tokenizer has no padding token; it is masked anyway)."""
+    found = processor.tokenizer.pad_token_id
+    return eos_id(processor) if found is None else int(found)
+
+
+_ENDS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+
+def eos_id(processor: Any) -> int:
+    """Return the id that ends an answer: the special token that the chat template writes behind one, else the tokenizer's EOS.
+
+    They differ where a turn has an end of its own (`<end_of_turn>` of Gemma 3, `<end_of_utterance>` of Idefics 3).
+    """
+    if processor not in _ENDS:
+        _ENDS[processor] = _turn_end(processor)
+    return _ENDS[processor]
+
+
+def _turn_end(processor: Any) -> int:
     tokenizer = processor.tokenizer
-    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+    if tokenizer.eos_token_id is None:
+        raise UserError("The tokenizer has no end-of-sequence token, so no answer could end; set eos_token.")
+    _, found, behind = _answered(processor).rpartition(ANSWER)
+    ids = tokenizer(behind, add_special_tokens=False)["input_ids"] if found else []
+    added = tokenizer.added_tokens_decoder
+    return next((token for token in ids if token in added and added[token].special), int(tokenizer.eos_token_id))
 
 
-def _encode_one(processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:
-    """Process one prompt; a template that writes the BOS token itself must not get a second one."""
-    bos = processor.tokenizer.bos_token
-    special = not (bos and text.startswith(bos))
-    images = {} if image is None else {"images": [image]}
-    encoded = processor(text=[text], return_tensors="pt", add_special_tokens=special, **images)
-    return {key: value for key, value in encoded.items() if isinstance(value, Tensor)}
+def _answered(processor: Any) -> str:
+    """Return a question and an answer in the chat template; nothing if there is none or it wants other turns."""
+    turns = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in (("user", "?"), ("assistant", ANSWER))
+    ]
+    try:
+        return "" if processor.chat_template is None else str(processor.apply_chat_template(turns, tokenize=False))
+    except (TemplateError, TypeError):
+        return ""
 
 
 def parts(model: Module) -> dict[Part, str]:

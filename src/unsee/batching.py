@@ -19,11 +19,12 @@ from torch.nn.functional import pad
 
 from unsee import engine
 from unsee.api import Example, Family, ImageSource, Session
+from unsee.autoclasses import begun, eos_id, pad_id
 from unsee.errors import UserError
 from unsee.features import encoded
 from unsee.losses import per_sample, token_logprobs
 from unsee.packing import Packed, pack, packable, saving
-from unsee.padding import IGNORE, extend, merge
+from unsee.padding import IGNORE, apart, merge
 
 CACHE_BYTES = 512 * 2**20
 """Encoded prompts and pixels kept in memory before the encoder starts afresh."""
@@ -90,7 +91,17 @@ class Batch:
     @cached_property
     def parts(self) -> list[tuple[list[int], Batch]]:
         """The batch as batches of rows of similar length, each with the places of its rows in this one."""
-        groups = by_length([row["input_ids"].shape[1] for row in self.rows])
+        lengths = [row["input_ids"].shape[1] for row in self.rows]
+        return self._by(
+            [[kind[i] for i in places] for kind in apart(self.rows) for places in by_length([lengths[i] for i in kind])]
+        )
+
+    @cached_property
+    def kinds(self) -> list[tuple[list[int], Batch]]:
+        """The batch as batches of rows that can stand in one, like `parts`; nearly always the batch itself."""
+        return self._by(apart(self.rows))
+
+    def _by(self, groups: list[list[int]]) -> list[tuple[list[int], Batch]]:
         return [(places, self.only(places)) for places in groups] if len(groups) > 1 else [(groups[0], self)]
 
     def fetched(self) -> Self:
@@ -160,9 +171,8 @@ class Encoder:
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
         """Tokenise a prompt, image marks unexpanded; a template that writes the BOS token itself gets no second one."""
-        bos = self.processor.tokenizer.bos_token
         with self._one_at_a_time:
-            special = not (bos and prompt.startswith(bos))
+            special = not begun(self.processor, prompt)
             return tuple(self.processor.tokenizer(prompt, add_special_tokens=special)["input_ids"])
 
     def row(self, question: str, image: ImageSource | None, instruction: str = "") -> dict[str, Tensor]:
@@ -197,20 +207,6 @@ def encoder(processor: Any, family: Family) -> Encoder:
     if processor not in _ENCODERS:
         _ENCODERS[processor] = Encoder(processor, family)
     return _ENCODERS[processor]
-
-
-def eos_id(processor: Any) -> int:
-    """Return the id that ends an answer."""
-    found = processor.tokenizer.eos_token_id
-    if found is None:
-        raise UserError("The tokenizer has no end-of-sequence token, so no answer could end; set eos_token.")
-    return int(found)
-
-
-def pad_id(processor: Any) -> int:
-    """Return the id used for padding (EOS if the tokenizer has no padding token; it is masked anyway)."""
-    found = processor.tokenizer.pad_token_id
-    return eos_id(processor) if found is None else int(found)
 
 
 def answer_ids(processor: Any, family: Family, text: str) -> tuple[int, ...]:
@@ -252,7 +248,7 @@ def collate(session: Session, targets: Sequence[Target], index: int = 0, places:
     for target in targets:
         prompt = encode.row(target.example.question, target.example.image, target.instruction)
         ids = target_ids(session.processor, session.family, target)
-        row = extend(prompt, ids)
+        row = session.family.extend(prompt, ids)
         labels = torch.full_like(row["input_ids"], IGNORE)
         labels[0, -len(ids) :] = torch.tensor(ids)
         rows.append({**row, "labels": labels})
@@ -278,7 +274,7 @@ def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
     shorter answers are right-aligned and preceded by labels of -100. Rows of very different length go through the model
     apart; what a frozen vision tower says about an image is computed once (`unsee.features`).
     """
-    parts = batch.parts if engine.current().split_batches else [(list(range(len(batch.rows))), batch)]
+    parts = batch.parts if engine.current().split_batches else batch.kinds
     found = [_answer_logits(model, part) for _, part in parts]
     if len(found) == 1:
         return found[0]

@@ -24,7 +24,7 @@ from unsee.batching import device_of, encoder, eos_id, pad_id
 from unsee.decoding import decode
 from unsee.errors import UserError
 from unsee.packing import packable
-from unsee.padding import merge
+from unsee.padding import apart, merge
 from unsee.prefixes import Group, groups
 
 _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
@@ -215,20 +215,26 @@ class _Asked:
     batch_size: int
 
     def plainly(
-        self, places: list[int], sampling: Sampling | None, seeds: Sequence[int]
+        self, asked: list[int], sampling: Sampling | None, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[int]]]:
-        """Yield (place, generated tokens), sorted by length; `places` is read when the first is asked for."""
-        order = sorted(places, key=lambda i: _length(self.requests[i]))
+        """Yield (place, generated tokens), sorted by length; `asked` is read when the first is asked for."""
+        order = sorted(asked, key=lambda i: _length(self.requests[i]))
         for start in range(0, len(order), self.batch_size):
-            chunk = order[start : start + self.batch_size]
-            noise = _Gumbel(sampling, seeds, chunk) if sampling else None
-            yield from zip(chunk, self._continue(chunk, noise), strict=True)
+            some = order[start : start + self.batch_size]
+            rows = self._rows(some)
+            for places in apart(rows):
+                chunk = [some[i] for i in places]
+                noise = _Gumbel(sampling, seeds, chunk) if sampling else None
+                yield from zip(chunk, self._continue([rows[i] for i in places], noise), strict=True)
 
-    def _continue(self, chunk: Sequence[int], noise: LogitsProcessor | None) -> list[list[int]]:
-        """Return the ids generated after each prompt, padding included."""
+    def _rows(self, chunk: Sequence[int]) -> list[dict[str, Tensor]]:
+        """Return the model inputs of these requests."""
         encode = encoder(self.processor, self.family)
         asked = [self.requests[i] for i in chunk]
-        rows = [encode.row(one.question, one.image, one.instruction) for one in asked]
+        return [encode.row(one.question, one.image, one.instruction) for one in asked]
+
+    def _continue(self, rows: Sequence[dict[str, Tensor]], noise: LogitsProcessor | None) -> list[list[int]]:
+        """Return the ids generated after each prompt, padding included."""
         pad = pad_id(self.processor)
         inputs = {key: value.to(device_of(self.model)) for key, value in merge(rows, pad).items()}
         ids_bt = self.model.generate(
@@ -240,6 +246,7 @@ class _Asked:
             top_p=None,
             top_k=None,
             pad_token_id=pad,
+            eos_token_id=sorted(_stops(self.model, self.processor)),
             logits_processor=LogitsProcessorList([noise] if noise else []),
         )
         new: list[list[int]] = ids_bt[:, inputs["input_ids"].shape[1] :].tolist()

@@ -24,7 +24,7 @@ from unsee.errors import UserError
 from unsee.features import encoded
 from unsee.generation import evaluating
 from unsee.packing import packable
-from unsee.padding import IGNORE, extend, is_sequence, merge
+from unsee.padding import IGNORE, is_sequence, merge
 from unsee.prefixes import Group, groups
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def _plainly(
     rows, targets = [], []
     for place in places:
         request, ids = pairs[place]
-        row = extend(encoder(processor, family).row(request.question, request.image, request.instruction), ids)
+        row = family.extend(encoder(processor, family).row(request.question, request.image, request.instruction), ids)
         labels = torch.full_like(row["input_ids"], IGNORE)
         labels[0, -len(ids) :] = torch.tensor(ids)
         rows.append({**row, "labels": labels})

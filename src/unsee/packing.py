@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import pad
 
-from unsee.padding import IGNORE, merge
+from unsee.padding import IGNORE, is_sequence, merge
 
 PER_TOKEN: Final = frozenset({"input_ids", "attention_mask", "labels"})
 """Per-token inputs that can be packed; rows with others (token types) stay as they are."""
@@ -105,6 +105,7 @@ def packable(model: Module) -> int | None:
         and set(facts.get("layer_types") or ["full_attention"]) == {"full_attention"}
         and rotary.get("rope_type") == "default"
         and "mrope_section" not in rotary
+        and not facts.get("cross_attention_layers")
     )
     return token if plain else None
 
@@ -149,7 +150,7 @@ class _Chain:
 
 
 def _per_token(row: Mapping[str, Tensor]) -> set[str]:
-    return {key for key, value in row.items() if value.shape == row["input_ids"].shape}
+    return {key for key in row if is_sequence(row, key)}
 
 
 def _by_image(images: Sequence[str]) -> list[list[int]]:

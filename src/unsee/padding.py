@@ -8,29 +8,57 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unsee.errors import UserError
+
 IGNORE = -100
 """Label of positions that carry no target."""
+CROSS = "cross_attention_mask"
+"""Which tokens of a row see its image, in models that look at images by cross-attention (Mllama)."""
 
 
 def is_sequence(row: Mapping[str, Tensor], key: str) -> bool:
     """Tell whether `row[key]` has one entry per token (then it is padded), as opposed to per image."""
-    return key in row and row[key].shape == row["input_ids"].shape
+    return key in row and row[key].shape[:2] == row["input_ids"].shape
 
 
-def extend(row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
-    """Return the row with text tokens appended; masks get 1, token types and other per-token keys 0."""
+def extend(
+    row: Mapping[str, Tensor], token_ids: Sequence[int], fill: Mapping[str, int] | None = None
+) -> dict[str, Tensor]:
+    """Return the row with text tokens appended.
+
+    Masks get 1, who sees the image goes on as at the last prompt token, other per-token keys get `fill` or 0.
+    """
     tail = torch.tensor([list(token_ids)])
-    fill = {"input_ids": tail, "attention_mask": torch.ones_like(tail)}
-    return {
-        key: torch.cat([value, fill.get(key, torch.zeros_like(tail)).to(value.dtype)], dim=1)
-        if is_sequence(row, key)
-        else value
-        for key, value in row.items()
-    }
+    count = tail.shape[1]
+    known = {"input_ids": tail, "attention_mask": torch.ones_like(tail)}
+    longer = dict(row)
+    for key, value in row.items():
+        if is_sequence(row, key) and value.ndim == 2:
+            longer[key] = torch.cat(
+                [value, known.get(key, torch.full_like(tail, (fill or {}).get(key, 0))).to(value)], dim=1
+            )
+        elif is_sequence(row, key):
+            longer[key] = torch.cat([value, value[:, -1:].expand(-1, count, *value.shape[2:])], dim=1)
+    return longer
+
+
+def apart(rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
+    """Group row numbers by what may stand in one batch.
+
+    Cross-attention over no image is not the same as no cross-attention, so rows with and without an image go apart there.
+    """
+    crossed = [place for place, row in enumerate(rows) if CROSS in row]
+    plain = [place for place, row in enumerate(rows) if CROSS not in row]
+    return [group for group in (crossed, plain) if group]
 
 
 def merge(rows: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict[str, Tensor]:
     """Return one batch: per-token keys padded on the left, all other keys stacked along their first axis."""
+    if len(apart(rows)) > 1:
+        raise UserError(
+            "This model looks at images by cross-attention, so rows with and without an image cannot stand in one batch; "
+            "leave the rows without images out here."
+        )
     width = max(row["input_ids"].shape[1] for row in rows)
     fill = {"input_ids": pad_id, "labels": IGNORE}
     merged = {}
@@ -46,7 +74,7 @@ def merge(rows: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict[str, Tensor
 def _sequences(rows: Sequence[Mapping[str, Tensor]], key: str, width: int, fill: int) -> Tensor:
     """Pad one per-token key; rows that lack it (text-only rows without image types) count as zeros."""
     values = [row.get(key, torch.zeros_like(row["input_ids"])) for row in rows]
-    return torch.cat([pad(value, (width - value.shape[1], 0), value=fill) for value in values])
+    return torch.cat([pad(v, (*[0, 0] * (v.ndim - 2), width - v.shape[1], 0), value=fill) for v in values])
 
 
 def _same_shape(parts: Sequence[Tensor]) -> list[Tensor]:

@@ -34,5 +34,9 @@ class Family(ABC):
         """Return model inputs for the prompts, left-padded, images expanded; every key goes to `model(**inputs)` untouched."""
 
     @abstractmethod
+    def extend(self, row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
+        """Return one encoded prompt with the tokens of an answer behind it, every per-token input as long as `input_ids`."""
+
+    @abstractmethod
     def parts(self, model: Module) -> Mapping[Part, str]:
         """Return part -> regular expression that matches the full names of the modules of that part."""
