@@ -210,3 +210,8 @@ def test_the_lab_is_opened_by_its_name_and_a_world_by_its_file(tmp_path):
     assert open_benchmark("lab").name == "lab"
     (tmp_path / "world.json").write_text('{"size": 4, "forget_share": 0.25}')
     assert len(open_benchmark(tmp_path).vocabulary().names) == 4
+
+
+def test_json_lines_may_be_called_json(folder):
+    (folder / "data.json").write_text("\n".join(json.dumps(item) for item in (row(), KEPT)), encoding="utf-8")
+    assert len(open_benchmark(folder).examples("train")) == 2

@@ -28,6 +28,10 @@ class Record:
         self._columns = dict(columns or {})
         self._prefix = prefix
 
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the fields as the file has them."""
+        return iter(self._cells)
+
     def called(self, name: str) -> str:
         """Return the field's name in the file, with the record it lies in."""
         return f"{self._prefix}{self._columns.get(name, name)}"
@@ -171,6 +175,17 @@ def images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file())
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object with named fields that a JSON file holds."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold one object with named fields, got {type(value).__name__}.")
+    return value
 
 
 def require_files(place: Path, needed: Sequence[str], layout: str) -> None:

@@ -69,18 +69,31 @@ def unreadable(path: Path) -> str:
 
 
 def _jsonl(path: Path) -> list[Any]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if line.strip():
-            rows.append(_parse(line, f"{path.name} line {number}"))
-    return rows
+    return _lines(path.read_text(encoding="utf-8-sig"), path.name)
 
 
 def _json(path: Path) -> list[Any]:
-    rows = _parse(path.read_text(encoding="utf-8-sig"), path.name)
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip()[:1] == "{" and _several(text):
+        return _lines(text, path.name)  # JSON lines, whatever the suffix says
+    rows = _parse(text, path.name)
     if not isinstance(rows, list):
         raise UserError(f"{path.name} must hold a list of rows, got {type(rows).__name__}.")
     return rows
+
+
+def _several(text: str) -> bool:
+    """Tell whether there is more behind the first JSON value."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text.lstrip())
+    except json.JSONDecodeError:
+        return False
+    return bool(text.lstrip()[end:].strip())
+
+
+def _lines(text: str, name: str) -> list[Any]:
+    lines = enumerate(text.split("\n"), 1)
+    return [_parse(line, f"{name} line {number}") for number, line in lines if line.strip()]
 
 
 def _parse(text: str, where: str) -> Any:

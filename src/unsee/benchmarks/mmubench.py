@@ -23,7 +23,7 @@ from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.matching import contains
 from unsee.metrics.mmubench import paired, stripped
-from unsee.records import Gathered, Record, images_in, require_files
+from unsee.records import Gathered, Record, images_in, read_object, require_files
 from unsee.tables import read_rows
 
 RELEASED: Final = "finetunedata/SIU.json, evaldata/execcuatedata.json, traindon/ and testdon/, as in the folder SIU of jujingliuzy/Unlearning-LLM-papers"
@@ -90,6 +90,7 @@ class MMUBench(Benchmark):
 
     def vocabulary(self) -> Vocabulary:
         """Return the names of all concepts, and of those they are taught to be taken for."""
+        self._found.require(self.place)
         return Vocabulary(names=self._source.known)
 
     def problems(self) -> Sequence[str]:
@@ -349,11 +350,8 @@ class _Folders:
 
 def _said(path: Path, folders: Mapping[str, Sequence[Path]]) -> dict[str, Record]:
     """Return what concepts.json says of each concept; nothing without the file."""
-    if not path.is_file():
-        return {name: Record({}) for name in folders}
-    rows = Record({"concepts": path.read_text(encoding="utf-8-sig")})
-    said = Record(rows.mapping("concepts"))
-    for name in rows.mapping("concepts"):
+    said = Record(read_object(path) if path.is_file() else {})
+    for name in said:
         if name not in folders:
             raise unknown_name(f"concept in {path.name} (there is no folder of images for it)", name, folders)
     return {name: said.part(name) if said.has(name) else Record({}) for name in folders}
