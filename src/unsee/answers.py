@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from unsee import devices, store
+from unsee import devices, probed, store
 from unsee.api import Example, Family, Response
 from unsee.errors import UserError
 from unsee.files import atomic_write_jsonl
@@ -33,8 +32,17 @@ RESPONSES: Final = "responses.jsonl"
 KEYS: Final = "responses.keys.jsonl"
 _CHUNK: Final = 8
 """Batches between two writes: what an interruption can cost."""
-_MEASURED: Final = ("logprob", "logprob_tokens", "option_logprobs")
-"""Fields of a response that are measured apart from the answer."""
+_UNMEASURED: Final[Mapping[str, Any]] = {
+    "logprob": None,
+    "logprob_tokens": 0,
+    "option_logprobs": (),
+    "true_logprob": None,
+    "perturbed_logprobs": (),
+    "clip": None,
+}
+"""Fields of a response that are measured apart from the answer, as they are before."""
+_WHERE_GIVEN: Final = ("paraphrase", "perturbed")
+"""Fields that few data have: without them a record has the key that it had before there were any."""
 
 Backend = Literal["hf", "vllm"]
 Values = dict[str, Any]
@@ -141,9 +149,12 @@ class Opened:
         if attached(self.loaded.model):
             return [{} for _ in asked]
 
-        answers = [(place, request, example.answer) for place, (request, example) in enumerate(asked)]
-        answers = [one for one in answers if one[2].strip()]
-        choices = [(place, request, form) for place, (request, example) in enumerate(asked) for form in _forms(example)]
+        answers = [
+            (place, request, text) for place, (request, example) in enumerate(asked) for text in probed.texts(example)
+        ]
+        choices = [
+            (place, request, form) for place, (request, example) in enumerate(asked) for form in probed.forms(example)
+        ]
         likely, chosen = judged(
             self.loaded.model,
             self.loaded.processor,
@@ -154,8 +165,9 @@ class Opened:
             progress=label,
         )
         found: list[Values] = [{} for _ in asked]
-        for (place, _, _), one in zip(answers, likely, strict=True):
-            found[place] |= {"logprob": one.sum, "logprob_tokens": len(one.tokens)}
+        told = iter(likely)
+        for place, (_, example) in enumerate(asked):
+            found[place] |= probed.likely(example, [next(told) for _ in probed.texts(example)])
         for (place, _, _), picked in zip(choices, chosen, strict=True):
             before = found[place].get("option_logprobs")
             if before is None or max(picked.logprobs) > max(before):
@@ -192,7 +204,7 @@ def answered(
 
     work = _Work(out, speaker, examples, asked, prompts, decoding, progress)
     work.answers([index for index, row in enumerate(asked) if row.id not in done], keep)
-    answers = [replace(done[row.id], logprob=None, logprob_tokens=0, option_logprobs=()) for row in asked]
+    answers = [replace(done[row.id], **_UNMEASURED) for row in asked]
     if likelihood:
         measured = work.likelihoods()
         answers = [_measured(row, measured[index]) for index, row in enumerate(answers)]
@@ -233,7 +245,9 @@ class _Work:
             return self.speaker.measure(pairs, self.decoding.batch_size, label)
 
         keys = {
-            place: _digest([self.prompts[place], self.asked[place].image_key, row.answer, _forms(row)])
+            place: _digest(
+                [self.prompts[place], self.asked[place].image_key, row.answer, probed.forms(row), *probed.held(row)]
+            )
             for place, row in enumerate(self.examples)
         }
         self._through(self._rows(["likelihoods"]), keys, "Likelihoods", ask, found.update)
@@ -297,18 +311,9 @@ def _chunks(units: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:
         yield chunk
 
 
-def _forms(example: Example) -> list[list[str]]:
-    """Return what the options of a choice may be called: by their texts and, if the reference answer is a letter, by letters.
-
-    A model is judged in the form that it finds more probable [inferred].
-    """
-    letters = list(ascii_uppercase[: len(example.options)])
-    by_letter = [letters] if example.answer.strip() in letters else []
-    return [*by_letter, list(example.options)] if example.options else []
-
-
 def _measured(row: Response, values: Values) -> Response:
-    return replace(row, **{**values, "option_logprobs": tuple(values.get("option_logprobs", ()))})
+    listed = {name: tuple(values.get(name, ())) for name in ("option_logprobs", "perturbed_logprobs")}
+    return replace(row, **{**values, **listed})
 
 
 def _prompts(speaker: Speaker, examples: Sequence[Example]) -> list[str]:
@@ -328,7 +333,8 @@ def _keys(speaker: Speaker, prompts: Sequence[str], asked: Sequence[Response], d
     shared = [speaker.weights, speaker.instruction, *decoding.facts()]
     keys: dict[str, str] = {}
     for prompt, row in zip(prompts, asked, strict=True):
-        record = {name: value for name, value in row.to_json().items() if name not in _MEASURED}
+        record = {name: value for name, value in row.to_json().items() if name not in _UNMEASURED}
+        record = {name: value for name, value in record.items() if value or name not in _WHERE_GIVEN}
         keys[row.id] = _digest([*shared, prompt, {**record, "stage": ""}])
     if len(keys) < len(asked):
         raise UserError("The data has examples with equal ids: every example needs an id of its own.")

@@ -60,6 +60,11 @@ def with_options(response: Response) -> bool:
     return bool(response.option_logprobs) and bool(choice(response.answer, response.options))
 
 
+def with_false_answers(response: Response) -> bool:
+    """Tell whether the probabilities of a true answer and of false ones were asked for."""
+    return response.true_logprob is not None and bool(response.perturbed_logprobs)
+
+
 def written(response: Response) -> bool:
     """Tell whether the answer is free text rather than a letter."""
     return response.kind is not Kind.CHOICE

@@ -19,6 +19,7 @@ from unsee.applies import (
     of_kind,
     probing,
     repeating,
+    with_false_answers,
     with_logprob,
     with_options,
     written,
@@ -77,6 +78,10 @@ _ELSEWHERE: Final = (
     Measure(key="name_rate", better="higher", applies=name_probing, value=values.name_rate_of, undefined=_NO_PRIVATE),
     Measure(key="wrong_name", better="lower", applies=probing, value=values.wrong_name_of),
 )
+_STAYING: Final = (
+    Measure(key="truth_ratio", better="higher", applies=with_false_answers, value=values.truth_preferred_of),
+)
+_GOING: Final = (Measure(key="truth_ratio", better="higher", applies=with_false_answers, value=values.truth_hidden_of),)
 _REASONING: Final = (
     Measure(key="ril", better="lower", applies=of_kind(Kind.CHAIN), value=reasoned.reasoning_leak),
     Measure(key="ril.explicit", better="lower", applies=of_kind(Kind.CHAIN), value=reasoned.explicit),
@@ -112,6 +117,7 @@ def measures_of(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measur
         measures += _class_measures(rows, vocabulary)
     else:
         measures += [*_ELSEWHERE, *_SOUND]
+    measures += _GOING if role in FORGOTTEN else _STAYING
     if role in FORGOTTEN:
         measures += [*_FORGOTTEN, *_REASONING, *_HAZARDS, *_leak_measures(rows)]
     if role is Role.BENIGN:

@@ -20,6 +20,7 @@ from unsee.metrics.names import known_names, named
 from unsee.metrics.refusal import refusal
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.safety import begins_with_refusal, gibberish, over_forgotten, unsafe
+from unsee.metrics.truth_ratio import log_truth_ratio, truth_hidden, truth_preferred
 from unsee.reasoned import right_values
 
 _ONE_WORD: Final = Limits(min_tokens=1)
@@ -96,6 +97,23 @@ def choice_likelihood_of(response: Response, _: Vocabulary) -> float:
 def choice_prob_of(response: Response, _: Vocabulary) -> float:
     """Return the probability of the right option among the options."""
     return option_probability(response.option_logprobs, _right_option(response))
+
+
+def log_truth_ratio_of(response: Response) -> float:
+    """Return log R: how much more probable the true answer is than the false ones."""
+    if response.true_logprob is None:
+        raise ValueError(f"{response.id} has no probabilities of false answers.")
+    return log_truth_ratio(response.true_logprob, response.perturbed_logprobs)
+
+
+def truth_hidden_of(response: Response, _: Vocabulary) -> float:
+    """Return how little the model tells truth from falsehood."""
+    return truth_hidden(log_truth_ratio_of(response))
+
+
+def truth_preferred_of(response: Response, _: Vocabulary) -> float:
+    """Return how much the model prefers the truth."""
+    return truth_preferred(log_truth_ratio_of(response))
 
 
 def _right_option(response: Response) -> int:

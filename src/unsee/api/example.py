@@ -117,6 +117,10 @@ class Example:
     """Texts of the options A, B, C, ... of a CHOICE question."""
     chain: str = ""
     """Reference reasoning chain, if any."""
+    paraphrase: str = ""
+    """The answer in other words, against which false answers are held (truth ratio); empty = the answer itself."""
+    perturbed: tuple[str, ...] = ()
+    """False answers of the same form as the true one; a question without them has no truth ratio."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,4 +138,4 @@ class Vocabulary:
     sentences: tuple[str, ...] = ()
     """Regular expressions, one a well-formed sentence must match in full (lower-cased); empty = any sentence is well-formed."""
     measures: tuple[str, ...] = ()
-    """Extra measures (names in `unsee.scoring.EXTRA`) that this data set is judged by."""
+    """Extra measures (names in `unsee.measures.EXTRA`) that this data set is judged by."""

@@ -42,6 +42,15 @@ class Response:
     """Number of tokens it sums over."""
     option_logprobs: tuple[float, ...] = ()
     """Mean log-probability of the tokens of each option: of the texts or of the letters, whichever the model finds more probable."""
+    paraphrase: str = ""
+    perturbed: tuple[str, ...] = ()
+    """False answers of the same form as the true one."""
+    true_logprob: float | None = None
+    """Mean log-probability of the tokens of the paraphrase (without one: of the answer), EOS included; asked for with `perturbed` only."""
+    perturbed_logprobs: tuple[float, ...] = ()
+    """The same of each false answer."""
+    clip: float | None = None
+    """CLIPScore of the text with the image; None if it was not asked for."""
 
     @classmethod
     def of(
@@ -66,6 +75,8 @@ class Response:
             visible=dict(example.visible),
             options=example.options,
             chain=example.chain,
+            paraphrase=example.paraphrase,
+            perturbed=example.perturbed,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -79,8 +90,8 @@ class Response:
         fields["role"] = Role(fields["role"])
         fields["kind"] = Kind(fields["kind"])
         fields["private"] = {fact: tuple(forms) for fact, forms in fields["private"].items()}
-        fields["options"] = tuple(fields["options"])
-        fields["option_logprobs"] = tuple(fields.get("option_logprobs", ()))
+        for name in ("options", "option_logprobs", "perturbed", "perturbed_logprobs"):
+            fields[name] = tuple(fields.get(name, ()))
         return cls(**fields)
 
 
