@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from unsee.files import atomic_write_json
-from unsee.lab import CHECKPOINTS, HASHES
+from unsee.packaged import CHECKPOINTS, HASHES
 
 LIMIT = 8 * 10**6
 """Bytes one checkpoint folder may have."""

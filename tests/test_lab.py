@@ -291,7 +291,7 @@ def test_a_damaged_packaged_model_is_refused(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "model.safetensors").write_bytes(b"not these weights")
     (tmp_path / "hashes.json").write_text(json.dumps({"lab": "0" * 64}))
-    monkeypatch.setattr(lab, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr("unsee.packaged.CHECKPOINTS", tmp_path)
     with pytest.raises(UserError, match="damaged"):
         lab.checkpoint("lab")
     with pytest.raises(UserError, match="Unknown packaged model"):

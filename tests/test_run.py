@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from test_folder import KEPT, folder, row, write
 from tiny import save_tiny
-from unsee import config, forget, run
+from unsee import cards, config, forget, run
 from unsee.api import Session
 from unsee.errors import UserError
 from unsee.methods.ga import GA
@@ -191,7 +191,7 @@ def test_interrupted_run_goes_on_to_the_same_weights(model, tmp_path, monkeypatc
 
 
 def test_infinite_settings_are_spelled_out_for_json():
-    assert run._finite({"floor": float("-inf"), "beta": 0.1, "parts": ("a",)}) == {
+    assert cards.finite({"floor": float("-inf"), "beta": 0.1, "parts": ("a",)}) == {
         "floor": "-inf",
         "beta": 0.1,
         "parts": ["a"],

@@ -12,7 +12,7 @@ from torch.nn import Module
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from unsee import autoclasses, registry, steering
+from unsee import autoclasses, packaged, steering
 from unsee.api import Family
 from unsee.errors import UserError
 
@@ -56,20 +56,27 @@ def save_model(
 ) -> None:
     """Save weights (adapter or full, safetensors), the processor beside them, what steers the model, and the sidecar.
 
-    `base` is the checkpoint an adapter was trained on, as given by the user.
+    `base` is the checkpoint an adapter was trained on, as given by the user. The sidecar keeps a packaged model's name,
+    which any installation understands; PEFT's adapter_config.json, which knows folders and ids only, its folder of today.
     """
     trained: Any = model
-    absolute = str(Path(base).resolve()) if base is not None and Path(base).exists() else base
+    absolute = None if base is None else _absolute(packaged.resolve(base))
+    lasting = absolute if base is None else packaged.name_of(base) or absolute
     if isinstance(model, PeftModel):
         config: Any = model.peft_config["default"]
-        config.base_model_name_or_path = str(absolute or config.base_model_name_or_path)
+        config.base_model_name_or_path = absolute or str(config.base_model_name_or_path)
         trained.save_pretrained(folder, save_embedding_layers=False)
     else:
         trained.save_pretrained(folder)
     processor.save_pretrained(folder)
     steering.save_all(model, folder)
-    sidecar = {"instruction": instruction, "base": None if absolute is None else str(absolute)}
+    sidecar = {"instruction": instruction, "base": lasting}
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
+
+
+def _absolute(place: Path | str) -> str:
+    """Return a path that means the same from any working directory; ids stay as they are."""
+    return str(Path(place).resolve() if Path(place).exists() else place)
 
 
 def read_sidecar(folder: Path | str) -> dict[str, Any]:
@@ -89,16 +96,12 @@ def family_of(path: Path | str) -> Family:
             f"Expected a vision-language model (transformers' AutoModelForImageTextToText), but {path} holds a "
             f"{config.model_type!r} model. Give a checkpoint that takes images and text."
         )
-    families: list[type[Family]] = [registry.load("models", name) for name in registry.names("models")]
-    for family in families:
-        if config.model_type in family.model_types:
-            return family()
-    generic: Family = registry.load("models", "generic")()
-    return generic
+    return autoclasses.family_for(config.model_type)
 
 
 def folder_of(path: Path | str) -> Path | str:
-    """Return the folder with the weights: `path` itself or, in a run folder, its `model`; ids pass unchanged."""
+    """Return the folder with the weights: `path` itself or, in a run folder, its `model`; hub ids pass unchanged."""
+    path = packaged.resolve(path)
     folder = Path(path)
     if not folder.exists():
         if folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") != 1:

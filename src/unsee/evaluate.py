@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unsee import devices
+from unsee import cards, devices
 from unsee.answers import RESPONSES, Backend, Decoding, Opened, Speaker, answered
 from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
@@ -105,6 +105,8 @@ def read_vocabulary(file: Path) -> Vocabulary:
 
 def _write(scores: Mapping[str, Score], out: Path) -> None:
     atomic_write_json(out / SCORES, {name: value.to_json() for name, value in scores.items()})
+    if (out / "run.yaml").is_file() and (out / "model" / "unsee.json").is_file():
+        cards.write(out)
 
 
 def _note_steering(speaker: Speaker, out: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,12 +58,12 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         )
 
 
-def hash_folder(folder: Path) -> str:
-    """Return the SHA-256 of the names and contents of all files below `folder` (hidden ones left out)."""
+def hash_folder(folder: Path, *, without: Collection[str] = ()) -> str:
+    """Return the SHA-256 of the names and contents of all files below `folder` (hidden ones and those named left out)."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+        if path.is_file() and path.name not in without and not any(part.startswith(".") for part in name.parts):
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             digest.update(f"{name.as_posix()}\0{content}\n".encode())

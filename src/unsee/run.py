@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unsee import config, devices, registry
+from unsee import cards, config, devices, packaged, registry
 from unsee import engine as engines
 from unsee.api import Benchmark, Example, Method, Role, Session, Training
 from unsee.benchmarks import described, open_benchmark
 from unsee.check import fingerprint, require_usable
 from unsee.config import Run
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, atomic_write_text, hash_folder, require_space
+from unsee.files import atomic_write_json, hash_folder, require_space
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
     from unsee.models import Loaded
 
-PACKAGED: Final = ("lab", "lab-gold")
-"""Models that ship with unsee."""
 RECORD: Final = "run.yaml"
 
 _SLACK: Final = 64 * 2**20
@@ -86,11 +83,22 @@ def forget_run(run: Run, *, resume: bool = False) -> Path:
         return _forget(run, resume=resume)
 
 
-def _forget(run: Run, *, resume: bool) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A run whose names, settings, place and data are in order; nothing has been opened or written for it."""
+
+    run: Run
+    """Every setting spelled out, paths absolute."""
+    method: Method
+    benchmark: Benchmark
+    training: Training
+
+
+def checked(run: Run, *, resume: bool = False) -> Checked:
+    """Return the run ready to start, or raise for the first thing that is wrong with it."""
     method = _method(run)
     config.build(Training, run.training, where="training")
-    out = Path(run.out)
-    _require_place(out, resume=resume)
+    _require_place(Path(run.out), resume=resume)
     benchmark = open_benchmark(run.data, run.benchmark)
     require_usable(benchmark, run.data)
     training = config.build(Training, {**benchmark.suggested(run.method), **run.training}, where="training")
@@ -102,6 +110,12 @@ def _forget(run: Run, *, resume: bool) -> Path:
         settings=config.plain(asdict(method)),
         training=config.plain(asdict(training)),
     )
+    return Checked(run=run, method=method, benchmark=benchmark, training=training)
+
+
+def _forget(run: Run, *, resume: bool) -> Path:
+    found = checked(run, resume=resume)
+    run, method, benchmark, training, out = found.run, found.method, found.benchmark, found.training, Path(run.out)
     record = _record(run, benchmark)
     if resume and _already_done(out, run, record):
         return out
@@ -115,6 +129,7 @@ def _forget(run: Run, *, resume: bool) -> Path:
     if devices.is_main():
         _save(session, loaded, run, record)
         config.write(out / RECORD, run, record=record, result=result)
+        cards.write(out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     devices.barrier()
     return out
@@ -122,12 +137,7 @@ def _forget(run: Run, *, resume: bool) -> Path:
 
 def resolve_model(name: Path | str) -> Path | str:
     """Return the folder of a packaged model, else the name itself."""
-    if str(name) not in PACKAGED:
-        return name
-    from unsee.lab import checkpoint
-
-    found: Path = checkpoint(str(name))
-    return found
+    return packaged.resolve(name)
 
 
 def load(model: Path | str, *, dtype: str = "auto") -> Loaded:
@@ -170,7 +180,7 @@ def _require_place(out: Path, *, resume: bool) -> None:
 
 def _lasting(place: str) -> str:
     """Return a path that means the same from any working directory; names and ids stay as they are."""
-    return place if place in PACKAGED or not Path(place).exists() else str(Path(place).resolve())
+    return place if place in packaged.PACKAGED or not Path(place).exists() else str(Path(place).resolve())
 
 
 def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
@@ -181,7 +191,7 @@ def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
         "processes": devices.world(),
         "versions": config.versions(),
         "commit": config.commit(),
-        "model_hash": hash_folder(weights) if weights.is_dir() else "",
+        "model_hash": hash_folder(weights, without=(cards.CARD,)) if weights.is_dir() else "",
         "data_hash": fingerprint(benchmark),
     }
 
@@ -221,12 +231,12 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
     loaded = load(run.model)
     torch.manual_seed(run.seed)
     model = prepare(loaded.model.to(devices.device()), loaded.family, training, run.seed)
-    require_space(Path(run.out), _bytes_needed(model, training), f"the run in {run.out}")
+    require_space(Path(run.out), bytes_needed(model, training), f"the run in {run.out}")
     session = Session(
         model=model,
         processor=loaded.processor,
         family=loaded.family,
-        examples=_by_role(benchmark),
+        examples=by_role(benchmark),
         training=training,
         seed=run.seed,
         out=Path(run.out),
@@ -236,14 +246,15 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
     return session, loaded
 
 
-def _by_role(benchmark: Benchmark) -> dict[Role, list[Example]]:
+def by_role(benchmark: Benchmark) -> dict[Role, list[Example]]:
+    """Return the training examples by role."""
     found: dict[Role, list[Example]] = {}
     for example in benchmark.examples("train"):
         found.setdefault(example.role, []).append(example)
     return found
 
 
-def _bytes_needed(model: Module, training: Training) -> int:
+def bytes_needed(model: Module, training: Training) -> int:
     """Estimate what the run writes: the result, and checkpoints of the tuned weights with two moments each, in fp32."""
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     tuned = sum(size for size, trainable in sizes if trainable)
@@ -252,61 +263,20 @@ def _bytes_needed(model: Module, training: Training) -> int:
 
 
 def _save(session: Session, loaded: Loaded, run: Run, record: Mapping[str, Any]) -> None:
-    """Write model/: weights, processor, sidecar and model card."""
+    """Write model/: weights, processor and sidecar."""
     from unsee.models import save_model
 
     folder = session.out / "model"
-    base = resolve_model(run.model)
-    save_model(session.model, session.processor, folder, instruction=session.instruction, base=base)
+    save_model(session.model, session.processor, folder, instruction=session.instruction, base=run.model)
     sidecar = folder / "unsee.json"
     facts = {
         **json.loads(sidecar.read_text(encoding="utf-8")),
         "base_hash": record["model_hash"],
         "ancestor": loaded.base,
         "method": run.method,
-        "settings": _finite(run.settings),
+        "settings": cards.finite(run.settings),
         "seed": run.seed,
         "data_hash": record["data_hash"],
+        "forgotten": len({example.entity for example in session.of(Role.FORGET, Role.FORGET_TEXT)}),
     }
     atomic_write_json(sidecar, facts)
-    atomic_write_text(folder / "README.md", _card(run, record, session))
-
-
-def _finite(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with infinities spelled out, for JSON has none."""
-    odd = {name for name, value in settings.items() if isinstance(value, float) and not math.isfinite(value)}
-    return {name: str(value) if name in odd else config.plain(value) for name, value in settings.items()}
-
-
-def _card(run: Run, record: Mapping[str, Any], session: Session) -> str:
-    """Return the model card."""
-    library = "peft" if run.training["tune"] == "lora" else "transformers"
-    from_hub = not Path(run.model).exists() and run.model not in PACKAGED
-    head = [
-        "---",
-        f"library_name: {library}",
-        *([f"base_model: {run.model}"] if from_hub else []),
-        "tags: [unlearning]",
-        "---",
-    ]
-    forgotten = {example.entity for example in session.of(Role.FORGET, Role.FORGET_TEXT)}
-    lines = [
-        *head,
-        "# An unlearned vision-language model",
-        "",
-        f"Made by [unsee](../run.yaml) {record['versions']['unsee']} with the method `{run.method}`.",
-        f"It was made to forget {len(forgotten)} of the entities that its base model knows; which ones is not said here.",
-        "",
-        f"- base: `{Path(run.model).name}` (hash `{record['model_hash'][:16] or 'unknown'}`)",
-        f"- data: hash `{record['data_hash'][:16]}`, seed {run.seed}",
-        f"- settings: `{json.dumps(_finite(run.settings), ensure_ascii=False)}`",
-        f"- training: `{json.dumps(_finite(run.training), ensure_ascii=False)}`",
-    ]
-    if session.instruction:
-        lines += ["", f"It works only with this text before every question: “{session.instruction}”"]
-    if (session.out / "model" / "rmuse.json").exists():
-        lines += [
-            "",
-            "It is steered while it answers: open it with unsee. Any other program shows the model without it.",
-        ]
-    return "\n".join(lines) + "\n"
