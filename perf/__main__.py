@@ -23,10 +23,12 @@ from unsee import config
 
 OTHERS: Final = ("mmunlearner_mask", "mmunlearner_mask_stop", "mmunlearner_run", "evaluation", "trainer", "scaling")
 ALL: Final = (*steps.CASES, *OTHERS)
-QUICK: Final = (
-    *(name for name in steps.CASES if name not in ("reject_lora", "ga_full", "kl_full", "ga_frozen", "kl_frozen")),
-    *OTHERS,
+LONG: Final = (
+    *("ga_lora", "reject_lora", "graddiff_lora", "ga_full", "kl_full", "full_small"),
+    *("ga_frozen", "kl_frozen", "kl_small"),
 )
+"""Step cases that `--quick` leaves out."""
+QUICK: Final = (*(name for name in steps.CASES if name not in LONG), *OTHERS)
 
 
 @dataclass(frozen=True, kw_only=True)

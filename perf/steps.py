@@ -61,9 +61,11 @@ class Case:
     method: str
     tune: Literal["lora", "full"]
     parts: tuple[Part, ...]
+    small: bool = False
+    """Whether unsee recomputes activations in the backward pass (`training.gradient_checkpointing`); the others do not."""
 
-    def training(self, subject: Subject, steps: int) -> Training:
-        """Return settings that are the same on every side: fixed rate, no clipping, no checks, no checkpoints between."""
+    def training(self, subject: Subject, steps: int, *, ours: bool = False) -> Training:
+        """Return settings that are the same on every side, but for `small`: fixed rate, no clipping, no checks, no checkpoints."""
         return Training(
             tune=self.tune,
             parts=self.parts,
@@ -78,11 +80,12 @@ class Case:
             stop="never",
             checkpoint_every=10 * steps,
             max_new_tokens=24,
+            gradient_checkpointing=self.small and ours,
         )
 
-    def session(self, subject: Subject, out: Path, steps: int) -> Session:
+    def session(self, subject: Subject, out: Path, steps: int, *, ours: bool = False) -> Session:
         """Return a session whose examples are all seen in the first `COLD` turns."""
-        return subject.session(out, self.training(subject, steps), people=COLD * subject.batch_size)
+        return subject.session(out, self.training(subject, steps, ours=ours), people=COLD * subject.batch_size)
 
 
 CASES: Final = {
@@ -93,13 +96,17 @@ CASES: Final = {
     "graddiff_lora": Case("grad_diff", "lora", EVERYTHING),
     "kl_lora": Case("kl", "lora", EVERYTHING),
     "pubg_lora": Case("pubg", "lora", EVERYTHING),
+    "npo_small": Case("npo", "lora", EVERYTHING, small=True),
+    "kl_small": Case("kl", "lora", EVERYTHING, small=True),
+    "full_small": Case("npo", "full", EVERYTHING, small=True),
     "ga_full": Case("ga", "full", EVERYTHING),
     "kl_full": Case("kl", "full", EVERYTHING),
     "ga_frozen": Case("ga", "lora", ("language",)),
     "npo_frozen": Case("npo", "lora", ("language",)),
     "kl_frozen": Case("kl", "lora", ("language",)),
 }
-"""`_lora`: adapters on all linear layers, as published; `_full`: all weights; `_frozen`: adapters on the language model only."""
+"""`_lora`: adapters on all linear layers, as published; `_full`: all weights; `_frozen`: adapters on the language model only;
+`_small`: as `_lora` (`full_small`: all weights), with activations recomputed on unsee's side."""
 
 
 @dataclass
@@ -157,7 +164,7 @@ def measure(name: str, subject: Subject, repetitions: int) -> dict[str, Any]:
     case = CASES[name]
     steps = COLD + repetitions + 1
     with tempfile.TemporaryDirectory() as folder:
-        session = case.session(subject, Path(folder) / "unsee", steps)
+        session = case.session(subject, Path(folder) / "unsee", steps, ours=True)
         conventional = Conventional(case.session(subject, Path(folder), steps), case.method)
         turns = Turns(
             {"conventional": _conventional(conventional), "floor": _floor(case, subject, folder, steps)},
@@ -256,7 +263,7 @@ def memory_work(name: str, side: str, subject: Subject, steps: int = 2) -> None:
     """Do the steps of one side, from making the model on: what a process of its own is measured on."""
     case = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
-        session = case.session(subject, Path(folder), steps)
+        session = case.session(subject, Path(folder), steps, ours=side == "unsee")
         if side == "unsee":
             unlearn(METHODS[case.method], session)
             return
