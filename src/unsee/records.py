@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from unsee.api.example import Example, ImageFile
 from unsee.errors import UserError
-from unsee.tables import unreadable
+from unsee.tables import SUFFIXES, unreadable
 
 IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """File types taken for images when a folder is listed."""
@@ -175,6 +175,11 @@ def images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file())
+
+
+def named_table(place: Path, stem: str) -> Path | None:
+    """Return the table of that name in a folder, whatever its type; None if there is none."""
+    return next((place / f"{stem}{suffix}" for suffix in SUFFIXES if (place / f"{stem}{suffix}").is_file()), None)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -1,0 +1,284 @@
+"""ICU-style documents: profiles with medical reports or labour contracts, and the order in which they are to be forgotten.
+
+ICU-Bench (arXiv 2605.05938) has published neither data nor schema: this layout is ours throughout [inferred], named after its
+protocol, and never to be reported as ICU-Bench. A folder with (each `.jsonl`, `.json`, `.csv` or `.parquet`)
+
+- `profiles`: `id`, `domain`, `fields` = {"name": ..., "diagnosis": ...} (private values; a list = several spellings);
+- `qa`: `id`, `profile`, `image` (path, list of pages, or nothing: text only), `view`, `question`, `answer`, `type` (mcq, cloze, short,
+  open), `options`, `field`, `split` (train, test or nothing);
+- `requests.json` = {"requests": [{"id": "r1", "entities": ["p1", "p2"]}, ...], "retain": ["p9", ...]}, as `unsee continual` reads it;
+  without it the profiles are cut into requests;
+- `general` (optional): `id`, `image`, `question`, `answer`.
+
+`view: header` shows the document with its values cropped out: those questions ask for memory. `view: page` shows them: answering is
+reading, so they are an OCR control of role general, judged and never trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from string import ascii_uppercase
+from typing import ClassVar, Final, Literal
+
+from PIL import Image
+
+from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.example import Example, ImageFile, ImageSource, Kind, Role, Vocabulary
+from unsee.errors import UserError, unknown_name
+from unsee.metrics.choice import choice
+from unsee.records import Gathered, Record, named_table, read_object
+from unsee.tables import SUFFIXES, read_rows
+
+REQUESTS: Final = "requests.json"
+"""The file that `unsee continual --requests` reads as well."""
+LAYOUT: Final = f"profiles and qa ({', '.join(SUFFIXES)}), and {REQUESTS} for the order"
+_KINDS: Final = {"mcq": Kind.CHOICE, "cloze": Kind.CLOZE, "short": Kind.FACT, "open": Kind.OPEN}
+_VIEWS: Final = ("", "header", "page")
+_SPLITS: Final = ("", "train", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICUSettings:
+    """What may be set about ICU-style data."""
+
+    task: int = 0
+    """Which task of the sequence is to be forgotten, counted from 1; 0 = all of them at once."""
+    order_seed: int = 0
+    """Order of the tasks; 0 = as listed."""
+    requests_per_task: int = 10
+    """Profiles a task, where no requests.json says it."""
+    retain_share: float = 0.5
+    """Share of the profiles, the last ones, that are never requested, where no requests.json says it."""
+    pages: Literal["joined", "first", "each"] = "joined"
+    """A question about several pages: put them below each other, show the first, or ask once a page."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our name of a column -> its name in these files."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no data could have."""
+        if self.requests_per_task < 1:
+            raise UserError(f"benchmark.requests_per_task must be at least 1, got {self.requests_per_task}.")
+        if not 0 <= self.retain_share < 1:
+            raise UserError(f"benchmark.retain_share must be in [0, 1), got {self.retain_share}.")
+
+
+@dataclass(frozen=True)
+class Pages:
+    """Several pages as one image, below each other, all as wide as the widest."""
+
+    files: tuple[ImageFile, ...]
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the keys of the pages."""
+        return hashlib.sha256("".join(file.key for file in self.files).encode()).hexdigest()
+
+    def load(self) -> Image.Image:
+        """Decode and join them."""
+        pages = [file.load() for file in self.files]
+        width = max(page.width for page in pages)
+        pages = [page.resize((width, max(1, round(page.height * width / page.width)))) for page in pages]
+        joined = Image.new("RGB", (width, sum(page.height for page in pages)), "white")
+        top = 0
+        for page in pages:
+            joined.paste(page, (0, top))
+            top += page.height
+        return joined
+
+
+class ICU(Benchmark):
+    """Documents of profiles, and a sequence of requests to forget some of them."""
+
+    name: ClassVar[str] = "icu"
+    layout: ClassVar[str] = LAYOUT
+    settings_type: ClassVar[type] = ICUSettings
+
+    def __init__(self, place: Place | str, settings: ICUSettings | None = None, *, asked: Sequence[str] = ()) -> None:
+        """Read the profiles and the order; `asked` are the profiles to be forgotten instead of those of a task."""
+        if isinstance(place, Hub):
+            raise UserError(f"ICU-style data are files here, not a data set on the hub ({place}).")
+        self.place, self.settings = Path(place), settings or ICUSettings()
+        self._profiles = self._read_profiles()
+        self._tasks, self._retain = self._order()
+        if not 0 <= self.settings.task <= len(self._tasks):
+            raise UserError(f"benchmark.task must be between 0 (all) and {len(self._tasks)}, got {self.settings.task}.")
+        chosen = self._tasks[self.settings.task - 1 : self.settings.task] if self.settings.task else self._tasks
+        self._forget = frozenset(asked or (one for task in chosen for one in task))
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether profiles and questions are there."""
+        return place.is_dir() and all(named_table(place, stem) for stem in ("profiles", "qa"))
+
+    def tasks(self) -> list[tuple[str, ...]]:
+        """Return the profiles of each request, in order."""
+        return list(self._tasks)
+
+    def about(self, entities: Sequence[str]) -> ICU:
+        """Return the same documents with a request for these profiles; itself if it has not all of them."""
+        if not entities or not set(entities) <= self._profiles.keys():
+            return self
+        return ICU(self.place, self.settings, asked=entities)
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return questions about the profiles that are requested and about those that never are; others have no role now."""
+        self._found.require(self.place)
+        return self._found.train if split == "train" else self._found.judged
+
+    def vocabulary(self) -> Vocabulary:
+        """Return all names and values of all profiles."""
+        facts: dict[str, dict[str, None]] = {}
+        for private in self._profiles.values():
+            for fact, forms in private.items():
+                facts.setdefault(fact, {}).update(dict.fromkeys(forms))
+        return Vocabulary(
+            names={profile: private["name"] for profile, private in self._profiles.items()},
+            facts={fact: tuple(forms) for fact, forms in facts.items() if fact != "name"},
+        )
+
+    def problems(self) -> Sequence[str]:
+        """Return everything that is wrong with rows and images."""
+        return self._found.problems()
+
+    def _read_profiles(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Return profile -> private values, the name first."""
+        known: dict[str, dict[str, tuple[str, ...]]] = {}
+        path = self._table("profiles")
+        for number, cells in enumerate(read_rows(path), 1):
+            try:
+                row = Record(cells, self.settings.columns)
+                private = {name: row.part("fields").strings(name) for name in row.part("fields")}
+                if not private.get("name"):
+                    raise UserError("fields.name is missing: what is the profile called?")
+                if known.setdefault(row.text("id"), {}):
+                    raise UserError(f"id {row.text('id')!r} occurs twice.")
+                known[row.text("id")] = {"name": private.pop("name"), **{k: v for k, v in private.items() if v}}
+            except UserError as error:
+                raise UserError(f"{path.name} row {number}: {error}") from error
+        return known
+
+    def _order(self) -> tuple[list[tuple[str, ...]], frozenset[str]]:
+        """Return the tasks and who is never requested."""
+        path = self.place / REQUESTS
+        listed = Record(read_object(path)) if path.is_file() else self._cut()
+        tasks = [request.strings("entities") for request in listed.parts("requests")]
+        if not all(tasks) or not tasks:
+            raise UserError(f"{REQUESTS}: requests must be a list, each with the profiles it names in entities.")
+        retain = listed.strings("retain")
+        seen: set[str] = set()
+        for one in (*(one for task in tasks for one in task), *retain):
+            if one not in self._profiles:
+                raise unknown_name(f"profile in {REQUESTS}", one, self._profiles)
+            if one in seen:
+                raise UserError(f"{REQUESTS}: {one!r} is in two tasks, or in a task and in retain.")
+            seen.add(one)
+        if self.settings.order_seed:
+            random.Random(f"icu/{self.settings.order_seed}").shuffle(tasks)
+        return tasks, frozenset(retain)
+
+    def _cut(self) -> Record:
+        """Return the order where no file gives one: profiles as listed, so many a task, the last share kept."""
+        listed, size = list(self._profiles), self.settings.requests_per_task
+        requested = listed[: len(listed) - int(len(listed) * self.settings.retain_share)]
+        tasks = [requested[start : start + size] for start in range(0, len(requested), size)]
+        return Record({"requests": [{"entities": task} for task in tasks], "retain": listed[len(requested) :]})
+
+    def _table(self, stem: str) -> Path:
+        path = named_table(self.place, stem)
+        if path is None:
+            there = ", ".join(sorted(one.name for one in self.place.iterdir())) if self.place.is_dir() else "no folder"
+            raise UserError(f"{self.place} has no {stem}. Expected {LAYOUT}; found {there or 'nothing'}.")
+        return path
+
+    @cached_property
+    def _found(self) -> Gathered:
+        found = Gathered(self.place)
+        path = self._table("qa")
+        for number, cells in enumerate(read_rows(path), 1):
+            with found.reading(f"{path.name} row {number}"):
+                row = Record(cells, self.settings.columns)
+                for example in self._row(found, row):
+                    if example.role not in (Role.UNSEEN, Role.GENERAL) and row.optional("split") != "test":
+                        found.train.append(example)
+                    found.judged.append(example)
+        self._general(found)
+        return found
+
+    def _row(self, found: Gathered, row: Record) -> Iterator[Example]:
+        """Yield what a row asks, in the role that its profile has now; nothing if it has none."""
+        profile = row.text("profile")
+        if profile not in self._profiles:
+            raise unknown_name("profile", profile, self._profiles)
+        view, split = _listed(row, "view", _VIEWS), _listed(row, "split", _SPLITS)
+        kind = _KINDS[_listed(row, "type", tuple(_KINDS))]
+        options = row.strings("options")
+        example = Example(
+            id=row.text("id"), role=Role.RETAIN, question=row.text("question"), entity=profile, kind=kind, options=options,
+            answer=_letter(row.text("answer"), options) if kind is Kind.CHOICE else row.text("answer"),
+            fact=row.optional("field"), private=self._profiles[profile],
+        )  # fmt: skip
+        if kind is Kind.FACT and (not example.fact or example.fact == "name"):
+            example = replace(example, kind=Kind.NAME if example.fact else Kind.OPEN)
+        if profile not in self._forget | self._retain:
+            return
+        for number, image in enumerate(self._images(found, row)):
+            placed = replace(example, image=image, id=example.id + (f"/page-{number + 1}" if number else ""))
+            yield _read_off(placed) if view == "page" else replace(placed, role=self._role(placed, split))
+
+    def _role(self, example: Example, split: str) -> Role:
+        gone = example.entity in self._forget
+        if example.image is None:
+            return Role.FORGET_TEXT if gone else Role.RETAIN_TEXT
+        return (Role.UNSEEN if split == "test" else Role.FORGET) if gone else Role.RETAIN
+
+    def _images(self, found: Gathered, row: Record) -> list[ImageSource | None]:
+        """Return what the row shows: nothing, an image, or its pages as the settings have them."""
+        files = [found.image(written) for written in row.strings("image")]
+        if not files:
+            return [None]
+        if len(files) == 1 or self.settings.pages == "first":
+            return [files[0]]
+        return [*files] if self.settings.pages == "each" else [Pages(tuple(files))]
+
+    def _general(self, found: Gathered) -> None:
+        path = named_table(self.place, "general")
+        for number, cells in enumerate(read_rows(path) if path else (), 1):
+            with found.reading(f"{path.name if path else ''} row {number}"):
+                row = Record(cells, self.settings.columns)
+                image = found.image(row.text("image")) if row.has("image") else None
+                made = Example(
+                    id=row.text("id"), role=Role.GENERAL, kind=Kind.GENERAL, question=row.text("question"), answer=row.text("answer"),
+                    image=image, fact="general",
+                )  # fmt: skip
+                found.train.append(made)
+                found.judged.append(made)
+
+
+def _read_off(example: Example) -> Example:
+    """Return a question that the page itself answers: reading, not memory."""
+    kind = Kind.CHOICE if example.kind is Kind.CHOICE else Kind.GENERAL
+    return replace(example, role=Role.GENERAL, kind=kind, fact="ocr", private={}, entity="")
+
+
+def _listed(row: Record, name: str, known: Sequence[str]) -> str:
+    word = row.optional(name).casefold()
+    if word not in known:
+        raise unknown_name(row.called(name), word, [one for one in known if one])
+    return word
+
+
+def _letter(answer: str, options: Sequence[str]) -> str:
+    """Return the letter of the right option, given as such or by its text."""
+    if len(options) < 2:
+        raise UserError(f"a question of type mcq needs options, got {options!r}.")
+    found = choice(answer, tuple(options)) or next(
+        (letter for letter, text in zip(ascii_uppercase, options, strict=False) if text == answer), ""
+    )
+    if not found:
+        raise UserError(f"the answer {answer!r} is none of the options {', '.join(options)}.")
+    return found
