@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unsee import cards, config, devices, packaged, registry
+from unsee import cards, config, devices, packaged, registry, trackers
 from unsee import engine as engines
 from unsee.api import Benchmark, Example, Method, Role, Session, Training
 from unsee.benchmarks import described, open_benchmark
@@ -102,6 +102,7 @@ def checked(run: Run, *, resume: bool = False) -> Checked:
     benchmark = open_benchmark(run.data, run.benchmark)
     require_usable(benchmark, run.data)
     training = config.build(Training, {**benchmark.suggested(run.method), **run.training}, where="training")
+    trackers.require(training.report_to)
     run = replace(
         run,
         model=_lasting(run.model),

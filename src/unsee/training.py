@@ -20,7 +20,7 @@ from torch.nn import Module
 from torch.utils.data import DataLoader, Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
-from unsee import devices, engine, features
+from unsee import devices, engine, features, trackers
 from unsee.api import Session, Training
 from unsee.batching import AnswerLogprob, Batch, Target, answer_logits, answer_logprob, collate, device_of
 from unsee.errors import TrainingError, UserError
@@ -167,7 +167,7 @@ class _UnlearningTrainer(Trainer):
         self.watch = watch
         self.zero: Zero | None = None
         self.batches = _Batches(session, plan)
-        with launcher_hidden():
+        with launcher_hidden(), trackers.beside(session.out):
             super().__init__(
                 model=session.model, args=_arguments(session, plan), train_dataset=self.batches, callbacks=[watch]
             )
@@ -242,6 +242,10 @@ class _UnlearningTrainer(Trainer):
             self.zero.backward(scaled)
         else:
             self.accelerator.backward(scaled)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the parts of the loss too, for trackers that know nothing of ours."""
+        super().log({**logs, **self.watch.means()}, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the trainable weights only, by name."""
@@ -374,12 +378,12 @@ def _arguments(session: Session, plan: Plan) -> TrainingArguments:
         save_steps=training.checkpoint_every or plan.steps_per_epoch,
         save_total_limit=2,
         remove_unused_columns=False,
-        report_to="none",
         disable_tqdm=True,
         seed=session.seed,
         data_seed=session.seed,
         use_cpu=not torch.cuda.is_available(),
         **_recompute(training),
+        **trackers.arguments(training.report_to, session.out),
     )
 
 

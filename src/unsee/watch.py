@@ -71,6 +71,11 @@ class Watch(TrainerCallback):
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
 
+    def means(self) -> dict[str, float]:
+        """Return the mean of every part of the loss since the last logged row, and the share forgotten if it was checked."""
+        found = {name: total / self.micro for name, total in self.sums.items() if name != "loss"}
+        return found if self.usr is None else {**found, "usr": self.usr}
+
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

@@ -53,6 +53,8 @@ class Training:
     """Optimiser steps between resumable checkpoints; 0 = once per epoch."""
     max_new_tokens: int = 256
     """Length limit of every generated answer."""
+    report_to: tuple[str, ...] = ()
+    """Trackers that get the losses of every step: tensorboard, trackio, wandb, mlflow, swanlab, ...; log.jsonl is written anyway."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""

@@ -1,0 +1,65 @@
+"""Experiment trackers (`training.report_to`): the Trainer's own, with the parts of the loss, under the name of the run folder.
+
+What they get are losses, rates and the settings of the Trainer and the model; never a question, an answer or an image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from unsee.errors import UserError, unknown_name
+
+PROJECT: Final = "unsee"
+"""Where trackers file the runs that name no project of their own (by the tracker's environment variables)."""
+_TENSORBOARD: Final = "TENSORBOARD_LOGGING_DIR"
+_PACKAGES: Final = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}
+"""Trackers whose package has another name."""
+
+
+def wanted(report_to: Sequence[str]) -> list[str]:
+    """Return the trackers of the setting; "none" is none."""
+    return [name for name in report_to if name != "none"]
+
+
+def require(report_to: Sequence[str]) -> None:
+    """Raise unless the Trainer knows these trackers and they are installed."""
+    names = wanted(report_to)
+    if not names:
+        return
+    from transformers.integrations import integration_utils
+
+    for name in names:
+        if name not in integration_utils.INTEGRATION_TO_CALLBACK:
+            raise unknown_name("tracker in training.report_to", name, integration_utils.INTEGRATION_TO_CALLBACK)
+        if name not in integration_utils.get_available_reporting_integrations():
+            raise UserError(
+                f"The tracker {name!r} is not installed: pip install {_PACKAGES.get(name, name)}, or leave it out of "
+                "training.report_to (log.jsonl in the run folder has every step)."
+            )
+
+
+def arguments(report_to: Sequence[str], out: Path) -> dict[str, Any]:
+    """Return the Trainer's arguments for these trackers, by the names that this transformers version has."""
+    from transformers import TrainingArguments
+
+    known = {field.name for field in fields(TrainingArguments)}
+    wished = {"report_to": wanted(report_to) or "none", "run_name": out.resolve().name, "project": PROJECT}
+    return {name: value for name, value in wished.items() if name in known}
+
+
+@contextmanager
+def beside(out: Path) -> Iterator[None]:
+    """Have TensorBoard write to `out/tensorboard` for the block; the Trainer would write where checkpoints are deleted."""
+    if _TENSORBOARD in os.environ:
+        yield
+        return
+    os.environ[_TENSORBOARD] = str(out / "tensorboard")
+    try:
+        yield
+    finally:
+        del os.environ[_TENSORBOARD]
