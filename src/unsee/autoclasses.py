@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import AutoModelForImageTextToText
 
-from unsee import devices, still
+from unsee import devices, registry, still
 from unsee.api import Family, Part
 from unsee.errors import UserError
 from unsee.padding import extend, merge
@@ -64,6 +64,14 @@ class AutoFamily(Family):
     def parts(self, model: Module) -> dict[Part, str]:
         """Return vision tower, projector and language model (with the head), as found from module names."""
         return parts(model)
+
+
+def family_for(model_type: str) -> Family:
+    """Return the family that claims a model type, else the generic one."""
+    families: list[type[Family]] = [registry.load("models", name) for name in registry.names("models")]
+    claiming = [family for family in families if model_type in family.model_types]
+    found: Family = (claiming or [registry.load("models", "generic")])[0]()
+    return found
 
 
 def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tuple[Module, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import pad
@@ -121,7 +122,7 @@ class Batch:
             self,
             rows=tuple(self.rows[i] for i in places),
             targets=tuple(self.targets[i] for i in places),
-            places=tuple(self.places[i] for i in places),
+            places=tuple(self.places[i] for i in places) if self.places else (),
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:  # noqa: ARG002 - accelerate's call
@@ -249,6 +250,7 @@ def collate(session: Session, targets: Sequence[Target], index: int = 0, places:
         prompt = encode.row(target.example.question, target.example.image, target.instruction)
         ids = target_ids(session.processor, session.family, target)
         row = session.family.extend(prompt, ids)
+        require_room(session.model, row["input_ids"].shape[1], target.example.question)
         labels = torch.full_like(row["input_ids"], IGNORE)
         labels[0, -len(ids) :] = torch.tensor(ids)
         rows.append({**row, "labels": labels})
@@ -260,6 +262,17 @@ def collate(session: Session, targets: Sequence[Target], index: int = 0, places:
         index=index,
         places=tuple(range(len(targets)) if places is None else places),
     )
+
+
+def require_room(model: Any, tokens: int, question: str) -> None:
+    """Raise if a row is longer than the model reads: nothing is ever cut, for the cut would go through the image."""
+    config = (model.get_base_model() if isinstance(model, PeftModel) else model).config.get_text_config()
+    most = vars(config).get("max_position_embeddings")
+    if most and tokens > most:
+        raise UserError(
+            f"The question {question!r} takes {tokens} tokens with its image and answer, but the model reads at most {most}. "
+            "Shorten it, let the processor make images smaller (its `size`), or leave it out."
+        )
 
 
 def device_of(model: Module) -> torch.device:

@@ -20,7 +20,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from unsee import engine
 from unsee.api import Family, ImageSource
-from unsee.batching import device_of, encoder, eos_id, pad_id
+from unsee.batching import device_of, encoder, eos_id, pad_id, require_room
 from unsee.decoding import decode
 from unsee.errors import UserError
 from unsee.packing import packable
@@ -190,6 +190,7 @@ def _split(
     def sharable() -> Iterator[Group]:
         for group in groups(processor, family, requests, image_token):
             if group.sharable(image_token):
+                require_room(model, max(map(len, group.ids)), requests[group.places[0]].question)
                 yield group
             else:
                 rest.extend(group.places)
@@ -231,7 +232,10 @@ class _Asked:
         """Return the model inputs of these requests."""
         encode = encoder(self.processor, self.family)
         asked = [self.requests[i] for i in chunk]
-        return [encode.row(one.question, one.image, one.instruction) for one in asked]
+        rows = [encode.row(one.question, one.image, one.instruction) for one in asked]
+        for one, row in zip(asked, rows, strict=True):
+            require_room(self.model, row["input_ids"].shape[1], one.question)
+        return rows
 
     def _continue(self, rows: Sequence[dict[str, Tensor]], noise: LogitsProcessor | None) -> list[list[int]]:
         """Return the ids generated after each prompt, padding included."""

@@ -19,7 +19,7 @@ from torch.nn import Module
 
 from unsee import engine
 from unsee.api import Example, Family, Role
-from unsee.batching import Batch, Target, answer_logprob, device_of, encoder, eos_id, pad_id
+from unsee.batching import Batch, Target, answer_logprob, device_of, encoder, eos_id, pad_id, require_room
 from unsee.errors import UserError
 from unsee.features import encoded
 from unsee.generation import evaluating
@@ -253,6 +253,8 @@ def _batches(trees: Iterator[_Tree], batch_size: int, vocabulary: int) -> Iterat
 def _forward(model: Any, trees: Sequence[_Tree], pad: int) -> Iterator[tuple[int, tuple[float, ...]]]:
     """Yield (place, log-probability of each token) of all answers in these rows, from one forward pass."""
     device = device_of(model)
+    for tree in trees:
+        require_room(model, max(tree.depths) + 1, f"number {tree.read[0][0] + 1}")
     width = max(len(tree.ids) for tree in trees)
     leads = [width - len(tree.ids) for tree in trees]
     rows = [tree.row() for tree in trees]
@@ -288,6 +290,7 @@ def _plainly(
     for place in places:
         request, ids = pairs[place]
         row = family.extend(encoder(processor, family).row(request.question, request.image, request.instruction), ids)
+        require_room(model, row["input_ids"].shape[1], request.question)
         labels = torch.full_like(row["input_ids"], IGNORE)
         labels[0, -len(ids) :] = torch.tensor(ids)
         rows.append({**row, "labels": labels})

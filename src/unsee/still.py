@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final
@@ -43,7 +45,13 @@ def _kind(path: Path | str) -> Any | None:
 
 def without_videos(kind: type[ProcessorMixin]) -> Any:
     """Return a processor class like `kind`, of the same name, that neither needs nor has a video processor."""
-    return type(kind.__name__, (_Still, kind), {"__module__": kind.__module__, "original": kind})
+
+    def begin(self: Any, image_processor: Any, tokenizer: Any, *_: Any, **settings: Any) -> None:
+        settings.pop("video_processor", None)
+        kind.__init__(self, image_processor, tokenizer, None, **settings)
+
+    vars(begin)["__signature__"] = inspect.signature(kind.__init__)  # by which transformers knows what to save
+    return type(kind.__name__, (_Still, kind), {"__module__": kind.__module__, "original": kind, "__init__": begin})
 
 
 class _Still:
@@ -55,14 +63,16 @@ class _Still:
     videos: dict[str, Any] | None = None
     """How the checkpoint reads videos, kept for those who open a saved folder with torchvision."""
 
-    def __init__(self, image_processor: Any, tokenizer: Any, **settings: Any) -> None:
-        settings.pop("video_processor", None)
-        self.original.__init__(self, image_processor, tokenizer, None, **settings)
-
     @classmethod
     def get_attributes(cls) -> list[str]:
         """Return the names of the parts."""
         return [name for name in cls.original.get_attributes() if name != "video_processor"]
+
+    @classmethod
+    def from_args_and_dict(cls, args: Sequence[Any], processor_dict: Mapping[str, Any], **more: Any) -> Any:
+        """Return the processor of these parts and settings; transformers would look for the settings in our `__init__`."""
+        known = inspect.signature(cls.original.__init__).parameters.keys() - set(cls.original.get_attributes())
+        return cls(*args, **{name: value for name, value in {**processor_dict, **more}.items() if name in known})
 
     def save_pretrained(self, folder: Path | str, **options: Any) -> Any:
         """Save the processor, and what the checkpoint said about videos."""
