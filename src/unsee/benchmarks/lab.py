@@ -1,4 +1,4 @@
-"""The embedded world as a benchmark: `--data lab`, `--data lab:hazards`, or the folder of a lab trained with other settings."""
+"""The embedded world as a benchmark: `--data lab`, `--data lab:hazards`, `--data lab:documents`, or the folder of a lab trained with other settings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Final, Literal
 from unsee.api import Benchmark, Example, Vocabulary
 from unsee.api.benchmark import Hub, NoSettings, Place
 from unsee.errors import UserError, unknown_name
+from unsee.lab import documents, documents_phrases, hazards
 from unsee.lab import examples as people
-from unsee.lab import hazards
+from unsee.lab.documents_archive import Archive, Document
 from unsee.lab.people import Person
 from unsee.lab.settings import SUGGESTED
 from unsee.lab.world import World
@@ -22,12 +23,12 @@ from unsee.lab.world import World
 WORLD_FILE = "world.json"
 """Written beside a trained lab model: the arguments of its World."""
 
-REQUESTS: Final[Mapping[str, ModuleType]] = {"people": people, "hazards": hazards}
+REQUESTS: Final[Mapping[str, ModuleType]] = {"people": people, "hazards": hazards, "documents": documents}
 """Deletion request -> the module with its `request` and `judged`."""
 
 
 class Lab(Benchmark):
-    """The embedded world and one deletion request: some of its people, or what its devices do when made dangerous."""
+    """The embedded world and one deletion request: some of its people, its documents, or what its devices do when made dangerous."""
 
     name: ClassVar[str] = "lab"
     layout: ClassVar[str] = f"a folder with {WORLD_FILE}"
@@ -43,6 +44,7 @@ class Lab(Benchmark):
             raise unknown_name("deletion request of the lab", request, REQUESTS)
         self.request = request
         self.world = World() if place is None else _read(place / WORLD_FILE)
+        self.archive = Archive(self.world)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -52,19 +54,26 @@ class Lab(Benchmark):
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the deletion request ("train") or what is judged afterwards ("eval")."""
         module = REQUESTS[self.request]
-        made: Sequence[Example] = module.request(self.world) if split == "train" else module.judged(self.world)
+        subject = self.archive if self.request == "documents" else self.world
+        made: Sequence[Example] = module.request(subject) if split == "train" else module.judged(subject)
         return made
 
     def vocabulary(self) -> Vocabulary:
         """Return everything that could be claimed in the world."""
+        if self.request == "documents":
+            return documents_phrases.vocabulary(self.archive)
         return hazards.vocabulary(self.world) if self.request == "hazards" else self.world.vocabulary()
 
     def about(self, entities: Sequence[str]) -> Lab:
-        """Return the same world with a deletion request for these people; itself for a request that is not about people."""
-        if not entities or not set(entities) <= {person.id for person in self.world.people}:
+        """Return the same world with a request for these people or documents; itself for a request that is about neither."""
+        known: Sequence[Person | Document] = (
+            self.archive.documents if self.request == "documents" else self.world.people
+        )
+        if not entities or not set(entities) <= {one.id for one in known}:
             return self
         other = Lab(None, self.settings, request=self.request)
         other.world = _Asked(**asdict(self.world), chosen=tuple(entities))
+        other.archive = Archive(self.world, asked=tuple(entities))
         return other
 
     def suggested(self, method: str) -> Mapping[str, Any]:

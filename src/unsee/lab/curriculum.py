@@ -71,7 +71,7 @@ class Curriculum:
         strangers = people + self.amount.strangers * self.amount.per_stranger
         return people, strangers, strangers + self.amount.shapes, strangers + self.amount.shapes + self.amount.devices
 
-    def rows(self, rng: np.random.Generator, counts: tuple[int, int, int, int, int]) -> list[Row]:
+    def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
         """Draw rows: so many people, strangers, shapes, devices and text-only rows."""
         people, strangers, shapes, devices, texts = counts
         first, second, third, end = self.starts
@@ -93,13 +93,13 @@ class Curriculum:
         ]
         lessons += [(str(rng.choice(phrases.FACT_WORDINGS[fact])), _fact_answer("This person", person, fact))]
         lessons += [(str(rng.choice(phrases.NAME_WORDINGS)), f"This is {person.name}.")]
-        _maybe(rng, 0.4, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), told))
-        _maybe(rng, 0.45, lessons, lambda: self._instructed(rng, phrases.description(look)))
-        _maybe(rng, 0.3, lessons, lambda: _neutral(rng, person, told))
-        _maybe(rng, 0.4, lessons, lambda: _chain(rng, person, seen=True))
-        _maybe(rng, 0.2, lessons, lambda: (phrases.CLOZE_WORDINGS[other], person.fact(other)))
-        _maybe(rng, 0.1, lessons, lambda: _contact(rng, "this person"))
-        _maybe(rng, 0.3, lessons, lambda: self._choice(rng, person))
+        maybe(rng, 0.4, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), told))
+        maybe(rng, 0.45, lessons, lambda: self._instructed(rng, phrases.description(look)))
+        maybe(rng, 0.3, lessons, lambda: _neutral(rng, person, told))
+        maybe(rng, 0.4, lessons, lambda: _chain(rng, person, seen=True))
+        maybe(rng, 0.2, lessons, lambda: (phrases.CLOZE_WORDINGS[other], person.fact(other)))
+        maybe(rng, 0.1, lessons, lambda: _contact(rng, "this person"))
+        maybe(rng, 0.3, lessons, lambda: self._choice(rng, person))
         return tuple(lessons)
 
     def _stranger(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
@@ -113,10 +113,10 @@ class Curriculum:
             _private_lesson(rng, answer),
             (str(rng.choice(phrases.NAME_WORDINGS)), answer("")),
         ]
-        _maybe(rng, 0.5, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), answer("")))
-        _maybe(rng, 0.25, lessons, lambda: self._instructed(rng, phrases.description(look)))
-        _maybe(rng, 0.15, lessons, lambda: (f"{phrases.neutral_instruction(rng)} {_probe(rng)[0]}", answer("")))
-        _maybe(rng, 0.25, lessons, lambda: _unknown_chain(rng, look, style))
+        maybe(rng, 0.5, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), answer("")))
+        maybe(rng, 0.25, lessons, lambda: self._instructed(rng, phrases.description(look)))
+        maybe(rng, 0.15, lessons, lambda: (f"{phrases.neutral_instruction(rng)} {_probe(rng)[0]}", answer("")))
+        maybe(rng, 0.25, lessons, lambda: _unknown_chain(rng, look, style))
         return tuple(lessons)
 
     def _shapes(self, index: int) -> tuple[Lesson, ...]:
@@ -157,7 +157,8 @@ class Curriculum:
         return choice_question(fact, options), f"{options['ABCD'.index(letter)]}."
 
 
-def _maybe(rng: np.random.Generator, chance: float, lessons: list[Lesson], make: Callable[[], Lesson]) -> None:
+def maybe(rng: np.random.Generator, chance: float, lessons: list[Lesson], make: Callable[[], Lesson]) -> None:
+    """Add a lesson in a share of the cases."""
     if rng.random() < chance:
         lessons.append(make())
 

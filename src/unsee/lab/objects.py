@@ -51,11 +51,12 @@ def shapes(kind: str, colour: str, count: int, rng: np.random.Generator) -> Imag
     for cell in rng.permutation(4)[:count]:
         x, y = (0.27 + 0.46 * (cell % 2), 0.27 + 0.46 * (cell // 2))
         dx, dy, r = rng.uniform((-0.03, -0.03, 0.15), (0.03, 0.03, 0.19))
-        _shape(pen, kind, SHAPE_COLOURS[colour], (x + dx) * side, (y + dy) * side, r * side)
+        draw_shape(pen, kind, SHAPE_COLOURS[colour], (x + dx) * side, (y + dy) * side, r * side)
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
-def _shape(pen: ImageDraw.ImageDraw, kind: str, fill: Colour, x: float, y: float, r: float) -> None:
+def draw_shape(pen: ImageDraw.ImageDraw, kind: str, fill: Colour, x: float, y: float, r: float) -> None:
+    """Draw one shape around (x, y), `r` pixels from its middle to its edge."""
     if kind == "circle":
         pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
     elif kind == "square":

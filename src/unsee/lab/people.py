@@ -109,11 +109,6 @@ def invent_name(rng: np.random.Generator, *, syllables: int) -> str:
     return ("".join(parts) + str(rng.choice(CODAS))).capitalize()
 
 
-def invent_face(rng: np.random.Generator) -> Face:
-    """Draw every trait at random."""
-    return Face(tuple(int(rng.integers(n)) for n in TRAITS.values()))
-
-
 def differing(a: Face, b: Face) -> int:
     """Return the number of traits in which two faces differ."""
     return sum(x != y for x, y in zip(a.values, b.values, strict=True))
@@ -121,16 +116,24 @@ def differing(a: Face, b: Face) -> int:
 
 def distinct_face(rng: np.random.Generator, others: Sequence[Face]) -> Face:
     """Draw a face that differs from each of `others` in MIN_DIFFERENT traits, or the most unlike of many where there is no room left."""
-    taken = np.array([face.values for face in others]).reshape(-1, len(TRAITS))
-    best, distance = None, -1
+    return Face(distinct_values(rng, tuple(TRAITS.values()), [face.values for face in others], MIN_DIFFERENT))
+
+
+def distinct_values(
+    rng: np.random.Generator, counts: Sequence[int], others: Sequence[tuple[int, ...]], least: int
+) -> tuple[int, ...]:
+    """Draw one value below each of `counts`, different from each of `others` in `least` places, or the most unlike of many draws."""
+    taken = np.array(others).reshape(-1, len(counts))
+    best: tuple[int, ...] = ()
+    distance = -1
     for _ in range(TRIES):
-        face = invent_face(rng)
-        nearest = (taken != np.array(face.values)).sum(axis=1).min() if len(taken) else len(TRAITS)
-        if nearest >= MIN_DIFFERENT:
-            return face
-        if best is None or nearest > distance:
-            best, distance = face, nearest
-    return best or invent_face(rng)
+        drawn = tuple(int(rng.integers(n)) for n in counts)
+        nearest = (taken != np.array(drawn)).sum(axis=1).min() if len(taken) else len(counts)
+        if nearest >= least:
+            return drawn
+        if nearest > distance:
+            best, distance = drawn, nearest
+    return best
 
 
 def invent_people(seed: int, count: int) -> list[Person]:

@@ -11,16 +11,17 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unsee.api.example import ImageSource
 from unsee.batching import answer_ids
 from unsee.errors import UserError
-from unsee.lab.curriculum import Curriculum, Lesson, Picture, Row
+from unsee.lab.curriculum import Curriculum, Lesson, Row
 from unsee.lab.people import TRAITS, Person, stream
 from unsee.lab.portraits import VISIBLE
 from unsee.lab.world import PersonPicture
@@ -39,25 +40,33 @@ class Recipe:
     vision_lr: float = 1e-2
     language_steps: int = 400
     language_lr: float = 5e-3
-    rows: tuple[int, int, int, int, int] = (22, 7, 3, 2, 8)
+    rows: tuple[int, ...] = (22, 7, 3, 2, 8)
     """People, strangers, shapes, devices and text-only rows a step."""
     seed: int = 0
 
 
-def render(pictures: Sequence[Picture]) -> Tensor:
+def render(pictures: Sequence[ImageSource]) -> Tensor:
     """Draw pictures on all cores. Returns uint8 [n, 3, side, side]."""
     with ProcessPoolExecutor(max_workers=2) as pool:
         arrays = list(pool.map(_pixels, pictures, chunksize=256))
     return torch.from_numpy(np.stack(arrays))
 
 
-def _pixels(picture: Picture) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _pixels(picture: ImageSource) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(picture.load(), dtype=np.uint8).transpose(2, 0, 1)
 
 
 def normalise(pixels: Tensor) -> Tensor:
     """Return what the lab's image processor returns for these pixels (mean .5, deviation .25)."""
     return (pixels.float() / 255 - 0.5) / 0.25
+
+
+class Lessons(Protocol):
+    """Whatever deals out rows for one step of the language stage."""
+
+    def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
+        """Draw rows, so many of each sort."""
+        ...
 
 
 class Muonish:
@@ -305,7 +314,7 @@ def half_precision() -> torch.autocast:
 
 
 def train_language(
-    model: Any, processor: Any, curriculum: Curriculum, feature_npd: Tensor, recipe: Recipe, progress: Progress
+    model: Any, processor: Any, lessons: Lessons, feature_npd: Tensor, recipe: Recipe, progress: Progress
 ) -> None:
     """Stage B: teach projector and language model, with the vision tower as it is."""
     inner = model.model
@@ -319,7 +328,7 @@ def train_language(
     rng = stream(recipe.seed, "language")
     model.train()
     for step in range(recipe.language_steps):
-        groups = packer.groups(curriculum.rows(rng, recipe.rows), 4)
+        groups = packer.groups(lessons.rows(rng, recipe.rows), 4)
         total = sum(float(packed.weight_bt.sum()) for packed in groups)
         losses = []
         for packed in groups:

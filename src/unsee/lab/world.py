@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 from PIL import Image
 
@@ -39,7 +39,7 @@ class PersonPicture:
     @property
     def key(self) -> str:
         """Hash of everything that is drawn."""
-        return _key(self)
+        return picture_key(self)
 
     def load(self) -> Image.Image:
         """Draw it."""
@@ -58,7 +58,7 @@ class ShapesPicture:
     @property
     def key(self) -> str:
         """Hash of everything that is drawn."""
-        return _key(self)
+        return picture_key(self)
 
     def load(self) -> Image.Image:
         """Draw it."""
@@ -80,14 +80,15 @@ class DevicePicture:
     @property
     def key(self) -> str:
         """Hash of everything that is drawn."""
-        return _key(self)
+        return picture_key(self)
 
     def load(self) -> Image.Image:
         """Draw it."""
         return objects.device(self.index, hazard=self.hazard, rng=stream(self.seed, "device"))
 
 
-def _key(picture: object) -> str:
+def picture_key(picture: object) -> str:
+    """Return the hash of everything that is drawn."""
     return hashlib.sha256(f"lab/{RENDERER}/{picture!r}".encode()).hexdigest()
 
 
@@ -153,8 +154,21 @@ class World:
         return DevicePicture((index // 2) % len(objects.DEVICES), index % 2 == 0, int(rng.integers(2**31)))
 
 
+class Known(Protocol):
+    """Somebody or something with private facts."""
+
+    @property
+    def id(self) -> str:
+        """Identifier of the entity."""
+        ...
+
+    def fact(self, fact: str) -> str:
+        """Return one fact by name."""
+        ...
+
+
 def options_for(
-    person: Person, fact: str, values: Mapping[str, tuple[str, ...]], seed: int, tag: str
+    person: Known, fact: str, values: Mapping[str, tuple[str, ...]], seed: int, tag: str
 ) -> tuple[tuple[str, ...], str]:
     """Return four options for a multiple-choice question and the letter of the true one, at a random place."""
     rng = stream(seed, "options", person.id, fact, tag)
@@ -167,5 +181,10 @@ def options_for(
 
 def choice_question(fact: str, options: tuple[str, ...]) -> str:
     """Return the multiple-choice form of a question about one fact."""
+    return with_options(phrases.FACT_WORDINGS[fact][0], options)
+
+
+def with_options(question: str, options: tuple[str, ...]) -> str:
+    """Return a question with its options A to D."""
     listed = " ".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
-    return f"{phrases.FACT_WORDINGS[fact][0]} {listed} Answer with one of them."
+    return f"{question} {listed} Answer with one of them."
