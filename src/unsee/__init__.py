@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unsee.check import check
+    from unsee.continual import continual
     from unsee.demo import demo
     from unsee.evaluate import evaluate
     from unsee.report import compare
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from unsee.train import train
 
 __version__ = "0.1.0"
-__all__ = ["check", "compare", "demo", "evaluate", "forget", "load", "train"]
+__all__ = ["check", "compare", "continual", "demo", "evaluate", "forget", "load", "train"]
 
 
 class _Verb:
@@ -42,6 +43,7 @@ class _Verb:
 class _Package(ModuleType):
     check = _Verb("unsee.check", "check")
     compare = _Verb("unsee.report", "compare")
+    continual = _Verb("unsee.continual", "continual")
     demo = _Verb("unsee.demo", "demo")
     evaluate = _Verb("unsee.evaluate", "evaluate")
     forget = _Verb("unsee.run", "forget")

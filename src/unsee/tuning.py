@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch.nn import Linear, Module, Parameter
 
@@ -18,6 +18,7 @@ from unsee.errors import UserError
 from unsee.sharding import joined, spread_like
 
 WEIGHTS = "trainable.safetensors"
+ADAPTER = "adapter_model.safetensors"
 HEAD = "lm_head"
 """Output head: counts as language, but gets no adapter (pubg.md 8: the head stays frozen)."""
 
@@ -91,7 +92,21 @@ def _with_adapters(model: Module, patterns: Sequence[str], training: Training, s
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    if training.adapter:
+        _go_on_from(adapted, Path(training.adapter))
+    return adapted
+
+
+def _go_on_from(model: PeftModel, folder: Path) -> None:
+    """Put the weights of a saved adapter into the fresh one; names and shapes must agree exactly."""
+    file = next((place / ADAPTER for place in (folder, folder / "model") if (place / ADAPTER).is_file()), None)
+    if file is None:
+        raise UserError(f"training.adapter: no {ADAPTER} in {folder}. Give the run folder of an earlier LoRA run.")
+    saved, own = load_file(file), get_peft_model_state_dict(model, save_embedding_layers=False)
+    if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
+        raise UserError(f"training.adapter: {file} has other layers or another rank than this run; use its settings.")
+    set_peft_model_state_dict(model, saved)
 
 
 def _pattern(family: Family, model: Module, part: str) -> str:

@@ -22,6 +22,9 @@ class Training:
     """LoRA rank."""
     alpha: int = 16
     """LoRA scale: the update is alpha / rank · B A."""
+    adapter: str = ""
+    """Folder with an adapter on the same model, parts and rank, from which this one goes on; empty = start with none. The
+    reference stays the model without adapter."""
     dropout: float = 0.0
     """LoRA dropout; above 0 the adapter-off reference no longer equals the start model in train mode."""
     lr: float = 1e-4
@@ -66,5 +69,7 @@ class Training:
                 raise UserError(f"training.{name} must not be negative, got {getattr(self, name)}.")
         if not 0 <= self.dropout < 1:
             raise UserError(f"training.dropout must be in [0, 1), got {self.dropout}.")
+        if self.adapter and self.tune != "lora":
+            raise UserError("training.adapter goes on from an adapter, so it needs training.tune=lora.")
         if not self.parts or set(self.parts) - {"vision", "projector", "language"}:
             raise UserError(f"training.parts must name some of vision, projector, language; got {self.parts!r}.")

@@ -8,6 +8,7 @@ The definitions are ours [inferred] but for rebound and retain stability rate [s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import sqrt
 from typing import Final, Literal
 
@@ -26,7 +27,9 @@ def current_forgetting(memory: Matrix, at: Sequence[int] | None = None) -> list[
     return [1 - row[t - 1] for t, row in _steps(memory, at)]
 
 
-def normalised_forgetting(memory: Matrix, oracle: Sequence[float], at: Sequence[int] | None = None) -> list[float | None]:
+def normalised_forgetting(
+    memory: Matrix, oracle: Sequence[float], at: Sequence[int] | None = None
+) -> list[float | None]:
     """Return nCF_t = (A[0][t] - A[t][t]) / (A[0][t] - A_ret[t]), clipped; None where the oracle knows as much as the start.
 
     >>> normalised_forgetting([[1.0, 0.5], [0.5, 0.5], [0.0, 0.0]], oracle=[0.0, 0.5])
@@ -115,7 +118,7 @@ def stability_rate(curve: Sequence[float]) -> float | None:
     >>> round(stability_rate([1.0, 0.9, 1.0]), 12), stability_rate([0.3, 0.3])
     (0.1, 0.0)
     """
-    return _mean([abs(after - before) for before, after in zip(curve, curve[1:], strict=False)])
+    return _mean([abs(after - before) for before, after in pairwise(curve)])
 
 
 def drift(curve: Sequence[float], at: Sequence[int] | None = None) -> tuple[float, float]:

@@ -1,0 +1,257 @@
+"""From what every answer was worth to `continual.json`: matrices, curves, metrics, intervals (continual_icu.md 2.3, 2.4). No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from unsee.api import Role
+from unsee.errors import UserError
+from unsee.metrics import continual as metrics
+from unsee.metrics.statistics import Observation, entity_means
+
+PROTOCOL: Final = "icu_style/1"
+HEADLINES: Final = (("name", "fact"), ("choice",), ("cloze",), ("accuracy",), ("rougeL_recall",))
+"""What counts as remembering: the first of these that the data have."""
+PARTS: Final = ("name", "fact", "choice", "cloze", "chain.answer", "accuracy", "rougeL_recall", "leak")
+CLASSES: Final = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean")
+RESAMPLES: Final = 500
+
+Sample = Mapping[str, Any]
+Means = dict[str, float]
+"""Entity -> mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What was said after each evaluated number of requests."""
+
+    at: tuple[int, ...]
+    """Numbers of requests; the first is 0, the start model."""
+    samples: tuple[Sequence[Sample], ...]
+    count: int
+    """Requests in all."""
+    headline: tuple[str, ...] = ()
+    """Measures that count as remembering; none = whatever the data have."""
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """The measures that count as remembering."""
+        if self.headline:
+            return self.headline
+        had = {measure for row in self.samples[0] if row["k"] and row["image"] for measure in row["values"]}
+        found = next((measures for measures in HEADLINES if had & set(measures)), ())
+        if not found:
+            raise UserError(
+                "No question about the requested entities has a right answer that could be measured; the data need "
+                "questions of kind name, fact, choice, cloze or general with an image, or set continual.headline."
+            )
+        return found
+
+    def remembered(self, place: int, k: int, measures: Sequence[str], *, image: bool) -> Means:
+        """Return entity -> how well request k is remembered in row `place`: new images where there are some, else the seen ones."""
+        rows = [row for row in self.samples[place] if row["k"] == k and bool(row["image"]) == image]
+        fresh = {row["entity"] for row in rows if row["role"] == Role.UNSEEN and _value(row, measures) is not None}
+        return _means([row for row in rows if row["role"] == Role.UNSEEN or row["entity"] not in fresh], measures)
+
+    def kept(self, place: int, measures: Sequence[str], roles: Sequence[Role], *, image: bool | None) -> Means:
+        """Return entity -> mean over its answers, for everything that is kept."""
+        rows = [row for row in self.samples[place] if row["k"] == 0 and row["role"] in roles]
+        return _means([row for row in rows if image is None or bool(row["image"]) == image], measures)
+
+    def matrix(self, measures: Sequence[str], *, image: bool = True) -> list[list[float | None]]:
+        """Return A: one row an evaluated model, one column a request; None where nothing was asked."""
+        return [
+            [_mean(self.remembered(place, k, measures, image=image)) for k in range(1, self.count + 1)]
+            for place in range(len(self.at))
+        ]
+
+    def curve(self, measures: Sequence[str], *roles: Role, image: bool | None = True) -> list[float] | None:
+        """Return the mean over kept entities for every evaluated model; None where nothing was asked."""
+        found = [_mean(self.kept(place, measures, roles, image=image)) for place in range(len(self.at))]
+        return None if None in found else [value for value in found if value is not None]
+
+    def share(self, place: int, measure: str, keep: Callable[[Sample], bool]) -> float | None:
+        """Return the mean of a measure over some of the answers."""
+        values = [row["values"][measure] for row in self.samples[place] if measure in row["values"] and keep(row)]
+        return sum(values) / len(values) if values else None
+
+
+def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float] | None = None) -> dict[str, Any]:
+    """Return everything of `continual.json` that follows from the answers."""
+    memory = required_matrix(judged)
+    utility = judged.curve(judged.counts, Role.RETAIN)
+    general = judged.curve(("accuracy",), Role.GENERAL, image=None)
+    found: dict[str, Any] = {
+        "at": list(judged.at),
+        "headline": list(judged.counts),
+        "A": memory,
+        "A_text": judged.matrix(judged.counts, image=False),
+        "parts": {measure: judged.matrix((measure,)) for measure in PARTS if _known(judged, measure)},
+        "U": utility,
+        "U_text": judged.curve(judged.counts, Role.RETAIN_TEXT, image=False),
+        "G": general,
+        "Q": [_quality(judged, place) for place in range(len(judged.at))],
+        "aftermath": [_aftermath(judged, place) for place in range(len(judged.at))],
+        "metrics": curves(memory, utility, general, judged.at, support, oracle),
+        "fr_support": support,
+    }
+    return {**found, "summary": summary(found["metrics"]), "ci": intervals(judged, support)}
+
+
+def required_matrix(judged: Judged) -> list[list[float]]:
+    """Return A; raises if a request has no question that measures it."""
+    memory = judged.matrix(judged.counts)
+    for row in memory:
+        if None in row:
+            raise UserError(
+                f"Request {row.index(None) + 1} has no judged question with an image that measures {' or '.join(judged.counts)}; "
+                "set continual.headline to something that all requests have."
+            )
+    return [[value for value in row if value is not None] for row in memory]
+
+
+def curves(
+    memory: metrics.Matrix,
+    utility: Sequence[float] | None,
+    general: Sequence[float] | None,
+    at: Sequence[int],
+    support: metrics.Support,
+    oracle: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Return every metric: a list over the evaluated t >= 1 (RU, GU: over all rows), or one number for the sequence."""
+    apart = metrics.task_rebound(memory, at)
+    found: dict[str, Any] = {
+        "CF": metrics.current_forgetting(memory, at),
+        "HP": metrics.historical_preservation(memory, at),
+        "A_HF": metrics.historical_memory(memory, at),
+        "FR": metrics.rebound(memory, at, support),
+        "FR_task_mean": [sum(row) / len(row) if row else None for row in apart],
+        "FR_task_max": [max(row) if row else None for row in apart],
+        "FT": metrics.transfer(memory, at),
+    }
+    if oracle is not None:
+        found["nCF"] = metrics.normalised_forgetting(memory, oracle, at)
+    if utility:
+        lost, slope = metrics.drift(utility, at)
+        found |= {
+            "RU": metrics.relative(utility),
+            "RSR": metrics.stability_rate(utility),
+            "RD": lost,
+            "RD_slope": slope,
+        }
+    return found | ({"GU": metrics.relative(general)} if general else {})
+
+
+def summary(found: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return one number for each metric: means over t >= 1 of the curves, and our ranking (harmonic mean) [inferred]."""
+    rebounds = [value for value in found["FR"] if value is not None]
+    numbers = {name: _average(found[name]) for name in ("CF", "HP", "FR", "FR_task_mean", "FT", "nCF") if name in found}
+    numbers |= {
+        "FR_max": max(rebounds, default=None),
+        "FR_share": sum(value > 0.01 for value in rebounds) / len(rebounds) if rebounds else None,
+        "CF_std": metrics.deviation(found["CF"]),
+        "HP_last": found["HP"][-1],
+        "FR_task_max": max((value for value in found["FR_task_max"] if value is not None), default=None),
+    }
+    for name in ("RU", "GU"):
+        if name in found:
+            after = [min(1.0, value) for value in found[name][1:] if value is not None]
+            numbers |= {name: _average(after), f"{name}_last": found[name][-1]}
+    numbers |= {name: found[name] for name in ("RSR", "RD", "RD_slope") if name in found}
+    parts = [numbers.get(name) for name in ("CF", "HP", "RU", "GU")]
+    numbers["overall"] = metrics.overall([part for part in parts if part is not None])
+    return numbers
+
+
+def intervals(judged: Judged, support: metrics.Support) -> dict[str, tuple[float, float]] | None:
+    """Return 95 % percentile intervals of the summary over entities, drawn anew within each request and among the kept.
+
+    None if no request has two entities: then only several orders can say how sure a number is.
+    """
+    entities = [sorted(judged.remembered(0, k, judged.counts, image=True)) for k in range(1, judged.count + 1)]
+    if all(len(group) < 2 for group in entities):
+        return None
+    tables = [
+        [judged.remembered(place, k, judged.counts, image=True) for k in range(1, judged.count + 1)]
+        for place in range(len(judged.at))
+    ]
+    kept = [judged.kept(place, judged.counts, (Role.RETAIN,), image=True) for place in range(len(judged.at))]
+    general = judged.curve(("accuracy",), Role.GENERAL, image=None)
+    draws = np.random.default_rng(0)
+    drawn = []
+    for _ in range(RESAMPLES):
+        chosen = [draws.choice(group, len(group)) for group in entities]
+        memory = [
+            [float(np.mean([table[e] for e in group])) for table, group in zip(row, chosen, strict=True)]
+            for row in tables
+        ]
+        names = list(draws.choice(sorted(kept[0]), len(kept[0]))) if kept[0] else []
+        utility = [float(np.mean([row[name] for name in names])) for row in kept] if kept[0] else None
+        drawn.append(summary(curves(memory, utility, general, judged.at, support)))
+    return {
+        name: _percentiles([one[name] for one in drawn])
+        for name in drawn[0]
+        if None not in [one[name] for one in drawn]
+    }
+
+
+def _percentiles(values: Sequence[float | None]) -> tuple[float, float]:
+    low, high = np.quantile(np.asarray(values, dtype=np.float64), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _quality(judged: Judged, place: int) -> dict[str, float | None]:
+    """Return how well the model still speaks: empty answers, repetition, refusals and rubble on what is kept."""
+
+    def kept(row: Sample) -> bool:
+        return row["k"] == 0 and row["role"] == Role.RETAIN
+
+    return {
+        "empty": judged.share(place, "empty", _any),
+        "repetition": judged.share(place, "rep4", _any),
+        "refusal_on_retain": judged.share(place, "refusal", kept),
+        "degenerate_on_retain": judged.share(place, "degenerate", kept),
+    }
+
+
+def _aftermath(judged: Judged, place: int) -> dict[str, float | None]:
+    """Return the classes of answers about everybody asked for so far, on new images where there are some."""
+    t = judged.at[place]
+    fresh = any(row["role"] == Role.UNSEEN for row in judged.samples[place])
+    wanted = Role.UNSEEN if fresh else Role.FORGET
+    return {
+        name: judged.share(place, name, lambda row: 0 < row["k"] <= t and row["role"] == wanted) for name in CLASSES
+    }
+
+
+def _any(_: Sample) -> bool:
+    return True
+
+
+def _known(judged: Judged, measure: str) -> bool:
+    return any(row["k"] and row["image"] and measure in row["values"] for row in judged.samples[0])
+
+
+def _value(row: Sample, measures: Sequence[str]) -> float | None:
+    return next((row["values"][measure] for measure in measures if measure in row["values"]), None)
+
+
+def _means(rows: Sequence[Sample], measures: Sequence[str]) -> Means:
+    """Return entity -> mean over its images of the mean over their questions."""
+    valued = [(row, _value(row, measures)) for row in rows]
+    return entity_means(
+        Observation(entity=row["entity"], image=row["image"], value=value) for row, value in valued if value is not None
+    )
+
+
+def _mean(means: Means) -> float | None:
+    return sum(means.values()) / len(means) if means else None
+
+
+def _average(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
