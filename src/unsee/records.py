@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from unsee.api.example import Example, ImageFile
+from unsee.arrow import ArrowImage
 from unsee.errors import UserError
 from unsee.tables import SUFFIXES, unreadable
 
@@ -120,6 +121,7 @@ class Gathered:
         self.faults: list[str] = []
         self._roots = roots
         self._images: dict[Path, str] = {}
+        self._cells: list[tuple[ArrowImage, str]] = []
         self._where = ""
 
     @contextmanager
@@ -144,10 +146,20 @@ class Gathered:
         self._images.setdefault(path, self._where)
         return ImageFile(path)
 
+    def cell(self, image: ArrowImage) -> ArrowImage:
+        """Return an image in a cell of a table, noting which row named it first."""
+        self._cells.append((image, self._where))
+        return image
+
     def problems(self) -> list[str]:
         """Return the faults, and the images that cannot be decoded."""
         verdicts = {path: unreadable(path) for path in self._images}
         broken = [f"{self._images[path]}: image {path} {why}." for path, why in verdicts.items() if why]
+        # The last of equals that is put in stays: the one that was named first.
+        distinct = {image.key: (image, where) for image, where in reversed(self._cells)}
+        broken += [
+            f"{where}: the image {why}." for image, where in reversed(distinct.values()) if (why := image.fault())
+        ]
         return [*self.faults, *broken]
 
     def require(self, place: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from PIL import Image
 
@@ -58,11 +58,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def unreadable(path: Path) -> str:
     """Return why the image cannot be used; empty if every pixel of it decodes."""
+    return undecodable(path) if path.is_file() else "is missing"
+
+
+def undecodable(image: Path | BinaryIO) -> str:
+    """Return why the file or its bytes cannot be used as an image; empty if every pixel decodes."""
     try:
-        with Image.open(path) as image:
-            image.load()
-    except FileNotFoundError:
-        return "is missing"
+        with Image.open(image) as opened:
+            opened.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"cannot be decoded ({error})"
     return ""

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 class Role(StrEnum):
@@ -87,11 +87,17 @@ class ImageFile:
     def load(self) -> Image.Image:
         """Decode to RGB; transparency is laid on white."""
         with Image.open(self.path) as image:
-            if "A" in image.getbands() or "transparency" in image.info:
-                rgba = image.convert("RGBA")
-                white = Image.new("RGBA", rgba.size, "white")
-                return Image.alpha_composite(white, rgba).convert("RGB")
-            return image.convert("RGB")
+            return opaque(image)
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """Return the image in RGB, upright as its EXIF data says, transparency laid on white."""
+    turned = ImageOps.exif_transpose(image)
+    if "A" in turned.getbands() or "transparency" in turned.info:
+        rgba = turned.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return turned.convert("RGB")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,406 @@
+"""MLLMU-Bench: 500 fictitious people and 153 celebrities, forget 5, 10 or 15 % (arXiv 2410.22108).
+
+As cloned from the hub: `forget_R/`, `retain_(100-R)/`, `Full_Set/`, `ft_Data/`, `Test_Set/`, `Retain_Set/`, parquet shards each.
+Training pairs stand in the column `metadata`, which the split folders of the hub do not have: those of `ft_Data` are joined to the
+people of the split by their IDs, or by the content of the images.
+
+| judged set | rows | role | with image, and as text alone |
+|---|---|---|---|
+| forget | forget_R | forget, forget_text | multiple choice, cloze, generation |
+| test | Test_Set, people of forget_R, all their images | unseen | with image only: its text questions are those of forget_R [inferred] |
+| retain | retain_(100-R) | retain, retain_text | all three |
+| real | Retain_Set | general | all three |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+from unsee.api.benchmark import Benchmark, Place
+from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
+from unsee.arrow import Rows, Shelf, holds
+from unsee.errors import UserError
+from unsee.profiles import Profile, overlaps, pool, same_images
+from unsee.questions import BLANK, blanked, letter, lettered, name_forms, require_options
+from unsee.records import Gathered, Record
+
+SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
+TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
+ROWS: Final = {"Full_Set": 500, "ft_Data": 500, "Retain_Set": 153, "Test_Set": 500}
+"""Rows of the published folders."""
+
+_TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT, Role.GENERAL: Role.GENERAL}
+_ABOUT: Final = ("ID", "biography", "question", "answer", *TASKS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MllmuSettings:
+    """What may be set about MLLMU-Bench."""
+
+    ratio: Literal[5, 10, 15] = 5
+    """Per cent of the people that are to be forgotten."""
+    sets: tuple[Literal["forget", "test", "retain", "real"], ...] = ("forget", "test", "retain", "real")
+    """What is judged; a set that is not judged need not be there."""
+    tasks: tuple[Literal["classification", "generation", "cloze"], ...] = ("classification", "generation", "cloze")
+    """Which tasks are judged."""
+    train_pairs: Literal["metadata", "tasks"] = "metadata"
+    """What is trained on: the published pairs, or the split's own evaluation questions about the image (which flatters the result)."""
+    join: Literal["content", "row_order"] = "content"
+    """How ft_Data rows without ID find their people: by equal images in Full_Set, or by standing in the same row there."""
+    protocol: Literal["corrected", "released"] = "corrected"
+    """released: also the published scoring (first character, substring), one image a test person, `____` as two blanks."""
+
+
+class Mllmu(Benchmark):
+    """A local clone, or the hub."""
+
+    name: ClassVar[str] = "mllmu"
+    layout: ClassVar[str] = (
+        "folders forget_5, forget_10 or forget_15 of parquet, beside ft_Data or Full_Set (MLLMU-Bench)"
+    )
+    settings_type: ClassVar[type] = MllmuSettings
+    hub: ClassVar[tuple[str, ...]] = ("MLLMMU/MLLMU-Bench",)
+    likelihood: ClassVar[bool] = True
+
+    def __init__(self, place: Place | str, settings: MllmuSettings | None = None) -> None:
+        """Look at nothing yet but the place."""
+        self.settings: MllmuSettings = settings or MllmuSettings()
+        self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
+        self._ratio = self.settings.ratio
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether a forget split lies there, and what only this benchmark has."""
+        split = any(holds(place, *_spelled("forget", ratio)) for ratio in (5, 10, 15))
+        return split and not holds(place, "Real_Person_Set") and _own(place)
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return the training pairs of the forget and retain splits, or the questions of the judged sets."""
+        self._read.require(self.shelf.place)
+        return self._read.train if split == "train" else self._read.judged
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the names and the other biography values of everybody."""
+        measures = ("choice.first_character", "cloze.substring") if self.settings.protocol == "released" else ()
+        return pool(self._people, measures=measures)
+
+    def problems(self) -> Sequence[str]:
+        """Return what is wrong with rows and images."""
+        return self._read.problems()
+
+    def warnings(self) -> Sequence[str]:
+        """Return what differs from the published data, and what the settings cost."""
+        found = self._read
+        said = [*self.shelf.warnings, *self._counts, *same_images(found.train)]
+        if self.settings.train_pairs == "tasks":
+            said.append(
+                "train_pairs=tasks trains on questions that are judged: what is measured is not what was forgotten."
+            )
+        return said
+
+    @cached_property
+    def _people(self) -> dict[str, Profile]:
+        """Everybody read so far, by entity."""
+        return {}
+
+    @cached_property
+    def _counts(self) -> list[str]:
+        return []
+
+    @cached_property
+    def _read(self) -> Gathered:
+        """Read everything once."""
+        found = Gathered()
+        forget, retain = self._split("forget", self._ratio), self._split("retain", 100 - self._ratio)
+        with found.reading("the splits"):
+            self._compare(_ids(forget), _ids(retain))
+        for rows, role in ((forget, Role.FORGET), (retain, Role.RETAIN)):
+            self._train(found, rows, role)
+        targets = set(_ids(forget))
+        for name in self.settings.sets:
+            match name:
+                case "forget":
+                    self._judge(found, forget, Role.FORGET)
+                case "retain":
+                    self._judge(found, retain, Role.RETAIN)
+                case "test":
+                    self._judge(found, self._open("Test_Set"), Role.UNSEEN, targets)
+                case "real":
+                    self._judge(found, self._open("Retain_Set"), Role.GENERAL)
+        return found
+
+    def _open(self, *spellings: str) -> Rows:
+        rows = self.shelf.rows(*spellings)
+        published = ROWS.get(spellings[0])
+        if published is not None and len(rows) != published:
+            self._counts.append(f"{rows.name} has {len(rows)} rows; the published one has {published}.")
+        return rows
+
+    def _split(self, side: str, ratio: int) -> Rows:
+        rows = self._open(*_spelled(side, ratio))
+        rows.require("image", "ID", *TASKS)
+        if len(rows) != 5 * ratio:
+            self._counts.append(f"{rows.name} has {len(rows)} rows; the published one has {5 * ratio}.")
+        return rows
+
+    def _compare(self, forget: Sequence[str], retain: Sequence[str]) -> None:
+        """Raise if the two sides overlap, or together are not everybody."""
+        everybody = _ids(self._open("Full_Set")) if self.shelf.has("Full_Set") else None
+        overlaps(forget, retain, everybody)
+
+    def _train(self, found: Gathered, rows: Rows, role: Role) -> None:
+        """Gather the training pairs of one side."""
+        if self.settings.train_pairs == "tasks":
+            return self._train_on_tasks(found, rows, role)
+        place = {name: row for row, name in enumerate(_ids(rows))}
+        source = rows if "metadata" in rows.columns else self._open_pairs(rows)
+        owners = _ids(rows) if source is rows else self._owners(source)
+        met: set[str] = set()
+        for row, (owner, cells) in enumerate(zip(owners, source.records("metadata"), strict=True)):
+            if owner not in place:
+                continue
+            with found.reading(f"{source.where(row)} (ID {owner})"):
+                if owner in met:
+                    raise UserError(f"person {owner} has a second row of training pairs.")
+                met.add(owner)
+                found.train += _pairs(
+                    Record(cells), owner, role, found.cell(_one_image(source, row)), self._person(rows, owner)
+                )
+        if missing := [name for name in place if name not in met]:
+            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+            found.faults.append(f"{source.name} has no training pairs for people {shown} of {rows.name}.")
+        return None
+
+    def _train_on_tasks(self, found: Gathered, rows: Rows, role: Role) -> None:
+        for row, cells in enumerate(rows.records(*_ABOUT)):
+            record = Record(cells)
+            with found.reading(f"{rows.where(row)} (ID {cells.get('ID')})"):
+                owner = record.text("ID")
+                image, profile = found.cell(_one_image(rows, row)), self._person(rows, owner)
+                asked = [(record.text("question"), record.text("answer"))] if record.has("question") else []
+                asked += [
+                    (item.text("Question"), item.text("Ground_Truth"))
+                    for item in record.parts("Generation_Task")
+                    if _with_image(item)
+                ]
+                found.train += _told(asked, owner, role, image, profile)
+
+    def _open_pairs(self, rows: Rows) -> Rows:
+        if not self.shelf.has("ft_Data"):
+            raise UserError(
+                f"There are no training pairs: {rows.name} has no column metadata and there is no ft_Data. Fetch ft_Data of the "
+                "data set, or baseline_train_split, or set benchmark.train_pairs=tasks to train on the evaluation questions."
+            )
+        source = self._open("ft_Data")
+        source.require("image", "metadata")
+        return source
+
+    def _owners(self, source: Rows) -> list[str]:
+        """Return the ID of each row of ft_Data: its column, else the IDs inside its pairs, else the person with the same image."""
+        if "ID" in source.columns:
+            return _ids(source)
+        known = [_id_inside(cells) for cells in source.records("metadata")]
+        if all(known):
+            return known
+        full = self._open("Full_Set")
+        names = _ids(full)
+        if self.settings.join == "row_order":
+            return [name or (names[row] if row < len(names) else "") for row, name in enumerate(known)]
+        images = {_digest(full, row): name for row, name in enumerate(names)}
+        return [name or images.get(_digest(source, row), "") for row, name in enumerate(known)]
+
+    def _judge(self, found: Gathered, rows: Rows, role: Role, only: set[str] | None = None) -> None:
+        """Gather the questions of one set; `only`: those about these people."""
+        column = "images" if "images" in rows.columns else "image"
+        rows.require(column, "ID", *TASKS)
+        met = set()
+        for row, cells in enumerate(rows.records(*_ABOUT)):
+            record = Record(cells)
+            with found.reading(f"{rows.where(row)} (ID {cells.get('ID')})"):
+                owner = record.text("ID")
+                if only is not None and owner not in only:
+                    continue
+                if owner in met:
+                    raise UserError(f"ID {owner} occurs twice.")
+                met.add(owner)
+                images = [found.cell(image) for image in rows.images(row, column)]
+                found.judged += self._questions(record, rows.name, owner, role, self._shown(images, owner, rows))
+        if missing := sorted((only or set()) - met):
+            found.faults.append(
+                f"{rows.name} has no row for people {', '.join(missing[:10])}, who are to be forgotten."
+            )
+
+    def _shown(self, images: Sequence[ImageSource], owner: str, rows: Rows) -> Sequence[ImageSource]:
+        """Return the images that a person is shown by: all of them, or, as published, one drawn by chance (here: by ID)."""
+        if not images:
+            raise UserError(f"the image of {owner} in {rows.name} is empty.")
+        if self.settings.protocol == "released" and len(images) > 1:
+            return [images[int(hashlib.sha256(owner.encode()).hexdigest(), 16) % len(images)]]
+        return images
+
+    def _questions(
+        self, record: Record, split: str, owner: str, role: Role, images: Sequence[ImageSource]
+    ) -> Iterator[Example]:
+        entity = f"real/{owner}" if role is Role.GENERAL else owner
+        profile = self._people.setdefault(entity, _profile(record))
+        for item in self._items(record):
+            for number, image in enumerate(images if item.with_image else [None]):
+                if image is None and role not in _TEXT_ROLE:
+                    continue
+                yield Example(
+                    id=f"{split}/{owner}/{item.name}" + (f"/{number}" if len(images) > 1 else ""),
+                    role=role if image is not None else _TEXT_ROLE[role],
+                    question=item.question, answer=item.answer, kind=item.kind, options=item.options,
+                    image=image, entity=entity, private=profile.private,
+                )  # fmt: skip
+
+    def _items(self, record: Record) -> Iterator[_Item]:
+        if "classification" in self.settings.tasks:
+            yield from _choices(record)
+        if "cloze" in self.settings.tasks:
+            yield from _clozes(record, pairwise=self.settings.protocol == "released")
+        if "generation" in self.settings.tasks:
+            yield from _generations(record)
+
+    def _person(self, rows: Rows, owner: str) -> Profile:
+        """Return the profile of a person of a split."""
+        if owner not in self._people:
+            for cells in rows.records("ID", "biography"):
+                record = Record(cells)
+                self._people.setdefault(record.text("ID"), _profile(record))
+        return self._people[owner]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    """One question of a task."""
+
+    name: str
+    kind: Kind
+    with_image: bool
+    question: str
+    answer: str
+    options: tuple[str, ...] = ()
+
+
+def _spelled(side: str, ratio: int) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((f"{side}_{ratio}", f"{side}_{ratio:02}", f"{side}{ratio}")))
+
+
+def _own(place: Path) -> bool:
+    """Tell whether there is a folder that no other benchmark with forget_5 has, or training pairs in the split folder itself."""
+    return (
+        holds(place, "ft_Data")
+        or holds(place, "Test_Set")
+        or holds(place, "Retain_Set")
+        or not holds(place, "Full_Set")
+    )
+
+
+def _ids(rows: Rows) -> list[str]:
+    rows.require("ID")
+    names = []
+    for row, cells in enumerate(rows.records("ID")):
+        if not isinstance(cells["ID"], str):
+            raise UserError(f"{rows.where(row)}: ID must be text, got {cells['ID']!r}; a number would lose its zeros.")
+        names.append(cells["ID"].strip())
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{rows.name}: ID {', '.join(twice[:10])} occurs more than once.")
+    return names
+
+
+def _id_inside(cells: Mapping[str, Any]) -> str:
+    """Return the ID that the pairs of a row carry; empty if they carry none, or several."""
+    try:
+        found = {pair.optional("ID") for pair in Record(cells).parts("metadata")} - {""}
+    except UserError:
+        return ""  # said with its row where the pairs are read
+    return found.pop() if len(found) == 1 else ""
+
+
+def _one_image(rows: Rows, row: int) -> Any:
+    found = rows.images(row)
+    if not found:
+        raise UserError("the image is empty.")
+    return found[0]
+
+
+def _digest(rows: Rows, row: int) -> str:
+    found = rows.images(row)
+    return found[0].key if found else ""
+
+
+def _profile(record: Record) -> Profile:
+    """Return who it is: the name, and every other plain value of the biography as a fact of its own [inferred]."""
+    biography = record.mapping("biography")
+    name = str(biography.get("Name") or biography.get("name") or "").strip()
+    facts = {str(key).casefold(): value for key, value in biography.items() if isinstance(value, str | int | float)}
+    private = {"name": name_forms(name)} if name else {}
+    private |= {key: (str(value),) for key, value in facts.items() if key != "name" and str(value).strip()}
+    return Profile(name=name, private=private)
+
+
+def _pairs(record: Record, owner: str, role: Role, image: ImageSource, profile: Profile) -> list[Example]:
+    pairs = record.parts("metadata")
+    if not pairs:
+        raise UserError("metadata holds no pair of Question and Answer.")
+    return _told([(pair.text("Question"), pair.text("Answer")) for pair in pairs], owner, role, image, profile)
+
+
+def _told(
+    asked: Sequence[tuple[str, str]], owner: str, role: Role, image: ImageSource, profile: Profile
+) -> list[Example]:
+    return [
+        Example(
+            id=f"train/{owner}/{number}", role=role, question=question, answer=answer, image=image, entity=owner,
+            private=profile.private,
+        )
+        for number, (question, answer) in enumerate(asked, 1)
+    ]  # fmt: skip
+
+
+def _choices(record: Record) -> Iterator[_Item]:
+    task = record.part("Classification_Task")
+    for column, with_image in (("Image_Textual_Questions", True), ("Pure_Text_Questions", False)):
+        for number, item in enumerate(task.parts(column), 1):
+            right = letter(item.text("Correct_Answer"))
+            options = require_options({key: str(text or "") for key, text in item.mapping("Options").items()}, right)
+            yield _Item(
+                name=f"classification/{column.partition('_')[0].casefold()}/{number}",
+                kind=Kind.CHOICE, with_image=with_image, answer=right, options=options,
+                question=lettered(item.text("Question"), options),
+            )  # fmt: skip
+
+
+def _clozes(record: Record, *, pairwise: bool) -> Iterator[_Item]:
+    for number, item in enumerate(record.parts("Mask_Task"), 1):
+        sentence = item.text("Question")
+        if "__" not in sentence:
+            raise UserError(f"Mask_Task[{number}].Question has no blank (__): {sentence!r:.80}.")
+        yield _Item(
+            name=f"cloze/{number}", kind=Kind.CLOZE, with_image=_with_image(item), answer=item.text("Ground_Truth"),
+            question=f"{blanked(sentence, pairwise=pairwise)}\n{BLANK}",
+        )  # fmt: skip
+
+
+def _generations(record: Record) -> Iterator[_Item]:
+    for number, item in enumerate(record.parts("Generation_Task"), 1):
+        yield _Item(
+            name=f"generation/{number}", kind=Kind.OPEN, with_image=_with_image(item),
+            answer=item.text("Ground_Truth"), question=f"{item.text('Question')}\n{SENTENCE}",
+        )  # fmt: skip
+
+
+def _with_image(item: Record) -> bool:
+    """Tell whether a question is asked about the image; a type that is neither is no guess."""
+    kind = item.text("Type").casefold()
+    if kind.startswith("image"):
+        return True
+    if "text" in kind:
+        return False
+    raise UserError(f"{item.called('Type')} must be Image_Textual or Pure_Text, got {item.text('Type')!r}.")

@@ -1,0 +1,57 @@
+"""People of a benchmark: what gives them away, and whether the two sides of a request are clean."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from unsee.api.example import Example, Role, Vocabulary
+from unsee.errors import UserError
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What is private about one person."""
+
+    name: str = ""
+    private: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Fact -> surface forms, "name" first."""
+
+
+def pool(people: Mapping[str, Profile], *, measures: tuple[str, ...] = ()) -> Vocabulary:
+    """Return everything that could be claimed about anybody."""
+    names: dict[str, tuple[str, ...]] = {}
+    facts: dict[str, dict[str, None]] = {}
+    for entity, profile in people.items():
+        for fact, forms in profile.private.items():
+            if fact == "name":
+                names[entity] = forms
+            else:
+                facts.setdefault(fact, {}).update(dict.fromkeys(forms))
+    return Vocabulary(names=names, facts={fact: tuple(forms) for fact, forms in facts.items()}, measures=measures)
+
+
+def overlaps(forget: Collection[str], retain: Collection[str], everybody: Collection[str] | None) -> None:
+    """Raise if somebody is on both sides, or on none."""
+    if both := sorted(set(forget) & set(retain)):
+        raise UserError(f"{_listed(both)} stand on both sides, to be forgotten and to be kept.")
+    if everybody is None:
+        return
+    if gone := sorted(set(everybody) - set(forget) - set(retain)):
+        raise UserError(f"{_listed(gone)} of the full set are on neither side.")
+    if new := sorted((set(forget) | set(retain)) - set(everybody)):
+        raise UserError(f"{_listed(new)} are not in the full set.")
+
+
+def same_images(train: Sequence[Example]) -> list[str]:
+    """Return a line for each image that is both to be forgotten and to be kept."""
+    forgotten = {example.image.key: example.id for example in train if example.role is Role.FORGET and example.image}
+    kept = {example.image.key: example.id for example in train if example.role is Role.RETAIN and example.image}
+    return [f"{forgotten[key]} and {kept[key]} have the same image." for key in forgotten.keys() & kept.keys()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,69 @@
+"""How published benchmarks ask: the words around a question, which scores depend on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
+from typing import Final
+
+from unsee.errors import UserError
+from unsee.metrics.matching import normalise
+
+LETTER: Final = "Just give ONE letter representing the answer directly."
+BLANK: Final = "Please **ONLY** provide the correct answer that should replace the [Blank]."
+
+_LETTERED: Final = re.compile(r"\s*\(?([A-Za-z])(?:[.):]|\s|$)")
+
+
+def lettered(question: str, options: Sequence[str], *, mark: str = ": ", after: str = LETTER) -> str:
+    r"""Return a multiple-choice question with one line for each option.
+
+    >>> lettered("Where?", ("Oslo", "Rome"), after="One letter.").split("\n")
+    ['Where?', 'A: Oslo', 'B: Rome', 'One letter.']
+    """
+    lines = [f"{letter}{mark}{option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
+    return "\n".join([question, *lines, *([after] if after else [])])
+
+
+def letter(written: str) -> str:
+    """Return the letter that a key such as "b", "B." or "B) Rome" names; empty if it names none.
+
+    >>> letter(" b) Rome"), letter("C"), letter("Rome")
+    ('B', 'C', '')
+    """
+    found = _LETTERED.match(written)
+    return found[1].upper() if found else ""
+
+
+def blanked(sentence: str, *, pairwise: bool = False) -> str:
+    """Return a sentence with its blank written `[Blank]`: one for each run of underscores, or, as published, for each pair.
+
+    >>> blanked("Born in ____."), blanked("Born in ____.", pairwise=True)
+    ('Born in [Blank].', 'Born in [Blank][Blank].')
+    """
+    return re.sub(r"__" if pairwise else r"_{2,}", "[Blank]", sentence)
+
+
+def require_options(options: Mapping[str, str], right: str) -> tuple[str, ...]:
+    """Return the texts of options A, B, ..., or raise if they cannot be chosen among."""
+    wanted = list(ascii_uppercase[: len(options)])
+    if sorted(options) != wanted or len(options) < 2:
+        raise UserError(f"the options must be called A, B, C, ..., got {', '.join(sorted(options)) or 'none'}.")
+    if empty := [key for key in wanted if not options[key].strip()]:
+        raise UserError(f"option {', '.join(empty)} is empty.")
+    if right not in options:
+        raise UserError(f"the right answer must be the letter of an option ({', '.join(wanted)}), got {right!r}.")
+    texts = [normalise(options[key]) for key in wanted]
+    if twice := [key for key, text in zip(wanted, texts, strict=True) if texts.count(text) > 1 and text != " "]:
+        raise UserError(f"options {', '.join(twice)} are the same.")
+    return tuple(options[key] for key in wanted)
+
+
+def name_forms(name: str) -> tuple[str, ...]:
+    """Return what gives a name away: all of it, and the family name (pubg.md 7.1 [inferred]).
+
+    >>> name_forms("Mara van Lind"), name_forms("Rodri")
+    (('Mara van Lind', 'Lind'), ('Rodri',))
+    """
+    return tuple(dict.fromkeys((name, name.split()[-1])))
