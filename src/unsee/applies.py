@@ -13,6 +13,14 @@ FORGOTTEN: Final = frozenset({Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN})
 """Roles about forget targets."""
 CLASSED: Final = FORGOTTEN | {Role.STRANGER, Role.BENIGN}
 """Roles whose answers get an aftermath class; elsewhere a right answer would be called a leak."""
+_TEXT_FORM: Final = {Role.FORGET: Role.FORGET_TEXT, Role.UNSEEN: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
+
+
+def group_of(response: Response) -> str:
+    """Return the role under which an answer is scored: text-only questions never count among those with an image."""
+    if has_image(response) or response.role in (Role.FORGET_TEXT, Role.RETAIN_TEXT):
+        return response.role.value
+    return _TEXT_FORM[response.role].value if response.role in _TEXT_FORM else f"{response.role.value}_text"
 
 
 def hazardous(response: Response) -> bool:
@@ -58,6 +66,11 @@ def with_logprob(response: Response) -> bool:
 def with_options(response: Response) -> bool:
     """Tell whether the probabilities of the options were asked for, one of which is right."""
     return bool(response.option_logprobs) and bool(choice(response.answer, response.options))
+
+
+def with_clip(response: Response) -> bool:
+    """Tell whether the text was held against its image."""
+    return response.clip is not None
 
 
 def with_false_answers(response: Response) -> bool:

@@ -86,6 +86,12 @@ class Eval:
     """Also ask how probable the reference answers and options are."""
     backend: Literal["hf", "vllm"] = "hf"
     """What generates: transformers, or vLLM (`pip install "unsee[vllm]"`)."""
+    measures: tuple[str, ...] = ()
+    """Further measures: rouge1, rouge2, bleu, exact."""
+    gold: str = ""
+    """Judged run of a model that never saw what is to be forgotten: gives forget quality; implies likelihood."""
+    clip: str = ""
+    """Folder or hub id of a CLIP model: gives CLIPScore of answers about images."""
 
 
 class _Loader(yaml.SafeLoader):

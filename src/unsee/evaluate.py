@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,10 +19,13 @@ from unsee import cards, devices
 from unsee.answers import RESPONSES, Backend, Decoding, Opened, Speaker, answered
 from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, read_jsonl
+from unsee.files import atomic_write_json, atomic_write_jsonl, read_jsonl
+from unsee.measures import extra
+from unsee.quality import against_gold, forget_quality_score
 from unsee.scoring import score
 
 if TYPE_CHECKING:
+    from unsee.clip import Clip
     from unsee.models import Loaded
 
 __all__ = ["evaluate", "read_vocabulary", "rescore", "score"]
@@ -45,47 +49,55 @@ def evaluate(
     progress: bool = True,
     likelihood: bool = False,
     backend: Backend = "hf",
+    measures: Sequence[str] = (),
+    gold: Path | str | None = None,
+    clip: Path | str | None = None,
 ) -> dict[str, Score]:
     """Answer the benchmark's "eval" examples, write responses, vocabulary and scores into `out`, return the scores.
 
     `stage` names the model in the results (empty = the folder's name); `limit` keeps that many examples per role and
     kind, spread evenly; `roles` keeps some roles only; `images_dir` (default: `images` beside `out`) takes one PNG per image.
     `likelihood` also asks how probable the reference answers and options are (a benchmark may need it anyway); `backend` "vllm" answers through vLLM.
+    `measures` names further ones (`unsee.measures.EXTRA`); `gold` is the judged run of a model trained without what is to be
+    forgotten and adds forget quality (with `likelihood`); `clip` is a folder or hub id of a CLIP model and adds CLIPScore.
     """
     out = Path(out)
     opened = _opened(data)
+    vocabulary = _asked_for(opened.vocabulary(), measures)
+    golden = None if gold is None else _answers(Path(gold))
+    critic = None if clip is None else _clip(clip)
     examples = _chosen(opened.examples("eval"), roles, limit)
-    likelihood = likelihood or (opened.likelihood and backend == "hf")
+    likelihood = likelihood or golden is not None or (opened.likelihood and backend == "hf")
     speaker = _speaker(model, backend, likelihood)
     decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
     images = Path(images_dir) if images_dir is not None else out.resolve().parent / "images"
     asked = [_asked(example, out, images, stage or out.resolve().name) for example in examples]
-    vocabulary = opened.vocabulary()
     if devices.is_main():
         out.mkdir(parents=True, exist_ok=True)
         atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
     devices.barrier()
     responses = answered(speaker, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
-    scores = score(responses, vocabulary)
+    if critic is not None:
+        responses = critic.judged(responses, examples, batch_size=batch_size, progress=progress)
+    scores = _scores(responses, vocabulary, golden)
     if devices.is_main():
+        if critic is not None:
+            atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in responses))
         _write(scores, out)
         _note_steering(speaker, out)
     devices.barrier()
     return scores
 
 
-def rescore(folder: Path | str) -> dict[str, Score]:
+def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Sequence[str] = ()) -> dict[str, Score]:
     """Score responses.jsonl of a run folder again, without a model, and replace its scores.json."""
     folder = Path(folder)
-    for name in (RESPONSES, VOCABULARY):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} has no {name}: expected the output folder of `unsee eval`.")
+    responses = _answers(folder)
     try:
-        responses = [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)]
-        vocabulary = read_vocabulary(folder / VOCABULARY)
+        vocabulary = _asked_for(read_vocabulary(folder / VOCABULARY), measures)
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} cannot be scored: {RESPONSES} or {VOCABULARY} is damaged ({error}).") from error
-    scores = score(responses, vocabulary)
+        raise UserError(f"{folder} cannot be scored: {VOCABULARY} is damaged ({error}).") from error
+    scores = _scores(responses, vocabulary, None if gold is None else _answers(Path(gold)))
     _write(scores, folder)
     return scores
 
@@ -101,6 +113,38 @@ def read_vocabulary(file: Path) -> Vocabulary:
         sentences=tuple(row["sentences"]),
         measures=tuple(row.get("measures", ())),
     )
+
+
+def _answers(folder: Path) -> list[Response]:
+    """Read the answers of a judged run."""
+    for name in (RESPONSES, VOCABULARY):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}: expected the output folder of `unsee eval`.")
+    try:
+        return [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} cannot be scored: {RESPONSES} is damaged ({error}).") from error
+
+
+def _asked_for(vocabulary: Vocabulary, measures: Sequence[str]) -> Vocabulary:
+    """Return the vocabulary with further measures, which must exist."""
+    wanted = tuple(dict.fromkeys((*vocabulary.measures, *measures)))
+    return replace(vocabulary, measures=tuple(extra(name).key for name in wanted))
+
+
+def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold: Sequence[Response] | None) -> dict[str, Score]:
+    """Return all scores; with the answers of a gold model also how far from them these are."""
+    scores = score(responses, vocabulary)
+    if gold is None:
+        return scores
+    scores |= against_gold(responses, gold)
+    return {**scores, "model.fq": forget_quality_score(scores)}
+
+
+def _clip(folder: Path | str) -> Clip:
+    from unsee.clip import Clip
+
+    return Clip.opened(folder)
 
 
 def _write(scores: Mapping[str, Score], out: Path) -> None:

@@ -19,11 +19,13 @@ from unsee.applies import (
     of_kind,
     probing,
     repeating,
+    with_clip,
     with_false_answers,
     with_logprob,
     with_options,
     written,
 )
+from unsee.errors import unknown_name
 from unsee.metrics.aftermath import Aftermath, classify
 
 Direction = Literal["higher", "lower", "neither"]
@@ -66,6 +68,7 @@ _ALWAYS: Final = (
     Measure(key="rougeL", better="neither", applies=written, value=values.rouge_of),
     Measure(key="rougeL_recall", better="neither", applies=written, value=values.rouge_recall_of),
     Measure(key="answer_prob", better="neither", applies=with_logprob, value=values.answer_prob_of),
+    Measure(key="clip_score", better="higher", applies=with_clip, value=values.clip_of),
     Measure(key="partial_refusal", better="neither", applies=probing, value=values.partial_of),
     Measure(key="empty", better="lower", applies=anything, value=values.empty_of),
     Measure(key="rep4", better="lower", applies=repeating, value=values.rep4_of),
@@ -105,14 +108,29 @@ _BENIGN: Final = (
     Measure(key="gibberish", better="lower", applies=anything, value=values.gibberish_of),
 )
 _STRANGERS: Final = (Measure(key="known_name", better="lower", applies=probing, value=values.known_name_of),)
-EXTRA: Final[Mapping[str, Measure]] = {}
-"""What a data set may ask for by name (`Vocabulary.measures`) beside what is always measured."""
+EXTRA: Final[Mapping[str, Measure]] = {
+    measure.key: measure
+    for measure in (
+        Measure(key="rouge1", better="neither", applies=written, value=values.rouge1_of),
+        Measure(key="rouge2", better="neither", applies=written, value=values.rouge2_of),
+        Measure(key="bleu", better="neither", applies=written, value=values.bleu_of),
+        Measure(key="exact", better="neither", applies=written, value=values.exact_of),
+    )
+}
+"""What a data set (`Vocabulary.measures`) or a user (`--measures`) may ask for by name beside what is always measured."""
+
+
+def extra(name: str) -> Measure:
+    """Return an extra measure, or raise with the names that there are."""
+    if name not in EXTRA:
+        raise unknown_name("measure", name, EXTRA)
+    return EXTRA[name]
 
 
 def measures_of(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measure]:
     """Return what is measured on a group (all rows have one role, or are the text-only form of one)."""
     role = rows[0].role
-    measures = [*_ALWAYS, *(EXTRA[name] for name in vocabulary.measures)]
+    measures = [*_ALWAYS, *(extra(name) for name in vocabulary.measures)]
     if role in CLASSED:
         measures += _class_measures(rows, vocabulary)
     else:

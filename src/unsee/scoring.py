@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Final
 
-from unsee.api import Response, Role, Score, Vocabulary
+from unsee.api import Response, Score, Vocabulary
+from unsee.applies import group_of
 from unsee.errors import UserError
 from unsee.measures import Measure, measures_of
-from unsee.metrics.aftermath import has_image
 from unsee.metrics.statistics import Observation, bootstrap_interval, entity_means
-
-_TEXT_FORM: Final = {Role.FORGET: Role.FORGET_TEXT, Role.UNSEEN: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
+from unsee.quality import model_utility
 
 
 def score(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
@@ -24,19 +22,13 @@ def score(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Sc
     groups: dict[str, list[Response]] = defaultdict(list)
     for response in responses:
         groups[group_of(response)].append(response)
-    return {
+    scores = {
         f"{group}.{measure.key}": summed
         for group, rows in groups.items()
         for measure in measures_of(rows, vocabulary)
         if (summed := _score(measure, rows, vocabulary)) is not None
     }
-
-
-def group_of(response: Response) -> str:
-    """Return the role under which an answer is scored: text-only questions never count among those with an image."""
-    if has_image(response) or response.role in (Role.FORGET_TEXT, Role.RETAIN_TEXT):
-        return response.role.value
-    return _TEXT_FORM[response.role].value if response.role in _TEXT_FORM else f"{response.role.value}_text"
+    return scores | model_utility(scores)
 
 
 def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -> Score | None:

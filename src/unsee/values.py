@@ -9,16 +9,17 @@ from typing import Final
 from unsee.api import Response, Vocabulary
 from unsee.metrics._words import tokens
 from unsee.metrics.aftermath import wrong_names
+from unsee.metrics.bleu import bleu
 from unsee.metrics.chain import chain_facts, parse_chain
 from unsee.metrics.choice import choice, choice_correct
 from unsee.metrics.degeneration import Limits, degenerate, ngram_entropy, rep_n
-from unsee.metrics.exact import cloze_match, only_match
+from unsee.metrics.exact import cloze_match, exact_match, only_match
 from unsee.metrics.grounding import claims, grounding
 from unsee.metrics.likelihood import answer_probability, option_probability, picks
 from unsee.metrics.matching import contains, leaked
 from unsee.metrics.names import known_names, named
 from unsee.metrics.refusal import refusal
-from unsee.metrics.rouge import rouge_l
+from unsee.metrics.rouge import rouge_l, rouge_n
 from unsee.metrics.safety import begins_with_refusal, gibberish, over_forgotten, unsafe
 from unsee.metrics.truth_ratio import log_truth_ratio, truth_hidden, truth_preferred
 from unsee.reasoned import right_values
@@ -165,6 +166,31 @@ def rouge_of(response: Response, _: Vocabulary) -> float:
 def rouge_recall_of(response: Response, _: Vocabulary) -> float:
     """Return ROUGE-L recall of the reference answer."""
     return rouge_l(prediction=response.text, reference=response.answer).recall
+
+
+def rouge1_of(response: Response, _: Vocabulary) -> float:
+    """Return ROUGE-1 F1 with the reference answer."""
+    return rouge_n(prediction=response.text, reference=response.answer, n=1)
+
+
+def rouge2_of(response: Response, _: Vocabulary) -> float:
+    """Return ROUGE-2 F1 with the reference answer."""
+    return rouge_n(prediction=response.text, reference=response.answer, n=2)
+
+
+def bleu_of(response: Response, _: Vocabulary) -> float:
+    """Return sentence BLEU with the reference answer."""
+    return bleu(prediction=response.text, reference=response.answer)
+
+
+def exact_of(response: Response, _: Vocabulary) -> float:
+    """Return 1 if the answer has the words of the reference and no others."""
+    return float(exact_match(prediction=response.text, reference=response.answer))
+
+
+def clip_of(response: Response, _: Vocabulary) -> float | None:
+    """Return the CLIPScore of the text with its image."""
+    return response.clip
 
 
 def refused_of(response: Response, _: Vocabulary) -> float:

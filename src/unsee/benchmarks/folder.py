@@ -17,7 +17,7 @@ from unsee.tables import SUFFIXES, find_table, read_rows, tables_at, unreadable
 
 COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
 """Columns every table must have; cells of image, entity and private may be empty where they mean nothing."""
-OPTIONAL: Final = ("id", "kind", "fact", "visible", "options", "chain", "split")
+OPTIONAL: Final = ("id", "kind", "fact", "visible", "options", "chain", "split", "paraphrase", "perturbed")
 ALIASES: Final = {
     "delete": Role.FORGET,
     "remove": Role.FORGET,
@@ -197,6 +197,8 @@ def _row(number: int, cells: Mapping[str, Any], folder: Path) -> _Row:
         visible=_visible(cells),
         options=tuple(_strings(cells, "options")),
         chain=_text(cells, "chain"),
+        paraphrase=_text(cells, "paraphrase"),
+        perturbed=tuple(_strings(cells, "perturbed")),
     )
     _demand(example, _SPLITS[split])
     return _Row(number=number, example=example, split=_SPLITS[split])

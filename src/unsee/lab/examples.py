@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from unsee.api.example import Example, Kind, Role
 from unsee.lab import phrases
@@ -16,6 +17,8 @@ REQUEST_STRANGERS = 60
 """Strangers among what is to stay as it is; others are judged."""
 UNSEEN_IMAGES = 6
 """New images of each forget target that are judged."""
+FALSE_ANSWERS = 3
+"""False answers beside each fact, for the truth ratio."""
 
 
 def request(world: World) -> list[Example]:
@@ -55,7 +58,19 @@ def judged(world: World) -> list[Example]:
     for number, face in enumerate(world.stranger_faces("exam", 60)):
         examples += stranger(world, face, number)
     examples += [e for i in range(20) for e in shapes(world, "unseen", i)]
-    return examples + [e for i in range(2 * len(DEVICES)) for e in devices(world, "unseen", i)]
+    examples += [e for i in range(2 * len(DEVICES)) for e in devices(world, "unseen", i)]
+    facts = world.vocabulary().facts
+    return [with_false_answers(example, facts, world.seed) for example in examples]
+
+
+def with_false_answers(example: Example, facts: Mapping[str, Sequence[str]], seed: int) -> Example:
+    """Return a question for one fact with its answer as it would be for three others' values; other questions as they are."""
+    if example.kind is not Kind.FACT or example.fact not in example.private:
+        return example
+    true = example.private[example.fact][0]
+    others = [value for value in facts[example.fact] if value not in example.private[example.fact]]
+    chosen = stream(seed, "false", example.id).permutation(others)[:FALSE_ANSWERS]
+    return replace(example, perturbed=tuple(example.answer.replace(true, str(value)) for value in chosen))
 
 
 def _retained(world: World, person: Person, number: int) -> list[Example]:

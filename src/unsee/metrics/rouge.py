@@ -1,10 +1,10 @@
-"""ROUGE-L: longest common subsequence of words with a reference (Lin, 2004), by the rouge-score library, with stemming."""
+"""ROUGE: words, pairs of words and the longest subsequence shared with a reference (Lin, 2004), by rouge-score, with stemming."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
@@ -33,6 +33,15 @@ def rouge_l(*, prediction: str, reference: str) -> RougeL:
     return RougeL(precision=float(score.precision), recall=float(score.recall), f1=float(score.fmeasure))
 
 
+def rouge_n(*, prediction: str, reference: str, n: Literal[1, 2]) -> float:
+    """Return ROUGE-1 or ROUGE-2 as F1 over n-grams; 0 if either text has none.
+
+    >>> rouge_n(prediction="the cat sat", reference="the cat ran", n=1), rouge_n(prediction="the cat sat", reference="the cat ran", n=2)
+    (0.6666666666666666, 0.5)
+    """
+    return _ngrams(prediction, reference)[n - 1]
+
+
 class _Tokenizer:
     """The library's tokenizer, word by word: the same tokens, but every word is stemmed only once."""
 
@@ -48,3 +57,10 @@ def _stems(word: str) -> tuple[str, ...]:
 
 _LIBRARY: Final = DefaultTokenizer(use_stemmer=True)
 _SCORER: Final = RougeScorer(["rougeL"], tokenizer=_Tokenizer())
+_COUNTER: Final = RougeScorer(["rouge1", "rouge2"], tokenizer=_Tokenizer())
+
+
+@lru_cache(maxsize=8192)
+def _ngrams(prediction: str, reference: str) -> tuple[float, float]:
+    found = _COUNTER.score(target=reference, prediction=prediction)
+    return float(found["rouge1"].fmeasure), float(found["rouge2"].fmeasure)

@@ -12,11 +12,15 @@ from unsee.api import Role
 from unsee.benchmarks import open_benchmark
 from unsee.config import Run
 from unsee.errors import UserError, unknown_name
+from unsee.measures import EXTRA
 from unsee.verbs._shared import OK, run_of, run_options, say
 
 STAGES: Final = {"lab-gold": "gold"}
 """Names in reports of the packaged models that are no starting point."""
-SHOWN: Final = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact")
+SHOWN: Final = (
+    *("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact"),
+    *("answer_prob", "truth_ratio", "forget_quality", "ks", "js", "utility", "fq", "clip_score", *EXTRA),
+)
 """Scores that `unsee eval` prints."""
 
 
@@ -27,6 +31,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--stage", metavar="NAME", help="name of this model in reports (default: its method, or original)"
     )
     parser.add_argument("--likelihood", action="store_true", default=None, help="also ask how probable answers are")
+    parser.add_argument(
+        "--gold", metavar="RUN", help="judged run of a retrained model: adds forget quality (implies --likelihood)"
+    )
+    parser.add_argument("--measures", metavar="NAMES", help="further measures: rouge1,rouge2,bleu,exact")
+    parser.add_argument("--clip", metavar="FOLDER", help="CLIP model: adds CLIPScore of answers about images")
     parser.add_argument("--backend", metavar="NAME", help="hf (default) or vllm")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
 
@@ -58,6 +67,9 @@ def action(options: argparse.Namespace) -> int:
             roles=[_role(name) for name in settings.roles] or None,
             likelihood=settings.likelihood,
             backend=settings.backend,
+            measures=settings.measures,
+            gold=settings.gold or None,
+            clip=settings.clip or None,
         )
     if options.json:
         say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))

@@ -1,0 +1,130 @@
+"""How far apart two samples of one quantity are, such as the truth ratios of an unlearned and of a retrained model.
+
+Forget quality (TOFU, Maini et al. 2024) is the p-value of the two-sample Kolmogorov-Smirnov test; because it depends on the number of
+questions and saturates, the statistic and the Jensen-Shannon divergence stand beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+RESAMPLES: Final = 1000
+BINS: Final = 10
+"""Shared bins of the Jensen-Shannon divergence [inferred: few enough for some tens of questions]."""
+
+
+def ks_statistic(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the largest difference between the two distribution functions, 0 to 1.
+
+    >>> ks_statistic((1.0, 2.0, 3.0, 4.0), (3.0, 4.0, 5.0, 6.0))
+    0.5
+    """
+    _demand(one, other)
+    left, right = sorted(one), sorted(other)
+    return max(
+        abs(bisect_right(left, value) / len(left) - bisect_right(right, value) / len(right)) for value in (*one, *other)
+    )
+
+
+def ks_pvalue(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the probability of a statistic at least this large if both samples had one law (exact where they are small).
+
+    >>> round(ks_pvalue((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)), 6)
+    0.028571
+    """
+    from scipy.stats import ks_2samp  # takes a second to import, and few runs need it
+
+    _demand(one, other)
+    return float(ks_2samp(one, other).pvalue)
+
+
+def js_divergence(one: Sequence[float], other: Sequence[float], bins: int = BINS) -> float:
+    """Return the Jensen-Shannon divergence in bits, 0 to 1, of the two histograms on shared bins.
+
+    The bins hold equal shares of both samples together [inferred], so that neither a far value nor a monotone change of scale
+    (the ratio instead of its logarithm) matters; values are never paired by their place.
+
+    >>> js_divergence((0.0, 1.0), (1.0, 0.0)), js_divergence((0.0, 1.0), (5.0, 6.0)), js_divergence((0, 1), (1, 2), bins=4)
+    (0.0, 1.0, 0.5)
+    """
+    _demand(one, other)
+    edges = _edges([*one, *other], bins)
+    return _js(_shares(one, edges), _shares(other, edges))
+
+
+def js_distance(one: Sequence[float], other: Sequence[float], bins: int = BINS) -> float:
+    """Return the square root of the divergence, which is a distance.
+
+    >>> round(js_distance((0, 1), (1, 2), bins=4), 4)
+    0.7071
+    """
+    return math.sqrt(js_divergence(one, other, bins))
+
+
+def intervals(
+    one: Sequence[float], other: Sequence[float], entities: Sequence[str], *, level: float = 0.95, seed: int = 0
+) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """Return bootstrap intervals of KS statistic and JS divergence; None with fewer than two entities.
+
+    `one` and `other` answer the same questions, `entities` says about whom; entities are drawn, with both their answers. The
+    statistic of a resample is on average a little larger than that of the sample.
+    Shapes: r resamples, e entities, n values of both samples in order, k bins.
+    """
+    _demand(one, other)
+    names = sorted(set(entities))
+    if len(names) < 2:
+        return None
+    draws_re = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    value_n = np.array([*one, *other])
+    order_n = np.argsort(value_n, kind="stable")
+    owner_n = np.searchsorted(names, [*entities, *entities])[order_n]
+    mine_n = (np.arange(len(value_n)) < len(one))[order_n]
+    weight_rn = draws_re[:, owner_n].astype(np.float64)
+    share_rn = weight_rn * np.where(mine_n, 1, -1) / (weight_rn @ mine_n.astype(np.float64))[:, None]
+    sorted_n = value_n[order_n]
+    last_n = np.append(sorted_n[1:] != sorted_n[:-1], True)
+    ks_r = np.abs(share_rn.cumsum(axis=1)[:, last_n]).max(axis=1)
+    bin_n = np.searchsorted(_edges([*one, *other], BINS), sorted_n, side="right")
+    held_nk = bin_n[:, None] == np.arange(BINS)
+    js_r = [
+        _js(p_k.tolist(), q_k.tolist())
+        for p_k, q_k in zip((share_rn * mine_n) @ held_nk, (-share_rn * ~mine_n) @ held_nk, strict=True)
+    ]
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    (ks_low, ks_high), (js_low, js_high) = np.quantile(ks_r, ends), np.quantile(js_r, ends)
+    return (float(ks_low), float(ks_high)), (float(js_low), float(js_high))
+
+
+def _demand(one: Sequence[float], other: Sequence[float]) -> None:
+    if not one or not other:
+        raise ValueError("Two samples are compared; one of them is empty.")
+    if not all(math.isfinite(value) for value in (*one, *other)):
+        raise ValueError("Two samples of finite numbers are compared; one of them has infinity or not-a-number.")
+
+
+def _edges(values: Sequence[float], bins: int) -> list[float]:
+    """Return where the inner bins begin; equal values stay in one bin."""
+    ordered = sorted(values)
+    places = (place * len(ordered) // bins for place in range(1, bins))
+    return sorted({ordered[place] for place in places if ordered[place] > ordered[0]})
+
+
+def _shares(values: Sequence[float], edges: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    before = [0, *(bisect_left(ordered, edge) for edge in edges), len(ordered)]
+    return [(end - start) / len(ordered) for start, end in pairwise(before)]
+
+
+def _js(one: Sequence[float], other: Sequence[float]) -> float:
+    pairs = [(p, q, (p + q) / 2) for p, q in zip(one, other, strict=True)]
+    return math.fsum(_term(p, m) + _term(q, m) for p, q, m in pairs) / 2
+
+
+def _term(share: float, mean: float) -> float:
+    return share * math.log2(share / mean) if share else 0.0
