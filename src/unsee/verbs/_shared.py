@@ -40,7 +40,7 @@ def run_of(options: argparse.Namespace) -> Run:
         for name in ("model", "data", "benchmark", "out", "method", "seed", "engine")
         if given.get(name) is not None
     }
-    for part, names in (("training", ("tune", "parts")), ("eval", ("likelihood", "backend"))):
+    for part, names in (("training", ("tune", "parts")), ("eval", ("likelihood", "backend", "measures", "gold", "clip"))):
         chosen = {name: given[name] for name in names if given.get(name) is not None}
         if chosen:
             flags[part] = chosen
