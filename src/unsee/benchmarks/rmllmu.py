@@ -1,0 +1,242 @@
+"""RMLLMU-style: MLLMU-Bench with a reasoning chain for each question, to see what the reasoning gives away (arXiv 2512.17911).
+
+RMLLMU-Bench has published neither data nor schema. This layout is ours throughout [inferred]: a folder with
+
+- `MLLMU-Bench/` (or `MLLMMU-Bench/`, or the folder itself): a clone of MLLMU-Bench, read as the benchmark mllmu reads it;
+- `chains` (`.jsonl`, `.json`, `.csv`, `.parquet`), one row a chain: `ID` of the person and `question`, as in MLLMU-Bench;
+  `reasoning_chain`, or `reasoning_steps` as a list; and optionally `Type` (Image_Textual or Pure_Text; without it, both), `accepted`
+  (rows that a verifier has not accepted are left out), `evidence`, `generator`, `verifier` (kept by nobody here);
+- `implies.json` (optional) = {"Tokyo": "Japan"}: what follows from what, for implicit leaks.
+
+The chain stands in `Example.chain` of its question, where R-MUSE looks for it. Judged are, beside everything of MLLMU-Bench,
+the generation questions once more, asked for reasoning: `ril` on the forget side, `rcr` on what is kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.example import PROBES, Example, Kind, Role, Vocabulary
+from unsee.benchmarks import open_benchmark
+from unsee.errors import UserError, unknown_name
+from unsee.metrics.matching import contains
+from unsee.records import Gathered, Record, named_table, read_object
+from unsee.tables import SUFFIXES, read_rows
+
+STEP_BY_STEP: Final = "Think step by step, then answer. Write it as: Reasoning: ... Answer: ..."
+"""Asks for a chain [inferred]."""
+CLONES: Final = ("MLLMU-Bench", "MLLMMU-Bench")
+_TYPES: Final = {"": None, "image_textual": True, "pure_text": False}
+_YES: Final = {"true": True, "1": True, "yes": True, "": True, "false": False, "0": False, "no": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMLLMUSettings:
+    """What may be set about RMLLMU-style data."""
+
+    ratio: Literal[5, 10, 15] = 5
+    """Per cent of the people that are to be forgotten."""
+    prompt: str = STEP_BY_STEP
+    """Put below a question to ask for reasoning; empty = ask without, to compare (rmuse.md 3)."""
+    mllmu: Mapping[str, Any] = field(default_factory=dict)
+    """Other settings of the benchmark mllmu."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our name of a column of `chains` -> its name there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chain:
+    """One row of `chains`."""
+
+    number: int
+    question: str
+    text: str
+    with_image: bool | None
+
+    def suits(self, example: Example) -> bool:
+        """Tell whether it is about this question, whatever instruction stands below it."""
+        asked = example.question == self.question or example.question.startswith(f"{self.question}\n")
+        return asked and self.with_image in (None, example.image is not None)
+
+
+class RMLLMU(Benchmark):
+    """A clone of MLLMU-Bench and chains for its questions."""
+
+    name: ClassVar[str] = "rmllmu"
+    layout: ClassVar[str] = f"chains ({', '.join(SUFFIXES)}) beside a clone of MLLMU-Bench in a folder of that name"
+    settings_type: ClassVar[type] = RMLLMUSettings
+    likelihood: ClassVar[bool] = True
+
+    def __init__(
+        self, place: Place | str, settings: RMLLMUSettings | None = None, *, base: Benchmark | None = None
+    ) -> None:
+        """Open MLLMU-Bench and find the chains; what is missing is said at once."""
+        if isinstance(place, Hub):
+            raise UserError(f"RMLLMU-style data are files here, not a data set on the hub ({place}).")
+        self.place, self.settings = Path(place), settings or RMLLMUSettings()
+        self._table = named_table(self.place, "chains")
+        if self._table is None:
+            raise UserError(f"{self.place} has no chains. Expected {self.layout}.")
+        inner = {"name": "mllmu", **self.settings.mllmu, "ratio": self.settings.ratio}
+        self.base = base or open_benchmark(_clone(self.place), inner)
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether there are chains, and a clone beside them."""
+        clones = [place / name for name in CLONES if (place / name).is_dir()]
+        return bool(clones) and place.is_dir() and named_table(place, "chains") is not None
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return the questions of MLLMU-Bench with their chains, and those that ask for reasoning ("eval")."""
+        self._found.require(self.place)
+        return self._found.train if split == "train" else self._found.judged
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the vocabulary of MLLMU-Bench, and what follows from what."""
+        return replace(self.base.vocabulary(), implies=_implications(self.place / "implies.json"))
+
+    def suggested(self, method: str) -> Mapping[str, Any]:
+        """Return what suits MLLMU-Bench."""
+        return self.base.suggested(method)
+
+    def about(self, entities: Sequence[str]) -> RMLLMU:
+        """Return the same chains on MLLMU-Bench asked about these people."""
+        return RMLLMU(self.place, self.settings, base=self.base.about(entities))
+
+    def problems(self) -> Sequence[str]:
+        """Return what is wrong with MLLMU-Bench, or else with the chains."""
+        return self.base.problems() or self._found.problems()
+
+    def warnings(self) -> Sequence[str]:
+        """Return what MLLMU-Bench warns of, and how many questions have no chain."""
+        return [*self.base.warnings(), *self._remarks]
+
+    @cached_property
+    def _found(self) -> Gathered:
+        found = Gathered()
+        with found.reading("implies.json"):
+            _implications(self.place / "implies.json")
+        chains, refused = self._read(found)
+        used: set[int] = set()
+        found.train += [_chained(one, chains, used) for one in self.base.examples("train")]
+        for one in self.base.examples("eval"):
+            found.judged.append(_chained(one, chains, used))
+            found.judged += _reasoned(found.judged[-1], chains, self.settings.prompt)
+        self._remark(found, chains, used, refused)
+        return found
+
+    @cached_property
+    def _remarks(self) -> list[str]:
+        return []
+
+    def _read(self, found: Gathered) -> tuple[dict[str, list[_Chain]], int]:
+        """Return person -> accepted chains, and how many were not accepted."""
+        chains: dict[str, list[_Chain]] = defaultdict(list)
+        taken: dict[tuple[str, str, bool | None], int] = {}
+        refused = 0
+        for number, cells in enumerate(read_rows(self._file), 1):
+            with found.reading(f"{self._file.name} row {number}"):
+                row = Record(cells, self.settings.columns)
+                person, made = row.text("ID"), _chain(row, number)
+                earlier = taken.setdefault((person, made.question, made.with_image), number)
+                if earlier != number:
+                    raise UserError(f"person {person} has a chain for this question in row {earlier} already.")
+                if _word(row, "accepted", _YES):
+                    chains[person].append(made)
+                else:
+                    refused += 1
+        return chains, refused
+
+    @property
+    def _file(self) -> Path:
+        return self._table or self.place
+
+    def _remark(self, found: Gathered, chains: Mapping[str, Sequence[_Chain]], used: set[int], refused: int) -> None:
+        listed = [(person, one) for person, rows in chains.items() for one in rows]
+        idle = [f"row {one.number} (ID {person})" for person, one in listed if one.number not in used]
+        if idle and len(idle) == len(listed):
+            found.faults.append(
+                f"{self._file.name}: no chain belongs to a question that is read, the first is {idle[0]}: ID and question "
+                "must be those of MLLMU-Bench, word by word."
+            )
+        elif idle:
+            self._remarks.append(f"{len(idle)} chains belong to no question that is read: {', '.join(idle[:5])}.")
+        asked = [one for one in found.judged if one.kind in PROBES]
+        bare = sum(not one.chain for one in asked)
+        if bare:
+            self._remarks.append(
+                f"{bare} of {len(asked)} generation questions have no chain, so no reasoning is asked there."
+            )
+        if refused:
+            self._remarks.append(f"{refused} chains were not accepted by their verifier and are left out.")
+
+
+def _implications(file: Path) -> dict[str, str]:
+    """Return premise -> what follows from it; nothing without the file."""
+    return {premise: str(end) for premise, end in read_object(file).items()} if file.is_file() else {}
+
+
+def _clone(place: Path) -> Path:
+    return next((place / name for name in CLONES if (place / name).is_dir()), place)
+
+
+def _chain(row: Record, number: int) -> _Chain:
+    steps = row.strings("reasoning_steps")
+    if not row.has("reasoning_chain") and not steps:
+        raise UserError(f"{row.called('reasoning_chain')} is missing, and so is {row.called('reasoning_steps')}.")
+    text = row.text("reasoning_chain") if row.has("reasoning_chain") else " ".join(steps)
+    return _Chain(number=number, question=row.text("question"), text=text, with_image=_word(row, "Type", _TYPES))
+
+
+def _word(row: Record, name: str, known: Mapping[str, Any]) -> Any:
+    """Return what a word in a column means; an unknown word gets the known ones."""
+    value = row.raw(name)
+    word = str(value).casefold() if isinstance(value, bool) else row.optional(name).casefold()
+    if word not in known:
+        raise unknown_name(row.called(name), word, [one for one in known if one])
+    return known[word]
+
+
+def _chained(example: Example, chains: Mapping[str, Sequence[_Chain]], used: set[int]) -> Example:
+    """Return the example with its chain, if it has one."""
+    found = next((one for one in chains.get(_person(example), ()) if one.suits(example)), None)
+    if found is None:
+        return example
+    used.add(found.number)
+    return replace(example, chain=found.text)
+
+
+def _reasoned(example: Example, chains: Mapping[str, Sequence[_Chain]], prompt: str) -> Iterator[Example]:
+    """Yield the open question once more, asked for reasoning, with reasoning and answer as reference."""
+    if not example.chain or example.kind not in PROBES:
+        return
+    asked = next(one.question for one in chains[_person(example)] if one.suits(example))
+    yield replace(
+        example,
+        id=f"{example.id}/chain",
+        kind=Kind.CHAIN,
+        fact=example.fact or _asked_for(example),
+        question="\n".join(part for part in (asked, prompt) if part),
+        answer=f"Reasoning: {example.chain} Answer: {example.answer}",
+    )
+
+
+def _asked_for(example: Example) -> str:
+    """Return the private fact that the reference answer gives and the question does not; empty if none."""
+    told = (
+        fact
+        for fact, forms in sorted(example.private.items(), key=lambda item: item[0] == "name")
+        if any(contains(example.answer, form) and not contains(example.question, form) for form in forms)
+    )
+    return next(told, "")
+
+
+def _person(example: Example) -> str:
+    """Return the ID in MLLMU-Bench; celebrities have it behind their set."""
+    return example.entity.rpartition("/")[2] if example.role is Role.GENERAL else example.entity
