@@ -1,4 +1,4 @@
-"""What lies in methods/, benchmarks/, metrics/, models/ and attacks/: one public file is one name. Listing imports nothing."""
+"""What lies in methods/, benchmarks/, metrics/, models/, attacks/ and recipes/: one public file is one name. Listing imports nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unsee.api.family import Family
 from unsee.api.method import Method
 from unsee.errors import UnseeError, unknown_name
 
-Listed = Literal["methods", "benchmarks", "metrics", "models", "attacks"]
+Listed = Literal["methods", "benchmarks", "metrics", "models", "attacks", "recipes"]
 """Folders whose files have names."""
 Loadable = Literal["methods", "benchmarks", "models"]
 """Folders whose files each define one class."""
@@ -26,6 +26,7 @@ _ONE: Final[dict[str, str]] = {
     "metrics": "metric",
     "models": "model family",
     "attacks": "attack",
+    "recipes": "recipe",
 }
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from unsee.config import Run
 from unsee.errors import unknown_name
 
+Ablation = Literal["full", "without_rrs", "without_reasoning_span", "without_acs"]
 ABLATIONS: dict[str, dict[str, Any]] = {
     "full": {},
     "without_rrs": {"protect": False},
@@ -16,7 +17,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 """Row of the ablation table -> settings; strength and span choices are [inferred]."""
 
 
-def rmuse(*, model: str, data: str, out: str, ablation: str = "full", seed: int = 0) -> Run:
+def rmuse(*, model: str, data: str, out: str, ablation: Ablation = "full", seed: int = 0) -> Run:
     """Return the faithful run, or one of its ablations: eta 0.8, tau 0.75, formula gate, middle third of the layers [inferred]."""
     if ablation not in ABLATIONS:
         raise unknown_name("R-MUSE ablation", ablation, ABLATIONS)

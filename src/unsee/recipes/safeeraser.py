@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from unsee.config import Run
 from unsee.errors import unknown_name
@@ -18,6 +18,7 @@ class Loss:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
+Name = Literal["ga", "gd", "kl", "idk", "po", "gapd", "gdpd", "klpd", "idkpd", "popd"]
 _PO: Final = {"retain_weight": 1.0, "po_reduction": "concat"}
 _PREFERENCE: Final = Loss(method="reject", settings=_PO)
 _PREFERENCE_PD: Final = Loss(method="reject", settings={**_PO, "prompt_decouple_weight": 1.0})
@@ -58,7 +59,7 @@ warm-up (6 % of the steps there: set `warmup_steps`, which counts steps). The ad
 """
 
 
-def safeeraser(*, model: str, data: str, out: str, loss: str = "popd", seed: int = 233) -> Run:
+def safeeraser(*, model: str, data: str, out: str, loss: Name = "popd", seed: int = 233) -> Run:
     """Return the run of one of SafeEraser's losses on a model and data with roles forget, benign and general."""
     if loss not in LOSSES:
         raise unknown_name("SafeEraser loss", loss, LOSSES)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from unsee import config, devices
+from unsee import config, devices, recipes
 from unsee.config import Run
+from unsee.errors import UserError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done; could not be done, or data not usable; the user's mistake; Ctrl-C."""
@@ -31,20 +33,44 @@ def engine_option(parser: argparse.ArgumentParser) -> None:
 
 
 def run_of(options: argparse.Namespace) -> Run:
-    """Return the run of the file, overridden by --set, overridden by the named options."""
-    values = config.read_mapping(Path(options.file)) if options.file else {}
-    values = config.merge(values, config.parse_overrides(options.set))
-    given = vars(options)
+    """Return the run of the recipe, overridden by the file, by --set, and by the named options."""
+    given = {**vars(options)}
+    values, changed = recipe_of(given, config.parse_overrides(options.set))
+    values = config.merge(values, config.read_mapping(Path(options.file)) if options.file else {})
+    values = config.merge(values, changed)
     flags = {
         name: given[name]
         for name in ("model", "data", "benchmark", "out", "method", "seed", "engine")
         if given.get(name) is not None
     }
-    for part, names in (("training", ("tune", "parts")), ("eval", ("likelihood", "backend", "measures", "gold", "clip"))):
+    for part, names in (
+        ("training", ("tune", "parts")),
+        ("eval", ("likelihood", "backend", "measures", "gold", "clip")),
+    ):
         chosen = {name: given[name] for name in names if given.get(name) is not None}
         if chosen:
             flags[part] = chosen
     return Run.from_mapping(config.merge(values, flags), where=options.file or "the run")
+
+
+def recipe_of(given: dict[str, Any], changed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the run of `--recipe` (nothing without one), and the settings of --set that are not its options.
+
+    `--method` and `--seed` are options of the recipe where it has them: its settings depend on the method.
+    """
+    options, rest = changed.pop("recipe", {}), changed
+    name = given.get("recipe")
+    if name is None:
+        if options:
+            raise UserError("--set recipe.NAME=VALUE needs --recipe; `unsee list recipes` prints their names.")
+        return {}, rest
+    known = recipes.options_of(name)
+    flags: dict[str, Any] = {
+        key: given.pop(key) for key in ("method", "seed") if key in known and given.get(key) is not None
+    }
+    model, data, out = (given.get(key) or "" for key in recipes.PLACES)
+    made = recipes.recipe(name, model=model, data=data, out=out, options={**options, **flags}).to_mapping()
+    return {key: value for key, value in made.items() if value not in ("", {})}, rest
 
 
 def say(line: object) -> None:

@@ -11,6 +11,11 @@ from unsee.verbs._shared import OK, run_of, run_options, say
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     run_options(parser)
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="start from published settings, `unsee list recipes`; options: --set recipe.x=y",
+    )
     parser.add_argument("--method", metavar="NAME", help="unlearning method; `unsee list methods`")
     parser.add_argument("--seed", type=int, metavar="S", help="start of every random stream (default: 0)")
     parser.add_argument("--tune", metavar="HOW", help="lora or full")

@@ -11,7 +11,7 @@ from unsee import registry
 from unsee.errors import unknown_name
 from unsee.verbs._shared import OK
 
-KINDS: Final[tuple[registry.Listed, ...]] = ("methods", "benchmarks", "metrics", "models", "attacks")
+KINDS: Final[tuple[registry.Listed, ...]] = ("methods", "benchmarks", "metrics", "models", "attacks", "recipes")
 """What can be listed."""
 
 

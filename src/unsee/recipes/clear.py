@@ -1,0 +1,60 @@
+"""CLEAR 1, 5 or 10 % with MMUnlearner and its baselines, on LLaVA-1.5-7B or Qwen2.5-VL-7B (arXiv 2410.18057, 2502.11051).
+
+The start model must know the authors: tune it on `full+tofu` first. Qwen2.5-VL gets the settings of Qwen2-VL [inferred].
+
+| setting | value | mark |
+|---|---|---|
+| learning rate, batch, epochs | 1e-5, 4, 1 | [code] README of Z1zs/MMUnlearner |
+| MMUnlearner and GA: trained | all weights | [code] |
+| the other baselines: LoRA | rank 16, alpha 16, dropout 0.05 | [code] |
+| MMUnlearner: mask | language, gamma 1, alpha 1 | [code] |
+| clipping 1.0, linear to 0, retain batch for each forget batch, NPO beta 0.1 | | [inferred] |
+| `protocol: clear` | 5 epochs, batch 2 x 4, weight decay 0.01, all weights | [code] somvy/multimodal_unlearning |
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from unsee.config import Run
+from unsee.recipes.mllmu import COMMON, FULL, LORA
+
+Method = Literal["mmunlearner", "ga", "grad_diff", "kl", "npo", "reject"]
+
+
+def clear(
+    *,
+    model: str,
+    data: str,
+    out: str,
+    ratio: Literal[1, 5, 10] = 5,
+    method: Method = "mmunlearner",
+    protocol: Literal["mmunlearner", "clear"] = "mmunlearner",
+    seed: int = 0,
+) -> Run:
+    """Return the run of one method at one ratio, trained as one of the two papers does."""
+    return Run(
+        model=model,
+        data=data,
+        benchmark={"name": "clear", "ratio": ratio},
+        method=method,
+        out=out,
+        seed=seed,
+        settings=_settings(method),
+        training=_training(method, protocol),
+    )
+
+
+def _settings(method: Method) -> dict[str, Any]:
+    chosen: dict[Method, dict[str, Any]] = {
+        "mmunlearner": {"modules": ("language",)},
+        "npo": {"beta": 0.1},
+        "reject": {"retain_weight": 1.0},
+    }
+    return chosen.get(method, {})
+
+
+def _training(method: Method, protocol: Literal["mmunlearner", "clear"]) -> dict[str, Any]:
+    if protocol == "clear":
+        return {**COMMON, **FULL, "epochs": 5, "batch_size": 2, "accumulate": 4, "weight_decay": 0.01}
+    return {**COMMON, **(FULL if method in ("mmunlearner", "ga") else LORA)}

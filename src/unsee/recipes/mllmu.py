@@ -1,0 +1,74 @@
+"""MLLMU-Bench 5, 10 or 15 % with MMUnlearner and its baselines, on LLaVA-1.5-7B or Qwen2.5-VL-7B (arXiv 2502.11051).
+
+The start model must know the people: `MLLMMU/LLaVA_Vanilla` or one tuned on `ft_Data`. Published runs are with LLaVA-1.5-7B and
+Qwen2-VL-7B; Qwen2.5-VL gets the settings of Qwen2-VL [inferred].
+
+| setting | value | mark |
+|---|---|---|
+| learning rate, batch, epochs | 1e-5, 4, 1 | [code] README of Z1zs/MMUnlearner |
+| MMUnlearner: mask | language, gamma 1, alpha 1 | [code] |
+| MMUnlearner: trained | all weights; the release has LoRA on LLaVA, where its mask matches nothing | [code] Qwen, [inferred] LLaVA |
+| baselines: LoRA | rank 16, alpha 16, dropout 0.05, vision, projector and language | [code] |
+| clipping 1.0, linear to 0, retain batch for each forget batch, NPO beta 0.1 | | [inferred] |
+| `mode: as_released` | constant rate, no clipping but MMUnlearner's, NPO beta 0.4 | [code] |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from unsee.config import Run
+
+Method = Literal["mmunlearner", "ga", "grad_diff", "kl", "npo"]
+Family = Literal["llava", "qwen"]
+
+PARTS: Final = ("vision", "projector", "language")
+COMMON: Final[Mapping[str, Any]] = {
+    "parts": PARTS, "lr": 1e-5, "epochs": 1, "batch_size": 4, "clip": 1.0, "scheduler": "linear", "stop": "never",
+}  # fmt: skip
+FULL: Final[Mapping[str, Any]] = {"tune": "full", "precision": "bf16", "gradient_checkpointing": True}
+LORA: Final[Mapping[str, Any]] = {"tune": "lora", "rank": 16, "alpha": 16, "dropout": 0.05}
+
+
+def mllmu(
+    *,
+    model: str,
+    data: str,
+    out: str,
+    ratio: Literal[5, 10, 15] = 5,
+    method: Method = "mmunlearner",
+    family: Family = "llava",
+    mode: Literal["fixed", "as_released"] = "fixed",
+    seed: int = 0,
+) -> Run:
+    """Return the run of one method at one ratio; `family` matters where the release trains LLaVA and Qwen otherwise."""
+    return Run(
+        model=model,
+        data=data,
+        benchmark={"name": "mllmu", "ratio": ratio},
+        method=method,
+        out=out,
+        seed=seed,
+        settings=settings(method, family, mode),
+        training=training(method, family, mode),
+    )
+
+
+def settings(method: Method, family: Family, mode: Literal["fixed", "as_released"]) -> dict[str, Any]:
+    """Return what differs from the method's defaults."""
+    released = mode == "as_released"
+    if method == "mmunlearner":
+        noop = {"allow_noop_mask": True} if released and family == "llava" else {}
+        return {"mode": mode, "modules": ("language",), **noop}
+    if method == "npo":
+        return {"beta": 0.4 if released else 0.1}
+    return {}
+
+
+def training(method: Method, family: Family, mode: Literal["fixed", "as_released"]) -> dict[str, Any]:
+    """Return what differs from the defaults of `Training`."""
+    released = mode == "as_released"
+    full = method == "mmunlearner" and not (released and family == "llava")
+    pace = {"scheduler": "constant", **({} if method == "mmunlearner" else {"clip": 0.0})} if released else {}
+    return {**COMMON, **(FULL if full else LORA), **pace}

@@ -1,0 +1,55 @@
+"""MMUBench with SIU and its baselines on LLaVA-1.5-7B or 13B, one image and six steps a concept (arXiv 2405.12523).
+
+| setting | value | mark |
+|---|---|---|
+| steps a concept, batch, learning rate | 6, 4, 3e-4 | [second-hand], the rate also [code] |
+| LoRA rank and alpha, cosine | 128, 256 | [code] |
+| alpha and beta of the loss, 4 rows a target | 0.9, 0.75 | [second-hand] |
+| projector trained too, at the rate of the rest (release: in full at 2e-5) | | [code], rate [inferred] |
+| warm-up 0.03 of 6 steps | 0 steps | [inferred] |
+| substitute Jacob Campbell for the released concept | | [code] |
+| baselines: the same training, GA and GA+KL on GA.json, PO on refusals of ours | 7 steps, that is 25 rows x 2 epochs in batches of 8 | [code], refusals [inferred] |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from unsee.config import Run
+
+Method = Literal["siu", "ga", "ga_kl", "po"]
+_AS: Final[Mapping[Method, str]] = {"siu": "siu", "ga": "ga", "ga_kl": "kl", "po": "reject"}
+
+TRAINING: Final[Mapping[str, Any]] = {
+    "tune": "lora", "parts": ("language", "projector"), "rank": 128, "alpha": 256, "lr": 3e-4, "batch_size": 4,
+    "scheduler": "cosine", "precision": "bf16", "stop": "never",
+}  # fmt: skip
+BASELINE_STEPS: Final = 7
+
+
+def mmubench(
+    *,
+    model: str,
+    data: str,
+    out: str,
+    method: Method = "siu",
+    concept: str = "donald trump",
+    taken_for: str = "Jacob Campbell",
+    mode: Literal["paper", "as_released"] = "paper",
+    seed: int = 0,
+) -> Run:
+    """Return the run of one method; `taken_for` is the name that `concept` gets (empty = made up, for any other concept)."""
+    siu = {"mode": mode, **({"substitutes": {concept: taken_for}} if taken_for else {})}
+    length = {} if method == "siu" else {"max_steps": BASELINE_STEPS, "epochs": BASELINE_STEPS}
+    released = {"forget_rows": "ga"} if method in ("ga", "ga_kl") else {}
+    return Run(
+        model=model,
+        data=data,
+        benchmark={"name": "mmubench", **released},
+        method=_AS[method],
+        out=out,
+        seed=seed,
+        settings=siu if method == "siu" else {},
+        training={**TRAINING, **length},
+    )

@@ -1,0 +1,38 @@
+"""RMLLMU-style data (MLLMU-Bench with reasoning chains) with R-MUSE and the baselines of its paper (arXiv 2512.17911).
+
+Neither data nor code of RMLLMU-Bench are public: a run on chains of one's own is "RMLLMU-style" and not comparable with its tables.
+
+| setting | value | mark |
+|---|---|---|
+| LLaVA-1.5-7B and Qwen2.5-VL-7B, 5, 10 and 15 % | | [second-hand] |
+| R-MUSE: eta 0.8, tau 0.75, formula gate, middle third of the layers | | eta, range of tau [second-hand], rest [inferred] |
+| baselines | trained as in the recipe mllmu | [inferred] |
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from unsee.config import Run
+from unsee.recipes.mllmu import Family, mllmu
+from unsee.recipes.rmuse import Ablation, rmuse
+
+
+def rmllmu(
+    *,
+    model: str,
+    data: str,
+    out: str,
+    ratio: Literal[5, 10, 15] = 5,
+    method: Literal["rmuse", "mmunlearner", "ga", "grad_diff", "kl", "npo"] = "rmuse",
+    ablation: Ablation = "full",
+    family: Family = "llava",
+    seed: int = 0,
+) -> Run:
+    """Return the run of one method at one ratio; `ablation` is for R-MUSE, `family` for what is trained."""
+    if method == "rmuse":
+        made = rmuse(model=model, data=data, out=out, ablation=ablation, seed=seed)
+    else:
+        made = mllmu(model=model, data=data, out=out, method=method, family=family, seed=seed)
+    return replace(made, benchmark={"name": "rmllmu", "ratio": ratio})
