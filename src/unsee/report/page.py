@@ -59,6 +59,8 @@ class Column:
     """An arrow: which way is better."""
     group: str
     meaning: str
+    always: bool = True
+    """Whether it stands in the leaderboard also where no run has the score."""
 
 
 def columns(role: str) -> list[Column]:
@@ -112,6 +114,23 @@ def columns(role: str) -> list[Column]:
             group="Unrelated",
             meaning="unrelated questions answered right",
         ),
+        *_aggregates(role),
+    ]
+
+
+def _aggregates(role: str) -> list[Column]:
+    """Return the columns that need probabilities and a gold model; they stand only where a run has them."""
+    beside = "Beside the gold model"
+    rows = (
+        (f"{role}.forget_quality", "p", "↑", "forget quality: p-value of the KS test on truth ratios"),
+        (f"{role}.ks", "KS", "↓", "largest difference of the two distributions of truth ratios"),
+        (f"{role}.js", "JS", "↓", "Jensen-Shannon divergence of the two, in bits"),
+        ("model.fq", "FQ", "↑", "forget quality of OPEN-MMUNLEARNING, all parts together"),
+        ("model.utility", "Utility", "↑", "harmonic mean of probability, ROUGE-L recall and truth ratio of what stays"),
+    )
+    return [
+        Column(key=key, title=title, better=better, group=beside, meaning=meaning, always=False)
+        for key, title, better, meaning in rows
     ]
 
 
@@ -126,9 +145,14 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
     if path != out:
         summary = json.dumps(summarise(read), indent=2, ensure_ascii=True)
         (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
-        write_leaderboard(read, columns(judged_role(read)), out)
+        shown = [column for column in columns(judged_role(read)) if column.always or _held(read, column)]
+        write_leaderboard(read, shown, out)
     path.write_text(render(read, title), encoding="utf-8", errors="replace")
     return path
+
+
+def _held(stages: Sequence[Stage], column: Column) -> bool:
+    return any(pooled(stage, column.key) for stage in stages)
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
@@ -168,7 +192,7 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
     original = next((stage for stage in stages if stage.name == "original"), None)
     verdicts = {stage.name: judge(stage, original, role) for stage in stages}
     order = ranked(stages, verdicts)
-    table = [column for column in columns(role) if any(pooled(stage, column.key) for stage in stages)]
+    table = [column for column in columns(role) if _held(stages, column)]
     plot = charts.Plot()
     return {
         "title": gallery.printable(title) or request(stages, role),

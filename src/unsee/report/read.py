@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import yaml
 
 from unsee.api import Response, Score
+from unsee.applies import with_false_answers
 from unsee.errors import UserError
+from unsee.quality import against_gold, forget_quality_score, incomparable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,4 +189,21 @@ def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
         if not folders:
             raise UserError(f"Stage {name!r} has no run folder. Leave the stage out or give its folder.")
         read.append(Stage(name=name, runs=tuple(read_run(Path(folder)) for folder in folders)))
-    return tuple(sorted(read, key=lambda stage: ("original", "gold", stage.name).index(stage.name)))
+    ordered = sorted(read, key=lambda stage: ("original", "gold", stage.name).index(stage.name))
+    gold = next((stage.runs[0] for stage in ordered if stage.name == "gold"), None)
+    return tuple(ordered if gold is None else (_beside(stage, gold) for stage in ordered))
+
+
+def _beside(stage: Stage, gold: Record) -> Stage:
+    """Return the stage with the distance of its runs from the gold model; unchanged where neither has truth ratios."""
+    if stage.name == "gold" or not any(map(with_false_answers, (*stage.runs[0].responses, *gold.responses))):
+        return stage
+    return replace(stage, runs=tuple(replace(run, scores=_distances(run, gold)) for run in stage.runs))
+
+
+def _distances(run: Record, gold: Record) -> dict[str, Score]:
+    why = incomparable(run.responses, gold.responses)
+    if why:
+        return {**run.scores, "model.fq": Score(value=None, n=0, better="higher", why=f"no forget quality: {why}")}
+    scores = {**run.scores, **against_gold(run.responses, gold.responses)}
+    return {**scores, "model.fq": forget_quality_score(scores)}
