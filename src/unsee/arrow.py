@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -159,6 +160,31 @@ class Shelf:
 def holds(place: Path, *spellings: str) -> bool:
     """Tell, from file names alone, whether a configuration lies in the folder."""
     return place.is_dir() and _found(place, spellings) is not None
+
+
+def peek(place: Path, *spellings: str) -> set[str]:
+    """Return the column names of a configuration in the folder, read from the end of one file; none if it has no readable one."""
+    found = _found(place, spellings) if place.is_dir() else None
+    if found is None:
+        return set()
+    import pyarrow
+    import pyarrow.parquet
+
+    files = [found] if found.is_file() else sorted([*found.glob("*.parquet"), *found.glob("train/*.parquet")])
+    for file in files[:1]:
+        try:
+            return set(pyarrow.parquet.read_schema(file).names)
+        except (pyarrow.ArrowException, OSError):
+            return set()
+    saved = [*found.glob("dataset_info.json"), *found.glob("train/dataset_info.json")]
+    return set(_features(saved[0])) if saved else set()
+
+
+def _features(file: Path) -> list[str]:
+    try:
+        return list(json.loads(file.read_text(encoding="utf-8"))["features"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _found(root: Path, spellings: Sequence[str]) -> Path | None:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
-from unsee.arrow import Rows, Shelf, holds
+from unsee.arrow import Rows, Shelf, peek
 from unsee.errors import UserError
 from unsee.profiles import Profile, overlaps, pool, same_images
 from unsee.questions import BLANK, blanked, letter, lettered, name_forms, require_options
@@ -34,6 +34,8 @@ TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
 ROWS: Final = {"Full_Set": 500, "ft_Data": 500, "Retain_Set": 153, "Test_Set": 500}
 """Rows of the published folders."""
 
+_OWN: Final = {"Classification_Task", "Mask_Task"}
+"""Columns that no other benchmark with such folders has."""
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT, Role.GENERAL: Role.GENERAL}
 _ABOUT: Final = ("ID", "biography", "question", "answer", *TASKS)
 
@@ -75,9 +77,8 @@ class Mllmu(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether a forget split lies there, and what only this benchmark has."""
-        split = any(holds(place, *_spelled("forget", ratio)) for ratio in (5, 10, 15))
-        return split and not holds(place, "Real_Person_Set") and _own(place)
+        """Tell whether a forget split with the tasks of this benchmark lies there."""
+        return any(_OWN & peek(place, *_spelled("forget", ratio)) for ratio in (5, 10, 15))
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the training pairs of the forget and retain splits, or the questions of the judged sets."""
@@ -86,8 +87,8 @@ class Mllmu(Benchmark):
 
     def vocabulary(self) -> Vocabulary:
         """Return the names and the other biography values of everybody."""
-        measures = ("choice.first_character", "cloze.substring") if self.settings.protocol == "released" else ()
-        return pool(self._people, measures=measures)
+        released = ("choice.first_character", "cloze.substring") if self.settings.protocol == "released" else ()
+        return pool(self._people, measures=("rouge1", "rouge2", "bleu", *released))
 
     def problems(self) -> Sequence[str]:
         """Return what is wrong with rows and images."""
@@ -290,16 +291,6 @@ class _Item:
 
 def _spelled(side: str, ratio: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"{side}_{ratio}", f"{side}_{ratio:02}", f"{side}{ratio}")))
-
-
-def _own(place: Path) -> bool:
-    """Tell whether there is a folder that no other benchmark with forget_5 has, or training pairs in the split folder itself."""
-    return (
-        holds(place, "ft_Data")
-        or holds(place, "Test_Set")
-        or holds(place, "Retain_Set")
-        or not holds(place, "Full_Set")
-    )
 
 
 def _ids(rows: Rows) -> list[str]:

@@ -1,0 +1,269 @@
+"""UMU-Bench: 500 fictitious and 153 real people, every question with its image and as text alone (NeurIPS 2025).
+
+As cloned from the hub: `forget_R/`, `retain_(100-R)/`, `Real_Person_Set/` of parquet with `ID`, `image`, `Biography`, `MM_QA`, `UM_QA`,
+`Classify`, `Cloze`, `Generation`. The last five are Python or JSON literals in text; their halves are called `unimodal` and
+`muitimodal` (sic).
+
+| rows | role | trained on | judged |
+|---|---|---|---|
+| forget_R | forget, forget_text | MM_QA with the image, UM_QA as text | Classify, Cloze, Generation, both halves |
+| retain_(100-R) | retain, retain_text | the same | the same |
+| Real_Person_Set | general | no | the same |
+
+The i-th text question and the i-th image question are a pair (ids ending in `/text` and `/image`): `both.*` counts pairs.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+from unsee.api.benchmark import Benchmark, Place
+from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
+from unsee.arrow import Rows, Shelf, peek
+from unsee.errors import UserError
+from unsee.profiles import Profile, overlaps, pool, same_images
+from unsee.questions import letter, lettered, name_forms, require_options
+from unsee.records import Gathered, Record
+
+SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
+ONLY: Final = "Please **ONLY** provide the correct answer without any explanation"
+REAL: Final = ("Real_Person_Set", "real_person")
+HALVES: Final = {"image": ("muitimodal", "multimodal"), "text": ("unimodal",)}
+"""What the two halves of a task are called in the data; the misspelt name is the published one."""
+
+_TASKS: Final = ("Classify", "Cloze", "Generation")
+_ROLES: Final = {
+    Role.FORGET: {"image": Role.FORGET, "text": Role.FORGET_TEXT},
+    Role.RETAIN: {"image": Role.RETAIN, "text": Role.RETAIN_TEXT},
+    Role.GENERAL: {"image": Role.GENERAL, "text": Role.GENERAL},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UmuSettings:
+    """What may be set about UMU-Bench."""
+
+    ratio: Literal[5, 10, 15] = 5
+    """Per cent of the people that are to be forgotten."""
+    sets: tuple[Literal["forget", "retain", "real"], ...] = ("forget", "retain", "real")
+    """What is judged; a set that is not judged need not be there."""
+    tasks: tuple[Literal["classification", "generation", "cloze"], ...] = ("classification", "generation", "cloze")
+    """Which tasks are judged."""
+    train: tuple[Literal["image", "text"], ...] = ("image", "text")
+    """Which halves of the training pairs the unlearning may see."""
+    protocol: Literal["corrected", "released"] = "corrected"
+    """released: options asked for and scored by their text, and both of the published rules for it."""
+
+
+class Umu(Benchmark):
+    """A local clone, or the hub."""
+
+    name: ClassVar[str] = "umu"
+    layout: ClassVar[str] = "folders forget_5, forget_10 or forget_15 of parquet with MM_QA and UM_QA (UMU-Bench)"
+    settings_type: ClassVar[type] = UmuSettings
+    hub: ClassVar[tuple[str, ...]] = ("linbojunzi/UMU-bench", "chengyewang/UMU-bench")
+    likelihood: ClassVar[bool] = True
+
+    def __init__(self, place: Place | str, settings: UmuSettings | None = None) -> None:
+        """Look at nothing yet but the place."""
+        self.settings: UmuSettings = settings or UmuSettings()
+        self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
+        self._people: dict[str, Profile] = {}
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether a forget split with the columns of this benchmark lies there."""
+        return any({"MM_QA", "UM_QA"} & peek(place, f"forget_{ratio}") for ratio in (5, 10, 15))
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return the training pairs of both sides, or the questions of the judged sets."""
+        self._read.require(self.shelf.place)
+        return self._read.train if split == "train" else self._read.judged
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the names of everybody, and that pairs are counted."""
+        self._read.require(self.shelf.place)
+        released = ("choice.text_exact", "choice.text_nearest") if self.settings.protocol == "released" else ()
+        return pool(self._people, measures=("both", *released))
+
+    def problems(self) -> Sequence[str]:
+        """Return what is wrong with rows and images."""
+        return self._read.problems()
+
+    def warnings(self) -> Sequence[str]:
+        """Return what differs from the published data."""
+        found = same_images(self._read.train)
+        return [*self.shelf.warnings, *self._counts, *found]
+
+    @cached_property
+    def _counts(self) -> list[str]:
+        return []
+
+    @cached_property
+    def _read(self) -> Gathered:
+        """Read everything once."""
+        found, ratio = Gathered(), self.settings.ratio
+        sides = {
+            Role.FORGET: self._open(5 * ratio, f"forget_{ratio}"),
+            Role.RETAIN: self._open(500 - 5 * ratio, f"retain_{100 - ratio}"),
+        }
+        with found.reading("the splits"):
+            everybody = _ids(self.shelf.rows("Full_Set")) if self.shelf.has("Full_Set") else None
+            overlaps(_ids(sides[Role.FORGET]), _ids(sides[Role.RETAIN]), everybody)
+        for role, rows in sides.items():
+            self._gather(found, rows, role, judged=role.value in self.settings.sets)
+        if "real" in self.settings.sets:
+            self._gather(found, self._open(153, *REAL), Role.GENERAL, judged=True)
+        return found
+
+    def _open(self, published: int, *spellings: str) -> Rows:
+        rows = self.shelf.rows(*spellings)
+        rows.require("ID", "image", *_TASKS, *([] if spellings == REAL else ["MM_QA", "UM_QA"]))
+        if len(rows) != published:
+            self._counts.append(f"{rows.name} has {len(rows)} rows; the published one has {published}.")
+        return rows
+
+    def _gather(self, found: Gathered, rows: Rows, role: Role, *, judged: bool) -> None:
+        """Gather the training pairs and the questions about each person of a folder."""
+        for row, cells in enumerate(rows.records("ID", "Biography", "MM_QA", "UM_QA", *_TASKS)):
+            record = Record(cells)
+            with found.reading(f"{rows.where(row)} (ID {cells['ID']})"):
+                entity = record.text("ID") if role is not Role.GENERAL else f"real/{record.text('ID')}"
+                person = _Person(
+                    entity, role, self._image(found, rows, row), self._people.setdefault(entity, _profile(record))
+                )
+                if role is not Role.GENERAL:
+                    found.train += self._pairs(record, person)
+                if judged:
+                    found.judged += self._questions(record, person, rows.name)
+
+    def _image(self, found: Gathered, rows: Rows, row: int) -> ImageSource:
+        images = rows.images(row)
+        if not images:
+            raise UserError("the image is empty.")
+        return found.cell(images[0])
+
+    def _pairs(self, record: Record, person: _Person) -> Iterator[Example]:
+        for half, column in (("image", "MM_QA"), ("text", "UM_QA")):
+            if half not in self.settings.train:
+                continue
+            told = _literal(record, column)
+            questions, answers = _texts(told, "question", column), _texts(told, "answer", column)
+            if questions.keys() != answers.keys():
+                raise UserError(f"{column} has questions {', '.join(questions)} but answers {', '.join(answers)}.")
+            for key, question in questions.items():
+                yield person.asked(f"train/{person.entity}/{key}", half, Kind.OPEN, question, answers[key])
+
+    def _questions(self, record: Record, person: _Person, split: str) -> Iterator[Example]:
+        makers = {
+            "classification": ("Classify", self._choice),
+            "cloze": ("Cloze", _cloze),
+            "generation": ("Generation", _generation),
+        }
+        for task in self.settings.tasks:
+            column, make = makers[task]
+            halves = {half: _half(_literal(record, column), names, column) for half, names in HALVES.items()}
+            if halves["image"].keys() != halves["text"].keys():
+                raise UserError(f"{column}: the halves have other questions, so they make no pairs.")
+            for half, items in halves.items():
+                for key, item in items.items():
+                    kind, question, answer, options = make(item)
+                    yield person.asked(f"{split}/{person.entity}/{task}/{key}", half, kind, question, answer, options)
+
+    def _choice(self, item: Record) -> tuple[Kind, str, str, tuple[str, ...]]:
+        right = letter(item.text("answer"))
+        options = require_options({key: str(text or "") for key, text in item.mapping("options").items()}, right)
+        question = item.text("question")
+        if self.settings.protocol == "released":
+            return Kind.CHOICE, f"{question}\nSelect answer in {list(options)}", right, options
+        return Kind.CHOICE, lettered(question, options), right, options
+
+
+@dataclass(frozen=True)
+class _Person:
+    entity: str
+    role: Role
+    image: ImageSource
+    profile: Profile
+
+    def asked(
+        self, name: str, half: str, kind: Kind, question: str, answer: str, options: tuple[str, ...] = ()
+    ) -> Example:
+        """Return a question about the person, with the image or as text alone."""
+        return Example(
+            id=f"{name}/{half}", role=_ROLES[self.role][half], question=question, answer=answer, kind=kind, options=options,
+            image=self.image if half == "image" else None, entity=self.entity, private=self.profile.private,
+        )  # fmt: skip
+
+
+def _ids(rows: Rows) -> list[str]:
+    names = [str(cells["ID"]) for cells in rows.records("ID")]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{rows.name}: ID {', '.join(twice[:10])} occurs more than once.")
+    return names
+
+
+def _literal(record: Record, column: str) -> dict[str, Any]:
+    """Return what a cell says, as JSON or, as published, as a Python literal (which is read, never run)."""
+    written = record.raw(column)
+    if isinstance(written, Mapping):
+        return dict(written)
+    text = record.text(column)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = _python(text, column)
+    if not isinstance(found, dict):
+        raise UserError(f"{column} must be an object with named fields, got {text!r:.80}.")
+    return found
+
+
+def _python(text: str, column: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise UserError(f"{column} is neither JSON nor a Python literal: {text!r:.80}.") from error
+
+
+def _texts(told: Mapping[str, Any], part: str, column: str) -> dict[str, str]:
+    items = told.get(part)
+    if not isinstance(items, Mapping) or not items:
+        raise UserError(f"{column} must hold {part!r}: an object with one text for each pair, got {items!r:.80}.")
+    record = Record(items, prefix=f"{column}.{part}.")
+    return {str(key): record.text(str(key)) for key in items}
+
+
+def _half(told: Mapping[str, Any], names: Sequence[str], column: str) -> dict[str, Record]:
+    items = next((told[name] for name in names if name in told), None)
+    if not isinstance(items, Mapping) or not items:
+        raise UserError(f"{column} has no half {' or '.join(names)}; it has {', '.join(map(str, told)) or 'nothing'}.")
+    for key, item in items.items():
+        if not isinstance(item, Mapping):
+            raise UserError(f"{column}.{names[0]}.{key} must be an object with question and answer, got {item!r:.80}.")
+    return {str(key): Record(item, prefix=f"{column}.{names[0]}.{key}.") for key, item in items.items()}
+
+
+def _cloze(item: Record) -> tuple[Kind, str, str, tuple[str, ...]]:
+    return Kind.CLOZE, f"{item.text('question')}\n{ONLY}", item.text("answer"), ()
+
+
+def _generation(item: Record) -> tuple[Kind, str, str, tuple[str, ...]]:
+    return Kind.OPEN, f"{item.text('question')}\n{SENTENCE}", item.text("answer"), ()
+
+
+def _profile(record: Record) -> Profile:
+    """Return who it is: the biography's `Name`, be it JSON, a Python literal, or text that begins with it [inferred]."""
+    if not record.has("Biography"):
+        return Profile()
+    try:
+        told = _literal(record, "Biography")
+    except UserError:
+        return Profile()
+    name = str(told.get("Name") or told.get("name") or "").strip()
+    return Profile(name=name, private={"name": name_forms(name)} if name else {})
