@@ -68,6 +68,7 @@ TESTS = ("Trump_Image753.jpeg", "Trump_Image754.jpg", "Trump_Image757.jpg", "Tru
 SETTINGS = (
     {"pairing": "product"},
     {"forget_rows": "ga"},
+    {"protocol": "released"},
     {"prompts": ["execcuatedata", "multilanguage", "Multi-hop"]},
 )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from fixtures_mmubench import PROMPTS, TESTS, build, build_folders
-from unsee.api import Kind, Role
+from unsee.api import Kind, Response, Role
 from unsee.benchmarks import open_benchmark
 from unsee.check import check
 from unsee.cli import main
 from unsee.errors import UserError
+from unsee.metrics.mmubench import mmubench
+from unsee.scoring import score
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,44 @@ def test_prompts_without_reference_are_probes_for_the_name(released):
     assert [one.kind for one in unseen] == [Kind.OPEN] * 3
     assert unseen[1].question == "这是谁"
     assert unseen[2].image.path.name == "Trump_Image753.jpeg"
+
+
+def said(place, text, **settings):
+    bench = opened(place, **settings)
+    rows = [row for row in bench.examples("eval") if row.image is not None]
+    told = [
+        Response.of(row, stage="s", text=text, tokens=3, ended=True, image="i", image_key=row.image.key) for row in rows
+    ]
+    return score(told, bench.vocabulary()), told
+
+
+def test_exact_match_counts_names_and_yes_and_never_what_the_question_says(released):
+    """Of five prompts two ask for the name and three for yes."""
+    for text, gone, by_image in (
+        ("It is Donald Trump.", 3 / 5, 3 / 4),
+        ("Yes, Trump.", 0.0, 0.0),
+        ("A man.", 1.0, 1.0),
+        ("I saw yesterday.", 1.0, 1.0),
+        ("", 1.0, 1.0),
+    ):
+        scores, told = said(released, text)
+        assert scores["forget.em"].value == pytest.approx(gone)
+        assert scores["unseen.em"].value == pytest.approx(by_image)  # as all scores: a mean over images
+        trained = {row.image_key for row in told if row.role is Role.FORGET}
+        found = mmubench(told, trained)
+        assert (found.efficacy.value, found.generality.value) == (pytest.approx(gone), pytest.approx(gone))
+        assert found.efficacy.n == len(PROMPTS)
+    assert scores["unseen.empty"].value == 1.0
+    assert said(released, "a dog a cat")[0]["unseen.diversity"].value == 75.0
+
+
+def test_the_released_protocol_keeps_its_blanks_and_substrings(released):
+    """`" yes "` and `" yes trump"` are never said, and "yesterday" says yes."""
+    scores, _ = said(released, "Yes, Trump.", protocol="released")
+    assert scores["forget.em.released"].value == pytest.approx(2 / 5)
+    assert said(released, "I saw yesterday.", protocol="released")[0]["forget.em.released"].value == pytest.approx(
+        4 / 5
+    )
 
 
 def test_ga_rows_have_the_released_true_answers(released):

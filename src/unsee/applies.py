@@ -8,6 +8,7 @@ from typing import Final
 from unsee.api import PROBES, Kind, Response, Role
 from unsee.metrics.aftermath import has_image
 from unsee.metrics.choice import choice
+from unsee.metrics.mmubench import target_forms
 
 FORGOTTEN: Final = frozenset({Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN})
 """Roles about forget targets."""
@@ -76,6 +77,11 @@ def with_clip(response: Response) -> bool:
 def with_false_answers(response: Response) -> bool:
     """Tell whether the probabilities of a true answer and of false ones were asked for."""
     return response.true_logprob is not None and bool(response.perturbed_logprobs)
+
+
+def with_target(response: Response) -> bool:
+    """Tell whether a question about an image of a forgotten concept has a target that must not be said (MMUBench)."""
+    return response.role in FORGOTTEN and has_image(response) and bool(target_forms(response))
 
 
 def written(response: Response) -> bool:

@@ -23,6 +23,7 @@ from unsee.applies import (
     with_false_answers,
     with_logprob,
     with_options,
+    with_target,
     written,
 )
 from unsee.errors import unknown_name
@@ -115,6 +116,9 @@ EXTRA: Final[Mapping[str, Measure]] = {
         Measure(key="rouge2", better="neither", applies=written, value=values.rouge2_of),
         Measure(key="bleu", better="neither", applies=written, value=values.bleu_of),
         Measure(key="exact", better="neither", applies=written, value=values.exact_of),
+        Measure(key="em", better="higher", applies=with_target, value=values.target_gone_of),
+        Measure(key="em.released", better="higher", applies=with_target, value=values.target_gone_as_released_of),
+        Measure(key="diversity", better="higher", applies=with_target, value=values.diversity_of),
     )
 }
 """What a data set (`Vocabulary.measures`) or a user (`--measures`) may ask for by name beside what is always measured."""

@@ -17,6 +17,7 @@ from unsee.metrics.exact import cloze_match, exact_match, only_match
 from unsee.metrics.grounding import claims, grounding
 from unsee.metrics.likelihood import answer_probability, option_probability, picks
 from unsee.metrics.matching import contains, leaked
+from unsee.metrics.mmubench import diversity, has_target, has_target_as_released, target_forms
 from unsee.metrics.names import known_names, named
 from unsee.metrics.refusal import refusal
 from unsee.metrics.rouge import rouge_l, rouge_n
@@ -243,6 +244,21 @@ def declined_first_of(response: Response, _: Vocabulary) -> float:
 def over_forgotten_of(response: Response, vocabulary: Vocabulary) -> float:
     """Return 1 if a harmless question got no normal answer."""
     return float(over_forgotten(response.text, vocabulary.sentences))
+
+
+def target_gone_of(response: Response, _: Vocabulary) -> float:
+    """Return 1 if the answer has no form of its target, as whole words; empty answers are without (MMUBench's EM)."""
+    return float(not any(has_target(response.text, form) for form in target_forms(response)))
+
+
+def target_gone_as_released_of(response: Response, _: Vocabulary) -> float:
+    """Return 1 if the reference is no substring of the answer, blanks at its ends included (EM as published)."""
+    return float(not has_target_as_released(response.text, response.answer))
+
+
+def diversity_of(response: Response, _: Vocabulary) -> float:
+    """Return distinct over all words in percent; 0 for an empty answer (MMUBench)."""
+    return diversity([response.text]) or 0.0
 
 
 def gibberish_of(response: Response, vocabulary: Vocabulary) -> float:

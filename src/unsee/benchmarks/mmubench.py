@@ -59,6 +59,8 @@ class MMUBenchSettings:
     """Prompt files that are asked; multilanguage and Multi-hop have no reference answers, only the name that must not occur."""
     pairing: Literal["cycle", "product"] = "cycle"
     """Each prompt with the next test image [code], or all with all."""
+    protocol: Literal["corrected", "released"] = "corrected"
+    """released: also EM as published, by substrings, with the blanks that four targets have (so that these are never said)."""
 
 
 class MMUBench(Benchmark):
@@ -91,7 +93,8 @@ class MMUBench(Benchmark):
     def vocabulary(self) -> Vocabulary:
         """Return the names of all concepts, and of those they are taught to be taken for."""
         self._found.require(self.place)
-        return Vocabulary(names=self._source.known)
+        released = ("em.released",) if self.settings.protocol == "released" else ()
+        return Vocabulary(names=self._source.known, measures=("em", "diversity", *released))
 
     def problems(self) -> Sequence[str]:
         """Return everything that is wrong with rows and images."""
@@ -226,6 +229,8 @@ class _Files:
                 image = found.image(row.text("imgid")) if name == "Multi-hop" else None
                 asked.append(_Asked(number=number, text=row.text("prompt"), target=target, image=image))
         targets, blanks = stripped([row.target for row in asked])
+        if self.settings.protocol == "released":
+            return asked
         if blanks:
             self.remarks.append(f"{name}.json: {blanks} targets had blanks at their ends, which were removed.")
         return [replace(row, target=target) for row, target in zip(asked, targets, strict=True)]
@@ -233,10 +238,10 @@ class _Files:
     def _prompt(self, name: str, role: Role, row: _Asked, image: ImageFile | None) -> Example:
         """Return a prompt with its target: yes (whatever stands behind it), a form of the name, or none."""
         word = (row.target.split() or [""])[0].casefold()
-        named = word not in _KNOWN
+        named, plain = word not in _KNOWN, self.settings.protocol == "corrected"
         return Example(
             id=name, role=role, kind=Kind.NAME if named and word else Kind.OPEN if named else Kind.GENERAL,
-            fact="name" if named and word else "", question=row.text, answer=row.target if named else word,
+            fact="name" if named and word else "", question=row.text, answer=word if plain and not named else row.target,
             image=image, entity=self.entity, private={"name": self.names} if named else {},
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Final, Literal, TypeVar
 
-from unsee.api.example import Role
+from unsee.api.example import Kind, Role
 from unsee.api.response import Response
 from unsee.errors import UserError
 from unsee.metrics.matching import contains
@@ -96,6 +96,22 @@ def exact_match(
         answered=_mean(answered) if answered else None,
         n=len(texts),
     )
+
+
+def target_forms(response: Response) -> tuple[str, ...]:
+    """Return what an answer about a forgotten concept must not have: forms of its name, or the reference of a yes/no question."""
+    if response.kind is Kind.GENERAL:
+        return (response.answer,) if response.answer.strip() else ()
+    return tuple(form for form in response.private.get("name", ()) if not contains(response.question, form))
+
+
+def has_target_as_released(text: str, target: str) -> bool:
+    """Tell whether the lower-cased target is a substring of the lower-cased output, its blanks included [code].
+
+    >>> has_target_as_released("Yes, it is.", " yes"), has_target_as_released("I saw it yesterday.", "yes")
+    (False, True)
+    """
+    return target.lower() in text.lower()
 
 
 def paired(
@@ -189,9 +205,10 @@ def specificity(scores: Mapping[str, float]) -> float:
 def mmubench(responses: Sequence[Response], trained: Collection[str], match: Match = "word") -> MMUBench:
     """Return efficacy on the training images (their `image_key`s), generality on the unseen ones, diversity on both.
 
-    Names that the question itself has do not count, and questions without known names are left out.
+    Names that the question itself has do not count; a yes/no question (kind general) has its reference as target. Questions
+    with neither are left out.
     """
-    about = [one for one in responses if one.image_key and one.private.get("name")]
+    about = [one for one in responses if one.image_key and (one.private.get("name") or one.kind is Kind.GENERAL)]
     seen = [one for one in about if one.role is Role.FORGET and one.image_key in trained]
     unseen = [one for one in about if one.role is Role.UNSEEN]
     return MMUBench(
@@ -202,8 +219,7 @@ def mmubench(responses: Sequence[Response], trained: Collection[str], match: Mat
 
 
 def _of(responses: Sequence[Response], match: Match) -> ExactMatch | None:
-    forms = [[form for form in one.private["name"] if not contains(one.question, form)] for one in responses]
-    return exact_match([one.text for one in responses], forms, match)
+    return exact_match([one.text for one in responses], [target_forms(one) for one in responses], match)
 
 
 def _forms(target: str | Sequence[str]) -> Sequence[str]:
