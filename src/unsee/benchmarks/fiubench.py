@@ -1,0 +1,188 @@
+"""FIUBench: 400 fictitious faces with private facts, forget 1, 5 or 10 % (arXiv 2411.03554).
+
+As cloned from the hub, SFHQ.zip unpacked: `full.json` (a list, or one object a line) of people with `unique_id`, `image_path`, `caption`
+and `qa_list` of `question`, `answer`, `paraphrased_question`, `paraphrased_answer`, `perturbed_answer`, `keywords`; and `split.json`,
+which says who is forgotten (`forget1`, `forget5`, `forget10`; it lies in the folder `dataset` of the code repository) [code].
+
+| people | role | trained on | judged |
+|---|---|---|---|
+| of forgetN | forget | all their questions | the same |
+| in none of the forget lists | retain | all their questions | all, or those of `retain_list` |
+
+Keywords are what must not be said; a question's false answers give its truth ratio, against the paraphrased answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
+
+from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
+from unsee.errors import UserError, unknown_name
+from unsee.profiles import Profile, pool
+from unsee.questions import name_forms
+from unsee.records import Gathered, Record, read_object, require_files
+from unsee.tables import read_rows
+
+PEOPLE: Final = 400
+"""People of the file that are used; the released code leaves out what follows them [code]."""
+FORGET_LISTS: Final = ("forget1", "forget5", "forget10")
+_SHORTEST: Final = 4
+"""Characters a keyword must have to give anything away: "no" and "her" do not [inferred]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiubenchSettings:
+    """What may be set about FIUBench."""
+
+    ratio: Literal[1, 5, 10] = 5
+    """Per cent of the people that are to be forgotten."""
+    split_file: str = ""
+    """Where split.json lies, if it is not beside full.json."""
+    retain_list: str = ""
+    """List of split.json that is judged as retain (`retain5`, `retain15`); empty = everybody who is kept."""
+    wordings: Literal["original", "paraphrased", "both"] = "original"
+    """Which wordings of a question are judged."""
+    protocol: Literal["corrected", "released"] = "corrected"
+    """released: questions and answers with their first letter large and all others small, as the released code feeds them."""
+
+
+class Fiubench(Benchmark):
+    """A local clone."""
+
+    name: ClassVar[str] = "fiubench"
+    layout: ClassVar[str] = "full.json beside split.json or SFHQ/ (FIUBench)"
+    settings_type: ClassVar[type] = FiubenchSettings
+    hub: ClassVar[tuple[str, ...]] = ("gray311/FIUBench",)
+    likelihood: ClassVar[bool] = True
+
+    def __init__(self, place: Place | str, settings: FiubenchSettings | None = None) -> None:
+        """Find the files; what is missing is said at once."""
+        if isinstance(place, Hub):
+            raise UserError(
+                f"{place} holds its images in a zip, which `datasets` cannot open: clone it (git clone "
+                f"https://huggingface.co/datasets/{place}), unpack SFHQ.zip there and give the folder."
+            )
+        self.settings: FiubenchSettings = settings or FiubenchSettings()
+        self.root = Path(place)
+        require_files(self.root, ["full.json"], self.layout)
+        self.split_file = Path(self.settings.split_file) if self.settings.split_file else self.root / "split.json"
+        if not self.split_file.is_file():
+            raise UserError(
+                f"{self.split_file} is missing: it says who is to be forgotten. It lies in the folder dataset of the code repository "
+                "gray311/VLM_Unlearned; put it beside full.json or set benchmark.split_file."
+            )
+        self._people: dict[str, Profile] = {}
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether the people's file lies there with the split or the images."""
+        beside = (place / "split.json", place / "SFHQ", place / "SFHQ.zip")
+        return (place / "full.json").is_file() and any(path.exists() for path in beside)
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return the questions about the people of both sides."""
+        self._read.require(self.root)
+        return self._read.train if split == "train" else self._read.judged
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the names and keywords of everybody."""
+        self._read.require(self.root)
+        return pool(self._people, measures=("keywords",))
+
+    def problems(self) -> Sequence[str]:
+        """Return what is wrong with rows and images."""
+        unpacked = (self.root / "SFHQ").exists() or not (self.root / "SFHQ.zip").exists()
+        return [
+            *([] if unpacked else ["SFHQ.zip is not unpacked: run `unzip SFHQ.zip` there."]),
+            *self._read.problems(),
+        ]
+
+    def warnings(self) -> Sequence[str]:
+        """Return what differs from the published data."""
+        count = len(self._rows)
+        return [f"full.json has {count} people; the published one has {PEOPLE}."] if count != PEOPLE else []
+
+    @cached_property
+    def _rows(self) -> list[Mapping[str, Any]]:
+        return read_rows(self.root / "full.json")[:PEOPLE]
+
+    @cached_property
+    def _read(self) -> Gathered:
+        """Read everything once."""
+        found, lists = Gathered(self.root, self.root.parent), self._lists()
+        forgotten = set(lists[f"forget{self.settings.ratio}"])
+        aside = {name for key in FORGET_LISTS for name in lists.get(key, ())} - forgotten
+        judged = set(lists[self.settings.retain_list]) if self.settings.retain_list else None
+        met: set[str] = set()
+        for number, cells in enumerate(self._rows, 1):
+            record = Record(cells)
+            with found.reading(f"full.json row {number} (unique_id {cells.get('unique_id')})"):
+                name = record.text("unique_id")
+                if name in met:
+                    raise UserError(f"unique_id {name} occurs twice.")
+                met.add(name)
+                if name not in aside:
+                    role = Role.FORGET if name in forgotten else Role.RETAIN
+                    self._gather(
+                        found, record, name, role, judged=role is Role.FORGET or judged is None or name in judged
+                    )
+        if missing := sorted(forgotten - met):
+            found.faults.append(f"split.json forgets {', '.join(missing[:10])}, who are not in full.json.")
+        return found
+
+    def _lists(self) -> dict[str, tuple[str, ...]]:
+        """Return the lists of split.json."""
+        record = Record(read_object(self.split_file))
+        lists = {key: record.strings(key) for key in record}
+        for wanted in (f"forget{self.settings.ratio}", *filter(None, [self.settings.retain_list])):
+            if wanted not in lists:
+                raise unknown_name(f"list of {self.split_file}", wanted, lists)
+        return lists
+
+    def _gather(self, found: Gathered, record: Record, name: str, role: Role, *, judged: bool) -> None:
+        asked = record.parts("qa_list")
+        if not asked:
+            raise UserError("qa_list holds no question.")
+        profile = self._people.setdefault(name, _profile(record, asked))
+        image = found.image(record.text("image_path"))
+        for number, item in enumerate(asked, 1):
+            told = self._told(item, f"{name}/q{number:02}", role, image, name, f"q{number:02}", profile)
+            found.train.append(told)
+            if judged:
+                found.judged += self._worded(item, told)
+
+    def _told(
+        self, item: Record, name: str, role: Role, image: ImageFile, entity: str, fact: str, profile: Profile
+    ) -> Example:
+        return Example(
+            id=name, role=role, kind=Kind.FACT, fact=fact, image=image, entity=entity, private=profile.private,
+            question=self._cased(item.text("question")), answer=self._cased(item.text("answer")),
+            paraphrase=self._cased(" ".join(item.strings("paraphrased_answer")[:1])),
+            perturbed=tuple(self._cased(text) for text in item.strings("perturbed_answer")),
+        )  # fmt: skip
+
+    def _worded(self, item: Record, told: Example) -> Iterator[Example]:
+        """Yield a judged question in the wordings that are asked for."""
+        if self.settings.wordings != "paraphrased":
+            yield told
+        if self.settings.wordings != "original":
+            for number, wording in enumerate(item.strings("paraphrased_question"), 1):
+                yield replace(told, id=f"{told.id}/paraphrased/{number}", question=self._cased(wording))
+
+    def _cased(self, text: str) -> str:
+        return text.capitalize() if self.settings.protocol == "released" else text
+
+
+def _profile(record: Record, asked: Sequence[Record]) -> Profile:
+    """Return what is private: the name, and for each question its keywords (without any: the whole answer)."""
+    name = record.optional("name")
+    private = {"name": name_forms(name)} if name else {}
+    for number, item in enumerate(asked, 1):
+        telling = tuple(word for word in item.strings("keywords") if len(word) >= _SHORTEST)
+        private[f"q{number:02}"] = telling or (item.text("answer"),)
+    return Profile(name=name, private=private)
