@@ -1,15 +1,16 @@
-"""Put two freshly trained lab models into the package, and note the hashes of their weights.
+"""Put freshly trained lab models into the package under their names, and note the hashes of their weights.
 
 unsee train lab --out runs/lab && unsee train lab --without forget --out runs/lab-gold
-python scripts/pack_lab.py runs/lab runs/lab-gold
+python scripts/pack_lab.py lab=runs/lab lab-gold=runs/lab-gold
+unsee train documents --out runs/lab-documents && python scripts/pack_lab.py lab-documents=runs/lab-documents
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sys
-from pathlib import Path
 
 from unsee.files import atomic_write_json
 from unsee.packaged import CHECKPOINTS, HASHES
@@ -18,10 +19,10 @@ LIMIT = 8 * 10**6
 """Bytes one checkpoint folder may have."""
 
 
-def main(lab: str, gold: str) -> None:
-    """Copy both folders and write the hashes."""
-    hashes = {}
-    for name, source in (("lab", Path(lab)), ("lab-gold", Path(gold))):
+def main(*given: str) -> None:
+    """Copy the folders and write the hashes; models that are not named stay as they are."""
+    hashes = json.loads((CHECKPOINTS / HASHES).read_text(encoding="utf-8"))
+    for name, source in (word.split("=") for word in given):
         target = CHECKPOINTS / name
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(source, target)

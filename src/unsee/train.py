@@ -1,12 +1,16 @@
-"""`unsee train lab`: make the model that knows too much, or the gold model that never met the forget targets."""
+"""`unsee train lab`: make the model that knows too much, or the gold model that never met the forget targets.
+
+`unsee train documents` goes on from the packaged lab model and tells it about documents too.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,6 +23,13 @@ from unsee.lab import examples as lab_examples
 from unsee.lab.grades import TARGETS, grade
 from unsee.lab.phrases import StrangerStyle
 from unsee.lab.world import World
+from unsee.packaged import checkpoint
+
+if TYPE_CHECKING:
+    from unsee.lab.documents_archive import Archive, Document
+    from unsee.lab.recipe import Recipe
+WORLDS: Final = ("lab", "documents")
+"""What can be trained: the embedded world from scratch, or the packaged model of it going on with documents."""
 
 
 def train(
@@ -33,10 +44,15 @@ def train(
 ) -> Path:
     """Train a model of the embedded world from scratch, grade it on new renderings, and save it. Returns its folder.
 
+    `world="documents"` goes on from the packaged lab model instead (`seed` is then that of the training alone).
     `without="forget"` leaves the forget targets out: the gold standard of unlearning. `scale` multiplies the steps
     (1.0 = the recipe of the packaged checkpoints; less is faster and worse).
     """
     _check(world, without, scale)
+    if world == "documents":
+        if (people, strangers) != (50, "describe"):
+            raise UserError("Documents are taught to the packaged lab model: --people and --strangers are settled.")
+        return _train_documents(_empty(Path(out)), without, seed, scale)
     from unsee.lab.curriculum import Amount
     from unsee.lab.model import Size
     from unsee.lab.recipe import Recipe
@@ -45,29 +61,67 @@ def train(
     drawn = World(seed=seed, size=people, strangers=strangers)
     place = _empty(Path(out))
     known = drawn.retain if without == "forget" else drawn.people
-    base = Recipe(seed=seed)
-    recipe = replace(
-        base, vision_steps=_scaled(base.vision_steps, scale), language_steps=_scaled(base.language_steps, scale)
-    )
+    recipe = _scaled(replace(Recipe(), seed=seed), scale)
     start = time.perf_counter()
     with _Bars() as bars:
         model, processor = teach(drawn, known, size=Size(), amount=Amount(), recipe=recipe, progress=bars)
     seconds = time.perf_counter() - start
     save(model, processor, place, drawn)
-    figures = examine(place, drawn, without)
-    atomic_write_json(
-        place / "exam.json",
-        {"seconds": round(seconds), "without": without, "recipe": asdict(recipe), "grades": figures},
-    )
+    grades = {"grades": examine(place, drawn, without)}
+    _write_exam(place, seconds, without, recipe, grades)
     return place
+
+
+def _train_documents(place: Path, without: str, seed: int, scale: float) -> Path:
+    from unsee.checkpoint import open_model
+    from unsee.lab.documents_archive import Archive
+    from unsee.lab.documents_lessons import DocumentLessons
+    from unsee.lab.documents_school import RECIPE, teach_documents
+
+    archive = Archive(World())
+    recipe = _scaled(replace(RECIPE, seed=seed), scale)
+    known = [one for one in archive.documents if not (without and one in archive.forget)]
+    start = time.perf_counter()
+    loaded = open_model(checkpoint("lab"), dtype="float32")
+    with _Bars() as bars:
+        teach_documents(loaded.model, loaded.processor, DocumentLessons(archive, known), recipe, bars)
+    seconds = time.perf_counter() - start
+    save(loaded.model, loaded.processor, place, archive.world)
+    _write_exam(place, seconds, without, recipe, examine_documents(place, archive, known))
+    return place
+
+
+def _write_exam(
+    place: Path, seconds: float, without: str, recipe: Recipe, grades: dict[str, dict[str, dict[str, float]]]
+) -> None:
+    facts = {"seconds": round(seconds), "without": without, "recipe": asdict(recipe)}
+    atomic_write_json(place / "exam.json", {**facts, **grades})
+
+
+def examine_documents(
+    place: Path, archive: Archive, known: Sequence[Document]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Grade a saved model on new copies of the documents it was told about ("grades"), and on what it knew before ("before")."""
+    from unsee.lab import documents
+    from unsee.lab.documents_phrases import vocabulary
+
+    asked, before = documents.exam(archive, known), documents.old_exam(archive.world)
+    said = _answers(place, [*asked, *before])
+    about = grade(archive.world, zip(asked, said, strict=False), vocabulary(archive))
+    old = grade(archive.world, zip(before, said[len(asked) :], strict=True))
+    return {"grades": _shown(about, "On new copies"), "before": _shown(old, "On what it knew before")}
 
 
 def examine(place: Path, world: World, without: str = "") -> dict[str, dict[str, float]]:
     """Grade a saved lab model on new renderings of everybody it was told about, and print the grades."""
     known = world.retain if without == "forget" else world.people
     asked = [*lab_examples.exam(world, known), *lab_examples.geography()]
-    figures = grade(world, zip(asked, _answers(place, asked), strict=True))
-    table = Table("subject", "right", "wanted", "n", title="On new renderings")
+    return _shown(grade(world, zip(asked, _answers(place, asked), strict=True)), "On new renderings")
+
+
+def _shown(figures: Mapping[str, tuple[float, int]], title: str) -> dict[str, dict[str, float]]:
+    """Print a table of grades; return them rounded."""
+    table = Table("subject", "right", "wanted", "n", title=title)
     for subject, (share, n) in figures.items():
         wanted = TARGETS.get(subject)
         table.add_row(subject, f"{share:.3f}", f"{wanted:.2f}" if wanted else "", str(n))
@@ -95,13 +149,14 @@ def save(model: Any, processor: Any, place: Path, world: World) -> None:
     (place / "world.json").write_text(json.dumps(fields) + "\n", encoding="utf-8")
 
 
-def _scaled(steps: int, scale: float) -> int:
-    return max(2, round(steps * scale))
+def _scaled(recipe: Recipe, scale: float) -> Recipe:
+    vision, language = (max(2, round(steps * scale)) for steps in (recipe.vision_steps, recipe.language_steps))
+    return replace(recipe, vision_steps=vision, language_steps=language)
 
 
 def _check(world: str, without: str, scale: float) -> None:
-    if world != "lab":
-        raise UserError(f"Only the embedded world can be trained from scratch: write `unsee train lab`, got {world!r}.")
+    if world not in WORLDS:
+        raise UserError(f"Write `unsee train lab` or `unsee train documents`, got {world!r}.")
     if without not in ("", "forget"):
         raise UserError(f"--without takes the word forget (leave out the forget targets), got {without!r}.")
     if scale <= 0:

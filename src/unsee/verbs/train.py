@@ -1,4 +1,4 @@
-"""Make the lab model from scratch."""
+"""Make the lab model from scratch, or teach it documents."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Final
 from unsee.errors import unknown_name
 from unsee.verbs._shared import OK
 
+WORLDS: Final = ("lab", "documents")
 STRANGERS: Final = ("describe", "unknown", "guess")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("world", help="what to train: lab")
+    parser.add_argument("world", help=f"what to train: {', '.join(WORLDS)}")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the model")
     parser.add_argument("--without", default="", metavar="ROLE", help="leave a role out: `forget` makes the gold model")
     parser.add_argument("--people", type=int, default=50, metavar="N", help="people in the world (default: 50)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of world and training; for documents of the training alone"
+    )
     parser.add_argument("--strangers", default="describe", help=f"how strangers are answered: {', '.join(STRANGERS)}")
     parser.add_argument("--steps-scale", type=float, default=1.0, metavar="X", help="multiply the training steps")
 
@@ -26,7 +29,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     for kind, given, known in (
-        ("world", options.world, ("lab",)),
+        ("world", options.world, WORLDS),
         ("role to leave out", options.without, ("", "forget")),
         ("way to answer strangers", options.strangers, STRANGERS),
     ):
