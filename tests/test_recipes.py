@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
@@ -130,3 +133,11 @@ def test_options_of_no_recipe_are_an_error(capsys):
     assert "needs --recipe" in capsys.readouterr().err
     assert main(["forget", "--recipe", "mllmu", "--model", "M", "--data", "D", "--out", "O", "--method", "gaa"]) == 2
     assert "method must be one of mmunlearner" in capsys.readouterr().err
+
+
+def test_the_table_of_the_docs_is_what_its_command_prints():
+    root = Path(__file__).parents[1]
+    printed = subprocess.run(
+        [sys.executable, "scripts/recipes_table.py"], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout in (root / "docs" / "recipes.md").read_text(encoding="utf-8")
