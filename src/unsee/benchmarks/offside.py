@@ -1,0 +1,229 @@
+"""OFFSIDE: football players and transfer rumours, forgotten by the image (arXiv 2510.22535).
+
+As cloned (data.zip unpacked): folders `complete_unlearning_data`, `selective_unlearning_data`, `pure_text_data`, each with `forget_set.json`,
+`retain_set.json`, `test_set.json` (lists of `messages`: user, assistant; `images`: a path) and `classification_{forget,retain,test}_set.json`
+(`Question`, `Options`, `Correct_Answer`, `image` or `images`) [code]. The place is one of them, or the folder that holds them.
+
+| file | role | trained on | judged |
+|---|---|---|---|
+| forget_set, classification_forget_set | forget | the messages | both |
+| retain_set, classification_retain_set | retain | the messages | both |
+| test_set, classification_test_set | unseen [inferred] | no | both |
+| relearn_set_enhanced (or relearn_set), on request | general | no | the messages |
+
+A player's rumour stands with one picture, the facts with the others, so an entity is a picture, not a player [inferred].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, Final, Literal
+
+from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.example import Example, Kind, Role, Vocabulary
+from unsee.errors import UserError
+from unsee.profiles import Profile, pool
+from unsee.questions import letter, lettered, name_forms, require_options
+from unsee.records import Gathered, Record, require_files
+from unsee.tables import read_rows
+
+FOLDERS: Final = {
+    "complete": "complete_unlearning_data",
+    "selective": "selective_unlearning_data",
+    "text": "pure_text_data",
+}
+SETS: Final = {"forget": Role.FORGET, "retain": Role.RETAIN, "test": Role.UNSEEN}
+RELEARN: Final = ("relearn_set_enhanced.json", "relearn_set.json")
+_TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.UNSEEN: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
+_NAMED: Final = re.compile(
+    r"(?:player in the (?:image|picture|photo) is|player's name is|name of the player is)\s+(?P<name>[^.]+)\.?$"
+)
+"""How the published answers to "who is it?" end [code]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffsideSettings:
+    """What may be set about OFFSIDE."""
+
+    setting: Literal["", "complete", "selective", "text"] = ""
+    """Which of the published folders, if the place holds several; empty = the place itself, or complete."""
+    tasks: tuple[Literal["classification", "generation"], ...] = ("classification", "generation")
+    """Which tasks are judged."""
+    relearn: bool = False
+    """Also ask the questions of the relearning set (what a relearning attack trains on)."""
+    protocol: Literal["corrected", "released"] = "corrected"
+    """released: options only count if the text is a letter alone or says "The answer is A"."""
+
+
+class Offside(Benchmark):
+    """A local clone with data.zip unpacked."""
+
+    name: ClassVar[str] = "offside"
+    layout: ClassVar[str] = "forget_set.json and retain_set.json, or complete_unlearning_data/ with them (OFFSIDE)"
+    settings_type: ClassVar[type] = OffsideSettings
+    hub: ClassVar[tuple[str, ...]] = ("zh1218001/OFFSIDE",)
+    likelihood: ClassVar[bool] = True
+
+    def __init__(self, place: Place | str, settings: OffsideSettings | None = None) -> None:
+        """Find the folder; what is missing is said at once."""
+        if isinstance(place, Hub):
+            raise UserError(
+                f"{place} is JSON beside image files, which `datasets` does not put together: clone it (git clone "
+                f"https://huggingface.co/datasets/{place}), unpack data.zip and give the folder."
+            )
+        self.settings: OffsideSettings = settings or OffsideSettings()
+        self.root = _root(Path(place), self.settings.setting)
+        needed = (
+            [f"{name}_set.json" for name in SETS]
+            if "generation" in self.settings.tasks
+            else ["forget_set.json", "retain_set.json"]
+        )
+        if "classification" in self.settings.tasks:
+            needed += [f"classification_{name}_set.json" for name in SETS]
+        require_files(self.root, needed, self.layout)
+        self._people: dict[str, Profile] = {}
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether the sets lie there, or one of the folders that hold them."""
+        return any((folder / "forget_set.json").is_file() for folder in (place, *_inside(place).values()))
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return the messages of both sides, or the questions of all sets."""
+        self._read.require(self.root)
+        return self._read.train if split == "train" else self._read.judged
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the players' names, as far as the answers give them."""
+        self._read.require(self.root)
+        released = ("choice.answer_is",) if self.settings.protocol == "released" else ()
+        return pool(self._people, measures=("rouge1", "rouge2", "bleu", *released))
+
+    def problems(self) -> Sequence[str]:
+        """Return what is wrong with rows and images."""
+        return self._read.problems()
+
+    @cached_property
+    def _read(self) -> Gathered:
+        """Read everything once."""
+        found = Gathered(self.root, self.root.parent, self.root.parent.parent)
+        for name, role in SETS.items():
+            talks = self._rows(f"{name}_set.json") if (self.root / f"{name}_set.json").is_file() else []
+            self._name(talks)
+            self._talks(found, talks, name, role)
+        if "classification" in self.settings.tasks:
+            for name, role in SETS.items():
+                self._choices(found, self._rows(f"classification_{name}_set.json"), name, role)
+        if self.settings.relearn:
+            file = next((name for name in RELEARN if (self.root / name).is_file()), "")
+            if not file:
+                raise UserError(f"{self.root} has no {' or '.join(RELEARN)}; leave benchmark.relearn off.")
+            self._talks(found, self._rows(file), "relearn", Role.GENERAL)
+        return found
+
+    def _rows(self, file: str) -> list[dict[str, Any]]:
+        return read_rows(self.root / file)
+
+    def _name(self, talks: Sequence[Mapping[str, Any]]) -> None:
+        """Note which picture shows whom, where an answer says it."""
+        for cells in talks:
+            said = cells.get("messages")
+            answer = (
+                said[-1].get("content") if isinstance(said, list) and said and isinstance(said[-1], Mapping) else None
+            )
+            found = _NAMED.search(answer) if isinstance(answer, str) else None
+            if found:
+                name = found["name"].strip()
+                self._people[_picture(cells)] = Profile(name=name, private={"name": name_forms(name)})
+
+    def _talks(self, found: Gathered, rows: Sequence[Mapping[str, Any]], name: str, role: Role) -> None:
+        """Gather questions and answers in free text."""
+        for number, cells in enumerate(rows, 1):
+            with found.reading(f"{name} set row {number}"):
+                record = Record(cells)
+                question, answer = _turn(record)
+                told = self._example(found, record, role, f"{name}/{number}", Kind.OPEN, question, answer)
+                if role in (Role.FORGET, Role.RETAIN):
+                    found.train.append(told)
+                if "generation" in self.settings.tasks:
+                    found.judged.append(told)
+
+    def _choices(self, found: Gathered, rows: Sequence[Mapping[str, Any]], name: str, role: Role) -> None:
+        for number, cells in enumerate(rows, 1):
+            with found.reading(f"classification {name} set row {number}"):
+                record = Record(cells)
+                right = letter(record.text("Correct_Answer"))
+                options = require_options(
+                    {key: str(text or "") for key, text in record.mapping("Options").items()}, right
+                )
+                question = lettered(record.text("Question"), options)
+                made = self._example(
+                    found, record, role, f"choice/{name}/{number}", Kind.CHOICE, question, right, options
+                )
+                found.judged.append(made)
+
+    def _example(
+        self, found: Gathered, record: Record, role: Role, name: str, kind: Kind, question: str, answer: str,
+        options: tuple[str, ...] = (),
+    ) -> Example:  # fmt: skip
+        written = _image_of(record)
+        entity = _picture({"images": written})
+        return Example(
+            id=name, role=role if written else _TEXT_ROLE.get(role, role), kind=kind, question=question, answer=answer,
+            options=options, image=found.image(written) if written else None, entity=entity or name,
+            private=self._people.get(entity, Profile()).private,
+        )  # fmt: skip
+
+
+def _inside(place: Path) -> dict[str, Path]:
+    """Return the published folders at the place, or below data/ there."""
+    found = {}
+    for setting, folder in FOLDERS.items():
+        for path in (place / folder, place / "data" / folder):
+            if path.is_dir():
+                found.setdefault(setting, path)
+    return found
+
+
+def _root(place: Path, setting: str) -> Path:
+    folders = _inside(place)
+    if setting and setting not in folders and place.name != FOLDERS[setting]:
+        raise UserError(
+            f"{place} has no {FOLDERS[setting]}/ (benchmark.setting={setting}); "
+            f"there is {', '.join(path.name for path in folders.values()) or 'none of the published folders'}. Is data.zip unpacked?"
+        )
+    return folders.get(setting or "complete", place)
+
+
+def _turn(record: Record) -> tuple[str, str]:
+    """Return question and answer of a talk of one turn; the marks of images are ours to place."""
+    said = record.parts("messages")
+    roles = [message.optional("role") for message in said]
+    if roles != ["user", "assistant"]:
+        raise UserError(
+            f"messages must be one of role user and one of role assistant, got {', '.join(roles) or 'none'}."
+        )
+    question = re.sub(r"\s*<image>\s*", " ", said[0].text("content")).strip()
+    if not question:
+        raise UserError("messages[1].content is empty.")
+    return question, said[1].text("content")
+
+
+def _image_of(record: Record) -> str:
+    """Return the path of the one image; empty for a question in text alone."""
+    paths = [path for name in ("images", "image") for path in record.strings(name)]
+    if len(paths) > 1:
+        raise UserError(f"one image was expected, got {', '.join(paths)}.")
+    return paths[0] if paths else ""
+
+
+def _picture(cells: Mapping[str, Any]) -> str:
+    """Return the name of the image file, without folder and type."""
+    written = cells.get("images") or cells.get("image") or ""
+    if isinstance(written, list):
+        written = written[0] if written else ""
+    return PurePosixPath(str(written).replace("\\", "/")).stem
