@@ -1,0 +1,307 @@
+"""CLEAR: 200 fictitious authors with pictures, captions and TOFU's questions, forget 1, 5 or 10 % (arXiv 2410.18057).
+
+As cloned from the hub, one folder of parquet a configuration: `forgetNN` and `retainNN` (`image`, `caption`, `name`), both also with
+`+tofu` (captions and text questions in one table), `forgetNN_perturbed` and `retain_perturbed` (other captions and other names),
+`real_faces`, `real_world` (options).
+
+| rows | role | trained on | judged |
+|---|---|---|---|
+| forgetNN (+tofu) | forget, forget_text | captions, text questions | text questions |
+| forgetNN_perturbed | forget | no | caption, name, name among options |
+| retainNN (+tofu) | retain, retain_text | captions, text questions | text questions |
+| retain_perturbed, without the people to be forgotten | retain | no | caption, name, name among options |
+| real_faces, real_world | general | no | answer, answer among options |
+
+A text question's author is not given: the questions stand in blocks of 20, and a block belongs to whom it names most often [inferred].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from string import ascii_uppercase
+from typing import ClassVar, Final, Literal
+
+from unsee.api.benchmark import Benchmark, Place
+from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
+from unsee.arrow import Rows, Shelf, peek
+from unsee.errors import UserError
+from unsee.metrics.matching import contains, normalise
+from unsee.profiles import Profile, pool, same_images
+from unsee.questions import LETTER, lettered, name_forms
+from unsee.records import Gathered, Record
+
+CAPTION_QUESTIONS: Final = (
+    "Describe this picture.",
+    "What does this image show?",
+    "Give a short description of the photo.",
+    "Write a caption for this image.",
+    "Summarise what is visible here.",
+    "What is shown in the photo?",
+    "Describe the person and the setting.",
+    "What can be made out in this photograph?",
+    "Put the content of this picture into words.",
+)
+"""Wordings of ours in the place of the nine published ones; which picture gets which depends on its id [inferred]."""
+NAME_QUESTION: Final = "What is the name of the person in the image?"
+ROWS: Final = {
+    "forget01": 35, "forget05": 188, "forget10": 379, "forget01+tofu": 75, "forget05+tofu": 388, "forget10+tofu": 779,
+    "forget01_perturbed": 35, "forget05_perturbed": 188, "forget10_perturbed": 378, "retain_perturbed": 395,
+    "retain99+tofu": 7695, "real_faces": 151, "real_world": 367,
+}  # fmt: skip
+"""Rows of the published configurations, as far as they are known."""
+
+_TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClearSettings:
+    """What may be set about CLEAR."""
+
+    ratio: Literal[1, 5, 10] = 5
+    """Per cent of the authors that are to be forgotten."""
+    train: Literal["both", "captions"] = "both"
+    """Train on captions and text questions (CLEAR), or on captions alone (MMUnlearner); text questions are judged either way."""
+    tasks: tuple[Literal["caption", "name", "text", "real"], ...] = ("caption", "name", "text", "real")
+    """What is judged; a configuration that is not judged need not be there."""
+    block: int = 20
+    """Text questions of one author, which stand together."""
+    caption_questions: str = ""
+    """File with one wording a line, to ask for captions in other words than ours."""
+    protocol: Literal["corrected", "released"] = "corrected"
+    """released: options without the request for a letter, and also scored by the first character."""
+
+
+class Clear(Benchmark):
+    """A local clone, or the hub."""
+
+    name: ClassVar[str] = "clear"
+    layout: ClassVar[str] = "folders forget01, forget05 or forget10 (or with +tofu) of parquet with captions (CLEAR)"
+    settings_type: ClassVar[type] = ClearSettings
+    hub: ClassVar[tuple[str, ...]] = ("therem/CLEAR",)
+    likelihood: ClassVar[bool] = True
+
+    def __init__(self, place: Place | str, settings: ClearSettings | None = None) -> None:
+        """Look at nothing yet but the place and the wordings."""
+        self.settings: ClearSettings = settings or ClearSettings()
+        self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
+        self.wordings = _wordings(self.settings.caption_questions)
+        self._people: dict[str, Profile] = {}
+        self._notes: list[str] = []
+
+    @classmethod
+    def fits(cls, place: Path) -> bool:
+        """Tell whether a forget configuration with captions lies there."""
+        names = [f"{name}{end}" for ratio in (1, 5, 10) for name in _spelled("forget", ratio) for end in ("", "+tofu")]
+        return any("caption" in peek(place, name) for name in names)
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return captions and text questions of both sides, or what is judged."""
+        self._read.require(self.shelf.place)
+        return self._read.train if split == "train" else self._read.judged
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the names of all authors and known people."""
+        self._read.require(self.shelf.place)
+        released = ("choice.first_character",) if self.settings.protocol == "released" else ()
+        return pool(self._people, measures=("rouge1", "rouge2", "bleu", *released))
+
+    def problems(self) -> Sequence[str]:
+        """Return what is wrong with rows and images."""
+        return self._read.problems()
+
+    def warnings(self) -> Sequence[str]:
+        """Return what differs from the published data, and what was left out."""
+        return [*same_images(self._read.train), *self.shelf.warnings, *self._notes]
+
+    @cached_property
+    def _read(self) -> Gathered:
+        """Read everything once."""
+        found, ratio, tasks = Gathered(), self.settings.ratio, self.settings.tasks
+        forgotten = self._side(found, "forget", ratio, Role.FORGET)
+        self._side(found, "retain", 100 - ratio, Role.RETAIN)
+        if {"caption", "name"} & set(tasks):
+            perturbed = self._open(*(f"{name}_perturbed" for name in _spelled("forget", ratio)))
+            self._perturbed(found, perturbed, Role.FORGET, set())
+            self._perturbed(found, self._open("retain_perturbed"), Role.RETAIN, forgotten)
+        if "real" in tasks:
+            self._real(found, self._open("real_faces"))
+            self._real(found, self._open("real_world"))
+        return found
+
+    def _open(self, *spellings: str) -> Rows:
+        rows = self.shelf.rows(*spellings)
+        published = ROWS.get(spellings[0], len(rows))
+        if len(rows) != published:
+            self._notes.append(f"{rows.name} has {len(rows)} rows; the published one has {published}.")
+        return rows
+
+    def _side(self, found: Gathered, side: str, ratio: int, role: Role) -> set[str]:
+        """Gather captions and text questions of one side; return the names of its people."""
+        rows = self._open(*_spelled(side, ratio))
+        rows.require("image", "caption")
+        if "name" not in rows.columns:
+            raise UserError(f"{rows.name} has no column 'name', as in early revisions of CLEAR; fetch the current one.")
+        names = []
+        for row, cells in enumerate(rows.records("caption", "name")):
+            with found.reading(rows.where(row)):
+                record = Record(cells)
+                person = record.text("name")
+                names.append(person)
+                found.train.append(self._caption(found, rows, row, record, role, person, f"{rows.name}/{row}"))
+        if "text" in self.settings.tasks or self.settings.train == "both":
+            mixed = self._open(*(f"{name}+tofu" for name in _spelled(side, ratio)))
+            self._texts(found, mixed, role, list(dict.fromkeys(names)))
+        return set(names)
+
+    def _caption(
+        self, found: Gathered, rows: Rows, row: int, record: Record, role: Role, person: str, name: str
+    ) -> Example:
+        profile = self._profile(person)
+        return Example(
+            id=name, role=role, question=self._wording(name), answer=record.text("caption"), image=_image(found, rows, row),
+            entity=person, private=profile.private, paraphrase=record.optional("paraphrased_caption"),
+            perturbed=record.strings("perturbed_captions"),
+        )  # fmt: skip
+
+    def _texts(self, found: Gathered, rows: Rows, role: Role, names: Sequence[str]) -> None:
+        """Gather the text questions of a mixed configuration, each with its author."""
+        rows.require("image", "caption", "question", "answer")
+        asked: list[tuple[int, Record]] = []
+        for row, cells in enumerate(rows.records("caption", "question", "answer")):
+            record, shown = Record(cells), bool(rows.images(row))
+            with found.reading(rows.where(row)):
+                if record.has("question") == shown:
+                    raise UserError(
+                        f"a row is a picture with a caption or a question without picture; this is {'both' if shown else 'neither'}."
+                    )
+                if record.has("question"):
+                    record.text("answer")
+                    asked.append((row, record))
+        for start in range(0, len(asked), self.settings.block):
+            block = asked[start : start + self.settings.block]
+            with found.reading(f"{rows.name} rows {block[0][0] + 1} to {block[-1][0] + 1}"):
+                person = _author([record for _, record in block], names)
+                for row, record in block:
+                    self._text(found, record, role, person, f"{rows.name}/{row}")
+
+    def _text(self, found: Gathered, record: Record, role: Role, person: str, name: str) -> None:
+        told = Example(
+            id=name, role=_TEXT_ROLE[role], question=record.text("question"), answer=record.text("answer"), entity=person,
+            private=self._profile(person).private,
+        )  # fmt: skip
+        if self.settings.train == "both":
+            found.train.append(told)
+        if "text" in self.settings.tasks:
+            found.judged.append(told)
+
+    def _perturbed(self, found: Gathered, rows: Rows, role: Role, forgotten: set[str]) -> None:
+        """Gather captions with false ones, and names with false ones."""
+        rows.require("image", "caption", "paraphrased_caption", "perturbed_captions")
+        old = [column for column in ("name", "perturbed_names") if column not in rows.columns]
+        if old:
+            raise UserError(
+                f"{rows.name} has no column {', '.join(map(repr, old))}, as in early revisions of CLEAR; fetch the current one, "
+                "or leave both caption and name out of benchmark.tasks."
+            )
+        left = 0
+        for row, cells in enumerate(rows.records(*_PERTURBED)):
+            with found.reading(rows.where(row)):
+                record = Record(cells)
+                person = record.text("name")
+                if person in forgotten:
+                    left += 1
+                    continue
+                name = f"{rows.name}/{row}"
+                if "caption" in self.settings.tasks:
+                    found.judged.append(self._caption(found, rows, row, record, role, person, f"{name}/caption"))
+                if "name" in self.settings.tasks:
+                    image, wrong = _image(found, rows, row), record.strings("perturbed_names")
+                    found.judged += self._among(name, NAME_QUESTION, person, wrong, role, image, person)
+        if left:
+            self._notes.append(f"{left} rows of {rows.name} are about people to be forgotten; they are left out.")
+
+    def _real(self, found: Gathered, rows: Rows) -> None:
+        """Gather the questions about real faces or the real world."""
+        rows.require("image", "answer", "options")
+        for row, cells in enumerate(rows.records("question", "answer", "options")):
+            with found.reading(rows.where(row)):
+                record = Record(cells)
+                answer, question = record.text("answer"), record.optional("question") or NAME_QUESTION
+                image, entity = _image(found, rows, row), f"{rows.name}/{record.text('answer')}"
+                found.judged += self._among(
+                    f"{rows.name}/{row}", question, answer, record.strings("options"), Role.GENERAL, image, entity
+                )
+
+    def _among(
+        self, name: str, question: str, right: str, wrong: Sequence[str], role: Role, image: ImageSource, entity: str
+    ) -> Iterator[Example]:
+        """Yield the question in free text, with the false answers beside it, and among options."""
+        false = [text for text in dict.fromkeys(wrong) if normalise(text) != normalise(right)]
+        if not false:
+            raise UserError("there is no false answer to choose among.")
+        private = self._profile(entity if role is not Role.GENERAL else right).private
+        kind = Kind.NAME if question == NAME_QUESTION else Kind.GENERAL
+        told = Example(
+            id=f"{name}/name", role=role, kind=kind, question=question, answer=right, perturbed=tuple(false), image=image,
+            entity=entity, private=private,
+        )  # fmt: skip
+        yield told
+        place = int(hashlib.sha256(name.encode()).hexdigest(), 16) % (len(false) + 1)
+        options = (*false[:place], right, *false[place:])
+        after = "" if self.settings.protocol == "released" else LETTER
+        yield replace(
+            told, id=f"{name}/choice", kind=Kind.CHOICE, question=lettered(question, options, mark=". ", after=after),
+            answer=ascii_uppercase[place], options=options, perturbed=(),
+        )  # fmt: skip
+
+    def _profile(self, person: str) -> Profile:
+        return self._people.setdefault(person, Profile(name=person, private={"name": name_forms(person)}))
+
+    def _wording(self, name: str) -> str:
+        return self.wordings[int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(self.wordings)]
+
+
+_PERTURBED: Final = ("caption", "name", "paraphrased_caption", "perturbed_captions", "perturbed_names")
+
+
+def _spelled(side: str, ratio: int) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((f"{side}{ratio:02}", f"{side}{ratio}")))
+
+
+def _wordings(file: str) -> tuple[str, ...]:
+    if not file:
+        return CAPTION_QUESTIONS
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read the caption questions {file}: {error}") from error
+    found = tuple(line.strip() for line in lines if line.strip())
+    if not found:
+        raise UserError(f"{file} holds no caption question; write one a line.")
+    return found
+
+
+def _image(found: Gathered, rows: Rows, row: int) -> ImageSource:
+    images = rows.images(row)
+    if not images:
+        raise UserError("the image is empty.")
+    return found.cell(images[0])
+
+
+def _author(block: Sequence[Record], names: Sequence[str]) -> str:
+    """Return who is named in most of the questions and answers of a block; nobody, or two equally often, is an error."""
+    texts = [f"{record.text('question')} {record.text('answer')}" for record in block]
+    counts = Counter({name: sum(contains(text, name) for text in texts) for name in names})
+    best = counts.most_common(2)
+    if not best or best[0][1] == 0:
+        raise UserError(f"no author of the split is named in these {len(block)} text questions, so they are nobody's.")
+    if len(best) > 1 and best[1][1] == best[0][1]:
+        raise UserError(
+            f"{best[0][0]} and {best[1][0]} are named equally often in these text questions; whose they are is open."
+        )
+    return best[0][0]
