@@ -7,6 +7,7 @@ questions and saturates, the statistic and the Jensen-Shannon divergence stand b
 from __future__ import annotations
 
 import math
+import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
@@ -33,7 +34,7 @@ def ks_statistic(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def ks_pvalue(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return the probability of a statistic at least this large if both samples had one law (exact where they are small).
+    """Return the probability of a statistic at least this large if both samples had one law (exact where that can be computed).
 
     >>> round(ks_pvalue((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)), 6)
     0.028571
@@ -41,7 +42,9 @@ def ks_pvalue(one: Sequence[float], other: Sequence[float]) -> float:
     from scipy.stats import ks_2samp  # takes a second to import, and few runs need it
 
     _demand(one, other)
-    return float(ks_2samp(one, other).pvalue)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that it goes over to the limit law
+        return float(ks_2samp(one, other).pvalue)
 
 
 def js_divergence(one: Sequence[float], other: Sequence[float], bins: int = BINS) -> float:
@@ -85,16 +88,16 @@ def intervals(
     order_n = np.argsort(value_n, kind="stable")
     owner_n = np.searchsorted(names, [*entities, *entities])[order_n]
     mine_n = (np.arange(len(value_n)) < len(one))[order_n]
-    weight_rn = draws_re[:, owner_n].astype(np.float64)
-    share_rn = weight_rn * np.where(mine_n, 1, -1) / (weight_rn @ mine_n.astype(np.float64))[:, None]
+    count_rn = draws_re[:, owner_n] * np.where(mine_n, 1, -1)
+    total_r = (count_rn * mine_n).sum(axis=1)
     sorted_n = value_n[order_n]
     last_n = np.append(sorted_n[1:] != sorted_n[:-1], True)
-    ks_r = np.abs(share_rn.cumsum(axis=1)[:, last_n]).max(axis=1)
+    ks_r = np.abs(count_rn.cumsum(axis=1)[:, last_n]).max(axis=1) / total_r
     bin_n = np.searchsorted(_edges([*one, *other], BINS), sorted_n, side="right")
     held_nk = bin_n[:, None] == np.arange(BINS)
     js_r = [
-        _js(p_k.tolist(), q_k.tolist())
-        for p_k, q_k in zip((share_rn * mine_n) @ held_nk, (-share_rn * ~mine_n) @ held_nk, strict=True)
+        _js((p_k / total).tolist(), (q_k / total).tolist())
+        for p_k, q_k, total in zip((count_rn * mine_n) @ held_nk, (-count_rn * ~mine_n) @ held_nk, total_r, strict=True)
     ]
     ends = [(1 - level) / 2, (1 + level) / 2]
     (ks_low, ks_high), (js_low, js_high) = np.quantile(ks_r, ends), np.quantile(js_r, ends)

@@ -68,7 +68,14 @@ def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Seq
         cells += [_number(seconds(stage), 1), _number(peak_gib(stage), 2), str(len(stage.runs))]
         flag = "**collapsed, ranked last** - " if verdict.collapsed else ""
         lines.append("| " + " | ".join(_plain(cell) for cell in [*cells, flag + verdict.sentence]) + " |")
-    return "\n".join(lines) + "\n\nIn brackets: 95 % bootstrap interval over entities (and seeds).\n"
+    notes = ["In brackets: 95 % bootstrap interval over entities (and seeds).", *_missing(stages)]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def _missing(stages: Sequence[Stage]) -> list[str]:
+    """Return why a model has no forget quality although a gold model stands beside it."""
+    whys = {stage.name: stage.runs[0].scores["model.fq"].why for stage in stages if "model.fq" in stage.runs[0].scores}
+    return [f"{name}: {_plain(why)}." for name, why in whys.items() if why]
 
 
 def _cell(score: Score | None) -> str:

@@ -1,0 +1,359 @@
+"""Probabilities of false answers, forget quality, utility, further measures and CLIPScore through `evaluate`, `rescore` and `compare`."""
+
+import json
+import math
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, PreTrainedTokenizerFast
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from tiny import Drawn, tiny_examples, tiny_model, tiny_processor, tokenizer_json
+from unsee.api import Benchmark, Kind, Response, Role, Vocabulary
+from unsee.batching import Target, answer_logprob, collate
+from unsee.benchmarks.folder import Folder
+from unsee.clip import PREFIX, Clip
+from unsee.errors import UserError
+from unsee.evaluate import evaluate, rescore
+from unsee.lab.examples import judged
+from unsee.lab.world import World
+from unsee.models import Loaded
+from unsee.models.llava import Llava
+from unsee.quality import against_gold, forget_quality_score, model_utility
+from unsee.report import compare
+from unsee.scoring import score
+
+FALSE = ("a diver from Oslo", "a pilot from Rome", "a pilot")
+
+
+class Facts(Benchmark):
+    name = "facts"
+
+    def examples(self, split):
+        rows = [row for rows in tiny_examples().values() for row in rows]
+        return [replace(row, perturbed=FALSE, paraphrase="from Lisbon , a baker") for row in rows]
+
+    def vocabulary(self):
+        return Vocabulary()
+
+
+def loaded(seed=0):
+    return Loaded(model=tiny_model(seed=seed), processor=tiny_processor(), family=Llava(), instruction="", base=None)
+
+
+def asked(out, seed=0, data=None, **changes):
+    changes = {"likelihood": True, **changes}
+    return evaluate(loaded(seed), data or Facts(), out, max_new_tokens=2, progress=False, **changes)
+
+
+def rows_of(folder):
+    return [Response.from_json(json.loads(line)) for line in (folder / "responses.jsonl").read_text().splitlines()]
+
+
+def row(index, true, false, role=Role.FORGET, entity="", **changes):
+    fields = {
+        "id": str(index),
+        "stage": "x",
+        "role": role,
+        "kind": Kind.FACT,
+        "fact": "job",
+        "entity": entity or str(index),
+    }
+    fields |= {"question": "What?", "answer": "baker", "text": "baker", "tokens": 2, "ended": True, "image": "i.png"}
+    fields |= {"true_logprob": true, "perturbed_logprobs": tuple(false)}
+    return Response(**{**fields, **changes})
+
+
+# probabilities of false answers
+
+
+def test_true_and_false_answers_are_measured_as_full_forward_passes_measure_them(tmp_path):
+    asked(tmp_path / "x")
+    found = rows_of(tmp_path / "x")
+    example = Facts().examples("eval")[0]
+    texts = (example.paraphrase, *FALSE)
+    one = loaded()
+    batch = collate(one, [Target(example=replace(example, answer=text)) for text in texts])
+    with torch.no_grad():
+        logp = answer_logprob(one.model, batch)
+    means = logp.mean_b.tolist()
+    assert found[0].true_logprob == pytest.approx(means[0], abs=1e-4)
+    assert found[0].perturbed_logprobs == pytest.approx(means[1:], abs=1e-4)
+    assert found[0].logprob is not None
+
+
+def test_without_paraphrase_the_answer_is_held_against_the_false_ones(tmp_path):
+    class Bare(Facts):
+        def examples(self, split):
+            return [replace(row, paraphrase="") for row in super().examples(split)]
+
+    asked(tmp_path / "x", data=Bare())
+    for found in rows_of(tmp_path / "x"):
+        assert found.true_logprob == pytest.approx(found.logprob / found.logprob_tokens)
+
+
+def test_false_answers_are_asked_for_only_where_there_are_some(tmp_path):
+    class Bare(Facts):
+        def examples(self, split):
+            return [replace(row, paraphrase="", perturbed=()) for row in super().examples(split)]
+
+    scores = asked(tmp_path / "x", data=Bare())
+    assert "forget.answer_prob" in scores
+    assert not [key for key in scores if key.endswith("truth_ratio")]
+    assert all(found.true_logprob is None and found.perturbed_logprobs == () for found in rows_of(tmp_path / "x"))
+
+
+def test_other_false_answers_are_measured_again(tmp_path):
+    class Other(Facts):
+        def examples(self, split):
+            return [replace(row, perturbed=FALSE[:1]) for row in super().examples(split)]
+
+    asked(tmp_path / "x")
+    asked(tmp_path / "y", data=Other())
+    assert {len(found.perturbed_logprobs) for found in rows_of(tmp_path / "y")} == {1}
+
+
+def test_answers_written_before_there_were_false_ones_are_still_read():
+    written = dict(row(1, None, ()).to_json())
+    for name in ("paraphrase", "perturbed", "true_logprob", "perturbed_logprobs", "clip"):
+        del written[name]
+    assert Response.from_json(json.loads(json.dumps(written))) == row(1, None, ())
+    whole = row(1, -1.0, (-2.0, -3.0), perturbed=("a", "b"), clip=0.5)
+    assert Response.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+
+
+def test_truth_ratio_of_what_goes_and_of_what_stays():
+    rows = [
+        row(1, -1.0, (-2.0,)),
+        row(2, -1.0, (-1.0,)),
+        row(3, -1.0, (-2.0,), Role.RETAIN),
+        row(4, -2.0, (-1.0,), Role.RETAIN),
+    ]
+    scores = score(rows, Vocabulary())
+    assert scores["forget.truth_ratio"].value == pytest.approx((math.exp(-1) + 1) / 2)
+    assert scores["retain.truth_ratio"].value == pytest.approx((1 - math.exp(-1)) / 2)
+
+
+def test_the_lab_has_false_answers_to_every_fact_and_none_is_true():
+    facts = [example for example in judged(World()) if example.kind is Kind.FACT]
+    assert len(facts) > 100
+    for example in facts:
+        true = example.private[example.fact][0]
+        assert len(set(example.perturbed)) == 3
+        assert all(true not in text and text != example.answer for text in example.perturbed)
+
+
+def test_a_folder_of_ones_own_may_have_false_answers(tmp_path):
+    Drawn("red").load().save(tmp_path / "a.png")
+    cells = {"image": "a.png", "question": "Job?", "answer": "baker", "entity": "ada", "role": "forget", "private": ""}
+    rows = [{**cells, "paraphrase": "She bakes.", "perturbed": ["diver", "pilot"]}, {**cells, "perturbed": None}]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    first, second = Folder(tmp_path).examples("eval")
+    assert (first.paraphrase, first.perturbed) == ("She bakes.", ("diver", "pilot"))
+    assert (second.paraphrase, second.perturbed) == ("", ())
+
+
+# forget quality
+
+
+def test_forget_quality_is_small_where_the_model_still_knows():
+    draw = random.Random(0)
+    knows = [row(i, draw.gauss(-0.1, 0.05), (-5.0,)) for i in range(60)]
+    never, near = ([row(i, draw.gauss(-3, 1), (-3.0,)) for i in range(60)] for _ in range(2))
+    bad, good = against_gold(knows, never), against_gold(near, never)
+    assert bad["forget.ks"].value == bad["forget.js"].value == 1.0
+    assert bad["forget.forget_quality"].value < 1e-10
+    assert good["forget.forget_quality"].value > 0.1
+    assert good["forget.js"].value < 0.2
+    assert bad["forget.ks"].interval == (1.0, 1.0)
+    assert bad["forget.ks"].better == bad["forget.js"].better == "lower"
+
+
+def test_questions_are_matched_by_id_and_missing_ones_are_counted():
+    ours = [row(i, -1.0 - i, (-2.0,)) for i in range(4)]
+    gold = [row(i, -1.5 - i, (-2.0,)) for i in (3, 2, 1)]
+    found = against_gold(ours, gold)["forget.ks"]
+    assert found.n == 3
+    assert "1 questions were not asked" in found.why
+
+
+def test_each_role_is_compared_by_itself_and_only_forgotten_ones_are():
+    rows = [row(role.value, -1.0, (-2.0,), role) for role in (Role.FORGET, Role.UNSEEN, Role.RETAIN)]
+    rows.append(row("text", -1.0, (-2.0,), Role.FORGET, image=""))
+    found = against_gold(rows, [replace(one, true_logprob=-1.5) for one in rows])
+    assert {key.partition(".")[0] for key in found} == {"forget", "unseen", "forget_text"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "gold", "words"),
+    [
+        ([row(1, None, ())], [row(1, -1.0, (-2.0,))], "no truth ratio.*--likelihood"),
+        ([row(1, -1.0, (-2.0,))], [row(1, None, ())], "gold model's answers have no truth ratio"),
+        ([row(1, -1.0, (-2.0,))], [row(2, -1.0, (-2.0,))], "other questions"),
+        ([row(1, -1.0, (-2.0,))], [row(1, -1.0, (-2.0,))], "judged model itself"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(ours, gold, words):
+    with pytest.raises(UserError, match=words):
+        against_gold(ours, gold)
+
+
+def test_eval_with_gold_adds_forget_quality_and_rescoring_gives_the_same(tmp_path):
+    asked(tmp_path / "gold", seed=1)
+    scores = asked(tmp_path / "x", likelihood=False, gold=tmp_path / "gold")
+    assert {"forget.forget_quality", "forget.ks", "forget.js", "forget.truth_ratio", "model.utility"} <= set(scores)
+    assert scores["model.fq"].value is None
+    assert "needs forget, test" in scores["model.fq"].why
+    assert rescore(tmp_path / "x", gold=tmp_path / "gold") == scores
+    assert "forget.ks" not in rescore(tmp_path / "x")
+
+
+def test_eval_against_itself_or_nothing_is_refused(tmp_path):
+    asked(tmp_path / "same")
+    with pytest.raises(UserError, match="judged model itself"):
+        asked(tmp_path / "x", gold=tmp_path / "same")
+    with pytest.raises(UserError, match=r"no responses.jsonl"):
+        asked(tmp_path / "y", gold=tmp_path / "nowhere")
+    assert not (tmp_path / "y").exists()
+
+
+def test_compare_holds_every_run_against_the_gold_one(tmp_path):
+    for stage, seed in (("gold", 1), ("original", 0), ("npo", 2)):
+        asked(tmp_path / stage, seed=seed, stage=stage)
+    compare([tmp_path / stage for stage in ("npo", "gold", "original")], tmp_path / "out")
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    wanted = against_gold(rows_of(tmp_path / "npo"), rows_of(tmp_path / "gold"))
+    assert summary["npo"]["forget"]["ks"] == wanted["forget.ks"].value
+    assert summary["npo"]["forget"]["forget_quality"] == wanted["forget.forget_quality"].value
+    assert "ks" not in summary["gold"]["forget"]
+    board = (tmp_path / "out/leaderboard.md").read_text()
+    assert "forget.ks ↓" in board
+    assert "npo: FQ needs" in board
+    assert "Utility" in (tmp_path / "out/report.html").read_text()
+
+
+def test_compare_says_that_the_gold_model_was_not_asked(tmp_path):
+    asked(tmp_path / "gold", seed=1, stage="gold", likelihood=False)
+    asked(tmp_path / "npo", stage="npo")
+    compare([tmp_path / "npo", tmp_path / "gold"], tmp_path / "out")
+    assert (
+        "npo: no forget quality: the gold model's answers have no truth ratio"
+        in (tmp_path / "out/leaderboard.md").read_text()
+    )
+
+
+def test_without_probabilities_the_leaderboard_has_no_empty_columns(tmp_path):
+    for stage in ("gold", "npo"):
+        asked(tmp_path / stage, seed=len(stage), stage=stage, likelihood=False)
+    compare([tmp_path / "npo", tmp_path / "gold"], tmp_path / "out")
+    board = (tmp_path / "out/leaderboard.md").read_text()
+    assert ".ks" not in board
+    assert "utility" not in board
+
+
+# utility and FQ
+
+
+def test_utility_is_the_harmonic_mean_of_what_stays():
+    kept = {"answer": "a baker here", "text": "a baker", "logprob": math.log(0.5), "logprob_tokens": 1}
+    rows = [row(1, -1.0, (-1.0 - math.log(4),), Role.RETAIN, **kept), row(2, -1.0, (-9.0,), Role.FORGET, **kept)]
+    found = score(rows, Vocabulary())["model.utility"]
+    parts = {"retain.answer_prob": 0.5, "retain.rougeL_recall": 2 / 3, "retain.truth_ratio": 0.75}
+    assert found.value_by_index == pytest.approx(parts)
+    assert found.value == pytest.approx(3 / (1 / 0.5 + 3 / 2 + 1 / 0.75))
+    assert model_utility({}) == {}
+
+
+def test_fq_of_a_run_is_the_yardsticks():
+    text = {"kind": Kind.CLOZE, "answer": "baker", "logprob": math.log(0.25), "logprob_tokens": 1}
+    picked = {
+        "kind": Kind.CHOICE,
+        "options": ("baker", "pilot"),
+        "answer": "A",
+        "true_logprob": None,
+        "perturbed_logprobs": (),
+    }
+    rows = [
+        one
+        for role in (Role.FORGET, Role.UNSEEN)
+        for one in (
+            row(f"{role}-cloze", -1.0, (-2.0,), role, entity="p", **{**text, "text": "pilot"}),
+            row(f"{role}-choice", None, (), role, entity="p", **{**picked, "text": "A"}),
+        )
+    ]
+    gold = [replace(one, true_logprob=None if one.true_logprob is None else -3.0) for one in rows]
+    scores = score(
+        rows,
+        Vocabulary(),
+    )
+    found = forget_quality_score({**scores, **against_gold(rows, gold)})
+    # F = 1 - mean(0, 1, 0); truth ratio 1/e; probability .25; KS and JS of two points apart are 1.
+    assert found.value == pytest.approx((2 / 3 + math.exp(-1) + 0.75 + 0 + 0) / 5)
+    assert found.why == ""
+
+
+# further measures
+
+
+def test_further_measures_are_asked_for_by_name_and_kept_for_rescoring(tmp_path):
+    scores = asked(tmp_path / "x", likelihood=False, measures=("bleu", "rouge1", "rouge2", "exact"))
+    assert {"forget.bleu", "forget.rouge1", "forget.rouge2", "forget.exact"} <= set(scores)
+    assert rescore(tmp_path / "x") == scores
+    assert "forget.bleu" not in asked(tmp_path / "y", likelihood=False)
+    assert "forget.bleu" in rescore(tmp_path / "y", measures=("bleu",))
+    with pytest.raises(UserError, match="bleu"):
+        asked(tmp_path / "z", measures=("blue",))
+    assert not (tmp_path / "z").exists()
+
+
+# CLIPScore
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A random CLIP in a folder, as anybody's own."""
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_tokenizer(), pad_token="<pad>", eos_token="</s>")
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=12, eos_token_id=tokenizer.eos_token_id, **small
+    )
+    vision = CLIPVisionConfig(image_size=8, patch_size=4, **small)
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=8)).save_pretrained(
+        folder
+    )
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8}).save_pretrained(folder)
+    return folder
+
+
+def _tokenizer():
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(tokenizer_json())
+
+
+def test_clip_scores_are_the_models_cosines(clip):
+    judge = Clip.opened(clip)
+    images, texts = [Drawn("red").load(), Drawn("blue").load()], ["This is Ada", "red hair and a blue shirt " * 9]
+    found = judge.scores(images, texts)
+    for image, text, one in zip(images, texts, found, strict=True):
+        read = judge.tokenizer([PREFIX + text], truncation=True, max_length=12, return_tensors="pt")
+        pixels = judge.processor(images=[image], return_tensors="pt")
+        logit = judge.model(**read, **pixels).logits_per_image.item() / judge.model.logit_scale.exp().item()
+        assert one == pytest.approx(2.5 * max(0.0, logit), abs=1e-5)
+    assert judge.scores(images[:1], ["..."]) == [0.0]
+
+
+def test_eval_with_clip_scores_answers_about_images_only(tmp_path, clip):
+    scores = asked(tmp_path / "x", likelihood=False, clip=clip)
+    assert "forget.clip_score" in scores
+    assert "retain_text.clip_score" not in scores
+    assert {found.clip is None for found in rows_of(tmp_path / "x") if found.image} == {False}
+    assert rescore(tmp_path / "x") == scores
+    with pytest.raises(UserError, match="holds no CLIP model"):
+        asked(tmp_path / "y", clip=tmp_path)
+    assert not (tmp_path / "y").exists()

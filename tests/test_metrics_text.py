@@ -1,0 +1,83 @@
+"""BLEU, ROUGE-1/2 and CLIPScore against independent references."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import sacrebleu
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
+
+from unsee.metrics.bleu import bleu
+from unsee.metrics.clip import clip_score
+from unsee.metrics.rouge import rouge_l, rouge_n
+
+WORDS = st.lists(st.sampled_from(["ash", "bog", "cut", "dim", "elm"]), max_size=9).map(" ".join)
+
+
+def slow_bleu(prediction, reference):
+    """Papineni's formula for one pair, orders up to the prediction's length, zero counts halved once more each time."""
+    said, wanted = prediction.split(), reference.split()
+    if not said or not wanted:
+        return 0.0
+    logs, smooth = [], 1.0
+    for n in range(1, 5):
+        grams = Counter(tuple(said[i : i + n]) for i in range(len(said) - n + 1))
+        known = Counter(tuple(wanted[i : i + n]) for i in range(len(wanted) - n + 1))
+        if not grams:
+            break
+        hits = sum((grams & known).values())
+        if not hits:
+            smooth *= 2
+        logs.append(math.log(hits / sum(grams.values()) if hits else 1 / (smooth * sum(grams.values()))))
+    if not sum((Counter(said) & Counter(wanted)).values()):
+        return 0.0
+    return min(1.0, math.exp(1 - len(wanted) / len(said))) * math.exp(sum(logs) / len(logs))
+
+
+@given(WORDS, WORDS)
+def test_bleu_is_papineni(prediction, reference):
+    assert bleu(prediction=prediction, reference=reference) == pytest.approx(slow_bleu(prediction, reference), abs=1e-9)
+
+
+def test_bleu_is_sacrebleus():
+    said, wanted = "The woman has long brown hair.", "The woman with long brown hair wears a red coat."
+    found = sacrebleu.sentence_bleu(said, [wanted], smooth_method="exp", use_effective_order=True).score / 100
+    assert bleu(prediction=said, reference=wanted) == pytest.approx(found)
+    assert bleu(prediction=said, reference=wanted) != pytest.approx(bleu(prediction=wanted, reference=said))
+
+
+@given(WORDS, WORDS, st.sampled_from([1, 2]))
+def test_rouge_n_is_a_count_of_common_ngrams(prediction, reference, n):
+    def grams(text):
+        words = text.split()
+        return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+    said, wanted = grams(prediction), grams(reference)
+    both = sum((said & wanted).values())
+    f1 = 2 * both / (sum(said.values()) + sum(wanted.values())) if both else 0.0
+    assert rouge_n(prediction=prediction, reference=reference, n=n) == pytest.approx(f1)
+
+
+def test_rouge_n_is_the_librarys_with_stemming():
+    said, wanted = "She was running in the parks.", "She runs in a park, running."
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(wanted, said)
+    for n in (1, 2):
+        assert rouge_n(prediction=said, reference=wanted, n=n) == pytest.approx(scorer[f"rouge{n}"].fmeasure)
+    assert rouge_l(prediction=said, reference=wanted).f1 == pytest.approx(scorer["rougeL"].fmeasure)
+
+
+@given(*(st.lists(st.floats(-5, 5), min_size=4, max_size=4).filter(lambda v: math.hypot(*v) > 0.1) for _ in range(2)))
+def test_clip_score_is_the_cosine_in_numpy(image, text):
+    cosine = np.dot(image, text) / np.linalg.norm(image) / np.linalg.norm(text)
+    assert clip_score(image, text) == pytest.approx(2.5 * max(cosine, 0), abs=1e-9)
+    assert clip_score([3 * v for v in image], text) == pytest.approx(clip_score(image, text), abs=1e-9)
+
+
+def test_clip_score_needs_two_embeddings_of_one_length():
+    with pytest.raises(ValueError, match="one length"):
+        clip_score((1.0,), (1.0, 0.0))
+    with pytest.raises(ValueError, match="no angle"):
+        clip_score((0.0, 0.0), (1.0, 0.0))
