@@ -93,6 +93,20 @@ def test_joint_step_element_by_element(alpha, ratio, engine, tmp_path, monkeypat
     )
 
 
+def test_without_a_mask_the_forget_gradient_reaches_every_weight(tmp_path, monkeypatch):
+    """The control of spec 8.9: the same step with m = 1 everywhere, norms and heads included."""
+    plain_sgd(monkeypatch)
+    session, method = session_at(tmp_path / "run"), MMUnlearner(mask="none")
+    forget, retain = first_batch(session, method)
+    before = {name: weight.detach().clone() for name, weight in trainable(session.model).items()}
+    g_f, g_r = gradient(session, forget), gradient(session, retain)
+    method.unlearn(session)
+    assert session.notes["mask"] == "none"
+    for name, weight in trainable(session.model).items():
+        expected = before[name] - LR * (g_r[name] - g_f[name])
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-4, atol=2e-6)
+
+
 def test_clip_comes_after_the_mask(tmp_path, monkeypatch):
     """Defect 31: the norm of the whole step is the clip value."""
     plain_sgd(monkeypatch)

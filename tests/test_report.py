@@ -22,6 +22,7 @@ from unsee.errors import UserError
 from unsee.report import charts, compare, gallery, report, summary, verdict
 from unsee.report.page import about, render
 from unsee.report.read import Record, Stage, read_run
+from unsee.report.table import table
 from unsee.scoring import score
 
 
@@ -280,6 +281,23 @@ def test_compare_groups_seeds_and_writes_means(tmp_path: Path) -> None:
     assert "**collapsed, ranked last**" in board[4]
     assert len({line.count("|") for line in board[:5]}) == 1
     assert "12 s" in page.read_text()
+
+
+def test_table_has_a_row_a_model_with_means_over_seeds(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "original", "original")]
+    runs += [make_run(tmp_path / f"npo-{seed}", "npo", seed=seed) for seed in (0, 1)]
+    for run, kept in zip(runs[1:], (0.2, 0.4), strict=True):
+        (run / "run.yaml").write_text(f"result:\n  mask:\n    kept: {kept}\n")
+    heads, _, original, npo = table(runs, {"leak": "unseen.leak", "mask | kept": "result.mask.kept"}).splitlines()
+    assert heads == "| run | leak | mask \\| kept | seeds |"
+    leak = summary.pooled(Stage(name="npo", runs=tuple(map(read_run, runs[1:]))), "unseen.leak")
+    assert leak is not None
+    assert leak.interval is not None
+    shown = f"{leak.value:.2f} [{leak.interval[0]:.2f}, {leak.interval[1]:.2f}]"
+    assert npo == f"| npo | {shown} | 0.3 | 2 |"
+    assert original.endswith("| - | 1 |")
+    with pytest.raises(UserError, match=r"column 'leek' is empty.*'unseen.leek'"):
+        table(runs, {"leek": "unseen.leek"})
 
 
 def test_interval_over_seeds_covers_their_spread(tmp_path: Path) -> None:

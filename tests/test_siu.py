@@ -491,6 +491,17 @@ def test_retain_weight_adds_the_retain_answers(tmp_path):
     assert row["loss"] == pytest.approx(0.9 * row["ce"] + row["retain_nll"], rel=1e-5)
 
 
+def test_retain_ratio_is_the_number_of_retain_answers_a_row(tmp_path, monkeypatch):
+    seen = []
+    term = lambda session, retain, weight: seen.append((len(retain.targets), weight)) or iter(())  # noqa: E731
+    monkeypatch.setattr("unsee.methods.siu.retain_term", term)
+    session = session_at(tmp_path, max_steps=1, batch_size=2)
+    SIU(retain_weight=0.5, retain_ratio=3).unlearn(session)
+    assert seen == [(6, 0.5)]
+    with pytest.raises(UserError, match=r"method.retain_ratio must be at least 1, got 0"):
+        SIU(retain_ratio=0)
+
+
 def test_stop_rule_asks_about_the_training_image_alone(tmp_path, monkeypatch):
     session = session_at(tmp_path, stop="forgotten", max_steps=1)
     asked = []

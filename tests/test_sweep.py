@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import pytest
 
+from evaluated import make_run
 from tiny import save_tiny
 from unsee import claims, sweep
 from unsee.cli import main
@@ -60,7 +61,7 @@ def stubbed(monkeypatch):
 
     monkeypatch.setattr(sweep, "work", work)
     monkeypatch.setattr(sweep, "_locally", launch)
-    monkeypatch.setattr(sweep, "_compare", lambda out, names: (out / "compared.txt").write_text("\n".join(names)))
+    monkeypatch.setattr(sweep, "_compare", lambda out, names, _: (out / "compared.txt").write_text("\n".join(names)))
 
 
 def test_a_grid_is_the_product_of_its_axes(grid):
@@ -108,6 +109,17 @@ def test_a_mistake_in_any_cell_starts_nothing(grid, tmp_path, old, new, message)
 def test_unusable_arguments_are_refused(grid, tmp_path, more, message):
     with pytest.raises(UserError, match=message):
         sweep.sweep(grid, tmp_path / "out", **more)
+
+
+def test_the_table_part_of_a_grid_makes_a_table(grid, tmp_path):
+    """The columns are no setting: the cells stay the same."""
+    names = [cell.name for cell in sweep.read_grid(grid).cells]
+    grid.write_text(f"{GRID}table:\n  gives away: unseen.leak\n")
+    read = sweep.read_grid(grid)
+    assert [cell.name for cell in read.cells] == names
+    make_run(tmp_path / "cells" / "a", "npo")
+    sweep._compare(tmp_path, ["a"], read.table)
+    assert (tmp_path / "table.md").read_text().startswith("| run | gives away | seeds |\n|---|---|---|\n| npo | 0.")
 
 
 @pytest.mark.usefixtures("stubbed")

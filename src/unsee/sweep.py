@@ -4,6 +4,7 @@
     index.json   every cell and its state                   logs/NAME.log    what its process said
     claims/      who is at which cell                       failed/NAME.txt  why a cell failed, until it is done
     jobs/        one run file a cell                        compare/         leaderboard and report of the finished cells
+    table.md     the columns that the grid asks for
 
 A cell is named by its content: the same settings are the same cell, in whatever order or file they stand.
 """
@@ -42,7 +43,7 @@ State = Literal["done", "failed", "running elsewhere", "waiting"]
 LAUNCHERS: Final = ("local", "slurm")
 DONE: Final = "scores.json"
 """The last file that a cell writes."""
-_PARTS: Final = ("base", "axes", "slurm")
+_PARTS: Final = ("base", "axes", "slurm", "table")
 _NAME: Final = 60
 """Characters of a cell's settings in its name."""
 
@@ -64,6 +65,8 @@ class Grid:
     cells: tuple[Cell, ...]
     slurm: Mapping[str, Any] = field(default_factory=dict)
     """Parameters for submitit: partition, timeout_min, gpus_per_node, ..."""
+    table: Mapping[str, str] = field(default_factory=dict)
+    """Columns of table.md, title -> score (see `unsee.report.table`); none = no table."""
 
 
 def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jobs: int = 1) -> dict[str, State]:
@@ -73,7 +76,7 @@ def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jo
     again by the next call and do not stop the others.
 
     Args:
-        grid: YAML file with `base` (a run), `axes` (setting -> values) and perhaps `slurm`.
+        grid: YAML file with `base` (a run), `axes` (setting -> values), perhaps `slurm` and `table` (title -> score).
         out: Folder for everything.
         launcher: Where cells run: "local" = processes of this machine, "slurm" = jobs through submitit.
         jobs: Cells that run at once.
@@ -97,7 +100,7 @@ def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jo
         console.print(f"[dim]{name}[/dim] {_state(place, name)}", highlight=False)
         _write_index(place, read.cells)
     states = _write_index(place, read.cells)
-    _compare(place, [name for name, state in states.items() if state == "done"])
+    _compare(place, [name for name, state in states.items() if state == "done"], read.table)
     return states
 
 
@@ -107,12 +110,12 @@ def read_grid(file: Path) -> Grid:
     for key in values:
         if key not in _PARTS:
             raise unknown_name(f"part of {file}", str(key), _PARTS)
-    base, axes, slurm = (values.get(part) or {} for part in _PARTS)
-    for part, value in zip(_PARTS, (base, axes, slurm), strict=True):
+    base, axes, slurm, table = (values.get(part) or {} for part in _PARTS)
+    for part, value in zip(_PARTS, (base, axes, slurm, table), strict=True):
         if not isinstance(value, Mapping):
             raise UserError(f"{file}: {part!r} must be a mapping, got {value!r}.")
     cells = {cell.name: cell for cell in _cells(base, _axes(axes, file), file)}
-    return Grid(cells=tuple(cells.values()), slurm=slurm)
+    return Grid(cells=tuple(cells.values()), slurm=slurm, table={str(title): str(key) for title, key in table.items()})
 
 
 def _axes(axes: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
@@ -325,12 +328,17 @@ def _write_index(out: Path, cells: Sequence[Cell]) -> dict[str, State]:
     return states
 
 
-def _compare(out: Path, names: Sequence[str]) -> None:
-    """Write leaderboard and report of the finished cells."""
-    if names:
-        from unsee.report import compare
+def _compare(out: Path, names: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Write leaderboard and report of the finished cells, and their table if the grid has one."""
+    if not names:
+        return
+    from unsee.report import compare
+    from unsee.report.table import table
 
-        compare([out / "cells" / name for name in names], out / "compare")
+    runs = [out / "cells" / name for name in names]
+    compare(runs, out / "compare")
+    if columns:
+        atomic_write_text(out / "table.md", table(runs, columns))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,8 +55,8 @@ class MMUnlearner(Method):
     """Stop the sweep when fewer than this share of the mask's bits flip per 50 samples; 0 = use all [inferred]."""
     granularity: Literal["sample", "batch"] = "sample"
     """Square each sample's gradient (the formula), or that of a batch of 4 (released)."""
-    mask: Literal["saliency", "random"] = "saliency"
-    """random = as many weights of each tensor, drawn by the seed: a control."""
+    mask: Literal["saliency", "random", "none"] = "saliency"
+    """Controls: random = as many weights of each tensor, drawn by the seed; none = the forget gradient reaches every weight."""
     released_like: Like = "mllmu"
     """as_released only: which of the two published scripts (labels, clipping, batch of the mask)."""
     released_precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
@@ -80,15 +81,23 @@ class MMUnlearner(Method):
             self._released(session)
             return
         _require_full(session)
-        found = saliency_mask(session, self._sweep(session.seed), modules=self.modules, also=self.also)
-        mask = found.shuffled(session.seed) if self.mask == "random" else found
-        session.notes["mask"] = {**mask.report(), **_found(mask.facts, self.tolerance), "remarks": mask.remarks()}
+        mask = self._mask(session)
         if self.update == "joint":
             self._joint(session, mask)
         else:
             self._alternating(session, mask)
 
-    def _joint(self, session: Session, mask: Mask) -> None:
+    def _mask(self, session: Session) -> Mask | None:
+        """Return the mask that the settings ask for, None for none, and note what it is."""
+        if self.mask == "none":
+            session.notes["mask"] = "none"
+            return None
+        found = saliency_mask(session, self._sweep(session.seed), modules=self.modules, also=self.also)
+        mask = found.shuffled(session.seed) if self.mask == "random" else found
+        session.notes["mask"] = {**mask.report(), **_found(mask.facts, self.tolerance), "remarks": mask.remarks()}
+        return mask
+
+    def _joint(self, session: Session, mask: Mask | None) -> None:
         """One step for both gradients: mask, add, clip, AdamW."""
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
@@ -98,7 +107,7 @@ class MMUnlearner(Method):
         forget, retain = _forget(session), self._retain(session)
         minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
 
-    def _alternating(self, session: Session, mask: Mask) -> None:
+    def _alternating(self, session: Session, mask: Mask | None) -> None:
         """A forget step with an AdamW of its own, then a retain step with the Trainer's."""
         _require_steps_of_our_own(session)
         forget, retain = _forget(session), self._retain(session)
@@ -112,9 +121,9 @@ class MMUnlearner(Method):
 
         minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
 
-    def _forget_term(self, session: Session, mask: Mask, forget: Batch) -> Iterator[dict[str, Tensor]]:
+    def _forget_term(self, session: Session, mask: Mask | None, forget: Batch) -> Iterator[dict[str, Tensor]]:
         """Yield -alpha CE(forget); its backward pass runs under the mask."""
-        with mask.applied(session.model):
+        with mask.applied(session.model) if mask else nullcontext():
             forget_nll = answer_nll(*answer_logits(session.model, forget))
             yield {"loss": -self.alpha * forget_nll, "forget_nll": forget_nll}
 

@@ -53,12 +53,14 @@ class SIU(Method):
     """Of the KL over kept tokens: their mean [inferred], or the bare sum that the paper prints [second-hand]."""
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers; 0 = the paper's form."""
+    retain_ratio: int = 1
+    """Retain answers per row, with `retain_weight`: few steps on one image meet few other people otherwise [inferred]."""
     teacher: Teacher = "auto"
     """Where the start model's logits come from: kept in memory, computed each time, or as memory allows."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
-        for name, least in (("steps", 0), ("rows", 1), ("image", 0)):
+        for name, least in (("steps", 0), ("rows", 1), ("image", 0), ("retain_ratio", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"method.{name} must be at least {least}, got {getattr(self, name)}.")
 
@@ -72,7 +74,8 @@ class SIU(Method):
             self._released(session, rows, masked) if self.mode == "as_released" else self._paper(session, rows, masked)
         )
         targets = [row.target for row in rows]
-        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
+        retain = retain_targets(session, self.retain_weight)
+        minimise(session, objective, forget=targets, retain=retain, retain_ratio=self.retain_ratio)
 
     def _paper(self, session: Session, rows: Sequence[Row], masked: NameTokens) -> Objective:
         """Both terms on answer tokens, logits and masks aligned, the KL a mean over kept tokens (siu.md 4.2)."""

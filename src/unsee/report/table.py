@@ -1,0 +1,67 @@
+"""Runs as a Markdown table: one row a model, columns as asked for, means over seeds with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any, Final
+
+from unsee.errors import UserError
+from unsee.report.read import Record, Stage, read_run
+from unsee.report.summary import pooled
+
+RESULT: Final = "result."
+"""Columns that begin so are read from the `result` part of run.yaml, such as result.seconds or result.mask.kept."""
+
+
+def table(runs: Sequence[Path], columns: Mapping[str, str]) -> str:
+    """Return the table of evaluated run folders; those that recorded the same stage are seeds of one row.
+
+    Args:
+        runs: Run folders, in the order of the rows.
+        columns: Title -> key in scores.json (`unseen.leak`), or `result.` and a number's path in run.yaml.
+
+    Raises:
+        UserError: No run has what a column names.
+    """
+    stages = _stages(runs)
+    rows = [[stage.name, *(_cell(stage, key) for key in columns.values()), str(len(stage.runs))] for stage in stages]
+    for place, (title, key) in enumerate(columns.items(), start=1):
+        if all(row[place] == "-" for row in rows):
+            raise UserError(f"The column {title!r} is empty: no run has {key!r} in its scores.json or run.yaml.")
+    heads = ["run", *columns, "seeds"]
+    lines = [_line(heads), "|" + "---|" * len(heads), *map(_line, rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _stages(runs: Sequence[Path]) -> list[Stage]:
+    found: dict[str, list[Record]] = {}
+    for folder in runs:
+        record = read_run(folder)
+        found.setdefault(record.stage, []).append(record)
+    return [Stage(name=name, runs=tuple(records)) for name, records in found.items()]
+
+
+def _cell(stage: Stage, key: str) -> str:
+    if key.startswith(RESULT):
+        numbers = [number for run in stage.runs if (number := _noted(run, key)) is not None]
+        return f"{sum(numbers) / len(numbers):.3g}" if numbers else "-"
+    score = pooled(stage, key)
+    if score is None or score.value is None:
+        return "-"
+    return f"{score.value:.2f}" + (f" [{score.interval[0]:.2f}, {score.interval[1]:.2f}]" if score.interval else "")
+
+
+def _noted(run: Record, key: str) -> float | None:
+    """Return the number at a path in the result, None if there is none."""
+
+    def below(value: Any, name: str) -> Any:
+        return value.get(name) if isinstance(value, Mapping) else None
+
+    value = reduce(below, key.removeprefix(RESULT).split("."), run.result)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
