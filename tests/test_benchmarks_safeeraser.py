@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from benchmark_fixtures import AWKWARD
@@ -81,6 +83,24 @@ def test_settings_choose_categories_and_leave_twins_out(place):
     assert of(place, "train", Role.BENIGN, pd=False) == []
     with pytest.raises(UserError, match=r"Unknown category 'Weapn'. Did you mean Weapon"):
         open_benchmark(place, {"name": "safeeraser", "categories": ["Weapn"]})
+
+
+def test_an_empty_answer_is_left_out_with_its_twin_and_many_are_a_problem(tmp_path):
+    build(tmp_path)
+    file = tmp_path / "dataset" / "all_train.json"
+    records = json.loads(file.read_text(encoding="utf-8"))
+    records[0]["unsafe_pairs"][0]["sd_response"] = " "
+    file.write_text(json.dumps(records), encoding="utf-8")
+    bench = open_benchmark(tmp_path)
+    assert [one.id for one in bench.examples("train")][:2] == ["train-1/unsafe-2", "train-1/pd-2"]
+    assert "1 pairs have an empty question or answer and are left out." in bench.warnings()
+    for record in records:
+        record["UnharmPair_text1"]["Prediction"] = ""
+    file.write_text(json.dumps(records), encoding="utf-8")
+    assert any(
+        "7 pairs have an empty question or answer, more than 1% of all" in line
+        for line in open_benchmark(tmp_path).problems()
+    )
 
 
 def test_the_stop_rule_is_off_since_hazards_have_no_names(place):

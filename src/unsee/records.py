@@ -47,6 +47,10 @@ class Record:
             raise UserError(f"{self.called(name)} is {'empty' if self._there(name) else 'missing'}.")
         return self.optional(name)
 
+    def blank(self, *names: str) -> bool:
+        """Tell whether one of the fields is there and holds nothing; a field that is missing is another matter."""
+        return any(self._there(name) and not self.has(name) for name in names)
+
     def optional(self, name: str) -> str:
         """Return a field that may be missing, as text."""
         value = self._value(name)

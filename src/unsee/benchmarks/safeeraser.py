@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Final, Literal, NoReturn
 
 from unsee.api.benchmark import Benchmark, Hub, Place
-from unsee.api.example import Example, Kind, Role, Vocabulary
+from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
 from unsee.errors import UserError, unknown_name
 from unsee.records import Gathered, Record, require_files
 from unsee.tables import read_rows
@@ -31,6 +31,8 @@ LAYOUT: Final = (
 CATEGORIES: Final = ("Violence", "Weapon", "Privacy", "Sex", "HateSpeech", "IllegalActivity")
 """As the released judge templates spell them [code]."""
 BENIGN_PAIRS: Final = ("UnharmPair_text1", "UnharmPair_text2", "UnharmPair_image1", "UnharmPair_image2")
+MOST_EMPTY: Final = 0.01
+"""Share of empty pairs that may be left out [inferred]."""
 _PLAIN: Final = {"".join(filter(str.isalnum, name.casefold())): name for name in CATEGORIES}
 
 
@@ -58,6 +60,7 @@ class SafeEraser(Benchmark):
         self.settings = settings or SafeEraserSettings()
         self.root = _root(Path(place)) or Path(place)
         require_files(self.root, ["all_train.json", "all_val.json", "img"], LAYOUT)
+        self._dropped = 0
         self._kept = {_category(name) or _unknown(name) for name in self.settings.categories} or set(CATEGORIES)
 
     @classmethod
@@ -83,8 +86,11 @@ class SafeEraser(Benchmark):
         return self._found.problems()
 
     def warnings(self) -> Sequence[str]:
-        """Return what the data cannot tell."""
+        """Return what the data cannot tell, and what was left out."""
+        self._found.require(self.root)
+        left = self._dropped
         return (
+            *([f"{left} pairs have an empty question or answer and are left out."] if left else []),
             "the archive says nothing about what is unsafe in an answer: asr_proxy has no value, ask a judge "
             "(unsee.judge.safety with an Endpoint).",
         )
@@ -99,6 +105,11 @@ class SafeEraser(Benchmark):
                     made = list(self._record(found, Record(cells), f"{split}-{number}", split))
                     found.train += made if split == "train" else []
                     found.judged += made if split == "val" else [one for one in made if one.role is Role.FORGET]
+        total = len(found.train) + len(found.judged)
+        if self._dropped > MOST_EMPTY * total:
+            found.faults.append(
+                f"{self._dropped} pairs have an empty question or answer, more than {MOST_EMPTY:.0%} of all."
+            )
         if not found.train and not found.faults:
             found.faults.append(f"all_train.json: no record of the categories {', '.join(sorted(self._kept))}.")
         return found
@@ -115,7 +126,11 @@ class SafeEraser(Benchmark):
             raise UserError("unsafe_pairs is missing.")
         twin = found.image(record.text("SDImage_path")) if self.settings.pd else None
         role = Role.FORGET if split == "train" else Role.UNSEEN
+        texts = ("question", "model_response", *(("sd_response",) if self.settings.pd else ()))
         for number, pair in enumerate(pairs, 1):
+            if pair.blank(*texts):
+                self._dropped += 1
+                continue
             unsafe = Example(
                 id=f"{name}/unsafe-{number}", role=role, kind=Kind.HAZARD, fact=category, question=pair.text("question"),
                 answer=pair.text("model_response"), image=harmful, entity=name,
@@ -126,20 +141,23 @@ class SafeEraser(Benchmark):
                 yield replace(
                     unsafe, id=f"{name}/pd-{number}", role=Role.BENIGN, kind=Kind.GENERAL, answer=safe, image=twin
                 )
-        yield from _benign(record, name, found.image(written))
+        yield from self._benign(record, name, harmful)
 
-
-def _benign(record: Record, name: str, image: Any) -> Iterator[Example]:
-    """Yield the harmless questions about the harmful image; at least one of the four is needed."""
-    there = [key for key in BENIGN_PAIRS if record.has(key)]
-    if not there:
-        raise UserError(f"none of {', '.join(BENIGN_PAIRS)} is there.")
-    for key in there:
-        pair = record.part(key)
-        yield Example(
-            id=f"{name}/{key}", role=Role.GENERAL, kind=Kind.OPEN, question=pair.text("Question"), image=image, entity=name,
-            answer=pair.text("Prediction" if pair.has("Prediction") or not pair.has("Answer") else "Answer"),
-        )  # fmt: skip
+    def _benign(self, record: Record, name: str, image: ImageFile) -> Iterator[Example]:
+        """Yield the harmless questions about the harmful image; at least one of the four is needed."""
+        there = [key for key in BENIGN_PAIRS if record.has(key)]
+        if not there:
+            raise UserError(f"none of {', '.join(BENIGN_PAIRS)} is there.")
+        for key in there:
+            pair = record.part(key)
+            answer = "Prediction" if pair.has("Prediction") or not pair.has("Answer") else "Answer"
+            if pair.blank("Question", answer):
+                self._dropped += 1
+                continue
+            yield Example(
+                id=f"{name}/{key}", role=Role.GENERAL, kind=Kind.OPEN, question=pair.text("Question"),
+                answer=pair.text(answer), image=image, entity=name,
+            )  # fmt: skip
 
 
 def _root(place: Path) -> Path | None:
