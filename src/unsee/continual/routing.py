@@ -196,7 +196,9 @@ def _eyes(model: str) -> Eyes:
     """Return the eyes of the start model; one model is kept open."""
     if model not in _EYES:
         _EYES.clear()
-        _EYES[model] = Eyes(loaded=load(model))
+        loaded = load(model)
+        loaded.model.requires_grad_(False)  # features are kept only of a frozen tower
+        _EYES[model] = Eyes(loaded=loaded)
     return _EYES[model]
 
 
