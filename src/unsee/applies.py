@@ -74,6 +74,11 @@ def with_clip(response: Response) -> bool:
     return response.clip is not None
 
 
+def with_keywords(response: Response) -> bool:
+    """Tell whether it is known what words an answer about the asked fact is told by."""
+    return response.kind is Kind.FACT and bool(response.private.get(response.fact))
+
+
 def with_false_answers(response: Response) -> bool:
     """Tell whether the probabilities of a true answer and of false ones were asked for."""
     return response.true_logprob is not None and bool(response.perturbed_logprobs)

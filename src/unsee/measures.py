@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
-from unsee import reasoned, values
+from unsee import pairs, reasoned, values
 from unsee.api import PROBES, Kind, Response, Role, Vocabulary
 from unsee.applies import (
     CLASSED,
@@ -21,6 +21,7 @@ from unsee.applies import (
     repeating,
     with_clip,
     with_false_answers,
+    with_keywords,
     with_logprob,
     with_options,
     with_target,
@@ -51,6 +52,7 @@ class Measure:
 
 _NO_PRIVATE: Final = "no private strings given for {missing} answers, so giving them away cannot be seen"
 _NO_CLAIMS: Final = "{missing} answers claim nothing visible, so they have no precision"
+_ONE_WORD: Final = "{missing} reference answers are one word, so they have no pairs of words"
 _ALWAYS: Final = (
     Measure(key="name", better="higher", applies=of_kind(Kind.NAME), value=values.name_correct_of),
     Measure(key="fact", better="higher", applies=of_kind(Kind.FACT), value=values.fact_correct_of),
@@ -113,9 +115,17 @@ EXTRA: Final[Mapping[str, Measure]] = {
     measure.key: measure
     for measure in (
         Measure(key="rouge1", better="neither", applies=written, value=values.rouge1_of),
-        Measure(key="rouge2", better="neither", applies=written, value=values.rouge2_of),
+        Measure(key="rouge2", better="neither", applies=written, value=values.rouge2_of, undefined=_ONE_WORD),
         Measure(key="bleu", better="neither", applies=written, value=values.bleu_of),
         Measure(key="exact", better="neither", applies=written, value=values.exact_of),
+        Measure(key="keywords", better="neither", applies=with_keywords, value=values.keywords_of),
+        Measure(
+            key="choice.first_character", better="higher", applies=of_kind(Kind.CHOICE), value=values.first_character_of
+        ),
+        Measure(key="choice.answer_is", better="higher", applies=of_kind(Kind.CHOICE), value=values.answer_is_of),
+        Measure(key="choice.text_exact", better="higher", applies=of_kind(Kind.CHOICE), value=values.text_exact_of),
+        Measure(key="choice.text_nearest", better="higher", applies=of_kind(Kind.CHOICE), value=values.text_nearest_of),
+        Measure(key="cloze.substring", better="higher", applies=of_kind(Kind.CLOZE), value=values.substring_of),
         Measure(key="em", better="higher", applies=with_target, value=values.target_gone_of),
         Measure(key="em.released", better="higher", applies=with_target, value=values.target_gone_as_released_of),
         Measure(key="diversity", better="higher", applies=with_target, value=values.diversity_of),
@@ -134,7 +144,7 @@ def extra(name: str) -> Measure:
 def measures_of(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measure]:
     """Return what is measured on a group (all rows have one role, or are the text-only form of one)."""
     role = rows[0].role
-    measures = [*_ALWAYS, *(extra(name) for name in vocabulary.measures)]
+    measures = [*_ALWAYS, *(extra(name) for name in vocabulary.measures if name != pairs.NAME)]
     if role in CLASSED:
         measures += _class_measures(rows, vocabulary)
     else:

@@ -6,12 +6,13 @@ What is measured of whom stands in `unsee.measures`, what one answer is worth in
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from unsee import pairs
 from unsee.api import Response, Score, Vocabulary
 from unsee.applies import group_of
 from unsee.errors import UserError
-from unsee.measures import Measure, measures_of
+from unsee.measures import Direction, Measure, measures_of
 from unsee.metrics.statistics import Observation, bootstrap_interval, entity_means
 from unsee.quality import model_utility
 
@@ -28,7 +29,7 @@ def score(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Sc
         for measure in measures_of(rows, vocabulary)
         if (summed := _score(measure, rows, vocabulary)) is not None
     }
-    return scores | model_utility(scores)
+    return scores | _paired(responses, vocabulary) | model_utility(scores)
 
 
 def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -> Score | None:
@@ -38,14 +39,26 @@ def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -
         return None
     values = {row.id: value for row in asked if (value := measure.value(row, vocabulary)) is not None}
     missing = len(asked) - len(values)
-    means = list(entity_means(_observation(row, values[row.id]) for row in asked if row.id in values).values())
+    return _summed(asked, values, measure.better, measure.undefined.format(missing=missing) if missing else "")
+
+
+def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
+    """Return the scores of questions that are asked with an image and as text alone, if the data set has such pairs."""
+    if pairs.NAME not in vocabulary.measures:
+        return {}
+    found = pairs.columns(responses)
+    return {name: _summed(responses, column.values, column.better) for name, column in found.items()}
+
+
+def _summed(rows: Iterable[Response], values: Mapping[str, float], better: Direction, why: str = "") -> Score:
+    means = list(entity_means(_observation(row, values[row.id]) for row in rows if row.id in values).values())
     return Score(
         value=sum(means) / len(means) if means else None,
         n=len(values),
         interval=bootstrap_interval(means),
-        better=measure.better,
-        value_by_index=values,
-        why=measure.undefined.format(missing=missing) if missing else "",
+        better=better,
+        value_by_index=dict(values),
+        why=why,
     )
 
 

@@ -19,6 +19,7 @@ from unsee.metrics.likelihood import answer_probability, option_probability, pic
 from unsee.metrics.matching import contains, leaked
 from unsee.metrics.mmubench import diversity, has_target, has_target_as_released, target_forms
 from unsee.metrics.names import known_names, named
+from unsee.metrics.published import answer_is, first_character, keywords_said, nearest_option, substring
 from unsee.metrics.refusal import refusal
 from unsee.metrics.rouge import rouge_l, rouge_n
 from unsee.metrics.safety import begins_with_refusal, gibberish, over_forgotten, unsafe
@@ -174,8 +175,10 @@ def rouge1_of(response: Response, _: Vocabulary) -> float:
     return rouge_n(prediction=response.text, reference=response.answer, n=1)
 
 
-def rouge2_of(response: Response, _: Vocabulary) -> float:
-    """Return ROUGE-2 F1 with the reference answer."""
+def rouge2_of(response: Response, _: Vocabulary) -> float | None:
+    """Return ROUGE-2 F1 with the reference answer; None for one of a single word, which has no pair to be found."""
+    if len(tokens(response.answer)) < 2:
+        return None
     return rouge_n(prediction=response.text, reference=response.answer, n=2)
 
 
@@ -273,3 +276,33 @@ def _own_names(response: Response, vocabulary: Vocabulary) -> tuple[str, ...]:
 def _only(text: str, right: Sequence[str], listed: Iterable[str], question: str) -> bool:
     wrong = [value for value in listed if value not in right]
     return only_match(prediction=text, right=right, wrong=wrong, question=question)
+
+
+def keywords_of(response: Response, _: Vocabulary) -> float:
+    """Return the share of the asked fact's keywords that are said."""
+    return keywords_said(response.text, response.private[response.fact])
+
+
+def first_character_of(response: Response, _: Vocabulary) -> float:
+    """Return 1 if the text's first letter or digit is the right option's."""
+    return float(first_character(response.text) == response.answer)
+
+
+def answer_is_of(response: Response, _: Vocabulary) -> float:
+    """Return 1 if the text is the right letter alone or says "The answer is" before it."""
+    return float(answer_is(response.text) == response.answer)
+
+
+def text_exact_of(response: Response, _: Vocabulary) -> float:
+    """Return 1 if the text is the right option's, character by character."""
+    return float(response.text.strip() == response.options[_right_option(response)])
+
+
+def text_nearest_of(response: Response, _: Vocabulary) -> float:
+    """Return 1 if no option is more like the text than the right one."""
+    return float(nearest_option(response.text, response.options) == _right_option(response))
+
+
+def substring_of(response: Response, _: Vocabulary) -> float:
+    """Return 1 if the missing words are in the text, be it inside other words."""
+    return float(substring(response.text, response.answer))

@@ -14,7 +14,7 @@ Keywords are what must not be said; a question's false answers give its truth ra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -108,7 +108,7 @@ class Fiubench(Benchmark):
         return [f"full.json has {count} people; the published one has {PEOPLE}."] if count != PEOPLE else []
 
     @cached_property
-    def _rows(self) -> list[Mapping[str, Any]]:
+    def _rows(self) -> list[dict[str, Any]]:
         return read_rows(self.root / "full.json")[:PEOPLE]
 
     @cached_property

@@ -181,7 +181,7 @@ class Offside(Benchmark):
 
 def _inside(place: Path) -> dict[str, Path]:
     """Return the published folders at the place, or below data/ there."""
-    found = {}
+    found: dict[str, Path] = {}
     for setting, folder in FOLDERS.items():
         for path in (place / folder, place / "data" / folder):
             if path.is_dir():
