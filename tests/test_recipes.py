@@ -96,7 +96,9 @@ def test_published_values(name, options, method, settings, training):
 def test_ratios_and_layouts_reach_the_benchmark():
     assert made("mllmu", ratio=15).benchmark == {"name": "mllmu", "ratio": 15}
     assert made("rmllmu", ratio=10, method="ga").benchmark == {"name": "rmllmu", "ratio": 10}
-    assert made("clear", ratio=1).benchmark == {"name": "clear", "ratio": 1}
+    assert made("clear", ratio=1).benchmark == {"name": "clear", "ratio": 1, "train": "both"}
+    assert made("clear", method="ga").benchmark == {"name": "clear", "ratio": 5, "train": "captions"}
+    assert made("clear", method="ga", protocol="clear").benchmark["train"] == "both"
     assert made("mmubench", method="ga").benchmark == {"name": "mmubench", "forget_rows": "ga"}
 
 

@@ -7,9 +7,10 @@ The start model must know the authors: tune it on `full+tofu` first. Qwen2.5-VL 
 | learning rate, batch, epochs | 1e-5, 4, 1 | [code] README of Z1zs/MMUnlearner |
 | MMUnlearner and GA: trained | all weights | [code] |
 | the other baselines: LoRA | rank 16, alpha 16, dropout 0.05 | [code] |
+| trained on captions alone; text questions for MMUnlearner's mask | | [code] |
 | MMUnlearner: mask | language, gamma 1, alpha 1 | [code] |
 | clipping 1.0, linear to 0, retain batch for each forget batch, NPO beta 0.1 | | [inferred] |
-| `protocol: clear` | 5 epochs, batch 2 x 4, weight decay 0.01, all weights | [code] somvy/multimodal_unlearning |
+| `protocol: clear` | captions and text questions, 5 epochs, batch 2 x 4, weight decay 0.01, all weights | [code] somvy/multimodal_unlearning |
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ def clear(
     seed: int = 0,
 ) -> Run:
     """Return the run of one method at one ratio, trained as one of the two papers does."""
+    both = protocol == "clear" or method == "mmunlearner"  # whose mask wants text questions, and trains on none
     return Run(
         model=model,
         data=data,
-        benchmark={"name": "clear", "ratio": ratio},
+        benchmark={"name": "clear", "ratio": ratio, "train": "both" if both else "captions"},
         method=method,
         out=out,
         seed=seed,
