@@ -54,11 +54,20 @@ def test_span_means_are_the_states_of_the_span(tmp_path):
 
 
 def test_the_middle_third_is_steered():
-    assert _layers(RMuse(), 32) == (tuple(range(11, 22)), 16)
-    assert _layers(RMuse(), 28) == (tuple(range(10, 19)), 14)
-    assert _layers(RMuse(layers=(3, 1), scoring_layer=0), 4) == ((1, 3), 0)
+    assert _layers(RMuse(), range(32)) == (tuple(range(11, 22)), 16)
+    assert _layers(RMuse(), range(28)) == (tuple(range(10, 19)), 14)
+    assert _layers(RMuse(layers=(3, 1), scoring_layer=0), range(4)) == ((1, 3), 0)
     with pytest.raises(UserError, match="decoder layers 0 to 3"):
-        _layers(RMuse(layers=(9,)), 4)
+        _layers(RMuse(layers=(9,)), range(4))
+
+
+def test_cross_attention_layers_are_never_steered():
+    able = [layer for layer in range(40) if layer % 5 != 3]
+    steered, scoring = _layers(RMuse(), able)
+    assert set(steered) == set(range(14, 27)) - {18, 23}
+    assert scoring in steered
+    with pytest.raises(UserError, match="that every request goes through"):
+        _layers(RMuse(layers=(18,)), able)
 
 
 def test_faithful_defaults_are_the_formulas(tmp_path):

@@ -46,12 +46,14 @@ def span_means(session: Session, texts: Sequence[Spoken], layers: Sequence[int])
     with as_start(session.model), _recorded(session.model, layers) as seen:
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
-            batch = collate(session, [texts[place].target for place in places])
-            inputs = encoded(session.model, batch.rows, batch.images, batch.inputs)
-            session.model(**inputs, logits_to_keep=1, use_cache=False)
-            states_bkd = torch.stack([seen[layer] for layer in layers], dim=2)
-            for row, place in enumerate(places):
-                found[place] = _means(states_bkd[row], texts[place])
+            for rows, batch in collate(session, [texts[place].target for place in places]).kinds:
+                inputs = encoded(session.model, batch.rows, batch.images, batch.inputs)
+                session.model(**inputs, logits_to_keep=1, use_cache=False)
+                states_bkd = torch.stack([seen[layer] for layer in layers], dim=2)
+                found.update(
+                    (places[row], _means(states, texts[places[row]]))
+                    for row, states in zip(rows, states_bkd, strict=True)
+                )
     return [found[place] for place in range(len(texts))]
 
 

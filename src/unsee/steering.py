@@ -242,6 +242,13 @@ def _layers(model: Module) -> ModuleList | None:
     return layers if isinstance(layers, ModuleList) else None
 
 
+def common_layers(model: Module) -> list[int]:
+    """Return the decoder layers that every request goes through; without an image, Mllama's cross-attention layers are left out."""
+    config = _outer(model).config.get_text_config().to_dict()
+    skipped = set(config.get("cross_attention_layers") or ())
+    return [layer for layer in range(len(decoder_layers(model))) if layer not in skipped]
+
+
 def kind_of(images: Sequence[bool], device: torch.device) -> int | Tensor:
     """Return 1 for rows with an image and 0 for rows without, as one number if all are alike."""
     return int(images[0]) if len(set(images)) == 1 else torch.tensor(images, device=device).long()

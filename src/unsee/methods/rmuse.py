@@ -28,7 +28,7 @@ from unsee.guidance import start_answers
 from unsee.metrics.chain import parse_chain
 from unsee.reference import weights_hash
 from unsee.states import PROMPT_END, Span, Spoken, span_means
-from unsee.steering import attach, decoder_layers
+from unsee.steering import attach, common_layers
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class _Found:
 
     def __init__(self, settings: RMuse, session: Session) -> None:
         self.settings, self.session = settings, session
-        self.steered, self.scoring = _layers(settings, len(decoder_layers(session.model)))
+        self.steered, self.scoring = _layers(settings, common_layers(session.model))
         self.layers = sorted({*self.steered, self.scoring})
         self.notes: dict[str, Any] = {}
         self.asked = (
@@ -335,15 +335,17 @@ class _Found:
         }
 
 
-def _layers(settings: RMuse, depth: int) -> tuple[tuple[int, ...], int]:
+def _layers(settings: RMuse, able: Sequence[int]) -> tuple[tuple[int, ...], int]:
     """Return the layers to steer and the one to score at: the middle third and its centre (rmuse.md step 7) [inferred]."""
-    steered = tuple(sorted(settings.layers)) or tuple(
-        range(math.ceil(depth / 3), max(math.ceil(depth / 3), 2 * depth // 3) + 1)
-    )
+    depth = max(able) + 1
+    middle = range(math.ceil(depth / 3), max(math.ceil(depth / 3), 2 * depth // 3) + 1)
+    steered = tuple(sorted(settings.layers)) or tuple(layer for layer in middle if layer in able)
     scoring = steered[len(steered) // 2] if settings.scoring_layer is None else settings.scoring_layer
-    if min(*steered, scoring) < 0 or max(*steered, scoring) >= depth:
+    if not {*steered, scoring} <= set(able):
+        known = f"0 to {depth - 1}" if len(able) == depth else ", ".join(map(str, able))
         raise UserError(
-            f"The model has decoder layers 0 to {depth - 1}, but layers {steered} and {scoring} are asked for."
+            f"The model has decoder layers {known} that every request goes through, but layers {steered} and {scoring} are "
+            "asked for."
         )
     return steered, scoring
 
