@@ -115,6 +115,7 @@ class RMLLMU(Benchmark):
 
     def warnings(self) -> Sequence[str]:
         """Return what MLLMU-Bench warns of, and how many questions have no chain."""
+        self._found.require(self.place)
         return [*self.base.warnings(), *self._remarks]
 
     @cached_property
