@@ -15,6 +15,7 @@ from unsee.judge import safety
 FIXTURES = fixtures()
 TINY = ["training.rank=2", "training.alpha=4", "training.precision=fp32", "training.max_new_tokens=4"]
 STEPS = ["training.max_steps=2", "training.batch_size=2", "training.accumulate=1"]
+PLAIN = [*TINY, *STEPS, "training.stop=never"]
 RUNS = {
     "mmubench": (["--recipe", "mmubench"], [*TINY, "method.steps=2"], ["forget.em", "unseen.em", "unseen.diversity"]),
     "safeeraser": (["--recipe", "safeeraser"], [*TINY, *STEPS], ["forget.rr_proxy", "unseen.rr_proxy", "benign.sarr_proxy"]),
@@ -24,6 +25,21 @@ RUNS = {
         ["forget.ril", "unseen.ril", "retain.rcr", "retain.choice"],
     ),
     "icu": (["--method", "npo"], [*TINY, *STEPS, "benchmark.task=1", "training.stop=never"], ["forget.fact", "forget_text.cloze", "unseen.leak"]),
+    "mllmu": (
+        ["--method", "grad_diff"], [*PLAIN, "benchmark.ratio=10", "benchmark.protocol=released"],
+        ["forget.choice.likelihood", "forget.choice.first_character", "forget_text.cloze", "forget_text.cloze.substring", "unseen.rougeL",
+         "retain.bleu", "retain_text.choice", "general.choice.prob", "general_text.cloze"],
+    ),
+    "clear": (
+        ["--method", "npo"], PLAIN,
+        ["forget.choice.likelihood", "forget.truth_ratio", "forget_text.rougeL_recall", "retain.name", "general.answer_prob"],
+    ),
+    "fiubench": (["--method", "ga"], PLAIN, ["forget.truth_ratio", "forget.keywords", "forget.fact", "retain.rougeL"]),
+    "umu": (
+        ["--method", "kl"], [*PLAIN, "benchmark.protocol=released"],
+        ["forget.both.choice.wrong", "forget.both.rougeL", "retain.both.cloze", "general.both.choice", "retain.choice.text_nearest"],
+    ),
+    "offside": (["--method", "npo"], [*PLAIN, "benchmark.relearn=true"], ["forget.choice", "unseen.rouge1", "retain.choice.prob", "general.bleu"]),
 }  # fmt: skip
 """Benchmark -> recipe or method, settings that make it small, scores that must be there."""
 

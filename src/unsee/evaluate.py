@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unsee import cards, devices
+from unsee import cards, devices, pairs
 from unsee.answers import RESPONSES, Backend, Decoding, Opened, Speaker, answered
 from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
@@ -129,7 +129,7 @@ def _answers(folder: Path) -> list[Response]:
 def _asked_for(vocabulary: Vocabulary, measures: Sequence[str]) -> Vocabulary:
     """Return the vocabulary with further measures, which must exist."""
     wanted = tuple(dict.fromkeys((*vocabulary.measures, *measures)))
-    return replace(vocabulary, measures=tuple(extra(name).key for name in wanted))
+    return replace(vocabulary, measures=tuple(name if name == pairs.NAME else extra(name).key for name in wanted))
 
 
 def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold: Sequence[Response] | None) -> dict[str, Score]:
@@ -198,7 +198,7 @@ def _loaded(model: Loaded | Path | str) -> Loaded:
 
 
 def _chosen(examples: Sequence[Example], roles: Sequence[Role] | None, limit: int | None) -> list[Example]:
-    """Return the examples of these roles, at most `limit` of each role and kind, evenly spread over their order."""
+    """Return the examples of these roles, at most `limit` of each role and kind, with and without image, evenly spread over their order."""
     kept = [example for example in examples if roles is None or example.role in roles]
     if not kept:
         raise UserError(f"Nothing to evaluate: the data has no examples to judge with roles {roles or 'at all'}.")
@@ -206,9 +206,9 @@ def _chosen(examples: Sequence[Example], roles: Sequence[Role] | None, limit: in
         return kept
     if limit < 1:
         raise UserError(f"limit must be at least 1, got {limit}.")
-    groups: dict[tuple[str, str], list[int]] = {}
+    groups: dict[tuple[str, str, bool], list[int]] = {}
     for index, example in enumerate(kept):
-        groups.setdefault((example.role, example.kind), []).append(index)
+        groups.setdefault((example.role, example.kind, example.image is None), []).append(index)
     wanted = {index for group in groups.values() for index in _spread(group, limit)}
     return [example for index, example in enumerate(kept) if index in wanted]
 
