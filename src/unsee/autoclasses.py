@@ -84,9 +84,16 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
     if template and processor.chat_template is None:
         raise UserError(f"The processor of {path} has no chat template; add a chat_template.jinja to the folder.")
     try:
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype=wanted, use_safetensors=True)
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=wanted, use_safetensors=True, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot load {path} as a vision-language model: {error}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"{path} lacks {len(missing)} weights of its own architecture, which would be random: {', '.join(missing[:3])}, "
+            "... Its weights may have been saved under other names; save the model again with save_pretrained."
+        )
     _require_decoder(model, path)
     return model.eval().to(devices.device()), processor
 

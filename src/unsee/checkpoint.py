@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,11 +114,24 @@ def folder_of(path: Path | str) -> Path | str:
     raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.")
 
 
+def _adapted(model: Any, folder: Path) -> PeftModel:
+    """Put the adapter on the model; weights that find no place would leave the base as it is, so they are an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*Found missing adapter keys")
+        try:
+            return PeftModel.from_pretrained(model, folder)
+        except UserWarning as warning:
+            raise UserError(
+                f"The adapter in {folder} was made for another model: weights that its config names are not in its file "
+                f"({str(warning)[:200]}). Nothing of it would act; check adapter_config.json and the base."
+            ) from warning
+
+
 def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str) -> Loaded:
     """Open the base (which may be an adapter itself), then merge the adapter."""
     written = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
     base = open_model(sidecar.get("base") or written, dtype=dtype)
-    adapted = PeftModel.from_pretrained(base.model, folder)
+    adapted = _adapted(base.model, folder)
     if sidecar:  # then the folder says everything that steers the model, its base's artefacts included
         steering.detach(base.model)
         steering.attach_all(base.model, folder)
