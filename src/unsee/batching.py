@@ -267,8 +267,8 @@ def collate(session: Session, targets: Sequence[Target], index: int = 0, places:
 def require_room(model: Any, tokens: int, question: str) -> None:
     """Raise if a row is longer than the model reads: nothing is ever cut, for the cut would go through the image."""
     config = (model.get_base_model() if isinstance(model, PeftModel) else model).config.get_text_config()
-    most = vars(config).get("max_position_embeddings")
-    if most and tokens > most:
+    most, rotary = vars(config).get("max_position_embeddings"), vars(config).get("rope_parameters") or {}
+    if most and tokens > most and rotary.get("rope_type") != "dynamic":
         raise UserError(
             f"The question {question!r} takes {tokens} tokens with its image and answer, but the model reads at most {most}. "
             "Shorten it, let the processor make images smaller (its `size`), or leave it out."

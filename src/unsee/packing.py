@@ -23,6 +23,8 @@ from unsee.padding import IGNORE, is_sequence, merge
 
 PER_TOKEN: Final = frozenset({"input_ids", "attention_mask", "labels"})
 """Per-token inputs that can be packed; rows with others (token types) stay as they are."""
+FIXED: Final = frozenset({"default", "linear", "llama3", "yarn"})
+"""Rotary positions whose angles do not depend on how long the row is."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def packable(model: Module) -> int | None:
         text._attn_implementation == "sdpa"
         and not facts.get("sliding_window")
         and set(facts.get("layer_types") or ["full_attention"]) == {"full_attention"}
-        and rotary.get("rope_type") == "default"
+        and rotary.get("rope_type") in FIXED
         and "mrope_section" not in rotary
         and not facts.get("cross_attention_layers")
     )

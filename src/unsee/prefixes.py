@@ -21,7 +21,9 @@ from unsee.padding import is_sequence
 if TYPE_CHECKING:
     from unsee.generation import Request
 
-KNOWN: Final = frozenset({"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_sizes"})
+KNOWN: Final = frozenset(
+    {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_sizes", "batch_num_images"}
+)
 """Inputs that belong to the text or to the image as a whole; rows with others (token types) are not shared."""
 
 _SPLICED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
