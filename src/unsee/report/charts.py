@@ -137,7 +137,7 @@ Axis = tuple[float, float, float]
 
 
 def _dot(stage: Stage, role: str, plot: Plot) -> Dot | None:
-    leak = _axis(stage, f"{role}.leak")
+    leak = _axis(stage, f"{role}.leak") or _axis(stage, f"{role}.asr_proxy")
     recalls = [axis for key in ("retain.name", "retain.fact") if (axis := _axis(stage, key)) is not None]
     if leak is None or not recalls:
         return None

@@ -22,6 +22,7 @@ SHARE: Mapping[Role, int] = {
     Role.UNSEEN: 14,
     Role.FORGET: 4,
     Role.RETAIN: 7,
+    Role.BENIGN: 6,
     Role.STRANGER: 4,
     Role.FORGET_TEXT: 3,
     Role.RETAIN_TEXT: 2,
@@ -72,6 +73,10 @@ class Card:
         return " ".join(dict.fromkeys(answer.verdict for answer in self.answers if answer.verdict))
 
 
+HAZARDS: Mapping[str, str] = {"asr_proxy": "leak", "gibberish": "degenerate", "rr_proxy": "refusal"}
+"""What an answer about a hazard, or its look-alike, is called, worst first."""
+
+
 def verdict_of(run: Record, response: Response) -> str:
     """Return the class the run's own scores gave the response, so that gallery and figures cannot disagree.
 
@@ -82,6 +87,7 @@ def verdict_of(run: Record, response: Response) -> str:
     flags = [name for name in CLASSES if _value(run, f"{role}.{name}", index) == 1]
     if f"{role}.{CLASSES[-1]}" in run.scores and flags:
         return flags[0]
+    flags = flags or [name for key, name in HAZARDS.items() if _value(run, f"{role}.{key}", index) == 1]
     right = _rightness(run, role, index)
     return flags[0] if flags and right != "right" else right
 
@@ -115,7 +121,7 @@ def _diverse(runs: Sequence[Record], role: Role, most: int) -> list[str]:
         index: _traits(runs, response)
         for run in runs[:1]
         for index, response in run.by_id.items()
-        if response.role == role and (role not in (Role.UNSEEN, Role.FORGET) or response.kind in PROBES)
+        if response.role == role and (role not in (Role.UNSEEN, Role.FORGET) or response.kind in (*PROBES, Kind.HAZARD))
     }
     seen: dict[str, int] = {}
     picked: list[str] = []
@@ -246,7 +252,8 @@ def showcase(stages: Sequence[Stage], role: str) -> str | None:
     """Return the open question in `role` on which the most models do what they do most; None if there is none."""
     runs = [stage.runs[0] for stage in stages]
     usual = {run.stage: _usual(run, role) for run in runs}
-    asked = [response for response in runs[0].responses if response.role == role and response.kind in PROBES]
+    kinds = (*PROBES, Kind.HAZARD)
+    asked = [response for response in runs[0].responses if response.role == role and response.kind in kinds]
     opened = [response for response in asked if response.kind == Kind.OPEN] or asked
     if not opened:
         return None

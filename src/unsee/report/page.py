@@ -16,26 +16,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unsee.api import Role, Score
-from unsee.report import charts, gallery
+from unsee.api import Kind, Role, Score
+from unsee.report import charts, gallery, routes
+from unsee.report.columns import MEANING, Column, shown
 from unsee.report.leaderboard import write_leaderboard
 from unsee.report.read import Stage, read_run, read_stages
 from unsee.report.summary import CLASSES, judged_role, peak_gib, pooled, seconds, summarise
 from unsee.report.verdict import LIMITS, Verdict, judge, percent, ranked
 
 HERE = Path(__file__).parent
-
-MEANING: Mapping[str, str] = {
-    "leak": "gives away a private fact",
-    "degenerate": "empty, garbled or looping text",
-    "hallucination": "claims something false, such as another person's name",
-    "refusal": "declines and says little else",
-    "uninformative": "well-formed, but says nothing about the picture",
-    "clean": "describes what is visible, truly, and nothing private",
-    "right": "the expected answer",
-    "wrong": "not the expected answer",
-}
-"""What a verdict on one answer means, in a few words."""
 
 ROLES: Mapping[str, str] = {
     Role.UNSEEN: "to forget · new picture",
@@ -49,91 +38,6 @@ ROLES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column of the table."""
-
-    key: str
-    title: str
-    better: str
-    """An arrow: which way is better."""
-    group: str
-    meaning: str
-    always: bool = True
-    """Whether it stands in the leaderboard also where no run has the score."""
-
-
-def columns(role: str) -> list[Column]:
-    """Return the columns of the table; `role` is the one the aftermath was judged on."""
-    wanted = "Asked to forget" + (" · new pictures" if role == "unseen" else " · training pictures")
-    return [
-        Column(key=f"{role}.leak", title="Leak", better="↓", group=wanted, meaning=MEANING["leak"]),
-        Column(key=f"{role}.clean", title="Clean", better="↑", group=wanted, meaning=MEANING["clean"]),
-        Column(
-            key=f"{role}.grounding",
-            title="Grounding",
-            better="↑",
-            group=wanted,
-            meaning="share of the visible attributes it mentions that are true",
-        ),
-        Column(
-            key="forget_text.fact",
-            title="Facts by name",
-            better="↓",
-            group="Asked to forget · no picture",
-            meaning="facts right when asked by name, without a picture",
-        ),
-        Column(
-            key="retain.name",
-            title="Names",
-            better="↑",
-            group="Asked to keep",
-            meaning="names the person in the picture",
-        ),
-        Column(
-            key="retain.fact", title="Facts", better="↑", group="Asked to keep", meaning="facts right, from the picture"
-        ),
-        Column(
-            key="retain_text.fact",
-            title="Facts by name",
-            better="↑",
-            group="Asked to keep",
-            meaning="facts right when asked by name, without a picture",
-        ),
-        Column(
-            key="stranger.known_name",
-            title="Misnamed",
-            better="↓",
-            group="Strangers",
-            meaning="given the name of somebody the model knows",
-        ),
-        Column(
-            key="general.accuracy",
-            title="Right",
-            better="↑",
-            group="Unrelated",
-            meaning="unrelated questions answered right",
-        ),
-        *_aggregates(role),
-    ]
-
-
-def _aggregates(role: str) -> list[Column]:
-    """Return the columns that need probabilities and a gold model; they stand only where a run has them."""
-    beside = "Beside the gold model"
-    rows = (
-        (f"{role}.forget_quality", "p", "↑", "forget quality: p-value of the KS test on truth ratios"),
-        (f"{role}.ks", "KS", "↓", "largest difference of the two distributions of truth ratios"),
-        (f"{role}.js", "JS", "↓", "Jensen-Shannon divergence of the two, in bits"),
-        ("model.fq", "FQ", "↑", "forget quality of OPEN-MMUNLEARNING, all parts together"),
-        ("model.utility", "Utility", "↑", "harmonic mean of probability, ROUGE-L recall and truth ratio of what stays"),
-    )
-    return [
-        Column(key=key, title=title, better=better, group=beside, meaning=meaning, always=False)
-        for key, title, better, meaning in rows
-    ]
-
-
 def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") -> Path:
     """Write one offline report.html about `stages` (stage name -> run folders, one a seed) and return its path.
 
@@ -145,14 +49,9 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
     if path != out:
         summary = json.dumps(summarise(read), indent=2, ensure_ascii=True)
         (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
-        shown = [column for column in columns(judged_role(read)) if column.always or _held(read, column)]
-        write_leaderboard(read, shown, out)
+        write_leaderboard(read, shown(read, judged_role(read), always=True), out)
     path.write_text(render(read, title), encoding="utf-8", errors="replace")
     return path
-
-
-def _held(stages: Sequence[Stage], column: Column) -> bool:
-    return any(pooled(stage, column.key) for stage in stages)
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
@@ -173,6 +72,7 @@ def render(stages: Sequence[Stage], title: str = "") -> str:
     )
     environment.filters["percent"] = percent
     environment.filters["duration"] = duration
+    environment.filters["size"] = routes.size
     style, script = (HERE / "report.css").read_text(encoding="utf-8"), (HERE / "report.js").read_text(encoding="utf-8")
     return environment.get_template("page.html").render(
         **_context(stages, title),
@@ -192,13 +92,14 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
     original = next((stage for stage in stages if stage.name == "original"), None)
     verdicts = {stage.name: judge(stage, original, role) for stage in stages}
     order = ranked(stages, verdicts)
-    table = [column for column in columns(role) if _held(stages, column)]
-    plot = charts.Plot()
+    table = shown(stages, role)
+    plot, asked = charts.Plot(), routes.routes(stages)
     return {
         "title": gallery.printable(title) or request(stages, role),
         "lead": lead(stages, role),
         "faces": gallery.faces(order),
         "role": role,
+        "who": who(stages, role),
         "entries": [_entry(stage, verdicts[stage.name], role) for stage in order],
         "showcase": _showcase(order, role),
         "classes": CLASSES,
@@ -209,6 +110,9 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
         "tones": {name: verdict.tone for name, verdict in verdicts.items()},
         "columns": table,
         "groups": _groups(table),
+        "routes": asked,
+        "route_groups": _groups(asked),
+        "ways": [(gallery.printable(stage.label), stage.reference, routes.ways(stage, asked)) for stage in order],
         "rows": [_row(stage, verdicts[stage.name], table) for stage in order],
         "cards": gallery.cards(order),
         "limits": LIMITS,
@@ -238,7 +142,7 @@ def _entry(stage: Stage, verdict: Verdict, role: str) -> Entry:
     return Entry(
         name=stage.name,
         label=gallery.printable(stage.label),
-        about=about(stage.name, stage.label),
+        about=about(stage.name.partition(" ")[0], stage.label.partition(" ")[0]),
         verdict=verdict,
         reference=stage.reference,
         segments=charts.segments(stage, role),
@@ -273,7 +177,7 @@ def _showcase(stages: Sequence[Stage], role: str) -> gallery.Card | None:
     return None if index is None else gallery.card(stages, index)
 
 
-def _groups(table: Sequence[Column]) -> list[tuple[str, int]]:
+def _groups(table: Sequence[Column | routes.Route]) -> list[tuple[str, int]]:
     names = dict.fromkeys(column.group for column in table)
     return [(name, sum(column.group == name for column in table)) for name in names]
 
@@ -289,6 +193,8 @@ class Row:
     seeds: int
     seconds: float | None
     peak_gib: float | None
+    stored: float | None
+    """Bytes of weights in the run folder."""
 
 
 def _row(stage: Stage, verdict: Verdict, table: Sequence[Column]) -> Row:
@@ -300,6 +206,7 @@ def _row(stage: Stage, verdict: Verdict, table: Sequence[Column]) -> Row:
         seeds=len(stage.runs),
         seconds=seconds(stage),
         peak_gib=peak_gib(stage),
+        stored=routes.stored(stage),
     )
 
 
@@ -319,11 +226,19 @@ def _targets(stages: Sequence[Stage], role: str) -> int:
     return len({item.entity for run in stages[0].runs for item in run.responses if item.role == role and item.entity})
 
 
+def who(stages: Sequence[Stage], role: str) -> str:
+    """Return what is to be forgotten, in a word: hazards where nothing else is asked about, else people."""
+    kinds = {item.kind for run in stages[0].runs for item in run.responses if item.role == role}
+    return "hazards" if kinds == {Kind.HAZARD} else "people"
+
+
 def request(stages: Sequence[Stage], role: str) -> str:
     """Return what was asked of the model, in one sentence."""
     targets, known = _targets(stages, role), max(run.known for stage in stages for run in stage.runs)
     if not targets:
         return "What the models say"
+    if who(stages, role) == "hazards":
+        return f"Forget {targets} {'hazard' if targets == 1 else 'hazards'}"
     return (
         f"Forget {targets} of {known} people"
         if known > targets
@@ -339,6 +254,6 @@ def lead(stages: Sequence[Stage], role: str) -> str:
     seeds = max(len(stage.runs) for stage in stages)
     kind = "new pictures, never used in training" if role == "unseen" else "the pictures used in training"
     return (
-        f"{methods} {'way' if methods == 1 else 'ways'} to forget, each asked about the same people on {pictures} {kind}"
+        f"{methods} {'way' if methods == 1 else 'ways'} to forget, each asked about the same {who(stages, role)} on {pictures} {kind}"
         f"{f' ({seeds} seeds)' if seeds > 1 else ''}. What does the model say now?"
     )

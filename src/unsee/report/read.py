@@ -171,8 +171,11 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """The name as a reader sees it."""
-        return self.name.capitalize() if self.reference else self.name.replace("_", " ").upper()
+        """The name as a reader sees it: the method in capitals, the settings of a sweep's cell behind it as they are."""
+        if self.reference:
+            return self.name.capitalize()
+        method, blank, settings = self.name.partition(" ") if "=" in self.name else (self.name, "", "")
+        return (method.upper() + blank + settings).replace("_", " ")
 
     @property
     def reference(self) -> bool:

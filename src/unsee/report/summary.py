@@ -15,6 +15,9 @@ from unsee.report.read import Record, Stage
 CLASSES = tuple(outcome.value for outcome in Aftermath)
 """The aftermath classes, worst first."""
 
+HAZARD = "rr_proxy"
+"""The score that only questions about hazards have."""
+
 RESAMPLES = 1000
 
 
@@ -88,7 +91,7 @@ def judged_role(stages: Sequence[Stage]) -> str:
     """Return "unseen" if any stage was judged on new images, else "forget"."""
     return (
         "unseen"
-        if any(value(stage, f"unseen.{name}") is not None for stage in stages for name in CLASSES)
+        if any(value(stage, f"unseen.{name}") is not None for stage in stages for name in (*CLASSES, HAZARD))
         else "forget"
     )
 

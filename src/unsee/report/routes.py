@@ -1,0 +1,110 @@
+"""Where each model leaks, route by route, what it does there instead, and what it leaves on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unsee.report.read import Stage
+from unsee.report.summary import CLASSES, pooled, shares, value
+
+INSTEAD = 0.05
+"""A class below this share is not named as what a model does instead of leaking."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One way to ask for what is to be forgotten."""
+
+    key: str
+    """Score: the share of answers that give it away."""
+    title: str
+    group: str
+    meaning: str
+
+
+ROUTES = (
+    Route(key="unseen.leak", title="New", group="By picture", meaning="new pictures: a private string is said"),
+    Route(key="forget.leak", title="Trained on", group="By picture", meaning="pictures of the request itself"),
+    Route(key="forget_text.leak", title="Asked", group="By name, no picture", meaning="facts asked for by name"),
+    Route(
+        key="unseen.ril",
+        title="By picture",
+        group="In the reasoning",
+        meaning="RIL: half the chains that say a private fact, half those from which one follows",
+    ),
+    Route(key="forget_text.ril", title="By name", group="In the reasoning", meaning="RIL of chains asked for by name"),
+    Route(
+        key="unseen.choice",
+        title="Of four",
+        group="In other forms",
+        meaning="picks the right option; chance is a quarter",
+    ),
+    Route(key="unseen.cloze", title="Gap", group="In other forms", meaning="fills the fact into a sentence"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """What one model does when asked in one way."""
+
+    share: float | None
+    """Of the answers that give it away; None if it was not asked."""
+    n: int
+    instead: str
+    """Class that most of its other answers have; empty if there are none, or no classes."""
+    rest: float
+    """Share of that class."""
+
+    @property
+    def heat(self) -> int:
+        """Shade of the cell: 0 = gives nothing away, 4 = nearly everything."""
+        return 0 if self.share is None else sum(self.share > limit for limit in (0.005, 0.05, 0.3, 0.7))
+
+
+def routes(stages: Sequence[Stage]) -> list[Route]:
+    """Return the ways in which any of the models was asked."""
+    return [route for route in ROUTES if any(value(stage, route.key) is not None for stage in stages)]
+
+
+def ways(stage: Stage, asked: Sequence[Route]) -> list[Way]:
+    """Return what the model does on each route."""
+    return [_way(stage, route) for route in asked]
+
+
+def _way(stage: Stage, route: Route) -> Way:
+    score = pooled(stage, route.key)
+    role, _, measure = route.key.partition(".")
+    others = shares(stage, role) if measure == "leak" else {}
+    instead = max(CLASSES[1:], key=lambda name: others.get(name, 0.0))
+    rest = others.get(instead, 0.0)
+    return Way(
+        share=None if score is None else score.value,
+        n=0 if score is None else score.n,
+        instead=instead if rest >= INSTEAD else "",
+        rest=rest,
+    )
+
+
+def stored(stage: Stage) -> float | None:
+    """Return the bytes of weights and steering that a run leaves in its model folder, mean over seeds; None if it has none."""
+    sizes = [
+        sum(file.stat().st_size for file in (run.folder / "model").rglob("*.safetensors"))
+        for run in stage.runs
+        if (run.folder / "model").is_dir()
+    ]
+    return sum(sizes) / len(sizes) if sizes else None
+
+
+def size(amount: float) -> str:
+    """Return bytes as a reader says them.
+
+    >>> size(512.0), size(84_312.0), size(7_400_000.0), size(13e9)
+    ('512 B', '84 kB', '7.4 MB', '13 GB')
+    """
+    unit = "B"
+    for larger in ("kB", "MB", "GB"):
+        if amount < 999.5:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.1f} {unit}" if amount < 10 and unit != "B" else f"{amount:.0f} {unit}"
