@@ -19,6 +19,7 @@ from unsee.continual.settings import Course
 from unsee.continual.tasks import Tasks, tasks_of
 from unsee.errors import UserError
 from unsee.files import atomic_write_json, atomic_write_text
+from unsee.packaged import PACKAGED
 
 if TYPE_CHECKING:
     from unsee.continual.judging import Judge
@@ -204,7 +205,7 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
 
 def _lasting(place: str) -> str:
     """Return a path that means the same from any working directory; names and ids stay as they are."""
-    return str(Path(place).resolve()) if place and place not in ("lab", "lab-gold") and Path(place).exists() else place
+    return str(Path(place).resolve()) if place and place not in PACKAGED and Path(place).exists() else place
 
 
 def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
