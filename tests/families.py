@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
@@ -203,6 +204,16 @@ def _mllama_processor(tokenizer: Any, template: str | None) -> Any:
     )
 
 
+def _aya_processor(tokenizer: Any, template: str | None) -> Any:
+    images = GotOcr2ImageProcessorPil(size=SIZE, max_patches=2)
+    return transformers.AyaVisionProcessor(images, tokenizer, patch_size=8, img_size=16, chat_template=template)
+
+
+def _idefics2_processor(tokenizer: Any, template: str | None) -> Any:
+    images = Idefics2ImageProcessorPil(size={"longest_edge": 32, "shortest_edge": 16}, do_image_splitting=False)
+    return transformers.Idefics2Processor(images, tokenizer, image_seq_len=4, chat_template=template)
+
+
 def _text(kind: str, vocabulary: int, **more: Any) -> dict[str, Any]:
     return {**TEXT_MODEL, "model_type": kind, "vocab_size": vocabulary, "tie_word_embeddings": False, **more}
 
@@ -316,6 +327,44 @@ def _internvl_config(**more: Any) -> Callable[[Any, int], Any]:
     return make
 
 
+def _aya_config(processor: Any, vocabulary: int) -> Any:
+    text = _text("cohere2", vocabulary, sliding_window=16, layer_types=["sliding_attention", "full_attention"])
+    return transformers.AyaVisionConfig(
+        text_config=text,
+        vision_config={**TOWER, "model_type": "siglip_vision_model", "vision_use_head": False},
+        image_token_id=processor.image_token_id,
+        vision_feature_layer=-1,
+        downsample_factor=2,
+        tie_word_embeddings=False,
+    )
+
+
+def _idefics2_config(processor: Any, vocabulary: int) -> Any:
+    return transformers.Idefics2Config(
+        text_config=_text("mistral", vocabulary, sliding_window=None),
+        vision_config={**TOWER, "image_size": 32, "initializer_range": 0.2},
+        perceiver_config={
+            "hidden_size": 32,
+            "resampler_n_latents": 4,
+            "resampler_depth": 1,
+            "resampler_n_heads": 2,
+            "resampler_head_dim": 16,
+            "num_key_value_heads": 1,
+        },
+        image_token_id=processor.image_token_id,
+    )
+
+
+def _vip_config(processor: Any, vocabulary: int) -> Any:
+    return transformers.VipLlavaConfig(
+        text_config=_text("llama", vocabulary),
+        vision_config={**TOWER, "model_type": "clip_vision_model", "projection_dim": 16},
+        image_token_id=processor.image_token_id,
+        image_seq_length=16,
+        vision_feature_layers=[-1, -2],
+    )
+
+
 def _gemma_config(processor: Any, vocabulary: int) -> Any:
     tokenizer = processor.tokenizer
     text = _text(
@@ -378,6 +427,9 @@ TILES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in r
 SPLIT = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>", *TILES)
 IM = {"eos": "<|im_end|>"}
 HEADER = "<|start_header_id|>{}<|end_header_id|>\n\n"
+
+COHERE = ("<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>")
+AYA = ("<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "<|IMG_LINE_BREAK|>", "TILE_1", "TILE_2", "TILE_GLOBAL")
 
 FAMILIES: dict[str, Tiny] = {
     "llava": Tiny(
@@ -516,8 +568,22 @@ FAMILIES: dict[str, Tiny] = {
         eos="<|eot_id|>",
         last="<|image|>",
     ),
+    "aya_vision": Tiny(
+        ("<image>", *COHERE, *AYA),
+        "<BOS_TOKEN>{% for m in messages %}<|START_OF_TURN_TOKEN|>{% if m.role == 'user' %}<|USER_TOKEN|>{% else %}"
+        "<|CHATBOT_TOKEN|><|START_RESPONSE|>{% endif %}{% for c in m.content %}{% if c.type == 'image' %}<image>{% else %}"
+        "{{ c.text }}{% endif %}{% endfor %}{% if m.role == 'assistant' %}<|END_RESPONSE|>{% endif %}<|END_OF_TURN_TOKEN|>"
+        "{% endfor %}{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>{% endif %}",
+        _aya_processor,
+        _aya_config,
+        "AyaVisionForConditionalGeneration",
+        "<BOS_TOKEN><|START_OF_TURN_TOKEN|><|USER_TOKEN|><image>",
+        bos="<BOS_TOKEN>",
+        eos="<|END_OF_TURN_TOKEN|>",
+        end="<|END_RESPONSE|>",
+    ),
 }
-
+"""The last one has no file in `models/`: the generic family serves it."""
 
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
 LLAMA3 = {
@@ -537,6 +603,13 @@ VARIANTS: dict[str, Tiny] = {
         FAMILIES["llava_next_mistral"], config=_next_config("mistral", sliding_window=24)
     ),
     "internvl, dynamic positions": replace(FAMILIES["internvl"], config=_internvl_config(rope_parameters=DYNAMIC)),
+    "vipllava": replace(FAMILIES["llava"], config=_vip_config, model="VipLlavaForConditionalGeneration"),
+    "idefics2": replace(
+        FAMILIES["idefics3"],
+        processor=_idefics2_processor,
+        config=_idefics2_config,
+        model="Idefics2ForConditionalGeneration",
+    ),
     "paligemma 2": replace(
         FAMILIES["paligemma"],
         config=_paligemma_config("gemma2", sliding_window=64, final_logit_softcapping=5.0, attn_logit_softcapping=20.0),

@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText
 from unsee import devices, registry, still
 from unsee.api import Family, Part
 from unsee.errors import UserError
+from unsee.hollow import hollow_model
 from unsee.padding import extend, merge
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
     processor = load_processor(path)
     if template and processor.chat_template is None:
         raise UserError(f"The processor of {path} has no chat template; add a chat_template.jinja to the folder.")
+    if (shape := hollow_model(path)) is not None:
+        _require_decoder(shape, path)
+        return shape, processor
     try:
         model, report = AutoModelForImageTextToText.from_pretrained(
             path, dtype=wanted, use_safetensors=True, output_loading_info=True
@@ -109,9 +113,9 @@ def load_processor(path: Path | str) -> Any:
 
 
 def _require_decoder(model: Any, path: Path | str) -> None:
-    """Raise unless the model reads prompt and answer as one sequence, with logits where they are asked for."""
+    """Raise unless the model reads prompt and answer as one sequence."""
     known = inspect.signature(model.forward).parameters
-    if model.config.is_encoder_decoder or not {"input_ids", "pixel_values", "logits_to_keep"} <= known.keys():
+    if model.config.is_encoder_decoder or not {"input_ids", "pixel_values"} <= known.keys():
         raise UserError(
             f"Expected a model that goes on writing a prompt with an image in it (a decoder), but {path} holds a "
             f"{model.config.model_type!r} model, which takes {', '.join(list(known)[:6])}, ... Give another checkpoint."

@@ -24,7 +24,7 @@ from unsee.autoclasses import begun, eos_id, pad_id
 from unsee.errors import UserError
 from unsee.features import encoded
 from unsee.losses import per_sample, token_logprobs
-from unsee.packing import Packed, pack, packable, saving
+from unsee.packing import Packed, keeps_logits, pack, packable, saving
 from unsee.padding import IGNORE, apart, merge
 
 CACHE_BYTES = 512 * 2**20
@@ -304,7 +304,7 @@ def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
         return _packed_logits(model, batch, image_token)
     width = int((batch.labels_bt != IGNORE).any(0).sum())
     inputs = encoded(model, batch.rows, batch.images, batch.inputs)
-    kept = {"logits_to_keep": width + 1} if engine.current().answer_logits else {}
+    kept = {"logits_to_keep": width + 1} if engine.current().answer_logits and keeps_logits(model) else {}
     output = model(**inputs, **kept, use_cache=False)
     return output.logits[:, -width - 1 : -1], batch.labels_bt[:, -width:]
 

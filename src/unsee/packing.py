@@ -8,9 +8,10 @@ Shapes: b packed rows, t tokens, r rows before packing, a answer positions (righ
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final
 
 import torch
@@ -108,8 +109,20 @@ def packable(model: Module) -> int | None:
         and rotary.get("rope_type") in FIXED
         and "mrope_section" not in rotary
         and not facts.get("cross_attention_layers")
+        and keeps_logits(inner)
     )
     return token if plain else None
+
+
+def keeps_logits(model: Module) -> bool:
+    """Tell whether the model can be asked for the logits of some positions only."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return "logits_to_keep" in _arguments(type(inner))
+
+
+@cache
+def _arguments(kind: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters)
 
 
 @dataclass(frozen=True)

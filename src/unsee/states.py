@@ -18,6 +18,7 @@ from torch.nn import Module
 from unsee.api import Session
 from unsee.batching import Target, collate
 from unsee.features import encoded
+from unsee.packing import keeps_logits
 from unsee.reference import as_start
 from unsee.steering import decoder_layers
 
@@ -43,12 +44,13 @@ def span_means(session: Session, texts: Sequence[Spoken], layers: Sequence[int])
     """Return for each text the mean state of each span at the output of each layer of the start model [s, k, d], on the CPU."""
     order = sorted(range(len(texts)), key=lambda place: _length(texts[place]))
     found: dict[int, Tensor] = {}
+    kept = {"logits_to_keep": 1} if keeps_logits(session.model) else {}
     with as_start(session.model), _recorded(session.model, layers) as seen:
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
             for rows, batch in collate(session, [texts[place].target for place in places]).kinds:
                 inputs = encoded(session.model, batch.rows, batch.images, batch.inputs)
-                session.model(**inputs, logits_to_keep=1, use_cache=False)
+                session.model(**inputs, **kept, use_cache=False)
                 states_bkd = torch.stack([seen[layer] for layer in layers], dim=2)
                 found.update(
                     (places[row], _means(states, texts[places[row]]))
