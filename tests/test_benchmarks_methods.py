@@ -7,12 +7,14 @@ from dataclasses import replace
 from benchmark_fixtures import fixtures
 from fixtures_mmubench import SIU
 from tiny import tiny_session
+from unsee.api import Role
 from unsee.benchmarks import open_benchmark
 from unsee.decouple import decouple_partners
 from unsee.generation import Generated
 from unsee.methods.rmuse import RMuse
 from unsee.recipes import recipe
 from unsee.siu_targets import Recipe, build_siu_rows
+from unsee.steering import save_all
 from unsee.targets import forget_targets
 
 FIXTURES = fixtures()
@@ -71,3 +73,13 @@ def test_rmuse_takes_the_chains_of_the_data(tmp_path, monkeypatch):
     RMuse(layers=(0, 1), retain_samples=0).unlearn(session)
     assert not any("Where does this person live?" in one.question for one in asked)
     assert len(asked) == 2 * 20
+
+
+def test_rmuse_saves_a_subspace_of_one_direction(tmp_path):
+    """One text-only question to forget gives one direction, which is the whole subspace and no view of it."""
+    session = session_on("folder", tmp_path)
+    texts = session.examples[Role.FORGET_TEXT][:1]
+    session = replace(session, examples={**session.examples, Role.FORGET_TEXT: texts})
+    RMuse(layers=(0, 1), zscore="scale_only").unlearn(session)
+    save_all(session.model, tmp_path)
+    assert (tmp_path / "rmuse.safetensors").is_file()

@@ -269,7 +269,7 @@ class _Found:
             scaled_nd, raw_nd = scaled_nd + zscore(chain_nd, self._scaling), raw_nd + chain_nd
         basis_dk = subspace(scaled_nd, self.settings.energy, self.settings.cap)
         ideal = _spread([pair.ideal[at] for pair in pairs], STATES_KEPT)
-        return basis_dk, oriented(basis_dk[:, 0], raw_nd.mean(0)).contiguous(), normalize(torch.stack(ideal), dim=1)
+        return basis_dk, oriented(basis_dk[:, 0], raw_nd.mean(0)).clone(), normalize(torch.stack(ideal), dim=1)
 
     def _rule(self, forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions) -> Rule:
         """Step 4: the gate, calibrated if asked for."""
