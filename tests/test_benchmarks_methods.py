@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from benchmark_fixtures import fixtures
 from fixtures_mmubench import SIU
 from tiny import tiny_session
+from unsee import config
 from unsee.api import Role
 from unsee.benchmarks import open_benchmark
 from unsee.decouple import decouple_partners
+from unsee.errors import UserError
 from unsee.generation import Generated
+from unsee.methods.reject import Reject
 from unsee.methods.rmuse import RMuse
 from unsee.recipes import recipe
 from unsee.siu_targets import Recipe, build_siu_rows
@@ -83,3 +88,16 @@ def test_rmuse_saves_a_subspace_of_one_direction(tmp_path):
     RMuse(layers=(0, 1), zscore="scale_only").unlearn(session)
     save_all(session.model, tmp_path)
     assert (tmp_path / "rmuse.safetensors").is_file()
+
+
+def test_reject_draws_from_the_refusals_of_the_archive(tmp_path, monkeypatch):
+    """prompt.json has one, so every hazard gets it."""
+    session, drawn = session_on("safeeraser", tmp_path), []
+    monkeypatch.setattr("unsee.methods.reject.minimise", lambda *_, forget, **__: drawn.extend(forget))
+    settings = recipe("safeeraser", options={"refusals": str(tmp_path / "data" / "dataset" / "prompt.json")}).settings
+    config.build(Reject, settings, where="here").unlearn(session)
+    assert {target.text for target in drawn} == {"I cannot help with that."}
+    assert len(drawn) == 24
+    (tmp_path / "none.json").write_text('{"no": []}')
+    with pytest.raises(UserError, match="The list of refusals .* is empty"):
+        Reject(refusals=str(tmp_path / "none.json")).unlearn(session)

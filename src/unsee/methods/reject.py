@@ -13,6 +13,7 @@ from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.errors import UserError
 from unsee.generation import seed_of
 from unsee.losses import IGNORE, answer_nll
+from unsee.records import Record, read_object
 from unsee.refusals import refusals
 from unsee.targets import forget_targets, retain_targets
 from unsee.training import Parts, minimise, required, retain_term
@@ -23,7 +24,7 @@ class Reject(Method):
     """Cross-entropy on a refusal, drawn once for each example."""
 
     refusals: str = ""
-    """Text file with one refusal a line; empty = the packaged list."""
+    """Text file with one refusal a line, or SafeEraser's prompt.json; empty = the packaged list."""
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers."""
     po_reduction: Literal["mean_of_means", "concat"] = "mean_of_means"
@@ -70,10 +71,13 @@ def _concatenated(session: Session, forget: Batch, retain: Batch, retain_weight:
 
 
 def _read(path: Path) -> tuple[str, ...]:
-    """Return the lines of a user's list, stripped, empty ones left out."""
+    """Return the lines of a user's list, or the list `idk` of a JSON file; stripped, empty ones left out."""
     if not path.is_file():
         raise UserError(f"method.refusals names no file: {path}. Give a text file with one refusal a line.")
-    lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if path.suffix.lower() == ".json":
+        lines = Record(read_object(path)).strings("idk")
+    else:
+        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     if not lines:
         raise UserError(f"The list of refusals {path} is empty; write one refusal a line.")
     return lines

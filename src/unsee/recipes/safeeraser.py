@@ -59,11 +59,21 @@ warm-up (6 % of the steps there: set `warmup_steps`, which counts steps). The ad
 """
 
 
-def safeeraser(*, model: str, data: str, out: str, loss: Name = "popd", seed: int = 233) -> Run:
-    """Return the run of one of SafeEraser's losses on a model and data with roles forget, benign and general."""
+def safeeraser(*, model: str, data: str, out: str, loss: Name = "popd", refusals: str = "", seed: int = 233) -> Run:
+    """Return the run of one of SafeEraser's losses on a model and data with roles forget, benign and general.
+
+    `refusals` is the archive's prompt.json (PO and PO+PD draw from it); empty = the packaged sentences.
+    """
     if loss not in LOSSES:
         raise unknown_name("SafeEraser loss", loss, LOSSES)
     chosen = LOSSES[loss]
+    drawn = {"refusals": refusals} if refusals and chosen.method == "reject" else {}
     return Run(
-        model=model, data=data, method=chosen.method, out=out, seed=seed, settings=chosen.settings, training=TRAINING
+        model=model,
+        data=data,
+        method=chosen.method,
+        out=out,
+        seed=seed,
+        settings={**chosen.settings, **drawn},
+        training=TRAINING,
     )
