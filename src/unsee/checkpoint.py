@@ -52,6 +52,16 @@ def open_model(path: Path | str, *, dtype: str = "auto") -> Loaded:
     )
 
 
+def open_config(path: Path | str) -> tuple[Module, Any, Family]:
+    """Return model, processor and family of what `open_model` opens, adapters left out; for use in `hollow.without_weights`."""
+    folder = folder_of(path)
+    if isinstance(folder, Path) and (folder / ADAPTER).exists():
+        written = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        return open_config(read_sidecar(folder).get("base") or written)
+    family = family_of(folder)
+    return (*family.load(folder), family)
+
+
 def save_model(
     model: Module, processor: Any, folder: Path, *, instruction: str = "", base: Path | str | None = None
 ) -> None:

@@ -3,7 +3,7 @@
 from unsee.api.benchmark import Benchmark
 from unsee.api.example import PROBES, Example, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.api.family import Family
-from unsee.api.method import Method
+from unsee.api.method import Method, Needs
 from unsee.api.response import Response, Score
 from unsee.api.session import Session
 from unsee.api.training import Part, Training
@@ -17,6 +17,7 @@ __all__ = [
     "ImageSource",
     "Kind",
     "Method",
+    "Needs",
     "Part",
     "Response",
     "Role",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from unsee.api import Method, Session
+from unsee.api import Method, Needs, Session
 from unsee.batching import Batch, Target, answer_logits, collate
 from unsee.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_questions
 from unsee.losses import Direction, Reduction
@@ -37,6 +37,10 @@ class BGOnly(Method):
     """forward = KL(teacher || model)."""
     teacher: Teacher = "auto"
     """Where the teacher's logits come from: kept in memory, computed each time, or as memory allows."""
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        return replace(super().needs(), teacher=True, generates=True)
 
     def unlearn(self, session: Session) -> None:
         """Minimise the guidance term."""

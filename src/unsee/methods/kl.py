@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unsee.api import Method, Session
+from unsee.api import Method, Needs, Session
 from unsee.batching import Batch, answer_logits
 from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.losses import Direction, answer_nll, kl_loss
@@ -28,6 +28,10 @@ class KL(Method):
     """Weight of Prompt Decouple, the cross-entropy on the normal answers of role benign; 0 = off, SafeEraser: 1 [code]."""
     prompt_decouple_pairing: Pairing = "paired"
     """paired = the harmless image of the same entity and question [inferred], random = any, as SafeEraser's trainer [code]."""
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        return Needs(retain=1, teacher=True)
 
     def unlearn(self, session: Session) -> None:
         """Minimise the sum."""

@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import get_scheduler
 
 from unsee import devices
-from unsee.api import Method, Part, Role, Session, Training
+from unsee.api import Method, Needs, Part, Role, Session, Training
 from unsee.batching import Batch, Target, answer_logits
 from unsee.errors import TrainingError, UserError
 from unsee.losses import answer_nll
@@ -69,6 +69,11 @@ class MMUnlearner(Method):
         if self.retain_ratio < 1:
             raise UserError(f"method.retain_ratio must be at least 1, got {self.retain_ratio}.")
         self._sweep(0)
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        moments = 8.0 if self.update == "alternating" else 0.0
+        return Needs(retain=self.retain_ratio, before=8.0, beside=1 / 8 + moments)
 
     def unlearn(self, session: Session) -> None:
         """Make the mask, then take the steps of the mode."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from unsee.api import Method, Session
+from unsee.api import Method, Needs, Session
 from unsee.batching import Batch, answer_logprob
 from unsee.losses import npo_loss
 from unsee.reference import StartLogprobs
@@ -25,6 +25,10 @@ class NPO(Method):
     """Inverse temperature; as it goes to 0 the loss becomes gradient ascent on summed log-likelihoods."""
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers; 0 = plain NPO, as in the PUBG comparison."""
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        return replace(super().needs(), likelihoods=True)
 
     def unlearn(self, session: Session) -> None:
         """Minimise the NPO loss on the forget answers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unsee.api import Method, Session
+from unsee.api import Method, Needs, Session
 from unsee.guidance import INSTRUCTION
 
 
@@ -14,6 +14,10 @@ class Prompt(Method):
 
     instruction: str = INSTRUCTION
     """Text put before every question."""
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        return Needs(trains=False)
 
     def unlearn(self, session: Session) -> None:
         """Set the session's instruction."""

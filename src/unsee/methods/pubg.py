@@ -6,10 +6,10 @@ Settings marked [inferred] are ours where the paper is silent.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from unsee.api import Method, Session
+from unsee.api import Method, Needs, Session
 from unsee.batching import Batch, answer_logits, collate
 from unsee.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_questions, undesired_targets
 from unsee.losses import Direction, Reduction, ga_loss
@@ -48,6 +48,10 @@ class PUBG(Method):
     """Samples whose mean token log-likelihood is below this push no further; null = off [inferred]."""
     teacher: Teacher = "auto"
     """Where the teacher's logits come from: kept in memory, computed each time, or as memory allows."""
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        return replace(super().needs(), rows=2, teacher=True, generates=True)
 
     def unlearn(self, session: Session) -> None:
         """Minimise the joint loss."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from unsee.api import Example, Method, Role, Session
+from unsee.api import Example, Method, Needs, Role, Session
 from unsee.batching import Batch, Target, answer_logits
 from unsee.errors import UserError
 from unsee.generation import Request, seed_of
@@ -21,6 +21,10 @@ class Random(Method):
 
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers."""
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        return replace(super().needs(), generates=True)
 
     def unlearn(self, session: Session) -> None:
         """Minimise the cross-entropy on answers about others."""

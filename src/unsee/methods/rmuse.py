@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unsee.api import PROBES, Example, Kind, Method, Role, Session
+from unsee.api import PROBES, Example, Kind, Method, Needs, Role, Session
 from unsee.artefact import Artefact, Directions, Gate, Rule, Score, Update, Where, fires
 from unsee.batching import Target, encoder
 from unsee.errors import UserError
@@ -95,6 +95,10 @@ class RMuse(Method):
     """Retain questions used for the reasoning subspace and the calibration, evenly spread; 0 = all [inferred]."""
     calibration_share: float = 0.25
     """Share of the retain entities that only calibrate the gate [inferred]."""
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        return Needs(trains=False, generates=True)
 
     def unlearn(self, session: Session) -> None:
         """Compute the artefact and attach it; no weight changes."""

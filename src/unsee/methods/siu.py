@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from unsee.api import Method, Session, Training
+from unsee.api import Method, Needs, Session, Training
 from unsee.batching import Batch, answer_logits
 from unsee.errors import UserError
 from unsee.losses import dual_masked_kl, released_masked_cross, token_logprobs
@@ -63,6 +63,10 @@ class SIU(Method):
         for name, least in (("steps", 0), ("rows", 1), ("image", 0), ("retain_ratio", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"method.{name} must be at least {least}, got {getattr(self, name)}.")
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        return Needs(retain=self.retain_ratio if self.retain_weight else 0, teacher=True)
 
     def unlearn(self, session: Session) -> None:
         """Build the rows and minimise the two terms on them."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 
-from unsee import registry
-from unsee.verbs._shared import OK, run_of, run_options, say
+from unsee import config, registry
+from unsee.config import Run
+from unsee.verbs._shared import FAILED, OK, run_of, run_options, say
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +22,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="S", help="start of every random stream (default: 0)")
     parser.add_argument("--tune", metavar="HOW", help="lora or full")
     parser.add_argument("--parts", metavar="A,B", help="parts to train: vision, projector, language")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything and estimate memory and disk; write nothing"
+    )
+    parser.add_argument("--device", default="auto", metavar="D", help="with --dry-run: estimate for cpu or cuda")
+    parser.add_argument("--json", action="store_true", help="with --dry-run: print the estimate as JSON")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
 
 
@@ -28,8 +35,19 @@ def action(options: argparse.Namespace) -> int:
     run = run_of(options)
     if run.method:
         registry.require("methods", run.method)
+    if options.dry_run:
+        return _dry_run(run, options)
     from unsee.run import forget_run
 
     folder = forget_run(run, resume=options.resume)
     say(folder)
     return OK
+
+
+def _dry_run(run: Run, options: argparse.Namespace) -> int:
+    """Print what the run would take; fails if it could not start or would not fit."""
+    from unsee.estimate import estimate_run
+
+    found = estimate_run(run, resume=options.resume, device=options.device)
+    say(json.dumps(config.plain(vars(found)), indent=2) if options.json else found)
+    return FAILED if found.problems else OK
