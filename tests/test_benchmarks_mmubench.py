@@ -172,6 +172,8 @@ def test_a_folder_with_one_image_or_an_unknown_concept_is_said(tmp_path):
     (tmp_path / "concepts.json").write_text('{"Schnautzer": {}}')
     with pytest.raises(UserError, match="Did you mean Schnauzer"):
         opened(tmp_path)
+    (tmp_path / "concepts.json").write_text("{}")
+    assert opened(tmp_path, concepts=["Bo_Winter"]).vocabulary().names["Bo_Winter"] == ("Bo Winter",)
     (tmp_path / "concepts.json").write_text("{")
     with pytest.raises(UserError, match=r"concepts\.json is no valid JSON"):
         opened(tmp_path)

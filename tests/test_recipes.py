@@ -124,6 +124,14 @@ def test_on_the_command_line_flags_win_over_the_recipe():
     assert (other.training["lr"], other.training["tune"], other.training["rank"]) == (1e-4, "full", 16)
 
 
+def test_an_option_may_be_emptied():
+    """Any concept but the released one has no released substitute."""
+    run = typed("--recipe", "mmubench", "--model", "M", "--data", "D", "--out", "O", "--set", "recipe.taken_for=")
+    assert "substitutes" not in run.settings
+    named = typed("--recipe", "mmubench", "--set", "recipe.taken_for=Al Moe", "--set", "recipe.concept=Bo_Winter")
+    assert named.settings["substitutes"] == {"Bo_Winter": "Al Moe"}
+
+
 def test_a_run_file_wins_over_the_recipe(tmp_path):
     (tmp_path / "run.yaml").write_text("model: other\ntraining: {epochs: 2}\n")
     run = typed(str(tmp_path / "run.yaml"), "--recipe", "pubg", "--data", "D", "--out", "O")
