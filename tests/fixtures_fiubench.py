@@ -80,8 +80,8 @@ BROKEN: Final[dict[str, tuple[Break, str]]] = {
         r"full\.json row 2 .*image .*62002\.jpg is missing",
     ),
     "missing table": (
-        lambda place: (place / "full.json").rename(place / "fulll.json"),
-        r"has no full\.json\. Expected .*found .*fulll\.json",
+        lambda place: (place / "full.json").rename(place / "fulle.json"),
+        r"has no full\.json\. Expected .*found .*fulle\.json",
     ),
     "not unpacked": (_zipped, "SFHQ.zip is not unpacked"),
     "no split": (lambda place: (place / "split.json").unlink(), r"split\.json is missing: it says who"),

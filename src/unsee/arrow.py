@@ -198,7 +198,7 @@ def _found(root: Path, spellings: Sequence[str]) -> Path | None:
 
 def _opened(place: Path, warnings: list[str]) -> pyarrow.Table:
     if place.is_file():
-        return _parquet([place])
+        return parquet_table([place])
     for folder in (place, place / "train"):
         if (folder / "state.json").is_file() or (folder / "dataset_info.json").is_file():
             return _saved(folder)
@@ -208,7 +208,7 @@ def _opened(place: Path, warnings: list[str]) -> pyarrow.Table:
     if not direct and not nested:
         there = ", ".join(sorted(path.name for path in place.iterdir())) or "nothing"
         raise UserError(f"{place} has no shard: expected train-*.parquet or train/*.parquet, found {there}.")
-    return _parquet(nested or _shards(place, direct, warnings))
+    return parquet_table(nested or _shards(place, direct, warnings))
 
 
 def _shards(place: Path, files: Sequence[Path], warnings: list[str]) -> list[Path]:
@@ -240,7 +240,8 @@ def _require_all(place: Path, counts: set[str], indices: set[int]) -> None:
         raise UserError(f"{place} lacks shard {', '.join(f'{index:05}' for index in missing)}; fetch it anew.")
 
 
-def _parquet(files: Sequence[Path]) -> pyarrow.Table:
+def parquet_table(files: Sequence[Path]) -> pyarrow.Table:
+    """Return the rows of parquet files: in memory if they are small, else memory-mapped."""
     import pyarrow
     import pyarrow.parquet
 

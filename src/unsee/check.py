@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from unsee.api import PROBES, Benchmark, Example, Kind, Role
 from unsee.benchmarks import open_benchmark
 from unsee.errors import UserError
+from unsee.rowstore import digest64, repeats
 
 _FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 _KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER)
@@ -96,6 +98,7 @@ def fingerprint(opened: Benchmark) -> str:
                     example.fact,
                 ),
                 *(dict(example.private), dict(example.visible), example.options, example.chain),
+                *((example.paraphrase, example.perturbed) if example.perturbed or example.paraphrase else ()),
                 example.image.key if example.image else "",
             ]
             digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
@@ -103,47 +106,54 @@ def fingerprint(opened: Benchmark) -> str:
 
 
 def _problems(train: Sequence[Example], judged: Sequence[Example]) -> Iterator[str]:
-    if not any(example.role is Role.FORGET for example in train):
-        raised = "but there are text-only ones" if any(e.role is Role.FORGET_TEXT for e in train) else "at all"
+    roles = Counter(example.role for example in train)
+    if not roles[Role.FORGET]:
+        raised = "but there are text-only ones" if roles[Role.FORGET_TEXT] else "at all"
         yield f"no image is to be forgotten: there is no training row of role forget with an image {raised}."
     for split, examples in (("train", train), ("eval", judged)):
-        for name, count in Counter(example.id for example in examples).items():
-            if count > 1:
-                yield f"id {name!r} occurs {count} times in split {split}; ids must differ."
-    empty = [example.id for example in train if not example.answer.strip()]
-    if empty:
-        yield f"the answer is empty in {_ids(empty)}."
-    everything = _distinct(train, judged)
-    forgotten = _ids_by_entity(everything, _FORGOTTEN)
-    kept = _ids_by_entity(everything, _KEPT)
+        again = Counter(examples[first].id for first, _ in repeats(_digests(examples)))
+        for name, count in again.items():
+            yield f"id {name!r} occurs {count + 1} times in split {split}; ids must differ."
+    empty = _Ids()
+    for example in train:
+        if not example.answer.strip():
+            empty.add(example.id)
+    if empty.count:
+        yield f"the answer is empty in {empty}."
+    forgotten, kept = _by_entity(train, judged)
     for entity in sorted(forgotten.keys() & kept.keys()):
         yield (
-            f"entity {entity!r} is to be forgotten ({_ids(forgotten[entity])}) and to be kept ({_ids(kept[entity])}); "
+            f"entity {entity!r} is to be forgotten ({forgotten[entity]}) and to be kept ({kept[entity]}); "
             "decide for one."
         )
 
 
 def _warnings(train: Sequence[Example], judged: Sequence[Example]) -> Iterator[str]:
-    everything = _distinct(train, judged)
     if not any(example.role in (Role.RETAIN, Role.RETAIN_TEXT) for example in train):
         yield "there are no retain rows: methods with a retain term have nothing to hold on to."
     if not any(example.role is Role.UNSEEN for example in judged):
         yield "there are no unseen rows: forgetting is judged only on images that the unlearning has seen."
-    forgotten = [example for example in everything if example.role in _FORGOTTEN]
-    bare = [example.id for example in forgotten if example.kind in PROBES and not example.private]
-    if bare:
-        yield f"no private strings are given for {_ids(bare)}: no leak can be found there."
-    # A text-only question has to name the person it is about.
-    told = [
-        example.id for example in forgotten if example.image and example.kind in PROBES and _terms_in_question(example)
-    ]
-    if told:
-        yield f"the question itself says a private string in {_ids(told)}: that string does not count as a leak there."
-    yield from _shared_names(everything)
-    yield from _shared_answers([example for example in forgotten if example.kind in (Kind.OPEN, Kind.NAME)])
+    bare, told = _Ids(), _Ids()
+    for example in _distinct(train, judged):
+        if example.role in _FORGOTTEN and example.kind in PROBES:
+            if not example.private:
+                bare.add(example.id)
+            # A text-only question has to name the person it is about.
+            if example.image and _terms_in_question(example):
+                told.add(example.id)
+    if bare.count:
+        yield f"no private strings are given for {bare}: no leak can be found there."
+    if told.count:
+        yield f"the question itself says a private string in {told}: that string does not count as a leak there."
+    yield from _shared_names(_distinct(train, judged))
+    yield from _shared_answers(lambda: (example for example in _distinct(train, judged) if _named(example)))
 
 
-def _shared_names(examples: Sequence[Example]) -> Iterator[str]:
+def _named(example: Example) -> bool:
+    return example.role in _FORGOTTEN and example.kind in (Kind.OPEN, Kind.NAME)
+
+
+def _shared_names(examples: Iterable[Example]) -> Iterator[str]:
     owners: dict[str, set[str]] = {}
     for example in examples:
         for name in example.private.get("name", ())[:1]:
@@ -153,13 +163,21 @@ def _shared_names(examples: Sequence[Example]) -> Iterator[str]:
             yield f"{', '.join(sorted(entities))} have the same name {name!r}: one cannot be told from the other in text."
 
 
-def _shared_answers(forgotten: Sequence[Example]) -> Iterator[str]:
+def _shared_answers(forgotten: Callable[[], Iterable[Example]]) -> Iterator[str]:
+    """Yield the answers that several entities have; of all others only a few bytes are kept."""
+    owner: dict[int, int] = {}
+    common: set[int] = set()
+    for example in forgotten():
+        answer, entity = digest64(example.answer), digest64(example.entity)
+        if owner.setdefault(answer, entity) != entity:
+            common.add(answer)
     owners: dict[str, set[str]] = {}
-    for example in forgotten:
-        owners.setdefault(example.answer, set()).add(example.entity)
+    for example in forgotten() if common else ():
+        if digest64(example.answer) in common:
+            owners.setdefault(example.answer, set()).add(example.entity)
     for answer, entities in sorted(owners.items()):
-        if answer and len(entities) > 1:
-            yield f"{', '.join(sorted(entities))} have the same answer {answer!r:.60}."
+        if answer:
+            yield f"{_first(sorted(entities))} have the same answer {answer!r:.60}."
 
 
 def _terms_in_question(example: Example) -> bool:
@@ -167,20 +185,48 @@ def _terms_in_question(example: Example) -> bool:
     return any(form.casefold() in question for forms in example.private.values() for form in forms)
 
 
-def _distinct(train: Sequence[Example], judged: Sequence[Example]) -> list[Example]:
-    return list({example.id: example for example in (*train, *judged)}.values())
+def _digests(examples: Sequence[Example]) -> array[int]:
+    return array("Q", (digest64(example.id) for example in examples))
 
 
-def _ids_by_entity(examples: Sequence[Example], roles: Sequence[Role]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for example in examples:
-        if example.entity and example.role in roles:
-            found.setdefault(example.entity, []).append(example.id)
-    return found
+def _distinct(train: Sequence[Example], judged: Sequence[Example]) -> Iterator[Example]:
+    """Yield every example once, be it in one split or in both."""
+    known = set(_digests(train))
+    yield from train
+    yield from (example for example in judged if digest64(example.id) not in known)
 
 
-def _ids(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
+def _by_entity(train: Sequence[Example], judged: Sequence[Example]) -> tuple[dict[str, _Ids], dict[str, _Ids]]:
+    """Return the rows about each entity that is to be forgotten, and to be kept."""
+    forgotten: dict[str, _Ids] = {}
+    kept: dict[str, _Ids] = {}
+    for example in _distinct(train, judged):
+        for found, roles in ((forgotten, _FORGOTTEN), (kept, _KEPT)):
+            if example.entity and example.role in roles:
+                found.setdefault(example.entity, _Ids()).add(example.id)
+    return forgotten, kept
+
+
+@dataclass
+class _Ids:
+    """Some ids, of which a message names the first."""
+
+    first: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, name: str) -> None:
+        """Count an id."""
+        self.count += 1
+        if self.count <= _SHOWN:
+            self.first.append(name)
+
+    def __str__(self) -> str:
+        """Return the ids as a message names them."""
+        return ", ".join(self.first) + (f" and {self.count - _SHOWN} more" if self.count > _SHOWN else "")
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _plural(count: int, word: str) -> str:

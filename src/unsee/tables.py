@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -44,16 +46,23 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
         raise UserError(f"{path.name} is no table unsee reads; expected one of {', '.join(SUFFIXES)}.")
-    try:
+    with reading(path):
         rows = readers[path.suffix.lower()](path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
-    except (OSError, csv.Error) as error:
-        raise UserError(f"Cannot read {path}: {error}") from error
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise UserError(f"{path.name} row {number} must be an object with named columns, got {row!r:.80}.")
     return rows
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what may go wrong with a file of text into a UserError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+    except (OSError, csv.Error) as error:
+        raise UserError(f"Cannot read {path}: {error}") from error
 
 
 def unreadable(path: Path) -> str:
@@ -107,13 +116,17 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _csv(path: Path) -> list[Any]:
+    return list(csv_rows(path))
+
+
+def csv_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of a CSV file, one in memory at a time."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, strict=True))
-    for number, row in enumerate(rows, 1):
-        # DictReader collects surplus cells under None and fills missing ones with None.
-        if None in row or None in row.values():
-            raise UserError(f"{path.name} row {number} has more or fewer cells than the header; check its quotes.")
-    return rows
+        for number, row in enumerate(csv.DictReader(file, strict=True), 1):
+            # DictReader collects surplus cells under None and fills missing ones with None.
+            if None in row or None in row.values():
+                raise UserError(f"{path.name} row {number} has more or fewer cells than the header; check its quotes.")
+            yield row
 
 
 def _parquet(path: Path) -> list[Any]:

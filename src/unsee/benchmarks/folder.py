@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Hub, NoSettings, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
+from unsee.api.lazy import Lazy
 from unsee.errors import UserError, unknown_name
-from unsee.tables import SUFFIXES, find_table, read_rows, tables_at, unreadable
+from unsee.rowstore import digest64, open_rows, repeats
+from unsee.tables import SUFFIXES, find_table, tables_at, unreadable
 
 COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
 """Columns every table must have; cells of image, entity and private may be empty where they mean nothing."""
@@ -34,6 +37,8 @@ ALIASES: Final = {
 
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
 _SPLITS: Final = {"": "both", "both": "both", "train": "train", "eval": "eval", "test": "eval", "validation": "eval"}
+_TRAIN, _EVAL = 1, 2
+"""Bits of what a row is used for."""
 _JUDGED_ONLY: Final = (Role.UNSEEN, Role.STRANGER)
 _OF_TARGETS: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 
@@ -60,10 +65,10 @@ class Folder(Benchmark):
             )
         self.settings = settings or NoSettings()
         self.table = find_table(Path(place))
-        rows = read_rows(self.table)
-        if not rows:
+        self._rows = open_rows(self.table)
+        if not self._rows:
             raise UserError(f"{self.table} has no rows.")
-        self._cells, self._faults = _flatten(rows, self.table.name)
+        self._talk = _is_talk(self._rows, self.table.name)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -72,18 +77,21 @@ class Folder(Benchmark):
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the rows of a split; rows of unseen images and strangers are never trained on."""
-        rows, faults = self._parsed
-        if faults:
-            raise UserError(_listed(faults, self.table))
-        kept = [row for row in rows if row.split in ("both", split)]
-        return [row.example for row in kept if split == "eval" or row.example.role not in _JUDGED_ONLY]
+        survey = self._survey
+        if survey.faults:
+            raise UserError(_listed(survey.faults, self.table))
+        wanted = _TRAIN if split == "train" else _EVAL
+        places = array("Q", (place for place, use in enumerate(survey.uses) if use & wanted))
+        rows = self._all
+        found = Lazy(len(places), lambda index: rows[places[index]].example)
+        return list(found) if isinstance(rows, list) else found
 
     def vocabulary(self) -> Vocabulary:
         """Return all names, private values and visible values that occur in the folder."""
         names: dict[str, dict[str, None]] = {}
         facts: dict[str, dict[str, None]] = {}
         visible: dict[str, dict[str, None]] = {}
-        for row in self._parsed[0]:
+        for row in self._all:
             for fact, forms in row.example.private.items():
                 place = names.setdefault(row.example.entity, {}) if fact == "name" else facts.setdefault(fact, {})
                 place.update(dict.fromkeys(forms))
@@ -100,33 +108,82 @@ class Folder(Benchmark):
 
     def problems(self) -> Sequence[str]:
         """Return everything that is wrong with the table and its images, row by row."""
-        rows, faults = self._parsed
-        verdicts: dict[Path, str] = {}
-        found = list(faults)
-        for row in rows:
+        found, fine, broken = list(self._survey.faults), set[int](), dict[int, str]()
+        for row in self._all:
             if isinstance(row.example.image, ImageFile):
                 path = row.example.image.path
-                if path not in verdicts:
-                    verdicts[path] = unreadable(path)
-                if verdicts[path]:
-                    found.append((row.number, f"image {path} {verdicts[path]}."))
+                digest = digest64(str(path))
+                if digest not in fine and digest not in broken:
+                    why = unreadable(path)
+                    broken.update({digest: why} if why else {})
+                    fine.update(() if why else (digest,))
+                if digest in broken:
+                    found.append((row.number, f"image {path} {broken[digest]}."))
         return [f"row {number}: {what}" for number, what in sorted(found, key=lambda fault: fault[0])]
 
     @cached_property
-    def _parsed(self) -> tuple[list[_Row], list[tuple[int, str]]]:
-        """Return the rows that could be read, and (row number, what is wrong) for the others."""
-        rows, faults = [], list(self._faults)
-        taken: dict[str, int] = {}
-        for number, cells in self._cells:
+    def _all(self) -> Sequence[_Row]:
+        """The rows that could be read: a list if the table is small, else made from disk when they are asked for."""
+        places, private = self._survey.places, self._survey.private
+
+        def row(index: int) -> _Row:
+            place, turn = places[2 * index], places[2 * index + 1]
+            return _shared(_row(place + 1, self._cells(place)[turn], self.table.parent), private)
+
+        found = Lazy(len(places) // 2, row)
+        return list(found) if isinstance(self._rows, list) else found
+
+    def _cells(self, place: int) -> list[dict[str, Any]]:
+        """Return the cells of a row, one set for each question and answer of a conversation."""
+        return _turns(self._rows[place]) if self._talk else [self._rows[place]]
+
+    @cached_property
+    def _survey(self) -> _Survey:
+        """Read every row once, and keep what is true of the whole table."""
+        found = _Survey()
+        for place in range(len(self._rows)):
             try:
-                row = _row(number, cells, self.table.parent)
-                if row.example.id in taken:
-                    raise UserError(f"id {row.example.id!r} is taken by row {taken[row.example.id]}; ids must differ.")
-                taken[row.example.id] = number
-                rows.append(row)
+                for turn, cells in enumerate(self._cells(place)):
+                    found.add(place, turn, _row(place + 1, cells, self.table.parent))
             except UserError as error:
-                faults.append((number, str(error)))
-        return _share_private(rows), faults
+                found.faults.append((place + 1, str(error)))
+        for first, later in repeats(found.ids):
+            name = _text(self._cells(found.places[2 * later])[found.places[2 * later + 1]], "id")
+            name = name or f"row-{found.places[2 * later] + 1}"
+            found.faults.append(
+                (
+                    found.places[2 * later] + 1,
+                    f"id {name!r} is taken by row {found.places[2 * first] + 1}; ids must differ.",
+                )
+            )
+        return found
+
+
+@dataclass
+class _Survey:
+    """What is known of a table after one pass: a few bytes a row, and the private strings of each entity."""
+
+    places: array[int] = field(default_factory=lambda: array("Q"))
+    """Row and turn of each example, one after the other."""
+    uses: array[int] = field(default_factory=lambda: array("B"))
+    """Whether an example is trained on and judged."""
+    ids: array[int] = field(default_factory=lambda: array("Q"))
+    private: dict[str, dict[str, dict[str, None]]] = field(default_factory=dict)
+    """Entity -> fact -> forms, whichever of its rows they were written in."""
+    faults: list[tuple[int, str]] = field(default_factory=list)
+    """Row number and what is wrong with it."""
+
+    def add(self, place: int, turn: int, row: _Row) -> None:
+        """Note a row that could be read."""
+        example = row.example
+        trained = row.split in ("both", "train") and example.role not in _JUDGED_ONLY
+        self.places.extend((place, turn))
+        self.uses.append(_TRAIN * trained + _EVAL * (row.split in ("both", "eval")))
+        self.ids.append(digest64(example.id))
+        if example.entity:
+            facts = self.private.setdefault(example.entity, {})
+            for fact, forms in example.private.items():
+                facts.setdefault(fact, {}).update(dict.fromkeys(forms))
 
 
 def _listed(faults: Sequence[tuple[int, str]], table: Path, most: int = 10) -> str:
@@ -135,10 +192,8 @@ def _listed(faults: Sequence[tuple[int, str]], table: Path, most: int = 10) -> s
     return "\n  ".join([f"{table} cannot be used:", *lines, *more])
 
 
-def _flatten(
-    rows: Sequence[dict[str, Any]], table: str
-) -> tuple[list[tuple[int, dict[str, Any]]], list[tuple[int, str]]]:
-    """Return (row number, cells) with one question each, and the rows whose conversation cannot be taken apart."""
+def _is_talk(rows: Sequence[dict[str, Any]], table: str) -> bool:
+    """Tell whether the rows are conversations; raise if a column is missing."""
     columns = {column for row in rows for column in row}
     talk = "conversations" in columns
     needed = ("conversations", "role") if talk else COLUMNS
@@ -148,14 +203,7 @@ def _flatten(
             f"{table} has no column {', '.join(map(repr, missing))}. It needs {', '.join(needed)}; "
             f"it has {', '.join(sorted(columns))}."
         )
-    cells: list[tuple[int, dict[str, Any]]] = []
-    faults = []
-    for number, row in enumerate(rows, 1):
-        try:
-            cells += [(number, turn) for turn in (_turns(row) if talk else [row])]
-        except UserError as error:
-            faults.append((number, str(error)))
-    return cells, faults
+    return talk
 
 
 def _turns(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -313,17 +361,10 @@ def _visible(cells: Mapping[str, Any]) -> dict[str, str]:
     return {str(attribute): str(item) for attribute, item in value.items() if item not in (None, "")}
 
 
-def _share_private(rows: Sequence[_Row]) -> list[_Row]:
-    """Return the rows with the private strings of their entity, whichever of its rows they were written in."""
-    known: dict[str, dict[str, dict[str, None]]] = {}
-    for row in rows:
-        facts = known.setdefault(row.example.entity, {})
-        for fact, forms in row.example.private.items():
-            facts.setdefault(fact, {}).update(dict.fromkeys(forms))
-    shared = []
-    for row in rows:
-        facts = known[row.example.entity] if row.example.entity else {}
-        ordered = sorted(facts, key=lambda fact: fact != "name")
-        private = {fact: tuple(facts[fact]) for fact in ordered} if facts else dict(row.example.private)
-        shared.append(replace(row, example=replace(row.example, private=private)))
-    return shared
+def _shared(row: _Row, known: Mapping[str, Mapping[str, Mapping[str, None]]]) -> _Row:
+    """Return the row with the private strings of its entity, whichever of its rows they were written in."""
+    facts = known.get(row.example.entity, {})
+    if not facts:
+        return row
+    ordered = sorted(facts, key=lambda fact: fact != "name")
+    return replace(row, example=replace(row.example, private={fact: tuple(facts[fact]) for fact in ordered}))

@@ -1,0 +1,54 @@
+"""Sequences whose items are made when they are asked for, and not kept."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import TypeVar, overload
+
+T = TypeVar("T")
+
+
+class Lazy(Sequence[T]):
+    """`count` items; the one at `index` is `make(index)`, made anew each time."""
+
+    def __init__(self, count: int, make: Callable[[int], T]) -> None:
+        """Make nothing yet."""
+        self._count = count
+        self._make = make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Lazy[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Lazy[T]:
+        if isinstance(index, slice):
+            places = range(self._count)[index]
+            return Lazy(len(places), lambda place: self._make(places[place]))
+        return self._make(range(self._count)[index])
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self._make, range(self._count))
+
+
+def chosen(items: Sequence[T], places: Sequence[int]) -> Lazy[T]:
+    """Return the items at these places."""
+    return Lazy(len(places), lambda index: items[places[index]])
+
+
+def joined(parts: Sequence[Sequence[T]]) -> Sequence[T]:
+    """Return the items of all parts, one part after the other."""
+    filled = [part for part in parts if len(part)]
+    if len(filled) == 1:
+        return filled[0]
+    starts = [0, *accumulate(len(part) for part in filled)]
+
+    def item(index: int) -> T:
+        part = bisect_right(starts, index) - 1
+        return filled[part][index - starts[part]]
+
+    return Lazy(starts[-1], item)

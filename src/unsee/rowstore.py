@@ -1,0 +1,108 @@
+"""Tables too large for memory: rows are read from disk when they are asked for, one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from unsee.api.lazy import Lazy
+from unsee.arrow import parquet_table
+from unsee.errors import UserError
+from unsee.tables import csv_rows, read_rows, reading
+
+IN_MEMORY: Final = 4 * 2**20
+"""Bytes up to which a table is simply read."""
+
+Row = dict[str, Any]
+
+
+def open_rows(path: Path) -> Sequence[Row]:
+    """Return the rows of a table in file order: in memory if it is small, else from disk as they are asked for.
+
+    A JSON list is read whole once and then put aside, line by line, in a temporary file; so is CSV, without being read whole.
+    """
+    if not path.is_file() or path.stat().st_size <= IN_MEMORY:
+        return read_rows(path)
+    with reading(path):
+        if path.suffix.lower() == ".parquet":
+            return _arrow(path)
+        if path.suffix.lower() == ".jsonl":
+            return _indexed(path)
+        return _spooled(csv_rows(path) if path.suffix.lower() == ".csv" else read_rows(path))
+
+
+def _arrow(path: Path) -> Sequence[Row]:
+    table = parquet_table([path])
+
+    def row(index: int) -> Row:
+        found: list[Row] = table.slice(index, 1).to_pylist()
+        return found[0]
+
+    return Lazy(table.num_rows, row)
+
+
+def _indexed(path: Path) -> Sequence[Row]:
+    """Return the lines of a JSON-lines file as rows; each is parsed now, to say what is wrong, and again when it is asked for."""
+    file, starts, at = path.open("rb"), array("Q"), 0
+    for number, line in enumerate(file, 1):
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if text.strip():
+            _require_row(text, path.name, number)
+            starts.append(at + len(line) - len(text))
+        at += len(line)
+    return _at(file, starts, at)
+
+
+def _require_row(line: bytes, name: str, number: int) -> None:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{name} line {number} is no valid JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{name} line {number} must be an object with named columns, got {row!r:.80}.")
+
+
+def _spooled(rows: Iterable[Mapping[str, Any]]) -> Sequence[Row]:
+    """Put rows aside in a temporary file that vanishes with the process."""
+    file, starts, at = tempfile.TemporaryFile("w+b"), array("Q"), 0  # noqa: SIM115 - it lives as long as the sequence
+    for row in rows:
+        starts.append(at)
+        at += file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    file.flush()
+    return _at(file, starts, at)
+
+
+def _at(file: BinaryIO, starts: array[int], end: int) -> Sequence[Row]:
+    """Return the rows that begin at these bytes; threads may ask at the same time, for no position is shared."""
+
+    def row(index: int) -> Row:
+        stop = starts[index + 1] if index + 1 < len(starts) else end
+        found: Row = json.loads(os.pread(file.fileno(), stop - starts[index], starts[index]))
+        return found
+
+    return Lazy(len(starts), row)
+
+
+def digest64(text: str) -> int:
+    """Return eight bytes of a hash of the text, to compare many texts without keeping them."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def repeats(digests: array[int]) -> list[tuple[int, int]]:
+    """Return (first place, later place) of values that occur again, in the order of the later places.
+
+    >>> repeats(array("Q", [5, 7, 5, 5]))
+    [(0, 2), (0, 3)]
+    """
+    import numpy
+
+    values = numpy.frombuffer(digests, dtype=numpy.uint64) if digests else numpy.zeros(0, numpy.uint64)
+    _, first, which = numpy.unique(values, return_index=True, return_inverse=True)
+    later = numpy.flatnonzero(first[which] != numpy.arange(len(values)))
+    return [(int(first[which[place]]), int(place)) for place in later]
