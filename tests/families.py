@@ -301,6 +301,18 @@ def _qwen3_config(processor: Any, vocabulary: int) -> Any:
     )
 
 
+def _qwen3_moe_config(processor: Any, vocabulary: int) -> Any:
+    vision = _qwen_vision(
+        intermediate_size=64, out_hidden_size=32, deepstack_visual_indexes=[0, 1], num_position_embeddings=16
+    )
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 8}
+    return transformers.Qwen3VLMoeConfig(
+        text_config=_text("qwen3_vl_moe_text", vocabulary, **MROPE, **experts),
+        vision_config=vision,
+        **_qwen_ids(processor),
+    )
+
+
 def _idefics_config(kind: str) -> Callable[[Any, int], Any]:
     def make(processor: Any, vocabulary: int) -> Any:
         return getattr(transformers, kind)(
@@ -610,6 +622,7 @@ VARIANTS: dict[str, Tiny] = {
         config=_idefics2_config,
         model="Idefics2ForConditionalGeneration",
     ),
+    "qwen3_vl_moe": replace(FAMILIES["qwen3_vl"], config=_qwen3_moe_config, model="Qwen3VLMoeForConditionalGeneration"),
     "paligemma 2": replace(
         FAMILIES["paligemma"],
         config=_paligemma_config("gemma2", sliding_window=64, final_logit_softcapping=5.0, attn_logit_softcapping=20.0),

@@ -21,14 +21,15 @@ _ABSENT: Final = SimpleNamespace(num_frames=None, fps=None)
 
 
 def opened(path: Path | str) -> Any:
-    """Return the processor of a checkpoint; if its class reads videos and torchvision is missing, without that part."""
-    if is_torchvision_available():
-        return AutoProcessor.from_pretrained(path)
+    """Return the processor of a checkpoint; without its part for videos if torchvision, or that part's settings, are missing."""
     kind = _kind(path)
     if kind is None or "video_processor" not in kind.get_attributes():
         return AutoProcessor.from_pretrained(path)
+    videos = _videos(path)
+    if videos and is_torchvision_available():
+        return AutoProcessor.from_pretrained(path)
     processor = without_videos(kind).from_pretrained(path)
-    processor.videos = _videos(path)
+    processor.videos = videos
     return processor
 
 
@@ -36,11 +37,9 @@ def _kind(path: Path | str) -> Any | None:
     """Return the processor class that the checkpoint's files name, else the one of its model type."""
     named = [_read(path, name).get("processor_class") for name in (*FILES[1:], "tokenizer_config.json")]
     found = next((name for name in named if name), None)
-    return (
-        processor_class_from_name(found)
-        if found
-        else PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(path)), None)
-    )
+    if found:
+        return processor_class_from_name(found)
+    return PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(path)), None)
 
 
 def without_videos(kind: type[ProcessorMixin]) -> Any:
@@ -83,8 +82,11 @@ class _Still:
 
 
 def _videos(path: Path | str) -> dict[str, Any] | None:
-    """Return the settings of the video processor as the checkpoint's files have them."""
-    own = [_read(path, FILES[0]), _read(path, FILES[1]).get("video_processor"), _read(path, FILES[2])]
+    """Return the settings of the video processor as the checkpoint's files have them; older ones share the image processor's."""
+    pictures = _read(path, FILES[2])
+    if "image_processor_type" in pictures:
+        pictures["image_processor_type"] = pictures["image_processor_type"].removesuffix("Fast")
+    own = [_read(path, FILES[0]), _read(path, FILES[1]).get("video_processor"), pictures]
     return next((dict(found) for found in own if found), None)
 
 
