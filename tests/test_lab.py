@@ -274,7 +274,7 @@ def test_impossible_worlds_are_refused(settings: dict[str, float]) -> None:
         World(**settings)
 
 
-@pytest.mark.parametrize("name", ["lab", "lab-gold"])
+@pytest.mark.parametrize("name", ["lab", "lab-gold", "lab-documents"])
 def test_packaged_models_load_without_unsee(name: str) -> None:
     code = (
         "import sys; from transformers import AutoModelForImageTextToText, AutoProcessor; "

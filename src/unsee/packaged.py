@@ -9,7 +9,7 @@ from typing import Final
 
 from unsee.errors import UserError, unknown_name
 
-PACKAGED: Final = ("lab", "lab-gold")
+PACKAGED: Final = ("lab", "lab-gold", "lab-documents")
 """Names of the packaged models."""
 CHECKPOINTS: Path = Path(__file__).parent / "lab" / "checkpoints"
 HASHES: Final = "hashes.json"
