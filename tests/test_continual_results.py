@@ -1,0 +1,142 @@
+"""From answers to matrices and summaries: what is averaged over what, worked by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from unsee.continual import page, results
+from unsee.continual.results import Judged
+from unsee.errors import UserError
+
+
+def row(k, entity, role, *, image="i", kind="name", **values):
+    return {"t": 0, "k": k, "id": "x", "role": role, "kind": kind, "entity": entity, "image": image, "values": values}
+
+
+def judged(*steps, count=2, **more):
+    return Judged(at=tuple(range(len(steps))), samples=steps, count=count, **more)
+
+
+def everybody(first, second, kept, general=1.0):
+    """Return answers of one model: two entities in the first request, one in the second."""
+    return [
+        row(1, "a", "unseen", image="a1", name=first),
+        row(1, "a", "unseen", image="a1", fact=1.0),
+        row(1, "a", "unseen", image="a2", name=first),
+        row(1, "b", "unseen", image="b1", name=0.0, refusal=1.0),
+        row(1, "b", "forget", image="b0", name=1.0),
+        row(2, "c", "forget", image="c0", name=second, leak=second),
+        row(1, "a", "forget_text", image="", fact=0.5),
+        row(0, "d", "retain", image="d0", name=kept, visible=0.0, refusal=0.0),
+        row(0, "e", "retain", image="e0", name=1.0, refusal=1.0),
+        row(0, "g", "general", image="g0", kind="general", accuracy=general),
+    ]
+
+
+def test_remembering_is_a_mean_over_entities_of_images_of_questions():
+    found = judged(everybody(0.5, 1.0, 1.0))
+    # a: images (.5 + 1)/2 = .75 and .5 -> .625; b: its new image only, 0; request 2 has seen images only
+    assert found.remembered(0, 1, ("name", "fact"), image=True) == {"a": 0.625, "b": 0.0}
+    assert found.matrix(("name", "fact")) == [[0.3125, 1.0]]
+    assert found.matrix(("name", "fact"), image=False) == [[0.5, None]]
+
+
+def test_what_is_kept_is_measured_alike():
+    found = judged(everybody(1, 1, 0.5, general=0.25))
+    assert found.curve(("name", "fact"), results.Role.RETAIN) == [0.75]
+    assert found.curve(("accuracy",), results.Role.GENERAL, image=None) == [0.25]
+    assert found.curve(("accuracy",), results.Role.RETAIN) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"choice": 1.0, "cloze": 1.0}, ("choice",)),
+        ({"cloze": 1.0, "rougeL_recall": 0.3}, ("cloze",)),
+        ({"rougeL_recall": 0.3}, ("rougeL_recall",)),
+        ({"fact": 1.0, "choice": 1.0}, ("name", "fact")),
+    ],
+)
+def test_the_headline_is_what_the_data_have(values, wanted):
+    assert judged([row(1, "a", "forget", **values)], count=1).counts == wanted
+
+
+def test_data_without_a_measurable_question_are_refused():
+    with pytest.raises(UserError, match="No question about the requested entities"):
+        assert judged([row(1, "a", "forget", leak=1.0)], count=1).counts
+    with pytest.raises(UserError, match="Request 2 has no judged question with an image that measures name or fact"):
+        results.required_matrix(judged([row(1, "a", "forget", name=1.0)]))
+
+
+def test_a_whole_document():
+    steps = (everybody(1, 1, 1), everybody(0, 1, 1), everybody(0.5, 0, 0, general=0.5))
+    found = results.document(judged(*steps), support="common")
+    # request 1: a has images (1+1)/2 and 1 -> 1; then (0+1)/2 and 0 -> .25; then (.5+1)/2 and .5 -> .625; b always 0
+    assert found["A"] == [[0.5, 1.0], [0.125, 1.0], [0.3125, 0.0]]
+    assert found["metrics"]["CF"] == [0.875, 1.0]
+    assert found["metrics"]["FR"] == [None, pytest.approx(0.1875)]
+    assert found["metrics"]["RU"] == [1.0, 1.0, 0.5]
+    assert found["metrics"]["GU"] == [1.0, 1.0, 0.5]
+    assert found["U"] == [1.0, 1.0, 0.5]
+    assert found["summary"]["CF"] == 0.9375
+    assert found["summary"]["HP"] == 0.6875
+    assert found["summary"]["RU"] == 0.75
+    assert found["summary"]["FR_share"] == 1.0
+    assert found["summary"]["overall"] == pytest.approx(4 / (1 / 0.9375 + 1 / 0.6875 + 2 / 0.75))
+    assert found["Q"][0]["refusal_on_retain"] == 0.5
+    assert found["aftermath"][1]["refusal"] == 1.0  # of request 1, on its new images; the second is not asked for yet
+    assert found["aftermath"][0]["refusal"] is None
+    low, high = found["ci"]["CF"]
+    assert low <= 0.9375 <= high
+    assert low < high
+    assert found["ci"]["RU"][0] <= 0.75 <= found["ci"]["RU"][1]
+
+
+def test_single_entities_give_no_interval():
+    step = [row(1, "a", "forget", name=1.0), row(2, "c", "forget", name=1.0)]
+    found = results.document(judged(step, step, step), support="common")
+    assert found["ci"] is None
+    assert found["U"] is None
+    assert found["summary"]["RD" if "RD" in found["summary"] else "CF"] == 0.0
+
+
+def test_a_model_that_can_do_nothing_is_measured_too():
+    step = everybody(0, 0, 0, general=0)
+    for one in step:
+        one["values"] = dict.fromkeys(one["values"], 0.0)
+    found = results.document(judged(step, step, step), support="running")
+    assert found["metrics"]["RU"] == [None, None, None]
+    assert found["summary"]["CF"] == 1.0
+
+
+# the page
+
+
+def document(method="ga", order=0, mode="sequential", a=0.5):
+    course = {"order": order, "merge": "sum", "router": "nearest", "reference": "previous", "adapters": f"x{order}"}
+    steps = (everybody(1, 1, 1), everybody(a, 1, 1), everybody(0, a, 1))
+    found = results.document(judged(*steps), support="common")
+    settings = {"continual": {**course, "mode": mode}, "method": {}}
+    return {**found, "method": method, "mode": mode, "model": "lab", "settings": settings, "tasks": [1, 2]}
+
+
+def test_orders_of_one_sequence_are_one_group():
+    groups = page.grouped([document(), document(order=1, a=0.25), document("npo"), document(mode="merge")])
+    assert [(group.label, len(group.runs)) for group in groups] == [
+        ("ga, sequential", 2),
+        ("npo, sequential", 1),
+        ("ga, merge sum", 1),
+    ]
+    means = [run["summary"]["CF"] for run in groups[0].runs]
+    assert groups[0].cell("CF") == f"{sum(means) / 2:.2f} [{min(means):.2f}, {max(means):.2f}]"
+    assert groups[1].cell("RU") == "1.00"
+    assert page.table(groups).count("\n") == 5
+
+
+def test_curves_of_the_page():
+    found = document(a=0.5)
+    titles = dict(page.PANELS)
+    # request 1 after itself: a has images (.5+1)/2 and .5 -> .625, b 0 -> .3125
+    assert titles["Just asked to be forgotten: still remembered"](found) == [None, 0.3125, 0.5]
+    assert titles["Not asked for yet: remembered"](found) == [0.75, 1.0, None]
+    assert len(page._svg(page._maps(page.grouped([found])))) > 1000
