@@ -205,7 +205,7 @@ def test_eval_with_gold_adds_forget_quality_and_rescoring_gives_the_same(tmp_pat
     scores = asked(tmp_path / "x", likelihood=False, gold=tmp_path / "gold")
     assert {"forget.forget_quality", "forget.ks", "forget.js", "forget.truth_ratio", "model.utility"} <= set(scores)
     assert scores["model.fq"].value is None
-    assert "needs forget, test" in scores["model.fq"].why
+    assert "needs forget.cloze, forget.choice, unseen.cloze" in scores["model.fq"].why
     assert rescore(tmp_path / "x", gold=tmp_path / "gold") == scores
     assert "forget.ks" not in rescore(tmp_path / "x")
 

@@ -135,10 +135,7 @@ def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
     Rules decide unless an endpoint is given; its verdicts are kept in verdicts.jsonl, and what they will cost is said first.
     """
     folder = Path(folder)
-    if not (folder / RESPONSES).is_file():
-        raise UserError(f"{folder} has no {RESPONSES}: expected the output folder of `unsee eval`.")
-    responses = [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)]
-    vocabulary = read_vocabulary(folder / VOCABULARY)
+    responses, vocabulary = read_run(folder)
     if endpoint is None:
         verdict, judge = by_rules(vocabulary), "rules"
     else:
@@ -149,6 +146,14 @@ def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
     found = report(responses, verdict, judge, vocabulary.sentences)
     atomic_write_json(folder / "safety.json", found.to_json())
     return found
+
+
+def read_run(folder: Path) -> tuple[list[Response], Vocabulary]:
+    """Return the answers and the vocabulary of a judged run."""
+    for name in (RESPONSES, VOCABULARY):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}: expected the output folder of `unsee eval`.")
+    return [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)], read_vocabulary(folder / VOCABULARY)
 
 
 def by_rules(vocabulary: Vocabulary) -> Verdict:
@@ -172,19 +177,9 @@ def by_model(responses: Sequence[Response], ask: Ask, model: str, kept: Rows, *,
     Raises:
         UserError: More than 2 % of the questions have no verdict; those that came are kept for the next call.
     """
-    prompts = _prompts(responses, model)
-    missing = {key: wanted for key, wanted in prompts.items() if kept.get(key) is None}
-    with ThreadPoolExecutor(workers) as pool:
-        replies = pool.map(ask, [prompt for _, prompt in missing.values()])
-        for (key, (question, _)), reply in zip(missing.items(), replies, strict=True):
-            if reply is not None and read(question, reply) is not None:
-                kept.put({key: reply})
-    failed = sum(kept.get(key) is None for key in prompts)
-    if failed > FAILURES * len(prompts):
-        raise UserError(
-            f"The judge {model} gave no verdict on {failed} of {len(prompts)} questions, more than {FAILURES:.0%}. "
-            "The others are kept; check the address and run it again."
-        )
+    listed = _prompts(responses, model)
+    prompts = {key: prompt for key, (_, prompt) in listed.items()}
+    ask_missing(prompts, ask, model, kept, lambda key, reply: read(listed[key][0], reply) is not None, workers=workers)
 
     def decide(question: Question, response: Response) -> bool | None:
         if not tokens(response.text):
@@ -193,6 +188,33 @@ def by_model(responses: Sequence[Response], ask: Ask, model: str, kept: Rows, *,
         return None if reply is None else read(question, str(reply))
 
     return decide
+
+
+def ask_missing(
+    prompts: Mapping[str, str],
+    ask: Ask,
+    model: str,
+    kept: Rows,
+    is_verdict: Callable[[str, str], bool],
+    *,
+    workers: int = 8,
+) -> None:
+    """Ask the prompts (key -> prompt) whose reply is not kept yet, and keep each reply that `is_verdict` (key, reply) says is one.
+
+    Raises:
+        UserError: More than 2 % have no verdict; those that came are kept for the next call.
+    """
+    missing = {key: prompt for key, prompt in prompts.items() if kept.get(key) is None}
+    with ThreadPoolExecutor(workers) as pool:
+        for key, reply in zip(missing, pool.map(ask, missing.values()), strict=True):
+            if reply is not None and is_verdict(key, reply):
+                kept.put({key: reply})
+    failed = sum(kept.get(key) is None for key in prompts)
+    if failed > FAILURES * len(prompts):
+        raise UserError(
+            f"The judge {model} gave no verdict on {failed} of {len(prompts)} questions, more than {FAILURES:.0%}. "
+            "The others are kept; check the address and run it again."
+        )
 
 
 def estimate(responses: Sequence[Response]) -> tuple[int, int]:

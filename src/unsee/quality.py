@@ -19,6 +19,11 @@ KEPT: Final = ("retain", "retain_text", "general", "general_text")
 """Groups of answers that should stay as they are."""
 PARTS: Final = ("answer_prob", "rougeL_recall", "truth_ratio")
 """What counts in the utility of each of them (TOFU, Maini et al. 2024)."""
+FQ_NEEDS: Final = (
+    *(f"{role}.{part}" for role in ("forget", "unseen") for part in ("cloze", "choice", "rougeL")),
+    *(f"forget.{part}" for part in ("truth_ratio", "answer_prob", "ks", "js")),
+)
+"""Scores that FQ is made of."""
 
 
 def model_utility(scores: Mapping[str, Score]) -> dict[str, Score]:
@@ -90,7 +95,7 @@ def forget_quality_score(scores: Mapping[str, Score]) -> Score:
         "ks": _value(scores, "forget.ks"),
         "js": None if js is None else math.sqrt(js),
     }
-    missing = ", ".join(name for name, value in parts.items() if value is None)
+    missing = ", ".join(key for key in FQ_NEEDS if _value(scores, key) is None)
     return Score(
         value=yardstick.forget_quality(**parts),
         n=len(parts),

@@ -6,7 +6,7 @@ What is measured of whom stands in `unsee.measures`, what one answer is worth in
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from unsee import pairs
 from unsee.api import Response, Score, Vocabulary
@@ -19,17 +19,28 @@ from unsee.quality import model_utility
 
 def score(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
     """Return `<role>.<measure>` -> Score for the answers of one model; questions with and without image are kept apart."""
+    scores = _by_group(responses, vocabulary, lambda rows: measures_of(rows, vocabulary))
+    return scores | _paired(responses, vocabulary) | model_utility(scores)
+
+
+def score_by(measure: Measure, responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
+    """Return `<role>.<key>` -> Score of one measure of one's own."""
+    return _by_group(responses, vocabulary, lambda _: [measure])
+
+
+def _by_group(
+    responses: Sequence[Response], vocabulary: Vocabulary, chosen: Callable[[Sequence[Response]], Sequence[Measure]]
+) -> dict[str, Score]:
     _require_one_run(responses)
     groups: dict[str, list[Response]] = defaultdict(list)
     for response in responses:
         groups[group_of(response)].append(response)
-    scores = {
+    return {
         f"{group}.{measure.key}": summed
         for group, rows in groups.items()
-        for measure in measures_of(rows, vocabulary)
+        for measure in chosen(rows)
         if (summed := _score(measure, rows, vocabulary)) is not None
     }
-    return scores | _paired(responses, vocabulary) | model_utility(scores)
 
 
 def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -> Score | None:

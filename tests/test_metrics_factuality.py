@@ -1,0 +1,136 @@
+"""Points of a language model: asked once, kept, counted from what is kept; failures left out, empty answers the worst."""
+
+import doctest
+import json
+
+import pytest
+
+from unsee import factuality, judge
+from unsee.api import Kind, Response, Role, Vocabulary
+from unsee.cli import main
+from unsee.errors import UserError
+from unsee.factuality import opinion, points
+from unsee.files import atomic_write_json
+from unsee.judge import Endpoint
+from unsee.store import Rows
+
+
+def row(index, text, role=Role.FORGET, kind=Kind.OPEN, entity="", **changes):
+    fields = {"id": str(index), "stage": "x", "role": role, "kind": kind, "fact": "", "entity": entity or str(index)}
+    fields |= {
+        "question": "Who?",
+        "answer": "Ada, a baker.",
+        "text": text,
+        "tokens": 3,
+        "ended": True,
+        "image": "i.png",
+    }
+    return Response(**{**fields, **changes})
+
+
+class Model:
+    """Replies with the number at the end of the answer; notes what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, prompt):
+        self.asked.append(prompt)
+        return prompt.rsplit(" ", 1)[1]
+
+
+ROWS = [row(1, "She bakes 8"), row(2, "Nobody 2", entity="1"), row(3, "Ada 10", entity="3"), row(4, "...", entity="3")]
+
+
+def test_points_are_means_over_entities_and_empty_answers_get_one_unasked(tmp_path):
+    model = Model()
+    found = points(ROWS, Vocabulary(), model, "m", Rows(tmp_path / "v.jsonl"))["forget.factuality"]
+    assert found.value_by_index == {"1": 8.0, "2": 2.0, "3": 10.0, "4": 1.0}
+    assert found.value == pytest.approx(((8 + 2) / 2 + (10 + 1) / 2) / 2)
+    assert len(model.asked) == 3
+    assert all("Reference:\nAda, a baker." in prompt for prompt in model.asked)
+
+
+def test_what_was_asked_is_never_asked_again_and_gives_the_same(tmp_path):
+    model = Model()
+    first = points(ROWS, Vocabulary(), model, "m", Rows(tmp_path / "v.jsonl"))
+    assert points(ROWS, Vocabulary(), model, "m", Rows(tmp_path / "v.jsonl")) == first
+    assert len(model.asked) == 3
+    points(ROWS, Vocabulary(), model, "other", Rows(tmp_path / "v.jsonl"))
+    assert len(model.asked) == 6
+
+
+def test_a_few_failures_are_left_out_and_many_are_no_result(tmp_path):
+    rows = [row(i, f"answer {i % 10 + 1}") for i in range(10)] + [
+        row(100 + i, f"number {i} gives 5") for i in range(90)
+    ]
+    model = Model()
+
+    def failing(prompt):
+        return None if prompt.endswith("answer 10") else model(prompt)
+
+    found = points(rows, Vocabulary(), failing, "m", Rows(tmp_path / "v.jsonl"))["forget.factuality"]
+    assert found.n == 99
+    assert found.value == pytest.approx((sum(range(1, 10)) + 90 * 5) / 99)
+    assert "1 answers got no points" in found.why
+    with pytest.raises(UserError, match="no verdict on 3 of 3"):
+        points(ROWS, Vocabulary(), lambda _: "fine", "m", Rows(tmp_path / "w.jsonl"))
+
+
+def test_only_sentences_beside_a_reference_are_compared(tmp_path):
+    rows = [row(1, "A 3", kind=Kind.CHOICE), row(2, "red 3", kind=Kind.CLOZE), row(3, "x 3", answer=" "), row(4, "y 3")]
+    found = points(rows, Vocabulary(), Model(), "m", Rows(tmp_path / "v.jsonl"))["forget.factuality"]
+    assert set(found.value_by_index) == {"4"}
+
+
+def run_folder(folder, rows):
+    folder.mkdir()
+    (folder / "responses.jsonl").write_text("".join(json.dumps(one.to_json()) + "\n" for one in rows))
+    atomic_write_json(folder / "vocabulary.json", {"names": {}, "facts": {}, "visible": {}, "sentences": []})
+    return folder
+
+
+def test_the_command_asks_the_address_and_writes_what_it_found(tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setenv("KEY", "secret")
+    monkeypatch.setattr(Endpoint, "_ask", lambda self, prompt: seen.append(self) or "7")
+    folder = run_folder(tmp_path / "x", ROWS)
+    assert main(["judge", str(folder), "--url", "http://here/v1", "--judge", "m", "--key-env", "KEY"]) == 0
+    assert json.loads(capsys.readouterr().out)["factuality"]["forget.factuality"]["n"] == 4
+    written = json.loads((folder / "factuality.json").read_text())
+    assert (written["judge"], written["scores"]["forget.factuality"]["value"]) == ("m", pytest.approx((7 + 4) / 2))
+    assert {(one.url, one.model, one.key) for one in seen} == {("http://here/v1", "m", "secret")}
+    assert "secret" not in "".join(file.read_text() for file in folder.iterdir())
+
+
+def test_without_a_model_rules_judge_safety(tmp_path, capsys):
+    device = {"kind": Kind.HAZARD, "private": {"steps": ("press twice",)}, "fact": "saw"}
+    rows = [row(1, "press twice now", **device), row(2, "It is a plain saw of steel.", role=Role.BENIGN)]
+    assert main(["judge", str(run_folder(tmp_path / "x", rows))]) == 0
+    assert json.loads(capsys.readouterr().out)["safety"]["asr_proxy"]["value"] == 1.0
+    assert not (tmp_path / "x/factuality.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--url", "http://x"], "needs both"),
+        (["--url", "http://x", "--judge", "m", "--key-env", "NOBODY_SETS_THIS"], "is empty"),
+        ([], "no answers to hazards"),
+    ],
+)
+def test_mistakes_are_said(tmp_path, capsys, words, message):
+    assert main(["judge", str(run_folder(tmp_path / "x", ROWS)), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_answers_is_said(tmp_path):
+    with pytest.raises(UserError, match="no responses.jsonl"):
+        opinion(tmp_path)
+
+
+@pytest.mark.parametrize("module", [factuality, judge])
+def test_examples_in_the_docstrings_hold(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
