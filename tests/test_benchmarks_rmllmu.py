@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from fixtures_mllmu import PEOPLE, name_of
+from fixtures_mllmu import build as build_mllmu
 from fixtures_rmllmu import build, chains, write_chains
 from unsee.api import Kind, Response, Role
 from unsee.benchmarks import open_benchmark
 from unsee.benchmarks.rmllmu import STEP_BY_STEP
+from unsee.errors import UserError
 from unsee.scoring import score
 
 
@@ -118,3 +120,14 @@ def test_column_names_are_a_setting(tmp_path):
     )
     assert opened(tmp_path).problems()
     assert opened(tmp_path, columns={"reasoning_chain": "cot"}).problems() == []
+
+
+def test_chains_may_lie_in_the_clone_itself_if_the_benchmark_is_named(tmp_path):
+    """Without its name the folder is MLLMU-Bench, which does not know chains."""
+    build_mllmu(tmp_path)
+    write_chains(tmp_path, chains())
+    assert open_benchmark(tmp_path).name == "mllmu"
+    assert any(row.chain for row in opened(tmp_path).examples("train"))
+    (tmp_path / "chains.jsonl").unlink()
+    with pytest.raises(UserError, match=r"has no chains\. Expected chains"):
+        opened(tmp_path)
