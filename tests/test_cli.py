@@ -69,7 +69,7 @@ def test_debug_shows_the_traceback():
 def test_without_words_the_help_is_shown(capsys):
     assert cli.main([]) == 2
     shown = capsys.readouterr().out
-    assert all(f"    {verb} " in shown for verb in cli.verbs())
+    assert all(f"\n    {verb}" in shown for verb in cli.verbs())
 
 
 @pytest.mark.parametrize("verb", sorted(cli.verbs()))
