@@ -10,9 +10,11 @@ import torch
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from benchmark_fixtures import fixtures
 from tiny import Drawn, tiny_examples, tiny_model, tiny_processor, tokenizer_json
 from unsee.api import Benchmark, Kind, Response, Role, Vocabulary
 from unsee.batching import Target, answer_logprob, collate
+from unsee.benchmarks import open_benchmark
 from unsee.benchmarks.folder import Folder
 from unsee.clip import PREFIX, Clip
 from unsee.errors import UserError
@@ -134,6 +136,23 @@ def test_truth_ratio_of_what_goes_and_of_what_stays():
     scores = score(rows, Vocabulary())
     assert scores["forget.truth_ratio"].value == pytest.approx((math.exp(-1) + 1) / 2)
     assert scores["retain.truth_ratio"].value == pytest.approx((1 - math.exp(-1)) / 2)
+
+
+def test_truth_prob_is_the_share_of_the_true_answer():
+    rows = [row(1, math.log(0.2), (math.log(0.1), math.log(0.1)))]
+    assert score(rows, Vocabulary())["forget.truth_prob"].value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", ["clear", "fiubench"])
+def test_published_false_answers_give_forget_quality(name, tmp_path):
+    (tmp_path / name).mkdir()
+    fixtures()[name].build(tmp_path / name)
+    data = open_benchmark(tmp_path / name)
+    roles = [Role.FORGET, Role.FORGET_TEXT]
+    asked(tmp_path / "gold", seed=1, data=data, roles=roles, limit=4)
+    scores = asked(tmp_path / "x", data=data, roles=roles, limit=4, gold=tmp_path / "gold")
+    assert 0 < scores["forget.ks"].value <= 1
+    assert 0 < scores["forget.truth_ratio"].value < 1
 
 
 def test_the_lab_has_false_answers_to_every_fact_and_none_is_true():

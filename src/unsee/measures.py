@@ -71,6 +71,7 @@ _ALWAYS: Final = (
     Measure(key="rougeL", better="neither", applies=written, value=values.rouge_of),
     Measure(key="rougeL_recall", better="neither", applies=written, value=values.rouge_recall_of),
     Measure(key="answer_prob", better="neither", applies=with_logprob, value=values.answer_prob_of),
+    Measure(key="truth_prob", better="neither", applies=with_false_answers, value=values.truth_prob_of),
     Measure(key="clip_score", better="higher", applies=with_clip, value=values.clip_of),
     Measure(key="partial_refusal", better="neither", applies=probing, value=values.partial_of),
     Measure(key="empty", better="lower", applies=anything, value=values.empty_of),

@@ -109,6 +109,13 @@ def log_truth_ratio_of(response: Response) -> float:
     return log_truth_ratio(response.true_logprob, response.perturbed_logprobs)
 
 
+def truth_prob_of(response: Response, _: Vocabulary) -> float:
+    """Return the probability of the true answer among it and the false ones."""
+    if response.true_logprob is None:
+        raise ValueError(f"{response.id} has no probabilities of false answers.")
+    return option_probability((response.true_logprob, *response.perturbed_logprobs), 0)
+
+
 def truth_hidden_of(response: Response, _: Vocabulary) -> float:
     """Return how little the model tells truth from falsehood."""
     return truth_hidden(log_truth_ratio_of(response))
