@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from unsee.check import check
     from unsee.continual import continual
     from unsee.demo import demo
+    from unsee.estimate import estimate
     from unsee.evaluate import evaluate
+    from unsee.exporting import export
+    from unsee.hub import push
     from unsee.report import compare
     from unsee.run import forget, load
     from unsee.train import train
 
 __version__ = "0.1.0"
-__all__ = ["check", "compare", "continual", "demo", "evaluate", "forget", "load", "train"]
+__all__ = ["check", "compare", "continual", "demo", "estimate", "evaluate", "export", "forget", "load", "push", "train"]
 
 
 class _Verb:
@@ -45,9 +48,12 @@ class _Package(ModuleType):
     compare = _Verb("unsee.report", "compare")
     continual = _Verb("unsee.continual", "continual")
     demo = _Verb("unsee.demo", "demo")
+    estimate = _Verb("unsee.estimate", "estimate")
     evaluate = _Verb("unsee.evaluate", "evaluate")
+    export = _Verb("unsee.exporting", "export")
     forget = _Verb("unsee.run", "forget")
     load = _Verb("unsee.run", "load")
+    push = _Verb("unsee.hub", "push")
     train = _Verb("unsee.train", "train")
 
     def __dir__(self) -> list[str]:

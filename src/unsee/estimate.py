@@ -193,7 +193,7 @@ class _Counted:
         fixed = self.weights + reference + (caches if self.device == "cpu" else 0)
         training = fixed + max(optimizer + step.bytes, look.bytes, int(self.needs.before * self.trainable))
         answering = fixed + optimizer + answer.bytes if answer.bytes else 0
-        saving = fixed + optimizer + (2 if self.device == "cpu" else 1) * 4 * self.trainable
+        saving = fixed + optimizer + 4 * self.trainable  # tensors are copied, then written as they lie in memory
         memory = max(training, answering, saving)
         exact = step.exact and look.exact and answer.exact
         return Estimate(

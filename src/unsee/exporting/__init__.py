@@ -1,0 +1,50 @@
+"""`export`: a run in the form that another program reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from unsee.errors import UserError, unknown_name
+
+Format = Literal["merged", "peft", "open-unlearning", "lmms-eval"]
+FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval")
+"""What `unsee export --to` can write."""
+
+
+def export(
+    run: Path | str, to: str, out: Path | str, *, retain_logs_path: Path | str | None = None, benchmark: str = ""
+) -> list[Path]:
+    """Write a run in the form `to` into the new folder `out`; return the files.
+
+    Args:
+        run: Run folder; for lmms-eval also data, as `unsee check` takes it.
+        to: merged = one whole checkpoint; peft = the adapter alone; open-unlearning = `UNSEE_EVAL.json` and
+            `UNSEE_SUMMARY.json` of the answers; lmms-eval = a task with its data.
+        out: Folder; must be empty or new.
+        retain_logs_path: For open-unlearning: EVAL.json, or run folder, of the retrained model, for forget quality.
+        benchmark: For lmms-eval: layout of the data; empty = recognise it.
+
+    Raises:
+        UserError: The run has not what the form needs.
+    """
+    if to not in FORMATS:
+        raise unknown_name("format", to, FORMATS)
+    place = Path(out)
+    if place.is_file() or (place.is_dir() and any(place.iterdir())):
+        raise UserError(f"The output folder {place} is not empty. Give another --out.")
+    if to == "merged":
+        from unsee.exporting.checkpoints import merged
+
+        return merged(run, place)
+    if to == "peft":
+        from unsee.exporting.checkpoints import adapter
+
+        return adapter(run, place)
+    if to == "open-unlearning":
+        from unsee.exporting.open_unlearning import write
+
+        return write(Path(run), place, retain_logs_path=retain_logs_path)
+    from unsee.exporting.lmms_eval import write_task
+
+    return write_task(run, place, benchmark=benchmark)

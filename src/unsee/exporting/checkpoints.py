@@ -1,0 +1,86 @@
+"""Checkpoints that other programs open: adapters merged into the weights, or the adapter alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from unsee import cards, packaged
+from unsee.checkpoint import ADAPTER, SIDECAR, folder_of, open_model, read_sidecar, save_model
+from unsee.errors import UserError
+from unsee.files import atomic_write_json, atomic_write_text, require_space
+
+
+def merged(run: Path | str, out: Path) -> list[Path]:
+    """Write the whole checkpoint of a run, an adapter folder or a model: plain `AutoModelForImageTextToText` opens it.
+
+    Adapters are merged in the precision of loading (fp32 on a CPU); weights are stored in the type that the base has.
+    """
+    loaded = open_model(run)
+    dtype = _dtype(run)
+    size = sum(weight.numel() for weight in loaded.model.parameters()) * dtype.itemsize
+    require_space(out, size + 2**26, f"the checkpoint in {out}")
+    save_model(loaded.model.to(dtype), loaded.processor, out, instruction=loaded.instruction)
+    _write_card(run, out, whole=True)
+    return _files(out)
+
+
+def adapter(run: Path | str, out: Path) -> list[Path]:
+    """Write the adapter of a run alone: `PeftModel.from_pretrained(base, out)` opens it, on the base that it names."""
+    folder = folder_of(run)
+    if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
+        raise UserError(f"{run} has no adapter (it was tuned in full, or not at all); export it --to merged.")
+    base = read_sidecar(folder).get("base") or _adapter_config(folder)["base_model_name_or_path"]
+    below = folder_of(base)
+    if isinstance(below, Path) and (below / ADAPTER).exists():
+        raise UserError(
+            f"{run} was trained on {base}, which is an adapter itself, and PEFT puts one adapter on a whole model. "
+            "Export it --to merged."
+        )
+    if (folder / "rmuse.json").exists():
+        raise UserError(f"{run} is steered while it answers, which PEFT cannot do; open it with unsee.")
+    out.mkdir(parents=True, exist_ok=True)
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.name not in (SIDECAR, ADAPTER):
+            shutil.copyfile(file, out / file.name)
+    place = str(Path(below).resolve()) if isinstance(below, Path) else below
+    atomic_write_json(out / ADAPTER, {**_adapter_config(folder), "base_model_name_or_path": place})
+    _write_card(run, out, whole=False)
+    return _files(out)
+
+
+def base_of(run: Path | str) -> str:
+    """Return what an adapter run stands on, as a name that others understand or as a folder; "" for whole checkpoints."""
+    folder = folder_of(run)
+    if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
+        return ""
+    base = str(read_sidecar(folder).get("base") or _adapter_config(folder)["base_model_name_or_path"])
+    return packaged.name_of(base) or base
+
+
+def _adapter_config(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / ADAPTER).read_text(encoding="utf-8")))
+
+
+def _dtype(run: Path | str) -> torch.dtype:
+    """Return the type in which the weights below all adapters are stored."""
+    folder = folder_of(run)
+    if isinstance(folder, Path) and (folder / ADAPTER).exists():
+        return _dtype(read_sidecar(folder).get("base") or _adapter_config(folder)["base_model_name_or_path"])
+    found: torch.dtype = AutoConfig.from_pretrained(folder).dtype or torch.float32
+    return found
+
+
+def _write_card(run: Path | str, out: Path, *, whole: bool) -> None:
+    """Write the card if `run` is a run folder."""
+    if (Path(run) / "run.yaml").is_file():
+        atomic_write_text(out / cards.CARD, cards.card(Path(run), whole=whole))
+
+
+def _files(out: Path) -> list[Path]:
+    return sorted(path for path in out.rglob("*") if path.is_file())

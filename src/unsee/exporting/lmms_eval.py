@@ -1,0 +1,152 @@
+"""A benchmark, or a folder of one's own, as a task of lmms-eval: `TASK.yaml`, `utils.py` and the data as one parquet file.
+
+lmms-eval generates and compares text; what needs probabilities, classes of answers or intervals stays with `unsee eval`. It opens
+no adapters, so export the run merged first: `lmms_eval --model llava_hf --model_args pretrained=MERGED --include_path OUT --tasks TASK`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unsee import config
+from unsee.api import Example, Kind, Role
+from unsee.benchmarks import open_benchmark
+from unsee.check import require_usable
+from unsee.files import atomic_write_text
+
+DATA: Final = "data.parquet"
+_GONE: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
+"""Roles where an answer that is right, or gives something private away, is bad."""
+_ROWS: Final = 256
+"""Rows in memory at once."""
+_COLUMNS: Final = {
+    "id": pa.string(),
+    "role": pa.string(),
+    "kind": pa.string(),
+    "entity": pa.string(),
+    "question": pa.string(),
+    "answer": pa.string(),
+    "options": pa.list_(pa.string()),
+    "private": pa.list_(pa.string()),
+}
+
+
+def write_task(place: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
+    """Write what is judged in the data (or in the data of a run) as a task named after the folder `out`."""
+    data, layout = _data(place, benchmark)
+    opened = open_benchmark(data, layout)
+    require_usable(opened, str(data))
+    examples = list(opened.examples("eval"))
+    task = "unsee_" + re.sub(r"\W+", "_", out.resolve().name.lower())
+    out.mkdir(parents=True, exist_ok=True)
+    _write_rows(examples, out / DATA)
+    atomic_write_text(out / f"{task}.yaml", _yaml(task, examples))
+    source = resources.files("unsee.exporting").joinpath("lmms_eval_utils.txt")
+    atomic_write_text(out / "utils.py", source.read_text(encoding="utf-8"))
+    return [out / DATA, out / f"{task}.yaml", out / "utils.py"]
+
+
+def metrics(examples: Sequence[Example]) -> list[str]:
+    """Return the names of what the task measures: right answers by role and, where something is to be forgotten, leaks."""
+    roles = {example.role for example in examples}
+    names = [f"{role.value}_right" for role in Role if role in roles]
+    leaky = {example.role for example in examples if example.role in _GONE and example.private}
+    return [*names, *(f"{role.value}_leak" for role in Role if role in leaky)]
+
+
+def _data(place: Path | str, benchmark: str) -> tuple[str, Any]:
+    """Return data and layout: those of a run folder, or what was given."""
+    record = Path(place) / "run.yaml"
+    if record.is_file():
+        run = config.read(record)
+        return run.data, benchmark or run.benchmark
+    return str(place), benchmark
+
+
+def _yaml(task: str, examples: Sequence[Example]) -> str:
+    gone = {role.value for role in _GONE}
+    lines = [
+        f"task: {task}",
+        "dataset_path: parquet",
+        "dataset_kwargs:",
+        "  data_files:",
+        f"    test: {DATA}",
+        "test_split: test",
+        "output_type: generate_until",
+        "doc_to_visual: !function utils.doc_to_visual",
+        "doc_to_text: !function utils.doc_to_text",
+        "doc_to_target: answer",
+        "generation_kwargs:",
+        "  max_new_tokens: 256",
+        "  temperature: 0",
+        "  do_sample: false",
+        "process_results: !function utils.process_results",
+        "metric_list:",
+    ]
+    for name in metrics(examples):
+        better = name.endswith("_right") and name.removesuffix("_right") not in gone
+        lines += [f"  - metric: {name}", "    aggregation: mean", f"    higher_is_better: {str(better).lower()}"]
+    return "\n".join([*lines, "metadata:", "  - version: 1.0"]) + "\n"
+
+
+def _write_rows(examples: Sequence[Example], file: Path) -> None:
+    """Write the examples, some hundred at a time; images as PNG inside the file, as `datasets` reads them."""
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    schema = pa.schema([*_COLUMNS.items(), ("image", image)]).with_metadata({"huggingface": _features()})
+    with pq.ParquetWriter(file, schema) as writer:
+        for start in range(0, len(examples), _ROWS):
+            rows = [_row(example) for example in examples[start : start + _ROWS]]
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _features() -> str:
+    """Return what tells `datasets` that a column holds images."""
+    import datasets
+
+    text = datasets.Value("string")
+    plain = {name: datasets.List(text) if pa.types.is_list(kind) else text for name, kind in _COLUMNS.items()}
+    return json.dumps({"info": {"features": datasets.Features({**plain, "image": datasets.Image()}).to_dict()}})
+
+
+def _row(example: Example) -> dict[str, Any]:
+    return {
+        "id": example.id,
+        "role": example.role.value,
+        "kind": example.kind.value,
+        "entity": example.entity,
+        "question": example.question,
+        "answer": example.options["ABCDEFGHIJ".index(example.answer)] if _by_letter(example) else example.answer,
+        "options": list(example.options) if example.kind is Kind.CHOICE else [],
+        "private": list(_private(example)),
+        "image": None if example.image is None else {"bytes": _png(example.image), "path": None},
+    }
+
+
+def _by_letter(example: Example) -> bool:
+    return (
+        example.kind is Kind.CHOICE
+        and len(example.answer) == 1
+        and example.answer in "ABCDEFGHIJ"[: len(example.options)]
+    )
+
+
+def _private(example: Example) -> Iterator[str]:
+    """Yield what must not be said, except what the question itself says."""
+    asked = example.question.casefold()
+    for forms in example.private.values() if example.role in _GONE else ():
+        yield from (form for form in forms if form.casefold() not in asked)
+
+
+def _png(image: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.load().save(buffer, format="PNG")
+    return buffer.getvalue()

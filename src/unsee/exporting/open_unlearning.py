@@ -1,0 +1,160 @@
+"""open-unlearning's result files: `UNSEE_EVAL.json` with a value for every question, `UNSEE_SUMMARY.json` with the means.
+
+Layout as its code writes it (`agg_value`, `value_by_index`; its documentation says `values_by_index`). Metrics that both programs
+have bear its names and definitions (plain means over questions, ROUGE by recall); all of ours follow under their own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from rouge_score.rouge_scorer import RougeScorer
+
+from unsee.api import Kind, Response
+from unsee.errors import UserError
+from unsee.files import atomic_write_json, read_jsonl
+from unsee.metrics.distance import ks_pvalue
+from unsee.metrics.truth_ratio import log_truth_ratio
+
+NAME: Final = "UNSEE"
+"""Where open-unlearning writes the name of its benchmark (TOFU_EVAL.json)."""
+TRUTH: Final = "forget_truth_ratio"
+
+Metric = dict[str, Any]
+
+
+def write(run: Path, out: Path, *, retain_logs_path: Path | str | None = None) -> list[Path]:
+    """Write both files for the answers of a run; with the retrained model's logs also forget quality."""
+    logs = logs_of(run)
+    logs["forget_quality"] = forget_quality(logs, None if retain_logs_path is None else read(retain_logs_path))
+    logs = dict(sorted(logs.items()))
+    summary = {name: one["agg_value"] for name, one in logs.items() if one["agg_value"] is not None}
+    files = [out / f"{NAME}_EVAL.json", out / f"{NAME}_SUMMARY.json"]
+    for file, values in zip(files, (logs, summary), strict=True):
+        atomic_write_json(file, values)
+    return files
+
+
+def logs_of(run: Path) -> dict[str, Metric]:
+    """Return the metrics of a judged run folder in open-unlearning's form."""
+    for name in ("responses.jsonl", "scores.json"):
+        if not (run / name).is_file():
+            raise UserError(f"{run} has no {name}. Judge it first: unsee eval --model {run} --data DATA --out {run}")
+    responses = [Response.from_json(row) for row in read_jsonl(run / "responses.jsonl")]
+    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    logs = {name: _score(one) for name, one in scores.items()}
+    for role in dict.fromkeys(response.role for response in responses):
+        logs.update(_role(role.value, [response for response in responses if response.role is role]))
+    return logs
+
+
+def read(place: Path | str) -> dict[str, Metric]:
+    """Read what `retain_logs_path` names: an EVAL.json of open-unlearning or of ours, or a judged run folder."""
+    path = Path(place)
+    if path.is_dir():
+        return logs_of(path)
+    try:
+        logs = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"retain_logs_path {path} cannot be read ({error}): expected an EVAL.json or a run folder."
+        ) from error
+    if not isinstance(logs, dict) or not all(isinstance(one, dict) and "agg_value" in one for one in logs.values()):
+        raise UserError(
+            f'{path} is no EVAL.json: expected {{"metric": {{"agg_value": ..., "value_by_index": ...}}}}. A SUMMARY.json '
+            "has no value for each question; give the EVAL.json beside it."
+        )
+    return logs
+
+
+def forget_quality(logs: Mapping[str, Metric], retain: Mapping[str, Metric] | None) -> Metric:
+    """Return the p-value of the KS test between the truth ratios of this model and of the retrained one, or why there is none."""
+    if retain is None:
+        return {"agg_value": None, "why": "no retain_logs_path: forget quality compares with a retrained model"}
+    for whose, found in (("this run", logs), ("retain_logs_path", retain)):
+        if TRUTH not in found:
+            return {
+                "agg_value": None,
+                "why": f"{whose} has no {TRUTH}: it needs perturbed answers, judged with likelihoods (unsee eval --likelihood)",
+            }
+    return {"agg_value": ks_pvalue(_values(logs[TRUTH]), _values(retain[TRUTH]))}
+
+
+def _values(metric: Metric) -> list[float]:
+    return [float(one["score"]) for one in metric["value_by_index"].values()]
+
+
+def _score(score: Mapping[str, Any]) -> Metric:
+    """Return one of our scores; the mean is over entities, with its interval."""
+    values = {index: {"score": value} for index, value in score["value_by_index"].items()}
+    return {"agg_value": score["value"], "value_by_index": values, "interval": score["interval"], "n": score["n"]}
+
+
+def _role(role: str, responses: Sequence[Response]) -> dict[str, Metric]:
+    """Return the metrics that open-unlearning has too."""
+    written = [response for response in responses if response.kind is not Kind.CHOICE]
+    probable = [response for response in written if response.logprob is not None and response.logprob_tokens]
+    contrasted = [r for r in responses if r.true_logprob is not None and r.perturbed_logprobs]
+    truth = TRUTH if role == "forget" else f"{role}_Truth_Ratio"
+    aggregate = _closer_to_one if role == "forget" else _true_better
+    found = {
+        f"{role}_Q_A_ROUGE": _metric(written, _rouge, "rougeL_recall", _mean),
+        f"{role}_Q_A_Prob": _metric(probable, _probability, "prob", _mean),
+        truth: _metric(contrasted, _truth_ratio, "score", aggregate),
+    }
+    return {name: metric for name, metric in found.items() if metric["value_by_index"]}
+
+
+def _metric(
+    rows: Sequence[Response],
+    value: Callable[[Response], dict[str, Any]],
+    key: str,
+    aggregate: Callable[[Sequence[float]], float],
+) -> Metric:
+    values = {str(place): {**value(row), "id": row.id} for place, row in enumerate(rows)}
+    return {"agg_value": aggregate([one[key] for one in values.values()]) if values else None, "value_by_index": values}
+
+
+def _rouge(row: Response) -> dict[str, Any]:
+    scores = _scorer().score(row.answer, row.text)
+    return {
+        "rouge1_recall": float(scores["rouge1"].recall),
+        "rougeL_f1": float(scores["rougeL"].fmeasure),
+        "rougeL_recall": float(scores["rougeL"].recall),
+        "input": row.question,
+        "ground_truth": row.answer,
+        "generation": row.text,
+    }
+
+
+@cache
+def _scorer() -> RougeScorer:
+    """Return the scorer that open-unlearning uses."""
+    return RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
+
+
+def _probability(row: Response) -> dict[str, Any]:
+    loss = -(row.logprob or 0.0) / row.logprob_tokens
+    return {"prob": math.exp(-loss), "avg_loss": loss}
+
+
+def _truth_ratio(row: Response) -> dict[str, Any]:
+    """Return p(false) / p(true), open-unlearning's way round."""
+    return {"score": math.exp(-log_truth_ratio(row.true_logprob or 0.0, row.perturbed_logprobs))}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _closer_to_one(ratios: Sequence[float]) -> float:
+    return _mean([min(ratio, 1 / (ratio + 1e-10)) for ratio in ratios])
+
+
+def _true_better(ratios: Sequence[float]) -> float:
+    return _mean([max(0.0, 1 - ratio) for ratio in ratios])

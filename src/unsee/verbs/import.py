@@ -1,0 +1,43 @@
+# ruff: noqa: N999 - the file has the name of the command
+"""Make a run file of an experiment of open-unlearning."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from unsee.errors import UserError
+from unsee.verbs._shared import OK, say
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "experiment", nargs="+", metavar="CONFIG", help="its .hydra/config.yaml, or overrides such as trainer=NPO"
+    )
+    parser.add_argument("--model", default="", metavar="M", help="model of the run")
+    parser.add_argument("--data", default="", metavar="D", help="data of the run")
+    parser.add_argument("--out", default="", metavar="DIR", help="folder of the run (default: runs/TASK_NAME)")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Print the run file; what could not be taken over goes to stderr."""
+    from unsee.exporting.experiments import from_overrides, read_experiment
+
+    given = {"model": options.model, "data": options.data, "out": options.out}
+    words = options.experiment
+    if all("=" in word for word in words):
+        found = from_overrides(words, **given)
+    elif len(words) == 1 and Path(words[0]).is_file():
+        found = read_experiment(words[0], **given)
+    else:
+        raise UserError(f"Expected one config file or overrides NAME=VALUE, got {' '.join(words)}.")
+    say(yaml.safe_dump(found.run.to_mapping(), sort_keys=False, allow_unicode=True).rstrip())
+    for remark in found.remarks:
+        print(f"remark: {remark}", file=sys.stderr)
+    if found.retain_logs_path:
+        print(f"for unsee export --to open-unlearning: --retain-logs-path {found.retain_logs_path}", file=sys.stderr)
+    return OK
