@@ -79,6 +79,13 @@ def test_faithful_defaults_are_the_formulas(tmp_path):
     assert session.notes["steps"] == session.notes["trainable"] == 0
 
 
+@pytest.mark.parametrize(("gate", "sign"), [("below", -1), ("above", 1)])
+def test_a_margin_makes_a_calibrated_gate_stricter(gate, sign, tmp_path):
+    session, found = steered(tmp_path, mode="safe", gate=gate, tau_margin=0.1)
+    calibrated = session.notes["rmuse"]["calibration"][gate]["tau"]
+    assert found.rule.tau == pytest.approx(calibrated + sign * 0.1)
+
+
 def test_safe_mode_limits_rotation_and_calibrates_the_gate(tmp_path):
     session, found = steered(tmp_path, mode="safe")
     assert found.rule.max_rotation_deg == 30.0

@@ -73,6 +73,8 @@ class RMuse(Method):
     """What the gate looks at: reasoning = the formula; contrast = what tells forget from retain questions [inferred, ours]."""
     tau: float | Literal["auto"] | None = None
     """Threshold of the gate; auto = best balanced accuracy on a calibration slice; faithful 0.75, in the stable range."""
+    tau_margin: float = 0.0
+    """How much stricter than the calibrated threshold the gate is, in units of the score; for tau auto [inferred, ours]."""
     update: Update = "slerp"
     """slerp = adaptive calibration steering; additive = the ablation without it."""
     strength: float = 1.0
@@ -282,13 +284,14 @@ class _Found:
         gate = settings.gate or ("auto" if free else "below")
         tau = settings.tau if settings.tau is not None else ("auto" if free else 0.75)
         sign, best = self._calibrated(gate, forget, calibration, one)
+        stricter = best - settings.tau_margin if sign == "below" else best + settings.tau_margin
         limit = settings.max_rotation_deg if settings.max_rotation_deg is not None else (30.0 if safe else 180.0)
         return Rule(
             layers=self.steered,
             scoring_layer=self.scoring,
             gate=sign,
             score=settings.score,
-            tau=best if tau == "auto" else float(tau),
+            tau=stricter if tau == "auto" else float(tau),
             update=settings.update,
             strength=settings.strength,
             max_rotation_deg=limit,
