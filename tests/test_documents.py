@@ -236,6 +236,21 @@ def functional_distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(((a - b) ** 2).mean() / b.var())
 
 
+def test_the_packaged_model_knows_its_documents_on_new_copies(archive: Archive) -> None:
+    """Fails too when the drawing changes: the model has learned what copies looked like."""
+    from unsee.generation import Request, generate
+    from unsee.run import load
+
+    loaded = load("lab-documents")
+    asked = [documents.questions(archive, one, Role.RETAIN, "exam", 0)[1] for one in archive.documents[::3]]
+    asked += [documents.stranger(archive, "exam", number)[1] for number in range(6)]
+    requests = [Request(row.question, row.image) for row in asked]
+    said = [one.text for one in generate(loaded.model, loaded.processor, loaded.family, requests, max_new_tokens=40)]
+    marks = grade(archive.world, zip(asked, said, strict=True), documents_phrases.vocabulary(archive))
+    assert marks["name"][0] > 0.8
+    assert marks["stranger not named"][0] > 0.8
+
+
 def test_grades_of_documents_count_right_answers_only(archive: Archive) -> None:
     asked = documents.exam(archive, archive.documents[:2])
     words = documents_phrases.vocabulary(archive)
