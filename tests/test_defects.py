@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import math
 import re
 from collections import Counter
@@ -162,6 +163,19 @@ def test_51_weights_under_other_names_are_an_error_not_another_model(what, tmp_p
     save_file(renamed, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match="weights"):
         open_model(tmp_path / "run" if what == "adapter" else base)
+
+
+def test_51_an_adapter_of_which_a_part_finds_no_place_is_an_error(tmp_path):
+    """PEFT itself passes over weights of modules that the config does not name."""
+    base = save_tiny(tmp_path / "base")
+    session = tiny_session(tmp_path)
+    session.model = prepare(session.model, session.family, Training(), 0)
+    save_model(session.model, session.processor, tmp_path / "run/model", base=base)
+    file = tmp_path / "run/model/adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "target_modules": r".*language_model.*layers\.0\.self_attn\.q_proj"}))
+    with pytest.raises(UserError, match="place for 2 only"):
+        open_model(tmp_path / "run")
 
 
 # F. generation and judging

@@ -205,6 +205,18 @@ def test_each_role_is_compared_by_itself_and_only_forgotten_ones_are():
     assert {key.partition(".")[0] for key in found} == {"forget", "unseen", "forget_text"}
 
 
+def test_kinds_of_questions_are_compared_by_themselves_too():
+    """CLEAR asks for captions and for names; its forget quality is that of the captions."""
+    rows = [row(i, -1.0 - i / 10, (-2.0,), kind=Kind.NAME if i % 2 else Kind.OPEN) for i in range(8)]
+    gold = [replace(one, true_logprob=one.true_logprob - (9.0 if one.kind is Kind.OPEN else 0.01)) for one in rows]
+    found = against_gold(rows, gold)
+    assert {key.partition("@")[2] for key in found} == {"", "open", "name"}
+    assert (found["forget.ks@open"].value, found["forget.ks@name"].value, found["forget.ks"].n) == (1.0, 0.25, 8)
+    scores = score(rows, Vocabulary())
+    halves = [scores[f"forget.truth_ratio@{kind}"].value for kind in ("open", "name")]
+    assert scores["forget.truth_ratio"].value == pytest.approx(sum(halves) / 2)
+
+
 @pytest.mark.parametrize(
     ("ours", "gold", "words"),
     [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from safetensors import safe_open
 from torch.nn import Module
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -129,12 +130,29 @@ def _adapted(model: Any, folder: Path) -> PeftModel:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*Found missing adapter keys")
         try:
-            return PeftModel.from_pretrained(model, folder)
+            adapted: PeftModel = PeftModel.from_pretrained(model, folder)
         except UserWarning as warning:
             raise UserError(
                 f"The adapter in {folder} was made for another model: weights that its config names are not in its file "
                 f"({str(warning)[:200]}). Nothing of it would act; check adapter_config.json and the base."
             ) from warning
+    _require_all_used(adapted, folder)
+    return adapted
+
+
+def _require_all_used(adapted: PeftModel, folder: Path) -> None:
+    """Raise if the file holds more LoRA weights than found a place: PEFT passes over the others without a word."""
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        return
+    with safe_open(file, framework="pt") as weights:
+        written = sum("lora_" in name for name in weights.keys())  # noqa: SIM118 - no mapping
+    placed = sum("lora_" in name for name in adapted.state_dict())
+    if written > placed:
+        raise UserError(
+            f"The adapter in {folder} holds {written} LoRA weights, but its config has a place for {placed} only; the others "
+            "would not act. Check target_modules in adapter_config.json."
+        )
 
 
 def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str) -> Loaded:

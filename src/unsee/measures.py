@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Literal
 
@@ -85,10 +85,10 @@ _ELSEWHERE: Final = (
     Measure(key="name_rate", better="higher", applies=name_probing, value=values.name_rate_of, undefined=_NO_PRIVATE),
     Measure(key="wrong_name", better="lower", applies=probing, value=values.wrong_name_of),
 )
-_STAYING: Final = (
-    Measure(key="truth_ratio", better="higher", applies=with_false_answers, value=values.truth_preferred_of),
+_STAYING: Final = Measure(
+    key="truth_ratio", better="higher", applies=with_false_answers, value=values.truth_preferred_of
 )
-_GOING: Final = (Measure(key="truth_ratio", better="higher", applies=with_false_answers, value=values.truth_hidden_of),)
+_GOING: Final = Measure(key="truth_ratio", better="higher", applies=with_false_answers, value=values.truth_hidden_of)
 _REASONING: Final = (
     Measure(key="ril", better="lower", applies=of_kind(Kind.CHAIN), value=reasoned.reasoning_leak),
     Measure(key="ril.explicit", better="lower", applies=of_kind(Kind.CHAIN), value=reasoned.explicit),
@@ -150,7 +150,7 @@ def measures_of(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measur
         measures += _class_measures(rows, vocabulary)
     else:
         measures += [*_ELSEWHERE, *_SOUND]
-    measures += _GOING if role in FORGOTTEN else _STAYING
+    measures += _by_kind(_GOING if role in FORGOTTEN else _STAYING, rows)
     if role in FORGOTTEN:
         measures += [*_FORGOTTEN, *_REASONING, *_HAZARDS, *_leak_measures(rows)]
     if role is Role.BENIGN:
@@ -158,6 +158,17 @@ def measures_of(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measur
     if role is Role.STRANGER:
         measures += _STRANGERS
     return measures
+
+
+def _by_kind(measure: Measure, rows: Sequence[Response]) -> list[Measure]:
+    """Return the measure, and where it applies to several kinds of questions also one for each (`truth_ratio@name`)."""
+
+    def of_this(kind: Kind, response: Response) -> bool:
+        return response.kind is kind and measure.applies(response)
+
+    kinds = dict.fromkeys(row.kind for row in rows if measure.applies(row))
+    split = [replace(measure, key=f"{measure.key}@{kind.value}", applies=partial(of_this, kind)) for kind in kinds]
+    return [measure, *(split if len(split) > 1 else [])]
 
 
 def _class_measures(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measure]:

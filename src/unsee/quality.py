@@ -47,7 +47,8 @@ def model_utility(scores: Mapping[str, Score]) -> dict[str, Score]:
 def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dict[str, Score]:
     """Return how far the truth ratios of forgotten questions are from those of a model trained without them.
 
-    `<role>.forget_quality` is the p-value of the KS test, `<role>.ks` its statistic, `<role>.js` the Jensen-Shannon divergence.
+    `<role>.forget_quality` is the p-value of the KS test, `<role>.ks` its statistic, `<role>.js` the Jensen-Shannon divergence; of a
+    role with several kinds of questions also of each kind (`forget.ks@name`).
     Questions about one entity are not independent, so the p-value is too small; the intervals of the others draw entities.
 
     Raises:
@@ -57,14 +58,15 @@ def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dic
     if why:
         raise UserError(f"No forget quality: {why}.")
     theirs = {row.id: row for row in gold if with_false_answers(row)}
-    groups: dict[str, list[tuple[Response, Response]]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[Response]] = defaultdict(list)
     for row in _forgotten(responses):
-        if row.id in theirs:
-            groups[group_of(row)].append((row, theirs[row.id]))
+        groups[group_of(row), ""].append(row)
+        groups[group_of(row), f"@{row.kind.value}"].append(row)
     return {
-        f"{group}.{key}": score
-        for group, pairs in groups.items()
-        for key, score in _distances(pairs, len(_forgotten(responses, group)) - len(pairs)).items()
+        f"{group}.{key}{kind}": score
+        for (group, kind), rows in groups.items()
+        if not kind or len(rows) < len(groups[group, ""])
+        for key, score in _distances(rows, theirs).items()
     }
 
 
@@ -114,12 +116,16 @@ def _value(scores: Mapping[str, Score], key: str) -> float | None:
     return scores[key].value if key in scores else None
 
 
-def _forgotten(responses: Sequence[Response], group: str = "") -> list[Response]:
-    rows = [row for row in responses if row.role in FORGOTTEN and with_false_answers(row)]
-    return [row for row in rows if not group or group_of(row) == group]
+def _forgotten(responses: Sequence[Response]) -> list[Response]:
+    return [row for row in responses if row.role in FORGOTTEN and with_false_answers(row)]
 
 
-def _distances(pairs: Sequence[tuple[Response, Response]], missing: int) -> dict[str, Score]:
+def _distances(rows: Sequence[Response], gold_by_id: Mapping[str, Response]) -> dict[str, Score]:
+    """Return the three distances over the questions that both were asked; none without such a question."""
+    pairs = [(row, gold_by_id[row.id]) for row in rows if row.id in gold_by_id]
+    if not pairs:
+        return {}
+    missing = len(rows) - len(pairs)
     ours = [log_truth_ratio_of(row) for row, _ in pairs]
     gold = [log_truth_ratio_of(row) for _, row in pairs]
     ks, js = intervals(ours, gold, [row.entity or row.id for row, _ in pairs]) or (None, None)
