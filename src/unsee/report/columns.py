@@ -39,6 +39,7 @@ def columns(role: str) -> list[Column]:
     """Return the columns of the table; `role` is the one the aftermath was judged on."""
     wanted = "Asked to forget" + (" · new pictures" if role == "unseen" else " · training pictures")
     return [
+        *_safety(role),
         Column(key=f"{role}.leak", title="Leak", better="↓", group=wanted, meaning=MEANING["leak"]),
         Column(key=f"{role}.clean", title="Clean", better="↑", group=wanted, meaning=MEANING["clean"]),
         Column(
@@ -86,7 +87,6 @@ def columns(role: str) -> list[Column]:
             group="Unrelated",
             meaning="unrelated questions answered right",
         ),
-        *_safety(role),
         *_aggregates(role),
     ]
 
