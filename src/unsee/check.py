@@ -6,7 +6,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ from typing import Any, Final
 from unsee.api import PROBES, Benchmark, Example, Kind, Role
 from unsee.benchmarks import open_benchmark
 from unsee.errors import UserError
-from unsee.rowstore import digest64, repeats
+from unsee.rowstore import ambiguous, contains, digest64, ordered, repeats
 
 _FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 _KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER)
@@ -59,13 +59,12 @@ def examine(opened: Benchmark, data: str) -> Report:
     problems = list(opened.problems())
     if problems:
         return Report(data=data, problems=tuple(problems), warnings=(), counts={})
-    train, judged = opened.examples("train"), opened.examples("eval")
-    counts = Counter(example.role.value for example in judged)
+    seen = _Seen(opened.examples("train"), opened.examples("eval"))
     return Report(
         data=data,
-        problems=tuple(_problems(train, judged)),
-        warnings=(*opened.warnings(), *_warnings(train, judged)),
-        counts={role.value: counts[role.value] for role in Role if counts[role.value]},
+        problems=tuple(_problems(seen)),
+        warnings=(*opened.warnings(), *_warnings(seen)),
+        counts={role.value: seen.judged_roles[role] for role in Role if seen.judged_roles[role]},
     )
 
 
@@ -105,106 +104,103 @@ def fingerprint(opened: Benchmark) -> str:
     return digest.hexdigest()
 
 
-def _problems(train: Sequence[Example], judged: Sequence[Example]) -> Iterator[str]:
-    roles = Counter(example.role for example in train)
-    if not roles[Role.FORGET]:
-        raised = "but there are text-only ones" if roles[Role.FORGET_TEXT] else "at all"
+class _Seen:
+    """What one pass over both splits has found: a few bytes a row, and more of each entity."""
+
+    def __init__(self, train: Sequence[Example], judged: Sequence[Example]) -> None:
+        """Look at every row of both splits; a row that is in both counts once where ids are named."""
+        self.splits = {"train": train, "eval": judged}
+        self.ids = {split: array("Q") for split in self.splits}
+        self.train_roles: Counter[Role] = Counter()
+        self.judged_roles: Counter[Role] = Counter()
+        self.empty, self.bare, self.told = _Ids(), _Ids(), _Ids()
+        self.forgotten: dict[str, _Ids] = {}
+        self.kept: dict[str, _Ids] = {}
+        self.names: dict[str, set[str]] = {}
+        self._said, self._by = array("Q"), array("Q")
+        for example in train:
+            self.train_roles[example.role] += 1
+            if not example.answer.strip():
+                self.empty.add(example.id)
+            self.ids["train"].append(digest64(example.id))
+            self._look(example)
+        trained = ordered(self.ids["train"])
+        for example in judged:
+            self.judged_roles[example.role] += 1
+            digest = digest64(example.id)
+            self.ids["eval"].append(digest)
+            if not contains(trained, digest):
+                self._look(example)
+
+    def _look(self, example: Example) -> None:
+        """Note what shows only in the whole."""
+        sides = ((self.forgotten, _FORGOTTEN), (self.kept, _KEPT)) if example.entity else ()
+        for found, roles in sides:
+            if example.role in roles:
+                found.setdefault(example.entity, _Ids()).add(example.id)
+        for name in example.private.get("name", ())[:1]:
+            self.names.setdefault(name.casefold(), set()).add(example.entity)
+        if example.role in _FORGOTTEN and example.kind in PROBES:
+            if not example.private:
+                self.bare.add(example.id)
+            # A text-only question has to name the person it is about.
+            if example.image and _terms_in_question(example):
+                self.told.add(example.id)
+        if _named(example):
+            self._said.append(digest64(example.answer))
+            self._by.append(digest64(example.entity))
+
+    def shared_answers(self) -> dict[str, set[str]]:
+        """Return the answers that several entities have, with those; they are looked for again, for only hashes were kept."""
+        owners: dict[str, set[str]] = {}
+        common = ambiguous(self._said, self._by)
+        for example in (one for examples in self.splits.values() for one in examples) if common else ():
+            if _named(example) and digest64(example.answer) in common:
+                owners.setdefault(example.answer, set()).add(example.entity)
+        return owners
+
+
+def _problems(seen: _Seen) -> Iterator[str]:
+    if not seen.train_roles[Role.FORGET]:
+        raised = "but there are text-only ones" if seen.train_roles[Role.FORGET_TEXT] else "at all"
         yield f"no image is to be forgotten: there is no training row of role forget with an image {raised}."
-    for split, examples in (("train", train), ("eval", judged)):
-        again = Counter(examples[first].id for first, _ in repeats(_digests(examples)))
+    for split, examples in seen.splits.items():
+        again = Counter(examples[first].id for first, _ in repeats(seen.ids[split]))
         for name, count in again.items():
             yield f"id {name!r} occurs {count + 1} times in split {split}; ids must differ."
-    empty = _Ids()
-    for example in train:
-        if not example.answer.strip():
-            empty.add(example.id)
-    if empty.count:
-        yield f"the answer is empty in {empty}."
-    forgotten, kept = _by_entity(train, judged)
-    for entity in sorted(forgotten.keys() & kept.keys()):
+    if seen.empty.count:
+        yield f"the answer is empty in {seen.empty}."
+    for entity in sorted(seen.forgotten.keys() & seen.kept.keys()):
         yield (
-            f"entity {entity!r} is to be forgotten ({forgotten[entity]}) and to be kept ({kept[entity]}); "
+            f"entity {entity!r} is to be forgotten ({seen.forgotten[entity]}) and to be kept ({seen.kept[entity]}); "
             "decide for one."
         )
 
 
-def _warnings(train: Sequence[Example], judged: Sequence[Example]) -> Iterator[str]:
-    if not any(example.role in (Role.RETAIN, Role.RETAIN_TEXT) for example in train):
+def _warnings(seen: _Seen) -> Iterator[str]:
+    if not seen.train_roles[Role.RETAIN] + seen.train_roles[Role.RETAIN_TEXT]:
         yield "there are no retain rows: methods with a retain term have nothing to hold on to."
-    if not any(example.role is Role.UNSEEN for example in judged):
+    if not seen.judged_roles[Role.UNSEEN]:
         yield "there are no unseen rows: forgetting is judged only on images that the unlearning has seen."
-    bare, told = _Ids(), _Ids()
-    for example in _distinct(train, judged):
-        if example.role in _FORGOTTEN and example.kind in PROBES:
-            if not example.private:
-                bare.add(example.id)
-            # A text-only question has to name the person it is about.
-            if example.image and _terms_in_question(example):
-                told.add(example.id)
-    if bare.count:
-        yield f"no private strings are given for {bare}: no leak can be found there."
-    if told.count:
-        yield f"the question itself says a private string in {told}: that string does not count as a leak there."
-    yield from _shared_names(_distinct(train, judged))
-    yield from _shared_answers(lambda: (example for example in _distinct(train, judged) if _named(example)))
+    if seen.bare.count:
+        yield f"no private strings are given for {seen.bare}: no leak can be found there."
+    if seen.told.count:
+        yield f"the question itself says a private string in {seen.told}: that string does not count as a leak there."
+    for name, entities in sorted(seen.names.items()):
+        if len(entities) > 1:
+            yield f"{_first(sorted(entities))} have the same name {name!r}: one cannot be told from the other in text."
+    for answer, entities in sorted(seen.shared_answers().items()):
+        if answer:
+            yield f"{_first(sorted(entities))} have the same answer {answer!r:.60}."
 
 
 def _named(example: Example) -> bool:
     return example.role in _FORGOTTEN and example.kind in (Kind.OPEN, Kind.NAME)
 
 
-def _shared_names(examples: Iterable[Example]) -> Iterator[str]:
-    owners: dict[str, set[str]] = {}
-    for example in examples:
-        for name in example.private.get("name", ())[:1]:
-            owners.setdefault(name.casefold(), set()).add(example.entity)
-    for name, entities in sorted(owners.items()):
-        if len(entities) > 1:
-            yield f"{', '.join(sorted(entities))} have the same name {name!r}: one cannot be told from the other in text."
-
-
-def _shared_answers(forgotten: Callable[[], Iterable[Example]]) -> Iterator[str]:
-    """Yield the answers that several entities have; of all others only a few bytes are kept."""
-    owner: dict[int, int] = {}
-    common: set[int] = set()
-    for example in forgotten():
-        answer, entity = digest64(example.answer), digest64(example.entity)
-        if owner.setdefault(answer, entity) != entity:
-            common.add(answer)
-    owners: dict[str, set[str]] = {}
-    for example in forgotten() if common else ():
-        if digest64(example.answer) in common:
-            owners.setdefault(example.answer, set()).add(example.entity)
-    for answer, entities in sorted(owners.items()):
-        if answer:
-            yield f"{_first(sorted(entities))} have the same answer {answer!r:.60}."
-
-
 def _terms_in_question(example: Example) -> bool:
     question = example.question.casefold()
     return any(form.casefold() in question for forms in example.private.values() for form in forms)
-
-
-def _digests(examples: Sequence[Example]) -> array[int]:
-    return array("Q", (digest64(example.id) for example in examples))
-
-
-def _distinct(train: Sequence[Example], judged: Sequence[Example]) -> Iterator[Example]:
-    """Yield every example once, be it in one split or in both."""
-    known = set(_digests(train))
-    yield from train
-    yield from (example for example in judged if digest64(example.id) not in known)
-
-
-def _by_entity(train: Sequence[Example], judged: Sequence[Example]) -> tuple[dict[str, _Ids], dict[str, _Ids]]:
-    """Return the rows about each entity that is to be forgotten, and to be kept."""
-    forgotten: dict[str, _Ids] = {}
-    kept: dict[str, _Ids] = {}
-    for example in _distinct(train, judged):
-        for found, roles in ((forgotten, _FORGOTTEN), (kept, _KEPT)):
-            if example.entity and example.role in roles:
-                found.setdefault(example.entity, _Ids()).add(example.id)
-    return forgotten, kept
 
 
 @dataclass

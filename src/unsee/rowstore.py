@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -106,3 +107,35 @@ def repeats(digests: array[int]) -> list[tuple[int, int]]:
     _, first, which = numpy.unique(values, return_index=True, return_inverse=True)
     later = numpy.flatnonzero(first[which] != numpy.arange(len(values)))
     return [(int(first[which[place]]), int(place)) for place in later]
+
+
+def ordered(digests: array[int]) -> array[int]:
+    """Return the values in order, for `contains`."""
+    import numpy
+
+    return array("Q", numpy.sort(numpy.frombuffer(digests, dtype=numpy.uint64)).tobytes()) if digests else digests
+
+
+def contains(values: array[int], value: int) -> bool:
+    """Tell whether ordered values contain one.
+
+    >>> contains(array("Q", [2, 5]), 5), contains(array("Q", [2, 5]), 6)
+    (True, False)
+    """
+    place = bisect_left(values, value)
+    return place < len(values) and values[place] == value
+
+
+def ambiguous(keys: array[int], values: array[int]) -> set[int]:
+    """Return the keys that stand beside more than one value.
+
+    >>> sorted(ambiguous(array("Q", [1, 1, 2, 2]), array("Q", [7, 7, 7, 8])))
+    [2]
+    """
+    if not keys:
+        return set()
+    import numpy
+
+    both = numpy.stack([numpy.frombuffer(one, dtype=numpy.uint64) for one in (keys, values)], axis=1)
+    found, counts = numpy.unique(numpy.unique(both, axis=0)[:, 0], return_counts=True)
+    return set(found[counts > 1].tolist())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unsee import cards, config, devices, packaged, registry, trackers
 from unsee import engine as engines
 from unsee.api import Benchmark, Example, Method, Role, Session, Training
+from unsee.api.lazy import chosen
 from unsee.benchmarks import described, open_benchmark
 from unsee.check import fingerprint, require_usable
 from unsee.config import Run
@@ -247,12 +249,15 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
     return session, loaded
 
 
-def by_role(benchmark: Benchmark) -> dict[Role, list[Example]]:
-    """Return the training examples by role."""
-    found: dict[Role, list[Example]] = {}
-    for example in benchmark.examples("train"):
-        found.setdefault(example.role, []).append(example)
-    return found
+def by_role(benchmark: Benchmark) -> dict[Role, Sequence[Example]]:
+    """Return the training examples of each role; of data that lie on disk only the places are kept."""
+    examples = benchmark.examples("train")
+    places: dict[Role, array[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(example.role, array("Q")).append(place)
+    if isinstance(examples, list):
+        return {role: [examples[place] for place in found] for role, found in places.items()}
+    return {role: chosen(examples, found) for role, found in places.items()}
 
 
 def bytes_needed(model: Module, training: Training) -> int:

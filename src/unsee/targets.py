@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from unsee.api import Role, Session
+from collections.abc import Sequence
+
+from unsee.api import Example, Role, Session
+from unsee.api.lazy import Lazy
 from unsee.batching import Target
 from unsee.errors import UserError
 
 
-def forget_targets(session: Session) -> list[Target]:
+def forget_targets(session: Session) -> Sequence[Target]:
     """Return the questions about seen forget images with their own (private) answers."""
-    return [Target(example=example) for example in session.of(Role.FORGET)]
+    return own_answers(session.of(Role.FORGET))
 
 
-def retain_targets(session: Session, weight: float = 1.0) -> list[Target]:
+def own_answers(examples: Sequence[Example]) -> Sequence[Target]:
+    """Return the examples with their own answers as targets; examples on disk stay there."""
+    if not isinstance(examples, Lazy):
+        return [Target(example=example) for example in examples]
+    return Lazy(len(examples), lambda place: Target(example=examples[place]))
+
+
+def retain_targets(session: Session, weight: float = 1.0) -> Sequence[Target]:
     """Return everything that is to stay, with its own answers; nothing if the retain term has no weight."""
     if not weight:
         return []
     roles = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER, Role.GENERAL)
-    targets = [Target(example=example) for example in session.of(*roles)]
+    targets = own_answers(session.of(*roles))
     if not targets:
         raise UserError(
             "This method has a retain term, but the data have no retain, retain_text, stranger or general examples. "

@@ -106,7 +106,7 @@ def minimise(
 
 def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target], retain_ratio: int = 1) -> Plan:
     """Return which targets `minimise` will put into which batch."""
-    return Plan(tuple(forget), tuple(retain), session.training, session.seed, devices.world(), retain_ratio)
+    return Plan(forget, retain, session.training, session.seed, devices.world(), retain_ratio)
 
 
 def required(retain: Batch | None) -> Batch:

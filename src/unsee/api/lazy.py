@@ -45,6 +45,8 @@ def joined(parts: Sequence[Sequence[T]]) -> Sequence[T]:
     filled = [part for part in parts if len(part)]
     if len(filled) == 1:
         return filled[0]
+    if not any(isinstance(part, Lazy) for part in filled):
+        return [item for part in filled for item in part]
     starts = [0, *accumulate(len(part) for part in filled)]
 
     def item(index: int) -> T:

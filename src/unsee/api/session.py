@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee.api.example import Example, Role
+from unsee.api.lazy import joined
 from unsee.api.training import Training
 
 if TYPE_CHECKING:
@@ -39,6 +40,6 @@ class Session:
     notes: dict[str, Any] = field(default_factory=dict)
     """Facts about the run that belong in its record: stop reason, drop rates, trainable parameter count, ..."""
 
-    def of(self, *roles: Role) -> list[Example]:
-        """Return the training examples of these roles, in order."""
-        return [example for role in roles for example in self.examples.get(role, ())]
+    def of(self, *roles: Role) -> Sequence[Example]:
+        """Return the training examples of these roles, in order; large data are read from disk as they are asked for."""
+        return joined([self.examples.get(role, ()) for role in roles])

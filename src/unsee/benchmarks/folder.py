@@ -367,4 +367,5 @@ def _shared(row: _Row, known: Mapping[str, Mapping[str, Mapping[str, None]]]) ->
     if not facts:
         return row
     ordered = sorted(facts, key=lambda fact: fact != "name")
-    return replace(row, example=replace(row.example, private={fact: tuple(facts[fact]) for fact in ordered}))
+    private = {fact: tuple(facts[fact]) for fact in ordered}
+    return _Row(number=row.number, example=replace(row.example, private=private), split=row.split)
