@@ -72,8 +72,16 @@ class Request(Benchmark):
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the rows of a split in the order of the data, roles given anew."""
-        found = [made for example in self._rows[split] if (made := self._cast(example, split)) is not None]
-        return self._sampled(found) if split == "train" else self._limited(found)
+        return self._made[split]
+
+    @cached_property
+    def _made(self) -> dict[str, Sequence[Example]]:
+        """The rows of each split that have a role."""
+        train, judged = ([self._cast(row, split) for row in self._rows[split]] for split in ("train", "eval"))
+        return {
+            "train": self._sampled([row for row in train if row is not None]),
+            "eval": self._limited([row for row in judged if row is not None]),
+        }
 
     def vocabulary(self) -> Vocabulary:
         """Return everything that could be claimed in the data."""
@@ -87,8 +95,7 @@ class Request(Benchmark):
         """Return the faults of the data, and names that it does not have."""
         if found := self.base.problems():
             return found
-        rows = [example for split in ("train", "eval") for example in self.base.examples(split)]  # type: ignore[arg-type]
-        known = {row.entity for row in rows} | {row.id for row in rows}
+        known = {name for rows in self._rows.values() for row in rows for name in (row.entity, row.id)}
         asked = (*self.roles.forget, *self.roles.aside, *self.roles.retain)
         return [
             f"{name!r} is neither an entity nor the id of a row of {self.roles.data}."
