@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unsee.metrics import yardstick
-from unsee.metrics.distance import BINS, intervals, js_distance, js_divergence, ks_pvalue, ks_statistic
+from unsee.metrics.distance import BINS, Intervals, intervals, js_distance, js_divergence, ks_pvalue, ks_statistic
 from unsee.metrics.truth_ratio import log_truth_ratio, truth_hidden, truth_preferred
 from unsee.metrics.utility import harmonic_mean
 
@@ -105,7 +105,8 @@ def test_intervals_draw_entities_with_both_their_answers():
     rng = np.random.default_rng(3)
     one, other = rng.normal(size=40), rng.normal(1.0, size=40)
     owners = [f"p{place // 4}" for place in range(40)]
-    ks, js = intervals(one.tolist(), other.tolist(), owners)
+    found = intervals(one.tolist(), other.tolist(), owners)
+    ks, js = found.ks, found.js
     slow_ks = []
     for draw in np.random.default_rng(0).multinomial(10, np.full(10, 0.1), size=1000):
         rows = [row for row in range(40) for _ in range(draw[row // 4])]
@@ -113,7 +114,7 @@ def test_intervals_draw_entities_with_both_their_answers():
     assert ks == pytest.approx(np.quantile(slow_ks, [0.025, 0.975]), abs=1e-9)
     assert ks[0] <= ks_statistic(one.tolist(), other.tolist()) <= ks[1]
     assert 0 <= js[0] <= js_divergence(one.tolist(), other.tolist()) <= js[1] <= 1
-    assert intervals(one.tolist(), one.tolist(), owners) == ((0.0, 0.0), (0.0, 0.0))
+    assert intervals(one.tolist(), one.tolist(), owners) == Intervals(ks=(0.0, 0.0), js=(0.0, 0.0))
     assert intervals([1.0, 2.0], [3.0, 4.0], ["p", "p"]) is None
 
 

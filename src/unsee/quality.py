@@ -128,11 +128,11 @@ def _distances(rows: Sequence[Response], gold_by_id: Mapping[str, Response]) -> 
     missing = len(rows) - len(pairs)
     ours = [log_truth_ratio_of(row) for row, _ in pairs]
     gold = [log_truth_ratio_of(row) for _, row in pairs]
-    ks, js = intervals(ours, gold, [row.entity or row.id for row, _ in pairs]) or (None, None)
+    ends = intervals(ours, gold, [row.entity or row.id for row, _ in pairs])
     why = f"{missing} questions were not asked of the gold model" if missing else ""
     n = len(pairs)
     return {
         "forget_quality": Score(value=ks_pvalue(ours, gold), n=n, better="higher", why=why),
-        "ks": Score(value=ks_statistic(ours, gold), n=n, interval=ks, better="lower", why=why),
-        "js": Score(value=js_divergence(ours, gold), n=n, interval=js, better="lower", why=why),
+        "ks": Score(value=ks_statistic(ours, gold), n=n, interval=ends.ks if ends else None, better="lower", why=why),
+        "js": Score(value=js_divergence(ours, gold), n=n, interval=ends.js if ends else None, better="lower", why=why),
     }

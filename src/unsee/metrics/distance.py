@@ -10,6 +10,7 @@ import math
 import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
@@ -70,9 +71,17 @@ def js_distance(one: Sequence[float], other: Sequence[float], bins: int = BINS) 
     return math.sqrt(js_divergence(one, other, bins))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """Lower and upper end of each distance."""
+
+    ks: tuple[float, float]
+    js: tuple[float, float]
+
+
 def intervals(
     one: Sequence[float], other: Sequence[float], entities: Sequence[str], *, level: float = 0.95, seed: int = 0
-) -> tuple[tuple[float, float], tuple[float, float]] | None:
+) -> Intervals | None:
     """Return bootstrap intervals of KS statistic and JS divergence; None with fewer than two entities.
 
     `one` and `other` answer the same questions, `entities` says about whom; entities are drawn, with both their answers. The
@@ -95,13 +104,15 @@ def intervals(
     ks_r = np.abs(count_rn.cumsum(axis=1)[:, last_n]).max(axis=1) / total_r
     bin_n = np.searchsorted(_edges([*one, *other], BINS), sorted_n, side="right")
     held_nk = bin_n[:, None] == np.arange(BINS)
-    js_r = [
-        _js((p_k / total).tolist(), (q_k / total).tolist())
-        for p_k, q_k, total in zip((count_rn * mine_n) @ held_nk, (-count_rn * ~mine_n) @ held_nk, total_r, strict=True)
-    ]
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    (ks_low, ks_high), (js_low, js_high) = np.quantile(ks_r, ends), np.quantile(js_r, ends)
-    return (float(ks_low), float(ks_high)), (float(js_low), float(js_high))
+    mine_rk, other_rk = (count_rn * mine_n) @ held_nk, (-count_rn * ~mine_n) @ held_nk
+    shares = ((side_rk / total_r[:, None]).tolist() for side_rk in (mine_rk, other_rk))
+    js_r = [_js(p_k, q_k) for p_k, q_k in zip(*shares, strict=True)]
+    return Intervals(ks=_middle(ks_r.tolist(), level), js=_middle(js_r, level))
+
+
+def _middle(values: Sequence[float], level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _demand(one: Sequence[float], other: Sequence[float]) -> None:
