@@ -179,11 +179,13 @@ class _Counted:
         batches = self._largest(plan) if self.needs.trains else []
         disk = bytes_needed(self.model, self.training)
         terms = [self._passes(batch) for batch in batches]
+        asked = self._asked(plan)
         head = self._head()
         with weightless(self.model) as model:
             stage = Stage(model, self.training, half=self.half)
             images = [image for term in terms for one in term for image in one.images]
             step = stage.step(terms, self.needs) if terms else Peak(bytes=0)
+            ask = stage.ask(asked) if asked else Peak(bytes=0)
             look = Peak(bytes=0) if stage.looks else stage.look(images[: self.training.batch_size])
             features = 0 if stage.looks or not images else stage.features(images[0])
             answer = self._answer(stage, plan)
@@ -191,7 +193,7 @@ class _Counted:
         reference = self._reference(head) + int(self.needs.beside * self.trainable)
         caches = self._caches(plan, images, features)
         fixed = self.weights + reference + (caches if self.device == "cpu" else 0)
-        training = fixed + max(optimizer + step.bytes, look.bytes, int(self.needs.before * self.trainable))
+        training = fixed + max(optimizer + step.bytes, look.bytes, ask.bytes, int(self.needs.before * self.trainable))
         answering = fixed + optimizer + answer.bytes if answer.bytes else 0
         saving = fixed + optimizer + 4 * self.trainable  # tensors are copied, then written as they lie in memory
         memory = max(training, answering, saving)
@@ -236,6 +238,18 @@ class _Counted:
             for side, targets in enumerate(sides)
             if targets
         ]
+
+    def _asked(self, plan: Plan) -> list[Pass]:
+        """Return what the start model is asked at once before the training, if it is."""
+        from unsee.batching import collate
+        from unsee.reference import CHUNK
+
+        ahead = self.needs.likelihoods or (self.needs.teacher and self.training.tune == "full")
+        if not ahead or not engines.current().reference:
+            return []
+        targets = plan.forget if self.needs.likelihoods else plan.retain or plan.forget
+        longest = sorted(targets, key=lambda target: _size([target]), reverse=True)
+        return self._passes(collate(self.session, longest[:CHUNK]))
 
     def _passes(self, batch: Batch) -> list[Pass]:
         from unsee.passes import passes

@@ -129,6 +129,13 @@ class Stage:
         gradients = sum(w.grad.nbytes for w in self.model.parameters() if w.grad is not None)
         return Peak(bytes=meter.peak, gradients=gradients, exact=self.exact)
 
+    def ask(self, term: Sequence[Pass]) -> Peak:
+        """Return the peak of asking the start model how probable answers are, before the training."""
+        self.model.eval()
+        with Meter(self.model) as meter, torch.no_grad():
+            self._loss(term, teacher=False)
+        return Peak(bytes=meter.peak, exact=self.exact)
+
     def look(self, images: Sequence[Mapping[str, Tensor]]) -> Peak:
         """Return the peak of a frozen vision tower that looks at the images of a batch."""
         if not images:
