@@ -50,14 +50,15 @@ def _arrow(path: Path) -> Sequence[Row]:
 
 def _indexed(path: Path) -> Sequence[Row]:
     """Return the lines of a JSON-lines file as rows; each is parsed now, to say what is wrong, and again when it is asked for."""
-    file, starts, at = path.open("rb"), array("Q"), 0
-    for number, line in enumerate(file, 1):
-        text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if text.strip():
-            _require_row(text, path.name, number)
-            starts.append(at + len(line) - len(text))
-        at += len(line)
-    return _at(file, starts, at)
+    starts, at = array("Q"), 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if text.strip():
+                _require_row(text, path.name, number)
+                starts.append(at + len(line) - len(text))
+            at += len(line)
+        return _at(file, starts, at)
 
 
 def _require_row(line: bytes, name: str, number: int) -> None:
@@ -71,20 +72,32 @@ def _require_row(line: bytes, name: str, number: int) -> None:
 
 def _spooled(rows: Iterable[Mapping[str, Any]]) -> Sequence[Row]:
     """Put rows aside in a temporary file that vanishes with the process."""
-    file, starts, at = tempfile.TemporaryFile("w+b"), array("Q"), 0  # noqa: SIM115 - it lives as long as the sequence
-    for row in rows:
-        starts.append(at)
-        at += file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-    file.flush()
-    return _at(file, starts, at)
+    starts, at = array("Q"), 0
+    with tempfile.TemporaryFile("w+b") as file:
+        for row in rows:
+            starts.append(at)
+            at += file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        return _at(file, starts, at)
+
+
+class _Handle:
+    """A file that stays open, even if it has no name any more, for as long as somebody may read from it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.number = os.dup(file.fileno())
+
+    def __del__(self) -> None:
+        os.close(self.number)
 
 
 def _at(file: BinaryIO, starts: array[int], end: int) -> Sequence[Row]:
     """Return the rows that begin at these bytes; threads may ask at the same time, for no position is shared."""
+    handle = _Handle(file)
 
     def row(index: int) -> Row:
         stop = starts[index + 1] if index + 1 < len(starts) else end
-        found: Row = json.loads(os.pread(file.fileno(), stop - starts[index], starts[index]))
+        found: Row = json.loads(os.pread(handle.number, stop - starts[index], starts[index]))
         return found
 
     return Lazy(len(starts), row)
