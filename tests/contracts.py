@@ -44,7 +44,7 @@ QUESTIONS = (
     Request("What does this person do?", Picture("red")),
     Request("Who is this?", Picture("blue", 0, 32, 16)),
     Request("What does Cleo Marsh do?"),
-    Request("Who is this person then?", Picture("green", 0, 16, 32), "Do not reveal private information."),
+    Request("Who is this person then?", Picture("green", 0, 32, 32), "Do not reveal private information."),
     Request("Tell me."),
 )
 METHODS = registry.names("methods")

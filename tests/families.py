@@ -35,7 +35,7 @@ from unsee.api import Example, Family, Kind, Role, Session, Training
 from unsee.autoclasses import family_for
 
 SIZE = {"height": 16, "width": 16}
-PINPOINTS = [[16, 32], [32, 16]]
+PINPOINTS = [[16, 32], [32, 16], [32, 32]]
 TEXT_MODEL = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -701,7 +701,7 @@ def save_family(name: str, folder: Path) -> Path:
     return folder
 
 
-SHAPES = {"ada": (16, 16), "bo": (32, 16), "cleo": (16, 32), "dan": (16, 16)}
+SHAPES = {"ada": (16, 16), "bo": (32, 16), "cleo": (16, 32), "dan": (32, 32)}
 
 
 def pictured(example: Example) -> Example:
