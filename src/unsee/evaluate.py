@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unsee.clip import Clip
     from unsee.models import Loaded
 
-__all__ = ["evaluate", "read_vocabulary", "rescore", "score"]
+__all__ = ["evaluate", "read_answers", "read_vocabulary", "rescore", "score"]
 
 VOCABULARY: Final = "vocabulary.json"
 SCORES: Final = "scores.json"
@@ -64,7 +64,7 @@ def evaluate(
     out = Path(out)
     opened = _opened(data)
     vocabulary = _asked_for(opened.vocabulary(), measures)
-    golden = None if gold is None else _answers(Path(gold))
+    golden = None if gold is None else read_answers(Path(gold))
     critic = None if clip is None else _clip(clip)
     examples = _chosen(opened.examples("eval"), roles, limit)
     likelihood = likelihood or golden is not None or (opened.likelihood and backend == "hf")
@@ -92,12 +92,12 @@ def evaluate(
 def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Sequence[str] = ()) -> dict[str, Score]:
     """Score responses.jsonl of a run folder again, without a model, and replace its scores.json."""
     folder = Path(folder)
-    responses = _answers(folder)
+    responses = read_answers(folder)
     try:
         vocabulary = _asked_for(read_vocabulary(folder / VOCABULARY), measures)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} cannot be scored: {VOCABULARY} is damaged ({error}).") from error
-    scores = _scores(responses, vocabulary, None if gold is None else _answers(Path(gold)))
+    scores = _scores(responses, vocabulary, None if gold is None else read_answers(Path(gold)))
     _write(scores, folder)
     return scores
 
@@ -115,7 +115,7 @@ def read_vocabulary(file: Path) -> Vocabulary:
     )
 
 
-def _answers(folder: Path) -> list[Response]:
+def read_answers(folder: Path) -> list[Response]:
     """Read the answers of a judged run."""
     for name in (RESPONSES, VOCABULARY):
         if not (folder / name).is_file():

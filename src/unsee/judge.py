@@ -22,8 +22,8 @@ from rich.console import Console
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.applies import hazardous
 from unsee.errors import UserError
-from unsee.evaluate import RESPONSES, VOCABULARY, read_vocabulary
-from unsee.files import atomic_write_json, read_jsonl
+from unsee.evaluate import VOCABULARY, read_answers, read_vocabulary
+from unsee.files import atomic_write_json
 from unsee.metrics._words import tokens
 from unsee.metrics.matching import contains
 from unsee.metrics.safety import (
@@ -150,10 +150,7 @@ def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
 
 def read_run(folder: Path) -> tuple[list[Response], Vocabulary]:
     """Return the answers and the vocabulary of a judged run."""
-    for name in (RESPONSES, VOCABULARY):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} has no {name}: expected the output folder of `unsee eval`.")
-    return [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)], read_vocabulary(folder / VOCABULARY)
+    return read_answers(folder), read_vocabulary(folder / VOCABULARY)
 
 
 def by_rules(vocabulary: Vocabulary) -> Verdict:
