@@ -159,6 +159,7 @@ def _curves(groups: Sequence[Group]) -> Any:
 
     figure = Figure(figsize=(13, 8.2), layout="constrained")
     axes = figure.subplots(2, 3).flatten()
+    last = groups[0].runs[0]["at"][-1]
     for axis, (title, curve) in zip(axes, PANELS, strict=True):
         for number, group in enumerate(groups):
             colour, at = COLOURS[number % len(COLOURS)], group.runs[0]["at"]
@@ -173,7 +174,7 @@ def _curves(groups: Sequence[Group]) -> Any:
                 marker=".",
                 label=group.label,
             )
-        axis.set(title=title, ylim=(-0.03, 1.03), xlabel="requests made")
+        axis.set(title=title, ylim=(-0.03, 1.03), xlim=(-0.3, last + 0.3), xlabel="requests made")
         axis.grid(alpha=0.25)
     handles, labels = axes[3].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(groups)), frameon=False)
@@ -223,7 +224,7 @@ def _svg(figure: Any) -> str:
 
 _STYLE: Final = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;color:#1c1c1c;background:#fff}
 table{border-collapse:collapse;font-size:13px}td,th{padding:.3rem .55rem;border-bottom:1px solid #ddd;text-align:right}
-th{vertical-align:bottom;max-width:7rem}td:first-child,th:first-child{text-align:left;white-space:nowrap}
+th{vertical-align:bottom;max-width:7rem}td{white-space:nowrap}td:first-child,th:first-child{text-align:left}
 .wide{overflow-x:auto}svg{max-width:100%;height:auto}p{max-width:52rem}"""
 
 
