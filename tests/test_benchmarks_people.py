@@ -130,6 +130,18 @@ def test_mllmu_joins_by_row_only_when_told(places, tmp_path):
     assert any("trains on questions that are judged" in line for line in report.warnings)
 
 
+def test_mllmu_leaves_a_few_incomplete_items_out_and_counts_them(places, tmp_path):
+    place = tmp_path / "m"
+    shutil.copytree(places["mllmu"], place)
+    (file,) = (place / "retain_95").iterdir()
+    change_rows(file, lambda rows: rows[4]["Generation_Task"][0].update(Ground_Truth=None))
+    report = check(place)
+    assert report.usable
+    assert any("1 of 108 items have no question or no answer. They are left out." in line for line in report.warnings)
+    change_rows(file, lambda rows: rows[5]["Generation_Task"][0].update(Question=" "))
+    assert "2 of 108 items have no question or no answer. That is more than one in a hundred." in str(check(place))
+
+
 @pytest.mark.parametrize("name", ["mllmu", "umu", "clear"])
 def test_an_oracle_is_right_everywhere_and_a_constant_is_not(places, name):
     opened = open_benchmark(places[name], name)

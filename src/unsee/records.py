@@ -125,6 +125,8 @@ class Gathered:
         self.faults: list[str] = []
         self._roots = roots
         self._images: dict[Path, str] = {}
+        self.items = 0
+        self.left_out = 0
         self._cells: list[tuple[ArrowImage, str]] = []
         self._where = ""
 
@@ -154,6 +156,17 @@ class Gathered:
         """Return an image in a cell of a table, noting which row named it first."""
         self._cells.append((image, self._where))
         return image
+
+    def complete(self, items: Sequence[Record], *needed: str) -> list[Record]:
+        """Return the items that have all that is needed; the others are left out and counted."""
+        kept = [item for item in items if all(item.has(name) for name in needed)]
+        self.items += len(items)
+        self.left_out += len(items) - len(kept)
+        return kept
+
+    def gaps(self) -> str:
+        """Return how many items were left out; empty if none."""
+        return f"{self.left_out} of {self.items} items have no question or no answer." if self.left_out else ""
 
     def problems(self) -> list[str]:
         """Return the faults, and the images that cannot be decoded."""

@@ -74,6 +74,8 @@ class Mllmu(Benchmark):
         self.settings: MllmuSettings = settings or MllmuSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
         self._ratio = self.settings.ratio
+        self._people: dict[str, Profile] = {}
+        self._counts: list[str] = []
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -98,20 +100,13 @@ class Mllmu(Benchmark):
         """Return what differs from the published data, and what the settings cost."""
         found = self._read
         said = [*self.shelf.warnings, *self._counts, *same_images(found.train)]
+        if found.gaps():
+            said.append(f"{found.gaps()} They are left out.")
         if self.settings.train_pairs == "tasks":
             said.append(
                 "train_pairs=tasks trains on questions that are judged: what is measured is not what was forgotten."
             )
         return said
-
-    @cached_property
-    def _people(self) -> dict[str, Profile]:
-        """Everybody read so far, by entity."""
-        return {}
-
-    @cached_property
-    def _counts(self) -> list[str]:
-        return []
 
     @cached_property
     def _read(self) -> Gathered:
@@ -133,6 +128,8 @@ class Mllmu(Benchmark):
                     self._judge(found, self._open("Test_Set"), Role.UNSEEN, targets)
                 case "real":
                     self._judge(found, self._open("Retain_Set"), Role.GENERAL)
+        if 100 * found.left_out > found.items:
+            found.faults.append(f"{found.gaps()} That is more than one in a hundred.")
         return found
 
     def _open(self, *spellings: str) -> Rows:
@@ -169,9 +166,8 @@ class Mllmu(Benchmark):
                 if owner in met:
                     raise UserError(f"person {owner} has a second row of training pairs.")
                 met.add(owner)
-                found.train += _pairs(
-                    Record(cells), owner, role, found.cell(_one_image(source, row)), self._person(rows, owner)
-                )
+                asked = _told_about(found.complete(_listed_pairs(Record(cells)), "Question", "Answer"), "Answer")
+                found.train += _told(asked, owner, role, found.cell(_one_image(source, row)), self._person(rows, owner))
         if missing := [name for name in place if name not in met]:
             shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
             found.faults.append(f"{source.name} has no training pairs for people {shown} of {rows.name}.")
@@ -184,11 +180,8 @@ class Mllmu(Benchmark):
                 owner = record.text("ID")
                 image, profile = found.cell(_one_image(rows, row)), self._person(rows, owner)
                 asked = [(record.text("question"), record.text("answer"))] if record.has("question") else []
-                asked += [
-                    (item.text("Question"), item.text("Ground_Truth"))
-                    for item in record.parts("Generation_Task")
-                    if _with_image(item)
-                ]
+                shown = [item for item in _generated(found, record) if _with_image(item)]
+                asked += _told_about(shown, "Ground_Truth")
                 found.train += _told(asked, owner, role, image, profile)
 
     def _open_pairs(self, rows: Rows) -> Rows:
@@ -230,7 +223,7 @@ class Mllmu(Benchmark):
                     raise UserError(f"ID {owner} occurs twice.")
                 met.add(owner)
                 images = [found.cell(image) for image in rows.images(row, column)]
-                found.judged += self._questions(record, rows.name, owner, role, self._shown(images, owner, rows))
+                found.judged += self._questions(found, record, rows.name, owner, role, self._shown(images, owner, rows))
         if missing := sorted((only or set()) - met):
             found.faults.append(
                 f"{rows.name} has no row for people {', '.join(missing[:10])}, who are to be forgotten."
@@ -245,11 +238,11 @@ class Mllmu(Benchmark):
         return images
 
     def _questions(
-        self, record: Record, split: str, owner: str, role: Role, images: Sequence[ImageSource]
+        self, found: Gathered, record: Record, split: str, owner: str, role: Role, images: Sequence[ImageSource]
     ) -> Iterator[Example]:
         entity = f"real/{owner}" if role is Role.GENERAL else owner
         profile = self._people.setdefault(entity, _profile(record))
-        for item in self._items(record):
+        for item in self._items(found, record):
             for number, image in enumerate(images if item.with_image else [None]):
                 if image is None and role not in _TEXT_ROLE:
                     continue
@@ -260,13 +253,13 @@ class Mllmu(Benchmark):
                     image=image, entity=entity, private=profile.private,
                 )  # fmt: skip
 
-    def _items(self, record: Record) -> Iterator[_Item]:
+    def _items(self, found: Gathered, record: Record) -> Iterator[_Item]:
         if "classification" in self.settings.tasks:
             yield from _choices(record)
         if "cloze" in self.settings.tasks:
             yield from _clozes(record, pairwise=self.settings.protocol == "released")
         if "generation" in self.settings.tasks:
-            yield from _generations(record)
+            yield from _generations(_generated(found, record))
 
     def _person(self, rows: Rows, owner: str) -> Profile:
         """Return the profile of a person of a split."""
@@ -336,11 +329,15 @@ def _profile(record: Record) -> Profile:
     return Profile(name=name, private=private)
 
 
-def _pairs(record: Record, owner: str, role: Role, image: ImageSource, profile: Profile) -> list[Example]:
+def _listed_pairs(record: Record) -> list[Record]:
     pairs = record.parts("metadata")
     if not pairs:
         raise UserError("metadata holds no pair of Question and Answer.")
-    return _told([(pair.text("Question"), pair.text("Answer")) for pair in pairs], owner, role, image, profile)
+    return pairs
+
+
+def _told_about(items: Sequence[Record], answer: str) -> list[tuple[str, str]]:
+    return [(item.text("Question"), item.text(answer)) for item in items]
 
 
 def _told(
@@ -379,8 +376,12 @@ def _clozes(record: Record, *, pairwise: bool) -> Iterator[_Item]:
         )  # fmt: skip
 
 
-def _generations(record: Record) -> Iterator[_Item]:
-    for number, item in enumerate(record.parts("Generation_Task"), 1):
+def _generated(found: Gathered, record: Record) -> list[Record]:
+    return found.complete(record.parts("Generation_Task"), "Question", "Ground_Truth")
+
+
+def _generations(items: Sequence[Record]) -> Iterator[_Item]:
+    for number, item in enumerate(items, 1):
         yield _Item(
             name=f"generation/{number}", kind=Kind.OPEN, with_image=_with_image(item),
             answer=item.text("Ground_Truth"), question=f"{item.text('Question')}\n{SENTENCE}",

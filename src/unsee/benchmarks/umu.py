@@ -75,6 +75,7 @@ class Umu(Benchmark):
         self.settings: UmuSettings = settings or UmuSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
         self._people: dict[str, Profile] = {}
+        self._counts: list[str] = []
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -100,10 +101,6 @@ class Umu(Benchmark):
         """Return what differs from the published data."""
         found = same_images(self._read.train)
         return [*self.shelf.warnings, *self._counts, *found]
-
-    @cached_property
-    def _counts(self) -> list[str]:
-        return []
 
     @cached_property
     def _read(self) -> Gathered:
