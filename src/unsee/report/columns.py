@@ -93,17 +93,18 @@ def columns(role: str) -> list[Column]:
 
 def _aggregates(role: str) -> list[Column]:
     """Return the columns that need probabilities and a gold model; they stand only where a run has them."""
-    beside = "Beside the gold model"
+    beside, kept = "Beside the gold model", "All to keep"
+    utility = "harmonic mean of probability, ROUGE-L recall and truth ratio of what stays"
     rows = (
-        (f"{role}.forget_quality", "p", "↑", "forget quality: p-value of the KS test on truth ratios"),
-        (f"{role}.ks", "KS", "↓", "largest difference of the two distributions of truth ratios"),
-        (f"{role}.js", "JS", "↓", "Jensen-Shannon divergence of the two, in bits"),
-        ("model.fq", "FQ", "↑", "forget quality of OPEN-MMUNLEARNING, all parts together"),
-        ("model.utility", "Utility", "↑", "harmonic mean of probability, ROUGE-L recall and truth ratio of what stays"),
+        (f"{role}.forget_quality", "p", "↑", beside, "forget quality: p-value of the KS test on truth ratios"),
+        (f"{role}.ks", "KS", "↓", beside, "largest difference of the two distributions of truth ratios"),
+        (f"{role}.js", "JS", "↓", beside, "Jensen-Shannon divergence of the two, in bits"),
+        ("model.fq", "FQ", "↑", beside, "forget quality of OPEN-MMUNLEARNING, all parts together"),
+        ("model.utility", "Utility", "↑", kept, utility),
     )
     return [
-        Column(key=key, title=title, better=better, group=beside, meaning=meaning, always=False)
-        for key, title, better, meaning in rows
+        Column(key=key, title=title, better=better, group=group, meaning=meaning, always=False)
+        for key, title, better, group, meaning in rows
     ]
 
 
