@@ -57,6 +57,8 @@ TOWER = {
     "patch_size": 4,
 }
 MROPE = {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}}
+TIED = ("gemma3_text", "gemma", "qwen2_vl_text")
+"""Language models whose checkpoints share the output head with the embeddings."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def _idefics2_processor(tokenizer: Any, template: str | None) -> Any:
 
 
 def _text(kind: str, vocabulary: int, **more: Any) -> dict[str, Any]:
-    return {**TEXT_MODEL, "model_type": kind, "vocab_size": vocabulary, "tie_word_embeddings": False, **more}
+    return {**TEXT_MODEL, "model_type": kind, "vocab_size": vocabulary, "tie_word_embeddings": kind in TIED, **more}
 
 
 def _llava_config(**more: Any) -> Callable[[Any, int], Any]:
@@ -279,6 +281,7 @@ def _qwen2_config(processor: Any, vocabulary: int) -> Any:
     return transformers.Qwen2VLConfig(
         text_config=_text("qwen2_vl_text", vocabulary, **MROPE),
         vision_config=_qwen_vision(embed_dim=16),
+        tie_word_embeddings=True,
         **_qwen_ids(processor),
     )
 
@@ -389,7 +392,7 @@ def _gemma_config(processor: Any, vocabulary: int) -> Any:
         image_token_id=tokenizer.image_token_id,
         boi_token_id=tokenizer.boi_token_id,
         eoi_token_id=tokenizer.eoi_token_id,
-        tie_word_embeddings=False,
+        tie_word_embeddings=True,
     )
 
 
@@ -406,7 +409,7 @@ def _paligemma_config(kind: str, **more: Any) -> Callable[[Any, int], Any]:
             projection_dim=32,
             hidden_size=32,
             image_token_id=processor.image_token_id,
-            tie_word_embeddings=False,
+            tie_word_embeddings=kind in TIED,
         )
 
     return make
