@@ -325,7 +325,7 @@ class _Counted:
 
     def _remarks(self, exact: bool) -> Iterator[str]:
         if not exact:
-            yield "the vision tower of this model cannot be run without values; what it needs while it is trained is left out."
+            yield "the vision tower of this model cannot be run without values; what it needs beside its weights is left out."
         if self.needs.generates:
             yield "the method trains on answers that it draws first; their length is taken to be that of the data's answers."
         if self.device == "cpu":

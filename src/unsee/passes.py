@@ -213,13 +213,17 @@ class Stage:
 
     def _features(self, images: Sequence[Mapping[str, Tensor]]) -> list[Tensor] | None:
         """Return what the vision tower and the projector say; None (and no longer exact) if they need values to say it."""
+        base = self.inner.base_model
+        if "get_image_features" not in dir(base):  # Mllama looks at images inside its decoder
+            self.exact = False
+            return None
         with unset_fake_temporarily():
             merged = {key: value for key, value in merge(images, 0).items() if not per_token(images[0], key)}
             # sizes of images are small integers, and keep their values
             facts = {key: value.shape if value.is_floating_point() else value.tolist() for key, value in merged.items()}
         inputs = {key: torch.empty(f) if isinstance(f, torch.Size) else torch.tensor(f) for key, f in facts.items()}
         try:
-            pooled = self.inner.base_model.get_image_features(**inputs, return_dict=True).pooler_output
+            pooled = base.get_image_features(**inputs, return_dict=True).pooler_output
         except (DataDependentOutputException, DynamicOutputShapeException, TypeError, AssertionError):
             self.exact = False
             return None

@@ -1,0 +1,28 @@
+"""The estimate holds for every family: language adapters within 20 % of a real run, others at least counted and said."""
+
+from __future__ import annotations
+
+import pytest
+
+from families import FAMILIES, save_family
+from test_estimate import EXAMPLE, SHORT, SLOW, taken
+from unsee import estimate
+
+QUICK = ("qwen2_vl", "mllama")
+
+
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=SLOW) for name in FAMILIES])
+def test_language_adapters_within_a_fifth(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNSEE_CACHE", "off")
+    model = save_family(name, tmp_path / "model")
+    settings = {**SHORT, "max_steps": 1, "batch_size": 2}
+    guess = estimate(model, EXAMPLE, "ga", tmp_path / "run", training=settings)
+    real = taken(monkeypatch, "ga", model, EXAMPLE, "ga", tmp_path / "run", training=settings)
+    assert 0.8 < guess.memory / real < 1.2, f"estimated {guess.memory}, took {real}\n{guess}"
+
+
+def test_a_vision_tower_that_needs_values_is_said_to_be_left_out(tmp_path):
+    model = save_family("qwen2_vl", tmp_path / "model")
+    parts = ["vision", "projector", "language"]
+    guess = estimate(model, EXAMPLE, "ga", tmp_path / "run", training={**SHORT, "parts": parts})
+    assert any("vision tower of this model cannot be run without values" in remark for remark in guess.remarks)
