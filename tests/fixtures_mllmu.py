@@ -215,7 +215,7 @@ BROKEN: Final[dict[str, tuple[Break, str]]] = {
         at("forget_5", lambda rows: _mask(rows, Ground_Truth=" ")),
         r"Mask_Task\[1\]\.Ground_Truth is empty",
     ),
-    "no blank": (at("forget_5", lambda rows: _mask(rows, Question="Where?")), r"Mask_Task\[1\]\.Question has no blank"),
+    "no blank": (at("forget_5", lambda rows: _mask(rows, Question="Where?")), r"Mask_Task\[1\]: Question has no blank"),
     "unknown type": (
         at("forget_5", lambda rows: _mask(rows, Type="Video")),
         r"Type must be Image_Textual or Pure_Text, got 'Video'",

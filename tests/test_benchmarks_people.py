@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 
@@ -137,9 +138,43 @@ def test_mllmu_leaves_a_few_incomplete_items_out_and_counts_them(places, tmp_pat
     change_rows(file, lambda rows: rows[4]["Generation_Task"][0].update(Ground_Truth=None))
     report = check(place)
     assert report.usable
-    assert any("1 of 108 items have no question or no answer. They are left out." in line for line in report.warnings)
+    assert any("1 of 108 items have no question or no answer." in line for line in report.warnings)
     change_rows(file, lambda rows: rows[5]["Generation_Task"][0].update(Question=" "))
     assert "2 of 108 items have no question or no answer. That is more than one in a hundred." in str(check(place))
+
+
+UNREADABLE = {
+    "mllmu": (
+        ["letter E", "no blank", "bad JSON"],
+        r"forget_5 row 1 \(ID 101\), Mask_Task\[1\]: Question has no blank",
+    ),
+    "clear": (["neither", "no caption"], r"forget05 row 1: caption is empty"),
+    "umu": (["no image"], r"retain_95 row 4 .*the image is empty"),
+    "fiubench": (["missing field"], r"full.json row 2 .*answer is missing"),
+    "offside": (["letter E", "empty answer"], r"classification forget set row 1: the right answer"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_unless_strict_what_cannot_be_read_is_left_out_and_said(places, tmp_path, name):
+    place = tmp_path / "data"
+    shutil.copytree(places[name], place)
+    before = len(open_benchmark(place, name).examples("eval"))
+    variants, message = UNREADABLE[name]
+    for variant in variants:
+        BUILDERS[name].BROKEN[variant][0](place)
+    assert not check(place, benchmark=name).usable
+    report = check(place, benchmark={"name": name, "strict": False})
+    assert report.usable
+    assert re.search(message, "\n".join(report.warnings))
+    assert 0 < len(open_benchmark(place, {"name": name, "strict": False}).examples("eval")) < before
+
+
+def test_people_on_both_sides_are_an_error_strict_or_not(places, tmp_path):
+    place = tmp_path / "data"
+    shutil.copytree(places["mllmu"], place)
+    fixtures_mllmu.BROKEN["overlap"][0](place)
+    assert not check(place, benchmark={"strict": False}).usable
 
 
 @pytest.mark.parametrize("name", ["mllmu", "umu", "clear"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from unsee.api.example import Example, Role, Vocabulary
 from unsee.errors import UserError
 
-_SHOWN = 10
+_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +37,13 @@ def pool(people: Mapping[str, Profile], *, measures: tuple[str, ...] = ()) -> Vo
 def overlaps(forget: Collection[str], retain: Collection[str], everybody: Collection[str] | None) -> None:
     """Raise if somebody is on both sides, or on none."""
     if both := sorted(set(forget) & set(retain)):
-        raise UserError(f"{_listed(both)} stand on both sides, to be forgotten and to be kept.")
+        raise UserError(f"{listed(both)} stand on both sides, to be forgotten and to be kept.")
     if everybody is None:
         return
     if gone := sorted(set(everybody) - set(forget) - set(retain)):
-        raise UserError(f"{_listed(gone)} of the full set are on neither side.")
+        raise UserError(f"{listed(gone)} of the full set are on neither side.")
     if new := sorted((set(forget) | set(retain)) - set(everybody)):
-        raise UserError(f"{_listed(new)} are not in the full set.")
+        raise UserError(f"{listed(new)} are not in the full set.")
 
 
 def same_images(train: Sequence[Example]) -> list[str]:
@@ -52,6 +53,7 @@ def same_images(train: Sequence[Example]) -> list[str]:
     return [f"{forgotten[key]} and {kept[key]} have the same image." for key in forgotten.keys() & kept.keys()]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names as a message has them: the first few, and how many more."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -118,8 +118,13 @@ class Record:
 class Gathered:
     """What a loader has made of its files so far: examples of both splits, faults by their row, images to be looked at."""
 
-    def __init__(self, *roots: Path) -> None:
-        """Start with nothing; paths written in the files are looked for below `roots`."""
+    def __init__(self, *roots: Path, strict: bool = True) -> None:
+        """Start with nothing; paths written in the files are looked for below `roots`.
+
+        Unless `strict`, what cannot be read is left out and counted.
+        """
+        self.strict = strict
+        self.dropped: list[str] = []
         self.train: list[Example] = []
         self.judged: list[Example] = []
         self.faults: list[str] = []
@@ -131,13 +136,20 @@ class Gathered:
         self._where = ""
 
     @contextmanager
-    def reading(self, where: str) -> Iterator[None]:
-        """Keep what is wrong in the block as a fault of the row `where`; the block ends there and then."""
-        self._where = where
+    def reading(self, where: str, *, vital: bool = False) -> Iterator[None]:
+        """Keep what is wrong in the block as a fault of the row `where`; the block ends there and then. `vital`: strict or not."""
+        around, self._where = self._where, where
         try:
             yield
         except UserError as error:
-            self.faults.append(f"{where}: {error}")
+            (self.faults if self.strict or vital else self.dropped).append(f"{where}: {error}")
+        self._where = around
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Read a part of a row: what is wrong with it ends this block, not the row's."""
+        with self.reading(f"{self._where}, {name}"):
+            yield
 
     def image(self, written: str) -> ImageFile:
         """Return the image that a row names, wherever the archive lies now."""
@@ -164,9 +176,13 @@ class Gathered:
         self.left_out += len(items) - len(kept)
         return kept
 
-    def gaps(self) -> str:
-        """Return how many items were left out; empty if none."""
-        return f"{self.left_out} of {self.items} items have no question or no answer." if self.left_out else ""
+    def gaps(self) -> list[str]:
+        """Return what was left out, and why."""
+        found = [f"{self.left_out} of {self.items} items have no question or no answer."] if self.left_out else []
+        if self.dropped:
+            shown = "; ".join(self.dropped[:_SHOWN])
+            found.append(f"{len(self.dropped)} rows or items cannot be read and are left out: {shown}")
+        return found
 
     def problems(self) -> list[str]:
         """Return the faults, and the images that cannot be decoded."""

@@ -72,6 +72,8 @@ class ClearSettings:
     """Text questions of one author, which stand together."""
     caption_questions: str = ""
     """File with one wording a line, to ask for captions in other words than ours."""
+    strict: bool = True
+    """False: rows and items that cannot be read are left out and counted; images that cannot be decoded stop a run either way."""
     protocol: Literal["corrected", "released"] = "corrected"
     """released: options without the request for a letter, and also scored by the first character."""
 
@@ -116,12 +118,12 @@ class Clear(Benchmark):
 
     def warnings(self) -> Sequence[str]:
         """Return what differs from the published data, and what was left out."""
-        return [*same_images(self._read.train), *self.shelf.warnings, *self._notes]
+        return [*same_images(self._read.train), *self._read.gaps(), *self.shelf.warnings, *self._notes]
 
     @cached_property
     def _read(self) -> Gathered:
         """Read everything once."""
-        found, ratio, tasks = Gathered(), self.settings.ratio, self.settings.tasks
+        found, ratio, tasks = Gathered(strict=self.settings.strict), self.settings.ratio, self.settings.tasks
         forgotten = self._side(found, "forget", ratio, Role.FORGET)
         self._side(found, "retain", 100 - ratio, Role.RETAIN)
         if {"caption", "name"} & set(tasks):

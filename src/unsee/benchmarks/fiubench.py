@@ -47,6 +47,8 @@ class FiubenchSettings:
     """List of split.json that is judged as retain (`retain5`, `retain15`); empty = everybody who is kept."""
     wordings: Literal["original", "paraphrased", "both"] = "original"
     """Which wordings of a question are judged."""
+    strict: bool = True
+    """False: rows and items that cannot be read are left out and counted; images that cannot be decoded stop a run either way."""
     protocol: Literal["corrected", "released"] = "corrected"
     """released: questions and answers with their first letter large and all others small, as the released code feeds them."""
 
@@ -104,8 +106,8 @@ class Fiubench(Benchmark):
 
     def warnings(self) -> Sequence[str]:
         """Return what differs from the published data."""
-        count = len(self._rows)
-        return [f"full.json has {count} people; the published one has {PEOPLE}."] if count != PEOPLE else []
+        count, gaps = len(self._rows), self._read.gaps()
+        return [f"full.json has {count} people; the published one has {PEOPLE}.", *gaps] if count != PEOPLE else gaps
 
     @cached_property
     def _rows(self) -> list[dict[str, Any]]:
@@ -114,7 +116,7 @@ class Fiubench(Benchmark):
     @cached_property
     def _read(self) -> Gathered:
         """Read everything once."""
-        found, lists = Gathered(self.root, self.root.parent), self._lists()
+        found, lists = Gathered(self.root, self.root.parent, strict=self.settings.strict), self._lists()
         forgotten = set(lists[f"forget{self.settings.ratio}"])
         aside = {name for key in FORGET_LISTS for name in lists.get(key, ())} - forgotten
         judged = set(lists[self.settings.retain_list]) if self.settings.retain_list else None

@@ -15,9 +15,9 @@ people of the split by their IDs, or by the content of the images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -25,7 +25,7 @@ from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.arrow import Rows, Shelf, peek
 from unsee.errors import UserError
-from unsee.profiles import Profile, overlaps, pool, same_images
+from unsee.profiles import Profile, listed, overlaps, pool, same_images
 from unsee.questions import BLANK, blanked, letter, lettered, name_forms, require_options
 from unsee.records import Gathered, Record
 
@@ -54,6 +54,8 @@ class MllmuSettings:
     """What is trained on: the published pairs, or the split's own evaluation questions about the image (which flatters the result)."""
     join: Literal["content", "row_order"] = "content"
     """How ft_Data rows without ID find their people: by equal images in Full_Set, or by standing in the same row there."""
+    strict: bool = True
+    """False: rows and items that cannot be read are left out and counted; images that cannot be decoded stop a run either way."""
     protocol: Literal["corrected", "released"] = "corrected"
     """released: also the published scoring (first character, substring), one image a test person, `____` as two blanks."""
 
@@ -100,8 +102,7 @@ class Mllmu(Benchmark):
         """Return what differs from the published data, and what the settings cost."""
         found = self._read
         said = [*self.shelf.warnings, *self._counts, *same_images(found.train)]
-        if found.gaps():
-            said.append(f"{found.gaps()} They are left out.")
+        said += found.gaps()
         if self.settings.train_pairs == "tasks":
             said.append(
                 "train_pairs=tasks trains on questions that are judged: what is measured is not what was forgotten."
@@ -111,9 +112,9 @@ class Mllmu(Benchmark):
     @cached_property
     def _read(self) -> Gathered:
         """Read everything once."""
-        found = Gathered()
+        found = Gathered(strict=self.settings.strict)
         forget, retain = self._split("forget", self._ratio), self._split("retain", 100 - self._ratio)
-        with found.reading("the splits"):
+        with found.reading("the splits", vital=True):
             self._compare(_ids(forget), _ids(retain))
         for rows, role in ((forget, Role.FORGET), (retain, Role.RETAIN)):
             self._train(found, rows, role)
@@ -129,7 +130,7 @@ class Mllmu(Benchmark):
                 case "real":
                     self._judge(found, self._open("Retain_Set"), Role.GENERAL)
         if 100 * found.left_out > found.items:
-            found.faults.append(f"{found.gaps()} That is more than one in a hundred.")
+            found.faults.append(f"{found.gaps()[0]} That is more than one in a hundred.")
         return found
 
     def _open(self, *spellings: str) -> Rows:
@@ -169,8 +170,7 @@ class Mllmu(Benchmark):
                 asked = _told_about(found.complete(_listed_pairs(Record(cells)), "Question", "Answer"), "Answer")
                 found.train += _told(asked, owner, role, found.cell(_one_image(source, row)), self._person(rows, owner))
         if missing := [name for name in place if name not in met]:
-            shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-            found.faults.append(f"{source.name} has no training pairs for people {shown} of {rows.name}.")
+            found.faults.append(f"{source.name} has no training pairs for people {listed(missing)} of {rows.name}.")
         return None
 
     def _train_on_tasks(self, found: Gathered, rows: Rows, role: Role) -> None:
@@ -225,9 +225,7 @@ class Mllmu(Benchmark):
                 images = [found.cell(image) for image in rows.images(row, column)]
                 found.judged += self._questions(found, record, rows.name, owner, role, self._shown(images, owner, rows))
         if missing := sorted((only or set()) - met):
-            found.faults.append(
-                f"{rows.name} has no row for people {', '.join(missing[:10])}, who are to be forgotten."
-            )
+            found.faults.append(f"{rows.name} has no row for people {listed(missing)}, who are to be forgotten.")
 
     def _shown(self, images: Sequence[ImageSource], owner: str, rows: Rows) -> Sequence[ImageSource]:
         """Return the images that a person is shown by: all of them, or, as published, one drawn by chance (here: by ID)."""
@@ -255,11 +253,14 @@ class Mllmu(Benchmark):
 
     def _items(self, found: Gathered, record: Record) -> Iterator[_Item]:
         if "classification" in self.settings.tasks:
-            yield from _choices(record)
+            task = record.part("Classification_Task")
+            yield from _read_each(found, task.parts("Image_Textual_Questions"), partial(_choice, with_image=True))
+            yield from _read_each(found, task.parts("Pure_Text_Questions"), partial(_choice, with_image=False))
         if "cloze" in self.settings.tasks:
-            yield from _clozes(record, pairwise=self.settings.protocol == "released")
+            pairwise = self.settings.protocol == "released"
+            yield from _read_each(found, record.parts("Mask_Task"), partial(_cloze, pairwise=pairwise))
         if "generation" in self.settings.tasks:
-            yield from _generations(_generated(found, record))
+            yield from _read_each(found, _generated(found, record), _generation)
 
     def _person(self, rows: Rows, owner: str) -> Profile:
         """Return the profile of a person of a split."""
@@ -352,40 +353,42 @@ def _told(
     ]  # fmt: skip
 
 
-def _choices(record: Record) -> Iterator[_Item]:
-    task = record.part("Classification_Task")
-    for column, with_image in (("Image_Textual_Questions", True), ("Pure_Text_Questions", False)):
-        for number, item in enumerate(task.parts(column), 1):
-            right = letter(item.text("Correct_Answer"))
-            options = require_options({key: str(text or "") for key, text in item.mapping("Options").items()}, right)
-            yield _Item(
-                name=f"classification/{column.partition('_')[0].casefold()}/{number}",
-                kind=Kind.CHOICE, with_image=with_image, answer=right, options=options,
-                question=lettered(item.text("Question"), options),
-            )  # fmt: skip
+def _read_each(found: Gathered, items: Sequence[Record], make: Callable[[Record, int], _Item]) -> Iterator[_Item]:
+    """Yield what can be made of the items; what is wrong with one is said of that one."""
+    for number, item in enumerate(items, 1):
+        with found.part(item.called("").rstrip(".")):
+            yield make(item, number)
 
 
-def _clozes(record: Record, *, pairwise: bool) -> Iterator[_Item]:
-    for number, item in enumerate(record.parts("Mask_Task"), 1):
-        sentence = item.text("Question")
-        if "__" not in sentence:
-            raise UserError(f"Mask_Task[{number}].Question has no blank (__): {sentence!r:.80}.")
-        yield _Item(
-            name=f"cloze/{number}", kind=Kind.CLOZE, with_image=_with_image(item), answer=item.text("Ground_Truth"),
-            question=f"{blanked(sentence, pairwise=pairwise)}\n{BLANK}",
-        )  # fmt: skip
+def _choice(item: Record, number: int, *, with_image: bool) -> _Item:
+    right = letter(item.text("Correct_Answer"))
+    options = require_options({key: str(text or "") for key, text in item.mapping("Options").items()}, right)
+    return _Item(
+        name=f"classification/{'image' if with_image else 'pure'}/{number}",
+        kind=Kind.CHOICE, with_image=with_image, answer=right, options=options,
+        question=lettered(item.text("Question"), options),
+    )  # fmt: skip
+
+
+def _cloze(item: Record, number: int, *, pairwise: bool) -> _Item:
+    sentence = item.text("Question")
+    if "__" not in sentence:
+        raise UserError(f"Question has no blank (__): {sentence!r:.80}.")
+    return _Item(
+        name=f"cloze/{number}", kind=Kind.CLOZE, with_image=_with_image(item), answer=item.text("Ground_Truth"),
+        question=f"{blanked(sentence, pairwise=pairwise)}\n{BLANK}",
+    )  # fmt: skip
 
 
 def _generated(found: Gathered, record: Record) -> list[Record]:
     return found.complete(record.parts("Generation_Task"), "Question", "Ground_Truth")
 
 
-def _generations(items: Sequence[Record]) -> Iterator[_Item]:
-    for number, item in enumerate(items, 1):
-        yield _Item(
-            name=f"generation/{number}", kind=Kind.OPEN, with_image=_with_image(item),
-            answer=item.text("Ground_Truth"), question=f"{item.text('Question')}\n{SENTENCE}",
-        )  # fmt: skip
+def _generation(item: Record, number: int) -> _Item:
+    return _Item(
+        name=f"generation/{number}", kind=Kind.OPEN, with_image=_with_image(item), answer=item.text("Ground_Truth"),
+        question=f"{item.text('Question')}\n{SENTENCE}",
+    )  # fmt: skip
 
 
 def _with_image(item: Record) -> bool:

@@ -55,6 +55,8 @@ class OffsideSettings:
     """Which tasks are judged."""
     relearn: bool = False
     """Also ask the questions of the relearning set (what a relearning attack trains on)."""
+    strict: bool = True
+    """False: rows and items that cannot be read are left out and counted; images that cannot be decoded stop a run either way."""
     protocol: Literal["corrected", "released"] = "corrected"
     """released: options only count if the text is a letter alone or says "The answer is A"."""
 
@@ -107,10 +109,14 @@ class Offside(Benchmark):
         """Return what is wrong with rows and images."""
         return self._read.problems()
 
+    def warnings(self) -> Sequence[str]:
+        """Return what was left out."""
+        return self._read.gaps()
+
     @cached_property
     def _read(self) -> Gathered:
         """Read everything once."""
-        found = Gathered(self.root, self.root.parent, self.root.parent.parent)
+        found = Gathered(self.root, self.root.parent, self.root.parent.parent, strict=self.settings.strict)
         for name, role in SETS.items():
             talks = self._rows(f"{name}_set.json") if (self.root / f"{name}_set.json").is_file() else []
             self._name(talks)

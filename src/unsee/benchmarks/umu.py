@@ -57,6 +57,8 @@ class UmuSettings:
     """Which tasks are judged."""
     train: tuple[Literal["image", "text"], ...] = ("image", "text")
     """Which halves of the training pairs the unlearning may see."""
+    strict: bool = True
+    """False: rows and items that cannot be read are left out and counted; images that cannot be decoded stop a run either way."""
     protocol: Literal["corrected", "released"] = "corrected"
     """released: options asked for and scored by their text, and both of the published rules for it."""
 
@@ -99,18 +101,18 @@ class Umu(Benchmark):
 
     def warnings(self) -> Sequence[str]:
         """Return what differs from the published data."""
-        found = same_images(self._read.train)
-        return [*self.shelf.warnings, *self._counts, *found]
+        found = self._read
+        return [*self.shelf.warnings, *self._counts, *same_images(found.train), *found.gaps()]
 
     @cached_property
     def _read(self) -> Gathered:
         """Read everything once."""
-        found, ratio = Gathered(), self.settings.ratio
+        found, ratio = Gathered(strict=self.settings.strict), self.settings.ratio
         sides = {
             Role.FORGET: self._open(5 * ratio, f"forget_{ratio}"),
             Role.RETAIN: self._open(500 - 5 * ratio, f"retain_{100 - ratio}"),
         }
-        with found.reading("the splits"):
+        with found.reading("the splits", vital=True):
             everybody = _ids(self.shelf.rows("Full_Set")) if self.shelf.has("Full_Set") else None
             overlaps(_ids(sides[Role.FORGET]), _ids(sides[Role.RETAIN]), everybody)
         for role, rows in sides.items():
@@ -135,10 +137,10 @@ class Umu(Benchmark):
                 person = _Person(
                     entity, role, self._image(found, rows, row), self._people.setdefault(entity, _profile(record))
                 )
-                if role is not Role.GENERAL:
-                    found.train += self._pairs(record, person)
-                if judged:
-                    found.judged += self._questions(record, person, rows.name)
+                trained = [] if role is Role.GENERAL else list(self._pairs(record, person))
+                asked = list(self._questions(record, person, rows.name)) if judged else []
+                found.train += trained
+                found.judged += asked
 
     def _image(self, found: Gathered, rows: Rows, row: int) -> ImageSource:
         images = rows.images(row)
