@@ -168,6 +168,7 @@ class Encoder:
         with self._one_at_a_time:
             if text not in self._answers:
                 self._answers[text] = answer_ids(self.processor, self.family, text)
+                self._bytes += len(text) + 8 * len(self._answers[text])
             return self._answers[text]
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
@@ -188,7 +189,7 @@ class Encoder:
         text = self.family.prompt(self.processor, question, has_image=image is not None, instruction=instruction)
         row = self.family.encode(self.processor, [text], [image.load() if image else None])
         if self._bytes > CACHE_BYTES:
-            self._rows, self._pixels, self._bytes = {}, {}, 0
+            self._rows, self._pixels, self._answers, self._bytes = {}, {}, {}, 0
         return {name: self._shared(key, name, value) for name, value in row.items()}
 
     def _shared(self, key: str, name: str, value: Tensor) -> Tensor:

@@ -64,9 +64,7 @@ class Mllmu(Benchmark):
     """A local clone, or the hub."""
 
     name: ClassVar[str] = "mllmu"
-    layout: ClassVar[str] = (
-        "folders forget_5, forget_10 or forget_15 of parquet, beside ft_Data or Full_Set (MLLMU-Bench)"
-    )
+    layout: ClassVar[str] = "folders forget_5, forget_10 or forget_15 of parquet with Mask_Task (MLLMU-Bench)"
     settings_type: ClassVar[type] = MllmuSettings
     hub: ClassVar[tuple[str, ...]] = ("MLLMMU/MLLMU-Bench",)
     likelihood: ClassVar[bool] = True
