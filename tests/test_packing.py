@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from families import Picture, family, model_of, processor_of
 from tiny import tiny_session
 from unsee import engine
 from unsee.api import Training
 from unsee.batching import Target, answer_logits, collate
 from unsee.losses import answer_nll
 from unsee.packing import pack, packable, saving
+from unsee.positions import positions
 from unsee.targets import forget_targets, retain_targets
 from unsee.training import prepare
 from unsee.tuning import trainable
@@ -134,3 +136,25 @@ def test_other_attention_is_left_alone(tmp_path, change):
     for name, value in change.items():
         setattr(text, name, value)
     assert packable(session.model) is None
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"])
+@pytest.mark.parametrize("size", [(16, 16), (32, 16), (16, 48), (40, 24)])
+def test_three_dimensional_positions_are_the_models_own(name, size):
+    model, processor, kind = model_of(name), processor_of(name), family(name)
+    picture = Picture("red", 0, *size).load()
+    prompts = [kind.prompt(processor, "Who is this?", has_image=image is not None) for image in (picture, None)]
+    row = kind.extend(kind.encode(processor, prompts[:1], [picture]), (40, 41, 42))
+    own, _ = model.model.get_rope_index(
+        **{key: row[key] for key in ("input_ids", "image_grid_thw", "mm_token_type_ids")}
+    )
+    assert torch.equal(positions(row), own[:, 0])
+    bare = kind.encode(processor, prompts[1:], [None])
+    assert torch.equal(positions(bare), torch.arange(bare["input_ids"].shape[1])[None])
+
+
+def test_models_with_other_three_dimensional_positions_are_left_alone():
+    model = model_of("qwen2_5_vl")
+    assert packable(model) is not None
+    model.config.model_type = "some_other"
+    assert packable(model) is None

@@ -23,6 +23,7 @@ from transformers.cache_utils import DynamicLayer
 from unsee.batching import device_of
 from unsee.features import encoded
 from unsee.padding import merge
+from unsee.positions import alike
 from unsee.prefixes import Group
 from unsee.steering import Requests
 
@@ -63,6 +64,8 @@ class _Pool:
     """Keys and values [groups, h, k, d] of each layer."""
     real_gk: Tensor
     """Where tokens are, as opposed to padding."""
+    next_g: Tensor
+    """Position of the first token behind each."""
 
 
 class _Room(DynamicLayer):
@@ -176,25 +179,35 @@ def _prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int)
         (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
         for layer in zip(*(part.layers for part in parts), strict=True)
     ]
-    return _Pool(layers, torch.cat([part.real_gk for part in parts]))
+    return _Pool(layers, torch.cat([part.real_gk for part in parts]), torch.cat([part.next_g for part in parts]))
 
 
 def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int) -> _Pool:
     rows = [group.head() for group in groups]
     inputs = {key: value.to(device_of(model)) for key, value in merge(rows, pad_id).items()}
     real_gk = inputs["attention_mask"].bool()
+    places, next_g = _places(groups, real_gk)
     cache = DynamicCache(config=model.config)
     with Requests(model, [bool(group.image) for group in groups]).prefixes():
         model(
             **encoded(model, rows, [group.image for group in groups], inputs),
-            position_ids=(inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0),
+            position_ids=places,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
     lead = width - real_gk.shape[1]
     layers = [(pad(layer.keys, (0, 0, lead, 0)), pad(layer.values, (0, 0, lead, 0))) for layer in cache.layers]
-    return _Pool(layers, pad(real_gk, (lead, 0)))
+    return _Pool(layers, pad(real_gk, (lead, 0)), next_g)
+
+
+def _places(groups: Sequence[Group], real_gk: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positions of left-padded prefixes, [g, k] or [3, g, k], and the position behind each."""
+    width = real_gk.shape[1]
+    rows = alike([pad(group.positions(torch.arange(group.shared)), (width - group.shared, 0)) for group in groups])
+    behind = [int(group.positions(torch.tensor([group.shared])).max()) for group in groups]
+    places = torch.stack(rows, dim=1).squeeze(0)
+    return places.to(real_gk.device), torch.tensor(behind, device=real_gk.device)
 
 
 class _Wave:
@@ -213,7 +226,7 @@ class _Wave:
         self.said: dict[int, list[int]] = {place: [] for cell in cells for place in cell.places}
         self.used = pool.real_gk.shape[1]
         real_rk = pool.real_gk[row_r]
-        self.next_rl = real_rk.sum(-1, keepdim=True).expand(-1, self.lanes)
+        self.next_rl = pool.next_g[row_r, None].expand(-1, self.lanes)
         dtype = pool.layers[0][0].dtype
         self.blind = torch.finfo(dtype).min
         self.bias_rlk = torch.full((len(cells), self.lanes, self.used + room), self.blind, dtype=dtype, device=device)

@@ -16,6 +16,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.functional import pad
 
 from unsee import engine
 from unsee.api import Example, Family, Role
@@ -25,6 +26,7 @@ from unsee.features import encoded
 from unsee.generation import evaluating
 from unsee.packing import packable
 from unsee.padding import IGNORE, is_sequence, merge
+from unsee.positions import alike
 from unsee.prefixes import Group, groups
 
 if TYPE_CHECKING:
@@ -250,7 +252,7 @@ def _batches(trees: Iterator[_Tree], batch_size: int, vocabulary: int) -> Iterat
         yield batch
 
 
-def _forward(model: Any, trees: Sequence[_Tree], pad: int) -> Iterator[tuple[int, tuple[float, ...]]]:
+def _forward(model: Any, trees: Sequence[_Tree], fill: int) -> Iterator[tuple[int, tuple[float, ...]]]:
     """Yield (place, log-probability of each token) of all answers in these rows, from one forward pass."""
     device = device_of(model)
     for tree in trees:
@@ -258,11 +260,12 @@ def _forward(model: Any, trees: Sequence[_Tree], pad: int) -> Iterator[tuple[int
     width = max(len(tree.ids) for tree in trees)
     leads = [width - len(tree.ids) for tree in trees]
     rows = [tree.row() for tree in trees]
-    inputs = merge(rows, pad)
+    inputs = merge(rows, fill)
     inputs["attention_mask"] = torch.stack([tree.sees(width) for tree in trees])[:, None]
-    inputs["position_ids"] = torch.tensor(
-        [[0] * lead + tree.depths for lead, tree in zip(leads, trees, strict=True)], dtype=torch.long
-    )
+    places = [
+        pad(tree.group.positions(torch.tensor(tree.depths)), (lead, 0)) for lead, tree in zip(leads, trees, strict=True)
+    ]
+    inputs["position_ids"] = torch.stack(alike(places), dim=1).squeeze(0)
     inputs = {key: value.to(device) for key, value in inputs.items()}
     wanted = [
         (row, lead + token, label)

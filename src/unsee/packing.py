@@ -2,7 +2,7 @@
 
 A packed row is [shared prefix][rest of row 1][rest of row 2]...; no rest sees another, each goes on counting positions from the
 prefix, so every token computes what it computes in a row of its own. For language models with plain causal attention through
-`sdpa` and one-dimensional rotary positions; others keep one row a question.
+`sdpa` and rotary positions known to `unsee.positions`; others keep one row a question.
 Shapes: b packed rows, t tokens, r rows before packing, a answer positions (right-aligned), v vocabulary.
 """
 
@@ -21,8 +21,9 @@ from torch.nn import Module
 from torch.nn.functional import pad
 
 from unsee.padding import IGNORE, is_sequence, merge
+from unsee.positions import KEYS, THREE, alike, positions
 
-PER_TOKEN: Final = frozenset({"input_ids", "attention_mask", "labels"})
+PER_TOKEN: Final = frozenset({"input_ids", "attention_mask", "labels", "mm_token_type_ids"})
 """Per-token inputs that can be packed; rows with others (token types) stay as they are."""
 FIXED: Final = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary positions whose angles do not depend on how long the row is."""
@@ -82,13 +83,14 @@ def pack(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_toke
     ]
     inputs = {key: value for key, value in merge(packed, pad_id).items() if key != "attention_mask"}
     lead = [width - len(chain.ids) for chain in chains]
-    inputs["position_ids"] = torch.stack([pad(chain.positions, (n, 0)) for chain, n in zip(chains, lead, strict=True)])
+    places = alike([pad(chain.positions, (n, 0)) for chain, n in zip(chains, lead, strict=True)])
+    inputs["position_ids"] = torch.stack(places, dim=1).squeeze(0)
     inputs["attention_mask"] = torch.stack([chain.mask(n) for chain, n in zip(chains, lead, strict=True)])[:, None]
     answers = max(int((row["labels"] != IGNORE).sum()) for row in rows)
     row_ra, place_ra = torch.zeros(len(rows), answers).long(), torch.zeros(len(rows), answers).long()
     labels_ra = torch.full((len(rows), answers), IGNORE)
-    for b, (places, chain) in enumerate(zip(groups, chains, strict=True)):
-        for number, r in enumerate(places):
+    for b, (members, chain) in enumerate(zip(groups, chains, strict=True)):
+        for number, r in enumerate(members):
             labels, before = chain.answer(number)
             row_ra[r], labels_ra[r, -len(labels) :], place_ra[r, -len(labels) :] = b, labels, before + lead[b]
     return Packed(inputs, packed, [images[places[0]] for places in groups], row_ra, place_ra, labels_ra)
@@ -107,7 +109,8 @@ def packable(model: Module) -> int | None:
         and not facts.get("sliding_window")
         and set(facts.get("layer_types") or ["full_attention"]) == {"full_attention"}
         and rotary.get("rope_type") in FIXED
-        and "mrope_section" not in rotary
+        and ("mrope_section" not in rotary or config.model_type in THREE)
+        and (config.model_type in THREE or not _arguments(type(inner)) & KEYS)
         and not facts.get("cross_attention_layers")
         and keeps_logits(inner)
     )
@@ -144,11 +147,12 @@ class _Chain:
         shared = _shared(rows, image_token) if len(rows) > 1 else rows[0]["input_ids"].shape[1]
         rests = [row["input_ids"][0, shared:] for row in rows]
         ids = [rows[0]["input_ids"][0, :shared], *rests]
-        positions = [torch.arange(shared), *(torch.arange(shared, shared + len(rest)) for rest in rests)]
+        placed = alike([positions(row) for row in rows])
+        places = [placed[0][:, :shared], *(one[:, shared:] for one in placed)]
         segments = [torch.full((len(part),), number) for number, part in enumerate(ids)]
-        own = {key: value for key, value in rows[0].items() if key not in PER_TOKEN}
+        own = {key: value for key, value in rows[0].items() if not is_sequence(rows[0], key)}
         labels = tuple(row["labels"][0] for row in rows)
-        return cls(own, torch.cat(ids), torch.cat(positions), torch.cat(segments), shared, labels)
+        return cls(own, torch.cat(ids), torch.cat(places, dim=1), torch.cat(segments), shared, labels)
 
     def mask(self, lead: int) -> Tensor:
         """Return who sees whom, with `lead` padded positions in front that see only themselves."""

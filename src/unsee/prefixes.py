@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from unsee.api import Family
 from unsee.batching import encoder
 from unsee.padding import is_sequence
+from unsee.positions import KEYS, positions
 
 if TYPE_CHECKING:
     from unsee.generation import Request
 
 KNOWN: Final = frozenset(
-    {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_sizes", "batch_num_images"}
+    {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_sizes", "batch_num_images", *KEYS}
 )
 """Inputs that belong to the text or to the image as a whole; rows with others (token types) are not shared."""
 
@@ -48,6 +50,14 @@ class Group:
     def head(self) -> dict[str, Tensor]:
         """Return the model inputs of the shared tokens, with the pixels."""
         return {k: v[:, : self.shared] if is_sequence(self.row, k) else v for k, v in self.row.items()}
+
+    def positions(self, depths: Tensor) -> Tensor:
+        """Return the positions [p, n] of tokens so many tokens from the start; behind the shared ones there is only text."""
+        own = positions(self.row)[:, : self.shared]
+        after = int(own.max()) + 1 if self.shared else 0
+        later = (depths - self.shared + after).expand(len(own), -1)
+        known = depths.clamp(max=max(0, self.shared - 1))
+        return torch.where(depths < self.shared, own[:, known], later) if self.shared else later
 
     def sharable(self, image_token: int) -> bool:
         """Tell whether the shared tokens cover the image, so that the rest of each prompt is text."""
