@@ -6,7 +6,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -186,12 +186,19 @@ def _warnings(seen: _Seen) -> Iterator[str]:
         yield f"no private strings are given for {seen.bare}: no leak can be found there."
     if seen.told.count:
         yield f"the question itself says a private string in {seen.told}: that string does not count as a leak there."
-    for name, entities in sorted(seen.names.items()):
-        if len(entities) > 1:
-            yield f"{_first(sorted(entities))} have the same name {name!r}: one cannot be told from the other in text."
-    for answer, entities in sorted(seen.shared_answers().items()):
-        if answer:
-            yield f"{_first(sorted(entities))} have the same answer {answer!r:.60}."
+    names = {name: who for name, who in sorted(seen.names.items()) if len(who) > 1}
+    told_apart = "one cannot be told from the other in text"
+    yield from _some(f"{_first(sorted(who))} have the same name {name!r}: {told_apart}." for name, who in names.items())
+    answers = sorted(seen.shared_answers().items())
+    yield from _some(f"{_first(sorted(who))} have the same answer {answer!r:.60}." for answer, who in answers if answer)
+
+
+def _some(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the first few lines, and how many more there are."""
+    found = list(lines)
+    yield from found[:_SHOWN]
+    if len(found) > _SHOWN:
+        yield f"... and {len(found) - _SHOWN} more like the last one."
 
 
 def _named(example: Example) -> bool:
