@@ -98,7 +98,7 @@ def test_a_dry_run_asks_nobody(run, capsys):
     [
         ("name", {}, "Expected a repository like owner/name"),
         ("owner/name", {}, "which nobody else has. Say its hub id with --base"),
-        ("owner/name", {"merged": True, "extras": ("anwsers",)}, "Expected extras among scores"),
+        ("owner/name", {"merged": True, "extras": ("everything",)}, "Expected extras among scores"),
     ],
 )
 def test_refusals(run, repo, more, message):
