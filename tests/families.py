@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 from PIL import Image, ImageDraw
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
@@ -29,7 +29,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from tiny import PEOPLE, TEXT, person
+from tiny import PEOPLE, person, tokenizer_json
 from unsee import still
 from unsee.api import Example, Family, Kind, Role, Session, Training
 from unsee.autoclasses import family_for
@@ -635,26 +635,12 @@ VARIANTS: dict[str, Tiny] = {
 ALL = {**FAMILIES, **VARIANTS}
 
 
-@cache
-def _tokenizer_json(specials: tuple[str, ...]) -> str:
-    """Train a byte-level BPE with these special tokens once per test run."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    added = [AddedToken(token, special=True, normalized=False) for token in specials]
-    trainer = trainers.BpeTrainer(
-        vocab_size=336 + len(added), special_tokens=added, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    tokenizer.train_from_iterator([TEXT], trainer)
-    return tokenizer.to_str()
-
-
 def tokenizer_of(name: str) -> Any:
     """Return the family's tokenizer; padding is 0, BOS 1, EOS 2."""
     tiny = ALL[name]
     specials = ("<pad>", tiny.bos, tiny.eos, *(token for token in tiny.specials if token not in (tiny.bos, tiny.eos)))
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_tokenizer_json(specials)),
+        tokenizer_object=Tokenizer.from_str(tokenizer_json(specials)),
         bos_token=tiny.bos,
         eos_token=tiny.eos,
         pad_token="<pad>",

@@ -58,14 +58,14 @@ class Drawn:
 
 
 @cache
-def tokenizer_json() -> str:
-    """Train the byte-level BPE once per test run."""
+def tokenizer_json(special: tuple[str, ...] = ("<pad>", "<s>", "</s>", "<image>")) -> str:
+    """Train the byte-level BPE once per test run, with these special tokens in front."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    special = [AddedToken(token, special=True, normalized=False) for token in ("<pad>", "<s>", "</s>", "<image>")]
+    added = [AddedToken(token, special=True, normalized=False) for token in special]
     trainer = trainers.BpeTrainer(
-        vocab_size=340, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=336 + len(added), special_tokens=added, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     tokenizer.train_from_iterator([TEXT], trainer)
     return tokenizer.to_str()

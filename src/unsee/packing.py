@@ -110,7 +110,7 @@ def packable(model: Module) -> int | None:
         and set(facts.get("layer_types") or ["full_attention"]) == {"full_attention"}
         and rotary.get("rope_type") in FIXED
         and ("mrope_section" not in rotary or config.model_type in THREE)
-        and (config.model_type in THREE or not _arguments(type(inner)) & KEYS)
+        and (config.model_type in THREE or not _arguments(inner.__class__.forward) & KEYS)
         and not facts.get("cross_attention_layers")
         and keeps_logits(inner)
     )
@@ -120,12 +120,12 @@ def packable(model: Module) -> int | None:
 def keeps_logits(model: Module) -> bool:
     """Tell whether the model can be asked for the logits of some positions only."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    return "logits_to_keep" in _arguments(type(inner))
+    return "logits_to_keep" in _arguments(inner.__class__.forward)
 
 
 @cache
-def _arguments(kind: Any) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)
+def _arguments(forward: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
 
 
 @dataclass(frozen=True)
