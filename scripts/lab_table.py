@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from unsee.errors import UnseeError
@@ -23,12 +24,12 @@ def cells(place: Path) -> list[Path]:
     return [place / row["folder"] for row in rows if row["state"] == "done"]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the places and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("grid", type=Path, help="file with a `table` part: title -> score")
     parser.add_argument("places", type=Path, nargs="+", help="run folders and sweep folders")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         print(table([run for place in options.places for run in cells(place)], read_grid(options.grid).table), end="")
     except UnseeError as error:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -502,12 +503,32 @@ def test_examples_in_the_docstrings_hold() -> None:
     assert all(doctest.testmod(module).failed == 0 for module in (verdict, charts, page, routes))
 
 
-def test_screenshot_says_what_is_missing(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("screenshot", Path(__file__).parents[1] / "scripts" / "screenshot.py")
+def script(name: str) -> ModuleType:
+    """Return a file of scripts/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    screenshot = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(screenshot)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_runs_and_sweeps_become_a_table_with_the_columns_of_a_grid(tmp_path: Path, capsys) -> None:
+    make_run(tmp_path / "original", "original")
+    make_run(tmp_path / "sweep" / "cells" / "b", "reject")
+    rows = [{"folder": "cells/a", "state": "failed"}, {"folder": "cells/b", "state": "done"}]
+    (tmp_path / "sweep" / "index.json").write_text(json.dumps(rows))
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("base: {model: lab, data: lab, method: ga}\ntable:\n  leak: unseen.leak\n")
+    lab_table = script("lab_table")
+    lab_table.main([str(grid), str(tmp_path / "original"), str(tmp_path / "sweep")])
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[2:]] == ["original", "reject"]
+    with pytest.raises(SystemExit, match="not a folder"):
+        lab_table.main([str(grid), str(tmp_path / "nowhere")])
+
+
+def test_screenshot_says_what_is_missing(tmp_path: Path) -> None:
+    screenshot = script("screenshot")
     with pytest.raises(SystemExit, match="No such file"):
         screenshot.main([str(tmp_path / "report.html"), str(tmp_path / "a.png")])
     with pytest.raises(SystemExit, match="No browser found"):
