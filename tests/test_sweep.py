@@ -111,6 +111,17 @@ def test_unusable_arguments_are_refused(grid, tmp_path, more, message):
         sweep.sweep(grid, tmp_path / "out", **more)
 
 
+@pytest.mark.parametrize(
+    "file", sorted((EXAMPLE.parents[1] / "configs" / "tables").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_the_grids_of_the_documented_tables_can_be_run(file):
+    """Their methods and settings exist, and each says the command that runs it."""
+    read = sweep.read_grid(file)
+    assert read.cells
+    assert read.table
+    assert f"configs/tables/{file.name} " in file.read_text().splitlines()[0]
+
+
 def test_the_table_part_of_a_grid_makes_a_table(grid, tmp_path):
     """The columns are no setting: the cells stay the same."""
     names = [cell.name for cell in sweep.read_grid(grid).cells]
