@@ -154,3 +154,9 @@ def test_every_model_type_is_claimed_once_and_known_to_transformers():
     assert len(claimed) == len(set(claimed))
     assert set(claimed) <= set(KNOWN)
     assert {model_of(name).config.model_type for name in FAMILIES} - set(claimed) == {"aya_vision"}
+
+
+def test_a_template_that_writes_a_date_writes_the_same_one_every_day():
+    processor = processor_of("mllama")
+    processor.chat_template = "{{ date_string or strftime_now('%d %b %Y') }} {{ messages[0].content[0].text }}"
+    assert registry.load("models", "mllama")().prompt(processor, "Who?", has_image=False) == "26 Jul 2024 Who?"

@@ -38,6 +38,8 @@ class AutoFamily(Family):
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
+    date: ClassVar[str] = ""
+    """Date for chat templates that write one (`date_string`), so that prompts are the same tomorrow; "" = theirs."""
     answer_values: ClassVar[Mapping[str, int]] = {}
     """Per-token inputs whose value at answer tokens is not 0, with that value."""
 
@@ -47,7 +49,7 @@ class AutoFamily(Family):
 
     def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
         """Return the user turn in the checkpoint's own chat template."""
-        return prompt(processor, question, has_image=has_image, instruction=instruction)
+        return prompt(processor, question, has_image=has_image, instruction=instruction, date=self.date)
 
     def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Image | None]) -> dict[str, Tensor]:
         """Return left-padded inputs with every key of the processor; rows without an image may stand among the others."""
@@ -122,13 +124,14 @@ def _require_decoder(model: Any, path: Path | str) -> None:
         )
 
 
-def prompt(processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
+def prompt(processor: Any, question: str, *, has_image: bool, instruction: str = "", date: str = "") -> str:
     """Render the user turn with the checkpoint's own chat template, up to where the answer begins."""
     text = f"{instruction} {question}" if instruction else question
     content = [{"type": "image"}] if has_image else []
     turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
+    given = {"date_string": date} if date else {}
     try:
-        rendered: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+        rendered: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False, **given)
     except (TemplateError, TypeError) as error:
         raise UserError(
             f"The chat template does not render a turn whose content is a list of an image and a text ({error}). Write a "

@@ -8,6 +8,10 @@ from unsee.autoclasses import AutoFamily
 
 
 class Mllama(AutoFamily):
-    """Rows without an image skip the cross-attention layers, so they are never in one batch with rows that have one (`padding.apart`)."""
+    """Rows without an image skip the cross-attention layers, so they are never in one batch with rows that have one (`padding.apart`).
+
+    Its template writes today's date into prompts without an image; here it is always the one it falls back to.
+    """
 
     model_types: ClassVar[tuple[str, ...]] = ("mllama",)
+    date: ClassVar[str] = "26 Jul 2024"
