@@ -16,6 +16,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from unsee import rowstore
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 ENTITIES = 500
@@ -58,25 +60,48 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, default=200, help="optimiser steps; -1 = a whole pass over the forget rows"
     )
+    parser.add_argument("--check-only", action="store_true", help="do not train, and load no torch")
+    parser.add_argument("--in-memory", action="store_true", help="keep the whole table in memory, whatever its size")
     options = parser.parse_args()
-    from tiny import save_tiny
-    from unsee.check import check
-    from unsee.run import forget
-
+    if options.in_memory:
+        rowstore.IN_MEMORY = sys.maxsize
     with tempfile.TemporaryDirectory() as place:
-        folder, model = Path(place) / "data", save_tiny(Path(place) / "model")
+        folder = Path(place) / "data"
         folder.mkdir()
         write(folder, options.rows)
-        found: dict[str, object] = {"rows": options.rows, "method": options.method, "imports_mib": peak()}
-        start = time.process_time()
-        if not check(folder).usable:
-            raise SystemExit("the rows are not usable")
-        found |= {"check_mib": peak(), "check_seconds": round(time.process_time() - start, 1)}
-        start = time.process_time()
-        training = {"max_steps": options.steps, "batch_size": 8, "rank": 2, "stop": "never", "epochs": 1}
-        forget(model, folder, options.method, Path(place) / "run", training=training)
-        found |= {"train_mib": peak(), "train_seconds": round(time.process_time() - start, 1)}
-    print(json.dumps(found))
+        found: dict[str, object] = {"rows": options.rows, "in_memory": options.in_memory}
+        print(
+            json.dumps(
+                found | (checked(folder) if options.check_only else trained(folder, options.method, options.steps))
+            )
+        )
+
+
+def checked(folder: Path) -> dict[str, object]:
+    """Check the table and return what it took."""
+    from unsee.check import check
+
+    before, start = peak(), time.process_time()
+    if not check(folder).usable:
+        raise SystemExit("the rows are not usable")
+    return {"before_mib": before, "check_mib": peak(), "check_seconds": round(time.process_time() - start, 1)}
+
+
+def trained(folder: Path, method: str, steps: int) -> dict[str, object]:
+    """Check the table, train on it, and return what it took."""
+    from tiny import save_tiny
+    from unsee.run import forget
+
+    model = save_tiny(folder.parent / "model")
+    found, start = checked(folder), time.process_time()
+    training = {"max_steps": steps, "batch_size": 8, "rank": 2, "stop": "never", "epochs": 1}
+    forget(model, folder, method, folder.parent / "run", training=training)
+    return found | {
+        "train_mib": peak(),
+        "train_seconds": round(time.process_time() - start, 1),
+        "method": method,
+        "steps": steps,
+    }
 
 
 if __name__ == "__main__":
