@@ -6,10 +6,13 @@ families; `-m slow` runs the rest. docs/families.md shows the whole matrix, prin
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from contracts import CONTRACTS, METHODS, REFUSED, method
-from families import FAMILIES, VARIANTS
+from families import FAMILIES, VARIANTS, save_family
+from unsee import evaluate, forget
 
 TUNES = ("lora", "full")
 CASES = [(name, unlearning, tune) for name in FAMILIES for unlearning in METHODS for tune in TUNES]
@@ -40,3 +43,17 @@ def test_method(name, unlearning, tune, tmp_path):
     said = method(name, unlearning, tune, tmp_path)
     wanted = REFUSED.get((unlearning, tune), "")
     assert wanted in said if wanted else not said
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "own_folder"
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen2_5_vl", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "qwen2_5_vl")]
+)
+def test_from_a_folder_of_data_to_scores(name, tmp_path):
+    model = save_family(name, tmp_path / "base")
+    training = {"max_steps": 1, "max_new_tokens": 4, "stop": "never"}
+    run = forget(model, EXAMPLES, "npo", tmp_path / "run", training=training)
+    scores = evaluate(run, EXAMPLES, tmp_path / "run")
+    assert scores["forget.leak"].n > 0

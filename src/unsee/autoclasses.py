@@ -129,7 +129,7 @@ def prompt(processor: Any, question: str, *, has_image: bool, instruction: str =
     text = f"{instruction} {question}" if instruction else question
     content = [{"type": "image"}] if has_image else []
     turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
-    given = {"date_string": date} if date else {}
+    given = {"date_string": date} if date and "date_string" in str(processor.chat_template) else {}
     try:
         rendered: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False, **given)
     except (TemplateError, TypeError) as error:
