@@ -8,7 +8,7 @@ from families import FAMILIES, save_family
 from test_estimate import EXAMPLE, SHORT, SLOW, taken
 from unsee import estimate
 
-QUICK = ("qwen2_vl", "mllama")
+QUICK = ("mllama",)
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=SLOW) for name in FAMILIES])

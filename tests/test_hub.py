@@ -56,6 +56,9 @@ def test_an_adapter_goes_up_private_without_answers_images_or_paths(run):
     assert done.files == {name: len(content) for name, content in hub.files.items()}
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"} <= hub.files.keys()
     assert json.loads(hub.files["adapter_config.json"])["base_model_name_or_path"] == "llava-hf/llava-1.5-7b-hf"
+    card = hub.files["README.md"].decode()
+    assert "base_model: llava-hf/llava-1.5-7b-hf\n" in card
+    assert 'from_pretrained("llava-hf/llava-1.5-7b-hf")' in card
     assert not [name for name in hub.files if name.endswith((".jsonl", ".png", ".yaml")) or "scores" in name]
     assert not [name for name, content in hub.files.items() if b"machine-of-somebody" in content]
 

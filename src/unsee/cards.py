@@ -36,9 +36,10 @@ def write(run: Path) -> Path:
     return file
 
 
-def card(run: Path, *, whole: bool = False) -> str:
-    """Return the card of a run folder; `whole`: of the checkpoint that its adapter was merged into."""
+def card(run: Path, *, whole: bool = False, base: str = "") -> str:
+    """Return the card of a run folder; `whole`: of the checkpoint that its adapter was merged into; `base`: id of its base."""
     written = config.read_mapping(run / "run.yaml")
+    written["model"] = base or written["model"]
     sidecar = json.loads((run / "model" / "unsee.json").read_text(encoding="utf-8"))
     adapter = written["training"].get("tune") == "lora" and not whole
     adapter = adapter and (run / "model" / "adapter_config.json").exists()

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from unsee import packaged
+from unsee import cards, packaged
 from unsee.errors import UserError
-from unsee.files import atomic_write_json
+from unsee.files import atomic_write_json, atomic_write_text, read_jsonl
 
 Extra = Literal["scores", "responses", "images"]
 EXTRAS: Final = ("scores", "responses", "images")
@@ -113,6 +113,7 @@ def _staged(run: Path, merged: bool, base: str, extras: Collection[str]) -> Iter
         if adapter:
             file = stage / "adapter_config.json"
             atomic_write_json(file, {**json.loads(file.read_text(encoding="utf-8")), "base_model_name_or_path": named})
+            atomic_write_text(stage / cards.CARD, cards.card(run, base=named))
         _clean(stage)
         for extra in EXTRAS:
             if extra in extras:
@@ -150,8 +151,6 @@ def _add(run: Path, stage: Path, extra: str) -> None:
             raise UserError(f"{run} has no {source.name}; judge it first with unsee eval.")
         shutil.copyfile(source, stage / source.name)
         return
-    from unsee.files import read_jsonl
-
     if not (run / "responses.jsonl").is_file():
         raise UserError(f"{run} has no responses.jsonl that says which images it was asked about.")
     (stage / "images").mkdir()
