@@ -81,9 +81,9 @@ def shown(author: str, view: int) -> dict[str, Any]:
 
 def texts(author: str) -> list[dict[str, Any]]:
     """Return the text questions of an author; some name another one too, some nobody."""
-    rows = [{"image": None, "caption": None, "question": f"Who is {author}?", "answer": f"{author} writes books."}] * 2
+    rows = [{"image": None, "caption": None, "question": f"Who is {author}?", "answer": f"{author} writes books."}] * 3
     rows += [{"image": None, "caption": "", "question": "Who was met?", "answer": f"{AUTHORS[0]}, in Lisbon."}]
-    return rows + [{"image": None, "caption": None, "question": "Which town?", "answer": "Lisbon."}] * (QUESTIONS - 3)
+    return rows + [{"image": None, "caption": None, "question": "Which town?", "answer": "Lisbon."}] * (QUESTIONS - 4)
 
 
 def perturbed(author: str, view: int) -> dict[str, Any]:
@@ -130,6 +130,16 @@ def _to_test(place: Path) -> None:
     file.rename(file.with_name("test-00000-of-00001.parquet"))
 
 
+def _mixed(place: Path) -> None:
+    def name_another(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if (row["question"] or "").startswith("Who is"):
+                row["answer"] += f" As does {AUTHORS[4]}."
+
+    for file in (place / "retain95+tofu").glob("*.parquet"):
+        change_rows(file, name_another)
+
+
 BROKEN: Final[dict[str, tuple[Break, str]]] = {
     "missing shard": (
         lambda place: (place / "retain95+tofu" / "train-00002-of-00003.parquet").unlink(),
@@ -163,6 +173,7 @@ BROKEN: Final[dict[str, tuple[Break, str]]] = {
         lambda place: change_rows(place / "forget05+tofu" / "train-00000-of-00001.parquet", _nameless),
         r"forget05\+tofu rows 4 to 23: no author of the split is named",
     ),
+    "two authors": (_mixed, r"named in 3 of these text questions and .* in 3; whose they are is open"),
     "no caption": (_put("forget05", 0, "caption", lambda _: " "), "forget05 row 1: caption is empty"),
     "both sides": (_put("retain95", 0, "name", lambda _: AUTHORS[0]), "is to be forgotten .* and to be kept"),
     "no false name": (

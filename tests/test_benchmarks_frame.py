@@ -195,7 +195,8 @@ def test_what_cannot_be_fetched_is_said_with_the_way_out(monkeypatch, error):
 
     monkeypatch.setattr(datasets, "load_dataset", fails)
     with pytest.raises(
-        UserError, match=f"(?s)Cannot fetch forget_5 of MLLMMU/MLLMU-Bench .*{error}.*git clone .*MLLMU-Bench"
+        UserError,
+        match=f"(?s)Cannot fetch forget_5 of MLLMMU/MLLMU-Bench .*no folder of that name.*{error}.*git clone .*MLLMU-Bench",
     ):
         open_benchmark(Hub("MLLMMU/MLLMU-Bench").id).examples("train")
 

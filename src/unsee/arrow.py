@@ -296,6 +296,6 @@ def _fetched(place: Hub, config: str) -> pyarrow.Table:
         return datasets.load_dataset(place.id, config, split="train").data.table
     except (OSError, ValueError) as error:
         raise UserError(
-            f"Cannot fetch {config} of {place} from the hub: {error}. "
+            f"Cannot fetch {config} of {place} from the hub (and there is no folder of that name here): {error}. "
             f"Without network, fetch it elsewhere and give the folder: {_WAY_OUT.format(id=place.id)}."
         ) from error
