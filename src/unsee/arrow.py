@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,6 +124,25 @@ class Rows:
         if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
             return [ArrowImage(cells, row, place, self.folder) for place in range(len(cells[row]))]
         return [ArrowImage(cells, row, None, self.folder)]
+
+    def image(self, row: int, column: str = "image") -> ArrowImage:
+        """Return the one image in a cell, or the first of several; none is an error."""
+        found = self.images(row, column)
+        if not found:
+            raise UserError("the image is empty.")
+        return found[0]
+
+    def names(self, column: str = "ID") -> list[str]:
+        """Return the texts of a column whose texts must all differ; whole numbers count as text."""
+        self.require(column)
+        found = []
+        for row, cells in enumerate(self.records(column)):
+            if not isinstance(cells[column], str | int):
+                raise UserError(f"{self.where(row)}: {column} must be text, got {cells[column]!r}.")
+            found.append(str(cells[column]).strip())
+        if twice := sorted(name for name, count in Counter(found).items() if count > 1):
+            raise UserError(f"{self.name}: {column} {', '.join(twice[:10])} occurs more than once.")
+        return found
 
 
 class Shelf:

@@ -165,7 +165,7 @@ class Clear(Benchmark):
     ) -> Example:
         profile = self._profile(person)
         return Example(
-            id=name, role=role, question=self._wording(name), answer=record.text("caption"), image=_image(found, rows, row),
+            id=name, role=role, question=self._wording(name), answer=record.text("caption"), image=found.cell(rows.image(row)),
             entity=person, private=profile.private, paraphrase=record.optional("paraphrased_caption"),
             perturbed=record.strings("perturbed_captions"),
         )  # fmt: skip
@@ -226,7 +226,7 @@ class Clear(Benchmark):
                 if "caption" in self.settings.tasks:
                     found.judged.append(self._caption(found, rows, row, record, role, person, f"{name}/caption"))
                 if "name" in self.settings.tasks:
-                    image, wrong = _image(found, rows, row), record.strings("perturbed_names")
+                    image, wrong = found.cell(rows.image(row)), record.strings("perturbed_names")
                     found.judged += self._among(name, NAME_QUESTION, person, wrong, role, image, person)
         if left:
             self._notes.append(f"{left} rows of {rows.name} are about people to be forgotten; they are left out.")
@@ -238,7 +238,7 @@ class Clear(Benchmark):
             with found.reading(rows.where(row)):
                 record = Record(cells)
                 answer, question = record.text("answer"), record.optional("question") or NAME_QUESTION
-                image, entity = _image(found, rows, row), f"{rows.name}/{record.text('answer')}"
+                image, entity = found.cell(rows.image(row)), f"{rows.name}/{record.text('answer')}"
                 found.judged += self._among(
                     f"{rows.name}/{row}", question, answer, record.strings("options"), Role.GENERAL, image, entity
                 )
@@ -290,13 +290,6 @@ def _wordings(file: str) -> tuple[str, ...]:
     if not found:
         raise UserError(f"{file} holds no caption question; write one a line.")
     return found
-
-
-def _image(found: Gathered, rows: Rows, row: int) -> ImageSource:
-    images = rows.images(row)
-    if not images:
-        raise UserError("the image is empty.")
-    return found.cell(images[0])
 
 
 def _author(block: Sequence[Record], names: Sequence[str]) -> str:

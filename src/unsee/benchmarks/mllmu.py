@@ -113,10 +113,10 @@ class Mllmu(Benchmark):
         found = Gathered(strict=self.settings.strict)
         forget, retain = self._split("forget", self._ratio), self._split("retain", 100 - self._ratio)
         with found.reading("the splits", vital=True):
-            self._compare(_ids(forget), _ids(retain))
+            self._compare(forget.names(), retain.names())
         for rows, role in ((forget, Role.FORGET), (retain, Role.RETAIN)):
             self._train(found, rows, role)
-        targets = set(_ids(forget))
+        targets = set(forget.names())
         for name in self.settings.sets:
             match name:
                 case "forget":
@@ -147,16 +147,16 @@ class Mllmu(Benchmark):
 
     def _compare(self, forget: Sequence[str], retain: Sequence[str]) -> None:
         """Raise if the two sides overlap, or together are not everybody."""
-        everybody = _ids(self._open("Full_Set")) if self.shelf.has("Full_Set") else None
+        everybody = self._open("Full_Set").names() if self.shelf.has("Full_Set") else None
         overlaps(forget, retain, everybody)
 
     def _train(self, found: Gathered, rows: Rows, role: Role) -> None:
         """Gather the training pairs of one side."""
         if self.settings.train_pairs == "tasks":
             return self._train_on_tasks(found, rows, role)
-        place = {name: row for row, name in enumerate(_ids(rows))}
+        place = {name: row for row, name in enumerate(rows.names())}
         source = rows if "metadata" in rows.columns else self._open_pairs(rows)
-        owners = _ids(rows) if source is rows else self._owners(source)
+        owners = rows.names() if source is rows else self._owners(source)
         met: set[str] = set()
         for row, (owner, cells) in enumerate(zip(owners, source.records("metadata"), strict=True)):
             if owner not in place:
@@ -166,7 +166,7 @@ class Mllmu(Benchmark):
                     raise UserError(f"person {owner} has a second row of training pairs.")
                 met.add(owner)
                 asked = _told_about(found.complete(_listed_pairs(Record(cells)), "Question", "Answer"), "Answer")
-                found.train += _told(asked, owner, role, found.cell(_one_image(source, row)), self._person(rows, owner))
+                found.train += _told(asked, owner, role, found.cell(source.image(row)), self._person(rows, owner))
         if missing := [name for name in place if name not in met]:
             found.faults.append(f"{source.name} has no training pairs for people {listed(missing)} of {rows.name}.")
         return None
@@ -176,7 +176,7 @@ class Mllmu(Benchmark):
             record = Record(cells)
             with found.reading(f"{rows.where(row)} (ID {cells.get('ID')})"):
                 owner = record.text("ID")
-                image, profile = found.cell(_one_image(rows, row)), self._person(rows, owner)
+                image, profile = found.cell(rows.image(row)), self._person(rows, owner)
                 asked = [(record.text("question"), record.text("answer"))] if record.has("question") else []
                 shown = [item for item in _generated(found, record) if _with_image(item)]
                 asked += _told_about(shown, "Ground_Truth")
@@ -195,12 +195,12 @@ class Mllmu(Benchmark):
     def _owners(self, source: Rows) -> list[str]:
         """Return the ID of each row of ft_Data: its column, else the IDs inside its pairs, else the person with the same image."""
         if "ID" in source.columns:
-            return _ids(source)
+            return source.names()
         known = [_id_inside(cells) for cells in source.records("metadata")]
         if all(known):
             return known
         full = self._open("Full_Set")
-        names = _ids(full)
+        names = full.names()
         if self.settings.join == "row_order":
             return [name or (names[row] if row < len(names) else "") for row, name in enumerate(known)]
         images = {_digest(full, row): name for row, name in enumerate(names)}
@@ -285,18 +285,6 @@ def _spelled(side: str, ratio: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys((f"{side}_{ratio}", f"{side}_{ratio:02}", f"{side}{ratio}")))
 
 
-def _ids(rows: Rows) -> list[str]:
-    rows.require("ID")
-    names = []
-    for row, cells in enumerate(rows.records("ID")):
-        if not isinstance(cells["ID"], str):
-            raise UserError(f"{rows.where(row)}: ID must be text, got {cells['ID']!r}; a number would lose its zeros.")
-        names.append(cells["ID"].strip())
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{rows.name}: ID {', '.join(twice[:10])} occurs more than once.")
-    return names
-
-
 def _id_inside(cells: Mapping[str, Any]) -> str:
     """Return the ID that the pairs of a row carry; empty if they carry none, or several."""
     try:
@@ -304,13 +292,6 @@ def _id_inside(cells: Mapping[str, Any]) -> str:
     except UserError:
         return ""  # said with its row where the pairs are read
     return found.pop() if len(found) == 1 else ""
-
-
-def _one_image(rows: Rows, row: int) -> Any:
-    found = rows.images(row)
-    if not found:
-        raise UserError("the image is empty.")
-    return found[0]
 
 
 def _digest(rows: Rows, row: int) -> str:

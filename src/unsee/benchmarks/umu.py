@@ -113,8 +113,8 @@ class Umu(Benchmark):
             Role.RETAIN: self._open(500 - 5 * ratio, f"retain_{100 - ratio}"),
         }
         with found.reading("the splits", vital=True):
-            everybody = _ids(self.shelf.rows("Full_Set")) if self.shelf.has("Full_Set") else None
-            overlaps(_ids(sides[Role.FORGET]), _ids(sides[Role.RETAIN]), everybody)
+            everybody = self.shelf.rows("Full_Set").names() if self.shelf.has("Full_Set") else None
+            overlaps(sides[Role.FORGET].names(), sides[Role.RETAIN].names(), everybody)
         for role, rows in sides.items():
             self._gather(found, rows, role, judged=role.value in self.settings.sets)
         if "real" in self.settings.sets:
@@ -135,18 +135,12 @@ class Umu(Benchmark):
             with found.reading(f"{rows.where(row)} (ID {cells['ID']})"):
                 entity = record.text("ID") if role is not Role.GENERAL else f"real/{record.text('ID')}"
                 person = _Person(
-                    entity, role, self._image(found, rows, row), self._people.setdefault(entity, _profile(record))
+                    entity, role, found.cell(rows.image(row)), self._people.setdefault(entity, _profile(record))
                 )
                 trained = [] if role is Role.GENERAL else list(self._pairs(record, person))
                 asked = list(self._questions(record, person, rows.name)) if judged else []
                 found.train += trained
                 found.judged += asked
-
-    def _image(self, found: Gathered, rows: Rows, row: int) -> ImageSource:
-        images = rows.images(row)
-        if not images:
-            raise UserError("the image is empty.")
-        return found.cell(images[0])
 
     def _pairs(self, record: Record, person: _Person) -> Iterator[Example]:
         for half, column in (("image", "MM_QA"), ("text", "UM_QA")):
@@ -199,13 +193,6 @@ class _Person:
             id=f"{name}/{half}", role=_ROLES[self.role][half], question=question, answer=answer, kind=kind, options=options,
             image=self.image if half == "image" else None, entity=self.entity, private=self.profile.private,
         )  # fmt: skip
-
-
-def _ids(rows: Rows) -> list[str]:
-    names = [str(cells["ID"]) for cells in rows.records("ID")]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{rows.name}: ID {', '.join(twice[:10])} occurs more than once.")
-    return names
 
 
 def _literal(record: Record, column: str) -> dict[str, Any]:
