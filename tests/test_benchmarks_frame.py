@@ -23,6 +23,7 @@ from unsee.check import check, fingerprint
 from unsee.cli import main
 from unsee.config import Run
 from unsee.errors import UserError
+from unsee.sweep import read_grid
 
 RATIO_10 = {"name": "mllmu", "ratio": 10}
 
@@ -146,9 +147,11 @@ def test_settings_go_from_the_command_line_into_the_run_and_on_to_eval(mllmu, tm
         "benchmark.ratio=10",
     ]
     words = [word for setting in (*small, "benchmark.tasks=cloze") for word in ("--set", setting)]
-    assert (
-        main(["forget", "--model", str(model), "--data", str(mllmu), "--method", "ga", "--out", str(run), *words]) == 0
-    )
+    command = ["forget", "--model", str(model), "--data", str(mllmu), "--method", "ga", "--out", str(run), *words]
+    assert main(command) == 0
+    assert main([*command, "--resume"]) == 0, "the run that is there has the same settings"
+    assert main([*command, "--resume", "--set", "benchmark.ratio=5"]) == 2
+    assert "benchmark, data_hash differ" in capsys.readouterr().err
     assert yaml.safe_load((run / "run.yaml").read_text())["benchmark"]["ratio"] == 10
     short = ["--set", "eval.max_new_tokens=2", "--set", "eval.limit=2"]
     assert main(["eval", "--model", str(run), "--data", str(mllmu), *short]) == 0
@@ -156,6 +159,14 @@ def test_settings_go_from_the_command_line_into_the_run_and_on_to_eval(mllmu, tm
     assert {row["kind"] for row in responses} == {"cloze"}
     assert {row["entity"] for row in responses if row["role"] == "forget"} == {"101", "102"}
     capsys.readouterr()
+
+
+def test_settings_are_an_axis_of_a_sweep(mllmu, tmp_path):
+    base = {"model": "lab", "data": str(mllmu), "method": "ga", "benchmark": {"name": "mllmu", "tasks": ["cloze"]}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({"base": base, "axes": {"benchmark.ratio": [5, 10]}}))
+    cells = read_grid(tmp_path / "grid.yaml").cells
+    assert [cell.run.benchmark for cell in cells] == [{**base["benchmark"], "ratio": ratio} for ratio in (5, 10)]
+    assert len({cell.name for cell in cells}) == 2
 
 
 def test_check_takes_settings_of_the_benchmark_only(mllmu, capsys):
