@@ -85,7 +85,10 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
     wanted = dtype if torch.cuda.is_available() else "float32"
     processor = load_processor(path)
     if template and processor.chat_template is None:
-        raise UserError(f"The processor of {path} has no chat template; add a chat_template.jinja to the folder.")
+        raise UserError(
+            f"The processor of {path} has no chat template; add a chat_template.jinja to the folder, or write a family with a "
+            "`prompt` of its own: docs/add_a_family.md."
+        )
     if (shape := hollow_model(path)) is not None:
         _require_decoder(shape, path)
         return shape, processor

@@ -125,8 +125,11 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _nothing(training: Training) -> UserError:
+    hint = (
+        " LoRA needs linear layers, which these parts do not have; use --tune full." if training.tune == "lora" else ""
+    )
     return UserError(
-        f"training.parts = {training.parts} with tune = {training.tune!r} matches no weight of this model."
+        f"training.parts = {training.parts} with tune = {training.tune!r} matches no weight of this model.{hint}"
     )
 
 
