@@ -270,7 +270,7 @@ def test_hazards_have_a_page_of_their_own(tmp_path: Path) -> None:
         hazard_run(tmp_path / "reject", "reject", no, no),
     ]
     page = compare(runs, tmp_path / "both").read_text()
-    for words in ("Forget 2 hazards", "the same hazards", "refuses or garbles 100%", "Over-forgets", ">SARR ↓</th>"):
+    for words in ("Forget 2 hazards", "the same hazards", "refuses or garbles 100%", "Over-forgets", "SARR&nbsp;↓"):
         assert words in page
     assert 'id="aftermath"' not in page
     rows = json.loads((tmp_path / "both" / "leaderboard.json").read_text())
@@ -309,6 +309,7 @@ def test_what_a_run_stores_is_its_weights(demo: dict[str, list[Path]]) -> None:
 def test_a_cell_of_a_sweep_is_called_by_its_method_and_settings() -> None:
     (run,) = stage_with("m", {}).runs
     assert Stage(name="rmuse max_rotation_deg=70 tau=auto", runs=(run,)).label == "RMUSE max rotation deg=70 tau=auto"
+    assert Stage(name="ga parts=['vision', 'language']", runs=(run,)).label == "GA parts=vision+language"
     assert Stage(name="pubg_retain", runs=(run,)).label == "PUBG RETAIN"
 
 

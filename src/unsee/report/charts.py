@@ -122,6 +122,8 @@ SIGN, LINE = 8.8, 18.0
 """Width of a letter and height of a line of a label, in units of the drawing (for letters 13 to 16 units high)."""
 CROWD = 15.0
 """Dots nearer than this share a tag."""
+LETTERS = 34
+"""Longer names are cut in the scatter; the tooltip has them whole."""
 
 
 def scatter(stages: Sequence[Stage], role: str, plot: Plot) -> list[Tag]:
@@ -144,7 +146,7 @@ def _dot(stage: Stage, role: str, plot: Plot) -> Dot | None:
     kept, low, high = (sum(axis[index] for axis in recalls) / len(recalls) for index in range(3))
     return Dot(
         name=stage.name,
-        label=stage.label,
+        label=stage.label if len(stage.label) <= LETTERS else stage.label[: LETTERS - 1].rstrip() + "…",
         x=plot.x(1 - leak[0]),
         y=plot.y(kept),
         whiskers=(plot.x(1 - leak[2]), plot.x(1 - leak[1]), plot.y(low), plot.y(high)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -175,7 +176,8 @@ class Stage:
         if self.reference:
             return self.name.capitalize()
         method, blank, settings = self.name.partition(" ") if "=" in self.name else (self.name, "", "")
-        return (method.upper() + blank + settings).replace("_", " ")
+        plain = re.sub(r"[\[\]'\"]", "", settings).replace(", ", "+")
+        return (method.upper() + blank + plain).replace("_", " ")
 
     @property
     def reference(self) -> bool:
