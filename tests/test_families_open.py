@@ -160,3 +160,16 @@ def test_a_template_that_writes_a_date_writes_the_same_one_every_day():
     processor = processor_of("mllama")
     processor.chat_template = "{{ date_string or strftime_now('%d %b %Y') }} {{ messages[0].content[0].text }}"
     assert registry.load("models", "mllama")().prompt(processor, "Who?", has_image=False) == "26 Jul 2024 Who?"
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next_vicuna"])
+def test_an_older_processor_is_told_how_many_tokens_an_image_takes(name, tmp_path):
+    folder = save_family(name, tmp_path)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    for key in ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"):
+        settings.pop(key)
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    loaded = open_model(folder)
+    row = loaded.family.encode(loaded.processor, ["<image> Who?"], [Picture("red").load()])
+    with torch.no_grad():
+        assert loaded.model(**row).logits.shape[1] == row["input_ids"].shape[1]

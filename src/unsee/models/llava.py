@@ -1,4 +1,4 @@
-"""LLaVA 1.5 (Liu et al., 2023) and its relatives with one grid of image tokens."""
+"""LLaVA 1.5 and LLaVA-NeXT (1.6), with Vicuna, Mistral or Llama 3 (Liu et al., 2023 and 2024), and ViP-LLaVA."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 
 
 class Llava(AutoFamily):
-    """Vision tower, two-layer projector, language model; older processors lack what expands the image token."""
+    """Vision tower, two-layer projector, language model; older processors lack what expands the image token.
 
-    model_types: ClassVar[tuple[str, ...]] = ("llava", "vipllava")
+    LLaVA-NeXT sees a thumbnail and tiles of it; `image_sizes` says how they lie. Its `image_newline` belongs to no part.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("llava", "llava_next", "vipllava")
 
     def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
         """Return model (eval mode) and processor, the latter told how many tokens an image takes."""
