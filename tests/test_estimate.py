@@ -128,7 +128,7 @@ class TestProblems:
     def test_disk_and_memory(self, model, tmp_path, monkeypatch):
         usage = namedtuple("Usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10, 10, 10))
-        monkeypatch.setattr(sys.modules["unsee.estimate"], "_free_memory", lambda device: 1000)
+        monkeypatch.setattr("unsee.memory.free_bytes", lambda device: 1000)
         disk, memory = estimate(model, EXAMPLE, "prompt", tmp_path / "o", training=SHORT).problems
         assert "0.0 MiB free; free some space or choose another --out" in disk
         assert "lower training.batch_size" in memory

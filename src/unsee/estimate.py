@@ -22,7 +22,7 @@ from unsee.run import by_role, bytes_needed, checked
 if TYPE_CHECKING:
     from unsee.api import Family
     from unsee.batching import Batch, Target
-    from unsee.passes import Pass, Stage
+    from unsee.passes import Pass, Peak, Stage
     from unsee.plan import Plan
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -135,6 +135,19 @@ def estimate_run(run: Run, *, resume: bool = False, device: Device = "auto") -> 
         return _Counted(found.run, found.training, by_role(found.benchmark), found.method.needs(), device).estimate()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """Peaks above the weights."""
+
+    step: Peak
+    """Of a training step."""
+    before: Peak
+    """Of asking the start model how probable answers are."""
+    look: Peak
+    """Of a frozen vision tower."""
+    answer: Peak
+
+
 class _Counted:
     """One estimate in the making."""
 
@@ -176,37 +189,39 @@ class _Counted:
         from unsee.passes import Peak, Stage
 
         plan = self._plan()
-        batches = self._largest(plan) if self.needs.trains else []
-        disk = bytes_needed(self.model, self.training)
-        terms = [self._passes(batch) for batch in batches]
-        asked = self._asked(plan)
-        head = self._head()
+        terms = [self._passes(batch) for batch in (self._largest(plan) if self.needs.trains else [])]
+        asked, head = self._asked(plan), self._head()
+        images = [image for term in terms for one in term for image in one.images]
         with weightless(self.model) as model:
             stage = Stage(model, self.training, half=self.half)
-            images = [image for term in terms for one in term for image in one.images]
-            step = stage.step(terms, self.needs) if terms else Peak(bytes=0)
-            ask = stage.ask(asked) if asked else Peak(bytes=0)
-            look = Peak(bytes=0) if stage.looks else stage.look(images[: self.training.batch_size])
+            seen = _Seen(
+                step=stage.step(terms, self.needs) if terms else Peak(bytes=0),
+                before=stage.ask(asked) if asked else Peak(bytes=0),
+                look=Peak(bytes=0) if stage.looks else stage.look(images[: self.training.batch_size]),
+                answer=self._answer(stage, plan),
+            )
             features = 0 if stage.looks or not images else stage.features(images[0])
-            answer = self._answer(stage, plan)
-        gradients, optimizer = step.gradients, 8 * self.trainable
         reference = self._reference(head) + int(self.needs.beside * self.trainable)
-        caches = self._caches(plan, images, features)
+        return self._summed(seen, reference, self._caches(plan, images, features), _described(terms))
+
+    def _summed(self, seen: _Seen, reference: int, caches: int, batch: str) -> Estimate:
+        """Return what is held at once in training, in answering and in saving."""
+        optimizer, disk = 8 * self.trainable, bytes_needed(self.model, self.training)
         fixed = self.weights + reference + (caches if self.device == "cpu" else 0)
-        training = fixed + max(optimizer + step.bytes, look.bytes, ask.bytes, int(self.needs.before * self.trainable))
-        answering = fixed + optimizer + answer.bytes if answer.bytes else 0
+        before = max(seen.look.bytes, seen.before.bytes, int(self.needs.before * self.trainable))
+        training = fixed + max(optimizer + seen.step.bytes, before)
+        answering = fixed + optimizer + seen.answer.bytes if seen.answer.bytes else 0
         saving = fixed + optimizer + 4 * self.trainable  # tensors are copied, then written as they lie in memory
         memory = max(training, answering, saving)
-        exact = step.exact and look.exact and answer.exact
         return Estimate(
             method=self.run.method,
             device=self.device,
             parameters=self.parameters,
             trainable=self.trainable,
             weights=self.weights,
-            gradients=gradients,
+            gradients=seen.step.gradients,
             optimizer=optimizer,
-            activations=max(0, training - fixed - optimizer - gradients),
+            activations=max(0, training - fixed - optimizer - seen.step.gradients),
             reference=reference,
             caches=caches,
             training=training,
@@ -215,9 +230,9 @@ class _Counted:
             memory=memory,
             host=0 if self.device == "cpu" else caches + self.weights,
             disk=disk,
-            batch=_described(terms),
+            batch=batch,
             problems=tuple(self._problems(memory, disk)),
-            remarks=tuple(self._remarks(exact)),
+            remarks=tuple(self._remarks(seen.step.exact and seen.look.exact and seen.answer.exact)),
         )
 
     def _plan(self) -> Plan:
@@ -308,6 +323,8 @@ class _Counted:
             return int(encode.row(example.question, example.image)["input_ids"].shape[1])
 
     def _problems(self, memory: int, disk: int) -> Iterator[str]:
+        from unsee.memory import free_bytes
+
         absent = missing_weights(self.run.model)
         if absent:
             yield absent
@@ -316,7 +333,7 @@ class _Counted:
         free = shutil.disk_usage(place).free
         if free < disk:
             yield f"the run writes {_in_gib(disk)}, {place} has {_in_gib(free)} free; free some space or choose another --out."
-        room = _free_memory(self.device)
+        room = free_bytes(self.device)
         if room is not None and room < memory:
             yield (
                 f"the run takes {_in_gib(memory)} of memory, {_in_gib(room)} are free; lower training.batch_size, set "
@@ -369,19 +386,6 @@ def _identity(example: Example) -> object:
 
 def _described(terms: Sequence[Sequence[Pass]]) -> str:
     return ", then ".join(" and ".join(f"{one.rows} rows of {one.tokens} tokens" for one in term) for term in terms)
-
-
-def _free_memory(device: str) -> int | None:
-    """Return the bytes that are free; None if nobody can say."""
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-    file = Path("/proc/meminfo")
-    if not file.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in file.read_text(encoding="ascii").splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
 
 
 def _in_gib(size: int) -> str:

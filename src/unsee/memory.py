@@ -11,6 +11,7 @@ import torch
 GIB: Final = 2**30
 _RESET: Final = Path("/proc/self/clear_refs")
 _STATUS: Final = Path("/proc/self/status")
+_MEMINFO: Final = Path("/proc/meminfo")
 
 
 def reset_peak() -> None:
@@ -35,3 +36,13 @@ def peak_gib() -> float:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GIB, 3)
+
+
+def free_bytes(device: str) -> int | None:
+    """Return the bytes of memory that are free on cuda or cpu; None if nobody can say."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
+    if not _MEMINFO.exists():
+        return None
+    lines = dict(line.split(":", 1) for line in _MEMINFO.read_text(encoding="ascii").splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024
