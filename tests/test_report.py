@@ -23,6 +23,7 @@ from unsee.errors import UserError
 from unsee.report import charts, compare, gallery, report, routes, summary, verdict
 from unsee.report.page import about, render
 from unsee.report.read import Record, Stage, read_run, read_stages
+from unsee.report.seeds import grouped
 from unsee.report.table import table
 from unsee.scoring import score
 
@@ -534,3 +535,35 @@ def test_screenshot_says_what_is_missing(tmp_path: Path) -> None:
         screenshot.main([str(tmp_path / "report.html"), str(tmp_path / "a.png")])
     with pytest.raises(SystemExit, match="No browser found"):
         screenshot.browser("no-such-browser-anywhere")
+
+
+def settle(folder: Path, *, method: Mapping[str, object], **rest: object) -> Path:
+    """Write other settings into the run's record."""
+    record = {"method": {"name": "npo", **method}, "data": "lab", **rest}
+    (folder / "run.yaml").write_text(json.dumps(record))
+    return folder
+
+
+def test_runs_of_one_method_with_other_settings_are_rows_of_their_own(tmp_path):
+    folders = [make_run(tmp_path / str(i), "npo", seed=i) for i in range(4)]
+    for seed, folder in enumerate(folders):
+        settle(folder, method={"beta": 0.1, "retain_weight": float(seed > 1)}, seed=seed, out=str(folder))
+    expected = {"npo retain_weight=0.0": folders[:2], "npo retain_weight=1.0": folders[2:]}
+    assert grouped(folders) == expected
+    compare(folders, tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    assert sorted(row["stage"] for row in rows) == sorted(expected)
+
+
+def test_seeds_stay_one_row_whatever_else_their_records_say(tmp_path):
+    folders = [make_run(tmp_path / str(i), "npo", seed=i) for i in range(2)]
+    settle(folders[0], method={"beta": 0.1}, seed=0, result={"seconds": 3}, eval={"limit": 2})
+    settle(folders[1], method={"beta": 0.1, "new_in_a_later_version": 1}, seed=1, engine="plain")
+    assert grouped(folders) == {"npo": folders}
+
+
+def test_rows_that_differ_in_many_settings_are_named_by_folder(tmp_path):
+    folders = [make_run(tmp_path / f"run-{i}", "npo", seed=i) for i in range(3)]
+    for place, folder in enumerate(folders):
+        settle(folder, method=dict.fromkeys("abcd", place // 2))
+    assert grouped(folders) == {"npo run=run-0": folders[:2], "npo run=run-2": folders[2:]}

@@ -20,7 +20,8 @@ from unsee.api import Kind, Role, Score
 from unsee.report import charts, gallery, routes
 from unsee.report.columns import MEANING, Column, shown
 from unsee.report.leaderboard import write_leaderboard
-from unsee.report.read import Stage, read_run, read_stages
+from unsee.report.read import Stage, read_stages
+from unsee.report.seeds import grouped
 from unsee.report.summary import CLASSES, judged_role, peak_gib, pooled, seconds, summarise
 from unsee.report.verdict import LIMITS, Verdict, judge, percent, ranked
 
@@ -55,14 +56,11 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
-    """Report on run folders, grouped by the stage they recorded: folders with the same stage are taken as seeds of it.
+    """Report on run folders: those of one stage (method) with equal settings are taken as seeds of one row.
 
     Writes report.html, summary.json and leaderboard.md/.json to the folder `out` and returns the path of report.html.
     """
-    groups: dict[str, list[Path]] = {}
-    for folder in runs:
-        groups.setdefault(read_run(Path(folder)).stage, []).append(Path(folder))
-    return report(groups, Path(out))
+    return report(grouped([Path(folder) for folder in runs]), Path(out))
 
 
 def render(stages: Sequence[Stage], title: str = "") -> str:
