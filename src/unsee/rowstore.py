@@ -9,6 +9,7 @@ import tempfile
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -114,19 +115,18 @@ def repeats(digests: array[int]) -> list[tuple[int, int]]:
     >>> repeats(array("Q", [5, 7, 5, 5]))
     [(0, 2), (0, 3)]
     """
-    import numpy
-
-    values = numpy.frombuffer(digests, dtype=numpy.uint64) if digests else numpy.zeros(0, numpy.uint64)
-    _, first, which = numpy.unique(values, return_index=True, return_inverse=True)
-    later = numpy.flatnonzero(first[which] != numpy.arange(len(values)))
-    return [(int(first[which[place]]), int(place)) for place in later]
+    order = array("Q", sorted(range(len(digests)), key=digests.__getitem__))
+    found, first = [], 0
+    for rank, place in enumerate(order):
+        first = place if rank == 0 or digests[place] != digests[order[rank - 1]] else first
+        if place != first:
+            found.append((first, place))
+    return sorted(found, key=lambda pair: pair[1])
 
 
 def ordered(digests: array[int]) -> array[int]:
     """Return the values in order, for `contains`."""
-    import numpy
-
-    return array("Q", numpy.sort(numpy.frombuffer(digests, dtype=numpy.uint64)).tobytes()) if digests else digests
+    return array("Q", sorted(digests))
 
 
 def contains(values: array[int], value: int) -> bool:
@@ -145,10 +145,9 @@ def ambiguous(keys: array[int], values: array[int]) -> set[int]:
     >>> sorted(ambiguous(array("Q", [1, 1, 2, 2]), array("Q", [7, 7, 7, 8])))
     [2]
     """
-    if not keys:
-        return set()
-    import numpy
-
-    both = numpy.stack([numpy.frombuffer(one, dtype=numpy.uint64) for one in (keys, values)], axis=1)
-    found, counts = numpy.unique(numpy.unique(both, axis=0)[:, 0], return_counts=True)
-    return set(found[counts > 1].tolist())
+    found = set()
+    order = array("Q", sorted(range(len(keys)), key=keys.__getitem__))
+    for place, after in pairwise(order):
+        if keys[place] == keys[after] and values[place] != values[after]:
+            found.add(keys[place])
+    return found

@@ -12,16 +12,16 @@ from unsee.api import Role
 from unsee.benchmarks import open_benchmark
 from unsee.config import Run
 from unsee.errors import UserError, unknown_name
-from unsee.measures import EXTRA
 from unsee.verbs._shared import OK, run_of, run_options, say
 
 STAGES: Final = {"lab-gold": "gold"}
 """Names in reports of the packaged models that are no starting point."""
 SHOWN: Final = (
     *("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact"),
-    *("answer_prob", "truth_ratio", "forget_quality", "ks", "js", "utility", "fq", "clip_score", *EXTRA),
+    *("answer_prob", "truth_ratio", "forget_quality", "ks", "js", "utility", "fq", "clip_score"),
+    *("choice", "choice.likelihood", "cloze", "rougeL", "both.choice", "both.cloze", "both.rougeL"),
 )
-"""Scores that `unsee eval` prints."""
+"""Scores that `unsee eval` prints, beside the extra ones that the data or the user asked for."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -85,9 +85,10 @@ def _earlier(model: Path) -> Run:
 
 
 def _score_lines(scores: dict[str, Any]) -> list[str]:
-    shown = {
-        name: score for name, score in scores.items() if name.partition(".")[2] in SHOWN and score.value is not None
-    }
+    from unsee.measures import EXTRA
+
+    wanted = {*SHOWN, *EXTRA}
+    shown = {name: one for name, one in scores.items() if name.partition(".")[2] in wanted and one.value is not None}
     width = max(map(len, shown), default=0)
     return [f"{name:<{width}}  {score.value:6.3f}  n={score.n}" for name, score in shown.items()]
 
