@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from unsee.continual.judging import Judge
 from unsee.errors import UserError
 from unsee.methods.ga import GA
 from unsee.methods.npo import NPO
+from unsee.verbs import continual as verb
 
 SHORT = {"max_steps": 2, "stop": "never", "lr": 1e-2, "max_new_tokens": 4, "checkpoint_every": 1, "rank": 2, "alpha": 4}
 COURSE = {"tasks": 2, "max_new_tokens": 4, "kinds": ["name", "fact", "general"]}
@@ -301,6 +303,27 @@ def test_the_command(place, tmp_path, capsys):
 def test_a_written_sequence_can_be_called_again(whole, capsys):
     assert main(["continual", str(whole / "continual.yaml"), "--out", str(whole)]) == 0
     assert capsys.readouterr().out.strip() == str(whole / "continual.html")
+
+
+def test_settings_on_the_command_line_belong_to_the_method_there(tmp_path):
+    parser = argparse.ArgumentParser()
+    verb.options(parser)
+    file = tmp_path / "run.yaml"
+    file.write_text("method: {name: npo, beta: 0.5}\ncontinual: {tasks: 3, order: 2}\ntraining: {lr: 0.1}\n")
+    words = [
+        str(file),
+        "--method",
+        "grad_diff",
+        "--set",
+        "method.alpha=0.3",
+        "--set",
+        "continual.order=4",
+        "--tasks",
+        "5",
+    ]
+    run, course = verb._read(parser.parse_args(words))
+    assert (run.method, run.settings, run.training) == ("grad_diff", {"alpha": 0.3}, {"lr": 0.1})
+    assert course == {"tasks": 5, "order": 4}
 
 
 def test_importing_it_loads_no_torch():

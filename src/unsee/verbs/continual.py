@@ -52,8 +52,10 @@ def _compare(options: argparse.Namespace) -> int:
 def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
     """Return the run and the course of the file, overridden by --set, overridden by the named options."""
     values = config.read_mapping(Path(options.file)) if options.file else {}
-    values = config.merge(values, config.parse_overrides(options.set))
     given = vars(options)
+    if options.method:  # before --set, whose settings are meant for it and not for the method of the file
+        values = config.merge(values, {"method": options.method})
+    values = config.merge(values, config.parse_overrides(options.set))
     names = ("model", "data", "benchmark", "out", "method", "seed", "engine")
     values = config.merge(values, {name: given[name] for name in names if given[name] is not None})
     course = values.pop("continual", {})
