@@ -37,6 +37,8 @@ def run_of(options: argparse.Namespace) -> Run:
     given = {**vars(options)}
     values, changed = recipe_of(given, config.parse_overrides(options.set))
     values = config.merge(values, config.read_mapping(Path(options.file)) if options.file else {})
+    if given.get("method") is not None:  # before --set, whose settings are meant for it and not for the file's method
+        values = config.merge(values, {"method": given["method"]})
     values = config.merge(values, changed)
     flags = {
         name: given[name]
