@@ -13,6 +13,9 @@ from unsee.errors import UserError
 
 _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
+_BY_FILE: Final = {"lab": "world.json"}
+"""Benchmark that takes long to import -> the file without which it does not fit."""
+
 
 def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") -> Benchmark:
     """Open the embedded world ("lab", "lab:hazards"), the data at a path, or a data set on the hub ("owner/name").
@@ -59,17 +62,18 @@ def _place(data: Path | str) -> Place:
 
 def _recognised(place: Place) -> type[Any]:
     """Return the one benchmark that fits; a generic one only where no other does."""
-    known = [_class(name) for name in registry.names("benchmarks")]
+    names = registry.names("benchmarks")
     if isinstance(place, Hub):
-        return _by_id(place, known)
-    fitting = [found for found in known if found.fits(place)]
+        return _by_id(place, [_class(name) for name in names if name not in _BY_FILE])
+    possible = [name for name in names if name not in _BY_FILE or (place / _BY_FILE[name]).is_file()]
+    fitting = [found for found in map(_class, possible) if found.fits(place)]
     closest = [found for found in fitting if not found.generic] or fitting
     if len(closest) == 1:
         return closest[0]
     if closest:
-        names = " or ".join(f"--benchmark {found.name}" for found in closest)
-        raise UserError(f"{place} is laid out as several benchmarks are; say which it is: {names}.")
-    looked = "\n  ".join(f"{found.name}: {found.layout}" for found in known)
+        which = " or ".join(f"--benchmark {found.name}" for found in closest)
+        raise UserError(f"{place} is laid out as several benchmarks are; say which it is: {which}.")
+    looked = "\n  ".join(f"{found.name}: {found.layout}" for found in map(_class, names))
     raise UserError(
         f"Nothing that unsee knows lies at {place}. Looked for\n  {looked}\nSay --benchmark NAME to hear what is missing."
     )
