@@ -11,6 +11,7 @@ import pytest
 from unsee import config
 from unsee.api import Training
 from unsee.config import Run
+from unsee.continual.settings import Course
 from unsee.errors import UserError
 from unsee.files import atomic_write_json, atomic_write_text, hash_folder, read_jsonl, require_space
 from unsee.sweep import read_grid
@@ -134,6 +135,12 @@ def test_configs_in_the_repository_can_be_read():
             assert file.stem in ("ddp", "fsdp2", "zero3")
         elif file.stem.startswith("sweep"):
             assert read_grid(file).cells
+        elif file.stem.startswith("requests"):  # for unsee continual --requests
+            assert config.read_mapping(file)["requests"]
+        elif file.stem.startswith("continual"):
+            values = config.read_mapping(file)
+            assert config.build(Course, values.pop("continual"), where=str(file)).tasks
+            assert config.Run.from_mapping(values).method
         else:
             assert config.read(file).method
 
