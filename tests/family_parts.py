@@ -43,7 +43,7 @@ TOWER = {
     "patch_size": 4,
 }
 MROPE = {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}}
-TIED = ("gemma3_text", "gemma", "qwen2_vl_text")
+TIED = ("gemma3_text", "qwen2_vl_text")
 """Language models whose checkpoints share the output head with the embeddings."""
 
 
@@ -326,7 +326,7 @@ def paligemma_config(kind: str, **more: Any) -> Callable[[Any, int], Any]:
             projection_dim=32,
             hidden_size=32,
             image_token_id=processor.image_token_id,
-            tie_word_embeddings=kind in TIED,
+            tie_word_embeddings=False,
         )
 
     return make
