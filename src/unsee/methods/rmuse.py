@@ -199,7 +199,7 @@ class _Found:
             kept.append(example)
         if not kept:
             raise UserError(
-                "R-MUSE protects reasoning on retain data, but the data have no retain or general questions. Add some."
+                "R-MUSE protects reasoning on retain data, but the data have no retain or general questions that the model answers. Add some."
             )
         means = span_means(self.session, texts, self.layers)
         zero = torch.zeros_like(means[0][0])
