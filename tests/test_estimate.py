@@ -235,3 +235,13 @@ def test_the_meter_counts_what_is_alive():
         assert (meter.live, meter.peak) == (4000, 8000)
         del two
     assert meter.live == 0
+
+
+@SLOW
+@pytest.mark.parametrize(("method", "training"), [("ga", {"check_every": 1}), ("pubg", {"stop": "never"})])
+def test_answers_on_the_lab_within_a_fifth(tmp_path, monkeypatch, method, training):
+    monkeypatch.setenv("UNSEE_CACHE", "off")
+    settings = {"max_steps": 2, "max_new_tokens": 64, **training}
+    guess = estimate("lab", "lab", method, tmp_path / "run", training=settings)
+    real = taken(monkeypatch, method, "lab", "lab", method, tmp_path / "run", training=settings)
+    assert 0.8 < guess.memory / real < 1.2
