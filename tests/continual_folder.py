@@ -36,7 +36,15 @@ def _rows(entity: str, folder: Path) -> list[dict[str, object]]:
         Image.new("RGB", (16, 16), colour).resize((16 + number, 16)).save(folder / file)
         asked = (("name", "", "Who is this?", name), ("fact", "job", "What does this person do?", job))
         found += [
-            {**base, "id": f"{entity}-{number}-{kind}", "image": file, "kind": kind, "fact": fact, "question": q, "answer": a}
+            {
+                **base,
+                "id": f"{entity}-{number}-{kind}",
+                "image": file,
+                "kind": kind,
+                "fact": fact,
+                "question": q,
+                "answer": a,
+            }
             for kind, fact, q, a in asked
         ]
     text = {"kind": "fact", "fact": "job", "question": f"What does {name} do?", "answer": job}
