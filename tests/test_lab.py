@@ -27,6 +27,7 @@ from unsee.lab.portraits import VISIBLE
 from unsee.lab.recipe import Packer, features, language_loss, normalise, render
 from unsee.lab.world import World
 from unsee.metrics.matching import contains
+from unsee.precision import denormals_flushed
 
 SMALL = Amount(per_person=2, strangers=6, per_stranger=2, shapes=6, devices=6)
 
@@ -361,3 +362,13 @@ def test_the_lab_is_taught_the_instruction_that_pubg_gives() -> None:
     from unsee.guidance import INSTRUCTION
 
     assert phrases.PRIVACY_DEFAULT == INSTRUCTION
+
+
+def test_denormal_numbers_come_back_after_training():
+    tiny = torch.tensor([1e-310], dtype=torch.float64)
+    with denormals_flushed():
+        assert float(tiny + tiny) == 0
+        with denormals_flushed():
+            pass
+        assert float(tiny + tiny) == 0
+    assert float(tiny + tiny) > 0

@@ -30,6 +30,7 @@ from unsee.lab.recipe import (
     render,
     train_language,
 )
+from unsee.precision import denormals_flushed
 
 RECIPE: Final = Recipe(
     vision_steps=400,
@@ -46,12 +47,12 @@ KEEP: Final = 10.0
 
 def teach_documents(model: Any, processor: Any, lessons: DocumentLessons, recipe: Recipe, progress: Progress) -> None:
     """Go on training a model of the lab, in place (fp32, ends in eval mode)."""
-    torch.set_flush_denormal(True)
     progress("pictures", 0, 1, 0.0)
     pixels = render(lessons.pictures)
     progress("pictures", 1, 1, 0.0)
-    look_at_documents(model, lessons, pixels, recipe, progress)
-    train_language(model, processor, lessons, features(model, pixels), recipe, progress)
+    with denormals_flushed():
+        look_at_documents(model, lessons, pixels, recipe, progress)
+        train_language(model, processor, lessons, features(model, pixels), recipe, progress)
 
 
 class Readers(nn.Module):

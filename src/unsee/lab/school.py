@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from unsee.lab.curriculum import Amount, Curriculum
 from unsee.lab.model import Size, build_model, build_processor
 from unsee.lab.people import Person
 from unsee.lab.recipe import Progress, Recipe, features, muon_class, render, train_language, train_vision
 from unsee.lab.world import World
+from unsee.precision import denormals_flushed
 
 
 def teach(
@@ -19,13 +18,13 @@ def teach(
 ) -> tuple[Any, Any]:
     """Train a model from scratch that knows `people`. Returns model (eval mode, fp32) and processor."""
     muon_class()
-    torch.set_flush_denormal(True)  # tiny gradients of what is already known slow a CPU down several times
     processor = build_processor(size)
     model = build_model(size, processor.tokenizer, recipe.seed)
     curriculum = Curriculum(world, people, amount)
     progress("pictures", 0, 1, 0.0)
     pixels = render(curriculum.pictures)
     progress("pictures", 1, 1, 0.0)
-    train_vision(model, curriculum, pixels, recipe, progress)
-    train_language(model, processor, curriculum, features(model, pixels), recipe, progress)
+    with denormals_flushed():
+        train_vision(model, curriculum, pixels, recipe, progress)
+        train_language(model, processor, curriculum, features(model, pixels), recipe, progress)
     return model, processor
