@@ -48,6 +48,8 @@ class Extent:
     """Images that are asked about in the evaluation."""
     evaluations: int
     threads: int
+    kept: bool
+    """Whether memory is measured a second time as glibc keeps freed blocks."""
 
     def subject(self, name: str = "") -> Subject:
         """Return the model and its data."""
@@ -104,6 +106,7 @@ def _extent(asked: argparse.Namespace) -> Extent:
         images=6 if quick else 8,
         evaluations=min(asked.reps or 5, 1 if quick else 5),
         threads=asked.threads,
+        kept=not quick,
     )
 
 
@@ -133,17 +136,17 @@ def one(name: str, extent: Extent) -> dict[str, Any]:
     opened = extent.subject()
     here = memory.Place(extent.model, extent.batch_size, extent.threads)
     if name in steps.CASES:
-        return {**steps.measure(name, opened, extent.repetitions), **memory.compare(name, here)}
+        return {**steps.measure(name, opened, extent.repetitions), **memory.compare(name, here, kept=extent.kept)}
     if name == "trainer":
         return steps.measure_trainer(opened, extent.repetitions)
     if name == "scaling":
         return memory.scaling(here, batches=2)
     if name == "evaluation":
         entry = evaluation.measure(opened, extent.images, extent.evaluations)
-        return {**entry, **memory.compare(name, here, batches=2)}
+        return {**entry, **memory.compare(name, here, 2, kept=extent.kept)}
     batches = extent.mask_batches if name == "mmunlearner_mask" else extent.run_batches
     entry = saliency.measure(name, opened, batches, extent.mask_repetitions)
-    return {**entry, **memory.compare(name, here, batches=batches)}
+    return {**entry, **memory.compare(name, here, batches, kept=extent.kept)}
 
 
 def one_on_lab(name: str, extent: Extent) -> dict[str, Any]:

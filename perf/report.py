@@ -57,6 +57,8 @@ def _remarks(entry: Mapping[str, Any]) -> Iterator[str]:
     """Yield what else the entry says, shortly."""
     if "gib" in entry and isinstance(entry["gib"], Mapping):
         yield "peak GiB " + ", ".join(f"{side} {value:.2f}" for side, value in entry["gib"].items())
+    if "memory_kept" in entry:
+        yield f"memory as glibc keeps it {entry['memory_kept']:.2f}"
     if "loss_gap" in entry:
         yield f"losses apart by at most {entry['loss_gap']['largest']:.1e}"
     for name in (

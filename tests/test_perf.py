@@ -189,6 +189,7 @@ def test_memory_is_measured_in_processes_of_their_own():
 
     found = memory.compare("npo_lora", memory.Place("tiny", 2, 2))
     assert found["memory"] > 0
+    assert found["memory_kept"] > 0
     assert set(found["gib"]) == {"unsee", "conventional"}
 
 
