@@ -29,16 +29,8 @@ COLUMNS: Final = (
 )
 """Summary -> heading."""
 COLOURS: Final = (
-    "#1b6ca8",
-    "#d1495b",
-    "#2e8b57",
-    "#8e5ea2",
-    "#e08e1b",
-    "#5b5b5b",
-    "#17a2a2",
-    "#a0522d",
-    "#b5179e",
-    "#6a994e",
+    *("#1b6ca8", "#d1495b", "#2e8b57", "#8e5ea2", "#e08e1b", "#5b5b5b", "#17a2a2", "#a0522d", "#b5179e", "#6a994e"),
+    *("#222222", "#f28482", "#4cc9f0", "#b08900"),
 )
 STYLES: Final = {"sequential": "-", "merge": "--", "experts": ":", "joint": "-."}
 
