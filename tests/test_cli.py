@@ -166,6 +166,7 @@ def test_compare_passes_over_what_lies_beside_runs(tmp_path, monkeypatch, capsys
     for name in ("a", "b"):
         (tmp_path / name / "scores.json").write_text("{}")
     (tmp_path / "compare" / "leaderboard.json").write_text("{}")
+    (tmp_path / "grid.yaml").write_text("")
     seen = []
     monkeypatch.setattr("unsee.report.compare", lambda runs, out: seen.extend(runs) or out / "report.html")
     assert cli.main(["compare", *(str(path) for path in sorted(tmp_path.iterdir()))]) == 0

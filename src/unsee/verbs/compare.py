@@ -33,9 +33,9 @@ def action(options: argparse.Namespace) -> int:
     return OK
 
 
-def _beside_runs(folder: Path) -> bool:
-    """Tell whether `runs/*` has brought a folder that is no run: what runs share, or an earlier comparison."""
-    shared = folder.name in ("images", "cache") and not (folder / "run.yaml").exists()
-    return (
-        folder.is_dir() and not (folder / "scores.json").exists() and (shared or (folder / "leaderboard.json").exists())
-    )
+def _beside_runs(path: Path) -> bool:
+    """Tell whether `runs/*` has brought what is no run: a file, what runs share, an earlier comparison."""
+    if path.is_file():
+        return True
+    shared = path.name in ("images", "cache") and not (path / "run.yaml").exists()
+    return path.is_dir() and not (path / "scores.json").exists() and (shared or (path / "leaderboard.json").exists())
