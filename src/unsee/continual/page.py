@@ -127,7 +127,7 @@ def label_of(run: Document) -> str:
         "sequential": "from the start" if course["reference"] == "initial" else "",
     }
     way = ways.get(mode, "")
-    return f"{run['method']}{' + retain' if kept and run['method'] in ('npo', 'pubg', 'reject') else ''}, {mode}{f' {way}' if way else ''}"
+    return f"{run['method']}{' + retain' if kept and run['method'] in ('npo', 'pubg', 'random', 'reject') else ''}, {mode}{f' {way}' if way else ''}"
 
 
 def table(groups: Sequence[Group]) -> str:
