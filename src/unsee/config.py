@@ -50,6 +50,33 @@ class Run:
     """Fields of `Eval` that differ from the defaults."""
 
     @classmethod
+    def of(
+        cls,
+        model: Path | str,
+        data: Path | str,
+        method: str,
+        out: Path | str,
+        *,
+        benchmark: str | Mapping[str, Any] = "",
+        settings: Mapping[str, Any] | None = None,
+        training: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        engine: Name = "fast",
+    ) -> Run:
+        """Return the run that the arguments of a public function say, paths as text."""
+        return cls(
+            model=str(model),
+            data=str(data),
+            benchmark=benchmark if isinstance(benchmark, str) else dict(benchmark),
+            method=method,
+            out=str(out),
+            seed=seed,
+            engine=engine,
+            settings=dict(settings or {}),
+            training=dict(training or {}),
+        )
+
+    @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, where: str = "the run") -> Run:
         """Read the nested form that the YAML file has."""
         flat = {key: value for key, value in values.items() if key not in _RECORD}

@@ -112,16 +112,8 @@ def estimate(
     Raises:
         UserError: `forget` would refuse the names, settings, places or data.
     """
-    run = Run(
-        model=str(model),
-        data=str(data),
-        benchmark=benchmark,
-        method=method,
-        out=str(out),
-        seed=seed,
-        engine=engine,
-        settings=dict(settings or {}),
-        training=dict(training or {}),
+    run = Run.of(
+        model, data, method, out, benchmark=benchmark, settings=settings, training=training, seed=seed, engine=engine
     )
     return estimate_run(run, device=device)
 

@@ -64,16 +64,8 @@ def forget(
     Raises:
         UserError: Anything is wrong with names, settings, folders, data, model or disk; no weight has changed then.
     """
-    run = Run(
-        model=str(model),
-        data=str(data),
-        benchmark=benchmark,
-        method=method,
-        out=str(out),
-        seed=seed,
-        engine=engine,
-        settings=dict(settings or {}),
-        training=dict(training or {}),
+    run = Run.of(
+        model, data, method, out, benchmark=benchmark, settings=settings, training=training, seed=seed, engine=engine
     )
     return forget_run(run, resume=resume)
 

@@ -62,16 +62,8 @@ def continual(
     Raises:
         UserError: Names, settings, requests or data are wrong, or `out` holds something else; nothing has been trained then.
     """
-    run = Run(
-        model=str(model),
-        data=str(data),
-        benchmark=benchmark if isinstance(benchmark, str) else dict(benchmark),
-        method=method,
-        out=str(out),
-        seed=seed,
-        engine=engine,
-        settings=dict(settings or {}),
-        training=dict(training or {}),
+    run = Run.of(
+        model, data, method, out, benchmark=benchmark, settings=settings, training=training, seed=seed, engine=engine
     )
     return continual_run(run, course or {})
 
