@@ -72,6 +72,14 @@ def test_broken_data_is_refused_with_a_clear_message(built, tmp_path, name, what
     assert "Traceback" not in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize("name", FIXTURES)
+def test_the_vocabulary_is_the_same_whether_examples_were_asked_for_first_or_not(built, name):
+    first, later = (open_benchmark(built(name), name) for _ in range(2))
+    asked_first = first.vocabulary()
+    later.examples("eval")
+    assert asked_first == later.vocabulary()
+
+
 @pytest.mark.parametrize(("name", "settings"), SET)
 def test_examples_are_the_same_every_time(built, name, settings):
     one, two = (open_benchmark(built(name), {"name": name, **settings}) for _ in range(2))

@@ -89,6 +89,7 @@ class Mllmu(Benchmark):
 
     def vocabulary(self) -> Vocabulary:
         """Return the names and the other biography values of everybody."""
+        self._read.require(self.shelf.place)
         released = ("choice.first_character", "cloze.substring") if self.settings.protocol == "released" else ()
         return pool(self._people, measures=("rouge1", "rouge2", "bleu", *released))
 
