@@ -6,6 +6,7 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from continual_folder import write_people
 from tiny import save_tiny
 from unsee import continual, load, merging
-from unsee.api import Session
+from unsee.api import Score, Session
 from unsee.cli import main
 from unsee.config import read, read_mapping
 from unsee.continual import judging, sequence
@@ -278,6 +279,42 @@ def test_the_nearest_router_knows_images_and_names(merged, runs):
     found = result(runs("nearest", course={"mode": "experts", "router_quantile": 0.9}))["routing"][2]
     assert {"precision", "recall", "abstention", "precision_image", "sec_per_question"} <= found.keys()
     assert found["recall"] > 0.3  # names in text questions alone give this
+
+
+def test_the_gold_model_is_asked_the_same_and_bounds_what_could_be_forgotten(runs, place, monkeypatch):
+    gold, asked = save_tiny(place / "gold", seed=1), []
+    known = {place / "model": {"ada": 1.0, "bo": 1.0, "cleo": 1.0, "dan": 1.0}, gold: {"ada": 0.5, "dan": 1.0}}
+
+    def evaluate(model, data, folder, **more):
+        asked.append(Path(model))
+        judging_evaluate(model, data, folder, **more)
+        worth = known.get(Path(model), {"ada": 0.25, "dan": 0.5})
+        wanted = [row for row in data.examples("eval") if row.kind in ("name", "fact")]
+        return {"x.name": Score(value=0.0, n=1, value_by_index={row.id: worth.get(row.entity, 0.0) for row in wanted})}
+
+    judging_evaluate = judging.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "evaluate", evaluate)
+        out = runs("golden", course={"gold": str(gold)})
+    assert asked == [place / "model", gold, out / "t-001", out / "t-002"]  # before anything is trained
+    said = [(out / "judged" / name / "responses.jsonl").read_text() for name in ("t-000", "gold")]
+    assert said[0] != said[1]
+    found = result(out)
+    assert found["A"] == [[1.0, 1.0], [0.25, 0.0], [0.25, 0.0]]
+    assert found["metrics"]["nCF"] == [pytest.approx(0.75 / 0.5), 1.0]  # (1 - .25)/(1 - .5), (1 - 0)/(1 - 0)
+    assert found["summary"]["nCF"] == pytest.approx(1.25)
+    before = (out / "continual.json").read_text()
+    monkeypatch.setattr(judging, "evaluate", lambda *_, **__: pytest.fail("asked again"))
+    assert (runs("golden", course={"gold": str(gold)}) / "continual.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("course", "said"), [({"gold": "no/such/model"}, "no/such/model"), ({"headline": ["choice"]}, "measures choice")]
+)
+def test_what_cannot_be_judged_is_told_before_anything_is_trained(runs, monkeypatch, course, said):
+    monkeypatch.setattr(GA, "unlearn", lambda self, session: pytest.fail("trained"))
+    with pytest.raises(UserError, match=said):
+        runs(f"unjudged-{next(iter(course))}", course=course)
 
 
 def test_merging_needs_adapters(runs):

@@ -24,6 +24,8 @@ from unsee.files import atomic_write_json, atomic_write_jsonl, read_jsonl
 SAMPLES: Final = "samples.jsonl"
 STEP: Final = "step.json"
 """Cost and routing of a step; written last."""
+GOLD: Final = -1
+"""In the place of a number of requests: the model that never met any requested entity."""
 MEASURES: Final = (
     *(
         "name",
@@ -65,8 +67,8 @@ class Judge:
         }
 
     def folder(self, t: int) -> Path:
-        """Return where the answers of the model after request t lie."""
-        return self.work.out / "judged" / f"t-{t:03}"
+        """Return where the answers of the model after request t, or of the gold model, lie."""
+        return self.work.out / "judged" / ("gold" if t == GOLD else f"t-{t:03}")
 
     def done(self, t: int) -> bool:
         """Tell whether the model after request t has been judged."""

@@ -23,6 +23,7 @@ from unsee.packaged import PACKAGED
 
 if TYPE_CHECKING:
     from unsee.continual.judging import Judge
+    from unsee.continual.results import Judged
 
 RECORD: Final = "continual.yaml"
 RESULT: Final = "continual.json"
@@ -105,6 +106,7 @@ def _walk(judge: Judge) -> None:
     due = evaluated(last)
     if not judge.done(0):
         judge.judge(0, Step(model=work.run.model, cost={"sec": 0.0, "peak_gb": None, "bytes": 0}))
+    _ask_gold(judge)
     for t in range(1, last + 1):
         if judge.done(t) or (t not in due and work.course.mode != "sequential"):
             continue
@@ -116,15 +118,32 @@ def _walk(judge: Judge) -> None:
     _write(judge, due)
 
 
-def _write(judge: Judge, at: list[int]) -> dict[str, Any]:
-    """Write `continual.json` as far as the sequence has come, and return it."""
-    from unsee.continual.results import PROTOCOL, Judged, document
+def _ask_gold(judge: Judge) -> None:
+    """Ask the gold model, and raise if a request has nothing that could be measured, before anything is trained."""
+    from unsee.continual.judging import GOLD
+    from unsee.continual.modes import Step
+    from unsee.continual.results import required_matrix
+
+    gold = judge.work.course.gold
+    if gold and not judge.done(GOLD):
+        judge.judge(GOLD, Step(model=gold, cost={}))
+    required_matrix(_judged(judge, [0]))
+
+
+def _judged(judge: Judge, at: list[int]) -> Judged:
+    """Return what was said after these numbers of requests."""
+    from unsee.continual.results import Judged
 
     work = judge.work
-    tasks = work.tasks.tasks
-    judged = Judged(
-        at=tuple(at), samples=tuple(judge.samples(t) for t in at), count=len(tasks), headline=work.course.headline
-    )
+    samples = tuple(judge.samples(t) for t in at)
+    return Judged(at=tuple(at), samples=samples, count=len(work.tasks.tasks), headline=work.course.headline)
+
+
+def _write(judge: Judge, at: list[int]) -> dict[str, Any]:
+    """Write `continual.json` as far as the sequence has come, and return it."""
+    from unsee.continual.results import PROTOCOL, document
+
+    work, judged = judge.work, _judged(judge, at)
     steps = [judge.step(t) for t in at]
     found = {
         "protocol": PROTOCOL,
@@ -133,8 +152,10 @@ def _write(judge: Judge, at: list[int]) -> dict[str, Any]:
         "mode": work.course.mode,
         "order_seed": work.course.order,
         "seed": work.run.seed,
-        "tasks": [{"id": task.id, "n_profiles": len(task.targets), "relation": task.relation} for task in tasks],
-        **document(judged, support=work.course.fr_support, oracle=_oracle(judge, judged.counts)),
+        "tasks": [
+            {"id": task.id, "n_profiles": len(task.targets), "relation": task.relation} for task in work.tasks.tasks
+        ],
+        **document(judged, support=work.course.fr_support, oracle=_oracle(judge, judged)),
         "cost": [{"t": step["t"], **step["cost"]} for step in steps],
         "routing": [step["routing"] for step in steps] if work.course.mode == "experts" else None,
         "settings": {"continual": config.plain(asdict(work.course)), "method": config.plain(work.run.settings)},
@@ -143,18 +164,15 @@ def _write(judge: Judge, at: list[int]) -> dict[str, Any]:
     return found
 
 
-def _oracle(judge: Judge, measures: tuple[str, ...]) -> list[float] | None:
-    """Return what a model that never met any requested entity says about each request; None without one."""
-    from unsee.continual.modes import Step
-    from unsee.continual.results import Judged, required_matrix
+def _oracle(judge: Judge, judged: Judged) -> list[float] | None:
+    """Return how well the gold model knows each request, measured as the others; None without one."""
+    from unsee.continual.judging import GOLD
+    from unsee.continual.results import required_matrix
 
-    gold, count = judge.work.course.gold, len(judge.work.tasks.tasks)
-    if not gold:
+    if not judge.work.course.gold:
         return None
-    place = count + 1  # after the last request, where no step is
-    if not judge.done(place):
-        judge.judge(place, Step(model=gold, cost={}))
-    return required_matrix(Judged(at=(0,), samples=(judge.samples(place),), count=count, headline=measures))[0]
+    said = replace(judged, at=(0,), samples=(judge.samples(GOLD),), headline=judged.counts)
+    return required_matrix(said)[0]
 
 
 def _judge(run: Run, course: Course, tasks: Tasks) -> Judge:
