@@ -409,6 +409,23 @@ def test_interval_over_seeds_covers_their_spread(tmp_path: Path) -> None:
     assert summary.pooled(Stage(name="npo", runs=runs), "unseen.degenerate") == score
 
 
+def test_seeds_are_resampled_over_the_units_that_a_score_is_a_mean_over(tmp_path: Path) -> None:
+    """A picture about nobody is one unit, however many questions are asked about it, in one run as over several."""
+    right = {"a": (0.0, 0.0, 0.0, 0.0, 0.0), "b": (1.0,), "c": (1.0,)}
+    rows = [
+        Response(
+            id=f"{image}{number}", stage="npo", role=Role.GENERAL, kind=Kind.GENERAL, fact="", entity="", question="What?",
+            answer="a cube", text="a cube" if value else "", tokens=2, ended=True, image=f"{image}.png", image_key=image,
+        )
+        for image, values in right.items()
+        for number, value in enumerate(values)
+    ]  # fmt: skip
+    scores = score(rows, Vocabulary())
+    run = Record(folder=tmp_path, stage="npo", seed="0", scores=scores, responses=tuple(rows), known=0)
+    means, _ = summary._cells((run, run), "general.accuracy")
+    assert means.mean() == scores["general.accuracy"].value == pytest.approx(2 / 3)
+
+
 def test_one_seed_keeps_the_intervals_of_its_scores(demo: dict[str, list[Path]]) -> None:
     run = read_run(demo["pubg"][0])
     assert summary.pooled(Stage(name="pubg", runs=(run,)), "retain.name") is run.scores["retain.name"]

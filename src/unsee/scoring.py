@@ -62,7 +62,7 @@ def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, 
 
 
 def _summed(rows: Iterable[Response], values: Mapping[str, float], better: Direction, why: str = "") -> Score:
-    means = list(entity_means(_observation(row, values[row.id]) for row in rows if row.id in values).values())
+    means = list(entity_means(observation(row, values[row.id]) for row in rows if row.id in values).values())
     return Score(
         value=sum(means) / len(means) if means else None,
         n=len(values),
@@ -73,7 +73,7 @@ def _summed(rows: Iterable[Response], values: Mapping[str, float], better: Direc
     )
 
 
-def _observation(row: Response, value: float) -> Observation:
+def observation(row: Response, value: float) -> Observation:
     """Place a value; rows about no entity stand for themselves, by image."""
     image = row.image_key or row.image
     return Observation(entity=row.entity or image or row.id, image=image, value=value)

@@ -11,6 +11,7 @@ from unsee.api import Score
 from unsee.metrics.aftermath import Aftermath
 from unsee.metrics.statistics import Observation, entity_means
 from unsee.report.read import Record, Stage
+from unsee.scoring import observation
 
 CLASSES = tuple(outcome.value for outcome in Aftermath)
 """The aftermath classes, worst first."""
@@ -74,11 +75,7 @@ def _cells(runs: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _observations(run: Record, key: str) -> list[Observation]:
     values = run.scores[key].value_by_index
-    said = [(run.by_id[index], value) for index, value in values.items() if index in run.by_id]
-    return [
-        Observation(entity=response.entity or response.id, image=response.image or response.id, value=value)
-        for response, value in said
-    ]
+    return [observation(run.by_id[index], value) for index, value in values.items() if index in run.by_id]
 
 
 def value(stage: Stage, key: str) -> float | None:
