@@ -114,6 +114,10 @@ def test_the_released_protocol_keeps_its_blanks_and_substrings(released):
     assert said(released, "I saw yesterday.", protocol="released")[0]["forget.em.released"].value == pytest.approx(
         4 / 5
     )
+    # Prompts without a published target have no such score: an empty one would be in every text.
+    unseen = said(released, "A man.", protocol="released", prompts=["execcuatedata", "multilanguage"])[0]
+    assert unseen["unseen.em.released"].value == 1.0
+    assert unseen["unseen.em"].n > unseen["unseen.em.released"].n
 
 
 def test_ga_rows_have_the_released_true_answers(released):

@@ -207,6 +207,21 @@ def test_published_scoring_differs_where_it_should(places):
     assert (found["forget.choice"], found["forget.choice.answer_is"]) == (1.0, 0.0)
 
 
+def test_tasks_that_share_a_role_have_their_overlap_and_probability_apart(places):
+    """A cloze's one word is no part of MLLMU-Bench's ROUGE, nor a name of the captions' in CLEAR."""
+    for name, alone, others in (("mllmu", Kind.OPEN, {Kind.CLOZE}), ("clear", Kind.OPEN, {Kind.NAME})):
+        opened = open_benchmark(places[name], name)
+        kinds = {e.id: e.kind for e in opened.examples("eval")}
+        found = judged(opened, lambda e, alone=alone: e.answer if e.kind is alone else "")
+        assert found["retain.rougeL@open"].value == 1.0 > found["retain.rougeL"].value
+        assert {kinds[index] for index in found["retain.rougeL@open"].value_by_index} == {alone}
+        assert {kinds[index] for index in found["retain.rougeL"].value_by_index} == {alone, *others}
+    # CLEAR's own utility has ROUGE of captions, of names, of real faces and of the real world.
+    parts = ("retain.rougeL_recall@open", "retain.rougeL_recall@name", "general.rougeL_recall@name")
+    assert [found[part].value for part in parts] == [1.0, 0.0, 0.0]
+    assert found["general.rougeL_recall@general"].n == 4
+
+
 def test_umu_counts_pairs(places):
     opened = open_benchmark(places["umu"], "umu")
     oracle, mute = said(opened, lambda e: e.answer), said(opened, lambda _: "")

@@ -339,6 +339,21 @@ def test_further_measures_are_asked_for_by_name_and_kept_for_rescoring(tmp_path)
     assert not (tmp_path / "z").exists()
 
 
+def test_a_measure_of_one_kind_of_question_is_asked_for_behind_an_at_sign(tmp_path):
+    measures = ("bleu@open", "bleu@visible", "rougeL@open")
+    scores = asked(tmp_path / "x", likelihood=False, measures=measures)
+    kinds = {one.id: one.kind for one in rows_of(tmp_path / "x")}
+    for name in measures:
+        found = [score for key, score in scores.items() if key.partition(".")[2] == name]
+        assert {kinds[index].value for score in found for index in score.value_by_index} <= {name.partition("@")[2]}
+    assert scores["forget.bleu@open"].n == scores["forget.rougeL@open"].n > 0
+    assert "forget.bleu" not in scores
+    assert rescore(tmp_path / "x") == scores
+    for wrong, named in (("bleu@opne", "opne"), ("blue@open", "blue"), ("rougeL", "rougeL")):
+        with pytest.raises(UserError, match=named):
+            asked(tmp_path / "z", measures=(wrong,))
+
+
 # CLIPScore
 
 

@@ -89,6 +89,11 @@ def with_target(response: Response) -> bool:
     return response.role in FORGOTTEN and has_image(response) and bool(target_forms(response))
 
 
+def with_released_target(response: Response) -> bool:
+    """Tell whether that target was published beside the question; an empty one is in every text."""
+    return with_target(response) and bool(response.answer.strip())
+
+
 def written(response: Response) -> bool:
     """Tell whether the answer is free text rather than a letter."""
     return response.kind is not Kind.CHOICE

@@ -24,6 +24,7 @@ from unsee.applies import (
     with_keywords,
     with_logprob,
     with_options,
+    with_released_target,
     with_target,
     written,
 )
@@ -128,18 +129,25 @@ EXTRA: Final[Mapping[str, Measure]] = {
         Measure(key="choice.text_nearest", better="higher", applies=of_kind(Kind.CHOICE), value=values.text_nearest_of),
         Measure(key="cloze.substring", better="higher", applies=of_kind(Kind.CLOZE), value=values.substring_of),
         Measure(key="em", better="higher", applies=with_target, value=values.target_gone_of),
-        Measure(key="em.released", better="higher", applies=with_target, value=values.target_gone_as_released_of),
+        Measure(
+            key="em.released", better="higher", applies=with_released_target, value=values.target_gone_as_released_of
+        ),
         Measure(key="diversity", better="higher", applies=with_target, value=values.diversity_of),
     )
 }
 """What a data set (`Vocabulary.measures`) or a user (`--measures`) may ask for by name beside what is always measured."""
+_SPLIT: Final[Mapping[str, Measure]] = {**{measure.key: measure for measure in _ALWAYS}, **EXTRA}
+"""What may be asked for of one kind of question alone (`rougeL@open`), as papers have it whose tasks share a role."""
 
 
 def extra(name: str) -> Measure:
-    """Return an extra measure, or raise with the names that there are."""
-    if name not in EXTRA:
+    """Return an extra measure, or any for one kind of question (`bleu@open`); raise with the names that there are."""
+    key, _, kind = name.partition("@")
+    if key not in (_SPLIT if kind else EXTRA):
         raise unknown_name("measure", name, EXTRA)
-    return EXTRA[name]
+    if kind and kind not in set(Kind):
+        raise unknown_name(f"kind of question in {name}", kind, [one.value for one in Kind])
+    return _of_this(_SPLIT[key], Kind(kind)) if kind else EXTRA[key]
 
 
 def measures_of(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measure]:
@@ -162,13 +170,18 @@ def measures_of(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measur
 
 def _by_kind(measure: Measure, rows: Sequence[Response]) -> list[Measure]:
     """Return the measure, and where it applies to several kinds of questions also one for each (`truth_ratio@name`)."""
+    kinds = dict.fromkeys(row.kind for row in rows if measure.applies(row))
+    split = [_of_this(measure, kind) for kind in kinds]
+    return [measure, *(split if len(split) > 1 else [])]
 
-    def of_this(kind: Kind, response: Response) -> bool:
+
+def _of_this(measure: Measure, kind: Kind) -> Measure:
+    """Return the measure for questions of one kind alone."""
+
+    def applies(response: Response) -> bool:
         return response.kind is kind and measure.applies(response)
 
-    kinds = dict.fromkeys(row.kind for row in rows if measure.applies(row))
-    split = [replace(measure, key=f"{measure.key}@{kind.value}", applies=partial(of_this, kind)) for kind in kinds]
-    return [measure, *(split if len(split) > 1 else [])]
+    return replace(measure, key=f"{measure.key}@{kind.value}", applies=applies)
 
 
 def _class_measures(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measure]:

@@ -54,6 +54,11 @@ ROWS: Final = {
     "retain99+tofu": 7695, "real_faces": 151, "real_world": 367,
 }  # fmt: skip
 """Rows of the published configurations, as far as they are known."""
+BY_TASK: Final = (
+    *("rougeL@open", "rouge1@open", "rouge2@open", "bleu@open", "rougeL_recall@open", "answer_prob@open"),
+    *("rougeL_recall@name", "truth_prob@name", "rougeL_recall@general", "truth_prob@general"),
+)
+"""What captions and text questions (open), names and questions about the real world (general) are scored by, each by itself."""
 
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
 
@@ -110,7 +115,7 @@ class Clear(Benchmark):
         """Return the names of all authors and known people."""
         self._read.require(self.shelf.place)
         released = ("choice.first_character",) if self.settings.protocol == "released" else ()
-        return pool(self._people, measures=("rouge1", "rouge2", "bleu", *released))
+        return pool(self._people, measures=(*BY_TASK, *released))
 
     def problems(self) -> Sequence[str]:
         """Return what is wrong with rows and images."""

@@ -31,6 +31,8 @@ from unsee.records import Gathered, Record
 
 SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
+OVERLAP: Final = ("rougeL@open", "rouge1@open", "rouge2@open", "bleu@open")
+"""What the generation task is scored by; clozes, which have the same role, are no part of it."""
 ROWS: Final = {"Full_Set": 500, "ft_Data": 500, "Retain_Set": 153, "Test_Set": 500}
 """Rows of the published folders."""
 
@@ -91,7 +93,7 @@ class Mllmu(Benchmark):
         """Return the names and the other biography values of everybody."""
         self._read.require(self.shelf.place)
         released = ("choice.first_character", "cloze.substring") if self.settings.protocol == "released" else ()
-        return pool(self._people, measures=("rouge1", "rouge2", "bleu", *released))
+        return pool(self._people, measures=(*OVERLAP, *released))
 
     def problems(self) -> Sequence[str]:
         """Return what is wrong with rows and images."""
