@@ -46,7 +46,31 @@ def asked(monkeypatch):
         ("eval", "Which model"),
         ("eval --model m", "Give --data"),
         ("eval --model m --set eval.limt=1", "Unknown setting of eval 'limt'. Did you mean limit"),
-        ("compare runs/none", "has no scores.json. Judge it first"),
+        ("compare runs/none", "There is no folder runs/none. A run folder is"),
+        ("forget --model m --data d --out o --method ga --lr 1", "Did you mean --set training.lr=...? Known"),
+        ("forget --set lr=1", "Unknown setting of the run 'lr'. Did you mean training.lr? Known"),
+        ("forget --set max_step=1", "Did you mean training.max_steps? Known"),
+        ("forget --method npo --set beta=1", "Did you mean method.beta? Known"),
+        ("forget --model m --data d --out o --method npo --set method.lr=1", "Did you mean training.lr? Known"),
+        ("forget --model m --data d --out o --method npo --set training.learning_rate=1", "Did you mean training.lr?"),
+        ("forget --model m --data d --out o --method npo --set training.beta=1", "Did you mean method.beta?"),
+        ("forget --model m --data d --out o --method npo --set method.bta=1", "Did you mean beta? Known"),
+        ("forget --model m --data d --out o --method npo --tune lorra", "got 'lorra'. Did you mean lora?"),
+        ("forget --model m --data labb --out /no/o --method npo", "or the word lab. Did you mean lab"),
+        ("continual --model m --data d --out o --method ga --tasks 2 --mode sequental", "Did you mean sequential?"),
+        ("continual --set mode=merge", "Did you mean continual.mode? Known"),
+        ("continual --model m --data d --out o --method ga --set continual.lr=1", "Did you mean training.lr?"),
+        ("check --data runs/none", "No data at runs/none"),
+        ("eval --model runs/none", "There is no folder runs/none. A run folder is"),
+        ("eval --model m --set eval.epochs=1", "Did you mean training.epochs? Known"),
+        ("eval --model labb --data lab --out /no/o", "one of lab, lab-gold, lab-documents. Did you mean lab"),
+        ("export runs/none --to merged --out /no/o", "There is no folder runs/none. A run folder is"),
+        ("export runs/none --to peft --out /no/o", "There is no folder runs/none. A run folder is"),
+        ("export runs/none --to open-unlearning --out /no/o", "There is no folder runs/none. A run folder is"),
+        ("export runs/none --to lmms-eval --out /no/o", "No data at runs/none"),
+        ("judge runs/none", "There is no folder runs/none. A run folder is"),
+        ("push runs/none owner/name", "There is no folder runs/none. A run folder is"),
+        ("import none.yaml", "there is no file none.yaml."),
         ("check", "Which data"),
         ("check --data /no/where", "No data at /no/where"),
         ("list metods", "Unknown kind 'metods'. Did you mean methods"),
@@ -158,6 +182,29 @@ def test_from_a_folder_to_scores(tmp_path, capsys):
     rows = [json.loads(line) for line in (out / "responses.jsonl").read_text().split("\n") if line]
     assert {row["stage"] for row in rows} == {"ga"}
     assert config.read(out / "run.yaml").data == str(EXAMPLE)
+
+
+def test_a_missing_run_is_answered_with_those_beside_it(tmp_path, capsys):
+    for name in ("npo-1", "npo-2"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "run.yaml").write_text("")
+    place = tmp_path / "out"
+    assert cli.main(["judge", str(place / "npo")]) == 2
+    said = capsys.readouterr().err
+    assert f"Did you mean {place / 'npo-2'} or {place / 'npo-1'}? In {place}: npo-1, npo-2." in said
+    (tmp_path / "a.txt").write_text("")
+    assert cli.main(["compare", str(place / "npo-3")]) == 2
+    assert "Did you mean" in capsys.readouterr().err
+    assert cli.main(["push", str(tmp_path / "a.txt"), "a/b"]) == 2
+    assert "a.txt is a file. Give the run folder" in capsys.readouterr().err
+
+
+def test_a_name_beside_runs_is_not_sought_on_the_hub(tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine" / "npo").mkdir(parents=True)
+    (tmp_path / "mine" / "npo" / "run.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["eval", "--model", "mine/nop", "--data", "lab", "--out", "o"]) == 2
+    assert "No model at mine/nop" in capsys.readouterr().err
 
 
 def test_compare_passes_over_what_lies_beside_runs(tmp_path, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from torch.nn import Module
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from unsee import autoclasses, packaged, steering
+from unsee import autoclasses, packaged, places, steering
 from unsee.api import Family
 from unsee.errors import UserError
 
@@ -116,8 +116,12 @@ def folder_of(path: Path | str) -> Path | str:
     path = packaged.resolve(path)
     folder = Path(path)
     if not folder.exists():
-        if folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") != 1:
-            raise UserError(f"No model at {path}: expected a folder with config.json, or a hub id like owner/name.")
+        local = folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") != 1
+        if local or places.is_here(str(path)):
+            raise UserError(
+                f"No model at {path}: expected a run folder, a folder with config.json, a hub id like owner/name, or one of "
+                f"{', '.join(packaged.PACKAGED)}.{places.near(path, packaged.PACKAGED)}"
+            )
         return str(path)
     for candidate in (folder, folder / "model"):
         if (candidate / "config.json").exists() or (candidate / ADAPTER).exists():

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Final, NoReturn
 
 from unsee import __version__, devices
+from unsee.elsewhere import meant, paths
 from unsee.errors import UnseeError, UserError, unknown_name
 from unsee.verbs._shared import FAILED, INTERRUPTED, OK, USAGE
 
@@ -107,4 +108,7 @@ def _unknown_option(rest: Sequence[str], parser: argparse.ArgumentParser) -> Use
     if not word.startswith("-"):
         return UserError(f"Unexpected argument {word!r}. See `{parser.prog} --help`.")
     known = [text for action in parser._actions for text in action.option_strings if text.startswith("--")]
-    return unknown_name(f"option of {parser.prog}", word.partition("=")[0], known)
+    option = word.partition("=")[0]
+    error = unknown_name(f"option of {parser.prog}", option, known)
+    settings = meant(option.lstrip("-").replace("-", "_"), paths()) if "--set" in known else []
+    return error.beside(f"--set {path}=..." for path in settings)

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, ge
 import yaml
 
 from unsee.engine import Name
-from unsee.errors import UserError, unknown_name
+from unsee.errors import UserError, did_you_mean, nearest, unknown_name
 from unsee.files import atomic_write_text
 
 T = TypeVar("T")
@@ -285,7 +285,9 @@ def _in_words(hint: Any) -> str:
 def _one_of(value: Any, choices: Sequence[Any], where: str) -> Any:
     if value in choices and type(value) in {type(choice) for choice in choices}:
         return value
-    raise UserError(f"{where} must be one of {', '.join(map(str, choices))}, got {value!r}.")
+    names = list(map(str, choices))
+    hint = did_you_mean(nearest(str(value), names))
+    raise UserError(f"{where} must be one of {', '.join(names)}, got {value!r}.{hint}")
 
 
 def _items(value: Any) -> list[Any]:

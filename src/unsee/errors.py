@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Self
 
 
 class UnseeError(Exception):
@@ -18,9 +19,31 @@ class TrainingError(UnseeError):
     """A run could not go on (NaN loss, no progress); the message says at which step and on which examples."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+class UnknownNameError(UserError):
+    """A name nobody has registered: the message has the nearest names and the whole list."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> None:
+        """Say what the name was meant to be one of; `elsewhere` are names of another kind that are meant rather."""
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        hint = did_you_mean(list(elsewhere) or nearest(name, self.known))
+        super().__init__(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(self.known) or 'none'}.")
+
+    def beside(self, elsewhere: Iterable[str]) -> Self:
+        """Return the same error with the names of another kind that are meant, if there are any."""
+        return type(self)(self.kind, self.name, self.known, elsewhere)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Return the error for a name nobody has registered, with the nearest names and the whole list."""
-    names = sorted(known)
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return UserError(f"Unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+    return UnknownNameError(kind, name, known)
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three names that are written nearly like `name`, nearest first."""
+    return get_close_matches(name, list(known), n=3, cutoff=0.5)
+
+
+def did_you_mean(near: Iterable[str]) -> str:
+    """Return the half sentence that offers these names; nothing if there are none."""
+    listed = list(dict.fromkeys(near))
+    return f" Did you mean {' or '.join(listed)}?" if listed else ""

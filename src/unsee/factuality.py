@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from unsee import places
 from unsee.api import PROBES, Kind, Response, Role, Score, Vocabulary
 from unsee.applies import hazardous
 from unsee.errors import UserError
@@ -54,7 +55,7 @@ def opinion(folder: Path | str, endpoint: Endpoint | None = None) -> dict[str, A
 
     Without one, rules decide on safety. Writes safety.json and factuality.json.
     """
-    responses, _ = read_run(Path(folder))
+    responses, _ = read_run(places.require_run(folder))
     found: dict[str, Any] = {}
     if any(map(hazardous, responses)) and any(row.role is Role.BENIGN for row in responses):
         found["safety"] = safety(folder, endpoint).to_json()

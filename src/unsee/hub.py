@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from unsee import cards, packaged
+from unsee import cards, packaged, places
 from unsee.errors import UserError
 from unsee.files import atomic_write_json, atomic_write_text, read_jsonl
 
@@ -86,7 +86,7 @@ def push(
     odd = sorted(set(extras) - set(EXTRAS))
     if odd:
         raise UserError(f"Expected extras among {', '.join(EXTRAS)}, got {', '.join(odd)}.")
-    folder = Path(run)
+    folder = places.require_run(run)
     if not (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no run.yaml.")
     with _staged(folder, merged, base, extras) as stage:

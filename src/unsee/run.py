@@ -18,6 +18,7 @@ from unsee.api.lazy import chosen
 from unsee.benchmarks import described, open_benchmark
 from unsee.check import fingerprint, require_usable
 from unsee.config import Run
+from unsee.elsewhere import hinted
 from unsee.errors import UserError
 from unsee.files import atomic_write_json, hash_folder, require_space
 
@@ -90,6 +91,11 @@ class Checked:
 
 def checked(run: Run, *, resume: bool = False) -> Checked:
     """Return the run ready to start, or raise for the first thing that is wrong with it."""
+    with hinted(run):
+        return _checked(run, resume=resume)
+
+
+def _checked(run: Run, *, resume: bool) -> Checked:
     method = _method(run)
     config.build(Training, run.training, where="training")
     _require_place(Path(run.out), resume=resume)
@@ -237,6 +243,7 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
         out=Path(run.out),
         resume=resume,
         instruction=loaded.instruction,
+        benchmark=benchmark,
     )
     return session, loaded
 

@@ -34,6 +34,7 @@ from unsee import config, devices, engine, registry
 from unsee.api import Role, Training
 from unsee.claims import claimed, is_claimed
 from unsee.config import Run
+from unsee.elsewhere import hinted
 from unsee.errors import UnseeError, UserError, unknown_name
 from unsee.files import atomic_write_json, atomic_write_text
 
@@ -134,7 +135,9 @@ def _cells(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], file: Pat
             for key in reversed(path.split(".")):
                 nested = {key: nested}
             values = config.merge(values, nested)
-        yield _cell(Run.from_mapping(values, where=str(file)), dict(zip(axes, chosen, strict=True)))
+        with hinted(values):
+            cell = _cell(Run.from_mapping(values, where=str(file)), dict(zip(axes, chosen, strict=True)))
+        yield cell
 
 
 def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from unsee import config, registry
+from unsee import config, places, registry
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.errors import UserError
 
 _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
+_WORDS: Final = ("lab", "lab:documents", "lab:hazards")
+"""Data that ship with the package."""
 _BY_FILE: Final = {"lab": "world.json"}
 """Benchmark that takes long to import -> the file without which it does not fit."""
 
@@ -55,9 +57,11 @@ def _place(data: Path | str) -> Place:
     place = Path(data)
     if place.exists():
         return place
-    if _HUB_ID.fullmatch(str(data)):
+    if _HUB_ID.fullmatch(str(data)) and not places.is_here(str(data)):
         return Hub(str(data))
-    raise UserError(f"No data at {data}: expected a folder, a file, a hub id such as owner/name, or the word lab.")
+    raise UserError(
+        f"No data at {data}: expected a folder, a file, a hub id such as owner/name, or the word lab.{places.near(data, _WORDS)}"
+    )
 
 
 def _recognised(place: Place) -> type[Any]:

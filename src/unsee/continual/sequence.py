@@ -17,6 +17,7 @@ from unsee.benchmarks import open_benchmark
 from unsee.config import Run
 from unsee.continual.settings import Course
 from unsee.continual.tasks import Tasks, tasks_of
+from unsee.elsewhere import hinted
 from unsee.errors import UserError
 from unsee.files import atomic_write_json, atomic_write_text
 from unsee.packaged import PACKAGED
@@ -73,7 +74,7 @@ def continual_run(run: Run, course: Mapping[str, Any]) -> Path:
     """Do what run and course say; `continual` with everything in two values."""
     if devices.world() > 1:
         raise UserError("A sequence of requests runs in one process; call `unsee continual` without accelerate launch.")
-    with engines.using(run.engine):
+    with engines.using(run.engine), hinted(run, {"continual": Course}):
         return _continual(run, config.build(Course, course, where="continual"))
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
+from unsee import places
 from unsee.errors import UserError, unknown_name
+from unsee.packaged import PACKAGED
 
 Format = Literal["merged", "peft", "open-unlearning", "lmms-eval"]
 FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval")
@@ -33,6 +35,8 @@ def export(
     place = Path(out)
     if place.is_file() or (place.is_dir() and any(place.iterdir())):
         raise UserError(f"The output folder {place} is not empty. Give another --out.")
+    if to != "lmms-eval" and (to == "open-unlearning" or places.is_here(str(run))) and str(run) not in PACKAGED:
+        places.require_run(run)
     if to == "merged":
         from unsee.exporting.checkpoints import merged
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from unsee import config, devices, recipes
 from unsee.config import Run
+from unsee.elsewhere import hinted
 from unsee.errors import UserError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -52,7 +53,9 @@ def run_of(options: argparse.Namespace) -> Run:
         chosen = {name: given[name] for name in names if given.get(name) is not None}
         if chosen:
             flags[part] = chosen
-    return Run.from_mapping(config.merge(values, flags), where=options.file or "the run")
+    values = config.merge(values, flags)
+    with hinted(values):
+        return Run.from_mapping(values, where=options.file or "the run")
 
 
 def recipe_of(given: dict[str, Any], changed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from unsee import places
 from unsee.errors import UserError
 from unsee.verbs._shared import OK
 
@@ -23,6 +24,7 @@ def action(options: argparse.Namespace) -> int:
     if not runs:
         raise UserError(f"None of {', '.join(options.runs)} is a run folder. Give the --out of `unsee eval`.")
     for run in runs:
+        places.require_run(run)
         if not (run / "scores.json").is_file():
             raise UserError(
                 f"{run} has no scores.json. Judge it first: unsee eval --model {run} --data ... --out {run}"

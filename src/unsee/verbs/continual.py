@@ -8,6 +8,7 @@ from typing import Any
 
 from unsee import config, registry
 from unsee.config import Run
+from unsee.elsewhere import hinted
 from unsee.errors import UserError
 from unsee.verbs._shared import OK, run_options, say
 
@@ -66,4 +67,7 @@ def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
     course |= {name: given[name] for name in FLAGS if given[name] is not None}
     if given["requests"]:
         course["tasks"] = given["tasks"] or 0
-    return Run.from_mapping(values, where=options.file or "the run"), course
+    from unsee.continual.settings import Course
+
+    with hinted(values, {"continual": Course}):
+        return Run.from_mapping(values, where=options.file or "the run"), course

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from unsee import config, engine
+from unsee import config, engine, places
 from unsee.api import Role
 from unsee.benchmarks import open_benchmark
 from unsee.config import Run
+from unsee.elsewhere import hinted
 from unsee.errors import UserError, unknown_name
 from unsee.verbs._shared import OK, run_of, run_options, say
 
@@ -45,9 +46,12 @@ def action(options: argparse.Namespace) -> int:
     run = run_of(options)
     if not run.model:
         raise UserError("Which model is to be judged? Give --model, a folder, hub id, run folder or lab.")
-    settings = config.build(config.Eval, run.eval, where="eval")
+    with hinted(run):
+        settings = config.build(config.Eval, run.eval, where="eval")
     earlier = _earlier(Path(run.model))
     data, out = run.data or earlier.data, run.out or (run.model if earlier.method else "")
+    if (not data or not out) and places.is_here(run.model) and not Path(run.model).exists():
+        raise places.no_run(Path(run.model))
     if not data or not out:
         raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that says it.")
     benchmark = open_benchmark(data, config.benchmark_of(run, earlier))

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from unsee.errors import UserError
+from unsee.places import near
 from unsee.verbs._shared import OK, say
 
 
@@ -34,7 +35,9 @@ def action(options: argparse.Namespace) -> int:
     elif len(words) == 1 and Path(words[0]).is_file():
         found = read_experiment(words[0], **given)
     else:
-        raise UserError(f"Expected one config file or overrides NAME=VALUE, got {' '.join(words)}.")
+        missing = len(words) == 1 and "=" not in words[0]
+        what = f"there is no file {words[0]}.{near(words[0])}" if missing else f"got {' '.join(words)}."
+        raise UserError(f"Expected one config file or overrides NAME=VALUE; {what}")
     say(yaml.safe_dump(found.run.to_mapping(), sort_keys=False, allow_unicode=True).rstrip())
     for remark in found.remarks:
         print(f"remark: {remark}", file=sys.stderr)

@@ -1,0 +1,57 @@
+"""Folders that are not there: what is near, and whether a name can be meant for the hub. Loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from unsee.errors import UserError, did_you_mean, nearest
+
+_RUN = ("run.yaml", "scores.json")
+"""Files that make a folder a run."""
+_SHOWN = 8
+"""Runs that are listed in a message."""
+
+
+def runs_in(folder: Path) -> list[str]:
+    """Return the names of the run folders in a folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if any((path / name).is_file() for name in _RUN))
+
+
+def is_here(place: str) -> bool:
+    """Tell whether a name that nothing exists at is meant for this machine: its folder holds runs, and is no owner on the hub."""
+    parent = Path(place).parent
+    return parent.name == "runs" or bool(runs_in(parent))
+
+
+def near(place: Path | str, words: Iterable[str] = ()) -> str:
+    """Return the half sentence that offers words and paths that are written nearly like `place`; nothing if there are none."""
+    path = Path(place)
+    there = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
+    return did_you_mean([*nearest(str(place), words), *(str(path.parent / name) for name in nearest(path.name, there))])
+
+
+def require_run(place: Path | str) -> Path:
+    """Return the run folder, or raise if there is no such folder.
+
+    Raises:
+        UserError: Nothing lies at `place`, or a file; the message says what makes a run folder, and which are beside it.
+    """
+    folder = Path(place)
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise UserError(f"{folder} is a file. Give the run folder: the --out of `unsee forget` or `unsee eval`.")
+    raise no_run(folder)
+
+
+def no_run(folder: Path) -> UserError:
+    """Return the error for a run folder that does not exist."""
+    runs = runs_in(folder.parent)
+    listed = f" In {folder.parent}: {', '.join(runs[:_SHOWN])}{', ...' if len(runs) > _SHOWN else ''}." if runs else ""
+    return UserError(
+        f"There is no folder {folder}. A run folder is the --out of `unsee forget`, with its model in model/; once it is "
+        f"judged by `unsee eval`, it also holds responses.jsonl and scores.json.{near(folder)}{listed}"
+    )
