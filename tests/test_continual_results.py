@@ -133,6 +133,23 @@ def test_orders_of_one_sequence_are_one_group():
     assert page.table(groups).count("\n") == 5
 
 
+@pytest.mark.parametrize(
+    ("method", "weight", "label"),
+    [
+        ("npo", 1.0, "npo + retain, sequential"),
+        ("npo", 0.0, "npo, sequential"),
+        ("siu", 0.5, "siu + retain, sequential"),
+        ("bg_only", 2.0, "bg_only + retain, sequential"),
+        ("grad_diff", 1.0, "grad_diff, sequential"),
+        ("ga", None, "ga, sequential"),
+    ],
+)
+def test_a_retain_term_that_the_method_has_not_by_itself_is_named(method, weight, label):
+    run = document(method)
+    run["settings"]["method"] = {} if weight is None else {"retain_weight": weight}
+    assert page.label_of(run) == label
+
+
 def test_curves_of_the_page():
     found = document(a=0.5)
     titles = dict(page.PANELS)

@@ -1,15 +1,16 @@
-"""The page of one or several sequences: what was just asked for, what comes back, what is lost beside it. Loads no torch."""
+"""The page of one or several sequences: what was just asked for, what comes back, what is lost beside it.."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
 from typing import Any, Final
 
+from unsee import registry
 from unsee.errors import UserError
 from unsee.files import atomic_write_text
 
@@ -120,14 +121,20 @@ def grouped(runs: Sequence[Document]) -> list[Group]:
 def label_of(run: Document) -> str:
     """Return the name of a run: method, mode, and which of several ways of the mode."""
     course, mode = run["settings"]["continual"], run["mode"]
-    kept = run["settings"]["method"].get("retain_weight", None)
     ways = {
         "merge": course["merge"],
         "experts": course["router"],
         "sequential": "from the start" if course["reference"] == "initial" else "",
     }
     way = ways.get(mode, "")
-    return f"{run['method']}{' + retain' if kept and run['method'] in ('npo', 'pubg', 'random', 'reject') else ''}, {mode}{f' {way}' if way else ''}"
+    return f"{run['method']}{' + retain' if _retains(run) else ''}, {mode}{f' {way}' if way else ''}"
+
+
+def _retains(run: Document) -> bool:
+    """Tell whether the run's settings add a retain term to a method that has none by itself."""
+    weight = run["settings"]["method"].get("retain_weight", 0.0)
+    own = {field.name: field.default for field in fields(registry.load("methods", run["method"]))}
+    return bool(weight) and not own.get("retain_weight", 0.0)
 
 
 def table(groups: Sequence[Group]) -> str:
