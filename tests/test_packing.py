@@ -158,3 +158,12 @@ def test_models_with_other_three_dimensional_positions_are_left_alone():
     assert packable(model) is not None
     model.config.model_type = "some_other"
     assert packable(model) is None
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_whose_angles_depend_on_the_longest_row_are_left_alone(kind):
+    """What they say about a row depends on what lies in its batch, and `dynamic` also on what came before."""
+    model = model_of("internvl")
+    assert packable(model) is not None
+    model.config.get_text_config().rope_parameters["rope_type"] = kind
+    assert packable(model) is None
