@@ -92,9 +92,27 @@ def change_rows(file: Path, change: Callable[[list[dict[str, Any]]], object]) ->
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=table.schema), file)
 
 
-def drop_column(file: Path, column: str) -> None:
-    """Rewrite a parquet file without one of its columns."""
-    pyarrow.parquet.write_table(pyarrow.parquet.read_table(file).drop_columns([column]), file)
+def at(folder: str, change: Callable[[list[dict[str, Any]]], object]) -> Break:
+    """Return what changes the rows of a folder's first shard."""
+    return lambda place: change_rows(min((place / folder).glob("*.parquet")), change)
+
+
+def put(folder: str, row: int, column: str, change: Callable[[Any], Any]) -> Break:
+    """Return what changes one cell there."""
+    return at(folder, lambda rows: rows[row].update({column: change(rows[row][column])}))
+
+
+def without(folder: str, column: str) -> Break:
+    """Return what takes a column from a folder of one shard."""
+    file = f"{folder}/train-00000-of-00001.parquet"
+    return lambda place: pyarrow.parquet.write_table(
+        pyarrow.parquet.read_table(place / file).drop_columns([column]), place / file
+    )
+
+
+def renamed(folder: str, name: str) -> Break:
+    """Return what gives the one shard of a folder another name, such as `test-00000-of-00001`."""
+    return lambda place: min((place / folder).iterdir()).rename(place / folder / f"{name}.parquet")
 
 
 def cut_image(cell: Mapping[str, Any]) -> dict[str, Any]:

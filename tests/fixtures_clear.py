@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,10 +12,13 @@ from benchmark_fixtures import (
     IMAGE,
     MODES,
     Break,
+    at,
     change_rows,
     cut_image,
-    drop_column,
     image_cell,
+    put,
+    renamed,
+    without,
     write_shards,
 )
 
@@ -108,26 +110,10 @@ def real(number: int) -> dict[str, Any]:
     }
 
 
-def _put(folder: str, row: int, column: str, change: Callable[[Any], Any]) -> Break:
-    def put(rows: list[dict[str, Any]]) -> None:
-        rows[row][column] = change(rows[row][column])
-
-    return lambda place: change_rows(min((place / folder).glob("train-*.parquet")), put)
-
-
-def _drop(folder: str, column: str) -> Break:
-    return lambda place: drop_column(place / folder / "train-00000-of-00001.parquet", column)
-
-
 def _nameless(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["question"]:
             row["question"], row["answer"] = "Who?", "Somebody."
-
-
-def _to_test(place: Path) -> None:
-    (file,) = (place / "forget05_perturbed").iterdir()
-    file.rename(file.with_name("test-00000-of-00001.parquet"))
 
 
 def _mixed(place: Path) -> None:
@@ -150,34 +136,37 @@ BROKEN: Final[dict[str, tuple[Break, str]]] = {
         "has no real_faces: expected .*There is: .*reel_faces",
     ),
     "missing column": (
-        _drop("forget05_perturbed", "perturbed_captions"),
+        without("forget05_perturbed", "perturbed_captions"),
         "forget05_perturbed has no column 'perturbed_captions'",
     ),
     "old revision": (
-        _drop("forget05_perturbed", "perturbed_names"),
+        without("forget05_perturbed", "perturbed_names"),
         "no column 'perturbed_names', as in early revisions",
     ),
-    "old revision of captions": (_drop("forget05", "name"), "forget05 has no column 'name', as in early revisions"),
+    "old revision of captions": (without("forget05", "name"), "forget05 has no column 'name', as in early revisions"),
     "broken parquet": (
         lambda place: (place / "forget05" / "train-00000-of-00001.parquet").write_text("{not parquet}" * 9),
         "forget05.* is no readable Parquet",
     ),
-    "unreadable image": (_put("forget05", 1, "image", cut_image), "forget05 row 2: the image cannot be decoded"),
-    "no image": (_put("forget05", 1, "image", lambda _: None), "forget05 row 2: the image is empty"),
-    "wrong split name": (_to_test, "forget05_perturbed has split test, but no split train"),
+    "unreadable image": (put("forget05", 1, "image", cut_image), "forget05 row 2: the image cannot be decoded"),
+    "no image": (put("forget05", 1, "image", lambda _: None), "forget05 row 2: the image is empty"),
+    "wrong split name": (
+        renamed("forget05_perturbed", "test-00000-of-00001"),
+        "forget05_perturbed has split test, but no split train",
+    ),
     "neither": (
-        _put("forget05+tofu", 3, "question", lambda _: None),
+        put("forget05+tofu", 3, "question", lambda _: None),
         r"forget05\+tofu row 4: a row is .*this is neither",
     ),
     "unresolved author": (
-        lambda place: change_rows(place / "forget05+tofu" / "train-00000-of-00001.parquet", _nameless),
+        at("forget05+tofu", _nameless),
         r"forget05\+tofu rows 4 to 23: no author of the split is named",
     ),
     "two authors": (_mixed, r"named in 3 of these text questions and .* in 3; whose they are is open"),
-    "no caption": (_put("forget05", 0, "caption", lambda _: " "), "forget05 row 1: caption is empty"),
-    "both sides": (_put("retain95", 0, "name", lambda _: AUTHORS[0]), "is to be forgotten .* and to be kept"),
+    "no caption": (put("forget05", 0, "caption", lambda _: " "), "forget05 row 1: caption is empty"),
+    "both sides": (put("retain95", 0, "name", lambda _: AUTHORS[0]), "is to be forgotten .* and to be kept"),
     "no false name": (
-        _put("forget05_perturbed", 0, "perturbed_names", lambda _: [AUTHORS[0]]),
+        put("forget05_perturbed", 0, "perturbed_names", lambda _: [AUTHORS[0]]),
         "row 1: there is no false answer",
     ),
 }

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow
 
-from benchmark_fixtures import (
-    AWKWARD,
-    IMAGE,
-    MODES,
-    Break,
-    change_rows,
-    cut_image,
-    drop_column,
-    image_cell,
-    write_shards,
-)
+from benchmark_fixtures import AWKWARD, IMAGE, MODES, Break, at, cut_image, image_cell, renamed, without, write_shards
 
 PEOPLE: Final = [str(number) for number in range(101, 121)]
 CELEBRITIES: Final = ["901", "902", "903"]
@@ -142,11 +132,6 @@ def tested(person_id: str) -> dict[str, Any]:
     return {**row, "images": [image_cell(int(person_id) * 100 + view) for view in range(2 + int(person_id) % 2)]}
 
 
-def at(folder: str, change: Callable[[list[dict[str, Any]]], object]) -> Break:
-    """Return what changes the rows of a folder's first shard."""
-    return lambda place: change_rows(min((place / folder).glob("*.parquet")), change)
-
-
 def _put(rows: Sequence[dict[str, Any]], row: int, **cells: object) -> None:
     rows[row].update(cells)
 
@@ -157,11 +142,6 @@ def _choice(rows: Sequence[Mapping[str, Any]], **cells: object) -> None:
 
 def _mask(rows: Sequence[Mapping[str, Any]], **cells: object) -> None:
     rows[0]["Mask_Task"][0].update(cells)
-
-
-def _only_test(place: Path) -> None:
-    (file,) = (place / "forget_5").iterdir()
-    file.rename(file.with_name("test-00000-of-00001.parquet"))
 
 
 def _pointer(place: Path) -> None:
@@ -180,7 +160,7 @@ BROKEN: Final[dict[str, tuple[Break, str]]] = {
         "has no retain_95: expected .*There is: .*retian_95",
     ),
     "missing column": (
-        lambda place: drop_column(place / "forget_5" / "train-00000-of-00001.parquet", "Mask_Task"),
+        without("forget_5", "Mask_Task"),
         "forget_5 has no column 'Mask_Task'.*it has image, ID",
     ),
     "bad JSON": (at("ft_Data", lambda rows: _put(rows, 3, metadata="[{")), "ft_Data row 4 .*metadata is no valid JSON"),
@@ -193,7 +173,7 @@ BROKEN: Final[dict[str, tuple[Break, str]]] = {
         at("forget_5", lambda rows: _put(rows, 0, image=None)),
         r"forget_5 row 1 .*image of 101 in forget_5 is empty",
     ),
-    "wrong split name": (_only_test, "forget_5 has split test, but no split train"),
+    "wrong split name": (renamed("forget_5", "test-00000-of-00001"), "forget_5 has split test, but no split train"),
     "pointer file": (_pointer, "is a git-lfs pointer"),
     "no parquet": (
         lambda place: (place / "forget_5" / "train-00000-of-00001.parquet").write_text("x" * 99),

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow
 
-from benchmark_fixtures import (
-    AWKWARD,
-    IMAGE,
-    MODES,
-    Break,
-    change_rows,
-    cut_image,
-    drop_column,
-    image_cell,
-    write_shards,
-)
+from benchmark_fixtures import AWKWARD, IMAGE, MODES, Break, cut_image, image_cell, put, renamed, without, write_shards
 
 PEOPLE: Final = [str(number) for number in range(1, 21)]
 _TEXT: Final = ("ID", "Biography", "MM_QA", "UM_QA", "Classify", "Cloze", "Generation")
@@ -78,59 +67,45 @@ def person(name: str) -> dict[str, Any]:
     }
 
 
-def _put(folder: str, row: int, column: str, change: Callable[[Any], Any]) -> Break:
-    def put(rows: list[dict[str, Any]]) -> None:
-        rows[row][column] = change(rows[row][column])
-
-    return lambda place: change_rows(place / folder / "train-00000-of-00001.parquet", put)
-
-
-def _to_test(place: Path) -> None:
-    (file,) = (place / "retain_95").iterdir()
-    file.rename(file.with_name("validation-00000-of-00001.parquet"))
-
-
-def _two_shards(place: Path) -> None:
-    (file,) = (place / "retain_95").iterdir()
-    file.rename(file.with_name("train-00000-of-00002.parquet"))
-
-
 BROKEN: Final[dict[str, tuple[Break, str]]] = {
-    "missing shard": (_two_shards, "retain_95 lacks shard 00001"),
+    "missing shard": (renamed("retain_95", "train-00000-of-00002"), "retain_95 lacks shard 00001"),
     "missing column": (
-        lambda place: drop_column(place / "forget_5" / "train-00000-of-00001.parquet", "Cloze"),
+        without("forget_5", "Cloze"),
         "forget_5 has no column 'Cloze'",
     ),
     "bad literal": (
-        _put("forget_5", 0, "Cloze", lambda _: "{'unimodal': {"),
+        put("forget_5", 0, "Cloze", lambda _: "{'unimodal': {"),
         r"forget_5 row 1 \(ID 1\): Cloze is neither JSON nor",
     ),
     "code is not run": (
-        _put("forget_5", 0, "Cloze", lambda _: "exit(3)"),
+        put("forget_5", 0, "Cloze", lambda _: "exit(3)"),
         "Cloze is neither JSON nor a Python literal",
     ),
     "no half": (
-        _put("forget_5", 0, "Cloze", lambda text: text.replace("muiti", "miu")),
+        put("forget_5", 0, "Cloze", lambda text: text.replace("muiti", "miu")),
         "Cloze has no half muitimodal",
     ),
     "no pairs": (
-        _put("forget_5", 0, "Cloze", lambda text: text.replace("'q1'", "'q9'", 1)),
+        put("forget_5", 0, "Cloze", lambda text: text.replace("'q1'", "'q9'", 1)),
         "Cloze: the halves have other questions",
     ),
     "answer missing": (
-        _put("forget_5", 0, "MM_QA", lambda text: text.replace("'answer'", "'anwser'")),
+        put("forget_5", 0, "MM_QA", lambda text: text.replace("'answer'", "'anwser'")),
         "MM_QA must hold 'answer'",
     ),
     "unreadable image": (
-        _put("forget_5", 0, "image", cut_image),
+        put("forget_5", 0, "image", cut_image),
         r"forget_5 row 1 \(ID 1\): the image cannot be decoded",
     ),
-    "no image": (_put("retain_95", 3, "image", lambda _: None), r"retain_95 row 4 \(ID 5\): the image is empty"),
-    "wrong split name": (_to_test, "retain_95 has split validation, but no split train"),
-    "overlap": (_put("retain_95", 0, "ID", lambda _: "1"), "1 stand on both sides"),
-    "duplicate ID": (_put("retain_95", 0, "ID", lambda _: "3"), "retain_95: ID 3 occurs more than once"),
+    "no image": (put("retain_95", 3, "image", lambda _: None), r"retain_95 row 4 \(ID 5\): the image is empty"),
+    "wrong split name": (
+        renamed("retain_95", "validation-00000-of-00001"),
+        "retain_95 has split validation, but no split train",
+    ),
+    "overlap": (put("retain_95", 0, "ID", lambda _: "1"), "1 stand on both sides"),
+    "duplicate ID": (put("retain_95", 0, "ID", lambda _: "3"), "retain_95: ID 3 occurs more than once"),
     "letter E": (
-        _put("forget_5", 0, "Classify", lambda text: text.replace("B. Lisbon", "E. Lisbon")),
+        put("forget_5", 0, "Classify", lambda text: text.replace("B. Lisbon", "E. Lisbon")),
         "letter of an option",
     ),
 }
