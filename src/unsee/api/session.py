@@ -14,6 +14,7 @@ from unsee.api.training import Training
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from unsee.api.benchmark import Benchmark
     from unsee.api.family import Family
 
 
@@ -37,6 +38,8 @@ class Session:
     """Text put before every question at inference time; set by methods that steer by prompt."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One row per logged step: step, epoch, loss parts, gradient norm, checks (written to log.jsonl)."""
+    benchmark: Benchmark | None = None
+    """The data that the examples are of. What it judges is no training data: only what repeats published code may look at it."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Facts about the run that belong in its record: stop reason, drop rates, trainable parameter count, ..."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -25,6 +25,7 @@ from unsee.losses import answer_nll
 from unsee.masks import Mask
 from unsee.released import Like, Released
 from unsee.saliency import Sweep, maskable, saliency_mask
+from unsee.text_facts import TEXTS, Source, with_texts
 from unsee.training import minimise, planned, retain_term
 from unsee.tuning import trainable
 
@@ -51,6 +52,9 @@ class MMUnlearner(Method):
     """Ends of names of norms, embeddings or heads that get a mask too; without one their forget gradient is 0 [inferred]."""
     p_samples: int = 300
     """Samples of T and of P behind the mask, at most [inferred]; released: all."""
+    p_text: Source = "facts"
+    """Text part of P: facts = the text questions of the training data, else those about images with names put in; released = what the
+    data judge in text, as published (the answers then shape the mask, nothing is trained on them)."""
     tolerance: float = 0.005
     """Stop the sweep when fewer than this share of the mask's bits flip per 50 samples; 0 = use all [inferred]."""
     granularity: Literal["sample", "batch"] = "sample"
@@ -97,7 +101,7 @@ class MMUnlearner(Method):
         if self.mask == "none":
             session.notes["mask"] = "none"
             return None
-        found = saliency_mask(session, self._sweep(session.seed), modules=self.modules, also=self.also)
+        found = saliency_mask(self._seen(session), self._sweep(session.seed), modules=self.modules, also=self.also)
         mask = found.shuffled(session.seed) if self.mask == "random" else found
         session.notes["mask"] = {**mask.report(), **_found(mask.facts, self.tolerance), "remarks": mask.remarks()}
         return mask
@@ -165,9 +169,17 @@ class MMUnlearner(Method):
             run.train(None)
             return
         session.model.to(self._released_type(session))
-        mask = run.make_mask(maskable(session, self.modules or ("language",), also=("",)))
+        mask = replace(run, session=self._seen(session)).make_mask(
+            maskable(session, self.modules or ("language",), also=("",))
+        )
         session.notes["mask"] = mask.report()
         run.train(mask)
+
+    def _seen(self, session: Session) -> Session:
+        """Return the session as the mask sees it, with the text part of P, and note where that is from."""
+        seen, place = with_texts(session, self.p_text)
+        session.notes["p_text"] = {"from": place, "questions": len(seen.of(*TEXTS))}
+        return seen
 
     def _released_type(self, session: Session) -> torch.dtype:
         types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

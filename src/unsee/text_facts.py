@@ -1,0 +1,73 @@
+"""Text questions about everybody that a saliency mask is to spare, where the training data may have none (mmunlearner.md 2.1, 4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from string import ascii_uppercase
+from typing import Final, Literal
+
+from unsee.api import Benchmark, Example, Kind, Role, Session
+from unsee.errors import UserError
+
+Source = Literal["facts", "released"]
+TEXTS: Final = (Role.FORGET_TEXT, Role.RETAIN_TEXT)
+_OF_IMAGE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
+_SOMEBODY: Final = re.compile(r"\b(?:this|the) (?:person|individual)\b", re.IGNORECASE)
+
+
+def with_texts(session: Session, source: Source) -> tuple[Session, str]:
+    """Return the session as a mask should see it, with text questions, and where these come from.
+
+    facts: the training data's own; where they have none, those about images with the name in place of "this person".
+    released: those that the data judge, as the published code has them; never trained on.
+    """
+    if source == "released":
+        if session.benchmark is None:
+            raise UserError(
+                "p_text=released takes the questions that the data judge, and this session has only training data."
+            )
+        return _with(session, judged(session.benchmark)), "judged questions"
+    if session.of(*TEXTS):
+        return session, "training data"
+    return _with(session, named(session.of(*_OF_IMAGE))), "training data, named"
+
+
+def named(examples: Sequence[Example]) -> list[Example]:
+    """Return the examples with an image as text questions: "this person" is called by name, those without such words left out."""
+    found = []
+    for example in examples:
+        name = next(iter(example.private.get("name", ())), "")
+        if name and example.image is not None and _SOMEBODY.search(example.question):
+            asked, told = _called(example.question, name), _called(example.answer, name)
+            role = _OF_IMAGE[example.role]
+            found.append(replace(example, id=f"{example.id}/named", role=role, image=None, question=asked, answer=told))
+    return found
+
+
+def _called(text: str, name: str) -> str:
+    return _SOMEBODY.sub(lambda _: name, text)
+
+
+def judged(data: Benchmark) -> list[Example]:
+    """Return the judged multiple-choice questions without image, answered by the right option's text; without any, all in text.
+
+    The released code has MLLMU-Bench's Pure_Text_Questions and CLEAR's text rows. The options are left out of the question [inferred].
+    """
+    rows = [row for row in data.examples("eval") if row.role in TEXTS and row.image is None]
+    choices = [row for row in rows if row.kind is Kind.CHOICE and row.options and row.answer in ascii_uppercase]
+    return [_open(row) for row in choices] or rows
+
+
+def _open(choice: Example) -> Example:
+    """Return a multiple-choice question as one to be answered in words."""
+    first = re.search(rf"\n\W?A\W*\s{re.escape(choice.options[0])}", choice.question)
+    question = choice.question[: first.start()] if first else choice.question
+    answer = choice.options[ascii_uppercase.index(choice.answer)]
+    return replace(choice, question=question, answer=answer, kind=Kind.FACT, options=())
+
+
+def _with(session: Session, rows: Sequence[Example]) -> Session:
+    by_role = {role: [row for row in rows if row.role is role] for role in TEXTS}
+    return replace(session, examples={**session.examples, **by_role})
