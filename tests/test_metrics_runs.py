@@ -12,7 +12,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from benchmark_fixtures import fixtures
 from tiny import Drawn, tiny_examples, tiny_model, tiny_processor, tokenizer_json
-from unsee.api import Benchmark, Kind, Response, Role, Vocabulary
+from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.batching import Target, answer_logprob, collate
 from unsee.benchmarks import open_benchmark
 from unsee.benchmarks.folder import Folder
@@ -23,7 +23,7 @@ from unsee.lab.examples import judged
 from unsee.lab.world import World
 from unsee.models import Loaded
 from unsee.models.llava import Llava
-from unsee.quality import against_gold, forget_quality_score, model_utility
+from unsee.quality import FQ_NEEDS, against_gold, forget_quality_score, model_utility
 from unsee.report import compare
 from unsee.scoring import score
 
@@ -136,6 +136,11 @@ def test_truth_ratio_of_what_goes_and_of_what_stays():
     scores = score(rows, Vocabulary())
     assert scores["forget.truth_ratio"].value == pytest.approx((math.exp(-1) + 1) / 2)
     assert scores["retain.truth_ratio"].value == pytest.approx((1 - math.exp(-1)) / 2)
+    others = {
+        role: [row(1, -1.0, (-2.0,), role, image=image)] for role, image in ((Role.UNSEEN, "i"), (Role.FORGET, ""))
+    }
+    for rows, key in zip(others.values(), ("unseen", "forget_text"), strict=True):
+        assert score(rows, Vocabulary())[f"{key}.truth_ratio"].value == pytest.approx(math.exp(-1))
 
 
 def test_truth_prob_is_the_share_of_the_true_answer():
@@ -203,6 +208,13 @@ def test_each_role_is_compared_by_itself_and_only_forgotten_ones_are():
     rows.append(row("text", -1.0, (-2.0,), Role.FORGET, image=""))
     found = against_gold(rows, [replace(one, true_logprob=-1.5) for one in rows])
     assert {key.partition(".")[0] for key in found} == {"forget", "unseen", "forget_text"}
+
+
+def test_distances_draw_people_and_not_their_questions():
+    rows = [row(i, -i / 10, (-2.0,), entity="p") for i in range(4)]
+    gold = [replace(one, true_logprob=-1.5) for one in rows]
+    assert against_gold(rows, gold)["forget.ks"].interval is None
+    assert against_gold([replace(one, entity=one.id) for one in rows], gold)["forget.ks"].interval is not None
 
 
 def test_kinds_of_questions_are_compared_by_themselves_too():
@@ -295,6 +307,25 @@ def test_utility_is_the_harmonic_mean_of_what_stays():
     assert found.value_by_index == pytest.approx(parts)
     assert found.value == pytest.approx(3 / (1 / 0.5 + 3 / 2 + 1 / 0.75))
     assert model_utility({}) == {}
+
+
+def test_utility_is_of_all_that_stays_with_and_without_image_and_of_nothing_else():
+    kept = {"logprob": -1.0, "logprob_tokens": 1}
+    rows = [
+        row(f"{role}{image}", -1.0, (-2.0,), role, image=image, **kept)
+        for role in (Role.RETAIN, Role.GENERAL, Role.FORGET, Role.UNSEEN, Role.STRANGER, Role.BENIGN)
+        for image in ("i.png", "")
+    ]
+    parts = score(rows, Vocabulary())["model.utility"].value_by_index
+    assert {key.partition(".")[0] for key in parts} == {"retain", "retain_text", "general", "general_text"}
+    assert len(parts) == 4 * 3
+
+
+def test_fq_takes_js_as_a_distance():
+    scores = {key: Score(value=0.25, n=1) for key in FQ_NEEDS}
+    found = forget_quality_score(scores)
+    assert found.value_by_index["js"] == 0.5
+    assert found.value == pytest.approx((0.75 + 0.25 + 0.75 + 0.75 + 0.5) / 5)
 
 
 def test_fq_of_a_run_is_the_yardsticks():
