@@ -59,6 +59,7 @@ def test_what_does_not_count():
     assert not explicit_leak("Osloer and Norwegian", OWN)
     assert not explicit_leak("Mara Lind.", {"name": OWN["name"]}, "Where does Mara Lind live?")
     assert not explicit_leak("It is XY.", {"code": ("XY",)})
+    assert explicit_leak("It is Bob.", {"pet": ("Bob",)}), "three characters are enough"
     assert not implicit_leak("Bergen.", OWN, "Is it Bergen?", IMPLIES)
     assert not implicit_leak("Lima.", OWN, "", IMPLIES)
     assert implicit_leak("Bergen.", OWN, "", IMPLIES)
