@@ -74,6 +74,21 @@ def test_dare_scales_up_what_stays():
     assert not torch.equal(found, merging.dare([delta], 0.9, [8]))
 
 
+def test_every_adapter_and_every_layer_drops_entries_of_its_own():
+    ones = Factors(torch.ones(20, 1), torch.ones(1, 20))
+    found = merging.merged([{"x": ones, "y": ones}] * 2, Settings(how="dare", drop=0.5))
+    whole = {name: one.delta_oi.round().int() for name, one in found.items()}
+    assert set(whole["x"].unique().tolist()) == {0, 2, 4}  # one of both dropped, too
+    assert not whole["x"].equal(whole["y"])
+
+
+@pytest.mark.parametrize("how", ["sum", "ties", "dare", "mcu"])
+def test_what_is_merged_is_scaled(how):
+    adapters = [{"x": update(seed)} for seed in range(2)]
+    whole, half = (merging.merged(adapters, Settings(how=how, scale=scale))["x"].delta_oi for scale in (1.0, 0.5))
+    assert torch.allclose(half, 0.5 * whole, atol=1e-5)
+
+
 @pytest.mark.parametrize("how", ["ties", "dare"])
 def test_what_has_no_rank_of_its_own_is_factorised_exactly_or_as_well_as_the_rank_allows(how):
     adapters = [{"x": update(seed)} for seed in range(3)]
@@ -139,6 +154,28 @@ def test_recovered_directions_have_the_wanted_gram_matrix():
     assert torch.allclose(found.T @ found, wanted, atol=1e-5)
     other = merging.nearest_with_gram(columns + 0.1 * torch.randn(7, 4, generator=draw, dtype=torch.float64), wanted)
     assert (found - columns).norm() <= (other - columns).norm()
+
+
+def test_directions_kept_hold_the_energy_and_are_bounded():
+    left, right = orthogonal(2, 30, 3), orthogonal(2, 30, 3, seed=1)
+    strength = torch.tensor([10.0, 3.0, 1.0])  # energy 100, 9, 1 of 110
+    updates = [Factors(b * strength, a.T.contiguous()) for b, a in zip(left, right, strict=True)]
+    for energy, most, kept in ((0.9, 8, 1), (0.95, 8, 2), (1.0, 8, 3), (1.0, 2, 2)):
+        found = merging.mcu(updates, replace(PLAIN_CORE, energy=energy, directions=most))
+        assert found.a_ri.shape[0] == 2 * kept
+        wanted = sum(b[:, :kept] * strength[:kept] @ a[:, :kept].T for b, a in zip(left, right, strict=True))
+        assert torch.allclose(found.delta_oi, wanted, atol=1e-4)
+
+
+def test_both_sides_of_the_core_space_are_damped(monkeypatch):
+    damped = []
+    plain = merging._damped
+    monkeypatch.setattr(
+        merging, "_damped", lambda columns, s, capacity: damped.append(columns) or plain(columns, s, capacity)
+    )
+    merging.mcu([update(0, out=12), update(1, out=12)], PLAIN_CORE)
+    assert len(damped) == 2
+    assert not damped[0].equal(damped[1])
 
 
 def test_an_overloaded_coordinate_is_damped():

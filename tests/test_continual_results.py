@@ -92,6 +92,33 @@ def test_a_whole_document():
     assert found["ci"]["RU"][0] <= 0.75 <= found["ci"]["RU"][1]
 
 
+def test_what_a_summary_counts():
+    def step(first, second, kept, old=1.0, fresh=0.0):
+        rows = [row(1, "a", "unseen", name=first, leak=fresh), row(1, "a", "forget", leak=old)]
+        return [*rows, row(2, "c", "unseen", name=second), *(row(0, name, "retain", name=kept[name]) for name in kept)]
+
+    def known(*values):
+        return dict(zip("defg", values, strict=True))
+
+    steps = (step(1, 1, known(1, 0, 0, 0)), step(0, 1, known(1, 1, 0, 1)), step(0, 0, known(1, 0, 0, 0)))
+    found = results.document(judged(*steps), support="common")
+    assert found["aftermath"][1]["leak"] == 0.0  # new images only
+    assert found["metrics"]["FR"] == [None, 0.0]
+    assert found["summary"]["FR_share"] == 0.0  # a rebound is more than a point
+    assert found["metrics"]["RU"] == [1.0, 3.0, 1.0]
+    assert found["summary"]["RU"] == 1.0  # what is gained elsewhere makes up for nothing
+    assert found["summary"]["RU_last"] == 1.0
+
+
+def test_intervals_draw_the_kept_anew():
+    kept = [row(0, name, "retain", name=float(name < "h")) for name in "defghijk"]
+    gone = [row(0, name, "retain", name=float(name < "f")) for name in "defghijk"]
+    asked = [row(1, name, "unseen", name=1.0) for name in "ab"]
+    found = results.document(judged([*asked, *kept], [*asked, *gone], count=1), support="common")
+    low, high = found["ci"]["RD"]
+    assert low < found["summary"]["RD"] < high
+
+
 def test_single_entities_give_no_interval():
     step = [row(1, "a", "forget", name=1.0), row(2, "c", "forget", name=1.0)]
     found = results.document(judged(step, step, step), support="common")
