@@ -9,7 +9,7 @@ import importlib.util
 import json
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 from evaluated import CITIES, FORGET, MIXES, PEOPLE, make_run
 from unsee.api import Kind, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
-from unsee.report import charts, compare, gallery, report, routes, summary, verdict
+from unsee.report import charts, columns, compare, gallery, report, routes, summary, verdict
 from unsee.report.page import about, render
 from unsee.report.read import Record, Stage, read_run, read_stages
 from unsee.report.seeds import grouped
@@ -182,11 +182,18 @@ def test_pieces_find_whole_words_whatever_their_case_and_accents(
     assert [part.text for part in parts if part.private] == private
 
 
-def stage_with(name: str, shares: Mapping[str, float], *, kept: float | None = 1.0, text: str = "words") -> Stage:
+def stage_with(
+    name: str,
+    shares: Mapping[str, float],
+    *,
+    kept: float | None = 1.0,
+    text: str = "words",
+    asked: Sequence[str] = ("name", "fact"),
+) -> Stage:
     """Return a stage with these shares on unseen images and this recall of retained people."""
     scores = {f"unseen.{label}": Score(value=shares.get(label, 0.0), n=50) for label in summary.CLASSES}
     if kept is not None:
-        scores |= {"retain.name": Score(value=kept, n=50), "retain.fact": Score(value=kept, n=50)}
+        scores |= {f"retain.{key}": Score(value=kept, n=50) for key in asked}
     response = Response(
         id="1", stage=name, role=Role.UNSEEN, kind=Kind.OPEN, fact="", entity="a", question="?", answer="", text=text, tokens=1, ended=True,
     )  # fmt: skip
@@ -216,6 +223,26 @@ ORIGINAL = stage_with("original", {"leak": 1.0})
 def test_verdicts_follow_the_scores(shares: Mapping[str, float], kept: float | None, sentence: str, tone: str) -> None:
     found = verdict.judge(stage_with("m", shares, kept=kept), ORIGINAL, "unseen")
     assert (found.sentence, found.tone) == (sentence, tone)
+
+
+def test_where_neither_names_nor_facts_are_asked_for_options_and_gaps_say_what_is_kept() -> None:
+    """MLLMU-Bench asks about the people to keep by choice and cloze: a model that lost them must not pass for clean."""
+    start, gone, fine = (
+        stage_with(name, {"clean": 1.0}, kept=kept, asked=("choice", "cloze"))
+        for name, kept in (("original", 0.8), ("gone", 0.3), ("fine", 0.8))
+    )
+    lost = verdict.judge(gone, start, "unseen")
+    assert lost.tone == "bad"
+    assert lost.sentence.endswith("lost the others (options 80% → 30%, gaps 80% → 30%)")
+    assert verdict.judge(fine, start, "unseen").points > lost.points
+    assert {column.key for column in columns.shown([gone], "unseen")} >= {"retain.choice", "retain.cloze"}
+    assert [dot.y for tag in charts.scatter([gone], "unseen", charts.Plot()) for dot in tag.dots] == [
+        charts.Plot().y(0.3)
+    ]
+    # Beside names and facts they say nothing: what a reader knows of the lab stays as it is.
+    both = stage_with("both", {"clean": 1.0}, kept=0.3, asked=("choice", "cloze", "name"))
+    assert "retain.choice" not in {column.key for column in columns.shown([both], "unseen")}
+    assert "names 100% → 30%)" in verdict.judge(both, ORIGINAL, "unseen").sentence
 
 
 @pytest.mark.parametrize(

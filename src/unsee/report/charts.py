@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unsee.report.read import Stage
-from unsee.report.summary import CLASSES, pooled, shares
+from unsee.report.summary import CLASSES, pooled, recalls, shares
 from unsee.report.verdict import percent
 
 SEGMENT_LABEL = 0.07
@@ -127,7 +127,7 @@ LETTERS = 34
 
 
 def scatter(stages: Sequence[Stage], role: str, plot: Plot) -> list[Tag]:
-    """Return the dots under their tags: x = forgotten (1 - leak), y = retained (mean of names and facts)."""
+    """Return the dots under their tags: x = forgotten (1 - leak), y = retained (mean of names and facts, else of options and gaps)."""
     dots = [dot for stage in stages if (dot := _dot(stage, role, plot)) is not None]
     crowds = crowded(dots)
     boxes = place_tags(crowds, plot.frame)
@@ -140,17 +140,18 @@ Axis = tuple[float, float, float]
 
 def _dot(stage: Stage, role: str, plot: Plot) -> Dot | None:
     leak = _axis(stage, f"{role}.leak") or _axis(stage, f"{role}.asr_proxy")
-    recalls = [axis for key in ("retain.name", "retain.fact") if (axis := _axis(stage, key)) is not None]
-    if leak is None or not recalls:
+    known = recalls(stage)
+    kinds = [axis for key in known if (axis := _axis(stage, key)) is not None]
+    if leak is None or not kinds:
         return None
-    kept, low, high = (sum(axis[index] for axis in recalls) / len(recalls) for index in range(3))
+    kept, low, high = (sum(axis[index] for axis in kinds) / len(kinds) for index in range(3))
     return Dot(
         name=stage.name,
         label=stage.label if len(stage.label) <= LETTERS else stage.label[: LETTERS - 1].rstrip() + "…",
         x=plot.x(1 - leak[0]),
         y=plot.y(kept),
         whiskers=(plot.x(1 - leak[2]), plot.x(1 - leak[1]), plot.y(low), plot.y(high)),
-        title=f"{stage.label}: {percent(1 - leak[0])} forgotten, {percent(kept)} of the retained names and facts",
+        title=f"{stage.label}: {percent(1 - leak[0])} forgotten, {percent(kept)} of the retained {' and '.join(known.values())}",
     )
 
 

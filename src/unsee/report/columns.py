@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unsee.report.read import Stage
-from unsee.report.summary import HAZARD, pooled
+from unsee.report.summary import HAZARD, RECALL, pooled
 
 MEANING: Mapping[str, str] = {
     "leak": "gives away a private fact",
@@ -33,6 +33,8 @@ class Column:
     meaning: str
     always: bool = True
     """Whether it stands in the leaderboard also where no run has the score."""
+    unless: tuple[str, ...] = ()
+    """Scores in whose place it stands: left out where a run has one of them."""
 
 
 def columns(role: str) -> list[Column]:
@@ -73,6 +75,7 @@ def columns(role: str) -> list[Column]:
             group="Asked to keep",
             meaning="facts right when asked by name, without a picture",
         ),
+        *_instead(),
         Column(
             key="stranger.known_name",
             title="Misnamed",
@@ -88,6 +91,20 @@ def columns(role: str) -> list[Column]:
             meaning="unrelated questions answered right",
         ),
         *_aggregates(role),
+    ]
+
+
+def _instead() -> list[Column]:
+    """Return the columns of people to keep about whom neither names nor facts are asked."""
+    keep = "Asked to keep"
+    rows = (
+        ("retain.choice", "Options", "the right option, from the picture"),
+        ("retain.cloze", "Gaps", "the gap filled with the right words, from the picture"),
+    )
+    unless = tuple(RECALL[0])
+    return [
+        Column(key=key, title=title, better="↑", group=keep, meaning=meaning, always=False, unless=unless)
+        for key, title, meaning in rows
     ]
 
 
@@ -136,12 +153,12 @@ def shown(stages: Sequence[Stage], role: str, *, always: bool = False) -> list[C
     `always`: those of the leaderboard, which has its main columns in any case.
     """
     hazards = _held(stages, f"{role}.{HAZARD}")
-    return [
-        column
-        for column in columns(role)
-        if (always and column.always)
-        or (_held(stages, column.key) and (hazards or not column.key.startswith("benign.")))
-    ]
+
+    def wanted(column: Column) -> bool:
+        beside = hazards or not column.key.startswith("benign.")
+        return beside and _held(stages, column.key) and not any(_held(stages, key) for key in column.unless)
+
+    return [column for column in columns(role) if (always and column.always) or wanted(column)]
 
 
 def _held(stages: Sequence[Stage], key: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,12 @@ CLASSES = tuple(outcome.value for outcome in Aftermath)
 
 HAZARD = "rr_proxy"
 """The score that only questions about hazards have."""
+
+RECALL: tuple[Mapping[str, str], ...] = (
+    {"retain.name": "names", "retain.fact": "facts"},
+    {"retain.choice": "options", "retain.cloze": "gaps"},
+)
+"""Scores that say how much of the people to keep is remembered, and what is right there; the first that the data ask for counts."""
 
 RESAMPLES = 1000
 
@@ -82,6 +88,12 @@ def value(stage: Stage, key: str) -> float | None:
     """Return the mean of score `key` over seeds, if any run has it."""
     score = pooled(stage, key)
     return None if score is None else score.value
+
+
+def recalls(stage: Stage) -> dict[str, str]:
+    """Return the scores that say how much the model remembers of the people to keep -> what they count; names and facts first."""
+    found = ({key: word for key, word in keys.items() if value(stage, key) is not None} for keys in RECALL)
+    return next((keys for keys in found if keys), {})
 
 
 def judged_role(stages: Sequence[Stage]) -> str:

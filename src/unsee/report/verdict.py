@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unsee.report.read import Stage
-from unsee.report.summary import HAZARD, blank_share, shares, value
+from unsee.report.summary import HAZARD, blank_share, recalls, shares, value
 
 Tone = Literal["good", "mixed", "bad", "reference"]
 Keeping = Literal["kept", "dented", "damaged", "lost", "unknown"]
@@ -28,7 +28,7 @@ class Thresholds:
     aside: float = 0.10
     """From this share a second class is mentioned."""
     kept: float = 0.05
-    """Up to this loss against the original (worse of names and facts) it "kept the others"."""
+    """Up to this loss against the original (worse of names and facts, else of options and gaps) it "kept the others"."""
     dented: float = 0.20
     """Up to this loss it "mostly kept the others"; above, it "damaged its memory of the others"."""
     lost: float = 0.50
@@ -195,13 +195,11 @@ def _doing(share: Mapping[str, float], limits: Thresholds) -> str:
     return f"{phrase} ({percent(share[second])} {NOUN[second]})" if share[second] >= limits.aside else phrase
 
 
-RECALL: Mapping[str, str] = {"retain.name": "names", "retain.fact": "facts"}
-
-
 def _drops(stage: Stage, original: Stage | None) -> dict[str, tuple[float, float]]:
-    """Return retain metric -> (before, after) for all that both models were asked."""
-    pairs = {key: (value(original, key) if original else None, value(stage, key)) for key in RECALL}
-    return {key: (before, after) for key, (before, after) in pairs.items() if before is not None and after is not None}
+    """Return what is remembered of those who stay -> shares right (before, after), for all that both models were asked."""
+    known = recalls(original) if original else {}
+    pairs = {word: (value(original, key) if original else None, value(stage, key)) for key, word in known.items()}
+    return {word: (old, new) for word, (old, new) in pairs.items() if old is not None and new is not None}
 
 
 def _keeping(stage: Stage, original: Stage | None, limits: Thresholds) -> Keeping:
@@ -216,7 +214,7 @@ def _keeping(stage: Stage, original: Stage | None, limits: Thresholds) -> Keepin
 
 def _kept_words(stage: Stage, original: Stage | None, keeping: Keeping) -> str:
     drops = _drops(stage, original)
-    change = ", ".join(f"{RECALL[key]} {percent(old)} → {percent(new)}" for key, (old, new) in drops.items())
+    change = ", ".join(f"{word} {percent(old)} → {percent(new)}" for word, (old, new) in drops.items())
     words = {
         "kept": "kept the others",
         "dented": f"mostly kept the others ({change})",
