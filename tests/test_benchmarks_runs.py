@@ -28,7 +28,7 @@ RUNS = {
     "mllmu": (
         ["--method", "grad_diff"], [*PLAIN, "benchmark.ratio=10", "benchmark.protocol=released"],
         ["forget.choice.likelihood", "forget.choice.first_character", "forget_text.cloze", "forget_text.cloze.substring", "unseen.rougeL",
-         "retain.bleu", "retain_text.choice", "general.choice.prob", "general_text.cloze"],
+         "retain.bleu@open", "retain_text.choice", "general.choice.prob", "general_text.cloze"],
     ),
     "clear": (
         ["--method", "npo"], PLAIN,
