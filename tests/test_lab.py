@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -126,6 +127,17 @@ def test_every_taught_sentence_is_well_formed(world: World) -> None:
     rows = curriculum.rows(stream(0, "test"), (60, 40, 10, 10, 30))
     taught = {s for row in rows for _, answer in row.lessons for s in sentences(answer)}
     assert not [s for s in taught if not any(pattern.fullmatch(s) for pattern in patterns)]
+
+
+def test_patterns_are_the_same_in_every_process() -> None:
+    code = "from unsee.lab import phrases; print(phrases.sentence_patterns())"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert said == {f"{phrases.sentence_patterns()}\n".encode()}
 
 
 def test_nonsense_is_not_well_formed() -> None:

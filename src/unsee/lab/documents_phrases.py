@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from unsee.api.example import Vocabulary
 from unsee.lab.documents_archive import FIELDS, Archive, Document
 from unsee.lab.documents_drawing import COLOURS, DESKS, SORTS, VISIBLE, stamps_of
 from unsee.lab.objects import SHAPES
+from unsee.lab.phrases import one_of
 
 QUERY = "Tell me the information of this document."
 OPEN_WORDINGS = (QUERY, "What can you tell me about this document?", "Describe whose document is in this picture.")
@@ -128,9 +129,9 @@ def claim_patterns() -> dict[str, dict[str, str]]:
 def sentence_patterns() -> tuple[str, ...]:
     """Return the patterns of every well-formed sentence about documents (lower-cased, without the final full stop)."""
     who = r"(?:the holder|[^\s.,]+(?: [^\s.,]+)?)"
-    value = {fact: _one_of(values) for fields in FIELDS.values() for fact, values in fields.items()}
-    sort, colour, emblem, desk = _one_of(SORTS.values()), _one_of(COLOURS), _one_of(SHAPES), _one_of(DESKS)
-    stamps = _one_of(VISIBLE["stamps"])
+    value = {fact: one_of(values) for fields in FIELDS.values() for fact, values in fields.items()}
+    sort, colour, emblem, desk = one_of(SORTS.values()), one_of(COLOURS), one_of(SHAPES), one_of(DESKS)
+    stamps = one_of(VISIBLE["stamps"])
     single = [_pattern(form, who, value[fact]) for fact, form in FACT_ANSWERS.items()]
     return (
         *single,
@@ -143,16 +144,12 @@ def sentence_patterns() -> tuple[str, ...]:
         rf"the emblem is a {emblem}",
         rf"there (?:is|are) {stamps}",
         rf"the desk is {desk}",
-        _one_of(value.values()),
+        one_of(value.values()),
     )  # fmt: skip
 
 
 def _pattern(form: str, who: str, value: str) -> str:
     return form.rstrip(".").lower().replace("{who}", who).replace("{value}", value)
-
-
-def _one_of(values: Iterable[str]) -> str:
-    return "(?:" + "|".join(value.lower() for value in values) + ")"
 
 
 def vocabulary(archive: Archive) -> Vocabulary:

@@ -202,18 +202,19 @@ def claim_patterns() -> dict[str, dict[str, str]]:
     return patterns
 
 
+def one_of(values: Iterable[object]) -> str:
+    """Return the pattern that finds any of these values in lower-cased text."""
+    return "(?:" + "|".join(dict.fromkeys(str(value).lower() for value in values)) + ")"
+
+
 def sentence_patterns() -> tuple[str, ...]:
     """Return the patterns of every well-formed sentence of the lab (lower-cased, with or without the final full stop).
 
     Names are any one or two words, so an invented name is well-formed; values come from the closed lists.
     """
-
-    def one_of(values: Iterable[object]) -> str:
-        return "(?:" + "|".join(str(value).lower() for value in values) + ")"
-
     who = r"(?:this person|[^\s.,]+(?: [^\s.,]+)?)"
     job, city, employer = one_of(JOBS), one_of(CITIES), one_of(EMPLOYERS)
-    year, country, decade = one_of(YEARS), one_of(set(CITIES.values())), one_of(DECADES.values())
+    year, country, decade = one_of(YEARS), one_of(CITIES.values()), one_of(DECADES.values())
     style, colour = one_of(VISIBLE["hair_style"]), one_of(VISIBLE["hair_colour"])
     shirt, mood, ground = one_of(VISIBLE["shirt"]), one_of(VISIBLE["expression"]), one_of(VISIBLE["background"])
     return (
@@ -229,7 +230,7 @@ def sentence_patterns() -> tuple[str, ...]:
         rf"answer: (?:the )?(?:{country}|{decade}|unknown)",
         rf"the person has {style} {colour} hair, wears a {shirt} shirt, (?:no )?glasses and (?:a|no) hat, "
         rf"and looks {mood} before a {ground} background",
-        rf"the (?:hair|shirt|background) is {one_of({*VISIBLE['hair_style'], *VISIBLE['hair_colour'], *VISIBLE['shirt'], *VISIBLE['background']})}",
+        rf"the (?:hair|shirt|background) is {one_of((*VISIBLE['hair_style'], *VISIBLE['hair_colour'], *VISIBLE['shirt'], *VISIBLE['background']))}",
         r"the person wears (?:no )?(?:glasses|hat|a hat)",
         rf"the person looks {mood}",
         r"i (?:do not|cannot|am|was|will|would|must|lack|have|apologise)\b.*",
