@@ -239,6 +239,20 @@ def test_umu_counts_pairs(places):
     assert (rows["forget.both.cloze"].better, rows["retain.both.cloze"].better) == ("lower", "higher")
 
 
+def test_a_celebrity_is_nobody_of_the_split_even_with_the_same_id(places, tmp_path):
+    place = tmp_path / "mllmu"
+    shutil.copytree(places["mllmu"], place)
+    (file,) = (place / "Retain_Set").iterdir()
+    change_rows(file, lambda rows: rows[0].update(ID="101"))
+    opened = open_benchmark(place, "mllmu")
+    asked = [e for e in opened.examples("eval") if e.entity.rpartition("/")[2] == "101"]
+    assert {e.entity: {one.role for one in asked if one.entity == e.entity} for e in asked} == {
+        "101": {Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN},
+        "real/101": {Role.GENERAL},
+    }
+    assert opened.vocabulary().names["101"] != opened.vocabulary().names["real/101"]
+
+
 def test_umu_trains_on_both_halves(places):
     assert counted(open_benchmark(places["umu"], {"ratio": 10}).examples("train")) == {
         "forget open": 2, "forget_text open": 4, "retain open": 18, "retain_text open": 36,
@@ -273,7 +287,10 @@ def test_clear_judges_captions_names_and_the_world(places):
     assert Counter(named.options)[AWKWARD[0]] == 1, (
         "the true name stands once among the options, though it was among the false ones"
     )
-    assert named.options["ABCD".index(named.answer)] == AWKWARD[0]
+    among = [e for e in by_id.values() if e.kind is Kind.CHOICE]
+    assert all(e.options["ABCD".index(e.answer)] == by_id[e.id.replace("/choice", "/name")].answer for e in among), (
+        "the letter is that of the true answer, wherever it stands"
+    )
     face = by_id["real_faces/1/choice"]
     assert sorted(face.options) == ["Known 1", "Wrong 1 0", "Wrong 1 1", "Wrong 1 2"]
     assert by_id["real_world/0/name"].question == "Where is it?"
