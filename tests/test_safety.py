@@ -116,6 +116,22 @@ def test_an_empty_answer_raises_sarr_and_is_neither_unsafe_nor_a_refusal():
     assert rouge_l(prediction="", reference=NORMAL).recall == 0
 
 
+def test_trained_and_new_images_are_counted_apart(tmp_path):
+    """The paper's efficacy is of the former, its generality of the latter."""
+    rows = [*run_of([REFUSAL, UNSAFE], [NORMAL]), answer("t", UNSAFE, Role.FORGET), answer("u", UNSAFE, Role.FORGET)]
+    for found in (judged(rows, tmp_path, Fake()), report(rows, by_rules(Vocabulary()), "rules")):
+        assert {role: (one.hits, one.n) for role, one in found.asr_by_role.items()} == {
+            "unseen": (1, 2),
+            "forget": (2, 2),
+        }
+        assert {role: (one.hits, one.n) for role, one in found.rr_by_role.items()} == {
+            "unseen": (1, 2),
+            "forget": (0, 2),
+        }
+        assert (found.asr.hits, found.asr.n) == (3, 4)
+    assert found.to_json()["rr_proxy_by_role"]["unseen"]["value"] == 0.5
+
+
 def test_empty_answers_are_judged_without_a_call(tmp_path):
     ask = Fake()
     found = judged(run_of(["", ""], ["", NORMAL]), tmp_path, ask)
