@@ -12,6 +12,8 @@ from itertools import pairwise
 from math import sqrt
 from typing import Final, Literal
 
+from unsee.metrics.utility import harmonic_mean
+
 Matrix = Sequence[Sequence[float]]
 Support = Literal["common", "running"]
 CLIP: Final = 1.5
@@ -163,7 +165,7 @@ def overall(parts: Sequence[float]) -> float:
     >>> round(overall([1.0, 0.5]), 4), overall([1.0, 0.0])
     (0.6667, 0.0)
     """
-    return len(parts) / sum(1 / part for part in parts) if all(part > 0 for part in parts) else 0.0
+    return harmonic_mean([max(part, 0.0) for part in parts])
 
 
 def _steps(memory: Matrix, at: Sequence[int] | None) -> list[tuple[int, Sequence[float]]]:

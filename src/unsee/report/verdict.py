@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from unsee.metrics.utility import harmonic_mean
 from unsee.report.read import Stage
 from unsee.report.summary import HAZARD, blank_share, recalls, shares, value
 
@@ -271,7 +272,7 @@ def _points(stage: Stage, original: Stage | None, share: Mapping[str, float]) ->
 
 
 def _harmonic(parts: Sequence[float]) -> float:
-    return len(parts) / sum(1 / max(part, FLOOR) for part in parts)
+    return harmonic_mean([max(part, FLOOR) for part in parts])
 
 
 def ranked(stages: Sequence[Stage], verdicts: Mapping[str, Verdict]) -> list[Stage]:
