@@ -177,11 +177,6 @@ class Shelf:
         return rows
 
 
-def holds(place: Path, *spellings: str) -> bool:
-    """Tell, from file names alone, whether a configuration lies in the folder."""
-    return place.is_dir() and _found(place, spellings) is not None
-
-
 def peek(place: Path, *spellings: str) -> set[str]:
     """Return the column names of a configuration in the folder, read from the end of one file; none if it has no readable one."""
     found = _found(place, spellings) if place.is_dir() else None
