@@ -1,6 +1,7 @@
 """Evaluation: questions a second, one at a time with up to 50 tokens for a letter, against unsee's ways.
 
-"unsee" reads letters off one forward pass (`unsee.likelihood`) and generates the open answers with a shared image prefix;
+"unsee" reads letters off one forward pass and generates the open answers, all behind the same image prefix
+(`unsee.likelihood.answer`);
 "evaluate" is `unsee.evaluate` as a whole, which generates every answer and writes and scores the record.
 """
 
@@ -24,8 +25,8 @@ from unsee import batching, features
 from unsee.api import Benchmark, Example, Session, Training, Vocabulary
 from unsee.batching import Target
 from unsee.evaluate import evaluate
-from unsee.generation import Request, generate
-from unsee.likelihood import choose
+from unsee.generation import Request
+from unsee.likelihood import Choice, answer
 from unsee.models import Loaded
 from unsee.store import VARIABLE
 
@@ -118,17 +119,13 @@ def prepare(subject: Subject, images: int) -> tuple[Loaded, Session, list[Exampl
 
 
 def fast(loaded: Loaded, questions: Sequence[Example]) -> list[str]:
-    """Read letters off one forward pass, generate the other answers together."""
-    parts = (loaded.model, loaded.processor, loaded.family)
-    with_letters = [example for example in questions if lettered(example)]
-    others = [example for example in questions if not lettered(example)]
-    options = [LETTERS[: len(example.options)] for example in with_letters]
-    requests = [Request(example.question, example.image) for example in with_letters]
-    chosen = choose(*parts, list(zip(requests, options, strict=True)))
-    said = generate(*parts, [Request(example.question, example.image) for example in others], max_new_tokens=LIMIT)
-    found = {example.id: LETTERS[choice.index] for example, choice in zip(with_letters, chosen, strict=True)}
-    found |= {example.id: one.text for example, one in zip(others, said, strict=True)}
-    return [found[example.id] for example in questions]
+    """Read letters off one forward pass, generate the other answers; an image goes through the model once for both."""
+    asked = [
+        (Request(example.question, example.image), LETTERS[: len(example.options)] if lettered(example) else "")
+        for example in questions
+    ]
+    said = answer(loaded.model, loaded.processor, loaded.family, asked, max_new_tokens=LIMIT)
+    return [LETTERS[one.index] if isinstance(one, Choice) else one.text for one in said]
 
 
 def recorded(loaded: Loaded, questions: Sequence[Example]) -> list[str]:

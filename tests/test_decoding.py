@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tiny import INSTRUCTION, QUESTION, Drawn, tiny_model, tiny_processor
-from unsee import decoding, engine
+from unsee import decoding, engine, pool
 from unsee.batching import encoder
 from unsee.benchmarks import open_benchmark
 from unsee.generation import Request, Sampling, generate
@@ -148,8 +148,8 @@ def test_a_checkpoint_with_its_own_decoding_settings_takes_the_plain_path(parts,
 
 def test_the_pool_and_the_prefill_may_be_small(parts, monkeypatch):
     wanted = generate(*parts, mixed(), max_new_tokens=5)
-    monkeypatch.setattr(decoding, "POOL_BYTES", 1)
-    monkeypatch.setattr(decoding, "PREFILL_TOKENS", 1)
+    monkeypatch.setattr(pool, "POOL_BYTES", 1)
+    monkeypatch.setattr(pool, "PREFILL_TOKENS", 1)
     assert generate(*parts, mixed(), max_new_tokens=5) == wanted
 
 

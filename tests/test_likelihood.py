@@ -11,9 +11,10 @@ from tiny import INSTRUCTION, QUESTION, Drawn, tiny_examples, tiny_model, tiny_p
 from unsee import engine
 from unsee.batching import Target, answer_logprob, collate, encoder
 from unsee.errors import UserError
-from unsee.generation import Request
-from unsee.likelihood import choose, likelihoods
+from unsee.generation import Request, Sampling, generate
+from unsee.likelihood import Choice, answer, choose, likelihoods
 from unsee.models.llava import Llava
+from unsee.prefixes import Group
 
 QUESTIONS = ("Who is this?", QUESTION, "What does this person do? Tell me.")
 ANSWERS = ("Ada Lovell", "Ada Winter , a diver .", "pilot")
@@ -135,3 +136,85 @@ def test_empty_answers_and_options_are_refused(parts):
         likelihoods(*parts, [(Request("Who is this?"), " ")])
     with pytest.raises(UserError, match="options"):
         choose(*parts, [(Request("Who is this?"), ())])
+
+
+LONG = ("Ada Lovell", "Bo Winter , a diver", "pilot")
+
+
+def mixed(count=3):
+    """Questions with letters, with options of several tokens and without options, about images and none, in no order."""
+    images = (Drawn("red"), None, Drawn("blue"))
+    kinds = ("ADIL", (), LONG, ())
+    return [
+        (Request(question, image), kinds[(number + place) % len(kinds)])
+        for number, question in enumerate((*QUESTIONS, "Who is this? A. D. I. L.", "Name the person."))
+        for place, image in enumerate(images[:count])
+    ]
+
+
+def apart(parts, questions, **settings):
+    """Answer as `choose` and `generate` do on their own."""
+    with_options = [place for place, (_, options) in enumerate(questions) if options]
+    others = [place for place in range(len(questions)) if place not in with_options]
+    chosen = choose(*parts, [questions[place] for place in with_options])
+    said = generate(*parts, [questions[place][0] for place in others], places=others, max_new_tokens=7, **settings)
+    found = dict(zip(with_options, chosen, strict=True)) | dict(zip(others, said, strict=True))
+    return [found[place] for place in range(len(questions))]
+
+
+def assert_same(found, wanted):
+    """Texts and letters are equal, log-probabilities up to rounding."""
+    for one, other in zip(found, wanted, strict=True):
+        if isinstance(other, Choice):
+            assert one.index == other.index
+            assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
+        else:
+            assert one == other
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("sampling", [None, Sampling()])
+def test_a_mixed_list_is_answered_as_each_kind_on_its_own(parts, batch_size, sampling):
+    with engine.using("plain"):
+        wanted = apart(parts, mixed(), sampling=sampling, seed=4)
+        assert_same(answer(*parts, mixed(), max_new_tokens=7, sampling=sampling, seed=4), wanted)
+    found = answer(*parts, mixed(), max_new_tokens=7, batch_size=batch_size, sampling=sampling, seed=4)
+    assert_same(found, wanted)
+    assert len({one.token_ids for one in found if not isinstance(one, Choice)}) > 2
+    assert len({one.index for one in found if isinstance(one, Choice)}) > 1
+
+
+def test_an_image_is_computed_once_for_letters_and_answers(parts, calls, monkeypatch):
+    images = []
+    vision = parts[0].model.get_image_features
+    monkeypatch.setattr(
+        parts[0].model,
+        "get_image_features",
+        lambda **inputs: images.append(len(inputs["pixel_values"])) or vision(**inputs),
+    )
+    questions = [pair for pair in mixed() if pair[1] != LONG and pair[0].image]
+    answer(*parts, questions, max_new_tokens=1)
+    assert sum(images) == 2
+    assert len(calls) == 3  # the prefixes, then the ends of the prompts with letters and of those without
+
+
+def test_letters_of_a_steered_model_are_those_without_steering(parts, monkeypatch):
+    questions = [pair for pair in mixed() if pair[1] == "ADIL"]
+    monkeypatch.setattr("unsee.likelihood.attached", lambda _: ("something",))
+    monkeypatch.setattr("unsee.decoding.Readings.note", lambda *_: pytest.fail("read in a pass that is steered"))
+    assert_same(answer(*parts, questions, max_new_tokens=7), choose(*parts, questions))
+
+
+def test_letters_of_prompts_that_share_no_prefix_are_read_all_the_same(parts, monkeypatch):
+    wanted = answer(*parts, mixed(), max_new_tokens=7)
+    true = Group.sharable
+    monkeypatch.setattr(Group, "sharable", lambda group, token: group.image != Drawn("red").key and true(group, token))
+    assert_same(answer(*parts, mixed(), max_new_tokens=7), wanted)
+
+
+def test_a_mixed_list_may_have_one_kind_or_none(parts):
+    with_letters = [pair for pair in mixed() if pair[1] == "ADIL"]
+    assert_same(answer(*parts, with_letters, max_new_tokens=7), choose(*parts, with_letters))
+    without = [pair for pair in mixed() if not pair[1]]
+    assert answer(*parts, without, max_new_tokens=7) == generate(*parts, [one for one, _ in without], max_new_tokens=7)
+    assert answer(*parts, [], max_new_tokens=7) == []

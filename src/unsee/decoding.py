@@ -3,34 +3,28 @@
 Groups of prompts (`unsee.prefixes`) are prefilled together into a pool of keys and values. Questions then go through the
 model in waves sorted by length. A row of a wave is a copy of one prefix; where the prefix is long, several questions share
 the row, side by side in lanes that do not see each other, so that the prefix is held and read once for all of them. Rows and
-lanes that have stopped are taken out of the wave as soon as enough of them have.
-Shapes: r rows, l lanes, s suffix tokens, k columns of keys and values, n = r times l, v vocabulary, h heads, d head width.
+lanes that have stopped are taken out of the wave as soon as enough of them have. Questions of which only the first token's
+probabilities are wanted (`Readings`) have waves of their own, which end there.
+Shapes: r rows, l lanes, c columns of suffixes, k columns of keys and values, n = r times l, v vocabulary, h heads, d head width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, zip_longest
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import pad
-from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache
 
-from unsee.batching import device_of
-from unsee.features import encoded
-from unsee.padding import merge
-from unsee.positions import alike
+from unsee.pool import Pool, bytes_per_token, chunks, prefilled
 from unsee.prefixes import Group
 from unsee.steering import Requests
 
-POOL_BYTES: Final = 512 * 2**20
-"""Keys and values of prefixes kept at once."""
-PREFILL_TOKENS: Final = 8192
-"""Prefix tokens that go through the model at once."""
 LIKELY: Final = 32
 """Tokens an answer is taken to have when lanes are planned [inferred]."""
 KEEP: Final = 0.8
@@ -38,6 +32,24 @@ KEEP: Final = 0.8
 
 Draw = Callable[[Tensor, Sequence[int]], Tensor]
 """(logits_nv, request of each row or -1) -> logits whose maximum is the drawn token."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What is to be read off the end of some prompts instead of an answer: how probable certain next tokens are."""
+
+    tokens: Mapping[int, Sequence[int]]
+    """Place of the request -> the tokens."""
+    found: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    """Place of the request -> their log-probabilities, once known."""
+
+    def note(self, places: Sequence[int], logits_nv: Tensor) -> None:
+        """Write down what the logits at the ends of prompts say; places of -1 are left out."""
+        wanted = [(n, token) for n, place in enumerate(places) if place >= 0 for token in self.tokens[place]]
+        row_m, token_m = torch.tensor(wanted, device=logits_nv.device).T
+        logits_nv = logits_nv.float()
+        logp = iter((logits_nv[row_m, token_m] - logits_nv.logsumexp(-1)[row_m]).tolist())
+        self.found.update({place: tuple(next(logp) for _ in self.tokens[place]) for place in places if place >= 0})
 
 
 @dataclass(frozen=True)
@@ -56,52 +68,6 @@ class _Cell:
         return max(map(len, self.suffixes))
 
 
-@dataclass(frozen=True)
-class _Pool:
-    """Prefilled prefixes, left-padded."""
-
-    layers: list[tuple[Tensor, Tensor]]
-    """Keys and values [groups, h, k, d] of each layer."""
-    real_gk: Tensor
-    """Where tokens are, as opposed to padding."""
-    next_g: Tensor
-    """Position of the first token behind each."""
-
-
-class _Room(DynamicLayer):
-    """Keys and values of one layer in a buffer with room for the tokens to come."""
-
-    def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
-        super().__init__()
-        self.used = keys.shape[2]
-        self.keys, self.values = pad(keys, (0, 0, 0, room)), pad(values, (0, 0, 0, room))
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        """Write the new columns behind the old ones and return all."""
-        start, self.used = self.used, self.used + key_states.shape[2]
-        self.keys[:, :, start : self.used] = key_states
-        self.values[:, :, start : self.used] = value_states
-        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
-
-    def get_seq_length(self) -> int:
-        """Return the number of columns in use."""
-        return self.used
-
-    def grow(self, room: int) -> None:
-        """Make room for more columns."""
-        self.keys, self.values = pad(self.keys, (0, 0, 0, room)), pad(self.values, (0, 0, 0, room))
-
-    def take(self, row_r: Tensor, column_rk: Tensor | None) -> None:
-        """Keep these rows and, if given, these columns of each."""
-        if column_rk is None:
-            self.keys, self.values = self.keys[row_r], self.values[row_r]
-            return
-        taken = (self.keys.transpose(1, 2), self.values.transpose(1, 2))
-        self.keys, self.values = (one[row_r[:, None], column_rk].transpose(1, 2) for one in taken)
-        self.used = column_rk.shape[1]
-
-
 def decode(
     model: Module,
     groups: Iterator[Group],
@@ -111,35 +77,50 @@ def decode(
     stops: set[int],
     pad_id: int,
     draw: Draw | None = None,
+    readings: Readings | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Yield (place of the request, generated tokens with the stop token), in the order in which waves end."""
-    for chunk in _chunks(groups, _bytes_per_token(model)):
-        pool = _prefilled(model, chunk, pad_id, batch_size)
-        cells = [cell for place, group in enumerate(chunk) for cell in _cells(place, group, max_new_tokens, batch_size)]
-        for wave in _waves(cells, batch_size):
-            yield from _Wave(model, pool, wave, pad_id).run(max_new_tokens, stops, draw)
+    """Yield (place of the request, generated tokens with the stop token), in the order in which waves end.
+
+    Requests that `readings` names have no tokens; what is read goes there.
+    """
+    readings = readings or Readings({})
+    for chunk in chunks(groups, bytes_per_token(model)):
+        pool = prefilled(model, chunk, pad_id, batch_size)
+        read, rest = _apart(chunk, readings)
+        reading = _planned(read, 0, batch_size)
+        waves = [*reading, *_planned(rest, max_new_tokens, batch_size)]
+        for number, cells in enumerate(waves):
+            wave = _Wave(model, pool, cells, pad_id, last=number + 1 == len(waves))
+            if number < len(reading):
+                yield from wave.read(readings)
+            else:
+                yield from wave.run(max_new_tokens, stops, draw)
 
 
-def _bytes_per_token(model: Any) -> int:
-    """Return what the keys and values of one token take."""
-    text = model.config.get_text_config().to_dict()
-    heads = text.get("num_key_value_heads") or text["num_attention_heads"]
-    width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
-    return int(2 * text["num_hidden_layers"] * heads * width * model.get_input_embeddings().weight.element_size())
+def _apart(chunk: Sequence[Group], readings: Readings) -> tuple[list[Group | None], list[Group | None]]:
+    """Return of each group the prompts at whose end something is read, and those that are answered; None for no prompt."""
+    return (
+        [_only(group, [place in readings.tokens for place in group.places]) for group in chunk],
+        [_only(group, [place not in readings.tokens for place in group.places]) for group in chunk],
+    )
 
 
-def _chunks(groups: Iterator[Group], token_bytes: int) -> Iterator[list[Group]]:
-    """Put groups together whose prefixes have similar lengths and fit in the pool."""
-    chunk: list[Group] = []
-    for group in groups:
-        lengths = [group.shared, *(other.shared for other in chunk)]
-        full = token_bytes * max(lengths) * len(lengths) > POOL_BYTES
-        if chunk and (full or 2 * min(lengths) < max(lengths)):
-            yield chunk
-            chunk = []
-        chunk.append(group)
-    if chunk:
-        yield chunk
+def _only(group: Group, kept: Sequence[bool]) -> Group | None:
+    """Return the group with some of its prompts and what all of them shared; None if none is left."""
+    chosen = [(place, ids) for place, ids, keep in zip(group.places, group.ids, kept, strict=True) if keep]
+    places, ids = tuple(zip(*chosen, strict=True)) or ((), ())
+    return replace(group, places=places, ids=ids) if places else None
+
+
+def _planned(groups: Sequence[Group | None], max_new_tokens: int, batch_size: int) -> list[list[_Cell]]:
+    """Return the waves in which the prompts of these groups go through the model."""
+    cells = [
+        cell
+        for place, group in enumerate(groups)
+        if group is not None
+        for cell in _cells(place, group, max_new_tokens, batch_size)
+    ]
+    return list(_waves(cells, batch_size))
 
 
 def _cells(place: int, group: Group, max_new_tokens: int, batch_size: int) -> Iterator[_Cell]:
@@ -168,71 +149,36 @@ def _waves(cells: Sequence[_Cell], batch_size: int) -> Iterator[list[_Cell]]:
         yield wave
 
 
-def _prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int) -> _Pool:
-    """Run the prefixes through the model, a bounded number of tokens at once."""
-    width = max(group.shared for group in chunk)
-    step = max(1, min(batch_size, PREFILL_TOKENS // max(1, width)))
-    parts = [_prefill(model, chunk[start : start + step], pad_id, width) for start in range(0, len(chunk), step)]
-    if len(parts) == 1:
-        return parts[0]
-    layers = [
-        (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
-        for layer in zip(*(part.layers for part in parts), strict=True)
-    ]
-    return _Pool(layers, torch.cat([part.real_gk for part in parts]), torch.cat([part.next_g for part in parts]))
-
-
-def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int) -> _Pool:
-    rows = [group.head() for group in groups]
-    inputs = {key: value.to(device_of(model)) for key, value in merge(rows, pad_id).items()}
-    real_gk = inputs["attention_mask"].bool()
-    places, next_g = _places(groups, real_gk)
-    cache = DynamicCache(config=model.config)
-    with Requests(model, [bool(group.image) for group in groups]).prefixes():
-        model(
-            **encoded(model, rows, [group.image for group in groups], inputs),
-            position_ids=places,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-    lead = width - real_gk.shape[1]
-    layers = [(pad(layer.keys, (0, 0, lead, 0)), pad(layer.values, (0, 0, lead, 0))) for layer in cache.layers]
-    return _Pool(layers, pad(real_gk, (lead, 0)), next_g)
-
-
-def _places(groups: Sequence[Group], real_gk: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positions of left-padded prefixes, [g, k] or [3, g, k], and the position behind each."""
-    width = real_gk.shape[1]
-    rows = alike([pad(group.positions(torch.arange(group.shared)), (width - group.shared, 0)) for group in groups])
-    behind = [int(group.positions(torch.tensor([group.shared])).max()) for group in groups]
-    places = torch.stack(rows, dim=1).squeeze(0)
-    return places.to(real_gk.device), torch.tensor(behind, device=real_gk.device)
-
-
 class _Wave:
     """Questions that are answered together."""
 
-    def __init__(self, model: Any, pool: _Pool, cells: Sequence[_Cell], pad_id: int) -> None:
-        """Copy the prefixes into place; nothing goes through the model yet."""
+    def __init__(self, model: Any, pool: Pool, cells: Sequence[_Cell], pad_id: int, *, last: bool = False) -> None:
+        """Copy the prefixes into place, `last` if the pool may let go of them; nothing goes through the model yet."""
         self.model, self.pad_id = model, pad_id
         self.lanes = max(len(cell.places) for cell in cells)
-        self.width = max(cell.longest for cell in cells)
-        room = self.lanes * (self.width + LIKELY)
+        self.widths = [
+            max(map(len, suffixes)) for suffixes in zip_longest(*(cell.suffixes for cell in cells), fillvalue=())
+        ]
+        room = sum(self.widths) + self.lanes * LIKELY
         device = pool.real_gk.device
         row_r = torch.tensor([cell.group for cell in cells], device=device)
-        self.cache = Cache(layers=[_Room(keys[row_r], values[row_r], room) for keys, values in pool.layers])
+        dtype = pool.layers[0][0].dtype
+        self.cache = Cache(layers=list(pool.rooms(row_r, room, last=last)))
         self.owners = [[*cell.places, *[-1] * (self.lanes - len(cell.places))] for cell in cells]
         self.said: dict[int, list[int]] = {place: [] for cell in cells for place in cell.places}
         self.used = pool.real_gk.shape[1]
         real_rk = pool.real_gk[row_r]
         self.next_rl = pool.next_g[row_r, None].expand(-1, self.lanes)
-        dtype = pool.layers[0][0].dtype
         self.blind = torch.finfo(dtype).min
         self.bias_rlk = torch.full((len(cells), self.lanes, self.used + room), self.blind, dtype=dtype, device=device)
         self.bias_rlk[:, :, : self.used].masked_fill_(real_rk[:, None], 0)
         self.cells = cells
         self.steered = Requests(model, [cell.image for cell in cells])
+
+    def read(self, readings: Readings) -> Iterator[tuple[int, list[int]]]:
+        """Read what is wanted off the ends of the prompts; nothing is said."""
+        readings.note([owner for row in self.owners for owner in row], self._begin())
+        yield from self.said.items()
 
     def run(self, max_new_tokens: int, stops: set[int], draw: Draw | None) -> Iterator[tuple[int, list[int]]]:
         """Answer; a question's tokens are complete when all of its wave are."""
@@ -252,38 +198,40 @@ class _Wave:
 
     def _begin(self) -> Tensor:
         """Run all suffixes through the model, each seeing its prefix and itself; return logits_nv of their ends."""
-        rows, lanes, width, start = len(self.cells), self.lanes, self.width, self.used
-        empty: tuple[int, ...] = ()
-        padded = [
-            [[-1] * (width - len(ids)) + list(ids) for ids in (*cell.suffixes, *[empty] * (lanes - len(cell.suffixes)))]
-            for cell in self.cells
-        ]
-        ids_rls = torch.tensor(padded, device=self.bias_rlk.device)
-        real_rls = ids_rls >= 0
-        before = real_rls.cumsum(-1)
-        position_rls = (self.next_rl[..., None] + before - 1).clamp(min=0)
-        own = torch.eye(lanes, dtype=torch.bool, device=ids_rls.device)[None, :, None, :, None]
-        order = torch.ones(width, width, dtype=torch.bool, device=ids_rls.device).tril()[None, None, :, None, :]
-        itself = own & torch.eye(width, dtype=torch.bool, device=ids_rls.device)[None, None, :, None, :]
-        sees = (own & order & real_rls[:, None, None]) | itself
-        bias = torch.zeros(sees.shape, dtype=self.bias_rlk.dtype, device=ids_rls.device).masked_fill_(~sees, self.blind)
-        prefix = self.bias_rlk[:, :, None, :start].expand(-1, -1, width, -1)
-        mask = torch.cat([prefix.reshape(rows, lanes * width, start), bias.reshape(rows, lanes * width, -1)], -1)
-        ends = torch.arange(width - 1, lanes * width, width, device=ids_rls.device)
-        with self.steered.prompts(ends, real_rls.any(-1)):
+        start, device = self.used, self.bias_rlk.device
+        ids_rc = torch.tensor([self._laid(cell) for cell in self.cells], device=device)
+        rows, columns = ids_rc.shape
+        real_rc = ids_rc >= 0
+        lane_c = torch.arange(self.lanes, device=device).repeat_interleave(torch.tensor(self.widths, device=device))
+        own_lc = lane_c == torch.arange(self.lanes, device=device)[:, None]
+        seen_rlc = own_lc & real_rc[:, None]
+        before_rlc = seen_rlc.cumsum(-1)
+        position_rc = self.next_rl[:, lane_c] + (before_rlc * own_lc).sum(1) - 1
+        itself = torch.eye(columns, dtype=torch.bool, device=device)
+        sees_rcc = (seen_rlc[:, lane_c] & torch.ones_like(itself).tril()) | itself
+        mask = torch.full((rows, columns, start + columns), self.blind, dtype=self.bias_rlk.dtype, device=device)
+        mask[:, :, :start] = self.bias_rlk[:, :1, :start]
+        mask[:, :, start:].masked_fill_(sees_rcc, 0)
+        ends = torch.tensor(list(accumulate(self.widths)), device=device) - 1
+        with self.steered.prompts(ends, real_rc[:, ends]):
             output = self.model(
-                input_ids=ids_rls.clamp(min=0).where(real_rls, self.pad_id).view(rows, -1),
-                position_ids=position_rls.view(rows, -1),
+                input_ids=ids_rc.where(real_rc, self.pad_id),
+                position_ids=position_rc.clamp(min=0),
                 attention_mask=mask[:, None],
                 past_key_values=self.cache,
                 use_cache=True,
-                logits_to_keep=1 if lanes == 1 else ends,
+                logits_to_keep=1 if self.lanes == 1 else ends,
             )
-        self.used = start + lanes * width
-        seen = (own[:, :, 0] & real_rls[:, None]).view(rows, lanes, -1)
-        self.bias_rlk[:, :, start : self.used].masked_fill_(seen, 0)
-        self.next_rl = self.next_rl + before[..., -1]
+        self.used = start + columns
+        self.bias_rlk[:, :, start : self.used].masked_fill_(seen_rlc, 0)
+        self.next_rl = self.next_rl + before_rlc[..., -1]
         return output.logits.flatten(0, 1)
+
+    def _laid(self, cell: _Cell) -> list[int]:
+        """Return the suffixes of a row one behind the other, each right-aligned in the columns of its lane; -1 is padding."""
+        suffixes: list[tuple[int, ...]] = [*cell.suffixes, *[()] * (self.lanes - len(cell.suffixes))]
+        laid = zip(self.widths, suffixes, strict=True)
+        return [token for width, ids in laid for token in (*[-1] * (width - len(ids)), *ids)]
 
     def _step(self, token_rl: Tensor) -> Tensor:
         """Run one token of each lane through the model; return logits_nv."""

@@ -6,7 +6,7 @@ Shapes: b batch, t tokens, v vocabulary.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -21,7 +21,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 from unsee import engine
 from unsee.api import Family, ImageSource
 from unsee.batching import device_of, encoder, eos_id, pad_id, require_room
-from unsee.decoding import decode
+from unsee.decoding import Readings, decode
 from unsee.errors import UserError
 from unsee.packing import packable
 from unsee.padding import apart, merge
@@ -154,11 +154,15 @@ def generate(
     seed: int = 0,
     progress: str = "",
     places: Sequence[int] | None = None,
+    readings: Readings | None = None,
 ) -> list[Generated]:
     """Answer all requests, in their order; greedy unless `sampling` is given. `progress` labels a progress line.
 
     `places`: where the requests stand in the list that several processes share; draws depend on seed and place.
+    `readings`: requests that say nothing; what is wanted of them is read in the same passes where prefixes are shared, else
+    left unread (`unsee.likelihood.answer` knows the other way).
     """
+    readings = readings or Readings({})
     names = range(len(requests)) if places is None else places
     seeds = [seed_of(seed, name) for name in names] if sampling else []
     with torch.no_grad(), evaluating(model):
@@ -171,11 +175,12 @@ def generate(
             stops=_stops(model, processor),
             pad_id=pad_id(processor),
             draw=_Gumbel(sampling, seeds).draw if sampling else None,
+            readings=readings,
         )
         asked = _Asked(model, processor, family, requests, max_new_tokens, batch_size)
-        said = chain(fast, asked.plainly(rest, sampling, seeds))
+        said = chain(fast, asked.plainly((place for place in rest if place not in readings.tokens), sampling, seeds))
         answers = dict(track(said, progress, len(requests), disable=not progress, transient=True))
-    return [_read(model, processor, answers[i]) for i in range(len(requests))]
+    return [_read(model, processor, answers.get(i, ())) for i in range(len(requests))]
 
 
 def _split(
@@ -216,7 +221,7 @@ class _Asked:
     batch_size: int
 
     def plainly(
-        self, asked: list[int], sampling: Sampling | None, seeds: Sequence[int]
+        self, asked: Iterable[int], sampling: Sampling | None, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[int]]]:
         """Yield (place, generated tokens), sorted by length; `asked` is read when the first is asked for."""
         order = sorted(asked, key=lambda i: _length(self.requests[i]))

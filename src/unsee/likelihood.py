@@ -8,9 +8,9 @@ Shapes: b rows, t tokens, k kept positions, v vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from rich.progress import track
@@ -21,16 +21,15 @@ from torch.nn.functional import pad
 from unsee import engine
 from unsee.api import Example, Family, Role
 from unsee.batching import Batch, Target, answer_logprob, device_of, encoder, eos_id, pad_id, require_room
+from unsee.decoding import Readings
 from unsee.errors import UserError
 from unsee.features import encoded
-from unsee.generation import evaluating
+from unsee.generation import Generated, Request, Sampling, evaluating, generate
 from unsee.packing import packable
 from unsee.padding import IGNORE, is_sequence, merge
 from unsee.positions import alike
 from unsee.prefixes import Group, groups
-
-if TYPE_CHECKING:
-    from unsee.generation import Request
+from unsee.steering import attached
 
 ROW_TOKENS: Final = 256
 """Tokens of a row at least, before another one is begun; more if the image alone takes more."""
@@ -39,8 +38,10 @@ BATCH_TOKENS: Final = 8192
 BATCH_LOGITS: Final = 2**28
 """Logits in one forward pass."""
 
-Asked = tuple["Request", tuple[int, ...]]
+Asked = tuple[Request, tuple[int, ...]]
 """A question and the tokens of an answer."""
+Forms = Sequence[Sequence[tuple[int, ...]]]
+"""The token sequences that stand for each option."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,12 @@ class Choice:
     """Place of the option; the first of equals."""
     logprobs: tuple[float, ...]
     """Mean log-probability of the tokens of each option, without EOS."""
+
+    @classmethod
+    def of(cls, options: Sequence[Sequence[tuple[float, ...]]]) -> Choice:
+        """Return the choice among options, given the log-probability of each token of all spellings of each."""
+        scores = tuple(_together(spelled) for spelled in options)
+        return cls(max(range(len(scores)), key=scores.__getitem__), scores)
 
 
 def likelihoods(
@@ -101,6 +108,68 @@ def choose(
     return judged(model, processor, family, (), questions, batch_size=batch_size, progress=progress)[1]
 
 
+def answer(
+    model: Module,
+    processor: Any,
+    family: Family,
+    questions: Sequence[tuple[Request, Sequence[str]]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 64,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    progress: str = "",
+) -> list[Choice | Generated]:
+    """Answer a mixed list: what `choose` says to questions with options, what `generate` says to those without any.
+
+    Where prefixes are shared, letters are read in the passes that prepare the other answers. What is drawn (`sampling`) depends
+    on the seed and on the question's place in the list.
+    """
+    forms = {place: _spellings(processor, family, options) for place, (_, options) in enumerate(questions) if options}
+    joint, readings = _joint(model, forms, len(questions))
+    said = generate(
+        model,
+        processor,
+        family,
+        [questions[place][0] for place in joint],
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        sampling=sampling,
+        seed=seed,
+        progress=progress,
+        places=joint,
+        readings=readings,
+    )
+    found: dict[int, Choice | Generated] = dict(zip(joint, said, strict=True))
+    found |= {joint[row]: _read(forms[joint[row]], logprobs) for row, logprobs in readings.found.items()}
+    rest = [place for place in forms if not isinstance(found.get(place), Choice)]
+    asked = [questions[place] for place in rest]
+    chosen = choose(model, processor, family, asked, batch_size=batch_size, progress=progress)
+    found |= dict(zip(rest, chosen, strict=True))
+    return [found[place] for place in range(len(questions))]
+
+
+def _joint(model: Module, forms: Mapping[int, Forms], count: int) -> tuple[list[int], Readings]:
+    """Return the questions that can share passes: those without options, and those whose options are one token each.
+
+    Options of a steered model are left to `choose`, which shows it without what steers it.
+    """
+    read = {} if attached(model) else {place: _flat(options) for place, options in forms.items()}
+    letters = {place: [ids[0] for ids in flat] for place, flat in read.items() if all(len(ids) == 1 for ids in flat)}
+    joint = [place for place in range(count) if place in letters or place not in forms]
+    return joint, Readings({row: letters[place] for row, place in enumerate(joint) if place in letters})
+
+
+def _flat(forms: Forms) -> list[tuple[int, ...]]:
+    return [ids for spelled in forms for ids in spelled]
+
+
+def _read(forms: Forms, logprobs: Sequence[float]) -> Choice:
+    """Return the choice among options of one token, given the log-probability of all spellings."""
+    left = iter(logprobs)
+    return Choice.of([[(next(left),) for _ in spelled] for spelled in forms])
+
+
 def judged(
     model: Module,
     processor: Any,
@@ -122,8 +191,7 @@ def judged(
         pairs += [(request, ids) for forms in options for ids in forms]
     found = iter(_logprobs(model, processor, family, pairs, batch_size, progress))
     said = [Likelihood(next(found)) for _ in asked]
-    scores = [tuple(_together([next(found) for _ in forms]) for forms in options) for options in spelled]
-    return said, [Choice(max(range(len(one)), key=one.__getitem__), one) for one in scores]
+    return said, [Choice.of([[next(found) for _ in forms] for forms in options]) for options in spelled]
 
 
 def _spellings(processor: Any, family: Family, options: Sequence[str]) -> list[list[tuple[int, ...]]]:

@@ -1,0 +1,160 @@
+"""Prefixes of prompts, run through the model once and held as keys and values until all who need a copy have one.
+
+Shapes: g groups of prompts, r rows, k columns of keys and values, h heads, d head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from unsee.batching import device_of
+from unsee.features import encoded
+from unsee.padding import merge
+from unsee.positions import alike
+from unsee.prefixes import Group
+from unsee.steering import Requests
+
+POOL_BYTES: Final = 512 * 2**20
+"""Keys and values of prefixes kept at once."""
+PREFILL_TOKENS: Final = 8192
+"""Prefix tokens that go through the model at once."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Prefilled prefixes, left-padded."""
+
+    layers: list[tuple[Tensor, Tensor]]
+    """Keys and values [groups, h, k, d] of each layer; empty once given away."""
+    real_gk: Tensor
+    """Where tokens are, as opposed to padding."""
+    next_g: Tensor
+    """Position of the first token behind each."""
+
+    def rooms(self, row_r: Tensor, room: int, *, last: bool) -> Iterator[Room]:
+        """Yield a copy of each layer with these prefixes as rows; each layer is let go after its last copy."""
+        for number in range(len(self.layers)):
+            keys, values = self.layers.pop(0) if last else self.layers[number]
+            yield Room(keys, values, row_r, room)
+
+
+class Room(DynamicLayer):
+    """Keys and values of one layer in a buffer with room for the tokens to come."""
+
+    def __init__(self, keys: Tensor, values: Tensor, row_r: Tensor, room: int) -> None:
+        super().__init__()
+        self.used = keys.shape[2]
+        self.keys, self.values = _roomy(keys[row_r], room), _roomy(values[row_r], room)
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        """Write the new columns behind the old ones and return all."""
+        start, self.used = self.used, self.used + key_states.shape[2]
+        self.keys[:, :, start : self.used] = key_states
+        self.values[:, :, start : self.used] = value_states
+        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+
+    def get_seq_length(self) -> int:
+        """Return the number of columns in use."""
+        return self.used
+
+    def grow(self, room: int) -> None:
+        """Make room for more columns."""
+        self.keys = _roomy(self.keys, room)
+        self.values = _roomy(self.values, room)
+
+    def take(self, row_r: Tensor, column_rk: Tensor | None) -> None:
+        """Keep these rows and, if given, these columns of each."""
+        if column_rk is None:
+            room = self.keys.shape[2] - self.used
+            self.keys = _roomy(self.keys[row_r, :, : self.used], room)
+            self.values = _roomy(self.values[row_r, :, : self.used], room)
+            return
+        taken = (self.keys.transpose(1, 2), self.values.transpose(1, 2))
+        self.keys, self.values = (one[row_r[:, None], column_rk].transpose(1, 2) for one in taken)
+        self.used = column_rk.shape[1]
+
+
+def _roomy(columns: Tensor, room: int) -> Tensor:
+    """Return the columns with room behind them, which takes no memory before it is written to."""
+    rows, heads, width, depth = columns.shape
+    wider = columns.new_empty(rows, heads, width + room, depth)
+    wider[:, :, :width] = columns
+    return wider
+
+
+def bytes_per_token(model: Any) -> int:
+    """Return what the keys and values of one token take."""
+    text = model.config.get_text_config().to_dict()
+    heads = text.get("num_key_value_heads") or text["num_attention_heads"]
+    width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    return int(2 * text["num_hidden_layers"] * heads * width * model.get_input_embeddings().weight.element_size())
+
+
+def chunks(groups: Iterator[Group], token_bytes: int) -> Iterator[list[Group]]:
+    """Put groups together whose prefixes have similar lengths and fit in the pool."""
+    chunk: list[Group] = []
+    for group in groups:
+        lengths = [group.shared, *(other.shared for other in chunk)]
+        full = token_bytes * max(lengths) * len(lengths) > POOL_BYTES
+        if chunk and (full or 2 * min(lengths) < max(lengths)):
+            yield chunk
+            chunk = []
+        chunk.append(group)
+    if chunk:
+        yield chunk
+
+
+def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int) -> Pool:
+    """Run the prefixes through the model, a bounded number of tokens at once."""
+    width = max(group.shared for group in chunk)
+    step = max(1, min(batch_size, PREFILL_TOKENS // max(1, width)))
+    parts = [_prefill(model, chunk[start : start + step], pad_id, width) for start in range(0, len(chunk), step)]
+    if len(parts) == 1:
+        return parts[0]
+    layers = [
+        (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
+        for layer in zip(*(part.layers for part in parts), strict=True)
+    ]
+    return Pool(layers, torch.cat([part.real_gk for part in parts]), torch.cat([part.next_g for part in parts]))
+
+
+def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int) -> Pool:
+    rows = [group.head() for group in groups]
+    inputs = {key: value.to(device_of(model)) for key, value in merge(rows, pad_id).items()}
+    real_gk = inputs["attention_mask"].bool()
+    places, next_g = _places(groups, real_gk)
+    cache = DynamicCache(config=model.config)
+    with Requests(model, [bool(group.image) for group in groups]).prefixes():
+        model(
+            **encoded(model, rows, [group.image for group in groups], inputs),
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    lead = width - real_gk.shape[1]
+    layers = [(_led(layer.keys, lead), _led(layer.values, lead)) for layer in cache.layers]
+    return Pool(layers, pad(real_gk, (lead, 0)), next_g)
+
+
+def _led(columns: Tensor, lead: int) -> Tensor:
+    """Return the columns with empty ones in front of them."""
+    return pad(columns, (0, 0, lead, 0)) if lead else columns
+
+
+def _places(groups: Sequence[Group], real_gk: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positions of left-padded prefixes, [g, k] or [3, g, k], and the position behind each."""
+    width = real_gk.shape[1]
+    rows = alike([pad(group.positions(torch.arange(group.shared)), (width - group.shared, 0)) for group in groups])
+    behind = [int(group.positions(torch.tensor([group.shared])).max()) for group in groups]
+    places = torch.stack(rows, dim=1).squeeze(0)
+    return places.to(real_gk.device), torch.tensor(behind, device=real_gk.device)
