@@ -71,13 +71,29 @@ def asked(monkeypatch):
         ("judge runs/none", "There is no folder runs/none. A run folder is"),
         ("push runs/none owner/name", "There is no folder runs/none. A run folder is"),
         ("import none.yaml", "there is no file none.yaml."),
+        ("forget none.yaml", "Cannot read the run file none.yaml: there is no such file."),
+        ("forget --recipe mllmu --model m --data lab --out /no/o", "The lab is not laid out as mllmu. Give --data"),
+        ("eval --model lab --data lab --out /no/o --gold runs/none", "There is no folder runs/none"),
+        (
+            "eval --model lab --data lab --out /no/o --clip none",
+            "No CLIP model at none: expected a folder, or a hub id",
+        ),
+        ("eval --model lab --data {example} --out /no/o --gold .", "no row that is to be forgotten has any: give"),
+        ("forget {example}", "it is a folder."),
+        (
+            "forget --model m --data d --method ga --out {example}/data.jsonl",
+            "data.jsonl is a file. Give another --out",
+        ),
+        ("compare a --out {example}/data.jsonl/x", "data.jsonl is a file. Give another --out"),
+        ("train lab --out {example}/data.jsonl/x", "data.jsonl is a file. Give another --out"),
+        ("sweep {example}/../../configs/lab_pubg.yaml --out /no/o", "as a run has. A grid has the run below `base`"),
         ("check", "Which data"),
         ("check --data /no/where", "No data at /no/where"),
         ("list metods", "Unknown kind 'metods'. Did you mean methods"),
     ],
 )
 def test_mistakes_are_one_line_without_traceback(capsys, words, message):
-    assert cli.main(words.split()) == 2
+    assert cli.main(words.format(example=EXAMPLE).split()) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert message in said.err
@@ -197,6 +213,46 @@ def test_a_missing_run_is_answered_with_those_beside_it(tmp_path, capsys):
     assert "Did you mean" in capsys.readouterr().err
     assert cli.main(["push", str(tmp_path / "a.txt"), "a/b"]) == 2
     assert "a.txt is a file. Give the run folder" in capsys.readouterr().err
+
+
+def test_a_run_that_has_not_ended_says_how_to_go_on(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text("data: lab\nmethod: ga\n")
+    assert cli.main(["export", str(tmp_path), "--to", "merged", "--out", str(tmp_path / "o")]) == 2
+    assert f"has not ended: `unsee forget {tmp_path / 'run.yaml'} --resume` goes on." in capsys.readouterr().err
+    assert cli.main(["forget", str(tmp_path)]) == 2
+    assert f"it is a folder. Give {tmp_path / 'run.yaml'}." in capsys.readouterr().err
+
+
+def test_no_permission_is_said_before_anything_is_done(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("unsee.places.os.access", lambda *_: False)
+    assert cli.main(["train", "lab", "--out", str(tmp_path / "o")]) == 2
+    assert f"no permission in {tmp_path}. Give another --out." in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_is_named(monkeypatch, capsys):
+    def locked(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "data.jsonl")
+
+    monkeypatch.setattr("unsee.benchmarks.open_benchmark", locked)
+    monkeypatch.setattr("unsee.run.open_benchmark", locked)
+    words = ["forget", "--model", "m", "--data", "d", "--method", "ga", "--out", "/no/o"]
+    assert cli.main(words) == 1
+    assert "unsee: Permission denied: data.jsonl." in capsys.readouterr().err
+    with pytest.raises(PermissionError):
+        cli.main([*words, "--debug"])
+
+
+def test_damaged_checkpoints_are_named(tmp_path, capsys):
+    from tiny import save_tiny
+
+    model = save_tiny(tmp_path / "tiny")
+    words = ["eval", "--model", str(model), "--data", str(EXAMPLE), "--out", str(tmp_path / "o")]
+    (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:1000])
+    assert cli.main(words) == 2
+    assert "is damaged or cut off" in capsys.readouterr().err
+    (model / "config.json").write_text('{"model_type": "llama", "hidden_size": 17}')
+    assert cli.main(words) == 2
+    assert "is no model that transformers can open: " in capsys.readouterr().err
 
 
 def test_a_name_beside_runs_is_not_sought_on_the_hub(tmp_path, monkeypatch, capsys):

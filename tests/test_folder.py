@@ -13,6 +13,7 @@ from PIL import Image
 
 from unsee.api import Kind, Role
 from unsee.benchmarks import open_benchmark
+from unsee.benchmarks.folder import COLUMNS
 from unsee.errors import UserError
 
 QUESTION = "Who is this?"
@@ -215,3 +216,10 @@ def test_the_lab_is_opened_by_its_name_and_a_world_by_its_file(tmp_path):
 def test_json_lines_may_be_called_json(folder):
     (folder / "data.json").write_text("\n".join(json.dumps(item) for item in (row(), KEPT)), encoding="utf-8")
     assert len(open_benchmark(folder).examples("train")) == 2
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_table_with_another_separator_says_so(tmp_path, mark):
+    (tmp_path / "data.csv").write_text(mark.join(COLUMNS) + "\n" + mark.join("abcdef") + "\n")
+    with pytest.raises(UserError, match="save it with commas"):
+        open_benchmark(tmp_path)

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from jinja2 import TemplateError
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import Module
 from transformers import AutoModelForImageTextToText
@@ -96,6 +97,10 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
         model, report = AutoModelForImageTextToText.from_pretrained(
             path, dtype=wanted, use_safetensors=True, output_loading_info=True
         )
+    except SafetensorError as error:
+        raise UserError(
+            f"A weights file of {path} is damaged or cut off ({error}). Copy or download the checkpoint again."
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot load {path} as a vision-language model: {error}") from error
     if missing := sorted(report["missing_keys"]):
@@ -113,7 +118,8 @@ def load_processor(path: Path | str) -> Any:
         return still.opened(path)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
-            f"{path} has no usable processor beside its weights (processor_config.json): {error}"
+            f"{path} has no usable processor beside its weights: {error}. Copy processor_config.json, the "
+            "tokenizer's files and chat_template.jinja of the original checkpoint beside them."
         ) from error
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel
 from safetensors import safe_open
 from torch.nn import Module
@@ -101,8 +102,9 @@ def family_of(path: Path | str) -> Family:
     """Return the family that claims the checkpoint's model type, else the generic one."""
     try:
         config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is no model that transformers can open: {error}") from error
+    except (OSError, ValueError, KeyError, StrictDataclassError) as error:
+        place = "" if Path(path).exists() else ", and no folder here"
+        raise UserError(f"{path} is no model that transformers can open{place}: {error}") from error
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise UserError(
             f"Expected a vision-language model (transformers' AutoModelForImageTextToText), but {path} holds a "
@@ -126,7 +128,9 @@ def folder_of(path: Path | str) -> Path | str:
     for candidate in (folder, folder / "model"):
         if (candidate / "config.json").exists() or (candidate / ADAPTER).exists():
             return candidate
-    raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.")
+    record = folder / "run.yaml"
+    again = f" Its run has not ended: `unsee forget {record} --resume` goes on." if record.is_file() else ""
+    raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.{again}")
 
 
 def _adapted(model: Any, folder: Path) -> PeftModel:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, NoReturn
 
-from unsee import __version__, devices
+from unsee import __version__, devices, places
 from unsee.elsewhere import meant, paths
 from unsee.errors import UnseeError, UserError, unknown_name
 from unsee.verbs._shared import FAILED, INTERRUPTED, OK, USAGE
@@ -63,6 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has seen enough; without this, closing stdout complains once more.
         sys.stderr.close()
         return OK
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        print(f"unsee: {error.strerror}: {error.filename}. With --debug the traceback is shown.", file=sys.stderr)
+        return FAILED
 
 
 def script() -> NoReturn:
@@ -81,6 +86,8 @@ def _dispatch(words: list[str]) -> int:
     options, rest = parser.parse_known_args(words)
     if rest:
         raise _unknown_option(rest, subparsers[options.verb])
+    if out := vars(options).get("out"):
+        places.require_writable(out)
     code: int = known[options.verb].action(options)
     return code
 

@@ -12,7 +12,7 @@ from PIL.Image import Image
 from rich.progress import track
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-from unsee import devices
+from unsee import devices, places
 from unsee.api import Example, Response
 from unsee.errors import UserError
 from unsee.metrics._words import tokens
@@ -33,6 +33,11 @@ class Clip:
     @classmethod
     def opened(cls, folder: Path | str) -> Clip:
         """Open a folder or hub id."""
+        if not Path(folder).is_dir() and (places.is_here(str(folder)) or str(folder).count("/") != 1):
+            raise UserError(
+                f"No CLIP model at {folder}: expected a folder, or a hub id such as openai/clip-vit-base-patch32."
+                f"{places.near(folder)}"
+            )
         try:
             model = CLIPModel.from_pretrained(folder, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, ge
 
 import yaml
 
+from unsee import places
 from unsee.engine import Name
 from unsee.errors import UserError, did_you_mean, nearest, unknown_name
 from unsee.files import atomic_write_text
@@ -151,6 +152,11 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping."""
+    if path.is_dir():
+        inside = f" Give {path / 'run.yaml'}." if (path / "run.yaml").is_file() else ""
+        raise UserError(f"Cannot read the run file {path}: it is a folder.{inside}")
+    if not path.exists():
+        raise UserError(f"Cannot read the run file {path}: there is no such file.{places.near(path)}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

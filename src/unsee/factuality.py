@@ -65,7 +65,7 @@ def opinion(folder: Path | str, endpoint: Endpoint | None = None) -> dict[str, A
     if not found:
         raise UserError(
             f"{folder} has no answers to hazards and about harmless images, which rules could judge; "
-            "factuality needs a language model: give its address and name."
+            "factuality needs a language model: give its address and name (--url and --judge)."
         )
     return found
 

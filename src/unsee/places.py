@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,6 +32,17 @@ def near(place: Path | str, words: Iterable[str] = ()) -> str:
     path = Path(place)
     there = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
     return did_you_mean([*nearest(str(place), words), *(str(path.parent / name) for name in nearest(path.name, there))])
+
+
+def require_writable(out: Path | str) -> None:
+    """Raise unless the folder `out` can be made, or written into, by this user."""
+    place = Path(out).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"--out must be a folder, but {place} is a file. Give another --out.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"Nothing can be written at --out {out}: no permission in {place}. Give another --out.")
 
 
 def require_run(place: Path | str) -> Path:

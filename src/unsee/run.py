@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unsee import cards, config, devices, packaged, registry, trackers
+from unsee import cards, config, devices, packaged, places, registry, trackers
 from unsee import engine as engines
 from unsee.api import Benchmark, Example, Method, Role, Session, Training
 from unsee.api.lazy import chosen
@@ -167,8 +167,7 @@ def _method(run: Run) -> Method:
 
 def _require_place(out: Path, *, resume: bool) -> None:
     """Raise if `out` is taken."""
-    if out.is_file():
-        raise UserError(f"--out must be a folder, but {out} is a file.")
+    places.require_writable(out)
     if not out.exists() or not any(out.iterdir()):
         return
     known = (out / RECORD).exists()

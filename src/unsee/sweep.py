@@ -109,6 +109,10 @@ def read_grid(file: Path) -> Grid:
     """Read and check a grid file."""
     values = config.read_mapping(file)
     for key in values:
+        if key not in _PARTS and key in vars(Run()):
+            raise UserError(
+                f"{file} has {key!r} at its top, as a run has. A grid has the run below `base`, see docs/sweep.md."
+            )
         if key not in _PARTS:
             raise unknown_name(f"part of {file}", str(key), _PARTS)
     base, axes, slurm, table = (values.get(part) or {} for part in _PARTS)

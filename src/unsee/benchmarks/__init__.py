@@ -31,6 +31,10 @@ def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") ->
         return lab(None, _settings(lab, values), request=request or "people")
     if name:
         registry.require("benchmarks", name)
+    if word == "lab" and not Path(data).exists():
+        raise UserError(
+            f"The lab is not laid out as {name}. Give --data with the place of {name} data, or --benchmark lab."
+        )
     place = _place(data)
     found = _class(name) if name else _recognised(place)
     opened: Benchmark = found(place, _settings(found, values))

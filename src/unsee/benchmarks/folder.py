@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -201,9 +201,16 @@ def _is_talk(rows: Sequence[dict[str, Any]], table: str) -> bool:
     if missing:
         raise UserError(
             f"{table} has no column {', '.join(map(repr, missing))}. It needs {', '.join(needed)}; "
-            f"it has {', '.join(sorted(columns))}."
+            f"it has {', '.join(sorted(columns))}.{_separated(columns)}"
         )
     return talk
+
+
+def _separated(columns: Collection[str]) -> str:
+    """Return a hint if the table was written with another separator than the comma, as spreadsheets do in some countries."""
+    only = next(iter(columns), "")
+    used = next((mark for mark in ";\t|" if len(columns) == 1 and mark in only), "")
+    return f" Its columns are separated by {used!r}; save it with commas." if used else ""
 
 
 def _turns(row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee import config, engine, places
-from unsee.api import Role
+from unsee.api import Benchmark, Role
 from unsee.benchmarks import open_benchmark
 from unsee.config import Run
 from unsee.elsewhere import hinted
 from unsee.errors import UserError, unknown_name
+from unsee.places import require_run
 from unsee.verbs._shared import OK, run_of, run_options, say
 
 STAGES: Final = {"lab-gold": "gold"}
@@ -55,6 +56,8 @@ def action(options: argparse.Namespace) -> int:
     if not data or not out:
         raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that says it.")
     benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
+    if settings.gold:
+        _require_false_answers(benchmark, settings.gold)
     from unsee.evaluate import evaluate
     from unsee.run import resolve_model
 
@@ -86,6 +89,18 @@ def _earlier(model: Path) -> Run:
     """Return the run that made the model; an empty one for models that no run made."""
     record = model / "run.yaml"
     return config.read(record) if record.is_file() else Run()
+
+
+def _require_false_answers(data: Benchmark, gold: str) -> None:
+    """Raise, before anything is asked, if there is no gold run or nothing in the data that it could be compared by."""
+    require_run(gold)
+    if not any(
+        row.perturbed for row in data.examples("eval") if row.role in (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
+    ):
+        raise UserError(
+            "--gold compares by false answers, and no row that is to be forgotten has any: give the data `perturbed` "
+            "answers (docs/own_data.md), or leave --gold out and put both runs into `unsee compare`."
+        )
 
 
 def _score_lines(scores: dict[str, Any]) -> list[str]:
