@@ -174,6 +174,7 @@ def _curves(groups: Sequence[Group]) -> Any:
                 label=group.label,
             )
         axis.set(title=title, ylim=(-0.03, 1.03), xlim=(-0.3, last + 0.3), xlabel="requests made")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.25)
     handles, labels = axes[3].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(groups)), frameon=False)
@@ -209,6 +210,7 @@ def _maps(groups: Sequence[Group]) -> Any:
         )
         axis.set(title=group.label, xlabel="request", ylabel="after")
         axis.set_yticks(range(len(rows)), [str(t) for t in places])
+        axis.xaxis.get_major_locator().set_params(integer=True)
     for axis in axes[len(groups) :]:
         axis.set_visible(False)
     return figure
@@ -250,5 +252,5 @@ def _html(groups: Sequence[Group], curves: str, maps: str) -> str:
 <p>A broken model forgets everything and shows no rebound: read the first columns together with retained utility. The protocol is ours
 (&ldquo;ICU-style&rdquo;), not ICU-Bench's own.</p>
 <h2>What is remembered after each request</h2><p>Rows: models after so many requests. Columns: requests. Dark = remembered. Left below the red
-line lies what had been asked for by then; it should be light. Right above it lies what nobody had asked for; it should be dark.</p>{maps}</body></html>
+line lies what had been asked for by then; it should be light. To its right lies what nobody had asked for yet; it should be dark.</p>{maps}</body></html>
 """
