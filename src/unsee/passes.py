@@ -30,6 +30,7 @@ from unsee.losses import answer_nll, kl_loss
 from unsee.packing import pack, packable, saving
 from unsee.padding import IGNORE, merge
 from unsee.pool import POOL_BYTES, PREFILL_TOKENS
+from unsee.pool import POOL_BYTES, PREFILL_TOKENS
 from unsee.recompute import recomputing
 
 WAVE: Final = 64
