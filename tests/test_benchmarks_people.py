@@ -296,6 +296,19 @@ def test_clear_judges_captions_names_and_the_world(places):
     assert by_id["real_world/0/name"].question == "Where is it?"
 
 
+def test_what_answers_a_question_about_the_world_is_nobodys_name(places, tmp_path):
+    place = tmp_path / "clear"
+    shutil.copytree(places["clear"], place)
+    (file,) = (place / "real_world").glob("train-*")
+    change_rows(file, lambda rows: [row.update(answer="Dark red") for row in rows])
+    opened = open_benchmark(place, "clear")
+    known = {form for forms in opened.vocabulary().names.values() for form in forms}
+    assert "Known 1" in known
+    assert not known & {"Dark red", "red"}
+    worn = judged(opened, lambda e: "Somebody in a red coat smiles." if e.kind is Kind.OPEN else e.answer)
+    assert worn["forget.hallucination@open"].value == 0.0
+
+
 def test_clear_asks_for_captions_in_ones_own_words(places, tmp_path):
     (tmp_path / "q.txt").write_text("What is this?\n\n", "utf-8")
     opened = open_benchmark(places["clear"], {"caption_questions": str(tmp_path / "q.txt")})

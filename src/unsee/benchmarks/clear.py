@@ -112,7 +112,7 @@ class Clear(Benchmark):
         return self._read.train if split == "train" else self._read.judged
 
     def vocabulary(self) -> Vocabulary:
-        """Return the names of all authors and known people."""
+        """Return the names of all authors and of the known people among the real faces."""
         self._read.require(self.shelf.place)
         released = ("choice.first_character",) if self.settings.protocol == "released" else ()
         return pool(self._people, measures=(*BY_TASK, *released))
@@ -255,8 +255,9 @@ class Clear(Benchmark):
         false = [text for text in dict.fromkeys(wrong) if normalise(text) != normalise(right)]
         if not false:
             raise UserError("there is no false answer to choose among.")
-        private = self._profile(entity if role is not Role.GENERAL else right).private
         kind = Kind.NAME if question == NAME_QUESTION else Kind.GENERAL
+        # What answers a question about the world is nobody's name: "red" in another answer must not count as one.
+        private = self._profile(entity if role is not Role.GENERAL else right).private if kind is Kind.NAME else {}
         told = Example(
             id=f"{name}/name", role=role, kind=kind, question=question, answer=right, perturbed=tuple(false), image=image,
             entity=entity, private=private,
