@@ -87,6 +87,27 @@ def test_fingerprint_follows_text_and_pixels_not_the_place(folder, tmp_path_fact
     assert fingerprint(open_benchmark(folder)) != before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"question": "Whose face is it?"},
+        {"role": "retain"},
+        {"entity": "p9"},
+        {"private": ["Somebody Else"]},
+        {"kind": "name"},
+        {"fact": "job"},
+        {"visible": {"hair": "red"}},
+        {"chain": "Reasoning."},
+        {"paraphrase": "In other words."},
+        {"perturbed": ["Wrong."]},
+    ],
+    ids=str,
+)
+def test_fingerprint_follows_all_that_a_score_depends_on(folder, change):
+    before = fingerprint(open_benchmark(write(folder, [row(), KEPT])))
+    assert fingerprint(open_benchmark(write(folder, [row(**change), KEPT]))) != before
+
+
 def test_report_can_be_json(folder):
     report = check(write(folder, [row(), KEPT]))
     assert json.dumps(vars(report))
