@@ -453,6 +453,21 @@ def test_seeds_are_resampled_over_the_units_that_a_score_is_a_mean_over(tmp_path
     assert means.mean() == scores["general.accuracy"].value == pytest.approx(2 / 3)
 
 
+def test_seeds_that_were_asked_about_other_people_still_have_an_interval(tmp_path: Path) -> None:
+    """A resample may hold only people that none of its seeds was asked about: it says nothing, and must not spoil the others."""
+    runs = []
+    for seed, entity in enumerate("ab"):
+        said = Response(
+            id=entity, stage="npo", role=Role.RETAIN, kind=Kind.NAME, fact="", entity=entity, question="Who?", answer="Ann", text="Ann",
+            tokens=2, ended=True, image="i.png",
+        )  # fmt: skip
+        scores = {"retain.name": Score(value=float(seed), n=1, value_by_index={entity: float(seed)})}
+        runs.append(Record(folder=tmp_path, stage="npo", seed=str(seed), scores=scores, responses=(said,), known=0))
+    found = summary.pooled(Stage(name="npo", runs=tuple(runs)), "retain.name")
+    assert found is not None
+    assert (found.value, found.interval) == (0.5, (0.0, 1.0))
+
+
 def test_one_seed_keeps_the_intervals_of_its_scores(demo: dict[str, list[Path]]) -> None:
     run = read_run(demo["pubg"][0])
     assert summary.pooled(Stage(name="pubg", runs=(run,)), "retain.name") is run.scores["retain.name"]
@@ -611,3 +626,13 @@ def test_rows_that_differ_in_many_settings_are_named_by_folder(tmp_path):
     for place, folder in enumerate(folders):
         settle(folder, method=dict.fromkeys("abcd", place // 2))
     assert grouped(folders) == {"npo run=run-0": folders[:2], "npo run=run-2": folders[2:]}
+
+
+def test_without_the_original_nobody_who_lost_the_others_passes_for_clean() -> None:
+    lost, fine = (stage_with(name, {"clean": 1.0}, kept=kept) for name, kept in (("lost", 0.1), ("fine", 0.9)))
+    found = verdict.judge(lost, None, "unseen")
+    assert (found.tone, found.badge) == ("mixed", "Mixed")
+    assert "of the others: names 10%, facts 10%; what was lost shows only beside the original model" in found.sentence
+    assert verdict.judge(fine, None, "unseen").tone == "good"
+    assert verdict.judge(fine, None, "unseen").points > found.points
+    assert verdict.judge(stage_with("m", {"clean": 1.0}), None, "unseen").tone == "good"
