@@ -148,12 +148,12 @@ class Request(Benchmark):
 
     def _sampled(self, rows: list[Example]) -> list[Example]:
         """Return what the unlearning may see of what is kept."""
-        kept = [place for place, row in enumerate(rows) if row.role not in (*OF_TARGETS, Role.BENIGN)]
         if self.roles.retain_share == "all":
             return rows
+        kept = [place for place, row in enumerate(rows) if row.role not in (*OF_TARGETS, Role.BENIGN)]
         count = 0 if self.roles.retain_share == "none" else min(self.roles.retain_rows, len(kept))
-        chosen = set(random.Random(f"retain/{self.roles.retain_seed}").sample(kept, count))
-        return [row for place, row in enumerate(rows) if place in chosen or place not in set(kept)]
+        left = set(kept) - set(random.Random(f"retain/{self.roles.retain_seed}").sample(kept, count))
+        return [row for place, row in enumerate(rows) if place not in left]
 
     def _limited(self, rows: list[Example]) -> list[Example]:
         """Return the rows that are judged, evenly spread over each group."""
