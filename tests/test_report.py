@@ -319,6 +319,9 @@ def test_every_way_of_asking_shows_its_leaks_and_what_comes_instead(demo: dict[s
     assert (seen.share, seen.heat, seen.instead, seen.rest) == (0.0, 0, "refusal", 1.0)
     assert (found["unseen.ril"].share, found["unseen.ril"].heat, found["unseen.ril"].instead) == (0.4, 3, "")
     assert found["unseen.cloze"].heat == 4
+    half = stage_with("m", {"leak": 0.6, "refusal": 0.3, "clean": 0.1})
+    (way,) = routes.ways(half, [routes.ROUTES[0]])
+    assert (way.share, way.instead, way.rest) == (0.6, "refusal", 0.3), "what comes instead of a leak is no leak"
     text = render([stage])
     assert "Where it leaks" in text
     assert 'class="heat h3" title="n = 9">40%' in text
