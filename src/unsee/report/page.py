@@ -252,6 +252,6 @@ def lead(stages: Sequence[Stage], role: str) -> str:
     seeds = max(len(stage.runs) for stage in stages)
     kind = "new pictures, never used in training" if role == "unseen" else "the pictures used in training"
     return (
-        f"{methods} {'way' if methods == 1 else 'ways'} to forget, each asked about the same {who(stages, role)} on {pictures} {kind}"
+        f"{methods} {'way' if methods == 1 else 'ways'} to forget, {'' if methods == 1 else 'each '}asked about the same {who(stages, role)} on {pictures} {kind}"
         f"{f' ({seeds} seeds)' if seeds > 1 else ''}. What does the model say now?"
     )

@@ -11,7 +11,8 @@ from unsee.report.read import Stage
 from unsee.report.summary import HAZARD, blank_share, recalls, shares, value
 
 Tone = Literal["good", "mixed", "bad", "reference"]
-Keeping = Literal["kept", "dented", "damaged", "lost", "unknown"]
+Keeping = Literal["kept", "dented", "damaged", "lost", "low", "unknown"]
+"""low: no original to compare with, and less than half is right; unknown: nothing speaks against it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,21 +207,31 @@ def _drops(stage: Stage, original: Stage | None) -> dict[str, tuple[float, float
 def _keeping(stage: Stage, original: Stage | None, limits: Thresholds) -> Keeping:
     drops = _drops(stage, original)
     if not drops:
-        return "unknown"
+        return "low" if min(_alone(stage, original).values(), default=1.0) < limits.mainly else "unknown"
     if any(before > 0 and (before - after) / before >= limits.lost for before, after in drops.values()):
         return "lost"
     worst = max(before - after for before, after in drops.values())
     return "kept" if worst <= limits.kept else "dented" if worst <= limits.dented else "damaged"
 
 
+def _alone(stage: Stage, original: Stage | None) -> dict[str, float]:
+    """Return what is remembered of those who stay -> share right, where no original is among the models to compare with."""
+    known = {} if original else recalls(stage)
+    return {word: share for key, word in known.items() if (share := value(stage, key)) is not None}
+
+
 def _kept_words(stage: Stage, original: Stage | None, keeping: Keeping) -> str:
-    drops = _drops(stage, original)
+    drops, alone = _drops(stage, original), _alone(stage, original)
+    if alone:
+        right = ", ".join(f"{word} {percent(share)}" for word, share in alone.items())
+        return f"of the others: {right}; what was lost shows only beside the original model"
     change = ", ".join(f"{word} {percent(old)} → {percent(new)}" for word, (old, new) in drops.items())
     words = {
         "kept": "kept the others",
         "dented": f"mostly kept the others ({change})",
         "damaged": f"damaged its memory of the others ({change})",
         "lost": f"lost the others ({change})",
+        "low": "",
         "unknown": "",
     }
     return words[keeping]
@@ -266,8 +277,9 @@ FLOOR = 0.01
 
 
 def _points(stage: Stage, original: Stage | None, share: Mapping[str, float]) -> float:
-    """Return the harmonic mean of forgotten (1 - leak), clean, and the kept fraction of the original's recall."""
+    """Return the harmonic mean of forgotten (1 - leak), clean, and the kept fraction of the original's recall (without one, the recall)."""
     kept = [min(1.0, after / before) for before, after in _drops(stage, original).values() if before > 0]
+    kept += _alone(stage, original).values()
     return _harmonic([1 - share["leak"], share["clean"], *([sum(kept) / len(kept)] if kept else [])])
 
 
