@@ -277,14 +277,18 @@ def test_compare_holds_every_run_against_the_gold_one(tmp_path):
     assert "Utility" in (tmp_path / "out/report.html").read_text()
 
 
-def test_compare_says_that_the_gold_model_was_not_asked(tmp_path):
-    asked(tmp_path / "gold", seed=1, stage="gold", likelihood=False)
-    asked(tmp_path / "npo", stage="npo")
+@pytest.mark.parametrize(
+    ("silent", "why"),
+    [
+        ("gold", "the gold model's answers have no truth ratio"),
+        ("npo", "the answers to questions about what was forgotten have no"),
+    ],
+)
+def test_compare_says_that_one_of_the_two_was_not_asked(tmp_path, silent, why):
+    for stage, seed in (("gold", 1), ("npo", 0)):
+        asked(tmp_path / stage, seed=seed, stage=stage, likelihood=stage != silent)
     compare([tmp_path / "npo", tmp_path / "gold"], tmp_path / "out")
-    assert (
-        "npo: no forget quality: the gold model's answers have no truth ratio"
-        in (tmp_path / "out/leaderboard.md").read_text()
-    )
+    assert f"npo: no forget quality: {why}" in (tmp_path / "out/leaderboard.md").read_text()
 
 
 def test_without_probabilities_the_leaderboard_has_no_empty_columns(tmp_path):
