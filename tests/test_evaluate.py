@@ -546,6 +546,22 @@ def test_retained_people_get_rates_and_no_aftermath_class():
     assert scores["retain.name_rate"].value == 0.5
 
 
+def test_somebody_elses_name_is_counted_on_both_sides():
+    for role in (Role.UNSEEN, Role.RETAIN):
+        texts = ("This is Bo Winter.", "This is Ada Lovell.", GOOD, "Ada Lovell, or Bo Winter.")
+        rows = [said(str(number), text, role=role) for number, text in enumerate(texts)]
+        assert value(rows, f"{role}.wrong_name") == 0.5
+
+
+def test_questions_without_an_image_are_scored_apart_and_have_no_target_in_it():
+    """MMUBench's EM is of answers about images."""
+    asked = [replace(said(str(number), GOOD), image="", image_key="") for number in range(2)]
+    scores = score(asked, replace(VOCABULARY, measures=("em",)))
+    assert not [key for key in scores if key.endswith(".em")]
+    assert {key.partition(".")[0] for key in scores} == {"forget_text"}
+    assert "unseen.em" in score([said("1", GOOD)], replace(VOCABULARY, measures=("em",)))
+
+
 def test_strangers_given_a_known_name():
     rows = [
         said(str(number), text, role=Role.STRANGER, entity=f"s{number}", private={})
