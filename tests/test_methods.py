@@ -13,6 +13,7 @@ from unsee import registry
 from unsee.api import Role, Training
 from unsee.errors import UserError
 from unsee.generation import Generated, Request, generate
+from unsee.methods.random import _choose
 from unsee.models import open_model, save_model
 from unsee.refusals import refusals
 from unsee.training import prepare
@@ -137,6 +138,12 @@ def test_random_targets_are_the_start_models_answers_about_retain_images(tmp_pat
         asked = [Request(target.example.question, image) for image in images]
         said = generate(session.model, session.processor, session.family, asked, max_new_tokens=5)
         assert target.token_ids in {answer.token_ids for answer in said}
+
+
+def test_random_never_takes_answers_about_the_same_person(tmp_path):
+    forget = tiny_session(tmp_path).of(Role.FORGET)
+    for asked, donor in zip(forget, _choose(forget, forget, 0), strict=True):
+        assert asked.entity != donor.entity
 
 
 @pytest.mark.parametrize("name", ["grad_diff", "kl"])

@@ -76,6 +76,15 @@ def test_a_grid_is_the_product_of_its_axes(grid):
     assert next(cell for cell in cells if cell.run.method == "npo").run.settings["beta"] == 0.5
 
 
+def test_a_folder_beside_the_grid_is_no_packaged_model(grid, tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert {(cell.run.model, cell.run.data) for cell in sweep.read_grid(grid).cells} == {("lab", "lab")}
+    grid.write_text(GRID.replace("data: lab", "data: mine"))
+    assert {cell.run.data for cell in sweep.read_grid(grid).cells} == {str(tmp_path / "mine")}
+
+
 def test_equal_settings_are_one_cell(grid, tmp_path):
     """Default values spelled out, another order of axes, a value given twice."""
     other = tmp_path / "other.yaml"

@@ -49,3 +49,9 @@ def resolve(place: Path | str) -> Path | str:
     """Return the folder of a packaged model for its name, or for the folder it had in an installation that is gone; else `place`."""
     name = name_of(place)
     return checkpoint(name) if name else place
+
+
+def lasting(place: str) -> str:
+    """Return a path that means the same from any working directory; names (packaged or of the hub) and "" stay as they are."""
+    named = not place or place in PACKAGED or not Path(place).exists()
+    return place if named else str(Path(place).resolve())

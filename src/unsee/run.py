@@ -105,8 +105,8 @@ def _checked(run: Run, *, resume: bool) -> Checked:
     trackers.require(training.report_to)
     run = replace(
         run,
-        model=_lasting(run.model),
-        data=_lasting(run.data),
+        model=packaged.lasting(run.model),
+        data=packaged.lasting(run.data),
         benchmark=described(benchmark),
         settings=config.plain(asdict(method)),
         training=config.plain(asdict(training)),
@@ -176,11 +176,6 @@ def _require_place(out: Path, *, resume: bool) -> None:
         raise UserError(f"The output folder {out} is not empty. {way}")
     if not known:
         raise UserError(f"Nothing to resume: {out} holds files, but no {RECORD} of an earlier run.")
-
-
-def _lasting(place: str) -> str:
-    """Return a path that means the same from any working directory; names and ids stay as they are."""
-    return place if place in packaged.PACKAGED or not Path(place).exists() else str(Path(place).resolve())
 
 
 def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from unsee.config import Run
 from unsee.elsewhere import hinted
 from unsee.errors import UnseeError, UserError, unknown_name
 from unsee.files import atomic_write_json, atomic_write_text
+from unsee.packaged import lasting
 
 Launcher = Literal["local", "slurm"]
 State = Literal["done", "failed", "running elsewhere", "waiting"]
@@ -152,7 +153,7 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
     config.build(Training, run.training, where="training")
     _roles(config.build(config.Eval, run.eval, where="eval"))
     settings = config.plain(asdict(method))
-    run = replace(run, model=_lasting(run.model), data=_lasting(run.data), settings=settings, out="")
+    run = replace(run, model=lasting(run.model), data=lasting(run.data), settings=settings, out="")
     content = json.dumps(config.plain(asdict(run)), sort_keys=True)
     label = _label(run, chosen)
     slug = re.sub(r"[^\w.=-]+", "_", f"{label}_seed={run.seed}")[:_NAME]
@@ -166,11 +167,6 @@ def _label(run: Run, chosen: Mapping[str, Any]) -> str:
         parts += [f"{key}={value}" for key, value in chosen["method"].items() if key != "name"]
     parts += [f"{path.rpartition('.')[2]}={value}" for path, value in chosen.items() if path not in ("method", "seed")]
     return " ".join(parts)
-
-
-def _lasting(place: str) -> str:
-    """Return a path that means the same from any working directory; names and ids stay as they are."""
-    return str(Path(place).resolve()) if Path(place).exists() else place
 
 
 def _roles(settings: config.Eval) -> list[Role]:

@@ -20,7 +20,7 @@ from unsee.continual.tasks import Tasks, tasks_of
 from unsee.elsewhere import hinted
 from unsee.errors import UserError
 from unsee.files import atomic_write_json, atomic_write_text
-from unsee.packaged import PACKAGED
+from unsee.packaged import lasting
 
 if TYPE_CHECKING:
     from unsee.continual.judging import Judge
@@ -204,19 +204,14 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
         raise UserError("continual.reference=initial goes on training one adapter: set training.tune=lora.")
     run = replace(
         run,
-        model=_lasting(run.model),
-        data=_lasting(run.data),
+        model=lasting(run.model),
+        data=lasting(run.data),
         out=str(Path(run.out).resolve()),
         settings=config.plain(asdict(method)),
         training=config.plain(asdict(training)),
     )
     adapters = str(Path(course.adapters).resolve()) if course.adapters else ""
-    return run, replace(course, requests=_lasting(course.requests), gold=_lasting(course.gold), adapters=adapters)
-
-
-def _lasting(place: str) -> str:
-    """Return a path that means the same from any working directory; names and ids stay as they are."""
-    return str(Path(place).resolve()) if place and place not in PACKAGED and Path(place).exists() else place
+    return run, replace(course, requests=lasting(course.requests), gold=lasting(course.gold), adapters=adapters)
 
 
 def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
