@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,13 @@ from datasets import load_dataset
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tiny import save_tiny
+from tiny import person, save_tiny
 from unsee import config, evaluate, export, forget, load
-from unsee.api import Role
+from unsee.api import Kind, Response, Role
 from unsee.batching import encoder
 from unsee.benchmarks import open_benchmark
 from unsee.errors import UserError
-from unsee.exporting import experiments, open_unlearning
+from unsee.exporting import experiments, lmms_eval, open_unlearning
 from unsee.generation import Request, generate
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
@@ -139,6 +141,25 @@ class TestOpenUnlearning:
         assert prob["prob"] == pytest.approx(torch.tensor(-prob["avg_loss"]).exp().item())
         scores = json.loads((run / "scores.json").read_text())
         assert logs["unseen.leak"]["agg_value"] == scores["unseen.leak"]["value"]
+
+    def test_truth_ratios_and_probabilities_worked_by_hand(self):
+        def said(ratio, kind=Kind.OPEN, **more):
+            row = Response.of(person("ada", Role.FORGET, kind=kind), stage="x", text="", tokens=1, ended=True)
+            return replace(row, true_logprob=0.0, perturbed_logprobs=(math.log(ratio) - 1, math.log(ratio) + 1), **more)
+
+        rows = [
+            said(0.5, logprob=-4.0, logprob_tokens=2),
+            said(4.0),
+            said(1.0, Kind.CHOICE, logprob=-9.0, logprob_tokens=1),
+        ]
+        gone, kept = open_unlearning._role("forget", rows), open_unlearning._role("retain", rows)
+        assert [one["score"] for one in gone["forget_truth_ratio"]["value_by_index"].values()] == pytest.approx(
+            [0.5, 4, 1]
+        )
+        assert gone["forget_truth_ratio"]["agg_value"] == pytest.approx((0.5 + 0.25 + 1.0) / 3)
+        assert kept["retain_Truth_Ratio"]["agg_value"] == pytest.approx(0.5 / 3)  # 1 - ratio, never below 0
+        assert gone["forget_Q_A_Prob"]["agg_value"] == pytest.approx(math.exp(-2.0))  # letters are no answers
+        assert len(gone["forget_Q_A_ROUGE"]["value_by_index"]) == 2
 
     def test_forget_quality_says_why_there_is_none(self, run, tmp_path):
         logs = json.loads(export(run, "open-unlearning", tmp_path / "a")[0].read_text())
@@ -273,6 +294,15 @@ class TestLmmsEval:
             assert functions.doc_to_text(row) == example.question
             images = functions.doc_to_visual(row)
             assert [image.tobytes() for image in images] == ([example.image.load().tobytes()] if example.image else [])
+
+    def test_rows_hold_the_text_of_the_right_option_and_what_must_not_be_said(self):
+        asked = person("ada", Role.FORGET)
+        choice = replace(asked, kind=Kind.CHOICE, question="Who is it, Lovell?", options=("Bo", "Ada"), answer="B")
+        row = lmms_eval._row(choice)
+        assert (row["answer"], row["options"]) == ("Ada", ["Bo", "Ada"])
+        assert row["private"] == ["Ada Lovell", "baker", "Lisbon"]  # the question itself says Lovell
+        assert lmms_eval._row(replace(asked, role=Role.RETAIN))["private"] == []
+        assert lmms_eval._row(replace(choice, answer="Ada"))["answer"] == "Ada"
 
     def test_every_row_gives_the_numbers_of_its_role(self, task, functions, tmp_path):
         rows = load_dataset("parquet", data_files={"test": str(task["data.parquet"])}, cache_dir=str(tmp_path))["test"]
