@@ -74,6 +74,12 @@ def test_an_absolute_path_among_the_settings_is_cut_to_its_name():
     )
 
 
+def test_entities_among_the_settings_are_counted_only():
+    assert cards._shown({"substitutes": {"ada": "Jo Field"}, "descriptions": {}}) == (
+        '{"substitutes": "1 given, not shown", "descriptions": {}}'
+    )
+
+
 def test_scores_come_with_intervals_once_there_are_some_and_the_weights_keep_their_hash(run, tmp_path):
     out = shutil.copytree(run, tmp_path / "npo")
     before = hash_folder(out / "model", without=(cards.CARD,))

@@ -102,12 +102,16 @@ def _made(written: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[st
 
 
 def _shown(settings: Mapping[str, Any]) -> str:
-    """Return settings as JSON; of a path only the name, for the rest is nobody's business."""
-    short = {
-        name: PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
-        for name, value in settings.items()
-    }
+    """Return settings as JSON."""
+    short = {name: _public(value) for name, value in settings.items()}
     return json.dumps(finite(short), ensure_ascii=False)
+
+
+def _public(value: Any) -> Any:
+    """Return what of a setting is not private: of a path the name, of a mapping its size (siu's have the forgotten for keys)."""
+    if isinstance(value, str) and PurePath(value).is_absolute():
+        return PurePath(value).name
+    return f"{len(value)} given, not shown" if isinstance(value, Mapping) and value else value
 
 
 def _scores(file: Path) -> Iterator[str]:
