@@ -149,7 +149,7 @@ def test_a_checkpoint_with_its_own_decoding_settings_takes_the_plain_path(parts,
 def test_the_pool_and_the_prefill_may_be_small(parts, monkeypatch):
     wanted = generate(*parts, mixed(), max_new_tokens=5)
     monkeypatch.setattr(pool, "POOL_BYTES", 1)
-    monkeypatch.setattr(pool, "PREFILL_TOKENS", 1)
+    monkeypatch.setattr(pool, "CPU_TOKENS", 1)
     assert generate(*parts, mixed(), max_new_tokens=5) == wanted
 
 

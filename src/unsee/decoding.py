@@ -21,7 +21,7 @@ from torch.nn import Module
 from torch.nn.functional import pad
 from transformers import Cache
 
-from unsee.pool import Pool, bytes_per_token, chunks, prefilled
+from unsee.pool import Pool, Use, bytes_per_token, chunks, prefilled
 from unsee.prefixes import Group
 from unsee.steering import Requests
 
@@ -87,14 +87,13 @@ def decode(
     for chunk in chunks(groups, bytes_per_token(model)):
         pool = prefilled(model, chunk, pad_id, batch_size)
         read, rest = _apart(chunk, readings)
-        reading = _planned(read, 0, batch_size)
-        waves = [*reading, *_planned(rest, max_new_tokens, batch_size)]
+        for cells in _planned(read, 0, batch_size):
+            yield from _Wave(model, pool, cells, pad_id, "look").read(readings)
+        waves = _planned(rest, max_new_tokens, batch_size)
         for number, cells in enumerate(waves):
-            wave = _Wave(model, pool, cells, pad_id, last=number + 1 == len(waves))
-            if number < len(reading):
-                yield from wave.read(readings)
-            else:
-                yield from wave.run(max_new_tokens, stops, draw)
+            use: Use = "take" if number + 1 == len(waves) else "copy"
+            yield from _Wave(model, pool, cells, pad_id, use).run(max_new_tokens, stops, draw)
+        pool.layers.clear()
 
 
 def _apart(chunk: Sequence[Group], readings: Readings) -> tuple[list[Group | None], list[Group | None]]:
@@ -152,8 +151,8 @@ def _waves(cells: Sequence[_Cell], batch_size: int) -> Iterator[list[_Cell]]:
 class _Wave:
     """Questions that are answered together."""
 
-    def __init__(self, model: Any, pool: Pool, cells: Sequence[_Cell], pad_id: int, *, last: bool = False) -> None:
-        """Copy the prefixes into place, `last` if the pool may let go of them; nothing goes through the model yet."""
+    def __init__(self, model: Any, pool: Pool, cells: Sequence[_Cell], pad_id: int, use: Use) -> None:
+        """Put the prefixes into place; nothing goes through the model yet."""
         self.model, self.pad_id = model, pad_id
         self.lanes = max(len(cell.places) for cell in cells)
         self.widths = [
@@ -163,7 +162,7 @@ class _Wave:
         device = pool.real_gk.device
         row_r = torch.tensor([cell.group for cell in cells], device=device)
         dtype = pool.layers[0][0].dtype
-        self.cache = Cache(layers=list(pool.rooms(row_r, room, last=last)))
+        self.cache = Cache(layers=list(pool.layered(row_r, room, use)))
         self.owners = [[*cell.places, *[-1] * (self.lanes - len(cell.places))] for cell in cells]
         self.said: dict[int, list[int]] = {place: [] for cell in cells for place in cell.places}
         self.used = pool.real_gk.shape[1]

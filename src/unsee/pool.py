@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +26,10 @@ POOL_BYTES: Final = 512 * 2**20
 """Keys and values of prefixes kept at once."""
 PREFILL_TOKENS: Final = 8192
 """Prefix tokens that go through the model at once."""
+CPU_TOKENS: Final = 1024
+"""The same on a CPU, which works no faster on more of them."""
+Use = Literal["look", "copy", "take"]
+"""What a wave does with the pool: one pass behind it, a copy of its own to write to, or the last copy, nothing left behind."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,31 @@ class Pool:
     next_g: Tensor
     """Position of the first token behind each."""
 
-    def rooms(self, row_r: Tensor, room: int, *, last: bool) -> Iterator[Room]:
-        """Yield a copy of each layer with these prefixes as rows; each layer is let go after its last copy."""
+    def layered(self, row_r: Tensor, room: int, use: Use) -> Iterator[DynamicLayer]:
+        """Yield what a wave with these prefixes as rows needs of each layer."""
         for number in range(len(self.layers)):
-            keys, values = self.layers.pop(0) if last else self.layers[number]
-            yield Room(keys, values, row_r, room)
+            keys, values = self.layers.pop(0) if use == "take" else self.layers[number]
+            yield Glance(keys, values, row_r) if use == "look" else Room(keys, values, row_r, room)
+
+
+class Glance(DynamicLayer):
+    """Keys and values of one layer for a single pass: nothing new is kept, and rows are copied while the layer is at work."""
+
+    def __init__(self, keys: Tensor, values: Tensor, row_r: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values, self.row_r = keys, values, row_r
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        """Return the prefixes with the new columns behind them."""
+        return (
+            torch.cat([self.keys[self.row_r], key_states], 2),
+            torch.cat([self.values[self.row_r], value_states], 2),
+        )
+
+    def get_seq_length(self) -> int:
+        """Return the number of columns of the prefixes."""
+        return self.keys.shape[2]
 
 
 class Room(DynamicLayer):
@@ -116,15 +140,18 @@ def chunks(groups: Iterator[Group], token_bytes: int) -> Iterator[list[Group]]:
 def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int) -> Pool:
     """Run the prefixes through the model, a bounded number of tokens at once."""
     width = max(group.shared for group in chunk)
-    step = max(1, min(batch_size, PREFILL_TOKENS // max(1, width)))
+    tokens = CPU_TOKENS if device_of(model).type == "cpu" else PREFILL_TOKENS
+    step = max(1, min(batch_size, tokens // max(1, width)))
     parts = [_prefill(model, chunk[start : start + step], pad_id, width) for start in range(0, len(chunk), step)]
     if len(parts) == 1:
         return parts[0]
-    layers = [
-        (torch.cat([keys for keys, _ in layer]), torch.cat([values for _, values in layer]))
-        for layer in zip(*(part.layers for part in parts), strict=True)
-    ]
+    layers = [_joined([part.layers.pop(0) for part in parts]) for _ in range(len(parts[0].layers))]
     return Pool(layers, torch.cat([part.real_gk for part in parts]), torch.cat([part.next_g for part in parts]))
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the keys and values of one layer, which several passes made."""
+    return torch.cat([keys for keys, _ in parts]), torch.cat([values for _, values in parts])
 
 
 def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int) -> Pool:
