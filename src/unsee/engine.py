@@ -30,6 +30,8 @@ class Engine:
     """The start model is the model with adapters off, or what it said before training; instead of a second live copy asked in every step."""
     separate_terms: bool = True
     """Each term of a loss is backpropagated as soon as it is known, instead of holding all graphs until the sum."""
+    recompute: bool = True
+    """Results of norms, activation functions and gates are made again in the backward pass, instead of kept for it."""
     prefetch: bool = True
     """The next batch is made in the background while the model works on this one."""
     shared_prefix: bool = True
@@ -45,6 +47,7 @@ PLAIN: Final = Engine(
     vision_features=False,
     reference=False,
     separate_terms=False,
+    recompute=False,
     prefetch=False,
     shared_prefix=False,
     shared_cache=False,

@@ -171,17 +171,24 @@ def _examine(model: Module) -> Kept | None:
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if "mm_encoder_outputs" not in inspect.signature(inner.forward).parameters:
         return None
+    weights = before_language(inner)
+    if not weights:
+        return None
+    arguments = frozenset(inspect.signature(inner.base_model.get_image_features).parameters) - {"kwargs"}
+    return Kept(module=inner.base_model, arguments=arguments, before_language=weights)
+
+
+def before_language(inner: Module) -> list[Parameter]:
+    """Return the weights that what is said about an image depends on; none if the model's parts are not known."""
     parts = autoclasses.parts(inner)
     if "vision" not in parts or "language" not in parts:
-        return None
-    weights = [
+        return []
+    return [
         weight
         for name, module in inner.named_modules()
         if not re.fullmatch(parts["language"], name)
         for weight in module.parameters(recurse=False)
     ]
-    arguments = frozenset(inspect.signature(inner.base_model.get_image_features).parameters) - {"kwargs"}
-    return Kept(module=inner.base_model, arguments=arguments, before_language=weights)
 
 
 def _state(kept: Kept) -> tuple[Any, ...]:

@@ -30,6 +30,7 @@ from unsee.losses import answer_nll, kl_loss
 from unsee.packing import pack, packable, saving
 from unsee.padding import IGNORE, merge
 from unsee.pool import POOL_BYTES, PREFILL_TOKENS
+from unsee.recompute import recomputing
 
 WAVE: Final = 64
 """Questions answered at once by the stop rule and by rollouts (`unsee.generation.generate`)."""
@@ -117,11 +118,13 @@ class Stage:
         if self.training.gradient_checkpointing:
             self.inner.gradient_checkpointing_enable({"use_reentrant": False})
         apart = engine.current().separate_terms
-        with Meter(self.model) as meter:
+        lean = recomputing(self.model, checkpointing=self.training.gradient_checkpointing)
+        with Meter(self.model) as meter, lean as forward:
             for _ in range(min(2, self.training.accumulate)):
                 losses = []
                 for term in terms:
-                    losses.append(self._loss(term, needs.teacher))
+                    with forward():
+                        losses.append(self._loss(term, needs.teacher))
                     if apart:
                         losses.pop().backward()
                 if losses:

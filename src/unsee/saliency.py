@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, Final, Literal
 
@@ -35,6 +36,7 @@ from unsee.generation import evaluating, seed_of
 from unsee.losses import answer_nll
 from unsee.masks import Mask, count, load_mask, pack
 from unsee.precision import autocast, half
+from unsee.recompute import Forward, looking_twice, recomputing
 from unsee.reference import weights_hash
 
 LABELS: Final = "answer tokens and EOS"
@@ -213,8 +215,9 @@ def preserved(session: Session, sweep: Sweep) -> list[Target]:
 class _Squares:
     """Adds squared gradients to one accumulator a parameter, as soon as backward has made them."""
 
-    def __init__(self, weights: Mapping[str, Parameter], parts: Mapping[str, Part]) -> None:
+    def __init__(self, weights: Mapping[str, Parameter], parts: Mapping[str, Part], lean: Forward) -> None:
         self.parts = parts
+        self.lean = lean
         self.totals = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
         self.scale = {"all": 0.0, "seeing": 0.0}
 
@@ -230,15 +233,16 @@ class _Squares:
 def _squares(model: Module, parts: Mapping[str, Part]) -> Iterator[_Squares]:
     """Ask gradients of these parameters only, and take each as it comes; afterwards all is as it was."""
     weights = {name: weight for name, weight in model.named_parameters() if name in parts}
-    square = _Squares(weights, parts)
     asked = {name: weight.requires_grad for name, weight in model.named_parameters()}
     model.requires_grad_(False)
     handles = []
-    for name, weight in weights.items():
-        weight.requires_grad_(True)
-        handles.append(weight.register_post_accumulate_grad_hook(lambda weight, name=name: square.take(name, weight)))
     try:
-        with evaluating(model):
+        with evaluating(model), recomputing(model) as lean, looking_twice(model, lean):
+            square = _Squares(weights, parts, lean)
+            for name, weight in weights.items():
+                weight.requires_grad_(True)
+                take = partial(square.take, name)
+                handles.append(weight.register_post_accumulate_grad_hook(take))
             yield square
     finally:
         for handle in handles:
@@ -252,7 +256,7 @@ def _add(session: Session, square: _Squares, units: Sequence[Sequence[Target]], 
     seeing = [unit for unit in units if unit[0].example.image is not None]
     square.scale = {"all": sign / len(units), "seeing": sign / max(1, len(seeing))}
     for unit in units if "language" in square.parts.values() else seeing:
-        with torch.enable_grad(), autocast(session.model, session.training):
+        with torch.enable_grad(), autocast(session.model, session.training), square.lean():
             loss = answer_nll(*answer_logits(session.model, collate(session, unit)))
         loss.backward()  # type: ignore[no-untyped-call]
 

@@ -28,6 +28,7 @@ from unsee.losses import answer_nll
 from unsee.memory import peak_gib, reset_peak
 from unsee.plan import Plan
 from unsee.precision import autocast
+from unsee.recompute import Forward, recomputing
 from unsee.resuming import joined_state, last_checkpoint, random_state, spread_state
 from unsee.sharding import average_gradients, launcher_hidden, shard, shell_of, unsharded
 from unsee.tuning import load_trainable, prepare, save_trainable, summary, trainable
@@ -92,8 +93,9 @@ def minimise(
     apart = separate or (engine.current().separate_terms and devices.sharding() != "zero3")
     with features.shared(session), _spread(session, plan):
         _prepare_checkpointing(session)
-        trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart)
-        trainer.run()
+        with recomputing(session.model, checkpointing=session.training.gradient_checkpointing) as lean:
+            trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart, lean=lean)
+            trainer.run()
         _undo_checkpointing(session)
     session.notes.update(
         steps=trainer.state.global_step,
@@ -160,9 +162,12 @@ def _single(items: list[dict[str, Batch | None]]) -> dict[str, Batch | None]:
 class _UnlearningTrainer(Trainer):
     """A Trainer whose data are planned batches and whose loss is the objective's."""
 
-    def __init__(self, session: Session, plan: Plan, objective: Objective, watch: Watch, *, apart: bool) -> None:
+    def __init__(
+        self, session: Session, plan: Plan, objective: Objective, watch: Watch, *, apart: bool, lean: Forward
+    ) -> None:
         self.session = session
         self.apart = apart
+        self.lean = lean
         self.objective = objective
         self.watch = watch
         self.zero: Zero | None = None
@@ -206,17 +211,23 @@ class _UnlearningTrainer(Trainer):
 
     def _terms(self, forget: Batch, retain: Batch | None) -> Iterator[Parts]:
         """Yield the objective's terms; forward passes run under the chosen precision, what happens between them does not."""
-        with autocast(self.session.model, self.session.training):
+        with self._forward():
             made = self.objective(forget, retain)
         if isinstance(made, dict):
             yield made
             return
         while True:
-            with autocast(self.session.model, self.session.training):
+            with self._forward():
                 term = next(made, None)
             if term is None:
                 return
             yield term
+
+    @contextmanager
+    def _forward(self) -> Iterator[None]:
+        """Run forward passes under the chosen precision, keeping for the backward pass what is dear to make again."""
+        with autocast(self.session.model, self.session.training), self.lean():
+            yield
 
     def _each(self, terms: Iterator[Parts]) -> Parts:
         """Backpropagate every term by itself; return their values, losses added up."""
