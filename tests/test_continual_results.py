@@ -110,6 +110,25 @@ def test_what_a_summary_counts():
     assert found["summary"]["RU_last"] == 1.0
 
 
+def test_a_summary_weighs_stretches_by_their_length():
+    def step(first, kept):
+        return [
+            row(1, "a", "forget", name=first),
+            *(row(k, "x", "forget", name=0.0) for k in range(2, 6)),
+            row(0, "d", "retain", name=kept),
+        ]
+
+    asked = (step(1, 1), step(1, 1), step(0, 0.5), step(1, 0))
+    found = results.document(Judged(at=(0, 1, 2, 5), samples=asked, count=5), support="common")
+    assert found["metrics"]["CF"] == [0.0, 1.0, 1.0]
+    assert found["summary"]["CF_area"] == pytest.approx((0.5 + 3) / 4)
+    assert found["summary"]["CF_std"] == pytest.approx(2**0.5 / 3)
+    assert found["metrics"]["HP"] == [None, 1.0, 0.75]
+    assert found["summary"]["HP_area"] == 0.875
+    assert found["summary"]["HP_std"] == 0.125
+    assert found["summary"]["RU_area"] == pytest.approx((1 + 0.75 + 3 * 0.25) / 5)
+
+
 def test_intervals_draw_the_kept_anew():
     kept = [row(0, name, "retain", name=float(name < "h")) for name in "defghijk"]
     gone = [row(0, name, "retain", name=float(name < "f")) for name in "defghijk"]
@@ -133,6 +152,7 @@ def test_a_model_that_can_do_nothing_is_measured_too():
         one["values"] = dict.fromkeys(one["values"], 0.0)
     found = results.document(judged(step, step, step), support="running")
     assert found["metrics"]["RU"] == [None, None, None]
+    assert found["summary"]["RU_area"] is None
     assert found["summary"]["CF"] == 1.0
 
 

@@ -99,7 +99,7 @@ def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float
         "metrics": curves(memory, utility, general, judged.at, support, oracle),
         "fr_support": support,
     }
-    return {**found, "summary": summary(found["metrics"]), "ci": intervals(judged, support)}
+    return {**found, "summary": summary(found["metrics"], judged.at), "ci": intervals(judged, support)}
 
 
 def required_matrix(judged: Judged) -> list[list[float]]:
@@ -146,14 +146,16 @@ def curves(
     return found | ({"GU": metrics.relative(general)} if general else {})
 
 
-def summary(found: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return one number for each metric: means over t >= 1 of the curves, and our ranking (harmonic mean) [inferred]."""
+def summary(found: Mapping[str, Any], at: Sequence[int]) -> dict[str, float | None]:
+    """Return one number for each metric: means over t >= 1 of the curves, and our ranking (harmonic mean) [inferred].
+
+    Of CF, HP and RU also deviation and area, which counts a stretch of t in which nothing was judged by its length.
+    """
     rebounds = [value for value in found["FR"] if value is not None]
     numbers = {name: _average(found[name]) for name in ("CF", "HP", "FR", "FR_task_mean", "FT", "nCF") if name in found}
     numbers |= {
         "FR_max": max(rebounds, default=None),
         "FR_share": sum(value > 0.01 for value in rebounds) / len(rebounds) if rebounds else None,
-        "CF_std": metrics.deviation(found["CF"]),
         "HP_last": found["HP"][-1],
         "FR_task_max": max((value for value in found["FR_task_max"] if value is not None), default=None),
     }
@@ -161,10 +163,23 @@ def summary(found: Mapping[str, Any]) -> dict[str, float | None]:
         if name in found:
             after = [min(1.0, value) for value in found[name][1:] if value is not None]
             numbers |= {name: _average(after), f"{name}_last": found[name][-1]}
+    for name in ("CF", "HP", "RU"):
+        if name in found:
+            numbers |= _steadiness(name, found[name], at[-len(found[name]) :])
     numbers |= {name: found[name] for name in ("RSR", "RD", "RD_slope") if name in found}
     parts = [numbers.get(name) for name in ("CF", "HP", "RU", "GU")]
     numbers["overall"] = metrics.overall([part for part in parts if part is not None])
     return numbers
+
+
+def _steadiness(name: str, curve: Sequence[float | None], at: Sequence[int]) -> dict[str, float | None]:
+    """Return deviation and area of a curve where it is defined."""
+    known = [(t, value) for t, value in zip(at, curve, strict=True) if value is not None]
+    steps, values = [t for t, _ in known], [value for _, value in known]
+    return {
+        f"{name}_std": metrics.deviation(values) if values else None,
+        f"{name}_area": metrics.area(values, steps) if values else None,
+    }
 
 
 def intervals(judged: Judged, support: metrics.Support) -> dict[str, tuple[float, float]] | None:
@@ -191,7 +206,7 @@ def intervals(judged: Judged, support: metrics.Support) -> dict[str, tuple[float
         ]
         names = list(draws.choice(sorted(kept[0]), len(kept[0]))) if kept[0] else []
         utility = [float(np.mean([row[name] for name in names])) for row in kept] if kept[0] else None
-        drawn.append(summary(curves(memory, utility, general, judged.at, support)))
+        drawn.append(summary(curves(memory, utility, general, judged.at, support), judged.at))
     return {
         name: _percentiles([one[name] for one in drawn])
         for name in drawn[0]
