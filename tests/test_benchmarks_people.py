@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections import Counter
@@ -237,6 +238,17 @@ def test_umu_counts_pairs(places):
     rows = judged(opened, lambda _: "")
     assert (rows["forget.both.cloze.wrong"].better, rows["retain.both.cloze.wrong"].better) == ("higher", "lower")
     assert (rows["forget.both.cloze"].better, rows["retain.both.cloze"].better) == ("lower", "higher")
+
+
+def test_every_test_picture_of_a_person_is_shown_with_every_question(places):
+    asked = [e for e in open_benchmark(places["mllmu"], "mllmu").examples("eval") if e.role is Role.UNSEEN]
+    pictures = {e.id.rpartition("/")[0]: set() for e in asked}
+    for example in asked:
+        pictures[example.id.rpartition("/")[0]].add(example.image.key)
+    row = fixtures_mllmu.tested("101")["images"]
+    wanted = {hashlib.sha256(cell["bytes"]).hexdigest() for cell in row}
+    assert len(wanted) == len(row) == 3
+    assert all(keys == wanted for keys in pictures.values())
 
 
 def test_a_celebrity_is_nobody_of_the_split_even_with_the_same_id(places, tmp_path):
