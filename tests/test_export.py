@@ -316,8 +316,24 @@ class TestLmmsEval:
 
     @pytest.mark.parametrize(
         ("text", "value"),
-        [("B", 1.0), ("(B) a diver", 1.0), ("diver", 1.0), ("A", 0.0), ("baker or diver", 0.0), ("E", 0.0), ("", 0.0)],
+        [
+            *(
+                ("B", 1.0),
+                ("(B) a diver", 1.0),
+                ("diver", 1.0),
+                ("A", 0.0),
+                ("baker or diver", 0.0),
+                ("E", 0.0),
+                ("", 0.0),
+            ),
+            *(("A diver", 1.0), ("b.", 1.0), ("The answer is B.", 1.0), ("Answer: A", 0.0), ("A person", 0.0)),
+        ],
     )
     def test_multiple_choice(self, functions, text, value):
         row = {"role": "retain", "answer": "diver", "options": ["baker", "diver", "pilot"], "private": []}
         assert functions.process_results(row, [text]) == {"retain_right": value}
+
+    def test_an_option_inside_the_right_one_is_no_other(self, functions):
+        row = {"role": "retain", "answer": "New Oslo", "options": ["Oslo", "New Oslo"], "private": []}
+        assert functions.process_results(row, ["In New Oslo."]) == {"retain_right": 1.0}
+        assert functions.process_results({**row, "answer": "Oslo"}, ["In New Oslo."]) == {"retain_right": 0.0}
