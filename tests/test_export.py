@@ -82,6 +82,12 @@ def test_merged_checkpoint_keeps_the_type_of_its_base(run, base, tmp_path):
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype="auto").dtype == torch.bfloat16
 
 
+def test_merged_checkpoint_keeps_the_text_before_every_question(base, tmp_path):
+    out = forget(base, EXAMPLE, "prompt", tmp_path / "run", settings={"instruction": "Hush."}, training=STRONG)
+    export(out, "merged", tmp_path / "merged")
+    assert load(tmp_path / "merged").instruction == load(out).instruction == "Hush."
+
+
 def test_adapter_opens_with_plain_peft(run, base, questions, tmp_path):
     export(run, "peft", tmp_path / "peft")
     adapted = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), tmp_path / "peft").eval()

@@ -13,8 +13,8 @@ from unsee.batching import answer_logits, collate
 from unsee.engine import using
 from unsee.errors import UserError
 from unsee.losses import answer_nll
-from unsee.masks import unpack
-from unsee.methods.mmunlearner import MMUnlearner, _forget
+from unsee.masks import Mask, unpack
+from unsee.methods.mmunlearner import MMUnlearner, _forget, _ForgetSteps
 from unsee.plan import Plan
 from unsee.released import Released, _ratio, first_match_labels, whole_text_labels
 from unsee.saliency import Sweep, maskable, saliency_mask
@@ -164,6 +164,14 @@ def test_random_mask_is_another_of_equal_size(tmp_path):
     assert not all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 
+def test_random_mask_is_drawn_by_the_seed_of_the_run(tmp_path, monkeypatch):
+    session, seeds = session_at(tmp_path / "run"), []
+    monkeypatch.setattr(Mask, "shuffled", lambda self, seed: seeds.append(seed) or self)
+    session.seed = 3
+    MMUnlearner(mask="random")._mask(session)
+    assert seeds == [3]
+
+
 def test_record_of_the_run(tmp_path):
     session = session_at(tmp_path / "run")
     MMUnlearner().unlearn(session)
@@ -232,6 +240,19 @@ def test_alternating_steps_are_two_adamws(tmp_path):
     for name, weight in trainable(session.model).items():
         clear = (weight - weights[name]).abs() < 1e-5
         assert clear.float().mean() > 0.99, name
+
+
+@pytest.mark.parametrize(("scheduler", "wanted"), [("linear", [4, 3, 2, 1]), ("constant", [4, 4, 4, 4])])
+def test_rate_of_the_forget_steps_follows_the_schedule(scheduler, wanted, tmp_path):
+    session, rates = session_at(tmp_path / "run", scheduler=scheduler, clip=1.0), []
+    forgetting = _ForgetSteps(session, 4)
+    for _ in wanted:
+        rates.append(forgetting.optimizer.param_groups[0]["lr"])
+        for weight in forgetting.weights:
+            weight.grad = torch.ones_like(weight)
+        forgetting.step()
+    assert rates == pytest.approx([LR * quarters / 4 for quarters in wanted])
+    assert all(weight.grad is None for weight in forgetting.weights)
 
 
 def test_alternating_says_what_it_cannot(tmp_path):
