@@ -25,6 +25,7 @@ from unsee import engine
 from unsee.api import Needs, Training
 from unsee.batching import WORTH_SPLITTING, Batch
 from unsee.decoding import LIKELY
+from unsee.fused import fused
 from unsee.hollow import Meter
 from unsee.losses import answer_nll, kl_loss
 from unsee.packing import pack, packable, saving
@@ -119,7 +120,7 @@ class Stage:
             self.inner.gradient_checkpointing_enable({"use_reentrant": False})
         apart = engine.current().separate_terms
         lean = recomputing(self.model, checkpointing=self.training.gradient_checkpointing)
-        with Meter(self.model) as meter, lean as forward:
+        with Meter(self.model) as meter, fused(self.model), lean as forward:
             for _ in range(min(2, self.training.accumulate)):
                 losses = []
                 for term in terms:

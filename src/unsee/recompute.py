@@ -47,7 +47,7 @@ def recomputing(model: Module, *, checkpointing: bool = False) -> Iterator[Forwa
         return
     known = _Known()
     handles = [handle for module in model.modules() for handle in _watched(module, known)]
-    wide = [module for module in model.modules() if _is_function(module) and _keeps_more(module)]
+    wide = [module for module in model.modules() if _keeps_more(module)]
     for module in wide:
         module.__class__ = _lean(module.__class__)
     try:
@@ -137,21 +137,31 @@ def _is_function(module: Module) -> bool:
     return bare and type(module).__module__ in _FUNCTIONS
 
 
-def _keeps_more(function: Module) -> bool:
-    """Tell whether autograd keeps more than the input of a function (QuickGELU: its sigmoid too)."""
+def _keeps_more(module: Module) -> bool:
+    """Tell whether autograd keeps more than the input: QuickGELU its sigmoid, an RMSNorm in half precision an fp32 copy.
+
+    Not for norms whose weights are trained: those need more than the input's gradient.
+    """
+    weights = list(module.parameters(recurse=False))
+    if not (_is_function(module) or _is_norm(module)) or any(weight.requires_grad for weight in weights):
+        return False
     kept: list[Tensor] = []
 
     def pack(x: Tensor) -> Tensor:
         kept.append(x)
         return x
 
+    like: dict[str, Any] = {"dtype": weights[0].dtype, "device": weights[0].device} if weights else {}
+    x = torch.ones(64, *(weights[0].shape if weights else ()), **like)
     with torch.enable_grad(), saved_tensors_hooks(pack, lambda x: x):
-        function(torch.ones(2, requires_grad=True))
-    return len({x.untyped_storage()._cdata for x in kept}) > 1
+        module.forward(x.requires_grad_())
+    own = {weight.untyped_storage()._cdata for weight in weights}
+    sizes = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in kept}
+    return sum(size for storage, size in sizes.items() if storage not in own) > 1.5 * x.nbytes
 
 
 class _Lean:
-    """Mixed into a function's class: keep the input alone."""
+    """Mixed into the class of a function, or of a norm that is not trained: keep the input alone."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the function returns."""

@@ -24,6 +24,7 @@ from unsee import devices, engine, features, trackers
 from unsee.api import Session, Training
 from unsee.batching import AnswerLogprob, Batch, Target, answer_logits, answer_logprob, collate, device_of
 from unsee.errors import TrainingError, UserError
+from unsee.fused import fused
 from unsee.losses import answer_nll
 from unsee.memory import peak_gib, reset_peak
 from unsee.plan import Plan
@@ -93,8 +94,9 @@ def minimise(
     apart = separate or (engine.current().separate_terms and devices.sharding() != "zero3")
     with features.shared(session), _spread(session, plan):
         _prepare_checkpointing(session)
-        with recomputing(session.model, checkpointing=session.training.gradient_checkpointing) as lean:
-            trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart, lean=lean)
+        lean = recomputing(session.model, checkpointing=session.training.gradient_checkpointing)
+        with fused(session.model), lean as forward:
+            trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart, forward=forward)
             trainer.run()
         _undo_checkpointing(session)
     session.notes.update(
@@ -163,11 +165,11 @@ class _UnlearningTrainer(Trainer):
     """A Trainer whose data are planned batches and whose loss is the objective's."""
 
     def __init__(
-        self, session: Session, plan: Plan, objective: Objective, watch: Watch, *, apart: bool, lean: Forward
+        self, session: Session, plan: Plan, objective: Objective, watch: Watch, *, apart: bool, forward: Forward
     ) -> None:
         self.session = session
         self.apart = apart
-        self.lean = lean
+        self.forward = forward
         self.objective = objective
         self.watch = watch
         self.zero: Zero | None = None
@@ -226,7 +228,7 @@ class _UnlearningTrainer(Trainer):
     @contextmanager
     def _forward(self) -> Iterator[None]:
         """Run forward passes under the chosen precision, keeping for the backward pass what is dear to make again."""
-        with autocast(self.session.model, self.session.training), self.lean():
+        with autocast(self.session.model, self.session.training), self.forward():
             yield
 
     def _each(self, terms: Iterator[Parts]) -> Parts:
