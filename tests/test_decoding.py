@@ -77,6 +77,44 @@ def test_lanes_change_nothing(monkeypatch, batch_size, stop):
     assert fast == plain
 
 
+def test_lanes_are_as_wide_as_their_own_questions(monkeypatch, calls_of):
+    parts = tiny_model(16), tiny_processor(16), Llava()
+    monkeypatch.setattr(decoding, "_cells", several)
+    asked = [Request(question, Drawn("red")) for question in QUESTIONS[:3]]
+    (group,) = groups(parts[1], parts[2], asked, 3)
+    shapes = calls_of(parts[0])
+    generate(*parts, asked, max_new_tokens=1)
+    lengths = [len(ids) - group.shared for ids in group.ids]
+    assert len(set(lengths)) > 1
+    assert shapes == [(1, group.shared), (1, sum(lengths))]
+
+
+@pytest.fixture
+def calls_of(monkeypatch):
+    """Note the shapes of a model's inputs."""
+
+    def noted(model):
+        shapes, true = [], model.forward
+        monkeypatch.setattr(model, "forward", lambda **kw: shapes.append(tuple(kw["input_ids"].shape)) or true(**kw))
+        return shapes
+
+    return noted
+
+
+def test_the_pool_is_given_away_with_the_last_wave(monkeypatch, parts):
+    held, true = [], decoding._Wave.__init__
+
+    def begun(wave, model, pool, *rest):
+        held.append((len(pool.layers), true(wave, model, pool, *rest), len(pool.layers)))
+
+    monkeypatch.setattr(decoding._Wave, "__init__", begun)
+    asked = [Request(question, Drawn("red")) for question in QUESTIONS]
+    generate(*parts, asked, max_new_tokens=3, batch_size=2)
+    layers = parts[0].config.text_config.num_hidden_layers
+    assert len(held) > 1
+    assert [after for _, _, after in held] == [layers] * (len(held) - 1) + [0]
+
+
 def several(place, group, _, batch_size):
     """Put up to three questions in a row, whatever it costs."""
     width = min(3, batch_size)
