@@ -38,6 +38,11 @@ def asked(monkeypatch):
         ("forget --set trainig.lr=1", "Did you mean training"),
         ("forget --seed x", "invalid int value: 'x'"),
         ("forget a.yaml b.yaml", "Unexpected argument 'b.yaml'"),
+        (
+            "eval --model lab --data lab --out /no/o --set eval.batch_size=0",
+            "eval.batch_size must be at least 1, got 0",
+        ),
+        ("forget --model m --data d --out o --method npo --set method.beta=0", "method.beta must be above 0"),
         ("forget none.yaml", "Cannot read the run file none.yaml"),
         ("forget", "names no model. Give --model"),
         ("train lba --out x", "Unknown world 'lba'. Did you mean lab"),

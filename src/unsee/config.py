@@ -121,6 +121,12 @@ class Eval:
     clip: str = ""
     """Folder or hub id of a CLIP model: gives CLIPScore of answers about images."""
 
+    def __post_init__(self) -> None:
+        """Refuse values that nothing could be asked with."""
+        for name in ("max_new_tokens", "batch_size"):
+            if vars(self)[name] < 1:
+                raise UserError(f"eval.{name} must be at least 1, got {vars(self)[name]}.")
+
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML with the scalars of YAML 1.2: `1e-3` is a number, and only true and false are booleans."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from unsee.api import Method, Needs, Session
 from unsee.batching import Batch, answer_logprob
+from unsee.errors import UserError
 from unsee.losses import npo_loss
 from unsee.reference import StartLogprobs
 from unsee.targets import forget_targets, retain_targets
@@ -25,6 +26,11 @@ class NPO(Method):
     """Inverse temperature; as it goes to 0 the loss becomes gradient ascent on summed log-likelihoods."""
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers; 0 = plain NPO, as in the PUBG comparison."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the loss would divide by."""
+        if self.beta <= 0:
+            raise UserError(f"method.beta must be above 0, got {self.beta}; gradient ascent itself is --method ga.")
 
     def needs(self) -> Needs:
         """Return what a step holds."""
