@@ -164,6 +164,12 @@ def test_random_mask_is_another_of_equal_size(tmp_path):
     assert not all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 
+def test_a_head_gets_a_mask_if_it_is_named(tmp_path):
+    session = session_at(tmp_path / "run")
+    plain, more = (MMUnlearner(also=also)._mask(session).entries.keys() for also in ((), ("lm_head.weight",)))
+    assert more - plain == {"lm_head.weight"}
+
+
 def test_random_mask_is_drawn_by_the_seed_of_the_run(tmp_path, monkeypatch):
     session, seeds = session_at(tmp_path / "run"), []
     monkeypatch.setattr(Mask, "shuffled", lambda self, seed: seeds.append(seed) or self)
@@ -355,6 +361,28 @@ def test_released_clips_before_the_mask(tmp_path):
     }
     kept = sum(grad.square().sum() for grad in mass.values()) / sum(grad.square().sum() for grad in free.values())
     assert left == pytest.approx(float(kept.sqrt()), rel=1e-3)
+
+
+@pytest.mark.parametrize("like", ["mllmu", "clear"])
+def test_released_retain_steps_are_clipped_by_one_of_the_scripts(like, tmp_path, monkeypatch):
+    session, loss = session_at(tmp_path / "run"), Released.loss
+    monkeypatch.setattr(Released, "loss", lambda self, targets: 100 * loss(self, targets))
+    weights = list(trainable(session.model).values())
+    before = [weight.detach().clone() for weight in weights]
+    run = Released(session=session, gamma=1.0, alpha=1.0, like=like)
+    run.retain_step(torch.optim.SGD(weights, lr=1.0), _forget(session)[:1])
+    moved = torch.nn.utils.get_total_norm([weight.detach() - old for weight, old in zip(weights, before, strict=True)])
+    assert moved == pytest.approx(1.0, rel=1e-3) if like == "mllmu" else moved > 10
+
+
+def test_released_forget_gradient_has_its_weight(tmp_path):
+    norms = []
+    for alpha in (1.0, 3.0):
+        session = session_at(tmp_path / str(alpha))
+        run = Released(session=session, gamma=1.0, alpha=alpha, like="mllmu")
+        optimizer = torch.optim.SGD(list(trainable(session.model).values()), lr=0.0)
+        norms.append(run.forget_step(optimizer, None, _forget(session)[:1])["forget_norm"])
+    assert norms[1] == pytest.approx(3 * norms[0], rel=1e-4)
 
 
 def test_released_labels_are_mostly_not_the_answer(tmp_path):
