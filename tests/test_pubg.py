@@ -220,6 +220,21 @@ def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
     assert 0 < session.notes["rollouts"]["reject_rate"] < 1
 
 
+def test_the_first_revealing_answer_is_the_greedy_one(tmp_path, monkeypatch):
+    from unsee.generation import Generated
+
+    def fake(model, processor, family, requests, *, sampling, **settings):
+        return [Generated("Ada Lovell", (7 if sampling else 5,), True) for _ in requests]
+
+    monkeypatch.setattr("unsee.guidance.generate", fake)
+    session = session_at(tmp_path)
+    ada = [example for example in session.of(Role.FORGET) if example.entity == "ada"][:2]
+    targets = undesired_targets(session, ada, "self", 3)
+    assert [(target.example.id, target.token_ids) for target in targets] == [
+        (example.id, ids) for example in ada for ids in ((5,), (7,))
+    ]
+
+
 def test_a_model_that_reveals_nothing_has_nothing_of_its_own_to_unlearn(tmp_path):
     session = session_at(tmp_path)
     with pytest.raises(UserError, match="nothing of its own to unlearn"):

@@ -1,12 +1,13 @@
 """R-MUSE: what it computes, what it hands over, and that a run folder carries it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from tiny import save_tiny, tiny_session
+from tiny import person, save_tiny, tiny_session
 from unsee import evaluate, forget, steering
 from unsee import load as opened
 from unsee.api import Role
@@ -14,7 +15,7 @@ from unsee.artefact import load
 from unsee.batching import Target, collate
 from unsee.config import build
 from unsee.errors import UserError
-from unsee.generation import Request, generate
+from unsee.generation import Request, generate, seed_of
 from unsee.geometry import share_inside
 from unsee.methods.rmuse import GUIDE, IDEAL, RMuse, _Found, _layers
 from unsee.metrics.refusal import refusal
@@ -109,6 +110,48 @@ def test_directions_point_from_the_private_answer_to_refusal(tmp_path):
     shift = torch.stack([pair.answer[0] + pair.chain[0] for pair in pairs]).mean(0)
     assert directions.v_mm @ shift >= 0
     assert torch.allclose(directions.rrs.T @ directions.rrs, torch.eye(directions.rrs.shape[1]), atol=1e-5)
+
+
+def test_shifts_lead_from_what_is_to_go_to_what_is_to_come(tmp_path):
+    """rmuse.md steps 1 and 3: refusal minus answer, rationale minus chain; on retain data reasoning minus the direct answer."""
+    session = session_at(tmp_path)
+    found = _Found(RMuse(), session)
+
+    def mean(example, question, text, instruction, lead=""):
+        ids = (*found._ids(lead), *found._ids(text)) if lead else found._ids(text)
+        asked = replace(example, question=question)
+        target = Target(example=asked, token_ids=ids, ended=False, instruction=instruction)
+        return span_means(session, [Spoken(target, ((len(found._ids(lead)) if lead else 0, len(ids)),))], found.layers)[
+            0
+        ][0]
+
+    pair = found._forget_pairs()[0]
+    example, question, chain = next(found._chains([pair.example]))
+    rationale, answer = IDEAL[seed_of(0, "ideal", example.id) % len(IDEAL)]
+    ideal = mean(example, example.question, f" Answer: {answer}", GUIDE, f"Reasoning: {rationale}")
+    assert torch.allclose(pair.ideal, ideal, atol=1e-4)
+    assert torch.allclose(pair.answer, ideal - mean(example, example.question, example.answer, ""), atol=1e-4)
+    reason = mean(example, example.question, f"Reasoning: {rationale}", GUIDE)
+    assert torch.allclose(pair.chain, reason - mean(example, question, chain, ""), atol=1e-4)
+    kept = found._retain_pairs()[0][0]
+    example, _, chain = next(found._chains([kept.example]))
+    told, traced = (mean(example, example.question, text, GUIDE) for text in (example.answer, chain))
+    assert torch.allclose(kept.answer, traced - told, atol=1e-4)
+
+
+def test_questions_with_and_without_an_image_have_directions_of_their_own(tmp_path):
+    text = replace(person("ada", Role.FORGET_TEXT), id="text", image=None, question="What does Ada Lovell do?")
+    other = replace(text, id="text-2", question="Where does Ada Lovell live?", answer="Lisbon")
+    session = session_at(tmp_path, **{Role.FORGET_TEXT: [text, other]})
+    found = _Found(RMuse(zscore="scale_only"), session)
+    forget, (retain, _) = found._forget_pairs(), found._retain_pairs()
+    directions = found._directions(forget, retain, 0)
+    for pictured, v, mu in ((True, directions.v_mm, directions.mu_mm), (False, directions.v_text, directions.mu_text)):
+        pairs = [pair for pair in forget if (pair.example.image is not None) == pictured]
+        _, wanted, ideal = found._unlearning(pairs, 0)
+        assert torch.allclose(v, wanted)
+        assert torch.allclose(mu, ideal)
+    assert not torch.allclose(directions.v_mm, directions.v_text, atol=1e-3)
 
 
 def test_without_the_reasoning_span_another_direction_is_found(tmp_path):
