@@ -16,7 +16,7 @@ from unsee.batching import Target, collate
 from unsee.config import build
 from unsee.errors import UserError
 from unsee.generation import Request, generate, seed_of
-from unsee.geometry import share_inside
+from unsee.geometry import share_inside, subspace
 from unsee.methods.rmuse import GUIDE, IDEAL, RMuse, _Found, _layers
 from unsee.metrics.refusal import refusal
 from unsee.recipes.rmuse import ABLATIONS, rmuse
@@ -137,6 +137,16 @@ def test_shifts_lead_from_what_is_to_go_to_what_is_to_come(tmp_path):
     example, _, chain = next(found._chains([kept.example]))
     told, traced = (mean(example, example.question, text, GUIDE) for text in (example.answer, chain))
     assert torch.allclose(kept.answer, traced - told, atol=1e-4)
+
+
+def test_the_sign_of_a_decomposition_means_nothing(tmp_path, monkeypatch):
+    """rmuse.md 8.5."""
+    found = _Found(RMuse(zscore="scale_only"), session_at(tmp_path))
+    pairs = found._forget_pairs()
+    _, one, _ = found._unlearning(pairs, 0)
+    monkeypatch.setattr("unsee.methods.rmuse.subspace", lambda *given: -subspace(*given))
+    _, other, _ = found._unlearning(pairs, 0)
+    assert torch.equal(one, other)
 
 
 def test_questions_with_and_without_an_image_have_directions_of_their_own(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import ClassVar
@@ -16,8 +17,9 @@ import pytest
 
 from evaluated import make_run
 from tiny import save_tiny
-from unsee import claims, sweep
+from unsee import claims, engine, sweep
 from unsee.cli import main
+from unsee.config import Run
 from unsee.errors import UserError
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
@@ -83,6 +85,31 @@ def test_a_folder_beside_the_grid_is_no_packaged_model(grid, tmp_path, monkeypat
     assert {(cell.run.model, cell.run.data) for cell in sweep.read_grid(grid).cells} == {("lab", "lab")}
     grid.write_text(GRID.replace("data: lab", "data: mine"))
     assert {cell.run.data for cell in sweep.read_grid(grid).cells} == {str(tmp_path / "mine")}
+
+
+def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
+    seen = {}
+
+    def evaluate(model, data, out, **how):
+        seen.update(how, model=model, data=data, engine=engine.current())
+
+    monkeypatch.setattr(import_module("unsee.run"), "forget_run", lambda run, resume: seen.update(resume=resume))
+    monkeypatch.setattr(import_module("unsee.benchmarks"), "open_benchmark", lambda data, layout: (data, layout))
+    monkeypatch.setattr(import_module("unsee.evaluate"), "evaluate", evaluate)
+    settings = {"limit": 3, "max_new_tokens": 9, "batch_size": 7, "roles": ["unseen"], "likelihood": True}
+    run = Run(model="m", data="d", method="ga", out=str(tmp_path / "x"), seed=4, engine="plain", eval=settings)
+    sweep.work(run, "ga", tmp_path)
+    assert seen == {
+        **settings,
+        "model": tmp_path / "x",
+        "data": ("d", run.benchmark),
+        "engine": engine.PLAIN,
+        "resume": False,
+        "stage": "ga",
+        "seed": 4,
+        "backend": "hf",
+        "images_dir": tmp_path / "images",
+    }
 
 
 def test_equal_settings_are_one_cell(grid, tmp_path):
