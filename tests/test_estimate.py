@@ -179,6 +179,23 @@ def test_every_method_says_what_it_needs():
         assert needs.rows >= 1
 
 
+def test_what_a_method_needs_beside_its_rows_is_counted(model, tmp_path, monkeypatch):
+    def guess(method, engine="fast", **training):
+        training = {**SHORT, "batch_size": 1, **training}
+        return estimate(model, EXAMPLE, method, tmp_path / "o", training=training, engine=engine, device="cpu")
+
+    assert guess("ga", engine="plain").batch.startswith("1 rows of ")
+    assert guess("pubg", engine="plain").batch.startswith("2 rows of ")  # the answer and a rollout
+    head = tiny_model().lm_head.weight.nbytes
+    assert [guess("kl", tune=tune).reference for tune in ("lora", "full")] == [0, head]
+    masked = guess("mmunlearner", tune="full")
+    assert masked.reference == masked.trainable // 8  # one bit a weight
+    kind = registry.load("methods", "ga")
+    monkeypatch.setattr(kind, "needs", lambda self: Needs(before=1e6))
+    long_before = guess("ga")
+    assert long_before.training == long_before.weights + long_before.caches + int(1e6 * long_before.trainable)
+
+
 def test_methods_that_train_nothing_take_the_weights(model, tmp_path):
     guess = estimate(model, EXAMPLE, "prompt", tmp_path / "o", training=SHORT)
     assert guess.trainable == guess.optimizer == guess.activations == 0
