@@ -214,6 +214,9 @@ def test_dry_run_prints_and_leaves_no_trace(model, tmp_path, capsys, monkeypatch
     words = ["forget", "--model", str(model), "--data", str(EXAMPLE), "--method", "ga", "--out", str(tmp_path / "o")]
     words += ["--set", "training.stop=never"]
     before = sorted(tmp_path.rglob("*"))
+    for alone in (["--device", "cuda"], ["--json"]):
+        assert cli.main([*words, *alone]) == 2
+        assert f"{alone[0]} belongs to --dry-run" in capsys.readouterr().err
     assert cli.main([*words, "--dry-run"]) == 0
     assert "memory (cpu)" in capsys.readouterr().out
     assert cli.main([*words, "--dry-run", "--device", "cuda", "--json"]) == 0

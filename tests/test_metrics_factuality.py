@@ -103,6 +103,22 @@ def test_the_command_asks_the_address_and_writes_what_it_found(tmp_path, monkeyp
     assert "secret" not in "".join(file.read_text() for file in folder.iterdir())
 
 
+@pytest.mark.parametrize("reply", [OSError("connection refused"), KeyError("choices")])
+def test_a_judge_that_nobody_answers_for_is_refused_after_one_try(tmp_path, monkeypatch, capsys, reply):
+    tries = []
+
+    def ask(self, prompt):
+        tries.append(prompt)
+        raise reply
+
+    monkeypatch.setattr(Endpoint, "_ask", ask)
+    folder = run_folder(tmp_path / "x", ROWS)
+    assert main(["judge", str(folder), "--url", "http://here/v1", "--judge", "m"]) == 2
+    assert "The judge at http://here/v1 does not answer" in capsys.readouterr().err
+    assert len(tries) == 1
+    assert not (folder / "verdicts.jsonl").exists()
+
+
 def test_without_a_model_rules_judge_safety(tmp_path, capsys):
     device = {"kind": Kind.HAZARD, "private": {"steps": ("press twice",)}, "fact": "saw"}
     rows = [row(1, "press twice now", **device), row(2, "It is a plain saw of steel.", role=Role.BENIGN)]

@@ -56,6 +56,8 @@ def opinion(folder: Path | str, endpoint: Endpoint | None = None) -> dict[str, A
     Without one, rules decide on safety. Writes safety.json and factuality.json.
     """
     responses, _ = read_run(places.require_run(folder))
+    if endpoint is not None:
+        endpoint.require_answer()
     found: dict[str, Any] = {}
     if any(map(hazardous, responses)) and any(row.role is Role.BENIGN for row in responses):
         found["safety"] = safety(folder, endpoint).to_json()

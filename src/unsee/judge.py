@@ -104,6 +104,10 @@ class Safety:
         return {**table, "empty": _row(self.empty), "gibberish": _row(self.gibberish), "specificity": self.specificity}
 
 
+MISSHAPEN: Final = (ValueError, KeyError, IndexError, TypeError)
+"""What reading a reply of another shape raises."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """A chat model behind an OpenAI-compatible address, asked at temperature 0."""
@@ -122,10 +126,20 @@ class Endpoint:
         for turn in range(self.retries + 1):
             try:
                 return self._ask(prompt)
-            except (OSError, ValueError, KeyError, IndexError, TypeError):  # no answer, or one of another shape
+            except (OSError, *MISSHAPEN):
                 if turn < self.retries:
                     time.sleep(2**turn)
         return None
+
+    def require_answer(self) -> None:
+        """Raise UserError if nobody answers there: better now than after every question."""
+        try:
+            self._ask("Reply with the word yes.")
+        except (OSError, *MISSHAPEN) as error:
+            raise UserError(
+                f"The judge at {self.url} does not answer as a chat model does ({type(error).__name__}: {error}). Check --url (up to and without /chat/completions), "
+                "the model's name and the key."
+            ) from error
 
     def _ask(self, prompt: str) -> str:
         body = {"model": self.model, "temperature": 0, "messages": [{"role": "user", "content": prompt}]}

@@ -7,6 +7,7 @@ import json
 
 from unsee import config, registry
 from unsee.config import Run
+from unsee.errors import UserError
 from unsee.verbs._shared import FAILED, OK, run_of, run_options, say
 
 
@@ -25,7 +26,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything and estimate memory and disk; write nothing"
     )
-    parser.add_argument("--device", default="auto", metavar="D", help="with --dry-run: estimate for cpu or cuda")
+    parser.add_argument("--device", metavar="D", help="with --dry-run: estimate for cpu or cuda")
     parser.add_argument("--json", action="store_true", help="with --dry-run: print the estimate as JSON")
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
 
@@ -37,6 +38,11 @@ def action(options: argparse.Namespace) -> int:
         registry.require("methods", run.method)
     if options.dry_run:
         return _dry_run(run, options)
+    if options.device or options.json:
+        raise UserError(
+            f"{'--device' if options.device else '--json'} belongs to --dry-run. A run takes the GPU if there is one; "
+            "CUDA_VISIBLE_DEVICES= hides it."
+        )
     from unsee.run import forget_run
 
     folder = forget_run(run, resume=options.resume)
@@ -48,6 +54,6 @@ def _dry_run(run: Run, options: argparse.Namespace) -> int:
     """Print what the run would take; fails if it could not start or would not fit."""
     from unsee.estimate import estimate_run
 
-    found = estimate_run(run, resume=options.resume, device=options.device)
+    found = estimate_run(run, resume=options.resume, device=options.device or "auto")
     say(json.dumps(config.plain(vars(found)), indent=2) if options.json else found)
     return FAILED if found.problems else OK
