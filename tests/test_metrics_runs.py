@@ -384,7 +384,7 @@ def test_a_measure_of_one_kind_of_question_is_asked_for_behind_an_at_sign(tmp_pa
     assert scores["forget.bleu@open"].n == scores["forget.rougeL@open"].n > 0
     assert "forget.bleu" not in scores
     assert rescore(tmp_path / "x") == scores
-    for wrong, named in (("bleu@opne", "opne"), ("blue@open", "blue"), ("rougeL", "rougeL")):
+    for wrong, named in (("bleu@opened", "opened"), ("blue@open", "blue"), ("rougeL", "rougeL")):
         with pytest.raises(UserError, match=named):
             asked(tmp_path / "z", measures=(wrong,))
 

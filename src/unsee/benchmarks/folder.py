@@ -20,7 +20,6 @@ from unsee.tables import SUFFIXES, find_table, tables_at, unreadable
 
 COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
 """Columns every table must have; cells of image, entity and private may be empty where they mean nothing."""
-OPTIONAL: Final = ("id", "kind", "fact", "visible", "options", "chain", "split", "paraphrase", "perturbed")
 ALIASES: Final = {
     "delete": Role.FORGET,
     "remove": Role.FORGET,
