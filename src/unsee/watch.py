@@ -19,6 +19,7 @@ from unsee import devices
 from unsee.api import Session
 from unsee.batching import Batch
 from unsee.errors import TrainingError
+from unsee.guards import Collapse
 from unsee.plan import Plan
 from unsee.sharding import joined
 from unsee.stopping import seen_probes, unlearning_success
@@ -42,6 +43,7 @@ class Watch(TrainerCallback):
         self.session = session
         self.plan = plan
         self.probes = seen_probes(plan.forget) if session.training.stop == "forgotten" else []
+        self.guard = Collapse(session, plan) if session.training.guard == "collapse" else None
         self.check_every = session.training.check_every or plan.steps_per_epoch
         self.stop_reason = "all steps done"
         self.seen: list[str] = []
@@ -58,7 +60,9 @@ class Watch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Show the progress line (in a terminal only)."""
+        """Show the progress line (in a terminal only); let the guard look at the start."""
+        if self.guard is not None:
+            self.guard.begin(resumed=state.global_step > 0)
         self.progress.start()
 
     def saw(self, batch: Batch) -> None:
@@ -106,8 +110,13 @@ class Watch(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Check the stop rule when it is due; the step that stops needs no checkpoint."""
-        if self.probes and state.global_step % self.check_every == 0:
+        """Check guard and stop rule when it is due; the step that stops needs no checkpoint."""
+        due = state.global_step % self.check_every == 0
+        why = self.guard.collapsed() if due and self.guard is not None else ""
+        if why:
+            self.stop_reason = f"collapsed at step {state.global_step} ({why}); weights of the check before"
+            control.should_training_stop = True
+        elif self.probes and due:
             self.usr = unlearning_success(self.session, self.probes)
             if self.usr == 1.0:
                 self.stop_reason = (
@@ -129,6 +138,9 @@ class Watch(TrainerCallback):
         row |= {"grad_norm": norm, "lr": logs["learning_rate"]}
         if self.usr is not None:
             row["usr"] = self.usr
+        if self.guard is not None:
+            row |= self.guard.found
+            self.guard.found = {}
         self.session.history.append(row)
         usr = "" if self.usr is None else f" forgotten {self.usr:.0%}"
         self.progress.update(self.task, completed=state.global_step, description=f"loss {row['loss']:.3f}{usr}")

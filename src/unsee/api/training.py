@@ -50,8 +50,11 @@ class Training:
     gradient_checkpointing: bool = False
     stop: Literal["forgotten", "never"] = "forgotten"
     """`forgotten`: stop at the first check with USR = 1 on the seen forget images (pubg.md section 8); `never`: run all steps."""
+    guard: Literal["none", "collapse"] = "none"
+    """`collapse`: stop at the first check at which the loss on 32 retain answers is twice that of the start, or a fifth of 32
+    answers is empty or repeats itself, and give back the weights of the check before (mmunlearner.md 4)."""
     check_every: int = 0
-    """Optimiser steps between checks of the stop rule; 0 = once per epoch."""
+    """Optimiser steps between checks of the stop rule and of the guard; 0 = once per epoch."""
     checkpoint_every: int = 0
     """Optimiser steps between resumable checkpoints; 0 = once per epoch."""
     max_new_tokens: int = 256
