@@ -24,8 +24,8 @@ from unsee import config
 OTHERS: Final = ("mmunlearner_mask", "mmunlearner_mask_stop", "mmunlearner_run", "evaluation", "trainer", "scaling")
 ALL: Final = (*steps.CASES, *OTHERS)
 LONG: Final = (
-    *("ga_lora", "reject_lora", "graddiff_lora", "ga_full", "kl_full", "full_small"),
-    *("ga_frozen", "kl_frozen", "kl_small"),
+    *("ga_lora", "reject_lora", "graddiff_lora", "ga_full", "kl_full"),
+    *("ga_frozen", "kl_frozen", "npo_small", "kl_small", "full_small"),
 )
 """Step cases that `--quick` leaves out."""
 QUICK: Final = (*(name for name in steps.CASES if name not in LONG), *OTHERS)
@@ -48,6 +48,7 @@ class Extent:
     """Images that are asked about in the evaluation."""
     evaluations: int
     threads: int
+    quick: bool
     kept: bool
     """Whether memory is measured a second time as glibc keeps freed blocks."""
 
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", default="fp32", choices=["fp32", "bf16"], help="precision of the models on every side"
     )
+    parser.add_argument("--kept", action="store_true", help="measure memory also as glibc keeps freed blocks (CPU)")
     parser.add_argument("--out", type=Path, help="write the JSON to this file too")
     parser.add_argument("--table", type=Path, help="measure nothing; print such a file as a markdown table")
     return parser
@@ -106,7 +108,8 @@ def _extent(asked: argparse.Namespace) -> Extent:
         images=5 if quick else 8,
         evaluations=min(asked.reps or 5, 1 if quick else 5),
         threads=asked.threads,
-        kept=not quick,
+        quick=quick,
+        kept=asked.kept,
     )
 
 
@@ -140,14 +143,14 @@ def one(name: str, extent: Extent) -> dict[str, Any]:
     if name == "trainer":
         return steps.measure_trainer(opened, extent.repetitions)
     if name == "scaling":
-        return memory.scaling(here, batches=2)
+        return memory.scaling(here, batches=1 if extent.quick else 2)
     if name == "evaluation":
         entry = evaluation.measure(opened, extent.images, extent.evaluations)
         return {**entry, **memory.compare(name, here, 2, kept=extent.kept)}
     batches = extent.mask_batches if name == "mmunlearner_mask" else extent.run_batches
     entry = saliency.measure(name, opened, batches, extent.mask_repetitions)
-    if name == "mmunlearner_mask_stop" and not extent.kept:
-        return entry  # needs what mmunlearner_mask needs
+    if name != "mmunlearner_mask" and extent.quick:
+        return entry  # the stop needs what the mask needs, the run what full tuning needs
     return {**entry, **memory.compare(name, here, batches, kept=extent.kept)}
 
 

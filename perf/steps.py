@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,6 +25,7 @@ from perf.timing import now, paired, rounded, spread
 from unsee import engine
 from unsee.api import Method, Part, Session, Training
 from unsee.batching import Batch, Target, answer_logits, collate
+from unsee.fused import fused
 from unsee.guidance import Guide
 from unsee.losses import ga_loss
 from unsee.methods.ga import GA
@@ -34,6 +35,7 @@ from unsee.methods.npo import NPO
 from unsee.methods.pubg import PUBG
 from unsee.methods.reject import Reject
 from unsee.plan import Plan
+from unsee.recompute import recomputing
 from unsee.targets import forget_targets, retain_targets
 from unsee.training import _UnlearningTrainer
 from unsee.tuning import trainable
@@ -241,16 +243,20 @@ def measure_trainer(subject: Subject, repetitions: int) -> dict[str, Any]:
 
 
 def _loop(session: Session) -> Any:
-    """Return a training loop in seven lines, with unsee's batches and logits."""
+    """Return a training loop in eight lines, with unsee's batches, logits and ways through the layers."""
     import torch
 
     optimizer = torch.optim.AdamW(trainable(session.model).values(), lr=session.training.lr, fused=True)
     optimizer.param_groups[0]["weight_decay"] = 0.0
+    ready = ExitStack()
+    forward = ready.enter_context(recomputing(session.model))
+    ready.enter_context(fused(session.model))
 
     def step(forget: Sequence[Target], _: Sequence[Target]) -> tuple[float, float]:
         start = now()
         session.model.train()
-        loss = ga_loss(*answer_logits(session.model, collate(session, forget)))
+        with forward():
+            loss = ga_loss(*answer_logits(session.model, collate(session, forget)))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

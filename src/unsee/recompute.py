@@ -241,6 +241,8 @@ class _Known:
 
     found: dict[int, tuple[weakref.ref[Tensor], _Recipe]] = field(default_factory=dict)
     forwards: int = 0
+    early: bool = False
+    """Whether a node is asked for what it keeps before its own turn, so that it will want the same again."""
 
     @contextmanager
     def forward(self) -> Iterator[None]:
@@ -262,7 +264,7 @@ class _Known:
         """Note the input of a linear layer if it is a product of two tensors that are kept."""
         node = args[0].grad_fn if self.forwards and args and isinstance(args[0], Tensor) else None
         if node is not None and node.name() == "MulBackward0" and all(other for other, _ in node.next_functions):
-            self._note(args[0], lambda: _product(node))
+            self._note(args[0], lambda: self._product(node))
 
     def _note(self, out: Tensor, make: Callable[[], Tensor]) -> None:
         storage = out.untyped_storage()
@@ -291,7 +293,20 @@ class _Known:
         """Return the tensor."""
         if isinstance(packed, Tensor):
             return packed
+        packed.recipe.uses += self.early
         return packed.recipe.get().as_strided(packed.size, packed.stride, packed.offset)
+
+    def _product(self, node: Node) -> Tensor:
+        """Return what a product node computed, from what it keeps itself."""
+        both: Any = node
+        self.early = True
+        try:
+            one, other = both._saved_self, both._saved_other
+        finally:
+            self.early = False
+        with torch.no_grad():
+            product: Tensor = one * other
+        return product.contiguous()
 
 
 def _remaking(module: Module, x: Tensor) -> Callable[[], Tensor]:
@@ -306,11 +321,3 @@ def _remaking(module: Module, x: Tensor) -> Callable[[], Tensor]:
         return made.contiguous()
 
     return make
-
-
-def _product(node: Node) -> Tensor:
-    """Return what a product node computed, from what it keeps itself."""
-    both: Any = node
-    with torch.no_grad():
-        product: Tensor = both._saved_self * both._saved_other
-    return product.contiguous()
