@@ -1,0 +1,84 @@
+"""What autograd keeps of one forward pass, by the line that made it keep it: `python -m perf.kept quick npo_lora`.
+
+Prints MiB for the plain way and with the engine's `recompute`; every block of memory counts once, weights do not.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import Any, Final
+from unittest.mock import patch
+
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from perf.steps import CASES
+from perf.subject import subject
+from unsee import recompute
+from unsee.api import Session
+from unsee.batching import Batch, answer_logits, collate
+from unsee.losses import answer_nll
+from unsee.targets import forget_targets
+
+MIB: Final = 2**20
+SHOWN: Final = 14
+_BETWEEN: Final = ("torch/nn/modules/module.py", "torch/autograd", "perf/kept.py", "unsee/recompute.py", "contextlib.py")
+
+
+def kept(session: Session, batch: Batch, forward: AbstractContextManager[Any]) -> Counter[str]:
+    """Return bytes by line of code."""
+    weights = {weight.untyped_storage().data_ptr() for weight in session.model.parameters()}
+    seen: dict[int, Tensor] = {}
+    found: Counter[str] = Counter()
+
+    def pack(x: Tensor) -> Tensor:
+        address = x.untyped_storage().data_ptr()
+        if address not in weights and address not in seen:
+            seen[address] = x
+            found[_line()] += x.untyped_storage().nbytes()
+        return x
+
+    made = recompute._Known.pack
+
+    def lean(known: Any, x: Tensor) -> Any:
+        packed = made(known, x)
+        return pack(x) if packed is x else packed
+
+    with ExitStack() as around:
+        around.enter_context(saved_tensors_hooks(pack, lambda x: x))
+        around.enter_context(patch.object(recompute._Known, "pack", lean))
+        around.enter_context(forward)
+        answer_nll(*answer_logits(session.model, batch))
+    return found
+
+
+def _line() -> str:
+    """Return the line of a model's code that is at work."""
+    calls = [call for call in traceback.extract_stack() if not call.filename.endswith(_BETWEEN)]
+    calls = [call for call in calls if not any(part in call.filename for part in _BETWEEN)]
+    return f"{Path(calls[-1].filename).name}: {calls[-1].line}"
+
+
+def main(model: str, case: str) -> None:
+    """Print the table."""
+    opened = subject(model, batch_size=1)
+    with tempfile.TemporaryDirectory() as folder:
+        session = CASES[case].session(opened, Path(folder), 1)
+        session.model.train()
+        batch = collate(session, forget_targets(session)[:1])
+        plain = kept(session, batch, nullcontext())
+        with recompute.recomputing(session.model) as forward:
+            lean = kept(session, batch, forward())
+    print(f"{'MiB':>7} {'lean':>7}  kept by")
+    for line, size in plain.most_common(SHOWN):
+        print(f"{size / MIB:7.1f} {lean[line] / MIB:7.1f}  {line[:110]}")
+    print(f"{plain.total() / MIB:7.1f} {lean.total() / MIB:7.1f}  everything")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
