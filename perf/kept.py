@@ -1,6 +1,7 @@
 """What autograd keeps of one forward pass, by the line that made it keep it: `python -m perf.kept quick npo_lora`.
 
-Prints MiB for the plain way and with the engine's `recompute`; every block of memory counts once, weights do not.
+Prints MiB for the plain way and with the engine's `recompute`; every block of memory counts once, weights do not. Then what
+`fused_adapters` and `recompute` do to the time of a forward and backward pass: medians of paired turns.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import traceback
 from collections import Counter
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -19,15 +21,24 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from perf.steps import CASES
 from perf.subject import subject
+from perf.timing import now
 from unsee import recompute
 from unsee.api import Session
 from unsee.batching import Batch, answer_logits, collate
+from unsee.fused import fused
 from unsee.losses import answer_nll
 from unsee.targets import forget_targets
 
 MIB: Final = 2**20
 SHOWN: Final = 14
-_BETWEEN: Final = ("torch/nn/modules/module.py", "torch/autograd", "perf/kept.py", "unsee/recompute.py", "contextlib.py")
+TURNS: Final = 16
+_BETWEEN: Final = (
+    "torch/nn/modules/module.py",
+    "torch/autograd",
+    "perf/kept.py",
+    "unsee/recompute.py",
+    "contextlib.py",
+)
 
 
 def kept(session: Session, batch: Batch, forward: AbstractContextManager[Any]) -> Counter[str]:
@@ -64,6 +75,27 @@ def _line() -> str:
     return f"{Path(calls[-1].filename).name}: {calls[-1].line}"
 
 
+def passed(session: Session, batch: Batch, *, joined: bool, forward: AbstractContextManager[Any]) -> float:
+    """Return the seconds of one forward and backward pass."""
+    with fused(session.model) if joined else nullcontext():
+        start = now()
+        with forward:
+            loss = answer_nll(*answer_logits(session.model, batch))
+        loss.backward()
+        return now() - start
+
+
+def paces(session: Session, batch: Batch) -> dict[str, float]:
+    """Return how long passes take with one function a layer, and with activations made again too, relative to neither."""
+    found: dict[str, list[float]] = {"fused": [], "fused, lean": []}
+    with recompute.recomputing(session.model) as forward:
+        for _ in range(TURNS):
+            plain = passed(session, batch, joined=False, forward=nullcontext())
+            found["fused"].append(passed(session, batch, joined=True, forward=nullcontext()) / plain)
+            found["fused, lean"].append(passed(session, batch, joined=True, forward=forward()) / plain)
+    return {name: median(values[1:]) for name, values in found.items()}
+
+
 def main(model: str, case: str) -> None:
     """Print the table."""
     opened = subject(model, batch_size=1)
@@ -74,10 +106,12 @@ def main(model: str, case: str) -> None:
         plain = kept(session, batch, nullcontext())
         with recompute.recomputing(session.model) as forward:
             lean = kept(session, batch, forward())
+        pace = paces(session, batch)
     print(f"{'MiB':>7} {'lean':>7}  kept by")
     for line, size in plain.most_common(SHOWN):
         print(f"{size / MIB:7.1f} {lean[line] / MIB:7.1f}  {line[:110]}")
     print(f"{plain.total() / MIB:7.1f} {lean.total() / MIB:7.1f}  everything")
+    print("forward and backward: " + ", ".join(f"{name} {value:.2f}" for name, value in pace.items()))
 
 
 if __name__ == "__main__":

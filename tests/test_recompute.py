@@ -59,7 +59,9 @@ def test_the_gradients_have_the_same_bits(name, tune, tmp_path):
         again, same = passed(session, batch, lean)
     assert torch.equal(again, loss)
     assert same.keys() == gradients.keys()
-    sums = 1e-6 if name == "aya_vision" and tune == "lora" else 0  # its norm keeps more than its input: differentiated as one
+    sums = (
+        1e-6 if name == "aya_vision" and tune == "lora" else 0
+    )  # its norm keeps more than its input: differentiated as one
     assert all(torch.allclose(same[key], gradients[key], atol=sums, rtol=sums) for key in same)
 
 
