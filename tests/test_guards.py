@@ -117,6 +117,18 @@ def test_the_start_is_not_measured_anew_on_resuming(tmp_path, fluent):
     assert again.notes["stop_reason"] == "all steps done"
 
 
+def test_what_stays_is_looked_at_even_if_nothing_is_trained_on_it(tmp_path, fluent):
+    session = make(tmp_path, epochs=1)
+
+    def objective(forget, retain):
+        assert retain is None
+        return {"loss": answer_nll(*answer_logits(session.model, forget))}
+
+    minimise(session, objective, forget=forget_targets(session))
+    assert session.history[-1]["guard_ce"] > 0
+    assert len(fluent[0]) == min(16, len(forget_targets(session))) + min(16, len(retain_targets(session)))
+
+
 def test_without_the_guard_nobody_is_asked(tmp_path, fluent):
     session = make(tmp_path, epochs=1, guard="none")
     descend(session)

@@ -21,6 +21,7 @@ from unsee.metrics.degeneration import Limits, degenerate
 from unsee.plan import Plan
 from unsee.precision import autocast
 from unsee.sharding import whole
+from unsee.targets import STAYS, own_answers
 from unsee.tuning import load_trainable, save_trainable
 
 PROBES: Final = 32
@@ -39,10 +40,11 @@ class Collapse:
     """Asks the same questions at every check."""
 
     def __init__(self, session: Session, plan: Plan) -> None:
-        """Choose the probes."""
+        """Choose the probes: what stays is looked at whether or not the method trains on it."""
         self.session = session
-        self.retain = spread(plan.retain, PROBES)
-        self.asked = [*spread(plan.forget, PROBES // 2), *spread(plan.retain, PROBES // 2)]
+        stays = plan.retain or own_answers(session.of(*STAYS))
+        self.retain = spread(stays, PROBES)
+        self.asked = [*spread(plan.forget, PROBES // 2), *spread(stays, PROBES // 2)]
         self.start = 0.0
         self.found: dict[str, float] = {}
         """What the last check found; goes into the log."""
@@ -102,7 +104,9 @@ class Collapse:
 
 
 def spread(targets: Sequence[Target], most: int) -> list[Target]:
-    """Return at most so many distinct targets, evenly over the list."""
-    distinct = list({target.key: target for target in targets}.values())
+    """Return at most so many targets with questions of their own, evenly over the list; looks at four times as many, not at all."""
+    looked = min(4 * most, len(targets))
+    some = [targets[place * len(targets) // looked] for place in range(looked)]
+    distinct = list({(one.example.id, one.example.question): one for one in some}.values())
     count = min(most, len(distinct))
     return [distinct[place * len(distinct) // count] for place in range(count)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from unsee.api import Example, Role, Session
 from unsee.api.lazy import Lazy
@@ -22,12 +23,15 @@ def own_answers(examples: Sequence[Example]) -> Sequence[Target]:
     return Lazy(len(examples), lambda place: Target(example=examples[place]))
 
 
+STAYS: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER, Role.GENERAL)
+"""Roles of what is to stay."""
+
+
 def retain_targets(session: Session, weight: float = 1.0) -> Sequence[Target]:
     """Return everything that is to stay, with its own answers; nothing if the retain term has no weight."""
     if not weight:
         return []
-    roles = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER, Role.GENERAL)
-    targets = own_answers(session.of(*roles))
+    targets = own_answers(session.of(*STAYS))
     if not targets:
         raise UserError(
             "This method has a retain term, but the data have no retain, retain_text, stranger or general examples. "
