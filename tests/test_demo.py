@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,23 @@ def test_a_wrong_method_is_answered_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--seeds"):
         demo(tmp_path, seeds=0)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, fresh: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.png").write_bytes(b"x")
+    with pytest.raises(UserError, match="other things"):
+        demo(tmp_path, fresh=fresh)
+    assert [file.name for file in tmp_path.rglob("*.*")] == ["mine.png"]
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["unsee.demo"], "make", stop)  # the package has the function under this name
+    for _ in range(2):  # the second finds the first's own folder
+        with pytest.raises(KeyboardInterrupt):
+            demo(tmp_path / "new", fresh=fresh)
 
 
 def test_a_finished_row_is_not_made_again(tmp_path: Path) -> None:

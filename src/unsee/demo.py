@@ -8,13 +8,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
 from unsee import engine as engines
 from unsee import registry
 from unsee.errors import UserError, unknown_name
+from unsee.files import atomic_write_json
 
 DATA = "lab"
 QUICK = ("ga", "npo", "reject", "pubg", "pubg_retain")
@@ -23,6 +24,10 @@ FULL = ("prompt", "ga", "grad_diff", "kl", "npo", "reject", "random", "bg_only",
 """Every row of the comparison."""
 ANSWER_TOKENS = 96
 """Length limit of an answer; the longest right one has about 70."""
+
+
+MARK: Final = "demo.json"
+"""The file by which a folder of a demo is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +80,11 @@ def demo(
     engines.named(engine)
     place = Path(out)
     rows = plan(full=full, seeds=seeds, methods=methods)
+    _require_own(place)
     if fresh:
         _clear(place)
     place.mkdir(parents=True, exist_ok=True)
+    atomic_write_json(place / MARK, {"methods": sorted({row.stage for row in rows})})
     console = Console(stderr=True)
     start = time.perf_counter()
     from transformers.utils import logging
@@ -157,6 +164,15 @@ def _tell(console: Console, number: int, count: int, row: Row) -> None:
     console.print(
         f"[dim]{number}/{count}[/dim] [bold]{row.stage}[/bold]: {row.model} {what}{f', seed {row.seed}' if row.seed else ''}"
     )
+
+
+def _require_own(out: Path) -> None:
+    """Raise if the folder has things in it that no demo put there, which `--fresh` might delete."""
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise UserError(
+            f"--out {out} holds other things than a demo's ({MARK} is not there). Give a new or an empty folder; the rows of a "
+            "demo are named after methods, and could take the place of runs of yours."
+        )
 
 
 def _clear(out: Path) -> None:
