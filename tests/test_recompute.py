@@ -204,6 +204,44 @@ def test_an_input_changed_in_place_is_noticed():
         loss.backward()
 
 
+class ScaledNorm(nn.LayerNorm):
+    """A norm that may be given more than its input."""
+
+    def forward(self, x, scale=1.0):
+        return super().forward(x) * scale
+
+
+def test_a_norm_that_is_given_more_is_left_alone():
+    norm, linear, x = ScaledNorm(8), nn.Linear(8, 8), torch.randn(3, 8)
+    with recomputing(norm) as lean:
+        found = []
+        for forward in (nullcontext, lean):
+            with forward():
+                loss = linear(norm(x, scale=3.0)).square().sum()
+            found.append(torch.autograd.grad(loss, [linear.weight, norm.weight]))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["images", "two"])
+def test_norms_of_other_inputs_do_not_stop_the_run(kind):
+    class ImageNorm(nn.LayerNorm):
+        def forward(self, x):
+            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    class PairNorm(nn.LayerNorm):
+        def forward(self, x, y):
+            return super().forward(x) + y
+
+    norm = (ImageNorm if kind == "images" else PairNorm)(4).requires_grad_(False)
+    x = torch.randn(2, 4, 3, 3) if kind == "images" else torch.randn(2, 4)
+    inputs = [x.requires_grad_()] if kind == "images" else [x.requires_grad_(), x]
+    wanted = torch.autograd.grad(norm(*inputs).square().sum(), x)[0]
+    with recomputing(norm) as lean:
+        with lean():
+            loss = norm(*inputs).square().sum()
+        assert torch.allclose(torch.autograd.grad(loss, x)[0], wanted, atol=1e-6)
+
+
 def test_an_output_changed_in_place_is_kept():
     block, x = Gated(), torch.randn(3, 8)
 

@@ -100,7 +100,8 @@ class _Twice(torch.autograd.Function):
         leaves, spec = tree_flatten(call())
         known.append(spec)
         ctx.set_materialize_grads(False)
-        ctx.call, ctx.around, ctx.autocast = call, around, _around(leaves[0])
+        ctx.call, ctx.around = call, around
+        ctx.autocast = _around(next(leaf for leaf in leaves if isinstance(leaf, Tensor)))
         return tuple(leaves)
 
     @staticmethod
@@ -109,7 +110,7 @@ class _Twice(torch.autograd.Function):
         """Call again and backpropagate into the weights."""
         with torch.enable_grad(), ctx.autocast(), ctx.around():
             leaves, _ = tree_flatten(ctx.call())
-        wanted = [place for place, grad in enumerate(grads) if grad is not None]
+        wanted = [place for place, grad in enumerate(grads) if grad is not None and leaves[place].requires_grad]
         torch.autograd.backward([leaves[place] for place in wanted], [grads[place] for place in wanted])
         return None, None, None, None
 
@@ -117,7 +118,7 @@ class _Twice(torch.autograd.Function):
 def _watched(module: Module, known: _Known) -> Iterator[RemovableHandle]:
     """Watch a module if it is cheap, or may stand behind a gate."""
     if _is_function(module) or _is_norm(module):
-        yield module.register_forward_hook(known.computed)
+        yield module.register_forward_hook(known.computed, with_kwargs=True)
     elif isinstance(module, Linear | BaseTunerLayer):
         yield module.register_forward_pre_hook(known.read)
 
@@ -153,8 +154,16 @@ def _keeps_more(module: Module) -> bool:
 
     like: dict[str, Any] = {"dtype": weights[0].dtype, "device": weights[0].device} if weights else {}
     x = torch.ones(64, *(weights[0].shape if weights else ()), **like)
-    with torch.enable_grad(), saved_tensors_hooks(pack, lambda x: x):
-        module.forward(x.requires_grad_())
+    try:
+        with torch.enable_grad(), saved_tensors_hooks(pack, lambda x: x):
+            module.forward(x.requires_grad_())
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        IndexError,
+    ):  # a norm of images, or of more than one input: left as it is
+        return False
     own = {weight.untyped_storage()._cdata for weight in weights}
     sizes = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in kept}
     return sum(size for storage, size in sizes.items() if storage not in own) > 1.5 * x.nbytes
@@ -163,9 +172,11 @@ def _keeps_more(module: Module) -> bool:
 class _Lean:
     """Mixed into the class of a function, or of a norm that is not trained: keep the input alone."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return what the function returns."""
-        return _Again.apply(x, super().forward)  # type: ignore[misc,no-any-return,no-untyped-call]
+        if args or kwargs:
+            return super().forward(x, *args, **kwargs)  # type: ignore[misc]
+        return _Again.apply(x, super().forward)  # type: ignore[misc,no-untyped-call]
 
 
 _LEAN: dict[type[Module], type[Module]] = {}
@@ -255,9 +266,10 @@ class _Known:
             self.forwards -= 1
             self.found.clear()  # a graph knows this object, which must not know the graph
 
-    def computed(self, module: Module, args: tuple[Any, ...], out: Any) -> None:
-        """Note what a cheap module made of its input."""
-        if self.forwards and len(args) == 1 and isinstance(out, Tensor) and out.requires_grad:
+    def computed(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Note what a cheap module made of its input, if that was all it was given."""
+        alone = len(args) == 1 and not kwargs
+        if self.forwards and alone and isinstance(out, Tensor) and out.requires_grad:
             self._note(out, _remaking(module, args[0]))
 
     def read(self, _: Module, args: tuple[Any, ...]) -> None:
