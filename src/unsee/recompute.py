@@ -1,6 +1,6 @@
 """Activations that are cheap to compute again are not kept for the backward pass: norms, activation functions, gates.
 
-Autograd keeps every tensor that a backward formula needs. In a transformer nearly half of those bytes are results of
+Autograd keeps every tensor that a backward formula needs. In a transformer about two fifths of those bytes are results of
 elementwise functions whose own inputs are kept anyway: the output of a norm (kept for the weights behind it), of an activation
 function (for its product with the gate), that product (for the weights behind it). Such a tensor is let go of and made again
 from that input when the backward pass asks for it, by the same operation, so with the same bits. Matrix products and attention
