@@ -70,8 +70,7 @@ def kept(session: Session, batch: Batch, forward: AbstractContextManager[Any]) -
 
 def _line() -> str:
     """Return the line of a model's code that is at work."""
-    calls = [call for call in traceback.extract_stack() if not call.filename.endswith(_BETWEEN)]
-    calls = [call for call in calls if not any(part in call.filename for part in _BETWEEN)]
+    calls = [call for call in traceback.extract_stack() if not any(part in call.filename for part in _BETWEEN)]
     return f"{Path(calls[-1].filename).name}: {calls[-1].line}"
 
 
