@@ -1,4 +1,4 @@
-"""The page of one or several sequences: what was just asked for, what comes back, what is lost beside it.."""
+"""The page of one or several sequences: what was just asked for, what comes back, what is lost beside it."""
 
 from __future__ import annotations
 
