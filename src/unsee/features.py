@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -24,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Module, Parameter
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from unsee import autoclasses, devices, engine, store
 from unsee.api import Session
@@ -259,8 +259,8 @@ def _keep(kept: Kept, image: str, fields: Fields) -> None:
 def _joined(kept: Kept, images: Sequence[Fields], device: torch.device) -> Any:
     """Return one vision output for several images: pooled ones as the model has them, layers with a tuple over images each."""
     pooled = [one.to(device) for image in images for one in image["pooler_output"]]
-    output: dict[str, Any] = {"pooler_output": torch.cat(pooled) if kept.stacked else pooled}
+    output = BaseModelOutputWithPooling(pooler_output=torch.cat(pooled) if kept.stacked else pooled)
     for name in images[0].keys() - {"pooler_output"}:
         layers = zip(*(image[name] for image in images), strict=True)
         output[name] = [tuple(one.to(device) for one in layer) for layer in layers]
-    return SimpleNamespace(**output)
+    return output

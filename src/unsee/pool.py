@@ -58,7 +58,7 @@ class Glance(DynamicLayer):
         self.keys, self.values, self.row_r = keys, values, row_r
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Return the prefixes with the new columns behind them."""
         return (
             torch.cat([self.keys[self.row_r], key_states], 2),
@@ -79,7 +79,7 @@ class Room(DynamicLayer):
         self.keys, self.values = _roomy(keys[row_r], room), _roomy(values[row_r], room)
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the new columns behind the old ones and return all."""
         start, self.used = self.used, self.used + key_states.shape[2]
         self.keys[:, :, start : self.used] = key_states
