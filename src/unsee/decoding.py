@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import pad
-from transformers import Cache
 
+from unsee.compat import cache
 from unsee.pool import Pool, Use, bytes_per_token, chunks, prefilled
 from unsee.prefixes import Group
 from unsee.steering import Requests
@@ -162,7 +162,7 @@ class _Wave:
         device = pool.real_gk.device
         row_r = torch.tensor([cell.group for cell in cells], device=device)
         dtype = pool.layers[0][0].dtype
-        self.cache = Cache(layers=list(pool.layered(row_r, room, use)))
+        self.cache = cache.of_layers(list(pool.layered(row_r, room, use)))
         self.owners = [[*cell.places, *[-1] * (self.lanes - len(cell.places))] for cell in cells]
         self.said: dict[int, list[int]] = {place: [] for cell in cells for place in cell.places}
         self.used = pool.real_gk.shape[1]
@@ -217,8 +217,7 @@ class _Wave:
                 input_ids=ids_rc.where(real_rc, self.pad_id),
                 position_ids=position_rc.clamp(min=0),
                 attention_mask=mask[:, None],
-                past_key_values=self.cache,
-                use_cache=True,
+                **cache.passed(self.model, self.cache),
                 logits_to_keep=1 if self.lanes == 1 else ends,
             )
         self.used = start + columns
@@ -245,8 +244,7 @@ class _Wave:
                 input_ids=token_rl,
                 position_ids=self.next_rl,
                 attention_mask=self.bias_rlk[:, None, :, : self.used],
-                past_key_values=self.cache,
-                use_cache=True,
+                **cache.passed(self.model, self.cache),
             )
         self.next_rl = self.next_rl + 1
         return output.logits.view(rows * lanes, -1)

@@ -12,10 +12,10 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from unsee.batching import device_of
+from unsee.compat import cache
+from unsee.compat.cache import BufferedLayer, GatheredLayer
 from unsee.features import encoded
 from unsee.padding import merge
 from unsee.positions import alike
@@ -43,76 +43,11 @@ class Pool:
     next_g: Tensor
     """Position of the first token behind each."""
 
-    def layered(self, row_r: Tensor, room: int, use: Use) -> Iterator[DynamicLayer]:
+    def layered(self, row_r: Tensor, room: int, use: Use) -> Iterator[BufferedLayer | GatheredLayer]:
         """Yield what a wave with these prefixes as rows needs of each layer."""
         for number in range(len(self.layers)):
             keys, values = self.layers.pop(0) if use == "take" else self.layers[number]
-            yield Glance(keys, values, row_r) if use == "look" else Room(keys, values, row_r, room)
-
-
-class Glance(DynamicLayer):
-    """Keys and values of one layer for a single pass: nothing new is kept, and rows are copied while the layer is at work."""
-
-    def __init__(self, keys: Tensor, values: Tensor, row_r: Tensor) -> None:
-        super().__init__()
-        self.keys, self.values, self.row_r = keys, values, row_r
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Return the prefixes with the new columns behind them."""
-        return (
-            torch.cat([self.keys[self.row_r], key_states], 2),
-            torch.cat([self.values[self.row_r], value_states], 2),
-        )
-
-    def get_seq_length(self) -> int:
-        """Return the number of columns of the prefixes."""
-        return self.keys.shape[2]
-
-
-class Room(DynamicLayer):
-    """Keys and values of one layer in a buffer with room for the tokens to come."""
-
-    def __init__(self, keys: Tensor, values: Tensor, row_r: Tensor, room: int) -> None:
-        super().__init__()
-        self.used = keys.shape[2]
-        self.keys, self.values = _roomy(keys[row_r], room), _roomy(values[row_r], room)
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the new columns behind the old ones and return all."""
-        start, self.used = self.used, self.used + key_states.shape[2]
-        self.keys[:, :, start : self.used] = key_states
-        self.values[:, :, start : self.used] = value_states
-        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
-
-    def get_seq_length(self) -> int:
-        """Return the number of columns in use."""
-        return self.used
-
-    def grow(self, room: int) -> None:
-        """Make room for more columns."""
-        self.keys = _roomy(self.keys, room)
-        self.values = _roomy(self.values, room)
-
-    def take(self, row_r: Tensor, column_rk: Tensor | None) -> None:
-        """Keep these rows and, if given, these columns of each."""
-        if column_rk is None:
-            room = self.keys.shape[2] - self.used
-            self.keys = _roomy(self.keys[row_r, :, : self.used], room)
-            self.values = _roomy(self.values[row_r, :, : self.used], room)
-            return
-        taken = (self.keys.transpose(1, 2), self.values.transpose(1, 2))
-        self.keys, self.values = (one[row_r[:, None], column_rk].transpose(1, 2) for one in taken)
-        self.used = column_rk.shape[1]
-
-
-def _roomy(columns: Tensor, room: int) -> Tensor:
-    """Return the columns with room behind them, which takes no memory before it is written to."""
-    rows, heads, width, depth = columns.shape
-    wider = columns.new_empty(rows, heads, width + room, depth)
-    wider[:, :, :width] = columns
-    return wider
+            yield GatheredLayer(keys, values, row_r) if use == "look" else BufferedLayer(keys, values, row_r, room)
 
 
 def bytes_per_token(model: Any) -> int:
@@ -159,17 +94,16 @@ def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int) -> Po
     inputs = {key: value.to(device_of(model)) for key, value in merge(rows, pad_id).items()}
     real_gk = inputs["attention_mask"].bool()
     places, next_g = _places(groups, real_gk)
-    cache = DynamicCache(config=model.config)
+    filled, passed = cache.empty(model)
     with Requests(model, [bool(group.image) for group in groups]).prefixes():
         model(
             **encoded(model, rows, [group.image for group in groups], inputs),
             position_ids=places,
-            past_key_values=cache,
-            use_cache=True,
+            **passed,
             logits_to_keep=1,
         )
     lead = width - real_gk.shape[1]
-    layers = [(_led(layer.keys, lead), _led(layer.values, lead)) for layer in cache.layers]
+    layers = [(_led(keys, lead), _led(values, lead)) for keys, values in cache.keys_and_values(filled)]
     return Pool(layers, pad(real_gk, (lead, 0)), next_g)
 
 

@@ -24,6 +24,7 @@ from torch.nn import Module, ModuleList
 from torch.utils.hooks import RemovableHandle
 
 from unsee.artefact import NAME, Artefact, Frame, fires, load, save, steer
+from unsee.compat import cache as kv_cache
 from unsee.errors import UserError
 
 
@@ -109,7 +110,7 @@ class Steering:
     def _begin(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002 - torch's call
         """Find out what the columns of the coming pass are, unless the decoding loop has said so."""
         self._turn = self.declared
-        cache = kwargs.get("past_key_values")
+        cache = kv_cache.found(kwargs)
         uncached = cache is None and kwargs.get("use_cache") is False
         if self.declared is not None or uncached or self.rule.gate == "off":
             return
@@ -124,7 +125,7 @@ class Steering:
         """Remember whose cache it is that a prompt has filled."""
         if self._turn is None or self.declared is not None or self._turn.speaks != "prompts":
             return
-        cache = output.get("past_key_values") if isinstance(output, Mapping) else None
+        cache = kv_cache.found(output) if isinstance(output, Mapping) else None
         if cache is not None:
             self._known[cache] = self._turn
 

@@ -1,0 +1,123 @@
+"""KV cache layers of transformers with preallocated room or with shared prefixes, and the cache's changing names.
+
+`DynamicCache` concatenates keys and values at every token; these layers write into a buffer, or copy a prefix to the
+rows of one layer at a time. The plain way is `model.generate`.
+Shapes: r rows, k columns of keys and values, h heads, d head width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+NAMES: Final = ("cache", "past_key_values")
+"""What transformers calls the KV cache in `forward` and in outputs, newest first (`cache` since 5.24)."""
+
+
+class GatheredLayer(DynamicLayer):
+    """KV cache of one layer for a single pass: stores nothing new, and copies prefixes to rows only while it is used."""
+
+    def __init__(self, keys: Tensor, values: Tensor, row_r: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values, self.row_r = keys, values, row_r
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Return the prefixes with the new columns behind them."""
+        return (
+            torch.cat([self.keys[self.row_r], key_states], 2),
+            torch.cat([self.values[self.row_r], value_states], 2),
+        )
+
+    def get_seq_length(self) -> int:
+        """Return the number of columns of the prefixes."""
+        return self.keys.shape[2]
+
+
+class BufferedLayer(DynamicLayer):
+    """KV cache of one layer in a buffer with room for the tokens to come."""
+
+    def __init__(self, keys: Tensor, values: Tensor, row_r: Tensor, room: int) -> None:
+        super().__init__()
+        self.used = keys.shape[2]
+        self.keys, self.values = _roomy(keys[row_r], room), _roomy(values[row_r], room)
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write the new columns behind the old ones and return all."""
+        start, self.used = self.used, self.used + key_states.shape[2]
+        self.keys[:, :, start : self.used] = key_states
+        self.values[:, :, start : self.used] = value_states
+        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+
+    def get_seq_length(self) -> int:
+        """Return the number of columns in use."""
+        return self.used
+
+    def grow(self, room: int) -> None:
+        """Make room for more columns."""
+        self.keys = _roomy(self.keys, room)
+        self.values = _roomy(self.values, room)
+
+    def take(self, row_r: Tensor, column_rk: Tensor | None) -> None:
+        """Keep these rows and, if given, these columns of each."""
+        if column_rk is None:
+            room = self.keys.shape[2] - self.used
+            self.keys = _roomy(self.keys[row_r, :, : self.used], room)
+            self.values = _roomy(self.values[row_r, :, : self.used], room)
+            return
+        taken = (self.keys.transpose(1, 2), self.values.transpose(1, 2))
+        self.keys, self.values = (one[row_r[:, None], column_rk].transpose(1, 2) for one in taken)
+        self.used = column_rk.shape[1]
+
+
+def _roomy(columns: Tensor, room: int) -> Tensor:
+    """Return the columns with room behind them, which takes no memory before it is written to."""
+    rows, heads, width, depth = columns.shape
+    wider = columns.new_empty(rows, heads, width + room, depth)
+    wider[:, :, :width] = columns
+    return wider
+
+
+def empty(model: Module) -> tuple[Cache, dict[str, Any]]:
+    """Return an empty KV cache and the arguments of `forward` that pass it on."""
+    made = DynamicCache(config=_inner(model).config)
+    return made, passed(model, made)
+
+
+def keys_and_values(filled: Cache) -> list[tuple[Tensor, Tensor]]:
+    """Return keys and values [r, h, k, d] of each layer of a filled KV cache."""
+    return [(layer.keys, layer.values) for layer in filled.layers]
+
+
+def of_layers(layers: Sequence[DynamicLayer]) -> Cache:
+    """Return a KV cache made of these layers."""
+    return Cache(layers=list(layers))
+
+
+def passed(model: Module, kv_cache: Cache) -> dict[str, Any]:
+    """Return the arguments of the model's `forward` that pass a KV cache on, under the name the model knows."""
+    return {_name(type(_inner(model)).forward): kv_cache, "use_cache": True}
+
+
+def found(values: Mapping[str, Any]) -> Any | None:
+    """Return the KV cache among the arguments or the output of `forward`, whatever its name; None without one."""
+    return next((values[name] for name in NAMES if values.get(name) is not None), None)
+
+
+@cache
+def _name(forward: Any) -> str:
+    known = inspect.signature(forward).parameters
+    return next((name for name in NAMES if name in known), NAMES[-1])
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
