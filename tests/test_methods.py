@@ -35,6 +35,16 @@ def session_at(out, tune="lora", **settings):
     return session
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_number_of_a_method_is_finite(name, value):
+    cls = registry.load("methods", name)
+    numbers = [field.name for field in dataclasses.fields(cls) if "float" in str(field.type)]
+    for number in numbers:
+        with pytest.raises(UserError, match=rf"method\.{number} must be a finite number, got {value}"):
+            method(name, **{number: value})
+
+
 def weights(session):
     return {name: weight.detach().clone() for name, weight in session.model.named_parameters()}
 

@@ -55,6 +55,19 @@ class TestRefusals:
     def test_unknown_setting(self):
         self.refuse("Unknown setting of method ga 'reducton'. Did you mean reduction", settings={"reducton": 1})
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    @pytest.mark.parametrize("name", ["lr", "clip", "weight_decay", "dropout"])
+    def test_training_numbers_are_finite(self, name, value):
+        self.refuse(rf"training\.{name} must be a finite number, got {value}", training={name: value})
+
+    @pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
+    def test_seed_out_of_range(self, seed):
+        self.refuse(rf"seed must be between 0 and 2\*\*32 - 1, got {seed}", seed=seed)
+
+    @pytest.mark.parametrize(("name", "value"), [("max_steps", 0), ("max_steps", -2), ("batch_size", 0), ("rank", 0)])
+    def test_counts_out_of_range(self, name, value):
+        self.refuse(rf"training\.{name} must be at least 1.*, got {value}", training={name: value})
+
     def test_wrong_setting(self):
         self.refuse("method ga: ga_floor must be a number, got 'x'", settings={"ga_floor": "x"})
 
@@ -196,6 +209,17 @@ def test_infinite_settings_are_spelled_out_for_json():
         "beta": 0.1,
         "parts": ["a"],
     }
+
+
+@pytest.mark.usefixtures("untouched")
+def test_resuming_tidies_a_run_killed_after_its_result(done, model, tmp_path):
+    out = shutil.copytree(done, tmp_path / "cut")
+    card = (out / "model" / cards.CARD).read_text()
+    (out / "model" / cards.CARD).unlink()
+    (out / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    forget(model, EXAMPLE, "ga", out, training=SHORT, seed=3, resume=True)
+    assert (out / "model" / cards.CARD).read_text() == card
+    assert not (out / "checkpoints").exists()
 
 
 @pytest.mark.usefixtures("untouched")

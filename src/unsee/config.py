@@ -21,6 +21,9 @@ from unsee.files import atomic_write_text
 
 T = TypeVar("T")
 
+SEEDS: Final = 2**32
+"""Seeds are below this: NumPy takes no others."""
+
 _RECORD: Final = ("record", "result")
 """Top-level keys of a written run.yaml that describe what happened; they are no settings and are skipped on reading."""
 
@@ -49,6 +52,11 @@ class Run:
     """Fields of `Training` that differ from the defaults."""
     eval: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Eval` that differ from the defaults."""
+
+    def __post_init__(self) -> None:
+        """Refuse seeds that no random generator takes."""
+        if not 0 <= self.seed < SEEDS:
+            raise UserError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
 
     @classmethod
     def of(

@@ -6,6 +6,7 @@ Shapes: b batch, t tokens.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,9 +35,41 @@ Loss = Callable[[Batch], Tensor]
 EPSILON: Final = 1e-15
 """Of the ratio; it is 0 in fp16 (5)."""
 CLIP: Final = 1.0
+BETAS: Final = (0.9, 0.999)
+ADAM_EPSILON: Final = 1e-6
+"""Defaults of `transformers.AdamW` in version 4, which the release uses."""
 KEPT_NAMES: Final = ("proj", "fc", "linear", "mlp", "qkv")
 """Mask entries whose name has none of these are dropped before training."""
 MASK_BATCH: Final[Mapping[Like, int]] = {"mllmu": 4, "clear": 2}
+
+
+class ReleasedAdamW(torch.optim.Optimizer):
+    """AdamW as in transformers 4: eps joins sqrt(v) before the bias correction, moments have the weights' type.
+
+    torch.optim.AdamW corrects v first, which makes its eps 32 times smaller at step 1.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], lr: float) -> None:
+        super().__init__(weights, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # noqa: ARG002 - the signature of every optimizer
+        """Update every weight that has a gradient."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, weight.grad, group["lr"])
+
+    def _update(self, weight: Tensor, grad: Tensor, lr: float) -> None:
+        state = self.state[weight]
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
+        state["step"] += 1
+        first, second = BETAS
+        state["mean"].mul_(first).add_(grad, alpha=1 - first)
+        state["square"].mul_(second).addcmul_(grad, grad, value=1 - second)
+        size = lr * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
+        weight.addcdiv_(state["mean"], state["square"].sqrt().add_(ADAM_EPSILON), value=-size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +125,7 @@ class Released:
         if not forget or not retain:
             raise UserError("The published loop needs forget and retain examples with images; these data lack some.")
         weights = list(trainable(session.model).values())
-        optimizer = torch.optim.AdamW(weights, lr=training.lr, eps=1e-6, weight_decay=0.0)
+        optimizer = ReleasedAdamW(weights, lr=training.lr)
         session.model.train()
         session.notes.update(summary(session.model))
         reset_peak()

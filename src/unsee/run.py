@@ -119,6 +119,7 @@ def _forget(run: Run, *, resume: bool) -> Path:
     run, method, benchmark, training, out = found.run, found.method, found.benchmark, found.training, Path(run.out)
     record = _record(run, benchmark)
     if resume and _already_done(out, run, record):
+        _tidy(out)
         return out
     session, loaded = _open(run, benchmark, training, resume=resume)
     devices.barrier()  # from here on there are files
@@ -130,10 +131,19 @@ def _forget(run: Run, *, resume: bool) -> Path:
     if devices.is_main():
         _save(session, loaded, run, record)
         config.write(out / RECORD, run, record=record, result=result)
+    _tidy(out)
+    return out
+
+
+def _tidy(out: Path) -> None:
+    """Write the card of a run that has ended and delete its checkpoints.
+
+    `--resume` repeats it, for an interruption may have come between the result and this.
+    """
+    if devices.is_main():
         cards.write(out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     devices.barrier()
-    return out
 
 
 def resolve_model(name: Path | str) -> Path | str:

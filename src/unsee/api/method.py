@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unsee.api.finite import require_finite
+
 if TYPE_CHECKING:
     from unsee.api.session import Session
 
@@ -35,6 +37,10 @@ class Needs:
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """Settings of one method (its fields, the paper's defaults) and how to apply it. Abstract: one final subclass per file in methods/."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are NaN or infinite; subclasses with checks of their own call this first."""
+        require_finite(self, "method")
 
     @abstractmethod
     def unlearn(self, session: Session) -> None:

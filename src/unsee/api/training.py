@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from unsee.api.finite import require_finite
 from unsee.errors import UserError
 
 Part = Literal["vision", "projector", "language"]
@@ -64,12 +65,17 @@ class Training:
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
+        require_finite(self, "training")
         for name in ("rank", "alpha", "epochs", "batch_size", "accumulate", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("check_every", "checkpoint_every", "warmup_steps", "weight_decay", "clip", "lr"):
             if getattr(self, name) < 0:
                 raise UserError(f"training.{name} must not be negative, got {getattr(self, name)}.")
+        if self.max_steps != -1 and self.max_steps < 1:
+            raise UserError(
+                f"training.max_steps must be at least 1, or -1 for as many as the epochs need, got {self.max_steps}."
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"training.dropout must be in [0, 1), got {self.dropout}.")
         if self.adapter and self.tune != "lora":

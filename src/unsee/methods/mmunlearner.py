@@ -70,6 +70,7 @@ class MMUnlearner(Method):
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
+        super().__post_init__()
         if self.retain_ratio < 1:
             raise UserError(f"method.retain_ratio must be at least 1, got {self.retain_ratio}.")
         self._sweep(0)

@@ -29,6 +29,7 @@ class NPO(Method):
 
     def __post_init__(self) -> None:
         """Refuse what the loss would divide by."""
+        super().__post_init__()
         if self.beta <= 0:
             raise UserError(f"method.beta must be above 0, got {self.beta}; gradient ascent itself is --method ga.")
 

@@ -36,6 +36,7 @@ class Reject(Method):
 
     def __post_init__(self) -> None:
         """Refuse to join what is not there."""
+        super().__post_init__()
         if self.po_reduction == "concat" and not self.retain_weight:
             raise UserError("po_reduction=concat joins refusals and retain answers; set retain_weight (SafeEraser: 1).")
 

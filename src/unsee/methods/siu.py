@@ -60,6 +60,7 @@ class SIU(Method):
 
     def __post_init__(self) -> None:
         """Refuse values that no run could use."""
+        super().__post_init__()
         for name, least in (("steps", 0), ("rows", 1), ("image", 0), ("retain_ratio", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"method.{name} must be at least {least}, got {getattr(self, name)}.")

@@ -1,0 +1,15 @@
+"""Check of settings that must be finite numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from unsee.errors import UserError
+
+
+def require_finite(settings: Any, part: str) -> None:
+    """Raise if a number among the fields of a settings dataclass is NaN or infinite."""
+    for name, value in vars(settings).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{part}.{name} must be a finite number, got {value}.")
