@@ -244,7 +244,8 @@ def test_alternating_steps_are_two_adamws(tmp_path):
         torch.optim.AdamW(weights.values(), lr=LR, weight_decay=0.0).step()
     method.unlearn(session)
     for name, weight in trainable(session.model).items():
-        if name.endswith("k_proj.bias"):  # softmax does not depend on it: the gradient is rounding, AdamW steps by its sign
+        # Softmax does not depend on a key's bias: its gradient is rounding, by whose sign AdamW steps.
+        if name.endswith("k_proj.bias"):
             continue
         clear = (weight - weights[name]).abs() < 1e-5
         assert clear.float().mean() > 0.99, name
