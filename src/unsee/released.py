@@ -53,7 +53,7 @@ class ReleasedAdamW(torch.optim.Optimizer):
         super().__init__(weights, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # noqa: ARG002 - the signature of every optimizer
+    def step(self, closure: Any = None) -> Any:  # noqa: ARG002 - the signature of every optimizer
         """Update every weight that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
