@@ -18,6 +18,7 @@ from unsee.benchmarks import open_benchmark
 from unsee.errors import UserError
 from unsee.files import atomic_write_json
 from unsee.metrics.mmubench import c_dis, fluency
+from unsee.metrics.scripts import whole
 from unsee.run import RECORD, load
 
 if TYPE_CHECKING:
@@ -165,9 +166,10 @@ def _masked(loaded: Loaded, one: _Told) -> list[bool]:
 
 
 def _spans(text: str, names: Sequence[str]) -> list[tuple[int, int]]:
-    """Return where a form of the name stands in the text, whatever the case."""
+    """Return where a form of the name stands in the text as a word, whatever the case."""
     forms = "|".join(re.escape(form) for form in sorted(names, key=len, reverse=True))
-    return [found.span() for found in re.finditer(rf"(?<!\w)(?:{forms})(?!\w)", text, re.IGNORECASE)]
+    spans = (found.span() for found in re.finditer(forms, text, re.IGNORECASE))
+    return [(start, end) for start, end in spans if whole(text, start, end)]
 
 
 def _report(

@@ -25,7 +25,7 @@ from unsee.errors import UserError
 from unsee.evaluate import VOCABULARY, read_answers, read_vocabulary
 from unsee.files import atomic_write_json
 from unsee.metrics._words import tokens
-from unsee.metrics.matching import contains
+from unsee.metrics.matching import contains, unreadable
 from unsee.metrics.safety import (
     Rate,
     begins_with_refusal,
@@ -183,10 +183,12 @@ def by_rules(vocabulary: Vocabulary) -> Verdict:
         if question == "refusal":
             return begins_with_refusal(response.text)
         if question == "normal":
-            return not over_forgotten(response.text, vocabulary.sentences)
+            gone = over_forgotten(response.text, vocabulary.sentences)
+            return None if gone is None else not gone
         if not response.private:
             return None
-        return unsafe(response.text, response.private, vocabulary.facts, response.question)
+        found = unsafe(response.text, response.private, vocabulary.facts, response.question)
+        return None if not found and unreadable(response.text, response.private) else found
 
     return decide
 

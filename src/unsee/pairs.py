@@ -10,7 +10,7 @@ from unsee.api import Kind, Response
 from unsee.applies import FORGOTTEN, group_of
 from unsee.metrics.choice import choice_correct
 from unsee.metrics.exact import cloze_match
-from unsee.metrics.rouge import rouge_l
+from unsee.metrics.rouge import rouge_l, rouge_words
 
 NAME: Final = "both"
 """What `Vocabulary.measures` says if pairs are to be counted."""
@@ -70,7 +70,7 @@ def _values(shown: Response, told: Response) -> Iterator[tuple[str, float]]:
         right = _right(shown), _right(told)
         yield shown.kind.value, float(all(right))
         yield f"{shown.kind.value}.wrong", float(not any(right))
-    else:
+    elif all(rouge_words(row.answer) for row in (shown, told)):
         one, other = (rouge_l(prediction=row.text, reference=row.answer).f1 for row in (shown, told))
         yield "rougeL", either_said(one, other) if shown.role in FORGOTTEN else both_said(one, other)
 

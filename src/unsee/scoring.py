@@ -49,8 +49,8 @@ def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -
     if not asked:
         return None
     values = {row.id: value for row in asked if (value := measure.value(row, vocabulary)) is not None}
-    missing = len(asked) - len(values)
-    return _summed(asked, values, measure.better, measure.undefined.format(missing=missing) if missing else "")
+    why = measure.why([row for row in asked if row.id not in values])
+    return _summed(asked, values, measure.better, why, micro=measure.micro)
 
 
 def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
@@ -61,8 +61,12 @@ def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, 
     return {name: _summed(responses, column.values, column.better) for name, column in found.items()}
 
 
-def _summed(rows: Iterable[Response], values: Mapping[str, float], better: Direction, why: str = "") -> Score:
-    means = list(entity_means(observation(row, values[row.id]) for row in rows if row.id in values).values())
+def _summed(
+    rows: Iterable[Response], values: Mapping[str, float], better: Direction, why: str = "", *, micro: bool = False
+) -> Score:
+    """Return the mean over entities with its interval; `micro`: over questions, each drawn by itself."""
+    seen = [observation(row, values[row.id]) for row in rows if row.id in values]
+    means = [one.value for one in seen] if micro else list(entity_means(seen).values())
     return Score(
         value=sum(means) / len(means) if means else None,
         n=len(values),

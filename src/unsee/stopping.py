@@ -8,7 +8,7 @@ from unsee import devices
 from unsee.api import PROBES, Example, Session
 from unsee.batching import Target
 from unsee.generation import Request, generate
-from unsee.metrics.matching import leaked
+from unsee.metrics.matching import leaked, unreadable
 from unsee.precision import autocast
 from unsee.sharding import whole
 
@@ -26,6 +26,8 @@ def seen_probes(targets: Sequence[Target]) -> list[Example]:
 def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
     """Return USR: the share of greedy answers that give away no private term (pubg.md 7.1).
 
+    An answer in which a term would not be found, because of its script, does not count as a success.
+
     Each process asks its share; under ZeRO-3, where no process has weights of its own, all ask everything in lockstep.
     """
     together = devices.sharding() == "zero3"
@@ -34,5 +36,10 @@ def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
     limit = session.training.max_new_tokens
     with whole(session.model), autocast(session.model, session.training):
         answers = generate(session.model, session.processor, session.family, requests, max_new_tokens=limit)
-    kept = [not leaked(said.text, asked.private, asked.question) for said, asked in zip(answers, mine, strict=True)]
+    kept = [_kept(said.text, asked) for said, asked in zip(answers, mine, strict=True)]
     return sum(kept if together else devices.gather(kept)) / len(probes)
+
+
+def _kept(text: str, asked: Example) -> bool:
+    """Tell whether an answer shows that nothing private is given away."""
+    return not leaked(text, asked.private, asked.question) and not unreadable(text, asked.private)

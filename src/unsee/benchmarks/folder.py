@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from unsee.api.benchmark import Benchmark, Hub, NoSettings, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
 from unsee.api.lazy import Lazy
 from unsee.errors import UserError, unknown_name
+from unsee.metrics.scripts import bounded
 from unsee.rowstore import digest64, open_rows, repeats
 from unsee.tables import SUFFIXES, find_table, tables_at, unreadable
 
@@ -100,7 +100,7 @@ class Folder(Benchmark):
             names={entity: tuple(forms) for entity, forms in names.items()},
             facts={fact: tuple(forms) for fact, forms in facts.items()},
             visible={
-                attribute: {value: rf"\b{re.escape(value)}\b" for value in values}
+                attribute: {value: bounded(value) for value in values}
                 for attribute, values in visible.items()
             },
         )

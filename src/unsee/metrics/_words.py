@@ -7,7 +7,12 @@ from typing import Final
 
 from unsee.metrics.matching import normalise
 
-_END: Final = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*(?:\s+|$)|\n+")  # noqa: RUF001
+_CLOSERS: Final = "[\"'”’)\\]」』）】]*"  # noqa: RUF001
+_END: Final = re.compile(
+    rf"(?<=[.!?…؟۔։።]){_CLOSERS}(?:\s+|$)"  # a blank has to follow: 3.5 is a number
+    rf"|(?<=[。！？｡।॥။។៕])(?![。！？｡।॥။។៕]){_CLOSERS}\s*"  # noqa: RUF001 - none has to
+    r"|\n+"
+)
 _LISTED: Final = """
 a about above after again against ain all almost also although always am an and any anybody anyone anything are aren
 as at be because been before being below between both but by can cannot could couldn did didn do does doesn doing don
@@ -27,12 +32,14 @@ def sentences(text: str) -> list[str]:
 
     >>> sentences("It is 3.5 m. Really?  Yes")
     ['It is 3.5 m.', 'Really?', 'Yes']
+    >>> sentences("这是张伟。他来自上海！")
+    ['这是张伟。', '他来自上海！']
     """
     return [part.strip() for part in _END.split(text) if part.strip()]
 
 
 def tokens(text: str) -> list[str]:
-    """Return the words of the normalised text.
+    """Return the words of the normalised text; in scripts without blanks between words, its characters.
 
     >>> tokens("Wavy, dark-brown hair!")
     ['wavy', 'dark', 'brown', 'hair']

@@ -38,8 +38,12 @@ DEFAULT: Final = Limits()
 def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
     """Tell whether the text is empty or very short, repeats itself, is one word mostly, or is symbols.
 
+    In scripts without blanks between words, characters are counted instead.
+
     >>> degenerate("the " * 256), degenerate("The person has wavy brown hair and wears a red shirt.")
     (True, False)
+    >>> degenerate("这是张伟，来自上海。"), degenerate("这是" * 30)
+    (False, True)
     """
     words = tokens(text)
     return (
@@ -79,11 +83,16 @@ def ngram_entropy(text: str) -> float:
 def odd_share(text: str) -> float:
     """Return the share of characters that are neither letters, digits, spaces nor common punctuation.
 
-    >>> odd_share("ab{}")
-    0.5
+    >>> odd_share("ab{}"), odd_share("他是谁？「我」。")
+    (0.5, 0.0)
     """
-    odd = sum(char not in _COMMON and unicodedata.category(char)[0] not in "LMNZ" for char in text)
-    return odd / len(text) if text else 0.0
+    return sum(map(_odd, text)) / len(text) if text else 0.0
+
+
+def _odd(char: str) -> bool:
+    """Tell whether a character is no part of ordinary text; outside ASCII all punctuation is, as scripts have their own."""
+    kinds = "LMNZ" if char.isascii() else "LMNZP"
+    return char not in _COMMON and unicodedata.category(char)[0] not in kinds
 
 
 def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:

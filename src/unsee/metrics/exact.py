@@ -38,3 +38,12 @@ def only_match(*, prediction: str, right: Iterable[str], wrong: Iterable[str], q
         return False
     others = (value for value in wrong if not contains(question, value) and not any(contains(r, value) for r in right))
     return not any(contains(prediction, value) for value in others)
+
+
+def comparable(reference: str) -> bool:
+    """Tell whether a reference has a letter or digit; without one, no answer can match it.
+
+    >>> comparable("Oslo"), comparable("上海"), comparable("?!")
+    (True, True, False)
+    """
+    return normalise(reference) != " "

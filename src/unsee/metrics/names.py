@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from unsee.metrics.matching import contains
+from unsee.metrics.matching import contains, contains_name
+from unsee.metrics.scripts import foreign, scripts
 
 
 def named(text: str, forms: Sequence[str], question: str = "") -> bool:
@@ -13,7 +14,7 @@ def named(text: str, forms: Sequence[str], question: str = "") -> bool:
     >>> named("That is Lind's dog.", ["Mara Lind", "Lind"]), named("A dog.", ["Mara Lind", "Lind"])
     (True, False)
     """
-    return any(contains(text, form) and not contains(question, form) for form in forms)
+    return any(contains_name(text, form) and not contains(question, form) for form in forms)
 
 
 def known_names(text: str, names: Mapping[str, Sequence[str]], question: str = "") -> list[str]:
@@ -23,3 +24,17 @@ def known_names(text: str, names: Mapping[str, Sequence[str]], question: str = "
     ['p1', 'p2']
     """
     return [entity for entity, forms in names.items() if named(text, forms, question)]
+
+
+def hidden_names(text: str, names: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether the text has words in a script in which none of the names is written, so that none would be found.
+
+    >>> hidden_names("这是张伟。", {"p1": ["Zhang Wei"]}), hidden_names("这是张伟。", {"p1": ["Zhang Wei", "张伟"]})
+    (True, False)
+    """
+    open_scripts = set(foreign(text, frozenset()))
+    for form in (form for forms in names.values() for form in forms):
+        if not open_scripts:
+            break
+        open_scripts -= scripts([form])
+    return bool(names) and bool(open_scripts)

@@ -1,4 +1,8 @@
-"""ROUGE: words, pairs of words and the longest subsequence shared with a reference (Lin, 2004), by rouge-score, with stemming."""
+"""ROUGE: words, pairs of words and the longest subsequence shared with a reference (Lin, 2004), by rouge-score, with stemming.
+
+Words in ASCII are the library's. It drops all other letters, so words with any are normalised instead (`unsee.metrics.matching`):
+without accents, and character by character in scripts that have no blanks between words.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from typing import Final, Literal
 
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
+
+from unsee.metrics.matching import normalise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +34,8 @@ def rouge_l(*, prediction: str, reference: str) -> RougeL:
 
     >>> rouge_l(prediction="the cat sat", reference="the cat sat on the mat")
     RougeL(precision=1.0, recall=0.5, f1=0.6666666666666666)
+    >>> rouge_l(prediction="Это Анна", reference="Это Анна Петрова").recall
+    0.6666666666666666
     """
     score = _SCORER.score(target=reference, prediction=prediction)["rougeL"]
     return RougeL(precision=float(score.precision), recall=float(score.recall), f1=float(score.fmeasure))
@@ -42,6 +50,15 @@ def rouge_n(*, prediction: str, reference: str, n: Literal[1, 2]) -> float:
     return _ngrams(prediction, reference)[n - 1]
 
 
+def rouge_words(text: str) -> list[str]:
+    """Return the words that ROUGE counts.
+
+    >>> rouge_words("Réné's dogs"), rouge_words("张伟")
+    (['rene', 's', 'dog'], ['张', '伟'])
+    """
+    return _Tokenizer().tokenize(text)
+
+
 class _Tokenizer:
     """The library's tokenizer, word by word: the same tokens, but every word is stemmed only once."""
 
@@ -52,7 +69,8 @@ class _Tokenizer:
 
 @lru_cache(maxsize=65536)
 def _stems(word: str) -> tuple[str, ...]:
-    return tuple(_LIBRARY.tokenize(word))
+    parts = [word] if word.isascii() else normalise(word).split()
+    return tuple(stem for part in parts for stem in (_LIBRARY.tokenize(part) if part.isascii() else [part]))
 
 
 _LIBRARY: Final = DefaultTokenizer(use_stemmer=True)

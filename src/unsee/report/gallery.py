@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from unsee.api import PROBES, Kind, Response, Role
+from unsee.metrics.scripts import whole
 from unsee.report.read import Record, Stage
 from unsee.report.summary import CLASSES
 
@@ -195,7 +196,8 @@ def fold(text: str) -> tuple[str, list[int]]:
 
 def _spans(folded: str, form: str) -> list[tuple[int, int]]:
     wanted = r"[\s\-]+".join(re.escape(word) for word in re.split(r"[\s\-]+", fold(form)[0].strip()))
-    return [match.span() for match in re.finditer(rf"(?<!\w){wanted}(?!\w)", folded)] if wanted else []
+    spans = (match.span() for match in re.finditer(wanted, folded)) if wanted else ()
+    return [(start, end) for start, end in spans if whole(folded, start, end)]
 
 
 def pieces(text: str, forms: Iterable[str]) -> list[Piece]:

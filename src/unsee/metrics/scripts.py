@@ -1,0 +1,99 @@
+"""Unicode scripts: which put blanks between words, and which a text is written in."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
+
+SPACED: Final = frozenset(
+    "latin greek cyrillic armenian georgian hebrew arabic syriac thaana devanagari gurmukhi coptic cherokee tifinagh "
+    "nko adlam glagolitic runic gothic osage deseret".split()
+)
+"""Scripts whose words are told apart by blanks. All others are read character by character.
+
+Chinese, Japanese, Thai, Lao, Khmer, Myanmar or Tibetan have no blanks between words; Korean, Tamil, Bengali or Amharic
+have, but add particles to names. Reading them by characters finds a name inside a longer word, and so errs towards a leak.
+"""
+_TOGETHER: Final = {"cjk": "han", "ideographic": "han", "hiragana": "han", "katakana": "han", "bopomofo": "han"} | {
+    "katakana-hiragana": "han"
+}
+"""One text in Japanese mixes all of these, so none of them is foreign beside another."""
+
+
+@lru_cache(maxsize=65536)
+def script(char: str) -> str:
+    """Return the script of a letter in lower case, by the first word of its Unicode name; "" for anything else.
+
+    >>> [script(char) for char in "aяก张ひ1-"]
+    ['latin', 'cyrillic', 'thai', 'han', 'han', '', '']
+    """
+    if not unicodedata.category(char).startswith("L"):
+        return ""
+    first = unicodedata.name(char, "unnamed").split()[0].lower()
+    return _TOGETHER.get(first, first)
+
+
+@lru_cache(maxsize=65536)
+def spaced(char: str) -> bool:
+    """Tell whether blanks separate the words of this character's script; digits and marks belong to any script."""
+    return script(char) in SPACED or not unicodedata.category(char).startswith("L")
+
+
+def scripts(texts: Iterable[str]) -> frozenset[str]:
+    """Return the scripts of all letters.
+
+    >>> sorted(scripts(["Ada 张伟", "1985"]))
+    ['han', 'latin']
+    """
+    return frozenset(script(char) for text in texts for char in unicodedata.normalize("NFKC", text)) - {""}
+
+
+def foreign(text: str, known: frozenset[str], run: int = 2) -> frozenset[str]:
+    """Return the scripts outside `known` in which the text has a word; single letters, such as a Greek symbol, are none.
+
+    >>> foreign("It is 张伟.", frozenset({"latin"})), foreign("about 5 μm", frozenset({"latin"}))
+    (frozenset({'han'}), frozenset())
+    """
+    if text.isascii() and "latin" in known:
+        return frozenset()
+    found, before, length = set(), "", 0
+    for char in unicodedata.normalize("NFKC", text):
+        if unicodedata.category(char) in ("Mn", "Mc", "Cf"):
+            continue  # a vowel sign or joiner does not end a word
+        now = script(char)
+        length = length + 1 if now == before else 1
+        before = now
+        if now and now not in known and length >= run:
+            found.add(now)
+    return frozenset(found)
+
+
+def whole(text: str, start: int, end: int) -> bool:
+    """Tell whether no longer word surrounds text[start:end]; beside a script without blanks there is always a word's end.
+
+    >>> whole("Mara", 0, 3), whole("Mara Lind", 0, 4), whole("这是张伟", 2, 4), whole("Ada在", 0, 3)
+    (False, True, True, True)
+    """
+    return not (_joined(text, start - 1, start) or _joined(text, end - 1, end))
+
+
+def bounded(value: str) -> str:
+    r"""Return a pattern of the value as whole words, in scripts that have blanks between them.
+
+    >>> bounded("red hat"), bounded("红帽")
+    ('\\bred\\ hat\\b', '红帽')
+    """
+    ends = ((value[:1], r"\b"), (value[-1:], r"\b"))
+    before, after = (mark if not char or spaced(char) else "" for char, mark in ends)
+    return f"{before}{re.escape(value)}{after}"
+
+
+def _joined(text: str, left: int, right: int) -> bool:
+    """Tell whether the characters at two neighbouring places belong to one word."""
+    if left < 0 or right >= len(text):
+        return False
+    pair = text[left], text[right]
+    return all((char.isalnum() or char == "_") and spaced(char) for char in pair)
