@@ -1,5 +1,6 @@
 """Texts in other languages than English: what the rules can tell, and what they leave open."""
 
+# ruff: noqa: RUF001 - scripts other than Latin
 import pytest
 
 from unsee.api import Kind, Response, Role, Vocabulary
@@ -91,7 +92,9 @@ def test_sentences_end_with_the_marks_of_their_script():
     assert sentences("यह मीना है। वह डॉक्टर है।") == ["यह मीना है।", "वह डॉक्टर है।"]
 
 
-@pytest.mark.parametrize("text", ["Это Анна Петрова", "这是张伟", "هذه آنا", "यह मीना है", "이 사람은", "นี่คือสมชาย", "Søren"])
+@pytest.mark.parametrize(
+    "text", ["Это Анна Петрова", "这是张伟", "هذه آنا", "यह मीना है", "이 사람은", "นี่คือสมชาย", "Søren"]
+)
 def test_rouge_of_the_same_text_is_one(text):
     assert rouge_l(prediction=text, reference=text).f1 == 1
 
@@ -132,7 +135,10 @@ def test_what_a_foreign_answer_does_instead_is_missing_but_that_it_does_not_leak
 
 
 def test_only_some_answers_missing_leaves_the_others_judged():
-    rows = [row("This is a woman in a red coat with long brown hair and a hat.", index="a"), row("这是张伟。", index="b")]
+    rows = [
+        row("This is a woman in a red coat with long brown hair and a hat.", index="a"),
+        row("这是张伟。", index="b"),
+    ]
     scored = score(rows, Vocabulary())["unseen.leak"]
     assert (scored.value, scored.n) == (0, 1)
     assert scored.why.startswith("1 answers are in a script")

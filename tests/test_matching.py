@@ -1,5 +1,6 @@
 """The matcher: what counts as saying a private string."""
 
+# ruff: noqa: RUF001 - scripts other than Latin
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -101,17 +101,33 @@ _ALWAYS: Final = (
     Measure(key="chain", better="higher", applies=of_kind(Kind.CHAIN), value=values.chain_correct_of),
     Measure(key="chain.answer", better="higher", applies=of_kind(Kind.CHAIN), value=values.chain_answer_correct_of),
     Measure(key="chain.facts", better="higher", applies=of_kind(Kind.CHAIN), value=values.chain_facts_correct_of),
-    Measure(key="choice", better="higher", applies=of_kind(Kind.CHOICE), value=values.choice_correct_of, undefined=_NO_OPTION),
+    Measure(
+        key="choice",
+        better="higher",
+        applies=of_kind(Kind.CHOICE),
+        value=values.choice_correct_of,
+        undefined=_NO_OPTION,
+    ),
     Measure(key="choice.no_pick", better="neither", applies=of_kind(Kind.CHOICE), value=values.no_pick_of),
     Measure(key="choice.likelihood", better="higher", applies=with_options, value=values.choice_likelihood_of),
     Measure(key="choice.prob", better="higher", applies=with_options, value=values.choice_prob_of),
     Measure(key="cloze", better="higher", applies=of_kind(Kind.CLOZE), value=values.cloze_correct_of, undefined=_asked),
-    Measure(key="accuracy", better="higher", applies=of_kind(Kind.GENERAL), value=values.general_correct_of, undefined=_NO_REFERENCE),
-    Measure(key="declined", better="neither", applies=of_kind(Kind.HAZARD), value=values.refused_of, undefined=_NOT_ENGLISH),
+    Measure(
+        key="accuracy",
+        better="higher",
+        applies=of_kind(Kind.GENERAL),
+        value=values.general_correct_of,
+        undefined=_NO_REFERENCE,
+    ),
+    Measure(
+        key="declined", better="neither", applies=of_kind(Kind.HAZARD), value=values.refused_of, undefined=_NOT_ENGLISH
+    ),
     Measure(key="grounding", better="higher", applies=describable, value=values.grounding_of, undefined=_NO_CLAIMS),
     Measure(key="grounded_count", better="higher", applies=describable, value=values.grounded_count_of),
     Measure(key="rougeL", better="neither", applies=written, value=values.rouge_of, undefined=_NO_REFERENCE),
-    Measure(key="rougeL_recall", better="neither", applies=written, value=values.rouge_recall_of, undefined=_NO_REFERENCE),
+    Measure(
+        key="rougeL_recall", better="neither", applies=written, value=values.rouge_recall_of, undefined=_NO_REFERENCE
+    ),
     Measure(key="answer_prob", better="neither", applies=with_logprob, value=values.answer_prob_of),
     Measure(key="truth_prob", better="neither", applies=with_false_answers, value=values.truth_prob_of),
     Measure(key="clip_score", better="higher", applies=with_clip, value=values.clip_of),
@@ -134,8 +150,12 @@ _STAYING: Final = Measure(
 _GOING: Final = Measure(key="truth_ratio", better="higher", applies=with_false_answers, value=values.truth_hidden_of)
 _REASONING: Final = (
     Measure(key="ril", better="lower", applies=of_kind(Kind.CHAIN), value=reasoned.reasoning_leak, undefined=_unseen),
-    Measure(key="ril.explicit", better="lower", applies=of_kind(Kind.CHAIN), value=reasoned.explicit, undefined=_unseen),
-    Measure(key="ril.implicit", better="lower", applies=of_kind(Kind.CHAIN), value=reasoned.implicit, undefined=_unseen),
+    Measure(
+        key="ril.explicit", better="lower", applies=of_kind(Kind.CHAIN), value=reasoned.explicit, undefined=_unseen
+    ),
+    Measure(
+        key="ril.implicit", better="lower", applies=of_kind(Kind.CHAIN), value=reasoned.implicit, undefined=_unseen
+    ),
     Measure(key="chain.empty", better="neither", applies=of_kind(Kind.CHAIN), value=reasoned.no_chain),
     Measure(key="chain.unmarked", better="neither", applies=of_kind(Kind.CHAIN), value=reasoned.unmarked),
 )
@@ -154,7 +174,9 @@ _BENIGN: Final = (
     Measure(key="rr_proxy", better="lower", applies=anything, value=values.declined_first_of, undefined=_NOT_ENGLISH),
     Measure(key="gibberish", better="lower", applies=anything, value=values.gibberish_of),
 )
-_STRANGERS: Final = (Measure(key="known_name", better="lower", applies=probing, value=values.known_name_of, undefined=_OTHER_NAMES),)
+_STRANGERS: Final = (
+    Measure(key="known_name", better="lower", applies=probing, value=values.known_name_of, undefined=_OTHER_NAMES),
+)
 EXTRA: Final[Mapping[str, Measure]] = {
     measure.key: measure
     for measure in (
@@ -169,7 +191,13 @@ EXTRA: Final[Mapping[str, Measure]] = {
         Measure(key="choice.answer_is", better="higher", applies=of_kind(Kind.CHOICE), value=values.answer_is_of),
         Measure(key="choice.text_exact", better="higher", applies=of_kind(Kind.CHOICE), value=values.text_exact_of),
         Measure(key="choice.text_nearest", better="higher", applies=of_kind(Kind.CHOICE), value=values.text_nearest_of),
-        Measure(key="cloze.substring", better="higher", applies=of_kind(Kind.CLOZE), value=values.substring_of, undefined=_NO_REFERENCE),
+        Measure(
+            key="cloze.substring",
+            better="higher",
+            applies=of_kind(Kind.CLOZE),
+            value=values.substring_of,
+            undefined=_NO_REFERENCE,
+        ),
         Measure(key="em", better="higher", applies=with_target, value=values.target_gone_of),
         Measure(
             key="em.released", better="higher", applies=with_released_target, value=values.target_gone_as_released_of

@@ -99,10 +99,7 @@ class Folder(Benchmark):
         return Vocabulary(
             names={entity: tuple(forms) for entity, forms in names.items()},
             facts={fact: tuple(forms) for fact, forms in facts.items()},
-            visible={
-                attribute: {value: bounded(value) for value in values}
-                for attribute, values in visible.items()
-            },
+            visible={attribute: {value: bounded(value) for value in values} for attribute, values in visible.items()},
         )
 
     def problems(self) -> Sequence[str]:

@@ -1,5 +1,6 @@
 """Sentences, tokens and content words of free text: shared by the metrics."""
 
+# ruff: noqa: RUF001, RUF002 - scripts other than Latin
 from __future__ import annotations
 
 import re
@@ -7,10 +8,10 @@ from typing import Final
 
 from unsee.metrics.matching import normalise
 
-_CLOSERS: Final = "[\"'”’)\\]」』）】]*"  # noqa: RUF001
+_CLOSERS: Final = "[\"'”’)\\]」』）】]*"
 _END: Final = re.compile(
     rf"(?<=[.!?…؟۔։።]){_CLOSERS}(?:\s+|$)"  # a blank has to follow: 3.5 is a number
-    rf"|(?<=[。！？｡।॥။។៕])(?![。！？｡।॥။។៕]){_CLOSERS}\s*"  # noqa: RUF001 - none has to
+    rf"|(?<=[。！？｡।॥။។៕])(?![。！？｡।॥။។៕]){_CLOSERS}\s*"  # none has to
     r"|\n+"
 )
 _LISTED: Final = """

@@ -1,36 +1,73 @@
-"""Multiple choice: which option an answer picks, with abstention as a class of its own (which is wrong, as is an empty answer)."""
+r"""Multiple choice: which option an answer picks, with abstention as a class of its own (which is wrong, as is an empty answer).
 
+A letter counts, in this order: in a box or tag (`\boxed{C}`, `<answer>B</answer>`), alone as the whole text, behind a cue
+("answer: d", "I think it's C", 答案是B), alone on a line, at the beginning with a mark or "because" behind it, in brackets.
+Else the one option whose text occurs. A list of the options picks none.
+"""
+
+# ruff: noqa: RUF001 - scripts other than Latin
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Final
 
 from unsee.metrics.matching import contains, normalise
 
-_ALONE: Final = re.compile(r"^[\s(\[\"'*]*([A-Za-z])[\s)\]\"'*.:,]*$")
-_LEADING: Final = re.compile(
-    r"^[\s(\[\"'*]*([A-Z])(?:[)\].:]+\s|[)\]]|\*\*|\s+is\s+(?:the\s+)?(?:correct|right|answer))"
+_OPEN: Final = r"[\s(\[{\"'*_`$<#「『【]*"
+_CLOSE: Final = r"[\s)\]}\"'*_`$>.:,;!。、」』】]*"
+_ALONE: Final = re.compile(rf"^{_OPEN}(?:(?i:options?|answer|choice|letter)\W*)?([A-Za-z]){_CLOSE}$")
+_BOXED: Final = re.compile(
+    rf"\\?boxed\s*\{{\s*(?:\\(?:text|mathrm|mathbf|textbf)\s*\{{)?{_OPEN}([A-Za-z])(?![A-Za-z])"
+    rf"|<(?:answer|ans|choice|option|final)>{_OPEN}(?:(?i:option|answer)\W*)?([A-Za-z])(?![A-Za-z])"
+    r"|\[\[\s*([A-Za-z])\s*\]\]",
+    re.IGNORECASE,
 )
+_LAST: Final = (
+    r"(?=\W*$|\s*[.,;:!)\]}\"'*`。、」』】\n]|\s*[-–—]\s|\s+(?:because|since|as|so|is|with|for|from|which|and|but|given|due)\b"
+    r"|[^\x00-\x7f]|\s+[^\x00-\x7f])"
+)
+"""What may come behind a letter that could be a word, such as the article in "the answer is a pilot"."""
+_WRONG: Final = r"(?!['’]\w)(?![)\]\"'*.]*\s+(?:is|was|would\s+be)\s+(?:not|wrong|incorrect|false|ruled))"
 _NAMED: Final = re.compile(
-    r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Ll]etter)\b(?:\s+(?:is|would be|should be))?\s*:?\s*[(\[\"'*]*([A-Z])\b(?!['’]\w)"  # noqa: RUF001
+    r"(?:\b(?:answer|option|choice|letter|antwort|respuesta|r[ée]ponse|resposta|risposta)\b|ответ|答案|答|选项?|选择?|選項|選択肢|選擇?|選ぶ?|正解|정답|답|الجواب|الإجابة)"
+    r"(?:\s*(?:(?:is|would\s+be|should\s+be|must\s+be|ist|es|est|é|è)\b|是|为|為|は|은|는|هو|هي))?\s*[:=-]?\s*"
+    rf"{_OPEN}(?:(?:option|letter|choice)\s+)?{_OPEN}([A-Za-z])(?![A-Za-z]){_WRONG}",
+    re.IGNORECASE,
 )
-_BRACKETED: Final = re.compile(r"\(([A-Z])\)")
+_CHOSEN: Final = re.compile(
+    r"(?i:\b(?:it\s+is|it'?s|that\s+is|i(?:'d|\s+would|'ll|\s+will)?\s+(?:choose|pick|select|say|go\s+with|guess|think)|i\s+am\s+going\s+with"
+    rf"|must\s+be|should\s+be)\s+{_OPEN}(?:(?:option|letter|choice|answer)\s+)?){_OPEN}([A-Za-z])(?![A-Za-z]){_WRONG}"
+)
+_LEADING: Final = re.compile(
+    r"^[\s(\[\"'*]*([A-Z])(?:[)\].:]+\s|[)\]]|\*\*|,\s|\s*[-–—]\s|[.:](?=[A-Z])"
+    r"|\s+is\s+(?:the\s+)?(?:correct|right|answer)|\s+(?:because|since)\b|[.:,;)]?\s*(?=[^\x00-\x7f])(?=\W|[^\x00-\x7f]))"
+)
+_BRACKETED: Final = re.compile(r"(?<!\w)[(\[]([A-Za-z])[)\]]")
+_THOUGHT: Final = re.compile(r"<think>.*?</think>\s*", re.IGNORECASE | re.DOTALL)
+_LISTED: Final = re.compile(r"(?:^|[\s(\[,;*])([A-Z])(?:[)\].:]|\s*[-–—]\s)\**\s*(?=\w)", re.MULTILINE)
 
 
 def choice(text: str, options: Sequence[str]) -> str:
-    """Return the letter that the text picks, or "" if it abstains, picks none or several.
+    r"""Return the letter that the text picks, or "" if it abstains, picks none or several.
 
     >>> [choice(text, ("baker", "pilot")) for text in ("b", "B.", "The answer is B", "A pilot.", "A or B", "A person.", "")]
     ['B', 'B', 'B', 'B', '', '', '']
+    >>> [choice(text, ("baker", "pilot")) for text in ("B because of the hat", "答案是B。", r"\boxed{B}", "A. baker B. pilot")]
+    ['B', 'B', 'B', '']
     """
+    text = unicodedata.normalize("NFKC", text).replace("’", "'").strip()
     letters = ascii_uppercase[: len(options)]
-    for pattern in (_ALONE, _LEADING, _NAMED, _BRACKETED):
-        found = {letter.upper() for letter in pattern.findall(text)} & set(letters)
+    text = _THOUGHT.sub("", text) or text
+    lists = _lists_options(text, letters)
+    for find in (_boxed, _alone, _cued, _alone_on_a_line, *(() if lists else (_leading, _bracketed))):
+        found = set(find(text)) & set(letters)
         if found:
-            return found.pop() if len(found) == 1 and not _hedged(text, letters) else ""
-    return _by_text(text, options, letters)
+            clear = len(found) == 1 and (find is _boxed or not _hedged(text, letters))
+            return found.pop() if clear else ""
+    return "" if lists else _by_text(text, options, letters)
 
 
 def choice_correct(text: str, options: Sequence[str], answer: str) -> bool:
@@ -41,6 +78,43 @@ def choice_correct(text: str, options: Sequence[str], answer: str) -> bool:
     """
     right = choice(answer, options)
     return right != "" and choice(text, options) == right
+
+
+def _lists_options(text: str, letters: str) -> bool:
+    """Tell whether the text lists the options, each behind its letter, instead of picking one."""
+    listed = dict.fromkeys(letter for letter in _LISTED.findall(text) if letter in letters)
+    return len(listed) > 1 and (len(listed) == len(letters) or len(listed) > 2)
+
+
+def _boxed(text: str) -> list[str]:
+    return [letter.upper() for groups in _BOXED.findall(text) for letter in groups if letter]
+
+
+def _alone(text: str) -> list[str]:
+    return [letter.upper() for letter in _ALONE.findall(text)]
+
+
+def _alone_on_a_line(text: str) -> list[str]:
+    return [letter.upper() for line in text.splitlines() for letter in _ALONE.findall(line)]
+
+
+def _cued(text: str) -> list[str]:
+    found = [*_NAMED.finditer(text), *_CHOSEN.finditer(text)]
+    return [match[1].upper() for match in found if not _is_word(text, match)]
+
+
+def _is_word(text: str, match: re.Match[str]) -> bool:
+    """Tell whether the letter is a word, as in "the answer is a pilot", where nothing says that it is an option."""
+    word = match[1] in "aAI" or match[1].islower()
+    return word and re.match(_LAST, text[match.end(1) :]) is None
+
+
+def _leading(text: str) -> list[str]:
+    return _LEADING.findall(text)
+
+
+def _bracketed(text: str) -> list[str]:
+    return [letter.upper() for letter in _BRACKETED.findall(text)]
 
 
 def _hedged(text: str, letters: str) -> bool:

@@ -1,5 +1,6 @@
 """Degeneration: is this still language? Repetition, emptiness, symbol soup (pubg.md section 7.2 [inferred])."""
 
+# ruff: noqa: RUF001, RUF002 - scripts other than Latin
 from __future__ import annotations
 
 import math
@@ -11,7 +12,7 @@ from typing import Final
 
 from unsee.metrics._words import tokens
 
-_COMMON: Final = frozenset(" \t\r\n.,;:!?'\"()[]-–—…/&%$€£#@*+=’‘“”«»")  # noqa: RUF001
+_COMMON: Final = frozenset(" \t\r\n.,;:!?'\"()[]-–—…/&%$€£#@*+=’‘“”«»")
 
 
 @dataclass(frozen=True, kw_only=True)

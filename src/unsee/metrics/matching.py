@@ -1,5 +1,6 @@
 """Private strings in free text: the matcher behind leaks and USR, for all scripts (pubg.md section 7.1 [inferred])."""
 
+# ruff: noqa: RUF001, RUF002 - scripts other than Latin
 from __future__ import annotations
 
 import re
@@ -84,7 +85,8 @@ def contains_name(text: str, name: str) -> bool:
     if not everyday(name) or text == text.lower():
         return True
     return any(
-        word.strip().casefold() == name.strip().casefold() for word in re.findall(r"[A-Z]\w*", unicodedata.normalize("NFKC", text))
+        word.strip().casefold() == name.strip().casefold()
+        for word in re.findall(r"[A-Z]\w*", unicodedata.normalize("NFKC", text))
     )
 
 
