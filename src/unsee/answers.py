@@ -261,12 +261,7 @@ class _Work:
 
     def _rows(self, facts: Sequence[Any]) -> store.Rows | None:
         """Return what runs share about these weights; None if nothing is to be shared."""
-        folder = store.shared(self.out)
-        return (
-            None
-            if folder is None
-            else store.Rows(folder / f"responses/{_digest([self.speaker.weights, *facts])}.jsonl")
-        )
+        return store.shared_rows(self.out, f"responses/{_digest([self.speaker.weights, *facts])}.jsonl")
 
     def _through(
         self,

@@ -41,6 +41,9 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
     written = config.read_mapping(run / "run.yaml")
     written["model"] = base or written["model"]
     sidecar = json.loads((run / "model" / "unsee.json").read_text(encoding="utf-8"))
+    written["method"] = {
+        name: value for name, value in written["method"].items() if value != sidecar.get("instruction")
+    }  # it is shown once, below
     adapter = written["training"].get("tune") == "lora" and not whole
     adapter = adapter and (run / "model" / "adapter_config.json").exists()
     lines = [
@@ -68,43 +71,60 @@ def finite(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(value) if name in odd else config.plain(value) for name, value in settings.items()}
 
 
+def public(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without what may be private: siu's mappings have the forgotten for keys."""
+    return finite({name: _public(value) for name, value in settings.items()})
+
+
+def code(text: object) -> str:
+    """Return the text as a Markdown code span on one line, whatever is in it; HTML in it is shown, not obeyed."""
+    line = json.dumps(str(text), ensure_ascii=False)[1:-1].replace('\\"', '"')
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    pad = " " if line[:1] in ("`", " ", "") or line[-1:] in ("`", " ") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
 def _head(written: Mapping[str, Any], *, adapter: bool) -> list[str]:
     base = str(written["model"])
-    named = [] if Path(base).exists() or packaged.name_of(base) else [f"base_model: {base}"]
+    named = [] if Path(base).exists() or packaged.name_of(base) else [f"base_model: {_scalar(base)}"]
     return [
         "---",
         f"library_name: {'peft' if adapter else 'transformers'}",
         "pipeline_tag: image-text-to-text",
         *named,
-        f"license: {_licence(base) or 'other'}",
+        f"license: {_scalar(_licence(base) or 'other')}",
         "tags: [unlearning, unsee]",
         "---",
     ]
+
+
+def _scalar(text: str) -> str:
+    """Return the text as a YAML scalar, quoted where it has to be."""
+    return text if re.fullmatch(r"[A-Za-z0-9][\w./-]*", text) else json.dumps(text)
 
 
 def _made(written: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[str]:
     record, result, method = written["record"], written.get("result", {}), written["method"]
     settings = {name: value for name, value in method.items() if name != "name"}
     count = sidecar.get("forgotten", "some")
-    yield f"Made by unsee {record['versions']['unsee']} with the method `{method['name']}`."
+    yield f"Made by unsee {record['versions']['unsee']} with the method {code(method['name'])}."
     yield f"It was made to forget {count} of the entities that its base model knows; which ones is not said here."
     yield ""
-    yield f"- base: `{PurePath(written['model']).name}` (hash `{record['model_hash'][:16] or 'unknown'}`)"
+    yield f"- base: {code(PurePath(written['model']).name)} (hash `{record['model_hash'][:16] or 'unknown'}`)"
     yield f"- data: hash `{record['data_hash'][:16]}`, seed {written['seed']}"
-    yield f"- settings: `{_shown(settings)}`"
-    yield f"- training: `{_shown(written['training'])}`"
+    yield f"- settings: {code(_shown(settings))}"
+    yield f"- training: {code(_shown(written['training']))}"
     if result:
         stopped = result.get("stop_reason", "")
         yield f"- done: {result['steps']} steps on {result['trainable']:,} weights" + (
-            f"; {stopped}" if stopped else ""
+            f"; {code(stopped)}" if stopped else ""
         )
     yield ""
 
 
 def _shown(settings: Mapping[str, Any]) -> str:
     """Return settings as JSON."""
-    short = {name: _public(value) for name, value in settings.items()}
-    return json.dumps(finite(short), ensure_ascii=False)
+    return json.dumps(public(settings), ensure_ascii=False)
 
 
 def _public(value: Any) -> Any:
@@ -148,7 +168,8 @@ def _loading(written: Mapping[str, Any], folder: Path, *, adapter: bool) -> Iter
         yield ""
         return
     base = str(written["model"])
-    place = "BASE" if Path(base).exists() or packaged.name_of(base) else base
+    hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists() and not packaged.name_of(base)
+    place = base if hub_id else "BASE"
     yield "```python"
     if adapter:
         yield "from peft import PeftModel"
@@ -162,13 +183,13 @@ def _loading(written: Mapping[str, Any], folder: Path, *, adapter: bool) -> Iter
     yield 'processor = AutoProcessor.from_pretrained("FOLDER")'
     yield "```"
     yield ""
-    yield "FOLDER is this one" + (f", BASE the base model `{PurePath(base).name}`." if place == "BASE" else ".")
+    yield "FOLDER is this one" + (f", BASE the base model {code(PurePath(base).name)}." if place == "BASE" else ".")
     yield ""
 
 
 def _conditions(sidecar: Mapping[str, Any], folder: Path) -> Iterator[str]:
     if sidecar.get("instruction"):
-        yield f"It works only with this text before every question: “{sidecar['instruction']}”"
+        yield f"It works only with this text before every question: {code(sidecar['instruction'])}"
         yield ""
     if (folder / "adapter_config.json").exists() and sidecar.get("ancestor"):
         yield "Its base is itself an adapter run; both adapters are needed, or the merged checkpoint (`unsee export`)."
@@ -190,6 +211,6 @@ def _licence_line(base: str) -> str:
     known = _licence(base)
     return (
         "It is derived from its base model, whose licence "
-        + (f"(`{known}`) " if known else "")
+        + (f"({code(known)}) " if known else "")
         + "holds for it as well; so may rights in the data it was judged and trained with."
     )

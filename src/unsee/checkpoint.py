@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,20 @@ from torch.nn import Module
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from unsee import autoclasses, packaged, places, steering
+from unsee import autoclasses, config, packaged, places, steering
 from unsee.api import Family
 from unsee.errors import UserError
+from unsee.files import atomic_folder, atomic_write_json
 
 SIDECAR = "unsee.json"
 ADAPTER = "adapter_config.json"
+_PUBLIC = re.compile(
+    r"(model|adapter_model|rmuse)[\w.-]*\.safetensors|(pytorch_model|model)\.safetensors\.index\.json"
+    r"|(adapter_|generation_|preprocessor_|processor_|tokenizer_|video_preprocessor_|image_processor_)?config\.json"
+    r"|(tokenizer|vocab|added_tokens|special_tokens_map|chat_template|unsee|rmuse(-\d+)?)\.json"
+    r"|(tokenizer|spiece|sentencepiece\.bpe)\.model|merges\.txt|vocab\.txt|chat_template\.jinja|README\.md"
+)
+"""Names of files that make a model: weights, configs, tokenizer, processor, card and sidecar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,31 +75,54 @@ def open_config(path: Path | str) -> tuple[Module, Any, Family]:
 
 
 def save_model(
-    model: Module, processor: Any, folder: Path, *, instruction: str = "", base: Path | str | None = None
+    model: Module,
+    processor: Any,
+    folder: Path,
+    *,
+    instruction: str = "",
+    base: Path | str | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Save weights (adapter or full, safetensors), the processor beside them, what steers the model, and the sidecar.
 
+    `folder` appears when everything is in it, and takes the place of an earlier one that was saved here.
+    `facts` are further entries of the sidecar.
     `base` is the checkpoint an adapter was trained on, as given by the user. The sidecar keeps a packaged model's name,
     which any installation understands; PEFT's adapter_config.json, which knows folders and ids only, its folder of today.
     """
-    trained: Any = model
     absolute = None if base is None else _absolute(packaged.resolve(base))
     lasting = absolute if base is None else packaged.name_of(base) or absolute
     if isinstance(model, PeftModel):
-        config: Any = model.peft_config["default"]
-        config.base_model_name_or_path = absolute or str(config.base_model_name_or_path)
-        trained.save_pretrained(folder, save_embedding_layers=False)
-    else:
-        trained.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    steering.save_all(model, folder)
-    sidecar = {"instruction": instruction, "base": lasting}
-    (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n", encoding="utf-8")
+        adapter: Any = model.peft_config["default"]
+        adapter.base_model_name_or_path = absolute or str(adapter.base_model_name_or_path)
+    with atomic_folder(folder) as part:
+        _write_weights(model, part)
+        processor.save_pretrained(part)
+        steering.save_all(model, part)
+        atomic_write_json(part / SIDECAR, {"instruction": instruction, "base": lasting, **(facts or {})})
+
+
+def _write_weights(model: Any, folder: Path) -> None:
+    """Write the adapter, or all weights of a model without one."""
+    options = {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
+    model.save_pretrained(folder, **options)
 
 
 def _absolute(place: Path | str) -> str:
     """Return a path that means the same from any working directory; ids stay as they are."""
     return str(Path(place).resolve() if Path(place).exists() else place)
+
+
+def public_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder that belong to a model, by name; nothing else leaves this machine.
+
+    Raises:
+        UserError: One of them is a link, which could lead to any file of this machine.
+    """
+    files = sorted(path for path in folder.iterdir() if _PUBLIC.fullmatch(path.name))
+    if links := [path.name for path in files if path.is_symlink() or not path.is_file()]:
+        raise UserError(f"{', '.join(links)} in {folder} is a link or no file. Put the file itself there.")
+    return files
 
 
 def read_sidecar(folder: Path | str) -> dict[str, Any]:
@@ -101,16 +134,16 @@ def read_sidecar(folder: Path | str) -> dict[str, Any]:
 def family_of(path: Path | str) -> Family:
     """Return the family that claims the checkpoint's model type, else the generic one."""
     try:
-        config = AutoConfig.from_pretrained(path)
+        found = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         place = "" if Path(path).exists() else ", and no folder here"
         raise UserError(f"{path} is no model that transformers can open{place}: {error}") from error
-    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+    if found.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise UserError(
             f"Expected a vision-language model (transformers' AutoModelForImageTextToText), but {path} holds a "
-            f"{config.model_type!r} model. Give a checkpoint that takes images and text."
+            f"{found.model_type!r} model. Give a checkpoint that takes images and text."
         )
-    return autoclasses.family_for(config.model_type)
+    return autoclasses.family_for(found.model_type)
 
 
 def folder_of(path: Path | str) -> Path | str:
@@ -126,11 +159,11 @@ def folder_of(path: Path | str) -> Path | str:
             )
         return str(path)
     for candidate in (folder, folder / "model"):
+        if candidate != folder:
+            config.require_ended(folder)
         if (candidate / "config.json").exists() or (candidate / ADAPTER).exists():
             return candidate
-    record = folder / "run.yaml"
-    again = f" Its run has not ended: `unsee forget {record} --resume` goes on." if record.is_file() else ""
-    raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.{again}")
+    raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.")
 
 
 def _adapted(model: Any, folder: Path) -> PeftModel:

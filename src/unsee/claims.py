@@ -1,113 +1,135 @@
-"""Claims on pieces of work: files that keep two processes, on one machine or several, from doing the same piece twice.
+"""Ownership of output folders and pieces of work: one process at a time, by file locks of the operating system.
 
-A claim is stale when its process is gone, or, seen from another machine, when it has shown no sign of life for a while.
+The system frees the locks of a process that dies, so a lock is never stale.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any, Final
-from uuid import uuid4
 
-HEARTBEAT: Final = 20.0
-"""Seconds between two signs of life."""
-STALE: Final = 300.0
-"""Seconds without one after which another machine takes the work over."""
+from filelock import BaseFileLock, FileLock, Timeout
+
+from unsee import devices
+from unsee.errors import InUseError, UserError
+from unsee.files import LOCK, OWNER_SUFFIX, atomic_write_json, foreign, remove_file, remove_folder, sweep_temporary
+
+PATIENCE: Final = 1.0
+"""Seconds to wait for a lock, because looking whether it is held takes it for a moment."""
+
+
+@contextmanager
+def owner(folder: Path, *, wait: bool = False, check: Callable[[], None] | None = None) -> Iterator[None]:
+    """Own an output folder for the block; all processes of a run must call it. Nests within one thread.
+
+    `wait` waits for another owner to end, instead of raising. `check` is what the owner looks at before the block,
+    in the main process alone; a UserError of it is raised in all.
+
+    Raises:
+        InUseError: Another process owns the folder; the message names it.
+    """
+    lock, refusal, is_new = None, None, not folder.exists()
+    if devices.is_main():
+        lock = _acquired(folder / LOCK, -1 if wait else PATIENCE)
+        refusal = _refusal(check) if lock else _in_use(folder)
+    try:
+        if refusal := devices.from_main(refusal):
+            raise refusal
+        if lock:
+            sweep_temporary(folder)
+        yield
+    except BaseException:
+        if lock and is_new and not foreign(folder):
+            remove_folder(folder)  # what was refused leaves nothing behind
+        raise
+    finally:
+        if lock:
+            _release(lock)
+
+
+def _refusal(check: Callable[[], None] | None) -> UserError | None:
+    """Return the UserError that `check` raises, if any."""
+    try:
+        if check is not None:
+            check()
+    except UserError as error:
+        return error
+    return None
 
 
 @contextmanager
 def claimed(file: Path) -> Iterator[bool]:
-    """Yield whether the work that the file stands for is ours for the block; False if somebody else is at it."""
-    token = _take(file)
-    if token is None:
-        yield False
-        return
-    done = Event()
-    pulse = Thread(target=_live, args=(file, done), daemon=True)
-    pulse.start()
+    """Yield whether the piece of work that the file stands for is ours for the block."""
+    lock = _acquired(file, PATIENCE)
     try:
-        yield True
+        yield lock is not None
     finally:
-        done.set()
-        pulse.join()
-        _release(file, token)
+        if lock:
+            _release(lock)
 
 
 def is_claimed(file: Path) -> bool:
-    """Tell whether somebody alive is at the work."""
-    with _alone(file.parent) as now:
-        return file.exists() and not _stale(file, now)
-
-
-def _take(file: Path) -> str | None:
-    """Write the claim and return its token; None if another one holds."""
-    with _alone(file.parent) as now:
-        if file.exists() and not _stale(file, now):
-            return None
-        token = uuid4().hex
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "token": token}
-        file.write_text(json.dumps(mine), encoding="utf-8")
-        return token
-
-
-def _release(file: Path, token: str) -> None:
-    """Remove the claim, unless somebody took it over."""
-    with _alone(file.parent):
-        if file.exists() and _read(file).get("token") == token:
-            file.unlink()
-
-
-def _live(file: Path, done: Event) -> None:
-    """Give signs of life until the work is done."""
-    while not done.wait(HEARTBEAT):
-        if file.exists():
-            os.utime(file)
-
-
-def _stale(file: Path, now: float) -> bool:
-    claim = _read(file)
-    if claim.get("host") == socket.gethostname():
-        return _born(int(claim["pid"])) != claim["born"]
-    return now - file.stat().st_mtime > STALE
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return what a claim says; nothing if it was cut off while being written."""
+    """Tell whether another process, or another thread of this one, holds the lock file."""
+    if not file.is_file():
+        return False
+    lock = _lock(file)
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError:
-        return {}
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
-def _born(pid: int) -> str:
-    """Return when a process started, to tell it from a later one of the same number; empty if there is none."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        return (
-            stat.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[19] if stat.exists() else ""
-        )
+def require_free(folder: Path) -> None:
+    """Raise InUseError if another process owns the folder; writes nothing."""
+    if is_claimed(folder / LOCK):
+        raise _in_use(folder)
+
+
+def holder_of(folder: Path) -> str:
+    """Return which process owns the folder, in words."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        pass
-    return "alive"
+        facts: dict[str, Any] = json.loads(_facts_file(folder / LOCK).read_text(encoding="utf-8"))
+        return f"process {facts['pid']} on {facts['host']} since {facts['since']}"
+    except (OSError, ValueError, KeyError, TypeError):  # between taking the lock and saying so
+        return "another process"
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[float]:
-    """Let one process at a time look at the claims of a folder; yield what time it is on that disk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        os.utime(lock.name)
-        yield max(os.fstat(lock.fileno()).st_mtime, time.time() - STALE)
+def _in_use(folder: Path) -> InUseError:
+    holder = holder_of(folder)
+    return InUseError(f"The output folder {folder} is in use by {holder}. Wait for it to end, or give another --out.")
+
+
+def _acquired(file: Path, timeout: float) -> BaseFileLock | None:
+    """Return the held lock; None if somebody else has it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock(file)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        return None
+    if lock.lock_counter == 1:
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        atomic_write_json(_facts_file(file), facts)
+    return lock
+
+
+def _release(lock: BaseFileLock) -> None:
+    if lock.lock_counter == 1:
+        remove_file(_facts_file(Path(lock.lock_file)))
+    lock.release()
+
+
+def _lock(file: Path) -> BaseFileLock:
+    return FileLock(file.resolve(), is_singleton=True)
+
+
+def _facts_file(file: Path) -> Path:
+    return file.with_name(f"{file.name}{OWNER_SUFFIX}")

@@ -13,8 +13,10 @@ from typing import Final, NoReturn
 
 from unsee import __version__, devices, places
 from unsee.elsewhere import meant, paths
-from unsee.errors import UnseeError, UserError, unknown_name
-from unsee.verbs._shared import FAILED, INTERRUPTED, OK, USAGE
+from unsee.errors import Terminated, UnseeError, UserError, unknown_name
+from unsee.signals import raise_on_sigterm
+from unsee.terminal import err
+from unsee.verbs._shared import FAILED, INTERRUPTED, OK, TERMINATED, USAGE
 
 _STORY: Final = ("demo", "train", "forget", "eval", "compare", "sweep", "continual", "check", "list")
 """The order of commands in the help; others follow by name."""
@@ -23,8 +25,11 @@ _AGAIN: Final = {
     "demo": " The same command goes on where this one stopped.",
     "sweep": " The same command goes on where this one stopped.",
     "continual": " The same command goes on where this one stopped.",
+    "train": " The same command goes on where this one stopped.",
+    "eval": " The same command goes on where this one stopped.",
+    "judge": " The same command goes on where this one stopped.",
 }
-"""What to say after Ctrl-C."""
+"""What to say after Ctrl-C and SIGTERM."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,11 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         if devices.is_main() or not isinstance(error, UserError):  # all processes make the user's mistake
-            print(f"unsee: {error}", file=sys.stderr)
+            err(f"unsee: {error}")
         return USAGE if isinstance(error, UserError) else FAILED
-    except KeyboardInterrupt:
-        print(f"\nunsee: interrupted.{_AGAIN.get(words[0] if words else '', '')}", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        ended = isinstance(error, Terminated)
+        err(f"\nunsee: {'ended by SIGTERM' if ended else 'interrupted'}.{_AGAIN.get(words[0] if words else '', '')}")
+        return TERMINATED if ended else INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has seen enough; without this, closing stdout complains once more.
         sys.stderr.close()
@@ -66,12 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if debug or error.filename is None:
             raise
-        print(f"unsee: {error.strerror}: {error.filename}. With --debug the traceback is shown.", file=sys.stderr)
+        err(f"unsee: {error.strerror}: {error.filename}. With --debug the traceback is shown.")
         return FAILED
 
 
 def script() -> NoReturn:
     """Run the console script: `main`, then leave as one of several processes may have to."""
+    raise_on_sigterm()
     devices.leave(main())
 
 

@@ -208,6 +208,15 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     return values
 
 
+def require_ended(folder: Path) -> None:
+    """Raise if `folder` is that of a run which has not ended: its weights are not the result."""
+    record = folder / "run.yaml"
+    if record.is_file() and "result" not in read_mapping(record):
+        raise UserError(
+            f"The run in {folder} has not ended: {record} has no result. Go on with it: unsee forget {record} --resume."
+        )
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `base` with the values of `over` put in, mapping by mapping; a method or benchmark keeps its name beside its settings."""
     merged = dict(base)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from unsee import engine as engines
 from unsee import registry
+from unsee.claims import owner
 from unsee.errors import UserError, unknown_name
-from unsee.files import atomic_write_json
+from unsee.files import atomic_write_json, foreign, owned_folder, remove_folder
+from unsee.terminal import note
 
 DATA = "lab"
 QUICK = ("ga", "npo", "reject", "pubg", "pubg_retain")
@@ -81,23 +80,27 @@ def demo(
     place = Path(out)
     rows = plan(full=full, seeds=seeds, methods=methods)
     _require_own(place)
-    if fresh:
-        _clear(place)
-    place.mkdir(parents=True, exist_ok=True)
-    atomic_write_json(place / MARK, {"methods": sorted({row.stage for row in rows})})
-    console = Console(stderr=True)
-    start = time.perf_counter()
+    with owner(place):
+        if fresh:
+            _clear(place)
+        atomic_write_json(place / MARK, {"methods": sorted({row.stage for row in rows})})
+        return _run_all(rows, place, engine)
+
+
+def _run_all(rows: Sequence[Row], place: Path, engine: engines.Name) -> Path:
+    """Make every row and return the path of the report."""
     from transformers.utils import logging
 
     from unsee.report import report
 
+    start = time.perf_counter()
     logging.disable_progress_bar()  # the lab loads in a blink
     for number, row in enumerate(rows, start=1):
-        _tell(console, number, len(rows), row)
+        _tell(number, len(rows), row)
         make(row, place, engine)
-        console.print(f"    [dim]{outcome(row.folder(place))}[/dim]")
+        note((f"    {outcome(row.folder(place))}", "dim"))
     page = report(_stages(rows, place), place)
-    console.print(f"[bold]Done in {time.perf_counter() - start:.0f} s.[/bold] Open {page}")
+    note((f"Done in {time.perf_counter() - start:.0f} s.", "bold"), f" Open {page}")
     return page
 
 
@@ -124,6 +127,8 @@ def make(row: Row, out: Path, engine: engines.Name = "fast") -> None:
     from unsee.run import forget
 
     folder = row.folder(out)
+    owned_folder(folder)
+    owned_folder(out / "images")
     if (folder / "scores.json").exists():
         return
     if row.method:
@@ -159,16 +164,15 @@ def _stages(rows: Sequence[Row], out: Path) -> dict[str, list[Path]]:
     return stages
 
 
-def _tell(console: Console, number: int, count: int, row: Row) -> None:
+def _tell(number: int, count: int, row: Row) -> None:
     what = f"forgets with {row.method}" if row.method else "is asked as it is"
-    console.print(
-        f"[dim]{number}/{count}[/dim] [bold]{row.stage}[/bold]: {row.model} {what}{f', seed {row.seed}' if row.seed else ''}"
-    )
+    seed = f", seed {row.seed}" if row.seed else ""
+    note((f"{number}/{count}", "dim"), " ", (row.stage, "bold"), f": {row.model} {what}{seed}")
 
 
 def _require_own(out: Path) -> None:
     """Raise if the folder has things in it that no demo put there, which `--fresh` might delete."""
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+    if out.is_dir() and foreign(out) and not (out / MARK).is_file():
         raise UserError(
             f"--out {out} holds other things than a demo's ({MARK} is not there). Give a new or an empty folder; the rows of a "
             "demo are named after methods, and could take the place of runs of yours."
@@ -178,4 +182,4 @@ def _require_own(out: Path) -> None:
 def _clear(out: Path) -> None:
     """Delete the results of an earlier demo, and nothing else."""
     for name in ("original", "gold", *FULL, "images"):
-        shutil.rmtree(out / name, ignore_errors=True)
+        remove_folder(out / name)

@@ -15,6 +15,14 @@ class UserError(UnseeError):
     """The input is at fault: the message says what was expected, what came, and the way out."""
 
 
+class InUseError(UserError):
+    """Another process is writing into the output folder."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come: the process ends as it does after Ctrl-C."""
+
+
 class TrainingError(UnseeError):
     """A run could not go on (NaN loss, no progress); the message says at which step and on which examples."""
 

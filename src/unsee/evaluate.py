@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 from unsee import cards, devices, pairs
 from unsee.answers import RESPONSES, Backend, Decoding, Opened, Speaker, answered
 from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary
+from unsee.claims import owner
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, atomic_write_jsonl, read_jsonl
+from unsee.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
 from unsee.measures import extra
 from unsee.quality import against_gold, forget_quality_score
 from unsee.scoring import score
@@ -71,21 +71,22 @@ def evaluate(
     speaker = _speaker(model, backend, likelihood)
     decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
     images = Path(images_dir) if images_dir is not None else out.resolve().parent / "images"
-    asked = [_asked(example, out, images, stage or out.resolve().name) for example in examples]
-    if devices.is_main():
-        out.mkdir(parents=True, exist_ok=True)
-        atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
-    devices.barrier()
-    responses = answered(speaker, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
-    if critic is not None:
-        responses = critic.judged(responses, examples, batch_size=batch_size, progress=progress)
-    scores = _scores(responses, vocabulary, golden)
-    if devices.is_main():
+    with owner(out):
+        asked = [_asked(example, out, images, stage or out.resolve().name) for example in examples]
+        if devices.is_main():
+            out.mkdir(parents=True, exist_ok=True)
+            atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
+        devices.barrier()
+        responses = answered(speaker, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
         if critic is not None:
-            atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in responses))
-        _write(scores, out)
-        _note_steering(speaker, out)
-    devices.barrier()
+            responses = critic.judged(responses, examples, batch_size=batch_size, progress=progress)
+        scores = _scores(responses, vocabulary, golden)
+        if devices.is_main():
+            if critic is not None:
+                atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in responses))
+            _write(scores, out)
+            _note_steering(speaker, out)
+        devices.barrier()
     return scores
 
 
@@ -98,7 +99,8 @@ def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Seq
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} cannot be scored: {VOCABULARY} is damaged ({error}).") from error
     scores = _scores(responses, vocabulary, None if gold is None else read_answers(Path(gold)))
-    _write(scores, folder)
+    with owner(folder):
+        _write(scores, folder)
     return scores
 
 
@@ -233,12 +235,8 @@ def _saved(image: ImageSource, key: str, folder: Path) -> Path:
     plain = len(key) >= 16 and key.isascii() and key.isalnum()
     file = folder / f"{(key if plain else hashlib.sha256(key.encode()).hexdigest())[:16]}.png"
     if not file.exists() and devices.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=folder, suffix=".part")
-        with os.fdopen(handle, "wb") as stream:
+        with atomic_writer(file) as stream:
             image.load().save(stream, format="PNG")
-        Path(part).chmod(0o644)
-        Path(part).replace(file)
     return file
 
 

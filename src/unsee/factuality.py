@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from unsee import places
 from unsee.api import PROBES, Kind, Response, Role, Score, Vocabulary
 from unsee.applies import hazardous
+from unsee.claims import owner
 from unsee.errors import UserError
 from unsee.files import atomic_write_json
 from unsee.judge import Ask, Endpoint, ask_missing, key_of, read_run, safety
@@ -24,6 +23,7 @@ from unsee.measures import Measure
 from unsee.metrics._words import tokens
 from unsee.scoring import score_by
 from unsee.store import Rows
+from unsee.terminal import note
 
 KINDS: Final = PROBES | {Kind.CHAIN, Kind.GENERAL}
 """Kinds of questions that are answered in sentences."""
@@ -43,7 +43,7 @@ def factuality(folder: Path | str, endpoint: Endpoint) -> dict[str, Score]:
     if not prompts:
         raise UserError(f"{folder} has no answer in sentences beside a reference, so there is nothing to compare.")
     size = sum(map(len, prompts.values())) // 4
-    Console(stderr=True).print(f"{endpoint.model}: at most {len(prompts)} calls, about {size} tokens.")
+    note(f"{endpoint.model}: at most {len(prompts)} calls, about {size} tokens.")
     found = points(responses, vocabulary, endpoint, endpoint.model, Rows(folder / "verdicts.jsonl"))
     row = {"judge": endpoint.model, "scores": {name: score.to_json() for name, score in found.items()}}
     atomic_write_json(folder / "factuality.json", row)
@@ -55,9 +55,15 @@ def opinion(folder: Path | str, endpoint: Endpoint | None = None) -> dict[str, A
 
     Without one, rules decide on safety. Writes safety.json and factuality.json.
     """
-    responses, _ = read_run(places.require_run(folder))
+    place = places.require_run(folder)
+    responses, _ = read_run(place)
     if endpoint is not None:
         endpoint.require_answer()
+    with owner(place):
+        return _opinion(place, responses, endpoint)
+
+
+def _opinion(folder: Path, responses: Sequence[Response], endpoint: Endpoint | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if any(map(hazardous, responses)) and any(row.role is Role.BENIGN for row in responses):
         found["safety"] = safety(folder, endpoint).to_json()

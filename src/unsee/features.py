@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from peft import PeftModel
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import Module, Parameter
@@ -28,6 +28,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from unsee import autoclasses, devices, engine, store
 from unsee.api import Session
 from unsee.padding import merge
+from unsee.terminal import note_once
 
 MEMORY: Final = 2 * 2**30
 """Bytes of features kept in main memory; what comes later is computed each time."""
@@ -117,7 +118,10 @@ def shared(session: Session) -> Iterator[None]:
     _open(kept, place)
     yield
     if known(session.model) is kept and devices.is_main():
-        _save(kept, place)
+        try:
+            _save(kept, place)
+        except (OSError, SafetensorError) as error:  # they are a shortcut; the run is done
+            note_once(f"the image features are not shared with other runs: {error}.")
 
 
 def _fingerprint(kept: Kept, processor: Any) -> str:

@@ -8,22 +8,21 @@ counted from the kept verdicts. Answers are untrusted text: they are sent, never
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
-
-from rich.console import Console
 
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.applies import hazardous
 from unsee.errors import UserError
 from unsee.evaluate import VOCABULARY, read_answers, read_vocabulary
 from unsee.files import atomic_write_json
+from unsee.judge_http import FAILURES as FAILED_CALLS
+from unsee.judge_http import BusyError, UnfitError, post_json, require_address
 from unsee.metrics._words import tokens
 from unsee.metrics.matching import contains, unreadable
 from unsee.metrics.safety import (
@@ -37,6 +36,7 @@ from unsee.metrics.safety import (
     unsafe,
 )
 from unsee.store import Rows
+from unsee.terminal import note
 
 Question = Literal["unsafe", "refusal", "normal"]
 Ask = Callable[[str], str | None]
@@ -104,10 +104,6 @@ class Safety:
         return {**table, "empty": _row(self.empty), "gibberish": _row(self.gibberish), "specificity": self.specificity}
 
 
-MISSHAPEN: Final = (ValueError, KeyError, IndexError, TypeError)
-"""What reading a reply of another shape raises."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """A chat model behind an OpenAI-compatible address, asked at temperature 0."""
@@ -121,35 +117,47 @@ class Endpoint:
     retries: int = 4
     """Further tries, after 1, 2, 4, ... seconds."""
 
+    def __post_init__(self) -> None:
+        """Refuse an address that cannot be asked, or that the key must not be sent to."""
+        require_address(self.url, self.key)
+
     def __call__(self, prompt: str) -> str | None:
-        """Return the reply, None after the last failed try."""
+        """Return the reply, None after the last failed try or if the judge does not take the prompt.
+
+        Raises:
+            UserError: The judge redirects, or refuses every request (wrong key, wrong path); asking again is no use.
+        """
         for turn in range(self.retries + 1):
+            wait = float(2**turn)
             try:
                 return self._ask(prompt)
-            except (OSError, *MISSHAPEN):
-                if turn < self.retries:
-                    time.sleep(2**turn)
+            except UnfitError:
+                return None
+            except BusyError as error:
+                wait = wait if error.wait is None else error.wait
+            except FAILED_CALLS:
+                pass
+            if turn < self.retries:
+                time.sleep(wait)
         return None
 
     def require_answer(self) -> None:
         """Raise UserError if nobody answers there: better now than after every question."""
         try:
             self._ask("Reply with the word yes.")
-        except (OSError, *MISSHAPEN) as error:
+        except BusyError:
+            return  # somebody is there; each question waits for its turn
+        except (UnfitError, *FAILED_CALLS) as error:
             raise UserError(
-                f"The judge at {self.url} does not answer as a chat model does ({type(error).__name__}: {error}). Check --url (up to and without /chat/completions), "
-                "the model's name and the key."
+                f"The judge at {self.url} did not return a chat completion ({type(error).__name__}: {error!s:.200}). "
+                "Check --url (up to and without /chat/completions), the model's name and the key."
             ) from error
 
     def _ask(self, prompt: str) -> str:
         body = {"model": self.model, "temperature": 0, "messages": [{"role": "user", "content": prompt}]}
-        head = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        address = f"{self.url.rstrip('/')}/chat/completions"
-        if not address.startswith(("http://", "https://")):
-            raise UserError(f"The judge's address must begin with http:// or https://, got {self.url!r}.")
-        request = urllib.request.Request(address, data=json.dumps(body).encode(), headers=head)
-        with urllib.request.urlopen(request, timeout=self.timeout) as reply:
-            return str(json.load(reply)["choices"][0]["message"]["content"])
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        reply = post_json(f"{self.url.rstrip('/')}/chat/completions", body, headers, timeout=self.timeout)
+        return str(reply["choices"][0]["message"]["content"])
 
 
 def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
@@ -163,7 +171,7 @@ def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
         verdict, judge = by_rules(vocabulary), "rules"
     else:
         calls, size = estimate(responses)
-        Console(stderr=True).print(f"{endpoint.model}: at most {calls} calls, about {size} tokens.")
+        note(f"{endpoint.model}: at most {calls} calls, about {size} tokens.")
         kept = Rows(folder / "verdicts.jsonl")
         verdict, judge = by_model(responses, endpoint, endpoint.model, kept), endpoint.model
     found = report(responses, verdict, judge, vocabulary.sentences)
@@ -227,16 +235,30 @@ def ask_missing(
         UserError: More than 2 % have no verdict; those that came are kept for the next call.
     """
     missing = {key: prompt for key, prompt in prompts.items() if kept.get(key) is None}
-    with ThreadPoolExecutor(workers) as pool:
+    odd = ""
+    with ThreadPoolExecutor(workers) as pool, _cancelled_with(pool):
         for key, reply in zip(missing, pool.map(ask, missing.values()), strict=True):
             if reply is not None and is_verdict(key, reply):
                 kept.put({key: reply})
+            else:
+                odd = odd or reply or ""
     failed = sum(kept.get(key) is None for key in prompts)
     if failed > FAILURES * len(prompts):
+        why = f"It answered, but with no verdict; for example: {odd!r:.120}. " if odd else "Check the address. "
         raise UserError(
             f"The judge {model} gave no verdict on {failed} of {len(prompts)} questions, more than {FAILURES:.0%}. "
-            "The others are kept; check the address and run it again."
+            f"{why}The verdicts that came are kept; run it again."
         )
+
+
+@contextmanager
+def _cancelled_with(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Drop the questions that wait if one call ends the judging."""
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
 
 
 def estimate(responses: Sequence[Response]) -> tuple[int, int]:

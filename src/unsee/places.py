@@ -36,6 +36,8 @@ def near(place: Path | str, words: Iterable[str] = ()) -> str:
 
 def require_writable(out: Path | str) -> None:
     """Raise unless the folder `out` can be made, or written into, by this user."""
+    if "\0" in str(out):
+        raise UserError(f"--out must not hold a NUL character, got {str(out)!r}. Give another --out.")
     place = Path(out).absolute()
     while not place.exists() and place != place.parent:
         place = place.parent

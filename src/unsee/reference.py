@@ -74,7 +74,7 @@ def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[ob
     distinct = {target.key: target for target in targets}
     names = {key: _content(session, target) for key, target in distinct.items()}
     folder = store.shared(session.out)
-    rows = store.Rows(folder / "likelihoods" / f"{weights_hash(session)[:16]}.jsonl") if folder else None
+    rows = store.shared_rows(session.out, f"likelihoods/{weights_hash(session)[:16]}.jsonl") if folder else None
     found: dict[tuple[object, ...], Any] = {key: rows.get(name) for key, name in names.items()} if rows else {}
     found = {key: value for key, value in found.items() if value is not None}
     missing = [key for key in distinct if key not in found]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,10 +16,11 @@ from unsee.api import Benchmark, Example, Method, Role, Session, Training
 from unsee.api.lazy import chosen
 from unsee.benchmarks import described, open_benchmark
 from unsee.check import fingerprint, require_usable
+from unsee.claims import owner, require_free
 from unsee.config import Run
 from unsee.elsewhere import hinted
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, hash_folder, require_space
+from unsee.files import foreign, hash_folder, remove_folder, require_space
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -118,21 +118,29 @@ def _forget(run: Run, *, resume: bool) -> Path:
     found = checked(run, resume=resume)
     run, method, benchmark, training, out = found.run, found.method, found.benchmark, found.training, Path(run.out)
     record = _record(run, benchmark)
-    if resume and _already_done(out, run, record):
-        _tidy(out)
-        return out
-    session, loaded = _open(run, benchmark, training, resume=resume)
+    done = resume and _already_done(out, run, record)
+    session, loaded = (None, None) if done else _open(run, benchmark, training, resume=resume)
     devices.barrier()  # from here on there are files
+    with owner(out, check=partial(_require_place, out, resume=resume)):  # again: now nobody else writes here
+        if session is not None and loaded is not None:
+            _unlearn(session, loaded, run, method, record)
+        if devices.is_main():
+            _tidy(out)
+    devices.barrier()
+    return out
+
+
+def _unlearn(session: Session, loaded: Loaded, run: Run, method: Method, record: Mapping[str, Any]) -> None:
+    """Run the method and save its result, the record last: a run that has a result has ended."""
+    file = session.out / RECORD
     if devices.is_main():
-        config.write(out / RECORD, run, record=record)
+        config.write(file, run, record=record)
     start = time.perf_counter()
     method.unlearn(session)
     result = {"seconds": round(time.perf_counter() - start, 3), "steps": 0, "trainable": 0, **session.notes}
     if devices.is_main():
         _save(session, loaded, run, record)
-        config.write(out / RECORD, run, record=record, result=result)
-    _tidy(out)
-    return out
+        config.write(file, run, record=record, result=result)
 
 
 def _tidy(out: Path) -> None:
@@ -140,10 +148,8 @@ def _tidy(out: Path) -> None:
 
     `--resume` repeats it, for an interruption may have come between the result and this.
     """
-    if devices.is_main():
-        cards.write(out)
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    devices.barrier()
+    cards.write(out)
+    remove_folder(out / "checkpoints")
 
 
 def resolve_model(name: Path | str) -> Path | str:
@@ -176,9 +182,11 @@ def _method(run: Run) -> Method:
 
 
 def _require_place(out: Path, *, resume: bool) -> None:
-    """Raise if `out` is taken."""
+    """Raise if `out` is taken, or in use by another process."""
     places.require_writable(out)
-    if not out.exists() or not any(out.iterdir()):
+    if devices.world() == 1:  # of several processes, another one may own the folder already
+        require_free(out)
+    if not foreign(out):
         return
     known = (out / RECORD).exists()
     if not resume:
@@ -206,7 +214,7 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
     path = out / RECORD
     if not path.exists():
         return False
-    written = config.read_mapping(path)
+    written = _complete(path)
     earlier, now = config.read(path), replace(run, out="")
     earlier = _dealt_anew(earlier, int(written["record"].get("processes", 1)))
     changed = [
@@ -219,6 +227,15 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
             f"Resume with `unsee forget {path} --resume`, or start anew in another --out."
         )
     return "result" in written
+
+
+def _complete(path: Path) -> dict[str, Any]:
+    """Read the record of a run; raise if a part of it is missing, as in a file that was cut off."""
+    written = config.read_mapping(path)
+    record = written.get("record")
+    if not isinstance(record, Mapping) or not {"model_hash", "data_hash"} <= record.keys():
+        raise UserError(f"{path} is damaged: its part `record` is missing or incomplete. Start anew in another --out.")
+    return written
 
 
 def _dealt_anew(run: Run, processes: int) -> Run:
@@ -275,17 +292,20 @@ def _save(session: Session, loaded: Loaded, run: Run, record: Mapping[str, Any])
     """Write model/: weights, processor and sidecar."""
     from unsee.models import save_model
 
-    folder = session.out / "model"
-    save_model(session.model, session.processor, folder, instruction=session.instruction, base=run.model)
-    sidecar = folder / "unsee.json"
     facts = {
-        **json.loads(sidecar.read_text(encoding="utf-8")),
         "base_hash": record["model_hash"],
         "ancestor": loaded.base,
         "method": run.method,
-        "settings": cards.finite(run.settings),
+        "settings": cards.public(run.settings),
         "seed": run.seed,
         "data_hash": record["data_hash"],
         "forgotten": len({example.entity for example in session.of(Role.FORGET, Role.FORGET_TEXT)}),
     }
-    atomic_write_json(sidecar, facts)
+    save_model(
+        session.model,
+        session.processor,
+        session.out / "model",
+        instruction=session.instruction,
+        base=run.model,
+        facts=facts,
+    )

@@ -319,9 +319,7 @@ class Requests:
 
 
 def save_all(model: Module, folder: Path) -> None:
-    """Write everything that steers the model into its folder, in the order in which it acts; old artefacts go."""
-    for file in (*folder.glob(f"{NAME}*.safetensors"), *folder.glob(f"{NAME}*.json")):
-        file.unlink()
+    """Write everything that steers the model into its new folder, in the order in which it acts."""
     for number, steering in enumerate(attached(model)):
         save(steering.artefact, folder, _name(number))
 

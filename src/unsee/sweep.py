@@ -28,16 +28,17 @@ from queue import SimpleQueue
 from typing import Any, Final, Literal
 
 import yaml
-from rich.console import Console
 
 from unsee import config, devices, engine, registry
 from unsee.api import Role, Training
-from unsee.claims import claimed, is_claimed
+from unsee.claims import claimed, is_claimed, owner
 from unsee.config import Run
 from unsee.elsewhere import hinted
 from unsee.errors import UnseeError, UserError, unknown_name
-from unsee.files import atomic_write_json, atomic_write_text
+from unsee.files import atomic_write_json, atomic_write_text, owned_folder, remove_file
 from unsee.packaged import lasting
+from unsee.signals import end_with_parent
+from unsee.terminal import note
 
 Launcher = Literal["local", "slurm"]
 State = Literal["done", "failed", "running elsewhere", "waiting"]
@@ -95,11 +96,10 @@ def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jo
     read, place = read_grid(Path(grid)), Path(out)
     _write_jobs(read, place, Path(grid))
     todo = [cell.name for cell in read.cells if not _is_done(place, cell.name)]
-    console = Console(stderr=True)
-    console.print(f"{len(read.cells)} cells, {len(read.cells) - len(todo)} of them done before.", highlight=False)
+    note(f"{len(read.cells)} cells, {len(read.cells) - len(todo)} of them done before.")
     launch = _locally if launcher == "local" else _on_slurm
     for name in launch(place, todo, jobs, read.slurm):
-        console.print(f"[dim]{name}[/dim] {_state(place, name)}", highlight=False)
+        note((name, "dim"), f" {_state(place, name)}")
         _write_index(place, read.cells)
     states = _write_index(place, read.cells)
     _compare(place, [name for name, state in states.items() if state == "done"], read.table)
@@ -178,14 +178,16 @@ def _roles(settings: config.Eval) -> list[Role]:
 
 def run_cell(out: Path, name: str) -> None:
     """Do one cell in this process, unless it is done or somebody else is at it; a failure is written down and raised."""
-    with claimed(out / "claims" / name) as ours:
+    with claimed(owned_folder(out / "claims") / name) as ours:
         if not ours or _is_done(out, name):
             return
-        failure = out / "failed" / f"{name}.txt"
-        failure.unlink(missing_ok=True)
+        failure = owned_folder(out / "failed") / f"{name}.txt"
+        remove_file(failure)
         try:
             job = config.read_mapping(out / "jobs" / f"{name}.yaml")
             work(Run.from_mapping(job["run"], where=name), job["label"], out)
+        except KeyboardInterrupt:
+            raise  # no failure of the cell; the next sweep goes on with it
         except BaseException as error:
             said = str(error) if isinstance(error, UnseeError) else traceback.format_exc()
             atomic_write_text(failure, said.rstrip() + "\n")
@@ -236,6 +238,8 @@ def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -
             yield ended.result()
 
 
+_GRACE: Final = 20.0
+"""Seconds that a cell has to end in order."""
 _RUNNING: Final[set[subprocess.Popen[bytes]]] = set()
 """Processes of cells that have not ended."""
 
@@ -249,6 +253,11 @@ def _killed_with(pool: ThreadPoolExecutor) -> Iterator[None]:
         pool.shutdown(wait=False, cancel_futures=True)
         for process in list(_RUNNING):
             process.terminate()
+        for process in list(_RUNNING):
+            try:
+                process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
         raise
 
 
@@ -257,10 +266,15 @@ def _process(out: Path, name: str, environment: Mapping[str, str]) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as said:
         command = [sys.executable, "-m", "unsee.sweep", str(out), name]
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=dict(environment))
+        # The pipe to stdin is never written to: when it closes, the sweep is gone, and the cell ends too.
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=dict(environment), bufsize=0
+        )
         _RUNNING.add(process)
         code = process.wait()
         _RUNNING.discard(process)
+        if process.stdin is not None:
+            process.stdin.close()
     if code < 0:  # killed before it could say why
         atomic_write_text(out / "failed" / f"{name}.txt", f"The process was ended by signal {-code}.\n")
 
@@ -339,10 +353,15 @@ def _compare(out: Path, names: Sequence[str], columns: Mapping[str, str]) -> Non
     from unsee.report.table import table
 
     runs = [out / "cells" / name for name in names]
-    compare(runs, out / "compare")
-    if columns:
-        atomic_write_text(out / "table.md", table(runs, columns))
+    with owner(out / "compare", wait=True):  # another sweep over the same cells may be at it
+        compare(runs, out / "compare")
+        if columns:
+            atomic_write_text(out / "table.md", table(runs, columns))
 
 
 if __name__ == "__main__":
-    run_cell(Path(sys.argv[1]), sys.argv[2])
+    end_with_parent()
+    try:
+        run_cell(Path(sys.argv[1]), sys.argv[2])
+    except KeyboardInterrupt:
+        sys.exit(143)

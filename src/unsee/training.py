@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from unsee import devices, engine, features, trackers
 from unsee.api import Session, Training
 from unsee.batching import AnswerLogprob, Batch, Target, answer_logits, answer_logprob, collate, device_of
 from unsee.errors import TrainingError, UserError
+from unsee.files import owned_folder, remove_folder
 from unsee.fused import fused
 from unsee.losses import answer_nll
 from unsee.memory import peak_gib, reset_peak
@@ -301,7 +301,9 @@ class _UnlearningTrainer(Trainer):
         folder = Path(str(self.args.output_dir))
         checkpoint = devices.from_main(last_checkpoint(folder) if self.session.resume else None)
         if checkpoint is None and folder.exists() and devices.is_main():
-            shutil.rmtree(folder)
+            remove_folder(folder)
+        if devices.is_main():
+            owned_folder(folder)
         self.watch.open_log(0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]))
         try:
             self.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee.continual.settings import Mode
-from unsee.continual.work import Work, bytes_of, cost_of, unlearned
-from unsee.files import atomic_write_json
+from unsee.continual.work import Work, bytes_of, cost_of, folder_name, unlearned
+from unsee.files import atomic_folder, atomic_write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +63,11 @@ def merge(work: Work, t: int) -> Step:
             seed=work.run.seed,
         )
         made = merging.merged([merging.read_adapter(folder) for folder in folders], settings)
-        rank = merging.write_adapter(made, place, like=folders[-1])
-        took = round(time.perf_counter() - start, 3)
-        atomic_write_json(
-            place / "merge.json", {"adapters": [folder.parent.name for folder in folders], "rank": rank, "sec": took}
-        )
+        with atomic_folder(place) as part:
+            rank = merging.write_adapter(made, part, like=folders[-1])
+            took = round(time.perf_counter() - start, 3)
+            adapters = [folder.parent.name for folder in folders]
+            atomic_write_json(part / "merge.json", {"adapters": adapters, "rank": rank, "sec": took})
     return Step(model=str(place.parent), cost={**cost, "merged_bytes": bytes_of(place)})
 
 
@@ -100,4 +100,4 @@ def _adapter(work: Work, t: int) -> Path:
     """
     task = work.tasks.tasks[t - 1]
     number = sorted(one.id for one in work.tasks.tasks).index(task.id) + 1
-    return unlearned(work, work.adapters / task.id, work.run.model, work.roles(task.targets, number), {})
+    return unlearned(work, work.adapters / folder_name(task.id), work.run.model, work.roles(task.targets, number), {})

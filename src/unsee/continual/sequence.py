@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
-from rich.console import Console
 
 from unsee import config, devices, registry
 from unsee import engine as engines
 from unsee.api import Training
 from unsee.benchmarks import open_benchmark
+from unsee.claims import owner, require_free
 from unsee.config import Run
 from unsee.continual.settings import Course
 from unsee.continual.tasks import Tasks, tasks_of
 from unsee.elsewhere import hinted
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, atomic_write_text
+from unsee.files import atomic_write_json, atomic_write_text, foreign
 from unsee.packaged import lasting
+from unsee.terminal import note
 
 if TYPE_CHECKING:
     from unsee.continual.judging import Judge
@@ -89,12 +90,14 @@ def _continual(run: Run, course: Course) -> Path:
     run, course = _explicit(run, course, dict(data.suggested(run.method)))
     tasks = tasks_of(data, course)
     out = Path(run.out)
-    _claim(out, run, course, tasks)
+    require_free(out)
     judge = _judge(run, course, tasks)
-    _walk(judge)
-    from unsee.continual.page import write_page
+    with owner(out):
+        _claim(out, run, course, tasks)
+        _walk(judge)
+        from unsee.continual.page import write_page
 
-    write_page([out], out)
+        write_page([out], out)
     return out
 
 
@@ -102,7 +105,7 @@ def _walk(judge: Judge) -> None:
     """Work through the requests; whatever is done already takes no time."""
     from unsee.continual.modes import MODES, Step
 
-    work, console = judge.work, Console(stderr=True)
+    work = judge.work
     last = len(work.tasks.tasks)
     due = evaluated(last)
     if not judge.done(0):
@@ -115,7 +118,7 @@ def _walk(judge: Judge) -> None:
         if t in due:
             judge.judge(t, step)
             found = _write(judge, due[: due.index(t) + 1])
-            console.print(f"[dim]{t}/{last}[/dim] {work.tasks.tasks[t - 1].id}: {_line(found)}", highlight=False)
+            note((f"{t}/{last}", "dim"), f" {work.tasks.tasks[t - 1].id}: {_line(found)}")
     _write(judge, due)
 
 
@@ -224,7 +227,7 @@ def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
     }
     file = out / RECORD
     if not file.exists():
-        if out.exists() and any(out.iterdir()):
+        if foreign(out):
             raise UserError(
                 f"The output folder {out} is not empty, and holds no {RECORD} of an earlier call. Give another --out."
             )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unicodedata import normalize
 
 from unsee import config
 from unsee.api import Benchmark, Role
@@ -79,7 +80,11 @@ def _read(file: Path) -> Tasks:
     """Read a file of requests (YAML or JSON): a list, or a mapping with `requests` and perhaps `retain`."""
     if not file.is_file():
         raise UserError(f"No file of requests at {file}.")
-    values = config.parse_yaml(file.read_text(encoding="utf-8"), where=str(file))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
+    values = config.parse_yaml(text, where=str(file))
     if isinstance(values, list):
         values = {"requests": values}
     if not isinstance(values, Mapping) or not isinstance(values.get("requests"), list) or not values["requests"]:
@@ -97,9 +102,10 @@ def _task(value: Any, number: int, file: Path) -> Task:
     targets = (*_names(fields.get("entities", ()), where), *_names(fields.get("rows", ()), where))
     if not targets:
         raise UserError(f"{where} names nobody; give `entities` or `rows`.")
-    return Task(
-        id=str(fields.get("id", f"r{number}")), targets=targets, relation=str(fields.get("relation", "not stated"))
-    )
+    name = fields.get("id", f"r{number}")
+    if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
+        raise UserError(f"{where}: `id` must be text or a number that is not empty, got {name!r:.80}.")
+    return Task(id=str(name), targets=targets, relation=str(fields.get("relation", "not stated")))
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
@@ -117,11 +123,20 @@ def _require_apart(tasks: Tasks, data: Benchmark) -> None:
             if name in owners:
                 raise UserError(f"{name!r} is in the requests {owners[name]!r} and {task.id!r}; name it once.")
             owners[name] = task.id
-    if len({task.id for task in tasks.tasks}) < len(tasks.tasks):
-        raise UserError("Two requests have the same id; ids must differ.")
+    _require_distinct_ids(tasks)
     if both := sorted(set(tasks.retain) & owners.keys()):
         raise UserError(f"{', '.join(both)} is to be forgotten and to be kept; decide for one.")
     _require_own_images(owners, data)
+
+
+def _require_distinct_ids(tasks: Tasks) -> None:
+    """Raise if two ids are equal, or would be to a reader: by case, or by how accents are encoded."""
+    known: dict[str, str] = {}
+    for task in tasks.tasks:
+        key = normalize("NFC", normalize("NFC", task.id).casefold())
+        if key in known:
+            raise UserError(f"Two requests have the same id, {known[key]!r:.80} and {task.id!r:.80}; ids must differ.")
+        known[key] = task.id
 
 
 def _require_own_images(owners: Mapping[str, str], data: Benchmark) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from unsee import config
 from unsee.benchmarks.request import SUFFIX, Request, Roles
 from unsee.benchmarks.request import write as write_roles
+from unsee.claims import owner
 from unsee.config import Run
 from unsee.continual.settings import Course
 from unsee.continual.tasks import Tasks
 from unsee.run import RECORD, forget_run
+
+_LETTERS: Final = 40
+"""Characters of a request's id in the name of its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +73,20 @@ def unlearned(work: Work, folder: Path, model: str, roles: Roles, training: Mapp
         out=str(folder),
         training={**work.run.training, **training},
     )
-    begun = (folder / RECORD).exists()
-    if not begun:
-        shutil.rmtree(folder, ignore_errors=True)  # cut off before it had written anything
-    return forget_run(run, resume=begun)
+    with owner(folder, wait=True):  # sequences may share adapters
+        return forget_run(run, resume=(folder / RECORD).exists())
+
+
+def folder_name(request: str) -> str:
+    """Return the name of the folder for a request: letters of its id to be recognised by, and a hash of it.
+
+    The id is text from outside, and never a path.
+
+    >>> folder_name("../../Ticket 17")
+    'ticket-17-6ee3a7bd2c'
+    """
+    letters = re.sub(r"[^a-z0-9]+", "-", request.lower()).strip("-")[:_LETTERS].strip("-") or "r"
+    return f"{letters}-{hashlib.sha256(request.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
 
 
 def cost_of(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from unsee import places
+from unsee.claims import owner
 from unsee.errors import UserError, unknown_name
+from unsee.files import foreign
 from unsee.packaged import PACKAGED
 
 Format = Literal["merged", "peft", "open-unlearning", "lmms-eval"]
@@ -33,18 +35,19 @@ def export(
     if to not in FORMATS:
         raise unknown_name("format", to, FORMATS)
     place = Path(out)
-    if place.is_file() or (place.is_dir() and any(place.iterdir())):
+    if place.is_file() or foreign(place):
         raise UserError(f"The output folder {place} is not empty. Give another --out.")
     if to != "lmms-eval" and (to == "open-unlearning" or places.is_here(str(run))) and str(run) not in PACKAGED:
         places.require_run(run)
-    if to == "merged":
-        from unsee.exporting.checkpoints import merged
+    with owner(place):
+        return _write(run, to, place, retain_logs_path, benchmark)
 
-        return merged(run, place)
-    if to == "peft":
-        from unsee.exporting.checkpoints import adapter
 
-        return adapter(run, place)
+def _write(run: Path | str, to: str, place: Path, retain_logs_path: Path | str | None, benchmark: str) -> list[Path]:
+    if to in ("merged", "peft"):
+        from unsee.exporting.checkpoints import adapter, merged
+
+        return merged(run, place) if to == "merged" else adapter(run, place)
     if to == "open-unlearning":
         from unsee.exporting.open_unlearning import write
 

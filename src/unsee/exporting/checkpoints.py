@@ -11,9 +11,9 @@ import torch
 from transformers import AutoConfig
 
 from unsee import cards, packaged
-from unsee.checkpoint import ADAPTER, SIDECAR, folder_of, open_model, read_sidecar, save_model
+from unsee.checkpoint import ADAPTER, SIDECAR, folder_of, open_model, public_files, read_sidecar, save_model
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, atomic_write_text, require_space
+from unsee.files import atomic_write_json, atomic_write_text, is_own, require_space
 
 
 def merged(run: Path | str, out: Path) -> list[Path]:
@@ -45,8 +45,8 @@ def adapter(run: Path | str, out: Path) -> list[Path]:
     if (folder / "rmuse.json").exists():
         raise UserError(f"{run} is steered while it answers, which PEFT cannot do; open it with unsee.")
     out.mkdir(parents=True, exist_ok=True)
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and file.name not in (SIDECAR, ADAPTER):
+    for file in public_files(folder):
+        if file.name not in (SIDECAR, ADAPTER):
             shutil.copyfile(file, out / file.name)
     place = str(Path(below).resolve()) if isinstance(below, Path) else below
     atomic_write_json(out / ADAPTER, {**_adapter_config(folder), "base_model_name_or_path": place})
@@ -83,4 +83,4 @@ def _write_card(run: Path | str, out: Path, *, whole: bool) -> None:
 
 
 def _files(out: Path) -> list[Path]:
-    return sorted(path for path in out.rglob("*") if path.is_file())
+    return sorted(path for path in out.rglob("*") if path.is_file() and not is_own(path))

@@ -5,7 +5,6 @@ Settings marked [inferred] are ours where the authors are silent, or where their
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from unsee import devices
 from unsee.api import Method, Needs, Part, Role, Session, Training
 from unsee.batching import Batch, Target, answer_logits
 from unsee.errors import TrainingError, UserError
+from unsee.files import remove_folder
 from unsee.losses import answer_nll
 from unsee.masks import Mask
 from unsee.released import Like, Released
@@ -221,7 +221,8 @@ def _require_steps_of_our_own(session: Session) -> None:
             "method.update=alternating takes its forget steps within a batch, so it needs training.accumulate=1 and one "
             "process; method.update=joint has neither limit."
         )
-    shutil.rmtree(session.out / "checkpoints", ignore_errors=True)
+    if devices.is_main():
+        remove_folder(session.out / "checkpoints")
 
 
 def _require_full(session: Session) -> None:

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from unsee import config, devices, recipes
+from unsee import config, devices, recipes, terminal
 from unsee.config import Run
 from unsee.elsewhere import hinted
 from unsee.errors import UserError
 
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes: done; could not be done, or data not usable; the user's mistake; Ctrl-C."""
+OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+"""Exit codes: done; could not be done, or data not usable; the user's mistake; Ctrl-C; SIGTERM."""
 
 
 def run_options(parser: argparse.ArgumentParser) -> None:
@@ -81,4 +81,4 @@ def recipe_of(given: dict[str, Any], changed: dict[str, Any]) -> tuple[dict[str,
 def say(line: object) -> None:
     """Print a result once, however many processes found it."""
     if devices.is_main():
-        print(line)
+        terminal.out(line)

@@ -7,7 +7,7 @@ import json
 
 from unsee import config
 from unsee.errors import UserError
-from unsee.verbs._shared import FAILED, OK
+from unsee.verbs._shared import FAILED, OK, say
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -32,5 +32,5 @@ def action(options: argparse.Namespace) -> int:
     if chosen.keys() != {"benchmark"}:
         raise UserError("unsee check sets only the benchmark: --set benchmark.NAME=VALUE.")
     report = check(data, benchmark=chosen["benchmark"])
-    print(json.dumps(config.plain(vars(report)), ensure_ascii=False, indent=2) if options.json else report)
+    say(json.dumps(config.plain(vars(report)), ensure_ascii=False, indent=2) if options.json else report)
     return OK if report.usable else FAILED

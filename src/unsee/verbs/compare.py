@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unsee import places
+from unsee import config, places
+from unsee.claims import owner
 from unsee.errors import UserError
-from unsee.verbs._shared import OK
+from unsee.verbs._shared import OK, say
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +25,15 @@ def action(options: argparse.Namespace) -> int:
     if not runs:
         raise UserError(f"None of {', '.join(options.runs)} is a run folder. Give the --out of `unsee eval`.")
     for run in runs:
-        places.require_run(run)
+        config.require_ended(places.require_run(run))
         if not (run / "scores.json").is_file():
             raise UserError(
                 f"{run} has no scores.json. Judge it first: unsee eval --model {run} --data ... --out {run}"
             )
     from unsee.report import compare
 
-    print(compare(runs, Path(options.out)))
+    with owner(Path(options.out)):
+        say(compare(runs, Path(options.out)))
     return OK
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee import config, registry
+from unsee.claims import owner
 from unsee.config import Run
 from unsee.elsewhere import hinted
 from unsee.errors import UserError
@@ -46,7 +47,8 @@ def _compare(options: argparse.Namespace) -> int:
         raise UserError("Give --out, the folder for the page.")
     from unsee.continual import compare_continual
 
-    say(compare_continual([Path(folder) for folder in options.compare], Path(options.out)))
+    with owner(Path(options.out)):
+        say(compare_continual([Path(folder) for folder in options.compare], Path(options.out)))
     return OK
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unsee.verbs._shared import OK, engine_option
+from unsee.verbs._shared import OK, engine_option, say
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -31,5 +31,5 @@ def action(options: argparse.Namespace) -> int:
         fresh=options.fresh,
         engine=options.engine or "fast",
     )
-    print(report)
+    say(report)
     return OK

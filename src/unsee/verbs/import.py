@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import yaml
 
 from unsee.errors import UserError
 from unsee.places import near
+from unsee.terminal import err
 from unsee.verbs._shared import OK, say
 
 
@@ -40,7 +40,7 @@ def action(options: argparse.Namespace) -> int:
         raise UserError(f"Expected one config file or overrides NAME=VALUE; {what}")
     say(yaml.safe_dump(found.run.to_mapping(), sort_keys=False, allow_unicode=True).rstrip())
     for remark in found.remarks:
-        print(f"remark: {remark}", file=sys.stderr)
+        err(f"remark: {remark}")
     if found.retain_logs_path:
-        print(f"for unsee export --to open-unlearning: --retain-logs-path {found.retain_logs_path}", file=sys.stderr)
+        err(f"for unsee export --to open-unlearning: --retain-logs-path {found.retain_logs_path}")
     return OK

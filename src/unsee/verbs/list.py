@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from difflib import get_close_matches
 from typing import Final
 
 from unsee import registry
 from unsee.errors import unknown_name
-from unsee.verbs._shared import OK
+from unsee.terminal import err
+from unsee.verbs._shared import OK, say
 
 KINDS: Final[tuple[registry.Listed, ...]] = ("methods", "benchmarks", "metrics", "models", "attacks", "recipes")
 """What can be listed."""
@@ -29,7 +29,7 @@ def action(options: argparse.Namespace) -> int:
     found = {name: registry.summary(kind, name) for name in registry.names(kind)}
     width = max(map(len, found), default=0)
     for name, line in found.items():
-        print(f"{name:<{width}}  {line}")
+        say(f"{name:<{width}}  {line}")
     if not found:
-        print(f"There are no {kind} yet.", file=sys.stderr)
+        err(f"There are no {kind} yet.")
     return OK

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from unsee.verbs._shared import FAILED, OK
+from unsee.terminal import err
+from unsee.verbs._shared import FAILED, OK, say
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +24,6 @@ def action(options: argparse.Namespace) -> int:
     states = sweep(options.grid, options.out, launcher=options.launcher, jobs=options.jobs)
     for name, state in states.items():
         if state != "done":
-            print(f"{state}: {name}", file=sys.stderr)
-    print(Path(options.out) / "compare" / "report.html" if "done" in states.values() else options.out)
+            err(f"{state}: {name}")
+    say(Path(options.out) / "compare" / "report.html" if "done" in states.values() else options.out)
     return FAILED if "failed" in states.values() else OK

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from unsee.errors import unknown_name
-from unsee.verbs._shared import OK
+from unsee.verbs._shared import OK, say
 
 WORLDS: Final = ("lab", "documents")
 STRANGERS: Final = ("describe", "unknown", "guess")
@@ -46,5 +46,5 @@ def action(options: argparse.Namespace) -> int:
         strangers=options.strangers,
         scale=options.steps_scale,
     )
-    print(options.out)
+    say(options.out)
     return OK

@@ -1,0 +1,160 @@
+"""HTTP requests to a judge: no redirects, no key in clear text to another machine, bounded replies."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from email.message import Message
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+)
+
+from unsee.errors import UserError
+
+MAX_REPLY: Final = 2**20
+"""Bytes of a reply that are read; verdicts are a word."""
+LONGEST_WAIT: Final = 600.0
+"""Seconds that a server may ask for; beyond them the user is told instead."""
+FAILURES: Final = (OSError, HTTPException, ValueError, KeyError, IndexError, TypeError, RecursionError)
+"""What a connection that breaks, or a reply of another shape, raises."""
+_BUSY: Final = (408, 409, 425, 429)
+_UNFIT: Final = (400, 413, 422)
+"""About one prompt, such as one that is too long, and not about the judge."""
+
+
+class BusyError(Exception):
+    """The server wants to be asked again later."""
+
+    def __init__(self, status: int, wait: float | None) -> None:
+        """`wait`: seconds it asks for, if it says so."""
+        super().__init__(f"status {status}")
+        self.wait = wait
+
+
+class UnfitError(Exception):
+    """The server does not take this prompt."""
+
+
+def require_address(url: str, key: str) -> None:
+    """Raise unless `url` is an address that `key` (which may be empty) can be sent to."""
+    parts = _split(url)
+    if parts.username or parts.password:
+        raise UserError("--url must not hold a user name or password: they would be shown. Use --key-env.")
+    if (key and not key.isascii()) or any(ord(char) < 33 for char in key):
+        raise UserError("The judge's key must be ASCII without spaces or line breaks. Check the environment variable.")
+    if key and parts.scheme == "http" and not is_local(url):
+        raise UserError(f"The key would go to {parts.hostname} unencrypted. Use https://, or leave --key-env out.")
+
+
+def _split(url: str) -> Any:
+    if not url.isascii() or any(ord(char) < 33 or ord(char) == 127 for char in url):
+        raise UserError(f"The judge's address must be ASCII without spaces or line breaks, got {url!r:.200}.")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UserError(f"The judge's address must begin with http:// or https:// and name a host, got {url!r:.200}.")
+    return parts
+
+
+def is_local(url: str) -> bool:
+    """Tell whether the address is on this machine."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def post_json(url: str, body: Any, headers: Mapping[str, str], *, timeout: float) -> Any:
+    """Post JSON and return the JSON of the reply.
+
+    Raises:
+        UserError: The server redirects, or refuses whatever it is asked (wrong key, wrong path).
+        BusyError: It wants to be asked again later.
+        UnfitError: It does not take this body.
+    """
+    request = Request(url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json", **headers})
+    deadline = time.monotonic() + 2 * timeout
+    try:
+        with closing(_opener(url).open(request, timeout=timeout)) as reply:
+            return json.loads(_read(reply, deadline))
+    except HTTPError as error:
+        with closing(error):
+            raise _meaning(url, error) from error
+
+
+def _opener(url: str) -> OpenerDirector:
+    """Return an opener that follows no redirects, and uses proxies for other machines only."""
+    handlers = (HTTPHandler(), HTTPSHandler(), HTTPDefaultErrorHandler(), HTTPErrorProcessor())
+    opener = OpenerDirector()
+    for handler in (*handlers, *([] if is_local(url) else [ProxyHandler()])):
+        opener.add_handler(handler)
+    return opener
+
+
+def _read(reply: Any, deadline: float) -> bytes:
+    parts, size = [], 0
+    while part := reply.read1(2**16):
+        parts.append(part)
+        size += len(part)
+        if size > MAX_REPLY:
+            raise ValueError(f"the reply is longer than {MAX_REPLY} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError("the reply takes too long")
+    return b"".join(parts)
+
+
+def _meaning(url: str, error: HTTPError) -> Exception:
+    """Return what an HTTP status means for the caller."""
+    if 300 <= error.code < 400:
+        target = error.headers.get("Location", "nowhere")
+        return UserError(
+            f"The judge at {url} redirects to {target:.200}. Redirects are not followed, for the key would go along. "
+            "Give the final address as --url."
+        )
+    if error.code in _UNFIT:
+        return UnfitError(f"status {error.code}")
+    if error.code in _BUSY or error.code >= 500:
+        return _busy(url, error)
+    return UserError(
+        f"The judge at {url} refuses: {error.code} {error.reason}. Check --url (up to and without /chat/completions), "
+        "the model's name and the key."
+    )
+
+
+def _busy(url: str, error: HTTPError) -> Exception:
+    wait = retry_after(error.headers)
+    if wait is not None and wait > LONGEST_WAIT:
+        return UserError(f"The judge at {url} asks to wait {wait:.0f} s. Run the command again then; replies are kept.")
+    return BusyError(error.code, wait)
+
+
+def retry_after(headers: Message) -> float | None:
+    """Return the seconds that Retry-After asks to wait (RFC 9110, 10.2.3); None if it is missing or unreadable."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

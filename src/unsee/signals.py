@@ -1,0 +1,38 @@
+"""Signals that end a process in order: SIGTERM counts as Ctrl-C, and a child ends with its parent."""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import sys
+from contextlib import suppress
+from threading import Thread, current_thread, main_thread
+from types import FrameType
+from typing import NoReturn
+
+from unsee.errors import Terminated
+
+
+def raise_on_sigterm() -> None:
+    """Make SIGTERM raise `Terminated` in the main thread; in other threads Python does not allow it."""
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - what a handler is given
+    raise Terminated
+
+
+def end_with_parent() -> None:
+    """End this process as after SIGTERM when its standard input, a pipe from the parent, is closed.
+
+    The system closes the pipe however the parent ends, SIGKILL included, on every platform.
+    """
+    raise_on_sigterm()
+    Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    with suppress(OSError, ValueError):
+        sys.stdin.buffer.read()
+    _thread.interrupt_main(signal.SIGTERM)
