@@ -95,11 +95,11 @@ def test_the_command_asks_the_address_and_writes_what_it_found(tmp_path, monkeyp
     monkeypatch.setenv("KEY", "secret")
     monkeypatch.setattr(Endpoint, "_ask", lambda self, prompt: seen.append(self) or "7")
     folder = run_folder(tmp_path / "x", ROWS)
-    assert main(["judge", str(folder), "--url", "http://here/v1", "--judge", "m", "--key-env", "KEY"]) == 0
+    assert main(["judge", str(folder), "--url", "https://here/v1", "--judge", "m", "--key-env", "KEY"]) == 0
     assert json.loads(capsys.readouterr().out)["factuality"]["forget.factuality"]["n"] == 4
     written = json.loads((folder / "factuality.json").read_text())
     assert (written["judge"], written["scores"]["forget.factuality"]["value"]) == ("m", pytest.approx((7 + 4) / 2))
-    assert {(one.url, one.model, one.key) for one in seen} == {("http://here/v1", "m", "secret")}
+    assert {(one.url, one.model, one.key) for one in seen} == {("https://here/v1", "m", "secret")}
     assert "secret" not in "".join(file.read_text() for file in folder.iterdir())
 
 
@@ -114,7 +114,7 @@ def test_a_judge_that_nobody_answers_for_is_refused_after_one_try(tmp_path, monk
     monkeypatch.setattr(Endpoint, "_ask", ask)
     folder = run_folder(tmp_path / "x", ROWS)
     assert main(["judge", str(folder), "--url", "http://here/v1", "--judge", "m"]) == 2
-    assert "The judge at http://here/v1 does not answer" in capsys.readouterr().err
+    assert "The judge at http://here/v1 did not return a chat completion" in capsys.readouterr().err
     assert len(tries) == 1
     assert not (folder / "verdicts.jsonl").exists()
 

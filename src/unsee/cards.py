@@ -117,7 +117,7 @@ def _made(written: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[st
     if result:
         stopped = result.get("stop_reason", "")
         yield f"- done: {result['steps']} steps on {result['trainable']:,} weights" + (
-            f"; {code(stopped)}" if stopped else ""
+            f"; {stopped}" if stopped else ""
         )
     yield ""
 

@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from unsee import autoclasses, config, packaged, places, steering
 from unsee.api import Family
 from unsee.errors import UserError
-from unsee.files import atomic_folder, atomic_write_json
+from unsee.files import atomic_folder, atomic_write_json, remove_file
 
 SIDECAR = "unsee.json"
 ADAPTER = "adapter_config.json"
@@ -106,6 +106,7 @@ def _write_weights(model: Any, folder: Path) -> None:
     """Write the adapter, or all weights of a model without one."""
     options = {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
     model.save_pretrained(folder, **options)
+    remove_file(folder / "README.md")  # PEFT's card, which shows paths of this machine
 
 
 def _absolute(place: Path | str) -> str:

@@ -83,9 +83,12 @@ def owned_folder(folder: Path, *, anew: bool = False) -> Path:
     """Make the folder and mark it as made by unsee; one that exists keeps its state, or is made `anew`."""
     if anew:
         remove_folder(folder)
-    if not folder.exists():
+    try:
         folder.mkdir(parents=True)
         (folder / OWNED).touch()
+    except FileExistsError:  # ours, or somebody else's: its marker tells
+        if not folder.is_dir():
+            raise
     return folder
 
 
