@@ -223,7 +223,7 @@ def test_a_missing_run_is_answered_with_those_beside_it(tmp_path, capsys):
 def test_a_run_that_has_not_ended_says_how_to_go_on(tmp_path, capsys):
     (tmp_path / "run.yaml").write_text("data: lab\nmethod: ga\n")
     assert cli.main(["export", str(tmp_path), "--to", "merged", "--out", str(tmp_path / "o")]) == 2
-    assert f"has not ended: `unsee forget {tmp_path / 'run.yaml'} --resume` goes on." in capsys.readouterr().err
+    assert f"Go on with it: unsee forget {tmp_path / 'run.yaml'} --resume." in capsys.readouterr().err
     assert cli.main(["forget", str(tmp_path)]) == 2
     assert f"it is a folder. Give {tmp_path / 'run.yaml'}." in capsys.readouterr().err
 

@@ -93,7 +93,7 @@ def unlearned(monkeypatch):
 def test_an_adapter_is_the_same_in_every_order(tmp_path, unlearned):
     for order in ((ONE, TWO, TEN), (TEN, ONE, TWO)):
         step = modes.experts(work_at(tmp_path, *order, retain_policy="fresh_sample"), 3)
-        assert [folder.name for folder in step.experts] == [task.id for task in order]
+        assert [folder.name for folder in step.experts] == [work.folder_name(task.id) for task in order]
     made = {folder.name: (model, roles, training) for folder, model, roles, training in unlearned[:3]}
     again = {folder.name: (model, roles, training) for folder, model, roles, training in unlearned[3:]}
     assert made == again
