@@ -20,6 +20,7 @@ from unsee.cli import main
 from unsee.config import read, read_mapping
 from unsee.continual import judging, sequence
 from unsee.continual.judging import Judge
+from unsee.continual.work import folder_name
 from unsee.errors import UserError
 from unsee.methods.ga import GA
 from unsee.methods.npo import NPO
@@ -241,7 +242,7 @@ def merged(runs):
 def test_merged_weights_equal_the_formula_and_are_what_is_judged(merged, place):
     base = load(place / "model").model.state_dict()
     opened = load(merged / "t-002").model.state_dict()
-    adapters = [merging.read_adapter(place / "adapters" / name / "model") for name in ("r1", "r2")]
+    adapters = [merging.read_adapter(place / "adapters" / folder_name(name) / "model") for name in ("r1", "r2")]
     for layer in adapters[0]:
         name = f"{layer.removeprefix('base_model.model.')}.weight"
         wanted = base[name] + sum(one[layer].delta_oi for one in adapters)

@@ -115,14 +115,14 @@ def test_a_merge_is_made_as_the_course_says(tmp_path, unlearned, monkeypatch):
     monkeypatch.setattr(merging, "merged", lambda adapters, settings: seen.append((adapters, settings)))
 
     def write(made, place, like):
-        place.mkdir(parents=True)
+        assert not list(place.glob("*.json"))
         return 7
 
     monkeypatch.setattr(merging, "write_adapter", write)
     course = {"merge": "dare", "scale": 0.5, "density": 0.3, "drop": 0.6, "merge_rank": 4}
     step = modes.merge(work_at(tmp_path, **course), 2)
     how = merging.Settings(how="dare", scale=0.5, density=0.3, drop=0.6, rank=4, seed=5)
-    assert seen == [(["r-a", "r-b"], how)]
+    assert seen == [([work.folder_name("r-a"), work.folder_name("r-b")], how)]
     assert step.model == str(tmp_path / "t-002")
     modes.merge(work_at(tmp_path, **course), 2)
     assert len(seen) == 1  # merged once

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 
 import pytest
@@ -13,6 +15,7 @@ from unsee.benchmarks.request import Request, Roles
 from unsee.check import examine
 from unsee.continual.settings import Course
 from unsee.continual.tasks import entities_of, tasks_of
+from unsee.continual.work import folder_name
 from unsee.errors import UserError
 
 
@@ -159,3 +162,64 @@ def test_the_lab_gives_all_it_has_about_anybody():
     assert {person.id for person in lab.world.forget} == {
         row.entity for row in lab.examples("train") if row.role is Role.FORGET
     }  # the packaged request is as it was
+
+
+FIRST, SECOND = "ada", "bo"
+ODD_IDS = [
+    "../../../victim",
+    "/etc/passwd",
+    "a/b",
+    "..",
+    ".",
+    "C:\\x",
+    "a\x1b]0;owned\x07b",
+    "a[/red]b",
+    "x" * 300,
+    "é",
+    "CON",
+    17,
+]
+
+
+def test_a_folder_name_is_never_a_path(tmp_path):
+    names = [folder_name(str(name)) for name in ODD_IDS]
+    assert all(re.fullmatch(r"[a-z0-9][a-z0-9-]{0,50}", name) for name in names)
+    assert len(set(names)) == len(names)
+    assert folder_name("r1") != folder_name("R1")
+    assert folder_name("\ud800")  # half a surrogate
+
+
+@pytest.mark.parametrize("name", ODD_IDS)
+def test_any_text_is_an_id(tmp_path, data, name):
+    file = tmp_path / "requests.json"
+    file.write_text(json.dumps([{"id": name, "entities": [FIRST]}]))
+    course = Course(requests=str(file))
+    assert tasks_of(data, course).tasks[0].id == str(name)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (["", "b"], "request 1: `id` must be text or a number that is not empty, got ''"),
+        ([" ", "b"], "not empty"),
+        ([None, "b"], "not empty, got None"),
+        ([["a"], "b"], "must be text"),
+        ([True, "b"], "must be text"),
+        (["a", "a"], "Two requests have the same id, 'a' and 'a'"),
+        (["Straße", "STRASSE"], "Two requests have the same id"),
+        (["\u00e9", "e\u0301"], "Two requests have the same id"),
+    ],
+)
+def test_ids_that_cannot_be_told_apart_are_refused(tmp_path, data, ids, message):
+    file = tmp_path / "requests.json"
+    names = [FIRST, SECOND]
+    file.write_text(json.dumps([{"id": one, "entities": [name]} for one, name in zip(ids, names, strict=True)]))
+    with pytest.raises(UserError, match=message):
+        tasks_of(data, Course(requests=str(file)))
+
+
+def test_a_file_of_requests_in_another_encoding_is_said(tmp_path, data):
+    file = tmp_path / "requests.yaml"
+    file.write_bytes("- id: é\n  entities: [x]\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"requests.yaml is not UTF-8 \(byte 6\)"):
+        tasks_of(data, Course(requests=str(file)))

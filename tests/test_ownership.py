@@ -116,17 +116,6 @@ def test_a_run_killed_while_its_first_file_was_written_blocks_nothing(model, tmp
     assert (out / "model" / "README.md").is_file()
 
 
-def test_an_ended_run_is_tidied_by_resume(model, tmp_path):
-    out = forget(model, EXAMPLE, "ga", tmp_path / "x", training=SHORT)
-    card = (out / "model" / "README.md").read_text()
-    remove_file(out / "model" / "README.md")
-    owned_folder(out / "checkpoints")
-    (out / "checkpoints" / "checkpoint-2").mkdir()
-    forget(model, EXAMPLE, "ga", out, training=SHORT, resume=True)
-    assert (out / "model" / "README.md").read_text() == card
-    assert not (out / "checkpoints").exists()
-
-
 @pytest.mark.parametrize("command", ["eval --model {run} --data {data} --out {out}", "export {run} --to merged --out {out}",
                                      "export {run} --to peft --out {out}", "push {run} o/n --base o/b --dry-run", "compare {run} --out {out}"])  # fmt: skip
 def test_a_run_that_was_killed_while_saving_is_not_judged(model, tmp_path, capsys, command):

@@ -18,6 +18,7 @@ from tiny import save_tiny
 from unsee import cards, config, forget, run
 from unsee.api import Session
 from unsee.errors import UserError
+from unsee.files import owned_folder
 from unsee.methods.ga import GA
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
@@ -216,7 +217,7 @@ def test_resuming_tidies_a_run_killed_after_its_result(done, model, tmp_path):
     out = shutil.copytree(done, tmp_path / "cut")
     card = (out / "model" / cards.CARD).read_text()
     (out / "model" / cards.CARD).unlink()
-    (out / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    (owned_folder(out / "checkpoints") / "checkpoint-2").mkdir()
     forget(model, EXAMPLE, "ga", out, training=SHORT, seed=3, resume=True)
     assert (out / "model" / cards.CARD).read_text() == card
     assert not (out / "checkpoints").exists()

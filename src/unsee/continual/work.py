@@ -83,7 +83,7 @@ def folder_name(request: str) -> str:
     The id is text from outside, and never a path.
 
     >>> folder_name("../../Ticket 17")
-    'ticket-17-6ee3a7bd2c'
+    'ticket-17-01b638d3f9'
     """
     letters = re.sub(r"[^a-z0-9]+", "-", request.lower()).strip("-")[:_LETTERS].strip("-") or "r"
     return f"{letters}-{hashlib.sha256(request.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
