@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from unsee.api import Session
 from unsee.batching import Target, collate
 from unsee.padding import IGNORE
+from unsee.precision import autocast
 
 
 class Bare:
@@ -34,7 +35,8 @@ class Bare:
         self.model.train()
         for inputs, labels_bt in passes:
             width = int((labels_bt != IGNORE).any(0).sum())
-            logits_bav = self.model(**inputs, logits_to_keep=width + 1, use_cache=False).logits[:, :-1]
+            with autocast(self.model, self.session.training):
+                logits_bav = self.model(**inputs, logits_to_keep=width + 1, use_cache=False).logits[:, :-1]
             cross_entropy(logits_bav.flatten(0, 1).float(), labels_bt[:, -width:].flatten()).backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

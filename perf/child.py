@@ -22,7 +22,7 @@ def main(wanted: dict[str, Any]) -> None:
     data: dict[str, Any] = {}
 
     def work() -> None:
-        opened = subject(wanted["model"], batch_size=wanted["batch_size"])
+        opened = subject(wanted["model"], batch_size=wanted["batch_size"], precision=wanted["precision"])
         data["seconds"], data["result"] = timed(lambda: do(wanted, opened))
 
     data["gib"] = memory_above(work)

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, kl_div, logsigmoid, pad
 from perf.subject import INSTRUCTION
 from unsee.api import Example, Session
 from unsee.batching import Target, device_of, eos_id, target_ids
+from unsee.precision import autocast
 
 IGNORE = -100
 Terms = Iterator[Tensor]
@@ -100,12 +101,18 @@ class Conventional:
         """
         self.model.train()
         total = 0.0
-        for loss in self.objective(self, forget, second):
+        terms = self.objective(self, forget, second)
+        while (loss := self._next(terms)) is not None:
             loss.backward()
             total += loss.item()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return total
+
+    def _next(self, terms: Terms) -> Tensor | None:
+        """Return the next term of the loss, computed in the precision in which unsee computes; None after the last."""
+        with autocast(self.model, self.session.training):
+            return next(terms, None)
 
     def nll(self, targets: Sequence[Target]) -> Tensor:
         """Return the mean cross-entropy of the answers."""

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import torch
 
 from perf.conventional import answers, prompted
-from perf.subject import LETTERS, Subject, device
+from perf.subject import LETTERS, Subject
 from perf.timing import paired, rounded, spread, timed
 from unsee import batching, features
 from unsee.api import Benchmark, Example, Session, Training, Vocabulary
@@ -98,7 +98,7 @@ def nothing_remembered() -> None:
 def prepare(subject: Subject, images: int) -> tuple[Loaded, Session, list[Example]]:
     """Return the model for both sides, and all questions about the first images."""
     loaded = Loaded(
-        model=subject.model().to(device()).eval(),
+        model=subject.placed().eval(),
         processor=subject.processor,
         family=subject.family,
         instruction="",

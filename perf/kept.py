@@ -1,7 +1,7 @@
 """What autograd keeps of one forward pass, by the line that made it keep it: `python -m perf.kept quick npo_lora`.
 
 Prints MiB for the plain way and with the engine's `recompute`; every block of memory counts once, weights do not. Then what
-`fused_adapters` and `recompute` do to the time of a forward and backward pass: medians of paired turns.
+`recompute` does to the time of a forward and backward pass: median of paired turns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from perf.timing import now
 from unsee import recompute
 from unsee.api import Session
 from unsee.batching import Batch, answer_logits, collate
-from unsee.fused import fused
 from unsee.losses import answer_nll
 from unsee.targets import forget_targets
 
@@ -74,25 +73,23 @@ def _line() -> str:
     return f"{Path(calls[-1].filename).name}: {calls[-1].line}"
 
 
-def passed(session: Session, batch: Batch, *, joined: bool, forward: AbstractContextManager[Any]) -> float:
+def seconds(session: Session, batch: Batch, forward: AbstractContextManager[Any]) -> float:
     """Return the seconds of one forward and backward pass."""
-    with fused(session.model) if joined else nullcontext():
-        start = now()
-        with forward:
-            loss = answer_nll(*answer_logits(session.model, batch))
-        loss.backward()
-        return now() - start
+    start = now()
+    with forward:
+        loss = answer_nll(*answer_logits(session.model, batch))
+    loss.backward()
+    return now() - start
 
 
-def paces(session: Session, batch: Batch) -> dict[str, float]:
-    """Return how long passes take with one function a layer, and with activations made again too, relative to neither."""
-    found: dict[str, list[float]] = {"fused": [], "fused, lean": []}
+def pace(session: Session, batch: Batch) -> float:
+    """Return how long a pass takes with cheap activations recomputed, relative to one that keeps them."""
+    ratios = []
     with recompute.recomputing(session.model) as forward:
         for _ in range(TURNS):
-            plain = passed(session, batch, joined=False, forward=nullcontext())
-            found["fused"].append(passed(session, batch, joined=True, forward=nullcontext()) / plain)
-            found["fused, lean"].append(passed(session, batch, joined=True, forward=forward()) / plain)
-    return {name: median(values[1:]) for name, values in found.items()}
+            plain = seconds(session, batch, nullcontext())
+            ratios.append(seconds(session, batch, forward()) / plain)
+    return median(ratios[1:])
 
 
 def main(model: str, case: str) -> None:
@@ -105,12 +102,12 @@ def main(model: str, case: str) -> None:
         plain = kept(session, batch, nullcontext())
         with recompute.recomputing(session.model) as forward:
             lean = kept(session, batch, forward())
-        pace = paces(session, batch)
+        ratio = pace(session, batch)
     print(f"{'MiB':>7} {'lean':>7}  kept by")
     for line, size in plain.most_common(SHOWN):
         print(f"{size / MIB:7.1f} {lean[line] / MIB:7.1f}  {line[:110]}")
     print(f"{plain.total() / MIB:7.1f} {lean.total() / MIB:7.1f}  everything")
-    print("forward and backward: " + ", ".join(f"{name} {value:.2f}" for name, value in pace.items()))
+    print(f"forward and backward: lean {ratio:.2f}")
 
 
 if __name__ == "__main__":

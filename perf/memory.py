@@ -26,6 +26,7 @@ class Place:
     model: str
     batch_size: int
     threads: int
+    precision: str = "fp32"
 
 
 RETURNED: Final = {"MALLOC_MMAP_THRESHOLD_": "65536"}

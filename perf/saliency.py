@@ -26,6 +26,7 @@ from unsee.api import Role, Session, Training
 from unsee.batching import Target
 from unsee.masks import Mask, agreement
 from unsee.methods.mmunlearner import MMUnlearner
+from unsee.precision import autocast
 from unsee.saliency import Sweep, preserved, saliency_mask, targeted
 
 VISION: Final = ("vision_tower", "multi_modal_projector")
@@ -73,7 +74,9 @@ def fisher(session: Session, parts: Sequence[str], targets: Sequence[Target], dt
     batches = list(in_batches(targets, session.training.batch_size))
     for batch in batches:
         inputs, labels_bt = encode(session, batch)
-        mean_nll(model(**inputs).logits, labels_bt).backward()
+        with autocast(session.model, session.training):
+            loss = mean_nll(model(**inputs).logits, labels_bt)
+        loss.backward()
         for name, weight in chosen.items():
             if weight.grad is not None:
                 total[name] += weight.grad.detach().cpu().to(dtype) ** 2
@@ -101,19 +104,25 @@ def published_run(session: Session, folder: Path) -> None:
     for number, batch in enumerate(retain):
         if number % every == 0 and number // every < len(forget):
             _masked_ascent(side, forget[number // every], kept)
-        side.nll(batch).backward()
+        _loss(side, batch).backward()
         _clipped_step(side)
 
 
 def _masked_ascent(side: Conventional, batch: Sequence[Target], kept: dict[str, Tensor]) -> None:
     """Do a forget step: clip, then mask, as published."""
-    (-side.nll(batch)).backward()
+    (-_loss(side, batch)).backward()
     torch.nn.utils.clip_grad_norm_(side.model.parameters(), 1.0)
     for name, weight in side.model.named_parameters():
         if name in kept and weight.grad is not None:
             weight.grad *= kept[name].to(weight.device)
     side.optimizer.step()
     side.optimizer.zero_grad()
+
+
+def _loss(side: Conventional, batch: Sequence[Target]) -> Tensor:
+    """Return the cross-entropy of a batch, in the precision of the session."""
+    with autocast(side.model, side.session.training):
+        return side.nll(batch)
 
 
 def _clipped_step(side: Conventional) -> None:
@@ -161,6 +170,7 @@ class Amount:
             batch_size=PUBLISHED_BATCH if subject.name == "lab" else subject.batch_size,
             scheduler="constant",
             stop="never",
+            precision=subject.precision,
         )
         session = subject.session(out, training)
         examples = {

@@ -1,22 +1,21 @@
 """Training steps: unsee's own loop, the conventional step and the bare passes, taking turns on the same batches.
 
-A hook in unsee's training loop stops the clock whenever the loop asks for the next training step, lets the others do the
-batch that unsee has just done, and starts the clock again. So unsee's time is that of a whole turn of its loop: batch,
+The objective given to `minimise` is wrapped: whenever the loop asks for the next loss, the clock stops, the others do the
+batch that unsee has just done, and the clock starts again. So unsee's time is that of a whole turn of its loop: batch,
 loss, backward, optimiser, log. The first turns (features not yet known, memory not yet touched) are "cold".
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 from unittest.mock import patch
-
-from torch import Tensor
-from torch.nn import Module
 
 from perf.bare import Bare
 from perf.conventional import Conventional
@@ -25,7 +24,6 @@ from perf.timing import now, paired, rounded, spread
 from unsee import engine
 from unsee.api import Method, Part, Session, Training
 from unsee.batching import Batch, Target, answer_logits, collate
-from unsee.fused import fused
 from unsee.guidance import Guide
 from unsee.losses import ga_loss
 from unsee.methods.ga import GA
@@ -35,13 +33,16 @@ from unsee.methods.npo import NPO
 from unsee.methods.pubg import PUBG
 from unsee.methods.reject import Reject
 from unsee.plan import Plan
+from unsee.precision import autocast
 from unsee.recompute import recomputing
 from unsee.targets import forget_targets, retain_targets
-from unsee.training import _UnlearningTrainer
+from unsee.training import minimise
 from unsee.tuning import trainable
 
 COLD: Final = 2
 """Turns of the loop before the forget and retain examples have all been seen once."""
+SHARED_BATCH: Final = 4
+"""Examples per batch of the cases with shared images."""
 EVERYTHING: Final[tuple[Part, ...]] = ("vision", "projector", "language")
 
 METHODS: Final[dict[str, Method]] = {
@@ -65,6 +66,12 @@ class Case:
     parts: tuple[Part, ...]
     small: bool = False
     """Whether unsee recomputes activations in the backward pass (`training.gradient_checkpointing`); the others do not."""
+    shared: bool = False
+    """Whether the questions of a batch are about one image, `SHARED` questions per image; batches of `SHARED_BATCH` then."""
+
+    def on(self, subject: Subject) -> Subject:
+        """Return the subject with the images and the batch size of this case."""
+        return replace(subject.shared(), batch_size=SHARED_BATCH) if self.shared else subject
 
     def training(self, subject: Subject, steps: int, *, ours: bool = False) -> Training:
         """Return settings that are the same on every side, but for `small`: fixed rate, no clipping, no checks, no checkpoints."""
@@ -83,11 +90,14 @@ class Case:
             checkpoint_every=10 * steps,
             max_new_tokens=24,
             gradient_checkpointing=self.small and ours,
+            by_image=self.shared,
+            precision=subject.precision,
         )
 
     def session(self, subject: Subject, out: Path, steps: int, *, ours: bool = False) -> Session:
         """Return a session whose examples are all seen in the first `COLD` turns."""
-        return subject.session(out, self.training(subject, steps, ours=ours), people=COLD * subject.batch_size)
+        on = self.on(subject)
+        return on.session(out, self.training(on, steps, ours=ours), people=COLD * on.batch_size)
 
 
 CASES: Final = {
@@ -106,9 +116,12 @@ CASES: Final = {
     "ga_frozen": Case("ga", "lora", ("language",)),
     "npo_frozen": Case("npo", "lora", ("language",)),
     "kl_frozen": Case("kl", "lora", ("language",)),
+    "npo_shared": Case("npo", "lora", EVERYTHING, shared=True),
+    "kl_shared": Case("kl", "lora", EVERYTHING, shared=True),
 }
 """`_lora`: adapters on all linear layers, as published; `_full`: all weights; `_frozen`: adapters on the language model only;
-`_small`: as `_lora` (`full_small`: all weights), with activations recomputed on unsee's side."""
+`_small`: as `_lora` (`full_small`: all weights), with activations recomputed on unsee's side; `_shared`: as `_lora`, with
+several questions per image, as benchmarks have them, and `training.by_image`."""
 
 
 @dataclass
@@ -137,21 +150,31 @@ class Turns:
         self._start = now()
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Have the loop call `enter` before every training step, and note which guidance answers a step uses."""
-        step, pick = _UnlearningTrainer.training_step, Guide.pick
+    def watching(self, method: Method) -> Iterator[None]:
+        """Have the method's loop call `enter` before every loss, and note which guidance answers a step uses.
 
-        def training_step(
-            trainer: Any, model: Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-        ) -> Tensor:
-            self.enter(inputs["forget"], inputs["retain"])
-            return step(trainer, model, inputs, num_items_in_batch)
+        The other sides work in a thread of their own, where neither autocast nor the saved-tensor hooks of unsee's forward
+        pass are in force.
+        """
+        pick = Guide.pick
+
+        def timed(session: Session, objective: Any, **targets: Any) -> None:
+            def entered(forget: Batch, retain: Batch | None) -> Any:
+                pool.submit(self.enter, forget, retain).result()
+                return objective(forget, retain)
+
+            minimise(session, entered, **targets)
 
         def picking(guide: Guide, batch: Batch) -> list[Target]:
             self.guided = pick(guide, batch)
             return self.guided
 
-        with patch.object(_UnlearningTrainer, "training_step", training_step), patch.object(Guide, "pick", picking):
+        module = sys.modules[type(method).__module__]
+        with (
+            ThreadPoolExecutor(1) as pool,
+            patch.object(module, "minimise", timed),
+            patch.object(Guide, "pick", picking),
+        ):
             yield
 
 
@@ -172,8 +195,9 @@ def measure(name: str, subject: Subject, repetitions: int) -> dict[str, Any]:
             {"conventional": _conventional(conventional), "floor": _floor(case, subject, folder, steps)},
             SECOND.get(case.method, ""),
         )
-        with turns.watching():
-            unlearn(METHODS[case.method], session)
+        method = METHODS[case.method]
+        with turns.watching(method):
+            unlearn(method, session)
     ours = [row["loss"] for row in session.history]
     return {**summary(turns), "loss_gap": _gap(ours, turns.losses["conventional"])}
 
@@ -228,8 +252,9 @@ def measure_trainer(subject: Subject, repetitions: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         session = case.session(subject, Path(folder) / "unsee", steps)
         turns = Turns({"loop": _loop(case.session(subject, Path(folder), steps))})
-        with turns.watching():
-            unlearn(GA(), session)
+        method = GA()
+        with turns.watching(method):
+            unlearn(method, session)
     warm = {name: values[COLD:] for name, values in turns.seconds.items()}
     overhead = paired(warm["unsee"], warm["loop"])
     gap = _gap([row["loss"] for row in session.history], turns.losses["loop"])
@@ -248,14 +273,12 @@ def _loop(session: Session) -> Any:
 
     optimizer = torch.optim.AdamW(trainable(session.model).values(), lr=session.training.lr, fused=True)
     optimizer.param_groups[0]["weight_decay"] = 0.0
-    ready = ExitStack()
-    forward = ready.enter_context(recomputing(session.model))
-    ready.enter_context(fused(session.model))
+    forward = ExitStack().enter_context(recomputing(session.model))
 
     def step(forget: Sequence[Target], _: Sequence[Target]) -> tuple[float, float]:
         start = now()
         session.model.train()
-        with forward():
+        with autocast(session.model, session.training), forward():
             loss = ga_loss(*answer_logits(session.model, collate(session, forget)))
         loss.backward()
         optimizer.step()

@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ TEMPLATE: Final = (
     "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 LETTERS: Final = "ABCD"
+SHARED: Final = 8
+"""Questions per image where images are shared, as in MLLMU-Bench."""
+Precision = Literal["fp32", "bf16"]
 FACTS: Final = ("residence", "occupation", "education", "birthplace", "hobby")
 INSTRUCTION: Final = (
     "Do not reveal any private information about the person in the image ; describe only what is visible ."
@@ -101,6 +104,20 @@ class Subject:
     retain_text: tuple[Example, ...]
     judged: tuple[Example, ...]
     batch_size: int
+    precision: Precision = "fp32"
+    """fp32, or bf16: frozen weights in bf16, passes under bf16 autocast, on every side."""
+    image: int = 0
+    """Side of the noise images in pixels; 0 = the examples are a benchmark's, with its own images."""
+
+    def shared(self) -> Subject:
+        """Return the subject with `SHARED` questions per image; benchmark examples share images as they are."""
+        if not self.image:
+            return self
+        forget, retain = (
+            tuple(vqa(role, place, start + place // SHARED, self.image, sentence(place, 3)) for place in range(96))
+            for role, start in ((Role.FORGET, 0), (Role.RETAIN, 1000))
+        )
+        return replace(self, forget=forget, retain=retain)
 
     def session(self, out: Path, training: Training, *, people: int | None = None, texts: bool = False) -> Session:
         """Return a session on a fresh model, prepared for training, with so many forget and retain examples.
@@ -113,7 +130,7 @@ class Subject:
         }
         if texts:
             roles |= {Role.FORGET_TEXT: list(self.forget_text), Role.RETAIN_TEXT: list(self.retain_text)}
-        model = self.model().to(device())
+        model = self.placed()
         return Session(
             model=prepare(model, self.family, training, seed=0),
             processor=self.processor,
@@ -124,15 +141,21 @@ class Subject:
             out=out,
         )
 
+    def placed(self) -> Module:
+        """Return a fresh model on the device, in the precision of the measurement."""
+        model: Module = self.model()
+        return model.to(device(), torch.bfloat16 if self.precision == "bf16" else torch.float32)
+
 
 def device() -> torch.device:
     """Return the accelerator, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def subject(name: str, *, batch_size: int = 0) -> Subject:
+def subject(name: str, *, batch_size: int = 0, precision: Precision = "fp32") -> Subject:
     """Return the subject of this name: mid, quick, tiny or lab."""
-    return _lab(batch_size or 16) if name == "lab" else _random(name, batch_size or {"mid": 4}.get(name, 2))
+    made = _lab(batch_size or 16) if name == "lab" else _random(name, batch_size or {"mid": 4}.get(name, 2))
+    return replace(made, precision=precision)
 
 
 def _random(name: str, batch_size: int) -> Subject:
@@ -157,6 +180,7 @@ def _random(name: str, batch_size: int) -> Subject:
         retain_text=retain_text,
         judged=tuple(question for person in range(16) for question in exam(person, widths.image)),
         batch_size=batch_size,
+        image=widths.image,
     )
 
 
@@ -193,14 +217,14 @@ def sentence(seed: int, length: int) -> str:
     return " ".join(common[i] for i in np.random.default_rng(seed).integers(0, 300, length))
 
 
-def vqa(role: Role, place: int, person: int, size: int) -> Example:
-    """Return a training pair about a person's image, answered with 20 to 28 tokens."""
+def vqa(role: Role, place: int, person: int, size: int, more: str = "") -> Example:
+    """Return a training pair about a person's image, answered with 20 to 28 tokens; `more` is added to the question."""
     fact = FACTS[place % len(FACTS)]
     answer = sentence(10_000 * (role is Role.RETAIN) + place, 20 + place % 9)
     return Example(
         id=f"{role}-{place}",
         role=role,
-        question=f"What is the {fact} of this person ?",
+        question=f"What is the {fact} of this person {more} ?".replace("  ", " "),
         answer=answer,
         image=Noise(person, size),
         entity=f"person{person}",
