@@ -9,17 +9,18 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from perf import evaluation, memory, report, saliency, steps
-from perf.subject import Subject, subject
+from perf import budget, evaluation, memory, report, saliency, steps
+from perf.record import Record, open_record
+from perf.subject import Precision, Subject, subject
 from unsee import config
+from unsee.errors import UserError
 
 OTHERS: Final = ("mmunlearner_mask", "mmunlearner_mask_stop", "mmunlearner_run", "evaluation", "trainer", "scaling")
 ALL: Final = (*steps.CASES, *OTHERS)
@@ -29,6 +30,13 @@ LONG: Final = (
 )
 """Step cases that `--quick` leaves out."""
 QUICK: Final = (*(name for name in steps.CASES if name not in LONG), *OTHERS)
+
+
+LAB: Final = "lab: "
+"""Prefix of the cases on the packaged model."""
+ON_LAB: Final = ("npo_lora", "kl_lora", "npo_frozen", "evaluation")
+SHARED_QUICK: Final = 2
+"""Repetitions of the cases with shared images under `--quick`; their steps are four times as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +59,27 @@ class Extent:
     quick: bool
     kept: bool
     """Whether memory is measured a second time as glibc keeps freed blocks."""
+    precision: Precision
 
     def subject(self, name: str = "") -> Subject:
         """Return the model and its data."""
-        return subject(name or self.model, batch_size=0 if name else self.batch_size)
+        return subject(name or self.model, batch_size=0 if name else self.batch_size, precision=self.precision)
+
+    def most(self, name: str) -> int:
+        """Return the repetitions of a case without a budget."""
+        kind = name.removeprefix(LAB)
+        if kind == "scaling":
+            return 0
+        if kind.startswith("mmunlearner"):
+            return self.mask_repetitions
+        if kind == "evaluation":
+            return self.evaluations
+        return min(self.repetitions, SHARED_QUICK) if self.quick and kind.endswith("_shared") else self.repetitions
+
+    def limited(self, name: str, repetitions: int) -> Extent:
+        """Return the extent with at most so many repetitions of the case."""
+        count = min(repetitions, self.most(name))
+        return replace(self, repetitions=count, mask_repetitions=count, evaluations=count)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,20 +88,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.table:
         print(report.markdown(json.loads(asked.table.read_text(encoding="utf-8"))))
         return 0
-    found = measure(_extent(asked), _chosen(asked), lab=asked.model == "both")
-    if asked.out:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1) if asked.json else report.markdown(found))
-    failed = [name for part in (found, found.get("lab", {})) for name, entry in part.items() if "error" in entry]
-    return int(bool(failed))
+    extent, names = _extent(asked), _chosen(asked)
+    place = asked.out or Path("runs", "perf", f"{extent.model}{'-quick' * extent.quick}.json")
+    try:
+        record = open_record(place, {"machine": machine(extent), "settings": asdict(extent)}, fresh=asked.fresh)
+        left_out = measure(extent, names, record, seconds=asked.budget * 60 if asked.budget else None)
+    except UserError as error:
+        raise SystemExit(str(error)) from None
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nInterrupted. Finished cases are in {place}; the same command continues with the others.\n")
+        return 130
+    print(json.dumps(record.content(), indent=1) if asked.json else report.markdown(record.content()))
+    if left_out:
+        sys.stderr.write(
+            f"Left out, because {asked.budget:g} minutes do not suffice: {', '.join(left_out)}. "
+            "The same command measures them next.\n"
+        )
+    return int(any("error" in record.entries.get(name, {}) for name in names))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="smaller model and fewer examples; ten minutes on two cores"
+        "--quick", action="store_true", help="smaller model and fewer examples; a quarter of an hour on two cores"
     )
+    parser.add_argument(
+        "--budget", type=float, default=0, metavar="MINUTES", help="choose repetitions, and if need be cases, to fit"
+    )
+    parser.add_argument("--fresh", action="store_true", help="measure every case anew, also those in the results file")
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.add_argument("--only", default="", help=f"cases, separated by commas: {', '.join(ALL)}")
     parser.add_argument("--model", default="", choices=["mid", "quick", "lab", "tiny", "both"], help="default: both")
@@ -87,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", default="fp32", choices=["fp32", "bf16"], help="precision of the models on every side"
     )
     parser.add_argument("--kept", action="store_true", help="measure memory also as glibc keeps freed blocks (CPU)")
-    parser.add_argument("--out", type=Path, help="write the JSON to this file too")
+    parser.add_argument("--out", type=Path, help="results file, written after every case; default: in runs/perf")
     parser.add_argument("--table", type=Path, help="measure nothing; print such a file as a markdown table")
     return parser
 
@@ -110,34 +149,56 @@ def _extent(asked: argparse.Namespace) -> Extent:
         threads=asked.threads,
         quick=quick,
         kept=asked.kept,
+        precision=asked.dtype,
     )
 
 
 def _chosen(asked: argparse.Namespace) -> list[str]:
     """Return the cases; an unknown name ends the program with the list."""
-    if not asked.only:
-        return list(QUICK if asked.quick else ALL)
-    chosen = asked.only.split(",")
+    chosen = asked.only.split(",") if asked.only else list(QUICK if asked.quick else ALL)
     unknown = [name for name in chosen if name not in ALL]
     if unknown:
         raise SystemExit(f"No case is called {', '.join(unknown)}. There are: {', '.join(ALL)}.")
-    return chosen
+    return [*chosen, *(f"{LAB}{name}" for name in ON_LAB if asked.model == "both" and name in chosen)]
 
 
-def measure(extent: Extent, chosen: Sequence[str], *, lab: bool = False) -> dict[str, Any]:
-    """Measure the cases one after the other; a case that fails says so in its entry."""
+def measure(extent: Extent, names: Sequence[str], record: Record, *, seconds: float | None = None) -> Sequence[str]:
+    """Measure the cases that the record lacks, one after the other, within `seconds`; return what was left out.
+
+    A case that fails says so in its entry, and is measured again by the next command.
+    """
     torch.set_num_threads(extent.threads)
-    found: dict[str, Any] = {name: _guarded(name, partial(one, name, extent)) for name in chosen}
-    if lab:
-        small = [name for name in ("npo_lora", "kl_lora", "npo_frozen", "evaluation") if name in chosen]
-        found["lab"] = {name: _guarded(f"lab {name}", partial(one_on_lab, name, extent)) for name in small}
-    return {**found, "machine": machine(extent), "settings": vars(extent)}
+    end = None if seconds is None else time.perf_counter() + seconds
+    todo = [name for name in names if not record.finished(name)]
+
+    def planned() -> budget.Plan:
+        left = None if end is None else end - time.perf_counter()
+        return budget.plan(todo, budget.pace(record.entries), {name: extent.most(name) for name in todo}, left)
+
+    while (plan := planned()).cases:
+        name = plan.cases[0]
+        sys.stderr.write(f"[{len(names) - len(todo) + 1}/{len(names)}] {name} ... ")
+        sys.stderr.flush()
+        record.add(name, _guarded(name, extent.limited(name, plan.repetitions)))
+        todo.remove(name)
+        sys.stderr.write(f"{record.entries[name]['wall_seconds']:.0f} s. {_rest(planned())}\n")
+    return todo
+
+
+def _rest(plan: budget.Plan) -> str:
+    """Return what is still to be measured and how long that takes."""
+    if not plan.cases and not plan.left_out:
+        return "All done."
+    left = f"{len(plan.cases)} left, about {(plan.seconds or 0) / 60:.1f} min"
+    return f"{left}; {len(plan.left_out)} do not fit." if plan.left_out else f"{left}."
 
 
 def one(name: str, extent: Extent) -> dict[str, Any]:
     """Measure one case: speed in this process, memory in others."""
+    if name.startswith(LAB):
+        return one_on_lab(name.removeprefix(LAB), extent)
     opened = extent.subject()
-    here = memory.Place(extent.model, extent.batch_size, extent.threads)
+    here = memory.Place(extent.model, extent.batch_size, extent.threads, extent.precision)
     if name in steps.CASES:
         return {**steps.measure(name, opened, extent.repetitions), **memory.compare(name, here, kept=extent.kept)}
     if name == "trainer":
@@ -162,18 +223,16 @@ def one_on_lab(name: str, extent: Extent) -> dict[str, Any]:
     return steps.measure(name, opened, extent.repetitions)
 
 
-def _guarded(name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _guarded(name: str, extent: Extent) -> dict[str, Any]:
     """Return what was measured, or what went wrong: one broken case must not cost the others."""
     start = time.perf_counter()
-    sys.stderr.write(f"{name} ... ")
-    sys.stderr.flush()
     try:
-        entry = work()
+        entry = one(name, extent)
+        json.dumps(entry, allow_nan=False)
     except Exception as error:  # noqa: BLE001 - reported in the table, and by the exit code
         traceback.print_exc()
         entry = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
-    sys.stderr.write(f"{time.perf_counter() - start:.0f} s\n")
-    return entry
+    return {**entry, "wall_seconds": round(time.perf_counter() - start, 1)}
 
 
 def machine(extent: Extent) -> dict[str, Any]:

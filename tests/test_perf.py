@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from perf import __main__ as command
-from perf import conventional, evaluation, report, saliency, steps
+from perf import budget, conventional, evaluation, report, saliency, steps
 from perf.subject import Subject, subject
 
 from unsee.batching import collate
@@ -169,13 +171,156 @@ def test_an_unknown_case_ends_with_the_list():
         command.main(["--only", "npo_lroa"])
 
 
-def test_a_case_that_fails_says_so_and_costs_no_other(tiny, capsys, monkeypatch):
+TRAINER = ["--model", "tiny", "--quick", "--only", "trainer", "--reps", "2", "--out"]
+
+
+def test_a_case_that_fails_says_so_and_is_measured_by_the_next_command(tmp_path, capsys, monkeypatch):
     def broken(*_: object) -> None:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(command.steps, "measure_trainer", broken)
-    assert command.main(["--model", "tiny", "--quick", "--only", "trainer", "--reps", "2"]) == 1
+    out = str(tmp_path / "x.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(command.steps, "measure_trainer", broken)
+        assert command.main([*TRAINER, out]) == 1
     assert "FAILED: RuntimeError: no such luck" in capsys.readouterr().out
+    monkeypatch.setattr(command.steps, "measure_trainer", lambda *_: {"overhead": 1.0})
+    assert command.main([*TRAINER, out]) == 0
+    assert json.loads(Path(out).read_text())["trainer"]["overhead"] == 1.0
+
+
+def test_a_number_that_is_none_fails_the_case(tmp_path, monkeypatch):
+    monkeypatch.setattr(command.steps, "measure_trainer", lambda *_: {"overhead": math.nan})
+    assert command.main([*TRAINER, str(tmp_path / "x.json")]) == 1
+    assert "ValueError" in json.loads((tmp_path / "x.json").read_text())["trainer"]["error"]
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Replace the measuring of cases; return the names that were measured, with their repetitions."""
+    names = []
+
+    def one(name, extent):
+        names.append((name, extent.most(name)))
+        if name == stop.get("at"):
+            raise KeyboardInterrupt
+        return {"speedup": 2.0, "repetitions": extent.most(name)}
+
+    stop = {}
+    monkeypatch.setattr(command, "one", one)
+    return names, stop
+
+
+CASES = ["--model", "tiny", "--only", "npo_lora,kl_lora,npo_full", "--threads", "1", "--out"]
+
+
+def test_an_interrupted_command_keeps_finished_cases_and_goes_on_with_the_others(tmp_path, measured, capsys):
+    names, stop = measured
+    out = tmp_path / "x.json"
+    stop["at"] = "kl_lora"
+    assert command.main([*CASES, str(out)]) == 130
+    assert "npo_lora" in json.loads(out.read_text())
+    assert "the same command continues" in capsys.readouterr().err
+    stop.clear()
+    names.clear()
+    assert command.main([*CASES, str(out)]) == 0
+    assert [name for name, _ in names] == ["kl_lora", "npo_full"]
+    error = capsys.readouterr().err
+    assert "which holds 1 cases" in error
+    assert "[2/3] kl_lora" in error
+    assert "1 left" in error
+
+
+def test_other_settings_start_anew_and_say_so(tmp_path, measured, capsys):
+    names, _ = measured
+    out = tmp_path / "x.json"
+    command.main([*CASES, str(out)])
+    names.clear()
+    command.main([*CASES, str(out), "--batch", "3"])
+    assert len(names) == 3
+    assert "settings.batch_size was 4 and is 3" in capsys.readouterr().err
+    assert json.loads((tmp_path / "x.previous.json").read_text())["settings"]["batch_size"] == 4
+
+
+def test_another_device_starts_anew(tmp_path, measured, monkeypatch, capsys):
+    names, _ = measured
+    out = tmp_path / "x.json"
+    command.main([*CASES, str(out)])
+    names.clear()
+    monkeypatch.setattr(command, "machine", lambda _: {"device": "another"})
+    command.main([*CASES, str(out)])
+    assert len(names) == 3
+    assert "machine.device was" in capsys.readouterr().err
+
+
+def test_more_cases_join_the_file(tmp_path, measured):
+    out = tmp_path / "x.json"
+    command.main([*CASES, str(out)])
+    command.main([*CASES[:3], "ga_lora", *CASES[4:], str(out)])
+    assert {"npo_lora", "kl_lora", "npo_full", "ga_lora"} <= json.loads(out.read_text()).keys()
+
+
+def test_what_is_no_results_file_is_left_alone(tmp_path, measured):
+    out = tmp_path / "x.json"
+    out.write_text("a letter")
+    with pytest.raises(SystemExit, match="Give another --out"):
+        command.main([*CASES, str(out)])
+    assert out.read_text() == "a letter"
+
+
+def test_a_budget_leaves_the_costliest_cases_out_and_says_so(tmp_path, measured, monkeypatch, capsys):
+    names, _ = measured
+    monkeypatch.setattr(command.time, "perf_counter", lambda: 30.0 * len(names))  # every case takes half a minute
+    assert command.main([*CASES, str(tmp_path / "x.json"), "--budget", "1.1"]) == 0
+    assert [name for name, _ in names] == ["npo_lora", "npo_full"]
+    assert "Left out, because 1.1 minutes do not suffice: kl_lora" in capsys.readouterr().err
+
+
+def test_a_budget_lowers_repetitions_first():
+    most = dict.fromkeys(["npo_lora", "kl_lora"], 9)
+    full = sum(budget.cost(name, 9) for name in most)
+    plan = partial(budget.plan, list(most), 2.0, most)
+    assert plan(None).repetitions == 9
+    assert plan(2 * full + 1).repetitions == 9
+    some = plan(2 * full - 1)
+    assert some.repetitions == 8
+    assert not some.left_out
+    assert some.seconds < 2 * full - 1
+    none = plan(1.0)
+    assert not none.cases
+    assert none.left_out == ["npo_lora", "kl_lora"]
+
+
+def test_without_a_pace_the_cheapest_case_tells_it():
+    most = dict.fromkeys(["kl_lora", "trainer"], 9)
+    plan = budget.plan(list(most), None, most, 600)
+    assert plan.cases[0] == "trainer"
+    assert plan.repetitions == budget.LEAST
+
+
+def test_the_pace_is_seconds_per_unit_of_cost():
+    entries = {"npo_lora": {"wall_seconds": 3 * budget.cost("npo_lora", 5), "repetitions": 5}, "x": {"error": "why"}}
+    assert budget.pace(entries) == pytest.approx(3)
+    assert budget.pace({"x": {"error": "why", "wall_seconds": 2.0}}) is None
+
+
+def test_every_case_of_the_quick_suite_has_a_cost():
+    extent = command._extent(command._parser().parse_args(["--quick"]))
+    names = command._chosen(command._parser().parse_args(["--quick", "--model", "both"]))
+    assert set(names) <= budget.COSTS.keys()
+    assert 600 < sum(budget.cost(name, extent.most(name)) for name in names) < 1200
+
+
+def test_shared_images_have_eight_questions_and_fill_a_batch(tiny, tmp_path):
+    case = steps.CASES["npo_shared"]
+    session = case.session(tiny, tmp_path, 3)
+    plan = Plan(forget_targets(session), retain_targets(session), session.training, 0)
+    for index in range(3):
+        forget, retain = plan.batch(index)
+        assert len(forget) == len(retain) == 4
+        assert len({target.example.image.key for target in forget}) == 1
+        assert len({target.example.question for target in forget}) == 4
+    images = Counter(example.image.key for example in tiny.shared().forget)
+    assert set(images.values()) == {8}
 
 
 def test_a_failed_case_has_a_row_of_full_width():
