@@ -84,11 +84,11 @@ class Extent:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is asked for and print it; return 1 if a case failed."""
-    asked = _parser().parse_args(arguments)
+    asked = parser().parse_args(arguments)
     if asked.table:
         print(report.markdown(json.loads(asked.table.read_text(encoding="utf-8"))))
         return 0
-    extent, names = _extent(asked), _chosen(asked)
+    extent, names = extent_of(asked), _chosen(asked)
     place = asked.out or Path("runs", "perf", f"{extent.model}{'-quick' * extent.quick}.json")
     try:
         record = open_record(place, {"machine": machine(extent), "settings": asdict(extent)}, fresh=asked.fresh)
@@ -107,31 +107,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any("error" in record.entries.get(name, {}) for name in names))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
-    parser.add_argument(
+def parser() -> argparse.ArgumentParser:
+    """Return the options of the command."""
+    options = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
+    options.add_argument(
         "--quick", action="store_true", help="smaller model and fewer examples; a quarter of an hour on two cores"
     )
-    parser.add_argument(
+    options.add_argument(
         "--budget", type=float, default=0, metavar="MINUTES", help="choose repetitions, and if need be cases, to fit"
     )
-    parser.add_argument("--fresh", action="store_true", help="measure every case anew, also those in the results file")
-    parser.add_argument("--json", action="store_true", help="print JSON only")
-    parser.add_argument("--only", default="", help=f"cases, separated by commas: {', '.join(ALL)}")
-    parser.add_argument("--model", default="", choices=["mid", "quick", "lab", "tiny", "both"], help="default: both")
-    parser.add_argument("--batch", type=int, default=0, help="examples per batch")
-    parser.add_argument("--reps", type=int, default=0, help="paired repetitions of a step")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
-    parser.add_argument(
+    options.add_argument("--fresh", action="store_true", help="measure every case anew, also those in the results file")
+    options.add_argument("--json", action="store_true", help="print JSON only")
+    options.add_argument("--only", default="", help=f"cases, separated by commas: {', '.join(ALL)}")
+    options.add_argument("--model", default="", choices=["mid", "quick", "lab", "tiny", "both"], help="default: both")
+    options.add_argument("--batch", type=int, default=0, help="examples per batch")
+    options.add_argument("--reps", type=int, default=0, help="paired repetitions of a step")
+    options.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
+    options.add_argument(
         "--dtype", default="fp32", choices=["fp32", "bf16"], help="precision of the models on every side"
     )
-    parser.add_argument("--kept", action="store_true", help="measure memory also as glibc keeps freed blocks (CPU)")
-    parser.add_argument("--out", type=Path, help="results file, written after every case; default: in runs/perf")
-    parser.add_argument("--table", type=Path, help="measure nothing; print such a file as a markdown table")
-    return parser
+    options.add_argument("--kept", action="store_true", help="measure memory also as glibc keeps freed blocks (CPU)")
+    options.add_argument("--out", type=Path, help="results file, written after every case; default: in runs/perf")
+    options.add_argument("--table", type=Path, help="measure nothing; print such a file as a markdown table")
+    return options
 
 
-def _extent(asked: argparse.Namespace) -> Extent:
+def extent_of(asked: argparse.Namespace) -> Extent:
     """Return how much to measure."""
     if not asked.model:
         asked.model = "both"
@@ -239,7 +240,7 @@ def machine(extent: Extent) -> dict[str, Any]:
     """Return the circumstances of a measurement."""
     cuda = torch.cuda.is_available()
     return {
-        "device": torch.cuda.get_device_name() if cuda else _processor_name(),
+        "device": torch.cuda.get_device_name() if cuda else processor_name(),
         "threads": extent.threads,
         "python": platform.python_version(),
         **config.versions(),
@@ -247,7 +248,7 @@ def machine(extent: Extent) -> dict[str, Any]:
     }
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
     """Return the processor's name, as Linux has it."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []

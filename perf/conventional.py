@@ -28,7 +28,7 @@ Terms = Iterator[Tensor]
 
 def encode(session: Session, targets: Sequence[Target]) -> tuple[dict[str, Tensor], Tensor]:
     """Return right-padded inputs and labels_bt (answer and EOS), through the processor, from the pixels, each time."""
-    rows, pixels = [], []
+    rows = []
     for target in targets:
         question = target.example.question
         image = target.example.image
@@ -36,28 +36,30 @@ def encode(session: Session, targets: Sequence[Target]) -> tuple[dict[str, Tenso
             session.processor, question, has_image=image is not None, instruction=target.instruction
         )
         row = session.family.encode(session.processor, [prompt], [image.load() if image else None])
-        if "pixel_values" in row:
-            pixels.append(row["pixel_values"])
         answer = target_ids(session.processor, session.family, target)
-        rows.append((row["input_ids"][0].tolist(), list(answer)))
-    width = max(len(prompt) + len(answer) for prompt, answer in rows)
-    inputs, labels_bt = padded(rows, width, eos_id(session.processor))
-    if pixels:
-        inputs["pixel_values"] = torch.cat(pixels)
+        whole = session.family.extend(row, answer)
+        labels = torch.full_like(whole["input_ids"], IGNORE)
+        labels[0, -len(answer) :] = torch.tensor(answer)
+        rows.append({**whole, "labels": labels})
+    inputs = padded(rows, eos_id(session.processor))
     where = device_of(session.model)
+    labels_bt = inputs.pop("labels")
     return {key: value.to(where) for key, value in inputs.items()}, labels_bt.to(where)
 
 
-def padded(rows: Sequence[tuple[list[int], list[int]]], width: int, fill: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Return ids and mask padded on the right, and labels on the answers."""
-    ids, masks, labels = [], [], []
-    for prompt, answer in rows:
-        both = torch.tensor(prompt + answer)
-        room = (0, width - len(both))
-        ids.append(pad(both, room, value=fill))
-        masks.append(pad(torch.ones_like(both), room))
-        labels.append(pad(torch.tensor([IGNORE] * len(prompt) + answer), room, value=IGNORE))
-    return {"input_ids": torch.stack(ids), "attention_mask": torch.stack(masks)}, torch.stack(labels)
+def padded(rows: Sequence[dict[str, Tensor]], fill: int) -> dict[str, Tensor]:
+    """Return the rows as one batch: inputs per token are padded on the right, those of the images put behind each other."""
+    width = max(row["input_ids"].shape[1] for row in rows)
+    fills = {"input_ids": fill, "labels": IGNORE}
+    batch = {}
+    for key in dict.fromkeys(key for row in rows for key in row):
+        if any(key in row and row[key].shape == row["input_ids"].shape for row in rows):
+            values = [row.get(key, torch.zeros_like(row["input_ids"])) for row in rows]
+            values = [pad(value, (0, width - value.shape[1]), value=fills.get(key, 0)) for value in values]
+        else:
+            values = [row[key] for row in rows if key in row]
+        batch[key] = torch.cat(values)
+    return batch
 
 
 def nll_bt(logits_btv: Tensor, labels_bt: Tensor) -> Tensor:

@@ -106,7 +106,12 @@ def prepare(subject: Subject, images: int) -> tuple[Loaded, Session, list[Exampl
     )
     keys = list(dict.fromkeys(example.image.key for example in subject.judged if example.image))[:images]
     questions = [example for example in subject.judged if example.image and example.image.key in keys]
-    session = Session(
+    return loaded, asking(loaded), questions
+
+
+def asking(loaded: Loaded) -> Session:
+    """Return a session on the model without examples, for the conventional way of asking."""
+    return Session(
         model=loaded.model,
         processor=loaded.processor,
         family=loaded.family,
@@ -115,16 +120,15 @@ def prepare(subject: Subject, images: int) -> tuple[Loaded, Session, list[Exampl
         seed=0,
         out=Path(),
     )
-    return loaded, session, questions
 
 
-def fast(loaded: Loaded, questions: Sequence[Example]) -> list[str]:
+def fast(loaded: Loaded, questions: Sequence[Example], limit: int = LIMIT) -> list[str]:
     """Read letters off one forward pass, generate the other answers; an image goes through the model once for both."""
     asked = [
         (Request(example.question, example.image), LETTERS[: len(example.options)] if lettered(example) else "")
         for example in questions
     ]
-    said = answer(loaded.model, loaded.processor, loaded.family, asked, max_new_tokens=LIMIT)
+    said = answer(loaded.model, loaded.processor, loaded.family, asked, max_new_tokens=limit)
     return [LETTERS[one.index] if isinstance(one, Choice) else one.text for one in said]
 
 

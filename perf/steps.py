@@ -300,7 +300,7 @@ def memory_work(name: str, side: str, subject: Subject, steps: int = 2) -> None:
         runner: Any = Conventional(session, case.method) if side == "conventional" else Bare(session)
         for index in range(steps):
             forget, retain = plan.batch(index)
-            second = {"retain": retain, "guided": _guidance(forget)}.get(SECOND.get(case.method, ""), [])
+            second = {"retain": retain, "guided": guidance(forget)}.get(SECOND.get(case.method, ""), [])
             _do(runner, forget, second)
 
 
@@ -311,6 +311,6 @@ def _do(runner: Conventional | Bare, forget: Sequence[Target], second: Sequence[
         runner.step(runner.made([forget, second]))
 
 
-def _guidance(forget: Sequence[Target]) -> list[Target]:
+def guidance(forget: Sequence[Target]) -> list[Target]:
     """Return guidance answers as long as those that unsee draws in these measurements."""
     return [Target(example=target.example, token_ids=tuple(range(10, 34)), ended=False) for target in forget]

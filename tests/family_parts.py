@@ -59,12 +59,12 @@ def next_processor(tokenizer: Any, template: str | None) -> Any:
     )
 
 
-def llava_processor(tokenizer: Any, template: str | None) -> Any:
-    images = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=SIZE)
+def llava_processor(tokenizer: Any, template: str | None, image: int = 16, patch: int = 4) -> Any:
+    images = CLIPImageProcessorPil(size={"shortest_edge": image}, crop_size={"height": image, "width": image})
     return transformers.LlavaProcessor(
         images,
         tokenizer,
-        patch_size=4,
+        patch_size=patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=template,
@@ -82,9 +82,9 @@ def onevision_processor(tokenizer: Any, template: str | None) -> Any:
     return kind(images, tokenizer, num_image_tokens=16, vision_feature_select_strategy="full", chat_template=template)
 
 
-def qwen_processor(name: str) -> Callable[[Any, str | None], Any]:
+def qwen_processor(name: str, patch: int = 4, most: int = 1024) -> Callable[[Any, str | None], Any]:
     def make(tokenizer: Any, template: str | None) -> Any:
-        images = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, min_pixels=64, max_pixels=1024)
+        images = Qwen2VLImageProcessorPil(patch_size=patch, merge_size=2, min_pixels=64, max_pixels=most)
         return _pictures_only(name)(images, tokenizer, chat_template=template)
 
     return make

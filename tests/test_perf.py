@@ -304,8 +304,8 @@ def test_the_pace_is_seconds_per_unit_of_cost():
 
 
 def test_every_case_of_the_quick_suite_has_a_cost():
-    extent = command._extent(command._parser().parse_args(["--quick"]))
-    names = command._chosen(command._parser().parse_args(["--quick", "--model", "both"]))
+    extent = command.extent_of(command.parser().parse_args(["--quick"]))
+    names = command._chosen(command.parser().parse_args(["--quick", "--model", "both"]))
     assert set(names) <= budget.COSTS.keys()
     assert 600 < sum(budget.cost(name, extent.most(name)) for name in names) < 1200
 
