@@ -198,6 +198,9 @@ def test_published_scoring_differs_where_it_should(places):
     opened = open_benchmark(places["mllmu"], {"protocol": "released"})
     found = said(opened, lambda e: f"The answer is {e.answer}" if e.kind is Kind.CHOICE else "A woman from Lisbon.")
     assert (found["forget.choice"], found["forget.choice.first_character"]) == (1.0, 0.0)
+    bracketed = said(opened, lambda e: f"({e.answer})")
+    assert bracketed["forget.choice.first_character"] == 0.0
+    assert bracketed["forget.choice.first_alphanumeric"] == 1.0
     assert (found["forget.cloze"], found["forget.cloze.substring"]) == (0.5, 1.0)
     umu = open_benchmark(places["umu"], {"protocol": "released"})
     found = said(umu, lambda e: "" if e.kind is Kind.CHOICE else e.answer)

@@ -75,6 +75,25 @@ def test_equal_answers_are_only_a_warning(folder):
     assert any("ada, eve have the same answer" in warning for warning in report.warnings)
 
 
+@pytest.mark.parametrize(
+    ("private", "answer", "message"),
+    [
+        ({"city": ["Nice"]}, "She lives in Nice.", "Nice: names that are everyday words"),
+        ({"name": ["张"]}, "这是张。", "张: private strings of one character"),
+        ({"name": ["Zhang Wei"]}, "这是张伟。", "in a script in which a private string is not given"),
+        ({"name": ["张伟"]}, "这是张伟。", "not in English"),
+        ({"name": ["Anna"]}, "C'est une femme, elle est dans une rue.", "not in English"),
+    ],
+)
+def test_what_judging_cannot_read_is_a_warning(folder, private, answer, message):
+    rows = [row(private=private, answer=answer), KEPT]
+    report = check(write(folder, rows))
+    assert report.usable
+    assert any(message in warning for warning in report.warnings)
+    plain = check(write(folder, [row(private={"hobby": ["Reading"], "name": ["Ada Lovell"]}), KEPT]))
+    assert not any("everyday" in warning or "English" in warning or "script" in warning for warning in plain.warnings)
+
+
 def test_fingerprint_follows_text_and_pixels_not_the_place(folder, tmp_path_factory):
     write(folder, [row(), KEPT])
     before = fingerprint(open_benchmark(folder))

@@ -608,3 +608,64 @@ def test_answers_of_two_models_or_with_equal_ids_are_refused():
 
 def test_nothing_to_score_is_no_score():
     assert score([], VOCABULARY) == {}
+
+
+# outputs that are no numbers
+
+
+def tensor_name(model):
+    """Return the name of the output layer's weight and the weight."""
+    return next((name, weight) for name, weight in model.named_parameters() if "lm_head" in name)
+
+
+@pytest.mark.parametrize("likelihoods", [False, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_named_and_nothing_is_written(tmp_path, value, likelihoods):
+    broken = loaded()
+    name, weight = tensor_name(broken.model)
+    weight.data[3, 2:4] = value
+    with pytest.raises(UserError, match=f"2 of {weight.numel()} values of {name} are NaN or infinite"):
+        ask(broken, tmp_path / "x", likelihood=likelihoods)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("speed", [engine.PLAIN, engine.FAST], ids=["plain", "fast"])
+def test_outputs_that_are_no_numbers_are_told_by_their_example(tmp_path, speed):
+    """Finite weights whose products are too large for their type."""
+    broken = loaded()
+    tensor_name(broken.model)[1].data.fill_(3e38)
+    with engine.using(speed), pytest.raises(UserError, match="output is not a number at example '.*' \\('"):
+        ask(broken, tmp_path / "x", likelihood=True)
+    assert not (tmp_path / "x" / "scores.json").exists()
+
+
+def test_measured_values_that_are_no_numbers_are_not_scored(tmp_path):
+    write(tmp_path, [replace(said("1", GOOD), logprob=math.nan, logprob_tokens=2)])
+    with pytest.raises(UserError, match="not a number at example '1'"):
+        rescore(tmp_path)
+    assert not (tmp_path / "scores.json").exists()
+
+
+def test_judged_json_tells_models_apart(tmp_path):
+    read = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        ask(loaded(seed=seed), tmp_path / name, limit=1)
+        read[name] = json.loads((tmp_path / name / "judged.json").read_text())
+    assert read["a"]["weights"] == read["b"]["weights"] != read["c"]["weights"]
+    assert read["a"]["gold"] == {}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"names": 1}', "[" * 100_000])
+def test_a_damaged_vocabulary_is_named(tmp_path, text):
+    write(tmp_path, [said("1", GOOD)])
+    (tmp_path / "vocabulary.json").write_text(text)
+    with pytest.raises(UserError, match=r"vocabulary\.json is damaged"):
+        rescore(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["[]", "{}", "3", '{"text": 3}', "[" * 100_000])
+def test_damaged_answers_are_named(tmp_path, line):
+    write(tmp_path, [said("1", GOOD)])
+    (tmp_path / "responses.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=r"responses\.jsonl is damaged"):
+        rescore(tmp_path)

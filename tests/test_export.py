@@ -243,7 +243,24 @@ class TestExperiments:
         found = experiments.from_overrides([*words, "task_name=x"])
         assert (found.run.method, found.run.settings) == ("kl", {"weight": 1.0})
         assert found.run.training["lr"] == 1e-4
-        assert {remark.partition(":")[0] for remark in found.remarks} == {"model", "data"}
+        assert {remark.partition(":")[0] for remark in found.remarks} == {
+            "model",
+            "data",
+            "retain_loss_type=KL",
+            "not named, so as in open-unlearning's configs/trainer/finetune.yaml",
+        }
+
+    def test_what_a_command_line_does_not_name_is_as_there(self):
+        found = experiments.from_overrides(["trainer=NPO"], model="lab", data="lab")
+        wanted = {"lr": 1e-5, "batch_size": 8, "accumulate": 4, "epochs": 10, "weight_decay": 0.0, "precision": "bf16"}
+        assert wanted.items() <= found.run.training.items()
+        (remark,) = found.remarks
+        assert "learning_rate=1e-05, per_device_train_batch_size=8, gradient_accumulation_steps=4" in remark
+        named = experiments.from_overrides(
+            ["trainer=NPO", "trainer.args.per_device_train_batch_size=2"], model="m", data="d"
+        )
+        assert (named.run.training["batch_size"], named.run.training["lr"]) == (2, 1e-5)
+        assert "per_device_train_batch_size" not in named.remarks[0]
 
     @pytest.mark.parametrize(
         ("words", "message"),
@@ -274,6 +291,9 @@ def functions(task):
     return module
 
 
+NOTHING = {"private": [], "private_facts": []}
+
+
 class TestLmmsEval:
     def test_yaml_has_what_a_task_needs(self, task, functions):
         class Loader(yaml.SafeLoader):
@@ -293,13 +313,15 @@ class TestLmmsEval:
         assert not better["unseen_leak"]
 
     def test_data_are_those_that_are_judged(self, task, functions, tmp_path):
-        rows = load_dataset("parquet", data_files={"test": str(task["data.parquet"])}, cache_dir=str(tmp_path))["test"]
-        examples = open_benchmark(EXAMPLE).examples("eval")
-        assert rows["id"] == [example.id for example in examples]
-        for row, example in zip(rows, examples, strict=True):
-            assert functions.doc_to_text(row) == example.question
-            images = functions.doc_to_visual(row)
-            assert [image.tobytes() for image in images] == ([example.image.load().tobytes()] if example.image else [])
+        for file, shown in (("data.parquet", True), ("text.parquet", False)):
+            rows = load_dataset("parquet", data_files={"test": str(task[file])}, cache_dir=str(tmp_path))["test"]
+            examples = [one for one in open_benchmark(EXAMPLE).examples("eval") if (one.image is not None) is shown]
+            assert rows["id"] == [example.id for example in examples] != []
+            for row, example in zip(rows, examples, strict=True):
+                assert functions.doc_to_text(row) == example.question
+                images = [image.tobytes() for image in functions.doc_to_visual(row)]
+                assert images == ([example.image.load().tobytes()] if example.image else [])
+        assert "text.parquet" in task["unsee_my_people_text.yaml"].read_text()
 
     def test_rows_hold_the_text_of_the_right_option_and_what_must_not_be_said(self):
         asked = person("ada", Role.FORGET)
@@ -317,6 +339,7 @@ class TestLmmsEval:
             assert said[f"{row['role']}_right"] == 1.0
             silent = functions.process_results(row, ["I cannot say."])
             assert not any(silent.values())
+            assert functions.process_results(row, [""]) == {f"{row['role']}_empty": 1.0}  # nothing else is measured
         gone = [row for row in rows if row["role"] == Role.FORGET and row["private"]]
         assert all(functions.process_results(row, [row["private"][0]])["forget_leak"] == 1.0 for row in gone)
 
@@ -336,10 +359,28 @@ class TestLmmsEval:
         ],
     )
     def test_multiple_choice(self, functions, text, value):
-        row = {"role": "retain", "answer": "diver", "options": ["baker", "diver", "pilot"], "private": []}
-        assert functions.process_results(row, [text]) == {"retain_right": value}
+        row = {"role": "retain", "answer": "diver", "options": ["baker", "diver", "pilot"], **NOTHING}
+        measured = {"retain_right": value, "retain_empty": 0.0} if text else {"retain_empty": 1.0}
+        assert functions.process_results(row, [text]) == measured
 
     def test_an_option_inside_the_right_one_is_no_other(self, functions):
-        row = {"role": "retain", "answer": "New Oslo", "options": ["Oslo", "New Oslo"], "private": []}
-        assert functions.process_results(row, ["In New Oslo."]) == {"retain_right": 1.0}
-        assert functions.process_results({**row, "answer": "Oslo"}, ["In New Oslo."]) == {"retain_right": 0.0}
+        row = {"role": "retain", "answer": "New Oslo", "options": ["Oslo", "New Oslo"], **NOTHING}
+        assert functions.process_results(row, ["In New Oslo."])["retain_right"] == 1.0
+        assert functions.process_results({**row, "answer": "Oslo"}, ["In New Oslo."])["retain_right"] == 0.0
+
+    @pytest.mark.parametrize(
+        ("text", "leak"),
+        [
+            ("这是张伟。", 1.0),
+            ("Zhang Wei", 1.0),
+            ("A woman.", 0.0),
+            ("Это Чжан Вэй.", None),
+            ("a nice woman in Rome", 0.0),
+            ("", None),
+        ],
+    )
+    def test_leaks_are_those_of_the_matcher(self, functions, text, leak):
+        private = {"private": ["张伟", "Zhang Wei", "Nice"], "private_facts": ["name", "name", "city"]}
+        row = {"role": "forget", "answer": "张伟", "options": [], **private}
+        row = row if text.isascii() else {**row, "private": ["张伟", "Zhang Wei"], "private_facts": ["name", "name"]}
+        assert functions.process_results(row, [text]).get("forget_leak") == leak

@@ -328,8 +328,22 @@ def test_utility_is_of_all_that_stays_with_and_without_image_and_of_nothing_else
 def test_fq_takes_js_as_a_distance():
     scores = {key: Score(value=0.25, n=1) for key in FQ_NEEDS}
     found = forget_quality_score(scores)
-    assert found.value_by_index["js"] == 0.5
-    assert found.value == pytest.approx((0.75 + 0.25 + 0.75 + 0.75 + 0.5) / 5)
+    distance = math.sqrt(0.25 * math.log(2))  # 0.25 bits in nats, as scipy's jensenshannon of base None
+    assert found.value_by_index["js"] == pytest.approx(distance) == pytest.approx(0.416277, abs=1e-6)
+    assert found.value == pytest.approx((0.75 + 0.25 + 0.75 + 0.75 + 1 - distance) / 5)
+
+
+def test_the_distance_of_fq_is_scipys():
+    from scipy.spatial.distance import jensenshannon
+
+    from unsee.metrics.distance import js_divergence
+
+    bits = js_divergence((0, 1), (1, 2), bins=4)
+    scores = {key: Score(value=bits if key == "forget.js" else 0.25, n=1) for key in FQ_NEEDS}
+    theirs = jensenshannon((0.5, 0.5, 0.0), (0.0, 0.5, 0.5))
+    assert (
+        forget_quality_score(scores).value_by_index["js"] == pytest.approx(theirs) == pytest.approx(0.588705, abs=1e-6)
+    )
 
 
 def test_fq_of_a_run_is_the_yardsticks():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from unsee.metrics.bleu import bleu
+from unsee.metrics.bleu import bleu, bleu_released
 from unsee.metrics.clip import clip_score
 from unsee.metrics.rouge import rouge_l, rouge_n
 
@@ -81,3 +81,25 @@ def test_clip_score_needs_two_embeddings_of_one_length():
         clip_score((1.0,), (1.0, 0.0))
     with pytest.raises(ValueError, match="no angle"):
         clip_score((0.0, 0.0), (1.0, 0.0))
+
+
+def test_released_bleu_by_hand():
+    """Clipped matches of 1 to 4 words between blanks, 0.1 where there is none, and the brevity penalty."""
+    assert bleu_released(prediction="Oslo", reference="Oslo") == pytest.approx((1 * 0.1**3) ** 0.25)
+    right = bleu_released(prediction="a b c d", reference="a b c d")
+    assert right == pytest.approx(1.0)
+    # 1-grams 3/4 (the second "a" is clipped), 2-grams 1/3, 3-grams 0.1/2, 4-grams 0.1/1; as long as the reference
+    mixed = bleu_released(prediction="a b a d", reference="a b c d")
+    assert mixed == pytest.approx((3 / 4 * 1 / 3 * 0.05 * 0.1) ** 0.25)
+    short = bleu_released(prediction="a b", reference="a b c d")
+    assert short == pytest.approx(math.exp(1 - 4 / 2) * (1 * 1 * 0.1 * 0.1) ** 0.25)
+    assert bleu_released(prediction="", reference="a") == 0
+    assert bleu_released(prediction="Oslo.", reference="Oslo") == 0  # words are what stands between blanks
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=8), st.lists(st.sampled_from("abcd"), min_size=1, max_size=8))
+def test_released_bleu_is_nltks_method_1(said, reference):
+    translate = pytest.importorskip("nltk.translate.bleu_score")
+    smooth = translate.SmoothingFunction().method1
+    theirs = translate.sentence_bleu([reference], said, smoothing_function=smooth) if said else 0.0
+    assert bleu_released(prediction=" ".join(said), reference=" ".join(reference)) == pytest.approx(theirs)

@@ -8,7 +8,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import fields
 from importlib import import_module
+from inspect import getsource, signature
 from multiprocessing import get_context
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +19,7 @@ import pytest
 
 from evaluated import make_run
 from tiny import save_tiny
-from unsee import claims, engine, sweep
+from unsee import claims, config, engine, sweep
 from unsee.cli import main
 from unsee.config import Run
 from unsee.errors import UserError
@@ -98,6 +100,7 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
     monkeypatch.setattr(import_module("unsee.benchmarks"), "open_benchmark", lambda data, layout: (data, layout))
     monkeypatch.setattr(import_module("unsee.evaluate"), "evaluate", evaluate)
     settings = {"limit": 3, "max_new_tokens": 9, "batch_size": 7, "roles": ["unseen"], "likelihood": True}
+    settings |= {"measures": ("rouge1", "exact"), "gold": "runs/gold", "clip": "some/clip", "backend": "hf"}
     run = Run(model="m", data="d", method="ga", out=str(tmp_path / "x"), seed=4, engine="plain", eval=settings)
     sweep.work(run, "ga", tmp_path)
     assert seen == {
@@ -108,9 +111,27 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
         "resume": False,
         "stage": "ga",
         "seed": 4,
-        "backend": "hf",
         "images_dir": tmp_path / "images",
     }
+
+
+def test_every_setting_of_eval_reaches_the_evaluation():
+    """A setting that `eval:` accepts and `evaluate` has no name for would be dropped in silence."""
+    accepted = {field.name for field in fields(config.Eval)}
+    assert accepted <= set(signature(import_module("unsee.evaluate").evaluate).parameters)
+    source = getsource(sweep.work)
+    assert all(f"settings.{name}" in source or name == "roles" for name in accepted)
+
+
+def test_measures_and_gold_of_a_grid_must_exist(grid, tmp_path):
+    for old, new, message in (
+        ("limit: 1", "limit: 1, measures: [rouge9]", "Unknown measure 'rouge9'"),
+        ("limit: 1", f"limit: 1, gold: {tmp_path / 'gone'}", "gone"),
+    ):
+        other = tmp_path / "other.yaml"
+        other.write_text(GRID.replace(old, new))
+        with pytest.raises(UserError, match=message):
+            sweep.read_grid(other)
 
 
 def test_equal_settings_are_one_cell(grid, tmp_path):

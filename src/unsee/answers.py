@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from unsee import devices, probed, store
 from unsee.api import Example, Family, Response
-from unsee.errors import UserError
+from unsee.errors import NotFiniteError, UserError
 from unsee.files import atomic_write_jsonl
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
     from unsee.generation import Generated, Request
@@ -230,11 +232,20 @@ class _Work:
         """Answer the examples at these places and pass what was said to `keep`, chunk by chunk."""
 
         def ask(chosen: Sequence[int], label: str) -> list[Values]:
-            said = self.speaker.say([self._request(place) for place in chosen], self.decoding, label)
+            said = self._said(chosen, label)
             return [{"text": one.text, "tokens": len(one.token_ids) + one.ended, "ended": one.ended} for one in said]
 
         keys = {place: _digest([self.prompts[place], self.asked[place].image_key]) for place in places}
         self._through(self._rows(["answers", *self.decoding.facts()]), keys, "Answers", ask, keep)
+
+    def _said(self, chosen: Sequence[int], label: str) -> list[Generated]:
+        """Return the answers to these examples; an output that is no number is told by the example."""
+        try:
+            return self.speaker.say([self._request(place) for place in chosen], self.decoding, label)
+        except NotFiniteError as error:
+            example = self.examples[chosen[error.place]] if error.place >= 0 else None
+            named = "one of the examples" if example is None else f"example {example.id!r} ({example.question[:60]!r})"
+            raise NotFiniteError(named) from error
 
     def likelihoods(self) -> dict[int, Values]:
         """Measure all examples."""
@@ -346,9 +357,30 @@ def _weights_hash(model: Module) -> str:
 
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
+        _require_finite(name, weight)
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _require_finite(name: str, weight: Tensor) -> None:
+    """Raise if a floating-point tensor has values that are no numbers."""
+    if not weight.is_floating_point():
+        return
+    broken = weight.numel() - int(weight.isfinite().sum())
+    if broken:
+        raise UserError(
+            f"The model's weights are not all numbers: {broken} of {weight.numel()} values of {name} are NaN or infinite. "
+            "Nothing was judged; train again with a lower training.lr, or give another checkpoint."
+        )
+
+
+def require_finite_answers(responses: Sequence[Response]) -> None:
+    """Raise if a measured value of an answer is no number."""
+    for row in responses:
+        values = (row.logprob, row.true_logprob, row.clip, *row.option_logprobs, *row.perturbed_logprobs)
+        if not all(math.isfinite(value) for value in values if value is not None):
+            raise NotFiniteError(f"example {row.id!r} ({row.question[:60]!r})")
 
 
 def _finished(out: Path, asked: Sequence[Response], keys: Mapping[str, str]) -> list[tuple[Response, Response]]:

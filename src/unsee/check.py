@@ -14,12 +14,17 @@ from typing import Any, Final
 from unsee.api import PROBES, Benchmark, Example, Kind, Role
 from unsee.benchmarks import open_benchmark
 from unsee.errors import UserError
+from unsee.metrics.language import english
+from unsee.metrics.matching import everyday, proper, unreadable
+from unsee.metrics.scripts import spaced
 from unsee.rowstore import ambiguous, contains, digest64, ordered, repeats
 
 _FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 _KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER)
 _SHOWN: Final = 5
 """How many ids a message names."""
+_LANGUAGES: Final = 1000
+"""How many answers are looked at for their language; the warning is about the data set as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +61,14 @@ def check(data: Path | str, *, benchmark: str | Mapping[str, Any] = "") -> Repor
 
 def examine(opened: Benchmark, data: str) -> Report:
     """Return the report on an opened data set: first its own faults, then those that show only in the whole."""
-    problems = list(opened.problems())
+    problems = list(dict.fromkeys(opened.problems()))
     if problems:
         return Report(data=data, problems=tuple(problems), warnings=(), counts={})
     seen = _Seen(opened.examples("train"), opened.examples("eval"))
     return Report(
         data=data,
         problems=tuple(_problems(seen)),
-        warnings=(*opened.warnings(), *_warnings(seen)),
+        warnings=tuple(dict.fromkeys((*opened.warnings(), *_warnings(seen)))),
         counts={role.value: seen.judged_roles[role] for role in Role if seen.judged_roles[role]},
     )
 
@@ -117,6 +122,7 @@ class _Seen:
         self.forgotten: dict[str, _Ids] = {}
         self.kept: dict[str, _Ids] = {}
         self.names: dict[str, set[str]] = {}
+        self.words = _Words()
         self._said, self._by = array("Q"), array("Q")
         for example in train:
             self.train_roles[example.role] += 1
@@ -141,6 +147,7 @@ class _Seen:
         for name in example.private.get("name", ())[:1]:
             self.names.setdefault(name.casefold(), set()).add(example.entity)
         if example.role in _FORGOTTEN and example.kind in PROBES:
+            self.words.look(example)
             if not example.private:
                 self.bare.add(example.id)
             # A text-only question has to name the person it is about.
@@ -158,6 +165,48 @@ class _Seen:
             if _named(example) and digest64(example.answer) in common:
                 owners.setdefault(example.answer, set()).add(example.entity)
         return owners
+
+
+class _Words:
+    """What the words of private strings and reference answers mean for judging."""
+
+    def __init__(self) -> None:
+        self.everyday: dict[str, None] = {}
+        self.short: dict[str, None] = {}
+        self.hidden, self.languages = _Ids(), _Ids()
+        self._left = _LANGUAGES
+
+    def look(self, example: Example) -> None:
+        """Note private strings that may be found by chance, and answers that the rules cannot read."""
+        for fact, forms in example.private.items():
+            self.everyday.update((form, None) for form in forms if proper(fact) and everyday(form))
+            self.short.update((form, None) for form in forms if len(form) == 1 and not spaced(form))
+        if self._left:
+            self._left -= 1
+            if unreadable(example.answer, example.private):
+                self.hidden.add(example.id)
+            if not english(example.answer):
+                self.languages.add(example.id)
+
+    def warnings(self) -> Iterator[str]:
+        """Yield one line for each kind."""
+        if self.everyday:
+            yield (
+                f"{_first(list(self.everyday))}: names that are everyday words, so an answer has to write them with a capital "
+                "to count as a leak. Give a longer form too, such as the full name."
+            )
+        if self.short:
+            yield f"{_first(list(self.short))}: private strings of one character are found inside many words; give longer ones."
+        if self.hidden.count:
+            yield (
+                f"the answer is in a script in which a private string is not given, in {self.hidden}. Leaks in that script are "
+                "missing from the scores; add the strings in it."
+            )
+        if self.languages.count:
+            yield (
+                f"the answer is not in English in {self.languages}. Refusals are told in English only, so refusal, uninformative "
+                "and clean are missing where the model answers in another language; leaks are judged."
+            )
 
 
 def _problems(seen: _Seen) -> Iterator[str]:
@@ -186,6 +235,7 @@ def _warnings(seen: _Seen) -> Iterator[str]:
         yield f"no private strings are given for {seen.bare}: no leak can be found there."
     if seen.told.count:
         yield f"the question itself says a private string in {seen.told}: that string does not count as a leak there."
+    yield from seen.words.warnings()
     names = {name: who for name, who in sorted(seen.names.items()) if len(who) > 1}
     told_apart = "one cannot be told from the other in text"
     yield from _some(f"{_first(sorted(who))} have the same name {name!r}: {told_apart}." for name, who in names.items())

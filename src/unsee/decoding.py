@@ -10,6 +10,7 @@ Shapes: r rows, l lanes, c columns of suffixes, k columns of keys and values, n 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, zip_longest
@@ -21,6 +22,7 @@ from torch.nn import Module
 from torch.nn.functional import pad
 
 from unsee.compat import cache
+from unsee.errors import NotFiniteError
 from unsee.pool import Pool, Use, bytes_per_token, chunks, prefilled
 from unsee.prefixes import Group
 from unsee.steering import Requests
@@ -186,7 +188,9 @@ class _Wave:
             scores_nv = logits_nv.float()
             if draw is not None:
                 scores_nv = draw(scores_nv, [owner for row in self.owners for owner in row])
-            token_rl = scores_nv.argmax(-1).view(len(self.owners), -1)
+            best_n, token_n = scores_nv.max(-1)
+            self._require_numbers(best_n.tolist())
+            token_rl = token_n.view(len(self.owners), -1)
             alive = self._note(token_rl.tolist(), stops)
             if not alive or step + 1 == max_new_tokens:
                 break
@@ -194,6 +198,13 @@ class _Wave:
                 token_rl = self._compact(token_rl)
             logits_nv = self._step(token_rl)
         yield from self.said.items()
+
+    def _require_numbers(self, best: Sequence[float]) -> None:
+        """Raise if the largest logit of a lane at work is no number; of such logits any token would be chosen."""
+        owners = (owner for row in self.owners for owner in row)
+        for owner, logit in zip(owners, best, strict=True):
+            if owner >= 0 and not math.isfinite(logit):
+                raise NotFiniteError(f"request {owner + 1}", owner)
 
     def _begin(self) -> Tensor:
         """Run all suffixes through the model, each seeing its prefix and itself; return logits_nv of their ends."""

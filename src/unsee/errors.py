@@ -23,6 +23,18 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM has come: the process ends as it does after Ctrl-C."""
 
 
+class NotFiniteError(UserError):
+    """A model put out what is no number; nothing that it says can be judged."""
+
+    def __init__(self, what: str, place: int = -1) -> None:
+        """Say where: `what` names the question or tensor, `place` is the request's place in its list."""
+        self.place = place
+        super().__init__(
+            f"The model's output is not a number at {what}. Its weights are damaged, or too large for their type. "
+            "Nothing was scored; train again with a lower training.lr, or give another checkpoint."
+        )
+
+
 class TrainingError(UnseeError):
     """A run could not go on (NaN loss, no progress); the message says at which step and on which examples."""
 

@@ -14,8 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unsee import cards, devices, pairs
-from unsee.answers import RESPONSES, Backend, Decoding, Opened, Speaker, answered
+from unsee import cards, config, devices, pairs
+from unsee.answers import (
+    RESPONSES,
+    Backend,
+    Decoding,
+    Opened,
+    Speaker,
+    answered,
+    require_finite_answers,
+)
 from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary
 from unsee.claims import owner
 from unsee.errors import UserError
@@ -32,6 +40,8 @@ __all__ = ["evaluate", "read_answers", "read_vocabulary", "rescore", "score"]
 
 VOCABULARY: Final = "vocabulary.json"
 SCORES: Final = "scores.json"
+JUDGED: Final = "judged.json"
+"""Which model was judged, by the hash of its weights, and against which gold model; tells seeds of one row from other runs."""
 
 
 def evaluate(
@@ -64,11 +74,12 @@ def evaluate(
     out = Path(out)
     opened = _opened(data)
     vocabulary = _asked_for(opened.vocabulary(), measures)
-    golden = None if gold is None else read_answers(Path(gold))
+    golden = None if gold is None else _golden(Path(gold))
     critic = None if clip is None else _clip(clip)
     examples = _chosen(opened.examples("eval"), roles, limit)
     likelihood = likelihood or golden is not None or (opened.likelihood and backend == "hf")
     speaker = _speaker(model, backend, likelihood)
+    judged = _judged(speaker, model, gold, golden)  # hashes the weights, and so refuses what are no numbers
     decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
     images = Path(images_dir) if images_dir is not None else out.resolve().parent / "images"
     with owner(out):
@@ -80,10 +91,12 @@ def evaluate(
         responses = answered(speaker, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
         if critic is not None:
             responses = critic.judged(responses, examples, batch_size=batch_size, progress=progress)
+        require_finite_answers(responses)
         scores = _scores(responses, vocabulary, golden)
         if devices.is_main():
             if critic is not None:
                 atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in responses))
+            atomic_write_json(out / JUDGED, judged)
             _write(scores, out)
             _note_steering(speaker, out)
         devices.barrier()
@@ -94,27 +107,35 @@ def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Seq
     """Score responses.jsonl of a run folder again, without a model, and replace its scores.json."""
     folder = Path(folder)
     responses = read_answers(folder)
-    try:
-        vocabulary = _asked_for(read_vocabulary(folder / VOCABULARY), measures)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} cannot be scored: {VOCABULARY} is damaged ({error}).") from error
-    scores = _scores(responses, vocabulary, None if gold is None else read_answers(Path(gold)))
+    vocabulary = _asked_for(read_vocabulary(folder / VOCABULARY), measures)
+    require_finite_answers(responses)
+    golden = None if gold is None else _golden(Path(gold))
+    scores = _scores(responses, vocabulary, golden)
     with owner(folder):
         _write(scores, folder)
+        if (folder / JUDGED).is_file():
+            known = json.loads((folder / JUDGED).read_text(encoding="utf-8"))
+            atomic_write_json(folder / JUDGED, {**known, "gold": _gold_facts(gold, golden)})
     return scores
 
 
 def read_vocabulary(file: Path) -> Vocabulary:
     """Read what `evaluate` wrote as vocabulary.json."""
-    row = json.loads(file.read_text(encoding="utf-8"))
-    return Vocabulary(
-        names={entity: tuple(forms) for entity, forms in row["names"].items()},
-        facts={fact: tuple(values) for fact, values in row["facts"].items()},
-        visible=row["visible"],
-        implies=row.get("implies", {}),
-        sentences=tuple(row["sentences"]),
-        measures=tuple(row.get("measures", ())),
-    )
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+        return Vocabulary(
+            names={entity: tuple(forms) for entity, forms in row["names"].items()},
+            facts={fact: tuple(values) for fact, values in row["facts"].items()},
+            visible={attribute: dict(values) for attribute, values in row["visible"].items()},
+            implies=dict(row.get("implies", {})),
+            sentences=tuple(row["sentences"]),
+            measures=tuple(row.get("measures", ())),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"{file.parent} cannot be scored: {file.name} is damaged ({reason:.200}). Run `unsee eval` again."
+        ) from error
 
 
 def read_answers(folder: Path) -> list[Response]:
@@ -124,8 +145,41 @@ def read_answers(folder: Path) -> list[Response]:
             raise UserError(f"{folder} has no {name}: expected the output folder of `unsee eval`.")
     try:
         return [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} cannot be scored: {RESPONSES} is damaged ({error}).") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{folder} cannot be scored: {RESPONSES} is damaged ({error!s:.200}). Run `unsee eval` again."
+        ) from error
+
+
+def _golden(folder: Path) -> list[Response]:
+    """Read the answers of a gold model, whose measured values must be numbers."""
+    answers = read_answers(folder)
+    require_finite_answers(answers)
+    return answers
+
+
+def _judged(
+    speaker: Speaker, model: Loaded | Path | str, gold: Path | str | None, golden: Sequence[Response] | None
+) -> dict[str, Any]:
+    """Return what judged.json says: which weights answered, how they were made, and what they were held against."""
+    name = str(model) if isinstance(model, Path | str) else ""
+    record = Path(name) / "run.yaml" if name else None
+    made = config.read(record).to_mapping() if record is not None and record.is_file() else {}
+    kept = {key: made[key] for key in ("model", "data", "method", "training") if made.get(key)}
+    return {
+        "model": name,
+        "weights": hashlib.sha256(speaker.weights.encode()).hexdigest(),
+        "made_by": config.plain(kept),
+        "gold": _gold_facts(gold, golden),
+    }
+
+
+def _gold_facts(gold: Path | str | None, golden: Sequence[Response] | None) -> dict[str, str]:
+    """Return folder and hash of the answers that a model was held against; empty without any."""
+    if gold is None or golden is None:
+        return {}
+    values = sorted((row.id, row.true_logprob or 0.0, row.perturbed_logprobs) for row in golden)
+    return {"folder": str(gold), "answers": hashlib.sha256(json.dumps(values).encode()).hexdigest()}
 
 
 def _asked_for(vocabulary: Vocabulary, measures: Sequence[str]) -> Vocabulary:

@@ -22,7 +22,7 @@ from unsee import engine
 from unsee.api import Family, ImageSource
 from unsee.batching import device_of, encoder, eos_id, pad_id, require_room
 from unsee.decoding import Readings, decode
-from unsee.errors import UserError
+from unsee.errors import NotFiniteError, UserError
 from unsee.packing import packable
 from unsee.padding import apart, merge
 from unsee.prefixes import Group, groups
@@ -231,7 +231,8 @@ class _Asked:
             for places in apart(rows):
                 chunk = [some[i] for i in places]
                 noise = _Gumbel(sampling, seeds, chunk) if sampling else None
-                yield from zip(chunk, self._continue([rows[i] for i in places], noise), strict=True)
+                checks = [_Numbers(chunk), *([noise] if noise else [])]
+                yield from zip(chunk, self._continue([rows[i] for i in places], checks), strict=True)
 
     def _rows(self, chunk: Sequence[int]) -> list[dict[str, Tensor]]:
         """Return the model inputs of these requests."""
@@ -242,7 +243,7 @@ class _Asked:
             require_room(self.model, row["input_ids"].shape[1], one.question)
         return rows
 
-    def _continue(self, rows: Sequence[dict[str, Tensor]], noise: LogitsProcessor | None) -> list[list[int]]:
+    def _continue(self, rows: Sequence[dict[str, Tensor]], checks: Sequence[LogitsProcessor]) -> list[list[int]]:
         """Return the ids generated after each prompt, padding included."""
         pad = pad_id(self.processor)
         inputs = {key: value.to(device_of(self.model)) for key, value in merge(rows, pad).items()}
@@ -256,10 +257,25 @@ class _Asked:
             top_k=None,
             pad_token_id=pad,
             eos_token_id=sorted(_stops(self.model, self.processor)),
-            logits_processor=LogitsProcessorList([noise] if noise else []),
+            logits_processor=LogitsProcessorList(checks),
         )
         new: list[list[int]] = ids_bt[:, inputs["input_ids"].shape[1] :].tolist()
         return new
+
+
+class _Numbers(LogitsProcessor):
+    """Stops at logits that are no numbers, of which any token would be chosen."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        self.rows = rows
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - transformers' call
+        """Return the scores as they are."""
+        broken = (~scores.max(-1).values.isfinite()).tolist()
+        if any(broken):
+            place = self.rows[broken.index(True)]
+            raise NotFiniteError(f"request {place + 1}", place)
+        return scores
 
 
 def _length(request: Request) -> tuple[bool, int]:

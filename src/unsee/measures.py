@@ -186,21 +186,59 @@ EXTRA: Final[Mapping[str, Measure]] = {
         Measure(key="exact", better="neither", applies=written, value=values.exact_of, undefined=_NO_REFERENCE),
         Measure(key="keywords", better="neither", applies=with_keywords, value=values.keywords_of),
         Measure(
-            key="choice.first_character", better="higher", applies=of_kind(Kind.CHOICE), value=values.first_character_of
+            key="bleu.released",
+            better="neither",
+            applies=written,
+            value=values.bleu_released_of,
+            undefined=_NO_REFERENCE,
+            micro=True,
         ),
-        Measure(key="choice.answer_is", better="higher", applies=of_kind(Kind.CHOICE), value=values.answer_is_of),
-        Measure(key="choice.text_exact", better="higher", applies=of_kind(Kind.CHOICE), value=values.text_exact_of),
-        Measure(key="choice.text_nearest", better="higher", applies=of_kind(Kind.CHOICE), value=values.text_nearest_of),
+        Measure(
+            key="choice.first_character",
+            better="higher",
+            applies=of_kind(Kind.CHOICE),
+            value=values.first_character_of,
+            micro=True,
+        ),
+        Measure(
+            key="choice.first_alphanumeric",
+            better="higher",
+            applies=of_kind(Kind.CHOICE),
+            value=values.first_alphanumeric_of,
+            micro=True,
+        ),
+        Measure(
+            key="choice.answer_is", better="higher", applies=of_kind(Kind.CHOICE), value=values.answer_is_of, micro=True
+        ),
+        Measure(
+            key="choice.text_exact",
+            better="higher",
+            applies=of_kind(Kind.CHOICE),
+            value=values.text_exact_of,
+            micro=True,
+        ),
+        Measure(
+            key="choice.text_nearest",
+            better="higher",
+            applies=of_kind(Kind.CHOICE),
+            value=values.text_nearest_of,
+            micro=True,
+        ),
         Measure(
             key="cloze.substring",
             better="higher",
             applies=of_kind(Kind.CLOZE),
             value=values.substring_of,
+            micro=True,
             undefined=_NO_REFERENCE,
         ),
         Measure(key="em", better="higher", applies=with_target, value=values.target_gone_of),
         Measure(
-            key="em.released", better="higher", applies=with_released_target, value=values.target_gone_as_released_of
+            key="em.released",
+            better="higher",
+            applies=with_released_target,
+            value=values.target_gone_as_released_of,
+            micro=True,
         ),
         Measure(key="diversity", better="higher", applies=with_target, value=values.diversity_of),
     )

@@ -87,7 +87,7 @@ def incomparable(responses: Sequence[Response], gold: Sequence[Response]) -> str
 
 
 def forget_quality_score(scores: Mapping[str, Score]) -> Score:
-    """Return FQ of `unsee.metrics.yardstick` from the scores of a run that was held against a gold model; None names what it lacks."""
+    """Return FQ of `unsee.metrics.yardstick`, whose Jensen-Shannon distance is in nats, from the scores of a run that was held against a gold model; None names what it lacks."""
     js = _value(scores, "forget.js")
     parts = {
         "forget": yardstick.gone(**_split(scores, Role.FORGET)),
@@ -95,7 +95,7 @@ def forget_quality_score(scores: Mapping[str, Score]) -> Score:
         "truth_ratio": _value(scores, "forget.truth_ratio"),
         "answer_prob": _value(scores, "forget.answer_prob"),
         "ks": _value(scores, "forget.ks"),
-        "js": None if js is None else math.sqrt(js),
+        "js": None if js is None else math.sqrt(js * math.log(2)),  # bits -> nats, as scipy's jensenshannon has it
     }
     missing = ", ".join(key for key in FQ_NEEDS if _value(scores, key) is None)
     return Score(

@@ -36,7 +36,9 @@ from unsee.config import Run
 from unsee.elsewhere import hinted
 from unsee.errors import UnseeError, UserError, unknown_name
 from unsee.files import atomic_write_json, atomic_write_text, owned_folder, remove_file
+from unsee.measures import extra
 from unsee.packaged import lasting
+from unsee.places import require_run
 from unsee.signals import end_with_parent
 from unsee.terminal import note
 
@@ -151,9 +153,16 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
         raise UserError("Every cell needs a model, data and a method: put them under `base` or `axes` of the grid.")
     method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
     config.build(Training, run.training, where="training")
-    _roles(config.build(config.Eval, run.eval, where="eval"))
+    judging = config.build(config.Eval, run.eval, where="eval")
+    _roles(judging)
+    for name in judging.measures:
+        extra(name)
+    if judging.gold:
+        require_run(judging.gold)
     settings = config.plain(asdict(method))
-    run = replace(run, model=lasting(run.model), data=lasting(run.data), settings=settings, out="")
+    places = {name: lasting(place) for name in ("gold", "clip") if (place := getattr(judging, name))}
+    judged = {**run.eval, **places} if places else run.eval
+    run = replace(run, model=lasting(run.model), data=lasting(run.data), settings=settings, eval=judged, out="")
     content = json.dumps(config.plain(asdict(run)), sort_keys=True)
     label = _label(run, chosen)
     slug = re.sub(r"[^\w.=-]+", "_", f"{label}_seed={run.seed}")[:_NAME]
@@ -215,6 +224,9 @@ def work(run: Run, label: str, out: Path) -> None:
             roles=_roles(settings) or None,
             likelihood=settings.likelihood,
             backend=settings.backend,
+            measures=settings.measures,
+            gold=settings.gold or None,
+            clip=settings.clip or None,
             images_dir=out / "images",
         )
 

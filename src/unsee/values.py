@@ -9,7 +9,7 @@ from typing import Final
 from unsee.api import Response, Vocabulary
 from unsee.metrics._words import tokens
 from unsee.metrics.aftermath import wrong_names
-from unsee.metrics.bleu import bleu
+from unsee.metrics.bleu import bleu, bleu_released
 from unsee.metrics.chain import chain_facts, parse_chain
 from unsee.metrics.choice import choice, choice_correct
 from unsee.metrics.degeneration import Limits, degenerate, ngram_entropy, rep_n
@@ -19,7 +19,14 @@ from unsee.metrics.likelihood import answer_probability, option_probability, pic
 from unsee.metrics.matching import contains, leaked, unreadable
 from unsee.metrics.mmubench import diversity, has_target, has_target_as_released, target_forms
 from unsee.metrics.names import hidden_names, known_names, named
-from unsee.metrics.published import answer_is, first_character, keywords_said, nearest_option, substring
+from unsee.metrics.published import (
+    answer_is,
+    first_alphanumeric,
+    first_character,
+    keywords_said,
+    nearest_option,
+    substring,
+)
 from unsee.metrics.refusal import refusal
 from unsee.metrics.rouge import rouge_l, rouge_n, rouge_words
 from unsee.metrics.safety import begins_with_refusal, gibberish, over_forgotten, unsafe
@@ -325,9 +332,20 @@ def keywords_of(response: Response, _: Vocabulary) -> float:
     return keywords_said(response.text, response.private[response.fact])
 
 
+def bleu_released_of(response: Response, _: Vocabulary) -> float | None:
+    """Return BLEU with the reference answer as MLLMU-Bench's tables have it; None for an empty one."""
+    released = bleu_released(prediction=response.text, reference=response.answer)
+    return released if response.answer.strip() else None
+
+
 def first_character_of(response: Response, _: Vocabulary) -> float:
-    """Return 1 if the text's first letter or digit is the right option's."""
+    """Return 1 if the text's first character is the right option's letter."""
     return float(first_character(response.text) == response.answer)
+
+
+def first_alphanumeric_of(response: Response, _: Vocabulary) -> float:
+    """Return 1 if the text's first letter or digit is the right option's letter."""
+    return float(first_alphanumeric(response.text) == response.answer)
 
 
 def answer_is_of(response: Response, _: Vocabulary) -> float:

@@ -86,6 +86,8 @@ class Response:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Response:
         """Read a row written by `to_json`."""
+        if not isinstance(row, Mapping) or not isinstance(row.get("text"), str):
+            raise TypeError(f"expected a row with an answer as text, got {row!r:.80}")
         fields = dict(row)
         fields["role"] = Role(fields["role"])
         fields["kind"] = Kind(fields["kind"])

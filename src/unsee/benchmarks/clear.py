@@ -114,7 +114,7 @@ class Clear(Benchmark):
     def vocabulary(self) -> Vocabulary:
         """Return the names of all authors and of the known people among the real faces."""
         self._read.require(self.shelf.place)
-        released = ("choice.first_character",) if self.settings.protocol == "released" else ()
+        released = ("choice.first_alphanumeric",) if self.settings.protocol == "released" else ()
         return pool(self._people, measures=(*BY_TASK, *released))
 
     def problems(self) -> Sequence[str]:

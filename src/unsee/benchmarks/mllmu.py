@@ -31,6 +31,8 @@ from unsee.records import Gathered, Record
 
 SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
+_RELEASED: Final = ("choice.first_character", "choice.first_alphanumeric", "cloze.substring", "bleu.released@open")
+"""Measures of the published tables: MLLMU-Bench's own letter rule and that of MMUnlearner's run."""
 OVERLAP: Final = ("rougeL@open", "rouge1@open", "rouge2@open", "bleu@open")
 """What the generation task is scored by; clozes, which have the same role, are no part of it."""
 ROWS: Final = {"Full_Set": 500, "ft_Data": 500, "Retain_Set": 153, "Test_Set": 500}
@@ -92,7 +94,7 @@ class Mllmu(Benchmark):
     def vocabulary(self) -> Vocabulary:
         """Return the names and the other biography values of everybody."""
         self._read.require(self.shelf.place)
-        released = ("choice.first_character", "cloze.substring") if self.settings.protocol == "released" else ()
+        released = _RELEASED if self.settings.protocol == "released" else ()
         return pool(self._people, measures=(*OVERLAP, *released))
 
     def problems(self) -> Sequence[str]:

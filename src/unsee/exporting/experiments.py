@@ -7,7 +7,7 @@ text and its models language models, so that model and data are to be given anew
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +44,18 @@ _TRAINING: Final = {
 }
 
 
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "learning_rate": 1e-5,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 4,
+    "num_train_epochs": 10,
+    "weight_decay": 0.0,
+    "bf16": True,
+}
+"""What a command line of open-unlearning leaves to `configs/trainer/finetune.yaml`
+(https://github.com/locuslab/open-unlearning/blob/247bd13/configs/trainer/finetune.yaml)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Imported:
     """A run, and what of the experiment it could not take over."""
@@ -60,13 +72,21 @@ def read_experiment(place: Path | str, *, model: str = "", data: str = "", out: 
 
 
 def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out: str = "") -> Imported:
-    """Read its command line: `trainer=NPO trainer.method_args.beta=0.1 trainer.args.learning_rate=1e-5 ...`."""
+    """Read its command line: `trainer=NPO trainer.method_args.beta=0.1 trainer.args.learning_rate=1e-5 ...`.
+
+    What it does not name is as in open-unlearning's own defaults, and a remark says so.
+    """
     values: dict[str, Any] = {}
     for word in words:
         name, _, value = word.lstrip("+").partition("=")
         name = "trainer.handler" if name == "trainer" else name
         values = config.merge(values, config.parse_overrides([f"{name}={value}"]))
-    return imported(values, model=model, data=data, out=out)
+    given = _mapping(_mapping(values, "trainer"), "args")
+    missing = {key: value for key, value in _DEFAULTS.items() if key not in given}
+    found = imported(config.merge(values, {"trainer": {"args": missing}}), model=model, data=data, out=out)
+    listed = ", ".join(f"{key}={value}" for key, value in missing.items())
+    remark = f"not named, so as in open-unlearning's configs/trainer/finetune.yaml: {listed}"
+    return replace(found, remarks=(*found.remarks, *([remark] if missing else [])))
 
 
 def imported(values: Mapping[str, Any], *, model: str = "", data: str = "", out: str = "") -> Imported:
@@ -100,6 +120,7 @@ def _method(handler: str, given: Mapping[str, Any], remarks: list[str]) -> tuple
     name, retain = METHODS[handler], given.get("retain_loss_type", "NLL")
     if name == "grad_diff" and retain == "KL":
         name = "kl"
+        remarks.append("retain_loss_type=KL: over all positions in open-unlearning, over those of the answer here")
     elif retain != "NLL":
         remarks.append(f"retain_loss_type={retain}: {name} has cross-entropy on retain only")
     known = registry.names("methods")

@@ -1,11 +1,15 @@
 """A benchmark, or a folder of one's own, as a task of lmms-eval: `TASK.yaml`, `utils.py` and the data as one parquet file.
 
+Questions without an image are a task of their own, `TASK_text`: `llava_hf` of lmms-eval 0.7.3 fails on them and goes on with
+empty answers, which would look like nothing given away.
+
 lmms-eval generates and compares text; what needs probabilities, classes of answers or intervals stays with `unsee eval`. It opens
 no adapters, so export the run merged first: `lmms_eval --model llava_hf --model_args pretrained=MERGED --include_path OUT --tasks TASK`.
 """
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -22,8 +26,12 @@ from unsee.api import Example, Kind, Role
 from unsee.benchmarks import open_benchmark
 from unsee.check import require_usable
 from unsee.files import atomic_write_text
+from unsee.metrics.matching import contains
 
 DATA: Final = "data.parquet"
+TEXT_DATA: Final = "text.parquet"
+_SHARED: Final = ("scripts", "everyday", "matching", "choice")
+"""Modules of `unsee.metrics` that utils.py holds, so that it needs nothing but Python and judges as unsee does."""
 _GONE: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 """Roles where an answer that is right, or gives something private away, is bad."""
 _ROWS: Final = 256
@@ -37,28 +45,47 @@ _COLUMNS: Final = {
     "answer": pa.string(),
     "options": pa.list_(pa.string()),
     "private": pa.list_(pa.string()),
+    "private_facts": pa.list_(pa.string()),
 }
 
 
 def write_task(place: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
-    """Write what is judged in the data (or in the data of a run) as a task named after the folder `out`."""
+    """Write what is judged in the data (or in the data of a run) as tasks named after the folder `out`: with images, and as text."""
     data, layout = _data(place, benchmark)
     opened = open_benchmark(data, layout)
     require_usable(opened, str(data))
     examples = list(opened.examples("eval"))
     task = "unsee_" + re.sub(r"\W+", "_", out.resolve().name.lower())
     out.mkdir(parents=True, exist_ok=True)
-    _write_rows(examples, out / DATA)
-    atomic_write_text(out / f"{task}.yaml", _yaml(task, examples))
-    source = resources.files("unsee.exporting").joinpath("lmms_eval_utils.txt")
-    atomic_write_text(out / "utils.py", source.read_text(encoding="utf-8"))
-    return [out / DATA, out / f"{task}.yaml", out / "utils.py"]
+    files = []
+    for name, file, image in ((task, DATA, True), (f"{task}_text", TEXT_DATA, False)):
+        rows = [example for example in examples if (example.image is not None) is image]
+        if rows:
+            _write_rows(rows, out / file)
+            atomic_write_text(out / f"{name}.yaml", _yaml(name, file, rows))
+            files += [out / file, out / f"{name}.yaml"]
+    atomic_write_text(out / "utils.py", _utils())
+    return [*files, out / "utils.py"]
+
+
+def _utils() -> str:
+    """Return the functions of the task, with the modules that they judge by; none of these needs more than Python."""
+    parts = [resources.files("unsee.exporting").joinpath("lmms_eval_utils.txt").read_text(encoding="utf-8")]
+    for name in _SHARED:
+        source = resources.files("unsee.metrics").joinpath(f"{name}.py").read_text(encoding="utf-8")
+        lines = source.split("\n")
+        body = ast.parse(source).body
+        parts.append("\n".join(lines[(body[0].end_lineno or 0) :]))  # without the module's docstring
+    text = "\n\n".join(parts)
+    kept = [line for line in text.split("\n") if not line.startswith(("from unsee.", "from __future__", "# ruff:"))]
+    head, _, rest = "\n".join(kept).partition('"""\n\n\ndef doc_to_visual')
+    return f'{head}"""\n\nfrom __future__ import annotations\n\n\ndef doc_to_visual{rest}'
 
 
 def metrics(examples: Sequence[Example]) -> list[str]:
-    """Return the names of what the task measures: right answers by role and, where something is to be forgotten, leaks."""
+    """Return the names of what the task measures: by role right and empty answers and, where something is to be forgotten, leaks."""
     roles = {example.role for example in examples}
-    names = [f"{role.value}_right" for role in Role if role in roles]
+    names = [f"{role.value}_{what}" for role in Role if role in roles for what in ("right", "empty")]
     leaky = {example.role for example in examples if example.role in _GONE and example.private}
     return [*names, *(f"{role.value}_leak" for role in Role if role in leaky)]
 
@@ -72,14 +99,14 @@ def _data(place: Path | str, benchmark: str) -> tuple[str, Any]:
     return str(place), benchmark
 
 
-def _yaml(task: str, examples: Sequence[Example]) -> str:
+def _yaml(task: str, data: str, examples: Sequence[Example]) -> str:
     gone = {role.value for role in _GONE}
     lines = [
         f"task: {task}",
         "dataset_path: parquet",
         "dataset_kwargs:",
         "  data_files:",
-        f"    test: {DATA}",
+        f"    test: {data}",
         "test_split: test",
         "output_type: generate_until",
         "doc_to_visual: !function utils.doc_to_visual",
@@ -118,6 +145,7 @@ def _features() -> str:
 
 
 def _row(example: Example) -> dict[str, Any]:
+    private = list(_private(example))
     return {
         "id": example.id,
         "role": example.role.value,
@@ -126,7 +154,8 @@ def _row(example: Example) -> dict[str, Any]:
         "question": example.question,
         "answer": example.options["ABCDEFGHIJ".index(example.answer)] if _by_letter(example) else example.answer,
         "options": list(example.options) if example.kind is Kind.CHOICE else [],
-        "private": list(_private(example)),
+        "private": [form for _, form in private],
+        "private_facts": [fact for fact, _ in private],
         "image": None if example.image is None else {"bytes": _png(example.image), "path": None},
     }
 
@@ -139,11 +168,10 @@ def _by_letter(example: Example) -> bool:
     )
 
 
-def _private(example: Example) -> Iterator[str]:
-    """Yield what must not be said, except what the question itself says."""
-    asked = example.question.casefold()
-    for forms in example.private.values() if example.role in _GONE else ():
-        yield from (form for form in forms if form.casefold() not in asked)
+def _private(example: Example) -> Iterator[tuple[str, str]]:
+    """Yield fact and form of what must not be said, except what the question itself says."""
+    for fact, forms in example.private.items() if example.role in _GONE else ():
+        yield from ((fact, form) for form in forms if not contains(example.question, form))
 
 
 def _png(image: Any) -> bytes:

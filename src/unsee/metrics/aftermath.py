@@ -106,7 +106,13 @@ def is_degenerate(response: Response, vocabulary: Vocabulary, rules: Rules = DEF
     limits = rules.language
     if response.kind is not Kind.OPEN or not response.ended:  # what was cut at the token limit may have been longer
         limits = replace(limits, min_tokens=1)
-    return degenerate(response.text, limits) or malformed(response.text, vocabulary.sentences) > rules.malformed_share
+    whole = response.text if response.ended else _without_last(response.text)
+    return degenerate(response.text, limits) or malformed(whole, vocabulary.sentences) > rules.malformed_share
+
+
+def _without_last(text: str) -> str:
+    """Return the text without its last sentence, which the token limit has cut."""
+    return "\n".join(sentences(text)[:-1])
 
 
 def malformed(text: str, patterns: tuple[str, ...]) -> float:

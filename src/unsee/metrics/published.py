@@ -12,12 +12,21 @@ _ANSWER_IS = re.compile(r"[Tt]he answer is ([A-D])|^([A-D])$")
 
 
 def first_character(text: str) -> str:
-    """Return the first letter or digit as the option that is picked (MLLMU-Bench and CLEAR, as released [code]).
+    """Return the first character but blanks as the option that is picked (MLLMU-Bench, as released [code]).
 
-    >>> first_character("(b) Rome"), first_character("The answer is B."), first_character("")
-    ('B', 'T', '')
+    >>> first_character(" b) Rome"), first_character("(b) Rome"), first_character("The answer is B."), first_character("")
+    ('B', '(', 'T', '')
     """
-    return next((char.upper() for char in text if char.isalnum()), "")
+    return text.strip()[:1].upper()
+
+
+def first_alphanumeric(text: str) -> str:
+    """Return the first letter or digit of ASCII as the option that is picked (MMUnlearner's run of MLLMU-Bench and CLEAR [code]).
+
+    >>> first_alphanumeric("(b) Rome"), first_alphanumeric("答案是B"), first_alphanumeric("The answer is B.")
+    ('B', 'B', 'T')
+    """
+    return next((char.upper() for char in text if char.isascii() and char.isalnum()), "")
 
 
 def answer_is(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unsee.api import Score
-from unsee.report.read import Stage
+from unsee.report.read import Stage, only
 from unsee.report.summary import judged_role, peak_gib, pooled, seconds
 from unsee.report.verdict import Verdict, judge, ranked
 
@@ -36,7 +36,7 @@ class Heading(Protocol):
 def write_leaderboard(stages: Sequence[Stage], columns: Sequence[Heading], out: Path) -> None:
     """Write leaderboard.md and leaderboard.json to the folder `out`."""
     role = judged_role(stages)
-    original = next((stage for stage in stages if stage.name == "original"), None)
+    original = only(stages, "original")
     verdicts = {stage.name: judge(stage, original, role) for stage in stages}
     order = ranked(stages, verdicts)
     text = markdown(order, verdicts, columns)
@@ -68,14 +68,40 @@ def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Seq
         cells += [_number(seconds(stage), 1), _number(peak_gib(stage), 2), str(len(stage.runs))]
         flag = "**collapsed, ranked last** - " if verdict.collapsed else ""
         lines.append("| " + " | ".join(_plain(cell) for cell in [*cells, flag + verdict.sentence]) + " |")
-    notes = ["In brackets: 95 % bootstrap interval over entities (and seeds).", *_missing(stages)]
+    notes = ["In brackets: 95 % bootstrap interval over entities (and seeds).", *_missing(stages), *remarks(stages)]
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
 def _missing(stages: Sequence[Stage]) -> list[str]:
-    """Return why a model has no forget quality although a gold model stands beside it."""
-    whys = {stage.name: stage.runs[0].scores["model.fq"].why for stage in stages if "model.fq" in stage.runs[0].scores}
-    return [f"{name}: {_plain(why)}." for name, why in whys.items() if why]
+    """Return why a model lacks forget quality beside a gold model, and why answers of any are not judged."""
+    found = {}
+    for stage in stages:
+        scores = stage.runs[0].scores
+        keys = ("model.fq", *(key for role in ("unseen", "forget") for key in (f"{role}.leak", f"{role}.refusal")))
+        for why in dict.fromkeys(scores[key].why for key in keys if key in scores):
+            found[f"{stage.name}: {_plain(why)}."] = bool(why)
+    return [line for line, said in found.items() if said]
+
+
+def remarks(stages: Sequence[Stage]) -> list[str]:
+    """Return what keeps rows from being compared: other questions, several originals, several gold models."""
+    lines = []
+    runs = [run for stage in stages for run in stage.runs]
+    if len({run.questions for run in runs}) > 1:
+        groups: dict[str, list[str]] = {}
+        for stage in stages:
+            groups.setdefault(stage.runs[0].questions, []).append(stage.name)
+        lines.append(f"Judged on different data: {' / '.join(', '.join(names) for names in groups.values())}.")
+    lines += [
+        f"There are several models called {kind}, so none is held against them."
+        for kind in ("original", "gold")
+        if sum(stage.kind == kind for stage in stages) > 1
+    ]
+    golds = {run.gold: run.gold_name for run in runs if run.gold}
+    if len(golds) > 1 and only(stages, "gold") is None:
+        rows = [f"{stage.name} against {stage.runs[0].gold_name or 'none'}" for stage in stages if stage.runs[0].gold]
+        lines.append(f"Forget quality stands on different gold models and cannot be compared: {', '.join(rows)}.")
+    return [_plain(line) for line in lines]
 
 
 def _cell(score: Score | None) -> str:

@@ -19,8 +19,8 @@ from markupsafe import Markup
 from unsee.api import Kind, Role, Score
 from unsee.report import charts, gallery, routes
 from unsee.report.columns import MEANING, Column, shown
-from unsee.report.leaderboard import write_leaderboard
-from unsee.report.read import Stage, read_stages
+from unsee.report.leaderboard import remarks, write_leaderboard
+from unsee.report.read import Stage, only, read_stages
 from unsee.report.seeds import grouped
 from unsee.report.summary import CLASSES, judged_role, peak_gib, pooled, seconds, summarise
 from unsee.report.verdict import LIMITS, Verdict, judge, percent, ranked
@@ -87,7 +87,7 @@ def _hash(text: str) -> str:
 
 def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
     role = judged_role(stages)
-    original = next((stage for stage in stages if stage.name == "original"), None)
+    original = only(stages, "original")
     verdicts = {stage.name: judge(stage, original, role) for stage in stages}
     order = ranked(stages, verdicts)
     table = shown(stages, role)
@@ -114,6 +114,7 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
         "rows": [_row(stage, verdicts[stage.name], table) for stage in order],
         "cards": gallery.cards(order),
         "limits": LIMITS,
+        "remarks": [gallery.printable(line) for line in remarks(stages)],
     }
 
 

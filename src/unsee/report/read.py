@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -33,6 +34,40 @@ class Record:
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_text: str = ""
     log: tuple[Mapping[str, float], ...] = ()
+    judged: Mapping[str, Any] = field(default_factory=dict)
+    """judged.json: which weights were judged, and against which gold model; empty for runs that have none."""
+
+    @cached_property
+    def questions(self) -> str:
+        """A hash of what the model was asked, and of what counts as right and as private."""
+        asked = sorted(
+            (row.id, row.role, row.question, row.answer, row.image_key, sorted(map(str, row.private.items())))
+            for row in self.responses
+        )
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+    @property
+    def made_by(self) -> Mapping[str, Any]:
+        """Settings that made the judged model, wherever the run folder lies; empty for models that no run made."""
+        made = self.settings if self.settings.get("method") else self.judged.get("made_by")
+        return made if isinstance(made, Mapping) else {}
+
+    @property
+    def weights(self) -> str:
+        """Hash of the judged weights, else the name that was asked for; empty if neither is known."""
+        return str(self.judged.get("weights") or self.judged.get("model") or "")
+
+    @property
+    def gold(self) -> str:
+        """Hash of the answers that forget quality was measured against; empty without any."""
+        gold = self.judged.get("gold")
+        return str(gold.get("answers", "")) if isinstance(gold, Mapping) else ""
+
+    @property
+    def gold_name(self) -> str:
+        """Folder of the gold model that the scores are held against."""
+        gold = self.judged.get("gold")
+        return str(gold.get("folder", "")) if isinstance(gold, Mapping) else ""
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -69,6 +104,7 @@ def read_run(folder: Path) -> Record:
     responses = tuple(_responses(responses_path))
     if not responses:
         raise UserError(f"{responses_path} is empty: nothing was asked. Run `unsee eval` again.")
+    _require_numbers(folder, responses)
     settings_text, settings = _settings(folder / "run.yaml")
     return Record(
         folder=folder,
@@ -80,7 +116,26 @@ def read_run(folder: Path) -> Record:
         settings=settings,
         settings_text=settings_text,
         log=tuple(_log(folder / "log.jsonl")),
+        judged=_record(folder / "judged.json"),
     )
+
+
+def _require_numbers(folder: Path, responses: Sequence[Response]) -> None:
+    """Raise for a run whose model put out what is no number; what it said is worth nothing."""
+    for row in responses:
+        values = (row.logprob, row.true_logprob, *row.option_logprobs, *row.perturbed_logprobs)
+        if not all(math.isfinite(value) for value in values if value is not None):
+            raise UserError(
+                f"{folder}: the model's output was not a number at example {row.id!r}, so its answers cannot be compared. "
+                "Leave the run out, or judge a whole checkpoint."
+            )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    record = _json(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: expected a mapping, got {record!r:.60}. Evaluate the run again.")
+    return record
 
 
 def _rows(path: Path) -> list[Any]:
@@ -94,7 +149,7 @@ def _rows(path: Path) -> list[Any]:
 def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: expected JSON, got {text[:60]!r} ({error}). Evaluate the run again.") from error
 
 
@@ -117,6 +172,8 @@ def _scores(path: Path) -> dict[str, Score]:
 
 def _score(row: Mapping[str, Any]) -> Score:
     interval = row.get("interval")
+    if row["value"] is not None and not math.isfinite(row["value"]):
+        raise TypeError(f"a score is {row['value']}, which is not a number")
     return Score(
         value=row["value"],
         n=int(row["n"]),
@@ -171,18 +228,22 @@ class Stage:
     runs: tuple[Record, ...]
 
     @property
+    def kind(self) -> str:
+        """The name without what tells its runs from others of that name (`original run=e1`)."""
+        return self.name.partition(" ")[0] if "=" in self.name else self.name
+
+    @property
     def label(self) -> str:
         """The name as a reader sees it: the method in capitals, the settings of a sweep's cell behind it as they are."""
-        if self.reference:
-            return self.name.capitalize()
-        method, blank, settings = self.name.partition(" ") if "=" in self.name else (self.name, "", "")
+        settings = self.name.removeprefix(self.kind)
         plain = re.sub(r"[\[\]'\"]", "", settings).replace(", ", "+")
-        return (method.upper() + blank + plain).replace("_", " ")
+        method = self.kind.capitalize() if self.reference else self.kind.upper()
+        return method + plain if self.reference else (method + plain).replace("_", " ")
 
     @property
     def reference(self) -> bool:
         """Whether this is a yardstick rather than a way to forget."""
-        return self.name in ("original", "gold")
+        return self.kind in ("original", "gold")
 
 
 def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
@@ -193,15 +254,36 @@ def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
     for name, folders in stages.items():
         if not folders:
             raise UserError(f"Stage {name!r} has no run folder. Leave the stage out or give its folder.")
-        read.append(Stage(name=name, runs=tuple(read_run(Path(folder)) for folder in folders)))
-    ordered = sorted(read, key=lambda stage: ("original", "gold", stage.name).index(stage.name))
-    gold = next((stage.runs[0] for stage in ordered if stage.name == "gold"), None)
-    return tuple(ordered if gold is None else (_beside(stage, gold) for stage in ordered))
+        read.append(_require_seeds(Stage(name=name, runs=tuple(read_run(Path(folder)) for folder in folders))))
+    ordered = sorted(read, key=lambda stage: ("original", "gold", stage.kind).index(stage.kind))
+    gold = only(ordered, "gold")
+    return tuple(ordered if gold is None else (_beside(stage, gold.runs[0]) for stage in ordered))
+
+
+def only(stages: Sequence[Stage], kind: str) -> Stage | None:
+    """Return the one stage of this kind; None if there is none, or several, of which none can stand for all."""
+    found = [stage for stage in stages if stage.kind == kind]
+    return found[0] if len(found) == 1 else None
+
+
+def _require_seeds(stage: Stage) -> Stage:
+    """Return the stage if its runs may be averaged: one model, or one way to make it, asked the same questions."""
+    first = stage.runs[0]
+    for run in stage.runs[1:]:
+        other = "questions" if run.questions != first.questions else ""
+        if not (run.made_by or first.made_by) and run.weights and first.weights and run.weights != first.weights:
+            other = "model"
+        if other:
+            raise UserError(
+                f"{first.folder} and {run.folder} are not seeds of one row {stage.name!r}: another {other} was judged. "
+                "Give them as stages of their own, or compare them with `unsee compare`."
+            )
+    return stage
 
 
 def _beside(stage: Stage, gold: Record) -> Stage:
     """Return the stage with the distance of its runs from the gold model; unchanged where neither has truth ratios."""
-    if stage.name == "gold" or not any(map(with_false_answers, (*stage.runs[0].responses, *gold.responses))):
+    if stage.kind == "gold" or not any(map(with_false_answers, (*stage.runs[0].responses, *gold.responses))):
         return stage
     return replace(stage, runs=tuple(replace(run, scores=_distances(run, gold)) for run in stage.runs))
 

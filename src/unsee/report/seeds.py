@@ -1,7 +1,8 @@
-"""Which run folders are seeds of one row of the report: those of one stage with equal settings."""
+"""Which run folders are seeds of one row of the report: one stage, one model or equal settings, the same questions."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,29 +16,54 @@ _MOST: Final = 3
 
 
 def grouped(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return row name -> run folders: the stage, and behind it what its runs have set differently (`npo retain_weight=1.0`)."""
+    """Return row name -> run folders: the stage, and behind it what its runs have set differently (`npo retain_weight=1.0`).
+
+    Runs of other weights, of other questions or held against another gold model are rows of their own, named by their folders.
+    """
+    records = [read_run(folder) for folder in folders]
+    gold_beside = any(record.stage == "gold" for record in records)  # then all are held against that one
     stages: dict[str, list[Record]] = {}
-    for folder in folders:
-        record = read_run(folder)
+    for record in records:
         stages.setdefault(record.stage, []).append(record)
     groups: dict[str, list[Path]] = {}
-    for stage, records in stages.items():
-        for name, record in zip(_names(stage, records), records, strict=True):
+    for stage, runs in stages.items():
+        for name, record in zip(_names(stage, runs, gold_beside), runs, strict=True):
             groups.setdefault(name, []).append(record.folder)
     return groups
 
 
-def _names(stage: str, records: Sequence[Record]) -> list[str]:
+def _names(stage: str, records: Sequence[Record], gold_beside: bool) -> list[str]:
     """Return each run's row name."""
-    flat = [dict(_flat(record.settings)) for record in records]
+    flat = [dict(_flat(record.made_by)) for record in records]
     common = [key for key in flat[0] if all(key in row for row in flat)]
     keys = [key for key in common if any(row[key] != flat[0][key] for row in flat)]
-    if not keys:
+    hidden = [_identity(record, gold_beside) for record in records]
+    if len(set(hidden)) == 1 and not keys:
         return [stage] * len(records)
-    if len(keys) <= _MOST:
+    if len(set(hidden)) == 1 and len(keys) <= _MOST:
         return [f"{stage} {' '.join(f'{_short(key, keys)}={row[key]}' for key in keys)}" for row in flat]
-    kinds = [tuple(str(row[key]) for key in keys) for row in flat]
-    return [f"{stage} run={records[kinds.index(kind)].folder.name}" for kind in kinds]
+    kinds = [(one, *(str(row[key]) for key in keys)) for row, one in zip(flat, hidden, strict=True)]
+    names = _folder_names(records)
+    return [f"{stage} run={names[kinds.index(kind)]}" for kind in kinds]
+
+
+def _identity(record: Record, gold_beside: bool) -> tuple[str, str, str]:
+    """Return what no setting says of a run: weights that no run made, questions, and the gold model its scores stand on."""
+    return (
+        "" if record.made_by else record.weights,
+        record.questions,
+        "" if gold_beside else record.gold,
+    )
+
+
+def _folder_names(records: Sequence[Record]) -> list[str]:
+    """Return the last part of each folder's path, with the one above where two end alike."""
+    last = [record.folder.resolve().name for record in records]
+    counts = Counter(last)
+    return [
+        name if counts[name] == 1 else f"{record.folder.resolve().parent.name}/{name}"
+        for name, record in zip(last, records, strict=True)
+    ]
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

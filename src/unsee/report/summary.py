@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from unsee.api import Score
+from unsee.api import PROBES, Response, Score
+from unsee.applies import group_of, hazardous
 from unsee.metrics.aftermath import Aftermath
 from unsee.metrics.statistics import Observation, entity_means
 from unsee.report.read import Record, Stage
@@ -106,11 +107,43 @@ def judged_role(stages: Sequence[Stage]) -> str:
 
 
 def shares(stage: Stage, role: str) -> dict[str, float]:
-    """Return the share of each aftermath class among the stage's answers in `role`; {} if not judged."""
+    """Return the share of each aftermath class among the stage's answers in `role`; what cannot be judged is left out."""
     found = {name: value(stage, f"{role}.{name}") for name in CLASSES}
-    if all(share is None for share in found.values()):
-        return {}
-    return {name: share or 0.0 for name, share in found.items()}
+    return {name: share for name, share in found.items() if share is not None}
+
+
+def cut_share(stage: Stage, role: str) -> float:
+    """Return the share of answers that were cut at the token limit before it was clear what they are.
+
+    What leaks or loops before the limit would do so without it.
+    """
+    probed = _probed(stage, role)
+    known = [f"{role}.{key}" for key in ("leak", "degenerate", "asr_proxy", "gibberish", HAZARD)]
+    cut = [not response.ended and not any(_is_one(run, key, response.id) for key in known) for run, response in probed]
+    return sum(cut) / len(cut) if cut else 0.0
+
+
+def hidden_share(stage: Stage, role: str) -> tuple[float, str]:
+    """Return the share of answers in which a leak could not have been seen, and why."""
+    judged = [(run, run.scores[f"{role}.leak"]) for run in stage.runs if f"{role}.leak" in run.scores]
+    asked = sum(response.kind in PROBES for _, response in _probed(stage, role)) if judged else 0
+    why = next((score.why for _, score in judged if score.why), "")
+    seen = sum(score.n for _, score in judged)
+    return (max(0.0, 1 - seen / asked), why) if asked and why else (0.0, "")
+
+
+def _probed(stage: Stage, role: str) -> list[tuple[Record, Response]]:
+    """Return the answers in `role` that may be of any class, with their runs."""
+    return [
+        (run, response)
+        for run in stage.runs
+        for response in run.responses
+        if (response.kind in PROBES or hazardous(response)) and group_of(response) == role
+    ]
+
+
+def _is_one(run: Record, key: str, index: str) -> bool:
+    return key in run.scores and run.scores[key].value_by_index.get(index) == 1
 
 
 def seconds(stage: Stage) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from unsee.errors import UserError
 from unsee.report.read import Record, Stage, read_run
+from unsee.report.seeds import grouped
 from unsee.report.summary import pooled
 
 RESULT: Final = "result."
@@ -16,7 +17,7 @@ RESULT: Final = "result."
 
 
 def table(runs: Sequence[Path], columns: Mapping[str, str]) -> str:
-    """Return the table of evaluated run folders; those that recorded the same stage are seeds of one row.
+    """Return the table of evaluated run folders; those of one stage, model and questions are seeds of one row.
 
     Args:
         runs: Run folders, in the order of the rows.
@@ -36,11 +37,8 @@ def table(runs: Sequence[Path], columns: Mapping[str, str]) -> str:
 
 
 def _stages(runs: Sequence[Path]) -> list[Stage]:
-    found: dict[str, list[Record]] = {}
-    for folder in runs:
-        record = read_run(folder)
-        found.setdefault(record.stage, []).append(record)
-    return [Stage(name=name, runs=tuple(records)) for name, records in found.items()]
+    rows = grouped(runs)
+    return [Stage(name=name, runs=tuple(map(read_run, folders))) for name, folders in rows.items()]
 
 
 def _cell(stage: Stage, key: str) -> str:

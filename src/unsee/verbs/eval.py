@@ -20,10 +20,17 @@ STAGES: Final = {"lab-gold": "gold"}
 """Names in reports of the packaged models that are no starting point."""
 SHOWN: Final = (
     *("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact"),
-    *("answer_prob", "truth_ratio", "forget_quality", "ks", "js", "utility", "fq", "clip_score"),
-    *("choice", "choice.likelihood", "cloze", "rougeL", "both.choice", "both.cloze", "both.rougeL"),
+    *("answer_prob", "truth_ratio", "forget_quality", "ks", "js", "utility", "fq", "clip_score", "cut"),
+    *("choice", "choice.no_pick", "choice.likelihood", "cloze", "rougeL", "both.choice", "both.cloze", "both.rougeL"),
 )
-"""Scores that `unsee eval` prints, beside the extra ones that the data or the user asked for."""
+"""Scores that `unsee eval --all` prints, beside the extra ones that the data or the user asked for."""
+FIRST: Final = (
+    *(f"{role}.{key}" for role in ("unseen", "forget") for key in ("leak", "clean", "degenerate", "asr_proxy")),
+    *("forget.choice", "forget.choice.no_pick", "forget.cloze", "forget.forget_quality"),
+    *(f"retain.{key}" for key in ("name", "fact", "choice", "choice.no_pick", "cloze")),
+    *("benign.sarr_proxy", "general.accuracy", "model.utility", "model.fq"),
+)
+"""Scores that `unsee eval` prints behind the verdict, beside the share of answers that were cut, where any were."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +46,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--measures", metavar="NAMES", help="further measures: rouge1,rouge2,bleu,exact")
     parser.add_argument("--clip", metavar="FOLDER", help="CLIP model: adds CLIPScore of answers about images")
     parser.add_argument("--backend", metavar="NAME", help="hf (default) or vllm")
+    parser.add_argument("--all", action="store_true", help="print every score behind the verdict")
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
 
 
@@ -81,8 +89,20 @@ def action(options: argparse.Namespace) -> int:
     if options.json:
         say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
     else:
-        say("\n".join(_score_lines(scores)))
+        say("\n".join([_verdict(Path(out)), "", *_score_lines(scores, everything=options.all)]))
     return OK
+
+
+def _verdict(out: Path) -> str:
+    """Return what became of the model, in one sentence, as the report says it."""
+    from unsee.report.read import Stage, read_run
+    from unsee.report.summary import judged_role
+    from unsee.report.verdict import judge
+
+    run = read_run(out)
+    stage = Stage(name=run.stage, runs=(run,))
+    verdict = judge(stage, None, judged_role([stage]))
+    return "\n".join([f"{stage.label}: {verdict.sentence}.", *verdict.notes])
 
 
 def _earlier(model: Path) -> Run:
@@ -103,13 +123,30 @@ def _require_false_answers(data: Benchmark, gold: str) -> None:
         )
 
 
-def _score_lines(scores: dict[str, Any]) -> list[str]:
+def _score_lines(scores: dict[str, Any], *, everything: bool) -> list[str]:
+    """Return the scores to print, then what could not be judged and why."""
     from unsee.measures import EXTRA
 
     wanted = {*SHOWN, *EXTRA}
-    shown = {name: one for name, one in scores.items() if name.partition(".")[2] in wanted and one.value is not None}
+    shown = {
+        name: one
+        for name, one in scores.items()
+        if one.value is not None
+        and (name.partition(".")[2] in wanted if everything else name in FIRST or (name.endswith(".cut") and one.value))
+    }
     width = max(map(len, shown), default=0)
-    return [f"{name:<{width}}  {score.value:6.3f}  n={score.n}" for name, score in shown.items()]
+    lines = [f"{name:<{width}}  {score.value:6.3f}  n={score.n}" for name, score in shown.items()]
+    return [*lines, *_missing_lines(scores), *([] if everything else ["(--all prints every score)"])]
+
+
+def _missing_lines(scores: dict[str, Any]) -> list[str]:
+    """Return what is missing, wholly or in part, with the reason; scores of one role and reason in one line."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, score in scores.items():
+        role, _, key = name.partition(".")
+        if score.why and "@" not in key and "claim nothing" not in score.why:
+            found.setdefault((role, score.why), []).append(key + ("" if score.value is None else " (in part)"))
+    return [f"missing: {role} {', '.join(keys)}: {why}" for (role, why), keys in found.items()]
 
 
 def _role(name: str) -> Role:

@@ -29,4 +29,7 @@ def action(options: argparse.Namespace) -> int:
         options.run, options.to, options.out, retain_logs_path=options.retain_logs_path, benchmark=options.benchmark
     )
     say("\n".join(map(str, files)))
+    text = next((file.stem for file in files if options.to == "lmms-eval" and file.name.endswith("_text.yaml")), "")
+    if text:
+        say(f"Questions without an image are the task {text}: run it only with a backend that takes text alone.")
     return OK
