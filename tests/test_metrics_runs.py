@@ -369,8 +369,8 @@ def test_fq_of_a_run_is_the_yardsticks():
         Vocabulary(),
     )
     found = forget_quality_score({**scores, **against_gold(rows, gold)})
-    # F = 1 - mean(0, 1, 0); truth ratio 1/e; probability .25; KS and JS of two points apart are 1.
-    assert found.value == pytest.approx((2 / 3 + math.exp(-1) + 0.75 + 0 + 0) / 5)
+    # F = 1 - mean(0, 1, 0); truth ratio 1/e; probability .25; KS of two points apart is 1, JS ln 2 nats.
+    assert found.value == pytest.approx((2 / 3 + math.exp(-1) + 0.75 + 0 + 1 - math.sqrt(math.log(2))) / 5)
     assert found.why == ""
 
 

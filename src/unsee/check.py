@@ -179,7 +179,8 @@ class _Words:
     def look(self, example: Example) -> None:
         """Note private strings that may be found by chance, and answers that the rules cannot read."""
         for fact, forms in example.private.items():
-            self.everyday.update((form, None) for form in forms if proper(fact) and everyday(form))
+            if proper(fact) and all(map(everyday, forms)):  # a longer form beside it is found whatever its case
+                self.everyday.update(dict.fromkeys(forms))
             self.short.update((form, None) for form in forms if len(form) == 1 and not spaced(form))
         if self._left:
             self._left -= 1
