@@ -36,6 +36,7 @@ _BETWEEN: Final = (
     "torch/autograd",
     "perf/kept.py",
     "unsee/recompute.py",
+    "unsee/compat",
     "contextlib.py",
 )
 

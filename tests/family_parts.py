@@ -18,7 +18,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from unsee import still
+from unsee.compat import processors
 
 SIZE = {"height": 16, "width": 16}
 PINPOINTS = [[16, 32], [32, 16], [32, 32]]
@@ -73,7 +73,7 @@ def llava_processor(tokenizer: Any, template: str | None, image: int = 16, patch
 
 def _pictures_only(name: str) -> Any:
     """Return a processor class without its part for videos, which needs torchvision."""
-    return still.without_videos(getattr(transformers, name))
+    return processors.without_videos(getattr(transformers, name))
 
 
 def onevision_processor(tokenizer: Any, template: str | None) -> Any:
@@ -97,7 +97,7 @@ def idefics_processor(tokenizer: Any, template: str | None) -> Any:
 
 def smol_processor(tokenizer: Any, template: str | None) -> Any:
     images = SmolVLMImageProcessorPil(size={"longest_edge": 32}, max_image_size={"longest_edge": 16})
-    return _pictures_only("SmolVLMProcessor")(images, tokenizer, image_seq_len=4, chat_template=template)
+    return _pictures_only("SmolVLMProcessor")(images, tokenizer, None, image_seq_len=4, chat_template=template)
 
 
 def internvl_processor(tokenizer: Any, template: str | None) -> Any:

@@ -18,8 +18,8 @@ from test_run import EXAMPLE
 from tiny import save_tiny, tiny_model, tiny_processor
 from unsee import cli, config, estimate, forget, registry, run
 from unsee.api import Method, Needs
+from unsee.compat.fake_tensors import Meter
 from unsee.errors import UserError
-from unsee.hollow import Meter
 
 SHORT = {"max_steps": 2, "stop": "never", "max_new_tokens": 8, "rank": 4}
 

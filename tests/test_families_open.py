@@ -10,7 +10,9 @@ from transformers import AutoConfig
 
 from families import FAMILIES, Picture, model_of, processor_of, save_family
 from tiny import save_tiny
-from unsee import autoclasses, registry, still
+from unsee import autoclasses, registry
+from unsee.compat import processors
+from unsee.compat.processors import open_processor
 from unsee.errors import UserError
 from unsee.models import open_model, save_model
 from unsee.models.generic import Generic
@@ -20,7 +22,7 @@ VIDEOS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "i
 
 @pytest.fixture(autouse=True)
 def _no_torchvision(monkeypatch):
-    monkeypatch.setattr(still, "is_torchvision_available", lambda: False)
+    monkeypatch.setattr(processors, "find_spec", lambda _: None)
 
 
 def as_on_the_hub(folder):
@@ -55,7 +57,7 @@ def test_a_checkpoint_as_on_the_hub_opens(name, tmp_path):
 def test_what_the_checkpoint_says_about_videos_is_saved_with_it(name, tmp_path):
     folder = as_on_the_hub(save_family(name, tmp_path / "a"))
     (folder / "video_preprocessor_config.json").write_text(json.dumps({"video_processor_type": "X", "size": 3}))
-    still.opened(folder).save_pretrained(tmp_path / "b")
+    open_processor(folder).save_pretrained(tmp_path / "b")
     assert json.loads((tmp_path / "b" / "video_preprocessor_config.json").read_text()) == {
         "video_processor_type": "X",
         "size": 3,

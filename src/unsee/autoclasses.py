@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import AutoModelForImageTextToText
 
-from unsee import devices, registry, still
+from unsee import devices, registry
 from unsee.api import Family, Part
+from unsee.compat.processors import open_processor
 from unsee.errors import UserError
 from unsee.hollow import hollow_model
 from unsee.padding import extend, merge
@@ -115,7 +116,7 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
 def load_processor(path: Path | str) -> Any:
     """Return the processor saved beside the weights."""
     try:
-        return still.opened(path)
+        return open_processor(path)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
             f"{path} has no usable processor beside its weights: {error}. Copy processor_config.json, the "

@@ -14,8 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel
 from safetensors import safe_open
 from torch.nn import Module
-from transformers import AutoConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig
 
 from unsee import autoclasses, config, packaged, places, steering
 from unsee.api import Family
@@ -139,7 +138,7 @@ def family_of(path: Path | str) -> Family:
     except (OSError, ValueError, KeyError, StrictDataclassError) as error:
         place = "" if Path(path).exists() else ", and no folder here"
         raise UserError(f"{path} is no model that transformers can open{place}: {error}") from error
-    if found.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+    if type(found) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise UserError(
             f"Expected a vision-language model (transformers' AutoModelForImageTextToText), but {path} holds a "
             f"{found.model_type!r} model. Give a checkpoint that takes images and text."

@@ -32,8 +32,6 @@ class Engine:
     """Each term of a loss is backpropagated as soon as it is known, instead of holding all graphs until the sum."""
     recompute: bool = True
     """Results of norms, activation functions and gates are made again in the backward pass, instead of kept for it."""
-    fused_adapters: bool = True
-    """A linear layer and its LoRA adapter are one function with one output, instead of two branches, scaled and added."""
     prefetch: bool = True
     """The next batch is made in the background while the model works on this one."""
     shared_prefix: bool = True
@@ -50,7 +48,6 @@ PLAIN: Final = Engine(
     reference=False,
     separate_terms=False,
     recompute=False,
-    fused_adapters=False,
     prefetch=False,
     shared_prefix=False,
     shared_cache=False,

@@ -177,7 +177,7 @@ class _Counted:
 
     def estimate(self) -> Estimate:
         """Run the largest batch through the empty model and add up."""
-        from unsee.hollow import weightless
+        from unsee.compat.fake_tensors import weightless
         from unsee.passes import Peak, Stage
 
         plan = self._plan()
@@ -309,9 +309,9 @@ class _Counted:
         return stage.answer(prefixes, row, len(asked), self.training.max_new_tokens)
 
     def _prompt(self, encode: Any, example: Example) -> int:
-        from torch._subclasses.fake_tensor import unset_fake_temporarily
+        from unsee.compat.fake_tensors import with_values
 
-        with unset_fake_temporarily():
+        with with_values():
             return int(encode.row(example.question, example.image)["input_ids"].shape[1])
 
     def _problems(self, memory: int, disk: int) -> Iterator[str]:

@@ -27,6 +27,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from unsee import autoclasses, devices, engine, store
 from unsee.api import Session
+from unsee.compat.tensors import version
 from unsee.padding import merge
 from unsee.terminal import note_once
 
@@ -199,7 +200,7 @@ def _state(kept: Kept) -> tuple[Any, ...]:
     """Return what tells features of other weights or another precision apart."""
     first = kept.before_language[0]
     half = torch.get_autocast_dtype(first.device.type) if torch.is_autocast_enabled(first.device.type) else first.dtype
-    return (sum(weight._version for weight in kept.before_language), half, first.device)
+    return (sum(version(weight) for weight in kept.before_language), half, first.device)
 
 
 def _look(kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device) -> Any | None:

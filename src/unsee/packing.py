@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import pad
 
+from unsee.compat.models import attention
 from unsee.padding import IGNORE, is_sequence, merge
 from unsee.positions import KEYS, THREE, alike, positions
 
@@ -105,7 +106,7 @@ def packable(model: Module) -> int | None:
     token = named.get("image_token_id", named.get("image_token_index"))
     rotary = facts.get("rope_parameters") or {}
     plain = (
-        text._attn_implementation == "sdpa"
+        attention(text) == "sdpa"
         and not facts.get("sliding_window")
         and set(facts.get("layer_types") or ["full_attention"]) == {"full_attention"}
         and rotary.get("rope_type") in FIXED

@@ -1,6 +1,6 @@
 """What one training step, one look at images and one round of answers take in memory, found out on a model without weights.
 
-Forward and backward passes run for real, on tensors with shapes and nothing in them (`unsee.hollow`): what autograd keeps, what
+Forward and backward passes run for real, on tensors with shapes and nothing in them (`unsee.compat.fake_tensors`): what autograd keeps, what
 autocast copies and what the losses need is what the installed versions of torch and transformers do, not a formula.
 Shapes: b batch, t tokens, k positions with logits, a answer positions, d width of the model, v vocabulary.
 """
@@ -14,19 +14,13 @@ from typing import Any, Final
 import torch
 from peft import PeftModel
 from torch import Tensor
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    unset_fake_temporarily,
-)
 from torch.nn import Module
 
 from unsee import engine
 from unsee.api import Needs, Training
 from unsee.batching import WORTH_SPLITTING, Batch
+from unsee.compat.fake_tensors import NEEDS_VALUES, Meter, with_values
 from unsee.decoding import LIKELY
-from unsee.fused import fused
-from unsee.hollow import Meter
 from unsee.losses import answer_nll, kl_loss
 from unsee.packing import pack, packable, saving
 from unsee.padding import IGNORE, merge
@@ -120,7 +114,7 @@ class Stage:
             self.inner.gradient_checkpointing_enable({"use_reentrant": False})
         apart = engine.current().separate_terms
         lean = recomputing(self.model, checkpointing=self.training.gradient_checkpointing)
-        with Meter(self.model) as meter, fused(self.model), lean as forward:
+        with Meter(self.model) as meter, lean as forward:
             for _ in range(min(2, self.training.accumulate)):
                 losses = []
                 for term in terms:
@@ -222,14 +216,14 @@ class Stage:
         if "get_image_features" not in dir(base):  # Mllama looks at images inside its decoder
             self.exact = False
             return None
-        with unset_fake_temporarily():
+        with with_values():
             merged = {key: value for key, value in merge(images, 0).items() if not per_token(images[0], key)}
             # sizes of images are small integers, and keep their values
             facts = {key: value.shape if value.is_floating_point() else value.tolist() for key, value in merged.items()}
         inputs = {key: torch.empty(f) if isinstance(f, torch.Size) else torch.tensor(f) for key, f in facts.items()}
         try:
             pooled = base.get_image_features(**inputs, return_dict=True).pooler_output
-        except (DataDependentOutputException, DynamicOutputShapeException, TypeError, AssertionError):
+        except (*NEEDS_VALUES, TypeError, AssertionError):
             self.exact = False
             return None
         return [pooled] if isinstance(pooled, Tensor) else list(pooled)

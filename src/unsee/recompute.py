@@ -18,15 +18,14 @@ from typing import Any, Final
 
 import torch
 from peft import PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import Node, saved_tensors_hooks
 from torch.nn import Linear, Module
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 
 from unsee import devices, engine
+from unsee.compat import replaced, tensors
 from unsee.features import before_language
 
 SMALLEST: Final = 1 << 14
@@ -48,13 +47,10 @@ def recomputing(model: Module, *, checkpointing: bool = False) -> Iterator[Forwa
     known = _Known()
     handles = [handle for module in model.modules() for handle in _watched(module, known)]
     wide = [module for module in model.modules() if _keeps_more(module)]
-    for module in wide:
-        module.__class__ = _lean(module.__class__)
     try:
-        yield known.forward
+        with replaced.mixed_in(wide, _Lean):
+            yield known.forward
     finally:
-        for module in wide:
-            module.__class__ = module.__class__.__mro__[2]
         for handle in handles:
             handle.remove()
 
@@ -78,15 +74,12 @@ def looking_twice(model: Module, forward: Forward) -> Iterator[None]:
     def twice(*args: Any, **inputs: Any) -> Any:
         if not torch.is_grad_enabled() or not any(weight.requires_grad for weight in weights):
             return look(*args, **inputs)
-        known: list[TreeSpec] = []
+        known: list[Callable[[list[Any]], Any]] = []
         found = _Twice.apply(torch.empty(0, requires_grad=True), lambda: look(*args, **inputs), forward, known)  # type: ignore[no-untyped-call]
-        return tree_unflatten(list(found), known[0])
+        return known[0](list(found))
 
-    base.get_image_features = twice
-    try:
+    with replaced.method(base, "get_image_features", twice):
         yield
-    finally:
-        del base.get_image_features
 
 
 class _Twice(torch.autograd.Function):
@@ -94,11 +87,11 @@ class _Twice(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, _: Tensor, call: Callable[[], Any], around: Forward, known: list[TreeSpec]
+        ctx: Any, _: Tensor, call: Callable[[], Any], around: Forward, known: list[Callable[[list[Any]], Any]]
     ) -> tuple[Any, ...]:  # type: ignore[override]
-        """Return the leaves of what the function returns; put their tree into `known`."""
-        leaves, spec = tree_flatten(call())
-        known.append(spec)
+        """Return the leaves of what the function returns; put what rebuilds its containers into `known`."""
+        leaves, rebuild = tensors.flattened(call())
+        known.append(rebuild)
         ctx.set_materialize_grads(False)
         ctx.call, ctx.around = call, around
         ctx.autocast = _around(next(leaf for leaf in leaves if isinstance(leaf, Tensor)))
@@ -109,7 +102,7 @@ class _Twice(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, None, None, None]:  # type: ignore[override]
         """Call again and backpropagate into the weights."""
         with torch.enable_grad(), ctx.autocast(), ctx.around():
-            leaves, _ = tree_flatten(ctx.call())
+            leaves, _ = tensors.flattened(ctx.call())
         wanted = [place for place, grad in enumerate(grads) if grad is not None and leaves[place].requires_grad]
         torch.autograd.backward([leaves[place] for place in wanted], [grads[place] for place in wanted])
         return None, None, None, None
@@ -119,7 +112,7 @@ def _watched(module: Module, known: _Known) -> Iterator[RemovableHandle]:
     """Watch a module if it is cheap, or may stand behind a gate."""
     if _is_function(module) or _is_norm(module):
         yield module.register_forward_hook(known.computed, with_kwargs=True)
-    elif isinstance(module, Linear | BaseTunerLayer):
+    elif isinstance(module, Linear):
         yield module.register_forward_pre_hook(known.read)
 
 
@@ -164,8 +157,8 @@ def _keeps_more(module: Module) -> bool:
         IndexError,
     ):  # a norm of images, or of more than one input: left as it is
         return False
-    own = {weight.untyped_storage()._cdata for weight in weights}
-    sizes = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in kept}
+    own = {tensors.storage_id(weight) for weight in weights}
+    sizes = {tensors.storage_id(x): x.untyped_storage().nbytes() for x in kept}
     return sum(size for storage, size in sizes.items() if storage not in own) > 1.5 * x.nbytes
 
 
@@ -177,16 +170,6 @@ class _Lean:
         if args or kwargs:
             return super().forward(x, *args, **kwargs)  # type: ignore[misc]
         return _Again.apply(x, super().forward)  # type: ignore[misc,no-untyped-call]
-
-
-_LEAN: dict[type[Module], type[Module]] = {}
-
-
-def _lean(of: type[Module]) -> type[Module]:
-    """Return the class with `_Lean` mixed in, under its own name."""
-    if of not in _LEAN:
-        _LEAN[of] = type(of.__name__, (_Lean, of), {"__module__": of.__module__})
-    return _LEAN[of]
 
 
 class _Again(torch.autograd.Function):
@@ -281,22 +264,23 @@ class _Known:
     def _note(self, out: Tensor, make: Callable[[], Tensor]) -> None:
         storage = out.untyped_storage()
         whole = out.is_contiguous() and out.nbytes == storage.nbytes() >= SMALLEST
-        known = self._alive(storage._cdata)
-        if whole and out._version == 0 and (known is None or known[0] is not out):
-            self.found[storage._cdata] = (weakref.ref(out), _Recipe(make))
+        key = tensors.storage_id(out)
+        known = self._alive(key)
+        if whole and tensors.version(out) == 0 and (known is None or known[0] is not out):
+            self.found[key] = (weakref.ref(out), _Recipe(make))
 
     def _alive(self, address: int) -> tuple[Tensor, _Recipe] | None:
         """Return the tensor that lies in a storage, and its recipe; None if it is gone, whoever lies there now."""
         reference, recipe = self.found.get(address, (None, None))
         out = reference() if reference is not None else None
-        if out is None or recipe is None or out.untyped_storage()._cdata != address:
+        if out is None or recipe is None or tensors.storage_id(out) != address:
             return None
         return out, recipe
 
     def pack(self, kept: Tensor) -> Tensor | _Packed:
         """Return how to make the tensor again, if that is known, else the tensor."""
-        known = self._alive(kept.untyped_storage()._cdata)
-        if known is None or kept.dtype != known[0].dtype or kept._version:
+        known = self._alive(tensors.storage_id(kept))
+        if known is None or kept.dtype != known[0].dtype or tensors.version(kept):
             return kept
         known[1].uses += 1
         return _Packed(known[1], kept.size(), kept.stride(), int(kept.storage_offset()))
@@ -310,10 +294,9 @@ class _Known:
 
     def _product(self, node: Node) -> Tensor:
         """Return what a product node computed, from what it keeps itself."""
-        both: Any = node
         self.early = True
         try:
-            one, other = both._saved_self, both._saved_other
+            one, other = tensors.operands(node)
         finally:
             self.early = False
         with torch.no_grad():
@@ -323,10 +306,10 @@ class _Known:
 
 def _remaking(module: Module, x: Tensor) -> Callable[[], Tensor]:
     """Return what computes a cheap module's output again."""
-    kept, version, around, forward = x.detach(), x._version, _around(x), module.forward
+    kept, version, around, forward = x.detach(), tensors.version(x), _around(x), module.forward
 
     def make() -> Tensor:
-        if kept._version != version:
+        if tensors.version(kept) != version:
             raise RuntimeError(f"The input of {type(module).__name__} was changed in place before the backward pass.")
         with torch.no_grad(), around():
             made: Tensor = forward(kept)

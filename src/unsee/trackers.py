@@ -31,12 +31,12 @@ def require(report_to: Sequence[str]) -> None:
     names = wanted(report_to)
     if not names:
         return
-    from transformers.integrations import integration_utils
+    from transformers import integrations
 
     for name in names:
-        if name not in integration_utils.INTEGRATION_TO_CALLBACK:
-            raise unknown_name("tracker in training.report_to", name, integration_utils.INTEGRATION_TO_CALLBACK)
-        if name not in integration_utils.get_available_reporting_integrations():
+        if name not in integrations.INTEGRATION_TO_CALLBACK:
+            raise unknown_name("tracker in training.report_to", name, integrations.INTEGRATION_TO_CALLBACK)
+        if name not in integrations.get_available_reporting_integrations():
             raise UserError(
                 f"The tracker {name!r} is not installed: pip install {_PACKAGES.get(name, name)}, or leave it out of "
                 "training.report_to (log.jsonl in the run folder has every step)."

@@ -24,7 +24,6 @@ from unsee.api import Session, Training
 from unsee.batching import AnswerLogprob, Batch, Target, answer_logits, answer_logprob, collate, device_of
 from unsee.errors import TrainingError, UserError
 from unsee.files import owned_folder, remove_folder
-from unsee.fused import fused
 from unsee.losses import answer_nll
 from unsee.memory import peak_gib, reset_peak
 from unsee.plan import Plan
@@ -95,7 +94,7 @@ def minimise(
     with features.shared(session), _spread(session, plan):
         _prepare_checkpointing(session)
         lean = recomputing(session.model, checkpointing=session.training.gradient_checkpointing)
-        with fused(session.model), lean as forward:
+        with lean as forward:
             trainer = _UnlearningTrainer(session, plan, objective, watch, apart=apart, forward=forward)
             trainer.run()
         _undo_checkpointing(session)

@@ -1,0 +1,96 @@
+"""Processors without their video part, so that images and text need no torchvision.
+
+Processor classes that read videos cannot be constructed where torchvision is missing, although the part is used for videos
+only. Here their list of parts leaves it out. With torchvision the plain way is taken: `AutoProcessor.from_pretrained`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import transformers
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from transformers import AutoProcessor, ProcessorMixin
+
+FILES: Final = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
+"""Where a checkpoint says how its videos are read, in transformers' order."""
+_ABSENT: Final = SimpleNamespace(num_frames=None, fps=None)
+"""Video part of a processor without one; chat templates ask it for these two values."""
+
+
+def open_processor(path: Path | str) -> Any:
+    """Return the processor of a checkpoint, without its video part if that part cannot be opened."""
+    kind = _kind(path)
+    if kind is None or "video_processor" not in kind.get_attributes():
+        return AutoProcessor.from_pretrained(path)
+    videos = _videos(path)
+    if videos and find_spec("torchvision"):
+        return AutoProcessor.from_pretrained(path)
+    processor = without_videos(kind).from_pretrained(path)
+    processor.videos = videos
+    return processor
+
+
+def without_videos(kind: type[ProcessorMixin]) -> Any:
+    """Return a processor class like `kind`, of the same name, without a video part."""
+    return type(kind.__name__, (_WithoutVideos, kind), {"__module__": kind.__module__})
+
+
+class _WithoutVideos:
+    """Mixin for a processor class that leaves its video part out."""
+
+    video_processor: Any = _ABSENT
+    videos: dict[str, Any] | None = None
+    """How the checkpoint reads videos, kept for those who open a saved folder with torchvision."""
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """Return the names of the parts."""
+        parts: list[str] = super().get_attributes()  # type: ignore[misc]
+        return [name for name in parts if name != "video_processor"]
+
+    @classmethod
+    def from_args_and_dict(cls, args: Sequence[Any], processor_dict: dict[str, Any], **more: Any) -> Any:
+        """Return the processor of these parts and settings, with nothing in the place of the video part."""
+        every: list[str] = super().get_attributes()  # type: ignore[misc]
+        place = every.index("video_processor")
+        return super().from_args_and_dict([*args[:place], None, *args[place:]], processor_dict, **more)  # type: ignore[misc]
+
+    def save_pretrained(self, folder: Path | str, **options: Any) -> Any:
+        """Save the processor and the checkpoint's own settings for videos."""
+        saved = super().save_pretrained(folder, **options)  # type: ignore[misc]
+        if self.videos is not None:
+            (Path(folder) / FILES[0]).write_text(json.dumps(self.videos, indent=2) + "\n", encoding="utf-8")
+        return saved
+
+
+def _kind(path: Path | str) -> Any | None:
+    """Return the processor class that the checkpoint's files name; None if they name none."""
+    named = [_read(path, name).get("processor_class") for name in (*FILES[1:], "tokenizer_config.json")]
+    return next((getattr(transformers, name, None) for name in named if name), None)
+
+
+def _videos(path: Path | str) -> dict[str, Any] | None:
+    """Return the checkpoint's settings for videos; older ones share those of the image processor."""
+    pictures = _read(path, FILES[2])
+    if "image_processor_type" in pictures:
+        pictures["image_processor_type"] = pictures["image_processor_type"].removesuffix("Fast")
+    own = [_read(path, FILES[0]), _read(path, FILES[1]).get("video_processor"), pictures]
+    return next((dict(settings) for settings in own if settings), None)
+
+
+def _read(path: Path | str, name: str) -> dict[str, Any]:
+    """Return the content of a JSON file of the checkpoint, nothing if there is none."""
+    file = Path(path) / name
+    if not Path(path).is_dir():
+        try:
+            file = Path(hf_hub_download(str(path), name))
+        except EntryNotFoundError:
+            return {}
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}

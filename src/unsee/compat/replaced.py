@@ -1,0 +1,39 @@
+"""Modules and models whose class or method is another one for a block, where no public hook can replace a computation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from torch.nn import Module
+
+
+@contextmanager
+def mixed_in(modules: Sequence[Module], mixin: type) -> Iterator[None]:
+    """Put a mixin before the class of each module for the block."""
+    before = [type(module) for module in modules]
+    for module in modules:
+        module.__class__ = _with(mixin, type(module))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for module, own in zip(modules, before, strict=True):
+            module.__class__ = own
+
+
+@cache
+def _with(mixin: Any, own: Any) -> Any:
+    """Return a class with the mixin before it, under its own name."""
+    return type(own.__name__, (mixin, own), {"__module__": own.__module__})
+
+
+@contextmanager
+def method(model: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Have a model call another function in place of one of its methods for the block."""
+    setattr(model, name, function)
+    try:
+        yield
+    finally:
+        delattr(model, name)
