@@ -108,7 +108,7 @@ class Reader(ast.NodeVisitor):
         for item in node.body:
             if isinstance(item, ast.FunctionDef) and _private(item.name):
                 for name in full:
-                    if hasattr(_object(name), item.name):
+                    if _has(_object(name), item.name):
                         self.note(item, "private method overridden", f"{name}.{item.name}")
         before, self.bases = self.bases, full
         self.generic_visit(node)
@@ -118,7 +118,7 @@ class Reader(ast.NodeVisitor):
         owner = node.value
         if _private(node.attr):
             own = isinstance(owner, ast.Name) and owner.id in ("self", "cls")
-            inherited = [base for base in self.bases if own and hasattr(_object(base), node.attr)]
+            inherited = [base for base in self.bases if own and _has(_object(base), node.attr)]
             standard = (self._full(owner) or "").startswith("standard library")
             if inherited:
                 self.note(node, "private attribute", f"{inherited[0]}.{node.attr}")
@@ -157,6 +157,13 @@ class Reader(ast.NodeVisitor):
 
 def _private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
+
+
+def _has(kind: object, name: str) -> bool:
+    """Tell whether a library class has an attribute, or says that its objects have."""
+    return hasattr(kind, name) or any(
+        name in vars(one).get("__annotations__", {}) for one in getattr(kind, "__mro__", ())
+    )
 
 
 @cache

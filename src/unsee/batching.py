@@ -5,6 +5,7 @@ Shapes: b batch, t tokens, a answer positions (right-aligned, at the right end o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +22,7 @@ from torch.nn.functional import pad
 from unsee import engine
 from unsee.api import Example, Family, ImageSource, Session
 from unsee.autoclasses import begun, eos_id, pad_id
+from unsee.compat.probes import proven
 from unsee.errors import UserError
 from unsee.features import encoded
 from unsee.losses import per_sample, token_logprobs
@@ -301,13 +303,53 @@ def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
     image_token = packable(model) if engine.current().shared_prefix else None
-    if image_token is not None and saving(batch.rows, batch.images, image_token) >= WORTH_SPLITTING:
+    if image_token is not None and _worth_packing(model, batch, image_token):
         return _packed_logits(model, batch, image_token)
-    width = int((batch.labels_bt != IGNORE).any(0).sum())
     inputs = encoded(model, batch.rows, batch.images, batch.inputs)
-    kept = {"logits_to_keep": width + 1} if engine.current().answer_logits and keeps_logits(model) else {}
+    cut = engine.current().answer_logits and keeps_logits(model) and _cutting_proven(model, batch)
+    return _row_logits(model, batch, inputs, cut=cut)
+
+
+def _row_logits(model: Module, batch: Batch, inputs: Mapping[str, Any], *, cut: bool) -> tuple[Tensor, Tensor]:
+    """Answer logits with a row for each question; `cut`: compute no logits for the prompts."""
+    width = int((batch.labels_bt != IGNORE).any(0).sum())
+    kept = {"logits_to_keep": width + 1} if cut else {}
     output = model(**inputs, **kept, use_cache=False)
     return output.logits[:, -width - 1 : -1], batch.labels_bt[:, -width:]
+
+
+def _cutting_proven(model: Module, batch: Batch) -> bool:
+    """Tell whether the model computes the same logits when asked for the answer positions only."""
+    small = batch.only([0])
+    return proven(
+        "answer_logits",
+        model,
+        lambda: _row_logits(model, small, small.inputs, cut=True)[0],
+        lambda: _row_logits(model, small, small.inputs, cut=False)[0],
+    )
+
+
+def _worth_packing(model: Module, batch: Batch, image_token: int) -> bool:
+    """Tell whether packing spares enough tokens and was found to change no logits."""
+    spared = saving(batch.rows, batch.images, image_token)
+    return spared >= WORTH_SPLITTING and _packing_proven(model, batch, image_token)
+
+
+def _packing_proven(model: Module, batch: Batch, image_token: int) -> bool:
+    """Tell whether two questions about one image have the same logits in one row as in two."""
+    image = Counter(key for key in batch.images if key).most_common(1)[0][0]
+    small = batch.only([place for place, key in enumerate(batch.images) if key == image][:2])
+    return proven(
+        "packed_rows",
+        model,
+        lambda: _at_answers(*_packed_logits(model, small, image_token)),
+        lambda: _at_answers(*_row_logits(model, small, small.inputs, cut=False)),
+    )
+
+
+def _at_answers(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
+    """Return the logits where there is an answer."""
+    return logits_bav[labels_ba != IGNORE]
 
 
 def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from unsee import autoclasses, devices, engine, store
 from unsee.api import Session
+from unsee.compat import probes
 from unsee.compat.tensors import version
 from unsee.padding import merge
 from unsee.terminal import note_once
@@ -79,11 +80,38 @@ def encoded(
     kept = known(model) if engine.current().vision_features and any(images) else None
     if kept is None or "pixel_values" not in inputs:
         return dict(inputs)
+    if not _proven(kept, model, rows, images, inputs["input_ids"].device):
+        return dict(inputs)
+    return _in_place_of_pixels(kept, rows, images, inputs) or dict(inputs)
+
+
+def _in_place_of_pixels(
+    kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return the inputs with features in place of pixels; None if the vision output cannot be taken apart."""
     found = _look(kept, rows, images, inputs["input_ids"].device)
     if found is None:
-        return dict(inputs)
+        return None
     rest = {key: value for key, value in inputs.items() if not key.startswith("pixel_")}
     return {**rest, "mm_encoder_outputs": {"image": found}}
+
+
+def _proven(
+    kept: Kept, model: Module, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device
+) -> bool:
+    """Tell whether features of up to two images lead to the same states as their pixels."""
+    places = list({image: place for place, image in enumerate(images) if image}.values())[:2]
+    small = [{key: value for key, value in rows[place].items() if key != "labels"} for place in places]
+
+    def states(*, by_features: bool) -> Tensor:
+        inputs: dict[str, Any] = {key: value.to(device) for key, value in merge(small, 0).items()}
+        real_bt = inputs["attention_mask"].bool()
+        if by_features:
+            inputs = _in_place_of_pixels(kept, small, [images[place] for place in places], inputs) or inputs
+        states_btd: Tensor = kept.module(**inputs, use_cache=False).last_hidden_state
+        return states_btd[real_bt]
+
+    return probes.proven("vision_features", model, lambda: states(by_features=True), lambda: states(by_features=False))
 
 
 def known(model: Module) -> Kept | None:

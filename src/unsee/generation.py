@@ -6,9 +6,10 @@ Shapes: b batch, t tokens, v vocabulary.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
@@ -21,12 +22,15 @@ from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 from unsee import engine
 from unsee.api import Family, ImageSource
 from unsee.batching import device_of, encoder, eos_id, pad_id, require_room
+from unsee.compat.probes import proven
 from unsee.decoding import Readings, decode
 from unsee.errors import NotFiniteError, UserError
 from unsee.packing import packable
 from unsee.padding import apart, merge
 from unsee.prefixes import Group, groups
 
+PROBED: Final = 3
+"""Tokens decoded to try shared prefixes."""
 _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "repetition_penalty": (None, 1.0),
     "encoder_repetition_penalty": (None, 1.0),
@@ -188,7 +192,7 @@ def _split(
 ) -> tuple[Iterator[Group], list[int]]:
     """Return the requests that share prefixes and the places of all others; the list fills while the groups are read."""
     image_token = packable(model) if engine.current().shared_prefix and _neutral(model) else None
-    if image_token is None:
+    if image_token is None or not _sharing_proven(model, processor, family, requests, image_token):
         return iter(()), list(range(len(requests)))
     rest: list[int] = []
 
@@ -201,6 +205,58 @@ def _split(
                 rest.extend(group.places)
 
     return sharable(), rest
+
+
+def _sharing_proven(model: Any, processor: Any, family: Family, requests: Sequence[Request], image_token: int) -> bool:
+    """Tell whether two questions behind one prefix have the same logits as when each begins with the pixels."""
+    first = next((request for request in requests if request.image), requests[0] if requests else None)
+    if first is None:
+        return True
+    two = [first, replace(first, question=f"{first.question} Why?")]
+    group = next(groups(processor, family, two, image_token))
+    if not group.sharable(image_token):
+        return True  # such questions are asked the plain way
+    answer = group.ids[0][-PROBED:]
+    return proven(
+        "prefix_cache",
+        model,
+        lambda: _behind_prefix(model, processor, group, answer),
+        lambda: torch.cat([_from_pixels(model, processor, family, request, answer) for request in two]),
+    )
+
+
+def _behind_prefix(model: Any, processor: Any, group: Group, answer: Sequence[int]) -> Tensor:
+    """Return the logits before each token of an answer to each question of a group, decoded behind its prefix."""
+    seen: dict[int, list[Tensor]] = {place: [] for place in group.places}
+
+    def force(logits_nv: Tensor, places: Sequence[int]) -> Tensor:
+        forced_nv = torch.zeros_like(logits_nv)
+        for n, place in enumerate(places):
+            if place >= 0:
+                forced_nv[n, answer[len(seen[place])]] = 1
+                seen[place].append(logits_nv[n])
+        return forced_nv
+
+    run = decode(
+        model,
+        iter([group]),
+        max_new_tokens=len(answer),
+        batch_size=2,
+        stops=set(),
+        pad_id=pad_id(processor),
+        draw=force,
+    )
+    deque(run, maxlen=0)
+    return torch.stack([logits_v for place in group.places for logits_v in seen[place]])
+
+
+def _from_pixels(model: Any, processor: Any, family: Family, request: Request, answer: Sequence[int]) -> Tensor:
+    """Return the logits before each token of an answer, from one pass over the whole prompt."""
+    row = encoder(processor, family).row(request.question, request.image, request.instruction)
+    row = family.extend(row, answer[:-1])
+    inputs = {key: value.to(device_of(model)) for key, value in row.items()}
+    logits_tv: Tensor = model(**inputs, use_cache=False).logits[0, -len(answer) :]
+    return logits_tv
 
 
 def _neutral(model: Any) -> bool:

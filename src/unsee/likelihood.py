@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from unsee import engine
 from unsee.api import Example, Family, Role
 from unsee.batching import Batch, Target, answer_logprob, device_of, encoder, eos_id, pad_id, require_room
+from unsee.compat.probes import proven
 from unsee.decoding import Readings
 from unsee.errors import UserError
 from unsee.features import encoded
@@ -225,11 +226,29 @@ def _logprobs(
         if image_token is not None:
             trees = _trees(processor, family, pairs, image_token, rest)
             batches = list(_batches(trees, batch_size, model.config.get_text_config().vocab_size))  # type: ignore[operator,union-attr]
+            if batches and not _proven(model, processor, family, pairs, batches[0][0]):
+                batches, rest = [], list(range(len(pairs)))
             for batch in track(batches, progress, disable=not progress, transient=True):
                 found.update(_forward(model, batch, pad_id(processor)))
         for start in range(0, len(rest), batch_size):
             found.update(_plainly(model, processor, family, pairs, rest[start : start + batch_size]))
     return [found[place] for place in range(len(pairs))]
+
+
+def _proven(model: Module, processor: Any, family: Family, pairs: Sequence[Asked], tree: _Tree) -> bool:
+    """Tell whether answers that share a row have the same likelihoods as in rows of their own."""
+    places = [place for place, _, _ in tree.read][:4]
+
+    def joined(logprobs: Iterator[tuple[int, tuple[float, ...]]]) -> Tensor:
+        known = dict(logprobs)
+        return torch.tensor([value for place in places for value in known[place]])
+
+    return proven(
+        "packed_likelihoods",
+        model,
+        lambda: joined(_forward(model, [tree], pad_id(processor))),
+        lambda: joined(_plainly(model, processor, family, pairs, places)),
+    )
 
 
 class _Tree:

@@ -95,9 +95,10 @@ def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int) -> Po
     real_gk = inputs["attention_mask"].bool()
     places, next_g = _places(groups, real_gk)
     filled, passed = cache.empty(model)
+    given = encoded(model, rows, [group.image for group in groups], inputs)
     with Requests(model, [bool(group.image) for group in groups]).prefixes():
         model(
-            **encoded(model, rows, [group.image for group in groups], inputs),
+            **given,
             position_ids=places,
             **passed,
             logits_to_keep=1,

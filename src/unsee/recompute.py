@@ -26,12 +26,15 @@ from torch.utils.hooks import RemovableHandle
 
 from unsee import devices, engine
 from unsee.compat import replaced, tensors
+from unsee.compat.probes import proven
 from unsee.features import before_language
 
 SMALLEST: Final = 1 << 14
 """Bytes below which a tensor is simply kept."""
 _FUNCTIONS: Final = ("torch.nn.modules.activation", "transformers.activations")
 """Where activation functions are defined."""
+_OTHER_INPUTS: Final = (RuntimeError, TypeError, ValueError, IndexError)
+"""What a norm of images, or of more than one input, raises when given rows; it is left as it is."""
 Forward = Callable[[], AbstractContextManager[object]]
 
 
@@ -41,9 +44,16 @@ def recomputing(model: Module, *, checkpointing: bool = False) -> Iterator[Forwa
 
     It does nothing without the engine's `recompute`, and beside gradient checkpointing, which keeps less.
     """
-    if checkpointing or not engine.current().recompute:
+    if checkpointing or not engine.current().recompute or not _proven(model):
         yield nullcontext
         return
+    with _recomputing(model) as forward:
+        yield forward
+
+
+@contextmanager
+def _recomputing(model: Module) -> Iterator[Forward]:
+    """Yield the context for forward passes of a model, tried or not."""
     known = _Known()
     handles = [handle for module in model.modules() for handle in _watched(module, known)]
     wide = [module for module in model.modules() if _keeps_more(module)]
@@ -53,6 +63,56 @@ def recomputing(model: Module, *, checkpointing: bool = False) -> Iterator[Forwa
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Gated(Module):
+    """A module of the model before a gate and a linear layer, to try recomputation on."""
+
+    def __init__(self, module: Module) -> None:
+        super().__init__()
+        weight = next(module.parameters(), torch.empty(64))
+        self.shape, self.module = weight.shape, module
+        self.behind = Linear(weight.shape[-1], 8, bias=False, dtype=weight.dtype, device=weight.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the linear layer makes of the gated output."""
+        out: Tensor = self.behind(self.module(x) * x)
+        return out
+
+    def gradients(self, forward: Forward) -> Tensor:
+        """Return the gradients for an input and for the linear layer."""
+        weight = self.behind.weight
+        rows = 1 + SMALLEST // (weight.element_size() * self.shape.numel())
+        x = torch.linspace(-2, 2, rows * self.shape.numel(), dtype=weight.dtype, device=weight.device)
+        x = x.view(rows, *self.shape).requires_grad_()
+        with torch.enable_grad():
+            with forward():
+                out = self(x * 1)
+            grads = torch.autograd.grad(out.float().square().mean(), [x, weight])
+        return torch.cat([grad.flatten().float() for grad in grads])
+
+
+def _proven(model: Module) -> bool:
+    """Tell whether gradients are the same when each kind of norm and activation function is computed again."""
+    kinds = {type(module): module for module in model.modules() if _is_function(module) or _is_norm(module)}
+    if not kinds:
+        return True
+
+    def gradients(*, lean: bool) -> Tensor:
+        torch.manual_seed(0)
+        found = [torch.empty(0)]
+        for kind, module in list(kinds.items()):
+            gated = _Gated(module)
+            with _recomputing(gated) if lean else nullcontext(nullcontext) as forward:
+                try:
+                    found.append(gated.gradients(forward).cpu())
+                except _OTHER_INPUTS:
+                    if lean:
+                        raise
+                    del kinds[kind]
+        return torch.cat(found)
+
+    return proven("recompute", model, lambda: gradients(lean=True), lambda: gradients(lean=False))
 
 
 @contextmanager
@@ -150,12 +210,7 @@ def _keeps_more(module: Module) -> bool:
     try:
         with torch.enable_grad(), saved_tensors_hooks(pack, lambda x: x):
             module.forward(x.requires_grad_())
-    except (
-        RuntimeError,
-        TypeError,
-        ValueError,
-        IndexError,
-    ):  # a norm of images, or of more than one input: left as it is
+    except _OTHER_INPUTS:
         return False
     own = {tensors.storage_id(weight) for weight in weights}
     sizes = {tensors.storage_id(x): x.untyped_storage().nbytes() for x in kept}

@@ -25,6 +25,7 @@ from torch.nn import Module
 from unsee import devices, engine, store
 from unsee.api import Session
 from unsee.batching import Batch, Target, answer_logits, answer_logprob, collate
+from unsee.compat.probes import trying
 from unsee.errors import TrainingError
 from unsee.generation import evaluating
 from unsee.padding import IGNORE
@@ -222,7 +223,8 @@ def _listening(module: Module, seen: list[Tensor]) -> Iterator[None]:
     """Collect the inputs of a module's calls."""
 
     def note(_: Module, args: tuple[Tensor, ...]) -> None:
-        seen.append(args[0].detach())
+        if not trying():
+            seen.append(args[0].detach())
 
     handle = module.register_forward_pre_hook(note)
     try:

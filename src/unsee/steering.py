@@ -25,6 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 from unsee.artefact import NAME, Artefact, Frame, fires, load, save, steer
 from unsee.compat import cache as kv_cache
+from unsee.compat.probes import trying
 from unsee.errors import UserError
 
 
@@ -137,7 +138,7 @@ class Steering:
     def _after(self, layer: int, module: Module, args: Any, output: Any) -> Any:  # noqa: ARG002 - torch's call
         """Return the layer's output with the states of steered tokens turned; None leaves it alone."""
         turn = self._turn
-        if turn is None or self.rule.gate == "off":
+        if turn is None or self.rule.gate == "off" or trying():
             return None
         states_bcd = output if isinstance(output, Tensor) else output[0]
         if turn.speaks == "prompts" and layer == self.rule.scoring_layer:

@@ -21,6 +21,7 @@ from typing import Any, Final
 from filelock import FileLock
 
 from unsee import engine
+from unsee.compat import fast_paths
 from unsee.terminal import note_once
 
 VARIABLE: Final = "UNSEE_CACHE"
@@ -36,6 +37,7 @@ def shared(out: Path) -> Path | None:
     if problem := _problem(folder):
         _without(folder, problem)
         return None
+    fast_paths.remember_in(folder)
     return folder
 
 

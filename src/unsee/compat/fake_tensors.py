@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
     unset_fake_temporarily,
 )
@@ -82,6 +83,11 @@ def with_values() -> AbstractContextManager[Any]:
     """Return a context in which tensors are real again."""
     context: AbstractContextManager[Any] = unset_fake_temporarily()
     return context
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Tell whether a tensor has no data."""
+    return isinstance(tensor, FakeTensor) or tensor.is_meta
 
 
 def _fake(tensor: Tensor) -> Tensor:

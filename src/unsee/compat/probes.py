@@ -1,7 +1,8 @@
 """Trial of every fast path that leans on a library's inside, against the plain path behind it, before it is used.
 
 A trial computes the same numbers both ways on a small batch, once per fast path, versions, model class and config. If the
-fast way raises or the numbers differ, the plain way is taken and one line on stderr says so. `status()` is the record.
+fast way raises or the numbers differ, the plain way is taken and one line on stderr says so. The record is
+`unsee.compat.fast_paths.status()`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Module
 
+from unsee import engine
+from unsee.compat.fake_tensors import is_fake
+from unsee.compat.fast_paths import PATHS, RECORD, FastPath, Status
 from unsee.errors import UnseeError
 
 Numbers = Callable[[], Tensor]
@@ -32,109 +35,10 @@ TOLERANCE: Final = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Largest difference relative to the largest number, by precision; the tests of each path hold tiny models to 1e-5."""
 ROUGH: Final = 3e-2
 """The same in half precision, where two ways round differently."""
-FILE: Final = "fast_paths.json"
-"""Trials that went well, in the cache folder that runs share."""
+_KEYS: WeakKeyDictionary[Module, str] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, kw_only=True)
-class FastPath:
-    """A fast path that leans on a library's inside."""
-
-    name: str
-    switch: str
-    """Field of `unsee.engine.Engine` that switches it off by hand."""
-    library: str
-    """The library whose inside it leans on."""
-    cost: str
-    """What the plain path costs, for the warning."""
-
-
-PATHS: Final = {
-    path.name: path
-    for path in (
-        FastPath(
-            name="answer_logits",
-            switch="answer_logits",
-            library="transformers",
-            cost="logits are computed for the whole sequence, which takes more memory",
-        ),
-        FastPath(
-            name="vision_features",
-            switch="vision_features",
-            library="transformers",
-            cost="every image is encoded in every step",
-        ),
-        FastPath(
-            name="packed_rows",
-            switch="shared_prefix",
-            library="transformers",
-            cost="every question in training encodes its image again",
-        ),
-        FastPath(
-            name="packed_likelihoods",
-            switch="shared_prefix",
-            library="transformers",
-            cost="every scored answer encodes its image again",
-        ),
-        FastPath(
-            name="prefix_cache",
-            switch="shared_prefix",
-            library="transformers",
-            cost="every question is answered from the pixels, which takes several times as long",
-        ),
-        FastPath(
-            name="recompute",
-            switch="recompute",
-            library="torch",
-            cost="training keeps about two fifths more activations in memory",
-        ),
-    )
-}
-
-State = Literal["on", "off", "untried"]
-
-
-@dataclass(frozen=True)
-class Status:
-    """What is known about a fast path for one kind of model."""
-
-    path: FastPath
-    state: State
-    reason: str = ""
-    """Why it is off."""
-    model: str = ""
-    """Class of the model it was tried on, "" if it was not."""
-    version: str = ""
-    """Version of the library."""
-
-
-@dataclass
-class _Record:
-    """Trials of this process and of earlier ones."""
-
-    known: dict[str, Status] = field(default_factory=dict)
-    proven: set[str] = field(default_factory=set)
-    """Keys of trials that went well in earlier processes."""
-    folder: Path | None = None
-    warned: set[str] = field(default_factory=set)
-    keys: WeakKeyDictionary[Module, str] = field(default_factory=WeakKeyDictionary)
-
-
-_RECORD = _Record()
 _TRYING: ContextVar[bool] = ContextVar("trying", default=False)
-
-
-def status() -> list[Status]:
-    """Return the state of every fast path, for each kind of model that it was tried on in this process."""
-    tried = [_RECORD.known[key] for key in sorted(_RECORD.known)]
-    names = {one.path.name for one in tried}
-    return [*tried, *(Status(path, "untried") for name, path in PATHS.items() if name not in names)]
-
-
-def forget() -> None:
-    """Forget all trials of this process."""
-    global _RECORD  # noqa: PLW0603 - one record per process
-    _RECORD = _Record()
 
 
 def trying() -> bool:
@@ -153,32 +57,32 @@ def proven(name: str, model: Module, fast: Numbers, plain: Numbers) -> bool:
     """
     if _TRYING.get():
         return True  # one trial at a time: this one is part of another
-    key = f"{name} {_key(model)}"
-    if key not in _RECORD.known:
-        path = PATHS[name]
-        fault = "" if key in _RECORD.proven else _tried(model, fast, plain)
-        kind = type(_inner(model)).__name__
-        _RECORD.known[key] = Status(path, "off" if fault else "on", fault, kind, _version(path.library))
-        if fault:
-            _warn(_RECORD.known[key])
-        else:
-            _RECORD.proven.add(key)
-            _save()
-    return _RECORD.known[key].state == "on"
+    key = f"{name} {_key(model)} {_dtype(model)}"
+    if key not in RECORD.known:
+        if is_fake(_first(model)):
+            return True  # the estimate, which has no numbers to compare
+        RECORD.known[key] = _judged(PATHS[name], key, model, fast, plain)
+    return RECORD.known[key].state == "on"
 
 
-def remember_in(folder: Path) -> None:
-    """Read trials that went well from a shared cache folder, and write those to come there."""
-    if _RECORD.folder == folder:
-        return
-    _RECORD.folder = folder
-    earlier = set(_RECORD.proven)
-    _RECORD.proven |= set(_read(folder / FILE))
-    if earlier:
-        _save()
+def _judged(path: FastPath, key: str, model: Module, fast: Numbers, plain: Numbers) -> Status:
+    """Return what a trial says, or an earlier one said; write it down or warn."""
+    judged = partial(Status, path, model=type(_inner(model)).__name__, version=_version(path.library))
+    if key in RECORD.proven:
+        return judged(state="on")
+    if _sharded(model):
+        return judged(state="on", reason="not tried, because the weights are sharded over processes")
+    fault = tried(model, fast, plain)
+    if fault:
+        found = judged(state="off", reason=fault)
+        _warn(found)
+        return found
+    RECORD.proven.add(key)
+    RECORD.save()
+    return judged(state="on")
 
 
-def _tried(model: Module, fast: Numbers, plain: Numbers) -> str:
+def tried(model: Module, fast: Numbers, plain: Numbers) -> str:
     """Return what is wrong with the fast way, "" if nothing is."""
     with _quiet(model):
         expected = plain().float().cpu()
@@ -202,23 +106,26 @@ def _difference(made: Tensor, expected: Tensor, tolerance: float) -> str:
 
 @contextmanager
 def _quiet(model: Module) -> Iterator[None]:
-    """Leave no trace of a trial: eval mode, no gradient, random numbers as before."""
-    training, token = model.training, _TRYING.set(True)
+    """Leave no trace of a trial: eval mode, no gradient, random numbers as before, no other fast path."""
+    modes = [(module, module.training) for module in model.modules()]
+    device, token = _first(model).device, _TRYING.set(True)
     model.eval()
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with forked, torch.no_grad(), engine.using("plain"):
             yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
         _TRYING.reset(token)
 
 
 def _warn(found: Status) -> None:
     """Write one line about a path that is off, once per path and process."""
     path = found.path
-    if path.name in _RECORD.warned or os.environ.get("RANK", "0") != "0":
+    if path.name in RECORD.warned or os.environ.get("RANK", "0") != "0":
         return
-    _RECORD.warned.add(path.name)
+    RECORD.warned.add(path.name)
     sys.stderr.write(
         f"unsee: fast path {path.name!r} is off for {found.model} with {path.library} {found.version} ({found.reason}); "
         f"results are the same, but {path.cost}.\n"
@@ -227,19 +134,25 @@ def _warn(found: Status) -> None:
 
 def _key(model: Module) -> str:
     """Return what a trial holds for: versions, class, config, precision and device."""
-    if model not in _RECORD.keys:
+    if model not in _KEYS:
         inner = _inner(model)
         config = inner.config.to_dict() if hasattr(inner, "config") else {}
         libraries = {name: _version(name) for name in ("unsee", "torch", "transformers", "peft")}
-        facts = [libraries, type(model).__qualname__, type(inner).__qualname__, config, str(_dtype(model))]
+        facts = [libraries, type(model).__qualname__, type(inner).__qualname__, config]
         facts += [str(getattr(getattr(inner, "config", None), "_attn_implementation", "")), _device(model)]
         text = json.dumps(facts, sort_keys=True, default=str)
-        _RECORD.keys[model] = hashlib.sha256(text.encode()).hexdigest()[:24]
-    return _RECORD.keys[model]
+        _KEYS[model] = hashlib.sha256(text.encode()).hexdigest()[:24]
+    return _KEYS[model]
 
 
 def _inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _sharded(model: Module) -> bool:
+    """Tell whether weights are spread over processes, where a pass through the model waits for all of them."""
+    first = _first(model)
+    return isinstance(first, DTensor) or hasattr(first, "ds_id")
 
 
 def _dtype(model: Module) -> torch.dtype:
@@ -247,11 +160,16 @@ def _dtype(model: Module) -> torch.dtype:
     device = _device(model)
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
-    return next(model.parameters()).dtype
+    return _first(model).dtype
+
+
+def _first(model: Module) -> Tensor:
+    """Return the first weight, or an empty tensor for a model without weights."""
+    return next(model.parameters(), torch.empty(0))
 
 
 def _device(model: Module) -> str:
-    return next(model.parameters()).device.type
+    return _first(model).device.type
 
 
 @cache
@@ -260,25 +178,3 @@ def _version(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return ""
-
-
-def _read(file: Path) -> list[str]:
-    """Return the keys in a file of trials; nothing if there is none or it is damaged."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return [key for key in found if isinstance(key, str)] if isinstance(found, list) else []
-
-
-def _save() -> None:
-    """Write the trials that went well, in one step, if a folder is known and can be written to."""
-    if _RECORD.folder is None or not _RECORD.folder.is_dir():
-        return
-    keys = sorted(_RECORD.proven | set(_read(_RECORD.folder / FILE)))
-    part = _RECORD.folder / f".{FILE}.{os.getpid()}"
-    try:
-        part.write_text(json.dumps(keys, indent=0) + "\n", encoding="utf-8")
-        part.replace(_RECORD.folder / FILE)
-    except OSError:
-        part.unlink(missing_ok=True)

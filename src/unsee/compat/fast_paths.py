@@ -1,0 +1,146 @@
+"""Fast paths that lean on a library's inside, and what trials found out about them. Loads no torch.
+
+`unsee.compat.probes` runs the trials.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+FILE: Final = "fast_paths.json"
+"""Trials that went well, in the cache folder that runs share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastPath:
+    """A fast path that leans on a library's inside."""
+
+    name: str
+    switch: str
+    """Field of `unsee.engine.Engine` that switches it off by hand."""
+    library: str
+    """The library whose inside it leans on."""
+    cost: str
+    """What the plain path costs, for the warning."""
+
+
+PATHS: Final = {
+    path.name: path
+    for path in (
+        FastPath(
+            name="answer_logits",
+            switch="answer_logits",
+            library="transformers",
+            cost="logits are computed for the whole sequence, which takes more memory",
+        ),
+        FastPath(
+            name="vision_features",
+            switch="vision_features",
+            library="transformers",
+            cost="every image is encoded in every step",
+        ),
+        FastPath(
+            name="packed_rows",
+            switch="shared_prefix",
+            library="transformers",
+            cost="every question in training encodes its image again",
+        ),
+        FastPath(
+            name="packed_likelihoods",
+            switch="shared_prefix",
+            library="transformers",
+            cost="every scored answer encodes its image again",
+        ),
+        FastPath(
+            name="prefix_cache",
+            switch="shared_prefix",
+            library="transformers",
+            cost="every question is answered from the pixels, which takes several times as long",
+        ),
+        FastPath(
+            name="recompute",
+            switch="recompute",
+            library="torch",
+            cost="training keeps about two fifths more activations in memory",
+        ),
+    )
+}
+
+State = Literal["on", "off", "untried"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known about a fast path for one kind of model."""
+
+    path: FastPath
+    state: State
+    reason: str = ""
+    """Why it is off, or why it was not tried."""
+    model: str = ""
+    """Class of the model it was tried on, "" if it was not."""
+    version: str = ""
+    """Version of the library."""
+
+
+@dataclass
+class Record:
+    """Trials of this process, and those of earlier ones that went well."""
+
+    known: dict[str, Status] = field(default_factory=dict)
+    proven: set[str] = field(default_factory=set)
+    folder: Path | None = None
+    """Cache folder that runs share; None as long as none is known."""
+    warned: set[str] = field(default_factory=set)
+    """Names of paths with a line on stderr."""
+
+    def save(self) -> None:
+        """Write the trials that went well, in one step, if the folder is there and can be written to."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        text = json.dumps(sorted(self.proven | set(_read(self.folder / FILE))), indent=0) + "\n"
+        part = self.folder / f".{FILE}.{os.getpid()}"
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(self.folder / FILE)
+        except OSError:
+            part.unlink(missing_ok=True)
+
+
+RECORD: Final = Record()
+
+
+def status() -> list[Status]:
+    """Return the state of every fast path, for each kind of model that it was tried on in this process."""
+    tried = [RECORD.known[key] for key in sorted(RECORD.known)]
+    names = {one.path.name for one in tried}
+    return [*tried, *(Status(path, "untried") for name, path in PATHS.items() if name not in names)]
+
+
+def forget() -> None:
+    """Forget all trials of this process."""
+    vars(RECORD).update(vars(Record()))
+
+
+def remember_in(folder: Path) -> None:
+    """Read trials that went well from a shared cache folder, and write those to come there."""
+    if RECORD.folder == folder:
+        return
+    RECORD.folder = folder
+    before = set(RECORD.proven)
+    RECORD.proven |= set(_read(folder / FILE))
+    if before:
+        RECORD.save()
+
+
+def _read(file: Path) -> list[str]:
+    """Return the keys in a file of trials; nothing if there is none or it is damaged."""
+    try:
+        keys = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
