@@ -19,6 +19,7 @@ from library_touches import touches, touches_in
 from unsee import batching, engine, features, likelihood, recompute
 from unsee.api import Training
 from unsee.batching import answer_logits, collate
+from unsee.compat import cache as kv_cache
 from unsee.compat import fast_paths, probes, tensors
 from unsee.compat.cache import BufferedLayer
 from unsee.generation import Request, generate
@@ -180,8 +181,8 @@ def old_signature(patch):
     patch.setattr(BufferedLayer, "update", lambda self, keys, values, *, index: (keys, values))
 
 
-def no_length(patch):
-    patch.setattr(BufferedLayer, "get_seq_length", property(raising))
+def no_cache_of_layers(patch):
+    patch.setattr(kv_cache, "of_layers", raising)
 
 
 def wrong_keys(patch):
@@ -271,7 +272,7 @@ PACKED = {"prefix_cache", "packed_rows", "packed_likelihoods"}
     ("breaking", "names"),
     [
         (old_signature, {"prefix_cache"}),
-        (no_length, {"prefix_cache"}),
+        (no_cache_of_layers, {"prefix_cache"}),
         (wrong_keys, {"prefix_cache"}),
         (stand_in_without_attribute, {"vision_features"}),
         (no_features_taken, {"vision_features"}),

@@ -22,7 +22,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 from unsee import engine
 from unsee.api import Family, ImageSource
 from unsee.batching import device_of, encoder, eos_id, pad_id, require_room
-from unsee.compat.probes import proven
+from unsee.compat.probes import proven, verdict
 from unsee.decoding import Readings, decode
 from unsee.errors import NotFiniteError, UserError
 from unsee.packing import packable
@@ -209,9 +209,10 @@ def _split(
 
 def _sharing_proven(model: Any, processor: Any, family: Family, requests: Sequence[Request], image_token: int) -> bool:
     """Tell whether two questions behind one prefix have the same logits as when each begins with the pixels."""
-    first = next((request for request in requests if request.image), requests[0] if requests else None)
-    if first is None:
-        return True
+    known = verdict("prefix_cache", model)
+    if known is not None or not requests:
+        return known is not False
+    first = next((request for request in requests if request.image), requests[0])
     two = [first, replace(first, question=f"{first.question} Why?")]
     group = next(groups(processor, family, two, image_token))
     if not group.sharable(image_token):

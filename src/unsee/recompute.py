@@ -138,7 +138,7 @@ def looking_twice(model: Module, forward: Forward) -> Iterator[None]:
         found = _Twice.apply(torch.empty(0, requires_grad=True), lambda: look(*args, **inputs), forward, known)  # type: ignore[no-untyped-call]
         return known[0](list(found))
 
-    with replaced.method(base, "get_image_features", twice):
+    with replaced.image_features(base, twice):
         yield
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -28,6 +27,7 @@ from unsee import engine
 from unsee.compat.fake_tensors import is_fake
 from unsee.compat.fast_paths import PATHS, RECORD, FastPath, Status
 from unsee.errors import UnseeError
+from unsee.terminal import err
 
 Numbers = Callable[[], Tensor]
 """Computation of what both ways must agree on."""
@@ -46,6 +46,12 @@ def trying() -> bool:
     return _TRYING.get()
 
 
+def verdict(name: str, model: Module) -> bool | None:
+    """Return what a trial of this process said about a fast path on this kind of model; None without one."""
+    found = RECORD.known.get(_place(name, model))
+    return None if found is None else found.state == "on"
+
+
 def proven(name: str, model: Module, fast: Numbers, plain: Numbers) -> bool:
     """Tell whether a fast path agrees with the plain one on this kind of model, trying it if nobody has.
 
@@ -57,7 +63,7 @@ def proven(name: str, model: Module, fast: Numbers, plain: Numbers) -> bool:
     """
     if _TRYING.get():
         return True  # one trial at a time: this one is part of another
-    key = f"{name} {_key(model)} {_dtype(model)}"
+    key = _place(name, model)
     if key not in RECORD.known:
         if is_fake(_first(model)):
             return True  # the estimate, which has no numbers to compare
@@ -99,6 +105,10 @@ def _difference(made: Tensor, expected: Tensor, tolerance: float) -> str:
     """Return how the numbers differ, "" if they agree."""
     if made.shape != expected.shape:
         return f"shape {list(made.shape)} instead of {list(expected.shape)}"
+    finite = expected.isfinite()
+    if not torch.equal(finite, made.isfinite()):
+        return "numbers that are finite are not the same"
+    made, expected = made[finite], expected[finite]
     scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
     apart = float((made - expected).abs().max()) if expected.numel() else 0.0
     return "" if apart <= tolerance * scale else f"numbers differ by {apart:.2g}, allowed is {tolerance * scale:.2g}"
@@ -126,10 +136,15 @@ def _warn(found: Status) -> None:
     if path.name in RECORD.warned or os.environ.get("RANK", "0") != "0":
         return
     RECORD.warned.add(path.name)
-    sys.stderr.write(
+    err(
         f"unsee: fast path {path.name!r} is off for {found.model} with {path.library} {found.version} ({found.reason}); "
-        f"results are the same, but {path.cost}.\n"
+        f"results are the same, but {path.cost}."
     )
+
+
+def _place(name: str, model: Module) -> str:
+    """Return the key of a trial."""
+    return f"{name} {_key(model)} {_dtype(model)}"
 
 
 def _key(model: Module) -> str:
@@ -137,6 +152,7 @@ def _key(model: Module) -> str:
     if model not in _KEYS:
         inner = _inner(model)
         config = inner.config.to_dict() if hasattr(inner, "config") else {}
+        config = {name: value for name, value in config.items() if not name.endswith("name_or_path")}
         libraries = {name: _version(name) for name in ("unsee", "torch", "transformers", "peft")}
         facts = [libraries, type(model).__qualname__, type(inner).__qualname__, config]
         facts += [str(getattr(getattr(inner, "config", None), "_attn_implementation", "")), _device(model)]

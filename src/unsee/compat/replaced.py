@@ -30,10 +30,10 @@ def _with(mixin: Any, own: Any) -> Any:
 
 
 @contextmanager
-def method(model: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Have a model call another function in place of one of its methods for the block."""
-    setattr(model, name, function)
+def image_features(model: Any, function: Callable[..., Any]) -> Iterator[None]:
+    """Have a model call another function in place of its `get_image_features` for the block."""
+    model.get_image_features = function
     try:
         yield
     finally:
-        delattr(model, name)
+        del model.get_image_features
