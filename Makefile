@@ -2,24 +2,30 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TORCH ?= torch==2.13.0
+LOCK := requirements/lock.txt
+TORCH ?= $(shell cat requirements/torch.txt)
+UV := .tools/bin/uv
 OUT ?= runs/demo
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: install check test test-slow demo clean
+.PHONY: install lock check test test-slow test-matrix demo clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(LOCK) requirements/torch.txt
 	@test -n "$(PYTHON)" || { echo "unsee needs Python 3.11 or newer, and no such python3 is on the PATH." \
 		"Install one, or name it: make install PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment." \
 		"On Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 2; }
-	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install -q "$(TORCH)" \
-		|| $(BIN)/python -m pip install -q "torch>=2.7"
-	$(BIN)/python -m pip install -q -e ".[dev]"
+	$(BIN)/python -m pip install -q "$(TORCH)" -r $(LOCK) || { echo "Could not install $(TORCH) and $(LOCK)." \
+		"If there is no $(TORCH) for this machine, name another: make install TORCH=torch==2.12.1" >&2; exit 2; }
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+
+lock:
+	@test -x $(UV) || { $(PYTHON) -m venv .tools && .tools/bin/python -m pip install -q uv; }
+	$(PYTHON) scripts/lock.py $(UV)
 
 check: install
 	$(BIN)/ruff check .
@@ -34,9 +40,12 @@ test: install check
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
+test-matrix:
+	$(PYTHON) scripts/matrix.py
+
 demo: install
 	$(BIN)/unsee demo --out $(OUT)
 	@echo "The report: $(CURDIR)/$(OUT)/report.html"
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf $(VENV) .venvs .tools build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -116,6 +116,15 @@ def test_several_sequences_on_one_page(whole, merged, drawn, tmp_path):
     assert (tmp_path / "continual.png").stat().st_size > 10_000
 
 
+def test_without_matplotlib_the_page_says_how_to_get_its_curves(whole, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr("unsee.continual.page.find_spec", lambda name: None)
+    page = drawn([whole], tmp_path).read_text()
+    assert "unsee[plots]" in page
+    assert "<svg" not in page
+    assert "just asked for" in page
+    assert not (tmp_path / "continual.png").exists()
+
+
 def test_each_request_starts_from_the_model_that_the_one_before_left(whole, place):
     assert read(whole / "t-001" / "run.yaml").model == str(place / "model")
     assert read(whole / "t-002" / "run.yaml").model == str(whole / "t-001")

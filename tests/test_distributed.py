@@ -93,6 +93,7 @@ def assert_same(one, other):
         torch.testing.assert_close(one[name], other[name], atol=WEIGHTS, rtol=0)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("tune", ["lora", "full"])
 @pytest.mark.parametrize("name", two.METHODS)
@@ -205,6 +206,7 @@ def test_only_the_main_process_writes(out):
     assert said(out, 0)["nobody"] == said(out, 1)["nobody"] == []
 
 
+@pytest.mark.smoke
 def test_a_whole_run_of_two_is_that_of_one(out):
     assert said(out, 0)["code"] == said(out, 1)["code"] == 0
     one, other = (load_file(out / name / "model" / "adapter_model.safetensors") for name in ("alone-run", "run"))
@@ -215,6 +217,7 @@ def test_a_whole_run_of_two_is_that_of_one(out):
     assert not (out / "run" / "checkpoints").exists()
 
 
+@pytest.mark.smoke
 def test_two_judge_as_one_does(out):
     assert said(out, 0)["judged"] == said(out, 1)["judged"] == 0
     one, other = (read_jsonl(out / name / "responses.jsonl") for name in ("alone-judged", "judged"))

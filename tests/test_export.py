@@ -58,6 +58,7 @@ def logits(model, opened, example):
         return model(**row).logits
 
 
+@pytest.mark.smoke
 def test_merged_checkpoint_opens_with_plain_transformers_and_says_the_same(run, base, questions, tmp_path):
     files = export(run, "merged", tmp_path / "merged")
     assert not [file for file in files if "adapter" in file.name]
@@ -88,6 +89,7 @@ def test_merged_checkpoint_keeps_the_text_before_every_question(base, tmp_path):
     assert load(tmp_path / "merged").instruction == load(out).instruction == "Hush."
 
 
+@pytest.mark.smoke
 def test_adapter_opens_with_plain_peft(run, base, questions, tmp_path):
     export(run, "peft", tmp_path / "peft")
     adapted = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), tmp_path / "peft").eval()

@@ -169,6 +169,7 @@ def test_full_tuning_of_the_unlearned_model_again(done, tmp_path):
     assert config.read(out / "run.yaml").training["parts"] == ["projector"]
 
 
+@pytest.mark.smoke
 def test_interrupted_run_goes_on_to_the_same_weights(model, tmp_path, monkeypatch):
     settings = {**SHORT, "max_steps": 4, "checkpoint_every": 1}
     whole = forget(model, EXAMPLE, "ga", tmp_path / "whole", training=settings)

@@ -82,6 +82,7 @@ def test_start_of_lora_is_the_start_model(tmp_path):
     assert torch.equal(answer_logits(adapted, batch)[0], before)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("tune", ["lora", "full"])
 def test_resume_after_a_kill_in_mid_epoch_gives_the_same_weights(tmp_path, tune):
     settings = {"tune": tune, "epochs": 3, "batch_size": 2, "checkpoint_every": 3, "dropout": 0.1}

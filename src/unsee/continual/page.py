@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,10 @@ from unsee.errors import UserError
 from unsee.files import atomic_write_text
 
 PAGE, PICTURE = "continual.html", "continual.png"
+_NOT_DRAWN: Final = (
+    "<p>Not drawn: matplotlib is not installed. Run <code>pip install &quot;unsee[plots]&quot;</code>, then "
+    "<code>unsee continual --compare FOLDER --out PAGE</code>.</p>"
+)
 COLUMNS: Final = (
     ("CF", "just asked for: forgotten ↑"),
     ("HP", "earlier: still forgotten ↑"),
@@ -88,16 +93,26 @@ class Group:
 
 
 def write_page(folders: Sequence[Path], out: Path) -> Path:
-    """Draw the curves of the sequences and write `continual.html`, `continual.png` and `continual.md`; return the page."""
+    """Write `continual.html`, `continual.png` and `continual.md` for the sequences; return the page.
+
+    Without matplotlib there is no PNG, and the page says how to get its curves.
+    """
     groups = grouped([_read(Path(folder)) for folder in folders])
     if len({tuple(run["at"]) for group in groups for run in group.runs}) > 1:
         raise UserError("These sequences were judged at different lengths; compare those of equal length.")
-    figure, maps = _curves(groups), _maps(groups)
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / PICTURE, dpi=110)
     atomic_write_text(out / "continual.md", table(groups))
-    atomic_write_text(out / PAGE, _html(groups, _svg(figure), _svg(maps)))
+    atomic_write_text(out / PAGE, _html(groups, *_drawings(groups, out)))
     return out / PAGE
+
+
+def _drawings(groups: Sequence[Group], out: Path) -> tuple[str, str]:
+    """Save the curves as PNG and return curves and maps as SVG; without matplotlib, return the note that replaces them."""
+    if find_spec("matplotlib") is None:
+        return _NOT_DRAWN, _NOT_DRAWN
+    figure = _curves(groups)
+    figure.savefig(out / PICTURE, dpi=110)
+    return _svg(figure), _svg(_maps(groups))
 
 
 def grouped(runs: Sequence[Document]) -> list[Group]:
