@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from unsee.check import check
     from unsee.continual import continual
     from unsee.demo import demo
+    from unsee.doctor import doctor
     from unsee.estimate import estimate
     from unsee.evaluate import evaluate
     from unsee.exporting import export
@@ -23,7 +24,20 @@ if TYPE_CHECKING:
     from unsee.train import train
 
 __version__ = "0.1.0"
-__all__ = ["check", "compare", "continual", "demo", "estimate", "evaluate", "export", "forget", "load", "push", "train"]
+__all__ = [
+    "check",
+    "compare",
+    "continual",
+    "demo",
+    "doctor",
+    "estimate",
+    "evaluate",
+    "export",
+    "forget",
+    "load",
+    "push",
+    "train",
+]
 
 
 class _Verb:
@@ -48,6 +62,7 @@ class _Package(ModuleType):
     compare = _Verb("unsee.report", "compare")
     continual = _Verb("unsee.continual", "continual")
     demo = _Verb("unsee.demo", "demo")
+    doctor = _Verb("unsee.doctor", "doctor")
     estimate = _Verb("unsee.estimate", "estimate")
     evaluate = _Verb("unsee.evaluate", "evaluate")
     export = _Verb("unsee.exporting", "export")

@@ -1,6 +1,27 @@
-"""`python -m unsee` is `unsee`."""
+"""Entry of the program: `unsee`, and `python -m unsee`."""
 
-from unsee.cli import script
+from __future__ import annotations
+
+import json
+import sys
+from typing import NoReturn
+
+
+def script() -> NoReturn:
+    """Run the command line. Where a package is so broken that it cannot start, `unsee doctor` still says which."""
+    try:
+        from unsee.cli import script as command_line
+    except Exception as error:
+        print(f"unsee cannot start: {type(error).__name__}: {error}", file=sys.stderr)
+        if sys.argv[1:2] != ["doctor"]:
+            sys.exit("Run `unsee doctor` to see which package is broken.")
+        from unsee.doctor import doctor
+
+        diagnosis = doctor()
+        print(json.dumps(diagnosis.to_mapping(), indent=2) if "--json" in sys.argv else diagnosis)
+        sys.exit(1)
+    command_line()
+
 
 if __name__ == "__main__":
     script()

@@ -1,0 +1,23 @@
+"""State of this installation: versions, device, memory, folders, packaged models; put its output into bug reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from unsee.verbs._shared import FAILED, OK
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--folder", default="runs", metavar="DIR", help="where run folders are to go (default: runs)")
+    parser.add_argument("--json", action="store_true", help="print the diagnosis as JSON")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from unsee.doctor import doctor
+
+    diagnosis = doctor(options.folder)
+    print(json.dumps(diagnosis.to_mapping(), ensure_ascii=False, indent=2) if options.json else diagnosis)
+    return OK if diagnosis.healthy else FAILED
