@@ -14,7 +14,7 @@ from scripts import lock
 
 from unsee import cli, doctor, packaged
 from unsee.__main__ import script
-from unsee.doctor import versions_tested
+from unsee.doctor import CACHE, MODULES, versions_tested
 
 ROOT = Path(__file__).parents[1]
 
@@ -153,6 +153,18 @@ def test_a_broken_package_keeps_the_program_from_starting_and_is_named(tmp_path)
     assert "unsee cannot start: RuntimeError: broken on purpose" in done.stderr
     findings = json.loads(done.stdout)["findings"]
     assert "pyyaml" in [finding["name"] for finding in findings if finding["status"] == "problem"]
+
+
+def test_the_doctor_needs_no_package_that_may_be_broken():
+    code = "import sys, unsee.doctor, unsee.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & {MODULES.get(name, name) for name in versions_tested()}
+
+
+def test_the_name_of_the_cache_variable_is_the_one_of_the_store():
+    from unsee import store
+
+    assert store.VARIABLE == CACHE
 
 
 def test_the_console_script_is_the_entry_that_survives():

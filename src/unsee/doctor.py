@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from unsee import __version__, engine, packaged, store
+from unsee import __version__, engine, packaged
 from unsee.errors import UserError
 
 Status = Literal["ok", "note", "problem"]
@@ -25,6 +25,8 @@ GIB: Final = 2**30
 TESTED: Final = Path(__file__).parent / "data" / "tested_versions.txt"
 """Written by `make lock` from the lock file."""
 TESTED_PYTHON: Final = "3.11"
+CACHE: Final = "UNSEE_CACHE"
+"""As in `unsee.store`, which needs a package that may be broken."""
 LITTLE_MEMORY, LITTLE_DISK = 2 * GIB, 2 * GIB
 """Bytes below which a run of the lab may fail [inferred]."""
 MODULES: Final = {
@@ -309,17 +311,11 @@ def _packaged_models() -> Iterator[Finding]:
 
 def _folders(folder: Path) -> Iterator[Finding]:
     yield _writable("run folders", folder, "Give runs another --out")
-    cache = store.shared(folder / "run")
-    if cache is None:
-        yield Finding(
-            section="folders",
-            name="shared cache",
-            value="switched off",
-            status="note",
-            advice=f"{store.VARIABLE} is off",
-        )
+    cache = os.environ.get(CACHE) or folder / "cache"
+    if cache == "off":
+        yield Finding(section="folders", name="shared cache", value=f"switched off ({CACHE}=off)", status="note")
     else:
-        yield _writable("shared cache", cache, f"Set {store.VARIABLE} to a folder that can be written, or to off")
+        yield _writable("shared cache", Path(cache), f"Set {CACHE} to a folder that can be written, or to off")
     hub = _writable("hub cache", _hub_cache(), "Models of the hub cannot be kept; set HF_HOME to another folder")
     yield replace(hub, status="note") if hub.status == "problem" else hub
     yield _space("folders", "free disk", shutil.disk_usage(_existing(folder)).free, LITTLE_DISK)
