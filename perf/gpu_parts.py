@@ -25,11 +25,11 @@ import torch
 from perf import evaluation, gpu_models, steps
 from perf.__main__ import processor_name
 from perf.conventional import Conventional, answers
-from perf.saliency import ALL, LANGUAGE, fisher
+from perf.saliency import ALL, fisher
 from perf.subject import INSTRUCTION
 from perf.timing import now, rounded, spread, timed
 from unsee import config, registry
-from unsee.api import Method, Session, Training
+from unsee.api import Method, Part, Session, Training
 from unsee.batching import Target
 from unsee.benchmarks import open_benchmark
 from unsee.masks import Mask
@@ -39,7 +39,7 @@ from unsee.plan import Plan
 from unsee.run import by_role
 from unsee.saliency import accumulate, maskable, preserved, targeted
 from unsee.targets import forget_targets, retain_targets
-from unsee.tuning import prepare
+from unsee.tuning import prepare, trainable
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEOPLE: Final = 1
@@ -58,6 +58,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
     "mmunlearner": {},
 }
+MASKS: Final[Mapping[str, tuple[Part, ...]]] = {"mask_vision": ("vision", "projector"), "mask_language": ("language",)}
 _OUTPUT = Lock()
 
 
@@ -227,25 +228,25 @@ class Bench:
         rate = rounded(len(asked) / spent)
         return {"questions_per_second": rate, "questions": len(asked), "images": images, "peak_gib": peak_gib()}
 
-    def mask(self, side: str) -> dict[str, Any]:
-        """Return seconds per example of MMUnlearner's squared gradients, language model, weights in fp32.
+    def mask(self, side: str, *parts: Part) -> dict[str, Any]:
+        """Return seconds per example of MMUnlearner's squared gradients of these parts, weights in fp32.
 
         The hash of the weights and the files are left out on both sides (the published ones take 70 GB).
         """
         with tempfile.TemporaryDirectory() as folder:
-            session = self.session(Path(folder), Training(**mask_settings()))
+            session = self.session(Path(folder), Training(**mask_settings(*parts)))
             self.base = session.model
             forget = targeted(session, ALL)
             if side == "conventional":
                 reset_peak()
-                spent, _ = timed(lambda: fisher(session, LANGUAGE, forget[:4], torch.float16))
+                spent, _ = timed(lambda: fisher(session, list(trainable(session.model)), forget[:4], torch.float16))
                 return {"seconds_per_example": rounded(spent / len(forget[:4])), "peak_gib": peak_gib()}
-            parts, preserve = maskable(session), preserved(session, ALL)
+            weights, preserve = maskable(session), preserved(session, ALL)
             reset_peak()
 
             def made() -> Mask:
-                difference = accumulate(session, parts, forget, preserve, ALL).difference
-                return Mask.where_positive(difference, dict(parts), {})
+                difference = accumulate(session, weights, forget, preserve, ALL).difference
+                return Mask.where_positive(difference, dict(weights), {})
 
             spent, _ = timed(made)
             count = len(forget) + len(preserve)
@@ -273,9 +274,9 @@ def lora_settings(warm: int = WARM) -> dict[str, Any]:
     }
 
 
-def mask_settings() -> dict[str, Any]:
-    """Return the training settings of the mask."""
-    return {"tune": "full", "parts": ("language",), "batch_size": 4, "epochs": 1, "max_steps": 1, "stop": "never"}
+def mask_settings(*parts: Part) -> dict[str, Any]:
+    """Return the training settings of a mask."""
+    return {"tune": "full", "parts": parts, "batch_size": 4, "epochs": 1, "max_steps": 1, "stop": "never"}
 
 
 def _ours(session: Session, method: str) -> list[float]:
@@ -316,9 +317,11 @@ def model(name: str, *, tiny: bool) -> None:
         for method in LORA:
             for side in ("unsee", "conventional"):
                 guarded(f"{method}.{side}", lambda: bench.lora(method, side))  # noqa: B023
-        for case in (bench.evaluation, bench.mask):
+        for side in ("unsee", "conventional"):
+            guarded(f"evaluation.{side}", lambda: bench.evaluation(side))  # noqa: B023
+        for mask, parts in MASKS.items():
             for side in ("unsee", "conventional"):
-                guarded(f"{case.__name__}.{side}", lambda: case(side))  # noqa: B023
+                guarded(f"{mask}.{side}", lambda: bench.mask(side, *parts))  # noqa: B023
         estimates.join()
 
 
@@ -342,15 +345,15 @@ def _estimating(folder: Path, data: Path) -> Thread:
 
 def estimates(folder: Path, data: Path) -> None:
     """Emit what `unsee forget --dry-run --device cuda` says about each case."""
-    for method in (*LORA, "mmunlearner"):
-        name = "mask" if method == "mmunlearner" else method
-        guarded(f"{name}.estimate", lambda: _estimate(folder, data, method))  # noqa: B023
+    for method in LORA:
+        guarded(f"{method}.estimate", lambda: _estimate(folder, data, method, lora_settings()))  # noqa: B023
+    for mask, parts in MASKS.items():
+        guarded(f"{mask}.estimate", lambda: _estimate(folder, data, "mmunlearner", mask_settings(*parts)))  # noqa: B023
 
 
-def _estimate(folder: Path, data: Path, method: str) -> dict[str, Any]:
+def _estimate(folder: Path, data: Path, method: str, training: Mapping[str, Any]) -> dict[str, Any]:
     from unsee.estimate import estimate
 
-    training = mask_settings() if method == "mmunlearner" else lora_settings()
     out = folder.parent / "run"
     guess = estimate(folder, data, method, out, settings=SETTINGS[method], training=training, device="cuda")
     sizes = ("weights", "training", "answering", "memory", "host")

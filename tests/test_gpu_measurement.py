@@ -170,7 +170,7 @@ def test_a_rehearsal_on_the_cpu_runs_every_part(tmp_path, monkeypatch, capsys):
     code = gpu.main(["run", "--device", "cpu", "--tiny", "--seconds", "9000", "--out", str(out)])
     content = json.loads(out.read_text())
     assert {part: content[part]["status"] for part in gpu.PARTS} == dict.fromkeys(gpu.PARTS, "done")
-    wanted = {f"{case}.{side}" for case in ("npo", "kl", "pubg", "mask") for side in gpu.SIDES}
+    wanted = {f"{case}.{side}" for case in (*gpu_parts.LORA, *gpu_parts.MASKS) for side in gpu.SIDES}
     for part in gpu.MODELS:
         cases = content[part]["cases"]
         assert wanted | {"model", "evaluation.unsee", "evaluation.conventional"} == cases.keys()
