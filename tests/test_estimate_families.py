@@ -26,3 +26,13 @@ def test_a_vision_tower_that_needs_values_is_said_to_be_left_out(tmp_path):
     parts = ["vision", "projector", "language"]
     guess = estimate(model, EXAMPLE, "ga", tmp_path / "run", training={**SHORT, "parts": parts})
     assert any("vision tower of this model cannot be run without values" in remark for remark in guess.remarks)
+
+
+def test_a_trained_vision_tower_that_needs_values_keeps_the_language_models_activations(tmp_path):
+    folder, settings = save_family("qwen2_5_vl", tmp_path / "model"), {**SHORT, "batch_size": 2}
+    tower, language = (
+        estimate(folder, EXAMPLE, "ga", tmp_path / "run", training={**settings, "parts": parts})
+        for parts in (["vision", "projector"], ["language"])
+    )
+    assert any("cannot be run without values" in remark for remark in tower.remarks)
+    assert tower.activations > 0.5 * language.activations > 0

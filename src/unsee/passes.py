@@ -204,8 +204,8 @@ class Stage:
 
     def _with_images(self, embedded_btd: Tensor, images: Sequence[Mapping[str, Tensor]]) -> Tensor:
         found = self._features(images)
-        if not found:
-            return embedded_btd
+        if not found:  # the gradient of a trained tower passes through the language model all the same
+            return embedded_btd.requires_grad_(embedded_btd.requires_grad or self.looks)
         mask_btd = torch.zeros(embedded_btd.shape, dtype=torch.bool)
         features = torch.cat([one.reshape(-1, one.shape[-1]) for one in found]) if len(found) > 1 else found[0]
         return embedded_btd.masked_scatter(mask_btd, features.to(embedded_btd.dtype))
