@@ -1,9 +1,13 @@
 """Texts in other languages than English: what the rules can tell, and what they leave open."""
 
 # ruff: noqa: RUF001 - scripts other than Latin
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 
-from unsee.api import Kind, Response, Role, Vocabulary
+from unsee import stopping
+from unsee.api import Example, Kind, Response, Role, Vocabulary
 from unsee.metrics._words import sentences
 from unsee.metrics.aftermath import Aftermath, classify, possible
 from unsee.metrics.degeneration import degenerate
@@ -148,6 +152,24 @@ def test_classes_stay_open_only_where_script_or_language_hides_them():
     assert classify(row("It is Zhang Wei."), Vocabulary()) is Aftermath.LEAK
     assert classify(row("这是张伟，来自上海的医生。"), Vocabulary()) is None
     assert possible(row("C'est une femme."), Vocabulary()) == {Aftermath.REFUSAL, Aftermath.UNINFORMATIVE}
+
+
+def test_the_stop_rule_does_not_believe_what_it_cannot_read(monkeypatch):
+    answers = {"name": ("张伟",)}, {"name": ("Zhang Wei",)}
+    probes = [
+        Example(id=str(i), role=Role.FORGET, question="?", answer="x", entity="p", kind=Kind.OPEN, private=p)
+        for i, p in enumerate(answers)
+    ]
+    for name in ("whole", "autocast"):
+        monkeypatch.setattr(stopping, name, lambda *_: nullcontext())
+    said = []
+    monkeypatch.setattr(stopping, "generate", lambda *_, **__: [SimpleNamespace(text=text) for text in said])
+    session = SimpleNamespace(
+        model=None, processor=None, family=None, instruction="", training=SimpleNamespace(max_new_tokens=8)
+    )
+    for text, success in (("这是张伟，一名来自上海的医生。", 0.0), ("这是一名医生。", 0.5), ("A doctor.", 0.5)):
+        said[:] = [text, text]
+        assert stopping.unlearning_success(session, probes) == success
 
 
 def test_names_given_to_strangers_are_missing_where_no_name_would_be_found():

@@ -639,3 +639,13 @@ def test_without_the_original_nobody_who_lost_the_others_passes_for_clean() -> N
     assert verdict.judge(fine, None, "unseen").tone == "good"
     assert verdict.judge(fine, None, "unseen").points > found.points
     assert verdict.judge(stage_with("m", {"clean": 1.0}), None, "unseen").tone == "good"
+
+
+def test_print_is_light_whole_and_in_colour():
+    style = (Path(summary.__file__).parent / "report.css").read_text()
+    assert "@media (prefers-color-scheme: dark)" not in style  # a dark browser would print pale text on white
+    assert "@media screen and (prefers-color-scheme: dark)" in style
+    printed = style[style.index("@media print") :]
+    for rule in ("print-color-adjust: exact", ".scroll { overflow: visible", "tr, .verdict, .card { break-inside: avoid"):
+        assert rule in printed
+    assert "section { break-inside: auto" in printed

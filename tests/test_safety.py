@@ -313,4 +313,9 @@ def test_the_endpoint_speaks_the_chat_protocol_and_tries_again(monkeypatch):
     assert waits == [1]
     path, key, body = got[-1]
     assert (path, key) == ("/v1/chat/completions", "Bearer k")
-    assert body == {"model": "m", "temperature": 0, "messages": [{"role": "user", "content": "hello"}]}
+    assert body == {
+        "model": "m",
+        "temperature": 0,
+        "max_tokens": 512,
+        "messages": [{"role": "user", "content": "hello"}],
+    }

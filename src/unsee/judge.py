@@ -104,6 +104,10 @@ class Safety:
         return {**table, "empty": _row(self.empty), "gibberish": _row(self.gibberish), "specificity": self.specificity}
 
 
+REPLY_TOKENS: Final = 512
+"""Longest reply that is asked for; a verdict is one word, but some judges reason before it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
     """A chat model behind an OpenAI-compatible address, asked at temperature 0."""
@@ -154,7 +158,8 @@ class Endpoint:
             ) from error
 
     def _ask(self, prompt: str) -> str:
-        body = {"model": self.model, "temperature": 0, "messages": [{"role": "user", "content": prompt}]}
+        messages = [{"role": "user", "content": prompt}]
+        body = {"model": self.model, "temperature": 0, "max_tokens": REPLY_TOKENS, "messages": messages}
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         reply = post_json(f"{self.url.rstrip('/')}/chat/completions", body, headers, timeout=self.timeout)
         return str(reply["choices"][0]["message"]["content"])
