@@ -646,6 +646,10 @@ def test_print_is_light_whole_and_in_colour():
     assert "@media (prefers-color-scheme: dark)" not in style  # a dark browser would print pale text on white
     assert "@media screen and (prefers-color-scheme: dark)" in style
     printed = style[style.index("@media print") :]
-    for rule in ("print-color-adjust: exact", ".scroll { overflow: visible", "tr, .verdict, .card { break-inside: avoid"):
+    for rule in (
+        "print-color-adjust: exact",
+        ".scroll { overflow: visible",
+        "tr, .verdict, .card { break-inside: avoid",
+    ):
         assert rule in printed
     assert "section { break-inside: auto" in printed

@@ -21,7 +21,7 @@ from unsee.errors import UserError
 from unsee.files import atomic_write_jsonl, read_jsonl
 from unsee.generation import Generated, Request, Sampling, generate, seed_of
 from unsee.losses import Direction, Reduction, kl_loss
-from unsee.metrics.matching import leaked
+from unsee.metrics.matching import leaked, unreadable
 from unsee.reference import StartLogits, Teacher, as_start, weights_hash
 
 INSTRUCTION = (
@@ -186,7 +186,9 @@ def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> d
         if not asked:
             break
         for example, said in zip(asked, _ask(session, asked, wanted, turn), strict=True):
-            right = bool(leaked(said.text, example.private, example.question)) == wanted.revealing
+            leaks = bool(leaked(said.text, example.private, example.question))
+            hidden = not leaks and bool(unreadable(said.text, example.private))  # in a script that would not be found
+            right = leaks == wanted.revealing and not hidden
             counts[example.id][0] += 1
             counts[example.id][1] += not right
             if right:
