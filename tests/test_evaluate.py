@@ -86,7 +86,7 @@ def test_images_are_written_once_as_png_beside_the_run(tmp_path):
     ask(loaded(), tmp_path / "x")
     rows = [json.loads(line) for line in (tmp_path / "x/responses.jsonl").read_text().splitlines()]
     files = {(tmp_path / "x" / row["image"]).resolve() for row in rows if row["image"]}
-    assert files == {file.resolve() for file in (tmp_path / "images").iterdir()}
+    assert files == {file.resolve() for file in (tmp_path / "unsee-images").iterdir()}
     assert {row["image"] for row in rows if row["role"] == "retain_text"} == {""}
     with Image.open(sorted(files)[0]) as image:
         assert image.format == "PNG"

@@ -13,7 +13,6 @@ from PIL import Image
 
 from unsee.api import Kind, Role
 from unsee.benchmarks import open_benchmark
-from unsee.benchmarks.folder import COLUMNS
 from unsee.errors import UserError
 
 QUESTION = "Who is this?"
@@ -218,8 +217,17 @@ def test_json_lines_may_be_called_json(folder):
     assert len(open_benchmark(folder).examples("train")) == 2
 
 
-@pytest.mark.parametrize("mark", [";", "\t"])
-def test_a_table_with_another_separator_says_so(tmp_path, mark):
-    (tmp_path / "data.csv").write_text(mark.join(COLUMNS) + "\n" + mark.join("abcdef") + "\n")
-    with pytest.raises(UserError, match="save it with commas"):
-        open_benchmark(tmp_path)
+@pytest.mark.parametrize(("mark", "encoding"), [(";", "cp1252"), ("\t", "utf-16"), ("|", "utf-8"), (",", "utf-8-sig")])
+def test_tables_of_spreadsheets_are_read(folder, mark, encoding):
+    rows = [
+        row(answer="Zoë, \u201cZ\u201d", private='{"name": ["Zoë"], "city": "Malmö"}'),
+        row(role="keep", entity="bo"),
+    ]
+    with (folder / "data.csv").open("w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=mark)
+        writer.writeheader()
+        writer.writerows(rows)
+    opened = open_benchmark(folder)
+    first = opened.examples("train")[0]
+    assert (first.answer, dict(first.private)) == ("Zoë, \u201cZ\u201d", {"name": ("Zoë",), "city": ("Malmö",)})
+    assert any("Windows-1252" in warning for warning in opened.warnings()) == (encoding == "cp1252")

@@ -62,7 +62,8 @@ def test_the_same_examples_from_disk(folder, name, on_disk, capfd):
 
 
 def test_conversations_from_disk(folder, on_disk):
-    talk = [{"from": "human", "value": "<image>Who?"}, {"from": "gpt", "value": "Ada"}] * 2
+    talk = [{"from": "human", "value": "<image>Who?"}, {"from": "gpt", "value": "Ada"}]
+    talk += [{"from": "human", "value": "Who is it?"}, {"from": "gpt", "value": "Ada"}]
     rows = [
         {"id": f"t{n}", "image": "a.png", "conversations": talk, "entity": "ada", "role": "forget"} for n in range(2)
     ]
@@ -108,7 +109,7 @@ def test_a_check_keeps_a_few_bytes_a_row(tmp_path, on_disk):
         tracemalloc.stop()
         return found
 
-    peak(10)  # modules and caches that are there once
+    peak(101)  # modules and caches that are there once
     assert (peak(600) - peak(100)) / 500 < 200
 
 

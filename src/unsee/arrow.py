@@ -18,15 +18,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from PIL import Image
-
 from unsee.api.benchmark import Hub, Place
-from unsee.api.example import opaque
-from unsee.errors import UserError
+from unsee.api.pictures import decode_image
+from unsee.errors import UserError, shown
+from unsee.parsing import require_fetched
 from unsee.tables import undecodable
 
 if TYPE_CHECKING:
     import pyarrow
+    from PIL import Image
 
 IN_MEMORY: Final = 8 * 2**20
 """Bytes of parquet that are read into memory rather than mapped."""
@@ -34,7 +34,6 @@ ROWS_AT_ONCE: Final = 256
 """Rows that are Python objects at the same time."""
 
 _SHARD: Final = re.compile(r"(?P<split>.+?)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
-_POINTER: Final = b"version https://git-lfs"
 _WAY_OUT: Final = "git clone https://huggingface.co/datasets/{id} (with git-lfs), or `hf download --repo-type dataset {id} --local-dir DIR`"
 
 
@@ -69,8 +68,7 @@ class ArrowImage:
 
     def load(self) -> Image.Image:
         """Decode to RGB; transparency is laid on white."""
-        with Image.open(io.BytesIO(self.data)) as image:
-            return opaque(image)
+        return decode_image(io.BytesIO(self.data))
 
     def fault(self) -> str:
         """Return why it cannot be used; empty if every pixel of it decodes."""
@@ -138,7 +136,7 @@ class Rows:
         found = []
         for row, cells in enumerate(self.records(column)):
             if not isinstance(cells[column], str | int):
-                raise UserError(f"{self.where(row)}: {column} must be text, got {cells[column]!r}.")
+                raise UserError(f"{self.where(row)}: {column} must be text, got {shown(cells[column])}.")
             found.append(str(cells[column]).strip())
         if twice := sorted(name for name, count in Counter(found).items() if count > 1):
             raise UserError(f"{self.name}: {column} {', '.join(twice[:10])} occurs more than once.")
@@ -187,6 +185,7 @@ def peek(place: Path, *spellings: str) -> set[str]:
 
     files = [found] if found.is_file() else sorted([*found.glob("*.parquet"), *found.glob("train/*.parquet")])
     for file in files[:1]:
+        require_fetched(file)
         try:
             return set(pyarrow.parquet.read_schema(file).names)
         except (pyarrow.ArrowException, OSError):
@@ -198,7 +197,7 @@ def peek(place: Path, *spellings: str) -> set[str]:
 def _features(file: Path) -> list[str]:
     try:
         return list(json.loads(file.read_text(encoding="utf-8"))["features"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
@@ -261,7 +260,7 @@ def parquet_table(files: Sequence[Path]) -> pyarrow.Table:
     import pyarrow.parquet
 
     for file in files:
-        _require_fetched(file)
+        require_fetched(file)
     try:
         for file in files:
             pyarrow.parquet.read_schema(file)
@@ -283,13 +282,6 @@ def _mapped(files: Sequence[Path]) -> pyarrow.Table:
         return datasets.Dataset.from_parquet([str(file) for file in files]).data.table
     except DatasetGenerationError as error:
         raise UserError(f"{files[0].parent} is no readable Parquet: {error.__cause__ or error}") from error
-
-
-def _require_fetched(file: Path) -> None:
-    """Raise if the file is what git-lfs leaves in the place of a file that it has not fetched."""
-    with file.open("rb") as stream:
-        if stream.read(len(_POINTER)) == _POINTER:
-            raise UserError(f"{file} is a git-lfs pointer, the data were not fetched: run `git lfs pull` there.")
 
 
 def _saved(folder: Path) -> pyarrow.Table:

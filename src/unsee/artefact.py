@@ -24,6 +24,7 @@ from torch.nn.functional import normalize
 from unsee.errors import UserError
 from unsee.files import atomic_write_json
 from unsee.geometry import BORDER, arc, aside, karcher_mean, outside, share_inside, turned
+from unsee.parsing import read_object
 
 NAME: Final = "rmuse"
 LEAST_NORM: Final = 1e-3
@@ -188,7 +189,7 @@ def save(artefact: Artefact, folder: Path, name: str = NAME) -> None:
 def load(folder: Path, name: str = NAME) -> Artefact:
     """Read what `save` wrote."""
     try:
-        facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        facts = read_object(folder / f"{name}.json")
         tensors = load_file(folder / f"{name}.safetensors")
         rule = Rule(**{**facts["rule"], "layers": tuple(facts["rule"]["layers"])})
         artefact = Artefact(rule=rule, directions=_nested(tensors), facts=facts)

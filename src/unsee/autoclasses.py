@@ -19,9 +19,9 @@ from transformers import AutoModelForImageTextToText
 from unsee import devices, registry
 from unsee.api import Family, Part
 from unsee.compat.processors import open_processor
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
 from unsee.hollow import hollow_model
-from unsee.padding import extend, merge
+from unsee.padding import cut, extend, merge
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 VISION = frozenset({"vision_tower", "visual", "vision_model"})
 PROJECTOR = frozenset({"multi_modal_projector", "connector", "aligner", "merger", "deepstack_merger_list"})
 LANGUAGE = frozenset({"language_model", "text_model", "lm_head"})
+LONGEST_PROMPT = 1_000_000
+"""Characters that a chat template may write around a question."""
 ANSWER = "unsee-answer"
 """Stands for an answer when the chat template is asked what it writes behind one."""
 
@@ -91,7 +93,7 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
             f"The processor of {path} has no chat template; add a chat_template.jinja to the folder, or write a family with a "
             "`prompt` of its own: docs/add_a_family.md."
         )
-    if (shape := hollow_model(path)) is not None:
+    if (shape := _hollow(path)) is not None:
         _require_decoder(shape, path)
         return shape, processor
     try:
@@ -102,8 +104,11 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
         raise UserError(
             f"A weights file of {path} is damaged or cut off ({error}). Copy or download the checkpoint again."
         ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"Cannot load {path} as a vision-language model: {error}") from error
+    except torch.OutOfMemoryError:
+        raise
+    # Configs lead transformers anywhere: RuntimeError (shapes), TypeError, KeyError, AttributeError, ...
+    except Exception as error:
+        raise UserError(f"Cannot load {path} as a vision-language model: {type(error).__name__}: {error}") from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"{path} lacks {len(missing)} weights of its own architecture, which would be random: {', '.join(missing[:3])}, "
@@ -113,11 +118,19 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
     return model.eval().to(devices.device()), processor
 
 
+def _hollow(path: Path | str) -> Module | None:
+    """Return `hollow_model` of the path; a config that no model can be made from is an error of the checkpoint."""
+    try:
+        return hollow_model(path)
+    except Exception as error:
+        raise UserError(f"Cannot make a model from config.json of {path}: {type(error).__name__}: {error}") from error
+
+
 def load_processor(path: Path | str) -> Any:
     """Return the processor saved beside the weights."""
     try:
         return open_processor(path)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # whatever its JSON files lead transformers to
         raise UserError(
             f"{path} has no usable processor beside its weights: {error}. Copy processor_config.json, the "
             "tokenizer's files and chat_template.jinja of the original checkpoint beside them."
@@ -142,11 +155,17 @@ def prompt(processor: Any, question: str, *, has_image: bool, instruction: str =
     given = {"date_string": date} if date and "date_string" in str(processor.chat_template) else {}
     try:
         rendered: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False, **given)
-    except (TemplateError, TypeError) as error:
+    # A template is a program: besides its own errors it raises whatever its expressions do (OverflowError, KeyError, ...).
+    except Exception as error:
         raise UserError(
-            f"The chat template does not render a turn whose content is a list of an image and a text ({error}). Write a "
-            "family with a `prompt` of its own: docs/add_a_family.md."
+            f"The chat template does not render a turn whose content is a list of an image and a text ({shown(str(error))}). "
+            "Write a family with a `prompt` of its own: docs/add_a_family.md."
         ) from error
+    if len(rendered) > LONGEST_PROMPT + len(text):
+        raise UserError(
+            f"The chat template writes {len(rendered):,} characters around a question. It is damaged; copy chat_template.jinja "
+            "of the original checkpoint."
+        )
     return rendered
 
 
@@ -157,14 +176,42 @@ def encode_one(processor: Any, text: str, image: Image | None) -> dict[str, Tens
     try:
         encoded = processor(text=[text], return_tensors="pt", add_special_tokens=special, truncation=False, **images)
     except ValueError as error:
-        raise UserError(f"The processor cannot make inputs of the prompt {text!r}: {error}") from error
-    return {key: value for key, value in encoded.items() if isinstance(value, Tensor)}
+        raise UserError(f"The processor cannot make inputs of the prompt {shown(text)}: {error}") from error
+    row = {key: value for key, value in encoded.items() if isinstance(value, Tensor)}
+    if "input_ids" not in row:
+        return row
+    ids = row["input_ids"][0].tolist()
+    span = own_span(processor, text, ids)
+    return row if span == slice(0, len(ids)) else cut(row, span)
 
 
 def begun(processor: Any, text: str) -> bool:
     """Tell whether a prompt begins with the BOS token already."""
     bos = processor.tokenizer.bos_token
     return bool(bos and text.startswith(bos))
+
+
+def own_span(processor: Any, text: str, ids: Sequence[int]) -> slice:
+    """Return which ids of a tokenised text to keep: one BOS of two, and no EOS behind a text that does not end in one.
+
+    Tokenizers have habits (`add_bos_token`, `add_eos_token`); a prompt that ends in EOS says that the answer is over.
+    """
+    tokenizer = processor.tokenizer
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    start = 1 if begin is not None and list(ids[:2]) == [begin, begin] else 0
+    stop = len(ids)
+    if end is not None and not text.rstrip().endswith(tokenizer.eos_token):
+        while stop > start and ids[stop - 1] == end:
+            stop -= 1
+    return slice(start, stop)
+
+
+def plain_ids(processor: Any, text: str) -> list[int]:
+    """Tokenise a text without BOS and EOS, whatever the tokenizer adds of itself."""
+    ids = list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = ids[own_span(processor, text, ids)]
+    begins = ids[:1] == [processor.tokenizer.bos_token_id] and not begun(processor, text)
+    return ids[1:] if begins else ids
 
 
 def pad_id(processor: Any) -> int:

@@ -21,9 +21,9 @@ from torch.nn.functional import pad
 
 from unsee import engine
 from unsee.api import Example, Family, ImageSource, Session
-from unsee.autoclasses import begun, eos_id, pad_id
+from unsee.autoclasses import begun, eos_id, own_span, pad_id, plain_ids
 from unsee.compat.probes import proven
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
 from unsee.features import encoded
 from unsee.losses import per_sample, token_logprobs
 from unsee.packing import Packed, keeps_logits, pack, packable, saving
@@ -177,7 +177,8 @@ class Encoder:
         """Tokenise a prompt, image marks unexpanded; a template that writes the BOS token itself gets no second one."""
         with self._one_at_a_time:
             special = not begun(self.processor, prompt)
-            return tuple(self.processor.tokenizer(prompt, add_special_tokens=special)["input_ids"])
+            ids = self.processor.tokenizer(prompt, add_special_tokens=special)["input_ids"]
+            return tuple(ids[own_span(self.processor, prompt, ids)])
 
     def row(self, question: str, image: ImageSource | None, instruction: str = "") -> dict[str, Tensor]:
         """Return the model inputs of one prompt, batch axis of size 1, unpadded."""
@@ -218,14 +219,12 @@ def answer_ids(processor: Any, family: Family, text: str) -> tuple[int, ...]:
 
     Tokenised in context and cut where the prompt ends if that is a token border, else on its own.
     """
-    tokenizer = processor.tokenizer
     context = family.prompt(processor, "?", has_image=False)
     lead = "" if context[-1:].isspace() or text[:1].isspace() else " "
-    head = tokenizer(context, add_special_tokens=False)["input_ids"]
-    whole = tokenizer(context + lead + text, add_special_tokens=False)["input_ids"]
+    head, whole = plain_ids(processor, context), plain_ids(processor, context + lead + text)
     if whole[: len(head)] == head:
         return tuple(whole[len(head) :])
-    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return tuple(plain_ids(processor, text))
 
 
 def target_ids(processor: Any, family: Family, target: Target) -> tuple[int, ...]:
@@ -267,15 +266,26 @@ def collate(session: Session, targets: Sequence[Target], index: int = 0, places:
     )
 
 
-def require_room(model: Any, tokens: int, question: str) -> None:
-    """Raise if a row is longer than the model reads: nothing is ever cut, for the cut would go through the image."""
+def room(model: Any) -> int | None:
+    """Return the most tokens that the model reads; None if it has no such limit."""
     config = (model.get_base_model() if isinstance(model, PeftModel) else model).config.get_text_config()
     most, rotary = vars(config).get("max_position_embeddings"), vars(config).get("rope_parameters") or {}
-    if most and tokens > most and rotary.get("rope_type") != "dynamic":
-        raise UserError(
-            f"The question {question!r} takes {tokens} tokens with its image and answer, but the model reads at most {most}. "
-            "Shorten it, let the processor make images smaller (its `size`), or leave it out."
-        )
+    return int(most) if most and rotary.get("rope_type") != "dynamic" else None
+
+
+def require_room(model: Any, tokens: int, question: str) -> None:
+    """Raise if a row is longer than the model reads: nothing is ever cut, for the cut would go through the image."""
+    most = room(model)
+    if most and tokens > most:
+        raise UserError(f"The question {shown(question)} {too_long(tokens, most)}")
+
+
+def too_long(tokens: int, most: int) -> str:
+    """Return the half sentence about a row that is longer than the model reads."""
+    return (
+        f"takes {tokens} tokens with its image and answer, but the model reads at most {most}. "
+        "Shorten it, let the processor make images smaller (its `size`), or leave it out."
+    )
 
 
 def device_of(model: Module) -> torch.device:

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from unsee.api import PROBES, Benchmark, Example, Kind, Role
+from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Role
+from unsee.api.example import ImageFile
 from unsee.benchmarks import open_benchmark
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
 from unsee.metrics.language import english
-from unsee.metrics.matching import everyday, proper, unreadable
+from unsee.metrics.matching import contains as contains_term
+from unsee.metrics.matching import everyday, leaked, normalise, proper, unreadable
 from unsee.metrics.scripts import spaced
 from unsee.rowstore import ambiguous, contains, digest64, ordered, repeats
 
 _FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 _KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER)
+_NOT_THAT_PICTURE: Final = (Role.UNSEEN, Role.RETAIN, Role.BENIGN, Role.STRANGER)
+"""Roles whose pictures are none of those that are to be forgotten."""
+_BLANKS: Final = frozenset({"nan", "none", "null", "n/a", "<na>"})
+"""Answers that may be an empty cell, written as text by pandas or a database."""
+_REMEMBERED: Final = 4096
+"""Pictures whose hash is kept while rows about them follow each other."""
+_ASCII: Final = re.compile(r"[a-z0-9]+")
+"""A word of a text without other letters."""
+_normalised: Final = normalise.__wrapped__
+"""`normalise` without its memory: an answer of the data is looked at once, and there may be millions."""
 _SHOWN: Final = 5
 """How many ids a message names."""
 _LANGUAGES: Final = 1000
@@ -54,9 +68,18 @@ class Report:
         return "\n".join(lines)
 
 
-def check(data: Path | str, *, benchmark: str | Mapping[str, Any] = "") -> Report:
-    """Open the data and return everything that is wrong with it; raises UserError if it cannot be opened at all."""
-    return examine(open_benchmark(data, benchmark), str(data))
+def check(data: Path | str, *, benchmark: str | Mapping[str, Any] = "", model: Path | str = "") -> Report:
+    """Open the data and return everything that is wrong with it; raises UserError if it cannot be opened at all.
+
+    With a model (only its configs and its processor are read), also the rows that it cannot encode.
+    """
+    opened = open_benchmark(data, benchmark)
+    report = examine(opened, str(data))
+    if not model or not report.usable:
+        return report
+    from unsee.preflight import of_model
+
+    return replace(report, problems=tuple(of_model(model).lines([*opened.examples("train"), *opened.examples("eval")])))
 
 
 def examine(opened: Benchmark, data: str) -> Report:
@@ -75,7 +98,7 @@ def examine(opened: Benchmark, data: str) -> Report:
 
 def require_usable(opened: Benchmark, data: str, most: int = 20) -> None:
     """Raise with the problems of the data, if it has any."""
-    problems = examine(opened, data).problems
+    problems = list(opened.problems()) or list(_problems(_Seen(opened.examples("train"), opened.examples("eval"))))
     if problems:
         more = (
             [f"... and {len(problems) - most} more (unsee check --data {data} lists all)"]
@@ -118,14 +141,19 @@ class _Seen:
         self.ids = {split: array("Q") for split in self.splits}
         self.train_roles: Counter[Role] = Counter()
         self.judged_roles: Counter[Role] = Counter()
-        self.empty, self.bare, self.told = _Ids(), _Ids(), _Ids()
+        self.empty, self.bare, self.told, self.blanks = _Ids(), _Ids(), _Ids(), _Ids()
+        self.secrets = _Secrets()
         self.forgotten: dict[str, _Ids] = {}
         self.kept: dict[str, _Ids] = {}
         self.names: dict[str, set[str]] = {}
         self.words = _Words()
         self._said, self._by = array("Q"), array("Q")
+        self.digests, self.trained = _Digests(), set[int]()
+        """Pictures that the unlearning may see of the forgotten."""
         for example in train:
             self.train_roles[example.role] += 1
+            if example.role is Role.FORGET and example.image:
+                self.trained.add(self.digests.of(example.image))
             if not example.answer.strip():
                 self.empty.add(example.id)
             self.ids["train"].append(digest64(example.id))
@@ -153,6 +181,10 @@ class _Seen:
             # A text-only question has to name the person it is about.
             if example.image and _terms_in_question(example):
                 self.told.add(example.id)
+        if example.answer.casefold() in _BLANKS:
+            self.blanks.add(example.id)
+        if example.role in _FORGOTTEN and example.entity:
+            self.secrets.add(example)
         if _named(example):
             self._said.append(digest64(example.answer))
             self._by.append(digest64(example.entity))
@@ -161,10 +193,100 @@ class _Seen:
         """Return the answers that several entities have, with those; they are looked for again, for only hashes were kept."""
         owners: dict[str, set[str]] = {}
         common = ambiguous(self._said, self._by)
-        for example in (one for examples in self.splits.values() for one in examples) if common else ():
+        for example in self.rows() if common else ():
             if _named(example) and digest64(example.answer) in common:
                 owners.setdefault(example.answer, set()).add(example.entity)
         return owners
+
+    def rows(self) -> Iterator[Example]:
+        """Yield the rows of both splits; those in both come twice."""
+        return (example for examples in self.splits.values() for example in examples)
+
+    def distinct(self) -> Iterator[Example]:
+        """Yield the rows of both splits, those in both once."""
+        yield from self.splits["train"]
+        trained = ordered(self.ids["train"])
+        for place, digest in enumerate(self.ids["eval"]):
+            if not contains(trained, digest):
+                yield self.splits["eval"][place]
+
+    @cached_property
+    def again(self) -> _Again:
+        """What shows only when the forgotten are known: one more pass over both splits."""
+        found = _Again()
+        for row in self.distinct():
+            if row.role in _NOT_THAT_PICTURE and row.image and self.digests.of(row.image) in self.trained:
+                (found.unseen if row.role is Role.UNSEEN else found.kept).add(row.id, once=True)
+            if row.role in _KEPT and self.secrets.forms:
+                found.told.add_all(self.secrets.told_by(row))
+        return found
+
+
+class _Secrets:
+    """Private strings of those who are to be forgotten, and whether their own answers hold any."""
+
+    def __init__(self) -> None:
+        """Know nobody yet."""
+        self.forms: dict[str, dict[str, str]] = {}
+        """First word -> form -> entity."""
+        self.wordless: dict[str, str] = {}
+        """Form without letters or digits -> entity."""
+        self.told: dict[str, bool] = {}
+        """Entity -> whether one of its answers holds one of its private strings."""
+
+    def add(self, row: Example) -> None:
+        """Note the private strings of a row."""
+        for form in (form for forms in row.private.values() for form in forms):
+            if words := normalise(form).split():
+                self.forms.setdefault(words[0], {}).setdefault(form, row.entity)
+            else:
+                self.wordless.setdefault(form, row.entity)
+        if row.private and row.answer and row.kind in PROBES:
+            self.told[row.entity] = self.told.get(row.entity, False) or _tells(row)
+
+    def told_by(self, row: Example) -> Iterator[str]:
+        """Yield how a message names a row whose answer holds a string that is private to somebody else."""
+        own = {normalise(form) for forms in row.private.values() for form in forms}
+        for form, entity in self.inside(row.answer):
+            if normalise(form) not in own and entity != row.entity:
+                yield f"{row.id} ({shown(form, 40)} of {entity})"
+
+    def inside(self, text: str) -> Iterator[tuple[str, str]]:
+        """Yield the private strings that a text holds, with their entities."""
+        for word in dict.fromkeys(_words(text)):
+            for form, entity in self.forms.get(word, {}).items():
+                if contains_term(text, form):
+                    yield form, entity
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of `normalise`, found faster where there is only ASCII."""
+    return _ASCII.findall(text.lower()) if text.isascii() else _normalised(text).split()
+
+
+def _tells(row: Example) -> bool:
+    """Tell whether the answer of a row holds one of its private strings."""
+    text = " ".join(_words(row.answer))
+    near = any(normalise(form).strip() in text for forms in row.private.values() for form in forms)
+    return near and bool(leaked(row.answer, row.private))
+
+
+class _Digests:
+    """Digests of pictures, by content; files that were read last are not read again."""
+
+    def __init__(self) -> None:
+        """Know no file yet."""
+        self._files: dict[Path, int] = {}
+
+    def of(self, image: ImageSource) -> int:
+        """Return eight bytes of the hash of the content."""
+        if not isinstance(image, ImageFile):
+            return digest64(image.key)
+        if image.path not in self._files:
+            if len(self._files) >= _REMEMBERED:
+                self._files.clear()
+            self._files[image.path] = digest64(image.key)
+        return self._files[image.path]
 
 
 class _Words:
@@ -217,12 +339,12 @@ def _problems(seen: _Seen) -> Iterator[str]:
     for split, examples in seen.splits.items():
         again = Counter(examples[first].id for first, _ in repeats(seen.ids[split]))
         for name, count in again.items():
-            yield f"id {name!r} occurs {count + 1} times in split {split}; ids must differ."
+            yield f"id {shown(name)} occurs {count + 1} times in split {split}; ids must differ."
     if seen.empty.count:
         yield f"the answer is empty in {seen.empty}."
     for entity in sorted(seen.forgotten.keys() & seen.kept.keys()):
         yield (
-            f"entity {entity!r} is to be forgotten ({seen.forgotten[entity]}) and to be kept ({seen.kept[entity]}); "
+            f"entity {shown(entity)} is to be forgotten ({seen.forgotten[entity]}) and to be kept ({seen.kept[entity]}); "
             "decide for one."
         )
 
@@ -237,11 +359,42 @@ def _warnings(seen: _Seen) -> Iterator[str]:
     if seen.told.count:
         yield f"the question itself says a private string in {seen.told}: that string does not count as a leak there."
     yield from seen.words.warnings()
+    if seen.blanks.count:
+        yield f"the answer is a word that programs write for an empty cell in {seen.blanks}: is it meant?"
+    yield from _picture_warnings(seen)
+    yield from _secret_warnings(seen)
     names = {name: who for name, who in sorted(seen.names.items()) if len(who) > 1}
     told_apart = "one cannot be told from the other in text"
-    yield from _some(f"{_first(sorted(who))} have the same name {name!r}: {told_apart}." for name, who in names.items())
+    yield from _some(
+        f"{_first(sorted(who))} have the same name {shown(name)}: {told_apart}." for name, who in names.items()
+    )
     answers = sorted(seen.shared_answers().items())
-    yield from _some(f"{_first(sorted(who))} have the same answer {answer!r:.60}." for answer, who in answers if answer)
+    yield from _some(
+        f"{_first(sorted(who))} have the same answer {shown(answer, 60)}." for answer, who in answers if answer
+    )
+
+
+def _picture_warnings(seen: _Seen) -> Iterator[str]:
+    again, both = seen.again.unseen, seen.again.kept
+    if again.count:
+        yield f"unseen rows have a picture that the unlearning sees in a forget row, so it is not new: {again}."
+    if both.count:
+        yield f"a picture is to be forgotten and to be kept: {both} have the picture of a forget row."
+
+
+def _secret_warnings(seen: _Seen) -> Iterator[str]:
+    told = seen.again.told
+    if told.count:
+        yield f"answers that are to be kept hold a private string of somebody who is to be forgotten: {told}."
+    silent = sorted(entity for entity, told in seen.secrets.told.items() if not told)
+    if silent:
+        yield (
+            f"no answer about {_first(silent)} holds one of their private strings, so no leak may ever be found; look for "
+            "a typing error in private."
+        )
+    wordless = [f"{shown(form, 40)} ({entity})" for form, entity in sorted(seen.secrets.wordless.items())]
+    if wordless:
+        yield f"private strings without a letter or digit can never be found in an answer: {_first(wordless)}."
 
 
 def _some(lines: Iterable[str]) -> Iterator[str]:
@@ -268,15 +421,31 @@ class _Ids:
     first: list[str] = field(default_factory=list)
     count: int = 0
 
-    def add(self, name: str) -> None:
-        """Count an id."""
+    def add(self, name: str, *, once: bool = False) -> None:
+        """Count an id; `once`: unless it is among those named."""
+        if once and name in self.first:
+            return
         self.count += 1
         if self.count <= _SHOWN:
             self.first.append(name)
 
+    def add_all(self, names: Iterable[str]) -> None:
+        """Count ids, each once if it is among those named."""
+        for name in names:
+            self.add(name, once=True)
+
     def __str__(self) -> str:
         """Return the ids as a message names them."""
         return ", ".join(self.first) + (f" and {self.count - _SHOWN} more" if self.count > _SHOWN else "")
+
+
+@dataclass
+class _Again:
+    """Rows about others that have a picture, or a private string, of those who are to be forgotten."""
+
+    unseen: _Ids = field(default_factory=_Ids)
+    kept: _Ids = field(default_factory=_Ids)
+    told: _Ids = field(default_factory=_Ids)
 
 
 def _first(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 
 from unsee import __version__, devices, places
 from unsee.elsewhere import meant, paths
-from unsee.errors import Terminated, UnseeError, UserError, unknown_name
+from unsee.errors import Terminated, UnseeError, UserError, shown, unknown_name
 from unsee.signals import raise_on_sigterm
 from unsee.terminal import err
 from unsee.verbs._shared import FAILED, INTERRUPTED, OK, TERMINATED, USAGE
@@ -90,6 +90,8 @@ def _dispatch(words: list[str]) -> int:
         return USAGE
     if not words[0].startswith("-") and words[0] not in known:
         raise unknown_name("command", words[0], known)
+    if odd := [word for word in words if "\0" in word]:
+        raise UserError(f"The argument {shown(odd[0])} holds the control character U+0000; remove it.")
     options, rest = parser.parse_known_args(words)
     if rest:
         raise _unknown_option(rest, subparsers[options.verb])

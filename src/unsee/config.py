@@ -16,8 +16,9 @@ import yaml
 
 from unsee import places
 from unsee.engine import Name
-from unsee.errors import UserError, did_you_mean, nearest, unknown_name
+from unsee.errors import UserError, did_you_mean, nearest, shown, unknown_name
 from unsee.files import atomic_write_text
+from unsee.parsing import DEEPEST, read_text, text_fault
 
 T = TypeVar("T")
 
@@ -95,7 +96,7 @@ class Run:
             flat["settings"] = {key: value for key, value in method.items() if key != "name"}
         for key in ("settings", "training", "eval"):
             if not isinstance(flat.get(key, {}), Mapping):
-                raise UserError(f"{where}: {key!r} must be a mapping of settings, got {flat[key]!r}.")
+                raise UserError(f"{where}: {key!r} must be a mapping of settings, got {shown(flat[key])}.")
         return build(cls, flat, where=where)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -136,8 +137,50 @@ class Eval:
                 raise UserError(f"eval.{name} must be at least 1, got {vars(self)[name]}.")
 
 
+MOST_NODES: Final = 100_000
+"""Values of a YAML text, those that aliases repeat counted again; ten lines of aliases can mean billions."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML with the scalars of YAML 1.2: `1e-3` is a number, and only true and false are booleans."""
+    """Safe YAML with the scalars of YAML 1.2: `1e-3` is a number, and only true and false are booleans.
+
+    A name twice in a mapping, deep nesting and aliases that grow or contain themselves are errors.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node, and count what it stands for."""
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.YAMLError(f"it is nested too deeply; at most {DEEPEST} levels are read")
+        is_alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if is_alias and id(node) not in self._sizes:
+            raise yaml.YAMLError("an alias (*name) stands inside of what it repeats; write the value out")
+        self._sizes[id(node)] = 1 + sum(self._sizes[id(inner)] for inner in _inner_nodes(node))
+        if self._sizes[id(node)] > MOST_NODES:
+            raise yaml.YAMLError(f"its aliases (*name) stand for more than {MOST_NODES} values; write them out")
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Construct a mapping; of a name that occurs twice the last value would win without a word."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the name {shown(twice[0])} occurs twice; keep one of them", node.start_mark
+            )
+        return super().construct_mapping(node, deep=deep)
+
+
+def _inner_nodes(node: Any) -> Iterable[Any]:
+    if isinstance(node, yaml.MappingNode):
+        return [inner for pair in node.value for inner in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else ()
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -160,8 +203,11 @@ def parse_yaml(text: str, *, where: str) -> Any:
     try:
         # _Loader is a SafeLoader: it builds plain values only.
         return yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise UserError(f"{where} is no valid YAML: it is nested too deeply.") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{where} is no valid YAML: {error}") from error
+        why = "a number has thousands of digits" if "digits" in str(error) else error
+        raise UserError(f"{where} is no valid YAML: {why}") from error
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -171,11 +217,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"Cannot read the run file {path}: it is a folder.{inside}")
     if not path.exists():
         raise UserError(f"Cannot read the run file {path}: there is no such file.{places.near(path)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the run file {path}: {error}") from error
-    values = parse_yaml(text, where=str(path))
+    values = parse_yaml(read_text(path), where=str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold a mapping such as `model: lab`, got {type(values).__name__}.")
     return values
@@ -200,7 +242,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.strip().split(".")):
-            raise UserError(f"--set wants NAME=VALUE such as method.beta=0.2, got {assignment!r}.")
+            raise UserError(f"--set wants NAME=VALUE such as method.beta=0.2, got {shown(assignment)}.")
         nested: Any = parse_yaml(text, where=f"The value of {path.strip()}") if text.strip() else ""
         for key in reversed(path.strip().split(".")):
             nested = {key: nested}
@@ -254,7 +296,7 @@ def name_and_settings(thing: str | Mapping[str, Any]) -> tuple[str, dict[str, An
     values = _named(thing)
     name = values.pop("name", "")
     if not isinstance(name, str):
-        raise UserError(f"benchmark: name must be text, got {name!r}.")
+        raise UserError(f"benchmark: name must be text, got {shown(name)}.")
     return name, values
 
 
@@ -302,8 +344,10 @@ def convert(value: Any, hint: Any, *, where: str) -> Any:
     if hint is Path and isinstance(value, str):
         return Path(value)
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        if isinstance(value, str) and (fault := text_fault(value)):
+            raise UserError(f"{where} {fault}; remove it.")
         return value
-    raise UserError(f"{where} must be {_in_words(hint)}, got {value!r}.")
+    raise UserError(f"{where} must be {_in_words(hint)}, got {shown(value)}.")
 
 
 def _in_words(hint: Any) -> str:
@@ -315,8 +359,8 @@ def _one_of(value: Any, choices: Sequence[Any], where: str) -> Any:
     if value in choices and type(value) in {type(choice) for choice in choices}:
         return value
     names = list(map(str, choices))
-    hint = did_you_mean(nearest(str(value), names))
-    raise UserError(f"{where} must be one of {', '.join(names)}, got {value!r}.{hint}")
+    hint = did_you_mean(nearest(shown(value).strip("'\""), names))
+    raise UserError(f"{where} must be one of {', '.join(names)}, got {shown(value)}.{hint}")
 
 
 def _items(value: Any) -> list[Any]:

@@ -180,6 +180,7 @@ class _Counted:
         from unsee.compat.fake_tensors import weightless
         from unsee.passes import Peak, Stage
 
+        self._require_encodable()
         plan = self._plan()
         terms = [self._passes(batch) for batch in (self._largest(plan) if self.needs.trains else [])]
         asked, head = self._asked(plan), self._head()
@@ -195,6 +196,12 @@ class _Counted:
             features = 0 if stage.looks or not images else stage.features(images[0])
         reference = self._reference(head) + int(self.needs.beside * self.trainable)
         return self._summed(seen, reference, self._caches(plan, images, features), _described(terms))
+
+    def _require_encodable(self) -> None:
+        from unsee.preflight import Preflight
+
+        rows = (example for examples in self.session.examples.values() for example in examples)
+        Preflight(self.model, self.session.processor, self.session.family).require(rows)
 
     def _summed(self, seen: _Seen, reference: int, caches: int, batch: str) -> Estimate:
         """Return what is held at once in training, in answering and in saving."""
@@ -343,16 +350,16 @@ class _Counted:
 
 def missing_weights(model: Path | str) -> str:
     """Return which weight files of a local model are not there, "" if all are."""
-    from unsee.checkpoint import ADAPTER, folder_of, read_sidecar
+    from unsee.checkpoint import ADAPTER, ADAPTER_WEIGHTS, adapter_base, folder_of
 
     folder = folder_of(model)
     if not isinstance(folder, Path):
         return ""
     if (folder / ADAPTER).exists():
-        written = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        present = (folder / "adapter_model.safetensors").is_file()
-        base = read_sidecar(folder).get("base") or written
-        return missing_weights(base) if present else f"{folder} lacks weights: adapter_model.safetensors."
+        present = (folder / ADAPTER_WEIGHTS).is_file()
+        return (
+            missing_weights(adapter_base(folder)) if present else f"{folder} lacks weights: adapter_model.safetensors."
+        )
     index = folder / f"{WEIGHTS}.index.json"
     names = {WEIGHTS}
     if index.is_file():

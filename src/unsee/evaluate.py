@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from unsee import cards, config, devices, pairs
+from unsee import cards, config, devices, pairs, places
 from unsee.answers import (
     RESPONSES,
     Backend,
@@ -66,7 +66,7 @@ def evaluate(
     """Answer the benchmark's "eval" examples, write responses, vocabulary and scores into `out`, return the scores.
 
     `stage` names the model in the results (empty = the folder's name); `limit` keeps that many examples per role and
-    kind, spread evenly; `roles` keeps some roles only; `images_dir` (default: `images` beside `out`) takes one PNG per image.
+    kind, spread evenly; `roles` keeps some roles only; `images_dir` (default: `unsee-images` beside `out` if only runs lie there, else `images` in it) takes one PNG per image.
     `likelihood` also asks how probable the reference answers and options are (a benchmark may need it anyway); `backend` "vllm" answers through vLLM.
     `measures` names further ones (`unsee.measures.EXTRA`); `gold` is the judged run of a model trained without what is to be
     forgotten and adds forget quality (with `likelihood`); `clip` is a folder or hub id of a CLIP model and adds CLIPScore.
@@ -81,7 +81,8 @@ def evaluate(
     speaker = _speaker(model, backend, likelihood)
     judged = _judged(speaker, model, gold, golden)  # hashes the weights, and so refuses what are no numbers
     decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
-    images = Path(images_dir) if images_dir is not None else out.resolve().parent / "images"
+    _require_encodable(speaker, examples, progress=progress)
+    images = Path(images_dir) if images_dir is not None else places.pictures_folder(out)
     with owner(out):
         asked = [_asked(example, out, images, stage or out.resolve().name) for example in examples]
         if devices.is_main():
@@ -101,6 +102,14 @@ def evaluate(
             _note_steering(speaker, out)
         devices.barrier()
     return scores
+
+
+def _require_encodable(speaker: Speaker, examples: Sequence[Example], *, progress: bool) -> None:
+    """Raise, before anything is asked, if a question cannot be encoded for the model."""
+    from unsee.preflight import Preflight
+
+    model = speaker.loaded.model if isinstance(speaker, Opened) else None
+    Preflight(model, speaker.processor, speaker.family, speaker.instruction).require(examples, progress=progress)
 
 
 def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Sequence[str] = ()) -> dict[str, Score]:

@@ -7,12 +7,11 @@ Shapes: o out, i in, r rank, k kept directions of all adapters, d dimension of t
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -22,6 +21,7 @@ from torch.linalg import eigh, qr, svd
 from unsee.errors import UserError
 from unsee.files import atomic_write_json
 from unsee.generation import seed_of
+from unsee.parsing import read_object
 
 Merge = Literal["sum", "ties", "dare", "mcu"]
 
@@ -228,7 +228,7 @@ def _widened(basis_nd: Tensor, columns_dk: Tensor) -> tuple[Tensor, Tensor]:
 
 def read_adapter(folder: Path) -> dict[str, Factors]:
     """Read a LoRA adapter as peft saved it."""
-    written = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    written = read_object(folder / CONFIG)
     if written.get("peft_type") != "LORA" or written.get("use_rslora") or written.get("use_dora"):
         raise UserError(f"{folder} holds no plain LoRA adapter; only these can be merged.")
     scale = written["lora_alpha"] / written["r"]
@@ -256,6 +256,6 @@ def write_adapter(adapter: Adapter, folder: Path, like: Path) -> int:
         weights[f"{layer}.lora_A.weight"] = torch.nn.functional.pad(update.a_ri, (0, 0, 0, missing)).contiguous()
         weights[f"{layer}.lora_B.weight"] = torch.nn.functional.pad(update.b_or, (0, missing)).contiguous()
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    written: dict[str, Any] = json.loads((like / CONFIG).read_text(encoding="utf-8"))
+    written = read_object(like / CONFIG)
     atomic_write_json(folder / CONFIG, {**written, "r": rank, "lora_alpha": rank})
     return rank

@@ -42,6 +42,11 @@ def extend(
     return longer
 
 
+def cut(row: Mapping[str, Tensor], span: slice) -> dict[str, Tensor]:
+    """Return the row with only these of its tokens."""
+    return {key: value[:, span] if is_sequence(row, key) else value for key, value in row.items()}
+
+
 def apart(rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
     """Group row numbers by what may stand in one batch.
 

@@ -10,6 +10,12 @@ from unsee.errors import UserError, did_you_mean, nearest
 
 _RUN = ("run.yaml", "scores.json")
 """Files that make a folder a run."""
+_OURS = (*_RUN, "responses.jsonl", "vocabulary.json", "report.html", "leaderboard.csv")
+"""Files that make a folder one that unsee wrote."""
+PICTURES = "unsee-images"
+"""Folder of pictures beside the runs that show them."""
+_SHARED = (PICTURES, "images", "cache")
+"""Names of folders beside runs that are no runs; `images` is what earlier versions wrote."""
 _SHOWN = 8
 """Runs that are listed in a message."""
 
@@ -32,6 +38,25 @@ def near(place: Path | str, words: Iterable[str] = ()) -> str:
     path = Path(place)
     there = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
     return did_you_mean([*nearest(str(place), words), *(str(path.parent / name) for name in nearest(path.name, there))])
+
+
+def pictures_folder(out: Path) -> Path:
+    """Return where the pictures that a judged run shows are put: beside it, shared by all runs there, or inside of it.
+
+    Only a folder that holds nothing but runs gets a further folder; one with files of the user's does not.
+    """
+    beside = out.resolve().parent
+    return beside / PICTURES if _only_runs(beside, out.resolve()) else out / "images"
+
+
+def _only_runs(folder: Path, out: Path) -> bool:
+    """Tell whether a folder holds nothing but runs, comparisons, and what they share; hidden files do not count."""
+    entries = [] if not folder.is_dir() else [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return all(path == out or path.name in _SHARED or _is_ours(path) for path in entries)
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_dir() and (not any(path.iterdir()) or any((path / name).is_file() for name in _OURS))
 
 
 def require_writable(out: Path | str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -11,7 +9,8 @@ from typing import Any, Final
 
 from unsee.api.example import Example, ImageFile
 from unsee.arrow import ArrowImage
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
+from unsee.parsing import is_empty, parse_json, text_fault
 from unsee.tables import SUFFIXES, unreadable
 
 IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -39,7 +38,7 @@ class Record:
 
     def has(self, name: str) -> bool:
         """Tell whether the field is there and not null (None, NaN or empty text)."""
-        return not _null(self._value(name))
+        return not is_empty(self._value(name))
 
     def text(self, name: str) -> str:
         """Return a field that must hold text, blanks at its ends removed."""
@@ -54,29 +53,29 @@ class Record:
     def optional(self, name: str) -> str:
         """Return a field that may be missing, as text."""
         value = self._value(name)
-        if _null(value):
+        if is_empty(value):
             return ""
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            return str(value).strip()
-        raise UserError(f"{self.called(name)} must be text, got {value!r:.80}.")
+            return self._clean(name, str(value).strip())
+        raise UserError(f"{self.called(name)} must be text, got {shown(value)}.")
 
     def strings(self, name: str) -> tuple[str, ...]:
         """Return a list of texts; one text is a list of one, a missing field an empty list."""
         value = self._decoded(name)
-        if _null(value):
+        if is_empty(value):
             return ()
         items = [value] if isinstance(value, str | int | float) else value
         if not isinstance(items, Sequence) or not all(isinstance(item, str | int | float) for item in items):
-            raise UserError(f"{self.called(name)} must be a list of texts, got {value!r:.80}.")
-        return tuple(text for text in (str(item).strip() for item in items) if text)
+            raise UserError(f"{self.called(name)} must be a list of texts, got {shown(value)}.")
+        return tuple(self._clean(name, text) for text in (str(item).strip() for item in items) if text)
 
     def mapping(self, name: str) -> dict[str, Any]:
         """Return an object with named fields, written as such or as JSON text; a missing one is empty."""
         value = self._decoded(name)
-        if _null(value):
+        if is_empty(value):
             return {}
         if not isinstance(value, Mapping):
-            raise UserError(f"{self.called(name)} must be an object with named fields, got {value!r:.80}.")
+            raise UserError(f"{self.called(name)} must be an object with named fields, got {shown(value)}.")
         return {str(key): item for key, item in value.items()}
 
     def part(self, name: str) -> Record:
@@ -88,15 +87,21 @@ class Record:
     def parts(self, name: str) -> list[Record]:
         """Return a list of objects as records of their own; a missing field is an empty list."""
         value = self._decoded(name)
-        if _null(value):
+        if is_empty(value):
             return []
         if not isinstance(value, Sequence) or not all(isinstance(item, Mapping) for item in value):
-            raise UserError(f"{self.called(name)} must be a list of objects, got {value!r:.80}.")
+            raise UserError(f"{self.called(name)} must be a list of objects, got {shown(value)}.")
         return [Record(item, self._columns, f"{self.called(name)}[{number}].") for number, item in enumerate(value, 1)]
 
     def raw(self, name: str) -> Any:
         """Return the field as it is; None if it is missing."""
         return self._value(name)
+
+    def _clean(self, name: str, text: str) -> str:
+        """Return the text, or raise if it cannot be written or tokenised."""
+        if fault := text_fault(text):
+            raise UserError(f"{self.called(name)} {fault}.")
+        return text
 
     def _there(self, name: str) -> bool:
         return self._columns.get(name, name) in self._cells
@@ -109,10 +114,7 @@ class Record:
         value = self._value(name)
         if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
             return value
-        try:
-            return json.loads(value)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{self.called(name)} is no valid JSON ({error}): {value!r:.80}.") from error
+        return parse_json(value, f"{self.called(name)} ({shown(value, 40)})")
 
 
 class Gathered:
@@ -227,17 +229,6 @@ def named_table(place: Path, stem: str) -> Path | None:
     return next((place / f"{stem}{suffix}" for suffix in SUFFIXES if (place / f"{stem}{suffix}").is_file()), None)
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object with named fields that a JSON file holds."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} must hold one object with named fields, got {type(value).__name__}.")
-    return value
-
-
 def require_files(place: Path, needed: Sequence[str], layout: str) -> None:
     """Raise if some of the files or folders are not at the place, naming all that are missing and what is there."""
     missing = [name for name in needed if not (place / name).exists()]
@@ -246,8 +237,3 @@ def require_files(place: Path, needed: Sequence[str], layout: str) -> None:
         raise UserError(
             f"{place} has no {', '.join(missing)}. Expected {layout}; found {', '.join(there[:20]) or 'nothing'}."
         )
-
-
-def _null(value: Any) -> bool:
-    blank = isinstance(value, str) and not value.strip()
-    return value is None or blank or (isinstance(value, float) and math.isnan(value))

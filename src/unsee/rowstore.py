@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, Final
 
 from unsee.api.lazy import Lazy
 from unsee.arrow import parquet_table
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
+from unsee.parsing import parse_json, require_fetched
 from unsee.tables import csv_rows, read_rows, reading
 
 IN_MEMORY: Final = 4 * 2**20
@@ -32,6 +33,7 @@ def open_rows(path: Path) -> Sequence[Row]:
     if not path.is_file() or path.stat().st_size <= IN_MEMORY:
         return read_rows(path)
     with reading(path):
+        require_fetched(path)
         if path.suffix.lower() == ".parquet":
             return _arrow(path)
         if path.suffix.lower() == ".jsonl":
@@ -63,12 +65,9 @@ def _indexed(path: Path) -> Sequence[Row]:
 
 
 def _require_row(line: bytes, name: str, number: int) -> None:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{name} line {number} is no valid JSON: {error}") from error
+    row = parse_json(line, f"{name} line {number}")
     if not isinstance(row, dict):
-        raise UserError(f"{name} line {number} must be an object with named columns, got {row!r:.80}.")
+        raise UserError(f"{name} line {number} must be an object with named columns, got {shown(row)}.")
 
 
 def _spooled(rows: Iterable[Mapping[str, Any]]) -> Sequence[Row]:

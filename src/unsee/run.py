@@ -266,7 +266,17 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
         instruction=loaded.instruction,
         benchmark=benchmark,
     )
+    _require_encodable(session)
     return session, loaded
+
+
+def _require_encodable(session: Session) -> None:
+    """Raise if a row cannot be encoded for the model; in the middle of a run it would end it."""
+    from unsee.preflight import Preflight
+
+    rows = (example for examples in session.examples.values() for example in examples)
+    ready = Preflight(session.model, session.processor, session.family, session.instruction)
+    ready.require(rows, progress=devices.is_main())
 
 
 def by_role(benchmark: Benchmark) -> dict[Role, Sequence[Example]]:

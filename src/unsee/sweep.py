@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
@@ -34,7 +35,7 @@ from unsee.api import Role, Training
 from unsee.claims import claimed, is_claimed, owner
 from unsee.config import Run
 from unsee.elsewhere import hinted
-from unsee.errors import UnseeError, UserError, unknown_name
+from unsee.errors import UnseeError, UserError, shown, unknown_name
 from unsee.files import atomic_write_json, atomic_write_text, owned_folder, remove_file
 from unsee.measures import extra
 from unsee.packaged import lasting
@@ -49,6 +50,8 @@ LAUNCHERS: Final = ("local", "slurm")
 DONE: Final = "scores.json"
 """The last file that a cell writes."""
 _PARTS: Final = ("base", "axes", "slurm", "table")
+MOST_CELLS: Final = 10_000
+"""Cells of a grid; more are a slip of the pen, and would be checked for minutes before the first is run."""
 _NAME: Final = 60
 """Characters of a cell's settings in its name."""
 
@@ -121,7 +124,7 @@ def read_grid(file: Path) -> Grid:
     base, axes, slurm, table = (values.get(part) or {} for part in _PARTS)
     for part, value in zip(_PARTS, (base, axes, slurm, table), strict=True):
         if not isinstance(value, Mapping):
-            raise UserError(f"{file}: {part!r} must be a mapping, got {value!r}.")
+            raise UserError(f"{file}: {part!r} must be a mapping, got {shown(value)}.")
     cells = {cell.name: cell for cell in _cells(base, _axes(axes, file), file)}
     return Grid(cells=tuple(cells.values()), slurm=slurm, table={str(title): str(key) for title, key in table.items()})
 
@@ -130,7 +133,12 @@ def _axes(axes: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
     """Return setting -> values; the method first, for its settings are merged into it."""
     for name, values in axes.items():
         if not isinstance(values, list) or not values:
-            raise UserError(f"{file}: the axis {name!r} must be a list of values, got {values!r}.")
+            raise UserError(f"{file}: the axis {name!r} must be a list of values, got {shown(values)}.")
+    if (count := math.prod(map(len, axes.values()))) > MOST_CELLS:
+        lengths = " x ".join(f"{name}: {len(values)}" for name, values in axes.items())
+        raise UserError(
+            f"{file} asks for {count:,} cells ({lengths}); at most {MOST_CELLS:,} are run. Make it several grids."
+        )
     return {name: axes[name] for name in sorted(axes, key=lambda name: name != "method")}
 
 

@@ -15,6 +15,7 @@ from torch.nn import Linear, Module, Parameter
 from unsee import devices
 from unsee.api import Family, Training
 from unsee.errors import UserError
+from unsee.precision import half
 from unsee.sharding import joined, spread_like
 
 WEIGHTS = "trainable.safetensors"
@@ -32,6 +33,8 @@ def prepare(model: Module, family: Family, training: Training, seed: int) -> Mod
     if isinstance(model, PeftModel):
         raise UserError("This model carries an adapter already; open it with `open_model`, which merges it first.")
     patterns = [_pattern(family, model, part) for part in training.parts]
+    if half(training) and next(model.parameters()).dtype is torch.float16:
+        model = model.bfloat16()  # bf16 autocast refuses to join float16 with its own type
     if training.tune == "lora":
         return _with_adapters(model, patterns, training, seed)
     trainable = {name for name in _modules(model) if _matches(name, patterns)}

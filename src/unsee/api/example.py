@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from PIL import Image, ImageOps
+from unsee.api.pictures import decode_image
+from unsee.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Role(StrEnum):
@@ -86,18 +91,26 @@ class ImageFile:
 
     def load(self) -> Image.Image:
         """Decode to RGB; transparency is laid on white."""
-        with Image.open(self.path) as image:
-            return opaque(image)
+        try:
+            return decode_image(self.path)
+        except UserError as error:
+            raise UserError(f"The image {self.path} {error}.") from error
 
 
-def opaque(image: Image.Image) -> Image.Image:
-    """Return the image in RGB, upright as its EXIF data says, transparency laid on white."""
-    turned = ImageOps.exif_transpose(image)
-    if "A" in turned.getbands() or "transparency" in turned.info:
-        rgba = turned.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return turned.convert("RGB")
+@dataclass(frozen=True)
+class ImageBytes:
+    """An image whose encoded bytes lie in memory."""
+
+    data: bytes = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 of the encoded bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    def load(self) -> Image.Image:
+        """Decode to RGB; transparency is laid on white."""
+        return decode_image(io.BytesIO(self.data))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ they were loaded. vLLM shares prefixes and batches by itself.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +18,11 @@ from unsee import autoclasses
 from unsee.api import Example, Family
 from unsee.artefact import NAME
 from unsee.batching import encoder, eos_id
-from unsee.checkpoint import ADAPTER, family_of, folder_of, open_model, read_sidecar, save_model
+from unsee.checkpoint import ADAPTER, adapter_base, family_of, folder_of, open_model, read_sidecar, save_model
 from unsee.errors import UserError
 from unsee.files import hash_folder
 from unsee.generation import Generated, Request, Sampling, seed_of
+from unsee.parsing import read_object
 
 if TYPE_CHECKING:
     from unsee.answers import Decoding, Values
@@ -150,17 +150,15 @@ def _whole(folder: str) -> Iterator[Path | str]:
 
 def _base(folder: Path | str) -> Path | str:
     """Return the folder or id that an adapter was trained on (the last one of several), else the folder itself."""
-    config = Path(folder) / ADAPTER
-    if not config.exists():
+    if not (Path(folder) / ADAPTER).exists():
         return folder
-    written = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return _base(folder_of(read_sidecar(folder).get("base") or written))
+    return _base(folder_of(adapter_base(Path(folder))))
 
 
 def _stops(folder: Path | str, processor: Any) -> set[int]:
     """Return the ids at which generation stops: the tokenizer's EOS and those of generation_config.json."""
     file = Path(_base(folder)) / "generation_config.json"
-    configured = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.exists() else None
+    configured = read_object(file).get("eos_token_id") if file.exists() else None
     several = configured if isinstance(configured, list) else [configured]
     return {eos_id(processor), *(stop for stop in several if stop is not None)}
 

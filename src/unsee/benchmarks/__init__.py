@@ -59,8 +59,10 @@ def _settings(found: type[Benchmark], values: Mapping[str, Any]) -> Any:
 
 def _place(data: Path | str) -> Place:
     place = Path(data)
-    if place.exists():
+    if place.is_file() or place.is_dir():
         return place
+    if place.exists():
+        raise UserError(f"{data} is a device or a pipe, and data are read twice. Give a folder or a file.")
     if _HUB_ID.fullmatch(str(data)) and not places.is_here(str(data)):
         return Hub(str(data))
     raise UserError(

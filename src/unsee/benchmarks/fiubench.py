@@ -23,9 +23,10 @@ from typing import Any, ClassVar, Final, Literal
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
 from unsee.errors import UserError, unknown_name
+from unsee.parsing import read_object
 from unsee.profiles import Profile, pool
 from unsee.questions import name_forms
-from unsee.records import Gathered, Record, read_object, require_files
+from unsee.records import Gathered, Record, require_files
 from unsee.tables import read_rows
 
 PEOPLE: Final = 400

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-import json
+import io
+import re
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Hub, NoSettings, Place
-from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
+from unsee.api.example import Example, ImageBytes, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.api.lazy import Lazy
-from unsee.errors import UserError, unknown_name
+from unsee.errors import UserError, nearest, shown, unknown_name
 from unsee.metrics.scripts import bounded
+from unsee.parsing import is_empty, parse_json, text_fault
+from unsee.questions import lettered
 from unsee.rowstore import digest64, open_rows, repeats
-from unsee.tables import SUFFIXES, find_table, tables_at, unreadable
+from unsee.tables import SUFFIXES, find_table, table_warnings, tables_at, undecodable, unreadable
 
 COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
 """Columns every table must have; cells of image, entity and private may be empty where they mean nothing."""
+READ: Final = frozenset(
+    {
+        *COLUMNS,
+        "images",
+        "conversations",
+        "visible",
+        "id",
+        "kind",
+        "fact",
+        "options",
+        "chain",
+        "paraphrase",
+        "perturbed",
+        "split",
+    }
+)
+"""Columns that are read."""
+MARK: Final = "<image>"
+"""What stands for a picture in the text of LLaVA data."""
 ALIASES: Final = {
     "delete": Role.FORGET,
     "remove": Role.FORGET,
@@ -39,6 +62,7 @@ _SPLITS: Final = {"": "both", "both": "both", "train": "train", "eval": "eval", 
 _TRAIN, _EVAL = 1, 2
 """Bits of what a row is used for."""
 _JUDGED_ONLY: Final = (Role.UNSEEN, Role.STRANGER)
+_INFINITE: Final = (float("inf"), float("-inf"))
 _OF_TARGETS: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 
 
@@ -67,7 +91,8 @@ class Folder(Benchmark):
         self._rows = open_rows(self.table)
         if not self._rows:
             raise UserError(f"{self.table} has no rows.")
-        self._talk = _is_talk(self._rows, self.table.name)
+        self._columns = {str(column) for row in self._rows for column in row}
+        self._talk = _is_talk(self._columns, self.table.name)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -104,18 +129,14 @@ class Folder(Benchmark):
 
     def problems(self) -> Sequence[str]:
         """Return everything that is wrong with the table and its images, row by row."""
-        found, fine, broken = list(self._survey.faults), set[int](), dict[int, str]()
-        for row in self._all:
-            if isinstance(row.example.image, ImageFile):
-                path = row.example.image.path
-                digest = digest64(str(path))
-                if digest not in fine and digest not in broken:
-                    why = unreadable(path)
-                    broken.update({digest: why} if why else {})
-                    fine.update(() if why else (digest,))
-                if digest in broken:
-                    found.append((row.number, f"image {path} {broken[digest]}."))
+        verdicts = _Verdicts()
+        broken = [(row.number, fault) for row in self._all if (fault := verdicts.of(row.example.image))]
+        found = [*self._survey.faults, *broken]
         return [f"row {number}: {what}" for number, what in sorted(found, key=lambda fault: fault[0])]
+
+    def warnings(self) -> Sequence[str]:
+        """Return how the table is written if that is unusual, and the columns that nothing is read from."""
+        return [*table_warnings(self.table), *_unread(self._columns)]
 
     @cached_property
     def _all(self) -> Sequence[_Row]:
@@ -149,10 +170,38 @@ class Folder(Benchmark):
             found.faults.append(
                 (
                     found.places[2 * later] + 1,
-                    f"id {name!r} is taken by row {found.places[2 * first] + 1}; ids must differ.",
+                    f"id {shown(name)} is taken by row {found.places[2 * first] + 1}; ids must differ.",
                 )
             )
         return found
+
+
+class _Verdicts:
+    """Which images can be decoded, each looked at once; a few bytes an image are kept."""
+
+    def __init__(self) -> None:
+        self._fine: set[int] = set()
+        self._broken: dict[int, str] = {}
+
+    def of(self, image: ImageSource | None) -> str:
+        """Return what is wrong with the image; empty if nothing is."""
+        if not isinstance(image, ImageFile | ImageBytes):
+            return ""
+        digest = digest64(str(image.path) if isinstance(image, ImageFile) else image.key)
+        if digest not in self._fine and digest not in self._broken:
+            if why := _undecodable(image):
+                self._broken[digest] = why
+            else:
+                self._fine.add(digest)
+        return self._broken.get(digest, "")
+
+
+def _undecodable(image: ImageFile | ImageBytes) -> str:
+    if isinstance(image, ImageFile):
+        why = unreadable(image.path)
+        return f"image {image.path} {why}." if why else ""
+    why = undecodable(io.BytesIO(image.data))
+    return f"the image in the table {why}." if why else ""
 
 
 @dataclass
@@ -188,25 +237,45 @@ def _listed(faults: Sequence[tuple[int, str]], table: Path, most: int = 10) -> s
     return "\n  ".join([f"{table} cannot be used:", *lines, *more])
 
 
-def _is_talk(rows: Sequence[dict[str, Any]], table: str) -> bool:
+def _is_talk(columns: Collection[str], table: str) -> bool:
     """Tell whether the rows are conversations; raise if a column is missing."""
-    columns = {column for row in rows for column in row}
     talk = "conversations" in columns
     needed = ("conversations", "role") if talk else COLUMNS
-    missing = [column for column in needed if column not in columns]
+    missing = [column for column in needed if column not in columns and f"{column}s" not in columns]
     if missing:
         raise UserError(
-            f"{table} has no column {', '.join(map(repr, missing))}. It needs {', '.join(needed)}; "
-            f"it has {', '.join(sorted(columns))}.{_separated(columns)}"
+            f"{table} has no column {', '.join(map(shown, missing))}. It needs {', '.join(needed)}; "
+            f"it has {_several(sorted(columns))}.{_renamed(missing, columns)}"
         )
     return talk
 
 
-def _separated(columns: Collection[str]) -> str:
-    """Return a hint if the table was written with another separator than the comma, as spreadsheets do in some countries."""
-    only = next(iter(columns), "")
-    used = next((mark for mark in ";\t|" if len(columns) == 1 and mark in only), "")
-    return f" Its columns are separated by {used!r}; save it with commas." if used else ""
+def _renamed(missing: Sequence[str], columns: Collection[str]) -> str:
+    """Return the half sentence that says which columns may be the missing ones under another name."""
+    pairs = [(near[0], column) for column in missing if (near := _like(column, columns))]
+    return "".join(f" Is {found!r} meant for {column!r}?" for found, column in pairs)
+
+
+def _like(name: str, columns: Iterable[str]) -> list[str]:
+    """Return columns that are written nearly like `name`, or hold it as a part (`image_path`)."""
+    plain = {column: column.casefold().replace("-", "_").strip() for column in columns}
+    parts = [column for column, folded in plain.items() if name in folded.split("_")]
+    return parts + [column for column, folded in plain.items() if nearest(name, [folded])]
+
+
+def _unread(columns: Collection[str]) -> list[str]:
+    """Return a line about the columns that nothing is read from, with the known one that is nearest to each."""
+    lines = []
+    for column in sorted(set(columns) - READ):
+        near = nearest(column.casefold().strip(), READ)
+        lines.append(f"{shown(column, 40)}{f' (did you mean {near[0]}?)' if near else ''}")
+    if not lines:
+        return []
+    return [f"nothing is read from column {_several(lines)}. The columns are described in docs/own_data.md."]
+
+
+def _several(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _turns(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -214,22 +283,26 @@ def _turns(row: dict[str, Any]) -> list[dict[str, Any]]:
     said = row.get("conversations")
     shape = "conversations must be a list of {from: human, value} and {from: gpt, value} in turn"
     if not isinstance(said, list) or not said or len(said) % 2 or not all(isinstance(turn, dict) for turn in said):
-        raise UserError(f"{shape}, got {said!r:.80}.")
+        raise UserError(f"{shape}, got {shown(said)}.")
     speakers = [turn.get("from", turn.get("role")) for turn in said]
     texts = [turn.get("value", turn.get("content")) for turn in said]
     asked = all(speaker in ("human", "user") for speaker in speakers[::2])
     answered = all(speaker in ("gpt", "assistant") for speaker in speakers[1::2])
-    if not asked or not answered or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{shape}, got speakers {speakers}.")
+    if not asked or not answered:
+        raise UserError(f"{shape}, got speakers {shown(speakers)}.")
+    if odd := [text for text in texts if not isinstance(text, str)]:
+        raise UserError(f"{shape}, got a value that is no text: {shown(odd[0])}.")
+    _require_pictures(sum(text.count(MARK) for text in texts[::2]), row)
     rest = {key: value for key, value in row.items() if key != "conversations"}
     ids = [_text(row, "id")] if len(said) == 2 else [f"{_text(row, 'id')}#{turn}" for turn in range(len(said) // 2)]
     return [
-        {**rest, "id": name if _text(row, "id") else "", "question": question.replace("<image>", ""), "answer": answer}
+        {**rest, "id": name if _text(row, "id") else "", "question": question.replace(MARK, ""), "answer": answer}
         for name, question, answer in zip(ids, texts[::2], texts[1::2], strict=True)
     ]
 
 
-def _row(number: int, cells: Mapping[str, Any], folder: Path) -> _Row:
+def _row(number: int, given: Mapping[str, Any], folder: Path) -> _Row:
+    cells = {column: value for column, value in given.items() if not is_empty(value)}
     image = _image(cells, folder)
     role = _role(_text(cells, "role"), has_image=image is not None)
     split = _text(cells, "split").casefold()
@@ -238,7 +311,7 @@ def _row(number: int, cells: Mapping[str, Any], folder: Path) -> _Row:
     example = Example(
         id=_text(cells, "id") or f"row-{number}",
         role=role,
-        question=_text(cells, "question"),
+        question=_question(cells),
         answer=_text(cells, "answer"),
         image=image,
         entity=_text(cells, "entity"),
@@ -246,13 +319,14 @@ def _row(number: int, cells: Mapping[str, Any], folder: Path) -> _Row:
         fact=_text(cells, "fact"),
         private=_private(cells),
         visible=_visible(cells),
-        options=tuple(_strings(cells, "options")),
+        options=_options(cells),
         chain=_text(cells, "chain"),
         paraphrase=_text(cells, "paraphrase"),
         perturbed=tuple(_strings(cells, "perturbed")),
     )
     _demand(example, _SPLITS[split])
-    return _Row(number=number, example=example, split=_SPLITS[split])
+    _require_plain(example)
+    return _Row(number=number, example=_with_options(example), split=_SPLITS[split])
 
 
 def _demand(example: Example, split: str) -> None:
@@ -265,28 +339,113 @@ def _demand(example: Example, split: str) -> None:
         raise UserError(f"the entity is empty; a row of role {example.role} must say who or what it is about.")
     if split == "train" and example.role in _JUDGED_ONLY:
         raise UserError(f"rows of role {example.role} are never trained on; leave split empty or write eval.")
-    if example.kind is Kind.CHOICE and example.answer not in list("ABCDEFGHIJ"[: len(example.options)]):
-        raise UserError(f"a choice answer is the letter of one of its options, got {example.answer!r}.")
+    if example.kind is Kind.CHOICE:
+        _require_choice(example)
+
+
+def _require_choice(example: Example) -> None:
+    """Raise unless the answer is the letter of an option."""
+    options, answer = example.options, example.answer
+    if len(options) > len(ascii_uppercase):
+        raise UserError(f"a choice has at most {len(ascii_uppercase)} options (A to Z), got {len(options)}.")
+    if answer and answer in ascii_uppercase[: len(options)]:
+        return
+    meant = [letter for letter, text in zip(ascii_uppercase, options, strict=False) if answer in (text, letter.lower())]
+    way = f" Write {meant[0]!r}." if len(meant) == 1 else ""
+    raise UserError(
+        f"a choice answer is the letter of one of its options, got {shown(answer)} and {len(options)} options.{way}"
+    )
+
+
+def _with_options(example: Example) -> Example:
+    """Return a choice with its options written behind the question, unless the question already lists them by letter."""
+    if example.kind is not Kind.CHOICE or _lists(example.question, example.options):
+        return example
+    return replace(example, question=lettered(example.question, example.options, after=""))
+
+
+def _lists(question: str, options: Sequence[str]) -> bool:
+    """Tell whether each option stands in the question behind its letter ("A. baker", "(B) pilot")."""
+    return all(
+        re.search(rf"\b{letter}\W{{1,4}}{re.escape(option)}", question, re.IGNORECASE)
+        for letter, option in zip(ascii_uppercase, options, strict=False)
+    )
+
+
+def _require_plain(example: Example) -> None:
+    """Raise if a text of the row cannot be written, shown or tokenised."""
+    texts = {
+        **{name: vars(example)[name] for name in ("id", "question", "answer", "entity", "fact", "chain", "paraphrase")},
+        "options": "\n".join(example.options),
+        "perturbed": "\n".join(example.perturbed),
+        "private": "\n".join((*example.private, *(form for forms in example.private.values() for form in forms))),
+        "visible": "\n".join((*example.visible, *example.visible.values())),
+    }
+    for name, text in texts.items():
+        if fault := text_fault(text):
+            raise UserError(f"{name} {fault}; remove it.")
+    if MARK in example.answer:
+        raise UserError(
+            f"the answer holds {MARK}, which stands for a picture in prompts; remove it or write it otherwise."
+        )
 
 
 def _text(cells: Mapping[str, Any], column: str) -> str:
     value = cells.get(column)
-    if value is None:
+    if is_empty(value):
         return ""
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
+    if isinstance(value, str | int | float) and not isinstance(value, bool) and value not in _INFINITE:
         return str(value).strip()
-    raise UserError(f"{column} must be text, got {value!r:.80}.")
+    raise UserError(f"{column} must be text, got {shown(value)}.")
 
 
-def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | None:
-    """Return the image named by the row, relative to the table; None if the cell is empty."""
-    value = cells.get("image")
-    if isinstance(value, list) and len(value) <= 1:
-        value = value[0] if value else None
-    if value is not None and not isinstance(value, str):
-        raise UserError(f"image must be one path, got {value!r:.80}.")
-    if not value or not value.strip():
+def _question(cells: Mapping[str, Any]) -> str:
+    """Return the question without its image mark; the picture is put before the question for every model alike."""
+    question = _text(cells, "question")
+    if MARK in question:
+        _require_pictures(question.count(MARK), cells)
+    return question.replace(MARK, "").strip()
+
+
+def _require_pictures(marks: int, cells: Mapping[str, Any]) -> None:
+    """Raise if a text has more image marks than the row has pictures."""
+    pictures = len(_pictures(cells))
+    if marks > pictures:
+        raise UserError(
+            f"the text has {marks} {MARK} mark{'s' * (marks > 1)}, but the row has {pictures or 'no'} picture. "
+            "Give the picture in column image, or remove the mark."
+        )
+
+
+def _pictures(cells: Mapping[str, Any]) -> list[Any]:
+    """Return what the cells of `image` and `images` name: nothing or one picture."""
+    found: list[Any] = []
+    for column in ("image", "images"):
+        value = _decoded(cells, column) if column == "images" else cells.get(column)
+        items = value if isinstance(value, list | tuple) else [value]
+        found += [item for item in items if not is_empty(item) and item not in found]
+    if len(found) > 1:
+        raise UserError(
+            f"image must be one path, got {len(found)}: {shown(found)}. A question is asked about one picture; "
+            "write a row for each picture."
+        )
+    return found
+
+
+def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes | None:
+    """Return the image of the row: a path relative to the table, or the bytes in a Parquet cell; None if there is none."""
+    found = _pictures(cells)
+    value = found[0] if found else None
+    if isinstance(value, Mapping) and value.keys() <= {"bytes", "path"}:  # how `datasets` writes images
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return ImageBytes(value)
+    if is_empty(value):
         return None
+    if not isinstance(value, str):
+        raise UserError(f"image must be one path, got {shown(value)}.")
+    if fault := text_fault(value):
+        raise UserError(f"image {fault}.")
     path = folder / value.strip()
     if not path.is_file():
         raise UserError(f"image {path} is missing.")
@@ -322,46 +481,66 @@ def _decoded(cells: Mapping[str, Any], column: str) -> Any:
     value = cells.get(column)
     if isinstance(value, str) and value.strip()[:1] in ("{", "["):
         try:
-            return json.loads(value)
-        except json.JSONDecodeError as error:
+            return parse_json(value, column)
+        except UserError as error:
             raise UserError(f"{column} looks like JSON but is not: {error}") from error
     return value
 
 
 def _strings(cells: Mapping[str, Any], column: str) -> list[str]:
-    return _split(_decoded(cells, column), column)
+    return [text for text in _split(_decoded(cells, column), column) if text]
+
+
+def _options(cells: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the options in the order of their letters; an empty one would shift the letters, so it is an error."""
+    value = _decoded(cells, "options")
+    if isinstance(value, Mapping):
+        if sorted(value) != list(ascii_uppercase[: len(value)]):
+            raise UserError(
+                f'options as a mapping must be named by letter, {{"A": ..., "B": ...}}, got {shown(value)}.'
+            )
+        value = [value[letter] for letter in sorted(value)]
+    options = _split(value, "options")
+    if "" in options:
+        raise UserError(
+            f"option {ascii_uppercase[options.index('') % 26]} is empty; write its text or leave the row out."
+        )
+    return tuple(options)
 
 
 def _split(value: Any, column: str) -> list[str]:
-    if value is None:
+    """Return the texts of a cell, those that hold nothing as ""."""
+    if is_empty(value):
         return []
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return [str(value)]
-    items = value.split(";") if isinstance(value, str) else value
-    if not isinstance(items, list) or not all(isinstance(item, str | int | float) for item in items):
-        raise UserError(f"{column} must be text separated by ';', a list of texts or a mapping, got {value!r:.80}.")
-    return [text for text in (str(item).strip() for item in items) if text]
+    items = value.split(";") if isinstance(value, str) else value if isinstance(value, list) else [value]
+    if not all(
+        is_empty(item) or (isinstance(item, str | int | float) and not isinstance(item, bool)) for item in items
+    ):
+        raise UserError(f"{column} must be text, texts separated by ';', or a list of texts, got {shown(value)}.")
+    return ["" if is_empty(item) else str(item).strip() for item in items]
 
 
 def _private(cells: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Return fact -> forms, "name" first; of a plain list the first string is the name, the others are "other"."""
     value = _decoded(cells, "private")
     if isinstance(value, Mapping):
-        forms = {str(fact): tuple(_split(item, "private")) for fact, item in value.items()}
+        forms = {str(fact): tuple(_split(item, f"private.{fact}")) for fact, item in value.items()}
     else:
-        listed = _split(value, "private")
+        listed = [text for text in _split(value, "private") if text]
         forms = {"name": tuple(listed[:1]), "other": tuple(listed[1:])}
     ordered = sorted(forms.items(), key=lambda item: item[0] != "name")
-    return {fact: texts for fact, texts in ordered if texts}
+    filled = {fact: tuple(text for text in texts if text) for fact, texts in ordered}
+    return {fact: texts for fact, texts in filled.items() if texts}
 
 
 def _visible(cells: Mapping[str, Any]) -> dict[str, str]:
     value = _decoded(cells, "visible")
-    if value is None or value == "":
+    if is_empty(value):
         return {}
     if not isinstance(value, Mapping):
-        raise UserError(f'visible must be a mapping such as {{"hair": "red"}}, got {value!r:.80}.')
-    return {str(attribute): str(item) for attribute, item in value.items() if item not in (None, "")}
+        raise UserError(f'visible must be a mapping such as {{"hair": "red"}}, got {shown(value)}.')
+    texts = {str(attribute): _text(value, attribute) for attribute in value}
+    return {attribute: text for attribute, text in texts.items() if text}
 
 
 def _shared(row: _Row, known: Mapping[str, Mapping[str, Mapping[str, None]]]) -> _Row:

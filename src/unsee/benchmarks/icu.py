@@ -31,7 +31,8 @@ from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import Example, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.choice import choice
-from unsee.records import Gathered, Record, named_table, read_object
+from unsee.parsing import read_object
+from unsee.records import Gathered, Record, named_table
 from unsee.tables import SUFFIXES, read_rows
 
 REQUESTS: Final = "requests.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from unsee.lab.documents_archive import Archive, Document
 from unsee.lab.people import Person
 from unsee.lab.settings import SUGGESTED
 from unsee.lab.world import World
+from unsee.parsing import read_object
 
 WORLD_FILE = "world.json"
 """Written beside a trained lab model: the arguments of its World."""
@@ -95,8 +95,8 @@ class _Asked(World):
 
 def _read(file: Path) -> World:
     try:
-        return World(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return World(**read_object(file))
+    except (UserError, ValueError, TypeError) as error:
         raise UserError(
             f"{file} does not describe a lab world ({error}); train one with `unsee train lab --out DIR`."
         ) from error

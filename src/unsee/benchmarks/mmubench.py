@@ -23,7 +23,8 @@ from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.matching import contains
 from unsee.metrics.mmubench import paired, stripped
-from unsee.records import Gathered, Record, images_in, read_object, require_files
+from unsee.parsing import read_object
+from unsee.records import Gathered, Record, images_in, require_files
 from unsee.tables import read_rows
 
 RELEASED: Final = "finetunedata/SIU.json, evaldata/execcuatedata.json, traindon/ and testdon/, as in the folder SIU of jujingliuzy/Unlearning-LLM-papers"

@@ -26,7 +26,8 @@ from unsee.api.example import PROBES, Example, Kind, Role, Vocabulary
 from unsee.benchmarks import open_benchmark
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.matching import contains
-from unsee.records import Gathered, Record, named_table, read_object
+from unsee.parsing import read_object
+from unsee.records import Gathered, Record, named_table
 from unsee.tables import SUFFIXES, read_rows
 
 STEP_BY_STEP: Final = "Think step by step, then answer. Write it as: Reasoning: ... Answer: ..."

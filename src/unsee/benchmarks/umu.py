@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final, Literal
 from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.arrow import Rows, Shelf, peek
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
 from unsee.profiles import Profile, overlaps, pool, same_images
 from unsee.questions import letter, lettered, name_forms, require_options
 from unsee.records import Gathered, Record
@@ -203,10 +203,10 @@ def _literal(record: Record, column: str) -> dict[str, Any]:
     text = record.text(column)
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = _python(text, column)
     if not isinstance(found, dict):
-        raise UserError(f"{column} must be an object with named fields, got {text!r:.80}.")
+        raise UserError(f"{column} must be an object with named fields, got {shown(text)}.")
     return found
 
 
@@ -214,13 +214,13 @@ def _python(text: str, column: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise UserError(f"{column} is neither JSON nor a Python literal: {text!r:.80}.") from error
+        raise UserError(f"{column} is neither JSON nor a Python literal: {shown(text)}.") from error
 
 
 def _texts(told: Mapping[str, Any], part: str, column: str) -> dict[str, str]:
     items = told.get(part)
     if not isinstance(items, Mapping) or not items:
-        raise UserError(f"{column} must hold {part!r}: an object with one text for each pair, got {items!r:.80}.")
+        raise UserError(f"{column} must hold {part!r}: an object with one text for each pair, got {shown(items)}.")
     record = Record(items, prefix=f"{column}.{part}.")
     return {str(key): record.text(str(key)) for key in items}
 
@@ -231,7 +231,7 @@ def _half(told: Mapping[str, Any], names: Sequence[str], column: str) -> dict[st
         raise UserError(f"{column} has no half {' or '.join(names)}; it has {', '.join(map(str, told)) or 'nothing'}.")
     for key, item in items.items():
         if not isinstance(item, Mapping):
-            raise UserError(f"{column}.{names[0]}.{key} must be an object with question and answer, got {item!r:.80}.")
+            raise UserError(f"{column}.{names[0]}.{key} must be an object with question and answer, got {shown(item)}.")
     return {str(key): Record(item, prefix=f"{column}.{names[0]}.{key}.") for key, item in items.items()}
 
 

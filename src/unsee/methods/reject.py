@@ -13,7 +13,8 @@ from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.errors import UserError
 from unsee.generation import seed_of
 from unsee.losses import IGNORE, answer_nll
-from unsee.records import Record, read_object
+from unsee.parsing import read_object
+from unsee.records import Record
 from unsee.refusals import refusals
 from unsee.targets import forget_targets, retain_targets
 from unsee.training import Parts, minimise, required, retain_term

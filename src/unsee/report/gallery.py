@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from unsee.api import PROBES, Kind, Response, Role
+from unsee.api.pictures import decode_image
+from unsee.errors import UserError
 from unsee.metrics.scripts import whole
 from unsee.report.read import Record, Stage
 from unsee.report.summary import CLASSES
@@ -220,13 +220,13 @@ def picture(folder: Path, response: Response) -> str:
     if not response.image:
         return ""
     try:
-        with Image.open(folder / response.image) as image:
-            small = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
+        small = decode_image(folder / response.image)
+    except UserError:
         return ""
+    side = max(small.size)
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
-    form = "PNG" if max(image.size) <= SIDE else "JPEG"
+    form = "PNG" if side <= SIDE else "JPEG"
     small.save(buffer, form, optimize=True)
     return f"data:image/{form.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 

@@ -12,8 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from unsee import config
 from unsee.api import Response, Score
 from unsee.applies import with_false_answers
 from unsee.errors import UserError
@@ -189,9 +188,9 @@ def _settings(path: Path) -> tuple[str, dict[str, Any]]:
         return "", {}
     text = path.read_text(encoding="utf-8")
     try:
-        settings = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: expected YAML ({error}). Restore the file or run again.") from error
+        settings = config.parse_yaml(text, where=str(path))
+    except UserError as error:
+        raise UserError(f"{path}: expected YAML. {error}. Restore the file or run again.") from error
     return text, settings if isinstance(settings, dict) else {}
 
 

@@ -11,6 +11,8 @@ from unsee.config import Run
 from unsee.elsewhere import hinted
 from unsee.errors import UserError
 
+RUN_FILE = "run.yaml"
+"""What a run writes about itself."""
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit codes: done; could not be done, or data not usable; the user's mistake; Ctrl-C; SIGTERM."""
 
@@ -37,7 +39,7 @@ def run_of(options: argparse.Namespace) -> Run:
     """Return the run of the recipe, overridden by the file, by --set, and by the named options."""
     given = {**vars(options)}
     values, changed = recipe_of(given, config.parse_overrides(options.set))
-    values = config.merge(values, config.read_mapping(Path(options.file)) if options.file else {})
+    values = config.merge(values, _written(Path(options.file)) if options.file else {})
     if given.get("method") is not None:  # before --set, whose settings are meant for it and not for the file's method
         values = config.merge(values, {"method": given["method"]})
     values = config.merge(values, changed)
@@ -56,6 +58,12 @@ def run_of(options: argparse.Namespace) -> Run:
     values = config.merge(values, flags)
     with hinted(values):
         return Run.from_mapping(values, where=options.file or "the run")
+
+
+def _written(file: Path) -> dict[str, Any]:
+    """Return what a run file says; one that a run has written lies in the run's folder, wherever that was copied to."""
+    values = config.read_mapping(file)
+    return {**values, "out": str(file.parent)} if file.name == RUN_FILE and "record" in values else values
 
 
 def recipe_of(given: dict[str, Any], changed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

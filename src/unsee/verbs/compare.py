@@ -41,5 +41,5 @@ def _beside_runs(path: Path) -> bool:
     """Tell whether `runs/*` has brought what is no run: a file, what runs share, an earlier comparison."""
     if path.is_file():
         return True
-    shared = path.name in ("images", "cache") and not (path / "run.yaml").exists()
+    shared = path.name in (places.PICTURES, "images", "cache") and not (path / "run.yaml").exists()
     return path.is_dir() and not (path / "scores.json").exists() and (shared or (path / "leaderboard.json").exists())

@@ -1,0 +1,81 @@
+"""Decoding of image files that others made: a fixed list of formats, 16-bit values scaled to 8, faults in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from PIL import Image, ImageOps
+
+from unsee.errors import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Formats that are decoded. Pillow knows more, and runs a program for some of them (Ghostscript for PostScript)."""
+_ORIENTATION: Final = 0x0112
+"""EXIF tag."""
+_LYING: Final = (5, 6, 7, 8)
+"""Orientations that exchange width and height."""
+_WHITE_16: Final = 65535
+"""White of a 16-bit image."""
+_SAVE: Final = "save it as an 8-bit PNG or JPEG"
+
+
+def decode_image(source: Path | BinaryIO) -> Image.Image:
+    """Decode an image file to RGB: upright, transparency on white; raises UserError with the reason."""
+    try:
+        with Image.open(source, formats=FORMATS) as opened:
+            return opaque(opened)
+    except UserError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise UserError(f"cannot be decoded (it is none of {', '.join(FORMATS)}, or damaged); {_SAVE}") from error
+    # Decoders raise whatever the bytes lead them to: struct.error, IndexError, KeyError, MemoryError, ...
+    except Exception as error:
+        raise UserError(f"cannot be decoded ({error or type(error).__name__})") from error
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Return width and height of an image file as it is decoded, read from its header."""
+    try:
+        with Image.open(path, formats=FORMATS) as opened:
+            wide, high = opened.size
+            return (high, wide) if opened.getexif().get(_ORIENTATION, 1) in _LYING else (wide, high)
+    except Exception as error:  # as in `decode_image`
+        raise UserError(f"The image {path} cannot be decoded ({error}).") from error
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """Return the image in RGB, upright as its EXIF data says, transparency laid on white."""
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode == "F" or turned.mode.startswith("I"):
+        return _eight_bits(turned, unsure=turned.mode == "I" and image.format != "PNG")
+    if "A" in turned.getbands() or "transparency" in turned.info:
+        rgba = turned.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return turned.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, *, unsure: bool) -> Image.Image:
+    """Scale 16-bit grey values to 8 bits; `convert` would clip them at 255. `unsure`: whether they are 16-bit ones."""
+    import numpy as np
+
+    if image.mode == "F":
+        raise UserError(f"has floating-point values, of which white is not known; {_SAVE}")
+    values = np.asarray(image).astype("int64")
+    _require_16_bits(values, unsure=unsure)
+    grey = (values >> 8).astype("uint8")
+    grey[values == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _require_16_bits(values: NDArray[Any], *, unsure: bool) -> None:
+    """Raise unless the values are 16-bit ones; 32-bit integers up to 255 (`unsure`) may as well be 8-bit ones."""
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > _WHITE_16 or (unsure and 0 < high < 256):
+        raise UserError(
+            f"has integers from {low} to {high}, of which white is not known (0 to {_WHITE_16} would be); {_SAVE}"
+        )

@@ -1,0 +1,132 @@
+"""Text and JSON that others wrote: bounded in size and depth, no name twice, no pointer in the place of a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from unsee.errors import UserError, shown
+
+DEEPEST: Final = 100
+"""Levels of lists and mappings in each other that are read; Python's own limit is a crash."""
+LARGEST: Final = 64 * 2**20
+"""Bytes of a file of settings (a config, a run file) that are read."""
+_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+
+
+def is_pointer(path: Path) -> bool:
+    """Tell whether the file is what git-lfs leaves in the place of a file that it has not fetched."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
+POINTER: Final = "is a git-lfs pointer, its content was not fetched: run `git lfs pull` there, or `hf download`"
+"""What to say about a pointer."""
+
+
+def require_fetched(path: Path) -> None:
+    """Raise if the file is a git-lfs pointer."""
+    if is_pointer(path):
+        raise UserError(f"{path} {POINTER}.")
+
+
+def read_text(path: Path, largest: int = LARGEST) -> str:
+    """Read a file of UTF-8 text that is not larger than `largest`; devices without an end are files like that."""
+    require_fetched(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+    if len(data) > largest:
+        raise UserError(f"{path} is larger than {largest // 2**20} MiB, so it is no such file. Give another one.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds one object."""
+    value = parse_json(read_text(path), str(path))
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold one object with named fields, got {type(value).__name__}.")
+    return value
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """Parse JSON; what is wrong with it, a name that occurs twice in an object, or too deep nesting is a UserError."""
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where} is no valid JSON: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{where} is nested too deeply; at most {DEEPEST} levels are read.") from error
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        why = "a number has thousands of digits" if "digits" in str(error) else error
+        raise UserError(f"{where} is no JSON that can be read: {why}.") from error
+    if text.count("{") + text.count("[") > DEEPEST:
+        require_shallow(value, where)
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {shown(twice)} occurs twice in one object; keep one of them")
+    return found
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
+"""One for all: `json.loads` with a hook makes a decoder for each call, which only the garbage collector removes."""
+
+
+def require_shallow(value: Any, where: str) -> None:
+    """Raise if lists and mappings lie more than `DEEPEST` levels in each other."""
+    level: list[Any] = [value]
+    for _ in range(DEEPEST + 1):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise UserError(f"{where} is nested too deeply; at most {DEEPEST} levels are read.")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
+def is_empty(value: Any) -> bool:
+    """Tell whether a cell holds nothing: null, NaN (which pandas writes for an empty cell) or blank text."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def text_fault(text: str) -> str:
+    r"""Return what keeps a text from being written, shown or tokenised; empty if nothing does.
+
+    >>> text_fault("caf\u00e9\n"), text_fault("a\x00b")
+    ('', 'holds the control character U+0000 at place 2')
+    """
+    if text.isprintable():
+        return ""
+    for place, char in enumerate(text, 1):
+        kind = unicodedata.category(char)
+        if kind == "Cs":
+            return f"holds half a character (the surrogate U+{ord(char):04X}) at place {place}"
+        if ord(char) < ord(" ") and char not in "\t\n\v\f\r":
+            return f"holds the control character U+{ord(char):04X} at place {place}"
+    return ""
