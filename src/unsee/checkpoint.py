@@ -19,7 +19,7 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoT
 from unsee import autoclasses, config, packaged, places, steering
 from unsee.api import Family
 from unsee.errors import UserError, shown
-from unsee.files import atomic_folder, atomic_write_json, remove_file
+from unsee.files import atomic_folder, atomic_write_json, is_public, remove_file
 from unsee.parsing import read_object, require_fetched
 
 SIDECAR = "unsee.json"
@@ -33,13 +33,6 @@ _OLD_NAMES = re.compile(
 """Modules as transformers called them before version 4.52."""
 _EMBEDDINGS = re.compile(r"(?:embed_tokens|lm_head)\.(?:modules_to_save\.)?weight$")
 """Weights of an adapter that replace the embeddings of its base."""
-_PUBLIC = re.compile(
-    r"(model|adapter_model|rmuse)[\w.-]*\.safetensors|(pytorch_model|model)\.safetensors\.index\.json"
-    r"|(adapter_|generation_|preprocessor_|processor_|tokenizer_|video_preprocessor_|image_processor_)?config\.json"
-    r"|(tokenizer|vocab|added_tokens|special_tokens_map|chat_template|unsee|rmuse(-\d+)?)\.json"
-    r"|(tokenizer|spiece|sentencepiece\.bpe)\.model|merges\.txt|vocab\.txt|chat_template\.jinja|README\.md"
-)
-"""Names of files that make a model: weights, configs, tokenizer, processor, card and sidecar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +166,7 @@ def public_files(folder: Path) -> list[Path]:
     Raises:
         UserError: One of them is a link, which could lead to any file of this machine.
     """
-    files = sorted(path for path in folder.iterdir() if _PUBLIC.fullmatch(path.name))
+    files = sorted(path for path in folder.iterdir() if is_public(path.name))
     if links := [path.name for path in files if path.is_symlink() or not path.is_file()]:
         raise UserError(f"{', '.join(links)} in {folder} is a link or no file. Put the file itself there.")
     return files

@@ -26,6 +26,14 @@ PART: Final = ".unsee-part"
 """Ending of files and folders that are still being written."""
 _TEMPORARY: Final = re.compile(rf"\..+\{PART}|\.(run\.yaml|continual\.yaml|demo\.json|exam\.json)\.[a-z0-9_]{{8}}")
 
+_PUBLIC: Final = re.compile(
+    r"(model|adapter_model|rmuse)[\w.-]*\.safetensors|(pytorch_model|model)\.safetensors\.index\.json"
+    r"|(adapter_|generation_|preprocessor_|processor_|tokenizer_|video_preprocessor_|image_processor_)?config\.json"
+    r"|(tokenizer|vocab|added_tokens|special_tokens_map|chat_template|unsee|rmuse(-\d+)?)\.json"
+    r"|(tokenizer|spiece|sentencepiece\.bpe)\.model|merges\.txt|vocab\.txt|chat_template\.jinja|README\.md"
+)
+"""Names of files that make a model: weights, configs, tokenizer, processor, card and sidecar."""
+
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
@@ -125,6 +133,11 @@ def remove_file(file: Path) -> None:
 def foreign(folder: Path) -> list[Path]:
     """Return what lies in the folder, without unsee's markers, locks and temporary files; [] if there is no folder."""
     return [] if not folder.exists() else [path for path in folder.iterdir() if not is_own(path)]
+
+
+def is_public(name: str) -> bool:
+    """Tell whether a file of this name belongs to a model and may leave the machine with it."""
+    return _PUBLIC.fullmatch(name) is not None
 
 
 def is_own(path: Path) -> bool:

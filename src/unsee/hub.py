@@ -1,7 +1,8 @@
 """`push`: a run on the Hugging Face Hub. Private unless said otherwise; answers and images stay here unless asked for.
 
-What goes up is made anew in a temporary folder: the adapter or the merged checkpoint with its card and processor. Paths of this
-machine, the run file and the log never go.
+What goes up is made anew in a temporary folder: the adapter or the merged checkpoint with its card and processor, by a
+list of names. It is searched for private strings and ids of the data first. Paths of this machine, the run file and the
+log never go.
 """
 
 from __future__ import annotations
@@ -9,21 +10,25 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from unsee import cards, packaged, places
+from unsee import cards, config, packaged, places, private_search
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, atomic_write_text, read_jsonl
+from unsee.files import atomic_write_json, atomic_write_text, foreign, is_public, read_jsonl
 
 Extra = Literal["scores", "responses", "images"]
 EXTRAS: Final = ("scores", "responses", "images")
 """What can go along: scores.json, responses.jsonl (texts about the forgotten!), the images that were asked about."""
+
+
+_IMAGE: Final = re.compile(r"[0-9a-f]{16}\.png")
 
 
 class Hub(Protocol):
@@ -47,12 +52,15 @@ class Upload:
     files: dict[str, int]
     """Path in the repository -> bytes."""
     done: bool
+    left_out: tuple[str, ...] = ()
+    """What lies beside the weights and does not go."""
 
     def __str__(self) -> str:
         """Return one line a file."""
         what = "uploaded to" if self.done else "would be uploaded to"
         lines = [f"{size:>12,}  {name}" for name, size in self.files.items()]
-        return "\n".join([f"{what} {self.repo} ({'private' if self.private else 'PUBLIC'}):", *lines])
+        stays = [f"stays here: {', '.join(self.left_out)}"] if self.left_out else []
+        return "\n".join([f"{what} {self.repo} ({'private' if self.private else 'PUBLIC'}):", *lines, *stays])
 
 
 def push(
@@ -63,6 +71,7 @@ def push(
     base: str = "",
     private: bool = True,
     extras: Collection[str] = (),
+    allow: Collection[str] = (),
     dry_run: bool = False,
     hub: Hub | None = None,
 ) -> Upload:
@@ -75,6 +84,7 @@ def push(
         base: Hub id of the base model, for an adapter that was trained on a local copy of it.
         private: Make the repository private; one that exists stays what it is.
         extras: What else goes along: some of scores, responses, images.
+        allow: Strings that may go although the data call them private, because they mean nothing where they stand.
         dry_run: Only say what would go.
         hub: Stands for `huggingface_hub.HfApi()`, which takes the token of `hf auth login` or HF_TOKEN.
 
@@ -89,7 +99,13 @@ def push(
     folder = places.require_run(run)
     if not (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no run.yaml.")
-    with _staged(folder, merged, base, extras) as stage:
+    config.require_ended(folder)
+    strings = private_search.strings_of(folder)
+    with _staged(folder, merged, base) as stage:
+        for extra in EXTRAS:
+            if extra in extras:
+                _add(folder, stage, extra)
+        private_search.require_none(stage, strings, allowed=allow)
         files = {
             path.relative_to(stage).as_posix(): path.stat().st_size
             for path in sorted(stage.rglob("*"))
@@ -97,27 +113,29 @@ def push(
         }
         if not dry_run:
             _upload(hub, repo, stage, private, folder)
-    return Upload(repo=repo, private=private, files=files, done=not dry_run)
+    left_out = tuple(sorted(path.name for path in foreign(folder / "model") if not is_public(path.name)))
+    return Upload(repo=repo, private=private, files=files, done=not dry_run, left_out=left_out)
 
 
 @contextmanager
-def _staged(run: Path, merged: bool, base: str, extras: Collection[str]) -> Iterator[Path]:
-    """Put together what goes up."""
+def _staged(run: Path, merged: bool, base: str) -> Iterator[Path]:
+    """Put together what goes up; only files on the list of names are taken from the export."""
+    from unsee.checkpoint import public_files
     from unsee.exporting import export
 
     adapter = (run / "model" / "adapter_config.json").is_file() and not merged
     named = _base(run, base) if adapter else ""
     with tempfile.TemporaryDirectory() as place:
-        stage = Path(place) / "stage"
-        export(run, "peft" if adapter else "merged", stage)
+        made, stage = Path(place) / "export", Path(place) / "stage"
+        export(run, "peft" if adapter else "merged", made)
+        stage.mkdir()
+        for path in public_files(made):
+            path.rename(stage / path.name)
         if adapter:
             file = stage / "adapter_config.json"
             atomic_write_json(file, {**json.loads(file.read_text(encoding="utf-8")), "base_model_name_or_path": named})
             atomic_write_text(stage / cards.CARD, cards.card(run, base=named))
         _clean(stage)
-        for extra in EXTRAS:
-            if extra in extras:
-                _add(run, stage, extra)
         yield stage
 
 
@@ -149,15 +167,25 @@ def _add(run: Path, stage: Path, extra: str) -> None:
         source = run / names[extra]
         if not source.is_file():
             raise UserError(f"{run} has no {source.name}; judge it first with unsee eval.")
-        shutil.copyfile(source, stage / source.name)
+        if extra == "scores":
+            atomic_write_json(stage / source.name, _without_ids(json.loads(source.read_text(encoding="utf-8"))))
+        else:
+            shutil.copyfile(source, stage / source.name)
         return
     if not (run / "responses.jsonl").is_file():
         raise UserError(f"{run} has no responses.jsonl that says which images it was asked about.")
     (stage / "images").mkdir()
     for name in sorted({row["image"] for row in read_jsonl(run / "responses.jsonl") if row["image"]}):
         source = run / name
-        if source.is_file():
+        if _IMAGE.fullmatch(source.name) and source.is_file() and not source.is_symlink():
             shutil.copyfile(source, stage / "images" / source.name)
+
+
+def _without_ids(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores without the values of single rows, whose ids tell who was forgotten."""
+    return {
+        name: {key: value for key, value in score.items() if key != "value_by_index"} for name, score in scores.items()
+    }
 
 
 def _upload(hub: Hub | None, repo: str, stage: Path, private: bool, run: Path) -> None:
@@ -178,6 +206,5 @@ def _refusals() -> tuple[type[Exception], ...]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     known: tuple[type[Exception], ...] = (HfHubHTTPError, HFValidationError, OSError)
-    if importlib.util.find_spec("httpx") is None:
-        return known
-    return (*known, importlib.import_module("httpx").HTTPError)
+    clients = [name for name in ("httpx", "httpx2") if importlib.util.find_spec(name) is not None]
+    return (*known, *(importlib.import_module(name).HTTPError for name in clients))

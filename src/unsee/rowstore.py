@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, Final
 
 from unsee.api.lazy import Lazy
@@ -86,6 +87,15 @@ class _Handle:
 
     def __init__(self, file: BinaryIO) -> None:
         self.number = os.dup(file.fileno())
+        self.lock = Lock()
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return these bytes. Without `pread` (Windows) one thread at a time moves the position."""
+        if "pread" in vars(os):
+            return os.pread(self.number, stop - start, start)
+        with self.lock:
+            os.lseek(self.number, start, os.SEEK_SET)
+            return os.read(self.number, stop - start)
 
     def __del__(self) -> None:
         os.close(self.number)
@@ -97,7 +107,7 @@ def _at(file: BinaryIO, starts: array[int], end: int) -> Sequence[Row]:
 
     def row(index: int) -> Row:
         stop = starts[index + 1] if index + 1 < len(starts) else end
-        found: Row = json.loads(os.pread(handle.number, stop - starts[index], starts[index]))
+        found: Row = json.loads(handle.read(starts[index], stop))
         return found
 
     return Lazy(len(starts), row)

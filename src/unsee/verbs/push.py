@@ -17,6 +17,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--with", dest="extras", default="", metavar="A,B", help="also upload scores, responses, images"
     )
+    parser.add_argument(
+        "--allow", default="", metavar="A,B", help="strings that may go although the data call them private"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be uploaded; upload nothing")
 
 
@@ -32,6 +35,7 @@ def action(options: argparse.Namespace) -> int:
         base=options.base,
         private=not options.public,
         extras=extras,
+        allow=[text.strip() for text in options.allow.split(",") if text.strip()],
         dry_run=options.dry_run,
     )
     say(done)
