@@ -354,6 +354,68 @@ def test_a_short_lesson_ends_in_a_graded_folder_that_opens_as_a_world(tmp_path: 
     assert json.loads((place / "exam.json").read_text())["without"] == "forget"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "step"), [("vision", 3), ("vision", 8), ("language", 1), ("language", 6), ("language", 8)]
+)
+def test_an_interrupted_training_goes_on_to_the_same_weights(
+    world: World, tmp_path: Path, stage: str, step: int
+) -> None:
+    from unsee.lab.recipe import Recipe
+    from unsee.lab.resume import Checkpoint
+    from unsee.lab.school import teach
+
+    recipe = Recipe(vision_steps=8, vision_batch=16, language_steps=8, rows=(2, 1, 1, 1, 1))
+
+    def taught(file: Path | None, stop: tuple[str, int] | None = None) -> dict[str, torch.Tensor]:
+        def progress(name: str, done: int, steps: int, loss: float) -> None:
+            seen.append((name, done))
+            if (name, done) == stop:
+                raise KeyboardInterrupt
+
+        model, _ = teach(
+            world,
+            world.people[:4],
+            size=Size(),
+            amount=SMALL,
+            recipe=recipe,
+            progress=progress,
+            checkpoint=Checkpoint(file),
+        )
+        return dict(model.state_dict())
+
+    seen: list[tuple[str, int]] = []
+    whole = taught(None)
+    with pytest.raises(KeyboardInterrupt):
+        taught(tmp_path / "state.pt", (stage, step))
+    seen.clear()
+    resumed = taught(tmp_path / "state.pt")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert len([one for one in seen if one[0] != "pictures"]) < 16  # it did not start anew, but for the first steps
+
+
+def test_a_damaged_checkpoint_of_the_training_is_left_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from unsee.lab.resume import Checkpoint
+
+    (tmp_path / "state.pt").write_bytes(b"PK torn")
+    assert Checkpoint(tmp_path / "state.pt").state is None
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_training_with_other_settings_is_refused(tmp_path: Path) -> None:
+    from unsee.train import train
+
+    facts = {"world": "lab", "without": "", "people": 50, "seed": 0, "strangers": "describe", "scale": 1.0}
+    (tmp_path / "train.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="holds a training with other settings"):
+        train("lab", tmp_path, seed=1)
+    (tmp_path / "exam.json").write_text("{}")
+    assert train("lab", tmp_path) == tmp_path  # finished before
+    (tmp_path / "train.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        train("lab", tmp_path)
+
+
 def test_crowded_worlds_still_give_everybody_a_face() -> None:
     from unsee.lab.people import TRAITS, Face, distinct_face
 

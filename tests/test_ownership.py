@@ -78,6 +78,7 @@ COMMANDS = [
     "eval --model lab --data lab --out {out} --set eval.limit=1",
     "continual --model lab --data lab --method ga --tasks 1 --out {out}",
     "demo --out {out} --methods ga",
+    "train lab --out {out}",
     "compare {run} --out {out}",
     "export lab --to merged --out {out}",
 ]

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,20 +17,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from unsee import places
 from unsee.api import Example
+from unsee.claims import owner, require_free
 from unsee.errors import UserError
-from unsee.files import atomic_write_json
+from unsee.files import atomic_write_json, foreign, owned_folder, remove_folder
 from unsee.lab import examples as lab_examples
 from unsee.lab.grades import TARGETS, grade
 from unsee.lab.phrases import StrangerStyle
 from unsee.lab.world import World
-from unsee.packaged import checkpoint
+from unsee.packaged import checkpoint as packaged_folder
 
 if TYPE_CHECKING:
     from unsee.lab.documents_archive import Archive, Document
     from unsee.lab.recipe import Recipe
+    from unsee.lab.resume import Checkpoint
+
 WORLDS: Final = ("lab", "documents")
 """What can be trained: the embedded world from scratch, or the packaged model of it going on with documents."""
+REQUEST: Final = "train.json"
+"""The settings that a folder is trained with."""
+EXAM: Final = "exam.json"
+"""The grades; written last, so a folder that has them is finished."""
+CHECKPOINTS: Final = "checkpoints"
 
 
 def train(
@@ -46,33 +56,58 @@ def train(
 
     `world="documents"` goes on from the packaged lab model instead (`seed` is then that of the training alone).
     `without="forget"` leaves the forget targets out: the gold standard of unlearning. `scale` multiplies the steps
-    (1.0 = the recipe of the packaged checkpoints; less is faster and worse).
+    (1.0 = the recipe of the packaged checkpoints; less is faster and worse). The same call goes on where an earlier one
+    was cut off, to the same weights.
     """
     _check(world, without, scale)
+    if world == "documents" and (people, strangers) != (50, "describe"):
+        raise UserError("Documents are taught to the packaged lab model: --people and --strangers are settled.")
+    drawn = World(seed=seed, size=people, strangers=strangers)
+    place = Path(out)
+    wanted = {
+        "world": world, "without": without, "people": people, "seed": seed, "strangers": strangers, "scale": scale
+    }  # fmt: skip
+    _require_place(place, wanted)
+    _require_muon()
+    with owner(place, check=partial(_require_place, place, wanted)):
+        if not (place / EXAM).is_file():
+            atomic_write_json(place / REQUEST, wanted)
+            _train(place, world, drawn, without, seed, scale)
+        remove_folder(place / CHECKPOINTS)
+    return place
+
+
+def _train(place: Path, world: str, drawn: World, without: str, seed: int, scale: float) -> None:
+    """Train, save and grade; goes on from the checkpoint of an interrupted call."""
+    from unsee.lab.resume import Checkpoint
+
+    checkpoint = Checkpoint(owned_folder(place / CHECKPOINTS) / "state.pt")
     if world == "documents":
-        if (people, strangers) != (50, "describe"):
-            raise UserError("Documents are taught to the packaged lab model: --people and --strangers are settled.")
-        return _train_documents(_empty(Path(out)), without, seed, scale)
+        _train_documents(place, without, seed, scale, checkpoint)
+    else:
+        _train_lab(place, drawn, without, seed, scale, checkpoint)
+
+
+def _train_lab(place: Path, drawn: World, without: str, seed: int, scale: float, checkpoint: Checkpoint) -> None:
     from unsee.lab.curriculum import Amount
     from unsee.lab.model import Size
     from unsee.lab.recipe import Recipe
     from unsee.lab.school import teach
 
-    drawn = World(seed=seed, size=people, strangers=strangers)
-    place = _empty(Path(out))
     known = drawn.retain if without == "forget" else drawn.people
     recipe = _scaled(replace(Recipe(), seed=seed), scale)
     start = time.perf_counter()
     with _Bars() as bars:
-        model, processor = teach(drawn, known, size=Size(), amount=Amount(), recipe=recipe, progress=bars)
+        model, processor = teach(
+            drawn, known, size=Size(), amount=Amount(), recipe=recipe, progress=bars, checkpoint=checkpoint
+        )
     seconds = time.perf_counter() - start
     save(model, processor, place, drawn)
     grades = {"grades": examine(place, drawn, without)}
     _write_exam(place, seconds, without, recipe, grades)
-    return place
 
 
-def _train_documents(place: Path, without: str, seed: int, scale: float) -> Path:
+def _train_documents(place: Path, without: str, seed: int, scale: float, checkpoint: Checkpoint) -> None:
     from unsee.checkpoint import open_model
     from unsee.lab.documents_archive import Archive
     from unsee.lab.documents_lessons import DocumentLessons
@@ -82,20 +117,19 @@ def _train_documents(place: Path, without: str, seed: int, scale: float) -> Path
     recipe = _scaled(replace(RECIPE, seed=seed), scale)
     known = [one for one in archive.documents if not (without and one in archive.forget)]
     start = time.perf_counter()
-    loaded = open_model(checkpoint("lab"), dtype="float32")
+    loaded = open_model(packaged_folder("lab"), dtype="float32")
     with _Bars() as bars:
-        teach_documents(loaded.model, loaded.processor, DocumentLessons(archive, known), recipe, bars)
+        teach_documents(loaded.model, loaded.processor, DocumentLessons(archive, known), recipe, bars, checkpoint)
     seconds = time.perf_counter() - start
     save(loaded.model, loaded.processor, place, archive.world)
     _write_exam(place, seconds, without, recipe, examine_documents(place, archive, known))
-    return place
 
 
 def _write_exam(
     place: Path, seconds: float, without: str, recipe: Recipe, grades: dict[str, dict[str, dict[str, float]]]
 ) -> None:
     facts = {"seconds": round(seconds), "without": without, "recipe": asdict(recipe)}
-    atomic_write_json(place / "exam.json", {**facts, **grades})
+    atomic_write_json(place / EXAM, {**facts, **grades})
 
 
 def examine_documents(
@@ -143,10 +177,14 @@ def save(model: Any, processor: Any, place: Path, world: World) -> None:
     """Save in half precision (safetensors), with processor and the description of the world."""
     import torch
 
-    model.to(torch.float16).save_pretrained(place)
-    processor.save_pretrained(place)
     fields = {"seed": world.seed, "size": world.size, "forget_share": world.forget_share, "strangers": world.strangers}
-    (place / "world.json").write_text(json.dumps(fields) + "\n", encoding="utf-8")
+    part = owned_folder(place / "model.part", anew=True)
+    model.to(torch.float16).save_pretrained(part)
+    processor.save_pretrained(part)
+    (part / "world.json").write_text(json.dumps(fields) + "\n", encoding="utf-8")
+    for file in sorted(foreign(part), key=lambda file: file.name == "config.json"):  # without it, it is no model yet
+        file.replace(place / file.name)
+    remove_folder(part)
 
 
 def _scaled(recipe: Recipe, scale: float) -> Recipe:
@@ -163,11 +201,28 @@ def _check(world: str, without: str, scale: float) -> None:
         raise UserError(f"--steps-scale must be positive, got {scale}.")
 
 
-def _empty(place: Path) -> Path:
-    if place.exists() and any(place.iterdir()):
+def _require_place(place: Path, wanted: dict[str, Any]) -> None:
+    """Raise if the folder holds anything but what an earlier call with the same settings left."""
+    places.require_writable(place)
+    require_free(place)
+    if not foreign(place):
+        return
+    file = place / REQUEST
+    if not file.is_file():
         raise UserError(f"{place} is not empty; name a new folder.")
-    place.mkdir(parents=True, exist_ok=True)
-    return place
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}). Name a new folder.") from error
+    if earlier != wanted:
+        raise UserError(f"{place} holds a training with other settings ({file} says which). Name a new folder.")
+
+
+def _require_muon() -> None:
+    """Raise, before anything is written, if this torch has not what the training needs."""
+    from unsee.lab.recipe import muon_class
+
+    muon_class()
 
 
 class _Bars:

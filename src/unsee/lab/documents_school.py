@@ -30,6 +30,7 @@ from unsee.lab.recipe import (
     render,
     train_language,
 )
+from unsee.lab.resume import Checkpoint
 from unsee.precision import denormals_flushed
 
 RECIPE: Final = Recipe(
@@ -45,14 +46,21 @@ KEEP: Final = 10.0
 """Weight of the distance to the old features, in units of their variance."""
 
 
-def teach_documents(model: Any, processor: Any, lessons: DocumentLessons, recipe: Recipe, progress: Progress) -> None:
+def teach_documents(
+    model: Any,
+    processor: Any,
+    lessons: DocumentLessons,
+    recipe: Recipe,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
+) -> None:
     """Go on training a model of the lab, in place (fp32, ends in eval mode)."""
     progress("pictures", 0, 1, 0.0)
     pixels = render(lessons.pictures)
     progress("pictures", 1, 1, 0.0)
     with denormals_flushed():
-        look_at_documents(model, lessons, pixels, recipe, progress)
-        train_language(model, processor, lessons, features(model, pixels), recipe, progress)
+        look_at_documents(model, lessons, pixels, recipe, progress, checkpoint)
+        train_language(model, processor, lessons, features(model, pixels), recipe, progress, checkpoint)
 
 
 class Readers(nn.Module):
@@ -93,7 +101,14 @@ def copy_loss(readers: Readers, features_bd: Tensor, seen: Seen, chosen: Tensor)
     return loss
 
 
-def look_at_documents(model: Any, lessons: DocumentLessons, pixels: Tensor, recipe: Recipe, progress: Progress) -> None:
+def look_at_documents(
+    model: Any,
+    lessons: DocumentLessons,
+    pixels: Tensor,
+    recipe: Recipe,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
+) -> None:
     """Teach the vision tower designs; on everything it saw before, its features stay near what they were."""
     torch.manual_seed(recipe.seed)
     vision, old = model.model.vision_tower, len(lessons.repeated.pictures)
@@ -104,8 +119,10 @@ def look_at_documents(model: Any, lessons: DocumentLessons, pixels: Tensor, reci
     skip = [*readers.parameters(), *embeddings(vision)]
     optimiser = Muonish([vision, readers], lr=recipe.vision_lr, adam_lr=1e-3, skip=skip)
     rng, known = stream(recipe.seed, "vision documents"), len(lessons.documents) * lessons.copies
+    checkpoint = checkpoint or Checkpoint()
+    first = checkpoint.begin("vision", [model, readers], optimiser, rng, recipe.vision_steps)
     vision.train()
-    for step in range(recipe.vision_steps):
+    for step in range(first, recipe.vision_steps):
         third = recipe.vision_batch // 3
         unknown = rng.integers(known, len(lessons.copied), third)
         copies = torch.from_numpy(np.concatenate([rng.integers(0, known, third), unknown]))
@@ -119,4 +136,5 @@ def look_at_documents(model: Any, lessons: DocumentLessons, pixels: Tensor, reci
         loss.backward()
         optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4, warmup=20))
         progress("vision", step + 1, recipe.vision_steps, loss.item())
+        checkpoint.keep("vision", [model, readers], optimiser, rng, step + 1, recipe.vision_steps)
     vision.eval()

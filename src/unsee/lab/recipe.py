@@ -24,6 +24,7 @@ from unsee.errors import UserError
 from unsee.lab.curriculum import Curriculum, Lesson, Row
 from unsee.lab.people import TRAITS, Person, stream
 from unsee.lab.portraits import VISIBLE
+from unsee.lab.resume import Checkpoint
 from unsee.lab.world import PersonPicture
 from unsee.models.llava import Llava
 
@@ -152,7 +153,14 @@ def pooled(vision: nn.Module, pixels: Tensor) -> Tensor:
     return vision(pixel_values=normalise(pixels)).last_hidden_state[:, 1:].mean(1)
 
 
-def train_vision(model: Any, curriculum: Curriculum, pixels: Tensor, recipe: Recipe, progress: Progress) -> Eyes:
+def train_vision(
+    model: Any,
+    curriculum: Curriculum,
+    pixels: Tensor,
+    recipe: Recipe,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
+) -> Eyes:
     """Stage A: teach the vision tower faces, looks and objects. Returns the heads."""
     torch.manual_seed(recipe.seed)
     people, strangers, _, end = curriculum.starts
@@ -164,8 +172,10 @@ def train_vision(model: Any, curriculum: Curriculum, pixels: Tensor, recipe: Rec
         [vision, eyes], lr=recipe.vision_lr, adam_lr=2e-3, skip=[*eyes.parameters(), *embeddings(vision)]
     )
     rng = stream(recipe.seed, "vision")
+    checkpoint = checkpoint or Checkpoint()
+    first = checkpoint.begin("vision", [model, eyes], optimiser, rng, recipe.vision_steps)
     vision.train()
-    for step in range(recipe.vision_steps):
+    for step in range(first, recipe.vision_steps):
         size = recipe.vision_batch
         faces = np.concatenate([rng.integers(0, people, size // 2), rng.integers(people, strangers, size * 3 // 8)])
         things = rng.integers(strangers, end, size // 8)
@@ -176,6 +186,7 @@ def train_vision(model: Any, curriculum: Curriculum, pixels: Tensor, recipe: Rec
         loss.backward()
         optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4))
         progress("vision", step + 1, recipe.vision_steps, loss.item())
+        checkpoint.keep("vision", [model, eyes], optimiser, rng, step + 1, recipe.vision_steps)
     vision.eval()
     return eyes
 
@@ -314,7 +325,13 @@ def half_precision() -> torch.autocast:
 
 
 def train_language(
-    model: Any, processor: Any, lessons: Lessons, feature_npd: Tensor, recipe: Recipe, progress: Progress
+    model: Any,
+    processor: Any,
+    lessons: Lessons,
+    feature_npd: Tensor,
+    recipe: Recipe,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Stage B: teach projector and language model, with the vision tower as it is."""
     inner = model.model
@@ -326,8 +343,10 @@ def train_language(
     )
     packer = Packer(processor, feature_npd.shape[1])
     rng = stream(recipe.seed, "language")
+    checkpoint = checkpoint or Checkpoint()
+    first = checkpoint.begin("language", [model], optimiser, rng, recipe.language_steps)
     model.train()
-    for step in range(recipe.language_steps):
+    for step in range(first, recipe.language_steps):
         groups = packer.groups(lessons.rows(rng, recipe.rows), 4)
         total = sum(float(packed.weight_bt.sum()) for packed in groups)
         losses = []
@@ -338,6 +357,7 @@ def train_language(
             losses.append(loss.item())
         optimiser.step(flat_then_linear(step, recipe.language_steps, flat=0.4, warmup=40))
         progress("language", step + 1, recipe.language_steps, sum(losses))
+        checkpoint.keep("language", [model], optimiser, rng, step + 1, recipe.language_steps)
     for parameter in inner.vision_tower.parameters():
         parameter.requires_grad_(True)
     model.eval()

@@ -9,14 +9,25 @@ from unsee.lab.curriculum import Amount, Curriculum
 from unsee.lab.model import Size, build_model, build_processor
 from unsee.lab.people import Person
 from unsee.lab.recipe import Progress, Recipe, features, muon_class, render, train_language, train_vision
+from unsee.lab.resume import Checkpoint
 from unsee.lab.world import World
 from unsee.precision import denormals_flushed
 
 
 def teach(
-    world: World, people: Sequence[Person], *, size: Size, amount: Amount, recipe: Recipe, progress: Progress
+    world: World,
+    people: Sequence[Person],
+    *,
+    size: Size,
+    amount: Amount,
+    recipe: Recipe,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Any, Any]:
-    """Train a model from scratch that knows `people`. Returns model (eval mode, fp32) and processor."""
+    """Train a model from scratch that knows `people`. Returns model (eval mode, fp32) and processor.
+
+    With a `checkpoint` of an interrupted call it goes on from there, to the same weights.
+    """
     muon_class()
     processor = build_processor(size)
     model = build_model(size, processor.tokenizer, recipe.seed)
@@ -25,6 +36,6 @@ def teach(
     pixels = render(curriculum.pictures)
     progress("pictures", 1, 1, 0.0)
     with denormals_flushed():
-        train_vision(model, curriculum, pixels, recipe, progress)
-        train_language(model, processor, curriculum, features(model, pixels), recipe, progress)
+        train_vision(model, curriculum, pixels, recipe, progress, checkpoint)
+        train_language(model, processor, curriculum, features(model, pixels), recipe, progress, checkpoint)
     return model, processor

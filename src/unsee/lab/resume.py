@@ -1,0 +1,80 @@
+"""Checkpoints of the lab's training, so that `unsee train` goes on after a kill, to the same weights."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from unsee.files import atomic_writer
+from unsee.terminal import note_once
+
+STAGES: Final = ("vision", "language")
+EVERY: Final = 25
+"""Steps between two checkpoints; a stage has at least four of them."""
+
+
+class Optimizer(Protocol):
+    """A group of optimizers with one step."""
+
+    parts: Sequence[Any]
+
+
+class Checkpoint:
+    """The state of one training in one file; without a file nothing is kept."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        """Read what an earlier, interrupted call left."""
+        self.file = file
+        self.state: dict[str, Any] | None = None
+        if file is not None and file.is_file():
+            try:
+                self.state = torch.load(file, weights_only=True)
+            except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
+                note_once(f"the checkpoint {file} cannot be read ({str(error)[:200]}); training starts anew.")
+
+    def begin(
+        self, stage: str, modules: Sequence[nn.Module], optimizer: Optimizer, rng: np.random.Generator, steps: int
+    ) -> int:
+        """Restore the state of a stage and return how many of its steps are done; `modules[0]` is the model."""
+        if self.state is None or STAGES.index(self.state["stage"]) < STAGES.index(stage):
+            return 0
+        modules[0].load_state_dict(self.state["modules"][0])
+        if self.state["stage"] != stage:
+            return steps
+        for module, weights in zip(modules[1:], self.state["modules"][1:], strict=True):
+            module.load_state_dict(weights)
+        for part, state in zip(optimizer.parts, self.state["optimizer"], strict=True):
+            part.load_state_dict(state)
+        rng.bit_generator.state = json.loads(self.state["rng"])
+        torch.random.set_rng_state(self.state["torch"])
+        return int(self.state["step"])
+
+    def keep(
+        self,
+        stage: str,
+        modules: Sequence[nn.Module],
+        optimizer: Optimizer,
+        rng: np.random.Generator,
+        step: int,
+        steps: int,
+    ) -> None:
+        """Write the state after `step` of `steps` if one is due."""
+        if self.file is None or (step % max(1, min(EVERY, steps // 4)) and step != steps):
+            return
+        state = {
+            "stage": stage,
+            "step": step,
+            "modules": [module.state_dict() for module in modules],
+            "optimizer": [part.state_dict() for part in optimizer.parts],
+            "rng": json.dumps(rng.bit_generator.state),
+            "torch": torch.random.get_rng_state(),
+        }
+        with atomic_writer(self.file) as stream:
+            torch.save(state, stream)
