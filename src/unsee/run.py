@@ -311,13 +311,11 @@ def _save(session: Session, loaded: Loaded, run: Run, record: Mapping[str, Any])
         "data_hash": record["data_hash"],
         "forgotten": len({example.entity for example in session.of(Role.FORGET, Role.FORGET_TEXT)}),
     }
-    folder = session.out / "model"
-    with full_disk_explained(folder, "the model", bytes_needed(session.model, session.training, checkpoints=0)):
-        save_model(
-            session.model,
-            session.processor,
-            folder,
-            instruction=session.instruction,
-            base=run.model,
-            facts=facts,
-        )
+    save_model(
+        session.model,
+        session.processor,
+        session.out / "model",
+        instruction=session.instruction,
+        base=run.model,
+        facts=facts,
+    )

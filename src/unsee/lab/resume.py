@@ -23,7 +23,7 @@ EVERY: Final = 25
 class Optimizer(Protocol):
     """A group of optimizers with one step."""
 
-    parts: Sequence[Any]
+    parts: list[Any]
 
 
 class Checkpoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from unsee.verbs._shared import FAILED, OK
+from unsee.verbs._shared import FAILED, OK, say
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -19,5 +19,5 @@ def action(options: argparse.Namespace) -> int:
     from unsee.doctor import doctor
 
     diagnosis = doctor(options.folder)
-    print(json.dumps(diagnosis.to_mapping(), ensure_ascii=False, indent=2) if options.json else diagnosis)
+    say(json.dumps(diagnosis.to_mapping(), ensure_ascii=False, indent=2) if options.json else diagnosis)
     return OK if diagnosis.healthy else FAILED
