@@ -122,7 +122,7 @@ def attempt(number: int, name: str, words: list[str], folder: Path) -> Trial:
     wanted, lead, work = reference(name, words, folder)
     rng = random.Random(number)
     chosen = rng.choice(list(SIGNALS))
-    for _ in range(ROUNDS):  # a machine that is faster than before may finish first
+    for turn in range(ROUNDS):  # on a machine that is faster than before, the command may end first: then earlier
         place = folder / f"trial-{number:04}"
         shutil.rmtree(place, ignore_errors=True)
         early = rng.random() < 0.2
@@ -130,7 +130,7 @@ def attempt(number: int, name: str, words: list[str], folder: Path) -> Trial:
         begun = time.monotonic()
         if not early:
             wait_for_files(process, place / "out")
-        time.sleep(rng.uniform(0, lead if early else work))
+        wait_while(process, rng.uniform(0, lead if early else work) / 2**turn)
         after = round(time.monotonic() - begun, 2)
         if process.poll() is None:
             process.send_signal(signal.Signals[chosen])
@@ -181,6 +181,13 @@ def start(words: list[str], place: Path) -> subprocess.Popen[str]:
     environment.pop("UNSEE_CACHE", None)
     command = [sys.executable, *(str(place / "out") if word == "OUT" else word for word in words)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def wait_while(process: subprocess.Popen[str], seconds: float) -> None:
+    """Wait so long, or until the process has ended."""
+    end = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def wait_for_files(process: subprocess.Popen[str], out: Path) -> None:
