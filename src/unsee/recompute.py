@@ -88,7 +88,7 @@ class _Gated(Module):
         with torch.enable_grad():
             with forward():
                 out = self(x * 1)
-            grads = torch.autograd.grad(out.float().square().mean(), [x, weight])
+            grads = torch.autograd.grad(out.float().square().sum(), [x, weight])
         return torch.cat([grad.flatten().float() for grad in grads])
 
 

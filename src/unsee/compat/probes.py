@@ -33,7 +33,7 @@ Numbers = Callable[[], Tensor]
 """Computation of what both ways must agree on."""
 TOLERANCE: Final = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Largest difference relative to the largest number, by precision; the tests of each path hold tiny models to 1e-5."""
-ROUGH: Final = 3e-2
+ROUGH: Final = 5e-2
 """The same in half precision, where two ways round differently."""
 _KEYS: WeakKeyDictionary[Module, str] = WeakKeyDictionary()
 
