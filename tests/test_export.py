@@ -168,6 +168,7 @@ class TestOpenUnlearning:
         assert kept["retain_Truth_Ratio"]["agg_value"] == pytest.approx(0.5 / 3)  # 1 - ratio, never below 0
         assert gone["forget_Q_A_Prob"]["agg_value"] == pytest.approx(math.exp(-2.0))  # letters are no answers
         assert len(gone["forget_Q_A_ROUGE"]["value_by_index"]) == 2
+        assert "forget_Q_A_ROUGE" not in open_unlearning._role("forget", [replace(rows[0], answer="张伟")])
 
     def test_forget_quality_says_why_there_is_none(self, run, tmp_path):
         logs = json.loads(export(run, "open-unlearning", tmp_path / "a")[0].read_text())
@@ -192,6 +193,14 @@ class TestOpenUnlearning:
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(UserError, match=r"EVAL\.json"):
             open_unlearning.read(tmp_path / "x.json")
+
+    @pytest.mark.parametrize("file", ["responses.jsonl", "scores.json"])
+    @pytest.mark.parametrize("text", ["{", "[1]", "3", '{"a": 3}'])
+    def test_a_run_with_damaged_results(self, run, tmp_path, file, text):
+        broken = shutil.copytree(run, tmp_path / "broken")
+        (broken / file).write_text(text)
+        with pytest.raises(UserError, match=rf"{file} is damaged"):
+            open_unlearning.logs_of(broken)
 
     def test_a_run_that_was_not_judged(self, run, tmp_path):
         bare = shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("responses.jsonl"))

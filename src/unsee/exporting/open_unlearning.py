@@ -45,9 +45,14 @@ def logs_of(run: Path) -> dict[str, Metric]:
     for name in ("responses.jsonl", "scores.json"):
         if not (run / name).is_file():
             raise UserError(f"{run} has no {name}. Judge it first: unsee eval --model {run} --data DATA --out {run}")
-    responses = [Response.from_json(row) for row in read_jsonl(run / "responses.jsonl")]
-    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-    logs = {name: _score(one) for name, one in scores.items()}
+    name = "responses.jsonl"
+    try:
+        responses = [Response.from_json(row) for row in read_jsonl(run / name)]
+        name = "scores.json"
+        scores = json.loads((run / name).read_text(encoding="utf-8"))
+        logs = {key: _score(one) for key, one in scores.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{run / name} is damaged ({error!s:.200}). Judge the run again with `unsee eval`.") from error
     for role in dict.fromkeys(response.role for response in responses):
         logs.update(_role(role.value, [response for response in responses if response.role is role]))
     return logs
@@ -98,12 +103,14 @@ def _score(score: Mapping[str, Any]) -> Metric:
 def _role(role: str, responses: Sequence[Response]) -> dict[str, Metric]:
     """Return the metrics that open-unlearning has too."""
     written = [response for response in responses if response.kind is not Kind.CHOICE]
+    # open-unlearning's ROUGE knows ASCII words only; a reference without one would score 0 whatever is said
+    comparable = [row for row in written if any(char.isascii() and char.isalnum() for char in row.answer)]
     probable = [response for response in written if response.logprob is not None and response.logprob_tokens]
     contrasted = [r for r in responses if r.true_logprob is not None and r.perturbed_logprobs]
     truth = TRUTH if role == "forget" else f"{role}_Truth_Ratio"
     aggregate = _closer_to_one if role == "forget" else _true_better
     found = {
-        f"{role}_Q_A_ROUGE": _metric(written, _rouge, "rougeL_recall", _mean),
+        f"{role}_Q_A_ROUGE": _metric(comparable, _rouge, "rougeL_recall", _mean),
         f"{role}_Q_A_Prob": _metric(probable, _probability, "prob", _mean),
         truth: _metric(contrasted, _truth_ratio, "score", aggregate),
     }
