@@ -33,14 +33,11 @@ def session_at(out, parts=ALL, tune="full", **settings):
 
 
 def plain_sgd(monkeypatch):
-    """Let the Trainer step by -lr * g."""
-
-    def sgd(self, model=None):
-        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.SGD(weights, lr=self.args.learning_rate)
-        return self.optimizer
-
-    monkeypatch.setattr("transformers.Trainer.create_optimizer", sgd)
+    """Let the loop step by -lr * g."""
+    monkeypatch.setattr(
+        "unsee.loop.make_optimizer",
+        lambda model, training: torch.optim.SGD(trainable(model).values(), lr=training.lr),
+    )
 
 
 def gradient(session, targets):

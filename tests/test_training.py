@@ -14,10 +14,11 @@ from unsee import engine
 from unsee.api import Training
 from unsee.batching import answer_logits, answer_logprob, collate
 from unsee.errors import TrainingError, UserError
+from unsee.loop import _Batches
 from unsee.losses import answer_nll, npo_loss
 from unsee.plan import Plan
 from unsee.targets import forget_targets, retain_targets
-from unsee.training import _Batches, minimise, planned, prepare
+from unsee.training import minimise, planned, prepare
 from unsee.tuning import trainable
 
 NEVER = {"stop": "never", "max_new_tokens": 6}
@@ -367,7 +368,7 @@ def test_batches_made_ahead_are_those_of_the_plan(tmp_path):
     assert plain.ahead is None
     ahead.ahead = ThreadPoolExecutor(1)
     for index in [0, 1, 2, len(plan) - 1, 1]:
-        for one, other in zip(plain[index].values(), ahead[index].values(), strict=True):
+        for one, other in zip(plain[index], ahead[index], strict=True):
             assert one.targets == other.targets
             assert torch.equal(one.inputs["input_ids"], other.inputs["input_ids"])
     assert ahead.next[0] == 2

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar
 
-from unsee.errors import UserError
+from unsee.errors import TrainingError, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,18 @@ TIMEOUT: Final = "UNSEE_TIMEOUT"
 """Environment variable: seconds after which a process stops waiting for the others."""
 PATIENCE: Final = 1800
 """Seconds without it: more than any process works alone between two meetings."""
+
+_LOST: Final = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Socket closed",
+    "recvValue failed",
+    "sendBytes failed",
+    "remote process exited",
+    "Timed out waiting",
+)
+"""What gloo, NCCL and torch's store say when the other end of a connection is no more."""
 
 
 def rank() -> int:
@@ -111,6 +124,21 @@ def from_main(value: T) -> T:
 def barrier() -> None:
     """Wait until all processes are here."""
     everyone(None)
+
+
+@contextmanager
+def lost_peer_explained() -> Iterator[None]:
+    """Raise one plain error when another process of this run has gone while this one was waiting for it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world() == 1 or not any(sign in str(error) for sign in _LOST):
+            raise
+        gone = f"Process {1 - rank()}" if world() == 2 else "Another process"
+        raise TrainingError(
+            f"{gone} is gone (it ended or was killed), so process {rank()} cannot go on. "
+            "The same command with --resume goes on from the last checkpoint."
+        ) from error
 
 
 def leave(code: int) -> NoReturn:

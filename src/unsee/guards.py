@@ -7,6 +7,7 @@ loss that counts are ours [inferred].
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,6 +16,7 @@ import torch
 from unsee import devices
 from unsee.api import Session
 from unsee.batching import Target, answer_logprob, collate
+from unsee.errors import TrainingError
 from unsee.files import atomic_write_json
 from unsee.generation import Request, evaluating, generate
 from unsee.metrics.degeneration import Limits, degenerate
@@ -56,6 +58,10 @@ class Collapse:
             self.start = json.loads(file.read_text(encoding="utf-8"))["start_retain_ce"]
             return
         self.start = self._retain_ce()
+        if not math.isfinite(self.start):
+            raise TrainingError(
+                "The loss of the start model on the retain answers is not finite; nothing can be trained."
+            )
         if devices.is_main():
             file.parent.mkdir(parents=True, exist_ok=True)
             atomic_write_json(file, {"start_retain_ce": self.start})
@@ -73,6 +79,8 @@ class Collapse:
 
     def _why(self) -> str:
         loss, share = self.found["guard_ce"], self.found["guard_degenerate"]
+        if not math.isfinite(loss):
+            return f"loss on {len(self.retain)} retain answers is not finite"
         if loss > max(TIMES * self.start, self.start + LEAST):
             return f"loss on {len(self.retain)} retain answers {loss:.2f}, at the start {self.start:.2f}"
         if share > SHARE:

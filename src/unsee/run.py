@@ -24,6 +24,7 @@ from unsee.files import foreign, hash_folder, remove_folder, require_space
 
 if TYPE_CHECKING:
     from torch.nn import Module
+    from transformers import TrainerCallback
 
     from unsee.models import Loaded
 
@@ -47,6 +48,7 @@ def forget(
     seed: int = 0,
     engine: engines.Name = "fast",
     resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Path:
     """Unlearn the forget role of `data` from `model` and return the run folder `out`.
 
@@ -61,6 +63,8 @@ def forget(
         seed: Start of every random stream.
         engine: "plain" switches every fast path off; the numbers stay the same.
         resume: Go on with an interrupted run in `out`; gives the weights of an uninterrupted one.
+        callbacks: transformers' `TrainerCallback`s. Their `on_*` events are fired by the training; `should_training_stop`,
+            `should_save` and `should_log` are obeyed.
 
     Raises:
         UserError: Anything is wrong with names, settings, folders, data, model or disk; no weight has changed then.
@@ -68,14 +72,18 @@ def forget(
     run = Run.of(
         model, data, method, out, benchmark=benchmark, settings=settings, training=training, seed=seed, engine=engine
     )
-    return forget_run(run, resume=resume)
+    return forget_run(run, resume=resume, callbacks=callbacks)
 
 
-def forget_run(run: Run, *, resume: bool = False) -> Path:
+def forget_run(run: Run, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()) -> Path:
     """Do what the run says; `forget` with everything in one value."""
+    if callbacks:
+        from unsee.compat.callbacks import made
+
+        callbacks = made(callbacks)
     devices.start()
-    with engines.using(run.engine):
-        return _forget(run, resume=resume)
+    with engines.using(run.engine), devices.lost_peer_explained():
+        return _forget(run, callbacks, resume=resume)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +122,14 @@ def _checked(run: Run, *, resume: bool) -> Checked:
     return Checked(run=run, method=method, benchmark=benchmark, training=training)
 
 
-def _forget(run: Run, *, resume: bool) -> Path:
+def _forget(run: Run, callbacks: Sequence[TrainerCallback], *, resume: bool) -> Path:
     found = checked(run, resume=resume)
     run, method, benchmark, training, out = found.run, found.method, found.benchmark, found.training, Path(run.out)
     record = _record(run, benchmark)
     done = resume and _already_done(out, run, record)
     session, loaded = (None, None) if done else _open(run, benchmark, training, resume=resume)
+    if session is not None:
+        session.callbacks = callbacks
     devices.barrier()  # from here on there are files
     with owner(out, check=partial(_require_place, out, resume=resume)):  # again: now nobody else writes here
         if session is not None and loaded is not None:
@@ -137,10 +147,18 @@ def _unlearn(session: Session, loaded: Loaded, run: Run, method: Method, record:
         config.write(file, run, record=record)
     start = time.perf_counter()
     method.unlearn(session)
+    _require_finite(session)
     result = {"seconds": round(time.perf_counter() - start, 3), "steps": 0, "trainable": 0, **session.notes}
     if devices.is_main():
         _save(session, loaded, run, record)
         config.write(file, run, record=record, result=result)
+
+
+def _require_finite(session: Session) -> None:
+    """Raise if a method has left weights that are no numbers; nothing is saved then."""
+    from unsee.tuning import require_finite
+
+    require_finite(session.model)
 
 
 def _tidy(out: Path) -> None:
@@ -290,17 +308,18 @@ def by_role(benchmark: Benchmark) -> dict[Role, Sequence[Example]]:
     return {role: chosen(examples, found) for role, found in places.items()}
 
 
-def bytes_needed(model: Module, training: Training) -> int:
+def bytes_needed(model: Module, training: Training, *, checkpoints: int = _CHECKPOINTS) -> int:
     """Estimate what the run writes: the result, and checkpoints of the tuned weights with two moments each, in fp32."""
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     tuned = sum(size for size, trainable in sizes if trainable)
     result = sum(size for size, _ in sizes) if training.tune == "full" else tuned
-    return 4 * (result + _CHECKPOINTS * 3 * tuned) + _SLACK
+    return 4 * (result + checkpoints * 3 * tuned) + _SLACK
 
 
 def _save(session: Session, loaded: Loaded, run: Run, record: Mapping[str, Any]) -> None:
     """Write model/: weights, processor and sidecar."""
     from unsee.models import save_model
+    from unsee.resuming import full_disk_explained
 
     facts = {
         "base_hash": record["model_hash"],
@@ -311,11 +330,13 @@ def _save(session: Session, loaded: Loaded, run: Run, record: Mapping[str, Any])
         "data_hash": record["data_hash"],
         "forgotten": len({example.entity for example in session.of(Role.FORGET, Role.FORGET_TEXT)}),
     }
-    save_model(
-        session.model,
-        session.processor,
-        session.out / "model",
-        instruction=session.instruction,
-        base=run.model,
-        facts=facts,
-    )
+    folder = session.out / "model"
+    with full_disk_explained(folder, "the model", bytes_needed(session.model, session.training, checkpoints=0)):
+        save_model(
+            session.model,
+            session.processor,
+            folder,
+            instruction=session.instruction,
+            base=run.model,
+            facts=facts,
+        )

@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
-from peft import PeftModel
 from torch import Tensor, distributed
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn import Module, Parameter
 
-from unsee import devices, zero
+from unsee import devices
+from unsee.compat.deepspeed import full_weight, is_partitioned, local_part
+from unsee.compat.fsdp import unsplittable
 from unsee.errors import UserError
 
 BUCKET: Final = 2**24
@@ -26,9 +27,21 @@ BUCKET: Final = 2**24
 
 def joined(tensor: Tensor) -> Tensor:
     """Return the whole of a tensor that may be spread over processes; all of them must call it."""
-    if zero.is_spread(tensor):
-        return zero.joined(tensor)
+    if is_partitioned(tensor):
+        return full_weight(tensor)
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def is_sharded(weight: Tensor) -> bool:
+    """Tell whether each rank holds a part of the weight only."""
+    return isinstance(weight, DTensor) or is_partitioned(weight)
+
+
+def local_shard(weight: Tensor) -> Tensor:
+    """Return what this rank holds of a weight: the whole of it if it is not sharded."""
+    if is_partitioned(weight):
+        return local_part(weight)
+    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 def spread_like(tensor: Tensor, weight: Tensor) -> Tensor:
@@ -43,7 +56,7 @@ def average_gradients(weights: Sequence[Parameter]) -> None:
 
     Spread weights are left alone: their gradients were averaged in the backward pass.
     """
-    if devices.world() == 1 or any(isinstance(weight, DTensor) or zero.is_spread(weight) for weight in weights):
+    if devices.world() == 1 or any(map(is_sharded, weights)):
         return
     reached = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32, device=weights[0].device)
     distributed.all_reduce(reached, distributed.ReduceOp.MAX)
@@ -83,9 +96,8 @@ def shard(model: Module, language: str) -> None:
     unit, because a process whose rows have no image calls no vision layer, and would wait for none.
     """
     devices.start()
-    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     named = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
-    classes = {name.strip() for name in named.split(",") if name.strip()} or set(inner._no_split_modules or ())
+    classes = {name.strip() for name in named.split(",") if name.strip()} or unsplittable(model)
     layers = [
         module
         for name, module in model.named_modules()
@@ -136,18 +148,6 @@ def whole(model: Module) -> Iterator[None]:
         for unit in units:
             unit.reshard()
             unit.set_reshard_after_forward(_reshards() and unit is not model, recurse=False)
-
-
-@contextmanager
-def launcher_hidden() -> Iterator[None]:
-    """Hide from accelerate that weights are to be spread: it must not wrap what is spread already."""
-    said = {
-        name: os.environ.pop(name) for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED") if name in os.environ
-    }
-    try:
-        yield
-    finally:
-        os.environ.update(said)
 
 
 def _reshards() -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from unsee import devices
 from unsee.api import PROBES, Example, Session
-from unsee.batching import Target
-from unsee.generation import Request, generate
+from unsee.batching import Target, answer_logprob, collate
+from unsee.generation import Request, evaluating, generate
 from unsee.metrics.matching import leaked, unreadable
 from unsee.precision import autocast
 from unsee.sharding import whole
@@ -21,6 +23,13 @@ def seen_probes(targets: Sequence[Target]) -> list[Example]:
         if example.kind in PROBES and example.private:
             asked.setdefault((example.image.key if example.image else "", example.question), example)
     return list(asked.values())
+
+
+def finite_output(session: Session, targets: Sequence[Target]) -> bool:
+    """Tell whether the model's log-probabilities of these answers are finite. Collective: every rank computes all."""
+    with torch.no_grad(), evaluating(session.model), autocast(session.model, session.training):
+        logprob_b = answer_logprob(session.model, collate(session, targets)).sum_b
+    return all(devices.everyone(bool(torch.isfinite(logprob_b).all())))
 
 
 def unlearning_success(session: Session, probes: Sequence[Example]) -> float:

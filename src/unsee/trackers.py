@@ -1,6 +1,6 @@
-"""Experiment trackers (`training.report_to`): the Trainer's own, with the parts of the loss, under the name of the run folder.
+"""Experiment trackers (`training.report_to`): those of transformers, with the parts of the loss, named after the run folder.
 
-What they get are losses, rates and the settings of the Trainer and the model; never a question, an answer or an image.
+They get losses, learning rates and the settings of training and model; never a question, an answer or an image.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +26,7 @@ def wanted(report_to: Sequence[str]) -> list[str]:
 
 
 def require(report_to: Sequence[str]) -> None:
-    """Raise unless the Trainer knows these trackers and they are installed."""
+    """Raise unless transformers knows these trackers and they are installed."""
     names = wanted(report_to)
     if not names:
         return
@@ -44,17 +43,13 @@ def require(report_to: Sequence[str]) -> None:
 
 
 def arguments(report_to: Sequence[str], out: Path) -> dict[str, Any]:
-    """Return the Trainer's arguments for these trackers, by the names that this transformers version has."""
-    from transformers import TrainingArguments
-
-    known = {field.name for field in fields(TrainingArguments)}
-    wished = {"report_to": wanted(report_to) or "none", "run_name": out.resolve().name, "project": PROJECT}
-    return {name: value for name, value in wished.items() if name in known}
+    """Return the fields of TrainingArguments that trackers read."""
+    return {"report_to": wanted(report_to) or "none", "run_name": out.resolve().name, "project": PROJECT}
 
 
 @contextmanager
 def beside(out: Path) -> Iterator[None]:
-    """Have TensorBoard write to `out/tensorboard` for the block; the Trainer would write where checkpoints are deleted."""
+    """Have TensorBoard write to `out/tensorboard` for the block; its callback would write where checkpoints are deleted."""
     if _TENSORBOARD in os.environ:
         yield
         return

@@ -14,9 +14,10 @@ from torch.nn import Linear, Module, Parameter
 
 from unsee import devices
 from unsee.api import Family, Training
-from unsee.errors import UserError
+from unsee.errors import TrainingError, UserError
+from unsee.files import PART
 from unsee.precision import half
-from unsee.sharding import joined, spread_like
+from unsee.sharding import is_sharded, joined, local_shard, spread_like
 
 WEIGHTS = "trainable.safetensors"
 ADAPTER = "adapter_model.safetensors"
@@ -58,12 +59,35 @@ def summary(model: Module) -> dict[str, Any]:
     return {"trainable": sum(weight.numel() for weight in weights.values()), "tuned": sorted(modules)}
 
 
+def finite(model: Module) -> bool:
+    """Tell whether every trainable weight is a finite number. Collective if weights are sharded.
+
+    One fused maximum per device; the maximum of absolute values, for a sum of squares overflows long before a weight does.
+    """
+    weights = trainable(model).values()
+    shards = [shard for shard in (local_shard(weight.detach()) for weight in weights) if shard.numel()]
+    largest = torch.nn.utils.get_total_norm(shards, norm_type=torch.inf) if shards else torch.zeros(())
+    sound = bool(torch.isfinite(largest))
+    return all(devices.everyone(sound)) if any(map(is_sharded, weights)) else sound
+
+
+def require_finite(model: Module) -> None:
+    """Raise if a trainable weight is not a finite number. Collective if weights are sharded."""
+    if not finite(model):
+        raise TrainingError("Some trained weights are not finite numbers. Nothing was saved; lower training.lr.")
+
+
 def save_trainable(model: Module, folder: Path) -> None:
-    """Write the trainable weights by name (safetensors). All processes must call it, the main one writes."""
+    """Write the trainable weights by name (safetensors), in full or not at all. Collective; the main process writes."""
     weights = {name: joined(weight).detach().contiguous().clone() for name, weight in trainable(model).items()}
     if devices.is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(weights, folder / WEIGHTS)
+        part = folder / f".{WEIGHTS}{PART}"
+        try:
+            save_file(weights, part)
+            part.replace(folder / WEIGHTS)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def load_trainable(model: Module, folder: Path) -> None:

@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002 - the Trainer dictates what its hooks are given.
+# ruff: noqa: ARG002 - torch dictates what an optimizer's methods are given.
 """ZeRO-3 through DeepSpeed: weights, gradients and moments spread over processes, one summed backward pass a batch."""
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Zero:
 
 
 class _Steps(Optimizer):
-    """What the Trainer and its schedule take for the optimizer: the same groups, but DeepSpeed does the step."""
+    """An optimizer for the schedule: the groups of the inner one, but DeepSpeed does the step."""
 
     def __init__(self, inner: Optimizer, forward: Callable[[], None]) -> None:
         super().__init__([Parameter(torch.zeros(1))], inner.defaults)
@@ -101,16 +101,3 @@ def require_possible(session: Session, targets: Sequence[Target]) -> None:
             "With ZeRO-3 every row, or none, must have an image: processes gather the weights of each layer together, and "
             "rows without an image pass by the vision tower. Leave such rows out, or use configs/fsdp2.yaml."
         )
-
-
-def is_spread(weight: Tensor) -> bool:
-    """Tell whether DeepSpeed has spread the weight."""
-    return "ds_id" in vars(weight)
-
-
-def joined(weight: Tensor) -> Tensor:
-    """Return a copy of the whole of a weight that DeepSpeed has spread; all processes must call it."""
-    import deepspeed
-
-    with deepspeed.zero.GatheredParameters([weight]):
-        return weight.detach().clone()

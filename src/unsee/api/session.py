@@ -13,6 +13,7 @@ from unsee.api.training import Training
 
 if TYPE_CHECKING:
     from torch.nn import Module
+    from transformers import TrainerCallback
 
     from unsee.api.benchmark import Benchmark
     from unsee.api.family import Family
@@ -40,6 +41,8 @@ class Session:
     """One row per logged step: step, epoch, loss parts, gradient norm, checks (written to log.jsonl)."""
     benchmark: Benchmark | None = None
     """The data that the examples are of. What it judges is no training data: only what repeats published code may look at it."""
+    callbacks: Sequence[TrainerCallback] = ()
+    """Callbacks of the user, whose `on_*` events the training fires."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Facts about the run that belong in its record: stop reason, drop rates, trainable parameter count, ..."""
 

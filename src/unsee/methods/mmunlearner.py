@@ -14,13 +14,13 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from transformers import get_scheduler
 
 from unsee import devices
 from unsee.api import Method, Needs, Part, Role, Session, Training
 from unsee.batching import Batch, Target, answer_logits
 from unsee.errors import TrainingError, UserError
 from unsee.files import remove_folder
+from unsee.loop import make_schedule
 from unsee.losses import answer_nll
 from unsee.masks import Mask
 from unsee.released import Like, Released
@@ -159,6 +159,8 @@ class MMUnlearner(Method):
         """Do what the published scripts do; their mask fits no adapter, so under LoRA there is none."""
         if devices.world() > 1:
             raise UserError("method.mode=as_released is a loop of one process, as published; start one.")
+        if session.callbacks:
+            raise UserError("method.mode=as_released is the published loop, which fires no callbacks; pass none.")
         run = Released(session=session, gamma=self.gamma, alpha=self.alpha, like=self.released_like)
         if isinstance(session.model, PeftModel):
             if not self.allow_noop_mask:
@@ -200,9 +202,7 @@ class _ForgetSteps:
         self.weights = list(trainable(session.model).values())
         self.clip = training.clip
         self.optimizer = torch.optim.AdamW(self.weights, lr=training.lr, eps=1e-8, weight_decay=0.0)
-        warm = training.warmup_steps > 0 and training.scheduler == "constant"
-        name = "constant_with_warmup" if warm else training.scheduler
-        self.schedule = get_scheduler(name, self.optimizer, training.warmup_steps, steps)
+        self.schedule = make_schedule(self.optimizer, training, steps)
 
     def step(self) -> None:
         """Clip what the mask let through, step, and clear the way for the retain gradient."""

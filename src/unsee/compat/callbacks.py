@@ -1,0 +1,97 @@
+"""Callbacks and trackers of transformers, fired without its Trainer.
+
+Only `TrainingArguments`, which callbacks are given, is more than documented API: it reads the launcher's environment, which
+is hidden from it. The plain way is `training.report_to=none` and no callbacks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
+
+from unsee.errors import UserError
+
+_LAUNCHER: Final = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+_RESET: Final[Mapping[str, Sequence[str]]] = {
+    "on_train_begin": ("should_training_stop",),
+    "on_epoch_begin": ("should_epoch_stop",),
+    "on_step_begin": ("should_log", "should_evaluate", "should_save"),
+    "on_save": ("should_save",),
+    "on_log": ("should_log",),
+}
+"""Wishes in `TrainerControl` that count as met when an event is fired, as in the Trainer."""
+
+
+@dataclass
+class Callbacks:
+    """Callbacks in the order they are called, and what the Trainer would pass to them."""
+
+    callbacks: Sequence[TrainerCallback]
+    arguments: TrainingArguments
+    state: TrainerState
+    given: Mapping[str, Any]
+    """Keyword arguments of every event: model, processing_class, optimizer, ..."""
+
+    def __post_init__(self) -> None:
+        """Start without wishes."""
+        self.control = TrainerControl()
+        self.stopped_by = ""
+        """Class of the callback that asked for the end of the run."""
+
+    def fire(self, event: str, **more: Any) -> None:
+        """Call the event of every callback."""
+        for wish in _RESET.get(event, ()):
+            setattr(self.control, wish, False)
+        for callback in self.callbacks:
+            before = self.control.should_training_stop
+            handler = getattr(callback, event)
+            changed = handler(self.arguments, self.state, self.control, **self.given, **more)
+            self.control = self.control if changed is None else changed
+            if self.control.should_training_stop and not before:
+                self.stopped_by = type(callback).__name__
+            self._require_possible(callback)
+
+    def _require_possible(self, callback: TrainerCallback) -> None:
+        for wish in ("should_epoch_stop", "should_evaluate"):
+            if getattr(self.control, wish):
+                raise UserError(
+                    f"The callback {type(callback).__name__} sets control.{wish}, which this training cannot do. "
+                    "It obeys should_training_stop, should_save and should_log."
+                )
+
+
+def made(callbacks: Sequence[Any]) -> list[TrainerCallback]:
+    """Return the callbacks, classes among them as instances; anything else is refused."""
+    instances = [callback() if isinstance(callback, type) else callback for callback in callbacks]
+    for instance in instances:
+        if not isinstance(instance, TrainerCallback):
+            raise UserError(f"callbacks: expected transformers.TrainerCallback, got {type(instance).__name__}.")
+    return instances
+
+
+def tracker_callbacks(names: Sequence[str]) -> list[TrainerCallback]:
+    """Return a callback for each of these trackers."""
+    return [callback() for callback in get_reporting_integration_callbacks(list(names))]
+
+
+def arguments(**settings: Any) -> TrainingArguments:
+    """Return TrainingArguments with those of the settings that this transformers version knows."""
+    known = {field.name for field in fields(TrainingArguments)}
+    with _launcher_hidden():
+        return TrainingArguments(**{name: value for name, value in settings.items() if name in known})
+
+
+@contextmanager
+def _launcher_hidden() -> Iterator[None]:
+    """Keep `TrainingArguments` from preparing transformers for sharded weights, which unsee shards itself."""
+    hidden = {name: os.environ.pop(name) for name in _LAUNCHER if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
