@@ -246,7 +246,7 @@ def _gap(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
 
 
 def measure_trainer(subject: Subject, repetitions: int) -> dict[str, Any]:
-    """Return the cost of the Trainer path against a bare loop of the same objective on the same engine."""
+    """Return the cost of the training loop against a bare loop of the same objective on the same engine."""
     case = CASES["ga_lora"]
     steps = COLD + repetitions + 1
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 @pytest.fixture(scope="session", autouse=True)
 def _imports_are_no_garbage():
-    """Leave what the imports made out of garbage collection, which the Trainer starts in every run (0.2 s each otherwise)."""
+    """Leave what the imports made out of garbage collection, which transformers' Trainer starts in every run (0.2 s each otherwise)."""
     gc.collect()
     gc.freeze()
 

@@ -272,7 +272,7 @@ def test_alternating_run_starts_anew_when_resumed(tmp_path):
     MMUnlearner(update="alternating").unlearn(whole)
     cut = session_at(tmp_path / "b", max_steps=2, checkpoint_every=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unsee.watch.Watch.on_save", lambda *given, **more: None)
+        patch.setattr("unsee.loop.seal", lambda folder: None)
         MMUnlearner(update="alternating").unlearn(cut)
     again = session_at(tmp_path / "b", max_steps=2, checkpoint_every=1)
     again.resume = True

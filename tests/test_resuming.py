@@ -14,6 +14,7 @@ from test_training import make, nll, run
 from unsee import devices
 from unsee.batching import answer_logits
 from unsee.errors import TrainingError, UserError
+from unsee.files import OWNED
 from unsee.losses import ga_loss
 from unsee.resuming import (
     COMPLETE,
@@ -117,7 +118,7 @@ def test_resuming_from_the_checkpoint_before_gives_the_same_weights(tmp_path, ca
 def test_no_checkpoint_holds_a_pickle(tmp_path):
     cut_at(make(tmp_path, **SETTINGS), 2)
     names = {path.suffix or path.name for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
-    assert names == {".safetensors", ".json", COMPLETE}
+    assert names == {".safetensors", ".json", COMPLETE, OWNED}
 
 
 def test_random_streams_come_back(monkeypatch):

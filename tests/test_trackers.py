@@ -1,4 +1,4 @@
-"""training.report_to: the Trainer's trackers get the parts of the loss, and wrong names are answered before anything starts."""
+"""training.report_to: trackers get the parts of the loss, and wrong names are answered before anything starts."""
 
 from __future__ import annotations
 

@@ -182,6 +182,7 @@ class Loop:
     def _train(self, streams: list[dict[str, Any]]) -> None:
         """Take all steps, or as many as checks and callbacks allow."""
         self.state.is_local_process_zero = self.state.is_world_process_zero = devices.is_main()
+        self.session.model.zero_grad()  # a saliency sweep may have left gradients
         self.watch.begin(self.state.global_step)
         with trackers.beside(self.session.out):
             self.events.fire("on_train_begin")

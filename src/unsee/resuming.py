@@ -132,7 +132,8 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 def random_state() -> dict[str, Any]:
     """Return the state of every random stream of this process as plain values."""
-    _, key, position, has_gauss, gauss = numpy.random.get_state()  # noqa: NPY002 - the global stream is meant
+    stream: Any = numpy.random.get_state()  # noqa: NPY002 - the global stream is meant
+    _, key, position, has_gauss, gauss = stream
     devices_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "python": random.getstate(),

@@ -118,7 +118,7 @@ class MMUnlearner(Method):
         minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
 
     def _alternating(self, session: Session, mask: Mask | None) -> None:
-        """A forget step with an AdamW of its own, then a retain step with the Trainer's."""
+        """A forget step with an AdamW of its own, then a retain step with the loop's."""
         _require_steps_of_our_own(session)
         forget, retain = _forget(session), self._retain(session)
         steps = planned(session, forget, retain, self.retain_ratio).steps
