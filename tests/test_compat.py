@@ -32,14 +32,6 @@ TRIED = probes.tried
 """The trial itself, for which tests elsewhere have a stand-in (conftest.py)."""
 ALLOWED = {
     ("cli.py", "parser._actions"): "argparse of the standard library",
-    ("sharding.py", "inner._no_split_modules"): "transformers' list of layers for FSDP",
-    ("training.py", "transformers.Trainer"): "subclass with the loop of unlearning",
-    ("training.py", "super()._load_optimizer_and_scheduler"): "resuming",
-    ("training.py", "transformers.Trainer._wrap_model"): "resuming",
-    ("training.py", "transformers.Trainer._save_optimizer_and_scheduler"): "resuming",
-    ("training.py", "transformers.Trainer._load_optimizer_and_scheduler"): "resuming",
-    ("training.py", "transformers.Trainer._save_rng_state"): "resuming",
-    ("training.py", "transformers.Trainer._load_from_checkpoint"): "resuming",
 }
 """Touches outside `unsee/compat`, each with its reason. The list may only become shorter."""
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -146,7 +147,8 @@ class Loop:
         self.zero = Zero(session.model, optimizer, training) if devices.sharding() == "zero3" else None
         self.optimizer = optimizer if self.zero is None else self.zero.steps
         self.schedule = make_schedule(self.optimizer, training, self.plan.steps)
-        self.state = self._state() if checkpoint is None else TrainerState.load_from_json(str(checkpoint / HISTORY))
+        state = self._state() if checkpoint is None else TrainerState.load_from_json(str(checkpoint / HISTORY))
+        self.state = replace(state, is_local_process_zero=devices.is_main(), is_world_process_zero=devices.is_main())
         with trackers.beside(session.out):
             chosen = [*tracker_callbacks(trackers.wanted(training.report_to)), *made(session.callbacks)]
         given = {"model": session.model, "processing_class": session.processor, "optimizer": self.optimizer}
@@ -181,7 +183,6 @@ class Loop:
 
     def _train(self, streams: list[dict[str, Any]]) -> None:
         """Take all steps, or as many as checks and callbacks allow."""
-        self.state.is_local_process_zero = self.state.is_world_process_zero = devices.is_main()
         self.session.model.zero_grad()  # a saliency sweep may have left gradients
         self.watch.begin(self.state.global_step)
         with trackers.beside(self.session.out):
