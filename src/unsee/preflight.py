@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from unsee.batching import answer_ids, encoder, room, too_long
 from unsee.errors import UserError, shown
 
 _SHOWN: Final = 10
+_REMEMBERED: Final = 4096
+"""Files whose picture's size is kept while rows about them follow each other."""
 _QUESTION: Final = "?"
 _MARKS: Final = ("image_token", "video_token", "boi_token", "eoi_token")
 """Attributes of processors that hold marks."""
@@ -33,6 +36,7 @@ class Preflight:
         self._most = room(model) if model is not None else None
         self._marks = _marks(processor)
         self._around = {pictured: self._tokens(_QUESTION, pictured) for pictured in (False, True)}
+        self._size_of = lru_cache(_REMEMBERED)(size_of)
         self._expanded: dict[tuple[int, int], int] = {}
 
     def require(self, examples: Iterable[Example], *, progress: bool = True) -> None:
@@ -83,7 +87,7 @@ class Preflight:
 
     def _picture(self, image: ImageSource) -> int:
         """Return how many tokens a picture adds to its mark; raise if the processor does not take it."""
-        size = size_of(image.path) if isinstance(image, ImageFile) else image.load().size
+        size = self._size_of(image.path) if isinstance(image, ImageFile) else image.load().size
         if size not in self._expanded:
             self._expanded[size] = self._encoded(size)
         return self._expanded[size]
