@@ -42,7 +42,7 @@ def out(tmp_path_factory):
     processes = [launch(folder, rank, port) for port in (free_port(),) for rank in (0, 1)]
     alone(folder)
     try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
+        errors = [process.communicate(timeout=900)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

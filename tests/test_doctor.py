@@ -41,7 +41,7 @@ def versions(monkeypatch, **given):
 
 
 def test_a_whole_installation_works(installed, tmp_path):
-    diagnosis = doctor()
+    diagnosis = doctor(trial=False)
     assert diagnosis.healthy, str(diagnosis)
     assert str(diagnosis).startswith("unsee doctor: this installation works\nsystem\n")
     assert found(diagnosis, "packaged models", "lab").value == "intact"
@@ -52,25 +52,25 @@ def test_a_whole_installation_works(installed, tmp_path):
 
 def test_another_version_than_the_tested_one_is_told_and_no_problem(installed):
     versions(installed, numpy="1.99.0")
-    finding = found(doctor(), "packages", "numpy")
+    finding = found(doctor(trial=False), "packages", "numpy")
     assert (finding.status, finding.value) == ("note", f"1.99.0 (tested: {versions_tested()['numpy']})")
 
 
 def test_a_build_of_the_tested_version_is_the_tested_version(installed):
     versions(installed, torch=f"{versions_tested()['torch']}+cpu")
-    assert found(doctor(), "packages", "torch").status == "ok"
+    assert found(doctor(trial=False), "packages", "torch").status == "ok"
 
 
 def test_a_version_out_of_range_is_a_problem_with_its_way_out(installed):
     versions(installed, numpy="1.25.0")
-    finding = found(doctor(), "packages", "numpy")
+    finding = found(doctor(trial=False), "packages", "numpy")
     assert finding.status == "problem"
     assert 'pip install "numpy<3,>=1.26"' in finding.advice
 
 
 def test_a_missing_package_is_a_problem_and_a_missing_extra_is_none(installed):
     installed.setattr(metadata, "requires", lambda name: ["no-such>=1", 'no-such-either>=2; extra == "slurm"'])
-    diagnosis = doctor()
+    diagnosis = doctor(trial=False)
     assert [finding.name for finding in diagnosis.problems] == ["no-such"]
     assert 'pip install "unsee[slurm]"' in found(diagnosis, "optional extras", "slurm").advice
 
@@ -79,7 +79,7 @@ def test_a_package_that_fails_to_import_is_a_finding(installed, tmp_path):
     (tmp_path / "numpy.py").write_text(f"raise OSError('lib.so is not at {Path.home()}/lib/lib.so')")
     installed.delitem(sys.modules, "numpy")
     installed.syspath_prepend(tmp_path)
-    finding = found(doctor(), "packages", "numpy")
+    finding = found(doctor(trial=False), "packages", "numpy")
     assert finding.status == "problem"
     assert "OSError: lib.so is not at ~/lib/lib.so" in finding.value
 
@@ -89,7 +89,7 @@ def test_without_metadata_packages_are_still_looked_at(installed):
         raise metadata.PackageNotFoundError(name)
 
     installed.setattr(metadata, "requires", missing)
-    diagnosis = doctor()
+    diagnosis = doctor(trial=False)
     assert found(diagnosis, "packages", "unsee").status == "note"
     assert found(diagnosis, "packages", "transformers").status != "problem"
 
@@ -100,7 +100,7 @@ def test_a_damaged_model_is_a_problem(installed, tmp_path):
     (folder / "lab" / "model.safetensors").write_bytes(b"x")
     (folder / packaged.HASHES).write_text(json.dumps(dict.fromkeys(packaged.PACKAGED, "0")))
     installed.setattr(packaged, "CHECKPOINTS", folder)
-    assert [finding.name for finding in doctor().problems] == list(packaged.PACKAGED)
+    assert [finding.name for finding in doctor(trial=False).problems] == list(packaged.PACKAGED)
 
 
 def test_folders_that_cannot_be_written_are_problems(installed, tmp_path):
@@ -109,7 +109,7 @@ def test_folders_that_cannot_be_written_are_problems(installed, tmp_path):
 
     installed.setattr("tempfile.TemporaryFile", refuse)
     installed.setenv("HF_HOME", str(tmp_path))
-    diagnosis = doctor("somewhere")
+    diagnosis = doctor("somewhere", trial=False)
     assert [finding.name for finding in diagnosis.problems] == ["run folders", "shared cache"]
     assert "Permission denied" in found(diagnosis, "folders", "run folders").value
     assert found(diagnosis, "folders", "hub cache").status == "note"
@@ -117,7 +117,7 @@ def test_folders_that_cannot_be_written_are_problems(installed, tmp_path):
 
 def test_private_paths_stay_out_of_the_output(installed, capsys):
     installed.setenv("HF_HOME", str(Path.home() / "models"))
-    assert cli.main(["doctor", "--json"]) == 0
+    assert cli.main(["doctor", "--no-trial", "--json"]) == 0
     text = capsys.readouterr().out
     assert json.loads(text)["healthy"] is True
     assert str(Path.home()) not in text.replace(str(ROOT), "")
@@ -126,7 +126,7 @@ def test_private_paths_stay_out_of_the_output(installed, capsys):
 
 def test_the_exit_code_tells_of_problems(installed, capsys):
     versions(installed, numpy="1.25.0")
-    assert cli.main(["doctor"]) == 1
+    assert cli.main(["doctor", "--no-trial"]) == 1
     assert capsys.readouterr().out.startswith("unsee doctor: problems marked !: 1\n")
 
 
@@ -153,6 +153,47 @@ def test_a_broken_package_keeps_the_program_from_starting_and_is_named(tmp_path)
     assert "unsee cannot start: RuntimeError: broken on purpose" in done.stderr
     findings = json.loads(done.stdout)["findings"]
     assert "pyyaml" in [finding["name"] for finding in findings if finding["status"] == "problem"]
+
+
+@pytest.mark.smoke
+@pytest.mark.slow
+def test_the_trial_runs_on_the_lab_and_tries_fast_paths(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UNSEE_CACHE", raising=False)
+    diagnosis = doctor()
+    assert diagnosis.healthy, str(diagnosis)
+    assert found(diagnosis, "trial", "lab").value.startswith("unlearning and evaluation work")
+    paths = {item.name: item.value for item in diagnosis.findings if item.section == "fast paths"}
+    assert paths["prefetch"] == "on"
+    assert paths["prefix_cache"].startswith("on for Llava"), paths
+    assert paths["recompute"].startswith("on for Llava"), paths
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_trial_that_fails_is_a_problem(installed):
+    def broken(folder):
+        raise RuntimeError("update() got an unexpected keyword argument")
+
+    installed.setattr("unsee.doctor._unlearn_and_evaluate", broken)
+    diagnosis = doctor()
+    assert [finding.section for finding in diagnosis.problems] == ["trial"]
+    assert "RuntimeError: update() got" in diagnosis.problems[0].value
+
+
+def test_nothing_is_tried_where_something_is_broken_already(installed):
+    versions(installed, numpy="1.25.0")
+    installed.setattr("unsee.doctor._unlearn_and_evaluate", lambda folder: pytest.fail("was tried"))
+    assert found(doctor(), "trial", "lab").status == "note"
+
+
+def test_a_fast_path_that_is_off_says_why_and_what_it_costs(installed):
+    from unsee.compat import fast_paths
+
+    off = fast_paths.Status(fast_paths.PATHS["prefix_cache"], "off", reason="TypeError: update()", model="LlavaModel")
+    installed.setattr(fast_paths, "status", lambda: [off])
+    finding = found(doctor(trial=False), "fast paths", "prefix_cache")
+    assert (finding.status, finding.value) == ("note", "off for LlavaModel (TypeError: update())")
+    assert finding.advice.startswith("Results are the same, but every question")
 
 
 def test_the_doctor_needs_no_package_that_may_be_broken():

@@ -17,7 +17,7 @@ def script() -> NoReturn:
             sys.exit("Run `unsee doctor` to see which package is broken.")
         from unsee.doctor import doctor
 
-        diagnosis = doctor()
+        diagnosis = doctor(trial=False)
         print(json.dumps(diagnosis.to_mapping(), indent=2) if "--json" in sys.argv else diagnosis)
         sys.exit(1)
     command_line()

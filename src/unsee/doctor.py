@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
@@ -87,23 +88,21 @@ class Diagnosis:
         return "\n".join(lines)
 
 
-def doctor(folder: Path | str = "runs") -> Diagnosis:
-    """Return the state of the installation: versions, device, memory, disk, extras, fast paths, packaged models, folders.
+def doctor(folder: Path | str = "runs", *, trial: bool = True) -> Diagnosis:
+    """Return the state of the installation: versions, device, memory, disk, extras, models, folders, fast paths.
 
     Args:
         folder: Folder that is to receive run folders; nothing stays in it.
+        trial: Also unlearn for one step and answer a few questions on the packaged lab model (some seconds), by which fast
+            paths are tried.
     """
-    checks = (
-        _system,
-        _packages,
-        _device,
-        _extras,
-        _fast_paths,
-        _packaged_models,
-        lambda: _folders(Path(folder)),
-    )
+    checks = (_system, _packages, _device, _extras, _packaged_models, lambda: _folders(Path(folder)))
     with redirect_stdout(sys.stderr):  # huggingface_hub prints where it cannot be imported
-        return Diagnosis(findings=tuple(_anonymous(finding) for check in checks for finding in check()))
+        findings = [finding for check in checks for finding in check()]
+        if trial:
+            findings.append(_trial() if all(finding.status != "problem" for finding in findings) else _NOT_TRIED)
+        findings += _fast_paths()
+    return Diagnosis(findings=tuple(map(_anonymous, findings)))
 
 
 def _system() -> Iterator[Finding]:
@@ -293,10 +292,48 @@ def _extras() -> Iterator[Finding]:
         )
 
 
+_NOT_TRIED: Final = Finding(section="trial", name="lab", value="not tried because of the problems above", status="note")
+
+
+def _trial() -> Finding:
+    """Unlearn for one step and answer some questions on the packaged lab model, in a folder that is deleted at once."""
+    start = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _unlearn_and_evaluate(Path(folder))
+    except Exception as error:  # noqa: BLE001 - this is to show whatever goes wrong
+        return Finding(section="trial", name="lab", value=_one_line(error), status="problem", advice="Please report it")
+    seconds = time.monotonic() - start
+    return Finding(section="trial", name="lab", value=f"unlearning and evaluation work ({seconds:.0f} s)")
+
+
+def _unlearn_and_evaluate(folder: Path) -> None:
+    from unsee.evaluate import evaluate
+    from unsee.run import forget
+
+    short = {"max_steps": 1, "batch_size": 2, "by_image": True, "stop": "never"}
+    run = forget("lab", "lab", "npo", folder / "run", training=short)
+    evaluate(run, "lab", run, limit=1, max_new_tokens=8, likelihood=True, progress=False)
+
+
 def _fast_paths() -> Iterator[Finding]:
+    """Yield the switches of the engine; where a path leans on a library's inside, what its trials have found in this process."""
+    from unsee.compat import fast_paths
+
+    switches = {path.switch for path in fast_paths.PATHS.values()}
     for field in fields(engine.Engine):
-        on = getattr(engine.current(), field.name)
-        yield Finding(section="fast paths", name=field.name, value="on" if on else "off", status="ok" if on else "note")
+        if field.name not in switches:
+            yield _path(field.name, "on" if getattr(engine.current(), field.name) else "off")
+    for status in fast_paths.status():
+        model = f" for {status.model}" if status.model else ""
+        yield _path(status.path.name, status.state + model, status.reason, status.path.cost)
+
+
+def _path(name: str, state: str, reason: str = "", cost: str = "") -> Finding:
+    off = state.startswith("off")
+    value = f"{state} ({reason})" if reason else state
+    advice = f"Results are the same, but {cost}" if off and cost else ""
+    return Finding(section="fast paths", name=name, value=value, status="note" if off else "ok", advice=advice)
 
 
 def _packaged_models() -> Iterator[Finding]:
