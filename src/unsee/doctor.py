@@ -324,7 +324,7 @@ def _fast_paths() -> Iterator[Finding]:
     for field in fields(engine.Engine):
         if field.name not in switches:
             yield _path(field.name, "on" if getattr(engine.current(), field.name) else "off")
-    for status in fast_paths.status():
+    for status in dict.fromkeys(fast_paths.status()):  # one per class of model, not per config
         model = f" for {status.model}" if status.model else ""
         yield _path(status.path.name, status.state + model, status.reason, status.path.cost)
 
