@@ -174,7 +174,7 @@ def test_a_trial_that_fails_is_a_problem(installed):
     def broken(folder):
         raise RuntimeError("update() got an unexpected keyword argument")
 
-    installed.setattr("unsee.doctor._unlearn_and_evaluate", broken)
+    installed.setattr(sys.modules["unsee.doctor"], "_unlearn_and_evaluate", broken)
     diagnosis = doctor()
     assert [finding.section for finding in diagnosis.problems] == ["trial"]
     assert "RuntimeError: update() got" in diagnosis.problems[0].value
@@ -182,7 +182,7 @@ def test_a_trial_that_fails_is_a_problem(installed):
 
 def test_nothing_is_tried_where_something_is_broken_already(installed):
     versions(installed, numpy="1.25.0")
-    installed.setattr("unsee.doctor._unlearn_and_evaluate", lambda folder: pytest.fail("was tried"))
+    installed.setattr(sys.modules["unsee.doctor"], "_unlearn_and_evaluate", lambda folder: pytest.fail("was tried"))
     assert found(doctor(), "trial", "lab").status == "note"
 
 
