@@ -283,6 +283,8 @@ def test_a_broken_interface_means_the_plain_way_and_one_line(breaking, names, tm
         expected = results(session)
     if names == {"answer_logits"}:
         monkeypatch.setattr(batching, "packable", lambda _: None)
+    if names == {"vision_features"} and features.known(session.model) is None:
+        pytest.skip("models of this transformers version take no features")
     breaking(monkeypatch)
     capsys.readouterr()
     for _ in range(2):
