@@ -156,7 +156,8 @@ class Reader(ast.NodeVisitor):
 
 
 def _private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__")
+    documented = ("_asdict", "_fields", "_make", "_replace")  # of named tuples
+    return name.startswith("_") and not name.startswith("__") and name not in documented
 
 
 def _has(kind: object, name: str) -> bool:
