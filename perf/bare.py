@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from unsee.api import Session
-from unsee.batching import Target, collate
+from unsee.api.request import Target
+from unsee.batching import collate
 from unsee.padding import IGNORE
 from unsee.precision import autocast
 

@@ -19,7 +19,9 @@ from torch.nn.functional import cross_entropy, kl_div, logsigmoid, pad
 
 from perf.subject import INSTRUCTION
 from unsee.api import Example, Session
-from unsee.batching import Target, device_of, eos_id, target_ids
+from unsee.api.request import Target
+from unsee.autoclasses import eos_id
+from unsee.batching import device_of, target_ids
 from unsee.precision import autocast
 
 IGNORE = -100

@@ -23,11 +23,10 @@ from perf.subject import LETTERS, Subject
 from perf.timing import paired, rounded, spread, timed
 from unsee import batching, features
 from unsee.api import Benchmark, Example, Session, Training, Vocabulary
-from unsee.batching import Target
+from unsee.api.request import Request, Target
+from unsee.checkpoint import Loaded
 from unsee.evaluate import evaluate
-from unsee.generation import Request
 from unsee.likelihood import Choice, answer
-from unsee.models import Loaded
 from unsee.store import VARIABLE
 
 LIMIT: Final = 50

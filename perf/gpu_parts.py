@@ -30,11 +30,11 @@ from perf.subject import INSTRUCTION
 from perf.timing import now, rounded, spread, timed
 from unsee import config, registry
 from unsee.api import Method, Part, Session, Training
-from unsee.batching import Target
-from unsee.benchmarks import open_benchmark
+from unsee.api.request import Target
+from unsee.checkpoint import Loaded
+from unsee.data.open import open_benchmark
 from unsee.masks import Mask
 from unsee.memory import GIB, peak_gib, reset_peak
-from unsee.models import Loaded
 from unsee.plan import Plan
 from unsee.run import by_role
 from unsee.saliency import accumulate, maskable, preserved, targeted

@@ -79,7 +79,7 @@ def main() -> None:
 
 def checked(folder: Path) -> dict[str, object]:
     """Check the table and return what it took."""
-    from unsee.check import check
+    from unsee.workflows.check import check
 
     before, start = peak(), time.process_time()
     if not check(folder).usable:

@@ -23,7 +23,7 @@ from perf.subject import Subject
 from perf.timing import paired, rounded, spread, timed
 from unsee import batching, engine
 from unsee.api import Role, Session, Training
-from unsee.batching import Target
+from unsee.api.request import Target
 from unsee.masks import Mask, agreement
 from unsee.methods.mmunlearner import MMUnlearner
 from unsee.precision import autocast

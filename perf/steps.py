@@ -23,7 +23,8 @@ from perf.subject import INSTRUCTION, Subject
 from perf.timing import now, paired, rounded, spread
 from unsee import engine
 from unsee.api import Method, Part, Session, Training
-from unsee.batching import Batch, Target, answer_logits, collate
+from unsee.api.request import Target
+from unsee.batching import Batch, answer_logits, collate
 from unsee.guidance import Guide
 from unsee.losses import ga_loss
 from unsee.methods.ga import GA

@@ -28,9 +28,9 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from unsee.api import Example, Family, Kind, Role, Session, Training
-from unsee.benchmarks import open_benchmark
+from unsee.checkpoint import load
+from unsee.data.open import open_benchmark
 from unsee.models.llava import Llava
-from unsee.run import load
 from unsee.training import prepare
 
 SPECIAL: Final = ("<unk>", "<pad>", "<s>", "</s>", "<image>")

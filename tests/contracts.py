@@ -24,14 +24,15 @@ from families import (
 )
 from unsee import engine, registry
 from unsee.api import Role, Session, Training
+from unsee.api.request import Request, Target
 from unsee.autoclasses import eos_id
-from unsee.batching import Target, answer_logits, answer_logprob, collate
+from unsee.batching import answer_logits, answer_logprob, collate
+from unsee.checkpoint import open_model, save_model
 from unsee.errors import UserError
 from unsee.features import encoded
-from unsee.generation import Request, generate
+from unsee.generation import generate
 from unsee.likelihood import choose, likelihoods
 from unsee.losses import answer_nll
-from unsee.models import open_model, save_model
 from unsee.padding import IGNORE
 from unsee.reference import as_start
 from unsee.targets import forget_targets, retain_targets

@@ -9,9 +9,11 @@ import torch
 
 from tiny import INSTRUCTION, person, tiny_examples, tiny_session
 from unsee.api import Role
-from unsee.batching import Target, answer_ids, answer_logits, answer_logprob, collate, eos_id, target_ids
+from unsee.api.request import Request, Target
+from unsee.autoclasses import eos_id
+from unsee.batching import answer_ids, answer_logits, answer_logprob, collate, target_ids
 from unsee.errors import UserError
-from unsee.generation import Request, generate
+from unsee.generation import generate
 from unsee.padding import merge
 
 

@@ -8,10 +8,11 @@ import shutil
 import pytest
 
 from benchmark_fixtures import fixtures
-from unsee.benchmarks import described, open_benchmark
-from unsee.check import check, fingerprint
+from unsee.check import fingerprint
 from unsee.cli import main
+from unsee.data.open import described, open_benchmark
 from unsee.errors import UserError
+from unsee.workflows.check import check
 
 FIXTURES = fixtures()
 BROKEN = [(name, what) for name, fixture in FIXTURES.items() for what in fixture.broken]

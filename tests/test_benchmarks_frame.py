@@ -18,12 +18,13 @@ from tiny import save_tiny
 from unsee import arrow, config
 from unsee.api.benchmark import Hub
 from unsee.arrow import Rows, Shelf
-from unsee.benchmarks import described, open_benchmark
-from unsee.check import check, fingerprint
+from unsee.check import fingerprint
 from unsee.cli import main
 from unsee.config import Run
+from unsee.data.open import described, open_benchmark
 from unsee.errors import UserError
 from unsee.sweep import read_grid
+from unsee.workflows.check import check
 
 RATIO_10 = {"name": "mllmu", "ratio": 10}
 

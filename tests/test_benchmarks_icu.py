@@ -7,8 +7,8 @@ from PIL import Image
 
 from fixtures_icu import build, read_rows, write_rows
 from unsee.api import ImageFile, Kind, Role
-from unsee.benchmarks import open_benchmark
 from unsee.benchmarks.icu import Pages
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 
 

@@ -11,10 +11,10 @@ from fixtures_mmubench import SIU
 from tiny import tiny_session
 from unsee import config
 from unsee.api import Role
-from unsee.benchmarks import open_benchmark
+from unsee.api.request import Generated
+from unsee.data.open import open_benchmark
 from unsee.decouple import decouple_partners
 from unsee.errors import UserError
-from unsee.generation import Generated
 from unsee.methods.reject import Reject
 from unsee.methods.rmuse import RMuse
 from unsee.recipes import recipe

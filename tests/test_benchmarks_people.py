@@ -16,10 +16,10 @@ import fixtures_offside
 import fixtures_umu
 from benchmark_fixtures import AWKWARD, change_rows
 from unsee.api import Kind, Response, Role
-from unsee.benchmarks import open_benchmark
-from unsee.check import check
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.scoring import score
+from unsee.workflows.check import check
 
 BUILDERS = {
     "mllmu": fixtures_mllmu,

@@ -10,8 +10,8 @@ from fixtures_mllmu import PEOPLE, name_of
 from fixtures_mllmu import build as build_mllmu
 from fixtures_rmllmu import build, chains, write_chains
 from unsee.api import Kind, Response, Role
-from unsee.benchmarks import open_benchmark
 from unsee.benchmarks.rmllmu import STEP_BY_STEP
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.scoring import score
 

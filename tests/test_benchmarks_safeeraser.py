@@ -9,7 +9,7 @@ import pytest
 from benchmark_fixtures import AWKWARD
 from fixtures_safeeraser import build
 from unsee.api import Kind, Role
-from unsee.benchmarks import open_benchmark
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 
 

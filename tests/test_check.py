@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from test_folder import KEPT, folder, row, write
-from unsee.benchmarks import open_benchmark
-from unsee.check import check, fingerprint, require_usable
+from unsee.check import fingerprint, require_usable
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.workflows.check import check
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 

@@ -238,7 +238,7 @@ def test_a_file_that_cannot_be_read_is_named(monkeypatch, capsys):
     def locked(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "data.jsonl")
 
-    monkeypatch.setattr("unsee.benchmarks.open_benchmark", locked)
+    monkeypatch.setattr("unsee.data.open.open_benchmark", locked)
     monkeypatch.setattr("unsee.run.open_benchmark", locked)
     words = ["forget", "--model", "m", "--data", "d", "--method", "ga", "--out", "/no/o"]
     assert cli.main(words) == 1

@@ -12,8 +12,8 @@ from fixtures_mmubench import build
 from tiny import save_tiny
 from unsee import concepts as module
 from unsee import forget
-from unsee.benchmarks import open_benchmark
 from unsee.concepts import concepts
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 
 SHORT = {"max_steps": 4, "stop": "never", "rank": 2, "lr": 1e-2, "max_new_tokens": 4}

@@ -131,7 +131,7 @@ def test_each_request_starts_from_the_model_that_the_one_before_left(whole, plac
 
 
 def test_no_request_sees_anything_of_the_others(whole, place):
-    from unsee.benchmarks import open_benchmark
+    from unsee.data.open import open_benchmark
 
     for t, name in ((1, "ada"), (2, result(whole)["tasks"][1]["id"])):
         rows = open_benchmark(whole / f"t-{t:03}.request.json").examples("train")

@@ -10,12 +10,13 @@ import pytest
 
 from continual_folder import write_people
 from unsee.api import Kind, Role
-from unsee.benchmarks import open_benchmark, request
+from unsee.benchmarks import request
 from unsee.benchmarks.request import Request, Roles
 from unsee.check import examine
 from unsee.continual.settings import Course
 from unsee.continual.tasks import entities_of, tasks_of
 from unsee.continual.work import folder_name
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 
 

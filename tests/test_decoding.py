@@ -6,12 +6,13 @@ import pytest
 
 from tiny import INSTRUCTION, QUESTION, Drawn, tiny_model, tiny_processor
 from unsee import decoding, engine, pool
+from unsee.api.request import Request, Sampling
 from unsee.batching import encoder
-from unsee.benchmarks import open_benchmark
-from unsee.generation import Request, Sampling, generate
+from unsee.checkpoint import load
+from unsee.data.open import open_benchmark
+from unsee.generation import generate
 from unsee.models.llava import Llava
 from unsee.prefixes import groups
-from unsee.run import load
 
 QUESTIONS = (
     "Who is this?",

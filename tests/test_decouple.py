@@ -8,7 +8,8 @@ import torch
 from tiny import Drawn, tiny_session
 from unsee import config, devices, registry
 from unsee.api import Example, Kind, Role, Training
-from unsee.batching import collate, encoder, eos_id, target_ids
+from unsee.autoclasses import eos_id
+from unsee.batching import collate, encoder, target_ids
 from unsee.decouple import decouple_partners, decouple_term
 from unsee.errors import UserError
 from unsee.plan import Plan

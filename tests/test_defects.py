@@ -21,18 +21,18 @@ from benchmark_fixtures import fixtures
 from tiny import save_tiny, tiny_model, tiny_processor, tiny_session
 from unsee import metrics, registry
 from unsee.api import Kind, Response, Role, Training, Vocabulary
+from unsee.api.request import Request
 from unsee.batching import answer_logprob
-from unsee.benchmarks import open_benchmark
 from unsee.benchmarks.lab import Lab
+from unsee.checkpoint import open_model, save_model
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.generation import Request
 from unsee.likelihood import likelihoods
 from unsee.losses import npo_loss, per_sample, token_logprobs
 from unsee.measures import EXTRA, measures_of
 from unsee.metrics.distance import js_divergence, ks_pvalue
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.truth_ratio import log_truth_ratio
-from unsee.models import open_model, save_model
 from unsee.models.llava import Llava
 from unsee.probed import texts
 from unsee.scoring import score

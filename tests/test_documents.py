@@ -14,8 +14,8 @@ import torch
 
 from unsee import config
 from unsee.api import Kind, Response, Role
-from unsee.benchmarks import open_benchmark
 from unsee.check import examine
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.lab import documents, documents_drawing, documents_phrases
 from unsee.lab.curriculum import Amount
@@ -214,8 +214,8 @@ def test_lessons_without_a_document_never_say_it(archive: Archive) -> None:
 def test_a_few_steps_change_eyes_and_tongue_and_keep_what_was_seen(lessons: DocumentLessons) -> None:
     from dataclasses import replace
 
+    from unsee.checkpoint import load
     from unsee.lab.documents_school import RECIPE, teach_documents
-    from unsee.run import load
 
     loaded = load("lab", dtype="float32")
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
@@ -238,8 +238,9 @@ def functional_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_the_packaged_model_knows_its_documents_on_new_copies(archive: Archive) -> None:
     """Fails too when the drawing changes: the model has learned what copies looked like."""
-    from unsee.generation import Request, generate
-    from unsee.run import load
+    from unsee.api.request import Request
+    from unsee.checkpoint import load
+    from unsee.generation import generate
 
     loaded = load("lab-documents")
     asked = [documents.questions(archive, one, Role.RETAIN, "exam", 0)[1] for one in archive.documents[::3]]

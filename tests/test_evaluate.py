@@ -17,9 +17,10 @@ from PIL import Image
 from tiny import QUESTION, Drawn, person, tiny_examples, tiny_model, tiny_processor
 from unsee import devices, engine, generation, likelihood
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
+from unsee.api import request as api_request
+from unsee.checkpoint import Loaded
 from unsee.errors import UserError
 from unsee.evaluate import evaluate, rescore, score
-from unsee.models import Loaded
 from unsee.models.llava import Llava
 
 VOCABULARY = Vocabulary(
@@ -57,10 +58,10 @@ def ask(model, out, **changes):
 @pytest.fixture
 def calls(monkeypatch):
     """Count the questions that reach the model."""
-    asked: list[generation.Request] = []
+    asked: list[api_request.Request] = []
     true = generation.generate
 
-    def counted(model, processor, family, requests: Sequence[generation.Request], **settings):
+    def counted(model, processor, family, requests: Sequence[api_request.Request], **settings):
         asked.extend(requests)
         return true(model, processor, family, requests, **settings)
 
@@ -266,7 +267,7 @@ def test_options_are_scored_by_letters_or_texts_whichever_is_more_probable(tmp_p
     model = loaded()
     for row, example in zip(rows, Choices().examples("eval"), strict=True):
         if example.options:
-            request = generation.Request(example.question, example.image)
+            request = api_request.Request(example.question, example.image)
             both = [("A", "B"), example.options]
             found = likelihood.choose(
                 model.model, model.processor, model.family, [(request, options) for options in both]

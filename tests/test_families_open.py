@@ -11,10 +11,10 @@ from transformers import AutoConfig
 from families import FAMILIES, Picture, model_of, processor_of, save_family
 from tiny import save_tiny
 from unsee import autoclasses, registry
+from unsee.checkpoint import open_model, save_model
 from unsee.compat import processors
 from unsee.compat.processors import open_processor
 from unsee.errors import UserError
-from unsee.models import open_model, save_model
 from unsee.models.generic import Generic
 
 VIDEOS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl")

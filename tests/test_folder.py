@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from unsee.api import Kind, Role
-from unsee.benchmarks import open_benchmark
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 
 QUESTION = "Who is this?"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tiny import Drawn, tiny_examples, tiny_session
+from unsee.api.request import Request, Sampling
 from unsee.errors import UserError
-from unsee.generation import Request, Sampling, generate
+from unsee.generation import generate
 
 
 @pytest.fixture

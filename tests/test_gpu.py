@@ -9,7 +9,8 @@ from families import examples, family, model_of, processor_of, session_of
 from tiny import QUESTION
 from unsee import devices, engine
 from unsee.api import Training
-from unsee.generation import Request, generate
+from unsee.api.request import Request
+from unsee.generation import generate
 from unsee.methods.kl import KL
 from unsee.methods.npo import NPO
 from unsee.tuning import prepare, trainable

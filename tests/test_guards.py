@@ -11,8 +11,8 @@ import torch
 from tiny import tiny_session
 from unsee import guards
 from unsee.api import Training
+from unsee.api.request import Generated
 from unsee.batching import answer_logits
-from unsee.generation import Generated
 from unsee.guards import spread
 from unsee.losses import answer_nll
 from unsee.targets import forget_targets, retain_targets

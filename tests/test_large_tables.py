@@ -17,10 +17,11 @@ from tiny import save_tiny
 from unsee import arrow, rowstore
 from unsee.api import Role
 from unsee.api.lazy import Lazy, chosen, joined
-from unsee.benchmarks import open_benchmark
-from unsee.check import check, fingerprint
+from unsee.check import fingerprint
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.run import forget
+from unsee.workflows.check import check
 
 __all__ = ["folder"]
 

@@ -11,10 +11,11 @@ import torch
 from tiny import Drawn, tiny_processor, tiny_session
 from unsee import registry
 from unsee.api import Role, Training
+from unsee.api.request import Generated, Request
+from unsee.checkpoint import open_model, save_model
 from unsee.errors import UserError
-from unsee.generation import Generated, Request, generate
+from unsee.generation import generate
 from unsee.methods.random import _choose
-from unsee.models import open_model, save_model
 from unsee.refusals import refusals
 from unsee.training import prepare
 

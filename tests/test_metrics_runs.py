@@ -13,15 +13,16 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from benchmark_fixtures import fixtures
 from tiny import Drawn, tiny_examples, tiny_model, tiny_processor, tokenizer_json
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
-from unsee.batching import Target, answer_logprob, collate
-from unsee.benchmarks import open_benchmark
+from unsee.api.request import Target
+from unsee.batching import answer_logprob, collate
 from unsee.benchmarks.folder import Folder
+from unsee.checkpoint import Loaded
 from unsee.clip import PREFIX, Clip
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.evaluate import evaluate, rescore
 from unsee.lab.examples import judged
 from unsee.lab.world import World
-from unsee.models import Loaded
 from unsee.models.llava import Llava
 from unsee.quality import FQ_NEEDS, against_gold, forget_quality_score, model_utility
 from unsee.report import compare

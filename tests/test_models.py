@@ -12,9 +12,10 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausa
 
 from tiny import Drawn, save_tiny, tiny_session
 from unsee.api import Training
+from unsee.api.request import Request
+from unsee.checkpoint import open_model, save_model
 from unsee.errors import UserError
-from unsee.generation import Request, generate
-from unsee.models import open_model, save_model
+from unsee.generation import generate
 from unsee.training import prepare
 
 

@@ -11,7 +11,8 @@ from families import Picture, family, model_of, processor_of
 from tiny import tiny_session
 from unsee import engine
 from unsee.api import Training
-from unsee.batching import Target, answer_logits, collate
+from unsee.api.request import Target
+from unsee.batching import answer_logits, collate
 from unsee.losses import answer_nll
 from unsee.packing import pack, packable, saving
 from unsee.positions import positions

@@ -18,10 +18,10 @@ from unsee import cli
 from unsee.api import ImageFile
 from unsee.autoclasses import encode_one
 from unsee.batching import Encoder, answer_ids
-from unsee.benchmarks import open_benchmark
-from unsee.check import check
+from unsee.data.open import open_benchmark
 from unsee.models.llava import Llava
 from unsee.preflight import Preflight, of_model
+from unsee.workflows.check import check
 
 __all__ = ["folder"]
 
@@ -88,7 +88,8 @@ def test_rows_that_fit_pass_and_others_are_named(folder):
 
 def test_the_length_of_a_row_is_what_collate_makes(folder):
     from tiny import tiny_session
-    from unsee.batching import Target, collate
+    from unsee.api.request import Target
+    from unsee.batching import collate
 
     image = open_benchmark(write(folder, [row(), KEPT])).examples("train")[0]
     session = tiny_session(folder / "out")
@@ -277,7 +278,7 @@ def test_a_copied_run_is_where_its_run_file_lies(tmp_path):
 def test_an_adapter_with_more_embeddings_brings_its_tokenizer(tmp_path):
     from peft import LoraConfig, get_peft_model
 
-    from unsee.models import open_model
+    from unsee.checkpoint import open_model
 
     base = save_tiny(tmp_path / "base")
     model = AutoModelForImageTextToText.from_pretrained(base)

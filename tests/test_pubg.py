@@ -11,7 +11,8 @@ import torch
 
 from tiny import INSTRUCTION, QUESTION, person, tiny_session
 from unsee.api import Kind, Role, Training
-from unsee.batching import Target, answer_logits, answer_logprob, collate, target_ids
+from unsee.api.request import Target
+from unsee.batching import answer_logits, answer_logprob, collate, target_ids
 from unsee.errors import TrainingError, UserError
 from unsee.guidance import Draws, GuidanceSettings, Guide, draw, forget_questions, undesired_targets
 from unsee.losses import answer_nll, ga_loss, npo_loss
@@ -203,7 +204,7 @@ def test_rollout_of_a_batch_depends_on_the_batch_number(tmp_path):
 
 
 def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
-    from unsee.generation import Generated
+    from unsee.api.request import Generated
 
     session = session_at(tmp_path)
     count = itertools.count()
@@ -221,7 +222,7 @@ def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
 
 
 def test_the_first_revealing_answer_is_the_greedy_one(tmp_path, monkeypatch):
-    from unsee.generation import Generated
+    from unsee.api.request import Generated
 
     def fake(model, processor, family, requests, *, sampling, **settings):
         return [Generated("Ada Lovell", (7 if sampling else 5,), True) for _ in requests]

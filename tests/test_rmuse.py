@@ -11,16 +11,18 @@ from tiny import person, save_tiny, tiny_session
 from unsee import evaluate, forget, steering
 from unsee import load as opened
 from unsee.api import Role
+from unsee.api.request import Request, Target
 from unsee.artefact import load
-from unsee.batching import Target, collate
+from unsee.batching import collate
 from unsee.config import build
 from unsee.errors import UserError
-from unsee.generation import Request, generate, seed_of
+from unsee.generation import generate
 from unsee.geometry import share_inside, subspace
 from unsee.methods.rmuse import GUIDE, IDEAL, RMuse, _Found, _layers
 from unsee.metrics.refusal import refusal
 from unsee.recipes.rmuse import ABLATIONS, rmuse
 from unsee.states import PROMPT_END, Spoken, span_means
+from unsee.utils.seeds import seed_of
 
 
 def session_at(out, **roles):

@@ -10,11 +10,12 @@ import pytest
 
 from tiny import Drawn, tiny_model, tiny_processor
 from unsee.api import Kind, Response, Role, Vocabulary
-from unsee.benchmarks import open_benchmark
+from unsee.api.request import Request, Sampling
 from unsee.benchmarks.lab import Lab
 from unsee.check import examine
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.generation import Request, Sampling, generate
+from unsee.generation import generate
 from unsee.judge import Endpoint, by_model, by_rules, estimate, report, safety
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.safety import Gibberish, gibberish, over_forgotten, rate, wilson_interval

@@ -7,7 +7,9 @@ import torch
 
 from tiny import Drawn, tiny_session
 from unsee.api import Example, Kind, Role, Training
-from unsee.batching import Target, answer_logits, collate, eos_id
+from unsee.api.request import Target
+from unsee.autoclasses import eos_id
+from unsee.batching import answer_logits, collate
 from unsee.errors import UserError
 from unsee.losses import answer_nll
 from unsee.masks import agreement, load_mask, unpack

@@ -11,10 +11,12 @@ import torch
 from tiny import PEOPLE, Drawn, tiny_processor, tiny_session
 from unsee import registry
 from unsee.api import Example, Kind, Role, Training
-from unsee.batching import Target, answer_logits, answer_logprob, collate, encoder, target_ids
+from unsee.api.request import Target
+from unsee.batching import answer_logits, answer_logprob, collate, encoder, target_ids
 from unsee.benchmarks.folder import Folder
 from unsee.engine import using
 from unsee.errors import TrainingError, UserError
+from unsee.inference.token_offsets import answer_offsets
 from unsee.lab import examples as lab_examples
 from unsee.lab.world import World
 from unsee.losses import answer_nll, dual_masked_kl, released_masked_cross, token_kl
@@ -24,7 +26,7 @@ from unsee.models.llava import Llava
 from unsee.padding import IGNORE
 from unsee.reference import StartLogits
 from unsee.siu_names import FIRST, name_tokens
-from unsee.siu_targets import Kept, Recipe, Row, answer_offsets, build_siu_rows
+from unsee.siu_targets import Kept, Recipe, Row, build_siu_rows
 from unsee.training import prepare
 
 

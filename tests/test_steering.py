@@ -10,10 +10,11 @@ from torch.nn.functional import normalize
 
 from tiny import Drawn, tiny_model, tiny_processor, tiny_session
 from unsee import engine, steering
+from unsee.api.request import Request
 from unsee.artefact import Artefact, Directions, Frame, Rule, fires, load, save, steer
 from unsee.checkpoint import open_model, save_model
 from unsee.errors import UserError
-from unsee.generation import Request, generate
+from unsee.generation import generate
 from unsee.geometry import (
     aside,
     balanced_threshold,

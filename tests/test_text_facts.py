@@ -10,7 +10,7 @@ from fixtures_mllmu import build, name_of
 from test_mmunlearner import session_at
 from tiny import QUESTION, person
 from unsee.api import Kind, Role
-from unsee.benchmarks import open_benchmark
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.methods.mmunlearner import MMUnlearner
 from unsee.saliency import preserved

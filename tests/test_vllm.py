@@ -12,11 +12,12 @@ from peft import LoraConfig, get_peft_model
 
 from tiny import Drawn, save_tiny, tiny_examples, tiny_model, tiny_processor
 from unsee.api import Benchmark, Vocabulary
+from unsee.api.request import Request, Sampling
 from unsee.backends import vllm as backend
+from unsee.checkpoint import open_model, save_model
 from unsee.errors import UserError
 from unsee.evaluate import evaluate
-from unsee.generation import Request, Sampling, generate
-from unsee.models import open_model, save_model
+from unsee.generation import generate
 from unsee.models.llava import Llava
 
 
@@ -143,13 +144,14 @@ def test_parity_with_vllm():
     pytest.importorskip("vllm")
     if not torch.cuda.is_available():
         pytest.skip("vLLM needs a GPU here")
-    from unsee.benchmarks import open_benchmark
-    from unsee.run import load, resolve_model
+    from unsee.checkpoint import load
+    from unsee.data.open import open_benchmark
+    from unsee.packaged import resolve
 
     lab = load("lab")
     examples = open_benchmark("lab").examples("eval")[::20]
     asked = [Request(example.question, example.image) for example in examples]
     ours = generate(lab.model, lab.processor, lab.family, asked, max_new_tokens=40)
-    theirs = backend.generate(resolve_model("lab"), lab.processor, lab.family, asked, max_new_tokens=40)
+    theirs = backend.generate(resolve("lab"), lab.processor, lab.family, asked, max_new_tokens=40)
     same = sum(one.token_ids == other.token_ids for one, other in zip(ours, theirs, strict=True))
     assert same >= 0.9 * len(asked)

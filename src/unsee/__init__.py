@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unsee.check import check
+    from unsee.checkpoint import load
     from unsee.continual import continual
     from unsee.demo import demo
     from unsee.doctor import doctor
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from unsee.exporting import export
     from unsee.hub import push
     from unsee.report import compare
-    from unsee.run import forget, load
+    from unsee.run import forget
     from unsee.train import train
+    from unsee.workflows.check import check
 
 __version__ = "0.1.0"
 __all__ = [
@@ -58,7 +59,7 @@ class _Verb:
 
 
 class _Package(ModuleType):
-    check = _Verb("unsee.check", "check")
+    check = _Verb("unsee.workflows.check", "check")
     compare = _Verb("unsee.report", "compare")
     continual = _Verb("unsee.continual", "continual")
     demo = _Verb("unsee.demo", "demo")
@@ -67,7 +68,7 @@ class _Package(ModuleType):
     evaluate = _Verb("unsee.evaluate", "evaluate")
     export = _Verb("unsee.exporting", "export")
     forget = _Verb("unsee.run", "forget")
-    load = _Verb("unsee.run", "load")
+    load = _Verb("unsee.checkpoint", "load")
     push = _Verb("unsee.hub", "push")
     train = _Verb("unsee.train", "train")
 

@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from unsee import devices, probed, store
 from unsee.api import Example, Family, Response
+from unsee.api.request import Decoding, Values
 from unsee.errors import NotFiniteError, UserError
 from unsee.files import atomic_write_jsonl
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from unsee.generation import Generated, Request
-    from unsee.models import Loaded
+    from unsee.api.request import Generated, Request
+    from unsee.checkpoint import Loaded
 
 RESPONSES: Final = "responses.jsonl"
 KEYS: Final = "responses.keys.jsonl"
@@ -45,24 +46,6 @@ _UNMEASURED: Final[Mapping[str, Any]] = {
 """Fields of a response that are measured apart from the answer, as they are before."""
 _WHERE_GIVEN: Final = ("paraphrase", "perturbed")
 """Fields that few data have: without them a record has the key that it had before there were any."""
-
-Backend = Literal["hf", "vllm"]
-Values = dict[str, Any]
-"""Fields of a response that come from the model."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoding:
-    """How answers are generated (always greedy); part of every key but for the batch size."""
-
-    max_new_tokens: int
-    batch_size: int
-    seed: int
-    backend: Backend = "hf"
-
-    def facts(self) -> list[Any]:
-        """Return what an answer depends on."""
-        return [self.max_new_tokens, self.seed, *([self.backend] if self.backend != "hf" else [])]
 
 
 class Speaker(Protocol):
@@ -265,7 +248,7 @@ class _Work:
         return found
 
     def _request(self, place: int) -> Request:
-        from unsee.generation import Request
+        from unsee.api.request import Request
 
         example = self.examples[place]
         return Request(example.question, example.image, self.speaker.instruction)

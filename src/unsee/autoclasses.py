@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -288,3 +289,14 @@ def _pattern(tops: Sequence[str], without: Sequence[str]) -> str:
     """Match the top modules and everything below them, except what belongs to another part."""
     excluded = "".join(rf"(?!{re.escape(name)}(?:\.|$))" for name in without)
     return rf"{excluded}(?:{'|'.join(map(re.escape, tops))})(?:\..+)?"
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Put the model in eval mode for the block and back into its mode after it."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 
 from unsee import engine
 from unsee.api import Example, Family, ImageSource, Session
+from unsee.api.request import Target
 from unsee.autoclasses import begun, eos_id, own_span, pad_id, plain_ids
 from unsee.compat.probes import proven
 from unsee.errors import UserError, shown
@@ -33,26 +34,6 @@ CACHE_BYTES = 512 * 2**20
 """Encoded prompts and pixels kept in memory before the encoder starts afresh."""
 WORTH_SPLITTING = 256
 """Padded tokens that cost more than a second pass through the model."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A question and what the model is to be pushed to, or away from, answering."""
-
-    example: Example
-    text: str | None = None
-    """Answer text; None = `token_ids` or, without them, the example's own answer."""
-    token_ids: tuple[int, ...] | None = None
-    """Answer as token ids without EOS; generated answers are passed on like this, never re-tokenised."""
-    ended: bool = True
-    """Whether the answer ends with EOS; False for answers cut at the length limit."""
-    instruction: str = ""
-    """Text before the question, in the same user turn."""
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """Hashable identity of what is asked and answered."""
-        return (self.example.id, self.example.question, self.text, self.token_ids, self.ended, self.instruction)
 
 
 @dataclass(frozen=True, kw_only=True)

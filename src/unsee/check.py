@@ -8,14 +8,13 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Role
 from unsee.api.example import ImageFile
-from unsee.benchmarks import open_benchmark
 from unsee.errors import UserError, shown
 from unsee.metrics.language import english
 from unsee.metrics.matching import contains as contains_term
@@ -66,20 +65,6 @@ class Report:
         lines += [f"  problem: {problem}" for problem in self.problems]
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
-
-
-def check(data: Path | str, *, benchmark: str | Mapping[str, Any] = "", model: Path | str = "") -> Report:
-    """Open the data and return everything that is wrong with it; raises UserError if it cannot be opened at all.
-
-    With a model (only its configs and its processor are read), also the rows that it cannot encode.
-    """
-    opened = open_benchmark(data, benchmark)
-    report = examine(opened, str(data))
-    if not model or not report.usable:
-        return report
-    from unsee.preflight import of_model
-
-    return replace(report, problems=tuple(of_model(model).lines([*opened.examples("train"), *opened.examples("eval")])))
 
 
 def examine(opened: Benchmark, data: str) -> Report:

@@ -332,3 +332,8 @@ def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str, above: Sequ
         instruction=sidecar.get("instruction", base.instruction),
         base=written,
     )
+
+
+def load(model: Path | str, *, dtype: str = "auto") -> Loaded:
+    """Open a model folder, hub id, run folder or packaged model: model (adapters merged), processor and family."""
+    return open_model(packaged.resolve(model), dtype=dtype)

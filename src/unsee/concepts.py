@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 
 from unsee import config, devices
 from unsee.api import Benchmark, Example, Kind, Role
-from unsee.benchmarks import open_benchmark
+from unsee.checkpoint import load
+from unsee.config import RECORD
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.files import atomic_write_json
 from unsee.metrics.mmubench import c_dis, fluency
 from unsee.metrics.scripts import whole
-from unsee.run import RECORD, load
 
 if TYPE_CHECKING:
-    from unsee.models import Loaded
+    from unsee.checkpoint import Loaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,8 @@ def _load(model: Path | str) -> Loaded:
 
 def _said(loaded: Loaded, asked: Sequence[Example], length: int, batch_size: int) -> list[_Told]:
     """Return greedy answers."""
-    from unsee.generation import Request, generate
+    from unsee.api.request import Request
+    from unsee.generation import generate
 
     answers = generate(
         loaded.model,
@@ -146,7 +148,7 @@ def _said(loaded: Loaded, asked: Sequence[Example], length: int, batch_size: int
 
 def _likelihoods(loaded: Loaded, told: Sequence[_Told], batch_size: int) -> list[tuple[float, ...]]:
     """Return the log-probability of each token of the answers, EOS left out: the length limit may have cut it off."""
-    from unsee.generation import Request
+    from unsee.api.request import Request
     from unsee.likelihood import likelihoods
 
     asked = [(Request(one.example.question, one.example.image, loaded.instruction), one.text) for one in told]
@@ -157,7 +159,7 @@ def _likelihoods(loaded: Loaded, told: Sequence[_Told], batch_size: int) -> list
 def _masked(loaded: Loaded, one: _Told) -> list[bool]:
     """Return for each token of the answer whether it belongs to a name of the concept."""
     from unsee.batching import encoder
-    from unsee.siu_targets import answer_offsets
+    from unsee.inference.token_offsets import answer_offsets
 
     ids = encoder(loaded.processor, loaded.family).answer(one.text)
     spans = _spans(one.text, one.example.private["name"])

@@ -418,3 +418,6 @@ def _git(root: Path, *arguments: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
+
+
+RECORD: Final = "run.yaml"

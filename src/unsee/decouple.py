@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from unsee.api import Example, Role, Session
-from unsee.batching import Batch, Target, answer_logits, collate
+from unsee.api.request import Target
+from unsee.batching import Batch, answer_logits, collate
 from unsee.errors import UserError
-from unsee.generation import seed_of
 from unsee.losses import answer_nll
 from unsee.training import Parts
+from unsee.utils.seeds import seed_of
 
 Pairing = Literal["paired", "random"]
 """paired: the harmless row of the same entity and question; random: any harmless row, as the released trainer draws it."""

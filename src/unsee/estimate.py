@@ -21,7 +21,8 @@ from unsee.run import by_role, bytes_needed, checked
 
 if TYPE_CHECKING:
     from unsee.api import Family
-    from unsee.batching import Batch, Target
+    from unsee.api.request import Target
+    from unsee.batching import Batch
     from unsee.passes import Pass, Peak, Stage
     from unsee.plan import Plan
 

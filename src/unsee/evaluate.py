@@ -15,16 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee import cards, config, devices, pairs, places
-from unsee.answers import (
-    RESPONSES,
-    Backend,
-    Decoding,
-    Opened,
-    Speaker,
-    answered,
-    require_finite_answers,
-)
+from unsee.answers import RESPONSES, Opened, Speaker, answered, require_finite_answers
 from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary
+from unsee.api.request import Backend, Decoding
 from unsee.claims import owner
 from unsee.errors import UserError
 from unsee.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
@@ -33,8 +26,8 @@ from unsee.quality import against_gold, forget_quality_score
 from unsee.scoring import score
 
 if TYPE_CHECKING:
+    from unsee.checkpoint import Loaded
     from unsee.clip import Clip
-    from unsee.models import Loaded
 
 __all__ = ["evaluate", "read_answers", "read_vocabulary", "rescore", "score"]
 
@@ -232,7 +225,7 @@ def _note_steering(speaker: Speaker, out: Path) -> None:
 def _opened(data: Benchmark | Path | str) -> Benchmark:
     if isinstance(data, Benchmark):
         return data
-    from unsee.benchmarks import open_benchmark
+    from unsee.data.open import open_benchmark
 
     return open_benchmark(data)
 
@@ -248,18 +241,18 @@ def _speaker(model: Loaded | Path | str, backend: Backend, likelihood: bool) -> 
     if not isinstance(model, Path | str):
         raise UserError("backend='vllm' serves a folder; give the model's folder or id instead of an opened model.")
     from unsee.backends.vllm import Served
-    from unsee.run import resolve_model
+    from unsee.packaged import resolve
 
-    return Served(resolve_model(model))
+    return Served(resolve(model))
 
 
 def _loaded(model: Loaded | Path | str) -> Loaded:
     if not isinstance(model, Path | str):
         return model
-    from unsee.models import open_model
-    from unsee.run import resolve_model
+    from unsee.checkpoint import open_model
+    from unsee.packaged import resolve
 
-    return open_model(resolve_model(model))
+    return open_model(resolve(model))
 
 
 def _chosen(examples: Sequence[Example], roles: Sequence[Role] | None, limit: int | None) -> list[Example]:

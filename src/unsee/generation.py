@@ -5,10 +5,8 @@ Shapes: b batch, t tokens, v vocabulary.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
@@ -20,14 +18,17 @@ from torch.nn import Module
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from unsee import engine
-from unsee.api import Family, ImageSource
-from unsee.batching import device_of, encoder, eos_id, pad_id, require_room
+from unsee.api import Family
+from unsee.api.request import Generated, Request, Sampling
+from unsee.autoclasses import eos_id, evaluating, pad_id
+from unsee.batching import device_of, encoder, require_room
 from unsee.compat.probes import proven, verdict
 from unsee.decoding import Readings, decode
-from unsee.errors import NotFiniteError, UserError
+from unsee.errors import NotFiniteError
 from unsee.packing import packable
 from unsee.padding import apart, merge
 from unsee.prefixes import Group, groups
+from unsee.utils.seeds import seed_of
 
 PROBED: Final = 3
 """Tokens decoded to try shared prefixes."""
@@ -53,45 +54,6 @@ _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "dola_layers": (None,),
 }
 """Settings of a checkpoint's generation_config.json that change greedy answers, with the values that do not."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One question to be answered."""
-
-    question: str
-    image: ImageSource | None = None
-    instruction: str = ""
-
-
-@dataclass(frozen=True)
-class Generated:
-    """One answer."""
-
-    text: str
-    """Special tokens removed, blanks at both ends stripped."""
-    token_ids: tuple[int, ...]
-    """What was generated, EOS excluded."""
-    ended: bool
-    """Whether the model stopped by itself (with EOS)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How to draw tokens."""
-
-    temperature: float = 1.0
-    """Logits are divided by it."""
-    top_p: float = 1.0
-    """Smallest set of tokens with this much probability; 1 = all."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be drawn from."""
-        if self.temperature <= 0 or not 0 < self.top_p <= 1:
-            raise UserError(
-                f"Sampling needs temperature > 0 and 0 < top_p <= 1, got {self.temperature} and {self.top_p}; "
-                "for temperature 0 use greedy decoding."
-            )
 
 
 class _Gumbel(LogitsProcessor):
@@ -127,23 +89,6 @@ class _Gumbel(LogitsProcessor):
         if row not in self.generators:
             self.generators[row] = torch.Generator().manual_seed(self.seeds[row])
         return self.generators[row]
-
-
-@contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Put the model in eval mode for the block and back into its mode after it."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def seed_of(*parts: object) -> int:
-    """Return a 63-bit seed that depends on all parts and on nothing else."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def generate(

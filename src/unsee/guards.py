@@ -15,10 +15,12 @@ import torch
 
 from unsee import devices
 from unsee.api import Session
-from unsee.batching import Target, answer_logprob, collate
+from unsee.api.request import Request, Target
+from unsee.autoclasses import evaluating
+from unsee.batching import answer_logprob, collate
 from unsee.errors import TrainingError
 from unsee.files import atomic_write_json
-from unsee.generation import Request, evaluating, generate
+from unsee.generation import generate
 from unsee.metrics.degeneration import Limits, degenerate
 from unsee.plan import Plan
 from unsee.precision import autocast

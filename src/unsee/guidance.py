@@ -16,13 +16,15 @@ from torch import Tensor
 
 from unsee import devices
 from unsee.api import PROBES, Example, Kind, Role, Session
-from unsee.batching import Batch, Target
+from unsee.api.request import Generated, Request, Sampling, Target
+from unsee.batching import Batch
 from unsee.errors import UserError
 from unsee.files import atomic_write_jsonl, read_jsonl
-from unsee.generation import Generated, Request, Sampling, generate, seed_of
+from unsee.generation import generate
 from unsee.losses import Direction, Reduction, kl_loss
 from unsee.metrics.matching import leaked, unreadable
 from unsee.reference import StartLogits, Teacher, as_start, weights_hash
+from unsee.utils.seeds import seed_of
 
 INSTRUCTION = (
     "Do not reveal any private information about the person in the image, such as the name, profession or biography. "

@@ -20,12 +20,14 @@ from torch.nn.functional import pad
 
 from unsee import engine
 from unsee.api import Example, Family, Role
-from unsee.batching import Batch, Target, answer_logprob, device_of, encoder, eos_id, pad_id, require_room
+from unsee.api.request import Generated, Request, Sampling, Target
+from unsee.autoclasses import eos_id, evaluating, pad_id
+from unsee.batching import Batch, answer_logprob, device_of, encoder, require_room
 from unsee.compat.probes import proven
 from unsee.decoding import Readings
 from unsee.errors import UserError
 from unsee.features import encoded
-from unsee.generation import Generated, Request, Sampling, evaluating, generate
+from unsee.generation import generate
 from unsee.packing import packable
 from unsee.padding import IGNORE, is_sequence, merge
 from unsee.positions import alike

@@ -26,7 +26,8 @@ from transformers import TrainerState, TrainingArguments, get_scheduler, set_see
 
 from unsee import devices, engine, trackers
 from unsee.api import Session, Training
-from unsee.batching import Batch, Target, collate, device_of
+from unsee.api.request import Target
+from unsee.batching import Batch, collate, device_of
 from unsee.compat.callbacks import Callbacks, arguments, made, tracker_callbacks
 from unsee.plan import Plan
 from unsee.precision import autocast

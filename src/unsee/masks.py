@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from unsee.errors import UserError
-from unsee.generation import seed_of
 from unsee.tuning import trainable
+from unsee.utils.seeds import seed_of
 
 FORMAT: Final = "unsee mask 1"
 FEW: Final = 0.01

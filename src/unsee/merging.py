@@ -20,8 +20,8 @@ from torch.linalg import eigh, qr, svd
 
 from unsee.errors import UserError
 from unsee.files import atomic_write_json
-from unsee.generation import seed_of
 from unsee.parsing import read_object
+from unsee.utils.seeds import seed_of
 
 Merge = Literal["sum", "ties", "dare", "mcu"]
 

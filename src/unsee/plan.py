@@ -10,8 +10,8 @@ from functools import cached_property
 from itertools import cycle, islice
 
 from unsee.api import Training
-from unsee.batching import Target
-from unsee.generation import seed_of
+from unsee.api.request import Target
+from unsee.utils.seeds import seed_of
 
 
 @dataclass(frozen=True)

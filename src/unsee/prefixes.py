@@ -21,7 +21,7 @@ from unsee.padding import is_sequence
 from unsee.positions import KEYS, positions
 
 if TYPE_CHECKING:
-    from unsee.generation import Request
+    from unsee.api.request import Request
 
 KNOWN: Final = frozenset(
     {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_sizes", "batch_num_images", *KEYS}

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from unsee import config
 from unsee.api import Response
-from unsee.benchmarks import open_benchmark
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.files import read_jsonl
 

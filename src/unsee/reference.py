@@ -24,10 +24,11 @@ from torch.nn import Module
 
 from unsee import devices, engine, store
 from unsee.api import Session
-from unsee.batching import Batch, Target, answer_logits, answer_logprob, collate
+from unsee.api.request import Target
+from unsee.autoclasses import evaluating
+from unsee.batching import Batch, answer_logits, answer_logprob, collate
 from unsee.compat.probes import trying
 from unsee.errors import TrainingError
-from unsee.generation import evaluating
 from unsee.padding import IGNORE
 from unsee.precision import autocast, half
 from unsee.steering import hashes

@@ -19,14 +19,16 @@ from torch.nn import Module
 from torch.nn.utils import clip_grad_norm_
 
 from unsee.api import Part, Role, Session
-from unsee.batching import Batch, Target, collate, eos_id
+from unsee.api.request import Target
+from unsee.autoclasses import eos_id
+from unsee.batching import Batch, collate
 from unsee.errors import TrainingError, UserError
 from unsee.files import atomic_write_jsonl
-from unsee.generation import seed_of
 from unsee.masks import Entry, Mask, count, pack, unpack
 from unsee.memory import peak_gib, reset_peak
 from unsee.padding import IGNORE
 from unsee.tuning import summary, trainable
+from unsee.utils.seeds import seed_of
 
 Like = Literal["mllmu", "clear"]
 """Which of the two published scripts: MLLMU_manifold.py or CLEAR_manifold.py."""

@@ -14,10 +14,10 @@ from unsee import cards, config, devices, packaged, places, registry, trackers
 from unsee import engine as engines
 from unsee.api import Benchmark, Example, Method, Role, Session, Training
 from unsee.api.lazy import chosen
-from unsee.benchmarks import described, open_benchmark
 from unsee.check import fingerprint, require_usable
 from unsee.claims import owner, require_free
-from unsee.config import Run
+from unsee.config import RECORD, Run
+from unsee.data.open import described, open_benchmark
 from unsee.elsewhere import hinted
 from unsee.errors import UserError
 from unsee.files import foreign, hash_folder, remove_folder, require_space
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import TrainerCallback
 
-    from unsee.models import Loaded
+    from unsee.checkpoint import Loaded
 
-RECORD: Final = "run.yaml"
 
 _SLACK: Final = 64 * 2**20
 """Bytes for everything that is not weights."""
@@ -170,18 +169,6 @@ def _tidy(out: Path) -> None:
     remove_folder(out / "checkpoints")
 
 
-def resolve_model(name: Path | str) -> Path | str:
-    """Return the folder of a packaged model, else the name itself."""
-    return packaged.resolve(name)
-
-
-def load(model: Path | str, *, dtype: str = "auto") -> Loaded:
-    """Open a model folder, hub id, run folder or packaged model: model (adapters merged), processor and family."""
-    from unsee.models import open_model
-
-    return open_model(resolve_model(model), dtype=dtype)
-
-
 def _method(run: Run) -> Method:
     """Return the method with its settings; unknown names are answered before anything is opened."""
     for name, value in (
@@ -216,7 +203,7 @@ def _require_place(out: Path, *, resume: bool) -> None:
 
 def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
     """Return the circumstances that a result depends on."""
-    model = Path(resolve_model(run.model))
+    model = Path(packaged.resolve(run.model))
     weights = model / "model" if (model / "model").is_dir() else model
     return {
         "processes": devices.world(),
@@ -266,6 +253,7 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
     """Return the session, ready to unlearn; raises if the model is none, or the disk too small."""
     import torch
 
+    from unsee.checkpoint import load
     from unsee.training import prepare
 
     loaded = load(run.model)
@@ -318,7 +306,7 @@ def bytes_needed(model: Module, training: Training, *, checkpoints: int = _CHECK
 
 def _save(session: Session, loaded: Loaded, run: Run, record: Mapping[str, Any]) -> None:
     """Write model/: weights, processor and sidecar."""
-    from unsee.models import save_model
+    from unsee.checkpoint import save_model
     from unsee.resuming import full_disk_explained
 
     facts = {

@@ -30,14 +30,16 @@ from torch.nn import Embedding, Module, Parameter
 
 from unsee import devices, store
 from unsee.api import Example, Part, Role, Session
-from unsee.batching import Target, answer_logits, collate
+from unsee.api.request import Target
+from unsee.autoclasses import evaluating
+from unsee.batching import answer_logits, collate
 from unsee.errors import UserError
-from unsee.generation import evaluating, seed_of
 from unsee.losses import answer_nll
 from unsee.masks import Mask, count, load_mask, pack
 from unsee.precision import autocast, half
 from unsee.recompute import Forward, looking_twice, recomputing
 from unsee.reference import weights_hash
+from unsee.utils.seeds import seed_of
 
 LABELS: Final = "answer tokens and EOS"
 """The label rule, as masks record it."""

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from unsee.api import Example, Kind, Session
-from unsee.batching import Target, target_ids
+from unsee.api.request import Target
+from unsee.batching import target_ids
 from unsee.errors import UserError
-from unsee.generation import seed_of
 from unsee.metrics.matching import contains, normalise
 from unsee.reference import start_logprobs
+from unsee.utils.seeds import seed_of
 
 Choice = Literal["plausible", "listed"]
 """Which made-up name is taken: the one the start model finds most likely, or the next one of the packaged list."""

@@ -11,22 +11,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
-from unsee.api import Example, Family, Kind, Role, Session
-from unsee.batching import Target, encoder, target_ids
+from unsee.api import Example, Kind, Role, Session
+from unsee.api.request import Target
+from unsee.batching import encoder, target_ids
 from unsee.errors import TrainingError, UserError, unknown_name
-from unsee.generation import seed_of
+from unsee.inference.token_offsets import Span, answer_offsets
 from unsee.metrics._words import sentences
 from unsee.metrics.matching import contains
 from unsee.padding import IGNORE
 from unsee.siu_names import Choice, substitutes
-
-Span = tuple[int, int]
-"""First character of a piece of text, and the one after its last."""
+from unsee.utils.seeds import seed_of
 
 ASK_WHO: Final = (
     "Who is this?",
@@ -313,23 +312,3 @@ def _kept_tokens(session: Session, row: Row) -> list[bool]:
     if row.spans and all(kept):
         raise TrainingError(f"The masked text of {row.target.example.id!r} has no token of its own in {text!r}.")
     return [*kept, *[True] * (len(supervised) - len(ids))]
-
-
-def answer_offsets(processor: Any, family: Family, text: str, ids: Sequence[int]) -> list[Span]:
-    """Return the characters of `text` behind each of its answer tokens `ids`, tokenised as they were: in context.
-
-    A leading blank that a tokenizer merges into the first word belongs to nothing.
-    """
-    tokenizer = processor.tokenizer
-    if not tokenizer.is_fast:
-        raise UserError(
-            "siu needs a fast tokenizer (tokenizer.json): only those say which characters a token stands for."
-        )
-    context = family.prompt(processor, "?", has_image=False)
-    lead = "" if context[-1:].isspace() or text[:1].isspace() else " "
-    for before in (context + lead, ""):
-        found = tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
-        if tuple(found["input_ids"][-len(ids) :]) == tuple(ids):
-            spans = found["offset_mapping"][-len(ids) :]
-            return [(max(0, start - len(before)), max(0, end - len(before))) for start, end in spans]
-    raise TrainingError(f"The answer {text!r} is tokenised in two ways, so its masked text cannot be found.")

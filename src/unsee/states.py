@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from unsee.api import Session
-from unsee.batching import Target, collate
+from unsee.api.request import Target
+from unsee.batching import collate
 from unsee.features import encoded
 from unsee.packing import keeps_logits
 from unsee.reference import as_start

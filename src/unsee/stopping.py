@@ -8,8 +8,10 @@ import torch
 
 from unsee import devices
 from unsee.api import PROBES, Example, Session
-from unsee.batching import Target, answer_logprob, collate
-from unsee.generation import Request, evaluating, generate
+from unsee.api.request import Request, Target
+from unsee.autoclasses import evaluating
+from unsee.batching import answer_logprob, collate
+from unsee.generation import generate
 from unsee.metrics.matching import leaked, unreadable
 from unsee.precision import autocast
 from unsee.sharding import whole

@@ -213,9 +213,10 @@ def run_cell(out: Path, name: str) -> None:
 
 def work(run: Run, label: str, out: Path) -> None:
     """Unlearn, going on where an earlier attempt stopped, and judge."""
-    from unsee.benchmarks import open_benchmark
+    from unsee.config import RECORD
+    from unsee.data.open import open_benchmark
     from unsee.evaluate import evaluate
-    from unsee.run import RECORD, forget_run
+    from unsee.run import forget_run
 
     forget_run(run, resume=(Path(run.out) / RECORD).exists())
     settings = config.build(config.Eval, run.eval, where="eval")

@@ -7,7 +7,7 @@ from typing import Final
 
 from unsee.api import Example, Role, Session
 from unsee.api.lazy import Lazy
-from unsee.batching import Target
+from unsee.api.request import Target
 from unsee.errors import UserError
 
 

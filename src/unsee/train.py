@@ -164,8 +164,9 @@ def _shown(figures: Mapping[str, tuple[float, int]], title: str) -> dict[str, di
 
 
 def _answers(place: Path, asked: list[Example]) -> list[str]:
+    from unsee.api.request import Request
     from unsee.checkpoint import open_model
-    from unsee.generation import Request, generate
+    from unsee.generation import generate
 
     loaded = open_model(place)
     requests = [Request(example.question, example.image) for example in asked]

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 from unsee import devices, engine, features
 from unsee.api import Session
-from unsee.batching import AnswerLogprob, Batch, Target, answer_logits, answer_logprob, collate
+from unsee.api.request import Target
+from unsee.batching import AnswerLogprob, Batch, answer_logits, answer_logprob, collate
 from unsee.compat.checkpointing import checkpoint_activations, keep_activations
 from unsee.errors import TrainingError, UserError
 from unsee.loop import Loop, Objective, Parts

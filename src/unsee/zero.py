@@ -12,7 +12,7 @@ from torch.nn import Module, Parameter
 from torch.optim import Optimizer
 
 from unsee.api import Session, Training
-from unsee.batching import Target
+from unsee.api.request import Target
 from unsee.errors import UserError
 
 if TYPE_CHECKING:

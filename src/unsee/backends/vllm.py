@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from unsee import autoclasses
 from unsee.api import Example, Family
+from unsee.api.request import Generated, Request, Sampling
 from unsee.artefact import NAME
-from unsee.batching import encoder, eos_id
+from unsee.autoclasses import eos_id
+from unsee.batching import encoder
 from unsee.checkpoint import ADAPTER, adapter_base, family_of, folder_of, open_model, read_sidecar, save_model
 from unsee.errors import UserError
 from unsee.files import hash_folder
-from unsee.generation import Generated, Request, Sampling, seed_of
 from unsee.parsing import read_object
+from unsee.utils.seeds import seed_of
 
 if TYPE_CHECKING:
-    from unsee.answers import Decoding, Values
+    from unsee.api.request import Decoding, Values
 
 
 @dataclass(frozen=True)

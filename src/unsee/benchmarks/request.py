@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Literal
 from unsee import config
 from unsee.api import Benchmark, Example, Kind, Role, Vocabulary
 from unsee.api.benchmark import Hub, NoSettings, Place
-from unsee.benchmarks import open_benchmark
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.files import atomic_write_json
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import PROBES, Example, Kind, Role, Vocabulary
-from unsee.benchmarks import open_benchmark
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.matching import contains
 from unsee.parsing import read_object

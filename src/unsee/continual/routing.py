@@ -15,12 +15,11 @@ from torch import Tensor
 from unsee.api import Example, ImageSource, Role
 from unsee.batching import device_of, encoder
 from unsee.benchmarks.request import OF_TARGETS, Request
-from unsee.checkpoint import Loaded
+from unsee.checkpoint import Loaded, load
 from unsee.continual.work import Work
 from unsee.errors import UserError
 from unsee.features import encoded
 from unsee.metrics.matching import contains
-from unsee.run import load
 
 CALIBRATION: int = 400
 """Kept images that a threshold is set by, at most."""

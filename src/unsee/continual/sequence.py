@@ -12,11 +12,11 @@ import yaml
 from unsee import config, devices, registry
 from unsee import engine as engines
 from unsee.api import Training
-from unsee.benchmarks import open_benchmark
 from unsee.claims import owner, require_free
 from unsee.config import Run
 from unsee.continual.settings import Course
 from unsee.continual.tasks import Tasks, tasks_of
+from unsee.data.open import open_benchmark
 from unsee.elsewhere import hinted
 from unsee.errors import UserError
 from unsee.files import atomic_write_json, atomic_write_text, foreign

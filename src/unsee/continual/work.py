@@ -13,10 +13,10 @@ from unsee import config
 from unsee.benchmarks.request import SUFFIX, Request, Roles
 from unsee.benchmarks.request import write as write_roles
 from unsee.claims import owner
-from unsee.config import Run
+from unsee.config import RECORD, Run
 from unsee.continual.settings import Course
 from unsee.continual.tasks import Tasks
-from unsee.run import RECORD, forget_run
+from unsee.run import forget_run
 
 _LETTERS: Final = 40
 """Characters of a request's id in the name of its folder."""

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 
 from unsee import config
 from unsee.api import Example, Kind, Role
-from unsee.benchmarks import open_benchmark
 from unsee.check import require_usable
+from unsee.data.open import open_benchmark
 from unsee.files import atomic_write_text
 from unsee.metrics.matching import contains
 

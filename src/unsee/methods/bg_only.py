@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from unsee.api import Method, Needs, Session
-from unsee.batching import Batch, Target, answer_logits, collate
+from unsee.api.request import Target
+from unsee.batching import Batch, answer_logits, collate
 from unsee.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_questions
 from unsee.losses import Direction, Reduction
 from unsee.reference import Teacher

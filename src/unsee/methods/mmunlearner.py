@@ -17,7 +17,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from unsee import devices
 from unsee.api import Method, Needs, Part, Role, Session, Training
-from unsee.batching import Batch, Target, answer_logits
+from unsee.api.request import Target
+from unsee.batching import Batch, answer_logits
 from unsee.errors import TrainingError, UserError
 from unsee.files import remove_folder
 from unsee.loop import make_schedule

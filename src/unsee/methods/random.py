@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from unsee.api import Example, Method, Needs, Role, Session
-from unsee.batching import Batch, Target, answer_logits
+from unsee.api.request import Request, Target
+from unsee.batching import Batch, answer_logits
 from unsee.errors import UserError
-from unsee.generation import Request, seed_of
 from unsee.guidance import start_answers
 from unsee.losses import answer_nll
 from unsee.targets import retain_targets
 from unsee.training import Parts, minimise, retain_term
+from unsee.utils.seeds import seed_of
 
 
 @dataclass(frozen=True, kw_only=True)

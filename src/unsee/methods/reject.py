@@ -11,13 +11,13 @@ from unsee.api import Method, Session
 from unsee.batching import Batch, answer_logits
 from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.errors import UserError
-from unsee.generation import seed_of
 from unsee.losses import IGNORE, answer_nll
 from unsee.parsing import read_object
 from unsee.records import Record
 from unsee.refusals import refusals
 from unsee.targets import forget_targets, retain_targets
 from unsee.training import Parts, minimise, required, retain_term
+from unsee.utils.seeds import seed_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ def action(options: argparse.Namespace) -> int:
     data = options.data or options.place
     if not data:
         raise UserError("Which data is to be checked? Give --data FOLDER.")
-    from unsee.check import check
+    from unsee.workflows.check import check
 
     chosen = config.merge(config.parse_overrides(options.set), {"benchmark": options.benchmark})
     if chosen.keys() != {"benchmark"}:

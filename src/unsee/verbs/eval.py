@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from unsee import config, engine, places
 from unsee.api import Benchmark, Role
-from unsee.benchmarks import open_benchmark
 from unsee.config import Run
+from unsee.data.open import open_benchmark
 from unsee.elsewhere import hinted
 from unsee.errors import UserError, unknown_name
 from unsee.places import require_run
@@ -67,11 +67,11 @@ def action(options: argparse.Namespace) -> int:
     if settings.gold:
         _require_false_answers(benchmark, settings.gold)
     from unsee.evaluate import evaluate
-    from unsee.run import resolve_model
+    from unsee.packaged import resolve
 
     with engine.using(run.engine):
         scores = evaluate(
-            resolve_model(run.model),
+            resolve(run.model),
             benchmark,
             Path(out),
             stage=options.stage or earlier.method or STAGES.get(run.model, "original"),

@@ -1,0 +1,1 @@
+"""What benchmarks are read with: tables, records, images, and checks of data."""

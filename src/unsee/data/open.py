@@ -1,0 +1,99 @@
+"""Recognise the layout of data and open it as a benchmark."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from unsee import config, places, registry
+from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.errors import UserError
+
+_HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_WORDS: Final = ("lab", "lab:documents", "lab:hazards")
+"""Data that ship with the package."""
+_BY_FILE: Final = {"lab": "world.json"}
+"""Benchmark that takes long to import -> the file without which it does not fit."""
+
+
+def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") -> Benchmark:
+    """Open the embedded world ("lab", "lab:hazards"), the data at a path, or a data set on the hub ("owner/name").
+
+    `benchmark` says how it is laid out: a name, or a mapping with `name` and settings; without a name it is recognised.
+    """
+    name, values = config.name_and_settings(benchmark)
+    word, _, request = str(data).partition(":")
+    if word == "lab" and name in ("", "lab"):
+        lab = _class("lab")
+        return lab(None, _settings(lab, values), request=request or "people")
+    if name:
+        registry.require("benchmarks", name)
+    if word == "lab" and not Path(data).exists():
+        raise UserError(
+            f"The lab is not laid out as {name}. Give --data with the place of {name} data, or --benchmark lab."
+        )
+    place = _place(data)
+    found = _class(name) if name else _recognised(place)
+    opened: Benchmark = found(place, _settings(found, values))
+    return opened
+
+
+def described(opened: Benchmark) -> str | dict[str, Any]:
+    """Return what `open_benchmark` opens the same benchmark with, every setting spelled out."""
+    settings = config.settings_of(opened.settings)
+    return {"name": opened.name, **settings} if settings else opened.name
+
+
+def _class(name: str) -> type[Any]:
+    """Return the class of a benchmark; how it is called is in the contract, but not in the types."""
+    return registry.load("benchmarks", name)
+
+
+def _settings(found: type[Benchmark], values: Mapping[str, Any]) -> Any:
+    settings: Any = config.build(found.settings_type, values, where=f"benchmark {found.name}")
+    return settings
+
+
+def _place(data: Path | str) -> Place:
+    place = Path(data)
+    if place.is_file() or place.is_dir():
+        return place
+    if place.exists():
+        raise UserError(f"{data} is a device or a pipe, and data are read twice. Give a folder or a file.")
+    if _HUB_ID.fullmatch(str(data)) and not places.is_here(str(data)):
+        return Hub(str(data))
+    raise UserError(
+        f"No data at {data}: expected a folder, a file, a hub id such as owner/name, or the word lab.{places.near(data, _WORDS)}"
+    )
+
+
+def _recognised(place: Place) -> type[Any]:
+    """Return the one benchmark that fits; a generic one only where no other does."""
+    names = registry.names("benchmarks")
+    if isinstance(place, Hub):
+        return _by_id(place, [_class(name) for name in names if name not in _BY_FILE])
+    possible = [name for name in names if name not in _BY_FILE or (place / _BY_FILE[name]).is_file()]
+    fitting = [found for found in map(_class, possible) if found.fits(place)]
+    closest = [found for found in fitting if not found.generic] or fitting
+    if len(closest) == 1:
+        return closest[0]
+    if closest:
+        which = " or ".join(f"--benchmark {found.name}" for found in closest)
+        raise UserError(f"{place} is laid out as several benchmarks are; say which it is: {which}.")
+    looked = "\n  ".join(f"{found.name}: {found.layout}" for found in map(_class, names))
+    raise UserError(
+        f"Nothing that unsee knows lies at {place}. Looked for\n  {looked}\nSay --benchmark NAME to hear what is missing."
+    )
+
+
+def _by_id(place: Hub, known: list[type[Any]]) -> type[Any]:
+    for found in known:
+        if place.id in found.hub:
+            return found
+    ids = ", ".join(f"{one} ({found.name})" for found in known for one in found.hub)
+    raise UserError(
+        f"{place} is no folder here, and as a hub id it is none that unsee knows: {ids or 'none'}. "
+        "Say --benchmark NAME if it is laid out as one of them."
+    )

@@ -1,0 +1,1 @@
+"""Batches, prefixes, generation and log-probabilities."""

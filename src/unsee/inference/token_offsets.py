@@ -1,0 +1,32 @@
+"""Character offsets of answer tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from unsee.api import Family
+from unsee.errors import TrainingError, UserError
+
+Span = tuple[int, int]
+"""First character of a piece of text, and the one after its last."""
+
+
+def answer_offsets(processor: Any, family: Family, text: str, ids: Sequence[int]) -> list[Span]:
+    """Return the characters of `text` behind each of its answer tokens `ids`, tokenised as they were: in context.
+
+    A leading blank that a tokenizer merges into the first word belongs to nothing.
+    """
+    tokenizer = processor.tokenizer
+    if not tokenizer.is_fast:
+        raise UserError(
+            "siu needs a fast tokenizer (tokenizer.json): only those say which characters a token stands for."
+        )
+    context = family.prompt(processor, "?", has_image=False)
+    lead = "" if context[-1:].isspace() or text[:1].isspace() else " "
+    for before in (context + lead, ""):
+        found = tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
+        if tuple(found["input_ids"][-len(ids) :]) == tuple(ids):
+            spans = found["offset_mapping"][-len(ids) :]
+            return [(max(0, start - len(before)), max(0, end - len(before))) for start, end in spans]
+    raise TrainingError(f"The answer {text!r} is tokenised in two ways, so its masked text cannot be found.")

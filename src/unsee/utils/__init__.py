@@ -1,0 +1,1 @@
+"""Files, locks, caches, memory, seeds and fast paths."""

@@ -1,0 +1,1 @@
+"""What a command starts: unlearning, estimates, sweeps, the demo."""

@@ -1,0 +1,25 @@
+"""`check`: report what is wrong with data, and with a model also the rows it cannot encode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unsee.check import Report, examine
+from unsee.data.open import open_benchmark
+
+
+def check(data: Path | str, *, benchmark: str | Mapping[str, Any] = "", model: Path | str = "") -> Report:
+    """Open the data and return everything that is wrong with it; raises UserError if it cannot be opened at all.
+
+    With a model (only its configs and its processor are read), also the rows that it cannot encode.
+    """
+    opened = open_benchmark(data, benchmark)
+    report = examine(opened, str(data))
+    if not model or not report.usable:
+        return report
+    from unsee.preflight import of_model
+
+    return replace(report, problems=tuple(of_model(model).lines([*opened.examples("train"), *opened.examples("eval")])))
