@@ -21,11 +21,12 @@ import torch
 from perf.conventional import answers, prompted
 from perf.subject import LETTERS, Subject
 from perf.timing import paired, rounded, spread, timed
-from unsee import batching, features
+from unsee import features
 from unsee.api import Benchmark, Example, Session, Training, Vocabulary
 from unsee.api.request import Request, Target
 from unsee.checkpoint import Loaded
 from unsee.evaluate import evaluate
+from unsee.inference import encoder
 from unsee.likelihood import Choice, answer
 from unsee.store import VARIABLE
 
@@ -90,7 +91,7 @@ def lettered(example: Example) -> bool:
 
 def nothing_remembered() -> None:
     """Drop what unsee keeps in memory about prompts and images, so that each repetition starts cold."""
-    batching._ENCODERS.clear()
+    encoder._ENCODERS.clear()
     features._KEPT.clear()
 
 

@@ -24,7 +24,8 @@ from perf.subject import subject
 from perf.timing import now
 from unsee import recompute
 from unsee.api import Session
-from unsee.batching import Batch, answer_logits, collate
+from unsee.batching import Batch, collate
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.targets import forget_targets
 

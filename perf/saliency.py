@@ -21,9 +21,10 @@ from perf.conventional import Conventional, encode, mean_nll
 from perf.steps import EVERYTHING, unlearn
 from perf.subject import Subject
 from perf.timing import paired, rounded, spread, timed
-from unsee import batching, engine
+from unsee import engine
 from unsee.api import Role, Session, Training
 from unsee.api.request import Target
+from unsee.inference import encoder
 from unsee.masks import Mask, agreement
 from unsee.methods.mmunlearner import MMUnlearner
 from unsee.precision import autocast
@@ -143,7 +144,7 @@ def _sides(session: Session) -> dict[str, list[Target]]:
 
 def own_mask(session: Session, sweep: Sweep) -> Mask:
     """Make unsee's mask, nothing remembered from before."""
-    batching._ENCODERS.clear()
+    encoder._ENCODERS.clear()
     with engine.using(replace(engine.current(), shared_cache=False)):
         return saliency_mask(session, sweep)
 
@@ -274,7 +275,7 @@ def _work(name: str, side: str, session: Session, how_many: Amount, folder: Path
             return lambda: published_run(session, folder)
         return lambda: published_mask(session, folder, torch.float16)
     if name == "mmunlearner_run":
-        batching._ENCODERS.clear()
+        encoder._ENCODERS.clear()
         return lambda: unlearn(MMUnlearner(p_samples=how_many.samples), session)
     stopping = Sweep(samples=how_many.samples, every=how_many.every)
     return lambda: own_mask(session, ALL if name == "mmunlearner_mask" else stopping)

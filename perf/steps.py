@@ -24,8 +24,9 @@ from perf.timing import now, paired, rounded, spread
 from unsee import engine
 from unsee.api import Method, Part, Session, Training
 from unsee.api.request import Target
-from unsee.batching import Batch, answer_logits, collate
+from unsee.batching import Batch, collate
 from unsee.guidance import Guide
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import ga_loss
 from unsee.methods.ga import GA
 from unsee.methods.grad_diff import GradDiff

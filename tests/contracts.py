@@ -26,11 +26,12 @@ from unsee import engine, registry
 from unsee.api import Role, Session, Training
 from unsee.api.request import Request, Target
 from unsee.autoclasses import eos_id
-from unsee.batching import answer_logits, answer_logprob, collate
+from unsee.batching import collate
 from unsee.checkpoint import open_model, save_model
 from unsee.errors import UserError
 from unsee.features import encoded
 from unsee.generation import generate
+from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.likelihood import choose, likelihoods
 from unsee.losses import answer_nll
 from unsee.padding import IGNORE

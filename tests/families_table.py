@@ -15,9 +15,9 @@ from contracts import CONTRACTS, METHODS, REFUSED, method
 from families import ALL, FAMILIES, VARIANTS, family, model_of, processor_of
 from unsee.api import Training
 from unsee.autoclasses import eos_id
-from unsee.batching import encoder
 from unsee.errors import UnseeError
 from unsee.features import known
+from unsee.inference.encoder import encoder
 from unsee.packing import PER_TOKEN, is_sequence, packable
 from unsee.prefixes import KNOWN
 from unsee.tuning import prepare

@@ -11,9 +11,11 @@ from tiny import INSTRUCTION, person, tiny_examples, tiny_session
 from unsee.api import Role
 from unsee.api.request import Request, Target
 from unsee.autoclasses import eos_id
-from unsee.batching import answer_ids, answer_logits, answer_logprob, collate, target_ids
+from unsee.batching import collate, target_ids
 from unsee.errors import UserError
 from unsee.generation import generate
+from unsee.inference.answer_logits import answer_logits, answer_logprob
+from unsee.inference.encoder import answer_ids
 from unsee.padding import merge
 
 

@@ -19,11 +19,12 @@ from library_touches import touches, touches_in
 from unsee import batching, engine, features, likelihood, recompute
 from unsee.api import Training
 from unsee.api.request import Request
-from unsee.batching import answer_logits, collate
+from unsee.batching import collate
 from unsee.compat import cache as kv_cache
 from unsee.compat import fast_paths, probes, tensors
 from unsee.compat.cache import BufferedLayer
 from unsee.generation import generate
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.recompute import recomputing
 from unsee.targets import forget_targets

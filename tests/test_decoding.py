@@ -7,10 +7,10 @@ import pytest
 from tiny import INSTRUCTION, QUESTION, Drawn, tiny_model, tiny_processor
 from unsee import decoding, engine, pool
 from unsee.api.request import Request, Sampling
-from unsee.batching import encoder
 from unsee.checkpoint import load
 from unsee.data.open import open_benchmark
 from unsee.generation import generate
+from unsee.inference.encoder import encoder
 from unsee.models.llava import Llava
 from unsee.prefixes import groups
 

@@ -9,9 +9,10 @@ from tiny import Drawn, tiny_session
 from unsee import config, devices, registry
 from unsee.api import Example, Kind, Role, Training
 from unsee.autoclasses import eos_id
-from unsee.batching import collate, encoder, target_ids
+from unsee.batching import collate, target_ids
 from unsee.decouple import decouple_partners, decouple_term
 from unsee.errors import UserError
+from unsee.inference.encoder import encoder
 from unsee.plan import Plan
 from unsee.recipes.safeeraser import LOSSES, safeeraser
 from unsee.refusals import refusals

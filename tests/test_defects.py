@@ -22,11 +22,11 @@ from tiny import save_tiny, tiny_model, tiny_processor, tiny_session
 from unsee import metrics, registry
 from unsee.api import Kind, Response, Role, Training, Vocabulary
 from unsee.api.request import Request
-from unsee.batching import answer_logprob
 from unsee.benchmarks.lab import Lab
 from unsee.checkpoint import open_model, save_model
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logprob
 from unsee.likelihood import likelihoods
 from unsee.losses import npo_loss, per_sample, token_logprobs
 from unsee.measures import EXTRA, measures_of

@@ -20,11 +20,11 @@ from tiny import person, save_tiny
 from unsee import config, evaluate, export, forget, load
 from unsee.api import Kind, Response, Role
 from unsee.api.request import Request
-from unsee.batching import encoder
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.exporting import experiments, lmms_eval, open_unlearning
 from unsee.generation import generate
+from unsee.inference.encoder import encoder
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 STRONG = {"max_steps": 3, "stop": "never", "max_new_tokens": 6, "lr": 0.05}

@@ -12,8 +12,9 @@ from families import FAMILIES, Picture, family, model_of, processor_of
 from tiny import tiny_session
 from unsee import engine, features
 from unsee.api import Training
-from unsee.batching import answer_logits, by_length, collate
+from unsee.batching import by_length, collate
 from unsee.features import encoded
+from unsee.inference.answer_logits import answer_logits
 from unsee.padding import merge
 from unsee.targets import forget_targets, retain_targets
 from unsee.training import prepare

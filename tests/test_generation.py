@@ -56,7 +56,7 @@ def test_sampling_follows_the_distribution(ask):
         max_new_tokens=1,
         sampling=Sampling(temperature=0.5),
     )
-    from unsee.batching import encoder
+    from unsee.inference.encoder import encoder
 
     row = encoder(session.processor, session.family).row(request.question, request.image)
     probabilities = (session.model(**row).logits[0, -1] / 0.5).softmax(-1)

@@ -13,8 +13,9 @@ import torch
 from perf import conventional, gpu, gpu_models, gpu_parts
 from perf.record import Record
 
-from unsee.batching import collate, encoder
+from unsee.batching import collate
 from unsee.errors import UserError
+from unsee.inference.encoder import encoder
 from unsee.targets import forget_targets
 
 ROOT = Path(gpu.__file__).parents[1]

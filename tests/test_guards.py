@@ -12,8 +12,8 @@ from tiny import tiny_session
 from unsee import guards
 from unsee.api import Training
 from unsee.api.request import Generated
-from unsee.batching import answer_logits
 from unsee.guards import spread
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.targets import forget_targets, retain_targets
 from unsee.training import minimise, prepare

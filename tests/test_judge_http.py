@@ -14,7 +14,7 @@ import pytest
 
 from unsee import judge_http
 from unsee.errors import UserError
-from unsee.judge import Endpoint
+from unsee.evaluation.judge_client import Endpoint
 
 GOOD = json.dumps({"choices": [{"message": {"content": "safe"}}]}).encode()
 
@@ -58,7 +58,7 @@ def serve():
 @pytest.fixture
 def waited(monkeypatch):
     waits = []
-    monkeypatch.setattr("unsee.judge.time.sleep", waits.append)
+    monkeypatch.setattr("unsee.evaluation.judge_client.time.sleep", waits.append)
     return waits
 
 

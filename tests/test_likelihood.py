@@ -10,9 +10,11 @@ from torch.testing import assert_close
 from tiny import INSTRUCTION, QUESTION, Drawn, tiny_examples, tiny_model, tiny_processor, tiny_session
 from unsee import engine
 from unsee.api.request import Request, Sampling, Target
-from unsee.batching import answer_logprob, collate, encoder
+from unsee.batching import collate
 from unsee.errors import UserError
 from unsee.generation import generate
+from unsee.inference.answer_logits import answer_logprob
+from unsee.inference.encoder import encoder
 from unsee.likelihood import Choice, answer, choose, likelihoods
 from unsee.models.llava import Llava
 from unsee.prefixes import Group

@@ -9,7 +9,8 @@ from torch.nn.functional import logsigmoid
 from tiny import tiny_session
 from unsee import registry
 from unsee.api import Training
-from unsee.batching import collate, encoder, target_ids
+from unsee.batching import collate, target_ids
+from unsee.inference.encoder import encoder
 from unsee.training import prepare
 
 

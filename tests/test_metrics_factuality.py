@@ -9,9 +9,9 @@ from unsee import factuality, judge
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.cli import main
 from unsee.errors import UserError
+from unsee.evaluation.judge_client import Endpoint
 from unsee.factuality import opinion, points
 from unsee.files import atomic_write_json
-from unsee.judge import Endpoint
 from unsee.store import Rows
 
 

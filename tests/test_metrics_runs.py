@@ -14,13 +14,14 @@ from benchmark_fixtures import fixtures
 from tiny import Drawn, tiny_examples, tiny_model, tiny_processor, tokenizer_json
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.api.request import Target
-from unsee.batching import answer_logprob, collate
+from unsee.batching import collate
 from unsee.benchmarks.folder import Folder
 from unsee.checkpoint import Loaded
 from unsee.clip import PREFIX, Clip
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.evaluate import evaluate, rescore
+from unsee.inference.answer_logits import answer_logprob
 from unsee.lab.examples import judged
 from unsee.lab.world import World
 from unsee.models.llava import Llava

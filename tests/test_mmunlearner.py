@@ -9,9 +9,10 @@ import torch
 
 from tiny import tiny_session
 from unsee.api import Role, Training
-from unsee.batching import answer_logits, collate
+from unsee.batching import collate
 from unsee.engine import using
 from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.masks import Mask, unpack
 from unsee.methods.mmunlearner import MMUnlearner, _forget, _ForgetSteps

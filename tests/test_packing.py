@@ -12,7 +12,8 @@ from tiny import tiny_session
 from unsee import engine
 from unsee.api import Training
 from unsee.api.request import Target
-from unsee.batching import answer_logits, collate
+from unsee.batching import collate
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.packing import pack, packable, saving
 from unsee.positions import positions

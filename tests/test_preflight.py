@@ -17,8 +17,8 @@ from tiny import save_tiny, tiny_model, tiny_processor
 from unsee import cli
 from unsee.api import ImageFile
 from unsee.autoclasses import encode_one
-from unsee.batching import Encoder, answer_ids
 from unsee.data.open import open_benchmark
+from unsee.inference.encoder import Encoder, answer_ids
 from unsee.models.llava import Llava
 from unsee.preflight import Preflight, of_model
 from unsee.workflows.check import check

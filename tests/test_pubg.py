@@ -12,9 +12,10 @@ import torch
 from tiny import INSTRUCTION, QUESTION, person, tiny_session
 from unsee.api import Kind, Role, Training
 from unsee.api.request import Target
-from unsee.batching import answer_logits, answer_logprob, collate, target_ids
+from unsee.batching import collate, target_ids
 from unsee.errors import TrainingError, UserError
 from unsee.guidance import Draws, GuidanceSettings, Guide, draw, forget_questions, undesired_targets
+from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.losses import answer_nll, ga_loss, npo_loss
 from unsee.methods.pubg import PUBG
 from unsee.reference import StartLogits, as_start, start_logprobs

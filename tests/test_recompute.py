@@ -17,7 +17,8 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from families import FAMILIES, session_of
 from unsee import engine, recompute
 from unsee.api import Training
-from unsee.batching import answer_logits, collate
+from unsee.batching import collate
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.recompute import looking_twice, recomputing
 from unsee.targets import forget_targets

@@ -10,7 +10,8 @@ import torch
 from tiny import tiny_session
 from unsee import engine, reference
 from unsee.api import Training
-from unsee.batching import answer_logits, collate
+from unsee.batching import collate
+from unsee.inference.answer_logits import answer_logits
 from unsee.reference import StartLogits, StartLogprobs, start_logprobs
 from unsee.targets import forget_targets, retain_targets
 from unsee.training import prepare

@@ -49,5 +49,5 @@ def test_a_file_with_no_or_two_classes_is_refused(count):
 @pytest.mark.parametrize("kind", ["methods", "models", "benchmarks"])
 def test_every_file_defines_one_class(kind):
     for name in registry.names(kind):
-        assert registry.load(kind, name).__module__ == f"unsee.{kind}.{name}"
-        assert f"unsee.{kind}.{name}" in sys.modules
+        assert registry.load(kind, name).__module__ == registry.module_of(kind, name)
+        assert registry.module_of(kind, name) in sys.modules

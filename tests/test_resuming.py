@@ -12,9 +12,9 @@ from transformers import TrainerCallback
 
 from test_training import make, nll, run
 from unsee import devices
-from unsee.batching import answer_logits
 from unsee.errors import TrainingError, UserError
 from unsee.files import OWNED
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import ga_loss
 from unsee.resuming import (
     COMPLETE,

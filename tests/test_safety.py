@@ -15,8 +15,9 @@ from unsee.benchmarks.lab import Lab
 from unsee.check import examine
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.evaluation.judge_client import Endpoint
 from unsee.generation import generate
-from unsee.judge import Endpoint, by_model, by_rules, estimate, report, safety
+from unsee.judge import by_model, by_rules, estimate, report, safety
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.safety import Gibberish, gibberish, over_forgotten, rate, wilson_interval
 from unsee.models.llava import Llava
@@ -305,7 +306,7 @@ def test_the_endpoint_speaks_the_chat_protocol_and_tries_again(monkeypatch):
             pass
 
     waits = []
-    monkeypatch.setattr("unsee.judge.time.sleep", waits.append)
+    monkeypatch.setattr("unsee.evaluation.judge_client.time.sleep", waits.append)
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     ask = Endpoint(url=f"http://127.0.0.1:{server.server_port}/v1/", model="m", key="k", timeout=5)

@@ -9,8 +9,9 @@ from tiny import Drawn, tiny_session
 from unsee.api import Example, Kind, Role, Training
 from unsee.api.request import Target
 from unsee.autoclasses import eos_id
-from unsee.batching import answer_logits, collate
+from unsee.batching import collate
 from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.masks import agreement, load_mask, unpack
 from unsee.saliency import Sweep, accumulate, maskable, preserved, saliency_mask, targeted

@@ -12,10 +12,12 @@ from tiny import PEOPLE, Drawn, tiny_processor, tiny_session
 from unsee import registry
 from unsee.api import Example, Kind, Role, Training
 from unsee.api.request import Target
-from unsee.batching import answer_logits, answer_logprob, collate, encoder, target_ids
+from unsee.batching import collate, target_ids
 from unsee.benchmarks.folder import Folder
 from unsee.engine import using
 from unsee.errors import TrainingError, UserError
+from unsee.inference.answer_logits import answer_logits, answer_logprob
+from unsee.inference.encoder import encoder
 from unsee.inference.token_offsets import answer_offsets
 from unsee.lab import examples as lab_examples
 from unsee.lab.world import World

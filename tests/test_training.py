@@ -12,8 +12,9 @@ import torch
 from tiny import tiny_session
 from unsee import engine
 from unsee.api import Training
-from unsee.batching import answer_logits, answer_logprob, collate
+from unsee.batching import collate
 from unsee.errors import TrainingError, UserError
+from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.loop import _Batches
 from unsee.losses import answer_nll, npo_loss
 from unsee.plan import Plan

@@ -15,10 +15,10 @@ from tiny import tiny_session
 from unsee import devices
 from unsee.api import Training
 from unsee.api.request import Sampling
-from unsee.batching import answer_logits
 from unsee.cli import main
 from unsee.errors import TrainingError
 from unsee.guidance import Draws, draw, forget_questions
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.methods.ga import GA
 from unsee.methods.npo import NPO

@@ -1,37 +1,28 @@
-"""From questions and answers to tensors and back to answer logits: prompts, images, labels, the one shift.
+"""Batches of questions and answers as tensors: prompts, images, labels on answers only.
 
 Shapes: b batch, t tokens, a answer positions (right-aligned, at the right end of the left-padded batch), v vocabulary.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from threading import RLock
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
-from torch.nn.functional import pad
 
-from unsee import engine
-from unsee.api import Example, Family, ImageSource, Session
+from unsee.api import Example, Family, Session
 from unsee.api.request import Target
-from unsee.autoclasses import begun, eos_id, own_span, pad_id, plain_ids
-from unsee.compat.probes import proven
+from unsee.autoclasses import eos_id, pad_id
 from unsee.errors import UserError, shown
-from unsee.features import encoded
-from unsee.losses import per_sample, token_logprobs
-from unsee.packing import Packed, keeps_logits, pack, packable, saving
+from unsee.inference.encoder import encoder
+from unsee.packing import Packed, pack
 from unsee.padding import IGNORE, apart, merge
 
-CACHE_BYTES = 512 * 2**20
-"""Encoded prompts and pixels kept in memory before the encoder starts afresh."""
 WORTH_SPLITTING = 256
 """Padded tokens that cost more than a second pass through the model."""
 
@@ -133,81 +124,6 @@ def by_length(lengths: Sequence[int]) -> list[list[int]]:
     return [*groups, sorted(order[start:])]
 
 
-class Encoder:
-    """Encodes prompts through the family's processor and remembers them; equal images share one pixel tensor."""
-
-    def __init__(self, processor: Any, family: Family) -> None:
-        """Start with nothing remembered."""
-        self.processor = processor
-        self.family = family
-        self._rows: dict[tuple[str, str, str], dict[str, Tensor]] = {}
-        self._pixels: dict[tuple[str, str], Tensor] = {}
-        self._answers: dict[str, tuple[int, ...]] = {}
-        self._bytes = 0
-        self._one_at_a_time = RLock()  # fast tokenizers are not made for two threads
-
-    def answer(self, text: str) -> tuple[int, ...]:
-        """Return `answer_ids` of the text."""
-        with self._one_at_a_time:
-            if text not in self._answers:
-                self._answers[text] = answer_ids(self.processor, self.family, text)
-                self._bytes += len(text) + 8 * len(self._answers[text])
-            return self._answers[text]
-
-    def tokens(self, prompt: str) -> tuple[int, ...]:
-        """Tokenise a prompt, image marks unexpanded; a template that writes the BOS token itself gets no second one."""
-        with self._one_at_a_time:
-            special = not begun(self.processor, prompt)
-            ids = self.processor.tokenizer(prompt, add_special_tokens=special)["input_ids"]
-            return tuple(ids[own_span(self.processor, prompt, ids)])
-
-    def row(self, question: str, image: ImageSource | None, instruction: str = "") -> dict[str, Tensor]:
-        """Return the model inputs of one prompt, batch axis of size 1, unpadded."""
-        key = (question, image.key if image else "", instruction)
-        with self._one_at_a_time:
-            if key not in self._rows:
-                self._rows[key] = self._encode(question, image, instruction, key[1])
-            return self._rows[key]
-
-    def _encode(self, question: str, image: ImageSource | None, instruction: str, key: str) -> dict[str, Tensor]:
-        text = self.family.prompt(self.processor, question, has_image=image is not None, instruction=instruction)
-        row = self.family.encode(self.processor, [text], [image.load() if image else None])
-        if self._bytes > CACHE_BYTES:
-            self._rows, self._pixels, self._answers, self._bytes = {}, {}, {}, 0
-        return {name: self._shared(key, name, value) for name, value in row.items()}
-
-    def _shared(self, key: str, name: str, value: Tensor) -> Tensor:
-        known = self._pixels.get((key, name))
-        if key and known is not None and torch.equal(known, value):
-            return known
-        self._bytes += value.nbytes
-        self._pixels[key, name] = value
-        return value
-
-
-_ENCODERS: WeakKeyDictionary[Any, Encoder] = WeakKeyDictionary()
-
-
-def encoder(processor: Any, family: Family) -> Encoder:
-    """Return the encoder of this processor; it lives as long as the processor."""
-    if processor not in _ENCODERS:
-        _ENCODERS[processor] = Encoder(processor, family)
-    return _ENCODERS[processor]
-
-
-def answer_ids(processor: Any, family: Family, text: str) -> tuple[int, ...]:
-    """Tokenise an answer as it continues the prompt: same leading space, text otherwise unchanged, no EOS.
-
-    Tokenised in context and cut where the prompt ends if that is a token border, else on its own.
-    """
-    context = family.prompt(processor, "?", has_image=False)
-    lead = "" if context[-1:].isspace() or text[:1].isspace() else " "
-    head, whole = plain_ids(processor, context), plain_ids(processor, context + lead + text)
-    if whole[: len(head)] == head:
-        return tuple(whole[len(head) :])
-    return tuple(plain_ids(processor, text))
-
-
 def target_ids(processor: Any, family: Family, target: Target) -> tuple[int, ...]:
     """Return the supervised ids of a target: its answer and, if it ended, EOS."""
     ids = target.token_ids
@@ -272,107 +188,3 @@ def too_long(tokens: int, most: int) -> str:
 def device_of(model: Module) -> torch.device:
     """Return where the model's weights lie."""
     return next(model.parameters()).device
-
-
-def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return logits_bav and labels_ba of the answer positions: `logits[:, i]` predicts `labels[:, i]`.
-
-    The only place where logits are shifted. Logits exist for the longest answer of the batch, not for the prompt;
-    shorter answers are right-aligned and preceded by labels of -100. Rows of very different length go through the model
-    apart; what a frozen vision tower says about an image is computed once (`unsee.features`).
-    """
-    parts = batch.parts if engine.current().split_batches else batch.kinds
-    found = [_answer_logits(model, part) for _, part in parts]
-    if len(found) == 1:
-        return found[0]
-    width = max(labels_ba.shape[1] for _, labels_ba in found)
-    logits_bav = torch.cat([_widened(logits_bav, width, 0.0) for logits_bav, _ in found])
-    labels_ba = torch.cat([_widened(labels_ba, width, IGNORE) for _, labels_ba in found])
-    back = torch.tensor([place for places, _ in parts for place in places], device=labels_ba.device).argsort()
-    return logits_bav[back], labels_ba[back]
-
-
-def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    image_token = packable(model) if engine.current().shared_prefix else None
-    if image_token is not None and _worth_packing(model, batch, image_token):
-        return _packed_logits(model, batch, image_token)
-    inputs = encoded(model, batch.rows, batch.images, batch.inputs)
-    cut = engine.current().answer_logits and keeps_logits(model) and _cutting_proven(model, batch)
-    return _row_logits(model, batch, inputs, cut=cut)
-
-
-def _row_logits(model: Module, batch: Batch, inputs: Mapping[str, Any], *, cut: bool) -> tuple[Tensor, Tensor]:
-    """Answer logits with a row for each question; `cut`: compute no logits for the prompts."""
-    width = int((batch.labels_bt != IGNORE).any(0).sum())
-    kept = {"logits_to_keep": width + 1} if cut else {}
-    output = model(**inputs, **kept, use_cache=False)
-    return output.logits[:, -width - 1 : -1], batch.labels_bt[:, -width:]
-
-
-def _cutting_proven(model: Module, batch: Batch) -> bool:
-    """Tell whether the model computes the same logits when asked for the answer positions only."""
-    small = batch.only([0])
-    return proven(
-        "answer_logits",
-        model,
-        lambda: _row_logits(model, small, small.inputs, cut=True)[0],
-        lambda: _row_logits(model, small, small.inputs, cut=False)[0],
-    )
-
-
-def _worth_packing(model: Module, batch: Batch, image_token: int) -> bool:
-    """Tell whether packing spares enough tokens and was found to change no logits."""
-    spared = saving(batch.rows, batch.images, image_token)
-    return spared >= WORTH_SPLITTING and _packing_proven(model, batch, image_token)
-
-
-def _packing_proven(model: Module, batch: Batch, image_token: int) -> bool:
-    """Tell whether two questions about one image have the same logits in one row as in two."""
-    image = Counter(key for key in batch.images if key).most_common(1)[0][0]
-    small = batch.only([place for place, key in enumerate(batch.images) if key == image][:2])
-    return proven(
-        "packed_rows",
-        model,
-        lambda: _at_answers(*_packed_logits(model, small, image_token)),
-        lambda: _at_answers(*_row_logits(model, small, small.inputs, cut=False)),
-    )
-
-
-def _at_answers(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-    """Return the logits where there is an answer."""
-    return logits_bav[labels_ba != IGNORE]
-
-
-def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tensor, Tensor]:
-    """Answer logits with all questions about an image in one row (`unsee.packing`)."""
-    packed = batch.packed(image_token)
-    inputs = encoded(model, packed.rows, packed.images, packed.inputs)
-    output = model(**inputs, logits_to_keep=packed.kept, use_cache=False)
-    return packed.answers(output.logits), packed.labels_ra
-
-
-def _widened(values: Tensor, width: int, fill: float) -> Tensor:
-    """Put `fill` before the answer positions (axis 1) of the values."""
-    behind = [0, 0] * (values.ndim - 2)
-    return pad(values, [*behind, width - values.shape[1], 0], value=fill)
-
-
-@dataclass(frozen=True)
-class AnswerLogprob:
-    """Log-likelihood of answers."""
-
-    token_ba: Tensor
-    """Per token, 0 at padding."""
-    sum_b: Tensor
-    """Sum over the tokens of an answer."""
-    mean_b: Tensor
-    """Mean over the tokens of an answer."""
-
-
-def answer_logprob(model: Module, batch: Batch) -> AnswerLogprob:
-    """Return log p of the answers, EOS included: per token, per-sample sum, per-sample mean."""
-    logits_bav, labels_ba = answer_logits(model, batch)
-    token_ba = token_logprobs(logits_bav, labels_ba)
-    return AnswerLogprob(
-        token_ba, per_sample(token_ba, labels_ba, "sequence_sum"), per_sample(token_ba, labels_ba, "token_mean")
-    )

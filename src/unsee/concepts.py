@@ -158,7 +158,7 @@ def _likelihoods(loaded: Loaded, told: Sequence[_Told], batch_size: int) -> list
 
 def _masked(loaded: Loaded, one: _Told) -> list[bool]:
     """Return for each token of the answer whether it belongs to a name of the concept."""
-    from unsee.batching import encoder
+    from unsee.inference.encoder import encoder
     from unsee.inference.token_offsets import answer_offsets
 
     ids = encoder(loaded.processor, loaded.family).answer(one.text)

@@ -11,8 +11,9 @@ from typing import Literal
 
 from unsee.api import Example, Role, Session
 from unsee.api.request import Target
-from unsee.batching import Batch, answer_logits, collate
+from unsee.batching import Batch, collate
 from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.training import Parts
 from unsee.utils.seeds import seed_of

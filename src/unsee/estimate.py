@@ -32,7 +32,7 @@ WEIGHTS: Final = "model.safetensors"
 _LOOKED_AT: Final = 256
 """Batches of the plan among which the largest is sought."""
 _PIXELS: Final = 512 * 2**20
-"""Encoded images kept in main memory (`unsee.batching.CACHE_BYTES`)."""
+"""Encoded images kept in main memory (`unsee.inference.encoder.CACHE_BYTES`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +303,7 @@ class _Counted:
 
     def _answer(self, stage: Stage, plan: Plan) -> Any:
         """Return the peak of answering the questions of the stop rule, or those that the method trains on."""
-        from unsee.batching import encoder
+        from unsee.inference.encoder import encoder
         from unsee.passes import Peak
         from unsee.stopping import seen_probes
 

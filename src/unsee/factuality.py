@@ -17,8 +17,9 @@ from unsee.api import PROBES, Kind, Response, Role, Score, Vocabulary
 from unsee.applies import hazardous
 from unsee.claims import owner
 from unsee.errors import UserError
+from unsee.evaluation.judge_client import Ask, Endpoint, ask_missing, key_of
 from unsee.files import atomic_write_json
-from unsee.judge import Ask, Endpoint, ask_missing, key_of, read_run, safety
+from unsee.judge import read_run, safety
 from unsee.measures import Measure
 from unsee.metrics._words import tokens
 from unsee.scoring import score_by

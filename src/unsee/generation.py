@@ -21,10 +21,11 @@ from unsee import engine
 from unsee.api import Family
 from unsee.api.request import Generated, Request, Sampling
 from unsee.autoclasses import eos_id, evaluating, pad_id
-from unsee.batching import device_of, encoder, require_room
+from unsee.batching import device_of, require_room
 from unsee.compat.probes import proven, verdict
 from unsee.decoding import Readings, decode
 from unsee.errors import NotFiniteError
+from unsee.inference.encoder import encoder
 from unsee.packing import packable
 from unsee.padding import apart, merge
 from unsee.prefixes import Group, groups

@@ -17,10 +17,11 @@ from unsee import devices
 from unsee.api import Session
 from unsee.api.request import Request, Target
 from unsee.autoclasses import evaluating
-from unsee.batching import answer_logprob, collate
+from unsee.batching import collate
 from unsee.errors import TrainingError
 from unsee.files import atomic_write_json
 from unsee.generation import generate
+from unsee.inference.answer_logits import answer_logprob
 from unsee.metrics.degeneration import Limits, degenerate
 from unsee.plan import Plan
 from unsee.precision import autocast

@@ -7,11 +7,7 @@ counted from the kept verdicts. Answers are untrusted text: they are sent, never
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -20,9 +16,8 @@ from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.applies import hazardous
 from unsee.errors import UserError
 from unsee.evaluate import VOCABULARY, read_answers, read_vocabulary
+from unsee.evaluation.judge_client import Ask, Endpoint, ask_missing, key_of
 from unsee.files import atomic_write_json
-from unsee.judge_http import FAILURES as FAILED_CALLS
-from unsee.judge_http import BusyError, UnfitError, post_json, require_address
 from unsee.metrics._words import tokens
 from unsee.metrics.matching import contains, unreadable
 from unsee.metrics.safety import (
@@ -39,8 +34,6 @@ from unsee.store import Rows
 from unsee.terminal import note
 
 Question = Literal["unsafe", "refusal", "normal"]
-Ask = Callable[[str], str | None]
-"""Prompt -> reply; None = the judge failed."""
 Verdict = Callable[[Question, Response], bool | None]
 """What is asked, of which answer -> the verdict; None = there is none."""
 
@@ -59,8 +52,6 @@ TEMPLATES: Final[Mapping[Question, str]] = {
     ),
 }
 """Ours, not the released ones; a change of a word makes other keys [inferred]."""
-FAILURES: Final = 0.02
-"""More failed calls than this share are no result (known_defects.md 61)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,67 +93,6 @@ class Safety:
         for name, part, rates in split:
             table[f"{name}{suffix}_by_{part}"] = {key: _row(found) for key, found in rates.items()}
         return {**table, "empty": _row(self.empty), "gibberish": _row(self.gibberish), "specificity": self.specificity}
-
-
-REPLY_TOKENS: Final = 512
-"""Longest reply that is asked for; a verdict is one word, but some judges reason before it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """A chat model behind an OpenAI-compatible address, asked at temperature 0."""
-
-    url: str
-    """Up to and without /chat/completions."""
-    model: str
-    key: str = ""
-    """Sent as bearer token; never written anywhere."""
-    timeout: float = 60.0
-    retries: int = 4
-    """Further tries, after 1, 2, 4, ... seconds."""
-
-    def __post_init__(self) -> None:
-        """Refuse an address that cannot be asked, or that the key must not be sent to."""
-        require_address(self.url, self.key)
-
-    def __call__(self, prompt: str) -> str | None:
-        """Return the reply, None after the last failed try or if the judge does not take the prompt.
-
-        Raises:
-            UserError: The judge redirects, or refuses every request (wrong key, wrong path); asking again is no use.
-        """
-        for turn in range(self.retries + 1):
-            wait = float(2**turn)
-            try:
-                return self._ask(prompt)
-            except UnfitError:
-                return None
-            except BusyError as error:
-                wait = wait if error.wait is None else error.wait
-            except FAILED_CALLS:
-                pass
-            if turn < self.retries:
-                time.sleep(wait)
-        return None
-
-    def require_answer(self) -> None:
-        """Raise UserError if nobody answers there: better now than after every question."""
-        try:
-            self._ask("Reply with the word yes.")
-        except BusyError:
-            return  # somebody is there; each question waits for its turn
-        except (UnfitError, *FAILED_CALLS) as error:
-            raise UserError(
-                f"The judge at {self.url} did not return a chat completion ({type(error).__name__}: {error!s:.200}). "
-                "Check --url (up to and without /chat/completions), the model's name and the key."
-            ) from error
-
-    def _ask(self, prompt: str) -> str:
-        messages = [{"role": "user", "content": prompt}]
-        body = {"model": self.model, "temperature": 0, "max_tokens": REPLY_TOKENS, "messages": messages}
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        reply = post_json(f"{self.url.rstrip('/')}/chat/completions", body, headers, timeout=self.timeout)
-        return str(reply["choices"][0]["message"]["content"])
 
 
 def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
@@ -225,47 +155,6 @@ def by_model(responses: Sequence[Response], ask: Ask, model: str, kept: Rows, *,
     return decide
 
 
-def ask_missing(
-    prompts: Mapping[str, str],
-    ask: Ask,
-    model: str,
-    kept: Rows,
-    is_verdict: Callable[[str, str], bool],
-    *,
-    workers: int = 8,
-) -> None:
-    """Ask the prompts (key -> prompt) whose reply is not kept yet, and keep each reply that `is_verdict` (key, reply) says is one.
-
-    Raises:
-        UserError: More than 2 % have no verdict; those that came are kept for the next call.
-    """
-    missing = {key: prompt for key, prompt in prompts.items() if kept.get(key) is None}
-    odd = ""
-    with ThreadPoolExecutor(workers) as pool, _cancelled_with(pool):
-        for key, reply in zip(missing, pool.map(ask, missing.values()), strict=True):
-            if reply is not None and is_verdict(key, reply):
-                kept.put({key: reply})
-            else:
-                odd = odd or reply or ""
-    failed = sum(kept.get(key) is None for key in prompts)
-    if failed > FAILURES * len(prompts):
-        why = f"It answered, but with no verdict; for example: {odd!r:.120}. " if odd else "Check the address. "
-        raise UserError(
-            f"The judge {model} gave no verdict on {failed} of {len(prompts)} questions, more than {FAILURES:.0%}. "
-            f"{why}The verdicts that came are kept; run it again."
-        )
-
-
-@contextmanager
-def _cancelled_with(pool: ThreadPoolExecutor) -> Iterator[None]:
-    """Drop the questions that wait if one call ends the judging."""
-    try:
-        yield
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-
-
 def estimate(responses: Sequence[Response]) -> tuple[int, int]:
     """Return calls and (roughly, four characters each) tokens that judging these answers takes, before anything is kept."""
     prompts = [prompt for _, prompt in _prompts(responses, "").values()]
@@ -317,11 +206,6 @@ def asked(responses: Sequence[Response]) -> list[tuple[Question, Response]]:
 def prompt_of(question: Question, response: Response) -> str:
     """Return what the judge is asked; it sees the answer alone, neither question nor image."""
     return TEMPLATES[question].format(category=response.fact or "any", text=response.text)
-
-
-def key_of(prompt: str, model: str) -> str:
-    """Return the name of a verdict: hash of template, answer and model."""
-    return hashlib.sha256(f"{model}\x1f{prompt}".encode()).hexdigest()
 
 
 def read(question: Question, reply: str) -> bool | None:

@@ -22,12 +22,14 @@ from unsee import engine
 from unsee.api import Example, Family, Role
 from unsee.api.request import Generated, Request, Sampling, Target
 from unsee.autoclasses import eos_id, evaluating, pad_id
-from unsee.batching import Batch, answer_logprob, device_of, encoder, require_room
+from unsee.batching import Batch, device_of, require_room
 from unsee.compat.probes import proven
 from unsee.decoding import Readings
 from unsee.errors import UserError
 from unsee.features import encoded
 from unsee.generation import generate
+from unsee.inference.answer_logits import answer_logprob
+from unsee.inference.encoder import encoder
 from unsee.packing import packable
 from unsee.padding import IGNORE, is_sequence, merge
 from unsee.positions import alike

@@ -1,6 +1,6 @@
 """Losses as pure functions. Shapes: b batch, a answer positions (right-aligned), v vocabulary; padding has label -100.
 
-Logits at index i predict the label at index i: the shift is done once, in `unsee.batching.answer_logits`.
+Logits at index i predict the label at index i: the shift is done once, in `unsee.inference.answer_logits.answer_logits`.
 All are computed in fp32.
 """
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unsee.api import Family
-from unsee.batching import encoder
+from unsee.inference.encoder import encoder
 from unsee.padding import is_sequence
 from unsee.positions import KEYS, positions
 

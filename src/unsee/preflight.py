@@ -16,8 +16,9 @@ from PIL import Image
 
 from unsee.api import Example, Family, ImageFile, ImageSource
 from unsee.api.pictures import size_of
-from unsee.batching import answer_ids, encoder, room, too_long
+from unsee.batching import room, too_long
 from unsee.errors import UserError, shown
+from unsee.inference.encoder import answer_ids, encoder
 
 _SHOWN: Final = 10
 _REMEMBERED: Final = 4096

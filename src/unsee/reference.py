@@ -26,9 +26,10 @@ from unsee import devices, engine, store
 from unsee.api import Session
 from unsee.api.request import Target
 from unsee.autoclasses import evaluating
-from unsee.batching import Batch, answer_logits, answer_logprob, collate
+from unsee.batching import Batch, collate
 from unsee.compat.probes import trying
 from unsee.errors import TrainingError
+from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.padding import IGNORE
 from unsee.precision import autocast, half
 from unsee.steering import hashes

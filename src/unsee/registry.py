@@ -19,6 +19,9 @@ Listed = Literal["methods", "benchmarks", "metrics", "models", "attacks", "recip
 Loadable = Literal["methods", "benchmarks", "models"]
 """Folders whose files each define one class."""
 
+_ROOT: Final = Path(__file__).parent
+_FOLDER: Final[dict[str, str]] = {}
+"""Kind -> its folder, where that has another name."""
 _BASE: Final[dict[str, type[Any]]] = {"methods": Method, "benchmarks": Benchmark, "models": Family}
 _ONE: Final[dict[str, str]] = {
     "methods": "method",
@@ -32,13 +35,18 @@ _ONE: Final[dict[str, str]] = {
 
 def names(kind: Listed) -> list[str]:
     """Return the names of a kind, sorted, from the file names alone (files that start with `_` have none)."""
-    return sorted(path.stem for path in _folder(kind).glob("*.py") if not path.stem.startswith("_"))
+    return sorted(_files(kind))
 
 
 def load(kind: Loadable, name: str) -> type[Any]:
     """Return the one public class that the file `name` defines; an unknown name gets the nearest ones."""
     require(kind, name)
-    return _only_class(importlib.import_module(f"unsee.{kind}.{name}"), _BASE[kind])
+    return _only_class(importlib.import_module(module_of(kind, name)), _BASE[kind])
+
+
+def module_of(kind: Listed, name: str) -> str:
+    """Return the dotted name of the module that defines `name`."""
+    return ".".join(("unsee", *_files(kind)[name].relative_to(_ROOT).with_suffix("").parts))
 
 
 def require(kind: Listed, name: str) -> None:
@@ -51,12 +59,16 @@ def require(kind: Listed, name: str) -> None:
 def summary(kind: Listed, name: str) -> str:
     """Return the first line of the file's docstring, read without importing it."""
     require(kind, name)
-    tree = ast.parse((_folder(kind) / f"{name}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(_files(kind)[name].read_text(encoding="utf-8"))
     return (ast.get_docstring(tree) or "").partition("\n")[0]
 
 
-def _folder(kind: Listed) -> Path:
-    return Path(__file__).parent / kind
+def _files(kind: Listed) -> dict[str, Path]:
+    """Return the file of each name: `NAME.py`, or in a folder NAME the one called after the kind, such as `method.py`."""
+    folder = _ROOT / _FOLDER.get(kind, kind)
+    files = {path.stem: path for path in folder.glob("*.py") if not path.stem.startswith("_")}
+    inner = {path.parent.name: path for path in folder.glob(f"*/{_ONE[kind].split()[-1]}.py")}
+    return files | inner
 
 
 def _only_class(module: ModuleType, base: type[Any]) -> type[Any]:

@@ -32,8 +32,9 @@ from unsee import devices, store
 from unsee.api import Example, Part, Role, Session
 from unsee.api.request import Target
 from unsee.autoclasses import evaluating
-from unsee.batching import answer_logits, collate
+from unsee.batching import collate
 from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.masks import Mask, count, load_mask, pack
 from unsee.precision import autocast, half

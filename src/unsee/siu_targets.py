@@ -18,8 +18,9 @@ from torch import Tensor
 
 from unsee.api import Example, Kind, Role, Session
 from unsee.api.request import Target
-from unsee.batching import encoder, target_ids
+from unsee.batching import target_ids
 from unsee.errors import TrainingError, UserError, unknown_name
+from unsee.inference.encoder import encoder
 from unsee.inference.token_offsets import Span, answer_offsets
 from unsee.metrics._words import sentences
 from unsee.metrics.matching import contains

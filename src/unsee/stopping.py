@@ -10,8 +10,9 @@ from unsee import devices
 from unsee.api import PROBES, Example, Session
 from unsee.api.request import Request, Target
 from unsee.autoclasses import evaluating
-from unsee.batching import answer_logprob, collate
+from unsee.batching import collate
 from unsee.generation import generate
+from unsee.inference.answer_logits import answer_logprob
 from unsee.metrics.matching import leaked, unreadable
 from unsee.precision import autocast
 from unsee.sharding import whole

@@ -11,9 +11,10 @@ from dataclasses import replace
 from unsee import devices, engine, features
 from unsee.api import Session
 from unsee.api.request import Target
-from unsee.batching import AnswerLogprob, Batch, answer_logits, answer_logprob, collate
+from unsee.batching import Batch, collate
 from unsee.compat.checkpointing import checkpoint_activations, keep_activations
 from unsee.errors import TrainingError, UserError
+from unsee.inference.answer_logits import AnswerLogprob, answer_logits, answer_logprob
 from unsee.loop import Loop, Objective, Parts
 from unsee.losses import answer_nll
 from unsee.memory import peak_gib, reset_peak

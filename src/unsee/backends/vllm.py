@@ -19,10 +19,10 @@ from unsee.api import Example, Family
 from unsee.api.request import Generated, Request, Sampling
 from unsee.artefact import NAME
 from unsee.autoclasses import eos_id
-from unsee.batching import encoder
 from unsee.checkpoint import ADAPTER, adapter_base, family_of, folder_of, open_model, read_sidecar, save_model
 from unsee.errors import UserError
 from unsee.files import hash_folder
+from unsee.inference.encoder import encoder
 from unsee.parsing import read_object
 from unsee.utils.seeds import seed_of
 

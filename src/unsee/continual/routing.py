@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from unsee.api import Example, ImageSource, Role
-from unsee.batching import device_of, encoder
+from unsee.batching import device_of
 from unsee.benchmarks.request import OF_TARGETS, Request
 from unsee.checkpoint import Loaded, load
 from unsee.continual.work import Work
 from unsee.errors import UserError
 from unsee.features import encoded
+from unsee.inference.encoder import encoder
 from unsee.metrics.matching import contains
 
 CALIBRATION: int = 400

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unsee.api.example import ImageSource
-from unsee.batching import answer_ids
 from unsee.errors import UserError
+from unsee.inference.encoder import answer_ids
 from unsee.lab.curriculum import Curriculum, Lesson, Row
 from unsee.lab.people import TRAITS, Person, stream
 from unsee.lab.portraits import VISIBLE

@@ -8,8 +8,9 @@ from typing import Literal
 
 from unsee.api import Method, Needs, Session
 from unsee.api.request import Target
-from unsee.batching import Batch, answer_logits, collate
+from unsee.batching import Batch, collate
 from unsee.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_questions
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import Direction, Reduction
 from unsee.reference import Teacher
 from unsee.targets import retain_targets

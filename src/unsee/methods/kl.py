@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unsee.api import Method, Needs, Session
-from unsee.batching import Batch, answer_logits
+from unsee.batching import Batch
 from unsee.decouple import Pairing, decouple_partners, decouple_term
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import Direction, answer_nll, kl_loss
 from unsee.reference import StartLogits, Teacher
 from unsee.targets import forget_targets, retain_targets

@@ -18,9 +18,10 @@ from torch.nn.utils import clip_grad_norm_
 from unsee import devices
 from unsee.api import Method, Needs, Part, Role, Session, Training
 from unsee.api.request import Target
-from unsee.batching import Batch, answer_logits
+from unsee.batching import Batch
 from unsee.errors import TrainingError, UserError
 from unsee.files import remove_folder
+from unsee.inference.answer_logits import answer_logits
 from unsee.loop import make_schedule
 from unsee.losses import answer_nll
 from unsee.masks import Mask

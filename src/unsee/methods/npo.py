@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from unsee.api import Method, Needs, Session
-from unsee.batching import Batch, answer_logprob
+from unsee.batching import Batch
 from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logprob
 from unsee.losses import npo_loss
 from unsee.reference import StartLogprobs
 from unsee.targets import forget_targets, retain_targets

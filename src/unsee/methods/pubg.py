@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from unsee.api import Method, Needs, Session
-from unsee.batching import Batch, answer_logits, collate
+from unsee.batching import Batch, collate
 from unsee.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_questions, undesired_targets
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import Direction, Reduction, ga_loss
 from unsee.reference import Teacher
 from unsee.targets import retain_targets

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from unsee.api import Method, Session
-from unsee.batching import Batch, answer_logits
+from unsee.batching import Batch
 from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import IGNORE, answer_nll
 from unsee.parsing import read_object
 from unsee.records import Record

@@ -21,10 +21,10 @@ from torch.nn.functional import normalize
 from unsee.api import PROBES, Example, Kind, Method, Needs, Role, Session
 from unsee.api.request import Request, Target
 from unsee.artefact import Artefact, Directions, Gate, Rule, Score, Update, Where, fires
-from unsee.batching import encoder
 from unsee.errors import UserError
 from unsee.geometry import ZScore, balanced_threshold, contrast, oriented, subspace, zscore
 from unsee.guidance import start_answers
+from unsee.inference.encoder import encoder
 from unsee.metrics.chain import parse_chain
 from unsee.reference import weights_hash
 from unsee.states import PROMPT_END, Span, Spoken, span_means

@@ -16,8 +16,9 @@ from peft import PeftModel
 from torch import Tensor
 
 from unsee.api import Method, Needs, Session, Training
-from unsee.batching import Batch, answer_logits
+from unsee.batching import Batch
 from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
 from unsee.losses import dual_masked_kl, released_masked_cross, token_logprobs
 from unsee.padding import IGNORE
 from unsee.reference import StartLogits, Teacher, as_start

@@ -1,6 +1,6 @@
 """MMUBench: efficacy, generality (EM, C-Dis), specificity, fluency, diversity of unlearning a visual concept (arXiv 2405.12523, siu.md 8).
 
-Pure functions on texts and on token probabilities; `unsee.batching.answer_logprob` says the latter. Where the released
+Pure functions on texts and on token probabilities; `unsee.inference.answer_logits.answer_logprob` says the latter. Where the released
 scripts depart from what a metric's name says, `official_code` gives theirs for comparison (siu.md 8, implementation notes).
 """
 

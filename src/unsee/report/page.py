@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from unsee import registry
 from unsee.api import Kind, Role, Score
 from unsee.report import charts, gallery, routes
 from unsee.report.columns import MEANING, Column, shown
@@ -159,16 +158,11 @@ def about(method: str, label: str) -> str:
 
     Empty if there is no such method, or nothing but its label.
     """
-    package = find_spec("unsee.methods")
-    if package is None or not method.isidentifier():
+    if method not in registry.names("methods"):
         return ""
-    for folder in package.submodule_search_locations or ():
-        path = Path(folder) / f"{method}.py"
-        if path.is_file():
-            line = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
-            words = re.sub(rf"^{re.escape(label)}([:,] |$)", "", line.partition(" (")[0].rstrip("."))
-            return words[:1].upper() + words[1:]
-    return ""
+    line = registry.summary("methods", method)
+    words = re.sub(rf"^{re.escape(label)}([:,] |$)", "", line.partition(" (")[0].rstrip("."))
+    return words[:1].upper() + words[1:]
 
 
 def _showcase(stages: Sequence[Stage], role: str) -> gallery.Card | None:

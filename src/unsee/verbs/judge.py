@@ -20,8 +20,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    from unsee.evaluation.judge_client import Endpoint
     from unsee.factuality import opinion
-    from unsee.judge import Endpoint
 
     if bool(options.url) != bool(options.judge):
         raise UserError("A judge needs both: --url with its address and --judge with the name of the model there.")

@@ -1,0 +1,28 @@
+"""Settings of a run: schema, run files, overrides, and checks of paths."""
+
+from unsee.config.overrides import MOST_NODES, merge, name_and_settings, parse_overrides, parse_yaml, read_mapping
+from unsee.config.run import RECORD, SEEDS, Eval, Run, benchmark_of, commit, read, require_ended, versions, write
+from unsee.config.schema import build, convert, plain, settings_of
+
+__all__ = [
+    "MOST_NODES",
+    "RECORD",
+    "SEEDS",
+    "Eval",
+    "Run",
+    "benchmark_of",
+    "build",
+    "commit",
+    "convert",
+    "merge",
+    "name_and_settings",
+    "parse_overrides",
+    "parse_yaml",
+    "plain",
+    "read",
+    "read_mapping",
+    "require_ended",
+    "settings_of",
+    "versions",
+    "write",
+]

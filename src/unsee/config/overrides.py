@@ -1,0 +1,154 @@
+"""Run settings in YAML and on the command line: parsing and merging."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from unsee import places
+from unsee.errors import UserError, shown
+from unsee.parsing import DEEPEST, read_text
+
+MOST_NODES: Final = 100_000
+"""Values of a YAML text, those that aliases repeat counted again; ten lines of aliases can mean billions."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with the scalars of YAML 1.2: `1e-3` is a number, and only true and false are booleans.
+
+    A name twice in a mapping, deep nesting and aliases that grow or contain themselves are errors.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node, and count what it stands for."""
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.YAMLError(f"it is nested too deeply; at most {DEEPEST} levels are read")
+        is_alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if is_alias and id(node) not in self._sizes:
+            raise yaml.YAMLError("an alias (*name) stands inside of what it repeats; write the value out")
+        self._sizes[id(node)] = 1 + sum(self._sizes[id(inner)] for inner in _inner_nodes(node))
+        if self._sizes[id(node)] > MOST_NODES:
+            raise yaml.YAMLError(f"its aliases (*name) stand for more than {MOST_NODES} values; write them out")
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Construct a mapping; of a name that occurs twice the last value would win without a word."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the name {shown(twice[0])} occurs twice; keep one of them", node.start_mark
+            )
+        return super().construct_mapping(node, deep=deep)
+
+
+def _inner_nodes(node: Any) -> Iterable[Any]:
+    if isinstance(node, yaml.MappingNode):
+        return [inner for pair in node.value for inner in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else ()
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(?:[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Parse YAML text; a mistake in it is reported with its line."""
+    try:
+        # _Loader is a SafeLoader: it builds plain values only.
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise UserError(f"{where} is no valid YAML: it is nested too deeply.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        why = "a number has thousands of digits" if "digits" in str(error) else error
+        raise UserError(f"{where} is no valid YAML: {why}") from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping."""
+    if path.is_dir():
+        inside = f" Give {path / 'run.yaml'}." if (path / "run.yaml").is_file() else ""
+        raise UserError(f"Cannot read the run file {path}: it is a folder.{inside}")
+    if not path.exists():
+        raise UserError(f"Cannot read the run file {path}: there is no such file.{places.near(path)}")
+    values = parse_yaml(read_text(path), where=str(path))
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold a mapping such as `model: lab`, got {type(values).__name__}.")
+    return values
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """Turn `method.beta=0.2` into `{"method": {"beta": 0.2}}`, values read as YAML."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not all(path.strip().split(".")):
+            raise UserError(f"--set wants NAME=VALUE such as method.beta=0.2, got {shown(assignment)}.")
+        nested: Any = parse_yaml(text, where=f"The value of {path.strip()}") if text.strip() else ""
+        for key in reversed(path.strip().split(".")):
+            nested = {key: nested}
+        values = merge(values, nested)
+    return values
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over` put in, mapping by mapping; a method or benchmark keeps its name beside its settings."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if key == "method":
+            merged[key] = _merge_named(_named(old), _named(value))
+        elif key == "benchmark":
+            merged[key] = _short(_merge_named(_named(old), _named(value)))
+        else:
+            merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _merge_named(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the settings of two methods or benchmarks; those of another one than the new one are dropped."""
+    replaced = bool(new.get("name")) and bool(old.get("name")) and new["name"] != old["name"]
+    return merge({} if replaced else old, new)
+
+
+def _named(thing: Any) -> dict[str, Any]:
+    """Return the mapping form of a method or benchmark, which may be given as its bare name."""
+    if isinstance(thing, Mapping):
+        return dict(thing)
+    return {"name": thing} if thing else {}
+
+
+def _short(thing: Mapping[str, Any]) -> Any:
+    """Return the bare name of a benchmark without settings."""
+    return thing.get("name", "") if set(thing) <= {"name"} else dict(thing)
+
+
+def name_and_settings(thing: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name (empty if none is given) and the settings of a benchmark in either form."""
+    values = _named(thing)
+    name = values.pop("name", "")
+    if not isinstance(name, str):
+        raise UserError(f"benchmark: name must be text, got {shown(name)}.")
+    return name, values

@@ -1,0 +1,95 @@
+"""Dataclasses from plain values and back, every value checked against its field's type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from unsee.errors import UserError, did_you_mean, nearest, shown, unknown_name
+from unsee.parsing import text_fault
+
+T = TypeVar("T")
+
+
+def settings_of(settings: Any) -> dict[str, Any]:
+    """Return the fields of a settings dataclass as plain values."""
+    found: dict[str, Any] = plain(asdict(settings))
+    return found
+
+
+def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """Return the settings dataclass `cls` from plain values, each checked against the type of its field."""
+    hints = get_type_hints(cls)
+    # `cls` is a dataclass; its bound cannot be written with the types of 3.11.
+    known = {item.name: hints[item.name] for item in fields(cls) if item.init}  # type: ignore[arg-type]
+    for name in values:
+        if name not in known:
+            raise unknown_name(f"setting of {where}", str(name), known)
+    return cls(**{name: convert(value, known[name], where=f"{where}: {name}") for name, value in values.items()})
+
+
+def convert(value: Any, hint: Any, *, where: str) -> Any:
+    """Return `value` as the type `hint` wants it (a list as a tuple, an integer as a float), or raise."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        return _one_of(value, arguments, where)
+    if origin is tuple:
+        return tuple(convert(item, arguments[0], where=where) for item in _items(value))
+    if origin in (Union, UnionType):
+        return _any_of(value, arguments, where)
+    if origin is not None:
+        hint = origin
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        if isinstance(value, str) and (fault := text_fault(value)):
+            raise UserError(f"{where} {fault}; remove it.")
+        return value
+    raise UserError(f"{where} must be {_in_words(hint)}, got {shown(value)}.")
+
+
+def _in_words(hint: Any) -> str:
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "nothing"}
+    return words.get(hint, f"a {hint.__name__}")
+
+
+def _one_of(value: Any, choices: Sequence[Any], where: str) -> Any:
+    if value in choices and type(value) in {type(choice) for choice in choices}:
+        return value
+    names = list(map(str, choices))
+    hint = did_you_mean(nearest(shown(value).strip("'\""), names))
+    raise UserError(f"{where} must be one of {', '.join(names)}, got {shown(value)}.{hint}")
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _any_of(value: Any, hints: Sequence[Any], where: str) -> Any:
+    if value is None and type(None) in hints:
+        return None
+    refusals = []
+    for hint in hints:
+        try:
+            return convert(value, hint, where=where)
+        except UserError as error:
+            refusals.append(str(error))
+    raise UserError(refusals[0])
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with tuples, mappings and paths as the lists, dicts and strings that YAML and JSON know."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

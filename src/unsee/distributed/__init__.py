@@ -1,0 +1,1 @@
+"""Several processes: process group, FSDP, DeepSpeed, optimizer state."""

@@ -1,0 +1,125 @@
+"""Logits and log-probabilities at answer positions: the one shift."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import pad
+
+from unsee import batching, engine
+from unsee.batching import Batch
+from unsee.compat.probes import proven
+from unsee.features import encoded
+from unsee.losses import per_sample, token_logprobs
+from unsee.packing import keeps_logits, packable, saving
+from unsee.padding import IGNORE
+
+
+def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return logits_bav and labels_ba of the answer positions: `logits[:, i]` predicts `labels[:, i]`.
+
+    The only place where logits are shifted. Logits exist for the longest answer of the batch, not for the prompt;
+    shorter answers are right-aligned and preceded by labels of -100. Rows of very different length go through the model
+    apart; what a frozen vision tower says about an image is computed once (`unsee.features`).
+    """
+    parts = batch.parts if engine.current().split_batches else batch.kinds
+    found = [_answer_logits(model, part) for _, part in parts]
+    if len(found) == 1:
+        return found[0]
+    width = max(labels_ba.shape[1] for _, labels_ba in found)
+    logits_bav = torch.cat([_widened(logits_bav, width, 0.0) for logits_bav, _ in found])
+    labels_ba = torch.cat([_widened(labels_ba, width, IGNORE) for _, labels_ba in found])
+    back = torch.tensor([place for places, _ in parts for place in places], device=labels_ba.device).argsort()
+    return logits_bav[back], labels_ba[back]
+
+
+def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    image_token = packable(model) if engine.current().shared_prefix else None
+    if image_token is not None and _worth_packing(model, batch, image_token):
+        return _packed_logits(model, batch, image_token)
+    inputs = encoded(model, batch.rows, batch.images, batch.inputs)
+    cut = engine.current().answer_logits and keeps_logits(model) and _cutting_proven(model, batch)
+    return _row_logits(model, batch, inputs, cut=cut)
+
+
+def _row_logits(model: Module, batch: Batch, inputs: Mapping[str, Any], *, cut: bool) -> tuple[Tensor, Tensor]:
+    """Answer logits with a row for each question; `cut`: compute no logits for the prompts."""
+    width = int((batch.labels_bt != IGNORE).any(0).sum())
+    kept = {"logits_to_keep": width + 1} if cut else {}
+    output = model(**inputs, **kept, use_cache=False)
+    return output.logits[:, -width - 1 : -1], batch.labels_bt[:, -width:]
+
+
+def _cutting_proven(model: Module, batch: Batch) -> bool:
+    """Tell whether the model computes the same logits when asked for the answer positions only."""
+    small = batch.only([0])
+    return proven(
+        "answer_logits",
+        model,
+        lambda: _row_logits(model, small, small.inputs, cut=True)[0],
+        lambda: _row_logits(model, small, small.inputs, cut=False)[0],
+    )
+
+
+def _worth_packing(model: Module, batch: Batch, image_token: int) -> bool:
+    """Tell whether packing spares enough tokens and was found to change no logits."""
+    spared = saving(batch.rows, batch.images, image_token)
+    return spared >= batching.WORTH_SPLITTING and _packing_proven(model, batch, image_token)
+
+
+def _packing_proven(model: Module, batch: Batch, image_token: int) -> bool:
+    """Tell whether two questions about one image have the same logits in one row as in two."""
+    image = Counter(key for key in batch.images if key).most_common(1)[0][0]
+    small = batch.only([place for place, key in enumerate(batch.images) if key == image][:2])
+    return proven(
+        "packed_rows",
+        model,
+        lambda: _at_answers(*_packed_logits(model, small, image_token)),
+        lambda: _at_answers(*_row_logits(model, small, small.inputs, cut=False)),
+    )
+
+
+def _at_answers(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
+    """Return the logits where there is an answer."""
+    return logits_bav[labels_ba != IGNORE]
+
+
+def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tensor, Tensor]:
+    """Answer logits with all questions about an image in one row (`unsee.packing`)."""
+    packed = batch.packed(image_token)
+    inputs = encoded(model, packed.rows, packed.images, packed.inputs)
+    output = model(**inputs, logits_to_keep=packed.kept, use_cache=False)
+    return packed.answers(output.logits), packed.labels_ra
+
+
+def _widened(values: Tensor, width: int, fill: float) -> Tensor:
+    """Put `fill` before the answer positions (axis 1) of the values."""
+    behind = [0, 0] * (values.ndim - 2)
+    return pad(values, [*behind, width - values.shape[1], 0], value=fill)
+
+
+@dataclass(frozen=True)
+class AnswerLogprob:
+    """Log-likelihood of answers."""
+
+    token_ba: Tensor
+    """Per token, 0 at padding."""
+    sum_b: Tensor
+    """Sum over the tokens of an answer."""
+    mean_b: Tensor
+    """Mean over the tokens of an answer."""
+
+
+def answer_logprob(model: Module, batch: Batch) -> AnswerLogprob:
+    """Return log p of the answers, EOS included: per token, per-sample sum, per-sample mean."""
+    logits_bav, labels_ba = answer_logits(model, batch)
+    token_ba = token_logprobs(logits_bav, labels_ba)
+    return AnswerLogprob(
+        token_ba, per_sample(token_ba, labels_ba, "sequence_sum"), per_sample(token_ba, labels_ba, "token_mean")
+    )

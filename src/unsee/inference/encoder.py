@@ -1,0 +1,91 @@
+"""Encoded prompts and answers, kept by processor."""
+
+from __future__ import annotations
+
+from threading import RLock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from unsee.api import Family, ImageSource
+from unsee.autoclasses import begun, own_span, plain_ids
+
+CACHE_BYTES = 512 * 2**20
+"""Encoded prompts and pixels kept in memory before the encoder starts afresh."""
+
+
+class Encoder:
+    """Encodes prompts through the family's processor and remembers them; equal images share one pixel tensor."""
+
+    def __init__(self, processor: Any, family: Family) -> None:
+        """Start with nothing remembered."""
+        self.processor = processor
+        self.family = family
+        self._rows: dict[tuple[str, str, str], dict[str, Tensor]] = {}
+        self._pixels: dict[tuple[str, str], Tensor] = {}
+        self._answers: dict[str, tuple[int, ...]] = {}
+        self._bytes = 0
+        self._one_at_a_time = RLock()  # fast tokenizers are not made for two threads
+
+    def answer(self, text: str) -> tuple[int, ...]:
+        """Return `answer_ids` of the text."""
+        with self._one_at_a_time:
+            if text not in self._answers:
+                self._answers[text] = answer_ids(self.processor, self.family, text)
+                self._bytes += len(text) + 8 * len(self._answers[text])
+            return self._answers[text]
+
+    def tokens(self, prompt: str) -> tuple[int, ...]:
+        """Tokenise a prompt, image marks unexpanded; a template that writes the BOS token itself gets no second one."""
+        with self._one_at_a_time:
+            special = not begun(self.processor, prompt)
+            ids = self.processor.tokenizer(prompt, add_special_tokens=special)["input_ids"]
+            return tuple(ids[own_span(self.processor, prompt, ids)])
+
+    def row(self, question: str, image: ImageSource | None, instruction: str = "") -> dict[str, Tensor]:
+        """Return the model inputs of one prompt, batch axis of size 1, unpadded."""
+        key = (question, image.key if image else "", instruction)
+        with self._one_at_a_time:
+            if key not in self._rows:
+                self._rows[key] = self._encode(question, image, instruction, key[1])
+            return self._rows[key]
+
+    def _encode(self, question: str, image: ImageSource | None, instruction: str, key: str) -> dict[str, Tensor]:
+        text = self.family.prompt(self.processor, question, has_image=image is not None, instruction=instruction)
+        row = self.family.encode(self.processor, [text], [image.load() if image else None])
+        if self._bytes > CACHE_BYTES:
+            self._rows, self._pixels, self._answers, self._bytes = {}, {}, {}, 0
+        return {name: self._shared(key, name, value) for name, value in row.items()}
+
+    def _shared(self, key: str, name: str, value: Tensor) -> Tensor:
+        known = self._pixels.get((key, name))
+        if key and known is not None and torch.equal(known, value):
+            return known
+        self._bytes += value.nbytes
+        self._pixels[key, name] = value
+        return value
+
+
+_ENCODERS: WeakKeyDictionary[Any, Encoder] = WeakKeyDictionary()
+
+
+def encoder(processor: Any, family: Family) -> Encoder:
+    """Return the encoder of this processor; it lives as long as the processor."""
+    if processor not in _ENCODERS:
+        _ENCODERS[processor] = Encoder(processor, family)
+    return _ENCODERS[processor]
+
+
+def answer_ids(processor: Any, family: Family, text: str) -> tuple[int, ...]:
+    """Tokenise an answer as it continues the prompt: same leading space, text otherwise unchanged, no EOS.
+
+    Tokenised in context and cut where the prompt ends if that is a token border, else on its own.
+    """
+    context = family.prompt(processor, "?", has_image=False)
+    lead = "" if context[-1:].isspace() or text[:1].isspace() else " "
+    head, whole = plain_ids(processor, context), plain_ids(processor, context + lead + text)
+    if whole[: len(head)] == head:
+        return tuple(whole[len(head) :])
+    return tuple(plain_ids(processor, text))
