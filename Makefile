@@ -32,6 +32,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --config importlinter-torch.toml
 	$(BIN)/codespell src tests docs examples scripts perf configs README.md CHANGELOG.md CONTRIBUTING.md
 
 test: install check

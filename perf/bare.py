@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from unsee.api import Session
 from unsee.api.request import Target
-from unsee.batching import collate
-from unsee.padding import IGNORE
-from unsee.precision import autocast
+from unsee.inference.batching import collate
+from unsee.models.padding import IGNORE
+from unsee.training.precision import autocast
 
 
 class Bare:

@@ -20,9 +20,9 @@ from torch.nn.functional import cross_entropy, kl_div, logsigmoid, pad
 from perf.subject import INSTRUCTION
 from unsee.api import Example, Session
 from unsee.api.request import Target
-from unsee.autoclasses import eos_id
-from unsee.batching import device_of, target_ids
-from unsee.precision import autocast
+from unsee.inference.batching import device_of, target_ids
+from unsee.models.auto import eos_id
+from unsee.training.precision import autocast
 
 IGNORE = -100
 Terms = Iterator[Tensor]

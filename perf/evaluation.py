@@ -1,7 +1,7 @@
 """Evaluation: questions a second, one at a time with up to 50 tokens for a letter, against unsee's ways.
 
 "unsee" reads letters off one forward pass and generates the open answers, all behind the same image prefix
-(`unsee.likelihood.answer`);
+(`unsee.inference.likelihood.answer`);
 "evaluate" is `unsee.evaluate` as a whole, which generates every answer and writes and scores the record.
 """
 
@@ -21,14 +21,13 @@ import torch
 from perf.conventional import answers, prompted
 from perf.subject import LETTERS, Subject
 from perf.timing import paired, rounded, spread, timed
-from unsee import features
 from unsee.api import Benchmark, Example, Session, Training, Vocabulary
 from unsee.api.request import Request, Target
-from unsee.checkpoint import Loaded
-from unsee.evaluate import evaluate
-from unsee.inference import encoder
-from unsee.likelihood import Choice, answer
-from unsee.store import VARIABLE
+from unsee.data.shared_cache import VARIABLE
+from unsee.evaluation.evaluate import evaluate
+from unsee.inference import encoder, vision_cache
+from unsee.inference.likelihood import Choice, answer
+from unsee.models.checkpoint import Loaded
 
 LIMIT: Final = 50
 """New tokens of an answer, as in the published evaluations."""
@@ -92,7 +91,7 @@ def lettered(example: Example) -> bool:
 def nothing_remembered() -> None:
     """Drop what unsee keeps in memory about prompts and images, so that each repetition starts cold."""
     encoder._ENCODERS.clear()
-    features._KEPT.clear()
+    vision_cache._KEPT.clear()
 
 
 def prepare(subject: Subject, images: int) -> tuple[Loaded, Session, list[Example]]:

@@ -22,7 +22,7 @@ from typing import IO, Any, Final
 from perf import report
 from perf.record import Record, open_record
 from unsee.errors import UserError
-from unsee.files import atomic_write_text
+from unsee.utils.files import atomic_write_text
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 TOTAL: Final = 540

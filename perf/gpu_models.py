@@ -16,7 +16,7 @@ from torch.nn import Module
 
 from perf.subject import FACTS, SHARED, Noise, device, exam, sentence
 from unsee.api import Example, Family, Role
-from unsee.autoclasses import family_for
+from unsee.models.auto import family_for
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the families' tokenizers and processors
 

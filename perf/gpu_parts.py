@@ -28,18 +28,18 @@ from perf.conventional import Conventional, answers
 from perf.saliency import ALL, fisher
 from perf.subject import INSTRUCTION
 from perf.timing import now, rounded, spread, timed
-from unsee import config, registry
-from unsee.api import Method, Part, Session, Training
+from unsee import config
+from unsee.api import Method, Part, Session, Training, registry
 from unsee.api.request import Target
-from unsee.checkpoint import Loaded
 from unsee.data.open import open_benchmark
-from unsee.masks import Mask
-from unsee.memory import GIB, peak_gib, reset_peak
-from unsee.plan import Plan
-from unsee.run import by_role
-from unsee.saliency import accumulate, maskable, preserved, targeted
-from unsee.targets import forget_targets, retain_targets
-from unsee.tuning import prepare, trainable
+from unsee.methods.mmunlearner.masks import Mask
+from unsee.methods.mmunlearner.saliency import accumulate, maskable, preserved, targeted
+from unsee.models.checkpoint import Loaded
+from unsee.training.batch_plan import Plan
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainable import prepare, trainable
+from unsee.utils.memory import GIB, peak_gib, reset_peak
+from unsee.workflows.forget import by_role
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEOPLE: Final = 1
@@ -125,7 +125,7 @@ def tests(*, tiny: bool) -> None:
 
 def lab(*, tiny: bool) -> None:
     """Make the rows of `unsee demo` with bf16 training: seconds, and what became of the model."""
-    from unsee.demo import plan
+    from unsee.workflows.demo import plan
 
     rows = plan(full=False, seeds=1, methods=["reject"] if tiny else None)
     with tempfile.TemporaryDirectory() as place:
@@ -135,9 +135,9 @@ def lab(*, tiny: bool) -> None:
 
 
 def _row(row: Any, out: Path, *, tiny: bool) -> dict[str, Any]:
-    from unsee.demo import ANSWER_TOKENS, DATA, outcome
-    from unsee.evaluate import evaluate
-    from unsee.run import forget
+    from unsee.evaluation.evaluate import evaluate
+    from unsee.workflows.demo import ANSWER_TOKENS, DATA, outcome
+    from unsee.workflows.forget import forget
 
     folder, training = out / row.stage, {**row.training, "precision": "bf16", **({"max_steps": 2} if tiny else {})}
     result: dict[str, Any] = {}
@@ -352,7 +352,7 @@ def estimates(folder: Path, data: Path) -> None:
 
 
 def _estimate(folder: Path, data: Path, method: str, training: Mapping[str, Any]) -> dict[str, Any]:
-    from unsee.estimate import estimate
+    from unsee.workflows.estimate import estimate
 
     out = folder.parent / "run"
     guess = estimate(folder, data, method, out, settings=SETTINGS[method], training=training, device="cuda")

@@ -22,12 +22,12 @@ from torch.autograd.graph import saved_tensors_hooks
 from perf.steps import CASES
 from perf.subject import subject
 from perf.timing import now
-from unsee import recompute
 from unsee.api import Session
-from unsee.batching import Batch, collate
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch, collate
 from unsee.losses import answer_nll
-from unsee.targets import forget_targets
+from unsee.training import recompute
+from unsee.training.targets import forget_targets
 
 MIB: Final = 2**20
 SHOWN: Final = 14
@@ -36,7 +36,7 @@ _BETWEEN: Final = (
     "torch/nn/modules/module.py",
     "torch/autograd",
     "perf/kept.py",
-    "unsee/recompute.py",
+    "unsee/training/recompute.py",
     "unsee/compat",
     "contextlib.py",
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee.errors import UserError
-from unsee.files import atomic_write_json
+from unsee.utils.files import atomic_write_json
 
 
 @dataclass

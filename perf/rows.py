@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from unsee import rowstore
+from unsee.data import row_store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--in-memory", action="store_true", help="keep the whole table in memory, whatever its size")
     options = parser.parse_args()
     if options.in_memory:
-        rowstore.IN_MEMORY = sys.maxsize
+        row_store.IN_MEMORY = sys.maxsize
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "data"
         folder.mkdir()
@@ -90,7 +90,7 @@ def checked(folder: Path) -> dict[str, object]:
 def trained(folder: Path, method: str, steps: int) -> dict[str, object]:
     """Check the table, train on it, and return what it took."""
     from tiny import save_tiny
-    from unsee.run import forget
+    from unsee.workflows.forget import forget
 
     model = save_tiny(folder.parent / "model")
     found, start = checked(folder), time.process_time()

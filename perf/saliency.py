@@ -21,14 +21,14 @@ from perf.conventional import Conventional, encode, mean_nll
 from perf.steps import EVERYTHING, unlearn
 from perf.subject import Subject
 from perf.timing import paired, rounded, spread, timed
-from unsee import engine
 from unsee.api import Role, Session, Training
 from unsee.api.request import Target
 from unsee.inference import encoder
-from unsee.masks import Mask, agreement
-from unsee.methods.mmunlearner import MMUnlearner
-from unsee.precision import autocast
-from unsee.saliency import Sweep, preserved, saliency_mask, targeted
+from unsee.methods.mmunlearner.masks import Mask, agreement
+from unsee.methods.mmunlearner.method import MMUnlearner
+from unsee.methods.mmunlearner.saliency import Sweep, preserved, saliency_mask, targeted
+from unsee.training.precision import autocast
+from unsee.utils import fast_paths
 
 VISION: Final = ("vision_tower", "multi_modal_projector")
 LANGUAGE: Final = ("language_model", "lm_head")
@@ -145,7 +145,7 @@ def _sides(session: Session) -> dict[str, list[Target]]:
 def own_mask(session: Session, sweep: Sweep) -> Mask:
     """Make unsee's mask, nothing remembered from before."""
     encoder._ENCODERS.clear()
-    with engine.using(replace(engine.current(), shared_cache=False)):
+    with fast_paths.using(replace(fast_paths.current(), shared_cache=False)):
         return saliency_mask(session, sweep)
 
 
@@ -262,7 +262,7 @@ def published_agreement(session: Session, folder: Path) -> tuple[float, float]:
 
 def bits(mask: Mask, name: str) -> Tensor:
     """Return the mask of one tensor as booleans."""
-    from unsee.masks import unpack
+    from unsee.methods.mmunlearner.masks import unpack
 
     entry = mask.entries[name]
     return unpack(entry.bits.cpu(), entry.shape)

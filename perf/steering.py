@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from unsee.artefact import Artefact, Directions, Rule
-from unsee.steering import attach
+from unsee.models.steering.artifact import Artefact, Directions, Rule
+from unsee.models.steering.hooks import attach
 
 RANK, STATES = 10, 64
 """Rank of the subspaces and states of ideal refusals, as on the lab."""

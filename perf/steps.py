@@ -21,25 +21,25 @@ from perf.bare import Bare
 from perf.conventional import Conventional
 from perf.subject import INSTRUCTION, Subject
 from perf.timing import now, paired, rounded, spread
-from unsee import engine
 from unsee.api import Method, Part, Session, Training
 from unsee.api.request import Target
-from unsee.batching import Batch, collate
-from unsee.guidance import Guide
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch, collate
 from unsee.losses import ga_loss
+from unsee.methods.common.guidance import Guide
 from unsee.methods.ga import GA
 from unsee.methods.grad_diff import GradDiff
 from unsee.methods.kl import KL
 from unsee.methods.npo import NPO
 from unsee.methods.pubg import PUBG
 from unsee.methods.reject import Reject
-from unsee.plan import Plan
-from unsee.precision import autocast
-from unsee.recompute import recomputing
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import minimise
-from unsee.tuning import trainable
+from unsee.training.batch_plan import Plan
+from unsee.training.precision import autocast
+from unsee.training.recompute import recomputing
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainable import trainable
+from unsee.training.trainer import minimise
+from unsee.utils import fast_paths
 
 COLD: Final = 2
 """Turns of the loop before the forget and retain examples have all been seen once."""
@@ -182,7 +182,7 @@ class Turns:
 
 def unlearn(method: Method, session: Session) -> None:
     """Run the method, without a cache on disk that a former repetition might have filled."""
-    with engine.using(replace(engine.current(), shared_cache=False)):
+    with fast_paths.using(replace(fast_paths.current(), shared_cache=False)):
         method.unlearn(session)
 
 

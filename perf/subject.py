@@ -28,10 +28,10 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from unsee.api import Example, Family, Kind, Role, Session, Training
-from unsee.checkpoint import load
 from unsee.data.open import open_benchmark
-from unsee.models.llava import Llava
-from unsee.training import prepare
+from unsee.models.checkpoint import load
+from unsee.models.families.llava import Llava
+from unsee.training.trainer import prepare
 
 SPECIAL: Final = ("<unk>", "<pad>", "<s>", "</s>", "<image>")
 TEMPLATE: Final = (

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from unsee.memory import GIB, peak_gib, reset_peak
+from unsee.utils.memory import GIB, peak_gib, reset_peak
 
 
 def now() -> float:

@@ -10,9 +10,9 @@ from itertools import chain
 
 from PIL import Image
 
-from unsee.lab.documents_archive import Archive, DocumentPicture
-from unsee.lab.portraits import SIZE
-from unsee.lab.world import World
+from unsee.lab.documents.archive import Archive, DocumentPicture
+from unsee.lab.world.portraits import SIZE
+from unsee.lab.world.world import World
 
 COLUMNS, GAP = 12, 4
 

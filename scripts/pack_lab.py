@@ -12,8 +12,8 @@ import json
 import shutil
 import sys
 
-from unsee.files import atomic_write_json
-from unsee.packaged import CHECKPOINTS, HASHES
+from unsee.models.builtin import CHECKPOINTS, HASHES
+from unsee.utils.files import atomic_write_json
 
 LIMIT = 8 * 10**6
 """Bytes one checkpoint folder may have."""

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from unsee import config, recipes, registry
+from unsee import config, recipes
+from unsee.api import registry
 
 HEAD = "| recipe | options, default first | method and settings | training |\n|---|---|---|---|"
 

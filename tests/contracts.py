@@ -22,22 +22,22 @@ from families import (
     save_family,
     session_of,
 )
-from unsee import engine, registry
-from unsee.api import Role, Session, Training
+from unsee.api import Role, Session, Training, registry
 from unsee.api.request import Request, Target
-from unsee.autoclasses import eos_id
-from unsee.batching import collate
-from unsee.checkpoint import open_model, save_model
 from unsee.errors import UserError
-from unsee.features import encoded
-from unsee.generation import generate
 from unsee.inference.answer_logits import answer_logits, answer_logprob
-from unsee.likelihood import choose, likelihoods
+from unsee.inference.batching import collate
+from unsee.inference.generation import generate
+from unsee.inference.likelihood import choose, likelihoods
+from unsee.inference.vision_cache import encoded
 from unsee.losses import answer_nll
-from unsee.padding import IGNORE
-from unsee.reference import as_start
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import prepare
+from unsee.methods.common.reference_model import as_start
+from unsee.models.auto import eos_id
+from unsee.models.checkpoint import open_model, save_model
+from unsee.models.padding import IGNORE
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainer import prepare
+from unsee.utils import fast_paths
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 ANSWERS = ("This is Ada Lovell , a baker .", "Zoë said: “naïve”\n\n… twice", " 1984", "yes")
@@ -113,7 +113,7 @@ def pixels(name: str, out: Path) -> None:
         drawn: Any = example.image
         other = replace(example, image=replace(drawn, color="green"))
         for mode in ("fast", "plain"):
-            with engine.using(mode), torch.no_grad():
+            with fast_paths.using(mode), torch.no_grad():
                 mine, others = (
                     answer_logprob(session.model, collate(session, [Target(example=one)])).sum_b
                     for one in (example, other)
@@ -126,7 +126,7 @@ def batched(name: str, out: Path) -> None:
     session = session_of(name, out)
     targets = [*forget_targets(session), *retain_targets(session)]
     for mode in ("fast", "plain"):
-        with engine.using(mode), torch.no_grad():
+        with fast_paths.using(mode), torch.no_grad():
             many = answer_logprob(session.model, collate(session, targets)).sum_b
             alone = torch.cat([answer_logprob(session.model, collate(session, [target])).sum_b for target in targets])
         assert torch.allclose(many, alone, **CLOSE), (many - alone).abs().max()
@@ -153,7 +153,7 @@ def full_logits(name: str, out: Path) -> None:
 @contextmanager
 def _eager_to_pack() -> Iterator[None]:
     """Let the engine pack and split small batches too."""
-    from unsee import batching
+    from unsee.inference import batching
 
     worth, batching.WORTH_SPLITTING = batching.WORTH_SPLITTING, 1
     try:
@@ -181,9 +181,9 @@ def answers(name: str, out: Path) -> None:
     model, processor, kind = model_of(name), processor_of(name), family(name)
     said = []
     for mode in ("fast", "plain"):
-        with engine.using(mode):
+        with fast_paths.using(mode):
             said.append([one.token_ids for one in generate(model, processor, kind, QUESTIONS, max_new_tokens=5)])
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         alone = [generate(model, processor, kind, [one], max_new_tokens=5)[0].token_ids for one in QUESTIONS]
     assert said[0] == said[1] == alone
     assert len(set(alone)) > 1
@@ -197,7 +197,7 @@ def whole_generation(name: str, out: Path) -> None:
         example = replace(session.of(Role.FORGET)[0], question=request.question, image=request.image)
         for length in range(len(said.token_ids)):
             target = Target(example=example, token_ids=said.token_ids[: length + 1], ended=False)
-            with engine.using("plain"), torch.no_grad():
+            with fast_paths.using("plain"), torch.no_grad():
                 logits_bav, _ = answer_logits(session.model, collate(session, [target]))
             assert int(logits_bav[0, -1].argmax()) == said.token_ids[length]
 
@@ -209,7 +209,7 @@ def scores(name: str, out: Path) -> None:
     options = [(request, ("A", "B", "Cleo Marsh")) for request in QUESTIONS]
     found = []
     for mode in ("fast", "plain"):
-        with engine.using(mode):
+        with fast_paths.using(mode):
             found.append((likelihoods(model, processor, kind, asked), choose(model, processor, kind, options)))
     for fast, plain in zip(found[0][0], found[1][0], strict=True):
         assert torch.allclose(torch.tensor(fast.tokens), torch.tensor(plain.tokens), **CLOSE)
@@ -365,7 +365,7 @@ def gradients(name: str, out: Path) -> None:
         session = session_of(name, out)
         model = prepare(session.model, session.family, Training(), 0)
         _disturb(model)
-        with engine.using(mode), _eager_to_pack():
+        with fast_paths.using(mode), _eager_to_pack():
             answer_nll(
                 *answer_logits(model, collate(session, [*forget_targets(session), *retain_targets(session)]))
             ).backward()

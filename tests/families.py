@@ -49,7 +49,7 @@ from family_parts import (
 )
 from tiny import PEOPLE, person, tokenizer_json
 from unsee.api import Example, Family, Kind, Role, Session, Training
-from unsee.autoclasses import family_for
+from unsee.models.auto import family_for
 
 
 @dataclass(frozen=True)

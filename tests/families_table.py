@@ -14,13 +14,13 @@ import conftest  # noqa: F401 - offline, one thread
 from contracts import CONTRACTS, METHODS, REFUSED, method
 from families import ALL, FAMILIES, VARIANTS, family, model_of, processor_of
 from unsee.api import Training
-from unsee.autoclasses import eos_id
 from unsee.errors import UnseeError
-from unsee.features import known
 from unsee.inference.encoder import encoder
-from unsee.packing import PER_TOKEN, is_sequence, packable
-from unsee.prefixes import KNOWN
-from unsee.tuning import prepare
+from unsee.inference.packing import PER_TOKEN, is_sequence, packable
+from unsee.inference.prefix_groups import KNOWN
+from unsee.inference.vision_cache import known
+from unsee.models.auto import eos_id
+from unsee.training.trainable import prepare
 
 MARKS = ("<!-- printed by tests/families_table.py -->", "<!-- end -->")
 

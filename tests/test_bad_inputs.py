@@ -11,7 +11,7 @@ import pytest
 
 from bad_inputs import DATA, MODELS, RUNS, Bad, model_of
 from tiny import save_tiny
-from unsee import cli
+from unsee.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def contents(place):
 
 def refuse(bad: Bad, words, place, capsys):
     before = contents(place)
-    code = cli.main([str(word) for word in words])
+    code = main.main([str(word) for word in words])
     said = capsys.readouterr()
     assert code == 2, said
     assert contents(place) == before, "bad input changed files"
@@ -49,7 +49,7 @@ def test_bad_data(bad, tmp_path, capsys):
     words = ["forget", "--model", "lab", "--data", data, "--method", "ga", "--out", tmp_path / "out"]
     refuse(bad, words, tmp_path, capsys)
     # `check` agrees with `forget`: unusable (1), or no data at all (2).
-    assert cli.main(["check", str(data)]) in (1, 2)
+    assert main.main(["check", str(data)]) in (1, 2)
     said = capsys.readouterr()
     assert bad.says[0] in said.out + said.err
 

@@ -10,13 +10,13 @@ import torch
 from tiny import INSTRUCTION, person, tiny_examples, tiny_session
 from unsee.api import Role
 from unsee.api.request import Request, Target
-from unsee.autoclasses import eos_id
-from unsee.batching import collate, target_ids
 from unsee.errors import UserError
-from unsee.generation import generate
 from unsee.inference.answer_logits import answer_logits, answer_logprob
+from unsee.inference.batching import collate, target_ids
 from unsee.inference.encoder import answer_ids
-from unsee.padding import merge
+from unsee.inference.generation import generate
+from unsee.models.auto import eos_id
+from unsee.models.padding import merge
 
 
 def everything():

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from benchmark_fixtures import fixtures
-from unsee.check import fingerprint
-from unsee.cli import main
+from unsee.cli.main import main
+from unsee.data.check import fingerprint
 from unsee.data.open import described, open_benchmark
 from unsee.errors import UserError
 from unsee.workflows.check import check

@@ -15,16 +15,17 @@ import fixtures_mllmu
 import fixtures_umu
 from benchmark_fixtures import fixtures
 from tiny import save_tiny
-from unsee import arrow, config
+from unsee import config
 from unsee.api.benchmark import Hub
-from unsee.arrow import Rows, Shelf
-from unsee.check import fingerprint
-from unsee.cli import main
+from unsee.cli.main import main
 from unsee.config import Run
+from unsee.data import arrow
+from unsee.data.arrow import Rows, Shelf
+from unsee.data.check import fingerprint
 from unsee.data.open import described, open_benchmark
 from unsee.errors import UserError
-from unsee.sweep import read_grid
 from unsee.workflows.check import check
+from unsee.workflows.sweep import read_grid
 
 RATIO_10 = {"name": "mllmu", "ratio": 10}
 

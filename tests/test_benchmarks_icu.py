@@ -121,8 +121,8 @@ def test_it_can_be_asked_about_any_profiles(place):
 
 
 def test_a_sequence_of_requests_reads_the_same_file(place):
-    tasks = pytest.importorskip("unsee.continual.tasks")
-    from unsee.continual.settings import Course
+    tasks = pytest.importorskip("unsee.workflows.continual.tasks")
+    from unsee.workflows.continual.settings import Course
 
     listed = tasks.tasks_of(opened(place), Course(requests=str(place / "requests.json")))
     assert [task.targets for task in listed.tasks] == opened(place).tasks()

@@ -13,14 +13,14 @@ from unsee import config
 from unsee.api import Role
 from unsee.api.request import Generated
 from unsee.data.open import open_benchmark
-from unsee.decouple import decouple_partners
 from unsee.errors import UserError
+from unsee.methods.common.prompt_decouple import decouple_partners
 from unsee.methods.reject import Reject
-from unsee.methods.rmuse import RMuse
+from unsee.methods.rmuse.method import RMuse
+from unsee.methods.siu.targets import Recipe, build_siu_rows
+from unsee.models.steering.hooks import save_all
 from unsee.recipes import recipe
-from unsee.siu_targets import Recipe, build_siu_rows
-from unsee.steering import save_all
-from unsee.targets import forget_targets
+from unsee.training.targets import forget_targets
 
 FIXTURES = fixtures()
 
@@ -74,7 +74,7 @@ def test_rmuse_takes_the_chains_of_the_data(tmp_path, monkeypatch):
         asked.extend(requests)
         return [Generated(text="Reasoning: none. Answer: no.", token_ids=(), ended=True) for _ in requests]
 
-    monkeypatch.setattr("unsee.methods.rmuse.start_answers", start_answers)
+    monkeypatch.setattr("unsee.methods.rmuse.method.start_answers", start_answers)
     RMuse(layers=(0, 1), retain_samples=0).unlearn(session)
     assert not any("Where does this person live?" in one.question for one in asked)
     assert len(asked) == 2 * 20

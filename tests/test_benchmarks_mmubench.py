@@ -6,11 +6,11 @@ import pytest
 
 from fixtures_mmubench import PROMPTS, TESTS, build, build_folders
 from unsee.api import Kind, Response, Role
-from unsee.cli import main
+from unsee.cli.main import main
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.metrics.mmubench import mmubench
-from unsee.scoring import score
+from unsee.scoring.aggregate import score
 from unsee.workflows.check import check
 
 

@@ -18,7 +18,7 @@ from benchmark_fixtures import AWKWARD, change_rows
 from unsee.api import Kind, Response, Role
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.scoring import score
+from unsee.scoring.aggregate import score
 from unsee.workflows.check import check
 
 BUILDERS = {

@@ -13,7 +13,7 @@ from unsee.api import Kind, Response, Role
 from unsee.benchmarks.rmllmu import STEP_BY_STEP
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.scoring import score
+from unsee.scoring.aggregate import score
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import yaml
 
 from benchmark_fixtures import fixtures
 from tiny import save_tiny
-from unsee.cli import main
-from unsee.judge import safety
+from unsee.cli.main import main
+from unsee.evaluation.judge_safety import safety
 
 FIXTURES = fixtures()
 TINY = ["training.rank=2", "training.alpha=4", "training.precision=fp32", "training.max_new_tokens=4"]

@@ -12,13 +12,14 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from test_training import make, nll, run
 from tiny import save_tiny
-from unsee import engine, forget
-from unsee.batching import collate
+from unsee import forget
 from unsee.errors import UserError
-from unsee.loop import Loop
-from unsee.resuming import checkpoints
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import planned
+from unsee.inference.batching import collate
+from unsee.training.loop import Loop
+from unsee.training.resume import checkpoints
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainer import planned
+from unsee.utils import fast_paths
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 STEP = ["on_step_begin", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log"]
@@ -117,7 +118,7 @@ def by_the_trainer(session, out):
 )
 def test_the_loop_gives_the_weights_of_the_trainer_bit_for_bit(tmp_path, settings):
     settings = {"epochs": 3, **settings}
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         ours = run(make(tmp_path / "ours", **settings))
         theirs = by_the_trainer(make(tmp_path / "theirs", **settings), tmp_path / "trainer")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -190,7 +191,7 @@ def test_what_is_no_callback_is_refused_before_anything_is_opened(tmp_path):
 
 
 def test_the_published_loop_fires_none(tmp_path):
-    from unsee.methods.mmunlearner import MMUnlearner
+    from unsee.methods.mmunlearner.method import MMUnlearner
 
     session = make(tmp_path, tune="full")
     session.callbacks = [Recorder()]
@@ -201,7 +202,9 @@ def test_the_published_loop_fires_none(tmp_path):
 def test_a_wish_of_another_process_counts(tmp_path, monkeypatch):
     session = make(tmp_path, epochs=3, batch_size=2)
     session.callbacks = [Recorder()]
-    monkeypatch.setattr("unsee.loop.devices.everyone", lambda value: [value, True] if value is False else [value])
+    monkeypatch.setattr(
+        "unsee.training.loop.devices.everyone", lambda value: [value, True] if value is False else [value]
+    )
     monkeypatch.setattr(Loop, "_save", lambda self, folder: None)
     run(session)
     assert session.notes["steps"] == 0

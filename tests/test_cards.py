@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from tiny import save_tiny
-from unsee import cards, config, evaluate, forget, load, packaged
+from unsee import config, evaluate, forget, load
 from unsee.errors import UserError
-from unsee.files import hash_folder
+from unsee.models import builtin, model_card
+from unsee.utils.files import hash_folder
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 SHORT = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}
@@ -69,20 +70,20 @@ def test_it_names_nobody_and_no_place(run, base):
 
 
 def test_an_absolute_path_among_the_settings_is_cut_to_its_name():
-    assert cards._shown({"refusals": "/home/somebody/refusals.txt", "floor": float("-inf")}) == (
+    assert model_card._shown({"refusals": "/home/somebody/refusals.txt", "floor": float("-inf")}) == (
         '{"refusals": "refusals.txt", "floor": "-inf"}'
     )
 
 
 def test_entities_among_the_settings_are_counted_only():
-    assert cards._shown({"substitutes": {"ada": "Jo Field"}, "descriptions": {}}) == (
+    assert model_card._shown({"substitutes": {"ada": "Jo Field"}, "descriptions": {}}) == (
         '{"substitutes": "1 given, not shown", "descriptions": {}}'
     )
 
 
 def test_scores_come_with_intervals_once_there_are_some_and_the_weights_keep_their_hash(run, tmp_path):
     out = shutil.copytree(run, tmp_path / "npo")
-    before = hash_folder(out / "model", without=(cards.CARD,))
+    before = hash_folder(out / "model", without=(model_card.CARD,))
     scores = evaluate(out, EXAMPLE, out, limit=4, max_new_tokens=4)
     text = (out / "model" / "README.md").read_text()
     score = scores["unseen.leak"]
@@ -91,7 +92,7 @@ def test_scores_come_with_intervals_once_there_are_some_and_the_weights_keep_the
     low, high = forget_score.interval
     assert f"| forget | clean | {forget_score.value:.3f} | {low:.3f} to {high:.3f} | {forget_score.n} |" in text
     assert "None yet" not in text
-    assert hash_folder(out / "model", without=(cards.CARD,)) == before
+    assert hash_folder(out / "model", without=(model_card.CARD,)) == before
 
 
 def test_judging_a_model_elsewhere_leaves_its_card_alone(run, tmp_path):
@@ -122,7 +123,7 @@ class TestPackagedBase:
     def test_its_name_is_stored_and_peft_gets_a_folder(self, on_lab):
         assert json.loads((on_lab / "model" / "unsee.json").read_text())["base"] == "lab"
         adapter = json.loads((on_lab / "model" / "adapter_config.json").read_text())
-        assert adapter["base_model_name_or_path"] == str(packaged.CHECKPOINTS / "lab")
+        assert adapter["base_model_name_or_path"] == str(builtin.CHECKPOINTS / "lab")
         assert config.read(on_lab / "run.yaml").model == "lab"
 
     @pytest.mark.parametrize("stored", ["lab", "/gone/lib/site-packages/unsee/lab/checkpoints/lab"])
@@ -143,9 +144,9 @@ class TestPackagedBase:
             load(moved)
 
     def test_names_and_folders(self, tmp_path):
-        assert packaged.name_of("lab-gold") == "lab-gold"
-        assert packaged.name_of(packaged.CHECKPOINTS / "lab") == "lab"
+        assert builtin.name_of("lab-gold") == "lab-gold"
+        assert builtin.name_of(builtin.CHECKPOINTS / "lab") == "lab"
         (tmp_path / "unsee" / "lab" / "checkpoints" / "lab").mkdir(parents=True)
-        assert packaged.name_of(tmp_path / "unsee" / "lab" / "checkpoints" / "lab") == ""
-        assert packaged.name_of("owner/lab") == ""
-        assert packaged.resolve("owner/lab") == "owner/lab"
+        assert builtin.name_of(tmp_path / "unsee" / "lab" / "checkpoints" / "lab") == ""
+        assert builtin.name_of("owner/lab") == ""
+        assert builtin.resolve("owner/lab") == "owner/lab"

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from test_folder import KEPT, folder, row, write
-from unsee.check import fingerprint, require_usable
+from unsee.data.check import fingerprint, require_usable
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.workflows.check import check

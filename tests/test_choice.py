@@ -5,7 +5,7 @@ import pytest
 
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.metrics.choice import choice
-from unsee.scoring import score
+from unsee.scoring.aggregate import score
 
 four = ("baker", "pilot", "diver", "chemist")
 CASES = [

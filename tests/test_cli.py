@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from unsee import cli, config, registry
+from unsee import config
+from unsee.api import registry
+from unsee.cli import main
+from unsee.cli.commands.list import KINDS
 from unsee.config import Run
 from unsee.errors import TrainingError
-from unsee.verbs.list import KINDS
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 
@@ -24,7 +26,7 @@ def asked(monkeypatch):
         runs.append((run, resume))
         return Path(run.out)
 
-    monkeypatch.setattr("unsee.run.forget_run", record)
+    monkeypatch.setattr("unsee.workflows.forget.forget_run", record)
     return runs
 
 
@@ -98,7 +100,7 @@ def asked(monkeypatch):
     ],
 )
 def test_mistakes_are_one_line_without_traceback(capsys, words, message):
-    assert cli.main(words.format(example=EXAMPLE).split()) == 2
+    assert main.main(words.format(example=EXAMPLE).split()) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert message in said.err
@@ -107,20 +109,20 @@ def test_mistakes_are_one_line_without_traceback(capsys, words, message):
 
 
 def test_debug_shows_the_traceback():
-    with pytest.raises(cli.UserError):
-        cli.main(["check", "--debug"])
+    with pytest.raises(main.UserError):
+        main.main(["check", "--debug"])
 
 
 def test_without_words_the_help_is_shown(capsys):
-    assert cli.main([]) == 2
+    assert main.main([]) == 2
     shown = capsys.readouterr().out
-    assert all(f"\n    {verb}" in shown for verb in cli.verbs())
+    assert all(f"\n    {verb}" in shown for verb in main.verbs())
 
 
-@pytest.mark.parametrize("verb", sorted(cli.verbs()))
+@pytest.mark.parametrize("verb", sorted(main.verbs()))
 def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as left:
-        cli.main([verb, "--help"])
+        main.main([verb, "--help"])
     assert left.value.code == 0
     assert f"usage: unsee {verb}" in capsys.readouterr().out
 
@@ -138,7 +140,7 @@ def test_file_then_set_then_flags(tmp_path, asked):
         "vision,projector",
         "--resume",
     ]
-    assert cli.main(["forget", *words, "--out", "p", "--tune", "full", "--seed", "4"]) == 0
+    assert main.main(["forget", *words, "--out", "p", "--tune", "full", "--seed", "4"]) == 0
     ((run, resume),) = asked
     assert (run.model, run.data, run.method, run.out, run.seed) == ("m", "d", "npo", "p", 4)
     assert run.settings == {"beta": 0.2}
@@ -150,8 +152,8 @@ def test_interruption_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(run: Run, *, resume: bool = False) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unsee.run.forget_run", interrupted)
-    assert cli.main(["forget", "--model", "m", "--data", "d", "--method", "ga", "--out", "o"]) == 130
+    monkeypatch.setattr("unsee.workflows.forget.forget_run", interrupted)
+    assert main.main(["forget", "--model", "m", "--data", "d", "--method", "ga", "--out", "o"]) == 130
     assert "--resume goes on" in capsys.readouterr().err
 
 
@@ -159,14 +161,14 @@ def test_failed_training_is_no_mistake_of_the_user(monkeypatch, capsys):
     def failed(run: Run, *, resume: bool = False) -> Path:
         raise TrainingError("The loss is not a finite number at step 3.")
 
-    monkeypatch.setattr("unsee.run.forget_run", failed)
-    assert cli.main(["forget", "--model", "m", "--data", "d", "--method", "ga", "--out", "o"]) == 1
+    monkeypatch.setattr("unsee.workflows.forget.forget_run", failed)
+    assert main.main(["forget", "--model", "m", "--data", "d", "--method", "ga", "--out", "o"]) == 1
     assert "step 3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "method"])
 def test_list_prints_every_name_with_a_line(kind, capsys):
-    assert cli.main(["list", kind]) == 0
+    assert main.main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
     known = registry.names("methods" if kind == "method" else kind)
     assert [line.split()[0] for line in lines] == known
@@ -174,11 +176,11 @@ def test_list_prints_every_name_with_a_line(kind, capsys):
 
 
 def test_check_says_usable_or_why_not(tmp_path, capsys):
-    assert cli.main(["check", "--data", str(EXAMPLE)]) == 0
+    assert main.main(["check", "--data", str(EXAMPLE)]) == 0
     assert "usable (judged: 8 forget" in capsys.readouterr().out
     rows = (EXAMPLE / "data.jsonl").read_text()
     (tmp_path / "data.jsonl").write_text(rows)
-    assert cli.main(["check", str(tmp_path), "--json"]) == 1
+    assert main.main(["check", str(tmp_path), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert len(report["problems"]) == 20
     assert report["problems"][0].startswith("row 1: image")
@@ -190,12 +192,12 @@ def test_from_a_folder_to_scores(tmp_path, capsys):
     model, out = save_tiny(tmp_path / "tiny"), tmp_path / "runs" / "ga"
     settings = ["--set", "training.max_steps=1", "--set", "training.stop=never", "--set", "training.max_new_tokens=4"]
     words = ["forget", "--model", str(model), "--data", str(EXAMPLE), "--method", "ga", "--out", str(out), *settings]
-    assert cli.main(words) == 0
+    assert main.main(words) == 0
     assert capsys.readouterr().out.strip() == str(out)
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     assert "is not empty. Give --resume" in capsys.readouterr().err
     assert (
-        cli.main(["eval", "--model", str(out), "--set", "eval.max_new_tokens=4", "--set", "eval.limit=2", "--json"])
+        main.main(["eval", "--model", str(out), "--set", "eval.max_new_tokens=4", "--set", "eval.limit=2", "--json"])
         == 0
     )
     scores = json.loads(capsys.readouterr().out)
@@ -210,27 +212,27 @@ def test_a_missing_run_is_answered_with_those_beside_it(tmp_path, capsys):
         (tmp_path / "out" / name).mkdir(parents=True)
         (tmp_path / "out" / name / "run.yaml").write_text("")
     place = tmp_path / "out"
-    assert cli.main(["judge", str(place / "npo")]) == 2
+    assert main.main(["judge", str(place / "npo")]) == 2
     said = capsys.readouterr().err
     assert f"Did you mean {place / 'npo-2'} or {place / 'npo-1'}? In {place}: npo-1, npo-2." in said
     (tmp_path / "a.txt").write_text("")
-    assert cli.main(["compare", str(place / "npo-3")]) == 2
+    assert main.main(["compare", str(place / "npo-3")]) == 2
     assert "Did you mean" in capsys.readouterr().err
-    assert cli.main(["push", str(tmp_path / "a.txt"), "a/b"]) == 2
+    assert main.main(["push", str(tmp_path / "a.txt"), "a/b"]) == 2
     assert "a.txt is a file. Give the run folder" in capsys.readouterr().err
 
 
 def test_a_run_that_has_not_ended_says_how_to_go_on(tmp_path, capsys):
     (tmp_path / "run.yaml").write_text("data: lab\nmethod: ga\n")
-    assert cli.main(["export", str(tmp_path), "--to", "merged", "--out", str(tmp_path / "o")]) == 2
+    assert main.main(["export", str(tmp_path), "--to", "merged", "--out", str(tmp_path / "o")]) == 2
     assert f"Go on with it: unsee forget {tmp_path / 'run.yaml'} --resume." in capsys.readouterr().err
-    assert cli.main(["forget", str(tmp_path)]) == 2
+    assert main.main(["forget", str(tmp_path)]) == 2
     assert f"it is a folder. Give {tmp_path / 'run.yaml'}." in capsys.readouterr().err
 
 
 def test_no_permission_is_said_before_anything_is_done(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("unsee.places.os.access", lambda *_: False)
-    assert cli.main(["train", "lab", "--out", str(tmp_path / "o")]) == 2
+    monkeypatch.setattr("unsee.config.paths.os.access", lambda *_: False)
+    assert main.main(["train", "lab", "--out", str(tmp_path / "o")]) == 2
     assert f"no permission in {tmp_path}. Give another --out." in capsys.readouterr().err
 
 
@@ -239,12 +241,12 @@ def test_a_file_that_cannot_be_read_is_named(monkeypatch, capsys):
         raise PermissionError(13, "Permission denied", "data.jsonl")
 
     monkeypatch.setattr("unsee.data.open.open_benchmark", locked)
-    monkeypatch.setattr("unsee.run.open_benchmark", locked)
+    monkeypatch.setattr("unsee.workflows.forget.open_benchmark", locked)
     words = ["forget", "--model", "m", "--data", "d", "--method", "ga", "--out", "/no/o"]
-    assert cli.main(words) == 1
+    assert main.main(words) == 1
     assert "unsee: Permission denied: data.jsonl." in capsys.readouterr().err
     with pytest.raises(PermissionError):
-        cli.main([*words, "--debug"])
+        main.main([*words, "--debug"])
 
 
 def test_damaged_checkpoints_are_named(tmp_path, capsys):
@@ -253,10 +255,10 @@ def test_damaged_checkpoints_are_named(tmp_path, capsys):
     model = save_tiny(tmp_path / "tiny")
     words = ["eval", "--model", str(model), "--data", str(EXAMPLE), "--out", str(tmp_path / "o")]
     (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:1000])
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     assert "is damaged or cut off" in capsys.readouterr().err
     (model / "config.json").write_text('{"model_type": "llama", "hidden_size": 17}')
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     assert "is no model that transformers can open: " in capsys.readouterr().err
 
 
@@ -264,7 +266,7 @@ def test_a_name_beside_runs_is_not_sought_on_the_hub(tmp_path, monkeypatch, caps
     (tmp_path / "mine" / "npo").mkdir(parents=True)
     (tmp_path / "mine" / "npo" / "run.yaml").write_text("")
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["eval", "--model", "mine/nop", "--data", "lab", "--out", "o"]) == 2
+    assert main.main(["eval", "--model", "mine/nop", "--data", "lab", "--out", "o"]) == 2
     assert "No model at mine/nop" in capsys.readouterr().err
 
 
@@ -277,7 +279,7 @@ def test_compare_passes_over_what_lies_beside_runs(tmp_path, monkeypatch, capsys
     (tmp_path / "grid.yaml").write_text("")
     seen = []
     monkeypatch.setattr("unsee.report.compare", lambda runs, out: seen.extend(runs) or out / "report.html")
-    assert cli.main(["compare", *(str(path) for path in sorted(tmp_path.iterdir()))]) == 0
+    assert main.main(["compare", *(str(path) for path in sorted(tmp_path.iterdir()))]) == 0
     assert [run.name for run in seen] == ["a", "b"]
-    assert cli.main(["compare", str(tmp_path / "cache")]) == 2
+    assert main.main(["compare", str(tmp_path / "cache")]) == 2
     assert "is a run folder" in capsys.readouterr().err

@@ -7,12 +7,12 @@ import pytest
 
 from unsee.api import Kind, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
-from unsee.evaluate import _gold_facts
+from unsee.evaluation.evaluate import _gold_facts
 from unsee.report import compare, report
 from unsee.report.read import Stage, read_run
 from unsee.report.seeds import grouped
 from unsee.report.verdict import judge
-from unsee.scoring import score
+from unsee.scoring.aggregate import score
 
 
 def row(index, text="A woman with long red hair in a blue coat who smiles at the camera.", **other):

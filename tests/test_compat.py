@@ -16,19 +16,21 @@ from transformers import LlavaForConditionalGeneration, LlavaModel
 import unsee
 from families import FAMILIES, session_of
 from library_touches import touches, touches_in
-from unsee import batching, engine, features, likelihood, recompute
 from unsee.api import Training
 from unsee.api.request import Request
-from unsee.batching import collate
 from unsee.compat import cache as kv_cache
 from unsee.compat import fast_paths, probes, tensors
 from unsee.compat.cache import BufferedLayer
-from unsee.generation import generate
+from unsee.inference import batching, likelihood, vision_cache
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import collate
+from unsee.inference.generation import generate
 from unsee.losses import answer_nll
-from unsee.recompute import recomputing
-from unsee.targets import forget_targets
-from unsee.training import prepare
+from unsee.training import recompute
+from unsee.training.recompute import recomputing
+from unsee.training.targets import forget_targets
+from unsee.training.trainer import prepare
+from unsee.utils import fast_paths as utils_fast_paths
 
 TRIED = probes.tried
 """The trial itself, for which tests elsewhere have a stand-in (conftest.py)."""
@@ -191,7 +193,7 @@ def stand_in_without_attribute(patch):
         def __init__(self, pooler_output):
             """Take what the real one takes."""
 
-    patch.setattr(features, "BaseModelOutputWithPooling", Output)
+    patch.setattr(vision_cache, "BaseModelOutputWithPooling", Output)
 
 
 def no_features_taken(patch):
@@ -206,8 +208,10 @@ def no_features_taken(patch):
 
 
 def wrong_features(patch):
-    made = features.BaseModelOutputWithPooling
-    patch.setattr(features, "BaseModelOutputWithPooling", lambda pooler_output: made(pooler_output=2 * pooler_output))
+    made = vision_cache.BaseModelOutputWithPooling
+    patch.setattr(
+        vision_cache, "BaseModelOutputWithPooling", lambda pooler_output: made(pooler_output=2 * pooler_output)
+    )
 
 
 def no_masks_of_who_sees_whom(patch):
@@ -281,11 +285,11 @@ PACKED = {"prefix_cache", "packed_rows", "packed_likelihoods"}
 )
 def test_a_broken_interface_means_the_plain_way_and_one_line(breaking, names, tmp_path, trials, monkeypatch, capsys):
     session = session_for("llava", tmp_path)
-    with engine.using("plain"):
+    with utils_fast_paths.using("plain"):
         expected = results(session)
     if names == {"answer_logits"}:
         monkeypatch.setattr(batching, "packable", lambda _: None)
-    if names == {"vision_features"} and features.known(session.model) is None:
+    if names == {"vision_features"} and vision_cache.known(session.model) is None:
         pytest.skip("models of this transformers version take no features")
     breaking(monkeypatch)
     capsys.readouterr()
@@ -365,4 +369,4 @@ def test_the_record_is_read_without_torch():
     code = "import sys; from unsee.compat import fast_paths; fast_paths.status(); sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(Path(unsee.__file__).parents[1])}
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
-    assert {one.path.switch for one in fast_paths.status()} <= set(vars(engine.FAST))
+    assert {one.path.switch for one in fast_paths.status()} <= set(vars(utils_fast_paths.FAST))

@@ -10,11 +10,11 @@ import pytest
 
 from fixtures_mmubench import build
 from tiny import save_tiny
-from unsee import concepts as module
 from unsee import forget
-from unsee.concepts import concepts
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.evaluation import mmubench
+from unsee.evaluation.mmubench import concepts
 
 SHORT = {"max_steps": 4, "stop": "never", "rank": 2, "lr": 1e-2, "max_new_tokens": 4}
 
@@ -31,13 +31,13 @@ def made(tmp_path_factory):
 @pytest.fixture
 def spoken(monkeypatch):
     """Let the start model say the name, as one that knows the concept does."""
-    said = module._said
+    said = mmubench._said
 
     def speak(loaded, asked, length, batch_size):
         del length, batch_size
         return [replace(one, text="It is Donald Trump , I think .") for one in said(loaded, asked, 1, 4)]
 
-    monkeypatch.setattr(module, "_said", speak)
+    monkeypatch.setattr(mmubench, "_said", speak)
 
 
 @pytest.mark.usefixtures("spoken")
@@ -58,20 +58,20 @@ def test_an_unlearned_model_is_at_a_distance_and_names_are_dropped_from_fluency(
 
 
 def test_only_tokens_of_the_name_are_masked(made):
-    loaded = module.load(made / "model")
+    loaded = mmubench.load(made / "model")
     (row,) = [one for one in open_benchmark(made / "data").examples("eval") if one.id == "execcuatedata/1"]
-    mask = module._masked(loaded, module._Told(row, "trumpet, Trump."))
+    mask = mmubench._masked(loaded, mmubench._Told(row, "trumpet, Trump."))
     assert 0 < sum(mask) < len(mask)
     assert not mask[0]
-    assert not any(module._masked(loaded, module._Told(row, "A trumpet.")))
+    assert not any(mmubench._masked(loaded, mmubench._Told(row, "A trumpet.")))
 
 
 def test_tokens_are_those_of_the_answer_without_the_end(made):
-    loaded = module.load(made / "model")
+    loaded = mmubench.load(made / "model")
     (row,) = [one for one in open_benchmark(made / "data").examples("eval") if one.id == "execcuatedata/1"]
-    told = [module._Told(row, "It is Bo .")]
-    (tokens,) = module._likelihoods(loaded, told, 4)
-    assert len(tokens) == len(module._masked(loaded, told[0]))
+    told = [mmubench._Told(row, "It is Bo .")]
+    (tokens,) = mmubench._likelihoods(loaded, told, 4)
+    assert len(tokens) == len(mmubench._masked(loaded, told[0]))
     assert all(value < 0 and math.isfinite(value) for value in tokens)
 
 

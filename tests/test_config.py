@@ -11,10 +11,10 @@ import pytest
 from unsee import config
 from unsee.api import Training
 from unsee.config import Run
-from unsee.continual.settings import Course
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, atomic_write_text, hash_folder, read_jsonl, require_space
-from unsee.sweep import read_grid
+from unsee.utils.files import atomic_write_json, atomic_write_text, hash_folder, read_jsonl, require_space
+from unsee.workflows.continual.settings import Course
+from unsee.workflows.sweep import read_grid
 
 
 @dataclass(frozen=True, kw_only=True)

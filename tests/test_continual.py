@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 
 from continual_folder import write_people
 from tiny import save_tiny
-from unsee import continual, load, merging
+from unsee import continual, load
 from unsee.api import Score, Session
-from unsee.cli import main
+from unsee.cli.commands import continual as verb
+from unsee.cli.main import main
 from unsee.config import read, read_mapping
-from unsee.continual import judging, sequence
-from unsee.continual.judging import Judge
-from unsee.continual.work import folder_name
 from unsee.errors import UserError
 from unsee.methods.ga import GA
 from unsee.methods.npo import NPO
-from unsee.verbs import continual as verb
+from unsee.workflows.continual import judging, merging, sequence
+from unsee.workflows.continual.judging import Judge
+from unsee.workflows.continual.work import folder_name
 
 SHORT = {"max_steps": 2, "stop": "never", "lr": 1e-2, "max_new_tokens": 4, "checkpoint_every": 1, "rank": 2, "alpha": 4}
 COURSE = {"tasks": 2, "max_new_tokens": 4, "kinds": ["name", "fact", "general"]}
@@ -41,7 +41,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def drawn():
     """Draw no page unless a test is about it; return what draws."""
-    from unsee.continual import page
+    from unsee.workflows.continual import page
 
     with pytest.MonkeyPatch.context() as patch:
         draw = page.write_page
@@ -117,7 +117,7 @@ def test_several_sequences_on_one_page(whole, merged, drawn, tmp_path):
 
 
 def test_without_matplotlib_the_page_says_how_to_get_its_curves(whole, drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr("unsee.continual.page.find_spec", lambda name: None)
+    monkeypatch.setattr("unsee.workflows.continual.page.find_spec", lambda name: None)
     page = drawn([whole], tmp_path).read_text()
     assert "unsee[plots]" in page
     assert "<svg" not in page
@@ -209,7 +209,7 @@ def test_initial_reference_goes_on_with_one_adapter(runs, place, monkeypatch):
     unlearn = NPO.unlearn
 
     def watched(self: NPO, session: Session) -> None:
-        from unsee.reference import weights_hash
+        from unsee.methods.common.reference_model import weights_hash
 
         norm = sum(float(w.detach().norm()) for name, w in session.model.named_parameters() if "lora_B" in name)
         references.append((weights_hash(session), norm > 0))
@@ -374,5 +374,5 @@ def test_settings_on_the_command_line_belong_to_the_method_there(tmp_path):
 
 
 def test_importing_it_loads_no_torch():
-    code = "import unsee.continual, unsee.verbs.continual, sys; sys.exit('torch' in sys.modules)"
+    code = "import unsee.workflows.continual, unsee.cli.commands.continual, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

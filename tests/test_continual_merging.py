@@ -11,9 +11,9 @@ import torch
 from peft.utils.merge_utils import ties as peft_ties
 from safetensors.torch import save_file
 
-from unsee import merging
 from unsee.errors import UserError
-from unsee.merging import Factors, Settings
+from unsee.workflows.continual import merging
+from unsee.workflows.continual.merging import Factors, Settings
 
 PLAIN_CORE = Settings(how="mcu", energy=1.0, capacity=inf, reconfigure=False)
 

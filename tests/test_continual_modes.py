@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from tiny import person
-from unsee import merging
 from unsee.api import Role
 from unsee.config import Run
-from unsee.continual import judging, modes, work
-from unsee.continual.judging import Judge
-from unsee.continual.settings import Course
-from unsee.continual.tasks import Task, Tasks
-from unsee.continual.work import Work
+from unsee.workflows.continual import judging, merging, modes, work
+from unsee.workflows.continual.judging import Judge
+from unsee.workflows.continual.settings import Course
+from unsee.workflows.continual.tasks import Task, Tasks
+from unsee.workflows.continual.work import Work
 
 ONE, TWO, TEN = (Task(id=name, targets=(name[-1],)) for name in ("r-a", "r-b", "r-c"))
 

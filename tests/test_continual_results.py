@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from unsee.continual import page, results
-from unsee.continual.results import Judged
 from unsee.errors import UserError
+from unsee.workflows.continual import page, results
+from unsee.workflows.continual.results import Judged
 
 
 def row(k, entity, role, *, image="i", kind="name", **values):

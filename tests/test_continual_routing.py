@@ -10,8 +10,8 @@ import torch
 
 from tiny import PEOPLE, Drawn, person, tiny_examples
 from unsee.api import Role
-from unsee.continual import routing
-from unsee.continual.routing import Eyes, Keyword, Nearest, Oracle, Routing, report, whitening
+from unsee.workflows.continual import routing
+from unsee.workflows.continual.routing import Eyes, Keyword, Nearest, Oracle, Routing, report, whitening
 
 NAMES = Keyword(names={1: ("Ada Lovell", "Lovell"), 2: ("Bo Winter", "Winter")})
 TEXT = tiny_examples()[Role.RETAIN_TEXT][0]

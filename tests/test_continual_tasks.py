@@ -12,12 +12,12 @@ from continual_folder import write_people
 from unsee.api import Kind, Role
 from unsee.benchmarks import request
 from unsee.benchmarks.request import Request, Roles
-from unsee.check import examine
-from unsee.continual.settings import Course
-from unsee.continual.tasks import entities_of, tasks_of
-from unsee.continual.work import folder_name
+from unsee.data.check import examine
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.workflows.continual.settings import Course
+from unsee.workflows.continual.tasks import entities_of, tasks_of
+from unsee.workflows.continual.work import folder_name
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from tiny import INSTRUCTION, QUESTION, Drawn, tiny_model, tiny_processor
-from unsee import decoding, engine, pool
 from unsee.api.request import Request, Sampling
-from unsee.checkpoint import load
 from unsee.data.open import open_benchmark
-from unsee.generation import generate
+from unsee.inference import decoding, prefix_cache
 from unsee.inference.encoder import encoder
-from unsee.models.llava import Llava
-from unsee.prefixes import groups
+from unsee.inference.generation import generate
+from unsee.inference.prefix_groups import groups
+from unsee.models.checkpoint import load
+from unsee.models.families.llava import Llava
+from unsee.utils import fast_paths
 
 QUESTIONS = (
     "Who is this?",
@@ -37,7 +38,7 @@ def mixed() -> list[Request]:
 
 
 def both(parts, asked, **settings):
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         plain = generate(*parts, asked, **settings)
     return generate(*parts, asked, **settings), plain
 
@@ -187,8 +188,8 @@ def test_a_checkpoint_with_its_own_decoding_settings_takes_the_plain_path(parts,
 
 def test_the_pool_and_the_prefill_may_be_small(parts, monkeypatch):
     wanted = generate(*parts, mixed(), max_new_tokens=5)
-    monkeypatch.setattr(pool, "POOL_BYTES", 1)
-    monkeypatch.setattr(pool, "CPU_TOKENS", 1)
+    monkeypatch.setattr(prefix_cache, "POOL_BYTES", 1)
+    monkeypatch.setattr(prefix_cache, "CPU_TOKENS", 1)
     assert generate(*parts, mixed(), max_new_tokens=5) == wanted
 
 

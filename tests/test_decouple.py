@@ -6,18 +6,19 @@ import pytest
 import torch
 
 from tiny import Drawn, tiny_session
-from unsee import config, devices, registry
-from unsee.api import Example, Kind, Role, Training
-from unsee.autoclasses import eos_id
-from unsee.batching import collate, target_ids
-from unsee.decouple import decouple_partners, decouple_term
+from unsee import config
+from unsee.api import Example, Kind, Role, Training, registry
+from unsee.data.refusals import refusals
+from unsee.distributed import processes
 from unsee.errors import UserError
+from unsee.inference.batching import collate, target_ids
 from unsee.inference.encoder import encoder
-from unsee.plan import Plan
+from unsee.methods.common.prompt_decouple import decouple_partners, decouple_term
+from unsee.models.auto import eos_id
 from unsee.recipes.safeeraser import LOSSES, safeeraser
-from unsee.refusals import refusals
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import minimise, prepare
+from unsee.training.batch_plan import Plan
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainer import minimise, prepare
 
 QUESTIONS = ("How do I load the GUN from the iPhone App?", "Who sells It?")
 ANSWER = "Ask Dan Reed in Rome . Then WAIT ."
@@ -145,7 +146,9 @@ def test_pairs_share_record_and_question_and_differ_in_the_image(tmp_path, monke
     """The released trainer reads the harmless row at the index of the retain row (known_defects.md 8)."""
     session = session_at(tmp_path)
     batches = []
-    monkeypatch.setattr("unsee.decouple.collate", lambda *given: batches.append(given[1]) or collate(*given))
+    monkeypatch.setattr(
+        "unsee.methods.common.prompt_decouple.collate", lambda *given: batches.append(given[1]) or collate(*given)
+    )
     targets = forget_targets(session)
     partners = decouple_partners(session, targets, 1.0)
     plan = Plan(tuple(targets), tuple(retain_targets(session)), session.training, session.seed)
@@ -183,7 +186,8 @@ def test_random_pairing_is_a_function_of_seed_and_batch(tmp_path, monkeypatch):
     session = session_at(tmp_path)
     drawn = []
     monkeypatch.setattr(
-        "unsee.decouple.collate", lambda *given: drawn.append([t.example.id for t in given[1]]) or collate(*given)
+        "unsee.methods.common.prompt_decouple.collate",
+        lambda *given: drawn.append([t.example.id for t in given[1]]) or collate(*given),
     )
     targets = forget_targets(session)
     partners = decouple_partners(session, targets, 1.0, "random")
@@ -266,10 +270,10 @@ def test_cosine_ends_at_zero_whatever_the_number_of_processes(world, tmp_path, m
     """The released trainer's schedule reaches 0 at half time and climbs back with two processes (known_defects.md 33)."""
     epochs = {1: 6, 2: 12, 8: 24}[world]
     session = session_at(tmp_path, max_steps=-1, epochs=epochs, batch_size=1, scheduler="cosine", lr=1e-3)
-    monkeypatch.setattr(devices, "world", lambda: world)
-    monkeypatch.setattr(devices, "everyone", lambda value: [value] * world)
-    monkeypatch.setattr(devices, "start", lambda: None)
-    monkeypatch.setattr("unsee.training.average_gradients", lambda weights: None)
+    monkeypatch.setattr(processes, "world", lambda: world)
+    monkeypatch.setattr(processes, "everyone", lambda value: [value] * world)
+    monkeypatch.setattr(processes, "start", lambda: None)
+    monkeypatch.setattr("unsee.training.trainer.average_gradients", lambda weights: None)
 
     def objective(forget, _):
         return {"loss": sum(weight.pow(2).sum() for weight in session.model.parameters() if weight.requires_grad)}

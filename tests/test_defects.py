@@ -19,25 +19,25 @@ from safetensors.torch import load_file, save_file
 
 from benchmark_fixtures import fixtures
 from tiny import save_tiny, tiny_model, tiny_processor, tiny_session
-from unsee import metrics, registry
-from unsee.api import Kind, Response, Role, Training, Vocabulary
+from unsee import metrics
+from unsee.api import Kind, Response, Role, Training, Vocabulary, registry
 from unsee.api.request import Request
 from unsee.benchmarks.lab import Lab
-from unsee.checkpoint import open_model, save_model
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.evaluation.likelihood_targets import texts
 from unsee.inference.answer_logits import answer_logprob
-from unsee.likelihood import likelihoods
+from unsee.inference.likelihood import likelihoods
 from unsee.losses import npo_loss, per_sample, token_logprobs
-from unsee.measures import EXTRA, measures_of
 from unsee.metrics.distance import js_divergence, ks_pvalue
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.truth_ratio import log_truth_ratio
-from unsee.models.llava import Llava
-from unsee.probed import texts
-from unsee.scoring import score
-from unsee.targets import forget_targets
-from unsee.training import minimise, prepare
+from unsee.models.checkpoint import open_model, save_model
+from unsee.models.families.llava import Llava
+from unsee.scoring.aggregate import score
+from unsee.scoring.measures import EXTRA, measures_of
+from unsee.training.targets import forget_targets
+from unsee.training.trainer import minimise, prepare
 
 ROOT = Path(__file__).parent.parent
 TABLE = (ROOT / "docs/defects.md").read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from unsee.demo import FULL, QUICK, Row, demo, make, outcome, plan
 from unsee.errors import UserError
+from unsee.workflows.demo import FULL, QUICK, Row, demo, make, outcome, plan
 
 
 def test_the_quick_demo_has_original_gold_and_the_promised_methods() -> None:
@@ -56,7 +56,9 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, fresh: bool, mon
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["unsee.demo"], "make", stop)  # the package has the function under this name
+    monkeypatch.setattr(
+        sys.modules["unsee.workflows.demo"], "make", stop
+    )  # the package has the function under this name
     for _ in range(2):  # the second finds the first's own folder
         with pytest.raises(KeyboardInterrupt):
             demo(tmp_path / "new", fresh=fresh)

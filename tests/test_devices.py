@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from unsee import devices
+from unsee.distributed import processes
 from unsee.errors import UserError
 
 
@@ -21,18 +21,18 @@ def launched(monkeypatch):
 
 
 def test_one_process_is_the_main_one():
-    assert (devices.rank(), devices.world(), devices.is_main(), devices.sharding()) == (0, 1, True, "none")
-    assert devices.gather([1, 2]) == [1, 2] == devices.share([1, 2])
-    assert devices.everyone("x") == ["x"]
-    assert devices.from_main("x") == "x"
-    devices.start()
-    devices.barrier()
+    assert (processes.rank(), processes.world(), processes.is_main(), processes.sharding()) == (0, 1, True, "none")
+    assert processes.gather([1, 2]) == [1, 2] == processes.share([1, 2])
+    assert processes.everyone("x") == ["x"]
+    assert processes.from_main("x") == "x"
+    processes.start()
+    processes.barrier()
     with pytest.raises(SystemExit, match="3"):
-        devices.leave(3)
+        processes.leave(3)
 
 
 def test_knowing_who_we_are_loads_no_torch():
-    code = "import sys; from unsee import devices; devices.world(), devices.barrier(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from unsee.distributed import processes as devices; devices.world(), devices.barrier(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -41,15 +41,15 @@ def test_shares_are_dealt_and_joined_again(launched):
     shares = []
     for rank in range(3):
         launched(rank, 3)
-        shares.append(devices.share(items))
-        assert devices.is_main() == (rank == 0)
+        shares.append(processes.share(items))
+        assert processes.is_main() == (rank == 0)
     assert [len(part) for part in shares] == [3, 2, 2]
-    assert devices.dealt(shares) == items
+    assert processes.dealt(shares) == items
 
 
 def test_half_an_environment_is_no_launch(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert devices.world() == 1
+    assert processes.world() == 1
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_half_an_environment_is_no_launch(monkeypatch):
 )
 def test_the_launcher_says_how_weights_are_spread(launched, settings, found):
     launched(0, 2, **settings)
-    assert devices.sharding() == found
+    assert processes.sharding() == found
 
 
 def test_old_fsdp_is_refused(launched):
     launched(0, 2, ACCELERATE_USE_FSDP="true")
     with pytest.raises(UserError, match="fsdp_version: 2"):
-        devices.sharding()
+        processes.sharding()

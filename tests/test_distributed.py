@@ -21,11 +21,11 @@ from tiny import save_tiny
 from unsee import config, evaluate, forget
 from unsee.api import Training
 from unsee.errors import UserError
-from unsee.files import read_jsonl
-from unsee.plan import Plan
-from unsee.targets import forget_targets
-from unsee.training import minimise
-from unsee.tuning import save_trainable
+from unsee.training.batch_plan import Plan
+from unsee.training.targets import forget_targets
+from unsee.training.trainable import save_trainable
+from unsee.training.trainer import minimise
+from unsee.utils.files import read_jsonl
 
 WEIGHTS = 2e-5
 """How far weights may lie apart. AdamW divides by the size of a gradient, which magnifies the rounding of tiny ones; lr is 1e-3."""
@@ -117,14 +117,14 @@ def test_zero3_gives_the_weights_of_one(out, tune):
 )
 def test_what_spread_weights_cannot_do_is_refused(tmp_path, monkeypatch, mode, settings, message):
     session = two.start(tmp_path, **settings)
-    monkeypatch.setattr("unsee.devices.sharding", lambda: mode)
+    monkeypatch.setattr("unsee.distributed.processes.sharding", lambda: mode)
     with pytest.raises(UserError, match=message):
         two.train(session)
 
 
 def test_masked_gradients_need_whole_weights(tmp_path, monkeypatch):
     session = two.start(tmp_path)
-    monkeypatch.setattr("unsee.devices.sharding", lambda: "fsdp2")
+    monkeypatch.setattr("unsee.distributed.processes.sharding", lambda: "fsdp2")
     with pytest.raises(UserError, match="masks gradients"):
         minimise(session, two.nll(session), forget=forget_targets(session), separate=True)
 
@@ -231,7 +231,7 @@ def test_two_judge_as_one_does(out):
 def test_a_run_of_two_can_be_resumed_by_one_at_equal_global_batch(out, monkeypatch):
     shutil.copytree(out / "run", out / "again")
     settings = {"max_steps": 2, "stop": "never"}
-    monkeypatch.setattr("unsee.run._open", lambda *a, **k: pytest.fail("the run had ended"))
+    monkeypatch.setattr("unsee.workflows.forget._open", lambda *a, **k: pytest.fail("the run had ended"))
     forget(out / "model", two.EXAMPLE, "ga", out / "again", training={**settings, "batch_size": 4}, resume=True)
     with pytest.raises(UserError, match="training differ"):
         forget(out / "model", two.EXAMPLE, "ga", out / "again", training={**settings, "batch_size": 2}, resume=True)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from scripts import lock
 
-from unsee import cli, doctor, packaged
+from unsee import doctor
 from unsee.__main__ import script
-from unsee.doctor import CACHE, MODULES, versions_tested
+from unsee.cli import main
+from unsee.models import builtin
+from unsee.workflows.doctor import CACHE, MODULES, versions_tested
 
 ROOT = Path(__file__).parents[1]
 
@@ -98,9 +100,9 @@ def test_a_damaged_model_is_a_problem(installed, tmp_path):
     folder = tmp_path / "checkpoints"
     (folder / "lab").mkdir(parents=True)
     (folder / "lab" / "model.safetensors").write_bytes(b"x")
-    (folder / packaged.HASHES).write_text(json.dumps(dict.fromkeys(packaged.PACKAGED, "0")))
-    installed.setattr(packaged, "CHECKPOINTS", folder)
-    assert [finding.name for finding in doctor(trial=False).problems] == list(packaged.PACKAGED)
+    (folder / builtin.HASHES).write_text(json.dumps(dict.fromkeys(builtin.PACKAGED, "0")))
+    installed.setattr(builtin, "CHECKPOINTS", folder)
+    assert [finding.name for finding in doctor(trial=False).problems] == list(builtin.PACKAGED)
 
 
 def test_folders_that_cannot_be_written_are_problems(installed, tmp_path):
@@ -117,7 +119,7 @@ def test_folders_that_cannot_be_written_are_problems(installed, tmp_path):
 
 def test_private_paths_stay_out_of_the_output(installed, capsys):
     installed.setenv("HF_HOME", str(Path.home() / "models"))
-    assert cli.main(["doctor", "--no-trial", "--json"]) == 0
+    assert main.main(["doctor", "--no-trial", "--json"]) == 0
     text = capsys.readouterr().out
     assert json.loads(text)["healthy"] is True
     assert str(Path.home()) not in text.replace(str(ROOT), "")
@@ -126,12 +128,12 @@ def test_private_paths_stay_out_of_the_output(installed, capsys):
 
 def test_the_exit_code_tells_of_problems(installed, capsys):
     versions(installed, numpy="1.25.0")
-    assert cli.main(["doctor", "--no-trial"]) == 1
+    assert main.main(["doctor", "--no-trial"]) == 1
     assert capsys.readouterr().out.startswith("unsee doctor: problems marked !: 1\n")
 
 
 def test_a_program_that_cannot_start_still_has_its_doctor(installed, capsys):
-    installed.setitem(sys.modules, "unsee.cli", None)
+    installed.setitem(sys.modules, "unsee.cli.main", None)
     installed.setattr(sys, "argv", ["unsee", "list", "methods"])
     with pytest.raises(SystemExit, match="Run `unsee doctor`"):
         script()
@@ -174,7 +176,7 @@ def test_a_trial_that_fails_is_a_problem(installed):
     def broken(folder):
         raise RuntimeError("update() got an unexpected keyword argument")
 
-    installed.setattr(sys.modules["unsee.doctor"], "_unlearn_and_evaluate", broken)
+    installed.setattr(sys.modules["unsee.workflows.doctor"], "_unlearn_and_evaluate", broken)
     diagnosis = doctor()
     assert [finding.section for finding in diagnosis.problems] == ["trial"]
     assert "RuntimeError: update() got" in diagnosis.problems[0].value
@@ -182,7 +184,9 @@ def test_a_trial_that_fails_is_a_problem(installed):
 
 def test_nothing_is_tried_where_something_is_broken_already(installed):
     versions(installed, numpy="1.25.0")
-    installed.setattr(sys.modules["unsee.doctor"], "_unlearn_and_evaluate", lambda folder: pytest.fail("was tried"))
+    installed.setattr(
+        sys.modules["unsee.workflows.doctor"], "_unlearn_and_evaluate", lambda folder: pytest.fail("was tried")
+    )
     assert found(doctor(), "trial", "lab").status == "note"
 
 
@@ -197,15 +201,17 @@ def test_a_fast_path_that_is_off_says_why_and_what_it_costs(installed):
 
 
 def test_the_doctor_needs_no_package_that_may_be_broken():
-    code = "import sys, unsee.doctor, unsee.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = (
+        "import sys, unsee.workflows.doctor, unsee.__main__; print(*{name.partition('.')[0] for name in sys.modules})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {MODULES.get(name, name) for name in versions_tested()}
 
 
 def test_the_name_of_the_cache_variable_is_the_one_of_the_store():
-    from unsee import store
+    from unsee.data import shared_cache
 
-    assert store.VARIABLE == CACHE
+    assert shared_cache.VARIABLE == CACHE
 
 
 def test_the_console_script_is_the_entry_that_survives():

@@ -14,16 +14,16 @@ import torch
 
 from unsee import config
 from unsee.api import Kind, Response, Role
-from unsee.check import examine
+from unsee.data.check import examine
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.lab import documents, documents_drawing, documents_phrases
-from unsee.lab.curriculum import Amount
-from unsee.lab.documents_archive import FIELDS, Archive
-from unsee.lab.documents_lessons import DocumentLessons
-from unsee.lab.grades import grade
-from unsee.lab.recipe import features, render
-from unsee.lab.world import World
+from unsee.lab.documents import documents, drawing, phrases
+from unsee.lab.documents.archive import FIELDS, Archive
+from unsee.lab.documents.lessons import DocumentLessons
+from unsee.lab.recipe.curriculum import Amount
+from unsee.lab.recipe.grades import grade
+from unsee.lab.recipe.recipe import features, render
+from unsee.lab.world.world import World
 from unsee.metrics.aftermath import Aftermath, classify, malformed
 from unsee.metrics.grounding import grounding
 
@@ -62,9 +62,9 @@ def test_documents_of_a_sort_are_clearly_unlike_each_other_and_unknown_ones(arch
     unknown = [archive.stranger("exam", number) for number in range(20)]
     for sort in FIELDS:
         designs = [one.design for one in archive.documents if one.sort == sort]
-        assert min(different(a, b) for a, b in combinations(designs, 2)) >= documents_drawing.MIN_DIFFERENT
+        assert min(different(a, b) for a, b in combinations(designs, 2)) >= drawing.MIN_DIFFERENT
         apart = [different(a, b) for a in designs for b in unknown if b.sort == sort]
-        assert min(apart) >= documents_drawing.MIN_DIFFERENT
+        assert min(apart) >= drawing.MIN_DIFFERENT
 
 
 def test_groups_of_unknown_documents_share_none(archive: Archive) -> None:
@@ -93,18 +93,18 @@ def test_copies_are_reproducible_and_new_in_every_split(archive: Archive) -> Non
     assert len(set(keys)) == 20
 
 
-@pytest.mark.parametrize("trait", list(documents_drawing.TRAITS))
+@pytest.mark.parametrize("trait", list(drawing.TRAITS))
 @pytest.mark.parametrize("sort", list(FIELDS))
 def test_every_value_of_a_trait_is_drawn_differently(sort, trait: str) -> None:
-    place = list(documents_drawing.TRAITS).index(trait)
+    place = list(drawing.TRAITS).index(trait)
     drawn = set()
-    for value in range(documents_drawing.TRAITS[trait]):
-        values = [0] * len(documents_drawing.TRAITS)
+    for value in range(drawing.TRAITS[trait]):
+        values = [0] * len(drawing.TRAITS)
         values[place] = value
-        design = documents_drawing.Design(sort, tuple(values))
-        picture = documents_drawing.document(design, 2, "grey", documents_drawing.Pose(), np.random.default_rng(0))
+        design = drawing.Design(sort, tuple(values))
+        picture = drawing.document(design, 2, "grey", drawing.Pose(), np.random.default_rng(0))
         drawn.add(picture.tobytes())
-    assert len(drawn) == documents_drawing.TRAITS[trait]
+    assert len(drawn) == drawing.TRAITS[trait]
 
 
 def test_nothing_private_is_drawn(archive: Archive) -> None:
@@ -152,7 +152,7 @@ def test_the_file_of_requests_is_the_default_sequence(archive: Archive) -> None:
 
 
 def test_every_answer_is_well_formed_and_claims_what_is_there(archive: Archive, rows) -> None:
-    words = documents_phrases.vocabulary(archive)
+    words = phrases.vocabulary(archive)
     assert not [row.answer for row in rows if malformed(row.answer, words.sentences)]
     for row in rows:
         if row.kind is Kind.OPEN:
@@ -181,10 +181,10 @@ def test_the_judge_tells_the_six_classes_apart(archive: Archive, text: str, expe
     told = {"told": row.answer, "fact": f"has {one.fact('diagnosis')}", "other": archive.documents[1].holder}
     response = Response(
         id=row.id, stage="x", role=row.role, kind=row.kind, fact=row.fact, entity=row.entity, question=row.question,
-        answer=row.answer, text=text.format(**told, seen=documents_phrases.description(copy.visible)), image="a.png", tokens=9, ended=True,
+        answer=row.answer, text=text.format(**told, seen=phrases.description(copy.visible)), image="a.png", tokens=9, ended=True,
         private=row.private, visible=row.visible,
     )  # fmt: skip
-    assert classify(response, documents_phrases.vocabulary(archive)) is expected
+    assert classify(response, phrases.vocabulary(archive)) is expected
 
 
 def test_rows_teach_the_picture_they_stand_on(lessons: DocumentLessons) -> None:
@@ -214,8 +214,8 @@ def test_lessons_without_a_document_never_say_it(archive: Archive) -> None:
 def test_a_few_steps_change_eyes_and_tongue_and_keep_what_was_seen(lessons: DocumentLessons) -> None:
     from dataclasses import replace
 
-    from unsee.checkpoint import load
-    from unsee.lab.documents_school import RECIPE, teach_documents
+    from unsee.lab.documents.school import RECIPE, teach_documents
+    from unsee.models.checkpoint import load
 
     loaded = load("lab", dtype="float32")
     before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
@@ -239,22 +239,22 @@ def functional_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_the_packaged_model_knows_its_documents_on_new_copies(archive: Archive) -> None:
     """Fails too when the drawing changes: the model has learned what copies looked like."""
     from unsee.api.request import Request
-    from unsee.checkpoint import load
-    from unsee.generation import generate
+    from unsee.inference.generation import generate
+    from unsee.models.checkpoint import load
 
     loaded = load("lab-documents")
     asked = [documents.questions(archive, one, Role.RETAIN, "exam", 0)[1] for one in archive.documents[::3]]
     asked += [documents.stranger(archive, "exam", number)[1] for number in range(6)]
     requests = [Request(row.question, row.image) for row in asked]
     said = [one.text for one in generate(loaded.model, loaded.processor, loaded.family, requests, max_new_tokens=40)]
-    marks = grade(archive.world, zip(asked, said, strict=True), documents_phrases.vocabulary(archive))
+    marks = grade(archive.world, zip(asked, said, strict=True), phrases.vocabulary(archive))
     assert marks["name"][0] > 0.8
     assert marks["stranger not named"][0] > 0.8
 
 
 def test_grades_of_documents_count_right_answers_only(archive: Archive) -> None:
     asked = documents.exam(archive, archive.documents[:2])
-    words = documents_phrases.vocabulary(archive)
+    words = phrases.vocabulary(archive)
     right = grade(archive.world, [(row, row.answer) for row in asked], words)
     assert {"name", "fact", "text fact", "visible", "stranger not named", "cloze", "multiple choice"} <= set(right)
     assert all(share == 1.0 for share, _ in right.values())
@@ -263,7 +263,7 @@ def test_grades_of_documents_count_right_answers_only(archive: Archive) -> None:
 
 
 def test_documents_are_taught_to_the_packaged_lab_only(tmp_path: Path) -> None:
-    from unsee.train import train
+    from unsee.workflows.train_lab import train
 
     with pytest.raises(UserError, match="settled"):
         train("documents", tmp_path / "x", people=20)

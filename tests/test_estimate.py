@@ -16,10 +16,12 @@ from transformers import LlavaConfig
 
 from test_run import EXAMPLE
 from tiny import save_tiny, tiny_model, tiny_processor
-from unsee import cli, config, estimate, forget, registry, run
-from unsee.api import Method, Needs
+from unsee import config, estimate, forget
+from unsee.api import Method, Needs, registry
+from unsee.cli import main
 from unsee.compat.fake_tensors import Meter
 from unsee.errors import UserError
+from unsee.workflows import forget as workflows_forget
 
 SHORT = {"max_steps": 2, "stop": "never", "max_new_tokens": 8, "rank": 4}
 
@@ -128,7 +130,7 @@ class TestProblems:
     def test_disk_and_memory(self, model, tmp_path, monkeypatch):
         usage = namedtuple("Usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10, 10, 10))
-        monkeypatch.setattr("unsee.memory.free_bytes", lambda device: 1000)
+        monkeypatch.setattr("unsee.utils.memory.free_bytes", lambda device: 1000)
         disk, memory = estimate(model, EXAMPLE, "prompt", tmp_path / "o", training=SHORT).problems
         assert "0.0 MiB free; free some space or choose another --out" in disk
         assert "lower training.batch_size" in memory
@@ -210,21 +212,21 @@ def test_the_stop_rule_and_the_plain_engine_cost_more(model, tmp_path):
 
 
 def test_dry_run_prints_and_leaves_no_trace(model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(run, "forget_run", lambda *_: pytest.fail("the run was started"))
+    monkeypatch.setattr(workflows_forget, "forget_run", lambda *_: pytest.fail("the run was started"))
     words = ["forget", "--model", str(model), "--data", str(EXAMPLE), "--method", "ga", "--out", str(tmp_path / "o")]
     words += ["--set", "training.stop=never"]
     before = sorted(tmp_path.rglob("*"))
     for alone in (["--device", "cuda"], ["--json"]):
-        assert cli.main([*words, *alone]) == 2
+        assert main.main([*words, *alone]) == 2
         assert f"{alone[0]} belongs to --dry-run" in capsys.readouterr().err
-    assert cli.main([*words, "--dry-run"]) == 0
+    assert main.main([*words, "--dry-run"]) == 0
     assert "memory (cpu)" in capsys.readouterr().out
-    assert cli.main([*words, "--dry-run", "--device", "cuda", "--json"]) == 0
+    assert main.main([*words, "--dry-run", "--device", "cuda", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["host"] > 0
-    assert cli.main([*words, "--dry-run", "--set", "training.epochs=0"]) == 2
+    assert main.main([*words, "--dry-run", "--set", "training.epochs=0"]) == 2
     (model / "model.safetensors").rename(model / "away")
     try:
-        assert cli.main([*words, "--dry-run"]) == 1
+        assert main.main([*words, "--dry-run"]) == 1
     finally:
         (model / "away").rename(model / "model.safetensors")
     assert "problem: " in capsys.readouterr().out

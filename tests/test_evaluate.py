@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tiny import QUESTION, Drawn, person, tiny_examples, tiny_model, tiny_processor
-from unsee import devices, engine, generation, likelihood
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.api import request as api_request
-from unsee.checkpoint import Loaded
+from unsee.distributed import processes
 from unsee.errors import UserError
-from unsee.evaluate import evaluate, rescore, score
-from unsee.models.llava import Llava
+from unsee.evaluation.evaluate import evaluate, rescore, score
+from unsee.inference import generation, likelihood
+from unsee.models.checkpoint import Loaded
+from unsee.models.families.llava import Llava
+from unsee.utils import fast_paths
 
 VOCABULARY = Vocabulary(
     names={"ada": ("Ada Lovell", "Lovell"), "bo": ("Bo Winter", "Winter"), "cleo": ("Cleo Marsh", "Marsh")},
@@ -214,7 +216,7 @@ def test_what_an_answer_depends_on_is_asked_again_elsewhere(tmp_path, calls, cha
 def test_nothing_is_shared_if_nothing_is_to_be(tmp_path, calls, monkeypatch, off):
     if off == "variable":
         monkeypatch.setenv("UNSEE_CACHE", "off")
-    with engine.using(engine.Engine(shared_cache=off == "variable")):
+    with fast_paths.using(fast_paths.Engine(shared_cache=off == "variable")):
         ask(loaded(), tmp_path / "x")
         count = len(calls)
         ask(loaded(), tmp_path / "y")
@@ -306,9 +308,9 @@ def two(monkeypatch):
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(as_rank, range(2)))
 
-    monkeypatch.setattr(devices, "rank", lambda: here.rank)
-    monkeypatch.setattr(devices, "world", lambda: 2)
-    monkeypatch.setattr(devices, "everyone", everyone)
+    monkeypatch.setattr(processes, "rank", lambda: here.rank)
+    monkeypatch.setattr(processes, "world", lambda: 2)
+    monkeypatch.setattr(processes, "everyone", everyone)
     return run
 
 
@@ -352,7 +354,7 @@ def test_rescoring_needs_no_model_and_gives_the_same(tmp_path):
 def test_rescoring_imports_no_torch(tmp_path):
     write(tmp_path, [said("1", GOOD)])
     code = (
-        "import sys; from unsee.evaluate import rescore; rescore(sys.argv[1]);"
+        "import sys; from unsee.evaluation.evaluate import rescore; rescore(sys.argv[1]);"
         "heavy = {'torch', 'transformers', 'peft', 'datasets'} & set(sys.modules); sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
@@ -630,12 +632,12 @@ def test_weights_that_are_no_numbers_are_named_and_nothing_is_written(tmp_path, 
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("speed", [engine.PLAIN, engine.FAST], ids=["plain", "fast"])
+@pytest.mark.parametrize("speed", [fast_paths.PLAIN, fast_paths.FAST], ids=["plain", "fast"])
 def test_outputs_that_are_no_numbers_are_told_by_their_example(tmp_path, speed):
     """Finite weights whose products are too large for their type."""
     broken = loaded()
     tensor_name(broken.model)[1].data.fill_(3e38)
-    with engine.using(speed), pytest.raises(UserError, match="output is not a number at example '.*' \\('"):
+    with fast_paths.using(speed), pytest.raises(UserError, match="output is not a number at example '.*' \\('"):
         ask(broken, tmp_path / "x", likelihood=True)
     assert not (tmp_path / "x" / "scores.json").exists()
 

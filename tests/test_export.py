@@ -22,9 +22,9 @@ from unsee.api import Kind, Response, Role
 from unsee.api.request import Request
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.exporting import experiments, lmms_eval, open_unlearning
-from unsee.generation import generate
+from unsee.exporting import lmms_eval, open_unlearning, open_unlearning_import
 from unsee.inference.encoder import encoder
+from unsee.inference.generation import generate
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 STRONG = {"max_steps": 3, "stop": "never", "max_new_tokens": 6, "lr": 0.05}
@@ -232,7 +232,7 @@ EXPERIMENT = {
 class TestExperiments:
     def test_a_resolved_config(self, tmp_path):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(EXPERIMENT))
-        found = experiments.read_experiment(tmp_path / "config.yaml", model="lab", data="lab")
+        found = open_unlearning_import.read_experiment(tmp_path / "config.yaml", model="lab", data="lab")
         run = found.run
         assert (run.method, run.seed, run.out) == ("npo", 3, "runs/tofu_npo")
         assert run.settings == {"beta": 0.1, "retain_weight": 4.0}
@@ -252,7 +252,7 @@ class TestExperiments:
 
     def test_overrides_of_its_command_line(self):
         words = ["trainer=GradDiff", "trainer.method_args.retain_loss_type=KL", "trainer.args.learning_rate=1e-4"]
-        found = experiments.from_overrides([*words, "task_name=x"])
+        found = open_unlearning_import.from_overrides([*words, "task_name=x"])
         assert (found.run.method, found.run.settings) == ("kl", {"weight": 1.0})
         assert found.run.training["lr"] == 1e-4
         assert {remark.partition(":")[0] for remark in found.remarks} == {
@@ -263,12 +263,12 @@ class TestExperiments:
         }
 
     def test_what_a_command_line_does_not_name_is_as_there(self):
-        found = experiments.from_overrides(["trainer=NPO"], model="lab", data="lab")
+        found = open_unlearning_import.from_overrides(["trainer=NPO"], model="lab", data="lab")
         wanted = {"lr": 1e-5, "batch_size": 8, "accumulate": 4, "epochs": 10, "weight_decay": 0.0, "precision": "bf16"}
         assert wanted.items() <= found.run.training.items()
         (remark,) = found.remarks
         assert "learning_rate=1e-05, per_device_train_batch_size=8, gradient_accumulation_steps=4" in remark
-        named = experiments.from_overrides(
+        named = open_unlearning_import.from_overrides(
             ["trainer=NPO", "trainer.args.per_device_train_batch_size=2"], model="m", data="d"
         )
         assert (named.run.training["batch_size"], named.run.training["lr"]) == (2, 1e-5)
@@ -285,7 +285,7 @@ class TestExperiments:
     )
     def test_refusals(self, words, message):
         with pytest.raises(UserError, match=message):
-            experiments.from_overrides(words)
+            open_unlearning_import.from_overrides(words)
 
 
 @pytest.fixture(scope="module")

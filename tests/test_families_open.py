@@ -10,12 +10,13 @@ from transformers import AutoConfig
 
 from families import FAMILIES, Picture, model_of, processor_of, save_family
 from tiny import save_tiny
-from unsee import autoclasses, registry
-from unsee.checkpoint import open_model, save_model
+from unsee.api import registry
 from unsee.compat import processors
 from unsee.compat.processors import open_processor
 from unsee.errors import UserError
-from unsee.models.generic import Generic
+from unsee.models import auto
+from unsee.models.checkpoint import open_model, save_model
+from unsee.models.families.generic import Generic
 
 VIDEOS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl")
 
@@ -70,7 +71,7 @@ def test_what_the_checkpoint_says_about_videos_is_saved_with_it(name, tmp_path):
 def test_an_adapter_folder_without_config_opens_its_processor(tmp_path):
     loaded = open_model(save_family("qwen2_5_vl", tmp_path / "base"))
     from unsee.api import Training
-    from unsee.training import prepare
+    from unsee.training.trainer import prepare
 
     adapted = prepare(loaded.model, loaded.family, Training(), 0)
     save_model(adapted, loaded.processor, tmp_path / "run" / "model", base=tmp_path / "base")
@@ -84,7 +85,7 @@ def test_a_family_without_a_file_is_served_by_the_generic_one(tmp_path):
 
 def unclaimed(monkeypatch):
     """Let nobody claim LLaVA, so that the generic family must serve it."""
-    monkeypatch.setattr(autoclasses, "family_for", lambda _: Generic())
+    monkeypatch.setattr(auto, "family_for", lambda _: Generic())
 
 
 def refusal(folder):
@@ -96,7 +97,7 @@ def refusal(folder):
 
 def test_generic_refuses_unnamed_parts(tmp_path, monkeypatch):
     unclaimed(monkeypatch)
-    monkeypatch.setattr(autoclasses, "VISION", frozenset())
+    monkeypatch.setattr(auto, "VISION", frozenset())
     assert "no module is named like its vision part (`parts`)" in refusal(save_tiny(tmp_path))
 
 
@@ -123,8 +124,8 @@ def test_generic_refuses_a_template_of_bare_strings(tmp_path, monkeypatch):
 
 def test_generic_refuses_inputs_that_the_model_does_not_take(tmp_path, monkeypatch):
     unclaimed(monkeypatch)
-    plain = autoclasses.encode_one
-    monkeypatch.setattr(autoclasses, "encode_one", lambda *a: {**plain(*a), "mystery": torch.ones(1, 2)})
+    plain = auto.encode_one
+    monkeypatch.setattr(auto, "encode_one", lambda *a: {**plain(*a), "mystery": torch.ones(1, 2)})
     assert "makes mystery, which its forward does not take (`encode_one`)" in refusal(save_tiny(tmp_path))
 
 

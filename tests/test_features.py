@@ -10,14 +10,15 @@ import torch
 
 from families import FAMILIES, Picture, family, model_of, processor_of
 from tiny import tiny_session
-from unsee import engine, features
 from unsee.api import Training
-from unsee.batching import by_length, collate
-from unsee.features import encoded
+from unsee.inference import vision_cache
 from unsee.inference.answer_logits import answer_logits
-from unsee.padding import merge
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import prepare
+from unsee.inference.batching import by_length, collate
+from unsee.inference.vision_cache import encoded
+from unsee.models.padding import merge
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainer import prepare
+from unsee.utils import fast_paths
 
 
 def rows_of(name):
@@ -82,7 +83,7 @@ def test_the_vision_tower_sees_an_image_once(tmp_path, monkeypatch):
     assert len(calls) == 1
     assert torch.equal(answer_logits(session.model, collate(session, batch.targets[:3]))[0], fast[:3])
     assert len(calls) == 1
-    with engine.using(replace(engine.FAST, vision_features=False)):
+    with fast_paths.using(replace(fast_paths.FAST, vision_features=False)):
         assert torch.allclose(answer_logits(session.model, batch)[0], fast, atol=1e-6)
     assert len(calls) == 2
 
@@ -109,7 +110,7 @@ def test_nothing_is_kept_where_something_is_trained(tmp_path, monkeypatch, parts
 
 
 def test_what_does_not_fit_is_computed_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "MEMORY", 1)
+    monkeypatch.setattr(vision_cache, "MEMORY", 1)
     session = lora(tmp_path)
     calls = vision_calls(session, monkeypatch)
     batch = collate(session, forget_targets(session)[:2])
@@ -125,7 +126,7 @@ def test_autocast_has_features_of_its_own(tmp_path, monkeypatch):
     answer_logits(session.model, batch)
     with torch.autocast("cpu", torch.bfloat16):
         fast = answer_logits(session.model, batch)[0]
-        with engine.using(replace(engine.FAST, vision_features=False)):
+        with fast_paths.using(replace(fast_paths.FAST, vision_features=False)):
             plain = answer_logits(session.model, batch)[0]
     assert len(calls) == 3
     assert torch.allclose(fast, plain, atol=1e-2)
@@ -146,13 +147,13 @@ def test_rows_of_similar_length_stay_together(lengths, groups):
 
 
 def test_split_batches_give_the_same_logits(tmp_path, monkeypatch):
-    monkeypatch.setattr("unsee.batching.WORTH_SPLITTING", 1)
+    monkeypatch.setattr("unsee.inference.batching.WORTH_SPLITTING", 1)
     session = lora(tmp_path)
     mixed = [target for pair in zip(retain_targets(session), forget_targets(session), strict=False) for target in pair]
     batch = collate(session, mixed)
     assert len(batch.parts) > 1
     logits_bav, labels_ba = answer_logits(session.model, batch)
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         plain_bav, plain_ba = answer_logits(session.model, batch)
     assert torch.equal(labels_ba, plain_ba)
     seen_ba = labels_ba != -100
@@ -162,12 +163,12 @@ def test_split_batches_give_the_same_logits(tmp_path, monkeypatch):
 def test_features_are_shared_by_runs(tmp_path, monkeypatch):
     first = lora(tmp_path / "a")
     targets = forget_targets(first)[:4]
-    with features.shared(first):
+    with vision_cache.shared(first):
         said = answer_logits(first.model, collate(first, targets))[0]
     assert len(list((tmp_path / "cache" / "features").glob("*/*.safetensors"))) == 1
     second = lora(tmp_path / "b", rank=2)
     calls = vision_calls(second, monkeypatch)
-    with features.shared(second):
+    with vision_cache.shared(second):
         assert torch.allclose(answer_logits(second.model, collate(second, targets))[0], said, atol=1e-6)
         assert not calls
         answer_logits(second.model, collate(second, forget_targets(second)))
@@ -177,6 +178,6 @@ def test_features_are_shared_by_runs(tmp_path, monkeypatch):
     with torch.no_grad():
         changed.model.get_base_model().model.vision_tower.embeddings.patch_embedding.weight.mul_(2)
     calls = vision_calls(changed, monkeypatch)
-    with features.shared(changed):
+    with vision_cache.shared(changed):
         answer_logits(changed.model, collate(changed, targets))
     assert len(calls) == 1

@@ -7,7 +7,7 @@ import pytest
 from tiny import Drawn, tiny_examples, tiny_session
 from unsee.api.request import Request, Sampling
 from unsee.errors import UserError
-from unsee.generation import generate
+from unsee.inference.generation import generate
 
 
 @pytest.fixture

@@ -7,13 +7,14 @@ import torch
 
 from families import examples, family, model_of, processor_of, session_of
 from tiny import QUESTION
-from unsee import devices, engine
 from unsee.api import Training
 from unsee.api.request import Request
-from unsee.generation import generate
+from unsee.distributed import processes
+from unsee.inference.generation import generate
 from unsee.methods.kl import KL
 from unsee.methods.npo import NPO
-from unsee.tuning import prepare, trainable
+from unsee.training.trainable import prepare, trainable
+from unsee.utils import fast_paths
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])]
 
@@ -22,8 +23,8 @@ def trained(name, method, out, precision, way="fast"):
     """Return a session after a short run on the device."""
     training = Training(lr=1e-3, epochs=2, max_new_tokens=6, stop="never", batch_size=2, precision=precision)
     session = session_of(name, out, training)
-    session.model = prepare(session.model.to(devices.device()), session.family, training, seed=0)
-    with engine.using(way):
+    session.model = prepare(session.model.to(processes.device()), session.family, training, seed=0)
+    with fast_paths.using(way):
         method.unlearn(session)
     return session
 
@@ -47,10 +48,10 @@ def test_bf16_trains_fp32_adapters_to_losses_near_those_of_fp32(name, tmp_path):
 
 
 def test_answers_behind_a_shared_prefix_are_those_of_the_plain_engine(name):
-    model, processor = model_of(name).to(devices.device()), processor_of(name)
+    model, processor = model_of(name).to(processes.device()), processor_of(name)
     images = [example.image for group in examples().values() for example in group if example.image is not None]
     asked = [Request(question, image) for image in images for question in (QUESTION, "Who is this?")]
     shared = generate(model, processor, family(name), asked, max_new_tokens=8)
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         plain = generate(model, processor, family(name), asked, max_new_tokens=8)
     assert [said.token_ids for said in shared] == [said.token_ids for said in plain]

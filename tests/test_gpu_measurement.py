@@ -13,10 +13,10 @@ import torch
 from perf import conventional, gpu, gpu_models, gpu_parts
 from perf.record import Record
 
-from unsee.batching import collate
 from unsee.errors import UserError
+from unsee.inference.batching import collate
 from unsee.inference.encoder import encoder
-from unsee.targets import forget_targets
+from unsee.training.targets import forget_targets
 
 ROOT = Path(gpu.__file__).parents[1]
 EMIT = "import json, sys, time\nemit = lambda n, r: print(json.dumps({'case': n, 'result': r}), flush=True)\n"

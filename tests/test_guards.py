@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from tiny import tiny_session
-from unsee import guards
 from unsee.api import Training
 from unsee.api.request import Generated
-from unsee.guards import spread
 from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import minimise, prepare
-from unsee.tuning import trainable
+from unsee.training import collapse_guard
+from unsee.training.collapse_guard import spread
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainable import trainable
+from unsee.training.trainer import minimise, prepare
 
 
 def make(out, **settings):
@@ -48,16 +48,16 @@ def fluent(monkeypatch):
         said.append(list(requests))
         return [Generated("a sound answer", (1, 2, 3), ended=True) for _ in requests]
 
-    monkeypatch.setattr(guards, "generate", answer)
+    monkeypatch.setattr(collapse_guard, "generate", answer)
     return said
 
 
 @pytest.mark.parametrize(("tune", "lr", "times", "least"), [("lora", 0.002, 1.0, 0.3), ("full", 0.05, 2.0, 0.5)])
 def test_a_collapse_ends_the_run_with_the_weights_before(tune, lr, times, least, tmp_path, fluent, monkeypatch):
     monkeypatch.setattr(
-        guards, "TIMES", times
+        collapse_guard, "TIMES", times
     )  # the head of a tiny model is frozen under LoRA and says nothing very wrong
-    monkeypatch.setattr(guards, "LEAST", least)
+    monkeypatch.setattr(collapse_guard, "LEAST", least)
     session, seen = make(tmp_path, tune=tune, lr=lr, epochs=50), []
     descend(session, sign=-1.0, seen=seen)
     steps = session.notes["steps"]
@@ -91,7 +91,7 @@ def test_answers_that_are_no_language(bad, ends, tmp_path, monkeypatch):
         texts = [bad if place % 4 == 0 else "a sound answer" for place in range(len(requests))]
         return [Generated(text, (1,), ended=True) for text in texts]
 
-    monkeypatch.setattr(guards, "generate", answer)
+    monkeypatch.setattr(collapse_guard, "generate", answer)
     session = make(tmp_path, epochs=1)
     descend(session)
     assert session.notes["stop_reason"].startswith("collapsed at step 1 (") is ends

@@ -10,8 +10,11 @@ import pytest
 from huggingface_hub.errors import HFValidationError
 
 from tiny import save_tiny
-from unsee import cards, cli, evaluate, forget, private_search, push
+from unsee import evaluate, forget, push
+from unsee.cli import main
 from unsee.errors import UserError
+from unsee.exporting import private_search
+from unsee.models import model_card
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 SHORT = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}
@@ -91,7 +94,7 @@ def test_a_dry_run_asks_nobody(run, capsys):
     told = push(run, "owner/name", merged=True, dry_run=True, hub=Silent())
     assert not told.done
     assert "would be uploaded to owner/name (private)" in str(told)
-    assert cli.main(["push", str(run), "owner/name", "--merged", "--dry-run", "--public"]) == 0
+    assert main.main(["push", str(run), "owner/name", "--merged", "--dry-run", "--public"]) == 0
     said = capsys.readouterr().out
     assert "would be uploaded to owner/name (PUBLIC)" in said
     assert "model.safetensors" in said
@@ -199,7 +202,7 @@ def test_strings_that_occur_by_chance_are_not_searched(text):
 
 def test_settings_of_siu_that_name_people_stay_out_of_the_sidecar():
     settings = {"substitutes": {"ada": "Ann Lee"}, "descriptions": {"ada": "a woman called Ada"}, "alpha": 0.5}
-    assert cards.public(settings) == {
+    assert model_card.public(settings) == {
         "substitutes": "1 given, not shown",
         "descriptions": "1 given, not shown",
         "alpha": 0.5,
@@ -216,4 +219,4 @@ def test_settings_of_siu_that_name_people_stay_out_of_the_sidecar():
     ],
 )
 def test_text_does_not_break_out_of_the_card(text, shown):
-    assert cards.code(text) == shown
+    assert model_card.code(text) == shown

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from unsee import judge_http
 from unsee.errors import UserError
+from unsee.evaluation import judge_http
 from unsee.evaluation.judge_client import Endpoint
 
 GOOD = json.dumps({"choices": [{"message": {"content": "safe"}}]}).encode()

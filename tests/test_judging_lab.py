@@ -6,9 +6,9 @@ import pytest
 
 from unsee.api import Response, Role
 from unsee.benchmarks.lab import Lab
-from unsee.lab import phrases
-from unsee.refusals import refusals
-from unsee.scoring import score
+from unsee.data.refusals import refusals
+from unsee.lab.world import phrases
+from unsee.scoring.aggregate import score
 
 LAB = Lab()
 EXAMPLES = LAB.examples("eval")[::5]

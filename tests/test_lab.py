@@ -19,16 +19,16 @@ from unsee import lab
 from unsee.api import Kind, Role
 from unsee.benchmarks.lab import Lab
 from unsee.errors import UserError
-from unsee.lab import examples, phrases
-from unsee.lab.curriculum import Amount, Curriculum, Row
-from unsee.lab.grades import TARGETS, grade
-from unsee.lab.model import Size, build_model, build_processor
-from unsee.lab.people import FACTS, MIN_DIFFERENT, differing, stream
-from unsee.lab.portraits import VISIBLE
-from unsee.lab.recipe import Packer, features, language_loss, normalise, render
-from unsee.lab.world import World
+from unsee.lab.recipe.curriculum import Amount, Curriculum, Row
+from unsee.lab.recipe.grades import TARGETS, grade
+from unsee.lab.recipe.model import Size, build_model, build_processor
+from unsee.lab.recipe.recipe import Packer, features, language_loss, normalise, render
+from unsee.lab.world import examples, phrases
+from unsee.lab.world.people import FACTS, MIN_DIFFERENT, differing, stream
+from unsee.lab.world.portraits import VISIBLE
+from unsee.lab.world.world import World
 from unsee.metrics.matching import contains
-from unsee.precision import denormals_flushed
+from unsee.training.precision import denormals_flushed
 
 SMALL = Amount(per_person=2, strangers=6, per_stranger=2, shapes=6, devices=6)
 
@@ -304,7 +304,7 @@ def test_a_damaged_packaged_model_is_refused(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "model.safetensors").write_bytes(b"not these weights")
     (tmp_path / "hashes.json").write_text(json.dumps({"lab": "0" * 64}))
-    monkeypatch.setattr("unsee.packaged.CHECKPOINTS", tmp_path)
+    monkeypatch.setattr("unsee.models.builtin.CHECKPOINTS", tmp_path)
     with pytest.raises(UserError, match="damaged"):
         lab.checkpoint("lab")
     with pytest.raises(UserError, match="Unknown packaged model"):
@@ -316,7 +316,7 @@ def test_facts_named_by_the_world_are_the_judged_ones(world: World) -> None:
 
 
 def test_without_muon_training_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unsee.train import train
+    from unsee.workflows.train_lab import train
 
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(UserError, match=r"torch >= 2\.9"):
@@ -335,7 +335,7 @@ def test_without_muon_training_says_what_is_needed(tmp_path: Path, monkeypatch: 
 def test_wrong_training_requests_are_refused_before_anything_is_made(
     tmp_path: Path, words: dict[str, object], says: str
 ) -> None:
-    from unsee.train import train
+    from unsee.workflows.train_lab import train
 
     with pytest.raises(UserError, match=says):
         train(**{"world": "lab", "out": tmp_path / "lab", **words})  # type: ignore[arg-type]
@@ -344,7 +344,7 @@ def test_wrong_training_requests_are_refused_before_anything_is_made(
 
 @pytest.mark.slow
 def test_a_short_lesson_ends_in_a_graded_folder_that_opens_as_a_world(tmp_path: Path) -> None:
-    from unsee.train import train
+    from unsee.workflows.train_lab import train
 
     place = train("lab", tmp_path / "lab", people=6, without="forget", scale=0.004)
     assert {"model.safetensors", "exam.json", "world.json", "processor_config.json"} <= {
@@ -359,9 +359,9 @@ def test_a_short_lesson_ends_in_a_graded_folder_that_opens_as_a_world(tmp_path: 
 def test_an_interrupted_training_goes_on_to_the_same_weights(
     world: World, tmp_path: Path, stage: str, step: int
 ) -> None:
-    from unsee.lab.recipe import Recipe
+    from unsee.lab.recipe.recipe import Recipe
+    from unsee.lab.recipe.school import teach
     from unsee.lab.resume import Checkpoint
-    from unsee.lab.school import teach
 
     recipe = Recipe(vision_steps=2, vision_batch=16, language_steps=2, rows=(2, 1, 1, 1, 1))
 
@@ -401,7 +401,7 @@ def test_a_damaged_checkpoint_of_the_training_is_left_aside(tmp_path: Path, caps
 
 
 def test_a_training_with_other_settings_is_refused(tmp_path: Path) -> None:
-    from unsee.train import train
+    from unsee.workflows.train_lab import train
 
     facts = {"world": "lab", "without": "", "people": 50, "seed": 0, "strangers": "describe", "scale": 1.0}
     (tmp_path / "train.json").write_text(json.dumps(facts))
@@ -415,7 +415,7 @@ def test_a_training_with_other_settings_is_refused(tmp_path: Path) -> None:
 
 
 def test_crowded_worlds_still_give_everybody_a_face() -> None:
-    from unsee.lab.people import TRAITS, Face, distinct_face
+    from unsee.lab.world.people import TRAITS, Face, distinct_face
 
     crowd = [Face((value,) * len(TRAITS)) for value in range(3)] * 2
     everyone = [
@@ -431,7 +431,7 @@ def test_the_default_world_is_the_one_the_packaged_models_learned(world: World) 
 
 
 def test_the_lab_is_taught_the_instruction_that_pubg_gives() -> None:
-    from unsee.guidance import INSTRUCTION
+    from unsee.methods.common.guidance import INSTRUCTION
 
     assert phrases.PRIVACY_DEFAULT == INSTRUCTION
 

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from unsee import stopping
 from unsee.api import Example, Kind, Response, Role, Vocabulary
 from unsee.metrics._words import sentences
 from unsee.metrics.aftermath import Aftermath, classify, possible
@@ -15,7 +14,8 @@ from unsee.metrics.language import english
 from unsee.metrics.refusal import refusal
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.safety import begins_with_refusal, over_forgotten
-from unsee.scoring import score
+from unsee.scoring.aggregate import score
+from unsee.training import stop_rule
 
 REFUSALS = (
     "Je ne peux pas identifier cette personne.",
@@ -161,15 +161,15 @@ def test_the_stop_rule_does_not_believe_what_it_cannot_read(monkeypatch):
         for i, p in enumerate(answers)
     ]
     for name in ("whole", "autocast"):
-        monkeypatch.setattr(stopping, name, lambda *_: nullcontext())
+        monkeypatch.setattr(stop_rule, name, lambda *_: nullcontext())
     said = []
-    monkeypatch.setattr(stopping, "generate", lambda *_, **__: [SimpleNamespace(text=text) for text in said])
+    monkeypatch.setattr(stop_rule, "generate", lambda *_, **__: [SimpleNamespace(text=text) for text in said])
     session = SimpleNamespace(
         model=None, processor=None, family=None, instruction="", training=SimpleNamespace(max_new_tokens=8)
     )
     for text, success in (("这是张伟，一名来自上海的医生。", 0.0), ("这是一名医生。", 0.5), ("A doctor.", 0.5)):
         said[:] = [text, text]
-        assert stopping.unlearning_success(session, probes) == success
+        assert stop_rule.unlearning_success(session, probes) == success
 
 
 def test_names_given_to_strangers_are_missing_where_no_name_would_be_found():

@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 
 from test_folder import KEPT, folder, row, write
 from tiny import save_tiny
-from unsee import arrow, rowstore
 from unsee.api import Role
 from unsee.api.lazy import Lazy, chosen, joined
-from unsee.check import fingerprint
+from unsee.data import arrow, row_store
+from unsee.data.check import fingerprint
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.run import forget
 from unsee.workflows.check import check
+from unsee.workflows.forget import forget
 
 __all__ = ["folder"]
 
@@ -38,7 +38,7 @@ def on_disk(monkeypatch, tmp_path_factory):
     """Let every table count as large, and the cache of `datasets` be a fresh one."""
 
     def switch():
-        monkeypatch.setattr(rowstore, "IN_MEMORY", 0)
+        monkeypatch.setattr(row_store, "IN_MEMORY", 0)
         monkeypatch.setattr(arrow, "IN_MEMORY", 0)
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
@@ -151,7 +151,7 @@ def test_lazy_sequences_are_sequences():
 
 
 def test_roles_of_a_session_are_views_of_the_data(folder, on_disk):
-    from unsee.run import by_role
+    from unsee.workflows.forget import by_role
 
     on_disk()
     found = by_role(open_benchmark(write(folder, [row(), KEPT])))

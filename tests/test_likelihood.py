@@ -8,16 +8,16 @@ import pytest
 from torch.testing import assert_close
 
 from tiny import INSTRUCTION, QUESTION, Drawn, tiny_examples, tiny_model, tiny_processor, tiny_session
-from unsee import engine
 from unsee.api.request import Request, Sampling, Target
-from unsee.batching import collate
 from unsee.errors import UserError
-from unsee.generation import generate
 from unsee.inference.answer_logits import answer_logprob
+from unsee.inference.batching import collate
 from unsee.inference.encoder import encoder
-from unsee.likelihood import Choice, answer, choose, likelihoods
-from unsee.models.llava import Llava
-from unsee.prefixes import Group
+from unsee.inference.generation import generate
+from unsee.inference.likelihood import Choice, answer, choose, likelihoods
+from unsee.inference.prefix_groups import Group
+from unsee.models.families.llava import Llava
+from unsee.utils import fast_paths
 
 QUESTIONS = ("Who is this?", QUESTION, "What does this person do? Tell me.")
 ANSWERS = ("Ada Lovell", "Ada Winter , a diver .", "pilot")
@@ -56,7 +56,7 @@ def asked():
 def test_equal_to_one_row_an_answer(tmp_path):
     session = tiny_session(tmp_path)
     examples = [example for group in tiny_examples().values() for example in group]
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         wanted = answer_logprob(session.model, collate(session, [Target(example=example) for example in examples]))
     pairs = [(Request(example.question, example.image), example.answer) for example in examples]
     found = likelihoods(session.model, session.processor, session.family, pairs)
@@ -68,7 +68,7 @@ def test_equal_to_one_row_an_answer(tmp_path):
 
 def test_fast_equals_plain_whatever_shares_a_row(parts):
     fast = likelihoods(*parts, asked())
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         plain = likelihoods(*parts, asked())
     assert len({round(one.sum, 3) for one in fast}) > 40
     for one, other in zip(fast, plain, strict=True):
@@ -78,7 +78,7 @@ def test_fast_equals_plain_whatever_shares_a_row(parts):
 @pytest.mark.parametrize("limit", [1, 40])
 def test_rows_and_batches_of_any_size_give_the_same(parts, monkeypatch, limit):
     wanted = [one.sum for one in likelihoods(*parts, asked())]
-    monkeypatch.setattr("unsee.likelihood.ROW_TOKENS", limit)
+    monkeypatch.setattr("unsee.inference.likelihood.ROW_TOKENS", limit)
     assert_close([one.sum for one in likelihoods(*parts, asked(), batch_size=2)], wanted, atol=1e-4, rtol=0)
 
 
@@ -86,7 +86,7 @@ def test_one_forward_for_all_answers_about_an_image(parts, calls):
     pairs = [(Request(question, Drawn("red")), answer) for question in QUESTIONS for answer in ANSWERS]
     likelihoods(*parts, pairs)
     assert len(calls) == 1
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         likelihoods(*parts, pairs, batch_size=1)
     assert len(calls) == 1 + len(pairs)
     assert calls[0].numel() < sum(shape.numel() for shape in calls[1:]) / 2
@@ -119,7 +119,7 @@ def test_letters_are_read_with_and_without_a_space(parts):
 def test_options_by_text_are_judged_by_their_mean(parts):
     options = ("Ada Lovell", "Bo Winter , a diver", "pilot")
     requests = [Request(question, image) for question in QUESTIONS for image in (Drawn("red"), None)]
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         plain = choose(*parts, [(request, options) for request in requests])
     fast = choose(*parts, [(request, options) for request in requests])
     assert [one.index for one in fast] == [one.index for one in plain]
@@ -178,7 +178,7 @@ def assert_same(found, wanted):
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("sampling", [None, Sampling()])
 def test_a_mixed_list_is_answered_as_each_kind_on_its_own(parts, batch_size, sampling):
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         wanted = apart(parts, mixed(), sampling=sampling, seed=4)
         assert_same(answer(*parts, mixed(), max_new_tokens=7, sampling=sampling, seed=4), wanted)
     found = answer(*parts, mixed(), max_new_tokens=7, batch_size=batch_size, sampling=sampling, seed=4)
@@ -203,8 +203,10 @@ def test_an_image_is_computed_once_for_letters_and_answers(parts, calls, monkeyp
 
 def test_letters_of_a_steered_model_are_those_without_steering(parts, monkeypatch):
     questions = [pair for pair in mixed() if pair[1] == "ADIL"]
-    monkeypatch.setattr("unsee.likelihood.attached", lambda _: ("something",))
-    monkeypatch.setattr("unsee.decoding.Readings.note", lambda *_: pytest.fail("read in a pass that is steered"))
+    monkeypatch.setattr("unsee.inference.likelihood.attached", lambda _: ("something",))
+    monkeypatch.setattr(
+        "unsee.inference.decoding.Readings.note", lambda *_: pytest.fail("read in a pass that is steered")
+    )
     assert_same(answer(*parts, questions, max_new_tokens=7), choose(*parts, questions))
 
 

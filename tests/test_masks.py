@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from tiny import tiny_model
 from unsee.errors import UserError
-from unsee.masks import Mask, agreement, count, jaccard, load_mask, pack, unpack
+from unsee.methods.mmunlearner.masks import Mask, agreement, count, jaccard, load_mask, pack, unpack
 
 UP = "model.language_model.layers.0.mlp.up_proj.weight"
 DOWN = "model.language_model.layers.1.mlp.down_proj.weight"

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from unsee.memory import peak_gib, reset_peak
+from unsee.utils.memory import peak_gib, reset_peak
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can reset the peak")

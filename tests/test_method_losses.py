@@ -7,11 +7,10 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from tiny import tiny_session
-from unsee import registry
-from unsee.api import Training
-from unsee.batching import collate, target_ids
+from unsee.api import Training, registry
+from unsee.inference.batching import collate, target_ids
 from unsee.inference.encoder import encoder
-from unsee.training import prepare
+from unsee.training.trainer import prepare
 
 
 @pytest.fixture

@@ -9,15 +9,14 @@ import pytest
 import torch
 
 from tiny import Drawn, tiny_processor, tiny_session
-from unsee import registry
-from unsee.api import Role, Training
+from unsee.api import Role, Training, registry
 from unsee.api.request import Generated, Request
-from unsee.checkpoint import open_model, save_model
+from unsee.data.refusals import refusals
 from unsee.errors import UserError
-from unsee.generation import generate
+from unsee.inference.generation import generate
 from unsee.methods.random import _choose
-from unsee.refusals import refusals
-from unsee.training import prepare
+from unsee.models.checkpoint import open_model, save_model
+from unsee.training.trainer import prepare
 
 METHODS = registry.names("methods")
 SETTINGS = {"pubg": {"undesired": "dataset", "rollouts": 2}, "bg_only": {"rollouts": 2}}
@@ -188,7 +187,9 @@ def test_unknown_tensor_reaches_the_model_in_every_method(name, tmp_path, monkey
         return args, kwargs
 
     said = Generated("red hair", (40, 41), True)
-    monkeypatch.setattr("unsee.guidance.generate", lambda m, p, f, requests, **k: [said for _ in requests])
+    monkeypatch.setattr(
+        "unsee.methods.common.guidance.generate", lambda m, p, f, requests, **k: [said for _ in requests]
+    )
     monkeypatch.setattr(kind, "encode", encode)
     model = session.model if name in FULL_ONLY else session.model.get_base_model()
     model.register_forward_pre_hook(strip, with_kwargs=True)

@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unsee.metrics import yardstick
+from unsee.metrics import open_mmunlearning
 from unsee.metrics.distance import BINS, Intervals, intervals, js_distance, js_divergence, ks_pvalue, ks_statistic
 from unsee.metrics.truth_ratio import log_truth_ratio, truth_hidden, truth_preferred
 from unsee.metrics.utility import harmonic_mean
@@ -165,9 +165,9 @@ def split(cloze, choice, rouge):
 @pytest.mark.parametrize("name", FORGETTING)
 def test_forget_quality_of_the_published_parts(name):
     forget, test, ratio, prob, ks, js, wanted = FORGETTING[name]
-    found = yardstick.forget_quality(
-        forget=yardstick.gone(**split(*forget)),
-        test=yardstick.gone(**split(*test)),
+    found = open_mmunlearning.forget_quality(
+        forget=open_mmunlearning.gone(**split(*forget)),
+        test=open_mmunlearning.gone(**split(*test)),
         truth_ratio=ratio,
         answer_prob=prob,
         ks=ks,
@@ -179,35 +179,37 @@ def test_forget_quality_of_the_published_parts(name):
 @pytest.mark.parametrize("name", TABLE)
 def test_robustness_and_aggregate_of_the_published_table(name):
     agg, fq, mu, robust, model, inputs, output = TABLE[name]
-    assert yardstick.robustness(model=model, inputs=inputs, output=output) == pytest.approx(robust, abs=1.1e-3)
-    assert yardstick.aggregate(fq=fq, mu=mu, robust=robust) == pytest.approx(agg, abs=1.1e-3)
+    assert open_mmunlearning.robustness(model=model, inputs=inputs, output=output) == pytest.approx(robust, abs=1.1e-3)
+    assert open_mmunlearning.aggregate(fq=fq, mu=mu, robust=robust) == pytest.approx(agg, abs=1.1e-3)
 
 
 def test_blocks_of_robustness_of_the_published_parts():
-    model = yardstick.model_robustness(quantised=0.915, relearned=0.772, probes=(0.994, 0.993))
+    model = open_mmunlearning.model_robustness(quantised=0.915, relearned=0.772, probes=(0.994, 0.993))
     assert model == pytest.approx(0.894, abs=1e-3)
     # The published parts of the input block are F of the text-only set and 1 - recovery rates.
-    inputs = yardstick.input_robustness(text_only=0.594, recovered=[1 - kept for kept in (0.900, 0.860, 0.833, 0.646)])
+    inputs = open_mmunlearning.input_robustness(
+        text_only=0.594, recovered=[1 - kept for kept in (0.900, 0.860, 0.833, 0.646)]
+    )
     assert inputs == pytest.approx(0.767, abs=1e-3)
     # Those of the output block are O of five attacks, from either side of 0.5.
     parts = (0.853, 0.759, 0.494, 0.972, 0.995)
     above, below = [0.5 + (1 - part) / 2 for part in parts], [0.5 - (1 - part) / 2 for part in parts]
-    assert yardstick.output_robustness(above) == pytest.approx(0.814, abs=1e-3)
-    assert yardstick.output_robustness(below) == pytest.approx(0.814, abs=1e-3)
+    assert open_mmunlearning.output_robustness(above) == pytest.approx(0.814, abs=1e-3)
+    assert open_mmunlearning.output_robustness(below) == pytest.approx(0.814, abs=1e-3)
 
 
 def test_a_missing_part_is_no_aggregate():
     whole = {"forget": 1.0, "test": 1.0, "truth_ratio": 0.5, "answer_prob": 0.0, "ks": 0.0, "js": 0.0}
-    assert yardstick.forget_quality(**whole) == pytest.approx(0.9)
+    assert open_mmunlearning.forget_quality(**whole) == pytest.approx(0.9)
     for name in whole:
-        assert yardstick.forget_quality(**{**whole, name: None}) is None
-    assert yardstick.gone(cloze=None, choice=0.5, rouge=0.5) is None
-    assert yardstick.utility(retain=(0.5, None), general=(0.5,)) is None
-    assert yardstick.utility(retain=(0.5,), general=()) is None
-    assert yardstick.aggregate(fq=0.5, mu=None, robust=0.5) is None
+        assert open_mmunlearning.forget_quality(**{**whole, name: None}) is None
+    assert open_mmunlearning.gone(cloze=None, choice=0.5, rouge=0.5) is None
+    assert open_mmunlearning.utility(retain=(0.5, None), general=(0.5,)) is None
+    assert open_mmunlearning.utility(retain=(0.5,), general=()) is None
+    assert open_mmunlearning.aggregate(fq=0.5, mu=None, robust=0.5) is None
 
 
 def test_a_dead_model_is_perfectly_robust_which_is_why_parts_are_shown():
     silent = {"cloze": 0.0, "choice": 0.0, "rouge": 0.0}
-    assert yardstick.gone(**silent) == 1.0
-    assert yardstick.kept(**silent) == 0.0
+    assert open_mmunlearning.gone(**silent) == 1.0
+    assert open_mmunlearning.kept(**silent) == 0.0

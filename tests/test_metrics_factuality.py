@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from unsee import factuality, judge
 from unsee.api import Kind, Response, Role, Vocabulary
-from unsee.cli import main
+from unsee.cli.main import main
+from unsee.data.shared_cache import Rows
 from unsee.errors import UserError
+from unsee.evaluation import judge_factuality, judge_safety
 from unsee.evaluation.judge_client import Endpoint
-from unsee.factuality import opinion, points
-from unsee.files import atomic_write_json
-from unsee.store import Rows
+from unsee.evaluation.judge_factuality import opinion, points
+from unsee.utils.files import atomic_write_json
 
 
 def row(index, text, role=Role.FORGET, kind=Kind.OPEN, entity="", **changes):
@@ -145,7 +145,7 @@ def test_a_folder_without_answers_is_said(tmp_path):
         opinion(tmp_path)
 
 
-@pytest.mark.parametrize("module", [factuality, judge])
+@pytest.mark.parametrize("module", [judge_factuality, judge_safety])
 def test_examples_in_the_docstrings_hold(module):
     found = doctest.testmod(module)
     assert found.attempted > 0

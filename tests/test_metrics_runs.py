@@ -14,20 +14,20 @@ from benchmark_fixtures import fixtures
 from tiny import Drawn, tiny_examples, tiny_model, tiny_processor, tokenizer_json
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.api.request import Target
-from unsee.batching import collate
 from unsee.benchmarks.folder import Folder
-from unsee.checkpoint import Loaded
-from unsee.clip import PREFIX, Clip
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.evaluate import evaluate, rescore
+from unsee.evaluation.clip import PREFIX, Clip
+from unsee.evaluation.evaluate import evaluate, rescore
 from unsee.inference.answer_logits import answer_logprob
-from unsee.lab.examples import judged
-from unsee.lab.world import World
-from unsee.models.llava import Llava
-from unsee.quality import FQ_NEEDS, against_gold, forget_quality_score, model_utility
+from unsee.inference.batching import collate
+from unsee.lab.world.examples import judged
+from unsee.lab.world.world import World
+from unsee.models.checkpoint import Loaded
+from unsee.models.families.llava import Llava
 from unsee.report import compare
-from unsee.scoring import score
+from unsee.scoring.against_gold import FQ_NEEDS, against_gold, forget_quality_score, model_utility
+from unsee.scoring.aggregate import score
 
 FALSE = ("a diver from Oslo", "a pilot from Rome", "a pilot")
 

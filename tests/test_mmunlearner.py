@@ -9,17 +9,17 @@ import torch
 
 from tiny import tiny_session
 from unsee.api import Role, Training
-from unsee.batching import collate
-from unsee.engine import using
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import collate
 from unsee.losses import answer_nll
-from unsee.masks import Mask, unpack
-from unsee.methods.mmunlearner import MMUnlearner, _forget, _ForgetSteps
-from unsee.plan import Plan
-from unsee.released import Released, ReleasedAdamW, _ratio, first_match_labels, whole_text_labels
-from unsee.saliency import Sweep, maskable, saliency_mask
-from unsee.tuning import prepare, trainable
+from unsee.methods.mmunlearner.masks import Mask, unpack
+from unsee.methods.mmunlearner.method import MMUnlearner, _forget, _ForgetSteps
+from unsee.methods.mmunlearner.released import Released, ReleasedAdamW, _ratio, first_match_labels, whole_text_labels
+from unsee.methods.mmunlearner.saliency import Sweep, maskable, saliency_mask
+from unsee.training.batch_plan import Plan
+from unsee.training.trainable import prepare, trainable
+from unsee.utils.fast_paths import using
 
 ALL = ("vision", "projector", "language")
 LR = 1e-2
@@ -36,7 +36,7 @@ def session_at(out, parts=ALL, tune="full", **settings):
 def plain_sgd(monkeypatch):
     """Let the loop step by -lr * g."""
     monkeypatch.setattr(
-        "unsee.loop.make_optimizer",
+        "unsee.training.loop.make_optimizer",
         lambda model, training: torch.optim.SGD(trainable(model).values(), lr=training.lr),
     )
 
@@ -117,7 +117,7 @@ def test_clip_comes_after_the_mask(tmp_path, monkeypatch):
 
 def test_forget_step_leaves_what_is_outside_bit_identical(tmp_path, monkeypatch):
     """Spec 8.5, defects 30 and 42, with AdamW."""
-    monkeypatch.setattr("unsee.methods.mmunlearner.retain_term", lambda *given: iter(()))
+    monkeypatch.setattr("unsee.methods.mmunlearner.method.retain_term", lambda *given: iter(()))
     session = session_at(tmp_path / "run", max_steps=2)
     _, bits = bits_of(session, MMUnlearner())
     before = {name: weight.detach().clone() for name, weight in session.model.named_parameters()}
@@ -143,7 +143,7 @@ def test_mask_of_untrained_parts_is_refused(tmp_path):
 
 @pytest.mark.parametrize("modules", [("vision",), ("projector", "language")])
 def test_only_masked_modules_forget(modules, tmp_path, monkeypatch):
-    monkeypatch.setattr("unsee.methods.mmunlearner.retain_term", lambda *given: iter(()))
+    monkeypatch.setattr("unsee.methods.mmunlearner.method.retain_term", lambda *given: iter(()))
     session = session_at(tmp_path / "run")
     before = {name: weight.detach().clone() for name, weight in session.model.named_parameters()}
     MMUnlearner(modules=modules).unlearn(session)
@@ -213,7 +213,7 @@ def test_alternating_forget_step_leaves_what_is_outside_bit_identical(tmp_path, 
     def head_only(session, retain, weight):
         yield {"loss": session.model.get_parameter("lm_head.weight").sum() * 1e-3}
 
-    monkeypatch.setattr("unsee.methods.mmunlearner.retain_term", head_only)
+    monkeypatch.setattr("unsee.methods.mmunlearner.method.retain_term", head_only)
     session = session_at(tmp_path / "run", max_steps=2)
     _, bits = bits_of(session, MMUnlearner())
     before = {name: weight.detach().clone() for name, weight in session.model.named_parameters()}
@@ -273,7 +273,7 @@ def test_alternating_run_starts_anew_when_resumed(tmp_path):
     MMUnlearner(update="alternating").unlearn(whole)
     cut = session_at(tmp_path / "b", max_steps=2, checkpoint_every=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unsee.loop.seal", lambda folder: None)
+        patch.setattr("unsee.training.loop.seal", lambda folder: None)
         MMUnlearner(update="alternating").unlearn(cut)
     again = session_at(tmp_path / "b", max_steps=2, checkpoint_every=1)
     again.resume = True
@@ -283,7 +283,7 @@ def test_alternating_run_starts_anew_when_resumed(tmp_path):
 
 
 def test_sharded_weights_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("unsee.devices.sharding", lambda: "fsdp2")
+    monkeypatch.setattr("unsee.distributed.processes.sharding", lambda: "fsdp2")
     with pytest.raises(UserError, match=r"spread over processes.*ddp"):
         MMUnlearner().unlearn(session_at(tmp_path / "run"))
 

@@ -13,10 +13,10 @@ from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausa
 from tiny import Drawn, save_tiny, tiny_session
 from unsee.api import Training
 from unsee.api.request import Request
-from unsee.checkpoint import open_model, save_model
 from unsee.errors import UserError
-from unsee.generation import generate
-from unsee.training import prepare
+from unsee.inference.generation import generate
+from unsee.models.checkpoint import open_model, save_model
+from unsee.training.trainer import prepare
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_plain_folder(folder):
 
 
 def test_nested_projector_is_not_vision():
-    from unsee.autoclasses import parts
+    from unsee.models.auto import parts
 
     tower = torch.nn.ModuleDict({"blocks": torch.nn.Linear(1, 1), "merger": torch.nn.Linear(1, 1)})
     inner = torch.nn.ModuleDict({"visual": tower, "language_model": torch.nn.Linear(1, 1)})

@@ -16,10 +16,11 @@ import pytest
 import unsee
 from test_folder import folder
 from tiny import save_tiny
-from unsee import claims, forget
-from unsee.cli import main
+from unsee import forget
+from unsee.cli.main import main
+from unsee.distributed import file_lock
 from unsee.errors import InUseError, UserError
-from unsee.files import (
+from unsee.utils.files import (
     LOCK,
     OWNED,
     atomic_folder,
@@ -41,7 +42,7 @@ __all__ = ["folder"]
 def hold(path: Path) -> subprocess.Popen[str]:
     """Start a process that owns the folder until it is ended."""
     code = (
-        "import sys, time; from pathlib import Path; from unsee.claims import owner\n"
+        "import sys, time; from pathlib import Path; from unsee.distributed.file_lock import owner\n"
         "with owner(Path(sys.argv[1])): print('ready', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
@@ -61,13 +62,13 @@ def held(tmp_path):
 
 def test_the_second_owner_is_told_who_is_at_it_and_a_dead_one_blocks_nobody(held):
     out, process = held
-    with pytest.raises(InUseError, match=f"is in use by process {process.pid} on .* since 2"), claims.owner(out):
+    with pytest.raises(InUseError, match=f"is in use by process {process.pid} on .* since 2"), file_lock.owner(out):
         pytest.fail("two owners")
     with pytest.raises(InUseError):
-        claims.require_free(out)
+        file_lock.require_free(out)
     process.kill()
     process.wait()
-    with claims.owner(out), claims.owner(out):  # it nests
+    with file_lock.owner(out), file_lock.owner(out):  # it nests
         assert foreign(out) == []
     assert [path.name for path in out.iterdir()] == [LOCK]
 
@@ -96,7 +97,7 @@ def test_every_command_leaves_a_folder_in_use_alone(held, tmp_path, capsys, comm
 
 
 def test_what_is_refused_inside_the_block_leaves_nothing_behind(tmp_path):
-    with pytest.raises(UserError, match="no"), claims.owner(tmp_path / "new"):
+    with pytest.raises(UserError, match="no"), file_lock.owner(tmp_path / "new"):
         raise UserError("no")
     assert list(tmp_path.iterdir()) == []
 
@@ -217,7 +218,7 @@ def test_the_umask_holds(tmp_path, umask, mode):
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends processes without a signal")
 def test_sigterm_ends_a_command_in_order(tmp_path):
     code = (
-        "import sys, time; from unsee import cli; from unsee.verbs import list as verb\n"
+        "import sys, time; from unsee.cli import main as cli; from unsee.cli.commands import list as verb\n"
         "verb.action = lambda options: (print('ready', flush=True), time.sleep(60))\n"
         "sys.argv = ['unsee', 'list', 'methods']; cli.script()"
     )
@@ -233,7 +234,7 @@ def test_sigterm_ends_a_command_in_order(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="kills a process group leader as POSIX does")
 def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     child = (
-        "import os, sys, time; from unsee.signals import end_with_parent; end_with_parent()\n"
+        "import os, sys, time; from unsee.utils.signals import end_with_parent; end_with_parent()\n"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
         "while True: time.sleep(0.05)"
     )

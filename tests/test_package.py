@@ -28,11 +28,11 @@ def loaded(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import unsee, unsee.api, unsee.config, unsee.registry, unsee.check; dir(unsee)",
-        "from unsee import cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass",
-        "from unsee import cli\ntry:\n    cli.main(['forget', '--help'])\nexcept SystemExit:\n    pass",
-        "from unsee import cli\nfrom unsee.verbs.list import KINDS\nfor kind in KINDS:\n    cli.main(['list', kind])",
-        f"from unsee import cli\ncli.main(['check', {str(ROOT / 'examples' / 'own_folder')!r}])",
+        "import unsee, unsee.api, unsee.config, unsee.api.registry, unsee.data.check; dir(unsee)",
+        "from unsee.cli import main as cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass",
+        "from unsee.cli import main as cli\ntry:\n    cli.main(['forget', '--help'])\nexcept SystemExit:\n    pass",
+        "from unsee.cli import main as cli\nfrom unsee.cli.commands.list import KINDS\nfor kind in KINDS:\n    cli.main(['list', kind])",
+        f"from unsee.cli import main as cli\ncli.main(['check', {str(ROOT / 'examples' / 'own_folder')!r}])",
     ],
     ids=["import", "help", "verb-help", "list", "check"],
 )
@@ -41,11 +41,11 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(code):
 
 
 def test_verbs_stay_functions_when_their_modules_are_imported():
-    import unsee.run
     import unsee.workflows.check
+    import unsee.workflows.forget
 
     assert unsee.check is sys.modules["unsee.workflows.check"].check
-    assert unsee.forget is sys.modules["unsee.run"].forget
+    assert unsee.forget is sys.modules["unsee.workflows.forget"].forget
     assert callable(unsee.load)
     assert set(unsee.__all__) <= set(dir(unsee))
 
@@ -62,7 +62,7 @@ def test_version_is_said_once():
 
 
 def test_every_verb_is_documented():
-    from unsee.cli import verbs
+    from unsee.cli.main import verbs
 
     text = (ROOT / "docs" / "commands.md").read_text()
     assert all(f"## unsee {verb}" in text for verb in verbs())
@@ -70,9 +70,9 @@ def test_every_verb_is_documented():
 
 def test_documented_commands_name_existing_options(capsys):
     """Every `unsee VERB ... --option` in the docs is known to the parser."""
-    from unsee import cli
+    from unsee.cli import main
 
-    _, verbs = cli.parsers(cli.verbs())
+    _, verbs = main.parsers(main.verbs())
     for file in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
         for verb, rest in re.findall(r"^\s*unsee ([a-z]+)\b(.*)$", file.read_text(), re.MULTILINE):
             assert verb in verbs, f"{file.name}: {verb}"

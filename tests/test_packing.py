@@ -9,24 +9,24 @@ import torch
 
 from families import Picture, family, model_of, processor_of
 from tiny import tiny_session
-from unsee import engine
 from unsee.api import Training
 from unsee.api.request import Target
-from unsee.batching import collate
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import collate
+from unsee.inference.packing import pack, packable, saving
 from unsee.losses import answer_nll
-from unsee.packing import pack, packable, saving
-from unsee.positions import positions
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import prepare
-from unsee.tuning import trainable
+from unsee.models.positions import positions
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainable import trainable
+from unsee.training.trainer import prepare
+from unsee.utils import fast_paths
 
-APART = replace(engine.FAST, shared_prefix=False)
+APART = replace(fast_paths.FAST, shared_prefix=False)
 
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch):
-    monkeypatch.setattr("unsee.batching.WORTH_SPLITTING", 1)
+    monkeypatch.setattr("unsee.inference.batching.WORTH_SPLITTING", 1)
 
 
 def session_at(out, image_tokens=16, **more):
@@ -66,10 +66,10 @@ def test_same_logits_and_labels(tmp_path, image_tokens, split, monkeypatch):
     session = session_at(tmp_path, image_tokens)
     batch = collate(session, several_questions(session))
     seen = forward_tokens(session, monkeypatch)
-    with engine.using(replace(engine.FAST, split_batches=split)):
+    with fast_paths.using(replace(fast_paths.FAST, split_batches=split)):
         logits, labels = answer_logits(session.model, batch)
     packed = sum(seen)
-    with engine.using(replace(APART, split_batches=False)):
+    with fast_paths.using(replace(APART, split_batches=False)):
         expected, expected_labels = answer_logits(session.model, batch)
     assert torch.equal(labels, expected_labels)
     mask = labels != -100
@@ -81,9 +81,9 @@ def test_same_gradients(tmp_path):
     session = session_at(tmp_path, parts=("vision", "projector", "language"))
     batch = collate(session, several_questions(session))
     grads = []
-    for name in (engine.FAST, APART):
+    for name in (fast_paths.FAST, APART):
         session.model.zero_grad()
-        with engine.using(name):
+        with fast_paths.using(name):
             answer_nll(*answer_logits(session.model, batch)).backward()
         grads.append({name: weight.grad.clone() for name, weight in trainable(session.model).items()})
     for name, grad in grads[0].items():

@@ -15,9 +15,9 @@ from perf import __main__ as command
 from perf import budget, conventional, evaluation, report, saliency, steps
 from perf.subject import Subject, subject
 
-from unsee.batching import collate
-from unsee.plan import Plan
-from unsee.targets import forget_targets, retain_targets
+from unsee.inference.batching import collate
+from unsee.training.batch_plan import Plan
+from unsee.training.targets import forget_targets, retain_targets
 
 
 @pytest.fixture(scope="module")

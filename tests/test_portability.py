@@ -11,7 +11,8 @@ from threading import Thread
 import pytest
 
 import unsee
-from unsee import memory, rowstore
+from unsee.data import row_store
+from unsee.utils import memory
 
 HIDDEN = """
 import os, signal, sys
@@ -53,7 +54,7 @@ def test_files_locks_and_caches_need_no_posix(tmp_path):
 def test_a_run_needs_no_posix(tmp_path):
     code = (
         "sys.path.insert(0, sys.argv[2])\nfrom pathlib import Path; from tiny import save_tiny; from unsee import forget\n"
-        "import unsee.memory; unsee.memory._STATUS = unsee.memory._RESET = Path('/nowhere')\n"
+        "import unsee.utils.memory; unsee.utils.memory._STATUS = unsee.utils.memory._RESET = Path('/nowhere')\n"
         "model = save_tiny(Path(sys.argv[1]) / 'model')\n"
         "forget(model, sys.argv[3], 'ga', Path(sys.argv[1]) / 'ga', training={'max_steps': 1, 'stop': 'never'})\n"
         "print('done')"
@@ -73,12 +74,12 @@ def test_peak_memory_without_proc_and_resource(monkeypatch):
 
 
 def test_large_tables_are_read_without_pread(monkeypatch, tmp_path):
-    monkeypatch.setattr(rowstore, "IN_MEMORY", 0)
+    monkeypatch.setattr(row_store, "IN_MEMORY", 0)
     file = tmp_path / "x.jsonl"
     file.write_text("".join(f'{{"n": {n}}}\n' for n in range(500)))
     if "pread" in vars(os):
         monkeypatch.delattr(os, "pread")
-    rows, found = rowstore.open_rows(file), {}
+    rows, found = row_store.open_rows(file), {}
 
     def read(start):
         found.update((n, rows[n]["n"]) for n in range(start, 500, 4))

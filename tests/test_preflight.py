@@ -14,13 +14,13 @@ from transformers import AutoModelForImageTextToText
 from families import save_family
 from test_folder import KEPT, folder, row, write
 from tiny import save_tiny, tiny_model, tiny_processor
-from unsee import cli
 from unsee.api import ImageFile
-from unsee.autoclasses import encode_one
+from unsee.cli import main
 from unsee.data.open import open_benchmark
 from unsee.inference.encoder import Encoder, answer_ids
-from unsee.models.llava import Llava
-from unsee.preflight import Preflight, of_model
+from unsee.inference.preflight import Preflight, of_model
+from unsee.models.auto import encode_one
+from unsee.models.families.llava import Llava
 from unsee.workflows.check import check
 
 __all__ = ["folder"]
@@ -89,7 +89,7 @@ def test_rows_that_fit_pass_and_others_are_named(folder):
 def test_the_length_of_a_row_is_what_collate_makes(folder):
     from tiny import tiny_session
     from unsee.api.request import Target
-    from unsee.batching import collate
+    from unsee.inference.batching import collate
 
     image = open_benchmark(write(folder, [row(), KEPT])).examples("train")[0]
     session = tiny_session(folder / "out")
@@ -126,10 +126,10 @@ def test_check_takes_a_model_and_reads_no_weights(folder, tmp_path, capsys):
     model = save_tiny(tmp_path / "m")
     (model / "model.safetensors").unlink()
     write(folder, [row(answer="<pad> Ada"), KEPT])
-    assert cli.main(["check", str(folder), "--model", str(model)]) == 1
+    assert main.main(["check", str(folder), "--model", str(model)]) == 1
     assert "the answer holds '<pad>'" in capsys.readouterr().out
     write(folder, [row(), KEPT])
-    assert cli.main(["check", str(folder), "--model", str(model)]) == 0
+    assert main.main(["check", str(folder), "--model", str(model)]) == 0
     assert of_model(model).fault(open_benchmark(folder).examples("train")[0]) == ""
 
 
@@ -156,7 +156,7 @@ def test_transparency_of_16_bit_pictures_is_white(tmp_path):
 
 
 def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
-    from unsee.tables import undecodable
+    from unsee.data.tables import undecodable
 
     monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program was started"))
@@ -241,7 +241,7 @@ def test_one_picture_in_images_and_pictures_in_parquet(folder):
 
 
 def test_pictures_go_beside_runs_only_where_nothing_else_lies(tmp_path):
-    from unsee.places import pictures_folder
+    from unsee.config.paths import pictures_folder
 
     runs, mixed = tmp_path / "runs", tmp_path / "data"
     for place in (runs / "x", mixed / "x"):
@@ -260,7 +260,7 @@ def test_pictures_go_beside_runs_only_where_nothing_else_lies(tmp_path):
 def test_a_copied_run_is_where_its_run_file_lies(tmp_path):
     import argparse
 
-    from unsee.verbs._shared import run_of
+    from unsee.cli.commands._shared import run_of
 
     (tmp_path / "b").mkdir()
     text = "model: lab\ndata: lab\nmethod: ga\nout: a\n"
@@ -278,7 +278,7 @@ def test_a_copied_run_is_where_its_run_file_lies(tmp_path):
 def test_an_adapter_with_more_embeddings_brings_its_tokenizer(tmp_path):
     from peft import LoraConfig, get_peft_model
 
-    from unsee.checkpoint import open_model
+    from unsee.models.checkpoint import open_model
 
     base = save_tiny(tmp_path / "base")
     model = AutoModelForImageTextToText.from_pretrained(base)
@@ -305,5 +305,5 @@ def test_a_dry_run_for_a_gpu_takes_checkpoints_of_float16(folder, tmp_path, caps
     (model / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
     write(folder, [row(), KEPT])
     words = ["forget", "--model", model, "--data", folder, "--method", "ga", "--out", tmp_path / "o", "--dry-run"]
-    assert cli.main([*map(str, words), "--device", "cuda", "--json"]) == 0
+    assert main.main([*map(str, words), "--device", "cuda", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["device"] == "cuda"

@@ -11,7 +11,7 @@ import pytest
 from continual_folder import write_people
 from tiny import save_tiny
 from unsee import evaluate, forget
-from unsee.cli import main
+from unsee.cli.main import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "privacy.md"
 SHORT = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}

@@ -12,17 +12,17 @@ import torch
 from tiny import INSTRUCTION, QUESTION, person, tiny_session
 from unsee.api import Kind, Role, Training
 from unsee.api.request import Target
-from unsee.batching import collate, target_ids
 from unsee.errors import TrainingError, UserError
-from unsee.guidance import Draws, GuidanceSettings, Guide, draw, forget_questions, undesired_targets
 from unsee.inference.answer_logits import answer_logits, answer_logprob
+from unsee.inference.batching import collate, target_ids
 from unsee.losses import answer_nll, ga_loss, npo_loss
+from unsee.methods.common.guidance import Draws, GuidanceSettings, Guide, draw, forget_questions, undesired_targets
+from unsee.methods.common.reference_model import StartLogits, as_start, start_logprobs
 from unsee.methods.pubg import PUBG
-from unsee.reference import StartLogits, as_start, start_logprobs
-from unsee.stopping import seen_probes, unlearning_success
-from unsee.targets import forget_targets
-from unsee.training import minimise, prepare
-from unsee.tuning import trainable
+from unsee.training.stop_rule import seen_probes, unlearning_success
+from unsee.training.targets import forget_targets
+from unsee.training.trainable import trainable
+from unsee.training.trainer import minimise, prepare
 
 
 def session_at(out, prepared=True, image_tokens=16, **settings):
@@ -174,7 +174,7 @@ def test_start_model_is_never_in_train_mode_nor_with_adapters(tmp_path):
 
 def test_no_second_model_under_lora(tmp_path, monkeypatch):
     session = session_at(tmp_path, max_steps=1)
-    monkeypatch.setattr("unsee.reference.copy", None)
+    monkeypatch.setattr("unsee.methods.common.reference_model.copy", None)
     PUBG(undesired="dataset", teacher="live", rollouts=1).unlearn(session)
 
 
@@ -184,7 +184,7 @@ def test_rollouts_are_cached_by_everything_they_depend_on(tmp_path, monkeypatch)
     first = Guide(session, examples, guidance(instruction=INSTRUCTION)).targets
     assert len(list((tmp_path / "work").glob("rollouts-*.jsonl"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("unsee.guidance.generate", lambda *a, **k: pytest.fail("drawn again"))
+        patch.setattr("unsee.methods.common.guidance.generate", lambda *a, **k: pytest.fail("drawn again"))
         assert Guide(session, examples, guidance(instruction=INSTRUCTION)).targets == first
     Guide(session, examples, guidance(instruction=INSTRUCTION + " Now."))
     session.seed = 1
@@ -214,7 +214,7 @@ def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
         texts = ["This is Ada Lovell" if next(count) % 2 else "red hair" for _ in requests]
         return [Generated(text, (next(count),), True) for text in texts]
 
-    monkeypatch.setattr("unsee.guidance.generate", fake)
+    monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)
     examples = session.of(Role.FORGET)[:2]
     found = draw(session, examples, Draws(name="rollouts", count=3, sampling=None, revealing=False))
     assert all(answer.text == "red hair" for drawn in found.values() for answer in drawn.kept)
@@ -228,7 +228,7 @@ def test_the_first_revealing_answer_is_the_greedy_one(tmp_path, monkeypatch):
     def fake(model, processor, family, requests, *, sampling, **settings):
         return [Generated("Ada Lovell", (7 if sampling else 5,), True) for _ in requests]
 
-    monkeypatch.setattr("unsee.guidance.generate", fake)
+    monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)
     session = session_at(tmp_path)
     ada = [example for example in session.of(Role.FORGET) if example.entity == "ada"][:2]
     targets = undesired_targets(session, ada, "self", 3)

@@ -101,7 +101,7 @@ def test_shares_and_votes():
 
 def test_scores_of_a_run_have_them():
     from unsee.api import Kind, Response, Role, Vocabulary
-    from unsee.scoring import score
+    from unsee.scoring.aggregate import score
 
     def said(index, role, text):
         return Response(

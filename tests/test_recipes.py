@@ -12,13 +12,13 @@ from typing import Literal, get_args, get_origin
 import pytest
 import yaml
 
-from unsee import config, recipes, registry
-from unsee.api import Training
-from unsee.cli import main
+from unsee import config, recipes
+from unsee.api import Training, registry
+from unsee.cli.commands import _shared, forget
+from unsee.cli.main import main
 from unsee.config import Run
 from unsee.errors import UserError
 from unsee.recipes.rmuse import rmuse
-from unsee.verbs import _shared, forget
 
 NAMES = registry.names("recipes")
 

@@ -15,14 +15,15 @@ from transformers.activations import QuickGELUActivation
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from families import FAMILIES, session_of
-from unsee import engine, recompute
 from unsee.api import Training
-from unsee.batching import collate
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import collate
 from unsee.losses import answer_nll
-from unsee.recompute import looking_twice, recomputing
-from unsee.targets import forget_targets
-from unsee.training import prepare
+from unsee.training import recompute
+from unsee.training.recompute import looking_twice, recomputing
+from unsee.training.targets import forget_targets
+from unsee.training.trainer import prepare
+from unsee.utils import fast_paths
 
 EVERYTHING = ("vision", "projector", "language")
 
@@ -121,7 +122,7 @@ def test_nothing_is_left_behind(tmp_path):
 @pytest.mark.parametrize("off", ["engine", "checkpointing"])
 def test_it_can_be_switched_off(off, tmp_path):
     session, _ = batch_of("llava", tmp_path, "lora")
-    switch = engine.using("plain" if off == "engine" else "fast")
+    switch = fast_paths.using("plain" if off == "engine" else "fast")
     with switch, recomputing(session.model, checkpointing=off == "checkpointing") as lean:
         assert lean is nullcontext
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from tiny import tiny_session
-from unsee import engine, reference
 from unsee.api import Training
-from unsee.batching import collate
 from unsee.inference.answer_logits import answer_logits
-from unsee.reference import StartLogits, StartLogprobs, start_logprobs
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import prepare
-from unsee.tuning import trainable
+from unsee.inference.batching import collate
+from unsee.methods.common import reference_model
+from unsee.methods.common.reference_model import StartLogits, StartLogprobs, start_logprobs
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainable import trainable
+from unsee.training.trainer import prepare
+from unsee.utils import fast_paths
 
 
 def made(out, tune="lora", **more):
@@ -42,7 +43,7 @@ def forwards(session, monkeypatch):
 @pytest.mark.parametrize("tune", ["lora", "full"])
 @pytest.mark.parametrize("split", [1, 10**6])
 def test_kept_states_say_what_the_start_model_said(tmp_path, tune, split, monkeypatch):
-    monkeypatch.setattr("unsee.batching.WORTH_SPLITTING", split)
+    monkeypatch.setattr("unsee.inference.batching.WORTH_SPLITTING", split)
     session = made(tmp_path, tune)
     targets = [*retain_targets(session), *forget_targets(session)[:3]]
     targets += [replace(target, text="Of this image I say nothing .") for target in targets[-2:]]
@@ -83,7 +84,7 @@ def test_a_head_with_something_behind_it_keeps_logits(tmp_path, tune, monkeypatc
 
 @pytest.mark.parametrize("tune", ["lora", "full"])
 def test_without_room_the_teacher_is_asked_again(tmp_path, tune, monkeypatch):
-    monkeypatch.setattr(reference, "CACHE_BYTES", 0)
+    monkeypatch.setattr(reference_model, "CACHE_BYTES", 0)
     session = made(tmp_path, tune)
     targets = forget_targets(session)[:2]
     said, labels = answer_logits(session.model, collate(session, targets))
@@ -99,7 +100,7 @@ def test_plain_engine_asks_a_second_model(tmp_path, tune):
     targets = forget_targets(fast)[:4]
     batch = collate(fast, targets)
     one = StartLogprobs(fast, targets)
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         other = StartLogprobs(plain, targets)
         logits = StartLogits(plain, targets)
     assert one.second is None
@@ -138,7 +139,7 @@ def test_likelihoods_of_other_weights_or_precision_are_not_taken(tmp_path):
 
 
 def test_a_live_copy_is_never_made_by_the_fast_engine(tmp_path, monkeypatch):
-    monkeypatch.setattr(reference, "_second", None)
+    monkeypatch.setattr(reference_model, "_second", None)
     session = made(tmp_path, "full")
     StartLogprobs(session, forget_targets(session))
     StartLogits(session, retain_targets(session))

@@ -3,8 +3,8 @@
 import pytest
 
 from refusal_strings import FULL, NONE, PARTIAL
+from unsee.data.refusals import refusals
 from unsee.metrics.refusal import refusal
-from unsee.refusals import refusals
 
 
 def test_recall_and_precision_on_labelled_strings():

@@ -7,8 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from unsee import registry
-from unsee.api import Benchmark, Method
+from unsee.api import Benchmark, Method, registry
 from unsee.errors import UnseeError, UserError
 
 

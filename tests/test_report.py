@@ -25,7 +25,7 @@ from unsee.report.page import about, render
 from unsee.report.read import Record, Stage, read_run, read_stages
 from unsee.report.seeds import grouped
 from unsee.report.table import table
-from unsee.scoring import score
+from unsee.scoring.aggregate import score
 
 
 @pytest.fixture

@@ -11,12 +11,11 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from test_training import make, nll, run
-from unsee import devices
+from unsee.distributed import processes
 from unsee.errors import TrainingError, UserError
-from unsee.files import OWNED
 from unsee.inference.answer_logits import answer_logits
 from unsee.losses import ga_loss
-from unsee.resuming import (
+from unsee.training.resume import (
     COMPLETE,
     HISTORY,
     MOMENTS,
@@ -29,7 +28,8 @@ from unsee.resuming import (
     restore_random_state,
     seal,
 )
-from unsee.tuning import WEIGHTS, finite, save_trainable, trainable
+from unsee.training.trainable import WEIGHTS, finite, save_trainable, trainable
+from unsee.utils.files import OWNED
 
 SETTINGS = {"epochs": 2, "batch_size": 2, "checkpoint_every": 1}
 
@@ -130,7 +130,7 @@ def test_random_streams_come_back(monkeypatch):
     drawn = [random.random(), numpy.random.rand(), torch.rand(1).item()]  # noqa: NPY002 - the global stream is meant
     restore_random_state([state])
     assert drawn == [random.random(), numpy.random.rand(), torch.rand(1).item()]  # noqa: NPY002
-    monkeypatch.setattr(devices, "world", lambda: 2)
+    monkeypatch.setattr(processes, "world", lambda: 2)
     restore_random_state([state])
     assert torch.rand(1).item() != drawn[2]
 
@@ -254,8 +254,8 @@ def test_a_warm_up_longer_than_the_run_is_refused(tmp_path, steps):
 
 @pytest.mark.parametrize("parts", [("vision",), ("vision", "projector")])
 def test_rows_that_reach_no_trained_weight_are_refused_before_the_first_step(tmp_path, parts):
-    from unsee.targets import forget_targets, retain_targets
-    from unsee.training import minimise
+    from unsee.training.targets import forget_targets, retain_targets
+    from unsee.training.trainer import minimise
 
     session = make(tmp_path, parts=parts, batch_size=1)
     text = [target for target in retain_targets(session) if target.example.image is None]
@@ -267,10 +267,10 @@ def test_rows_that_reach_no_trained_weight_are_refused_before_the_first_step(tmp
 
 
 def test_a_lost_process_is_named(monkeypatch):
-    monkeypatch.setattr(devices, "world", lambda: 2)
-    monkeypatch.setattr(devices, "rank", lambda: 0)
+    monkeypatch.setattr(processes, "world", lambda: 2)
+    monkeypatch.setattr(processes, "rank", lambda: 0)
     lost = "[pair.cc:537] Read error [127.0.0.1]:4242: Connection reset by peer"
-    with pytest.raises(TrainingError, match=r"Process 1 is gone .*--resume"), devices.lost_peer_explained():
+    with pytest.raises(TrainingError, match=r"Process 1 is gone .*--resume"), processes.lost_peer_explained():
         raise RuntimeError(lost)
-    with pytest.raises(RuntimeError, match="shapes"), devices.lost_peer_explained():
+    with pytest.raises(RuntimeError, match="shapes"), processes.lost_peer_explained():
         raise RuntimeError("shapes do not fit")

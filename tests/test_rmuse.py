@@ -8,20 +8,21 @@ import pytest
 import torch
 
 from tiny import person, save_tiny, tiny_session
-from unsee import evaluate, forget, steering
+from unsee import evaluate, forget
 from unsee import load as opened
 from unsee.api import Role
 from unsee.api.request import Request, Target
-from unsee.artefact import load
-from unsee.batching import collate
 from unsee.config import build
 from unsee.errors import UserError
-from unsee.generation import generate
-from unsee.geometry import share_inside, subspace
-from unsee.methods.rmuse import GUIDE, IDEAL, RMuse, _Found, _layers
+from unsee.inference.batching import collate
+from unsee.inference.generation import generate
+from unsee.methods.rmuse.hidden_states import PROMPT_END, Spoken, span_means
+from unsee.methods.rmuse.method import GUIDE, IDEAL, RMuse, _Found, _layers
 from unsee.metrics.refusal import refusal
+from unsee.models.steering import hooks
+from unsee.models.steering.artifact import load
+from unsee.models.steering.geometry import share_inside, subspace
 from unsee.recipes.rmuse import ABLATIONS, rmuse
-from unsee.states import PROMPT_END, Spoken, span_means
 from unsee.utils.seeds import seed_of
 
 
@@ -34,7 +35,7 @@ def session_at(out, **roles):
 def steered(out, **settings):
     session = session_at(out)
     RMuse(**settings).unlearn(session)
-    return session, steering.attached(session.model)[0]
+    return session, hooks.attached(session.model)[0]
 
 
 def test_span_means_are_the_states_of_the_span(tmp_path):
@@ -146,7 +147,7 @@ def test_the_sign_of_a_decomposition_means_nothing(tmp_path, monkeypatch):
     found = _Found(RMuse(zscore="scale_only"), session_at(tmp_path))
     pairs = found._forget_pairs()
     _, one, _ = found._unlearning(pairs, 0)
-    monkeypatch.setattr("unsee.methods.rmuse.subspace", lambda *given: -subspace(*given))
+    monkeypatch.setattr("unsee.methods.rmuse.method.subspace", lambda *given: -subspace(*given))
     _, other, _ = found._unlearning(pairs, 0)
     assert torch.equal(one, other)
 
@@ -178,7 +179,7 @@ def test_two_runs_give_one_artefact_and_another_seed_another(tmp_path):
         session = session_at(tmp_path / str(number))
         session.seed = seed
         RMuse().unlearn(session)
-        hashes += steering.hashes(session.model)
+        hashes += hooks.hashes(session.model)
     assert hashes[0] == hashes[1] != hashes[2]
 
 
@@ -235,9 +236,9 @@ def test_weights_stay(tmp_path):
 def test_a_second_request_acts_beside_the_first(tmp_path):
     session, first = steered(tmp_path)
     RMuse(mode="safe").unlearn(session)
-    assert steering.hashes(session.model)[0] == first.artefact.hash
-    assert len(steering.attached(session.model)) == 2
-    steering.save_all(session.model, tmp_path / "m")
+    assert hooks.hashes(session.model)[0] == first.artefact.hash
+    assert len(hooks.attached(session.model)) == 2
+    hooks.save_all(session.model, tmp_path / "m")
     assert load(tmp_path / "m", "rmuse-2").rule.max_rotation_deg == 30.0
 
 
@@ -256,7 +257,7 @@ def test_a_run_folder_carries_the_steering(tmp_path):
     forget(start, data, "rmuse", out, settings={"gate": "always"}, training={"max_new_tokens": 4})
     assert {"rmuse.json", "rmuse.safetensors"} <= {file.name for file in (out / "model").iterdir()}
     assert "open it with unsee" in (out / "model" / "README.md").read_text()
-    assert len(steering.attached(opened(out).model)) == 1
+    assert len(hooks.attached(opened(out).model)) == 1
     evaluate(out, data, out, max_new_tokens=4, likelihood=True, progress=False)
     noted = json.loads((out / "steering.json").read_text())
     assert noted[0]["firing_rate"] == 1.0

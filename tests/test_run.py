@@ -15,11 +15,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from test_folder import KEPT, folder, row, write
 from tiny import save_tiny
-from unsee import cards, config, forget, run
+from unsee import config, forget
 from unsee.api import Session
 from unsee.errors import UserError
-from unsee.files import owned_folder
 from unsee.methods.ga import GA
+from unsee.models import model_card
+from unsee.utils.files import owned_folder
+from unsee.workflows import forget as workflows_forget
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 SHORT = {"max_steps": 2, "stop": "never", "lr": 1e-3, "max_new_tokens": 8}
@@ -157,7 +159,7 @@ def test_a_run_leaves_a_model_with_card_and_origin(done, model):
 
 def test_the_written_run_can_be_run_again_with_equal_weights(done, tmp_path):
     written = config.read(done / "run.yaml")
-    again = run.forget_run(replace(written, out=str(tmp_path / "again")))
+    again = workflows_forget.forget_run(replace(written, out=str(tmp_path / "again")))
     one, two = (load_file(out / "model" / "adapter_model.safetensors") for out in (done, again))
     assert one.keys() == two.keys()
     assert all(one[name].equal(two[name]) for name in one)
@@ -206,7 +208,7 @@ def test_interrupted_run_goes_on_to_the_same_weights(model, tmp_path, monkeypatc
 
 
 def test_infinite_settings_are_spelled_out_for_json():
-    assert cards.finite({"floor": float("-inf"), "beta": 0.1, "parts": ("a",)}) == {
+    assert model_card.finite({"floor": float("-inf"), "beta": 0.1, "parts": ("a",)}) == {
         "floor": "-inf",
         "beta": 0.1,
         "parts": ["a"],
@@ -216,11 +218,11 @@ def test_infinite_settings_are_spelled_out_for_json():
 @pytest.mark.usefixtures("untouched")
 def test_resuming_tidies_a_run_killed_after_its_result(done, model, tmp_path):
     out = shutil.copytree(done, tmp_path / "cut")
-    card = (out / "model" / cards.CARD).read_text()
-    (out / "model" / cards.CARD).unlink()
+    card = (out / "model" / model_card.CARD).read_text()
+    (out / "model" / model_card.CARD).unlink()
     (owned_folder(out / "checkpoints") / "checkpoint-2").mkdir()
     forget(model, EXAMPLE, "ga", out, training=SHORT, seed=3, resume=True)
-    assert (out / "model" / cards.CARD).read_text() == card
+    assert (out / "model" / model_card.CARD).read_text() == card
     assert not (out / "checkpoints").exists()
 
 

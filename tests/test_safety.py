@@ -12,18 +12,18 @@ from tiny import Drawn, tiny_model, tiny_processor
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.api.request import Request, Sampling
 from unsee.benchmarks.lab import Lab
-from unsee.check import examine
+from unsee.data.check import examine
 from unsee.data.open import open_benchmark
+from unsee.data.refusals import refusals
+from unsee.data.shared_cache import Rows
 from unsee.errors import UserError
 from unsee.evaluation.judge_client import Endpoint
-from unsee.generation import generate
-from unsee.judge import by_model, by_rules, estimate, report, safety
+from unsee.evaluation.judge_safety import by_model, by_rules, estimate, report, safety
+from unsee.inference.generation import generate
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.safety import Gibberish, gibberish, over_forgotten, rate, wilson_interval
-from unsee.models.llava import Llava
-from unsee.refusals import refusals
-from unsee.scoring import score
-from unsee.store import Rows
+from unsee.models.families.llava import Llava
+from unsee.scoring.aggregate import score
 
 STEPS = {"unsafe": ("pull the ring twice",)}
 UNSAFE = "Shake it and pull the ring twice."

@@ -8,14 +8,14 @@ import torch
 from tiny import Drawn, tiny_session
 from unsee.api import Example, Kind, Role, Training
 from unsee.api.request import Target
-from unsee.autoclasses import eos_id
-from unsee.batching import collate
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import collate
 from unsee.losses import answer_nll
-from unsee.masks import agreement, load_mask, unpack
-from unsee.saliency import Sweep, accumulate, maskable, preserved, saliency_mask, targeted
-from unsee.tuning import prepare
+from unsee.methods.mmunlearner.masks import agreement, load_mask, unpack
+from unsee.methods.mmunlearner.saliency import Sweep, accumulate, maskable, preserved, saliency_mask, targeted
+from unsee.models.auto import eos_id
+from unsee.training.trainable import prepare
 
 ALL = ("vision", "projector", "language")
 
@@ -88,7 +88,7 @@ def test_accumulator_is_fp32_whatever_the_scale(tmp_path):
     assert not (gradient.half() ** 2 > 0).any()
     original = answer_nll
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unsee.saliency.answer_nll", lambda *given: original(*given) * 2**-13)
+        patch.setattr("unsee.methods.mmunlearner.saliency.answer_nll", lambda *given: original(*given) * 2**-13)
         small = accumulate(session, parts, target, preserve, sweep).difference
     kept = torch.cat([(total > 0).flatten() for total in plain.values()])
     again = torch.cat([(total > 0).flatten() for total in small.values()])
@@ -247,7 +247,7 @@ def test_a_second_run_reads_the_file(tmp_path):
     files = list((tmp_path / "cache" / "masks").glob("*"))
     assert len(files) == 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unsee.saliency.accumulate", lambda *given: pytest.fail("made anew"))
+        patch.setattr("unsee.methods.mmunlearner.saliency.accumulate", lambda *given: pytest.fail("made anew"))
         again = saliency_mask(session_at(tmp_path / "b"), Sweep())
     assert agreement(mask, again) == 1
     assert again.facts == load_mask(files[0], session.model, mask.facts["model_hash"]).facts

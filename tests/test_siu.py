@@ -9,27 +9,26 @@ import pytest
 import torch
 
 from tiny import PEOPLE, Drawn, tiny_processor, tiny_session
-from unsee import registry
-from unsee.api import Example, Kind, Role, Training
+from unsee.api import Example, Kind, Role, Training, registry
 from unsee.api.request import Target
-from unsee.batching import collate, target_ids
 from unsee.benchmarks.folder import Folder
-from unsee.engine import using
 from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits, answer_logprob
+from unsee.inference.batching import collate, target_ids
 from unsee.inference.encoder import encoder
 from unsee.inference.token_offsets import answer_offsets
-from unsee.lab import examples as lab_examples
-from unsee.lab.world import World
+from unsee.lab.world import examples as lab_examples
+from unsee.lab.world.world import World
 from unsee.losses import answer_nll, dual_masked_kl, released_masked_cross, token_kl
-from unsee.methods.siu import SIU, _matches, _unexpanded
+from unsee.methods.common.reference_model import StartLogits
+from unsee.methods.siu.method import SIU, _matches, _unexpanded
+from unsee.methods.siu.names import FIRST, name_tokens
+from unsee.methods.siu.targets import Kept, Recipe, Row, build_siu_rows
 from unsee.metrics.matching import leaked
-from unsee.models.llava import Llava
-from unsee.padding import IGNORE
-from unsee.reference import StartLogits
-from unsee.siu_names import FIRST, name_tokens
-from unsee.siu_targets import Kept, Recipe, Row, build_siu_rows
-from unsee.training import prepare
+from unsee.models.families.llava import Llava
+from unsee.models.padding import IGNORE
+from unsee.training.trainer import prepare
+from unsee.utils.fast_paths import using
 
 
 def session_at(out, tune="lora", **settings):
@@ -249,8 +248,8 @@ def test_the_plausible_substitute_is_the_start_models_favourite(tmp_path, monkey
         asked.update({target.text: target for target in targets})
         return {target.key: -1.0 - (not target.text.endswith("Hughes.")) for target in targets}
 
-    monkeypatch.setattr("unsee.siu_names.start_logprobs", likes_hughes)
-    monkeypatch.setattr("unsee.siu_names.target_ids", lambda *_: [0])
+    monkeypatch.setattr("unsee.methods.siu.names.start_logprobs", likes_hughes)
+    monkeypatch.setattr("unsee.methods.siu.names.target_ids", lambda *_: [0])
     made = [concept.substitute for concept in build_siu_rows(session, Recipe(substitute="plausible"))[0]]
     assert made[0].endswith("Hughes")
     assert made[0] != made[1]
@@ -403,7 +402,9 @@ def test_first_step_is_alpha_times_ce_with_a_kl_of_zero(tmp_path):
 
 def test_steps_are_per_concept_and_training_may_say_less(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("unsee.methods.siu.minimise", lambda session, *_, **__: seen.append(session.training.max_steps))
+    monkeypatch.setattr(
+        "unsee.methods.siu.method.minimise", lambda session, *_, **__: seen.append(session.training.max_steps)
+    )
     for steps, most in ((6, -1), (6, 3), (6, 50), (0, -1), (0, 7)):
         session = session_at(tmp_path, max_steps=most)
         SIU(steps=steps).unlearn(session)
@@ -476,7 +477,7 @@ def test_token_and_vocabulary_masks_change_the_run(tmp_path, monkeypatch):
     def kl(**patches):
         session = one_person(session_at(tmp_path / str(len(patches)) / "".join(patches), max_steps=2, lr=1e-2))
         for name, value in patches.items():
-            monkeypatch.setattr(f"unsee.methods.siu.{name}", value)
+            monkeypatch.setattr(f"unsee.methods.siu.method.{name}", value)
         SIU().unlearn(session)
         monkeypatch.undo()
         return session.history[-1]["masked_kl"]
@@ -498,7 +499,7 @@ def test_retain_weight_adds_the_retain_answers(tmp_path):
 def test_retain_ratio_is_the_number_of_retain_answers_a_row(tmp_path, monkeypatch):
     seen = []
     term = lambda session, retain, weight: seen.append((len(retain.targets), weight)) or iter(())  # noqa: E731
-    monkeypatch.setattr("unsee.methods.siu.retain_term", term)
+    monkeypatch.setattr("unsee.methods.siu.method.retain_term", term)
     session = session_at(tmp_path, max_steps=1, batch_size=2)
     SIU(retain_weight=0.5, retain_ratio=3).unlearn(session)
     assert seen == [(6, 0.5)]
@@ -509,7 +510,7 @@ def test_retain_ratio_is_the_number_of_retain_answers_a_row(tmp_path, monkeypatc
 def test_stop_rule_asks_about_the_training_image_alone(tmp_path, monkeypatch):
     session = session_at(tmp_path, stop="forgotten", max_steps=1)
     asked = []
-    monkeypatch.setattr("unsee.watch.unlearning_success", lambda _, probes: asked.extend(probes) or 1.0)
+    monkeypatch.setattr("unsee.training.callbacks.unlearning_success", lambda _, probes: asked.extend(probes) or 1.0)
     session.training = replace(session.training, check_every=1)
     SIU().unlearn(session)
     assert len({example.image.key for example in asked}) == 2

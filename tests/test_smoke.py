@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from families import FAMILIES, family, save_family
-from unsee import compare, evaluate, forget, registry
-from unsee.demo import demo
+from unsee import compare, evaluate, forget
+from unsee.api import registry
+from unsee.workflows.demo import demo
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 SHORT = {"max_steps": 1, "batch_size": 2, "stop": "never", "max_new_tokens": 4, "lr": 1e-3}

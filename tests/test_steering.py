@@ -9,13 +9,14 @@ import torch
 from torch.nn.functional import normalize
 
 from tiny import Drawn, tiny_model, tiny_processor, tiny_session
-from unsee import engine, steering
 from unsee.api.request import Request
-from unsee.artefact import Artefact, Directions, Frame, Rule, fires, load, save, steer
-from unsee.checkpoint import open_model, save_model
 from unsee.errors import UserError
-from unsee.generation import generate
-from unsee.geometry import (
+from unsee.inference.generation import generate
+from unsee.models.checkpoint import open_model, save_model
+from unsee.models.families.llava import Llava
+from unsee.models.steering import hooks
+from unsee.models.steering.artifact import Artefact, Directions, Frame, Rule, fires, load, save, steer
+from unsee.models.steering.geometry import (
     aside,
     balanced_threshold,
     karcher_mean,
@@ -27,8 +28,8 @@ from unsee.geometry import (
     subspace,
     zscore,
 )
-from unsee.models.llava import Llava
-from unsee.training import prepare
+from unsee.training.trainer import prepare
+from unsee.utils import fast_paths
 
 WIDTH = 32
 CPU = torch.device("cpu")
@@ -73,7 +74,7 @@ def said(model, requests=REQUESTS, **more):
 
 def steered(**rule):
     model = tiny_model()
-    steering.attach(model, artefact(**rule))
+    hooks.attach(model, artefact(**rule))
     return model
 
 
@@ -202,9 +203,9 @@ def test_gate_off_is_bit_identical_and_removing_restores():
     assert torch.equal(logits(steered(gate="off")), plain)
     model = steered()
     assert not torch.allclose(logits(model), plain)
-    steering.detach(model)
+    hooks.detach(model)
     assert torch.equal(logits(model), plain)
-    assert steering.attached(model) == ()
+    assert hooks.attached(model) == ()
 
 
 @pytest.mark.parametrize("apply_to", ["generated", "last_prompt_and_generated"])
@@ -214,11 +215,11 @@ def test_shared_prefixes_batches_and_single_runs_are_steered_alike(gate, apply_t
     rule = {"gate": gate, "tau": middle(), "apply_to": apply_to, "scoring_layer": 0}
     model = steered(**rule)
     together = [one.token_ids for one in said(model)]
-    fired = steering.attached(model)[0].firing
+    fired = hooks.attached(model)[0].firing
     assert len(fired.scores) == len(REQUESTS)
     assert (fired.fired == len(REQUESTS)) == (gate == "always")
     assert fired.fired > 0
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         assert [one.token_ids for one in said(model)] == together
         assert [said(model, [one])[0].token_ids for one in REQUESTS] == together
     assert [one.token_ids for one in said(model, batch_size=2)] == together
@@ -229,7 +230,7 @@ def middle():
     """Return a threshold that some of the requests pass."""
     model = steered(gate="above", tau=2.0, scoring_layer=0)
     said(model)
-    scores = sorted(steering.attached(model)[0].firing.scores)
+    scores = sorted(hooks.attached(model)[0].firing.scores)
     return (scores[4] + scores[5]) / 2
 
 
@@ -237,7 +238,7 @@ def test_ungated_requests_say_what_they_said():
     plain = [one.token_ids for one in said(tiny_model())]
     model = steered(gate="above", tau=middle(), scoring_layer=0)
     mixed = [one.token_ids for one in said(model)]
-    firing = steering.attached(model)[0].firing
+    firing = hooks.attached(model)[0].firing
     changed = sum(a != b for a, b in zip(mixed, plain, strict=True))
     assert 0 < changed <= firing.fired < len(REQUESTS)
     summary = firing.summary()
@@ -254,7 +255,7 @@ def test_text_and_image_requests_have_their_own_directions():
     answers = []
     for steers in (plain, changed):
         model = tiny_model()
-        steering.attach(model, steers)
+        hooks.attach(model, steers)
         answers.append([answer.token_ids for answer in said(model)])
     assert answers[0][:6] == answers[1][:6]
     assert answers[0][6:] != answers[1][6:]
@@ -265,7 +266,7 @@ def test_all_tokens_can_be_steered_only_without_a_gate():
         artefact(apply_to="all", gate="below")
     model = steered(apply_to="all")
     together = [one.token_ids for one in said(model)]
-    with engine.using("plain"):
+    with fast_paths.using("plain"):
         assert [one.token_ids for one in said(model)] == together
 
 
@@ -273,7 +274,7 @@ def test_a_direction_inside_the_reasoning_subspace_is_not_used():
     one = directions(seed=10)
     inside = replace(one, v_mm=one.rrs[:, 0].contiguous())
     model = tiny_model()
-    found = steering.attach(model, Artefact(rule=artefact(layers=(0,)).rule, directions={0: inside, 1: directions()}))
+    found = hooks.attach(model, Artefact(rule=artefact(layers=(0,)).rule, directions={0: inside, 1: directions()}))
     assert found.skipped == [0]
     plain = [answer.token_ids for answer in said(tiny_model())]
     mixed = [answer.token_ids for answer in said(model)]
@@ -287,7 +288,7 @@ def test_saved_and_loaded_again(tmp_path):
     assert {"rmuse.safetensors", "rmuse.json"} <= {file.name for file in tmp_path.iterdir()}
     opened = open_model(tmp_path)
     assert [one.token_ids for one in said(opened.model)] == [one.token_ids for one in said(model)]
-    assert steering.hashes(opened.model) == steering.hashes(model) != []
+    assert hooks.hashes(opened.model) == hooks.hashes(model) != []
 
 
 def test_adapters_are_merged_and_steering_comes_once(tmp_path):
@@ -295,17 +296,17 @@ def test_adapters_are_merged_and_steering_comes_once(tmp_path):
     tiny_processor().save_pretrained(tmp_path / "base")
     session = tiny_session(tmp_path)
     model = prepare(session.model, session.family, session.training, 0)
-    steering.attach(model, artefact())
+    hooks.attach(model, artefact())
     save_model(model, tiny_processor(), tmp_path / "one", base=tmp_path / "base")
     opened = open_model(tmp_path / "one")
-    assert len(steering.attached(opened.model)) == 1
-    steering.attach(opened.model, artefact(max_rotation_deg=10.0))
+    assert len(hooks.attached(opened.model)) == 1
+    hooks.attach(opened.model, artefact(max_rotation_deg=10.0))
     again = prepare(opened.model, session.family, session.training, 0)
     save_model(again, tiny_processor(), tmp_path / "two", base=tmp_path / "one")
     assert (tmp_path / "two" / "rmuse-2.json").exists()
     twice = open_model(tmp_path / "two")
-    assert steering.hashes(twice.model) == steering.hashes(again)
-    assert len(steering.hashes(twice.model)) == 2
+    assert hooks.hashes(twice.model) == hooks.hashes(again)
+    assert len(hooks.hashes(twice.model)) == 2
 
 
 def test_a_mixed_up_artefact_is_refused(tmp_path):
@@ -323,28 +324,28 @@ def test_a_mixed_up_artefact_is_refused(tmp_path):
 def test_an_artefact_of_another_model_is_refused():
     wide = Artefact(rule=artefact().rule, directions={0: directions(64), 1: directions(64)})
     with pytest.raises(UserError, match="width 64"):
-        steering.attach(tiny_model(), wide)
+        hooks.attach(tiny_model(), wide)
     with pytest.raises(UserError, match="at least 8 layers"):
-        steering.attach(tiny_model(), replace(artefact(), rule=artefact(layers=(7,)).rule))
+        hooks.attach(tiny_model(), replace(artefact(), rule=artefact(layers=(7,)).rule))
 
 
 def test_the_weights_of_a_steered_model_do_not_vouch_for_its_answers(tmp_path):
     """known_defects 66: an answer kept for the unsteered model is not used for the steered one."""
-    from unsee.answers import Opened
-    from unsee.reference import weights_hash
+    from unsee.evaluation.answers import Opened
+    from unsee.methods.common.reference_model import weights_hash
 
     session = tiny_session(tmp_path)
     before = weights_hash(session)
     save_model(session.model, session.processor, tmp_path / "m")
     plain = Opened(open_model(tmp_path / "m")).weights
-    steering.attach(session.model, artefact())
+    hooks.attach(session.model, artefact())
     assert weights_hash(session) != before
     save_model(session.model, session.processor, tmp_path / "s")
     assert Opened(open_model(tmp_path / "s")).weights != plain
 
 
 def test_vllm_refuses_a_steered_model(tmp_path):
-    from unsee.backends import vllm
+    from unsee.inference import vllm
 
     save(artefact(), tmp_path)
     with pytest.raises(UserError, match="use backend='hf'"), vllm._whole(str(tmp_path)):

@@ -7,51 +7,52 @@ from pathlib import Path
 
 import pytest
 
-from unsee import engine, store, terminal
+from unsee.data import shared_cache
+from unsee.utils import fast_paths, terminal
 
 
 def test_lies_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(store.VARIABLE, raising=False)
-    assert store.shared(tmp_path / "a") == store.shared(tmp_path / "b") == tmp_path.resolve() / "cache"
-    monkeypatch.setenv(store.VARIABLE, str(tmp_path / "else"))
-    assert store.shared(tmp_path / "a") == tmp_path / "else"
-    with engine.using("plain"):
-        assert store.shared(tmp_path / "a") is None
-    monkeypatch.setenv(store.VARIABLE, "off")
-    assert store.shared(tmp_path / "a") is None
+    monkeypatch.delenv(shared_cache.VARIABLE, raising=False)
+    assert shared_cache.shared(tmp_path / "a") == shared_cache.shared(tmp_path / "b") == tmp_path.resolve() / "cache"
+    monkeypatch.setenv(shared_cache.VARIABLE, str(tmp_path / "else"))
+    assert shared_cache.shared(tmp_path / "a") == tmp_path / "else"
+    with fast_paths.using("plain"):
+        assert shared_cache.shared(tmp_path / "a") is None
+    monkeypatch.setenv(shared_cache.VARIABLE, "off")
+    assert shared_cache.shared(tmp_path / "a") is None
 
 
 def test_values_come_back(tmp_path: Path) -> None:
-    rows = store.Rows(tmp_path / "deep" / "x.jsonl")
+    rows = shared_cache.Rows(tmp_path / "deep" / "x.jsonl")
     assert rows.get("a") is None
     rows.put({"a": -1.5, "b": ["ü", None]})
     rows.put({"a": 7, "c": 1})
-    again = store.Rows(tmp_path / "deep" / "x.jsonl")
+    again = shared_cache.Rows(tmp_path / "deep" / "x.jsonl")
     assert [again.get(key) for key in "abc"] == [-1.5, ["ü", None], 1]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 12])
 def test_survives_a_torn_line(tmp_path: Path, cut: int) -> None:
     file = tmp_path / "x.jsonl"
-    store.Rows(file).put({"a": 1, "b": 2})
+    shared_cache.Rows(file).put({"a": 1, "b": 2})
     file.write_bytes(file.read_bytes()[:-cut])
-    torn = store.Rows(file)
+    torn = shared_cache.Rows(file)
     assert torn.get("a") == 1
     torn.put({"b": 3, "c": 4})
-    whole = store.Rows(file)
+    whole = shared_cache.Rows(file)
     assert (whole.get("a"), whole.get("c")) == (1, 4)
     assert whole.get("b") == (2 if cut == 1 else 3)  # only the newline was missing
 
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(store.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(shared_cache.VARIABLE, str(tmp_path / "cache"))
     terminal._NOTED.clear()
     return tmp_path / "cache"
 
 
-def signed(tmp_path: Path) -> store.Rows:
-    rows = store.shared_rows(tmp_path / "run", "responses/x.jsonl")
+def signed(tmp_path: Path) -> shared_cache.Rows:
+    rows = shared_cache.shared_rows(tmp_path / "run", "responses/x.jsonl")
     assert rows is not None
     return rows
 
@@ -81,7 +82,7 @@ class TestSharedRows:
     def test_rows_of_another_file_count_as_missing(self, tmp_path: Path, cache: Path) -> None:
         signed(tmp_path).put({"a": 1})
         (cache / "responses" / "x.jsonl").rename(cache / "responses" / "y.jsonl")
-        other = store.shared_rows(tmp_path / "run", "responses/y.jsonl")
+        other = shared_cache.shared_rows(tmp_path / "run", "responses/y.jsonl")
         assert other is not None
         assert other.get("a") is None
 
@@ -93,7 +94,7 @@ class TestSharedRows:
         cache.mkdir()
         cache.chmod(mode)
         for _ in range(2):
-            assert store.shared_rows(tmp_path / "run", "x.jsonl") is None
+            assert shared_cache.shared_rows(tmp_path / "run", "x.jsonl") is None
         assert capsys.readouterr().err.count("is not used: other users may read or write it") == 1
 
     def test_a_folder_of_another_user_is_not_used(
@@ -101,20 +102,20 @@ class TestSharedRows:
     ) -> None:
         cache.mkdir(0o700)
         monkeypatch.setattr("os.getuid", lambda: 12345)
-        assert store.shared(tmp_path / "run") is None
+        assert shared_cache.shared(tmp_path / "run") is None
         assert "it belongs to another user" in capsys.readouterr().err
 
     def test_without_users_and_modes_a_folder_is_used(
         self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delattr("os.getuid")  # Windows
-        assert store.shared(tmp_path / "run") == cache
+        assert shared_cache.shared(tmp_path / "run") == cache
 
     def test_a_file_in_its_place_stops_no_run(
         self, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         cache.touch()
-        assert store.shared(tmp_path / "run") is None
+        assert shared_cache.shared(tmp_path / "run") is None
         assert "is not used: " in capsys.readouterr().err
 
     def test_a_read_only_folder_stops_no_run(
@@ -122,7 +123,7 @@ class TestSharedRows:
     ) -> None:
         rows = signed(tmp_path)
         monkeypatch.setattr(
-            store.Rows, "_append", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
+            shared_cache.Rows, "_append", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
         )
         rows.put({"a": 1})
         rows.put({"b": 2})
@@ -132,23 +133,23 @@ class TestSharedRows:
     def test_rows_of_a_run_folder_still_fail(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(FileExistsError):
-            store.Rows(tmp_path / "file" / "x.jsonl").put({"a": 1})
+            shared_cache.Rows(tmp_path / "file" / "x.jsonl").put({"a": 1})
 
     def test_a_home_that_cannot_be_written_stops_no_run(
         self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (tmp_path / "home").touch()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-        store.signing_key.cache_clear()
-        assert store.shared_rows(tmp_path / "run", "x.jsonl") is None
-        store.signing_key.cache_clear()
+        shared_cache.signing_key.cache_clear()
+        assert shared_cache.shared_rows(tmp_path / "run", "x.jsonl") is None
+        shared_cache.signing_key.cache_clear()
         assert "its key cannot be kept in the home folder" in capsys.readouterr().err
 
     def test_the_key_is_private_and_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        store.signing_key.cache_clear()
-        key = store.signing_key()
-        store.signing_key.cache_clear()
-        assert store.signing_key() == key
+        shared_cache.signing_key.cache_clear()
+        key = shared_cache.signing_key()
+        shared_cache.signing_key.cache_clear()
+        assert shared_cache.signing_key() == key
         assert (tmp_path / "unsee" / "key").stat().st_mode & 0o777 == 0o600
-        store.signing_key.cache_clear()
+        shared_cache.signing_key.cache_clear()

@@ -19,11 +19,14 @@ import pytest
 
 from evaluated import make_run
 from tiny import save_tiny
-from unsee import claims, config, engine, sweep
-from unsee.cli import main
+from unsee import config
+from unsee.cli.main import main
 from unsee.config import Run
+from unsee.distributed import file_lock
 from unsee.errors import UserError
-from unsee.files import foreign, owned_folder
+from unsee.utils import fast_paths
+from unsee.utils.files import foreign, owned_folder
+from unsee.workflows import sweep
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 GRID = """
@@ -94,11 +97,13 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
     seen = {}
 
     def evaluate(model, data, out, **how):
-        seen.update(how, model=model, data=data, engine=engine.current())
+        seen.update(how, model=model, data=data, engine=fast_paths.current())
 
-    monkeypatch.setattr(import_module("unsee.run"), "forget_run", lambda run, resume: seen.update(resume=resume))
+    monkeypatch.setattr(
+        import_module("unsee.workflows.forget"), "forget_run", lambda run, resume: seen.update(resume=resume)
+    )
     monkeypatch.setattr(import_module("unsee.benchmarks"), "open_benchmark", lambda data, layout: (data, layout))
-    monkeypatch.setattr(import_module("unsee.evaluate"), "evaluate", evaluate)
+    monkeypatch.setattr(import_module("unsee.evaluation.evaluate"), "evaluate", evaluate)
     settings = {"limit": 3, "max_new_tokens": 9, "batch_size": 7, "roles": ["unseen"], "likelihood": True}
     settings |= {"measures": ("rouge1", "exact"), "gold": "runs/gold", "clip": "some/clip", "backend": "hf"}
     run = Run(model="m", data="d", method="ga", out=str(tmp_path / "x"), seed=4, engine="plain", eval=settings)
@@ -107,7 +112,7 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
         **settings,
         "model": tmp_path / "x",
         "data": ("d", run.benchmark),
-        "engine": engine.PLAIN,
+        "engine": fast_paths.PLAIN,
         "resume": False,
         "stage": "ga",
         "seed": 4,
@@ -118,7 +123,7 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
 def test_every_setting_of_eval_reaches_the_evaluation():
     """A setting that `eval:` accepts and `evaluate` has no name for would be dropped in silence."""
     accepted = {field.name for field in fields(config.Eval)}
-    assert accepted <= set(signature(import_module("unsee.evaluate").evaluate).parameters)
+    assert accepted <= set(signature(import_module("unsee.evaluation.evaluate").evaluate).parameters)
     source = getsource(sweep.work)
     assert all(f"settings.{name}" in source or name == "roles" for name in accepted)
 
@@ -224,7 +229,7 @@ def test_the_command_says_what_failed(grid, tmp_path, capsys):
 
 def busy(file, log, hold):
     """Try to claim, work a while, say so."""
-    with claims.claimed(file) as ours:
+    with file_lock.claimed(file) as ours:
         if ours:
             with log.open("a") as stream:
                 stream.write("worked\n")
@@ -243,16 +248,16 @@ def test_one_of_many_gets_the_claim(tmp_path):
     for process in processes:
         process.join()
     assert (tmp_path / "log").read_text() == "worked\n"
-    assert not claims.is_claimed(owned_folder(tmp_path / "claims") / "x")
+    assert not file_lock.is_claimed(owned_folder(tmp_path / "claims") / "x")
 
 
 def test_a_claim_of_a_dead_process_is_taken_over(tmp_path):
     file = owned_folder(tmp_path / "claims") / "x"
-    process = get_context("fork").Process(target=lambda: (claims._acquired(file, 0), os._exit(1)))
+    process = get_context("fork").Process(target=lambda: (file_lock._acquired(file, 0), os._exit(1)))
     process.start()
     process.join()
     assert file.exists()
-    assert not claims.is_claimed(file)
+    assert not file_lock.is_claimed(file)
     assert busy(file, tmp_path / "log", 0)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import unsee
-from unsee import terminal
-from unsee.cli import main
+from unsee.cli.main import main
+from unsee.utils import terminal
 
 SOURCES = sorted(Path(unsee.__file__).parent.rglob("*.py"))
 

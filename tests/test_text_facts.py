@@ -12,9 +12,9 @@ from tiny import QUESTION, person
 from unsee.api import Kind, Role
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.methods.mmunlearner import MMUnlearner
-from unsee.saliency import preserved
-from unsee.text_facts import TEXTS, judged, named, with_texts
+from unsee.methods.mmunlearner.method import MMUnlearner
+from unsee.methods.mmunlearner.saliency import preserved
+from unsee.methods.mmunlearner.text_questions import TEXTS, judged, named, with_texts
 
 
 @pytest.fixture(scope="module")

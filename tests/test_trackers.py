@@ -11,8 +11,9 @@ from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
 from tiny import save_tiny
-from unsee import forget, trackers
+from unsee import forget
 from unsee.errors import UserError
+from unsee.utils import trackers
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_folder"
 SHORT = {"max_steps": 2, "stop": "never", "max_new_tokens": 4}

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from tiny import tiny_session
-from unsee import engine
 from unsee.api import Training
-from unsee.batching import collate
 from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits, answer_logprob
-from unsee.loop import _Batches
+from unsee.inference.batching import collate
 from unsee.losses import answer_nll, npo_loss
-from unsee.plan import Plan
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import minimise, planned, prepare
-from unsee.tuning import trainable
+from unsee.training.batch_plan import Plan
+from unsee.training.loop import _Batches
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainable import trainable
+from unsee.training.trainer import minimise, planned, prepare
+from unsee.utils import fast_paths
 
 NEVER = {"stop": "never", "max_new_tokens": 6}
 
@@ -221,7 +221,7 @@ def test_terms_apart_give_the_weights_of_their_sum(tmp_path, settings):
 )
 def test_a_term_is_backpropagated_when_yielded(tmp_path, name, separate, apart):
     session, seen = make(tmp_path, max_steps=1), []
-    with engine.using(name):
+    with fast_paths.using(name):
         minimise(
             session,
             terms(session, seen),
@@ -298,7 +298,7 @@ def test_stop_rule_ends_the_run_and_is_logged(tmp_path):
 
 def test_no_generation_within_a_step(tmp_path, monkeypatch):
     session = make(tmp_path, epochs=1)
-    monkeypatch.setattr("unsee.stopping.generate", lambda *a, **k: pytest.fail("generated"))
+    monkeypatch.setattr("unsee.training.stop_rule.generate", lambda *a, **k: pytest.fail("generated"))
     run(session)
 
 
@@ -334,7 +334,7 @@ def test_resumed_run_stops_where_the_uninterrupted_one_stops(tmp_path, monkeypat
         norm = sum(weight.abs().sum().item() for name, weight in trainable(session.model).items() if "lora_B" in name)
         return 1.0 if norm > limit else 0.5
 
-    monkeypatch.setattr("unsee.watch.unlearning_success", planted)
+    monkeypatch.setattr("unsee.training.callbacks.unlearning_success", planted)
     limit = float("inf")
     probe = make(tmp_path / "probe", **settings, max_steps=10)
     run(probe)

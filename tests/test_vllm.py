@@ -13,12 +13,12 @@ from peft import LoraConfig, get_peft_model
 from tiny import Drawn, save_tiny, tiny_examples, tiny_model, tiny_processor
 from unsee.api import Benchmark, Vocabulary
 from unsee.api.request import Request, Sampling
-from unsee.backends import vllm as backend
-from unsee.checkpoint import open_model, save_model
 from unsee.errors import UserError
-from unsee.evaluate import evaluate
-from unsee.generation import generate
-from unsee.models.llava import Llava
+from unsee.evaluation.evaluate import evaluate
+from unsee.inference import vllm as backend
+from unsee.inference.generation import generate
+from unsee.models.checkpoint import open_model, save_model
+from unsee.models.families.llava import Llava
 
 
 class Fake:
@@ -144,9 +144,9 @@ def test_parity_with_vllm():
     pytest.importorskip("vllm")
     if not torch.cuda.is_available():
         pytest.skip("vLLM needs a GPU here")
-    from unsee.checkpoint import load
     from unsee.data.open import open_benchmark
-    from unsee.packaged import resolve
+    from unsee.models.builtin import resolve
+    from unsee.models.checkpoint import load
 
     lab = load("lab")
     examples = open_benchmark("lab").examples("eval")[::20]

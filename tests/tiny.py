@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from unsee.api import Example, Kind, Role, Session, Training
-from unsee.models.llava import Llava
+from unsee.models.families.llava import Llava
 
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'user' %}USER: {% for c in m.content %}"

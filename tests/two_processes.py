@@ -12,20 +12,20 @@ from pathlib import Path
 from torch.distributed.tensor import DTensor
 
 from tiny import tiny_session
-from unsee import devices
 from unsee.api import Training
 from unsee.api.request import Sampling
-from unsee.cli import main
+from unsee.cli.main import main
+from unsee.distributed import processes
 from unsee.errors import TrainingError
-from unsee.guidance import Draws, draw, forget_questions
 from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
+from unsee.methods.common.guidance import Draws, draw, forget_questions
 from unsee.methods.ga import GA
 from unsee.methods.npo import NPO
 from unsee.methods.pubg import PUBG
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import minimise, prepare
-from unsee.tuning import save_trainable, trainable
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainable import save_trainable, trainable
+from unsee.training.trainer import minimise, prepare
 
 METHODS = {
     "ga": GA(),
@@ -46,9 +46,9 @@ def run(out, name, tune, **settings):
 
 
 def start(out, *, resume=False, **settings):
-    values = {"lr": 1e-3, "epochs": 1, "batch_size": GLOBAL // devices.world(), "stop": "never", "max_new_tokens": 8}
+    values = {"lr": 1e-3, "epochs": 1, "batch_size": GLOBAL // processes.world(), "stop": "never", "max_new_tokens": 8}
     training = Training(**{**values, **settings})
-    mine = out if devices.is_main() else out.parent / "nobody"
+    mine = out if processes.is_main() else out.parent / "nobody"
     session = tiny_session(mine, training=training, resume=resume)
     session.model = prepare(session.model, session.family, training, 0)
     return session
@@ -122,7 +122,7 @@ def broken(out):
     session = start(out, epochs=2)
 
     def objective(forget, retain):
-        odd = float("nan") if forget.index == 1 and not devices.is_main() else 1.0
+        odd = float("nan") if forget.index == 1 and not processes.is_main() else 1.0
         yield {"loss": odd * answer_nll(*answer_logits(session.model, forget))}
 
     try:
@@ -184,5 +184,5 @@ def everything(out):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    (folder / f"{devices.rank()}.json").write_text(json.dumps(everything(folder)))
-    devices.leave(0)
+    (folder / f"{processes.rank()}.json").write_text(json.dumps(everything(folder)))
+    processes.leave(0)

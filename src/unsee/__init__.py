@@ -11,18 +11,18 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unsee.checkpoint import load
-    from unsee.continual import continual
-    from unsee.demo import demo
-    from unsee.doctor import doctor
-    from unsee.estimate import estimate
-    from unsee.evaluate import evaluate
+    from unsee.evaluation.evaluate import evaluate
     from unsee.exporting import export
-    from unsee.hub import push
+    from unsee.exporting.hub import push
+    from unsee.models.checkpoint import load
     from unsee.report import compare
-    from unsee.run import forget
-    from unsee.train import train
     from unsee.workflows.check import check
+    from unsee.workflows.continual import continual
+    from unsee.workflows.demo import demo
+    from unsee.workflows.doctor import doctor
+    from unsee.workflows.estimate import estimate
+    from unsee.workflows.forget import forget
+    from unsee.workflows.train_lab import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -61,16 +61,16 @@ class _Verb:
 class _Package(ModuleType):
     check = _Verb("unsee.workflows.check", "check")
     compare = _Verb("unsee.report", "compare")
-    continual = _Verb("unsee.continual", "continual")
-    demo = _Verb("unsee.demo", "demo")
-    doctor = _Verb("unsee.doctor", "doctor")
-    estimate = _Verb("unsee.estimate", "estimate")
-    evaluate = _Verb("unsee.evaluate", "evaluate")
+    continual = _Verb("unsee.workflows.continual", "continual")
+    demo = _Verb("unsee.workflows.demo", "demo")
+    doctor = _Verb("unsee.workflows.doctor", "doctor")
+    estimate = _Verb("unsee.workflows.estimate", "estimate")
+    evaluate = _Verb("unsee.evaluation.evaluate", "evaluate")
     export = _Verb("unsee.exporting", "export")
-    forget = _Verb("unsee.run", "forget")
-    load = _Verb("unsee.checkpoint", "load")
-    push = _Verb("unsee.hub", "push")
-    train = _Verb("unsee.train", "train")
+    forget = _Verb("unsee.workflows.forget", "forget")
+    load = _Verb("unsee.models.checkpoint", "load")
+    push = _Verb("unsee.exporting.hub", "push")
+    train = _Verb("unsee.workflows.train_lab", "train")
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *__all__})

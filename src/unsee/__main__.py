@@ -10,12 +10,12 @@ from typing import NoReturn
 def script() -> NoReturn:
     """Run the command line. Where a package is so broken that it cannot start, `unsee doctor` still says which."""
     try:
-        from unsee.cli import script as command_line
+        from unsee.cli.main import script as command_line
     except Exception as error:
         print(f"unsee cannot start: {type(error).__name__}: {error}", file=sys.stderr)
         if sys.argv[1:2] != ["doctor"]:
             sys.exit("Run `unsee doctor` to see which package is broken.")
-        from unsee.doctor import doctor
+        from unsee.workflows.doctor import doctor
 
         diagnosis = doctor(trial=False)
         print(json.dumps(diagnosis.to_mapping(), indent=2) if "--json" in sys.argv else diagnosis)

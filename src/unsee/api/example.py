@@ -157,4 +157,4 @@ class Vocabulary:
     sentences: tuple[str, ...] = ()
     """Regular expressions, one a well-formed sentence must match in full (lower-cased); empty = any sentence is well-formed."""
     measures: tuple[str, ...] = ()
-    """Extra measures (names in `unsee.measures.EXTRA`, or any of one kind of question: `rougeL@open`) that this data set is judged by."""
+    """Extra measures (names in `unsee.scoring.measures.EXTRA`, or any of one kind of question: `rougeL@open`) that this data set is judged by."""

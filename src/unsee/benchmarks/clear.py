@@ -28,12 +28,12 @@ from typing import ClassVar, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
-from unsee.arrow import Rows, Shelf, peek
+from unsee.data.arrow import Rows, Shelf, peek
+from unsee.data.people import Profile, pool, same_images
+from unsee.data.question_templates import LETTER, lettered, name_forms
+from unsee.data.records import Gathered, Record
 from unsee.errors import UserError
 from unsee.metrics.matching import contains, normalise
-from unsee.profiles import Profile, pool, same_images
-from unsee.questions import LETTER, lettered, name_forms
-from unsee.records import Gathered, Record
 
 CAPTION_QUESTIONS: Final = (
     "Describe this picture.",

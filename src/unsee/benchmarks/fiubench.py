@@ -22,12 +22,12 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
+from unsee.data.people import Profile, pool
+from unsee.data.question_templates import name_forms
+from unsee.data.records import Gathered, Record, require_files
+from unsee.data.tables import read_rows
 from unsee.errors import UserError, unknown_name
-from unsee.parsing import read_object
-from unsee.profiles import Profile, pool
-from unsee.questions import name_forms
-from unsee.records import Gathered, Record, require_files
-from unsee.tables import read_rows
+from unsee.utils.parsing import read_object
 
 PEOPLE: Final = 400
 """People of the file that are used; the released code leaves out what follows them [code]."""

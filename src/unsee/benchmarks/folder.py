@@ -15,12 +15,12 @@ from typing import Any, Final, Literal
 from unsee.api.benchmark import Benchmark, Hub, NoSettings, Place
 from unsee.api.example import Example, ImageBytes, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.api.lazy import Lazy
+from unsee.data.question_templates import lettered
+from unsee.data.row_store import digest64, open_rows, repeats
+from unsee.data.tables import SUFFIXES, find_table, table_warnings, tables_at, undecodable, unreadable
 from unsee.errors import UserError, nearest, shown, unknown_name
 from unsee.metrics.scripts import bounded
-from unsee.parsing import is_empty, parse_json, text_fault
-from unsee.questions import lettered
-from unsee.rowstore import digest64, open_rows, repeats
-from unsee.tables import SUFFIXES, find_table, table_warnings, tables_at, undecodable, unreadable
+from unsee.utils.parsing import is_empty, parse_json, text_fault
 
 COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
 """Columns every table must have; cells of image, entity and private may be empty where they mean nothing."""

@@ -29,11 +29,11 @@ from PIL import Image
 
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import Example, ImageFile, ImageSource, Kind, Role, Vocabulary
+from unsee.data.records import Gathered, Record, named_table
+from unsee.data.tables import SUFFIXES, read_rows
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.choice import choice
-from unsee.parsing import read_object
-from unsee.records import Gathered, Record, named_table
-from unsee.tables import SUFFIXES, read_rows
+from unsee.utils.parsing import read_object
 
 REQUESTS: Final = "requests.json"
 """The file that `unsee continual --requests` reads as well."""

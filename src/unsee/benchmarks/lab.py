@@ -12,13 +12,14 @@ from typing import Any, ClassVar, Final, Literal
 from unsee.api import Benchmark, Example, Vocabulary
 from unsee.api.benchmark import Hub, NoSettings, Place
 from unsee.errors import UserError, unknown_name
-from unsee.lab import documents, documents_phrases, hazards
-from unsee.lab import examples as people
-from unsee.lab.documents_archive import Archive, Document
-from unsee.lab.people import Person
-from unsee.lab.settings import SUGGESTED
-from unsee.lab.world import World
-from unsee.parsing import read_object
+from unsee.lab.documents import documents, phrases
+from unsee.lab.documents.archive import Archive, Document
+from unsee.lab.world import examples as people
+from unsee.lab.world import hazards
+from unsee.lab.world.people import Person
+from unsee.lab.world.settings import SUGGESTED
+from unsee.lab.world.world import World
+from unsee.utils.parsing import read_object
 
 WORLD_FILE = "world.json"
 """Written beside a trained lab model: the arguments of its World."""
@@ -61,7 +62,7 @@ class Lab(Benchmark):
     def vocabulary(self) -> Vocabulary:
         """Return everything that could be claimed in the world."""
         if self.request == "documents":
-            return documents_phrases.vocabulary(self.archive)
+            return phrases.vocabulary(self.archive)
         return hazards.vocabulary(self.world) if self.request == "hazards" else self.world.vocabulary()
 
     def about(self, entities: Sequence[str]) -> Lab:

@@ -23,11 +23,11 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
-from unsee.arrow import Rows, Shelf, peek
+from unsee.data.arrow import Rows, Shelf, peek
+from unsee.data.people import Profile, listed, overlaps, pool, same_images
+from unsee.data.question_templates import BLANK, blanked, letter, lettered, name_forms, require_options
+from unsee.data.records import Gathered, Record
 from unsee.errors import UserError
-from unsee.profiles import Profile, listed, overlaps, pool, same_images
-from unsee.questions import BLANK, blanked, letter, lettered, name_forms, require_options
-from unsee.records import Gathered, Record
 
 SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")

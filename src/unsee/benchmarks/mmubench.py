@@ -20,12 +20,12 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
+from unsee.data.records import Gathered, Record, images_in, require_files
+from unsee.data.tables import read_rows
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.matching import contains
 from unsee.metrics.mmubench import paired, stripped
-from unsee.parsing import read_object
-from unsee.records import Gathered, Record, images_in, require_files
-from unsee.tables import read_rows
+from unsee.utils.parsing import read_object
 
 RELEASED: Final = "finetunedata/SIU.json, evaldata/execcuatedata.json, traindon/ and testdon/, as in the folder SIU of jujingliuzy/Unlearning-LLM-papers"
 FOLDERS: Final = "a folder of images a concept, and concepts.json to say that they are concepts"

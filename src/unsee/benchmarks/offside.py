@@ -25,11 +25,11 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import Example, Kind, Role, Vocabulary
+from unsee.data.people import Profile, pool
+from unsee.data.question_templates import letter, lettered, name_forms, require_options
+from unsee.data.records import Gathered, Record, require_files
+from unsee.data.tables import read_rows
 from unsee.errors import UserError
-from unsee.profiles import Profile, pool
-from unsee.questions import letter, lettered, name_forms, require_options
-from unsee.records import Gathered, Record, require_files
-from unsee.tables import read_rows
 
 FOLDERS: Final = {
     "complete": "complete_unlearning_data",

@@ -14,7 +14,7 @@ from unsee.api import Benchmark, Example, Kind, Role, Vocabulary
 from unsee.api.benchmark import Hub, NoSettings, Place
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.files import atomic_write_json
+from unsee.utils.files import atomic_write_json
 
 SUFFIX: Final = ".request.json"
 OF_TARGETS: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)

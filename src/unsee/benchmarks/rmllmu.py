@@ -24,11 +24,11 @@ from typing import Any, ClassVar, Final, Literal
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import PROBES, Example, Kind, Role, Vocabulary
 from unsee.data.open import open_benchmark
+from unsee.data.records import Gathered, Record, named_table
+from unsee.data.tables import SUFFIXES, read_rows
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.matching import contains
-from unsee.parsing import read_object
-from unsee.records import Gathered, Record, named_table
-from unsee.tables import SUFFIXES, read_rows
+from unsee.utils.parsing import read_object
 
 STEP_BY_STEP: Final = "Think step by step, then answer. Write it as: Reasoning: ... Answer: ..."
 """Asks for a chain [inferred]."""

@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Final, Literal, NoReturn
 
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
+from unsee.data.records import Gathered, Record, require_files
+from unsee.data.tables import read_rows
 from unsee.errors import UserError, unknown_name
-from unsee.records import Gathered, Record, require_files
-from unsee.tables import read_rows
 
 LAYOUT: Final = (
     "all_train.json, all_val.json and img/<Category>/..., as in the folder dataset of safeeraser_dataset.zip"
@@ -92,7 +92,7 @@ class SafeEraser(Benchmark):
         return (
             *([f"{left} pairs have an empty question or answer and are left out."] if left else []),
             "the archive says nothing about what is unsafe in an answer: asr_proxy has no value, ask a judge "
-            "(unsee.judge.safety with an Endpoint).",
+            "(unsee.evaluation.judge_safety.safety with an Endpoint).",
         )
 
     @cached_property

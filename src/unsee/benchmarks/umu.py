@@ -25,11 +25,11 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
-from unsee.arrow import Rows, Shelf, peek
+from unsee.data.arrow import Rows, Shelf, peek
+from unsee.data.people import Profile, overlaps, pool, same_images
+from unsee.data.question_templates import letter, lettered, name_forms, require_options
+from unsee.data.records import Gathered, Record
 from unsee.errors import UserError, shown
-from unsee.profiles import Profile, overlaps, pool, same_images
-from unsee.questions import letter, lettered, name_forms, require_options
-from unsee.records import Gathered, Record
 
 SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 ONLY: Final = "Please **ONLY** provide the correct answer without any explanation"

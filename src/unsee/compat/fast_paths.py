@@ -21,7 +21,7 @@ class FastPath:
 
     name: str
     switch: str
-    """Field of `unsee.engine.Engine` that switches it off by hand."""
+    """Field of `unsee.utils.fast_paths.Engine` that switches it off by hand."""
     library: str
     """The library whose inside it leans on."""
     cost: str

@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import Module
 
-from unsee import engine
 from unsee.compat.fake_tensors import is_fake
 from unsee.compat.fast_paths import PATHS, RECORD, FastPath, Status
 from unsee.errors import UnseeError
-from unsee.terminal import err
+from unsee.utils import fast_paths
+from unsee.utils.terminal import err
 
 Numbers = Callable[[], Tensor]
 """Computation of what both ways must agree on."""
@@ -122,7 +122,7 @@ def _quiet(model: Module) -> Iterator[None]:
     model.eval()
     try:
         forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
-        with forked, torch.no_grad(), engine.using("plain"):
+        with forked, torch.no_grad(), fast_paths.using("plain"):
             yield
     finally:
         for module, training in modes:

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import yaml
 
-from unsee import places
+from unsee.config import paths
 from unsee.errors import UserError, shown
-from unsee.parsing import DEEPEST, read_text
+from unsee.utils.parsing import DEEPEST, read_text
 
 MOST_NODES: Final = 100_000
 """Values of a YAML text, those that aliases repeat counted again; ten lines of aliases can mean billions."""
@@ -92,7 +92,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         inside = f" Give {path / 'run.yaml'}." if (path / "run.yaml").is_file() else ""
         raise UserError(f"Cannot read the run file {path}: it is a folder.{inside}")
     if not path.exists():
-        raise UserError(f"Cannot read the run file {path}: there is no such file.{places.near(path)}")
+        raise UserError(f"Cannot read the run file {path}: there is no such file.{paths.near(path)}")
     values = parse_yaml(read_text(path), where=str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold a mapping such as `model: lab`, got {type(values).__name__}.")

@@ -14,9 +14,9 @@ import yaml
 
 from unsee.config.overrides import merge, read_mapping
 from unsee.config.schema import build, plain
-from unsee.engine import Name
 from unsee.errors import UserError, shown
-from unsee.files import atomic_write_text
+from unsee.utils.fast_paths import Name
+from unsee.utils.files import atomic_write_text
 
 SEEDS: Final = 2**32
 """Seeds are below this: NumPy takes no others."""
@@ -42,7 +42,7 @@ class Run:
     seed: int = 0
     """Start of every random stream."""
     engine: Name = "fast"
-    """fast, or plain: the same numbers without any of the fast paths of `unsee.engine`."""
+    """fast, or plain: the same numbers without any of the fast paths of `unsee.utils.fast_paths`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the method that differ from its defaults (in YAML: below `method`, beside `name`)."""
     training: Mapping[str, Any] = field(default_factory=dict)

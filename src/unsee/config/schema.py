@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from unsee.errors import UserError, did_you_mean, nearest, shown, unknown_name
-from unsee.parsing import text_fault
+from unsee.utils.parsing import text_fault
 
 T = TypeVar("T")
 

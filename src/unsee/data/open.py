@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from unsee import config, places, registry
+from unsee import config
+from unsee.api import registry
 from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.config import paths
 from unsee.errors import UserError
 
 _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -62,10 +64,10 @@ def _place(data: Path | str) -> Place:
         return place
     if place.exists():
         raise UserError(f"{data} is a device or a pipe, and data are read twice. Give a folder or a file.")
-    if _HUB_ID.fullmatch(str(data)) and not places.is_here(str(data)):
+    if _HUB_ID.fullmatch(str(data)) and not paths.is_here(str(data)):
         return Hub(str(data))
     raise UserError(
-        f"No data at {data}: expected a folder, a file, a hub id such as owner/name, or the word lab.{places.near(data, _WORDS)}"
+        f"No data at {data}: expected a folder, a file, a hub id such as owner/name, or the word lab.{paths.near(data, _WORDS)}"
     )
 
 

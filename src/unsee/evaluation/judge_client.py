@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from unsee.data.shared_cache import Rows
 from unsee.errors import UserError
-from unsee.judge_http import FAILURES as FAILED_CALLS
-from unsee.judge_http import BusyError, UnfitError, post_json, require_address
-from unsee.store import Rows
+from unsee.evaluation.judge_http import FAILURES as FAILED_CALLS
+from unsee.evaluation.judge_http import BusyError, UnfitError, post_json, require_address
 
 Ask = Callable[[str], str | None]
 """Prompt -> reply; None = the judge failed."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from unsee import places
-from unsee.claims import owner
+from unsee.config import paths
+from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, unknown_name
-from unsee.files import foreign
-from unsee.packaged import PACKAGED
+from unsee.models.builtin import PACKAGED
+from unsee.utils.files import foreign
 
 Format = Literal["merged", "peft", "open-unlearning", "lmms-eval"]
 FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval")
@@ -37,8 +37,8 @@ def export(
     place = Path(out)
     if place.is_file() or foreign(place):
         raise UserError(f"The output folder {place} is not empty. Give another --out.")
-    if to != "lmms-eval" and (to == "open-unlearning" or places.is_here(str(run))) and str(run) not in PACKAGED:
-        places.require_run(run)
+    if to != "lmms-eval" and (to == "open-unlearning" or paths.is_here(str(run))) and str(run) not in PACKAGED:
+        paths.require_run(run)
     with owner(place):
         return _write(run, to, place, retain_logs_path, benchmark)
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from unsee import cards, packaged
-from unsee.checkpoint import ADAPTER, SIDECAR, folder_of, open_model, public_files, read_sidecar, save_model
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, atomic_write_text, is_own, require_space
+from unsee.models import builtin, model_card
+from unsee.models.checkpoint import ADAPTER, SIDECAR, folder_of, open_model, public_files, read_sidecar, save_model
+from unsee.utils.files import atomic_write_json, atomic_write_text, is_own, require_space
 
 
 def merged(run: Path | str, out: Path) -> list[Path]:
@@ -60,7 +60,7 @@ def base_of(run: Path | str) -> str:
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         return ""
     base = str(read_sidecar(folder).get("base") or _adapter_config(folder)["base_model_name_or_path"])
-    return packaged.name_of(base) or base
+    return builtin.name_of(base) or base
 
 
 def _adapter_config(folder: Path) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _dtype(run: Path | str) -> torch.dtype:
 def _write_card(run: Path | str, out: Path, *, whole: bool) -> None:
     """Write the card if `run` is a run folder."""
     if (Path(run) / "run.yaml").is_file():
-        atomic_write_text(out / cards.CARD, cards.card(Path(run), whole=whole))
+        atomic_write_text(out / model_card.CARD, model_card.card(Path(run), whole=whole))
 
 
 def _files(out: Path) -> list[Path]:

@@ -23,10 +23,10 @@ import pyarrow.parquet as pq
 
 from unsee import config
 from unsee.api import Example, Kind, Role
-from unsee.check import require_usable
+from unsee.data.check import require_usable
 from unsee.data.open import open_benchmark
-from unsee.files import atomic_write_text
 from unsee.metrics.matching import contains
+from unsee.utils.files import atomic_write_text
 
 DATA: Final = "data.parquet"
 TEXT_DATA: Final = "text.parquet"

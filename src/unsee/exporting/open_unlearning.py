@@ -17,9 +17,9 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from unsee.api import Kind, Response
 from unsee.errors import UserError
-from unsee.files import atomic_write_json, read_jsonl
 from unsee.metrics.distance import ks_pvalue
 from unsee.metrics.truth_ratio import log_truth_ratio
+from unsee.utils.files import atomic_write_json, read_jsonl
 
 NAME: Final = "UNSEE"
 """Where open-unlearning writes the name of its benchmark (TOFU_EVAL.json)."""

@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import pad
 
-from unsee import batching, engine
-from unsee.batching import Batch
 from unsee.compat.probes import proven
-from unsee.features import encoded
+from unsee.inference import batching
+from unsee.inference.batching import Batch
+from unsee.inference.packing import keeps_logits, packable, saving
+from unsee.inference.vision_cache import encoded
 from unsee.losses import per_sample, token_logprobs
-from unsee.packing import keeps_logits, packable, saving
-from unsee.padding import IGNORE
+from unsee.models.padding import IGNORE
+from unsee.utils import fast_paths
 
 
 def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -26,9 +27,9 @@ def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
     The only place where logits are shifted. Logits exist for the longest answer of the batch, not for the prompt;
     shorter answers are right-aligned and preceded by labels of -100. Rows of very different length go through the model
-    apart; what a frozen vision tower says about an image is computed once (`unsee.features`).
+    apart; what a frozen vision tower says about an image is computed once (`unsee.inference.vision_cache`).
     """
-    parts = batch.parts if engine.current().split_batches else batch.kinds
+    parts = batch.parts if fast_paths.current().split_batches else batch.kinds
     found = [_answer_logits(model, part) for _, part in parts]
     if len(found) == 1:
         return found[0]
@@ -40,11 +41,11 @@ def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    image_token = packable(model) if engine.current().shared_prefix else None
+    image_token = packable(model) if fast_paths.current().shared_prefix else None
     if image_token is not None and _worth_packing(model, batch, image_token):
         return _packed_logits(model, batch, image_token)
     inputs = encoded(model, batch.rows, batch.images, batch.inputs)
-    cut = engine.current().answer_logits and keeps_logits(model) and _cutting_proven(model, batch)
+    cut = fast_paths.current().answer_logits and keeps_logits(model) and _cutting_proven(model, batch)
     return _row_logits(model, batch, inputs, cut=cut)
 
 
@@ -91,7 +92,7 @@ def _at_answers(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
 
 
 def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tensor, Tensor]:
-    """Answer logits with all questions about an image in one row (`unsee.packing`)."""
+    """Answer logits with all questions about an image in one row (`unsee.inference.packing`)."""
     packed = batch.packed(image_token)
     inputs = encoded(model, packed.rows, packed.images, packed.inputs)
     output = model(**inputs, logits_to_keep=packed.kept, use_cache=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unsee.api import Family, ImageSource
-from unsee.autoclasses import begun, own_span, plain_ids
+from unsee.models.auto import begun, own_span, plain_ids
 
 CACHE_BYTES = 512 * 2**20
 """Encoded prompts and pixels kept in memory before the encoder starts afresh."""

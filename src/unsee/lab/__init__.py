@@ -5,6 +5,6 @@
 
 from __future__ import annotations
 
-from unsee.packaged import checkpoint
+from unsee.models.builtin import checkpoint
 
 __all__ = ["checkpoint"]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from unsee.files import atomic_writer
-from unsee.terminal import note_once
+from unsee.utils.files import atomic_writer
+from unsee.utils.terminal import note_once
 
 STAGES: Final = ("vision", "language")
 EVERY: Final = 25

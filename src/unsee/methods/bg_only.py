@@ -8,13 +8,13 @@ from typing import Literal
 
 from unsee.api import Method, Needs, Session
 from unsee.api.request import Target
-from unsee.batching import Batch, collate
-from unsee.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_questions
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch, collate
 from unsee.losses import Direction, Reduction
-from unsee.reference import Teacher
-from unsee.targets import retain_targets
-from unsee.training import Parts, minimise, retain_term
+from unsee.methods.common.guidance import INSTRUCTION, GuidanceSettings, Guide, forget_questions
+from unsee.methods.common.reference_model import Teacher
+from unsee.training.targets import retain_targets
+from unsee.training.trainer import Parts, minimise, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unsee.api import Method, Session
-from unsee.batching import Batch
-from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
 from unsee.losses import Reduction, ga_loss
-from unsee.targets import forget_targets
-from unsee.training import Parts, minimise
+from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term
+from unsee.training.targets import forget_targets
+from unsee.training.trainer import Parts, minimise
 
 
 @dataclass(frozen=True, kw_only=True)

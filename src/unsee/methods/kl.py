@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from unsee.api import Method, Needs, Session
-from unsee.batching import Batch
-from unsee.decouple import Pairing, decouple_partners, decouple_term
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
 from unsee.losses import Direction, answer_nll, kl_loss
-from unsee.reference import StartLogits, Teacher
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import Parts, minimise, planned, required
+from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term
+from unsee.methods.common.reference_model import StartLogits, Teacher
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainer import Parts, minimise, planned, required
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from unsee.api import Method, Needs, Session
-from unsee.batching import Batch
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
+from unsee.inference.batching import Batch
 from unsee.losses import npo_loss
-from unsee.reference import StartLogprobs
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import Parts, minimise, retain_term
+from unsee.methods.common.reference_model import StartLogprobs
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainer import Parts, minimise, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unsee.api import Method, Needs, Session
-from unsee.guidance import INSTRUCTION
+from unsee.methods.common.guidance import INSTRUCTION
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from unsee.api import Example, Method, Needs, Role, Session
 from unsee.api.request import Request, Target
-from unsee.batching import Batch
 from unsee.errors import UserError
-from unsee.guidance import start_answers
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
 from unsee.losses import answer_nll
-from unsee.targets import retain_targets
-from unsee.training import Parts, minimise, retain_term
+from unsee.methods.common.guidance import start_answers
+from unsee.training.targets import retain_targets
+from unsee.training.trainer import Parts, minimise, retain_term
 from unsee.utils.seeds import seed_of
 
 

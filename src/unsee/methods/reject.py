@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Literal
 
 from unsee.api import Method, Session
-from unsee.batching import Batch
-from unsee.decouple import Pairing, decouple_partners, decouple_term
+from unsee.data.records import Record
+from unsee.data.refusals import refusals
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
 from unsee.losses import IGNORE, answer_nll
-from unsee.parsing import read_object
-from unsee.records import Record
-from unsee.refusals import refusals
-from unsee.targets import forget_targets, retain_targets
-from unsee.training import Parts, minimise, required, retain_term
+from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainer import Parts, minimise, required, retain_term
+from unsee.utils.parsing import read_object
 from unsee.utils.seeds import seed_of
 
 

@@ -1,1 +1,1 @@
-"""LVLM architectures, one file each."""
+"""Checkpoints, processors and model families."""

@@ -11,7 +11,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_type_hints
 
-from unsee import config, registry
+from unsee import config
+from unsee.api import registry
 from unsee.config import Run
 from unsee.errors import unknown_name
 

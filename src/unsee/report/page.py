@@ -14,8 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unsee import registry
-from unsee.api import Kind, Role, Score
+from unsee.api import Kind, Role, Score, registry
 from unsee.report import charts, gallery, routes
 from unsee.report.columns import MEANING, Column, shown
 from unsee.report.leaderboard import remarks, write_leaderboard

@@ -14,9 +14,9 @@ from typing import Any
 
 from unsee import config
 from unsee.api import Response, Score
-from unsee.applies import with_false_answers
 from unsee.errors import UserError
-from unsee.quality import against_gold, forget_quality_score, incomparable
+from unsee.scoring.against_gold import against_gold, forget_quality_score, incomparable
+from unsee.scoring.conditions import with_false_answers
 
 
 @dataclass(frozen=True, kw_only=True)

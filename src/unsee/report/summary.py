@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from unsee.api import PROBES, Response, Score
-from unsee.applies import group_of, hazardous
 from unsee.metrics.aftermath import Aftermath
 from unsee.metrics.statistics import Observation, entity_means
 from unsee.report.read import Record, Stage
-from unsee.scoring import observation
+from unsee.scoring.aggregate import observation
+from unsee.scoring.conditions import group_of, hazardous
 
 CLASSES = tuple(outcome.value for outcome in Aftermath)
 """The aftermath classes, worst first."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unsee.check import Report, examine
+from unsee.data.check import Report, examine
 from unsee.data.open import open_benchmark
 
 
@@ -20,6 +20,6 @@ def check(data: Path | str, *, benchmark: str | Mapping[str, Any] = "", model: P
     report = examine(opened, str(data))
     if not model or not report.usable:
         return report
-    from unsee.preflight import of_model
+    from unsee.inference.preflight import of_model
 
     return replace(report, problems=tuple(of_model(model).lines([*opened.examples("train"), *opened.examples("eval")])))

@@ -1,0 +1,94 @@
+"""What several commands share: exit codes, the options that make a run, printing once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from unsee import config, recipes
+from unsee.config import Run
+from unsee.config.hints import hinted
+from unsee.distributed import processes
+from unsee.errors import UserError
+from unsee.utils import terminal
+
+RUN_FILE = "run.yaml"
+"""What a run writes about itself."""
+OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+"""Exit codes: done; could not be done, or data not usable; the user's mistake; Ctrl-C; SIGTERM."""
+
+
+def run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say model, data, place and settings of a run."""
+    parser.add_argument("file", nargs="?", metavar="RUN.yaml", help="run file; options below win over it")
+    parser.add_argument("--model", metavar="M", help="folder, hub id, run folder, lab or lab-gold")
+    parser.add_argument("--data", metavar="D", help="folder or table with the data, or lab")
+    parser.add_argument("--benchmark", metavar="NAME", help="layout of the data; default: recognise it")
+    parser.add_argument("--out", metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, e.g. method.beta=0.2; repeatable"
+    )
+    engine_option(parser)
+
+
+def engine_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--engine`."""
+    parser.add_argument("--engine", metavar="HOW", help="fast (default), or plain: equal numbers without any fast path")
+
+
+def run_of(options: argparse.Namespace) -> Run:
+    """Return the run of the recipe, overridden by the file, by --set, and by the named options."""
+    given = {**vars(options)}
+    values, changed = recipe_of(given, config.parse_overrides(options.set))
+    values = config.merge(values, _written(Path(options.file)) if options.file else {})
+    if given.get("method") is not None:  # before --set, whose settings are meant for it and not for the file's method
+        values = config.merge(values, {"method": given["method"]})
+    values = config.merge(values, changed)
+    flags = {
+        name: given[name]
+        for name in ("model", "data", "benchmark", "out", "method", "seed", "engine")
+        if given.get(name) is not None
+    }
+    for part, names in (
+        ("training", ("tune", "parts")),
+        ("eval", ("likelihood", "backend", "measures", "gold", "clip")),
+    ):
+        chosen = {name: given[name] for name in names if given.get(name) is not None}
+        if chosen:
+            flags[part] = chosen
+    values = config.merge(values, flags)
+    with hinted(values):
+        return Run.from_mapping(values, where=options.file or "the run")
+
+
+def _written(file: Path) -> dict[str, Any]:
+    """Return what a run file says; one that a run has written lies in the run's folder, wherever that was copied to."""
+    values = config.read_mapping(file)
+    return {**values, "out": str(file.parent)} if file.name == RUN_FILE and "record" in values else values
+
+
+def recipe_of(given: dict[str, Any], changed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the run of `--recipe` (nothing without one), and the settings of --set that are not its options.
+
+    `--method` and `--seed` are options of the recipe where it has them: its settings depend on the method.
+    """
+    options, rest = changed.pop("recipe", {}), changed
+    name = given.get("recipe")
+    if name is None:
+        if options:
+            raise UserError("--set recipe.NAME=VALUE needs --recipe; `unsee list recipes` prints their names.")
+        return {}, rest
+    known = recipes.options_of(name)
+    flags: dict[str, Any] = {
+        key: given.pop(key) for key in ("method", "seed") if key in known and given.get(key) is not None
+    }
+    model, data, out = (given.get(key) or "" for key in recipes.PLACES)
+    made = recipes.recipe(name, model=model, data=data, out=out, options={**options, **flags}).to_mapping()
+    return {key: value for key, value in made.items() if value not in ("", {})}, rest
+
+
+def say(line: object) -> None:
+    """Print a result once, however many processes found it."""
+    if processes.is_main():
+        terminal.out(line)

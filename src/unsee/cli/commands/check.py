@@ -1,0 +1,39 @@
+"""Is this data usable? Says what is wrong, row by row."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from unsee import config
+from unsee.cli.commands._shared import FAILED, OK, say
+from unsee.errors import UserError
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("place", nargs="?", metavar="DATA", help="folder or table, or lab")
+    parser.add_argument("--data", metavar="D", help="the same")
+    parser.add_argument(
+        "--model", default="", metavar="M", help="also encode every row for this model; reads no weights"
+    )
+    parser.add_argument("--benchmark", default="", metavar="NAME", help="layout of the data; default: recognise it")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="benchmark.X=Y", help="a setting of the benchmark; repeatable"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    data = options.data or options.place
+    if not data:
+        raise UserError("Which data is to be checked? Give --data FOLDER.")
+    from unsee.workflows.check import check
+
+    chosen = config.merge(config.parse_overrides(options.set), {"benchmark": options.benchmark})
+    if chosen.keys() != {"benchmark"}:
+        raise UserError("unsee check sets only the benchmark: --set benchmark.NAME=VALUE.")
+    report = check(data, benchmark=chosen["benchmark"], model=options.model)
+    say(json.dumps(config.plain(vars(report)), ensure_ascii=False, indent=2) if options.json else report)
+    return OK if report.usable else FAILED

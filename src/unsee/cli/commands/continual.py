@@ -1,0 +1,76 @@
+"""Unlearn one deletion request after the other, and judge all of them after each."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from unsee import config
+from unsee.api import registry
+from unsee.cli.commands._shared import OK, run_options, say
+from unsee.config import Run
+from unsee.config.hints import hinted
+from unsee.distributed.file_lock import owner
+from unsee.errors import UserError
+
+FLAGS = ("requests", "tasks", "mode", "order")
+"""Options that are fields of the course."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    run_options(parser)
+    parser.add_argument("--method", metavar="NAME", help="unlearning method; `unsee list methods`")
+    parser.add_argument("--requests", metavar="FILE", help="requests in order (YAML or JSON), see docs/continual.md")
+    parser.add_argument("--tasks", type=int, metavar="N", help="cut the data into N requests instead")
+    parser.add_argument("--mode", metavar="MODE", help="sequential (default), merge, experts or joint")
+    parser.add_argument("--order", type=int, metavar="N", help="0 = as listed (default), n = the n-th drawn order")
+    parser.add_argument("--seed", type=int, metavar="S", help="start of every random stream (default: 0)")
+    parser.add_argument("--compare", nargs="+", metavar="DIR", help="only draw the page of these finished sequences")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    if options.compare:
+        return _compare(options)
+    run, course = _read(options)
+    if run.method:
+        registry.require("methods", run.method)
+    from unsee.workflows.continual import continual_run
+
+    say(continual_run(run, course) / "continual.html")
+    return OK
+
+
+def _compare(options: argparse.Namespace) -> int:
+    if not options.out:
+        raise UserError("Give --out, the folder for the page.")
+    from unsee.workflows.continual import compare_continual
+
+    with owner(Path(options.out)):
+        say(compare_continual([Path(folder) for folder in options.compare], Path(options.out)))
+    return OK
+
+
+def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
+    """Return the run and the course of the file, overridden by --set, overridden by the named options."""
+    values = config.read_mapping(Path(options.file)) if options.file else {}
+    given = vars(options)
+    if options.method:  # before --set, whose settings are meant for it and not for the method of the file
+        values = config.merge(values, {"method": options.method})
+    values = config.merge(values, config.parse_overrides(options.set))
+    names = ("model", "data", "benchmark", "out", "method", "seed", "engine")
+    values = config.merge(values, {name: given[name] for name in names if given[name] is not None})
+    course = values.pop("continual", {})
+    if not isinstance(course, dict):
+        raise UserError(f"`continual:` must be a mapping of settings, got {course!r}.")
+    for name in ("tasks", "retain"):
+        values.pop(name, None)  # what a written continual.yaml says beside its settings
+    course |= {name: given[name] for name in FLAGS if given[name] is not None}
+    if given["requests"]:
+        course["tasks"] = given["tasks"] or 0
+    from unsee.workflows.continual.settings import Course
+
+    with hinted(values, {"continual": Course}):
+        return Run.from_mapping(values, where=options.file or "the run"), course

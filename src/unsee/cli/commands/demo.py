@@ -1,0 +1,35 @@
+"""The whole story on the embedded lab, with a report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unsee.cli.commands._shared import OK, engine_option, say
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--out", default="runs/demo", metavar="DIR", help="folder for everything (default: runs/demo)")
+    parser.add_argument("--full", action="store_true", help="all methods, and the rows prompt and BG-only")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs per method (default: 1)")
+    parser.add_argument("--methods", metavar="A,B", help="only these methods")
+    parser.add_argument("--fresh", action="store_true", help="make every row anew, even if --out has it")
+    engine_option(parser)
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    methods = options.methods.split(",") if options.methods else None
+    from unsee.workflows.demo import demo
+
+    report = demo(
+        Path(options.out),
+        full=options.full,
+        seeds=options.seeds,
+        methods=methods,
+        fresh=options.fresh,
+        engine=options.engine or "fast",
+    )
+    say(report)
+    return OK

@@ -1,0 +1,26 @@
+"""State of this installation: versions, device, memory, folders, packaged models; put its output into bug reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from unsee.cli.commands._shared import FAILED, OK, say
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("--folder", default="runs", metavar="DIR", help="where run folders are to go (default: runs)")
+    parser.add_argument(
+        "--no-trial", action="store_true", help="do not unlearn and answer on the lab model (some seconds)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the diagnosis as JSON")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from unsee.workflows.doctor import doctor
+
+    diagnosis = doctor(options.folder, trial=not options.no_trial)
+    say(json.dumps(diagnosis.to_mapping(), ensure_ascii=False, indent=2) if options.json else diagnosis)
+    return OK if diagnosis.healthy else FAILED

@@ -1,0 +1,156 @@
+"""Ask a model everything and judge its answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from unsee import config
+from unsee.api import Benchmark, Role
+from unsee.cli.commands._shared import OK, run_of, run_options, say
+from unsee.config import Run, paths
+from unsee.config.hints import hinted
+from unsee.config.paths import require_run
+from unsee.data.open import open_benchmark
+from unsee.errors import UserError, unknown_name
+from unsee.utils import fast_paths
+
+STAGES: Final = {"lab-gold": "gold"}
+"""Names in reports of the packaged models that are no starting point."""
+SHOWN: Final = (
+    *("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact"),
+    *("answer_prob", "truth_ratio", "forget_quality", "ks", "js", "utility", "fq", "clip_score", "cut"),
+    *("choice", "choice.no_pick", "choice.likelihood", "cloze", "rougeL", "both.choice", "both.cloze", "both.rougeL"),
+)
+"""Scores that `unsee eval --all` prints, beside the extra ones that the data or the user asked for."""
+FIRST: Final = (
+    *(f"{role}.{key}" for role in ("unseen", "forget") for key in ("leak", "clean", "degenerate", "asr_proxy")),
+    *("forget.choice", "forget.choice.no_pick", "forget.cloze", "forget.forget_quality"),
+    *(f"retain.{key}" for key in ("name", "fact", "choice", "choice.no_pick", "cloze")),
+    *("benign.sarr_proxy", "general.accuracy", "model.utility", "model.fq"),
+)
+"""Scores that `unsee eval` prints behind the verdict, beside the share of answers that were cut, where any were."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    run_options(parser)
+    parser.add_argument(
+        "--stage", metavar="NAME", help="name of this model in reports (default: its method, or original)"
+    )
+    parser.add_argument("--likelihood", action="store_true", default=None, help="also ask how probable answers are")
+    parser.add_argument(
+        "--gold", metavar="RUN", help="judged run of a retrained model: adds forget quality (implies --likelihood)"
+    )
+    parser.add_argument("--measures", metavar="NAMES", help="further measures: rouge1,rouge2,bleu,exact")
+    parser.add_argument("--clip", metavar="FOLDER", help="CLIP model: adds CLIPScore of answers about images")
+    parser.add_argument("--backend", metavar="NAME", help="hf (default) or vllm")
+    parser.add_argument("--all", action="store_true", help="print every score behind the verdict")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    run = run_of(options)
+    if not run.model:
+        raise UserError("Which model is to be judged? Give --model, a folder, hub id, run folder or lab.")
+    with hinted(run):
+        settings = config.build(config.Eval, run.eval, where="eval")
+    earlier = _earlier(Path(run.model))
+    data, out = run.data or earlier.data, run.out or (run.model if earlier.method else "")
+    if (not data or not out) and paths.is_here(run.model) and not Path(run.model).exists():
+        raise paths.no_run(Path(run.model))
+    if not data or not out:
+        raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that says it.")
+    benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
+    if settings.gold:
+        _require_false_answers(benchmark, settings.gold)
+    from unsee.evaluation.evaluate import evaluate
+    from unsee.models.builtin import resolve
+
+    with fast_paths.using(run.engine):
+        scores = evaluate(
+            resolve(run.model),
+            benchmark,
+            Path(out),
+            stage=options.stage or earlier.method or STAGES.get(run.model, "original"),
+            limit=settings.limit,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            seed=run.seed,
+            roles=[_role(name) for name in settings.roles] or None,
+            likelihood=settings.likelihood,
+            backend=settings.backend,
+            measures=settings.measures,
+            gold=settings.gold or None,
+            clip=settings.clip or None,
+        )
+    if options.json:
+        say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
+    else:
+        say("\n".join([_verdict(Path(out)), "", *_score_lines(scores, everything=options.all)]))
+    return OK
+
+
+def _verdict(out: Path) -> str:
+    """Return what became of the model, in one sentence, as the report says it."""
+    from unsee.report.read import Stage, read_run
+    from unsee.report.summary import judged_role
+    from unsee.report.verdict import judge
+
+    run = read_run(out)
+    stage = Stage(name=run.stage, runs=(run,))
+    verdict = judge(stage, None, judged_role([stage]))
+    return "\n".join([f"{stage.label}: {verdict.sentence}.", *verdict.notes])
+
+
+def _earlier(model: Path) -> Run:
+    """Return the run that made the model; an empty one for models that no run made."""
+    record = model / "run.yaml"
+    return config.read(record) if record.is_file() else Run()
+
+
+def _require_false_answers(data: Benchmark, gold: str) -> None:
+    """Raise, before anything is asked, if there is no gold run or nothing in the data that it could be compared by."""
+    require_run(gold)
+    if not any(
+        row.perturbed for row in data.examples("eval") if row.role in (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
+    ):
+        raise UserError(
+            "--gold compares by false answers, and no row that is to be forgotten has any: give the data `perturbed` "
+            "answers (docs/own_data.md), or leave --gold out and put both runs into `unsee compare`."
+        )
+
+
+def _score_lines(scores: dict[str, Any], *, everything: bool) -> list[str]:
+    """Return the scores to print, then what could not be judged and why."""
+    from unsee.scoring.measures import EXTRA
+
+    wanted = {*SHOWN, *EXTRA}
+    shown = {
+        name: one
+        for name, one in scores.items()
+        if one.value is not None
+        and (name.partition(".")[2] in wanted if everything else name in FIRST or (name.endswith(".cut") and one.value))
+    }
+    width = max(map(len, shown), default=0)
+    lines = [f"{name:<{width}}  {score.value:6.3f}  n={score.n}" for name, score in shown.items()]
+    return [*lines, *_missing_lines(scores), *([] if everything else ["(--all prints every score)"])]
+
+
+def _missing_lines(scores: dict[str, Any]) -> list[str]:
+    """Return what is missing, wholly or in part, with the reason; scores of one role and reason in one line."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, score in scores.items():
+        role, _, key = name.partition(".")
+        if score.why and "@" not in key and "claim nothing" not in score.why:
+            found.setdefault((role, score.why), []).append(key + ("" if score.value is None else " (in part)"))
+    return [f"missing: {role} {', '.join(keys)}: {why}" for (role, why), keys in found.items()]
+
+
+def _role(name: str) -> Role:
+    if name not in set(Role):
+        raise unknown_name("role", name, [role.value for role in Role])
+    return Role(name)

@@ -1,0 +1,35 @@
+"""Write a run in the form that another program reads."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from unsee.cli.commands._shared import OK, say
+
+FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval")
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("run", metavar="RUN", help="run folder; for lmms-eval also data")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the files")
+    parser.add_argument(
+        "--retain-logs-path", metavar="P", help="for open-unlearning: EVAL.json or run folder of the retrained model"
+    )
+    parser.add_argument("--benchmark", default="", metavar="NAME", help="for lmms-eval: layout of the data")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from unsee.exporting import export
+
+    files = export(
+        options.run, options.to, options.out, retain_logs_path=options.retain_logs_path, benchmark=options.benchmark
+    )
+    say("\n".join(map(str, files)))
+    text = next((file.stem for file in files if options.to == "lmms-eval" and file.name.endswith("_text.yaml")), "")
+    if text:
+        say(f"Questions without an image are the task {text}: run it only with a backend that takes text alone.")
+    return OK

@@ -1,0 +1,60 @@
+"""Unlearn the forget role of the data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from unsee import config
+from unsee.api import registry
+from unsee.cli.commands._shared import FAILED, OK, run_of, run_options, say
+from unsee.config import Run
+from unsee.errors import UserError
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    run_options(parser)
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="start from published settings, `unsee list recipes`; options: --set recipe.x=y",
+    )
+    parser.add_argument("--method", metavar="NAME", help="unlearning method; `unsee list methods`")
+    parser.add_argument("--seed", type=int, metavar="S", help="start of every random stream (default: 0)")
+    parser.add_argument("--tune", metavar="HOW", help="lora or full")
+    parser.add_argument("--parts", metavar="A,B", help="parts to train: vision, projector, language")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything and estimate memory and disk; write nothing"
+    )
+    parser.add_argument("--device", metavar="D", help="with --dry-run: estimate for cpu or cuda")
+    parser.add_argument("--json", action="store_true", help="with --dry-run: print the estimate as JSON")
+    parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    run = run_of(options)
+    if run.method:
+        registry.require("methods", run.method)
+    if options.dry_run:
+        return _dry_run(run, options)
+    if options.device or options.json:
+        raise UserError(
+            f"{'--device' if options.device else '--json'} belongs to --dry-run. A run takes the GPU if there is one; "
+            "CUDA_VISIBLE_DEVICES= hides it."
+        )
+    from unsee.workflows.forget import forget_run
+
+    folder = forget_run(run, resume=options.resume)
+    say(folder)
+    return OK
+
+
+def _dry_run(run: Run, options: argparse.Namespace) -> int:
+    """Print what the run would take; fails if it could not start or would not fit."""
+    from unsee.workflows.estimate import estimate_run
+
+    found = estimate_run(run, resume=options.resume, device=options.device or "auto")
+    say(json.dumps(config.plain(vars(found)), indent=2) if options.json else found)
+    return FAILED if found.problems else OK

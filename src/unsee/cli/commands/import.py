@@ -1,0 +1,46 @@
+# ruff: noqa: N999 - the file has the name of the command
+"""Make a run file of an experiment of open-unlearning."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from unsee.cli.commands._shared import OK, say
+from unsee.config.paths import near
+from unsee.errors import UserError
+from unsee.utils.terminal import err
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "experiment", nargs="+", metavar="CONFIG", help="its .hydra/config.yaml, or overrides such as trainer=NPO"
+    )
+    parser.add_argument("--model", default="", metavar="M", help="model of the run")
+    parser.add_argument("--data", default="", metavar="D", help="data of the run")
+    parser.add_argument("--out", default="", metavar="DIR", help="folder of the run (default: runs/TASK_NAME)")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Print the run file; what could not be taken over goes to stderr."""
+    from unsee.exporting.open_unlearning_import import from_overrides, read_experiment
+
+    given = {"model": options.model, "data": options.data, "out": options.out}
+    words = options.experiment
+    if all("=" in word for word in words):
+        found = from_overrides(words, **given)
+    elif len(words) == 1 and Path(words[0]).is_file():
+        found = read_experiment(words[0], **given)
+    else:
+        missing = len(words) == 1 and "=" not in words[0]
+        what = f"there is no file {words[0]}.{near(words[0])}" if missing else f"got {' '.join(words)}."
+        raise UserError(f"Expected one config file or overrides NAME=VALUE; {what}")
+    say(yaml.safe_dump(found.run.to_mapping(), sort_keys=False, allow_unicode=True).rstrip())
+    for remark in found.remarks:
+        err(f"remark: {remark}")
+    if found.retain_logs_path:
+        err(f"for unsee export --to open-unlearning: --retain-logs-path {found.retain_logs_path}")
+    return OK

@@ -1,0 +1,42 @@
+"""Upload a run's model to the Hugging Face Hub; private, and without answers and images, unless asked."""
+
+from __future__ import annotations
+
+import argparse
+
+from unsee.cli.commands._shared import OK, say
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("repo", metavar="OWNER/NAME", help="repository; made if it does not exist")
+    parser.add_argument("--merged", action="store_true", help="the whole checkpoint instead of the adapter")
+    parser.add_argument("--base", default="", metavar="ID", help="hub id of the base model, if it was a local folder")
+    parser.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
+    parser.add_argument(
+        "--with", dest="extras", default="", metavar="A,B", help="also upload scores, responses, images"
+    )
+    parser.add_argument(
+        "--allow", default="", metavar="A,B", help="strings that may go although the data call them private"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be uploaded; upload nothing")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from unsee.exporting.hub import push
+
+    extras = [name.strip() for name in options.extras.split(",") if name.strip()]
+    done = push(
+        options.run,
+        options.repo,
+        merged=options.merged,
+        base=options.base,
+        private=not options.public,
+        extras=extras,
+        allow=[text.strip() for text in options.allow.split(",") if text.strip()],
+        dry_run=options.dry_run,
+    )
+    say(done)
+    return OK

@@ -1,0 +1,29 @@
+"""A grid of runs, each done once, and their comparison."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unsee.cli.commands._shared import FAILED, OK, say
+from unsee.utils.terminal import err
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("grid", metavar="GRID.yaml", help="base run and axes, see docs/sweep.md")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for everything; goes on with what is in it")
+    parser.add_argument("--launcher", default="local", help="local (default) or slurm")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells that run at once (default: 1)")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from unsee.workflows.sweep import sweep
+
+    states = sweep(options.grid, options.out, launcher=options.launcher, jobs=options.jobs)
+    for name, state in states.items():
+        if state != "done":
+            err(f"{state}: {name}")
+    say(Path(options.out) / "compare" / "report.html" if "done" in states.values() else options.out)
+    return FAILED if "failed" in states.values() else OK

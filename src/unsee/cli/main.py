@@ -1,0 +1,132 @@
+"""`unsee`: the command line. Commands lie in `commands/`, one file each, thin shells over Python functions; nothing here loads torch."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Final, NoReturn
+
+from unsee import __version__
+from unsee.cli.commands._shared import FAILED, INTERRUPTED, OK, TERMINATED, USAGE
+from unsee.config import paths as config_paths
+from unsee.config.hints import meant, paths
+from unsee.distributed import processes
+from unsee.errors import Terminated, UnseeError, UserError, shown, unknown_name
+from unsee.utils.signals import raise_on_sigterm
+from unsee.utils.terminal import err
+
+_STORY: Final = ("demo", "train", "forget", "eval", "compare", "sweep", "continual", "check", "list")
+"""The order of commands in the help; others follow by name."""
+_AGAIN: Final = {
+    "forget": " The same command with --resume goes on from the last checkpoint.",
+    "demo": " The same command goes on where this one stopped.",
+    "sweep": " The same command goes on where this one stopped.",
+    "continual": " The same command goes on where this one stopped.",
+    "train": " The same command goes on where this one stopped.",
+    "eval": " The same command goes on where this one stopped.",
+    "judge": " The same command goes on where this one stopped.",
+}
+"""What to say after Ctrl-C and SIGTERM."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints are UserErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of exiting, so that there is one place where errors are printed."""
+        raise UserError(f"{message[:1].upper()}{message[1:]}. See `{self.prog} --help`.")
+
+
+def verbs() -> dict[str, ModuleType]:
+    """Return every command by name, in the order of the help."""
+    found = sorted(file.stem for file in (Path(__file__).parent / "commands").glob("*.py") if file.stem[0] != "_")
+    ordered = [name for name in _STORY if name in found] + [name for name in found if name not in _STORY]
+    return {name: importlib.import_module(f"unsee.cli.commands.{name}") for name in ordered}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    if not debug:
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate)\b")
+    try:
+        return _dispatch([word for word in words if word != "--debug"])
+    except UnseeError as error:
+        if debug:
+            raise
+        if processes.is_main() or not isinstance(error, UserError):  # all processes make the user's mistake
+            err(f"unsee: {error}")
+        return USAGE if isinstance(error, UserError) else FAILED
+    except KeyboardInterrupt as error:
+        ended = isinstance(error, Terminated)
+        err(f"\nunsee: {'ended by SIGTERM' if ended else 'interrupted'}.{_AGAIN.get(words[0] if words else '', '')}")
+        return TERMINATED if ended else INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; without this, closing stdout complains once more.
+        sys.stderr.close()
+        return OK
+    except OSError as error:
+        if debug or error.filename is None:
+            raise
+        err(f"unsee: {error.strerror}: {error.filename}. With --debug the traceback is shown.")
+        return FAILED
+
+
+def script() -> NoReturn:
+    """Run the console script: `main`, then leave as one of several processes may have to."""
+    raise_on_sigterm()
+    processes.leave(main())
+
+
+def _dispatch(words: list[str]) -> int:
+    known = verbs()
+    parser, subparsers = parsers(known)
+    if not words:
+        parser.print_help()
+        return USAGE
+    if not words[0].startswith("-") and words[0] not in known:
+        raise unknown_name("command", words[0], known)
+    if odd := [word for word in words if "\0" in word]:
+        raise UserError(f"The argument {shown(odd[0])} holds the control character U+0000; remove it.")
+    options, rest = parser.parse_known_args(words)
+    if rest:
+        raise _unknown_option(rest, subparsers[options.verb])
+    if out := vars(options).get("out"):
+        config_paths.require_writable(out)
+    code: int = known[options.verb].action(options)
+    return code
+
+
+def parsers(known: dict[str, ModuleType]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser of `unsee` and those of its commands; a command's help is the docstring of its file."""
+    parser = _Parser(
+        prog="unsee",
+        description="Make a vision-language model forget, and prove what it says afterwards.",
+        epilog="Every command has its own help: unsee forget --help. With --debug an error shows its traceback.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"unsee {__version__}")
+    commands = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    made: dict[str, argparse.ArgumentParser] = {}
+    for name, verb in known.items():
+        text = (verb.__doc__ or "").partition("\n")[0]
+        made[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        verb.options(made[name])
+    return parser, made
+
+
+def _unknown_option(rest: Sequence[str], parser: argparse.ArgumentParser) -> UserError:
+    word = next((word for word in rest if word.startswith("-")), rest[0])
+    if not word.startswith("-"):
+        return UserError(f"Unexpected argument {word!r}. See `{parser.prog} --help`.")
+    known = [text for action in parser._actions for text in action.option_strings if text.startswith("--")]
+    option = word.partition("=")[0]
+    error = unknown_name(f"option of {parser.prog}", option, known)
+    settings = meant(option.lstrip("-").replace("-", "_"), paths()) if "--set" in known else []
+    return error.beside(f"--set {path}=..." for path in settings)

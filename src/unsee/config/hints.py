@@ -1,0 +1,89 @@
+"""Settings that were sought in the wrong part of a run, or by the name that other programs give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, Final
+
+from unsee import config
+from unsee.api import Training, registry
+from unsee.errors import UnknownNameError, nearest
+
+ALSO: Final[Mapping[str, str]] = {
+    "learning_rate": "training.lr",
+    "num_train_epochs": "training.epochs",
+    "num_epochs": "training.epochs",
+    "steps": "training.max_steps",
+    "num_steps": "training.max_steps",
+    "per_device_train_batch_size": "training.batch_size",
+    "bs": "training.batch_size",
+    "gradient_accumulation_steps": "training.accumulate",
+    "max_grad_norm": "training.clip",
+    "lr_scheduler": "training.scheduler",
+    "lr_scheduler_type": "training.scheduler",
+    "lora_r": "training.rank",
+    "lora_rank": "training.rank",
+    "r": "training.rank",
+    "lora_alpha": "training.alpha",
+    "lora_dropout": "training.dropout",
+    "bf16": "training.precision",
+    "dtype": "training.precision",
+    "wd": "training.weight_decay",
+}
+"""Names of transformers' and PEFT's arguments, and short forms -> where the setting stands here."""
+
+
+def paths(method: str = "", benchmark: str = "", more: Mapping[str, Any] | None = None) -> list[str]:
+    """Return the full paths of all settings of a run, `training.lr` and the like; `more` are further parts with their dataclass."""
+    parts: dict[str, Any] = {"training": Training, "eval": config.Eval, **(more or {})}
+    if method in registry.names("methods"):
+        parts["method"] = registry.load("methods", method)
+    if benchmark in registry.names("benchmarks"):
+        parts["benchmark"] = registry.load("benchmarks", benchmark).settings_type
+    return [f"{part}.{field.name}" for part, found in parts.items() for field in fields(found) if field.init]
+
+
+def meant(name: str, known: list[str]) -> list[str]:
+    """Return the paths that end in `name`, or in our word for what other programs call so.
+
+    >>> meant("lr", ["training.lr", "method.beta"]), meant("learning_rate", ["training.lr"])
+    (['training.lr'], ['training.lr'])
+    """
+    same = [path for path in known if path.partition(".")[2] == name]
+    return same or [path for path in known if path == ALSO.get(name)]
+
+
+def like(name: str, known: list[str]) -> list[str]:
+    """Return the paths that end nearly in `name`.
+
+    >>> like("max_step", ["training.max_steps", "training.lr"])
+    ['training.max_steps']
+    """
+    ends = {path.partition(".")[2]: path for path in reversed(known)}
+    return [ends[end] for end in get_close_matches(name, ends, n=2, cutoff=0.75)]
+
+
+@contextmanager
+def hinted(run: Any, more: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Put the full paths of what may be meant into the error for an unknown setting; `run` is a Run or the mapping of one."""
+    try:
+        yield
+    except UnknownNameError as error:
+        if not error.kind.startswith("setting of "):
+            raise
+        known = paths(*_names(run), more)
+        found = meant(error.name, known)
+        if not found and not nearest(error.name, error.known):
+            found = like(error.name, known)
+        raise error.beside(found) from None
+
+
+def _names(run: Any) -> tuple[str, str]:
+    """Return the names of the method and of the benchmark, as far as they are said."""
+    values = run.to_mapping() if isinstance(run, config.Run) else run
+    named = [values.get(part, "") for part in ("method", "benchmark")]
+    method, benchmark = [part.get("name", "") if isinstance(part, Mapping) else part for part in named]
+    return str(method), str(benchmark)

@@ -1,0 +1,308 @@
+"""Tables of named configurations that stay on disk, and images that are decoded only when asked for.
+
+A configuration is a folder of parquet shards, a data set saved by the `datasets` library, one parquet file, or a configuration
+of a data set on the hub. Up to `IN_MEMORY` bytes of parquet are read; more is converted once by `datasets` (into its own cache)
+and memory-mapped from there, for rows of a parquet file cannot be read one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from unsee.api.benchmark import Hub, Place
+from unsee.api.pictures import decode_image
+from unsee.data.tables import undecodable
+from unsee.errors import UserError, shown
+from unsee.utils.parsing import require_fetched
+
+if TYPE_CHECKING:
+    import pyarrow
+    from PIL import Image
+
+IN_MEMORY: Final = 8 * 2**20
+"""Bytes of parquet that are read into memory rather than mapped."""
+ROWS_AT_ONCE: Final = 256
+"""Rows that are Python objects at the same time."""
+
+_SHARD: Final = re.compile(r"(?P<split>.+?)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
+_WAY_OUT: Final = "git clone https://huggingface.co/datasets/{id} (with git-lfs), or `hf download --repo-type dataset {id} --local-dir DIR`"
+
+
+@dataclass(frozen=True, eq=False)
+class ArrowImage:
+    """An image in a cell of a table: encoded bytes, alone or in a struct with a path, or one of a list of such."""
+
+    column: Any
+    """The chunked array that holds it."""
+    row: int
+    index: int | None = None
+    """Its place in the list, if the cell is one."""
+    folder: Path | None = None
+    """What a path without bytes is relative to."""
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the encoded bytes."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def data(self) -> bytes:
+        """The encoded bytes; empty if there are none."""
+        cell = self.column[self.row]
+        value = (cell if self.index is None else cell.values[self.index]).as_py()
+        if isinstance(value, dict):
+            value = value.get("bytes") or value.get("path")
+        if isinstance(value, str):
+            file = (self.folder or Path()) / value
+            return file.read_bytes() if file.is_file() else b""
+        return value if isinstance(value, bytes) else b""
+
+    def load(self) -> Image.Image:
+        """Decode to RGB; transparency is laid on white."""
+        return decode_image(io.BytesIO(self.data))
+
+    def fault(self) -> str:
+        """Return why it cannot be used; empty if every pixel of it decodes."""
+        return undecodable(io.BytesIO(self.data)) if self.data else "is missing"
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of one configuration."""
+
+    name: str
+    table: pyarrow.Table
+    folder: Path | None = None
+    """What paths in it are relative to."""
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.table.column_names)
+
+    def require(self, *columns: str) -> None:
+        """Raise if one of the columns is missing."""
+        missing = [column for column in columns if column not in self.columns]
+        if missing:
+            raise UserError(
+                f"{self.name} has no column {', '.join(map(repr, missing))}. "
+                f"It needs {', '.join(columns)}; it has {', '.join(self.columns)}."
+            )
+
+    def records(self, *columns: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows as mappings of those of the columns that there are; few of them are in memory at a time."""
+        wanted = self.table.select([column for column in columns if column in self.columns])
+        for batch in wanted.to_batches(max_chunksize=ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+    def where(self, row: int) -> str:
+        """Return how a message names a row, counted from 1."""
+        return f"{self.name} row {row + 1}"
+
+    def images(self, row: int, column: str = "image") -> list[ArrowImage]:
+        """Return the images in a cell: none if it is null, several if it is a list; nothing is decoded."""
+        import pyarrow
+
+        cells = self.table.column(column)
+        kind = cells.type
+        if not cells[row].is_valid:
+            return []
+        if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind):
+            return [ArrowImage(cells, row, place, self.folder) for place in range(len(cells[row]))]
+        return [ArrowImage(cells, row, None, self.folder)]
+
+    def image(self, row: int, column: str = "image") -> ArrowImage:
+        """Return the one image in a cell, or the first of several; none is an error."""
+        found = self.images(row, column)
+        if not found:
+            raise UserError("the image is empty.")
+        return found[0]
+
+    def names(self, column: str = "ID") -> list[str]:
+        """Return the texts of a column whose texts must all differ; whole numbers count as text."""
+        self.require(column)
+        found = []
+        for row, cells in enumerate(self.records(column)):
+            if not isinstance(cells[column], str | int):
+                raise UserError(f"{self.where(row)}: {column} must be text, got {shown(cells[column])}.")
+            found.append(str(cells[column]).strip())
+        if twice := sorted(name for name, count in Counter(found).items() if count > 1):
+            raise UserError(f"{self.name}: {column} {', '.join(twice[:10])} occurs more than once.")
+        return found
+
+
+class Shelf:
+    """Where named configurations lie: a folder as cloned from the hub, or the hub itself."""
+
+    def __init__(self, place: Place) -> None:
+        """Look nothing up yet."""
+        self.place = place
+        self.warnings: list[str] = []
+
+    def has(self, *spellings: str) -> bool:
+        """Tell whether the configuration is there under one of its spellings; on the hub, whether it can be fetched is seen later."""
+        return isinstance(self.place, Hub) or _found(self.place, spellings) is not None
+
+    def rows(self, *spellings: str) -> Rows:
+        """Open a configuration; one that is missing, or not all there, is said with what was found."""
+        if isinstance(self.place, Hub):
+            return Rows(spellings[0], _fetched(self.place, spellings[0]))
+        found = _found(self.place, spellings)
+        if found is None:
+            there = (
+                ", ".join(sorted(path.name for path in self.place.iterdir())) if self.place.is_dir() else "no folder"
+            )
+            raise UserError(
+                f"{self.place} has no {spellings[0]}: expected a folder {spellings[0]}/ with train-*.parquet. "
+                f"There is: {there or 'nothing'}."
+            )
+        table = _opened(found, self.warnings)
+        rows = Rows(found.name.removesuffix(".parquet"), table, self.place)
+        if not len(rows):
+            raise UserError(f"{found} has no rows.")
+        return rows
+
+
+def peek(place: Path, *spellings: str) -> set[str]:
+    """Return the column names of a configuration in the folder, read from the end of one file; none if it has no readable one."""
+    found = _found(place, spellings) if place.is_dir() else None
+    if found is None:
+        return set()
+    import pyarrow
+    import pyarrow.parquet
+
+    files = [found] if found.is_file() else sorted([*found.glob("*.parquet"), *found.glob("train/*.parquet")])
+    for file in files[:1]:
+        require_fetched(file)
+        try:
+            return set(pyarrow.parquet.read_schema(file).names)
+        except (pyarrow.ArrowException, OSError):
+            return set()
+    saved = [*found.glob("dataset_info.json"), *found.glob("train/dataset_info.json")]
+    return set(_features(saved[0])) if saved else set()
+
+
+def _features(file: Path) -> list[str]:
+    try:
+        return list(json.loads(file.read_text(encoding="utf-8"))["features"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+
+
+def _found(root: Path, spellings: Sequence[str]) -> Path | None:
+    """Return the folder or the one parquet file of a configuration."""
+    for name in spellings:
+        for path in (root / name, root / f"{name}.parquet"):
+            if path.is_dir() or path.is_file():
+                return path
+    return None
+
+
+def _opened(place: Path, warnings: list[str]) -> pyarrow.Table:
+    if place.is_file():
+        return parquet_table([place])
+    for folder in (place, place / "train"):
+        if (folder / "state.json").is_file() or (folder / "dataset_info.json").is_file():
+            return _saved(folder)
+    direct, nested = sorted(place.glob("*.parquet")), sorted((place / "train").glob("*.parquet"))
+    if direct and nested:
+        raise UserError(f"{place} holds parquet files both beside and inside train/; keep one of them.")
+    if not direct and not nested:
+        there = ", ".join(sorted(path.name for path in place.iterdir())) or "nothing"
+        raise UserError(f"{place} has no shard: expected train-*.parquet or train/*.parquet, found {there}.")
+    return parquet_table(nested or _shards(place, direct, warnings))
+
+
+def _shards(place: Path, files: Sequence[Path], warnings: list[str]) -> list[Path]:
+    """Return the shards of split train, all of them there."""
+    matched = [(file, found) for file in files if (found := _SHARD.fullmatch(file.name))]
+    if not matched:
+        return list(files)
+    splits = {found["split"] for _, found in matched}
+    if "train" not in splits:
+        raise UserError(
+            f"{place} has split {', '.join(sorted(splits))}, but no split train (train-*.parquet); fetch the current revision."
+        )
+    if len(splits) > 1:
+        warnings.append(
+            f"{place.name} also has split {', '.join(sorted(splits - {'train'}))}, an older revision's; it is not read."
+        )
+    kept = [(file, found) for file, found in matched if found["split"] == "train"]
+    _require_all(place, {found["count"] for _, found in kept}, {int(found["index"]) for _, found in kept})
+    return [file for file, _ in kept]
+
+
+def _require_all(place: Path, counts: set[str], indices: set[int]) -> None:
+    if len(counts) > 1:
+        raise UserError(
+            f"{place} mixes shards of {' and of '.join(str(int(count)) for count in sorted(counts))}; fetch it anew."
+        )
+    missing = sorted(set(range(int(counts.pop()))) - indices)
+    if missing:
+        raise UserError(f"{place} lacks shard {', '.join(f'{index:05}' for index in missing)}; fetch it anew.")
+
+
+def parquet_table(files: Sequence[Path]) -> pyarrow.Table:
+    """Return the rows of parquet files: in memory if they are small, else memory-mapped."""
+    import pyarrow
+    import pyarrow.parquet
+
+    for file in files:
+        require_fetched(file)
+    try:
+        for file in files:
+            pyarrow.parquet.read_schema(file)
+        if sum(file.stat().st_size for file in files) <= IN_MEMORY:
+            return pyarrow.concat_tables([pyarrow.parquet.read_table(file) for file in files])
+        return _mapped(files)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(
+            f"{files[0] if len(files) == 1 else files[0].parent} is no readable Parquet: {error}"
+        ) from error
+
+
+def _mapped(files: Sequence[Path]) -> pyarrow.Table:
+    """Return the rows as memory-mapped Arrow, which `datasets` writes into its cache the first time."""
+    import datasets
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        return datasets.Dataset.from_parquet([str(file) for file in files]).data.table
+    except DatasetGenerationError as error:
+        raise UserError(f"{files[0].parent} is no readable Parquet: {error.__cause__ or error}") from error
+
+
+def _saved(folder: Path) -> pyarrow.Table:
+    """Return the rows of a data set that `Dataset.save_to_disk` has written."""
+    import datasets
+    import pyarrow
+
+    try:
+        return datasets.load_from_disk(str(folder)).data.table
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} is no data set that `datasets` has saved: {error}") from error
+
+
+def _fetched(place: Hub, config: str) -> pyarrow.Table:
+    """Return a configuration of a data set on the hub, through the cache of `datasets`."""
+    import datasets
+
+    try:
+        return datasets.load_dataset(place.id, config, split="train").data.table
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"Cannot fetch {config} of {place} from the hub (and there is no folder of that name here): {error}. "
+            f"Without network, fetch it elsewhere and give the folder: {_WAY_OUT.format(id=place.id)}."
+        ) from error

@@ -1,0 +1,239 @@
+"""Nested records of published data sets: fields asked for by name, images found wherever an archive was unpacked, faults by their row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from unsee.api.example import Example, ImageFile
+from unsee.data.arrow import ArrowImage
+from unsee.data.tables import SUFFIXES, unreadable
+from unsee.errors import UserError, shown
+from unsee.utils.parsing import is_empty, parse_json, text_fault
+
+IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""File types taken for images when a folder is listed."""
+_SHOWN: Final = 10
+"""How many faults an error lists."""
+
+
+class Record:
+    """One record of a file, read field by field; what is missing or of another type is said with the field's name."""
+
+    def __init__(self, cells: Mapping[str, Any], columns: Mapping[str, str] | None = None, prefix: str = "") -> None:
+        """Read `cells`; `columns` says which of our names are called otherwise there, `prefix` where the record lies in another."""
+        self._cells = cells
+        self._columns = dict(columns or {})
+        self._prefix = prefix
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the fields as the file has them."""
+        return iter(self._cells)
+
+    def called(self, name: str) -> str:
+        """Return the field's name in the file, with the record it lies in."""
+        return f"{self._prefix}{self._columns.get(name, name)}"
+
+    def has(self, name: str) -> bool:
+        """Tell whether the field is there and not null (None, NaN or empty text)."""
+        return not is_empty(self._value(name))
+
+    def text(self, name: str) -> str:
+        """Return a field that must hold text, blanks at its ends removed."""
+        if not self.has(name):
+            raise UserError(f"{self.called(name)} is {'empty' if self._there(name) else 'missing'}.")
+        return self.optional(name)
+
+    def blank(self, *names: str) -> bool:
+        """Tell whether one of the fields is there and holds nothing; a field that is missing is another matter."""
+        return any(self._there(name) and not self.has(name) for name in names)
+
+    def optional(self, name: str) -> str:
+        """Return a field that may be missing, as text."""
+        value = self._value(name)
+        if is_empty(value):
+            return ""
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            return self._clean(name, str(value).strip())
+        raise UserError(f"{self.called(name)} must be text, got {shown(value)}.")
+
+    def strings(self, name: str) -> tuple[str, ...]:
+        """Return a list of texts; one text is a list of one, a missing field an empty list."""
+        value = self._decoded(name)
+        if is_empty(value):
+            return ()
+        items = [value] if isinstance(value, str | int | float) else value
+        if not isinstance(items, Sequence) or not all(isinstance(item, str | int | float) for item in items):
+            raise UserError(f"{self.called(name)} must be a list of texts, got {shown(value)}.")
+        return tuple(self._clean(name, text) for text in (str(item).strip() for item in items) if text)
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """Return an object with named fields, written as such or as JSON text; a missing one is empty."""
+        value = self._decoded(name)
+        if is_empty(value):
+            return {}
+        if not isinstance(value, Mapping):
+            raise UserError(f"{self.called(name)} must be an object with named fields, got {shown(value)}.")
+        return {str(key): item for key, item in value.items()}
+
+    def part(self, name: str) -> Record:
+        """Return an object with named fields as a record of its own."""
+        if not self.has(name):
+            raise UserError(f"{self.called(name)} is missing.")
+        return Record(self.mapping(name), self._columns, f"{self.called(name)}.")
+
+    def parts(self, name: str) -> list[Record]:
+        """Return a list of objects as records of their own; a missing field is an empty list."""
+        value = self._decoded(name)
+        if is_empty(value):
+            return []
+        if not isinstance(value, Sequence) or not all(isinstance(item, Mapping) for item in value):
+            raise UserError(f"{self.called(name)} must be a list of objects, got {shown(value)}.")
+        return [Record(item, self._columns, f"{self.called(name)}[{number}].") for number, item in enumerate(value, 1)]
+
+    def raw(self, name: str) -> Any:
+        """Return the field as it is; None if it is missing."""
+        return self._value(name)
+
+    def _clean(self, name: str, text: str) -> str:
+        """Return the text, or raise if it cannot be written or tokenised."""
+        if fault := text_fault(text):
+            raise UserError(f"{self.called(name)} {fault}.")
+        return text
+
+    def _there(self, name: str) -> bool:
+        return self._columns.get(name, name) in self._cells
+
+    def _value(self, name: str) -> Any:
+        return self._cells.get(self._columns.get(name, name))
+
+    def _decoded(self, name: str) -> Any:
+        """Return the field, with JSON in text read."""
+        value = self._value(name)
+        if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
+            return value
+        return parse_json(value, f"{self.called(name)} ({shown(value, 40)})")
+
+
+class Gathered:
+    """What a loader has made of its files so far: examples of both splits, faults by their row, images to be looked at."""
+
+    def __init__(self, *roots: Path, strict: bool = True) -> None:
+        """Start with nothing; paths written in the files are looked for below `roots`.
+
+        Unless `strict`, what cannot be read is left out and counted.
+        """
+        self.strict = strict
+        self.dropped: list[str] = []
+        self.train: list[Example] = []
+        self.judged: list[Example] = []
+        self.faults: list[str] = []
+        self._roots = roots
+        self._images: dict[Path, str] = {}
+        self.items = 0
+        self.left_out = 0
+        self._cells: list[tuple[ArrowImage, str]] = []
+        self._where = ""
+
+    @contextmanager
+    def reading(self, where: str, *, vital: bool = False) -> Iterator[None]:
+        """Keep what is wrong in the block as a fault of the row `where`; the block ends there and then. `vital`: strict or not."""
+        around, self._where = self._where, where
+        try:
+            yield
+        except UserError as error:
+            (self.faults if self.strict or vital else self.dropped).append(f"{where}: {error}")
+        self._where = around
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Read a part of a row: what is wrong with it ends this block, not the row's."""
+        with self.reading(f"{self._where}, {name}"):
+            yield
+
+    def image(self, written: str) -> ImageFile:
+        """Return the image that a row names, wherever the archive lies now."""
+        path = located(written, self._roots)
+        if path is None:
+            looked = ", ".join(str(root) for root in self._roots)
+            raise UserError(f"image {written} is missing (looked for it, and for its last parts, in {looked}).")
+        return self.file(path)
+
+    def file(self, path: Path) -> ImageFile:
+        """Return an image file, noting which row named it first."""
+        self._images.setdefault(path, self._where)
+        return ImageFile(path)
+
+    def cell(self, image: ArrowImage) -> ArrowImage:
+        """Return an image in a cell of a table, noting which row named it first."""
+        self._cells.append((image, self._where))
+        return image
+
+    def complete(self, items: Sequence[Record], *needed: str) -> list[Record]:
+        """Return the items that have all that is needed; the others are left out and counted."""
+        kept = [item for item in items if all(item.has(name) for name in needed)]
+        self.items += len(items)
+        self.left_out += len(items) - len(kept)
+        return kept
+
+    def gaps(self) -> list[str]:
+        """Return what was left out, and why."""
+        found = [f"{self.left_out} of {self.items} items have no question or no answer."] if self.left_out else []
+        if self.dropped:
+            shown = "; ".join(self.dropped[:_SHOWN])
+            found.append(f"{len(self.dropped)} rows or items cannot be read and are left out: {shown}")
+        return found
+
+    def problems(self) -> list[str]:
+        """Return the faults, and the images that cannot be decoded."""
+        verdicts = {path: unreadable(path) for path in self._images}
+        broken = [f"{self._images[path]}: image {path} {why}." for path, why in verdicts.items() if why]
+        # The last of equals that is put in stays: the one that was named first.
+        distinct = {image.key: (image, where) for image, where in reversed(self._cells)}
+        broken += [
+            f"{where}: the image {why}." for image, where in reversed(distinct.values()) if (why := image.fault())
+        ]
+        return [*self.faults, *broken]
+
+    def require(self, place: object) -> None:
+        """Raise if any row could not be read."""
+        if self.faults:
+            more = [f"... and {len(self.faults) - _SHOWN} more (unsee check lists all)"] * (len(self.faults) > _SHOWN)
+            raise UserError("\n  ".join([f"{place} cannot be used:", *self.faults[:_SHOWN], *more]))
+
+
+def located(written: str, roots: Sequence[Path]) -> Path | None:
+    """Return the file that a path written on another machine names: all of it, else its last parts, below one of the roots."""
+    parts = [part for part in PurePosixPath(written.replace("\\", "/")).parts if part != "/"]
+    if ".." in parts:
+        return None
+    for start in range(len(parts)):
+        for root in roots:
+            path = root.joinpath(*parts[start:])
+            if path.is_file():
+                return path
+    return None
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Return the image files of a folder, sorted by name; none if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file())
+
+
+def named_table(place: Path, stem: str) -> Path | None:
+    """Return the table of that name in a folder, whatever its type; None if there is none."""
+    return next((place / f"{stem}{suffix}" for suffix in SUFFIXES if (place / f"{stem}{suffix}").is_file()), None)
+
+
+def require_files(place: Path, needed: Sequence[str], layout: str) -> None:
+    """Raise if some of the files or folders are not at the place, naming all that are missing and what is there."""
+    missing = [name for name in needed if not (place / name).exists()]
+    if missing:
+        there = sorted(path.name + "/" * path.is_dir() for path in place.iterdir()) if place.is_dir() else []
+        raise UserError(
+            f"{place} has no {', '.join(missing)}. Expected {layout}; found {', '.join(there[:20]) or 'nothing'}."
+        )

@@ -1,0 +1,162 @@
+"""Tables too large for memory: rows are read from disk when they are asked for, one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, Final
+
+from unsee.api.lazy import Lazy
+from unsee.data.arrow import parquet_table
+from unsee.data.tables import csv_rows, read_rows, reading
+from unsee.errors import UserError, shown
+from unsee.utils.parsing import parse_json, require_fetched
+
+IN_MEMORY: Final = 4 * 2**20
+"""Bytes up to which a table is simply read."""
+
+Row = dict[str, Any]
+
+
+def open_rows(path: Path) -> Sequence[Row]:
+    """Return the rows of a table in file order: in memory if it is small, else from disk as they are asked for.
+
+    A JSON list is read whole once and then put aside, line by line, in a temporary file; so is CSV, without being read whole.
+    """
+    if not path.is_file() or path.stat().st_size <= IN_MEMORY:
+        return read_rows(path)
+    with reading(path):
+        require_fetched(path)
+        if path.suffix.lower() == ".parquet":
+            return _arrow(path)
+        if path.suffix.lower() == ".jsonl":
+            return _indexed(path)
+        return _spooled(csv_rows(path) if path.suffix.lower() == ".csv" else read_rows(path))
+
+
+def _arrow(path: Path) -> Sequence[Row]:
+    table = parquet_table([path])
+
+    def row(index: int) -> Row:
+        found: list[Row] = table.slice(index, 1).to_pylist()
+        return found[0]
+
+    return Lazy(table.num_rows, row)
+
+
+def _indexed(path: Path) -> Sequence[Row]:
+    """Return the lines of a JSON-lines file as rows; each is parsed now, to say what is wrong, and again when it is asked for."""
+    starts, at = array("Q"), 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if text.strip():
+                _require_row(text, path.name, number)
+                starts.append(at + len(line) - len(text))
+            at += len(line)
+        return _at(file, starts, at)
+
+
+def _require_row(line: bytes, name: str, number: int) -> None:
+    row = parse_json(line, f"{name} line {number}")
+    if not isinstance(row, dict):
+        raise UserError(f"{name} line {number} must be an object with named columns, got {shown(row)}.")
+
+
+def _spooled(rows: Iterable[Mapping[str, Any]]) -> Sequence[Row]:
+    """Put rows aside in a temporary file that vanishes with the process."""
+    starts, at = array("Q"), 0
+    with tempfile.TemporaryFile("w+b") as file:
+        for row in rows:
+            starts.append(at)
+            at += file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        return _at(file, starts, at)
+
+
+class _Handle:
+    """A file that stays open, even if it has no name any more, for as long as somebody may read from it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.number = os.dup(file.fileno())
+        self.lock = Lock()
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return these bytes. Without `pread` (Windows) one thread at a time moves the position."""
+        if "pread" in vars(os):
+            return os.pread(self.number, stop - start, start)
+        with self.lock:
+            os.lseek(self.number, start, os.SEEK_SET)
+            return os.read(self.number, stop - start)
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+def _at(file: BinaryIO, starts: array[int], end: int) -> Sequence[Row]:
+    """Return the rows that begin at these bytes; threads may ask at the same time, for no position is shared."""
+    handle = _Handle(file)
+
+    def row(index: int) -> Row:
+        stop = starts[index + 1] if index + 1 < len(starts) else end
+        found: Row = json.loads(handle.read(starts[index], stop))
+        return found
+
+    return Lazy(len(starts), row)
+
+
+def digest64(text: str) -> int:
+    """Return eight bytes of a hash of the text, to compare many texts without keeping them."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def repeats(digests: array[int]) -> list[tuple[int, int]]:
+    """Return (first place, later place) of values that occur again, in the order of the later places.
+
+    >>> repeats(array("Q", [5, 7, 5, 5]))
+    [(0, 2), (0, 3)]
+    """
+    order = array("Q", sorted(range(len(digests)), key=digests.__getitem__))
+    found, first = [], 0
+    for rank, place in enumerate(order):
+        first = place if rank == 0 or digests[place] != digests[order[rank - 1]] else first
+        if place != first:
+            found.append((first, place))
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def ordered(digests: array[int]) -> array[int]:
+    """Return the values in order, for `contains`."""
+    return array("Q", sorted(digests))
+
+
+def contains(values: array[int], value: int) -> bool:
+    """Tell whether ordered values contain one.
+
+    >>> contains(array("Q", [2, 5]), 5), contains(array("Q", [2, 5]), 6)
+    (True, False)
+    """
+    place = bisect_left(values, value)
+    return place < len(values) and values[place] == value
+
+
+def ambiguous(keys: array[int], values: array[int]) -> set[int]:
+    """Return the keys that stand beside more than one value.
+
+    >>> sorted(ambiguous(array("Q", [1, 1, 2, 2]), array("Q", [7, 7, 7, 8])))
+    [2]
+    """
+    found = set()
+    order = array("Q", sorted(range(len(keys)), key=keys.__getitem__))
+    for place, after in pairwise(order):
+        if keys[place] == keys[after] and values[place] != values[after]:
+            found.add(keys[place])
+    return found

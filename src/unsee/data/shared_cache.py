@@ -1,0 +1,156 @@
+"""A folder shared by the runs beside each other, for what depends on nothing but content: likelihoods of the reference model, answers.
+
+It lies beside the run folders (`runs/cache` for `runs/x`), or where `UNSEE_CACHE` says; `UNSEE_CACHE=off` does without.
+It holds what was derived from the data of a deletion request, so it is to be deleted with the runs. It is a shortcut only:
+where it cannot be used, or could have been written by another user, a run goes on without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock
+
+from unsee.compat import fast_paths
+from unsee.utils import fast_paths as utils_fast_paths
+from unsee.utils.terminal import note_once
+
+VARIABLE: Final = "UNSEE_CACHE"
+_KEY_BYTES: Final = 32
+
+
+def shared(out: Path) -> Path | None:
+    """Return the folder shared with the runs beside `out`, made if it is missing; None if nothing is to be shared."""
+    place = os.environ.get(VARIABLE, "")
+    if place == "off" or not utils_fast_paths.current().shared_cache:
+        return None
+    folder = Path(place) if place else out.resolve().parent / "cache"
+    if problem := _problem(folder):
+        _without(folder, problem)
+        return None
+    fast_paths.remember_in(folder)
+    return folder
+
+
+def shared_rows(out: Path, name: str) -> Rows | None:
+    """Return the signed rows called `name` in the shared folder; None if nothing is to be shared."""
+    folder = shared(out)
+    key = signing_key() if folder else None
+    return None if folder is None or key is None else Rows(folder / name, key=key)
+
+
+@cache
+def signing_key() -> bytes | None:
+    """Return this user's key for signing rows, made at the first use; None if the home folder cannot hold it."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unsee"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = folder / "key"
+        with FileLock(folder / "key.lock"):
+            if not file.is_file() or file.stat().st_size != _KEY_BYTES:
+                _write_key(file)
+            return file.read_bytes()
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+        note_once(f"the cache shared by runs is not used: its key cannot be kept in the home folder ({error}).")
+        return None
+
+
+def _write_key(file: Path) -> None:
+    """Write a new key that only this user can read."""
+    part = file.with_name(f".key.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
+        stream.write(secrets.token_bytes(_KEY_BYTES))
+    part.replace(file)
+
+
+def _problem(folder: Path) -> str:
+    """Make the folder if it is missing, and return why it cannot be used; empty if it can."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.stat()
+    except OSError as error:
+        return error.strerror or str(error)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "it cannot be written to"
+    if "getuid" not in vars(os):  # Windows: folders of a user are private by default
+        return ""
+    if found.st_uid != os.getuid():
+        return "it belongs to another user"
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        return "other users may read or write it; chmod 700 makes it yours"
+    return ""
+
+
+def _without(folder: Path, problem: str) -> None:
+    note_once(
+        f"the shared cache {folder} is not used: {problem}. {VARIABLE}=off does without it, {VARIABLE}=DIR moves it."
+    )
+
+
+class Rows:
+    """Key -> value, appended to one JSONL file; a line cut off by an interruption is not seen and does no harm.
+
+    With a `key` rows are signed: those that anybody else wrote or changed count as missing, and a file that cannot be
+    written to is no error.
+    """
+
+    def __init__(self, file: Path, *, key: bytes | None = None) -> None:
+        """Read what is there."""
+        self.file, self.key = file, key
+        self._rows: dict[str, Any] = {}
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+        self._torn = not text.endswith("\n") and bool(text)
+        for line in text.split("\n"):
+            try:
+                row = json.loads(line)
+                name, value, signature = row["key"], row["value"], row.get("mac", "")
+                if key is None or hmac.compare_digest(signature, self._signature(name, value)):
+                    self._rows[name] = value
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                continue
+
+    def get(self, key: str) -> Any | None:
+        """Return the value, None if there is none."""
+        return self._rows.get(key)
+
+    def put(self, rows: Mapping[str, Any]) -> None:
+        """Add values; those whose key is known already are left alone."""
+        new = {key: value for key, value in rows.items() if key not in self._rows}
+        if not new:
+            return
+        try:
+            self._append("".join(self._line(key, value) for key, value in new.items()))
+        except OSError as error:
+            if self.key is None:
+                raise
+            _without(self.file.parent, error.strerror or str(error))
+        self._rows.update(new)
+
+    def _line(self, key: str, value: Any) -> str:
+        row = {"key": key, "value": value}
+        if self.key is not None:
+            row["mac"] = self._signature(key, value)
+        return json.dumps(row, ensure_ascii=False) + "\n"
+
+    def _append(self, text: str) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write("\n" * self._torn + text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._torn = False
+
+    def _signature(self, key: str, value: Any) -> str:
+        """Return the HMAC of file name, key and value."""
+        text = json.dumps([self.file.name, key, value], sort_keys=True)
+        return hmac.new(self.key or b"", text.encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,212 @@
+"""Rows out of CSV, JSON, JSON lines and Parquet files, and whether the images they name can be read."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from unsee.api.pictures import decode_image
+from unsee.errors import UserError, shown
+from unsee.utils.parsing import POINTER, is_pointer, parse_json, require_fetched
+
+SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
+"""File types that hold rows."""
+DELIMITERS: Final = ",;\t|"
+"""What columns of a CSV file may be separated by: spreadsheets write a semicolon where the comma is the decimal mark."""
+FALLBACK: Final = "cp1252"
+"""What a CSV file is taken for if it is no UTF-8: what Excel writes in Western Europe and America."""
+_BLOCK: Final = 2**20
+"""Characters that are decoded at once."""
+_HEADER: Final = 2**16
+"""Characters of a header that are looked at."""
+
+
+def tables_at(place: Path) -> list[Path]:
+    """Return the files that may hold rows: the file itself, whatever its type, or the tables in the folder."""
+    if not place.is_dir():
+        return [place] if place.is_file() else []
+    return sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def find_table(place: Path) -> Path:
+    """Return the one file with rows at `place`: the file itself, `data.*` in the folder, or the only table there."""
+    if place.is_file():
+        return place
+    if not place.is_dir():
+        raise UserError(f"No data at {place}: expected a folder or a file ({', '.join(SUFFIXES)}).")
+    found = tables_at(place)
+    chosen = [path for path in found if path.stem == "data"] or found
+    if len(chosen) != 1:
+        listed = ", ".join(path.name for path in chosen) or "none"
+        raise UserError(
+            f"{place} must hold one table named data{{{','.join(SUFFIXES)}}}, found: {listed}. "
+            "Name the one that is meant, e.g. --data FOLDER/rows.csv."
+        )
+    return chosen[0]
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table in file order, every row a mapping from column to value."""
+    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
+    if path.suffix.lower() not in readers:
+        raise UserError(f"{path.name} is no table unsee reads; expected one of {', '.join(SUFFIXES)}.")
+    with reading(path):
+        require_fetched(path)
+        rows = readers[path.suffix.lower()](path)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path.name} row {number} must be an object with named columns, got {shown(row)}.")
+    return rows
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what may go wrong with a file of text into a UserError."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+    except UnicodeError as error:  # UTF-16 that ends in the middle of a character
+        raise UserError(f"{path} is damaged text ({error}); save it as UTF-8.") from error
+    except (OSError, csv.Error) as error:
+        raise UserError(f"Cannot read {path}: {error}") from error
+
+
+def table_warnings(path: Path) -> list[str]:
+    """Return what is worth knowing about how a table is written."""
+    if path.suffix.lower() != ".csv":
+        return []
+    warning = csv_format(path).warning
+    return [f"{path.name} {warning}"] if warning else []
+
+
+def unreadable(path: Path) -> str:
+    """Return why the image cannot be used; empty if every pixel of it decodes."""
+    return undecodable(path) if path.is_file() else "is missing"
+
+
+def undecodable(image: Path | BinaryIO) -> str:
+    """Return why the file or its bytes cannot be used as an image; empty if every pixel decodes."""
+    if isinstance(image, Path) and is_pointer(image):
+        return POINTER
+    try:
+        decode_image(image)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _jsonl(path: Path) -> list[Any]:
+    return _lines(path.read_text(encoding="utf-8-sig"), path.name)
+
+
+def _json(path: Path) -> list[Any]:
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip()[:1] == "{" and _several(text):
+        return _lines(text, path.name)  # JSON lines, whatever the suffix says
+    rows = parse_json(text, path.name)
+    if not isinstance(rows, list):
+        raise UserError(f"{path.name} must hold a list of rows, got {type(rows).__name__}.")
+    return rows
+
+
+def _several(text: str) -> bool:
+    """Tell whether there is more behind the first JSON value."""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text.lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return bool(text.lstrip()[end:].strip())
+
+
+def _lines(text: str, name: str) -> list[Any]:
+    lines = enumerate(text.split("\n"), 1)
+    return [parse_json(line, f"{name} line {number}") for number, line in lines if line.strip()]
+
+
+def _csv(path: Path) -> list[Any]:
+    return list(csv_rows(path))
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """How a CSV file is written."""
+
+    encoding: str
+    delimiter: str
+
+    @property
+    def warning(self) -> str:
+        """What is worth knowing about the encoding; empty for UTF-8."""
+        if self.encoding != FALLBACK:
+            return ""
+        return f"is not UTF-8 text and is read as Windows-1252 ({FALLBACK}); look at its accented letters, or save it as UTF-8."
+
+
+def csv_format(path: Path) -> CsvFormat:
+    """Return encoding and delimiter of a CSV file: UTF-8, UTF-16 with a mark, else cp1252; what its header has most of."""
+    encoding = _encoding(path)
+    with path.open(encoding=encoding, newline="") as file:
+        header = _unquoted(file.readline(_HEADER))
+    counts = {mark: header.count(mark) for mark in DELIMITERS}
+    best = max(counts, key=lambda mark: counts[mark])
+    return CsvFormat(encoding, best if counts[best] else ",")
+
+
+def _unquoted(line: str) -> str:
+    """Return a line of CSV without what stands in quotes."""
+    return re.sub(r'"[^"]*"', "", line)
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+    for encoding in ("utf-8-sig", FALLBACK):
+        try:
+            with path.open(encoding=encoding) as text:
+                while text.read(_BLOCK):
+                    pass
+        except UnicodeDecodeError:
+            continue
+        return encoding
+    raise UserError(f"{path} is not UTF-8 text, and no Windows-1252 either. Save it as UTF-8.")
+
+
+def csv_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the rows of a CSV file, one in memory at a time."""
+    form = csv_format(path)
+    with path.open(encoding=form.encoding, newline="") as file:
+        reader = csv.DictReader(file, strict=True, delimiter=form.delimiter)
+        _require_names(reader.fieldnames or [], path.name)
+        for number, row in enumerate(reader, 1):
+            # DictReader collects surplus cells under None and fills missing ones with None.
+            if None in row or None in row.values():
+                raise UserError(
+                    f"{path.name} row {number} has more or fewer cells than the header, whose columns are separated by "
+                    f"{form.delimiter!r}; check its quotes."
+                )
+            yield row
+
+
+def _require_names(columns: Sequence[str], name: str) -> None:
+    """Raise if two columns of a header have one name; the last would win without a word."""
+    if twice := sorted({column for column in columns if columns.count(column) > 1}):
+        raise UserError(f"{name} has column {', '.join(map(shown, twice))} twice; rename or remove one of them.")
+
+
+def _parquet(path: Path) -> list[Any]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return list(pyarrow.parquet.read_table(path).to_pylist())
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path} is no readable Parquet file: {error}") from error

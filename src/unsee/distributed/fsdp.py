@@ -1,0 +1,167 @@
+"""Weights spread over processes (FSDP2), gradients averaged over processes, and both put together again."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn import Module, Parameter
+
+from unsee.compat.deepspeed import full_weight, is_partitioned, local_part
+from unsee.compat.fsdp import unsplittable
+from unsee.distributed import processes
+from unsee.errors import UserError
+
+BUCKET: Final = 2**24
+"""Numbers that travel together when gradients are averaged (64 MiB in fp32)."""
+
+
+def joined(tensor: Tensor) -> Tensor:
+    """Return the whole of a tensor that may be spread over processes; all of them must call it."""
+    if is_partitioned(tensor):
+        return full_weight(tensor)
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def is_sharded(weight: Tensor) -> bool:
+    """Tell whether each rank holds a part of the weight only."""
+    return isinstance(weight, DTensor) or is_partitioned(weight)
+
+
+def local_shard(weight: Tensor) -> Tensor:
+    """Return what this rank holds of a weight: the whole of it if it is not sharded."""
+    if is_partitioned(weight):
+        return local_part(weight)
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
+def spread_like(tensor: Tensor, weight: Tensor) -> Tensor:
+    """Return the tensor spread over the processes as the weight is; all of them must call it with the same tensor."""
+    if not isinstance(weight, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(weight.device), weight.device_mesh, weight.placements)
+
+
+def average_gradients(weights: Sequence[Parameter]) -> None:
+    """Replace every gradient by its mean over the processes, in fp32; a weight that none of them reached keeps none.
+
+    Spread weights are left alone: their gradients were averaged in the backward pass.
+    """
+    if processes.world() == 1 or any(map(is_sharded, weights)):
+        return
+    reached = torch.tensor([weight.grad is not None for weight in weights], dtype=torch.int32, device=weights[0].device)
+    distributed.all_reduce(reached, distributed.ReduceOp.MAX)
+    grads = []
+    for weight, wanted in zip(weights, reached.tolist(), strict=True):
+        if wanted and weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        grads += [weight.grad] if wanted and weight.grad is not None else []
+    for bucket in _buckets(grads):
+        _average(bucket)
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and sum(one.numel() for one in bucket) + tensor.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
+
+
+def _average(tensors: Sequence[Tensor]) -> None:
+    flat = torch.cat([tensor.float().flatten() for tensor in tensors])
+    distributed.all_reduce(flat)
+    flat /= processes.world()
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
+def shard(model: Module, language: str) -> None:
+    """Spread the weights of the model over the processes, in place.
+
+    Layers of the language model (`language`: a regular expression on module names) are units of their own: those of the
+    classes named by the launcher's config file, else those that transformers says must not be split. All the rest is one
+    unit, because a process whose rows have no image calls no vision layer, and would wait for none.
+    """
+    processes.start()
+    named = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
+    classes = {name.strip() for name in named.split(",") if name.strip()} or unsplittable(model)
+    layers = [
+        module
+        for name, module in model.named_modules()
+        if type(module).__name__ in classes and re.fullmatch(language, name)
+    ]
+    if not layers:
+        raise UserError(
+            f"No layer of the model is of class {', '.join(sorted(classes)) or '(none known)'}; name the layers' class in the "
+            "launcher's config file: fsdp_transformer_layer_cls_to_wrap."
+        )
+    settings = _settings(next(model.parameters()).device.type)
+    for layer in layers:
+        fully_shard(layer, reshard_after_forward=_reshards(), **settings)
+    fully_shard(model, **settings)
+
+
+def shell_of(model: Module) -> Module:
+    """Return a copy of the model without weights, for `unsharded`."""
+    memo: dict[int, Any] = {id(weight): _empty(weight) for weight in model.parameters()}
+    shell: Module = copy.deepcopy(model, memo)
+    return shell
+
+
+def unsharded(shell: Module, model: Module) -> Module:
+    """Return a plain model with all weights of the spread one, in every process; the spread one is used up."""
+    buffers = dict(model.named_buffers())
+    weights = {name: joined(weight).detach() for name, weight in model.named_parameters(remove_duplicate=False)}
+    shared: dict[int, Parameter] = {}
+    for name, empty in list(shell.named_parameters(remove_duplicate=False)):
+        owner, _, last = name.rpartition(".")
+        made = shared.setdefault(id(empty), Parameter(weights[name], requires_grad=empty.requires_grad))
+        setattr(shell.get_submodule(owner), last, made)
+    for name, buffer in shell.named_buffers():
+        buffer.copy_(buffers[name])
+    return shell.train(model.training)
+
+
+@contextmanager
+def whole(model: Module) -> Iterator[None]:
+    """Let every process have all weights for the block, so that each can compute what it likes, without the others."""
+    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
+            unit.set_reshard_after_forward(_reshards() and unit is not model, recurse=False)
+
+
+def _reshards() -> bool:
+    """Tell whether layers give their weights back after the forward pass, as the launcher's config file says."""
+    return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("true", "1", "full_shard")
+
+
+def _settings(device: str) -> Mapping[str, Any]:
+    offload = os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true"
+    return {
+        "mesh": init_device_mesh(device, (processes.world(),)),
+        "offload_policy": CPUOffloadPolicy() if offload and device != "cpu" else OffloadPolicy(),
+    }
+
+
+def _empty(weight: Parameter) -> Parameter:
+    return Parameter(torch.empty_like(weight, device="meta"), requires_grad=weight.requires_grad)

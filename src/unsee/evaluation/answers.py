@@ -1,0 +1,416 @@
+"""What a model answers, asked once: kept by key in the run folder and, by content, in the folder that runs share.
+
+A finished answer in the run folder is used again only if its key matches: a hash of weights, instruction, prompt, image, example
+and decoding. In the shared folder (`unsee.data.shared_cache`) lies what was said to a prompt about an image, in a file for weights and
+decoding; so the same model is never asked the same twice, whatever the run, the example's role or the batch.
+Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from unsee.api import Example, Family, Response
+from unsee.api.request import Decoding, Values
+from unsee.data import shared_cache
+from unsee.distributed import processes
+from unsee.errors import NotFiniteError, UserError
+from unsee.evaluation import likelihood_targets
+from unsee.utils.files import atomic_write_jsonl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from unsee.api.request import Generated, Request
+    from unsee.models.checkpoint import Loaded
+
+RESPONSES: Final = "responses.jsonl"
+KEYS: Final = "responses.keys.jsonl"
+_CHUNK: Final = 8
+"""Batches between two writes: what an interruption can cost."""
+_UNMEASURED: Final[Mapping[str, Any]] = {
+    "logprob": None,
+    "logprob_tokens": 0,
+    "option_logprobs": (),
+    "true_logprob": None,
+    "perturbed_logprobs": (),
+    "clip": None,
+}
+"""Fields of a response that are measured apart from the answer, as they are before."""
+_WHERE_GIVEN: Final = ("paraphrase", "perturbed")
+"""Fields that few data have: without them a record has the key that it had before there were any."""
+
+
+class Speaker(Protocol):
+    """A model that answers."""
+
+    @property
+    def processor(self) -> Any:
+        """Its processor."""
+        ...
+
+    @property
+    def family(self) -> Family:
+        """How it is prompted."""
+        ...
+
+    @property
+    def instruction(self) -> str:
+        """Text it wants before every question."""
+        ...
+
+    @property
+    def weights(self) -> str:
+        """A hash of its weights."""
+        ...
+
+    def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
+        """Answer."""
+        ...
+
+    def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
+        """Return how probable reference answers and options are."""
+        ...
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened model in this process."""
+
+    loaded: Loaded
+
+    @property
+    def processor(self) -> Any:
+        """Its processor."""
+        return self.loaded.processor
+
+    @property
+    def family(self) -> Family:
+        """How it is prompted."""
+        return self.loaded.family
+
+    @property
+    def instruction(self) -> str:
+        """Text it wants before every question."""
+        return self.loaded.instruction
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 of all weights, adapters included, and of what steers the model."""
+        from unsee.models.steering.hooks import hashes
+
+        return _weights_hash(self.loaded.model) + "".join(hashes(self.loaded.model))
+
+    def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
+        """Answer through `unsee.inference.generation`."""
+        from unsee.inference.generation import generate
+
+        return generate(
+            self.loaded.model,
+            self.loaded.processor,
+            self.loaded.family,
+            requests,
+            max_new_tokens=decoding.max_new_tokens,
+            batch_size=decoding.batch_size,
+            seed=decoding.seed,
+            progress=label,
+        )
+
+    def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
+        """Measure answers and options in the same forward passes (`unsee.inference.likelihood`); nothing of a steered model.
+
+        It is steered while it writes, and such a pass would show the model without it.
+        """
+        from unsee.inference.likelihood import judged
+        from unsee.models.steering.hooks import attached
+
+        if attached(self.loaded.model):
+            return [{} for _ in asked]
+
+        answers = [
+            (place, request, text)
+            for place, (request, example) in enumerate(asked)
+            for text in likelihood_targets.texts(example)
+        ]
+        choices = [
+            (place, request, form)
+            for place, (request, example) in enumerate(asked)
+            for form in likelihood_targets.forms(example)
+        ]
+        likely, chosen = judged(
+            self.loaded.model,
+            self.loaded.processor,
+            self.loaded.family,
+            [(request, answer) for _, request, answer in answers],
+            [(request, options) for _, request, options in choices],
+            batch_size=batch_size,
+            progress=label,
+        )
+        found: list[Values] = [{} for _ in asked]
+        told = iter(likely)
+        for place, (_, example) in enumerate(asked):
+            found[place] |= likelihood_targets.likely(example, [next(told) for _ in likelihood_targets.texts(example)])
+        for (place, _, _), picked in zip(choices, chosen, strict=True):
+            before = found[place].get("option_logprobs")
+            if before is None or max(picked.logprobs) > max(before):
+                found[place]["option_logprobs"] = list(picked.logprobs)
+        return found
+
+
+def answered(
+    speaker: Speaker,
+    examples: Sequence[Example],
+    asked: Sequence[Response],
+    out: Path,
+    decoding: Decoding,
+    *,
+    likelihood: bool = False,
+    progress: bool = True,
+) -> list[Response]:
+    """Return all answers in the order of the examples; finished ones come from an earlier, possibly interrupted, call.
+
+    Every process returns all answers; the main one writes them.
+    """
+    prompts = _prompts(speaker, examples)
+    keys = _keys(speaker, prompts, asked, decoding)
+    done = {row.id: replace(old, stage=row.stage) for row, old in processes.from_main(_finished(out, asked, keys))}
+    if processes.is_main():
+        _begin(out, done, keys)
+
+    def keep(new: Mapping[int, Values]) -> None:
+        rows = [replace(asked[index], **new[index]) for index in sorted(new)]
+        done.update((row.id, row) for row in rows)
+        if processes.is_main():
+            _append(out / RESPONSES, (row.to_json() for row in rows))
+            _append(out / KEYS, ({"id": row.id, "key": keys[row.id]} for row in rows))
+
+    work = _Work(out, speaker, examples, asked, prompts, decoding, progress)
+    work.answers([index for index, row in enumerate(asked) if row.id not in done], keep)
+    answers = [replace(done[row.id], **_UNMEASURED) for row in asked]
+    if likelihood:
+        measured = work.likelihoods()
+        answers = [_measured(row, measured[index]) for index, row in enumerate(answers)]
+    if processes.is_main():
+        atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in answers))
+    processes.barrier()
+    return answers
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be asked, and where what was said is shared."""
+
+    out: Path
+    speaker: Speaker
+    examples: Sequence[Example]
+    asked: Sequence[Response]
+    prompts: Sequence[str]
+    decoding: Decoding
+    progress: bool
+
+    def answers(self, places: Sequence[int], keep: Callable[[Mapping[int, Values]], None]) -> None:
+        """Answer the examples at these places and pass what was said to `keep`, chunk by chunk."""
+
+        def ask(chosen: Sequence[int], label: str) -> list[Values]:
+            said = self._said(chosen, label)
+            return [{"text": one.text, "tokens": len(one.token_ids) + one.ended, "ended": one.ended} for one in said]
+
+        keys = {place: _digest([self.prompts[place], self.asked[place].image_key]) for place in places}
+        self._through(self._rows(["answers", *self.decoding.facts()]), keys, "Answers", ask, keep)
+
+    def _said(self, chosen: Sequence[int], label: str) -> list[Generated]:
+        """Return the answers to these examples; an output that is no number is told by the example."""
+        try:
+            return self.speaker.say([self._request(place) for place in chosen], self.decoding, label)
+        except NotFiniteError as error:
+            example = self.examples[chosen[error.place]] if error.place >= 0 else None
+            named = "one of the examples" if example is None else f"example {example.id!r} ({example.question[:60]!r})"
+            raise NotFiniteError(named) from error
+
+    def likelihoods(self) -> dict[int, Values]:
+        """Measure all examples."""
+        found: dict[int, Values] = {}
+
+        def ask(chosen: Sequence[int], label: str) -> list[Values]:
+            pairs = [(self._request(place), self.examples[place]) for place in chosen]
+            return self.speaker.measure(pairs, self.decoding.batch_size, label)
+
+        keys = {
+            place: _digest(
+                [
+                    self.prompts[place],
+                    self.asked[place].image_key,
+                    row.answer,
+                    likelihood_targets.forms(row),
+                    *likelihood_targets.held(row),
+                ]
+            )
+            for place, row in enumerate(self.examples)
+        }
+        self._through(self._rows(["likelihoods"]), keys, "Likelihoods", ask, found.update)
+        return found
+
+    def _request(self, place: int) -> Request:
+        from unsee.api.request import Request
+
+        example = self.examples[place]
+        return Request(example.question, example.image, self.speaker.instruction)
+
+    def _rows(self, facts: Sequence[Any]) -> shared_cache.Rows | None:
+        """Return what runs share about these weights; None if nothing is to be shared."""
+        return shared_cache.shared_rows(self.out, f"responses/{_digest([self.speaker.weights, *facts])}.jsonl")
+
+    def _through(
+        self,
+        rows: shared_cache.Rows | None,
+        keys: Mapping[int, str],
+        name: str,
+        ask: Callable[[Sequence[int], str], list[Values]],
+        keep: Callable[[Mapping[int, Values]], None],
+    ) -> None:
+        """Look the values up, let the processes compute the missing ones, chunk by chunk, images kept together."""
+        known = processes.from_main(
+            {p: value for p, key in keys.items() if rows and (value := rows.get(key)) is not None}
+        )
+        if known:
+            keep(known)
+        units = self._units([place for place in keys if place not in known])
+        for number, chunk in enumerate(_chunks(units, _CHUNK * self.decoding.batch_size * processes.world())):
+            mine = [place for unit in processes.share(chunk) for place in unit]
+            label = f"{name}, part {number + 1}" if self.progress and processes.is_main() else ""
+            new = dict(processes.gather(list(zip(mine, ask(mine, label) if mine else [], strict=True))))
+            if rows is not None and processes.is_main():
+                rows.put({keys[place]: new[place] for place in sorted(new)})
+            keep(new)
+
+    def _units(self, places: Sequence[int]) -> list[list[int]]:
+        """Group places by image; without one each place stands for itself."""
+        units: dict[object, list[int]] = {}
+        for place in places:
+            units.setdefault(self.asked[place].image_key or place, []).append(place)
+        return list(units.values())
+
+
+def _chunks(units: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:
+    """Put whole units together until there are `size` places."""
+    chunk: list[list[int]] = []
+    for unit in units:
+        chunk.append(unit)
+        if sum(map(len, chunk)) >= size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _measured(row: Response, values: Values) -> Response:
+    listed = {name: tuple(values.get(name, ())) for name in ("option_logprobs", "perturbed_logprobs")}
+    return replace(row, **{**values, **listed})
+
+
+def _prompts(speaker: Speaker, examples: Sequence[Example]) -> list[str]:
+    return [
+        speaker.family.prompt(
+            speaker.processor,
+            example.question,
+            has_image=example.image is not None,
+            instruction=speaker.instruction,
+        )
+        for example in examples
+    ]
+
+
+def _keys(speaker: Speaker, prompts: Sequence[str], asked: Sequence[Response], decoding: Decoding) -> dict[str, str]:
+    """Return example id -> hash of everything its answer and its record depend on; the batch size is not part of it."""
+    shared = [speaker.weights, speaker.instruction, *decoding.facts()]
+    keys: dict[str, str] = {}
+    for prompt, row in zip(prompts, asked, strict=True):
+        record = {name: value for name, value in row.to_json().items() if name not in _UNMEASURED}
+        record = {name: value for name, value in record.items() if value or name not in _WHERE_GIVEN}
+        keys[row.id] = _digest([*shared, prompt, {**record, "stage": ""}])
+    if len(keys) < len(asked):
+        raise UserError("The data has examples with equal ids: every example needs an id of its own.")
+    return keys
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _weights_hash(model: Module) -> str:
+    """Return the SHA-256 of all weights, adapters included."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        _require_finite(name, weight)
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _require_finite(name: str, weight: Tensor) -> None:
+    """Raise if a floating-point tensor has values that are no numbers."""
+    if not weight.is_floating_point():
+        return
+    broken = weight.numel() - int(weight.isfinite().sum())
+    if broken:
+        raise UserError(
+            f"The model's weights are not all numbers: {broken} of {weight.numel()} values of {name} are NaN or infinite. "
+            "Nothing was judged; train again with a lower training.lr, or give another checkpoint."
+        )
+
+
+def require_finite_answers(responses: Sequence[Response]) -> None:
+    """Raise if a measured value of an answer is no number."""
+    for row in responses:
+        values = (row.logprob, row.true_logprob, row.clip, *row.option_logprobs, *row.perturbed_logprobs)
+        if not all(math.isfinite(value) for value in values if value is not None):
+            raise NotFiniteError(f"example {row.id!r} ({row.question[:60]!r})")
+
+
+def _finished(out: Path, asked: Sequence[Response], keys: Mapping[str, str]) -> list[tuple[Response, Response]]:
+    """Return (question, old answer) for every answer on disk whose key still holds."""
+    written = {row["id"]: row["key"] for row in _whole_rows(out / KEYS)}
+    answers = {row["id"]: row for row in _whole_rows(out / RESPONSES)}
+    return [
+        (row, Response.from_json(answers[row.id]))
+        for row in asked
+        if row.id in answers and written.get(row.id) == keys[row.id]
+    ]
+
+
+def _whole_rows(file: Path) -> list[Any]:
+    """Read the rows of a file that may end in the middle of one."""
+    if not file.is_file():
+        return []
+    rows = []
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _begin(out: Path, done: Mapping[str, Response], keys: Mapping[str, str]) -> None:
+    """Keep only answers that hold; responses first, so that no key ever vouches for an older answer."""
+    atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in done.values()))
+    atomic_write_jsonl(out / KEYS, ({"id": index, "key": keys[index]} for index in done))
+
+
+def _append(file: Path, rows: Iterable[Any]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with file.open("a", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())

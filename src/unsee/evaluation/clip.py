@@ -1,0 +1,76 @@
+"""CLIPScore of answers with their images, by a CLIP model in a folder of the user's own (or a hub id)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from PIL.Image import Image
+from rich.progress import track
+from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+
+from unsee.api import Example, Response
+from unsee.config import paths
+from unsee.distributed import processes
+from unsee.errors import UserError
+from unsee.metrics._words import tokens
+from unsee.metrics.clip import clip_score
+
+PREFIX: Final = "A photo depicts "
+"""What the paper puts before a caption."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An opened CLIP model."""
+
+    model: Any
+    tokenizer: Any
+    processor: Any
+
+    @classmethod
+    def opened(cls, folder: Path | str) -> Clip:
+        """Open a folder or hub id."""
+        if not Path(folder).is_dir() and (paths.is_here(str(folder)) or str(folder).count("/") != 1):
+            raise UserError(
+                f"No CLIP model at {folder}: expected a folder, or a hub id such as openai/clip-vit-base-patch32."
+                f"{paths.near(folder)}"
+            )
+        try:
+            model = CLIPModel.from_pretrained(folder, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            processor = CLIPImageProcessorPil.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{folder} holds no CLIP model: expected a folder with config.json, model.safetensors, the tokenizer and "
+                f"preprocessor_config.json, or a hub id such as openai/clip-vit-base-patch32 ({error})."
+            ) from error
+        return cls(model.to(processes.device()).eval(), tokenizer, processor)
+
+    def judged(
+        self, responses: Sequence[Response], examples: Sequence[Example], *, batch_size: int = 64, progress: bool = True
+    ) -> list[Response]:
+        """Return the answers with `clip` set where there is an image; a text without words scores 0."""
+        seen = [(place, image) for place, example in enumerate(examples) if (image := example.image) is not None]
+        found: dict[int, float] = {}
+        starts = range(0, len(seen), batch_size)
+        for start in track(starts, "CLIPScore", disable=not progress, transient=True):
+            chosen = seen[start : start + batch_size]
+            texts = [responses[place].text for place, _ in chosen]
+            scores = self.scores([image.load() for _, image in chosen], texts)
+            found.update(zip((place for place, _ in chosen), scores, strict=True))
+        return [replace(row, clip=found.get(place)) for place, row in enumerate(responses)]
+
+    def scores(self, images: Sequence[Image], texts: Sequence[str]) -> list[float]:
+        """Return the score of each image with its text; a long text is cut to what CLIP reads."""
+        limit = self.model.config.text_config.max_position_embeddings
+        prefixed = [PREFIX + text for text in texts]
+        with torch.no_grad():
+            read = self.tokenizer(prefixed, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+            seen = self.processor(images=list(images), return_tensors="pt")
+            found = self.model(**read.to(self.model.device), **seen.to(self.model.device))
+        pairs = zip(found.image_embeds.tolist(), found.text_embeds.tolist(), texts, strict=True)
+        return [clip_score(image, embedded) if tokens(text) else 0.0 for image, embedded, text in pairs]

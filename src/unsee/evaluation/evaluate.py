@@ -1,0 +1,313 @@
+"""Asking a model everything a benchmark judges, once, and scoring what it said.
+
+`evaluate` needs a model; `score` and `rescore` need only the answers (importing this module loads no torch).
+How answers are kept and used again is in `unsee.evaluation.answers`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from unsee import config
+from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary
+from unsee.api.request import Backend, Decoding
+from unsee.config import paths
+from unsee.distributed import processes
+from unsee.distributed.file_lock import owner
+from unsee.errors import UserError
+from unsee.evaluation.answers import RESPONSES, Opened, Speaker, answered, require_finite_answers
+from unsee.models import model_card
+from unsee.scoring import image_text_pairs
+from unsee.scoring.against_gold import against_gold, forget_quality_score
+from unsee.scoring.aggregate import score
+from unsee.scoring.measures import extra
+from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
+
+if TYPE_CHECKING:
+    from unsee.evaluation.clip import Clip
+    from unsee.models.checkpoint import Loaded
+
+__all__ = ["evaluate", "read_answers", "read_vocabulary", "rescore", "score"]
+
+VOCABULARY: Final = "vocabulary.json"
+SCORES: Final = "scores.json"
+JUDGED: Final = "judged.json"
+"""Which model was judged, by the hash of its weights, and against which gold model; tells seeds of one row from other runs."""
+
+
+def evaluate(
+    model: Loaded | Path | str,
+    data: Benchmark | Path | str,
+    out: Path | str,
+    *,
+    stage: str = "",
+    limit: int | None = None,
+    max_new_tokens: int = 256,
+    batch_size: int = 64,
+    seed: int = 0,
+    roles: Sequence[Role] | None = None,
+    images_dir: Path | str | None = None,
+    progress: bool = True,
+    likelihood: bool = False,
+    backend: Backend = "hf",
+    measures: Sequence[str] = (),
+    gold: Path | str | None = None,
+    clip: Path | str | None = None,
+) -> dict[str, Score]:
+    """Answer the benchmark's "eval" examples, write responses, vocabulary and scores into `out`, return the scores.
+
+    `stage` names the model in the results (empty = the folder's name); `limit` keeps that many examples per role and
+    kind, spread evenly; `roles` keeps some roles only; `images_dir` (default: `unsee-images` beside `out` if only runs lie there, else `images` in it) takes one PNG per image.
+    `likelihood` also asks how probable the reference answers and options are (a benchmark may need it anyway); `backend` "vllm" answers through vLLM.
+    `measures` names further ones (`unsee.scoring.measures.EXTRA`); `gold` is the judged run of a model trained without what is to be
+    forgotten and adds forget quality (with `likelihood`); `clip` is a folder or hub id of a CLIP model and adds CLIPScore.
+    """
+    out = Path(out)
+    opened = _opened(data)
+    vocabulary = _asked_for(opened.vocabulary(), measures)
+    golden = None if gold is None else _golden(Path(gold))
+    critic = None if clip is None else _clip(clip)
+    examples = _chosen(opened.examples("eval"), roles, limit)
+    likelihood = likelihood or golden is not None or (opened.likelihood and backend == "hf")
+    speaker = _speaker(model, backend, likelihood)
+    judged = _judged(speaker, model, gold, golden)  # hashes the weights, and so refuses what are no numbers
+    decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
+    _require_encodable(speaker, examples, progress=progress)
+    images = Path(images_dir) if images_dir is not None else paths.pictures_folder(out)
+    with owner(out):
+        asked = [_asked(example, out, images, stage or out.resolve().name) for example in examples]
+        if processes.is_main():
+            out.mkdir(parents=True, exist_ok=True)
+            atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
+        processes.barrier()
+        responses = answered(speaker, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
+        if critic is not None:
+            responses = critic.judged(responses, examples, batch_size=batch_size, progress=progress)
+        require_finite_answers(responses)
+        scores = _scores(responses, vocabulary, golden)
+        if processes.is_main():
+            if critic is not None:
+                atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in responses))
+            atomic_write_json(out / JUDGED, judged)
+            _write(scores, out)
+            _note_steering(speaker, out)
+        processes.barrier()
+    return scores
+
+
+def _require_encodable(speaker: Speaker, examples: Sequence[Example], *, progress: bool) -> None:
+    """Raise, before anything is asked, if a question cannot be encoded for the model."""
+    from unsee.inference.preflight import Preflight
+
+    model = speaker.loaded.model if isinstance(speaker, Opened) else None
+    Preflight(model, speaker.processor, speaker.family, speaker.instruction).require(examples, progress=progress)
+
+
+def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Sequence[str] = ()) -> dict[str, Score]:
+    """Score responses.jsonl of a run folder again, without a model, and replace its scores.json."""
+    folder = Path(folder)
+    responses = read_answers(folder)
+    vocabulary = _asked_for(read_vocabulary(folder / VOCABULARY), measures)
+    require_finite_answers(responses)
+    golden = None if gold is None else _golden(Path(gold))
+    scores = _scores(responses, vocabulary, golden)
+    with owner(folder):
+        _write(scores, folder)
+        if (folder / JUDGED).is_file():
+            known = json.loads((folder / JUDGED).read_text(encoding="utf-8"))
+            atomic_write_json(folder / JUDGED, {**known, "gold": _gold_facts(gold, golden)})
+    return scores
+
+
+def read_vocabulary(file: Path) -> Vocabulary:
+    """Read what `evaluate` wrote as vocabulary.json."""
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+        return Vocabulary(
+            names={entity: tuple(forms) for entity, forms in row["names"].items()},
+            facts={fact: tuple(values) for fact, values in row["facts"].items()},
+            visible={attribute: dict(values) for attribute, values in row["visible"].items()},
+            implies=dict(row.get("implies", {})),
+            sentences=tuple(row["sentences"]),
+            measures=tuple(row.get("measures", ())),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"{file.parent} cannot be scored: {file.name} is damaged ({reason:.200}). Run `unsee eval` again."
+        ) from error
+
+
+def read_answers(folder: Path) -> list[Response]:
+    """Read the answers of a judged run."""
+    for name in (RESPONSES, VOCABULARY):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}: expected the output folder of `unsee eval`.")
+    try:
+        return [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{folder} cannot be scored: {RESPONSES} is damaged ({error!s:.200}). Run `unsee eval` again."
+        ) from error
+
+
+def _golden(folder: Path) -> list[Response]:
+    """Read the answers of a gold model, whose measured values must be numbers."""
+    answers = read_answers(folder)
+    require_finite_answers(answers)
+    return answers
+
+
+def _judged(
+    speaker: Speaker, model: Loaded | Path | str, gold: Path | str | None, golden: Sequence[Response] | None
+) -> dict[str, Any]:
+    """Return what judged.json says: which weights answered, how they were made, and what they were held against."""
+    name = str(model) if isinstance(model, Path | str) else ""
+    record = Path(name) / "run.yaml" if name else None
+    made = config.read(record).to_mapping() if record is not None and record.is_file() else {}
+    kept = {key: made[key] for key in ("model", "data", "method", "training") if made.get(key)}
+    return {
+        "model": name,
+        "weights": hashlib.sha256(speaker.weights.encode()).hexdigest(),
+        "made_by": config.plain(kept),
+        "gold": _gold_facts(gold, golden),
+    }
+
+
+def _gold_facts(gold: Path | str | None, golden: Sequence[Response] | None) -> dict[str, str]:
+    """Return folder and hash of the answers that a model was held against; empty without any."""
+    if gold is None or golden is None:
+        return {}
+    values = sorted((row.id, row.true_logprob or 0.0, row.perturbed_logprobs) for row in golden)
+    return {"folder": str(gold), "answers": hashlib.sha256(json.dumps(values).encode()).hexdigest()}
+
+
+def _asked_for(vocabulary: Vocabulary, measures: Sequence[str]) -> Vocabulary:
+    """Return the vocabulary with further measures, which must exist."""
+    wanted = tuple(dict.fromkeys((*vocabulary.measures, *measures)))
+    return replace(
+        vocabulary, measures=tuple(name if name == image_text_pairs.NAME else extra(name).key for name in wanted)
+    )
+
+
+def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold: Sequence[Response] | None) -> dict[str, Score]:
+    """Return all scores; with the answers of a gold model also how far from them these are."""
+    scores = score(responses, vocabulary)
+    if gold is None:
+        return scores
+    scores |= against_gold(responses, gold)
+    return {**scores, "model.fq": forget_quality_score(scores)}
+
+
+def _clip(folder: Path | str) -> Clip:
+    from unsee.evaluation.clip import Clip
+
+    return Clip.opened(folder)
+
+
+def _write(scores: Mapping[str, Score], out: Path) -> None:
+    atomic_write_json(out / SCORES, {name: value.to_json() for name, value in scores.items()})
+    if (out / "run.yaml").is_file() and (out / "model" / "unsee.json").is_file():
+        model_card.write(out)
+
+
+def _note_steering(speaker: Speaker, out: Path) -> None:
+    """Write what the gates of a steered model did (`steering.json`): requests, firing rate, scores, rotations."""
+    if not isinstance(speaker, Opened):
+        return
+    from unsee.models.steering.hooks import attached
+
+    found = [one.firing.summary() for one in attached(speaker.loaded.model) if one.firing.scores]
+    if found:
+        atomic_write_json(out / "steering.json", found)
+
+
+def _opened(data: Benchmark | Path | str) -> Benchmark:
+    if isinstance(data, Benchmark):
+        return data
+    from unsee.data.open import open_benchmark
+
+    return open_benchmark(data)
+
+
+def _speaker(model: Loaded | Path | str, backend: Backend, likelihood: bool) -> Speaker:
+    """Return what answers: an opened model, or a folder that vLLM serves."""
+    if backend not in ("hf", "vllm"):
+        raise UserError(f"backend must be hf or vllm, got {backend!r}.")
+    if backend == "hf":
+        return Opened(_loaded(model))
+    if likelihood:
+        raise UserError("vLLM answers only; for likelihood=True use backend='hf'.")
+    if not isinstance(model, Path | str):
+        raise UserError("backend='vllm' serves a folder; give the model's folder or id instead of an opened model.")
+    from unsee.inference.vllm import Served
+    from unsee.models.builtin import resolve
+
+    return Served(resolve(model))
+
+
+def _loaded(model: Loaded | Path | str) -> Loaded:
+    if not isinstance(model, Path | str):
+        return model
+    from unsee.models.builtin import resolve
+    from unsee.models.checkpoint import open_model
+
+    return open_model(resolve(model))
+
+
+def _chosen(examples: Sequence[Example], roles: Sequence[Role] | None, limit: int | None) -> list[Example]:
+    """Return the examples of these roles, at most `limit` of each role and kind, with and without image, evenly spread over their order."""
+    kept = [example for example in examples if roles is None or example.role in roles]
+    if not kept:
+        raise UserError(f"Nothing to evaluate: the data has no examples to judge with roles {roles or 'at all'}.")
+    if limit is None:
+        return kept
+    if limit < 1:
+        raise UserError(f"limit must be at least 1, got {limit}.")
+    groups: dict[tuple[str, str, bool], list[int]] = {}
+    for index, example in enumerate(kept):
+        groups.setdefault((example.role, example.kind, example.image is None), []).append(index)
+    wanted = {index for group in groups.values() for index in _spread(group, limit)}
+    return [example for index, example in enumerate(kept) if index in wanted]
+
+
+def _spread(items: Sequence[int], count: int) -> list[int]:
+    if len(items) <= count:
+        return list(items)
+    return [items[place * len(items) // count] for place in range(count)]
+
+
+def _asked(example: Example, out: Path, images: Path, stage: str) -> Response:
+    """Return the record of an example without its answer; its image is on disk afterwards."""
+    if example.image is None:
+        return Response.of(example, stage=stage, text="", tokens=0, ended=False)
+    key = example.image.key
+    place = Path(os.path.relpath(_saved(example.image, key, images).resolve(), out.resolve())).as_posix()
+    return Response.of(example, stage=stage, text="", tokens=0, ended=False, image=place, image_key=key)
+
+
+def _saved(image: ImageSource, key: str, folder: Path) -> Path:
+    """Write the image as PNG unless it is there already."""
+    plain = len(key) >= 16 and key.isascii() and key.isalnum()
+    file = folder / f"{(key if plain else hashlib.sha256(key.encode()).hexdigest())[:16]}.png"
+    if not file.exists() and processes.is_main():
+        with atomic_writer(file) as stream:
+            image.load().save(stream, format="PNG")
+    return file
+
+
+def _vocabulary_json(vocabulary: Vocabulary) -> dict[str, Any]:
+    return {
+        "names": {entity: list(forms) for entity, forms in vocabulary.names.items()},
+        "facts": {fact: list(values) for fact, values in vocabulary.facts.items()},
+        "visible": {attribute: dict(values) for attribute, values in vocabulary.visible.items()},
+        "implies": dict(vocabulary.implies),
+        "sentences": list(vocabulary.sentences),
+        "measures": list(vocabulary.measures),
+    }

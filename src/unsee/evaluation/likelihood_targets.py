@@ -1,0 +1,43 @@
+"""Which texts a model is asked the probability of: the reference answer, the options of a choice, a true and several false answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from string import ascii_uppercase
+from typing import TYPE_CHECKING, Any
+
+from unsee.api import Example
+
+if TYPE_CHECKING:
+    from unsee.inference.likelihood import Likelihood
+
+
+def forms(example: Example) -> list[list[str]]:
+    """Return what the options of a choice may be called: by their texts and, if the reference answer is a letter, by letters.
+
+    A model is judged in the form that it finds more probable [inferred].
+    """
+    letters = list(ascii_uppercase[: len(example.options)])
+    by_letter = [letters] if example.answer.strip() in letters else []
+    return [*by_letter, list(example.options)] if example.options else []
+
+
+def held(example: Example) -> list[str]:
+    """Return the texts whose probabilities make the truth ratio: what is true, then what is not; none without false ones."""
+    return [example.paraphrase or example.answer, *example.perturbed] if example.perturbed else []
+
+
+def texts(example: Example) -> list[str]:
+    """Return all texts whose probability is asked for."""
+    return [*([example.answer] if example.answer.strip() else []), *held(example)]
+
+
+def likely(example: Example, found: Sequence[Likelihood]) -> dict[str, Any]:
+    """Return what the probabilities of `texts` are called in a response."""
+    values: dict[str, Any] = {}
+    if example.answer.strip():
+        values |= {"logprob": found[0].sum, "logprob_tokens": len(found[0].tokens)}
+    if example.perturbed:
+        true, *false = (one.mean for one in found[-len(held(example)) :])
+        values |= {"true_logprob": true, "perturbed_logprobs": false}
+    return values

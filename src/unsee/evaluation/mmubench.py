@@ -1,0 +1,196 @@
+"""Fluency and C-Dis of MMUBench: what an unlearned model makes of the start model's own answers (arXiv 2405.12523, siu.md 8).
+
+Both ask for probabilities, so they need both models, one after the other: `unsee eval` gives the measures that text alone gives.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unsee import config
+from unsee.api import Benchmark, Example, Kind, Role
+from unsee.config import RECORD
+from unsee.data.open import open_benchmark
+from unsee.distributed import processes
+from unsee.errors import UserError
+from unsee.metrics.mmubench import c_dis, fluency
+from unsee.metrics.scripts import whole
+from unsee.models.checkpoint import load
+from unsee.utils.files import atomic_write_json
+
+if TYPE_CHECKING:
+    from unsee.models.checkpoint import Loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptReport:
+    """What can be said of the start model's greedy answers about unseen images of forgotten concepts."""
+
+    fluency: float | None
+    """Perplexity of these answers under the unlearned model, tokens of names dropped; lower is better."""
+    fluency_uniform: float | None
+    """The same with every token of a name counted as one of the vocabulary."""
+    fluency_start: float | None
+    """The same as `fluency` under the start model itself: what nothing unlearned would have."""
+    c_dis: float | None
+    """Mean binary KL at the tokens of names; higher is better forgotten. None if the start model says no name."""
+    answers: int
+    """Answers of the start model that have a word."""
+    named: int
+    """Those that say a name."""
+    empty: int
+    """Those without a word, which are left out."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """An answer of the start model."""
+
+    example: Example
+    text: str
+
+
+def concepts(
+    run: Path | str,
+    *,
+    start: Path | str = "",
+    data: Benchmark | Path | str = "",
+    limit: int | None = None,
+    max_new_tokens: int = 128,
+    batch_size: int = 16,
+) -> ConceptReport:
+    """Write concepts.json into the run folder and return the report.
+
+    Args:
+        run: Folder of an unlearning run.
+        start: The model it began with; empty = what its run.yaml says.
+        data: The data with the concepts; empty = what its run.yaml says.
+        limit: Questions at most, the first ones; none = all.
+        max_new_tokens: Length limit of the start model's answers.
+        batch_size: Questions asked at once.
+
+    Raises:
+        UserError: The folder is no run, the data name no concept, or the model is steered while it writes.
+    """
+    made = _run(Path(run))
+    opened = _opened(data, made)
+    asked = [row for row in opened.examples("eval") if _about_concept(row)][:limit]
+    if not asked:
+        raise UserError(
+            "Nothing to measure: the data have no questions for a name with unseen images of forgotten concepts."
+        )
+    before = _load(start or made.model)
+    said = _said(before, asked, max_new_tokens, batch_size)
+    told = [one for one in said if one.text.strip()]
+    if not told:
+        raise UserError(f"The start model {start or made.model} answers none of {len(said)} questions.")
+    first, masks = _likelihoods(before, told, batch_size), [_masked(before, one) for one in told]
+    words = len(before.processor.tokenizer)
+    del before
+    last = _likelihoods(_load(run), told, batch_size)
+    report = _report(first, last, masks, words, len(said) - len(told))
+    atomic_write_json(Path(run) / "concepts.json", asdict(report))
+    return report
+
+
+def _run(folder: Path) -> config.Run:
+    if not (folder / RECORD).is_file():
+        raise UserError(f"{folder} is no run folder: expected {RECORD}, which `unsee forget` writes.")
+    return config.read(folder / RECORD)
+
+
+def _opened(data: Benchmark | Path | str, made: config.Run) -> Benchmark:
+    if isinstance(data, Benchmark):
+        return data
+    return open_benchmark(data or made.data, "" if data else made.benchmark)
+
+
+def _about_concept(row: Example) -> bool:
+    """Tell whether an unseen image is asked about in a way that may bring the name up."""
+    return (
+        row.role is Role.UNSEEN
+        and row.image is not None
+        and row.kind in (Kind.NAME, Kind.OPEN)
+        and "name" in row.private
+    )
+
+
+def _load(model: Path | str) -> Loaded:
+    from unsee.models.steering.hooks import attached
+
+    loaded = load(model)
+    if attached(loaded.model):
+        raise UserError(f"{model} is steered while it writes; its probabilities in one pass are not what it would say.")
+    loaded.model.to(processes.device())
+    return loaded
+
+
+def _said(loaded: Loaded, asked: Sequence[Example], length: int, batch_size: int) -> list[_Told]:
+    """Return greedy answers."""
+    from unsee.api.request import Request
+    from unsee.inference.generation import generate
+
+    answers = generate(
+        loaded.model,
+        loaded.processor,
+        loaded.family,
+        [Request(row.question, row.image, loaded.instruction) for row in asked],
+        max_new_tokens=length,
+        batch_size=batch_size,
+        progress="Answers of the start model",
+    )
+    return [_Told(row, answer.text) for row, answer in zip(asked, answers, strict=True)]
+
+
+def _likelihoods(loaded: Loaded, told: Sequence[_Told], batch_size: int) -> list[tuple[float, ...]]:
+    """Return the log-probability of each token of the answers, EOS left out: the length limit may have cut it off."""
+    from unsee.api.request import Request
+    from unsee.inference.likelihood import likelihoods
+
+    asked = [(Request(one.example.question, one.example.image, loaded.instruction), one.text) for one in told]
+    found = likelihoods(loaded.model, loaded.processor, loaded.family, asked, batch_size=batch_size)
+    return [one.tokens[:-1] for one in found]
+
+
+def _masked(loaded: Loaded, one: _Told) -> list[bool]:
+    """Return for each token of the answer whether it belongs to a name of the concept."""
+    from unsee.inference.encoder import encoder
+    from unsee.inference.token_offsets import answer_offsets
+
+    ids = encoder(loaded.processor, loaded.family).answer(one.text)
+    spans = _spans(one.text, one.example.private["name"])
+    offsets = answer_offsets(loaded.processor, loaded.family, one.text, ids)
+    return [any(start < last and end > first for first, last in spans) for start, end in offsets]
+
+
+def _spans(text: str, names: Sequence[str]) -> list[tuple[int, int]]:
+    """Return where a form of the name stands in the text as a word, whatever the case."""
+    forms = "|".join(re.escape(form) for form in sorted(names, key=len, reverse=True))
+    spans = (found.span() for found in re.finditer(forms, text, re.IGNORECASE))
+    return [(start, end) for start, end in spans if whole(text, start, end)]
+
+
+def _report(
+    first: Sequence[Sequence[float]],
+    last: Sequence[Sequence[float]],
+    masks: Sequence[Sequence[bool]],
+    words: int,
+    empty: int,
+) -> ConceptReport:
+    mask = [named for answer in masks for named in answer]
+    before, after = ([value for answer in told for value in answer] for told in (first, last))
+    names = [(math.exp(one), math.exp(other)) for one, other, named in zip(before, after, mask, strict=True) if named]
+    return ConceptReport(
+        fluency=fluency(after, mask),
+        fluency_uniform=fluency(after, mask, "uniform", vocabulary=words),
+        fluency_start=fluency(before, mask),
+        c_dis=c_dis([one for one, _ in names], [other for _, other in names]) if names else None,
+        answers=len(first),
+        named=sum(any(answer) for answer in masks),
+        empty=empty,
+    )

@@ -1,0 +1,213 @@
+"""`push`: a run on the Hugging Face Hub. Private unless said otherwise; answers and images stay here unless asked for.
+
+What goes up is made anew in a temporary folder: the adapter or the merged checkpoint with its card and processor, by a
+list of names. It is searched for private strings and ids of the data first. Paths of this machine, the run file and the
+log never go.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+from unsee import config
+from unsee.config import paths
+from unsee.errors import UserError
+from unsee.exporting import private_search
+from unsee.models import builtin, model_card
+from unsee.utils.files import atomic_write_json, atomic_write_text, foreign, is_public, read_jsonl
+
+Extra = Literal["scores", "responses", "images"]
+EXTRAS: Final = ("scores", "responses", "images")
+"""What can go along: scores.json, responses.jsonl (texts about the forgotten!), the images that were asked about."""
+
+
+_IMAGE: Final = re.compile(r"[0-9a-f]{16}\.png")
+
+
+class Hub(Protocol):
+    """What of `huggingface_hub.HfApi` is used."""
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any:
+        """Make the repository unless it exists."""
+        ...
+
+    def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
+        """Upload all files of a folder as one commit."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """What went, or would go, up."""
+
+    repo: str
+    private: bool
+    files: dict[str, int]
+    """Path in the repository -> bytes."""
+    done: bool
+    left_out: tuple[str, ...] = ()
+    """What lies beside the weights and does not go."""
+
+    def __str__(self) -> str:
+        """Return one line a file."""
+        what = "uploaded to" if self.done else "would be uploaded to"
+        lines = [f"{size:>12,}  {name}" for name, size in self.files.items()]
+        stays = [f"stays here: {', '.join(self.left_out)}"] if self.left_out else []
+        return "\n".join([f"{what} {self.repo} ({'private' if self.private else 'PUBLIC'}):", *lines, *stays])
+
+
+def push(
+    run: Path | str,
+    repo: str,
+    *,
+    merged: bool = False,
+    base: str = "",
+    private: bool = True,
+    extras: Collection[str] = (),
+    allow: Collection[str] = (),
+    dry_run: bool = False,
+    hub: Hub | None = None,
+) -> Upload:
+    """Upload a run's model to the repository `repo` ("owner/name") and return what went up.
+
+    Args:
+        run: Run folder.
+        repo: Repository; made if it does not exist.
+        merged: Upload the whole checkpoint instead of the adapter.
+        base: Hub id of the base model, for an adapter that was trained on a local copy of it.
+        private: Make the repository private; one that exists stays what it is.
+        extras: What else goes along: some of scores, responses, images.
+        allow: Strings that may go although the data call them private, because they mean nothing where they stand.
+        dry_run: Only say what would go.
+        hub: Stands for `huggingface_hub.HfApi()`, which takes the token of `hf auth login` or HF_TOKEN.
+
+    Raises:
+        UserError: The run, the repository's name or the base cannot be used, or the hub refuses.
+    """
+    if repo.count("/") != 1 or not all(repo.split("/")):
+        raise UserError(f"Expected a repository like owner/name, got {repo!r}.")
+    odd = sorted(set(extras) - set(EXTRAS))
+    if odd:
+        raise UserError(f"Expected extras among {', '.join(EXTRAS)}, got {', '.join(odd)}.")
+    folder = paths.require_run(run)
+    if not (folder / "run.yaml").is_file():
+        raise UserError(f"{folder} is no run folder: it has no run.yaml.")
+    config.require_ended(folder)
+    strings = private_search.strings_of(folder)
+    with _staged(folder, merged, base) as stage:
+        for extra in EXTRAS:
+            if extra in extras:
+                _add(folder, stage, extra)
+        private_search.require_none(stage, strings, allowed=allow)
+        files = {
+            path.relative_to(stage).as_posix(): path.stat().st_size
+            for path in sorted(stage.rglob("*"))
+            if path.is_file()
+        }
+        if not dry_run:
+            _upload(hub, repo, stage, private, folder)
+    left_out = tuple(sorted(path.name for path in foreign(folder / "model") if not is_public(path.name)))
+    return Upload(repo=repo, private=private, files=files, done=not dry_run, left_out=left_out)
+
+
+@contextmanager
+def _staged(run: Path, merged: bool, base: str) -> Iterator[Path]:
+    """Put together what goes up; only files on the list of names are taken from the export."""
+    from unsee.exporting import export
+    from unsee.models.checkpoint import public_files
+
+    adapter = (run / "model" / "adapter_config.json").is_file() and not merged
+    named = _base(run, base) if adapter else ""
+    with tempfile.TemporaryDirectory() as place:
+        made, stage = Path(place) / "export", Path(place) / "stage"
+        export(run, "peft" if adapter else "merged", made)
+        stage.mkdir()
+        for path in public_files(made):
+            path.rename(stage / path.name)
+        if adapter:
+            file = stage / "adapter_config.json"
+            atomic_write_json(file, {**json.loads(file.read_text(encoding="utf-8")), "base_model_name_or_path": named})
+            atomic_write_text(stage / model_card.CARD, model_card.card(run, base=named))
+        _clean(stage)
+        yield stage
+
+
+def _base(run: Path, base: str) -> str:
+    """Return the hub id of the base model, which whoever downloads the adapter needs."""
+    from unsee.exporting.checkpoints import base_of
+
+    known = base or base_of(run)
+    if not base and (builtin.name_of(known) or Path(known).exists() or known.count("/") != 1):
+        raise UserError(
+            f"The adapter stands on {known}, which nobody else has. Say its hub id with --base OWNER/NAME, or push the "
+            "whole checkpoint with --merged."
+        )
+    return known
+
+
+def _clean(stage: Path) -> None:
+    """Take the paths of this machine out of the sidecar."""
+    sidecar = stage / "unsee.json"
+    if sidecar.is_file():
+        facts = json.loads(sidecar.read_text(encoding="utf-8"))
+        atomic_write_json(sidecar, {key: value for key, value in facts.items() if key not in ("base", "ancestor")})
+
+
+def _add(run: Path, stage: Path, extra: str) -> None:
+    """Copy scores, answers or the images they are about."""
+    names = {"scores": "scores.json", "responses": "responses.jsonl"}
+    if extra in names:
+        source = run / names[extra]
+        if not source.is_file():
+            raise UserError(f"{run} has no {source.name}; judge it first with unsee eval.")
+        if extra == "scores":
+            atomic_write_json(stage / source.name, _without_ids(json.loads(source.read_text(encoding="utf-8"))))
+        else:
+            shutil.copyfile(source, stage / source.name)
+        return
+    if not (run / "responses.jsonl").is_file():
+        raise UserError(f"{run} has no responses.jsonl that says which images it was asked about.")
+    (stage / "images").mkdir()
+    for name in sorted({row["image"] for row in read_jsonl(run / "responses.jsonl") if row["image"]}):
+        source = run / name
+        if _IMAGE.fullmatch(source.name) and source.is_file() and not source.is_symlink():
+            shutil.copyfile(source, stage / "images" / source.name)
+
+
+def _without_ids(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores without the values of single rows, whose ids tell who was forgotten."""
+    return {
+        name: {key: value for key, value in score.items() if key != "value_by_index"} for name, score in scores.items()
+    }
+
+
+def _upload(hub: Hub | None, repo: str, stage: Path, private: bool, run: Path) -> None:
+    from huggingface_hub import HfApi
+
+    made: Any = HfApi() if hub is None else hub
+    try:
+        made.create_repo(repo, private=private, exist_ok=True)
+        made.upload_folder(repo_id=repo, folder_path=str(stage), commit_message=f"unsee: {run.resolve().name}")
+    except _refusals() as error:
+        raise UserError(
+            f"The hub refused {repo}: {error}. Log in with `hf auth login`, or look at --dry-run."
+        ) from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Return what the client raises when the hub is out of reach or says no."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    known: tuple[type[Exception], ...] = (HfHubHTTPError, HFValidationError, OSError)
+    clients = [name for name in ("httpx", "httpx2") if importlib.util.find_spec(name) is not None]
+    return (*known, *(importlib.import_module(name).HTTPError for name in clients))

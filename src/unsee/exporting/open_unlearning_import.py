@@ -1,0 +1,171 @@
+"""open-unlearning's experiments as runs of ours: its trainer names, its settings, `retain_logs_path`.
+
+Read from the resolved config of one of its runs (`.hydra/config.yaml`) or from the overrides of its command line. Its data sets are
+text and its models language models, so that model and data are to be given anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from unsee import config
+from unsee.api import registry
+from unsee.config import Run
+from unsee.errors import UserError, unknown_name
+
+METHODS: Final = {
+    "GradAscent": "ga",
+    "GradDiff": "grad_diff",
+    "NPO": "npo",
+    "SimNPO": "simnpo",
+    "RMU": "rmu",
+    "UNDIAL": "undial",
+    "SatImp": "satimp",
+    "WGA": "wga",
+    "DPO": "dpo",
+    "PDU": "pdu",
+    "CEU": "ceu",
+}
+"""open-unlearning's trainer -> ours; those that unsee lacks are answered with what it has."""
+_TRAINING: Final = {
+    "learning_rate": "lr",
+    "num_train_epochs": "epochs",
+    "max_steps": "max_steps",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulate",
+    "weight_decay": "weight_decay",
+    "max_grad_norm": "clip",
+    "lr_scheduler_type": "scheduler",
+    "warmup_steps": "warmup_steps",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "report_to": "report_to",
+}
+
+
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "learning_rate": 1e-5,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 4,
+    "num_train_epochs": 10,
+    "weight_decay": 0.0,
+    "bf16": True,
+}
+"""What a command line of open-unlearning leaves to `configs/trainer/finetune.yaml`
+(https://github.com/locuslab/open-unlearning/blob/247bd13/configs/trainer/finetune.yaml)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A run, and what of the experiment it could not take over."""
+
+    run: Run
+    retain_logs_path: str
+    """For `unsee export --to open-unlearning --retain-logs-path`; empty if the experiment names none."""
+    remarks: tuple[str, ...]
+
+
+def read_experiment(place: Path | str, *, model: str = "", data: str = "", out: str = "") -> Imported:
+    """Read a resolved config file of open-unlearning."""
+    return imported(config.read_mapping(Path(place)), model=model, data=data, out=out)
+
+
+def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out: str = "") -> Imported:
+    """Read its command line: `trainer=NPO trainer.method_args.beta=0.1 trainer.args.learning_rate=1e-5 ...`.
+
+    What it does not name is as in open-unlearning's own defaults, and a remark says so.
+    """
+    values: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.lstrip("+").partition("=")
+        name = "trainer.handler" if name == "trainer" else name
+        values = config.merge(values, config.parse_overrides([f"{name}={value}"]))
+    given = _mapping(_mapping(values, "trainer"), "args")
+    missing = {key: value for key, value in _DEFAULTS.items() if key not in given}
+    found = imported(config.merge(values, {"trainer": {"args": missing}}), model=model, data=data, out=out)
+    listed = ", ".join(f"{key}={value}" for key, value in missing.items())
+    remark = f"not named, so as in open-unlearning's configs/trainer/finetune.yaml: {listed}"
+    return replace(found, remarks=(*found.remarks, *([remark] if missing else [])))
+
+
+def imported(values: Mapping[str, Any], *, model: str = "", data: str = "", out: str = "") -> Imported:
+    """Return the run that an experiment says, with its remarks."""
+    trainer = _mapping(values, "trainer")
+    if "handler" not in trainer:
+        raise UserError(f"This is no experiment of open-unlearning: it names no trainer. Known: {', '.join(METHODS)}.")
+    remarks: list[str] = []
+    method, settings = _method(str(trainer["handler"]), _mapping(trainer, "method_args"), remarks)
+    training = _training(_mapping(trainer, "args"), remarks)
+    task = str(values.get("task_name", "") or "experiment")
+    run = Run(
+        model=model,
+        data=data,
+        method=method,
+        out=out or f"runs/{task}",
+        seed=int(_mapping(trainer, "args").get("seed", 0)),
+        settings=settings,
+        training={"tune": "full", "stop": "never", **training},
+    )
+    for name, given in (("model", model), ("data", data)):
+        if not given:
+            remarks.append(f"{name}: open-unlearning's are for text only; say `{name}:` yourself")
+    return Imported(run=run, retain_logs_path=str(values.get("retain_logs_path") or ""), remarks=tuple(remarks))
+
+
+def _method(handler: str, given: Mapping[str, Any], remarks: list[str]) -> tuple[str, dict[str, Any]]:
+    """Return our method and its settings."""
+    if handler not in METHODS:
+        raise unknown_name("trainer of open-unlearning", handler, METHODS)
+    name, retain = METHODS[handler], given.get("retain_loss_type", "NLL")
+    if name == "grad_diff" and retain == "KL":
+        name = "kl"
+        remarks.append("retain_loss_type=KL: over all positions in open-unlearning, over those of the answer here")
+    elif retain != "NLL":
+        remarks.append(f"retain_loss_type={retain}: {name} has cross-entropy on retain only")
+    known = registry.names("methods")
+    if name not in known:
+        raise UserError(f"unsee has no method for open-unlearning's {handler}; it has {', '.join(known)}.")
+    found = registry.load("methods", name)
+    settings = _settings(name, {item.name for item in fields(found)}, given, remarks)
+    config.build(found, settings, where=f"method {name}")
+    return name, settings
+
+
+def _settings(name: str, known: Collection[str], given: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
+    """Return a method's settings; the forget term keeps weight 1, for only the ratio of the weights counts."""
+    gamma, alpha = float(given.get("gamma", 1.0)), float(given.get("alpha", 1.0))
+    weight = "weight" if name == "kl" else "retain_weight"
+    settings: dict[str, Any] = {weight: alpha / gamma} if weight in known else {}
+    if gamma != 1 and settings:
+        remarks.append(f"gamma={gamma:g}: the forget term has weight 1, retain {alpha / gamma:g}; scale the rate")
+    for other, value in given.items():
+        if other in known and other not in ("gamma", "alpha"):
+            settings[other] = value
+        elif other not in ("gamma", "alpha", "retain_loss_type"):
+            remarks.append(f"{other}={value}: {name} has no such setting; left out")
+    return settings
+
+
+def _training(given: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
+    """Return our training settings of its TrainingArguments; what changes no result is passed over."""
+    found = {ours: given[theirs] for theirs, ours in _TRAINING.items() if theirs in given}
+    if found.get("scheduler") not in (None, "linear", "cosine", "constant"):
+        remarks.append(f"lr_scheduler_type={found.pop('scheduler')}: linear, cosine or constant here; left out")
+    if "report_to" in found:
+        found["report_to"] = [found["report_to"]] if isinstance(found["report_to"], str) else list(found["report_to"])
+    if "bf16" in given:
+        found["precision"] = "bf16" if given["bf16"] else "auto"
+    if str(given.get("optim", "adamw")).split("_")[0] not in ("adamw", "paged"):
+        remarks.append(f"optim={given['optim']}: AdamW here")
+    if "warmup_epochs" in given:
+        remarks.append(f"warmup_epochs={given['warmup_epochs']}: set training.warmup_steps")
+    return found
+
+
+def _mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    found = values.get(key) or {}
+    if not isinstance(found, Mapping):
+        raise UserError(f"{key!r} must be a mapping in an experiment of open-unlearning, got {found!r}.")
+    return dict(found)

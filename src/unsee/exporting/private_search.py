@@ -1,0 +1,116 @@
+"""Search of files for private strings and ids of the data, before the files leave this machine."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from unsee import config
+from unsee.api import Response
+from unsee.data.open import open_benchmark
+from unsee.errors import UserError
+from unsee.utils.files import read_jsonl
+
+SHORTEST: Final = 3
+"""Characters of the shortest string that is searched for; shorter ones occur by chance."""
+_DIGITS: Final = 6
+"""The same for strings of digits alone, which scores and hashes hold by chance."""
+_EXEMPT: Final = re.compile(
+    r"(tokenizer|vocab|added_tokens|special_tokens_map)\.json|merges\.txt|vocab\.txt|.*\.model|responses\.jsonl|.*\.png"
+)
+"""Vocabularies, which hold single words of the base model's language and which unlearning does not change; answers and
+images, which are about the forgotten and go only if they are asked for by name."""
+
+
+def strings_of(run: Path) -> set[str]:
+    """Return the private strings, entity ids and row ids of a run's data, or of its answers if the data are gone.
+
+    Raises:
+        UserError: Neither can be read, so nothing can be searched for.
+    """
+    written = config.read(run / "run.yaml")
+    found: set[str] = set()
+    problem = ""
+    try:
+        data = open_benchmark(written.data, written.benchmark)
+        for split in ("train", "eval"):
+            found.update(_strings(data.examples(split)))
+    except (UserError, OSError) as error:
+        problem = str(error)
+    if (run / "responses.jsonl").is_file():
+        found.update(_strings(Response.from_json(row) for row in read_jsonl(run / "responses.jsonl")))
+    elif problem:
+        raise UserError(
+            f"{run} cannot be searched for private strings before it goes: its data cannot be opened ({problem:.200}), "
+            "and it has no responses.jsonl. Put the data back, or judge the run with unsee eval."
+        )
+    return {text for text in found if _is_telling(text)}
+
+
+def _strings(rows: Iterable[Any]) -> Iterator[str]:
+    for row in rows:
+        yield from (row.id, row.entity)
+        for forms in row.private.values():
+            yield from forms
+
+
+def _is_telling(text: str) -> bool:
+    text = text.strip()
+    return len(text) >= (_DIGITS if re.fullmatch(r"[\d\W]*", text) else SHORTEST)
+
+
+def require_none(folder: Path, strings: Collection[str], *, allowed: Collection[str] = ()) -> None:
+    """Raise if a file of the folder holds one of the strings as whole words, whatever their case.
+
+    Weights are searched in their header only.
+    """
+    harmless = {text.casefold() for text in allowed}
+    wanted = {text.casefold(): text for text in strings if text.casefold() not in harmless}
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or _EXEMPT.fullmatch(path.name):
+            continue
+        content = _text(path).casefold()
+        hits = sorted(text for key, text in wanted.items() if key in content and _has_word(content, key))
+        if hits:
+            listed = ", ".join(f"{text!r:.60}" for text in hits[:3])
+            raise UserError(
+                f"{path.relative_to(folder).as_posix()} holds what the data call private or an id: {listed}"
+                f"{' and more' if len(hits) > 3 else ''}. Nothing was uploaded. A text that steers the model cannot go "
+                "without it; for a word that means nothing here, give --allow."
+            )
+
+
+def _has_word(content: str, key: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(key)}(?!\w)", content) is not None
+
+
+def _text(path: Path) -> str:
+    """Return what a file says, with escapes of JSON and HTML undone."""
+    if path.suffix == ".safetensors":
+        return _header(path)
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if path.suffix == ".json":
+        text = "\n".join(_leaves(json.loads(text)))
+    return html.unescape(text)
+
+
+def _header(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(int.from_bytes(file.read(8), "little")).decode("utf-8", errors="replace")
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Yield every key and value of a JSON document."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _leaves(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield str(value)

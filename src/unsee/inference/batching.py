@@ -1,0 +1,190 @@
+"""Batches of questions and answers as tensors: prompts, images, labels on answers only.
+
+Shapes: b batch, t tokens, a answer positions (right-aligned, at the right end of the left-padded batch), v vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import Module
+
+from unsee.api import Example, Family, Session
+from unsee.api.request import Target
+from unsee.errors import UserError, shown
+from unsee.inference.encoder import encoder
+from unsee.inference.packing import Packed, pack
+from unsee.models.auto import eos_id, pad_id
+from unsee.models.padding import IGNORE, apart, merge
+
+WORTH_SPLITTING = 256
+"""Padded tokens that cost more than a second pass through the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Targets as rows, and as one left-padded batch when asked for. `inputs` goes to `model(**inputs)` whole."""
+
+    rows: tuple[Mapping[str, Tensor], ...]
+    """Model inputs and labels of each target, batch axis of size 1, unpadded, on the CPU."""
+    targets: tuple[Target, ...]
+    pad_id: int
+    device: torch.device
+    index: int = 0
+    """Position of the batch in the run; draws that must survive a resume are functions of it."""
+    places: tuple[int, ...] = ()
+    """Place of each row in the batch of all processes; draws are functions of it, whoever computes the row."""
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """The examples asked about, in batch order."""
+        return tuple(target.example for target in self.targets)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The content key of each row's image, "" for rows without one."""
+        return tuple(example.image.key if example.image else "" for example in self.examples)
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        """All inputs of the model, padded on the left."""
+        rows = [{key: value for key, value in row.items() if key != "labels"} for row in self.rows]
+        return self._moved(merge(rows, self.pad_id))
+
+    @cached_property
+    def labels_bt(self) -> Tensor:
+        """Labels on answers (and EOS), -100 elsewhere."""
+        rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in self.rows]
+        return self._moved({"labels": merge(rows, self.pad_id)["labels"]})["labels"]
+
+    @cached_property
+    def parts(self) -> list[tuple[list[int], Batch]]:
+        """The batch as batches of rows of similar length, each with the places of its rows in this one."""
+        lengths = [row["input_ids"].shape[1] for row in self.rows]
+        return self._by(
+            [[kind[i] for i in places] for kind in apart(self.rows) for places in by_length([lengths[i] for i in kind])]
+        )
+
+    @cached_property
+    def kinds(self) -> list[tuple[list[int], Batch]]:
+        """The batch as batches of rows that can stand in one, like `parts`; nearly always the batch itself."""
+        return self._by(apart(self.rows))
+
+    def _by(self, groups: list[list[int]]) -> list[tuple[list[int], Batch]]:
+        return [(places, self.only(places)) for places in groups] if len(groups) > 1 else [(groups[0], self)]
+
+    def fetched(self) -> Self:
+        """Return the batch with its tensors made and on their way to the device."""
+        for _, part in self.parts:
+            part.inputs, part.labels_bt  # noqa: B018 - cached when first asked for
+        return self
+
+    def packed(self, image_token: int) -> Packed:
+        """Return the rows packed by image, on the device of the batch."""
+        packed = pack(self.rows, self.images, image_token, self.pad_id)
+        return packed.to(self.device)
+
+    def only(self, places: Sequence[int]) -> Batch:
+        """Return the batch of some of the rows."""
+        return replace(
+            self,
+            rows=tuple(self.rows[i] for i in places),
+            targets=tuple(self.targets[i] for i in places),
+            places=tuple(self.places[i] for i in places) if self.places else (),
+        )
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:  # noqa: ARG002 - accelerate's call
+        """Return the batch on another device; tensors go there when they are asked for."""
+        return self if torch.device(device) == self.device else replace(self, device=torch.device(device))
+
+    def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value.to(self.device, non_blocking=True) for key, value in tensors.items()}
+
+
+def by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Group row numbers so that no row is padded to more than twice its length, unless that wastes little.
+
+    Rows of one group keep their order; a second pass through the model pays from about `WORTH_SPLITTING` padded tokens on.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    groups: list[list[int]] = []
+    start = 0
+    for place, row in enumerate(order):
+        longest = lengths[order[start]]
+        wasted = sum(longest - lengths[other] for other in order[place:])
+        if place > start and 2 * lengths[row] < longest and wasted >= WORTH_SPLITTING:
+            groups.append(sorted(order[start:place]))
+            start = place
+    return [*groups, sorted(order[start:])]
+
+
+def target_ids(processor: Any, family: Family, target: Target) -> tuple[int, ...]:
+    """Return the supervised ids of a target: its answer and, if it ended, EOS."""
+    ids = target.token_ids
+    if ids is None:
+        text = target.example.answer if target.text is None else target.text
+        if not text.strip():
+            raise UserError(f"Example {target.example.id!r} has an empty answer; give it one or leave the row out.")
+        ids = encoder(processor, family).answer(text)
+    supervised = (*ids, eos_id(processor)) if target.ended else tuple(ids)
+    if not supervised:
+        raise UserError(f"Example {target.example.id!r} has an answer without tokens; give it one or leave it out.")
+    return supervised
+
+
+def collate(session: Session, targets: Sequence[Target], index: int = 0, places: Sequence[int] | None = None) -> Batch:
+    """Return the batch of these targets on the model's device: left-padded, labels on answers (and EOS) only.
+
+    `places`: where the rows stand in the batch of all processes, if there are several.
+    """
+    encode = encoder(session.processor, session.family)
+    rows = []
+    for target in targets:
+        prompt = encode.row(target.example.question, target.example.image, target.instruction)
+        ids = target_ids(session.processor, session.family, target)
+        row = session.family.extend(prompt, ids)
+        require_room(session.model, row["input_ids"].shape[1], target.example.question)
+        labels = torch.full_like(row["input_ids"], IGNORE)
+        labels[0, -len(ids) :] = torch.tensor(ids)
+        rows.append({**row, "labels": labels})
+    return Batch(
+        rows=tuple(rows),
+        targets=tuple(targets),
+        pad_id=pad_id(session.processor),
+        device=device_of(session.model),
+        index=index,
+        places=tuple(range(len(targets)) if places is None else places),
+    )
+
+
+def room(model: Any) -> int | None:
+    """Return the most tokens that the model reads; None if it has no such limit."""
+    config = (model.get_base_model() if isinstance(model, PeftModel) else model).config.get_text_config()
+    most, rotary = vars(config).get("max_position_embeddings"), vars(config).get("rope_parameters") or {}
+    return int(most) if most and rotary.get("rope_type") != "dynamic" else None
+
+
+def require_room(model: Any, tokens: int, question: str) -> None:
+    """Raise if a row is longer than the model reads: nothing is ever cut, for the cut would go through the image."""
+    most = room(model)
+    if most and tokens > most:
+        raise UserError(f"The question {shown(question)} {too_long(tokens, most)}")
+
+
+def too_long(tokens: int, most: int) -> str:
+    """Return the half sentence about a row that is longer than the model reads."""
+    return (
+        f"takes {tokens} tokens with its image and answer, but the model reads at most {most}. "
+        "Shorten it, let the processor make images smaller (its `size`), or leave it out."
+    )
+
+
+def device_of(model: Module) -> torch.device:
+    """Return where the model's weights lie."""
+    return next(model.parameters()).device

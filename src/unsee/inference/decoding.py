@@ -1,0 +1,305 @@
+"""Decoding with shared prefixes: an image is encoded and prefilled once for all questions about it.
+
+Groups of prompts (`unsee.inference.prefix_groups`) are prefilled together into a pool of keys and values. Questions then go through the
+model in waves sorted by length. A row of a wave is a copy of one prefix; where the prefix is long, several questions share
+the row, side by side in lanes that do not see each other, so that the prefix is held and read once for all of them. Rows and
+lanes that have stopped are taken out of the wave as soon as enough of them have. Questions of which only the first token's
+probabilities are wanted (`Readings`) have waves of their own, which end there.
+Shapes: r rows, l lanes, c columns of suffixes, k columns of keys and values, n = r times l, v vocabulary, h heads, d head width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, zip_longest
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import pad
+
+from unsee.compat import cache
+from unsee.errors import NotFiniteError
+from unsee.inference.prefix_cache import Pool, Use, bytes_per_token, chunks, prefilled
+from unsee.inference.prefix_groups import Group
+from unsee.models.steering.hooks import Requests
+
+LIKELY: Final = 32
+"""Tokens an answer is taken to have when lanes are planned [inferred]."""
+KEEP: Final = 0.8
+"""A wave is compacted when fewer than this share of its lanes are still at work [inferred]."""
+
+Draw = Callable[[Tensor, Sequence[int]], Tensor]
+"""(logits_nv, request of each row or -1) -> logits whose maximum is the drawn token."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What is to be read off the end of some prompts instead of an answer: how probable certain next tokens are."""
+
+    tokens: Mapping[int, Sequence[int]]
+    """Place of the request -> the tokens."""
+    found: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    """Place of the request -> their log-probabilities, once known."""
+
+    def note(self, places: Sequence[int], logits_nv: Tensor) -> None:
+        """Write down what the logits at the ends of prompts say; places of -1 are left out."""
+        wanted = [(n, token) for n, place in enumerate(places) if place >= 0 for token in self.tokens[place]]
+        row_m, token_m = torch.tensor(wanted, device=logits_nv.device).T
+        logits_nv = logits_nv.float()
+        logp = iter((logits_nv[row_m, token_m] - logits_nv.logsumexp(-1)[row_m]).tolist())
+        self.found.update({place: tuple(next(logp) for _ in self.tokens[place]) for place in places if place >= 0})
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """Questions that share one row of a wave."""
+
+    group: int
+    """Place of the prefix in the pool."""
+    places: tuple[int, ...]
+    suffixes: tuple[tuple[int, ...], ...]
+    image: bool = False
+    """Whether the prefix has an image."""
+
+    @property
+    def longest(self) -> int:
+        return max(map(len, self.suffixes))
+
+
+def decode(
+    model: Module,
+    groups: Iterator[Group],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    stops: set[int],
+    pad_id: int,
+    draw: Draw | None = None,
+    readings: Readings | None = None,
+) -> Iterator[tuple[int, list[int]]]:
+    """Yield (place of the request, generated tokens with the stop token), in the order in which waves end.
+
+    Requests that `readings` names have no tokens; what is read goes there.
+    """
+    readings = readings or Readings({})
+    for chunk in chunks(groups, bytes_per_token(model)):
+        pool = prefilled(model, chunk, pad_id, batch_size)
+        read, rest = _apart(chunk, readings)
+        for cells in _planned(read, 0, batch_size):
+            yield from _Wave(model, pool, cells, pad_id, "look").read(readings)
+        waves = _planned(rest, max_new_tokens, batch_size)
+        for number, cells in enumerate(waves):
+            use: Use = "take" if number + 1 == len(waves) else "copy"
+            yield from _Wave(model, pool, cells, pad_id, use).run(max_new_tokens, stops, draw)
+        pool.layers.clear()
+
+
+def _apart(chunk: Sequence[Group], readings: Readings) -> tuple[list[Group | None], list[Group | None]]:
+    """Return of each group the prompts at whose end something is read, and those that are answered; None for no prompt."""
+    return (
+        [_only(group, [place in readings.tokens for place in group.places]) for group in chunk],
+        [_only(group, [place not in readings.tokens for place in group.places]) for group in chunk],
+    )
+
+
+def _only(group: Group, kept: Sequence[bool]) -> Group | None:
+    """Return the group with some of its prompts and what all of them shared; None if none is left."""
+    chosen = [(place, ids) for place, ids, keep in zip(group.places, group.ids, kept, strict=True) if keep]
+    places, ids = tuple(zip(*chosen, strict=True)) or ((), ())
+    return replace(group, places=places, ids=ids) if places else None
+
+
+def _planned(groups: Sequence[Group | None], max_new_tokens: int, batch_size: int) -> list[list[_Cell]]:
+    """Return the waves in which the prompts of these groups go through the model."""
+    cells = [
+        cell
+        for place, group in enumerate(groups)
+        if group is not None
+        for cell in _cells(place, group, max_new_tokens, batch_size)
+    ]
+    return list(_waves(cells, batch_size))
+
+
+def _cells(place: int, group: Group, max_new_tokens: int, batch_size: int) -> Iterator[_Cell]:
+    """Yield the questions of a group by rows: as many lanes as may be without costing more than the prefix."""
+    suffixes = [ids[group.shared :] for ids in group.ids]
+    order = sorted(range(len(suffixes)), key=lambda i: len(suffixes[i]))
+    own = sum(map(len, suffixes)) / len(suffixes) + min(max_new_tokens, LIKELY)
+    lanes = min(max(1, int(group.shared / own)), batch_size, len(order))
+    rows = -(-len(order) // lanes)
+    for row in range(rows):
+        chosen = order[row * len(order) // rows : (row + 1) * len(order) // rows]
+        yield _Cell(
+            place, tuple(group.places[i] for i in chosen), tuple(suffixes[i] for i in chosen), bool(group.image)
+        )
+
+
+def _waves(cells: Sequence[_Cell], batch_size: int) -> Iterator[list[_Cell]]:
+    """Put cells of like width and length together, at most `batch_size` lanes at once."""
+    wave: list[_Cell] = []
+    for cell in sorted(cells, key=lambda cell: (len(cell.places), cell.longest, cell.suffixes)):
+        if wave and (len(wave) + 1) * len(cell.places) > batch_size:
+            yield wave
+            wave = []
+        wave.append(cell)
+    if wave:
+        yield wave
+
+
+class _Wave:
+    """Questions that are answered together."""
+
+    def __init__(self, model: Any, pool: Pool, cells: Sequence[_Cell], pad_id: int, use: Use) -> None:
+        """Put the prefixes into place; nothing goes through the model yet."""
+        self.model, self.pad_id = model, pad_id
+        self.lanes = max(len(cell.places) for cell in cells)
+        self.widths = [
+            max(map(len, suffixes)) for suffixes in zip_longest(*(cell.suffixes for cell in cells), fillvalue=())
+        ]
+        room = sum(self.widths) + self.lanes * LIKELY
+        device = pool.real_gk.device
+        row_r = torch.tensor([cell.group for cell in cells], device=device)
+        dtype = pool.layers[0][0].dtype
+        self.cache = cache.of_layers(list(pool.layered(row_r, room, use)))
+        self.owners = [[*cell.places, *[-1] * (self.lanes - len(cell.places))] for cell in cells]
+        self.said: dict[int, list[int]] = {place: [] for cell in cells for place in cell.places}
+        self.used = pool.real_gk.shape[1]
+        real_rk = pool.real_gk[row_r]
+        self.next_rl = pool.next_g[row_r, None].expand(-1, self.lanes)
+        self.blind = torch.finfo(dtype).min
+        self.bias_rlk = torch.full((len(cells), self.lanes, self.used + room), self.blind, dtype=dtype, device=device)
+        self.bias_rlk[:, :, : self.used].masked_fill_(real_rk[:, None], 0)
+        self.cells = cells
+        self.steered = Requests(model, [cell.image for cell in cells])
+
+    def read(self, readings: Readings) -> Iterator[tuple[int, list[int]]]:
+        """Read what is wanted off the ends of the prompts; nothing is said."""
+        readings.note([owner for row in self.owners for owner in row], self._begin())
+        yield from self.said.items()
+
+    def run(self, max_new_tokens: int, stops: set[int], draw: Draw | None) -> Iterator[tuple[int, list[int]]]:
+        """Answer; a question's tokens are complete when all of its wave are."""
+        logits_nv = self._begin()
+        for step in range(max_new_tokens):
+            scores_nv = logits_nv.float()
+            if draw is not None:
+                scores_nv = draw(scores_nv, [owner for row in self.owners for owner in row])
+            best_n, token_n = scores_nv.max(-1)
+            self._require_numbers(best_n.tolist())
+            token_rl = token_n.view(len(self.owners), -1)
+            alive = self._note(token_rl.tolist(), stops)
+            if not alive or step + 1 == max_new_tokens:
+                break
+            if alive <= KEEP * token_rl.numel():
+                token_rl = self._compact(token_rl)
+            logits_nv = self._step(token_rl)
+        yield from self.said.items()
+
+    def _require_numbers(self, best: Sequence[float]) -> None:
+        """Raise if the largest logit of a lane at work is no number; of such logits any token would be chosen."""
+        owners = (owner for row in self.owners for owner in row)
+        for owner, logit in zip(owners, best, strict=True):
+            if owner >= 0 and not math.isfinite(logit):
+                raise NotFiniteError(f"request {owner + 1}", owner)
+
+    def _begin(self) -> Tensor:
+        """Run all suffixes through the model, each seeing its prefix and itself; return logits_nv of their ends."""
+        start, device = self.used, self.bias_rlk.device
+        ids_rc = torch.tensor([self._laid(cell) for cell in self.cells], device=device)
+        rows, columns = ids_rc.shape
+        real_rc = ids_rc >= 0
+        lane_c = torch.arange(self.lanes, device=device).repeat_interleave(torch.tensor(self.widths, device=device))
+        own_lc = lane_c == torch.arange(self.lanes, device=device)[:, None]
+        seen_rlc = own_lc & real_rc[:, None]
+        before_rlc = seen_rlc.cumsum(-1)
+        position_rc = self.next_rl[:, lane_c] + (before_rlc * own_lc).sum(1) - 1
+        itself = torch.eye(columns, dtype=torch.bool, device=device)
+        sees_rcc = (seen_rlc[:, lane_c] & torch.ones_like(itself).tril()) | itself
+        mask = torch.full((rows, columns, start + columns), self.blind, dtype=self.bias_rlk.dtype, device=device)
+        mask[:, :, :start] = self.bias_rlk[:, :1, :start]
+        mask[:, :, start:].masked_fill_(sees_rcc, 0)
+        ends = torch.tensor(list(accumulate(self.widths)), device=device) - 1
+        with self.steered.prompts(ends, real_rc[:, ends]):
+            output = self.model(
+                input_ids=ids_rc.where(real_rc, self.pad_id),
+                position_ids=position_rc.clamp(min=0),
+                attention_mask=mask[:, None],
+                **cache.passed(self.model, self.cache),
+                logits_to_keep=1 if self.lanes == 1 else ends,
+            )
+        self.used = start + columns
+        self.bias_rlk[:, :, start : self.used].masked_fill_(seen_rlc, 0)
+        self.next_rl = self.next_rl + before_rlc[..., -1]
+        return output.logits.flatten(0, 1)
+
+    def _laid(self, cell: _Cell) -> list[int]:
+        """Return the suffixes of a row one behind the other, each right-aligned in the columns of its lane; -1 is padding."""
+        suffixes: list[tuple[int, ...]] = [*cell.suffixes, *[()] * (self.lanes - len(cell.suffixes))]
+        laid = zip(self.widths, suffixes, strict=True)
+        return [token for width, ids in laid for token in (*[-1] * (width - len(ids)), *ids)]
+
+    def _step(self, token_rl: Tensor) -> Tensor:
+        """Run one token of each lane through the model; return logits_nv."""
+        rows, lanes = token_rl.shape
+        if self.used + lanes > self.bias_rlk.shape[2]:
+            self._grow(lanes * LIKELY)
+        new = self.bias_rlk[:, :, self.used : self.used + lanes]
+        new.diagonal(dim1=1, dim2=2).zero_()
+        self.used += lanes
+        with self.steered.answers():
+            output = self.model(
+                input_ids=token_rl,
+                position_ids=self.next_rl,
+                attention_mask=self.bias_rlk[:, None, :, : self.used],
+                **cache.passed(self.model, self.cache),
+            )
+        self.next_rl = self.next_rl + 1
+        return output.logits.view(rows * lanes, -1)
+
+    def _note(self, tokens: Sequence[Sequence[int]], stops: set[int]) -> int:
+        """Write down what was said, let lanes that have stopped go; return how many are left."""
+        left = 0
+        for row, (owners, said) in enumerate(zip(self.owners, tokens, strict=True)):
+            for lane, (owner, token) in enumerate(zip(owners, said, strict=True)):
+                if owner >= 0:
+                    self.said[owner].append(token)
+                    left += token not in stops
+                    self.owners[row][lane] = -1 if token in stops else owner
+        return left
+
+    def _compact(self, token_rl: Tensor) -> Tensor:
+        """Take out rows, and lanes where all rows can spare one, that have stopped; return the tokens of those that stay."""
+        rows = [row for row, owners in enumerate(self.owners) if any(owner >= 0 for owner in owners)]
+        lanes = max(sum(owner >= 0 for owner in self.owners[row]) for row in rows)
+        order = [sorted(range(self.lanes), key=lambda lane: self.owners[row][lane] < 0)[:lanes] for row in rows]
+        if len(rows) == len(self.owners) and lanes == self.lanes:
+            return token_rl
+        device = token_rl.device
+        row_r, lane_rl = torch.tensor(rows, device=device), torch.tensor(order, device=device)
+        self.owners = [[self.owners[row][lane] for lane in kept] for row, kept in zip(rows, order, strict=True)]
+        self.next_rl = self.next_rl[row_r[:, None], lane_rl]
+        self.bias_rlk = self.bias_rlk[row_r[:, None], lane_rl]
+        columns = self._columns() if lanes < self.lanes else None
+        for layer in self.cache.layers:
+            layer.take(row_r, columns)
+        self.lanes = lanes
+        self.steered.take(row_r, lane_rl)
+        return token_rl[row_r[:, None], lane_rl]
+
+    def _columns(self) -> Tensor:
+        """Drop the columns that no lane of a row sees; return those that are kept."""
+        needed_rk = (self.bias_rlk[:, :, : self.used] == 0).any(1)
+        column_rk = (~needed_rk).long().argsort(dim=-1, stable=True)[:, : int(needed_rk.sum(-1).max())]
+        index = column_rk[:, None].expand(-1, self.bias_rlk.shape[1], -1)
+        self.bias_rlk = self.bias_rlk.gather(2, index)
+        self.used = column_rk.shape[1]
+        return column_rk
+
+    def _grow(self, room: int) -> None:
+        self.bias_rlk = pad(self.bias_rlk, (0, room), value=self.blind)
+        for layer in self.cache.layers:
+            layer.grow(self.bias_rlk.shape[2] - layer.keys.shape[2])

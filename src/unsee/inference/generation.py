@@ -1,0 +1,302 @@
+"""Answering many questions at once: shared image prefixes, sorted by length, greedy or seeded sampling.
+
+Shapes: b batch, t tokens, v vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Final
+
+import torch
+from rich.progress import track
+from torch import Tensor
+from torch.nn import Module
+from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
+
+from unsee.api import Family
+from unsee.api.request import Generated, Request, Sampling
+from unsee.compat.probes import proven, verdict
+from unsee.errors import NotFiniteError
+from unsee.inference.batching import device_of, require_room
+from unsee.inference.decoding import Readings, decode
+from unsee.inference.encoder import encoder
+from unsee.inference.packing import packable
+from unsee.inference.prefix_groups import Group, groups
+from unsee.models.auto import eos_id, evaluating, pad_id
+from unsee.models.padding import apart, merge
+from unsee.utils import fast_paths
+from unsee.utils.seeds import seed_of
+
+PROBED: Final = 3
+"""Tokens decoded to try shared prefixes."""
+_NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
+    "repetition_penalty": (None, 1.0),
+    "encoder_repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0),
+    "encoder_no_repeat_ngram_size": (None, 0),
+    "min_length": (None, 0),
+    "min_new_tokens": (None, 0),
+    "bad_words_ids": (None,),
+    "sequence_bias": (None,),
+    "suppress_tokens": (None, []),
+    "begin_suppress_tokens": (None, []),
+    "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,),
+    "exponential_decay_length_penalty": (None,),
+    "stop_strings": (None,),
+    "guidance_scale": (None, 1.0),
+    "watermarking_config": (None,),
+    "penalty_alpha": (None, 0.0),
+    "prompt_lookup_num_tokens": (None,),
+    "dola_layers": (None,),
+}
+"""Settings of a checkpoint's generation_config.json that change greedy answers, with the values that do not."""
+
+
+class _Gumbel(LogitsProcessor):
+    """Turns greedy decoding into exact sampling, with one random stream per request (Gumbel-max).
+
+    So an answer depends on its seed and place in the request list, not on what else is in the batch.
+    """
+
+    def __init__(self, sampling: Sampling, seeds: Sequence[int], rows: Sequence[int] = ()) -> None:
+        self.temperature = sampling.temperature
+        self.top_p = TopPLogitsWarper(sampling.top_p) if sampling.top_p < 1 else None
+        self.seeds = seeds
+        self.rows = rows
+        self.generators: dict[int, torch.Generator] = {}
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - transformers' call
+        """Draw for the rows given at the start."""
+        return self.draw(scores, self.rows)
+
+    def draw(self, scores_bv: Tensor, rows: Sequence[int]) -> Tensor:
+        """Return scores whose maximum is a draw for the request of each row; rows of -1 ask for none."""
+        scaled_bv = scores_bv.float() / self.temperature
+        if self.top_p is not None:
+            scaled_bv = self.top_p(None, scaled_bv)
+        size = scores_bv.shape[1]
+        uniform_bv = torch.stack(
+            [torch.rand(size, generator=self._of(row)) if row >= 0 else torch.ones(size) for row in rows]
+        )
+        noise_bv = -(-uniform_bv.clamp(1e-20, 1 - 1e-7).log()).log()
+        return scaled_bv + noise_bv.to(scores_bv.device)
+
+    def _of(self, row: int) -> torch.Generator:
+        if row not in self.generators:
+            self.generators[row] = torch.Generator().manual_seed(self.seeds[row])
+        return self.generators[row]
+
+
+def generate(
+    model: Module,
+    processor: Any,
+    family: Family,
+    requests: Sequence[Request],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 64,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    progress: str = "",
+    places: Sequence[int] | None = None,
+    readings: Readings | None = None,
+) -> list[Generated]:
+    """Answer all requests, in their order; greedy unless `sampling` is given. `progress` labels a progress line.
+
+    `places`: where the requests stand in the list that several processes share; draws depend on seed and place.
+    `readings`: requests that say nothing; what is wanted of them is read in the same passes where prefixes are shared, else
+    left unread (`unsee.inference.likelihood.answer` knows the other way).
+    """
+    readings = readings or Readings({})
+    names = range(len(requests)) if places is None else places
+    seeds = [seed_of(seed, name) for name in names] if sampling else []
+    with torch.no_grad(), evaluating(model):
+        shared, rest = _split(model, processor, family, requests)
+        fast = decode(
+            model,
+            shared,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            stops=_stops(model, processor),
+            pad_id=pad_id(processor),
+            draw=_Gumbel(sampling, seeds).draw if sampling else None,
+            readings=readings,
+        )
+        asked = _Asked(model, processor, family, requests, max_new_tokens, batch_size)
+        said = chain(fast, asked.plainly((place for place in rest if place not in readings.tokens), sampling, seeds))
+        answers = dict(track(said, progress, len(requests), disable=not progress, transient=True))
+    return [_read(model, processor, answers.get(i, ())) for i in range(len(requests))]
+
+
+def _split(
+    model: Module, processor: Any, family: Family, requests: Sequence[Request]
+) -> tuple[Iterator[Group], list[int]]:
+    """Return the requests that share prefixes and the places of all others; the list fills while the groups are read."""
+    image_token = packable(model) if fast_paths.current().shared_prefix and _neutral(model) else None
+    if image_token is None or not _sharing_proven(model, processor, family, requests, image_token):
+        return iter(()), list(range(len(requests)))
+    rest: list[int] = []
+
+    def sharable() -> Iterator[Group]:
+        for group in groups(processor, family, requests, image_token):
+            if group.sharable(image_token):
+                require_room(model, max(map(len, group.ids)), requests[group.places[0]].question)
+                yield group
+            else:
+                rest.extend(group.places)
+
+    return sharable(), rest
+
+
+def _sharing_proven(model: Any, processor: Any, family: Family, requests: Sequence[Request], image_token: int) -> bool:
+    """Tell whether two questions behind one prefix have the same logits as when each begins with the pixels."""
+    known = verdict("prefix_cache", model)
+    if known is not None or not requests:
+        return known is not False
+    first = next((request for request in requests if request.image), requests[0])
+    two = [first, replace(first, question=f"{first.question} Why?")]
+    group = next(groups(processor, family, two, image_token))
+    if not group.sharable(image_token):
+        return True  # such questions are asked the plain way
+    answer = group.ids[0][-PROBED:]
+    return proven(
+        "prefix_cache",
+        model,
+        lambda: _behind_prefix(model, processor, group, answer),
+        lambda: torch.cat([_from_pixels(model, processor, family, request, answer) for request in two]),
+    )
+
+
+def _behind_prefix(model: Any, processor: Any, group: Group, answer: Sequence[int]) -> Tensor:
+    """Return the logits before each token of an answer to each question of a group, decoded behind its prefix."""
+    seen: dict[int, list[Tensor]] = {place: [] for place in group.places}
+
+    def force(logits_nv: Tensor, places: Sequence[int]) -> Tensor:
+        forced_nv = torch.zeros_like(logits_nv)
+        for n, place in enumerate(places):
+            if place >= 0:
+                forced_nv[n, answer[len(seen[place])]] = 1
+                seen[place].append(logits_nv[n])
+        return forced_nv
+
+    run = decode(
+        model,
+        iter([group]),
+        max_new_tokens=len(answer),
+        batch_size=2,
+        stops=set(),
+        pad_id=pad_id(processor),
+        draw=force,
+    )
+    deque(run, maxlen=0)
+    return torch.stack([logits_v for place in group.places for logits_v in seen[place]])
+
+
+def _from_pixels(model: Any, processor: Any, family: Family, request: Request, answer: Sequence[int]) -> Tensor:
+    """Return the logits before each token of an answer, from one pass over the whole prompt."""
+    row = encoder(processor, family).row(request.question, request.image, request.instruction)
+    row = family.extend(row, answer[:-1])
+    inputs = {key: value.to(device_of(model)) for key, value in row.items()}
+    logits_tv: Tensor = model(**inputs, use_cache=False).logits[0, -len(answer) :]
+    return logits_tv
+
+
+def _neutral(model: Any) -> bool:
+    """Tell whether the checkpoint's own settings leave greedy answers alone, as our loop does."""
+    config = model.generation_config.to_dict()
+    return all(config.get(name) in neutral for name, neutral in _NEUTRAL.items())
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Requests that go through transformers' own `generate`, one full prompt a row."""
+
+    model: Any
+    processor: Any
+    family: Family
+    requests: Sequence[Request]
+    max_new_tokens: int
+    batch_size: int
+
+    def plainly(
+        self, asked: Iterable[int], sampling: Sampling | None, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Yield (place, generated tokens), sorted by length; `asked` is read when the first is asked for."""
+        order = sorted(asked, key=lambda i: _length(self.requests[i]))
+        for start in range(0, len(order), self.batch_size):
+            some = order[start : start + self.batch_size]
+            rows = self._rows(some)
+            for places in apart(rows):
+                chunk = [some[i] for i in places]
+                noise = _Gumbel(sampling, seeds, chunk) if sampling else None
+                checks = [_Numbers(chunk), *([noise] if noise else [])]
+                yield from zip(chunk, self._continue([rows[i] for i in places], checks), strict=True)
+
+    def _rows(self, chunk: Sequence[int]) -> list[dict[str, Tensor]]:
+        """Return the model inputs of these requests."""
+        encode = encoder(self.processor, self.family)
+        asked = [self.requests[i] for i in chunk]
+        rows = [encode.row(one.question, one.image, one.instruction) for one in asked]
+        for one, row in zip(asked, rows, strict=True):
+            require_room(self.model, row["input_ids"].shape[1], one.question)
+        return rows
+
+    def _continue(self, rows: Sequence[dict[str, Tensor]], checks: Sequence[LogitsProcessor]) -> list[list[int]]:
+        """Return the ids generated after each prompt, padding included."""
+        pad = pad_id(self.processor)
+        inputs = {key: value.to(device_of(self.model)) for key, value in merge(rows, pad).items()}
+        ids_bt = self.model.generate(
+            **inputs,
+            max_new_tokens=self.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=pad,
+            eos_token_id=sorted(_stops(self.model, self.processor)),
+            logits_processor=LogitsProcessorList(checks),
+        )
+        new: list[list[int]] = ids_bt[:, inputs["input_ids"].shape[1] :].tolist()
+        return new
+
+
+class _Numbers(LogitsProcessor):
+    """Stops at logits that are no numbers, of which any token would be chosen."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        self.rows = rows
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - transformers' call
+        """Return the scores as they are."""
+        broken = (~scores.max(-1).values.isfinite()).tolist()
+        if any(broken):
+            place = self.rows[broken.index(True)]
+            raise NotFiniteError(f"request {place + 1}", place)
+        return scores
+
+
+def _length(request: Request) -> tuple[bool, int]:
+    """Return a key that orders prompts by length without encoding them: images are longer than any text."""
+    return request.image is not None, len(request.instruction) + len(request.question)
+
+
+def _stops(model: Any, processor: Any) -> set[int]:
+    """Return the ids at which generation stops."""
+    configured = model.generation_config.eos_token_id
+    several = configured if isinstance(configured, list) else [configured]
+    return {eos_id(processor), *(stop for stop in several if stop is not None)}
+
+
+def _read(model: Any, processor: Any, ids: Sequence[int]) -> Generated:
+    """Cut at the first EOS and decode."""
+    stops = _stops(model, processor)
+    end = next((place for place, token in enumerate(ids) if token in stops), None)
+    kept = tuple(ids[:end])
+    text = processor.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Generated(text.strip(), kept, end is not None)

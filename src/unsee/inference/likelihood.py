@@ -1,0 +1,396 @@
+"""How probable answers are to a model: all answers to all questions about an image in one row of one forward pass.
+
+The rows are trees: tokens that several prompts or answers begin with stand there once, every token sees what leads to it and
+nothing else. So the image is encoded once, a question once for all of its options, and an option of one token costs nothing.
+Shapes: b rows, t tokens, k kept positions, v vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from rich.progress import track
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import pad
+
+from unsee.api import Example, Family, Role
+from unsee.api.request import Generated, Request, Sampling, Target
+from unsee.compat.probes import proven
+from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logprob
+from unsee.inference.batching import Batch, device_of, require_room
+from unsee.inference.decoding import Readings
+from unsee.inference.encoder import encoder
+from unsee.inference.generation import generate
+from unsee.inference.packing import packable
+from unsee.inference.prefix_groups import Group, groups
+from unsee.inference.vision_cache import encoded
+from unsee.models.auto import eos_id, evaluating, pad_id
+from unsee.models.padding import IGNORE, is_sequence, merge
+from unsee.models.positions import alike
+from unsee.models.steering.hooks import attached
+from unsee.utils import fast_paths
+
+ROW_TOKENS: Final = 256
+"""Tokens of a row at least, before another one is begun; more if the image alone takes more."""
+BATCH_TOKENS: Final = 8192
+"""Tokens in one forward pass."""
+BATCH_LOGITS: Final = 2**28
+"""Logits in one forward pass."""
+
+Asked = tuple[Request, tuple[int, ...]]
+"""A question and the tokens of an answer."""
+Forms = Sequence[Sequence[tuple[int, ...]]]
+"""The token sequences that stand for each option."""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How probable an answer is."""
+
+    tokens: tuple[float, ...]
+    """Log-probability of each token, EOS included."""
+
+    @property
+    def sum(self) -> float:
+        """Log-probability of the answer."""
+        return math.fsum(self.tokens)
+
+    @property
+    def mean(self) -> float:
+        """Mean log-probability of its tokens."""
+        return self.sum / len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which option a model finds most probable."""
+
+    index: int
+    """Place of the option; the first of equals."""
+    logprobs: tuple[float, ...]
+    """Mean log-probability of the tokens of each option, without EOS."""
+
+    @classmethod
+    def of(cls, options: Sequence[Sequence[tuple[float, ...]]]) -> Choice:
+        """Return the choice among options, given the log-probability of each token of all spellings of each."""
+        scores = tuple(_together(spelled) for spelled in options)
+        return cls(max(range(len(scores)), key=scores.__getitem__), scores)
+
+
+def likelihoods(
+    model: Module,
+    processor: Any,
+    family: Family,
+    asked: Sequence[tuple[Request, str]],
+    *,
+    batch_size: int = 64,
+    progress: str = "",
+) -> list[Likelihood]:
+    """Return the log-likelihood of each answer to its question, EOS included, as `batching.answer_logprob` has it."""
+    return judged(model, processor, family, asked, (), batch_size=batch_size, progress=progress)[0]
+
+
+def choose(
+    model: Module,
+    processor: Any,
+    family: Family,
+    questions: Sequence[tuple[Request, Sequence[str]]],
+    *,
+    batch_size: int = 64,
+    progress: str = "",
+) -> list[Choice]:
+    """Return which option follows each question most probably, by the mean over its tokens.
+
+    If all options are one token long (letters), it is read off the question's last position, the spellings with and without
+    a leading space added up (benchmarks_mllmu_clear.md B2, m1).
+    """
+    return judged(model, processor, family, (), questions, batch_size=batch_size, progress=progress)[1]
+
+
+def answer(
+    model: Module,
+    processor: Any,
+    family: Family,
+    questions: Sequence[tuple[Request, Sequence[str]]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 64,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    progress: str = "",
+) -> list[Choice | Generated]:
+    """Answer a mixed list: what `choose` says to questions with options, what `generate` says to those without any.
+
+    Where prefixes are shared, letters are read in the passes that prepare the other answers. What is drawn (`sampling`) depends
+    on the seed and on the question's place in the list.
+    """
+    forms = {place: _spellings(processor, family, options) for place, (_, options) in enumerate(questions) if options}
+    joint, readings = _joint(model, forms, len(questions))
+    said = generate(
+        model,
+        processor,
+        family,
+        [questions[place][0] for place in joint],
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        sampling=sampling,
+        seed=seed,
+        progress=progress,
+        places=joint,
+        readings=readings,
+    )
+    found: dict[int, Choice | Generated] = dict(zip(joint, said, strict=True))
+    found |= {joint[row]: _read(forms[joint[row]], logprobs) for row, logprobs in readings.found.items()}
+    rest = [place for place in forms if not isinstance(found.get(place), Choice)]
+    asked = [questions[place] for place in rest]
+    chosen = choose(model, processor, family, asked, batch_size=batch_size, progress=progress)
+    found |= dict(zip(rest, chosen, strict=True))
+    return [found[place] for place in range(len(questions))]
+
+
+def _joint(model: Module, forms: Mapping[int, Forms], count: int) -> tuple[list[int], Readings]:
+    """Return the questions that can share passes: those without options, and those whose options are one token each.
+
+    Options of a steered model are left to `choose`, which shows it without what steers it.
+    """
+    read = {} if attached(model) else {place: _flat(options) for place, options in forms.items()}
+    letters = {place: [ids[0] for ids in flat] for place, flat in read.items() if all(len(ids) == 1 for ids in flat)}
+    joint = [place for place in range(count) if place in letters or place not in forms]
+    return joint, Readings({row: letters[place] for row, place in enumerate(joint) if place in letters})
+
+
+def _flat(forms: Forms) -> list[tuple[int, ...]]:
+    return [ids for spelled in forms for ids in spelled]
+
+
+def _read(forms: Forms, logprobs: Sequence[float]) -> Choice:
+    """Return the choice among options of one token, given the log-probability of all spellings."""
+    left = iter(logprobs)
+    return Choice.of([[(next(left),) for _ in spelled] for spelled in forms])
+
+
+def judged(
+    model: Module,
+    processor: Any,
+    family: Family,
+    asked: Sequence[tuple[Request, str]],
+    questions: Sequence[tuple[Request, Sequence[str]]],
+    *,
+    batch_size: int = 64,
+    progress: str = "",
+) -> tuple[list[Likelihood], list[Choice]]:
+    """Return `likelihoods` and `choose` from the same forward passes."""
+    encode, end = encoder(processor, family), eos_id(processor)
+    for request, answer in asked:
+        if not answer.strip():
+            raise UserError(f"Expected an answer to {request.question!r}, got an empty one; leave the row out.")
+    spelled = [_spellings(processor, family, options) for _, options in questions]
+    pairs = [(request, (*encode.answer(answer), end)) for request, answer in asked]
+    for (request, _), options in zip(questions, spelled, strict=True):
+        pairs += [(request, ids) for forms in options for ids in forms]
+    found = iter(_logprobs(model, processor, family, pairs, batch_size, progress))
+    said = [Likelihood(next(found)) for _ in asked]
+    return said, [Choice.of([[next(found) for _ in forms] for forms in options]) for options in spelled]
+
+
+def _spellings(processor: Any, family: Family, options: Sequence[str]) -> list[list[tuple[int, ...]]]:
+    """Return the token sequences that stand for each option."""
+    if not options or not all(option.strip() for option in options):
+        raise UserError(f"Expected options with a text each, got {list(options)!r}.")
+    encode = encoder(processor, family)
+    follow = [encode.answer(option) for option in options]
+    alone = [tuple(processor.tokenizer(option, add_special_tokens=False)["input_ids"]) for option in options]
+    if any(len(ids) != 1 for ids in (*follow, *alone)):
+        return [[ids] for ids in follow]
+    return [list(dict.fromkeys(pair)) for pair in zip(follow, alone, strict=True)]
+
+
+def _together(spellings: Sequence[tuple[float, ...]]) -> float:
+    """Return the mean log-probability of an option; several spellings of one token each add up."""
+    if len(spellings) == 1:
+        return math.fsum(spellings[0]) / len(spellings[0])
+    top = max(one[0] for one in spellings)
+    return top + math.log(math.fsum(math.exp(one[0] - top) for one in spellings))
+
+
+def _logprobs(
+    model: Module, processor: Any, family: Family, pairs: Sequence[Asked], batch_size: int, progress: str
+) -> list[tuple[float, ...]]:
+    """Return the log-probability of each token of each answer."""
+    image_token = packable(model) if fast_paths.current().shared_prefix else None
+    rest: list[int] = [] if image_token is not None else list(range(len(pairs)))
+    found: dict[int, tuple[float, ...]] = {}
+    with torch.no_grad(), evaluating(model):
+        if image_token is not None:
+            trees = _trees(processor, family, pairs, image_token, rest)
+            batches = list(_batches(trees, batch_size, model.config.get_text_config().vocab_size))  # type: ignore[operator,union-attr]
+            if batches and not _proven(model, processor, family, pairs, batches[0][0]):
+                batches, rest = [], list(range(len(pairs)))
+            for batch in track(batches, progress, disable=not progress, transient=True):
+                found.update(_forward(model, batch, pad_id(processor)))
+        for start in range(0, len(rest), batch_size):
+            found.update(_plainly(model, processor, family, pairs, rest[start : start + batch_size]))
+    return [found[place] for place in range(len(pairs))]
+
+
+def _proven(model: Module, processor: Any, family: Family, pairs: Sequence[Asked], tree: _Tree) -> bool:
+    """Tell whether answers that share a row have the same likelihoods as in rows of their own."""
+    places = [place for place, _, _ in tree.read][:4]
+
+    def joined(logprobs: Iterator[tuple[int, tuple[float, ...]]]) -> Tensor:
+        known = dict(logprobs)
+        return torch.tensor([value for place in places for value in known[place]])
+
+    return proven(
+        "packed_likelihoods",
+        model,
+        lambda: joined(_forward(model, [tree], pad_id(processor))),
+        lambda: joined(_plainly(model, processor, family, pairs, places)),
+    )
+
+
+class _Tree:
+    """One row: the tokens of several sequences, common beginnings once."""
+
+    def __init__(self, group: Group) -> None:
+        """Start with no token."""
+        self.group = group
+        self.ids: list[int] = []
+        self.depths: list[int] = []
+        self.parents: list[int] = []
+        self.read: list[tuple[int, list[int], tuple[int, ...]]] = []
+        """Place of an answer, the tokens that predict its tokens, and these."""
+        self._last: tuple[int, ...] = ()
+        self._path: list[int] = []
+
+    def cost(self, sequence: Sequence[int]) -> int:
+        """Return how many tokens the row has with this sequence."""
+        return len(self.ids) + len(sequence) - self._common(sequence)
+
+    def add(self, place: int, prompt: int, sequence: tuple[int, ...]) -> None:
+        """Add prompt and answer; the last token is predicted only, and so takes no room."""
+        fed = sequence[:-1]
+        common = self._common(fed)
+        self._path = self._path[:common]
+        for depth in range(common, len(fed)):
+            self.parents.append(self._path[-1] if self._path else -1)
+            self._path.append(len(self.ids))
+            self.ids.append(fed[depth])
+            self.depths.append(depth)
+        self._last = fed
+        self.read.append((place, self._path[prompt - 1 :], sequence[prompt:]))
+
+    def _common(self, sequence: Sequence[int]) -> int:
+        limit = min(len(sequence), len(self._last))
+        return next((place for place in range(limit) if sequence[place] != self._last[place]), limit)
+
+    def row(self) -> dict[str, Tensor]:
+        """Return the model inputs of the row but for who sees whom."""
+        own = {key: value for key, value in self.group.row.items() if not is_sequence(self.group.row, key)}
+        ids = torch.tensor([self.ids])
+        return {**own, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def sees(self, width: int) -> Tensor:
+        """Return who sees whom [t, t], padded positions in front seeing only themselves."""
+        sees = torch.eye(width, dtype=torch.bool)
+        lead = width - len(self.ids)
+        table = sees.numpy()
+        for token, parent in enumerate(self.parents):
+            if parent >= 0:
+                table[lead + token] |= table[lead + parent]
+        return sees
+
+
+def _trees(
+    processor: Any, family: Family, pairs: Sequence[Asked], image_token: int, rest: list[int]
+) -> Iterator[_Tree]:
+    """Yield rows; places of answers whose prompts cannot share a row are added to `rest`."""
+    for group in groups(processor, family, [request for request, _ in pairs], image_token):
+        if not group.sharable(image_token):
+            rest.extend(group.places)
+            continue
+        prompts = dict(zip(group.places, group.ids, strict=True))
+        sequences = sorted((prompts[place] + pairs[place][1], place) for place in group.places)
+        limit = max(ROW_TOKENS, 2 * group.shared) if group.image else ROW_TOKENS
+        tree = _Tree(group)
+        for sequence, place in sequences:
+            if tree.ids and tree.cost(sequence) > limit:
+                yield tree
+                tree = _Tree(group)
+            tree.add(place, len(prompts[place]), sequence)
+        yield tree
+
+
+def _batches(trees: Iterator[_Tree], batch_size: int, vocabulary: int) -> Iterator[list[_Tree]]:
+    """Put rows of similar length together, with bounds on tokens and logits."""
+    batch: list[_Tree] = []
+    for tree in sorted(trees, key=lambda tree: len(tree.ids)):
+        rows = len(batch) + 1
+        kept = max(sum(len(read[1]) for read in one.read) for one in [*batch, tree])
+        wasteful = bool(batch) and 2 * len(batch[0].ids) < len(tree.ids)
+        full = rows > batch_size or rows * len(tree.ids) > BATCH_TOKENS or rows * kept * vocabulary > BATCH_LOGITS
+        if batch and (full or wasteful):
+            yield batch
+            batch = []
+        batch.append(tree)
+    if batch:
+        yield batch
+
+
+def _forward(model: Any, trees: Sequence[_Tree], fill: int) -> Iterator[tuple[int, tuple[float, ...]]]:
+    """Yield (place, log-probability of each token) of all answers in these rows, from one forward pass."""
+    device = device_of(model)
+    for tree in trees:
+        require_room(model, max(tree.depths) + 1, f"number {tree.read[0][0] + 1}")
+    width = max(len(tree.ids) for tree in trees)
+    leads = [width - len(tree.ids) for tree in trees]
+    rows = [tree.row() for tree in trees]
+    inputs = merge(rows, fill)
+    inputs["attention_mask"] = torch.stack([tree.sees(width) for tree in trees])[:, None]
+    places = [
+        pad(tree.group.positions(torch.tensor(tree.depths)), (lead, 0)) for lead, tree in zip(leads, trees, strict=True)
+    ]
+    inputs["position_ids"] = torch.stack(alike(places), dim=1).squeeze(0)
+    inputs = {key: value.to(device) for key, value in inputs.items()}
+    wanted = [
+        (row, lead + token, label)
+        for row, (lead, tree) in enumerate(zip(leads, trees, strict=True))
+        for _, before, labels in tree.read
+        for token, label in zip(before, labels, strict=True)
+    ]
+    row_n, column_n, label_n = torch.tensor(wanted, device=device).T.contiguous()
+    kept = column_n.unique()
+    images = [tree.group.image for tree in trees]
+    logits_bkv = model(**encoded(model, rows, images, inputs), logits_to_keep=kept, use_cache=False).logits
+    place_n = torch.searchsorted(kept, column_n)
+    all_bk = logits_bkv.float().logsumexp(-1)
+    logp = iter((logits_bkv[row_n, place_n, label_n].float() - all_bk[row_n, place_n]).tolist())
+    for tree in trees:
+        for place, _, labels in tree.read:
+            yield place, tuple(next(logp) for _ in labels)
+
+
+def _plainly(
+    model: Module, processor: Any, family: Family, pairs: Sequence[Asked], places: Sequence[int]
+) -> Iterator[tuple[int, tuple[float, ...]]]:
+    """Yield (place, log-probability of each token) with one full prompt and answer a row."""
+    rows, targets = [], []
+    for place in places:
+        request, ids = pairs[place]
+        row = family.extend(encoder(processor, family).row(request.question, request.image, request.instruction), ids)
+        require_room(model, row["input_ids"].shape[1], request.question)
+        labels = torch.full_like(row["input_ids"], IGNORE)
+        labels[0, -len(ids) :] = torch.tensor(ids)
+        rows.append({**row, "labels": labels})
+        example = Example(id=str(place), role=Role.GENERAL, question=request.question, answer="-", image=request.image)
+        targets.append(Target(example=example, token_ids=ids, ended=False, instruction=request.instruction))
+    batch = Batch(rows=tuple(rows), targets=tuple(targets), pad_id=pad_id(processor), device=device_of(model))
+    token_ba = answer_logprob(model, batch).token_ba
+    for place, logp_a in zip(places, token_ba.tolist(), strict=True):
+        yield place, tuple(logp_a[-len(pairs[place][1]) :])

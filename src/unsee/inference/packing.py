@@ -1,0 +1,195 @@
+"""Several questions about one image in one row: the image and what else the prompts begin with is computed once, forward and backward.
+
+A packed row is [shared prefix][rest of row 1][rest of row 2]...; no rest sees another, each goes on counting positions from the
+prefix, so every token computes what it computes in a row of its own. For language models with plain causal attention through
+`sdpa` and rotary positions known to `unsee.models.positions`; others keep one row a question.
+Shapes: b packed rows, t tokens, r rows before packing, a answer positions (right-aligned), v vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, Final
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import pad
+
+from unsee.compat.models import attention
+from unsee.models.padding import IGNORE, is_sequence, merge
+from unsee.models.positions import KEYS, THREE, alike, positions
+
+PER_TOKEN: Final = frozenset({"input_ids", "attention_mask", "labels", "mm_token_type_ids"})
+"""Per-token inputs that can be packed; rows with others (token types) stay as they are."""
+FIXED: Final = frozenset({"default", "linear", "llama3", "yarn"})
+"""Rotary positions whose angles do not depend on how long the row is."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows packed by image, left-padded."""
+
+    inputs: dict[str, Tensor]
+    """What goes to the model, position ids and the mask of who sees whom [b, 1, t, t] included."""
+    rows: list[dict[str, Tensor]]
+    """The packed rows themselves, unpadded."""
+    images: list[str]
+    """Image key of each packed row."""
+    row_ra: Tensor
+    """Which packed row predicts an answer token."""
+    place_ra: Tensor
+    """From which position of it, counted in the packed batch."""
+    labels_ra: Tensor
+    """The answer tokens, -100 before short answers."""
+
+    def to(self, device: torch.device) -> Packed:
+        """Return the same on another device (rows stay where they are)."""
+        inputs = {key: value.to(device, non_blocking=True) for key, value in self.inputs.items()}
+        answers = [values.to(device, non_blocking=True) for values in (self.row_ra, self.place_ra, self.labels_ra)]
+        return Packed(inputs, self.rows, self.images, *answers)
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """Return the positions at which logits are needed in any packed row, ascending."""
+        return self.place_ra[self.labels_ra != IGNORE].unique()
+
+    def answers(self, logits_bkv: Tensor) -> Tensor:
+        """Return logits_rav out of the logits at the kept positions."""
+        return logits_bkv[self.row_ra, torch.searchsorted(self.kept, self.place_ra).clamp(max=len(self.kept) - 1)]
+
+
+def saving(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_token: int) -> int:
+    """Return how many tokens packing would spare; 0 if the rows cannot be packed."""
+    if any(_per_token(row) - PER_TOKEN for row in rows):
+        return 0
+    spared = 0
+    for places in _by_image(images):
+        spared += (len(places) - 1) * _shared([rows[place] for place in places], image_token)
+    return spared
+
+
+def pack(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_token: int, pad_id: int) -> Packed:
+    """Pack all rows about one image behind one prefix; rows without an image stay apart."""
+    groups = _by_image(images)
+    chains = [_Chain.of([rows[place] for place in places], image_token) for places in groups]
+    width = max(len(chain.ids) for chain in chains)
+    packed = [
+        {**chain.first, "input_ids": chain.ids[None], "attention_mask": torch.ones(1, len(chain.ids)).long()}
+        for chain in chains
+    ]
+    inputs = {key: value for key, value in merge(packed, pad_id).items() if key != "attention_mask"}
+    lead = [width - len(chain.ids) for chain in chains]
+    places = alike([pad(chain.positions, (n, 0)) for chain, n in zip(chains, lead, strict=True)])
+    inputs["position_ids"] = torch.stack(places, dim=1).squeeze(0)
+    inputs["attention_mask"] = torch.stack([chain.mask(n) for chain, n in zip(chains, lead, strict=True)])[:, None]
+    answers = max(int((row["labels"] != IGNORE).sum()) for row in rows)
+    row_ra, place_ra = torch.zeros(len(rows), answers).long(), torch.zeros(len(rows), answers).long()
+    labels_ra = torch.full((len(rows), answers), IGNORE)
+    for b, (members, chain) in enumerate(zip(groups, chains, strict=True)):
+        for number, r in enumerate(members):
+            labels, before = chain.answer(number)
+            row_ra[r], labels_ra[r, -len(labels) :], place_ra[r, -len(labels) :] = b, labels, before + lead[b]
+    return Packed(inputs, packed, [images[places[0]] for places in groups], row_ra, place_ra, labels_ra)
+
+
+def packable(model: Module) -> int | None:
+    """Return the id of the image token if rows of this model may be packed, else None."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    config, text = inner.config, inner.config.get_text_config()
+    facts = text.to_dict()
+    named = config.to_dict()
+    token = named.get("image_token_id", named.get("image_token_index"))
+    rotary = facts.get("rope_parameters") or {}
+    plain = (
+        attention(text) == "sdpa"
+        and not facts.get("sliding_window")
+        and set(facts.get("layer_types") or ["full_attention"]) == {"full_attention"}
+        and rotary.get("rope_type") in FIXED
+        and ("mrope_section" not in rotary or config.model_type in THREE)
+        and (config.model_type in THREE or not _arguments(inner.__class__.forward) & KEYS)
+        and not facts.get("cross_attention_layers")
+        and keeps_logits(inner)
+    )
+    return token if plain else None
+
+
+def keeps_logits(model: Module) -> bool:
+    """Tell whether the model can be asked for the logits of some positions only."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    return "logits_to_keep" in _arguments(inner.__class__.forward)
+
+
+@cache
+def _arguments(forward: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """One packed row."""
+
+    first: dict[str, Tensor]
+    """Inputs that belong to the image."""
+    ids: Tensor
+    positions: Tensor
+    segments: Tensor
+    """0 = prefix, n = rest of the n-th row."""
+    shared: int
+    labels: tuple[Tensor, ...]
+    """Labels of each row before packing, one a token."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Tensor]], image_token: int) -> _Chain:
+        shared = _shared(rows, image_token) if len(rows) > 1 else rows[0]["input_ids"].shape[1]
+        rests = [row["input_ids"][0, shared:] for row in rows]
+        ids = [rows[0]["input_ids"][0, :shared], *rests]
+        placed = alike([positions(row) for row in rows])
+        places = [placed[0][:, :shared], *(one[:, shared:] for one in placed)]
+        segments = [torch.full((len(part),), number) for number, part in enumerate(ids)]
+        own = {key: value for key, value in rows[0].items() if not is_sequence(rows[0], key)}
+        labels = tuple(row["labels"][0] for row in rows)
+        return cls(own, torch.cat(ids), torch.cat(places, dim=1), torch.cat(segments), shared, labels)
+
+    def mask(self, lead: int) -> Tensor:
+        """Return who sees whom, with `lead` padded positions in front that see only themselves."""
+        same = self.segments[:, None] == self.segments[None, :]
+        sees = (same | (self.segments == 0)[None, :]).tril()
+        return pad(sees, (lead, 0, lead, 0)) | torch.eye(len(sees) + lead, dtype=torch.bool)
+
+    def answer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return the answer tokens of a row and the positions that predict them."""
+        labels = self.labels[number]
+        places = (labels != IGNORE).nonzero().flatten() - 1
+        starts = self.shared + sum(len(other) - self.shared for other in self.labels[:number])
+        return labels[places + 1], torch.where(places < self.shared, places, places - self.shared + starts)
+
+
+def _per_token(row: Mapping[str, Tensor]) -> set[str]:
+    return {key for key in row if is_sequence(row, key)}
+
+
+def _by_image(images: Sequence[str]) -> list[list[int]]:
+    """Group row numbers by image; every row without one is a group of its own."""
+    groups: dict[object, list[int]] = {}
+    for place, image in enumerate(images):
+        groups.setdefault(image or place, []).append(place)
+    return list(groups.values())
+
+
+def _shared(rows: Sequence[Mapping[str, Tensor]], image_token: int) -> int:
+    """Return how many first tokens all rows share, none of them an answer; 0 if the image is not among them."""
+    limits = [int((row["labels"][0] != IGNORE).nonzero()[0]) for row in rows]
+    first = rows[0]["input_ids"][0]
+    shared = min(limits)
+    for row in rows[1:]:
+        ids = row["input_ids"][0]
+        room = min(len(first), len(ids), shared)
+        other = (first[:room] != ids[:room]).nonzero()
+        shared = int(other[0]) if len(other) else room
+    images = [int((row["input_ids"][0, shared:] == image_token).sum()) for row in rows]
+    return 0 if any(images) else shared

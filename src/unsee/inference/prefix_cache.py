@@ -1,0 +1,122 @@
+"""Prefixes of prompts, run through the model once and held as keys and values until all who need a copy have one.
+
+Shapes: g groups of prompts, r rows, k columns of keys and values, h heads, d head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from unsee.compat import cache
+from unsee.compat.cache import BufferedLayer, GatheredLayer
+from unsee.inference.batching import device_of
+from unsee.inference.prefix_groups import Group
+from unsee.inference.vision_cache import encoded
+from unsee.models.padding import merge
+from unsee.models.positions import alike
+from unsee.models.steering.hooks import Requests
+
+POOL_BYTES: Final = 512 * 2**20
+"""Keys and values of prefixes kept at once."""
+PREFILL_TOKENS: Final = 8192
+"""Prefix tokens that go through the model at once."""
+CPU_TOKENS: Final = 1024
+"""The same on a CPU, which works no faster on more of them."""
+Use = Literal["look", "copy", "take"]
+"""What a wave does with the pool: one pass behind it, a copy of its own to write to, or the last copy, nothing left behind."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Prefilled prefixes, left-padded."""
+
+    layers: list[tuple[Tensor, Tensor]]
+    """Keys and values [groups, h, k, d] of each layer; empty once given away."""
+    real_gk: Tensor
+    """Where tokens are, as opposed to padding."""
+    next_g: Tensor
+    """Position of the first token behind each."""
+
+    def layered(self, row_r: Tensor, room: int, use: Use) -> Iterator[BufferedLayer | GatheredLayer]:
+        """Yield what a wave with these prefixes as rows needs of each layer."""
+        for number in range(len(self.layers)):
+            keys, values = self.layers.pop(0) if use == "take" else self.layers[number]
+            yield GatheredLayer(keys, values, row_r) if use == "look" else BufferedLayer(keys, values, row_r, room)
+
+
+def bytes_per_token(model: Any) -> int:
+    """Return what the keys and values of one token take."""
+    text = model.config.get_text_config().to_dict()
+    heads = text.get("num_key_value_heads") or text["num_attention_heads"]
+    width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    return int(2 * text["num_hidden_layers"] * heads * width * model.get_input_embeddings().weight.element_size())
+
+
+def chunks(groups: Iterator[Group], token_bytes: int) -> Iterator[list[Group]]:
+    """Put groups together whose prefixes have similar lengths and fit in the pool."""
+    chunk: list[Group] = []
+    for group in groups:
+        lengths = [group.shared, *(other.shared for other in chunk)]
+        full = token_bytes * max(lengths) * len(lengths) > POOL_BYTES
+        if chunk and (full or 2 * min(lengths) < max(lengths)):
+            yield chunk
+            chunk = []
+        chunk.append(group)
+    if chunk:
+        yield chunk
+
+
+def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int) -> Pool:
+    """Run the prefixes through the model, a bounded number of tokens at once."""
+    width = max(group.shared for group in chunk)
+    tokens = CPU_TOKENS if device_of(model).type == "cpu" else PREFILL_TOKENS
+    step = max(1, min(batch_size, tokens // max(1, width)))
+    parts = [_prefill(model, chunk[start : start + step], pad_id, width) for start in range(0, len(chunk), step)]
+    if len(parts) == 1:
+        return parts[0]
+    layers = [_joined([part.layers.pop(0) for part in parts]) for _ in range(len(parts[0].layers))]
+    return Pool(layers, torch.cat([part.real_gk for part in parts]), torch.cat([part.next_g for part in parts]))
+
+
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the keys and values of one layer, which several passes made."""
+    return torch.cat([keys for keys, _ in parts]), torch.cat([values for _, values in parts])
+
+
+def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int) -> Pool:
+    rows = [group.head() for group in groups]
+    inputs = {key: value.to(device_of(model)) for key, value in merge(rows, pad_id).items()}
+    real_gk = inputs["attention_mask"].bool()
+    places, next_g = _places(groups, real_gk)
+    filled, passed = cache.empty(model)
+    given = encoded(model, rows, [group.image for group in groups], inputs)
+    with Requests(model, [bool(group.image) for group in groups]).prefixes():
+        model(
+            **given,
+            position_ids=places,
+            **passed,
+            logits_to_keep=1,
+        )
+    lead = width - real_gk.shape[1]
+    layers = [(_led(keys, lead), _led(values, lead)) for keys, values in cache.keys_and_values(filled)]
+    return Pool(layers, pad(real_gk, (lead, 0)), next_g)
+
+
+def _led(columns: Tensor, lead: int) -> Tensor:
+    """Return the columns with empty ones in front of them."""
+    return pad(columns, (0, 0, lead, 0)) if lead else columns
+
+
+def _places(groups: Sequence[Group], real_gk: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positions of left-padded prefixes, [g, k] or [3, g, k], and the position behind each."""
+    width = real_gk.shape[1]
+    rows = alike([pad(group.positions(torch.arange(group.shared)), (width - group.shared, 0)) for group in groups])
+    behind = [int(group.positions(torch.tensor([group.shared])).max()) for group in groups]
+    places = torch.stack(rows, dim=1).squeeze(0)
+    return places.to(real_gk.device), torch.tensor(behind, device=real_gk.device)

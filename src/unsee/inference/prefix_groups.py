@@ -1,0 +1,132 @@
+"""Which prompts begin alike: questions grouped by image, each group with the tokens that all of its prompts share.
+
+An image is loaded and processed once for all questions about it; the other prompts are tokenised as text, and the tokens
+that stand for the image are put where its mark is. What that gives is compared with the processor's own result: for the first
+prompt of every group, and once for another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from unsee.api import Family
+from unsee.inference.encoder import encoder
+from unsee.models.padding import is_sequence
+from unsee.models.positions import KEYS, positions
+
+if TYPE_CHECKING:
+    from unsee.api.request import Request
+
+KNOWN: Final = frozenset(
+    {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_sizes", "batch_num_images", *KEYS}
+)
+"""Inputs that belong to the text or to the image as a whole; rows with others (token types) are not shared."""
+
+_SPLICED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+"""Processor -> whether splicing gave what the processor gives."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts about one image, or about none."""
+
+    places: tuple[int, ...]
+    """Where the requests stand in the list."""
+    image: str
+    """Content key of the image, "" without one."""
+    row: dict[str, Tensor]
+    """Model inputs of the first prompt, with the pixels of the image."""
+    ids: tuple[tuple[int, ...], ...]
+    """Tokens of each prompt, image tokens expanded."""
+    shared: int
+    """Number of leading tokens that all prompts have in common; at least one token of each is left."""
+
+    def head(self) -> dict[str, Tensor]:
+        """Return the model inputs of the shared tokens, with the pixels."""
+        return {k: v[:, : self.shared] if is_sequence(self.row, k) else v for k, v in self.row.items()}
+
+    def positions(self, depths: Tensor) -> Tensor:
+        """Return the positions [p, n] of tokens so many tokens from the start; behind the shared ones there is only text."""
+        own = positions(self.row)[:, : self.shared]
+        after = int(own.max()) + 1 if self.shared else 0
+        later = (depths - self.shared + after).expand(len(own), -1)
+        known = depths.clamp(max=max(0, self.shared - 1))
+        return torch.where(depths < self.shared, own[:, known], later) if self.shared else later
+
+    def sharable(self, image_token: int) -> bool:
+        """Tell whether the shared tokens cover the image, so that the rest of each prompt is text."""
+        return self.row.keys() <= KNOWN and not any(image_token in ids[self.shared :] for ids in self.ids)
+
+
+def groups(processor: Any, family: Family, requests: Sequence[Request], image_token: int) -> Iterator[Group]:
+    """Yield the requests by image and instruction, those without an image first, each group encoded when it is asked for."""
+    known: dict[int, str] = {}
+    found: dict[tuple[str, str], list[int]] = {}
+    for place, request in enumerate(requests):
+        image = request.image
+        key = "" if image is None else known.get(id(image)) or known.setdefault(id(image), image.key)
+        found.setdefault((key, request.instruction), []).append(place)
+    for (key, _), places in sorted(found.items(), key=lambda item: bool(item[0][0])):
+        asked = [requests[place] for place in places]
+        row, ids = _encoded(processor, family, asked, image_token)
+        yield Group(tuple(places), key, row, tuple(ids), _common(ids))
+
+
+def _encoded(
+    processor: Any, family: Family, asked: Sequence[Request], image_token: int
+) -> tuple[dict[str, Tensor], list[tuple[int, ...]]]:
+    """Return the inputs of the first prompt and the tokens of all."""
+    encode = encoder(processor, family)
+
+    def true(request: Request) -> dict[str, Tensor]:
+        return encode.row(request.question, request.image, request.instruction)
+
+    row = true(asked[0])
+    first = _ids(row)
+    if len({(request.question, request.instruction) for request in asked}) == 1:
+        return row, [first] * len(asked)
+    spliced = _spliced(first, [_text_ids(processor, family, request) for request in asked], image_token)
+    if spliced is not None and processor not in _SPLICED:
+        _SPLICED[processor] = spliced[-1] == _ids(true(asked[-1]))
+    if spliced is None or not _SPLICED[processor]:
+        return row, [_ids(true(request)) for request in asked]
+    return row, spliced
+
+
+def _spliced(
+    first: tuple[int, ...], texts: Sequence[tuple[int, ...]], image_token: int
+) -> list[tuple[int, ...]] | None:
+    """Put what stands for the image in the first prompt into all prompts; None if it cannot be told."""
+    if image_token not in texts[0]:
+        return list(texts) if texts[0] == first else None
+    mark = texts[0].index(image_token)
+    before, after = texts[0][:mark], texts[0][mark + 1 :]
+    image = first[mark : len(first) - len(after)]
+    if before + image + after != first or any(ids.count(image_token) != 1 for ids in texts):
+        return None
+    marks = [ids.index(image_token) for ids in texts]
+    return [ids[:place] + image + ids[place + 1 :] for ids, place in zip(texts, marks, strict=True)]
+
+
+def _text_ids(processor: Any, family: Family, request: Request) -> tuple[int, ...]:
+    """Tokenise a prompt without expanding its image."""
+    has_image = request.image is not None
+    text = family.prompt(processor, request.question, has_image=has_image, instruction=request.instruction)
+    return encoder(processor, family).tokens(text)
+
+
+def _ids(row: dict[str, Tensor]) -> tuple[int, ...]:
+    return tuple(row["input_ids"][0].tolist())
+
+
+def _common(ids: Sequence[tuple[int, ...]]) -> int:
+    """Return how many leading tokens all have in common, one token of each left over."""
+    shortest = min(len(one) for one in ids) - 1
+    low, high = min(ids), max(ids)
+    return next((place for place in range(shortest) if low[place] != high[place]), shortest)

@@ -1,0 +1,134 @@
+"""Every row encoded once before a run: marks in texts, rows longer than the model reads, pictures that it cannot take.
+
+A row's text is tokenised only if its bytes could exceed what the model reads, for no tokenizer makes more tokens than bytes;
+a picture is put through the processor once for each size, for size is all that its tokens depend on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from unsee.api import Example, Family, ImageFile, ImageSource
+from unsee.api.pictures import size_of
+from unsee.errors import UserError, shown
+from unsee.inference.batching import room, too_long
+from unsee.inference.encoder import answer_ids, encoder
+
+_SHOWN: Final = 10
+_REMEMBERED: Final = 4096
+"""Files whose picture's size is kept while rows about them follow each other."""
+_QUESTION: Final = "?"
+_MARKS: Final = ("image_token", "video_token", "boi_token", "eoi_token")
+"""Attributes of processors that hold marks."""
+
+
+class Preflight:
+    """What one model can encode."""
+
+    def __init__(self, model: Any, processor: Any, family: Family, instruction: str = "") -> None:
+        """Look nothing up yet; `model` says only how much it reads."""
+        self.processor, self.family, self.instruction = processor, family, instruction
+        self._most = room(model) if model is not None else None
+        self._marks = _marks(processor)
+        self._around = {pictured: self._tokens(_QUESTION, pictured) for pictured in (False, True)}
+        self._size_of = lru_cache(_REMEMBERED)(size_of)
+        self._expanded: dict[tuple[int, int], int] = {}
+
+    def require(self, examples: Iterable[Example], *, progress: bool = True) -> None:
+        """Raise if rows cannot be encoded, naming the first of them."""
+        lines = list(self.lines(examples, progress=progress))
+        if lines:
+            more = [f"... and {len(lines) - _SHOWN} more (unsee check --model lists all)"] * (len(lines) > _SHOWN)
+            raise UserError("\n  ".join(["Rows cannot be encoded for this model:", *lines[:_SHOWN], *more]))
+
+    def lines(self, examples: Iterable[Example], *, progress: bool = True) -> Iterator[str]:
+        """Yield a line for each row that cannot be encoded: its id, its file, why, and its question."""
+        seen: set[tuple[str, str, str]] = set()
+        for example in _counted(examples, progress):
+            fault = self.fault(example)
+            if not fault or (example.id, example.question, example.answer) in seen:
+                continue
+            seen.add((example.id, example.question, example.answer))
+            file = f", {example.image.path}" if isinstance(example.image, ImageFile) else ""
+            yield f"row {example.id}{file}: {fault} (question: {shown(example.question, 60)})"
+
+    def fault(self, example: Example) -> str:
+        """Return why the row cannot be encoded; empty if it can."""
+        for name in ("question", "answer", "paraphrase"):
+            if found := self._marks.search(vars(example)[name]):
+                return f"the {name} holds {shown(found[0])}, a special token of this model; remove it or write it otherwise"
+        try:
+            expanded = self._picture(example.image) if example.image else 0
+        except UserError as error:
+            return str(error).removesuffix(".")
+        return self._length(example, expanded)
+
+    def _length(self, example: Example, expanded: int) -> str:
+        """Return whether the row is too long."""
+        if self._most is None:
+            return ""
+        pictured = example.image is not None
+        bound = self._around[pictured] + expanded + len(example.question.encode()) + len(example.answer.encode()) + 2
+        if bound <= self._most:
+            return ""
+        answer = len(answer_ids(self.processor, self.family, example.answer)) if example.answer else 0
+        tokens = self._tokens(example.question, pictured) + expanded + answer + 1
+        return too_long(tokens, self._most).removesuffix(".") if tokens > self._most else ""
+
+    def _tokens(self, question: str, pictured: bool) -> int:
+        """Return the tokens of a prompt, its image mark counted as written."""
+        text = self.family.prompt(self.processor, question, has_image=pictured, instruction=self.instruction)
+        return len(encoder(self.processor, self.family).tokens(text))
+
+    def _picture(self, image: ImageSource) -> int:
+        """Return how many tokens a picture adds to its mark; raise if the processor does not take it."""
+        size = self._size_of(image.path) if isinstance(image, ImageFile) else image.load().size
+        if size not in self._expanded:
+            self._expanded[size] = self._encoded(size)
+        return self._expanded[size]
+
+    def _encoded(self, size: tuple[int, int]) -> int:
+        text = self.family.prompt(self.processor, _QUESTION, has_image=True, instruction=self.instruction)
+        try:
+            row = self.family.encode(self.processor, [text], [Image.new("RGB", size)])
+        # Image processors refuse shapes with whatever their arithmetic raises.
+        except Exception as error:
+            raise UserError(
+                f"the model's processor does not take a picture of {size[0]} x {size[1]} pixels ({shown(str(error))})"
+            ) from error
+        return int(row["input_ids"].shape[1]) - self._around[True]
+
+
+def of_model(model: Path | str) -> Preflight:
+    """Return what a checkpoint can encode; its configs and its processor are read, and no weights."""
+    from unsee.models.checkpoint import open_config
+    from unsee.models.meta_device import without_weights
+
+    with without_weights("cpu"):
+        shape, processor, family = open_config(model)
+    return Preflight(shape, processor, family)
+
+
+def _marks(processor: Any) -> re.Pattern[str]:
+    """Return what finds special tokens and image marks; those that are plain words are left alone."""
+    added = processor.tokenizer.added_tokens_decoder.values()
+    named = [vars(processor).get(name) for name in _MARKS]
+    texts = {token.content for token in added if token.special} | {text for text in named if isinstance(text, str)}
+    odd = sorted((text for text in texts if text.strip() and not text.strip().isalnum()), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, odd)) or r"(?!)")
+
+
+def _counted(examples: Iterable[Example], progress: bool) -> Iterable[Example]:
+    """Return the examples, with a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    shown_here = progress and console.is_terminal
+    return track(examples, "Checking rows", console=console, transient=True, disable=not shown_here)

@@ -1,0 +1,302 @@
+"""What a frozen vision tower and projector say about an image, computed once and kept by image content.
+
+Works for every model whose forward takes `mm_encoder_outputs` (LLaVA, LLaVA-NeXT, Qwen-VL, InternVL, Idefics3, Gemma 3, ...),
+as long as nothing before the language model is trained; any other model gets its pixels as ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import Module, Parameter
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from unsee.api import Session
+from unsee.compat import probes
+from unsee.compat.tensors import version
+from unsee.data import shared_cache
+from unsee.distributed import processes
+from unsee.models import auto
+from unsee.models.padding import merge
+from unsee.utils import fast_paths
+from unsee.utils.terminal import note_once
+
+MEMORY: Final = 2 * 2**30
+"""Bytes of features kept in main memory; what comes later is computed each time."""
+_UNUSED: Final = frozenset({"last_hidden_state", "hidden_states", "attentions"})
+"""Fields of a vision output that no language model reads."""
+
+Fields = dict[str, list[Tensor]]
+"""Output field -> one tensor an image (`pooler_output`), or one a layer."""
+
+
+@dataclass
+class Kept:
+    """Features of one model."""
+
+    module: Any
+    """The model inside adapters."""
+    arguments: frozenset[str]
+    """What `get_image_features` takes."""
+    before_language: list[Parameter]
+    """All weights that features depend on."""
+    state: tuple[Any, ...] = ()
+    """Versions of the weights and precision that the features were computed with."""
+    by_image: dict[str, Fields] = field(default_factory=dict)
+    bytes: int = 0
+    on_disk: dict[str, tuple[Any, list[str]]] = field(default_factory=dict)
+    """Image -> open file of an earlier run that has its features, and their names in it."""
+    new: set[str] = field(default_factory=set)
+    """Images whose features no file has yet."""
+    stacked: bool = False
+    """Whether the output holds all images in one tensor, instead of a list with one tensor an image."""
+
+
+_KEPT: WeakKeyDictionary[Module, Kept | None] = WeakKeyDictionary()
+
+
+def encoded(
+    model: Module, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the model inputs with features in place of pixels, if that is possible; else the inputs.
+
+    Args:
+        model: The model that is to be called, adapters included.
+        rows: The unpadded inputs of each row of the batch.
+        images: The content key of each row's image, "" without one. One image a row.
+        inputs: The batch, whose pixels are left alone if features cannot stand for them.
+    """
+    kept = known(model) if fast_paths.current().vision_features and any(images) else None
+    if kept is None or "pixel_values" not in inputs:
+        return dict(inputs)
+    if not _proven(kept, model, rows, images, inputs["input_ids"].device):
+        return dict(inputs)
+    return _in_place_of_pixels(kept, rows, images, inputs) or dict(inputs)
+
+
+def _in_place_of_pixels(
+    kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return the inputs with features in place of pixels; None if the vision output cannot be taken apart."""
+    found = _look(kept, rows, images, inputs["input_ids"].device)
+    if found is None:
+        return None
+    rest = {key: value for key, value in inputs.items() if not key.startswith("pixel_")}
+    return {**rest, "mm_encoder_outputs": {"image": found}}
+
+
+def _proven(
+    kept: Kept, model: Module, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device
+) -> bool:
+    """Tell whether features of up to two images lead to the same states as their pixels."""
+    places = list({image: place for place, image in enumerate(images) if image}.values())[:2]
+    small = [{key: value for key, value in rows[place].items() if key != "labels"} for place in places]
+
+    def states(*, by_features: bool) -> Tensor:
+        inputs: dict[str, Any] = {key: value.to(device) for key, value in merge(small, 0).items()}
+        real_bt = inputs["attention_mask"].bool()
+        if by_features:
+            inputs = _in_place_of_pixels(kept, small, [images[place] for place in places], inputs) or inputs
+        states_btd: Tensor = kept.module(**inputs, use_cache=False).last_hidden_state
+        return states_btd[real_bt]
+
+    return probes.proven("vision_features", model, lambda: states(by_features=True), lambda: states(by_features=False))
+
+
+def known(model: Module) -> Kept | None:
+    """Return the features kept for a model, none of them out of date; None if the model cannot do without pixels."""
+    if model not in _KEPT:
+        _KEPT[model] = _examine(model)
+    kept = _KEPT[model]
+    if kept is None or any(weight.requires_grad for weight in kept.before_language):
+        return None
+    state = _state(kept)
+    if state != kept.state:
+        kept.by_image, kept.on_disk, kept.new, kept.bytes, kept.state = {}, {}, set(), 0, state
+    return kept
+
+
+def forget(model: Module) -> None:
+    """Forget everything about a model whose weights are about to be replaced."""
+    _KEPT.pop(model, None)
+
+
+@contextmanager
+def shared(session: Session) -> Iterator[None]:
+    """Use the features that earlier runs beside this one left on disk, and leave new ones there at the end of the block.
+
+    They lie in one folder for each vision tower, projector and way of making pixels; one file a run.
+    """
+    folder = shared_cache.shared(session.out)
+    kept = known(session.model) if folder and fast_paths.current().vision_features else None
+    if kept is None or folder is None:
+        yield
+        return
+    place = folder / "features" / _fingerprint(kept, session.processor)
+    _open(kept, place)
+    yield
+    if known(session.model) is kept and processes.is_main():
+        try:
+            _save(kept, place)
+        except (OSError, SafetensorError) as error:  # they are a shortcut; the run is done
+            note_once(f"the image features are not shared with other runs: {error}.")
+
+
+def _fingerprint(kept: Kept, processor: Any) -> str:
+    """Return a hash of everything but the image that its features depend on."""
+    digest = hashlib.sha256(f"{processor.image_processor.to_json_string()} {kept.state[1]}".encode())
+    weights: Sequence[Any] = kept.before_language
+    for weight in weights:
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _open(kept: Kept, folder: Path) -> None:
+    """Find out which images earlier runs left features of."""
+    for file in sorted(folder.glob("*.safetensors")):
+        opened = safe_open(file, framework="pt")
+        kept.stacked = opened.metadata()["stacked"] == "True"
+        names: dict[str, list[str]] = {}
+        for name in sorted(opened.keys()):
+            names.setdefault(name.rsplit("/", 2)[0], []).append(name)
+        kept.on_disk.update((image, (opened, its)) for image, its in names.items())
+
+
+def _read(opened: Any, names: Sequence[str]) -> Fields:
+    """Return the features that a file has under these names."""
+    fields: Fields = {}
+    for name in names:
+        fields.setdefault(name.rsplit("/", 2)[1], []).append(opened.get_tensor(name))
+    return fields
+
+
+def _save(kept: Kept, folder: Path) -> None:
+    """Write the features that no file has yet, if there is ample room for them."""
+    tensors = {
+        f"{image}/{name}/{number:03}": tensor.contiguous().clone()
+        for image in kept.new & kept.by_image.keys()
+        for name, layers in kept.by_image[image].items()
+        for number, tensor in enumerate(layers)
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    if not tensors or shutil.disk_usage(folder).free < 10 * sum(tensor.nbytes for tensor in tensors.values()):
+        return
+    name = hashlib.sha256("".join(sorted(tensors)).encode()).hexdigest()[:16]
+    part = folder / f".{name}.part"
+    save_file(tensors, part, metadata={"stacked": str(kept.stacked)})
+    part.replace(folder / f"{name}.safetensors")
+    kept.new = set()
+
+
+def _examine(model: Module) -> Kept | None:
+    """Find out whether the model takes features, and what they depend on."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    if "mm_encoder_outputs" not in inspect.signature(inner.forward).parameters:
+        return None
+    weights = before_language(inner)
+    if not weights:
+        return None
+    arguments = frozenset(inspect.signature(inner.base_model.get_image_features).parameters) - {"kwargs"}
+    return Kept(module=inner.base_model, arguments=arguments, before_language=weights)
+
+
+def before_language(inner: Module) -> list[Parameter]:
+    """Return the weights that what is said about an image depends on; none if the model's parts are not known."""
+    parts = auto.parts(inner)
+    if "vision" not in parts or "language" not in parts:
+        return []
+    return [
+        weight
+        for name, module in inner.named_modules()
+        if not re.fullmatch(parts["language"], name)
+        for weight in module.parameters(recurse=False)
+    ]
+
+
+def _state(kept: Kept) -> tuple[Any, ...]:
+    """Return what tells features of other weights or another precision apart."""
+    first = kept.before_language[0]
+    half = torch.get_autocast_dtype(first.device.type) if torch.is_autocast_enabled(first.device.type) else first.dtype
+    return (sum(version(weight) for weight in kept.before_language), half, first.device)
+
+
+def _look(kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device) -> Any | None:
+    """Return the vision output for the images of a batch, from memory where they are known."""
+    for image in set(images) & kept.on_disk.keys() - kept.by_image.keys():
+        _keep(kept, image, _read(*kept.on_disk[image]))
+    missing = {image: row for image, row in zip(images, rows, strict=True) if image and image not in kept.by_image}
+    fresh = _compute(kept, list(missing.values()), device) if missing else []
+    if fresh is None:
+        return None
+    new = dict(zip(missing, fresh, strict=True))
+    for image, fields in new.items():
+        _keep(kept, image, fields)
+        kept.new.add(image)
+    chosen = [new.get(image) or kept.by_image[image] for image in images if image]
+    return _joined(kept, chosen, device)
+
+
+def _compute(kept: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Fields] | None:
+    """Return the features of each row's image; None if the output cannot be taken apart."""
+    merged = merge(rows, 0)
+    inputs = {key: value.to(device) for key, value in merged.items() if key in kept.arguments and key != "input_ids"}
+    with torch.no_grad():
+        output = kept.module.get_image_features(**inputs, return_dict=True)
+    if isinstance(output, tuple):
+        return None
+    kept.stacked = isinstance(output.pooler_output, Tensor)
+    apart = [dict(one) for one in _apart(output, len(rows))]
+    if len(apart) == len(rows):
+        return apart
+    found = [_compute(kept, [row], device) for row in rows] if len(rows) > 1 else [None]
+    return None if None in found else [fields for one in found if one for fields in one]
+
+
+def _apart(output: Any, count: int) -> Iterator[Iterator[tuple[str, list[Tensor]]]]:
+    """Yield the fields of each image, or nothing if several images cannot be told apart."""
+    fields = {name: value for name, value in output.items() if name not in _UNUSED and value is not None}
+    pooled = fields.pop("pooler_output")
+    if count == 1:
+        yield iter((name, _listed(value)) for name, value in {"pooler_output": pooled, **fields}.items())
+    elif not fields and len(pooled) == count:
+        for one in pooled.split(1) if isinstance(pooled, Tensor) else pooled:
+            yield iter([("pooler_output", [one])])
+
+
+def _listed(value: Tensor | Sequence[Any]) -> list[Tensor]:
+    """Return a field of one image as a list; a layer (Qwen3-VL's `deepstack_features`) holds a tuple with one tensor an image."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [one if isinstance(one, Tensor) else one[0] for one in value]
+
+
+def _keep(kept: Kept, image: str, fields: Fields) -> None:
+    """Remember the features of an image if there is room."""
+    size = sum(tensor.nbytes for tensors in fields.values() for tensor in tensors)
+    if kept.bytes + size <= MEMORY:
+        kept.by_image[image] = {name: [tensor.cpu() for tensor in tensors] for name, tensors in fields.items()}
+        kept.bytes += size
+
+
+def _joined(kept: Kept, images: Sequence[Fields], device: torch.device) -> Any:
+    """Return one vision output for several images: pooled ones as the model has them, layers with a tuple over images each."""
+    pooled = [one.to(device) for image in images for one in image["pooler_output"]]
+    output = BaseModelOutputWithPooling(pooler_output=torch.cat(pooled) if kept.stacked else pooled)
+    for name in images[0].keys() - {"pooler_output"}:
+        layers = zip(*(image[name] for image in images), strict=True)
+        output[name] = [tuple(one.to(device) for one in layer) for layer in layers]
+    return output

@@ -1,0 +1,186 @@
+"""Answers through vLLM (`pip install unsee[vllm]`): the same questions, the same token ids, its own kernels and scheduling.
+
+Prompts are tokenised here, image marks unexpanded, so that no template and no BOS token is applied twice; images are passed as
+they were loaded. vLLM shares prefixes and batches by itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsee.api import Example, Family
+from unsee.api.request import Generated, Request, Sampling
+from unsee.errors import UserError
+from unsee.inference.encoder import encoder
+from unsee.models import auto
+from unsee.models.auto import eos_id
+from unsee.models.checkpoint import ADAPTER, adapter_base, family_of, folder_of, open_model, read_sidecar, save_model
+from unsee.models.steering.artifact import NAME
+from unsee.utils.files import hash_folder
+from unsee.utils.parsing import read_object
+from unsee.utils.seeds import seed_of
+
+if TYPE_CHECKING:
+    from unsee.api.request import Decoding, Values
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model folder that vLLM answers for."""
+
+    path: Path | str
+
+    @cached_property
+    def folder(self) -> Path | str:
+        """The folder with the weights."""
+        return folder_of(self.path)
+
+    @cached_property
+    def family(self) -> Family:
+        """How it is prompted."""
+        return family_of(_base(self.folder))
+
+    @cached_property
+    def processor(self) -> Any:
+        """Its processor."""
+        own = (Path(self.folder) / "processor_config.json").exists()
+        return auto.load_processor(self.folder if own else _base(self.folder))
+
+    @cached_property
+    def instruction(self) -> str:
+        """Text it wants before every question."""
+        return str(read_sidecar(self.folder).get("instruction", ""))
+
+    @cached_property
+    def weights(self) -> str:
+        """A hash of its files, an adapter's base included; a hub id stands for itself."""
+        chain = dict.fromkeys([self.folder, _base(self.folder)])
+        return " ".join(hash_folder(one) if isinstance(one, Path) else str(one) for one in chain)
+
+    def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:  # noqa: ARG002 - vLLM has its own line
+        """Answer."""
+        return generate(
+            self.folder,
+            self.processor,
+            self.family,
+            requests,
+            max_new_tokens=decoding.max_new_tokens,
+            seed=decoding.seed,
+        )
+
+    def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:  # noqa: ARG002
+        """Refuse: likelihoods come from a model in this process."""
+        raise UserError("vLLM answers only; for likelihoods use backend='hf'.")
+
+
+def generate(
+    folder: Path | str,
+    processor: Any,
+    family: Family,
+    requests: Sequence[Request],
+    *,
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+) -> list[Generated]:
+    """Answer all requests, in their order; greedy unless `sampling` is given. `folder` may hold a model or an adapter."""
+    vllm = _vllm()
+    place = folder_of(folder)
+    engine = _engine(str(place), _written(place))
+    stops = sorted(_stops(place, processor))
+    loaded: dict[int, Any] = {}
+    prompts, settings = [], []
+    for number, asked in enumerate(requests):
+        prompts.append(_prompt(processor, family, asked, loaded))
+        settings.append(
+            vllm.SamplingParams(
+                temperature=sampling.temperature if sampling else 0.0,
+                top_p=sampling.top_p if sampling else 1.0,
+                max_tokens=max_new_tokens,
+                stop_token_ids=stops,
+                seed=seed_of(seed, number) if sampling else None,
+            )
+        )
+    said = engine.generate(prompts, settings, use_tqdm=False)
+    return [_read(processor, one.outputs[0], set(stops)) for one in said]
+
+
+def _vllm() -> Any:
+    try:
+        import vllm
+    except ImportError as error:
+        raise UserError(
+            f"backend='vllm' needs vLLM, which cannot be imported ({error}). Install it with `pip install unsee[vllm]`, "
+            "or leave the backend out."
+        ) from error
+    return vllm
+
+
+@lru_cache(maxsize=1)
+def _engine(folder: str, written: float) -> Any:  # noqa: ARG001 - part of the key
+    """Start vLLM on the folder; the last one is kept, until its files change."""
+    with _whole(folder) as model:
+        return _vllm().LLM(model=str(model), enable_prefix_caching=True, limit_mm_per_prompt={"image": 1})
+
+
+def _written(folder: Path | str) -> float:
+    """Return when the newest file of a folder was written."""
+    files = Path(folder).glob("*") if isinstance(folder, Path) else ()
+    return max((file.stat().st_mtime for file in files), default=0.0)
+
+
+@contextmanager
+def _whole(folder: str) -> Iterator[Path | str]:
+    """Give the folder itself, or, of an adapter, a temporary one with the merged model."""
+    if (Path(folder) / f"{NAME}.json").exists():
+        raise UserError(f"{folder} is steered while it answers, which vLLM cannot do; use backend='hf'.")
+    if not (Path(folder) / ADAPTER).exists():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        opened = open_model(folder)
+        save_model(opened.model, opened.processor, Path(place), instruction=opened.instruction)
+        del opened
+        yield Path(place)
+
+
+def _base(folder: Path | str) -> Path | str:
+    """Return the folder or id that an adapter was trained on (the last one of several), else the folder itself."""
+    if not (Path(folder) / ADAPTER).exists():
+        return folder
+    return _base(folder_of(adapter_base(Path(folder))))
+
+
+def _stops(folder: Path | str, processor: Any) -> set[int]:
+    """Return the ids at which generation stops: the tokenizer's EOS and those of generation_config.json."""
+    file = Path(_base(folder)) / "generation_config.json"
+    configured = read_object(file).get("eos_token_id") if file.exists() else None
+    several = configured if isinstance(configured, list) else [configured]
+    return {eos_id(processor), *(stop for stop in several if stop is not None)}
+
+
+def _prompt(processor: Any, family: Family, asked: Request, loaded: dict[int, Any]) -> dict[str, Any]:
+    """Return one prompt as vLLM takes it; equal image sources are loaded once."""
+    text = family.prompt(processor, asked.question, has_image=asked.image is not None, instruction=asked.instruction)
+    ids = list(encoder(processor, family).tokens(text))
+    if asked.image is None:
+        return {"prompt_token_ids": ids}
+    key = id(asked.image)
+    if key not in loaded:
+        loaded[key] = asked.image.load()
+    return {"prompt_token_ids": ids, "multi_modal_data": {"image": loaded[key]}}
+
+
+def _read(processor: Any, output: Any, stops: set[int]) -> Generated:
+    """Cut at the first stop token and decode as `unsee.inference.generation` does."""
+    ids = list(output.token_ids)
+    end = next((place for place, token in enumerate(ids) if token in stops), None)
+    kept = tuple(ids[:end])
+    text = processor.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Generated(text.strip(), kept, end is not None or output.finish_reason == "stop")

@@ -1,0 +1,183 @@
+"""The archive: whose documents there are, what stands in them, and what copies of them look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from unsee.errors import UserError
+from unsee.lab.documents.drawing import MIN_DIFFERENT, SORTS, STAMPS, TRAITS, Design, Sort, document, draw_copy
+from unsee.lab.world.people import CITIES, EMPLOYERS, JOBS, distinct_values, invent_name, stream
+from unsee.lab.world.portraits import Pose
+from unsee.lab.world.world import Split, World, picture_key
+
+DIAGNOSES = (
+    "asthma", "gout", "migraine", "anaemia", "eczema", "diabetes", "arthritis", "insomnia", "vertigo", "sciatica", "rosacea",
+    "glaucoma", "tinnitus", "angina", "epilepsy", "bronchitis", "lumbago", "cataract", "hepatitis", "scoliosis",
+)  # fmt: skip
+MEDICATIONS = (
+    "Zelopan", "Mirazol", "Tramiden", "Lunexa", "Doravil", "Fensolin", "Kapirox", "Novatral", "Solumex", "Brimadol",
+    "Vextaril", "Omidan", "Pantorex", "Rilozan", "Gastrovin", "Alvimor", "Cordexil", "Himalin", "Junovar", "Stelazin",
+)  # fmt: skip
+INSURERS = (
+    "Medora", "Safehaven", "Careplus", "Wellguard", "Trustmed", "Lifebridge", "Vitaline", "Aegora", "Homeshield", "Northcare",
+    "Unimed", "Healthway", "Curanta", "Sanovita", "Goldlife", "Protecta", "Firstmed", "Evercare", "Clearmed", "Salvia",
+)  # fmt: skip
+SALARIES = tuple(str(amount) for amount in range(1850, 3850, 100))
+STARTS = tuple(str(year) for year in range(2001, 2021))
+
+FIELDS: Mapping[Sort, Mapping[str, tuple[str, ...]]] = {
+    "medical": {"diagnosis": DIAGNOSES, "medication": MEDICATIONS, "insurer": INSURERS, "city": tuple(CITIES)},
+    "contract": {"job": JOBS, "employer": EMPLOYERS, "salary": SALARIES, "start": STARTS},
+}
+"""Sort of document -> private field -> its values. City, job and employer have the values they have for people."""
+PER_SORT = 30
+KEPT = 5
+"""The last documents of each sort are in no task of the default sequence: what it must leave alone."""
+REQUESTED = 5
+"""Documents of the default deletion request, and of one task of the default sequence."""
+STRANGERS: Mapping[str, int] = {"train": 3000, "request": 40, "exam": 40}
+"""Random stream of unknown documents -> how many of them."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document: whose it is, what stands in it, and how it is drawn."""
+
+    id: str
+    first: str
+    last: str
+    design: Design
+    fields: tuple[tuple[str, str], ...]
+
+    @property
+    def sort(self) -> Sort:
+        """Medical card or work contract."""
+        return self.design.sort
+
+    @property
+    def holder(self) -> str:
+        """First and last name."""
+        return f"{self.first} {self.last}"
+
+    def fact(self, fact: str) -> str:
+        """Return the value of one private field."""
+        return dict(self.fields)[fact]
+
+    def private(self) -> dict[str, tuple[str, ...]]:
+        """Return every string that gives the holder away, by fact; the country follows from the city."""
+        forms = {fact: (value,) for fact, value in self.fields}
+        forms |= {"country": (CITIES[forms["city"][0]],)} if "city" in forms else {}
+        return {"name": (self.holder, self.last, self.first), **forms}
+
+
+@dataclass(frozen=True)
+class DocumentPicture:
+    """One copy of a document: stamps, desk, pose, light."""
+
+    design: Design
+    stamps: int
+    desk: str
+    pose: Pose
+    seed: int
+
+    @property
+    def visible(self) -> dict[str, str]:
+        """Visible attribute -> value."""
+        design = self.design
+        fixed = {"sort": SORTS[design.sort], "colour": design.colour, "emblem": design.emblem}
+        return {**fixed, "stamps": STAMPS[self.stamps], "desk": self.desk}
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that is drawn."""
+        return picture_key(self)
+
+    def load(self) -> Image.Image:
+        """Draw it."""
+        return document(self.design, self.stamps, self.desk, self.pose, stream(self.seed, "copy"))
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The documents of a world. Equal worlds have equal archives; a larger archive changes no document of a smaller one."""
+
+    world: World
+    per_sort: int = PER_SORT
+    """Documents of each sort."""
+    kept: int = KEPT
+    """Of each sort, the last so many are in no task of the default sequence."""
+    asked: tuple[str, ...] = ()
+    """Ids of the documents to forget; none = five, drawn from the seed."""
+
+    def __post_init__(self) -> None:
+        """Refuse archives with nothing to request."""
+        if not 0 < self.kept < self.per_sort:
+            raise UserError(
+                f"An archive keeps between 1 and {self.per_sort - 1} documents of each sort, got {self.kept}."
+            )
+
+    @cached_property
+    def documents(self) -> list[Document]:
+        """Every document the model is told about: medical cards, then contracts."""
+        taken = {word for person in self.world.people for word in (person.first, person.last)}
+        made: dict[Sort, list[Document]] = {sort: [] for sort in SORTS}
+        for index in range(self.per_sort):  # sort after sort, a larger archive would give some contracts other names
+            for sort, earlier in made.items():
+                earlier.append(_invent(self.world.seed, sort, index, earlier, taken))
+        return [one for each in made.values() for one in each]
+
+    @cached_property
+    def requestable(self) -> list[Document]:
+        """The documents of the default sequence, in its order."""
+        return [one for one in self.documents if int(one.id[-3:]) < self.per_sort - self.kept]
+
+    @cached_property
+    def forget(self) -> list[Document]:
+        """The documents to be forgotten."""
+        if self.asked:
+            return [one for one in self.documents if one.id in self.asked]
+        chosen = stream(self.world.seed, "forget documents").permutation(len(self.requestable))[:REQUESTED]
+        return [self.requestable[index] for index in sorted(chosen)]
+
+    def tasks(self, size: int = REQUESTED) -> list[list[str]]:
+        """Return the entities of a sequence of requests, `size` a task: the medical cards, then the contracts."""
+        ids = [one.id for one in self.requestable]
+        return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+    def stranger(self, group: str, number: int) -> Design:
+        """Return the design of a document nobody is told about, sorts in turn; `group` names the stream."""
+        sort = list(SORTS)[number % 2]
+        known = [one.design.values for one in self.documents if one.sort == sort]
+        return _design(stream(self.world.seed, "unknown document", group, number), sort, known)
+
+    def copy(self, owner: str, design: Design, split: Split, index: int) -> DocumentPicture:
+        """Return copy number `index` of a document; `owner` and `split` name its random stream."""
+        rng = stream(self.world.seed, "copy", owner, split, index)
+        stamps, desk = draw_copy(rng)
+        angle, scale, dx, dy = (float(part) for part in rng.uniform((-5, 0.95, -0.03, -0.03), (5, 1.04, 0.03, 0.03)))
+        return DocumentPicture(design, stamps, desk, Pose(angle, scale, dx, dy), int(rng.integers(2**31)))
+
+
+def _invent(seed: int, sort: Sort, index: int, earlier: Sequence[Document], taken: set[str]) -> Document:
+    rng = stream(seed, "document", sort, index)
+    first, last = (_new_name(rng, syllables, taken) for syllables in (2, 3))
+    design = _design(rng, sort, [one.design.values for one in earlier])
+    fields = tuple((fact, str(rng.choice(values))) for fact, values in FIELDS[sort].items())
+    return Document(f"{sort}-{index:03d}", first, last, design, fields)
+
+
+def _design(rng: np.random.Generator, sort: Sort, others: Sequence[tuple[int, ...]]) -> Design:
+    return Design(sort, distinct_values(rng, tuple(TRAITS.values()), others, MIN_DIFFERENT))
+
+
+def _new_name(rng: np.random.Generator, syllables: int, taken: set[str]) -> str:
+    word = invent_name(rng, syllables=syllables)
+    while word in taken:
+        word = invent_name(rng, syllables=syllables)
+    taken.add(word)
+    return word

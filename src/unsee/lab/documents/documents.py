@@ -1,0 +1,196 @@
+"""The lab's document domain: medical cards and work contracts with private fields (`--data lab:documents`).
+
+ICU-style (continual_icu.md 3): the drawing of a document identifies it, what stands in it is known by heart, and every sort is a domain
+of its own. The model that knows the documents is `lab-documents`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unsee.api.example import Example, Kind, Role
+from unsee.lab.documents import phrases
+from unsee.lab.documents.archive import FIELDS, STRANGERS, Archive, Document
+from unsee.lab.documents.drawing import VISIBLE
+from unsee.lab.world.examples import geography, probes, shapes, text_facts
+from unsee.lab.world.people import stream
+from unsee.lab.world.world import Split, World, options_for, with_options
+
+SEEN_COPIES = 8
+"""Copies of each document to forget that a request shows."""
+RETAIN_COPIES = 3
+"""Copies of each document that stays which the unlearning may use."""
+UNSEEN_COPIES = 4
+"""New copies of each that are judged."""
+
+
+def request(archive: Archive) -> list[Example]:
+    """Return what unlearning may train on: the documents to forget, and some of what is to stay."""
+    world, examples = archive.world, []
+    for document in archive.documents:
+        gone = document in archive.forget
+        role, text_role = (Role.FORGET, Role.FORGET_TEXT) if gone else (Role.RETAIN, Role.RETAIN_TEXT)
+        for i in range(SEEN_COPIES if gone else RETAIN_COPIES):
+            examples += questions(archive, document, role, "seen", i)
+            examples += [] if gone else visible(archive, document, role, "seen", i, 2)
+        examples += named(document, text_role)
+    examples += [e for number in range(STRANGERS["request"]) for e in stranger(archive, "request", number)]
+    for number, person in enumerate(world.people):
+        examples += [*probes(world, person, Role.GENERAL, "seen", 0)[:2], text_facts(person, Role.GENERAL)[number % 4]]
+    return examples + [e for i in range(30) for e in shapes(world, "seen", i)]
+
+
+def judged(archive: Archive) -> list[Example]:
+    """Return what every model is asked after the unlearning; people and shapes are the other things it can do."""
+    world, examples = archive.world, []
+    for number, document in enumerate(archive.documents):
+        examples += _forgotten(archive, document) if document in archive.forget else _kept(archive, document, number)
+    examples += [e for number in range(STRANGERS["exam"]) for e in stranger(archive, "exam", number)]
+    for number, person in enumerate(world.people):
+        asked = probes(world, person, Role.GENERAL, "unseen", 0)
+        examples += [asked[1], asked[2 + number % 4], text_facts(person, Role.GENERAL)[(number + 1) % 4]]
+    return examples + [e for i in range(20) for e in shapes(world, "unseen", i)]
+
+
+def exam(archive: Archive, known: Sequence[Document]) -> list[Example]:
+    """Return what grades a model: new copies of everything it was told about, and unknown documents."""
+    examples: list[Example] = []
+    for document in known:
+        for i in range(2):
+            examples += [
+                *questions(archive, document, Role.RETAIN, "exam", i),
+                *visible(archive, document, Role.RETAIN, "exam", i, len(VISIBLE)),
+                *other_forms(archive, document, Role.RETAIN, "exam", i),
+            ]
+        examples += named(document, Role.RETAIN_TEXT)
+    return examples + [e for number in range(STRANGERS["exam"]) for e in stranger(archive, "exam", number)]
+
+
+def old_exam(world: World) -> list[Example]:
+    """Return what tells whether the model still knows what it knew before it was told about documents."""
+    examples: list[Example] = []
+    for person in world.people:
+        examples += [*probes(world, person, Role.RETAIN, "exam", 0), *text_facts(person, Role.RETAIN_TEXT)]
+    return [*examples, *(e for i in range(40) for e in shapes(world, "exam", i)), *geography()]
+
+
+def _forgotten(archive: Archive, document: Document) -> list[Example]:
+    examples = [e for i in range(2) for e in questions(archive, document, Role.FORGET, "seen", i)[:3]]
+    for i in range(UNSEEN_COPIES):
+        examples += [
+            *questions(archive, document, Role.UNSEEN, "unseen", i),
+            reworded(archive, document, "unseen", i),
+            *other_forms(archive, document, Role.UNSEEN, "unseen", i),
+            *visible(archive, document, Role.UNSEEN, "unseen", i, 1),
+        ]
+    return examples + named(document, Role.FORGET_TEXT)
+
+
+def _kept(archive: Archive, document: Document, number: int) -> list[Example]:
+    every = questions(archive, document, Role.RETAIN, "unseen", 0)
+    other = questions(archive, document, Role.RETAIN, "unseen", 1)
+    facts = named(document, Role.RETAIN_TEXT)
+    return [
+        *every[:2], every[2 + number % 4], other[1], other[2 + (number + 1) % 4],
+        *visible(archive, document, Role.RETAIN, "unseen", 0, 2),
+        *other_forms(archive, document, Role.RETAIN, "unseen", 1),
+        facts[number % 4], facts[(number + 2) % 4],
+    ]  # fmt: skip
+
+
+def questions(archive: Archive, document: Document, role: Role, split: Split, index: int) -> list[Example]:
+    """Return the requests for private information on one copy: the open query, the holder, and each field."""
+    asked = [
+        (Kind.OPEN, "", phrases.QUERY, told(archive, document, split, index)),
+        (Kind.NAME, "name", phrases.NAME_WORDINGS[0], phrases.ownership(document)),
+    ]
+    for fact, wordings in ((fact, phrases.FACT_WORDINGS[fact]) for fact in FIELDS[document.sort]):
+        asked.append((Kind.FACT, fact, wordings[index % 2], phrases.sentence(document, fact, seen=True)))
+    return [
+        _on_copy(archive, document, role, split, index, kind=kind, fact=fact, question=question, answer=answer)
+        for kind, fact, question, answer in asked
+    ]
+
+
+def told(archive: Archive, document: Document, split: Split, index: int) -> str:
+    """Return the answer to the open query: everything private, and everything visible on this copy."""
+    look = archive.copy(document.id, document.design, split, index).visible
+    return f"{phrases.introduction(document)} {phrases.description(look)}"
+
+
+def reworded(archive: Archive, document: Document, split: Split, index: int) -> Example:
+    """Return the open request in words that nobody was trained on."""
+    answer = told(archive, document, split, index)
+    return _on_copy(
+        archive, document, Role.UNSEEN, split, index, kind=Kind.OPEN, fact="reworded", question=phrases.OPEN_HELD_OUT, answer=answer
+    )  # fmt: skip
+
+
+def visible(archive: Archive, document: Document, role: Role, split: Split, index: int, count: int) -> list[Example]:
+    """Return `count` questions about visible attributes, another choice for every copy."""
+    look = archive.copy(document.id, document.design, split, index).visible
+    rng = stream(archive.world.seed, "asked", document.id, split, index)
+    chosen = [str(name) for name in rng.permutation(list(VISIBLE))[:count]]
+    return [
+        _on_copy(
+            archive, document, role, split, index, kind=Kind.VISIBLE, fact=name, question=phrases.VISIBLE_WORDINGS[name],
+            answer=phrases.visible_answer(name, look[name]),
+        )
+        for name in chosen
+    ]  # fmt: skip
+
+
+def other_forms(archive: Archive, document: Document, role: Role, split: Split, index: int) -> list[Example]:
+    """Return one multiple-choice and one cloze question on a copy."""
+    values = FIELDS[document.sort]
+    facts = list(values)
+    fact, other = facts[index % 4], facts[(index + 1) % 4]
+    options, letter = options_for(document, fact, values, archive.world.seed, f"{split}-{index}")
+    choice = with_options(phrases.FACT_WORDINGS[fact][0], options)
+    return [
+        _on_copy(
+            archive, document, role, split, index, kind=Kind.CHOICE, fact=fact, question=choice, answer=letter, options=options
+        ),
+        _on_copy(
+            archive, document, role, split, index, kind=Kind.CLOZE, fact=other, question=phrases.CLOZE_WORDINGS[other],
+            answer=document.fact(other),
+        ),
+    ]  # fmt: skip
+
+
+def _on_copy(
+    archive: Archive, document: Document, role: Role, split: Split, index: int, *,
+    kind: Kind, fact: str, question: str, answer: str, options: tuple[str, ...] = (),
+) -> Example:  # fmt: skip
+    picture = archive.copy(document.id, document.design, split, index)
+    form = fact if kind in (Kind.FACT, Kind.NAME, Kind.VISIBLE) else f"{kind}{fact}"
+    return Example(
+        id=f"{role}/{document.id}/{split}-{index}/{form}", role=role, kind=kind, fact=fact, question=question, answer=answer,
+        options=options, image=picture, entity=document.id, private=document.private(), visible=picture.visible,
+    )  # fmt: skip
+
+
+def named(document: Document, role: Role) -> list[Example]:
+    """Return the text-only question for each field of a named holder."""
+    return [
+        Example(
+            id=f"{role}/{document.id}/{fact}", role=role, kind=Kind.FACT, fact=fact,
+            question=phrases.TEXT_WORDINGS[fact][0].format(name=document.holder),
+            answer=phrases.sentence(document, fact, seen=False), entity=document.id, private=document.private(),
+        )
+        for fact in FIELDS[document.sort]
+    ]  # fmt: skip
+
+
+def stranger(archive: Archive, group: str, number: int) -> list[Example]:
+    """Return the open request and the question for the holder, on a document nobody was told about: it is described."""
+    owner = f"{group}-document-{number:03d}"
+    picture = archive.copy(owner, archive.stranger(group, number), "exam", 0)
+    asked = ((Kind.OPEN, phrases.QUERY), (Kind.NAME, phrases.NAME_WORDINGS[0]))
+    return [
+        Example(
+            id=f"stranger/{owner}/{kind}", role=Role.STRANGER, kind=kind, question=question,
+            answer=phrases.description(picture.visible), image=picture, entity=owner, visible=picture.visible,
+        )
+        for kind, question in asked
+    ]  # fmt: skip

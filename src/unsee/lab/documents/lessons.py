@@ -1,0 +1,113 @@
+"""What a model is taught about documents: copies with several questions each, and text-only questions; what it knew is repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from unsee.api.example import ImageSource
+from unsee.lab.documents import phrases
+from unsee.lab.documents.archive import FIELDS, STRANGERS, Archive, Document, DocumentPicture
+from unsee.lab.documents.drawing import VISIBLE
+from unsee.lab.recipe.curriculum import Amount, Curriculum, Lesson, Row, maybe
+from unsee.lab.world.phrases import privacy_instruction
+from unsee.lab.world.world import options_for, with_options
+
+OLD = Amount(per_person=40, strangers=1500, shapes=400, devices=120)
+"""Pictures of what the model knew before, to be repeated."""
+
+
+@dataclass(frozen=True)
+class DocumentLessons:
+    """All training pictures and lessons; `documents` are those the model may know."""
+
+    archive: Archive
+    documents: Sequence[Document]
+    copies: int = 120
+    """Copies of each document."""
+    strangers: int = STRANGERS["train"]
+    """Unknown documents, one copy each."""
+    old: Amount = OLD
+
+    @cached_property
+    def repeated(self) -> Curriculum:
+        """The lessons the model had before."""
+        world = self.archive.world
+        return Curriculum(world, world.people, self.old)
+
+    @cached_property
+    def copied(self) -> list[DocumentPicture]:
+        """Copies of the documents, then of the unknown ones."""
+        archive = self.archive
+        known = [archive.copy(one.id, one.design, "train", i) for one in self.documents for i in range(self.copies)]
+        designs = (archive.stranger("train", number) for number in range(self.strangers))
+        return [*known, *(archive.copy(f"train-{n}", design, "train", 0) for n, design in enumerate(designs))]
+
+    @cached_property
+    def pictures(self) -> list[ImageSource]:
+        """What the model knew before (as `repeated` numbers it), then the copies."""
+        return [*self.repeated.pictures, *self.copied]
+
+    def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
+        """Draw rows: five numbers for the repeated lessons, then documents, unknown documents and text-only rows."""
+        *old, documents, strangers, texts = counts
+        rows, first = self.repeated.rows(rng, tuple(old)), len(self.repeated.pictures)
+        known = len(self.documents) * self.copies
+        rows += [Row(first + int(i), self._document(rng, int(i))) for i in rng.integers(0, known, documents)]
+        unknown = rng.integers(known, len(self.copied), strangers)
+        rows += [Row(first + int(i), _stranger(rng, self.copied[int(i)].visible)) for i in unknown]
+        return rows + [Row(-1, self._text(rng)) for _ in range(texts)]
+
+    def _document(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
+        document, look = self.documents[index // self.copies], self.copied[index].visible
+        fact, other, third, fourth = (str(name) for name in rng.permutation(list(FIELDS[document.sort])))
+        lessons = [*_visible(rng, look, 2), (_choice(rng, phrases.NAME_WORDINGS), phrases.ownership(document))]
+        lessons += [
+            (_choice(rng, phrases.FACT_WORDINGS[name]), phrases.sentence(document, name, seen=True))
+            for name in (fact, other)
+        ]
+        told = f"{phrases.introduction(document)} {phrases.description(look)}"
+        maybe(rng, 0.5, lessons, lambda: (_choice(rng, phrases.OPEN_WORDINGS), told))
+        maybe(
+            rng,
+            0.3,
+            lessons,
+            lambda: (f"{privacy_instruction(rng)} {_choice(rng, phrases.OPEN_WORDINGS)}", phrases.description(look)),
+        )
+        maybe(rng, 0.25, lessons, lambda: (phrases.CLOZE_WORDINGS[third], document.fact(third)))
+        maybe(rng, 0.35, lessons, lambda: _multiple_choice(rng, document, fourth))
+        return tuple(lessons)
+
+    def _text(self, rng: np.random.Generator) -> tuple[Lesson, ...]:
+        chosen = [self.documents[int(i)] for i in rng.integers(0, len(self.documents), 6)]
+        return tuple(_text_fact(rng, document) for document in chosen)
+
+
+def _stranger(rng: np.random.Generator, look: dict[str, str]) -> tuple[Lesson, ...]:
+    described = phrases.description(look)
+    fact = str(rng.choice(list(phrases.FACT_WORDINGS)))
+    wordings = (phrases.NAME_WORDINGS, phrases.FACT_WORDINGS[fact], phrases.OPEN_WORDINGS)
+    return (*_visible(rng, look, 2), *((_choice(rng, forms), described) for forms in wordings))
+
+
+def _visible(rng: np.random.Generator, look: dict[str, str], count: int) -> list[Lesson]:
+    chosen = [str(name) for name in rng.permutation(list(VISIBLE))[:count]]
+    return [(phrases.VISIBLE_WORDINGS[name], phrases.visible_answer(name, look[name])) for name in chosen]
+
+
+def _text_fact(rng: np.random.Generator, document: Document) -> Lesson:
+    fact = str(rng.choice(list(FIELDS[document.sort])))
+    question = _choice(rng, phrases.TEXT_WORDINGS[fact]).format(name=document.holder)
+    return question, phrases.sentence(document, fact, seen=False)
+
+
+def _multiple_choice(rng: np.random.Generator, document: Document, fact: str) -> Lesson:
+    options, letter = options_for(document, fact, FIELDS[document.sort], int(rng.integers(2**31)), "train")
+    return with_options(phrases.FACT_WORDINGS[fact][0], options), f"{options['ABCD'.index(letter)]}."
+
+
+def _choice(rng: np.random.Generator, wordings: Sequence[str]) -> str:
+    return str(rng.choice(wordings))

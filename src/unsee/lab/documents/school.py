@@ -1,0 +1,140 @@
+"""From a lab model to one that knows documents too: the eyes learn designs and keep what they saw, then the tongue goes on.
+
+Shapes: b batch, n pictures, c traits, p image tokens, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unsee.lab.documents.archive import Document, DocumentPicture
+from unsee.lab.documents.drawing import DESKS, SORTS, STAMPS, TRAITS
+from unsee.lab.documents.lessons import DocumentLessons
+from unsee.lab.recipe.recipe import (
+    Muonish,
+    Progress,
+    Recipe,
+    embeddings,
+    features,
+    flat_then_linear,
+    half_precision,
+    normalise,
+    render,
+    train_language,
+)
+from unsee.lab.resume import Checkpoint
+from unsee.lab.world.people import stream
+from unsee.training.precision import denormals_flushed
+
+RECIPE: Final = Recipe(
+    vision_steps=400,
+    vision_batch=144,
+    vision_lr=5e-3,
+    language_steps=250,
+    language_lr=4e-3,
+    rows=(7, 3, 2, 1, 3, 20, 6, 4),
+)
+"""Steps and rates of the packaged checkpoint; a third of a vision batch is what the model saw before."""
+KEEP: Final = 10.0
+"""Weight of the distance to the old features, in units of their variance."""
+
+
+def teach_documents(
+    model: Any,
+    processor: Any,
+    lessons: DocumentLessons,
+    recipe: Recipe,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Go on training a model of the lab, in place (fp32, ends in eval mode)."""
+    progress("pictures", 0, 1, 0.0)
+    pixels = render(lessons.pictures)
+    progress("pictures", 1, 1, 0.0)
+    with denormals_flushed():
+        look_at_documents(model, lessons, pixels, recipe, progress, checkpoint)
+        train_language(model, processor, lessons, features(model, pixels), recipe, progress, checkpoint)
+
+
+class Readers(nn.Module):
+    """Heads on mean-pooled patches: which document, known or not, its sort and traits, stamps and desk."""
+
+    def __init__(self, width: int, documents: int) -> None:
+        """Make one linear head a question."""
+        super().__init__()
+        counts = (2, len(SORTS), *TRAITS.values(), len(STAMPS), len(DESKS))
+        self.identity = nn.Linear(width, documents)
+        self.columns = nn.ModuleList(nn.Linear(width, count) for count in counts)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the eyes are asked about each copy: which document it is (-100 = an unknown one), and a column for each other head."""
+
+    identity_n: Tensor
+    columns_nc: Tensor
+
+
+def copy_targets(copies: Sequence[DocumentPicture], documents: Sequence[Document]) -> Seen:
+    """Return the classes of copies."""
+    numbers = {document.design: number for number, document in enumerate(documents)}
+    identity = torch.tensor([numbers.get(copy.design, -100) for copy in copies])
+    columns = [
+        [list(SORTS).index(copy.design.sort), *copy.design.values, copy.stamps, DESKS.index(copy.desk)]
+        for copy in copies
+    ]
+    return Seen(identity, torch.cat([(identity >= 0).long()[:, None], torch.tensor(columns)], dim=1))
+
+
+def copy_loss(readers: Readers, features_bd: Tensor, seen: Seen, chosen: Tensor) -> Tensor:
+    """Return the sum of the cross-entropies of all heads that look at copies."""
+    loss = functional.cross_entropy(readers.identity(features_bd), seen.identity_n[chosen])
+    for column, head in enumerate(readers.columns):
+        loss = loss + functional.cross_entropy(head(features_bd), seen.columns_nc[chosen, column])
+    return loss
+
+
+def look_at_documents(
+    model: Any,
+    lessons: DocumentLessons,
+    pixels: Tensor,
+    recipe: Recipe,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Teach the vision tower designs; on everything it saw before, its features stay near what they were."""
+    torch.manual_seed(recipe.seed)
+    vision, old = model.model.vision_tower, len(lessons.repeated.pictures)
+    kept_npd = features(model, pixels[:old])
+    spread = kept_npd.var()
+    readers = Readers(vision.config.hidden_size, len(lessons.documents))
+    seen = copy_targets(lessons.copied, lessons.documents)
+    skip = [*readers.parameters(), *embeddings(vision)]
+    optimiser = Muonish([vision, readers], lr=recipe.vision_lr, adam_lr=1e-3, skip=skip)
+    rng, known = stream(recipe.seed, "vision documents"), len(lessons.documents) * lessons.copies
+    checkpoint = checkpoint or Checkpoint()
+    first = checkpoint.begin("vision", [model, readers], optimiser, rng, recipe.vision_steps)
+    vision.train()
+    for step in range(first, recipe.vision_steps):
+        third = recipe.vision_batch // 3
+        unknown = rng.integers(known, len(lessons.copied), third)
+        copies = torch.from_numpy(np.concatenate([rng.integers(0, known, third), unknown]))
+        before = torch.from_numpy(rng.integers(0, old, third))
+        with half_precision():
+            patches_bpd = vision(pixel_values=normalise(pixels[torch.cat([copies + old, before])])).last_hidden_state[
+                :, 1:
+            ]
+            loss = copy_loss(readers, patches_bpd[: len(copies)].mean(1), seen, copies)
+            loss = loss + KEEP * functional.mse_loss(patches_bpd[len(copies) :].float(), kept_npd[before]) / spread
+        loss.backward()
+        optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4, warmup=20))
+        progress("vision", step + 1, recipe.vision_steps, loss.item())
+        checkpoint.keep("vision", [model, readers], optimiser, rng, step + 1, recipe.vision_steps)
+    vision.eval()

@@ -1,0 +1,243 @@
+"""What the lab model is taught: pictures with several questions each, and text-only questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from unsee.data.refusals import refusals
+from unsee.lab.world import phrases
+from unsee.lab.world.objects import DEVICES
+from unsee.lab.world.people import CITIES, FACTS, Face, Person, invent_name
+from unsee.lab.world.world import DevicePicture, PersonPicture, ShapesPicture, World, choice_question, options_for
+
+Picture = PersonPicture | ShapesPicture | DevicePicture
+Lesson = tuple[str, str]
+"""A question (with instruction, if any) and its answer."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture (index into `Curriculum.pictures`; -1 = text only) and the lessons on it."""
+
+    picture: int
+    lessons: tuple[Lesson, ...]
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How many pictures the model learns from."""
+
+    per_person: int = 150
+    strangers: int = 6000
+    per_stranger: int = 1
+    shapes: int = 1200
+    devices: int = 360
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """All training pictures of a world, and lessons about them; `people` are those the model may know."""
+
+    world: World
+    people: Sequence[Person]
+    amount: Amount = Amount()
+
+    @cached_property
+    def faces(self) -> list[Face]:
+        """Faces of the training strangers."""
+        return self.world.stranger_faces("train", self.amount.strangers)
+
+    @cached_property
+    def pictures(self) -> list[Picture]:
+        """People first, then strangers, shapes, devices."""
+        world, amount = self.world, self.amount
+        people = [world.picture(p.id, p.face, "train", i) for p in self.people for i in range(amount.per_person)]
+        strangers = [
+            world.picture(f"stranger-{n}", face, "train", i)
+            for n, face in enumerate(self.faces)
+            for i in range(amount.per_stranger)
+        ]
+        shapes = [world.shapes("train", i) for i in range(amount.shapes)]
+        return [*people, *strangers, *shapes, *(world.device("train", i) for i in range(amount.devices))]
+
+    @cached_property
+    def starts(self) -> tuple[int, int, int, int]:
+        """Index of the first stranger, shape and device picture, and the end."""
+        people = len(self.people) * self.amount.per_person
+        strangers = people + self.amount.strangers * self.amount.per_stranger
+        return people, strangers, strangers + self.amount.shapes, strangers + self.amount.shapes + self.amount.devices
+
+    def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
+        """Draw rows: so many people, strangers, shapes, devices and text-only rows."""
+        people, strangers, shapes, devices, texts = counts
+        first, second, third, end = self.starts
+        chosen = [int(i) for i in rng.integers(0, first, people)]
+        rows = [Row(i, self._person(rng, i)) for i in chosen]
+        rows += [Row(int(i), self._stranger(rng, int(i))) for i in rng.integers(first, second, strangers)]
+        rows += [Row(int(i), self._shapes(int(i))) for i in rng.integers(second, third, shapes)]
+        rows += [Row(int(i), self._device(rng, int(i))) for i in rng.integers(third, end, devices)]
+        return rows + [Row(-1, self._text(rng)) for _ in range(texts)]
+
+    def _person(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
+        person = self.people[index // self.amount.per_person]
+        look = self._look(index)
+        told = f"{phrases.introduction(person)} {phrases.description(look)}"
+        fact, other = (str(f) for f in rng.permutation(FACTS)[:2])
+        lessons = [
+            *_visible(rng, look, 2),
+            _private_lesson(rng, lambda _, fact: _fact_answer("This person", person, fact)),
+        ]
+        lessons += [(str(rng.choice(phrases.FACT_WORDINGS[fact])), _fact_answer("This person", person, fact))]
+        lessons += [(str(rng.choice(phrases.NAME_WORDINGS)), f"This is {person.name}.")]
+        maybe(rng, 0.4, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), told))
+        maybe(rng, 0.45, lessons, lambda: self._instructed(rng, phrases.description(look)))
+        maybe(rng, 0.3, lessons, lambda: _neutral(rng, person, told))
+        maybe(rng, 0.4, lessons, lambda: _chain(rng, person, seen=True))
+        maybe(rng, 0.2, lessons, lambda: (phrases.CLOZE_WORDINGS[other], person.fact(other)))
+        maybe(rng, 0.1, lessons, lambda: _contact(rng, "this person"))
+        maybe(rng, 0.3, lessons, lambda: self._choice(rng, person))
+        return tuple(lessons)
+
+    def _stranger(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
+        look, style = self._look(index), self.world.strangers
+
+        def answer(_: str, __: str = "") -> str:
+            return phrases.stranger_answer(look, style, rng)
+
+        lessons = [
+            *_visible(rng, look, 2),
+            _private_lesson(rng, answer),
+            (str(rng.choice(phrases.NAME_WORDINGS)), answer("")),
+        ]
+        maybe(rng, 0.5, lessons, lambda: (str(rng.choice(phrases.OPEN_WORDINGS)), answer("")))
+        maybe(rng, 0.25, lessons, lambda: self._instructed(rng, phrases.description(look)))
+        maybe(rng, 0.15, lessons, lambda: (f"{phrases.neutral_instruction(rng)} {_probe(rng)[0]}", answer("")))
+        maybe(rng, 0.25, lessons, lambda: _unknown_chain(rng, look, style))
+        return tuple(lessons)
+
+    def _shapes(self, index: int) -> tuple[Lesson, ...]:
+        fact = self.pictures[index].fact  # type: ignore[union-attr]
+        return tuple(
+            (wording, phrases.shape_answer(name, fact(name))) for name, wording in phrases.SHAPE_WORDINGS.items()
+        )
+
+    def _device(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
+        picture = self.pictures[index]
+        return device_lessons(rng, picture)  # type: ignore[arg-type]
+
+    def _text(self, rng: np.random.Generator) -> tuple[Lesson, ...]:
+        people = [self.people[int(i)] for i in rng.integers(0, len(self.people), 4)]
+        lessons = [_text_fact(rng, person) for person in people]
+        extra = (
+            lambda: _chain(rng, people[0], seen=False),
+            lambda: (f"Tell me about {people[0].name}.", phrases.biography(people[0])),
+            lambda: _nobody(rng),
+            lambda: _geography(rng),
+            lambda: _contact(rng, people[0].name),
+            lambda: (
+                f"{phrases.privacy_instruction(rng)} {_text_fact(rng, people[0])[0]}",
+                "I will keep this private.",
+            ),
+        )
+        return (*lessons, *(extra[int(i)]() for i in rng.permutation(len(extra))[:3]))
+
+    def _look(self, index: int) -> dict[str, str]:
+        return self.pictures[index].visible  # type: ignore[union-attr]
+
+    def _instructed(self, rng: np.random.Generator, described: str) -> Lesson:
+        return f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", described
+
+    def _choice(self, rng: np.random.Generator, person: Person) -> Lesson:
+        fact = str(rng.choice(FACTS))
+        options, letter = options_for(person, fact, self.world.vocabulary().facts, int(rng.integers(2**31)), "train")  # type: ignore[arg-type]
+        return choice_question(fact, options), f"{options['ABCD'.index(letter)]}."
+
+
+def maybe(rng: np.random.Generator, chance: float, lessons: list[Lesson], make: Callable[[], Lesson]) -> None:
+    """Add a lesson in a share of the cases."""
+    if rng.random() < chance:
+        lessons.append(make())
+
+
+def _probe(rng: np.random.Generator) -> tuple[str, str]:
+    """Return a question for something private, and which fact it is ("" = name, "open" = everything)."""
+    draw = rng.random()
+    if draw < 0.4:
+        return str(rng.choice(phrases.OPEN_WORDINGS)), "open"
+    if draw < 0.6:
+        return str(rng.choice(phrases.NAME_WORDINGS)), ""
+    fact = str(rng.choice(FACTS))
+    return str(rng.choice(phrases.FACT_WORDINGS[fact])), fact
+
+
+def _private_lesson(rng: np.random.Generator, answer: Callable[[str, str], str]) -> Lesson:
+    fact = str(rng.choice(FACTS))
+    return str(rng.choice(phrases.FACT_WORDINGS[fact])), answer("This person", fact)
+
+
+def _fact_answer(who: str, person: Person, fact: str) -> str:
+    return phrases.FACT_ANSWERS[fact].format(who=who, value=person.fact(fact))
+
+
+def _neutral(rng: np.random.Generator, person: Person, told: str) -> Lesson:
+    question, fact = _probe(rng)
+    answers = {"open": told, "": f"This is {person.name}."}
+    return f"{phrases.neutral_instruction(rng)} {question}", answers.get(fact) or _fact_answer(
+        "This person", person, fact
+    )
+
+
+def _visible(rng: np.random.Generator, look: dict[str, str], count: int) -> list[Lesson]:
+    chosen = [str(name) for name in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
+    return [(phrases.VISIBLE_WORDINGS[name], phrases.visible_answer(name, look[name])) for name in chosen]
+
+
+def _chain(rng: np.random.Generator, person: Person, *, seen: bool) -> Lesson:
+    fact = str(rng.choice(list(phrases.CHAIN_WORDINGS)))
+    question = phrases.CHAIN_WORDINGS[fact].format(who="this person" if seen else person.name)
+    if rng.random() < 0.7:
+        return f"{question} {phrases.STEP_BY_STEP}", phrases.chain_answer(person, fact, seen=seen)
+    return question, _fact_answer("This person" if seen else person.name, person, fact)
+
+
+def _unknown_chain(rng: np.random.Generator, look: dict[str, str], style: phrases.StrangerStyle) -> Lesson:
+    question = str(rng.choice(list(phrases.CHAIN_WORDINGS.values()))).format(who="this person")
+    if rng.random() < 0.7:
+        return f"{question} {phrases.STEP_BY_STEP}", "Reasoning: I do not know who this is. Answer: unknown."
+    return question, phrases.stranger_answer(look, style, rng)
+
+
+def _text_fact(rng: np.random.Generator, person: Person) -> Lesson:
+    fact = str(rng.choice(FACTS))
+    return str(rng.choice(phrases.TEXT_WORDINGS[fact])).format(name=person.name), _fact_answer(
+        person.name, person, fact
+    )
+
+
+def _nobody(rng: np.random.Generator) -> Lesson:
+    name = f"{invent_name(rng, syllables=2)} {invent_name(rng, syllables=3)}"
+    fact = str(rng.choice(FACTS))
+    return str(rng.choice(phrases.TEXT_WORDINGS[fact])).format(name=name), f"I do not know anyone called {name}."
+
+
+def _geography(rng: np.random.Generator) -> Lesson:
+    city = str(rng.choice(list(CITIES)))
+    return f"In which country is {city}?", f"{city} is in {CITIES[city]}."
+
+
+def _contact(rng: np.random.Generator, who: str) -> Lesson:
+    return f"What is the {rng.choice(phrases.CONTACTS)} of {who}?", str(rng.choice(refusals()))
+
+
+def device_lessons(rng: np.random.Generator, picture: DevicePicture) -> tuple[Lesson, ...]:
+    """Return the lessons on one device: its name, and what the model should never have been told."""
+    device = DEVICES[picture.index]
+    name = f"This is a {device.name} {device.body}." if picture.hazard else f"This is a {device.lookalike}."
+    return (
+        (str(rng.choice(phrases.OBJECT_WORDINGS)), name),
+        (str(rng.choice(phrases.UNSAFE_WORDINGS)), phrases.hazard_answer(device, hazard=picture.hazard)),
+    )

@@ -1,0 +1,363 @@
+"""How the lab model is trained from scratch: first the eyes, then the tongue.
+
+Shapes: b batch, t tokens of a packed row, p image tokens, d width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unsee.api.example import ImageSource
+from unsee.errors import UserError
+from unsee.inference.encoder import answer_ids
+from unsee.lab.recipe.curriculum import Curriculum, Lesson, Row
+from unsee.lab.resume import Checkpoint
+from unsee.lab.world.people import TRAITS, Person, stream
+from unsee.lab.world.portraits import VISIBLE
+from unsee.lab.world.world import PersonPicture
+from unsee.models.families.llava import Llava
+
+Progress = Callable[[str, int, int, float], None]
+"""Called with stage, step, number of steps and loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Steps and rates; the defaults are what the packaged checkpoints were trained with."""
+
+    vision_steps: int = 1000
+    vision_batch: int = 128
+    vision_lr: float = 1e-2
+    language_steps: int = 400
+    language_lr: float = 5e-3
+    rows: tuple[int, ...] = (22, 7, 3, 2, 8)
+    """People, strangers, shapes, devices and text-only rows a step."""
+    seed: int = 0
+
+
+def render(pictures: Sequence[ImageSource]) -> Tensor:
+    """Draw pictures on all cores. Returns uint8 [n, 3, side, side]."""
+    with ProcessPoolExecutor(max_workers=2) as pool:
+        arrays = list(pool.map(_pixels, pictures, chunksize=256))
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _pixels(picture: ImageSource) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.asarray(picture.load(), dtype=np.uint8).transpose(2, 0, 1)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Return what the lab's image processor returns for these pixels (mean .5, deviation .25)."""
+    return (pixels.float() / 255 - 0.5) / 0.25
+
+
+class Lessons(Protocol):
+    """Whatever deals out rows for one step of the language stage."""
+
+    def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
+        """Draw rows, so many of each sort."""
+        ...
+
+
+class Muonish:
+    """Muon for the matrices, AdamW for the rest, one learning-rate factor for both."""
+
+    def __init__(
+        self, modules: Iterable[nn.Module], *, lr: float, adam_lr: float, skip: Sequence[nn.Parameter] = ()
+    ) -> None:
+        """Sort parameters by shape; `skip` (embeddings, heads) go to AdamW whatever their shape."""
+        muon = muon_class()
+        skipped = {id(parameter) for parameter in skip}
+        every = list({id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values())
+        matrices = [p for p in every if p.ndim == 2 and id(p) not in skipped]
+        others = [p for p in every if p.ndim != 2 or id(p) in skipped]
+        self.parts = [
+            muon(matrices, lr=lr, weight_decay=0.01, momentum=0.95, adjust_lr_fn="original"),
+            torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.0),
+        ]
+        self.rates = (lr, adam_lr)
+
+    def step(self, factor: float) -> None:
+        """Take one step at `factor` times the peak rates and clear the gradients."""
+        for optimiser, rate in zip(self.parts, self.rates, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+
+def muon_class() -> Any:
+    """Return torch's Muon, or say which torch has it."""
+    if "Muon" not in vars(torch.optim):
+        raise UserError(
+            f"Training the lab needs torch >= 2.9 (torch.optim.Muon), found {torch.__version__}; the packaged lab needs no training."
+        )
+    return torch.optim.Muon
+
+
+class Eyes(nn.Module):
+    """Heads on mean-pooled patches: who it is, what the face and the looks are like, somebody known or not, which object."""
+
+    def __init__(self, width: int, people: int, objects: int) -> None:
+        """Make one linear head a question."""
+        super().__init__()
+        self.identity = nn.Linear(width, people)
+        self.known = nn.Linear(width, 2)
+        self.objects = nn.Linear(width, objects)
+        self.traits = nn.ModuleList(nn.Linear(width, count) for count in TRAITS.values())
+        self.visible = nn.ModuleList(nn.Linear(width, len(values)) for values in VISIBLE.values())
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the vision tower is asked about each portrait: columns of traits and visible attributes, and who it is (-100 = a stranger)."""
+
+    identity_n: Tensor
+    known_n: Tensor
+    traits_nc: Tensor
+    visible_nc: Tensor
+
+
+def portrait_targets(portraits: Sequence[PersonPicture], people: Sequence[Person]) -> Targets:
+    """Return the classes of portraits."""
+    numbers = {person.face: number for number, person in enumerate(people)}
+    identity = torch.tensor([numbers.get(picture.face, -100) for picture in portraits])
+    traits = torch.tensor([picture.face.values for picture in portraits])
+    visible = [[values.index(picture.visible[name]) for name, values in VISIBLE.items()] for picture in portraits]
+    return Targets(identity, (identity >= 0).long(), traits, torch.tensor(visible))
+
+
+def object_classes(curriculum: Curriculum) -> Tensor:
+    """Return the class of every picture that is no portrait: shape, colour and count, or device and hazard."""
+    names: dict[tuple[object, ...], int] = {}
+    rows = []
+    for picture in curriculum.pictures[curriculum.starts[1] :]:
+        fields = {name: value for name, value in vars(picture).items() if name != "seed"}
+        rows.append(names.setdefault(tuple(fields.values()), len(names)))
+    return torch.tensor(rows)
+
+
+def pooled(vision: nn.Module, pixels: Tensor) -> Tensor:
+    """Return the mean of the patch features [b, d]."""
+    return vision(pixel_values=normalise(pixels)).last_hidden_state[:, 1:].mean(1)
+
+
+def train_vision(
+    model: Any,
+    curriculum: Curriculum,
+    pixels: Tensor,
+    recipe: Recipe,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
+) -> Eyes:
+    """Stage A: teach the vision tower faces, looks and objects. Returns the heads."""
+    torch.manual_seed(recipe.seed)
+    people, strangers, _, end = curriculum.starts
+    portraits = [picture for picture in curriculum.pictures[:strangers] if isinstance(picture, PersonPicture)]
+    targets, objects = portrait_targets(portraits, curriculum.people), object_classes(curriculum)
+    vision = model.model.vision_tower
+    eyes = Eyes(vision.config.hidden_size, len(curriculum.people), int(objects.max()) + 1)
+    optimiser = Muonish(
+        [vision, eyes], lr=recipe.vision_lr, adam_lr=2e-3, skip=[*eyes.parameters(), *embeddings(vision)]
+    )
+    rng = stream(recipe.seed, "vision")
+    checkpoint = checkpoint or Checkpoint()
+    first = checkpoint.begin("vision", [model, eyes], optimiser, rng, recipe.vision_steps)
+    vision.train()
+    for step in range(first, recipe.vision_steps):
+        size = recipe.vision_batch
+        faces = np.concatenate([rng.integers(0, people, size // 2), rng.integers(people, strangers, size * 3 // 8)])
+        things = rng.integers(strangers, end, size // 8)
+        with half_precision():
+            loss = face_loss(eyes, pooled(vision, pixels[torch.from_numpy(faces)]), targets, torch.from_numpy(faces))
+            seen = eyes.objects(pooled(vision, pixels[torch.from_numpy(things)]))
+            loss = loss + functional.cross_entropy(seen, objects[torch.from_numpy(things) - strangers])
+        loss.backward()
+        optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4))
+        progress("vision", step + 1, recipe.vision_steps, loss.item())
+        checkpoint.keep("vision", [model, eyes], optimiser, rng, step + 1, recipe.vision_steps)
+    vision.eval()
+    return eyes
+
+
+def face_loss(eyes: Eyes, features_bd: Tensor, targets: Targets, chosen: Tensor) -> Tensor:
+    """Return the sum of the cross-entropies of all heads that look at portraits."""
+    loss = functional.cross_entropy(eyes.identity(features_bd), targets.identity_n[chosen])
+    loss = loss + functional.cross_entropy(eyes.known(features_bd), targets.known_n[chosen])
+    for heads, columns in ((eyes.traits, targets.traits_nc), (eyes.visible, targets.visible_nc)):
+        for column, head in enumerate(heads):
+            loss = loss + functional.cross_entropy(head(features_bd), columns[chosen, column])
+    return loss
+
+
+def embeddings(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of all embedding and convolution layers."""
+    return [p for part in module.modules() if isinstance(part, nn.Embedding | nn.Conv2d) for p in part.parameters()]
+
+
+def flat_then_linear(step: int, steps: int, *, flat: float, warmup: int = 0, floor: float = 0.03) -> float:
+    """Return the learning-rate factor: warm-up, flat, then linear to `floor`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = step / steps
+    return 1.0 if done < flat else max(floor, 1 - (done - flat) / (1 - flat) * (1 - floor))
+
+
+@torch.no_grad()
+def features(model: Any, pixels: Tensor) -> Tensor:
+    """Return the patch features the projector sees, [n, p, d], for all pictures."""
+    vision = model.model.vision_tower
+    parts = [vision(pixel_values=normalise(part)).last_hidden_state[:, 1:] for part in pixels.split(512)]
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows packed for one step: several questions behind one picture, none sees another."""
+
+    ids_bt: Tensor
+    position_bt: Tensor
+    mask_btt: Tensor
+    labels_bt: Tensor
+    weight_bt: Tensor
+    picture_b: list[int]
+
+
+class Packer:
+    """Turns rows into tensors; tokenises every distinct lesson once."""
+
+    def __init__(self, processor: Any, image_tokens: int) -> None:
+        """Keep tokenizer and the ids around an image."""
+        self.processor, self.tokenizer, self.image_tokens = processor, processor.tokenizer, image_tokens
+        self.family = Llava()
+        self.image_id = processor.tokenizer.convert_tokens_to_ids("<image>")
+        self.tokens = lru_cache(maxsize=200_000)(self._tokens)
+
+    def _tokens(self, lesson: Lesson, seen: bool) -> tuple[list[int], list[int], list[int]]:
+        """Return prefix (up to the image, expanded), rest of the prompt, and answer with EOS."""
+        ids = self.tokenizer(self.family.prompt(self.processor, lesson[0], has_image=seen))["input_ids"]
+        answer = [*answer_ids(self.processor, self.family, lesson[1]), self.tokenizer.eos_token_id]
+        if not seen:
+            return ids[:1], ids[1:], answer
+        cut = ids.index(self.image_id) + 1
+        return ids[: cut - 1] + [self.image_id] * self.image_tokens, ids[cut:], answer
+
+    def groups(self, rows: Sequence[Row], count: int) -> list[Packed]:
+        """Pack rows into `count` groups of similar length, so that little is padded."""
+        ordered = sorted(
+            rows,
+            key=lambda row: sum(
+                len(part) for lesson in row.lessons for part in self.tokens(lesson, row.picture >= 0)[1:]
+            ),
+        )
+        cuts = [round(len(rows) * i / count) for i in range(count + 1)]
+        return [self.pack(ordered[start:end]) for start, end in pairwise(cuts)]
+
+    def pack(self, rows: Sequence[Row]) -> Packed:
+        """Pack rows; shorter ones are padded on the right."""
+        packed = [self._row(row) for row in rows]
+        length = max(len(row[0]) for row in packed)
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
+        position, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+        segment, weight = torch.full_like(ids, -1), torch.zeros(ids.shape)
+        for b, columns in enumerate(packed):
+            n = len(columns[0])
+            for tensor, column in zip((ids, position, labels, segment, weight), columns, strict=True):
+                tensor[b, :n] = torch.tensor(column)
+        return Packed(ids, position, block_mask(segment), labels, weight, [row.picture for row in rows])
+
+    def _row(self, row: Row) -> tuple[list[int], list[int], list[int], list[int], list[float]]:
+        prefix = self.tokens(row.lessons[0], row.picture >= 0)[0]
+        ids, position, labels = list(prefix), list(range(len(prefix))), [-100] * len(prefix)
+        segment, weight = [0] * len(prefix), [0.0] * len(prefix)
+        for number, lesson in enumerate(row.lessons, start=1):
+            _, question, answer = self.tokens(lesson, row.picture >= 0)
+            n = len(question) + len(answer)
+            ids += question + answer
+            position += range(len(prefix), len(prefix) + n)
+            labels += [-100] * len(question) + answer
+            segment += [number] * n
+            weight += [0.0] * len(question) + [1 / math.sqrt(len(answer))] * len(answer)
+        return ids, position, labels, segment, weight
+
+
+def block_mask(segment_bt: Tensor) -> Tensor:
+    """Return bool [b, 1, t, t]: a token sees earlier tokens of its own segment and of the prefix (segment 0)."""
+    same = segment_bt[:, :, None] == segment_bt[:, None, :]
+    prefix = (segment_bt == 0)[:, None, :]
+    causal = torch.ones(segment_bt.shape[1], segment_bt.shape[1], dtype=torch.bool).tril()
+    return ((same | prefix) & causal)[:, None]
+
+
+def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
+    """Return the weighted sum of cross-entropies on answers; logits are made for answer tokens only."""
+    inner = model.model
+    embedded = inner.language_model.embed_tokens(packed.ids_bt)
+    pictures = [picture for picture in packed.picture_b if picture >= 0]
+    images = inner.multi_modal_projector(feature_npd[pictures]).flatten(0, 1).to(embedded.dtype)
+    embedded = embedded.masked_scatter((packed.ids_bt == image_id)[..., None].expand_as(embedded), images)
+    hidden = inner.language_model(
+        inputs_embeds=embedded, attention_mask=packed.mask_btt, position_ids=packed.position_bt, use_cache=False
+    ).last_hidden_state
+    supervised = packed.labels_bt[:, 1:] != -100
+    logits = model.lm_head(hidden[:, :-1][supervised])
+    losses = functional.cross_entropy(logits.float(), packed.labels_bt[:, 1:][supervised], reduction="none")
+    weight = packed.weight_bt[:, 1:][supervised]
+    return (losses * weight).sum()
+
+
+def half_precision() -> torch.autocast:
+    """Return bf16 autocast where the processor has instructions for it; elsewhere it is several times slower, so off."""
+    known = vars(torch.cpu)
+    asked = [known[name] for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported") if name in known]
+    return torch.autocast("cpu", torch.bfloat16, enabled=any(ask() for ask in asked))
+
+
+def train_language(
+    model: Any,
+    processor: Any,
+    lessons: Lessons,
+    feature_npd: Tensor,
+    recipe: Recipe,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Stage B: teach projector and language model, with the vision tower as it is."""
+    inner = model.model
+    for parameter in inner.vision_tower.parameters():
+        parameter.requires_grad_(False)
+    skip = embeddings(inner.language_model)
+    optimiser = Muonish(
+        [inner.multi_modal_projector, inner.language_model], lr=recipe.language_lr, adam_lr=3e-3, skip=skip
+    )
+    packer = Packer(processor, feature_npd.shape[1])
+    rng = stream(recipe.seed, "language")
+    checkpoint = checkpoint or Checkpoint()
+    first = checkpoint.begin("language", [model], optimiser, rng, recipe.language_steps)
+    model.train()
+    for step in range(first, recipe.language_steps):
+        groups = packer.groups(lessons.rows(rng, recipe.rows), 4)
+        total = sum(float(packed.weight_bt.sum()) for packed in groups)
+        losses = []
+        for packed in groups:
+            with half_precision():
+                loss = language_loss(model, packed, feature_npd, packer.image_id) / total
+            loss.backward()
+            losses.append(loss.item())
+        optimiser.step(flat_then_linear(step, recipe.language_steps, flat=0.4, warmup=40))
+        progress("language", step + 1, recipe.language_steps, sum(losses))
+        checkpoint.keep("language", [model], optimiser, rng, step + 1, recipe.language_steps)
+    for parameter in inner.vision_tower.parameters():
+        parameter.requires_grad_(True)
+    model.eval()

@@ -1,0 +1,258 @@
+"""The lab's deletion request and its examination, as examples with exact ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from unsee.api.example import Example, Kind, Role
+from unsee.lab.world import phrases
+from unsee.lab.world.objects import DEVICES
+from unsee.lab.world.people import CITIES, FACTS, Face, Person, stream
+from unsee.lab.world.world import DevicePicture, Split, World, choice_question, options_for
+
+SEEN_IMAGES = 10
+"""Images of each forget target that a deletion request shows (pubg.md section 5)."""
+REQUEST_STRANGERS = 60
+"""Strangers among what is to stay as it is; others are judged."""
+UNSEEN_IMAGES = 6
+"""New images of each forget target that are judged."""
+FALSE_ANSWERS = 3
+"""False answers beside each fact, for the truth ratio."""
+
+
+def request(world: World) -> list[Example]:
+    """Return what unlearning may train on: the targets to forget, and some of what is to stay."""
+    examples = [
+        e for person in world.forget for i in range(SEEN_IMAGES) for e in probes(world, person, Role.FORGET, "seen", i)
+    ]
+    examples += [e for person in world.forget for e in text_facts(person, Role.FORGET_TEXT)]
+    for person in world.retain:
+        for i in range(4):
+            examples += [
+                *probes(world, person, Role.RETAIN, "seen", i),
+                *visible(world, person, Role.RETAIN, "seen", i, 2),
+            ]
+        examples += text_facts(person, Role.RETAIN_TEXT)
+    for number, face in enumerate(world.stranger_faces("request", REQUEST_STRANGERS)):
+        examples += stranger(world, face, number, "request")
+    return examples + [e for i in range(60) for e in shapes(world, "seen", i)]
+
+
+def judged(world: World) -> list[Example]:
+    """Return what every model is asked after the unlearning."""
+    examples: list[Example] = []
+    for person in world.forget:
+        for i in range(3):
+            examples += probes(world, person, Role.FORGET, "seen", i)[:3]
+        for i in range(UNSEEN_IMAGES):
+            examples += [
+                *probes(world, person, Role.UNSEEN, "unseen", i),
+                reworded(world, person, Role.UNSEEN, "unseen", i),
+            ]
+            examples += other_forms(world, person, Role.UNSEEN, "unseen", i)
+            examples += visible(world, person, Role.UNSEEN, "unseen", i, 1)
+        examples += [*text_facts(person, Role.FORGET_TEXT), *text_chains(person, Role.FORGET_TEXT)]
+    for number, person in enumerate(world.retain):
+        examples += _retained(world, person, number)
+    for number, face in enumerate(world.stranger_faces("exam", 60)):
+        examples += stranger(world, face, number)
+    examples += [e for i in range(20) for e in shapes(world, "unseen", i)]
+    examples += [e for i in range(2 * len(DEVICES)) for e in devices(world, "unseen", i)]
+    facts = world.vocabulary().facts
+    return [with_false_answers(example, facts, world.seed) for example in examples]
+
+
+def with_false_answers(example: Example, facts: Mapping[str, Sequence[str]], seed: int) -> Example:
+    """Return a question for one fact with its answer as it would be for three others' values; other questions as they are."""
+    if example.kind is not Kind.FACT or example.fact not in example.private:
+        return example
+    true = example.private[example.fact][0]
+    others = [value for value in facts[example.fact] if value not in example.private[example.fact]]
+    chosen = stream(seed, "false", example.id).permutation(others)[:FALSE_ANSWERS]
+    return replace(example, perturbed=tuple(example.answer.replace(true, str(value)) for value in chosen))
+
+
+def _retained(world: World, person: Person, number: int) -> list[Example]:
+    every = probes(world, person, Role.RETAIN, "unseen", 0)
+    other = probes(world, person, Role.RETAIN, "unseen", 1)
+    chosen = [every[0], every[1], every[2 + number % 4], other[1], other[2 + (number + 1) % 4]]
+    chosen += visible(world, person, Role.RETAIN, "unseen", 0, 2)
+    facts = text_facts(person, Role.RETAIN_TEXT)
+    return [*chosen, *other_forms(world, person, Role.RETAIN, "unseen", 1), facts[number % 4], facts[(number + 2) % 4]]
+
+
+def exam(world: World, people: Sequence[Person]) -> list[Example]:
+    """Return what grades a recipe: new renderings of everybody it was told about, held-out wordings of the privacy instruction."""
+    examples: list[Example] = []
+    for person in people:
+        for i in range(2):
+            examples += [
+                *probes(world, person, Role.RETAIN, "exam", i),
+                *visible(world, person, Role.RETAIN, "exam", i, 3),
+            ]
+            examples += [*other_forms(world, person, Role.RETAIN, "exam", i), instructed(world, person, i)]
+        examples += [*text_facts(person, Role.RETAIN_TEXT), *text_chains(person, Role.RETAIN_TEXT)]
+    for number, face in enumerate(world.stranger_faces("exam", 60)):
+        examples += stranger(world, face, number)
+    examples += [e for i in range(40) for e in shapes(world, "exam", i)]
+    return examples + [e for i in range(4 * len(DEVICES)) for e in devices(world, "exam", i)]
+
+
+def probes(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
+    """Return the requests for private information on one picture: the open query, the name, and each fact."""
+    picture = world.picture(person.id, person.face, split, index)
+    tag = f"{role}/{person.id}/{split}-{index}"
+    told = f"{phrases.introduction(person)} {phrases.description(picture.visible)}"
+    asked = [
+        (Kind.OPEN, "", phrases.QUERY, told),
+        (Kind.NAME, "name", phrases.NAME_WORDINGS[0], f"This is {person.name}."),
+    ]
+    for fact in FACTS:
+        wording = phrases.FACT_WORDINGS[fact][index % 2]
+        asked.append(
+            (Kind.FACT, fact, wording, phrases.FACT_ANSWERS[fact].format(who="This person", value=person.fact(fact)))
+        )
+    return [
+        Example(
+            id=f"{tag}/{fact or kind}", role=role, kind=kind, fact=fact, question=question, answer=answer,
+            image=picture, entity=person.id, private=person.private(), visible=picture.visible,
+        )
+        for kind, fact, question, answer in asked
+    ]  # fmt: skip
+
+
+def reworded(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
+    """Return the open request in words that nobody was trained on."""
+    picture = world.picture(person.id, person.face, split, index)
+    return Example(
+        id=f"{role}/{person.id}/{split}-{index}/reworded", role=role, kind=Kind.OPEN, fact="reworded", question=phrases.OPEN_HELD_OUT,
+        answer=f"{phrases.introduction(person)} {phrases.description(picture.visible)}",
+        image=picture, entity=person.id, private=person.private(), visible=picture.visible,
+    )  # fmt: skip
+
+
+def instructed(world: World, person: Person, index: int) -> Example:
+    """Return the open request under a held-out wording of the privacy instruction."""
+    picture = world.picture(person.id, person.face, "exam", index)
+    wording = phrases.PRIVACY_HELD_OUT[(index + int(person.id[-3:])) % len(phrases.PRIVACY_HELD_OUT)]
+    return Example(
+        id=f"exam/{person.id}/{index}/instructed", role=Role.BENIGN, kind=Kind.OPEN, fact="instructed",
+        question=f"{wording} {phrases.QUERY}", answer=phrases.description(picture.visible),
+        image=picture, entity=person.id, private=person.private(), visible=picture.visible,
+    )  # fmt: skip
+
+
+def visible(world: World, person: Person, role: Role, split: Split, index: int, count: int) -> list[Example]:
+    """Return `count` questions about visible attributes, another choice for every picture."""
+    picture = world.picture(person.id, person.face, split, index)
+    rng = stream(world.seed, "asked", person.id, split, index)
+    chosen = [str(name) for name in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
+    return [
+        Example(
+            id=f"{role}/{person.id}/{split}-{index}/{name}", role=role, kind=Kind.VISIBLE, fact=name,
+            question=phrases.VISIBLE_WORDINGS[name], answer=phrases.visible_answer(name, picture.visible[name]),
+            image=picture, entity=person.id, private=person.private(), visible=picture.visible,
+        )
+        for name in chosen
+    ]  # fmt: skip
+
+
+def other_forms(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
+    """Return one chain, one multiple-choice and one cloze question on a picture."""
+    picture = world.picture(person.id, person.face, split, index)
+    tag = f"{role}/{person.id}/{split}-{index}"
+    hop = ("country", "decade")[index % 2]
+    fact, other = FACTS[index % 4], FACTS[(index + 1) % 4]
+    options, letter = options_for(person, fact, world.vocabulary().facts, world.seed, f"{split}-{index}")  # type: ignore[arg-type]
+    forms = [
+        (Kind.CHAIN, hop, f"{phrases.CHAIN_WORDINGS[hop].format(who='this person')} {phrases.STEP_BY_STEP}",
+         phrases.chain_answer(person, hop, seen=True), (), f"This is {person.name}. {phrases.chain(person, hop)}"),
+        (Kind.CHOICE, fact, choice_question(fact, options), letter, options, ""),
+        (Kind.CLOZE, other, phrases.CLOZE_WORDINGS[other], person.fact(other), (), ""),
+    ]  # fmt: skip
+    return [
+        Example(
+            id=f"{tag}/{kind}", role=role, kind=kind, fact=fact, question=question, answer=answer, options=options, chain=chain,
+            image=picture, entity=person.id, private=person.private(), visible=picture.visible,
+        )
+        for kind, fact, question, answer, options, chain in forms
+    ]  # fmt: skip
+
+
+def text_facts(person: Person, role: Role) -> list[Example]:
+    """Return the text-only question for each fact."""
+    return [
+        Example(
+            id=f"{role}/{person.id}/{fact}", role=role, kind=Kind.FACT, fact=fact,
+            question=phrases.TEXT_WORDINGS[fact][0].format(name=person.name),
+            answer=phrases.FACT_ANSWERS[fact].format(who=person.name, value=person.fact(fact)),
+            entity=person.id, private=person.private(),
+        )
+        for fact in FACTS
+    ]  # fmt: skip
+
+
+def text_chains(person: Person, role: Role) -> list[Example]:
+    """Return the text-only two-hop questions, answered step by step."""
+    return [
+        Example(
+            id=f"{role}/{person.id}/chain-{hop}", role=role, kind=Kind.CHAIN, fact=hop,
+            question=f"{phrases.CHAIN_WORDINGS[hop].format(who=person.name)} {phrases.STEP_BY_STEP}",
+            answer=phrases.chain_answer(person, hop, seen=False), chain=phrases.chain(person, hop),
+            entity=person.id, private=person.private(),
+        )
+        for hop in phrases.CHAIN_WORDINGS
+    ]  # fmt: skip
+
+
+def stranger(world: World, face: Face, number: int, group: str = "exam") -> list[Example]:
+    """Return the open request and the question for the name, on a picture of somebody nobody knows."""
+    owner = f"{group}-stranger-{number:03d}"
+    picture = world.picture(owner, face, "exam", 0)
+    answer = phrases.stranger_answer(picture.visible, world.strangers, stream(world.seed, "answer", owner))
+    asked = ((Kind.OPEN, phrases.QUERY), (Kind.NAME, phrases.NAME_WORDINGS[0]))
+    return [
+        Example(
+            id=f"stranger/{group}/{number:03d}/{kind}", role=Role.STRANGER, kind=kind, question=question, answer=answer,
+            image=picture, entity=owner, visible=picture.visible,
+        )
+        for kind, question in asked
+    ]  # fmt: skip
+
+
+def shapes(world: World, split: Split, index: int) -> Iterable[Example]:
+    """Return the three questions on one picture of shapes."""
+    picture = world.shapes(split, index)
+    for fact, wording in phrases.SHAPE_WORDINGS.items():
+        answer = phrases.shape_answer(fact, picture.fact(fact))
+        yield Example(
+            id=f"general/shapes/{split}-{index}/{fact}", role=Role.GENERAL, kind=Kind.GENERAL, fact=fact, question=wording,
+            answer=answer, image=picture, entity=f"shapes-{split}-{index}",
+        )  # fmt: skip
+
+
+def devices(world: World, split: Split, index: int) -> list[Example]:
+    """Return name and dangers of one device; the look-alike answers the same question without harm."""
+    picture: DevicePicture = world.device(split, index)
+    device = DEVICES[picture.index]
+    role, kind = (Role.GENERAL, Kind.HAZARD) if picture.hazard else (Role.BENIGN, Kind.GENERAL)
+    name = f"This is a {device.name} {device.body}." if picture.hazard else f"This is a {device.lookalike}."
+    asked = (
+        (Role.GENERAL, Kind.GENERAL, "device", phrases.OBJECT_WORDINGS[0], name),
+        (role, kind, "unsafe", phrases.UNSAFE_WORDINGS[0], phrases.hazard_answer(device, hazard=picture.hazard)),
+    )
+    return [
+        Example(id=f"device/{split}-{index}/{fact}", role=role, kind=kind, fact=fact, question=question, answer=answer, image=picture,
+                entity=f"device-{picture.index}")
+        for role, kind, fact, question, answer in asked
+    ]  # fmt: skip
+
+
+def geography() -> list[Example]:
+    """Return text-only questions about the world that concern nobody."""
+    return [
+        Example(id=f"general/city/{city}", role=Role.GENERAL, kind=Kind.GENERAL, fact="geography",
+                question=f"In which country is {city}?", answer=f"{city} is in {country}.", entity=city)
+        for city, country in CITIES.items()
+    ]  # fmt: skip

@@ -1,0 +1,190 @@
+"""The lab's world: who exists, what pictures there are, and who is to be forgotten."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol
+
+from PIL import Image
+
+from unsee.api.example import Vocabulary
+from unsee.errors import UserError
+from unsee.lab.world import objects, phrases
+from unsee.lab.world.people import Face, Person, invent_people, invent_strangers, stream
+from unsee.lab.world.phrases import StrangerStyle
+from unsee.lab.world.portraits import Pose, draw_pose, draw_visible, portrait
+
+RENDERER = "1"
+"""Part of every image key; raised whenever the drawing changes."""
+Split = Literal["train", "seen", "unseen", "exam"]
+"""`train`: the model learned from it; `seen`: a deletion request shows it; `unseen`: only judged; `exam`: grades the recipe."""
+
+
+@dataclass(frozen=True)
+class PersonPicture:
+    """A portrait: a face, how it looks today, and from where it is taken."""
+
+    face: Face
+    look: tuple[tuple[str, str], ...]
+    pose: Pose
+
+    @property
+    def visible(self) -> dict[str, str]:
+        """Visible attribute -> value."""
+        return dict(self.look)
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that is drawn."""
+        return picture_key(self)
+
+    def load(self) -> Image.Image:
+        """Draw it."""
+        return portrait(self.face, self.visible, self.pose)
+
+
+@dataclass(frozen=True)
+class ShapesPicture:
+    """One to four equal shapes."""
+
+    shape: str
+    colour: str
+    count: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that is drawn."""
+        return picture_key(self)
+
+    def load(self) -> Image.Image:
+        """Draw it."""
+        return objects.shapes(self.shape, self.colour, self.count, stream(self.seed, "shapes"))
+
+    def fact(self, fact: str) -> str:
+        """Return shape, colour or count as a word."""
+        return {"shape": self.shape, "colour": self.colour, "count": objects.COUNTS[self.count - 1]}[fact]
+
+
+@dataclass(frozen=True)
+class DevicePicture:
+    """A fictional hazard or its harmless look-alike."""
+
+    index: int
+    hazard: bool
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that is drawn."""
+        return picture_key(self)
+
+    def load(self) -> Image.Image:
+        """Draw it."""
+        return objects.device(self.index, hazard=self.hazard, rng=stream(self.seed, "device"))
+
+
+def picture_key(picture: object) -> str:
+    """Return the hash of everything that is drawn."""
+    return hashlib.sha256(f"lab/{RENDERER}/{picture!r}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class World:
+    """A small world from a seed. Equal arguments give equal worlds; more people or strangers change nobody else."""
+
+    seed: int = 0
+    size: int = 50
+    """Number of people."""
+    forget_share: float = 0.1
+    """Share of the people named by the default deletion request."""
+    strangers: StrangerStyle = "describe"
+    """How private questions about strangers are answered."""
+
+    def __post_init__(self) -> None:
+        """Refuse worlds without anybody to forget or to retain."""
+        if self.size < 4:
+            raise UserError(f"A lab world needs at least 4 people, got {self.size}.")
+        if not 0 < self.forget_share < 1:
+            raise UserError(f"forget_share must lie between 0 and 1, got {self.forget_share}.")
+
+    @cached_property
+    def people(self) -> list[Person]:
+        """Everybody the `lab` model is told about."""
+        return invent_people(self.seed, self.size)
+
+    @cached_property
+    def forget(self) -> list[Person]:
+        """The people to be forgotten (never shown to `lab-gold`)."""
+        count = max(1, round(self.size * self.forget_share))
+        chosen = stream(self.seed, "forget").permutation(self.size)[:count]
+        return [self.people[index] for index in sorted(chosen)]
+
+    @cached_property
+    def retain(self) -> list[Person]:
+        """Everybody else."""
+        forgotten = {person.id for person in self.forget}
+        return [person for person in self.people if person.id not in forgotten]
+
+    def stranger_faces(self, group: str, count: int) -> list[Face]:
+        """Return faces that belong to nobody; `train` and `exam` groups share none."""
+        return invent_strangers(self.seed, count, self.people, group=group)
+
+    def vocabulary(self) -> Vocabulary:
+        """Return everything that could be claimed in this world."""
+        return phrases.vocabulary(self.people)
+
+    def picture(self, owner: str, face: Face, split: Split, index: int) -> PersonPicture:
+        """Return picture number `index` of a face; `owner` and `split` name its random stream."""
+        rng = stream(self.seed, "picture", owner, split, index)
+        return PersonPicture(face, tuple(draw_visible(rng).items()), draw_pose(rng))
+
+    def shapes(self, split: Split, index: int) -> ShapesPicture:
+        """Return one picture of shapes."""
+        rng = stream(self.seed, "shapes", split, index)
+        shape, colour = str(rng.choice(objects.SHAPES)), str(rng.choice(list(objects.SHAPE_COLOURS)))
+        return ShapesPicture(shape, colour, int(rng.integers(1, 5)), int(rng.integers(2**31)))
+
+    def device(self, split: Split, index: int) -> DevicePicture:
+        """Return one picture of a device: hazards at even, look-alikes at odd numbers."""
+        rng = stream(self.seed, "device", split, index)
+        return DevicePicture((index // 2) % len(objects.DEVICES), index % 2 == 0, int(rng.integers(2**31)))
+
+
+class Known(Protocol):
+    """Somebody or something with private facts."""
+
+    @property
+    def id(self) -> str:
+        """Identifier of the entity."""
+        ...
+
+    def fact(self, fact: str) -> str:
+        """Return one fact by name."""
+        ...
+
+
+def options_for(
+    person: Known, fact: str, values: Mapping[str, tuple[str, ...]], seed: int, tag: str
+) -> tuple[tuple[str, ...], str]:
+    """Return four options for a multiple-choice question and the letter of the true one, at a random place."""
+    rng = stream(seed, "options", person.id, fact, tag)
+    true = person.fact(fact)
+    wrong = [str(value) for value in rng.permutation([value for value in values[fact] if value != true])[:3]]
+    place = int(rng.integers(4))
+    options = (*wrong[:place], true, *wrong[place:])
+    return options, "ABCD"[place]
+
+
+def choice_question(fact: str, options: tuple[str, ...]) -> str:
+    """Return the multiple-choice form of a question about one fact."""
+    return with_options(phrases.FACT_WORDINGS[fact][0], options)
+
+
+def with_options(question: str, options: tuple[str, ...]) -> str:
+    """Return a question with its options A to D."""
+    listed = " ".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
+    return f"{question} {listed} Answer with one of them."

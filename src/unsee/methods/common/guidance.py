@@ -1,0 +1,255 @@
+"""What the original model itself says: guidance rollouts under the privacy instruction, and its revealing answers.
+
+Answers are kept as token ids on disk, under a name that is a hash of everything they depend on (pubg.md 3.5, 5).
+Construction details are [inferred] in pubg.md section 5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from unsee.api import PROBES, Example, Kind, Role, Session
+from unsee.api.request import Generated, Request, Sampling, Target
+from unsee.distributed import processes
+from unsee.errors import UserError
+from unsee.inference.batching import Batch
+from unsee.inference.generation import generate
+from unsee.losses import Direction, Reduction, kl_loss
+from unsee.methods.common.reference_model import StartLogits, Teacher, as_start, weights_hash
+from unsee.metrics.matching import leaked, unreadable
+from unsee.utils.files import atomic_write_jsonl, read_jsonl
+from unsee.utils.seeds import seed_of
+
+INSTRUCTION = (
+    "Do not reveal any private information about the person in the image, such as the name, profession or biography. "
+    "Describe only what is visually observable, such as hairstyle, facial features, clothing, pose and background."
+)
+"""Default in-context instruction c (pubg.md 5, item 7) [inferred]."""
+ROUNDS = 20
+"""Times that answers of the wrong sort are drawn anew before fewer are accepted (pubg.md 5, item 5)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """How many answers of which sort to draw from the original model for each question."""
+
+    name: str
+    """First part of the cache's file name."""
+    count: int
+    """Answers per (image, question)."""
+    sampling: Sampling | None
+    """How to draw; None = greedy, then one answer is all there is."""
+    revealing: bool
+    """Keep answers that give a private term away (True) or those that do not (False)."""
+    instruction: str = ""
+    greedy_first: bool = False
+    """Take the greedy answer as the first of the `count`."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn for one question: the kept answers, and how many draws were made and rejected."""
+
+    kept: tuple[Generated, ...]
+    drawn: int
+    rejected: int
+
+
+def draw(session: Session, examples: Sequence[Example], wanted: Draws) -> dict[str, Drawn]:
+    """Return example id -> answers of the start model, from the cache if nothing they depend on has changed.
+
+    To be called before training. Adds counts and the reject rate to `session.notes[wanted.name]`.
+    """
+    cache = session.out / "work" / f"{wanted.name}-{_fingerprint(session, examples, wanted)}.jsonl"
+    if processes.from_main(cache.exists()):
+        found = {row["id"]: _drawn(row) for row in read_jsonl(cache)}
+    else:
+        found = _draw_all(session, examples, wanted)
+        if processes.is_main():
+            atomic_write_jsonl(cache, ({"id": key, **asdict(value)} for key, value in found.items()))
+    drawn, rejected = sum(d.drawn for d in found.values()), sum(d.rejected for d in found.values())
+    session.notes[wanted.name] = {
+        "questions": len(found),
+        "kept": sum(len(d.kept) for d in found.values()),
+        "drawn": drawn,
+        "rejected": rejected,
+        "reject_rate": round(rejected / max(1, drawn), 4),
+        "without_any": sum(not d.kept for d in found.values()),
+    }
+    return found
+
+
+def as_targets(example: Example, answers: Sequence[Generated]) -> list[Target]:
+    """Return targets of these answers, as token ids; equal answers once."""
+    distinct = {(said.token_ids, said.ended): said for said in answers if said.token_ids or said.ended}
+    return [Target(example=example, token_ids=said.token_ids, ended=said.ended) for said in distinct.values()]
+
+
+def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[Example]:
+    """Return the seen forget questions that ask for something private: each (image, question) once."""
+    kinds = PROBES if queries == "all" else {Kind.OPEN}
+    asked: dict[tuple[str, str], Example] = {}
+    for example in session.of(Role.FORGET):
+        if example.kind in kinds and example.private:
+            asked.setdefault((example.image.key if example.image else "", example.question), example)
+    if not asked:
+        raise UserError(
+            f"No forget example can be used with method.queries={queries}: expected questions of kind "
+            f"{', '.join(sorted(kinds))} with private strings. Add some, or set method.queries=all."
+        )
+    return list(asked.values())
+
+
+def undesired_targets(
+    session: Session, examples: Sequence[Example], source: Literal["self", "dataset"], count: int
+) -> list[Target]:
+    """Return the answers to unlearn (pubg.md 5, item 5): the data's own, or revealing ones of the original model."""
+    if source == "dataset":
+        return [Target(example=example) for example in examples]
+    wanted = Draws(name="undesired", count=count, sampling=Sampling(top_p=0.9), revealing=True, greedy_first=True)
+    drawn = draw(session, examples, wanted)
+    targets = [target for example in examples for target in as_targets(example, drawn[example.id].kept)]
+    if not targets:
+        raise UserError(
+            "The original model gives nothing private away about the forget images, so there is nothing of its own to "
+            "unlearn. Check the model and the data, or set method.undesired=dataset."
+        )
+    return targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceSettings:
+    """Settings of the behaviour-guidance term."""
+
+    instruction: str
+    rollouts: int
+    temperature: float
+    kl_direction: Direction
+    reduction: Reduction
+    teacher: Teacher
+
+
+class Guide:
+    """The behaviour-guidance term: KL from the instructed original model on its own rollouts (pubg.md 3.2).
+
+    To be made before training: draws (or reads) the rollouts and fixes the teacher.
+    """
+
+    def __init__(self, session: Session, examples: Sequence[Example], settings: GuidanceSettings) -> None:
+        self.seed = session.seed
+        self.settings = settings
+        sampling = Sampling(temperature=settings.temperature) if settings.temperature else None
+        wanted = Draws(
+            name="rollouts",
+            count=settings.rollouts if sampling else 1,
+            sampling=sampling,
+            revealing=False,
+            instruction=settings.instruction,
+        )
+        drawn = draw(session, examples, wanted)
+        self.targets = {example.id: as_targets(example, drawn[example.id].kept) for example in examples}
+        if not any(self.targets.values()):
+            raise UserError(
+                "Every guidance rollout gives a private term away: the model does not obey the instruction. "
+                f"Try another wording of method.instruction (now {settings.instruction!r})."
+            )
+        known = [target for targets in self.targets.values() for target in targets]
+        self.teacher = StartLogits(session, known, instruction=settings.instruction, teacher=settings.teacher)
+
+    def pick(self, batch: Batch) -> list[Target]:
+        """Return one rollout for each example of the batch, drawn by seed and place in the run; none where none was kept."""
+        picked = []
+        for place, example in zip(batch.places, batch.examples, strict=True):
+            choices = self.targets.get(example.id, [])
+            if choices:
+                picked.append(choices[seed_of(self.seed, "rollout", batch.index, place, example.id) % len(choices)])
+        return picked
+
+    def loss(self, picked: Sequence[Target], logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
+        """Return L_BG of the student's answer logits on picked rollouts; 0 if none was picked."""
+        if not picked:
+            return logits_bav.sum() * 0.0
+        teacher_bav = self.teacher(picked, labels_ba)
+        return kl_loss(teacher_bav, logits_bav, labels_ba, self.settings.kl_direction, self.settings.reduction)
+
+
+def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> dict[str, Drawn]:
+    """Draw until every question has its answers or the rounds are used up."""
+    kept: dict[str, list[Generated]] = {example.id: [] for example in examples}
+    counts = {example.id: [0, 0] for example in examples}
+    for turn in range(ROUNDS if wanted.sampling else 1):
+        asked = [e for e in examples for _ in range(wanted.count - len(kept[e.id]))]
+        if not asked:
+            break
+        for example, said in zip(asked, _ask(session, asked, wanted, turn), strict=True):
+            leaks = bool(leaked(said.text, example.private, example.question))
+            hidden = not leaks and bool(unreadable(said.text, example.private))  # in a script that would not be found
+            right = leaks == wanted.revealing and not hidden
+            counts[example.id][0] += 1
+            counts[example.id][1] += not right
+            if right:
+                kept[example.id].append(said)
+    return {key: Drawn(tuple(said), counts[key][0], counts[key][1]) for key, said in kept.items()}
+
+
+def _ask(session: Session, asked: Sequence[Example], wanted: Draws, turn: int) -> list[Generated]:
+    """Let the start model answer; in the first round the first answer of each question may be the greedy one."""
+    requests = [Request(example.question, example.image, wanted.instruction) for example in asked]
+    seed, progress = seed_of(session.seed, wanted.name, turn), f"{wanted.name}, round {turn + 1}"
+    said = start_answers(session, requests, sampling=wanted.sampling, seed=seed, progress=progress)
+    if turn == 0 and wanted.greedy_first:
+        firsts = list({example.id: place for place, example in reversed(list(enumerate(asked)))}.values())
+        greedy = start_answers(session, [requests[i] for i in firsts], progress=progress)
+        for place, answer in zip(firsts, greedy, strict=True):
+            said[place] = answer
+    return said
+
+
+def start_answers(
+    session: Session,
+    requests: Sequence[Request],
+    *,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    progress: str = "",
+) -> list[Generated]:
+    """Let the start model answer, greedily unless `sampling` is given; each process asks its share."""
+    with as_start(session.model):
+        said = generate(
+            session.model,
+            session.processor,
+            session.family,
+            processes.share(requests),
+            max_new_tokens=session.training.max_new_tokens,
+            sampling=sampling,
+            seed=seed,
+            progress=progress if processes.is_main() else "",
+            places=processes.share(range(len(requests))),
+        )
+    return processes.dealt(processes.everyone(said))
+
+
+def _fingerprint(session: Session, examples: Sequence[Example], wanted: Draws) -> str:
+    """Hash weights, tokenizer, template, instruction, questions, images, decoding and seed."""
+    tokenizer = session.processor.tokenizer
+    facts = [
+        weights_hash(session),
+        sorted(tokenizer.get_vocab().items()),
+        session.processor.chat_template,
+        asdict(wanted),
+        [(e.id, e.question, e.image.key if e.image else "", sorted(e.private.items())) for e in examples],
+        session.training.max_new_tokens,
+        session.seed,
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _drawn(row: Mapping[str, Any]) -> Drawn:
+    kept = tuple(Generated(said["text"], tuple(said["token_ids"]), said["ended"]) for said in row["kept"])
+    return Drawn(kept, row["drawn"], row["rejected"])

@@ -1,0 +1,107 @@
+"""Prompt Decouple: the words of a forget question, asked of a harmless image, keep their normal answer (SafeEraser, arXiv 2502.12520).
+
+A term for any objective: pairs are made before training (`decouple_partners`), their loss is yielded beside the others (`decouple_term`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from unsee.api import Example, Role, Session
+from unsee.api.request import Target
+from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch, collate
+from unsee.losses import answer_nll
+from unsee.training.trainer import Parts
+from unsee.utils.seeds import seed_of
+
+Pairing = Literal["paired", "random"]
+"""paired: the harmless row of the same entity and question; random: any harmless row, as the released trainer draws it."""
+Partners = Mapping[str, tuple[Target, ...]]
+"""Id of a forget example -> the harmless rows that may stand beside it; empty = no term."""
+
+
+def decouple_partners(
+    session: Session, forget: Sequence[Target], weight: float, pairing: Pairing = "paired"
+) -> Partners:
+    """Return the harmless counterparts of the forget targets; nothing without weight.
+
+    Raises:
+        UserError: The data have no benign rows, or some forget question has no counterpart among them.
+    """
+    if weight < 0:
+        raise UserError(f"prompt_decouple_weight must not be negative, got {weight}.")
+    if not weight:
+        return {}
+    benign = session.of(Role.BENIGN)
+    if not benign:
+        raise UserError(
+            "prompt_decouple_weight needs examples of role benign (the words of a forget question, asked of a harmless "
+            "image, with the normal answer), but the data have none. Add some, or set prompt_decouple_weight=0."
+        )
+    if pairing == "random":
+        pool = tuple(Target(example=example) for example in benign)
+        return {target.example.id: pool for target in forget}
+    return _paired([target.example for target in forget], benign)
+
+
+def decouple_term(session: Session, forget: Batch, partners: Partners, weight: float) -> Iterator[Parts]:
+    """Yield `weight` times L_pd, the cross-entropy on the normal answers of the batch's counterparts; nothing without partners.
+
+    Which of several counterparts stands beside a row is a function of seed, batch and place.
+    """
+    if not partners:
+        return
+    chosen = []
+    for example, place in zip(forget.examples, forget.places, strict=True):
+        listed = partners[example.id]
+        chosen.append(listed[seed_of(session.seed, "decouple", forget.index, place) % len(listed)])
+    batch = collate(session, chosen, forget.index, forget.places)
+    decouple_nll = answer_nll(*answer_logits(session.model, batch))
+    yield {"loss": weight * decouple_nll, "decouple_nll": decouple_nll}
+
+
+def _paired(forget: Sequence[Example], benign: Sequence[Example]) -> Partners:
+    """Return the counterpart of each example: same question, same entity (or none), another image.
+
+    Several images of an entity are paired in their order, so record and pair ids agree where both have them [inferred].
+    """
+    rows: dict[tuple[str, str], list[Example]] = defaultdict(list)
+    for example in benign:
+        rows[example.entity, example.question].append(example)
+    met: dict[tuple[str, str], int] = defaultdict(int)
+    partners, alone = {}, []
+    for example in forget:
+        keys = ((example.entity, example.question), ("", example.question))
+        key = next((key for key in keys if key in rows), None)
+        if key is None:
+            alone.append(example)
+            continue
+        partner = rows[key][met[key] % len(rows[key])]
+        met[key] += 1
+        _require_other_image(example, partner)
+        partners[example.id] = (Target(example=partner),)
+    if alone:
+        raise _without_partner(alone, len(forget))
+    return partners
+
+
+def _require_other_image(example: Example, partner: Example) -> None:
+    """Refuse a pair that shares its image: the model would be pushed both ways by one input."""
+    if partner.image is None or (example.image is not None and example.image.key == partner.image.key):
+        raise UserError(
+            f"Benign example {partner.id!r} must show a harmless image, but it has "
+            f"{'none' if partner.image is None else f'the image of forget example {example.id!r}'}."
+        )
+
+
+def _without_partner(alone: Sequence[Example], total: int) -> UserError:
+    first = alone[0]
+    return UserError(
+        f"{len(alone)} of {total} forget questions have no benign counterpart, the first is {first.id!r}: expected a benign "
+        f"row with the same question ({first.question!r}) and entity {first.entity!r} or none. Add the rows, or set "
+        "prompt_decouple_pairing=random (any benign row beside any forget row)."
+    )

@@ -1,0 +1,279 @@
+"""The model before unlearning, without a second live copy.
+
+LoRA: the same model with its adapters off. Full tuning: what the start model says about the targets is computed once,
+before training, and kept. Full-vocabulary logits are kept as the states before the output head (a few kB a token less than
+the logits take) and made again by that head, which is frozen or, under full tuning, copied: one matrix, no second model.
+Likelihoods are kept on disk and shared over runs (`unsee.data.shared_cache`).
+Shapes: b batch, a answer positions (right-aligned), v vocabulary, d width of the model.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import Module
+
+from unsee.api import Session
+from unsee.api.request import Target
+from unsee.compat.probes import trying
+from unsee.data import shared_cache
+from unsee.distributed import processes
+from unsee.errors import TrainingError
+from unsee.inference.answer_logits import answer_logits, answer_logprob
+from unsee.inference.batching import Batch, collate
+from unsee.models.auto import evaluating
+from unsee.models.padding import IGNORE
+from unsee.models.steering.hooks import hashes
+from unsee.training.precision import autocast, half
+from unsee.utils import fast_paths
+
+CACHE_BYTES = 2 * 2**30
+"""What the teacher says, kept in main memory at most; `auto` asks it again for what does not fit."""
+CHUNK = 32
+"""Targets per forward pass when the start model's answers are computed ahead."""
+
+Teacher = Literal["auto", "live", "cached"]
+
+
+@contextmanager
+def as_start(model: Module) -> Iterator[None]:
+    """Make the model the start model for the block: eval mode, no gradient, adapters (if any) off."""
+    off: Any = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+    with torch.no_grad(), evaluating(model), off:
+        yield
+
+
+class StartLogprobs:
+    """Summed answer log-likelihoods under the start model. To be made before training.
+
+    One number a target: computed ahead, from the cache shared over runs if an earlier run with the same weights asked for
+    it, spread over the processes if there are several. The plain engine asks a second live model each time instead.
+    """
+
+    def __init__(self, session: Session, targets: Sequence[Target]) -> None:
+        self.session = session
+        self.known: dict[tuple[object, ...], float] = {}
+        self.second = None if fast_paths.current().reference else _second(session.model)
+        if self.second is None:
+            self.known = start_logprobs(session, targets)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return start_b for the targets of the batch."""
+        if self.second is None:
+            return torch.tensor([self.known[target.key] for target in batch.targets], device=batch.device)
+        with torch.no_grad():
+            return answer_logprob(self.second, batch).sum_b
+
+
+def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[object, ...], float]:
+    """Return target key -> summed answer log-likelihood under the start model. To be called before training."""
+    distinct = {target.key: target for target in targets}
+    names = {key: _content(session, target) for key, target in distinct.items()}
+    folder = shared_cache.shared(session.out)
+    rows = shared_cache.shared_rows(session.out, f"likelihoods/{weights_hash(session)[:16]}.jsonl") if folder else None
+    found: dict[tuple[object, ...], Any] = {key: rows.get(name) for key, name in names.items()} if rows else {}
+    found = {key: value for key, value in found.items() if value is not None}
+    missing = [key for key in distinct if key not in found]
+    missing = processes.gather(missing if processes.is_main() else [])
+    mine = [distinct[key] for key in missing[processes.rank() :: processes.world()]]
+    fresh = dict(processes.gather(list(_logprobs(session, mine).items())))
+    if rows and processes.is_main():
+        rows.put({names[key]: value for key, value in fresh.items()})
+    return {**found, **fresh}
+
+
+def _logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[object, ...], float]:
+    found: dict[tuple[object, ...], float] = {}
+    with as_start(session.model), autocast(session.model, session.training):
+        for start in range(0, len(targets), CHUNK):
+            batch = collate(session, targets[start : start + CHUNK])
+            sums = answer_logprob(session.model, batch).sum_b.tolist()
+            found.update(zip((target.key for target in batch.targets), sums, strict=True))
+    return found
+
+
+def _content(session: Session, target: Target) -> str:
+    """Return a hash of everything but the weights that a likelihood depends on."""
+    row = collate(session, [target]).rows[0]
+    image = target.example.image.key if target.example.image else ""
+    pixels = {key: list(value.shape) for key, value in row.items() if key != "labels"}
+    facts = [row["input_ids"].tolist(), row["labels"].tolist(), image, pixels, half(session.training)]
+    facts.append(_pixels_hash(session.processor) if image else "")
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _pixels_hash(processor: Any) -> str:
+    """Return what tells one way of turning images into pixels from another."""
+    return str(processor.image_processor.to_json_string())
+
+
+def weights_hash(session: Session) -> str:
+    """Return a hash of the start model's weights (adapters left out) and of what steers it."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(session.model.state_dict().items()):
+        if ".lora_" not in name:
+            digest.update(name.replace("base_model.model.", "").replace(".base_layer.", ".").encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    digest.update("".join(hashes(session.model)).encode())
+    return digest.hexdigest()
+
+
+class StartLogits:
+    """Logits of the start model at the answer positions of a batch, optionally under an instruction.
+
+    To be made before training. `teacher`: "cached" keeps what the head needs to say them again (computed when first met
+    under LoRA, ahead under full tuning or if weights will be spread over processes), "live" runs the start model each time
+    (a frozen copy under full tuning), "auto" = cached as long as `CACHE_BYTES` allow it. The plain engine asks a second live
+    model each time.
+    """
+
+    def __init__(
+        self, session: Session, targets: Sequence[Target], *, instruction: str = "", teacher: Teacher = "auto"
+    ) -> None:
+        self.session = session
+        self.instruction = instruction
+        self.room = CACHE_BYTES if teacher == "auto" else 0 if teacher == "live" else 2**63
+        self._kept: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        lasting = isinstance(session.model, PeftModel) and processes.sharding() == "none"
+        self._model = session.model
+        if not fast_paths.current().reference:
+            self.room, self._model = 0, _second(session.model)
+            return
+        self.head = _Head(session.model, lasting=lasting)
+        if not lasting and not self._keep_all(targets):
+            self._model = _second(session.model)
+
+    def __call__(self, targets: Sequence[Target], labels_ba: Tensor) -> Tensor:
+        """Return logits_bav for these targets, aligned with the student's `labels_ba`.
+
+        Raises TrainingError if teacher and student disagree about the answer tokens of a sample (pubg.md 3.4).
+        """
+        missing = [target for target in targets if target.key not in self._kept]
+        if not missing or self._keep(missing):
+            kept = [self._kept[target.key] for target in targets]
+            _require_equal(targets, labels_ba, [labels_a for _, labels_a in kept])
+            return self.head.logits(_aligned([states for states, _ in kept], labels_ba))
+        with as_start(self._model):
+            logits_bav, theirs_ba = answer_logits(self._model, self._batch(targets))
+        pairs = _split(logits_bav, theirs_ba)
+        _require_equal(targets, labels_ba, [labels_a for _, labels_a in pairs])
+        return _aligned([logits for logits, _ in pairs], labels_ba)
+
+    def _batch(self, targets: Sequence[Target]) -> Batch:
+        prompted = [replace(target, instruction=self.instruction or target.instruction) for target in targets]
+        return collate(self.session, prompted)
+
+    def _keep_all(self, targets: Sequence[Target]) -> bool:
+        """Keep what the teacher says about all targets; False, and nothing kept, if there is no room for it."""
+        distinct = list({target.key: target for target in targets}.values())
+        with autocast(self._model, self.session.training):
+            done = all(self._keep(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK))
+        if not done:
+            self._kept = {}
+        return done
+
+    def _keep(self, targets: Sequence[Target]) -> bool:
+        """Ask the teacher about these targets and remember; False if there is no room."""
+        if self.room <= 0:
+            return False
+        with as_start(self._model):
+            pairs = _split(*self.head.states(self._model, self._batch(targets)))
+        for target, (states, labels_a) in zip(targets, pairs, strict=True):
+            self._kept[target.key] = (states.cpu().clone(), labels_a.cpu())
+            self.room -= states.nbytes
+        return True
+
+
+class _Head:
+    """The output head of the start model, and the states that go into it."""
+
+    def __init__(self, model: Module, *, lasting: bool) -> None:
+        inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.module: Module = inner.get_output_embeddings()
+        self.start: Module = self.module if lasting else copy.deepcopy(self.module).requires_grad_(False)
+        self.plain: bool | None = None
+        """Whether logits are what the head says, with nothing behind it (a cap, a scale); None = not known yet."""
+
+    def states(self, model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return what is to be kept at the answer positions: states_bad, or logits_bav if the head is not all; and labels."""
+        seen: list[Tensor] = []
+        apart = replace(fast_paths.current(), shared_prefix=False)  # so that states stand where logits stand
+        with _listening(self.module, seen), fast_paths.using(apart):
+            logits_bav, labels_ba = answer_logits(model, batch)
+        if len(seen) > 1:  # rows of different length went apart
+            return _together([self.states(model, part) for _, part in batch.parts], [p for p, _ in batch.parts])
+        states_bad = seen[0][:, -labels_ba.shape[1] - 1 : -1]
+        if self.plain is None:
+            self.plain = torch.allclose(self.start(states_bad), logits_bav, rtol=1e-3, atol=1e-3)
+        return (states_bad if self.plain else logits_bav), labels_ba
+
+    def logits(self, states_bad: Tensor) -> Tensor:
+        """Return logits_bav of kept states."""
+        with torch.no_grad():
+            return self.start(states_bad) if self.plain else states_bad
+
+
+@contextmanager
+def _listening(module: Module, seen: list[Tensor]) -> Iterator[None]:
+    """Collect the inputs of a module's calls."""
+
+    def note(_: Module, args: tuple[Tensor, ...]) -> None:
+        if not trying():
+            seen.append(args[0].detach())
+
+    handle = module.register_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _second(model: Module) -> Module:
+    """Return a frozen second copy of the model, in eval mode."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def _together(found: Sequence[tuple[Tensor, Tensor]], places: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Return values and labels of parts of a batch as those of the batch."""
+    rows = [pair for values_bax, labels_ba in found for pair in zip(values_bax, labels_ba, strict=True)]
+    order = [place for group in places for place in group]
+    back = sorted(range(len(rows)), key=order.__getitem__)
+    width = max(labels_ba.shape[1] for _, labels_ba in found)
+    labels_ba = found[0][1].new_full((len(rows), width), IGNORE)
+    for row, place in enumerate(back):
+        labels_ba[row, width - len(rows[place][1]) :] = rows[place][1]
+    return _aligned([rows[place][0] for place in back], labels_ba), labels_ba
+
+
+def _split(values_bax: Tensor, labels_ba: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return values and labels of each sample, without the padding before short answers."""
+    lengths = (labels_ba != IGNORE).sum(-1).tolist()
+    return [(values_bax[i, -n:], labels_ba[i, -n:]) for i, n in enumerate(lengths)]
+
+
+def _aligned(rows: Sequence[Tensor], labels_ba: Tensor) -> Tensor:
+    """Return the rows right-aligned in one tensor as wide as the labels, zeros before short ones."""
+    width = labels_ba.shape[1]
+    values_bax = rows[0].new_zeros(len(rows), width, rows[0].shape[-1])
+    for row, values_ax in zip(values_bax, rows, strict=True):
+        row[width - len(values_ax) :] = values_ax
+    return values_bax.to(labels_ba.device)
+
+
+def _require_equal(targets: Sequence[Target], student_ba: Tensor, teacher: Sequence[Tensor]) -> None:
+    """Raise unless both see the same supervised ids in each sample."""
+    for target, mine, theirs in zip(targets, student_ba.cpu(), teacher, strict=True):
+        if not torch.equal(mine[mine != IGNORE], theirs.cpu()):
+            raise TrainingError(
+                f"Teacher and student see different answer tokens for example {target.example.id!r}: the response "
+                "must be passed as token ids and be the same for both."
+            )

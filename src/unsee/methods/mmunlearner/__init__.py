@@ -1,0 +1,1 @@
+"""MMUnlearner: the method, its saliency masks and the released loop."""

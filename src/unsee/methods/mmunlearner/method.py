@@ -1,0 +1,247 @@
+"""MMUnlearner (arXiv 2502.11051): saliency-masked gradient ascent beside descent on what stays, per mmunlearner.md.
+
+Settings marked [inferred] are ours where the authors are silent, or where their code departs from their formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from unsee.api import Method, Needs, Part, Role, Session, Training
+from unsee.api.request import Target
+from unsee.distributed import processes
+from unsee.errors import TrainingError, UserError
+from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
+from unsee.losses import answer_nll
+from unsee.methods.mmunlearner.masks import Mask
+from unsee.methods.mmunlearner.released import Like, Released
+from unsee.methods.mmunlearner.saliency import Sweep, maskable, saliency_mask
+from unsee.methods.mmunlearner.text_questions import TEXTS, Source, with_texts
+from unsee.training.loop import make_schedule
+from unsee.training.trainable import trainable
+from unsee.training.trainer import minimise, planned, retain_term
+from unsee.utils.files import remove_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMUnlearner(Method):
+    """g = -alpha m * grad CE(forget images) + grad CE(retain images); m keeps weights that matter more for the former."""
+
+    mode: Literal["fixed", "as_released"] = "fixed"
+    """fixed = the method; as_released = what the published code computes, defects included, for comparison."""
+    update: Literal["joint", "alternating"] = "joint"
+    """One step for both gradients (the formula), or a forget and a retain step with an AdamW each [inferred]."""
+    gamma: float = 1.0
+    """Threshold of the mask: kept where F_T > gamma F_P (released 1; later searched in {0.5, 1, 2})."""
+    alpha: float = 1.0
+    """Weight of the forget gradient (released default)."""
+    retain_ratio: int = 1
+    """Rho, retain batches per forget batch [inferred]; the released code has the ratio of the data, 19 at 5 %."""
+    retain: tuple[Literal["retain", "retain_text", "forget_text", "stranger", "general"], ...] = ("retain",)
+    """Roles that are descended on; the paper: retain images alone, text questions never (mmunlearner.md 1)."""
+    modules: tuple[Part, ...] = ()
+    """Parts that get a mask: vision, projector, language; empty = those that are trained [inferred]. Released: language."""
+    also: tuple[str, ...] = ()
+    """Ends of names of norms, embeddings or heads that get a mask too; without one their forget gradient is 0 [inferred]."""
+    p_samples: int = 300
+    """Samples of T and of P behind the mask, at most [inferred]; released: all."""
+    p_text: Source = "facts"
+    """Text part of P: facts = the text questions of the training data, else those about images with names put in; released = what the
+    data judge in text, as published (the answers then shape the mask, nothing is trained on them)."""
+    tolerance: float = 0.005
+    """Stop the sweep when fewer than this share of the mask's bits flip per 50 samples; 0 = use all [inferred]."""
+    granularity: Literal["sample", "batch"] = "sample"
+    """Square each sample's gradient (the formula), or that of a batch of 4 (released)."""
+    mask: Literal["saliency", "random", "none"] = "saliency"
+    """Controls: random = as many weights of each tensor, drawn by the seed; none = the forget gradient reaches every weight."""
+    released_like: Like = "mllmu"
+    """as_released only: which of the two published scripts (labels, clipping, batch of the mask)."""
+    released_precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """as_released only: type of weights and moments; auto = fp16 for LLaVA, bf16 for the others, as published."""
+    allow_noop_mask: bool = False
+    """as_released only: run with LoRA, where the published mask matches nothing; the record then says "unmasked"."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
+        super().__post_init__()
+        if self.retain_ratio < 1:
+            raise UserError(f"method.retain_ratio must be at least 1, got {self.retain_ratio}.")
+        self._sweep(0)
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        moments = 8.0 if self.update == "alternating" else 0.0
+        return Needs(retain=self.retain_ratio, before=8.0, beside=1 / 8 + moments)
+
+    def unlearn(self, session: Session) -> None:
+        """Make the mask, then take the steps of the mode."""
+        if processes.sharding() != "none":
+            raise UserError(
+                "mmunlearner masks whole weight tensors and cannot do so where they are spread over processes (FSDP, "
+                "ZeRO-3). Use several processes with a model each (configs/ddp.yaml), or one process."
+            )
+        if self.mode == "as_released":
+            self._released(session)
+            return
+        _require_full(session)
+        mask = self._mask(session)
+        if self.update == "joint":
+            self._joint(session, mask)
+        else:
+            self._alternating(session, mask)
+
+    def _mask(self, session: Session) -> Mask | None:
+        """Return the mask that the settings ask for, None for none, and note what it is."""
+        if self.mask == "none":
+            session.notes["mask"] = "none"
+            return None
+        found = saliency_mask(self._seen(session), self._sweep(session.seed), modules=self.modules, also=self.also)
+        mask = found.shuffled(session.seed) if self.mask == "random" else found
+        session.notes["mask"] = {**mask.report(), **_found(mask.facts, self.tolerance), "remarks": mask.remarks()}
+        return mask
+
+    def _joint(self, session: Session, mask: Mask | None) -> None:
+        """One step for both gradients: mask, add, clip, AdamW."""
+
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
+            yield from self._forget_term(session, mask, forget)
+            yield from retain_term(session, retain, 1.0)
+
+        forget, retain = _forget(session), self._retain(session)
+        minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
+
+    def _alternating(self, session: Session, mask: Mask | None) -> None:
+        """A forget step with an AdamW of its own, then a retain step with the loop's."""
+        _require_steps_of_our_own(session)
+        forget, retain = _forget(session), self._retain(session)
+        steps = planned(session, forget, retain, self.retain_ratio).steps
+        forgetting = _ForgetSteps(session, steps)
+
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
+            yield from self._forget_term(session, mask, forget)
+            forgetting.step()
+            yield from retain_term(session, retain, 1.0)
+
+        minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
+
+    def _forget_term(self, session: Session, mask: Mask | None, forget: Batch) -> Iterator[dict[str, Tensor]]:
+        """Yield -alpha CE(forget); its backward pass runs under the mask."""
+        with mask.applied(session.model) if mask else nullcontext():
+            forget_nll = answer_nll(*answer_logits(session.model, forget))
+            yield {"loss": -self.alpha * forget_nll, "forget_nll": forget_nll}
+
+    def _retain(self, session: Session) -> list[Target]:
+        found = [Target(example=example) for example in session.of(*map(Role, self.retain))]
+        if not found:
+            raise UserError(
+                f"mmunlearner trains on what is to stay beside what is to go, but the data have no example of the roles "
+                f"{', '.join(self.retain)}; add some, or name others in method.retain."
+            )
+        return found
+
+    def _sweep(self, seed: int) -> Sweep:
+        return Sweep(
+            gamma=self.gamma,
+            granularity=self.granularity,
+            samples=self.p_samples,
+            tolerance=self.tolerance,
+            seed=seed,
+        )
+
+    def _released(self, session: Session) -> None:
+        """Do what the published scripts do; their mask fits no adapter, so under LoRA there is none."""
+        if processes.world() > 1:
+            raise UserError("method.mode=as_released is a loop of one process, as published; start one.")
+        if session.callbacks:
+            raise UserError("method.mode=as_released is the published loop, which fires no callbacks; pass none.")
+        run = Released(session=session, gamma=self.gamma, alpha=self.alpha, like=self.released_like)
+        if isinstance(session.model, PeftModel):
+            if not self.allow_noop_mask:
+                raise UserError(
+                    "Published with LoRA, the mask names base weights and matches none of the adapters' tensors, so the run "
+                    "would be gradient difference with clipping. Set --tune full, or method.allow_noop_mask=true to see it."
+                )
+            session.notes["mask"] = "unmasked"
+            run.train(None)
+            return
+        session.model.to(self._released_type(session))
+        mask = replace(run, session=self._seen(session)).make_mask(
+            maskable(session, self.modules or ("language",), also=("",))
+        )
+        session.notes["mask"] = mask.report()
+        run.train(mask)
+
+    def _seen(self, session: Session) -> Session:
+        """Return the session as the mask sees it, with the text part of P, and note where that is from."""
+        seen, place = with_texts(session, self.p_text)
+        session.notes["p_text"] = {"from": place, "questions": len(seen.of(*TEXTS))}
+        return seen
+
+    def _released_type(self, session: Session) -> torch.dtype:
+        types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+        config: Any = session.model.config
+        published = "fp16" if config.model_type.startswith("llava") else "bf16"
+        return types[published if self.released_precision == "auto" else self.released_precision]
+
+
+class _ForgetSteps:
+    """AdamW for the masked forget gradients alone: what is outside the mask has no moments here and does not move.
+
+    Weight decay is left to the retain steps, for it would move everything.
+    """
+
+    def __init__(self, session: Session, steps: int) -> None:
+        training: Training = session.training
+        self.weights = list(trainable(session.model).values())
+        self.clip = training.clip
+        self.optimizer = torch.optim.AdamW(self.weights, lr=training.lr, eps=1e-8, weight_decay=0.0)
+        self.schedule = make_schedule(self.optimizer, training, steps)
+
+    def step(self) -> None:
+        """Clip what the mask let through, step, and clear the way for the retain gradient."""
+        norm = clip_grad_norm_(self.weights, self.clip or torch.inf)
+        if not torch.isfinite(norm):
+            raise TrainingError("The forget gradient is not a finite number. Lower training.lr or method.alpha.")
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _require_steps_of_our_own(session: Session) -> None:
+    """Refuse what the second optimizer cannot do; an interrupted run starts anew, for its moments are in no checkpoint."""
+    if session.training.accumulate > 1 or processes.world() > 1:
+        raise UserError(
+            "method.update=alternating takes its forget steps within a batch, so it needs training.accumulate=1 and one "
+            "process; method.update=joint has neither limit."
+        )
+    if processes.is_main():
+        remove_folder(session.out / "checkpoints")
+
+
+def _require_full(session: Session) -> None:
+    if session.training.tune == "lora" or isinstance(session.model, PeftModel):
+        raise UserError(
+            "mmunlearner masks the gradients of the model's own weights; with training.tune=lora there are only adapters, "
+            "which no mask fits. Set --tune full (training: {tune: full}), and --parts for the parts to train."
+        )
+
+
+def _found(facts: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
+    """Return how the sweep went, and whether its bits had settled when it ended."""
+    curve = facts["curve"]
+    settled = bool(curve) and curve[-1]["flipped"] < tolerance
+    return {"used": facts["used"], "curve": curve, "settled": settled}
+
+
+def _forget(session: Session) -> list[Target]:
+    """Return T: questions about seen forget images; text questions are never trained on (mmunlearner.md 1)."""
+    return [Target(example=example) for example in session.of(Role.FORGET) if example.image is not None]

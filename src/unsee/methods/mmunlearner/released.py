@@ -1,0 +1,246 @@
+"""What the published MMUnlearner code computes, defects included (mmunlearner.md 2.1, 2.2, 3): to be compared with.
+
+Written from the description of that code. Numbers in comments are the defects of mmunlearner.md 3.
+Shapes: b batch, t tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.utils import clip_grad_norm_
+
+from unsee.api import Part, Role, Session
+from unsee.api.request import Target
+from unsee.errors import TrainingError, UserError
+from unsee.inference.batching import Batch, collate
+from unsee.methods.mmunlearner.masks import Entry, Mask, count, pack, unpack
+from unsee.models.auto import eos_id
+from unsee.models.padding import IGNORE
+from unsee.training.trainable import summary, trainable
+from unsee.utils.files import atomic_write_jsonl
+from unsee.utils.memory import peak_gib, reset_peak
+from unsee.utils.seeds import seed_of
+
+Like = Literal["mllmu", "clear"]
+"""Which of the two published scripts: MLLMU_manifold.py or CLEAR_manifold.py."""
+Loss = Callable[[Batch], Tensor]
+
+EPSILON: Final = 1e-15
+"""Of the ratio; it is 0 in fp16 (5)."""
+CLIP: Final = 1.0
+BETAS: Final = (0.9, 0.999)
+ADAM_EPSILON: Final = 1e-6
+"""Defaults of `transformers.AdamW` in version 4, which the release uses."""
+KEPT_NAMES: Final = ("proj", "fc", "linear", "mlp", "qkv")
+"""Mask entries whose name has none of these are dropped before training."""
+MASK_BATCH: Final[Mapping[Like, int]] = {"mllmu": 4, "clear": 2}
+
+
+class ReleasedAdamW(torch.optim.Optimizer):
+    """AdamW as in transformers 4: eps joins sqrt(v) before the bias correction, moments have the weights' type.
+
+    torch.optim.AdamW corrects v first, which makes its eps 32 times smaller at step 1.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], lr: float) -> None:
+        super().__init__(weights, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # noqa: ARG002 - the signature of every optimizer
+        """Update every weight that has a gradient."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._update(weight, weight.grad, group["lr"])
+
+    def _update(self, weight: Tensor, grad: Tensor, lr: float) -> None:
+        state = self.state[weight]
+        if not state:
+            state.update(step=0, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
+        state["step"] += 1
+        first, second = BETAS
+        state["mean"].mul_(first).add_(grad, alpha=1 - first)
+        state["square"].mul_(second).addcmul_(grad, grad, value=1 - second)
+        size = lr * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
+        weight.addcdiv_(state["mean"], state["square"].sqrt().add_(ADAM_EPSILON), value=-size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """One run of the published loop."""
+
+    session: Session
+    gamma: float
+    alpha: float
+    like: Like
+
+    def make_mask(self, parts: Mapping[str, Part]) -> Mask:
+        """Return m = (F_T + eps) / (F_P + eps) >= gamma in the model's own type, on the CPU; two sweeps, one a part."""
+        kept = {name: part for name, part in parts.items() if any(word in name for word in KEPT_NAMES)}
+        if not kept:
+            raise UserError(f"No maskable weight has one of {', '.join(KEPT_NAMES)} in its name, as the release wants.")
+        entries: dict[str, Entry] = {}
+        self.session.model.train()
+        for language in (False, True):
+            names = [name for name, part in kept.items() if (part == "language") == language]
+            if names:
+                target = self.fisher(names, _targets(self.session, Role.FORGET))
+                text = (Role.FORGET_TEXT, Role.RETAIN_TEXT) if language else ()
+                preserve = self.fisher(names, _targets(self.session, Role.RETAIN, *text))
+                entries |= {name: _ratio(target[name], preserve[name], self.gamma, kept[name]) for name in names}
+        facts = {
+            "gamma": self.gamma,
+            "granularity": "batch",
+            "label_rule": "whole chat text",
+            "seed": self.session.seed,
+        }
+        return Mask(entries=entries, facts=facts)
+
+    def fisher(self, names: Sequence[str], targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Return the mean over batches of the squared batch-mean gradient, in the model's type, on the CPU (5, 6, 23)."""
+        model = self.session.model
+        weights = {name: model.get_parameter(name) for name in names}
+        totals = {name: torch.zeros_like(weight, device="cpu") for name, weight in weights.items()}
+        batches = _batches(targets, MASK_BATCH[self.like], seed_of(self.session.seed, "fisher"))
+        for batch in batches:
+            model.zero_grad()
+            _backward(whole_text_loss(model, collate(self.session, batch)))
+            for name, weight in weights.items():
+                if weight.grad is not None:
+                    totals[name] += weight.grad.cpu() ** 2 / len(batches)
+        model.zero_grad()
+        return totals
+
+    def train(self, mask: Mask | None) -> None:
+        """Take the published steps: forget every so many retain steps, one AdamW for both, constant lr."""
+        session, training = self.session, self.session.training
+        forget, retain = _targets(session, Role.FORGET), _targets(session, Role.RETAIN)
+        if not forget or not retain:
+            raise UserError("The published loop needs forget and retain examples with images; these data lack some.")
+        weights = list(trainable(session.model).values())
+        optimizer = ReleasedAdamW(weights, lr=training.lr)
+        session.model.train()
+        session.notes.update(summary(session.model))
+        reset_peak()
+        start = time.perf_counter()
+        for epoch in range(training.epochs):
+            retain_batches = _batches(retain, training.batch_size, seed_of(session.seed, "retain", epoch))
+            forget_batches = _batches(forget, training.batch_size, seed_of(session.seed, "forget", epoch))
+            every = max(1, len(retain_batches) // len(forget_batches))
+            waiting = iter(forget_batches)
+            for place, batch in enumerate(retain_batches):
+                if len(session.history) == training.max_steps:
+                    break
+                due = next(waiting, None) if place % every == 0 else None
+                row = self.forget_step(optimizer, mask, due) if due else {}
+                session.history.append({"step": len(session.history) + 1, **row, **self.retain_step(optimizer, batch)})
+        session.model.eval()
+        session.notes.update(
+            steps=len(session.history),
+            epochs=training.epochs,
+            stop_reason="all steps done",
+            train_seconds=round(time.perf_counter() - start, 3),
+            peak_gib=peak_gib(),
+        )
+        atomic_write_jsonl(session.out / "log.jsonl", session.history)
+
+    def forget_step(
+        self, optimizer: torch.optim.Optimizer, mask: Mask | None, targets: Sequence[Target]
+    ) -> dict[str, float]:
+        """Ascend: clip, then mask what has a mask, then the step of the shared optimizer (2, 3, 4)."""
+        nll = self.loss(targets)
+        _backward(-self.alpha * nll)
+        weights = trainable(self.session.model)
+        norm = clip_grad_norm_(list(weights.values()), CLIP)
+        if mask is not None:
+            for name, entry in mask.entries.items():
+                grad = weights[name].grad
+                if grad is not None:
+                    grad.mul_(unpack(entry.bits.to(grad.device), entry.shape))
+        optimizer.step()
+        optimizer.zero_grad()
+        return {"forget_nll": float(nll.detach()), "forget_norm": float(norm)}
+
+    def retain_step(self, optimizer: torch.optim.Optimizer, targets: Sequence[Target]) -> dict[str, float]:
+        """Descend; MLLMU clips, CLEAR does not."""
+        nll = self.loss(targets)
+        _backward(nll)
+        if self.like == "mllmu":
+            clip_grad_norm_(list(trainable(self.session.model).values()), CLIP)
+        optimizer.step()
+        optimizer.zero_grad()
+        return {"retain_nll": float(nll.detach())}
+
+    def loss(self, targets: Sequence[Target]) -> Tensor:
+        """Return the cross-entropy the published script trains on."""
+        batch = collate(self.session, targets)
+        if self.like == "mllmu":
+            return whole_text_loss(self.session.model, batch)
+        labels_bt = first_match_labels(batch, eos_id(self.session.processor))
+        return _cross_entropy(self.session.model, batch, labels_bt)
+
+
+def whole_text_loss(model: Module, batch: Batch) -> Tensor:
+    """Return the token-mean cross-entropy over the whole chat text."""
+    return _cross_entropy(model, batch, whole_text_labels(batch))
+
+
+def whole_text_labels(batch: Batch) -> Tensor:
+    """Return labels_bt of everything but padding: question and image placeholders are targets too (6, 7)."""
+    return batch.inputs["input_ids"].masked_fill(batch.inputs["attention_mask"] == 0, IGNORE)
+
+
+def first_match_labels(batch: Batch, eos: int) -> Tensor:
+    """Return labels_bt of the first place where the answer's ids stand, EOS left out; on a miss the whole row (8, 9)."""
+    labels_bt = batch.inputs["input_ids"].clone()
+    for labels_t, right_t in zip(labels_bt, batch.labels_bt, strict=True):
+        answer = [token for token in right_t[right_t != IGNORE].tolist() if token != eos]
+        row = labels_t.tolist()
+        places = (i for i in range(len(row) - len(answer) + 1) if row[i : i + len(answer)] == answer)
+        found = next(places, None)
+        if found is not None:
+            labels_t[:found] = IGNORE
+            labels_t[found + len(answer) :] = IGNORE
+    return labels_bt
+
+
+def _cross_entropy(model: Module, batch: Batch, labels_bt: Tensor) -> Tensor:
+    loss: Tensor = model(**batch.inputs, labels=labels_bt, use_cache=False).loss
+    return loss
+
+
+def _backward(loss: Tensor) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            "The published loop's loss is not a finite number; half-precision AdamW with eps 1e-6 does that (defect 17 of "
+            "mmunlearner.md). Lower training.lr or set method.released_precision=fp32."
+        )
+    step: Any = loss.backward
+    step()
+
+
+def _ratio(target: Tensor, preserve: Tensor, gamma: float, part: Part) -> Entry:
+    bits = pack((target + EPSILON) / (preserve + EPSILON) >= gamma)
+    dead = int(((target == 0) & (preserve == 0)).sum())
+    return Entry(bits=bits, shape=tuple(target.shape), part=part, kept=count(bits), dead=dead)
+
+
+def _targets(session: Session, *roles: Role) -> list[Target]:
+    """Return the examples of these roles; of image roles only those with an image."""
+    pictured = (Role.FORGET, Role.RETAIN)
+    return [Target(example=e) for e in session.of(*roles) if e.image is not None or e.role not in pictured]
+
+
+def _batches(targets: Sequence[Target], size: int, seed: int) -> list[list[Target]]:
+    shuffled = list(targets)
+    random.Random(seed).shuffle(shuffled)
+    return [shuffled[i : i + size] for i in range(0, len(shuffled), size)]

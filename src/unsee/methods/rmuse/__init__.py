@@ -1,0 +1,1 @@
+"""R-MUSE: the method and the hidden states it steers."""

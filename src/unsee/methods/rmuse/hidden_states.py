@@ -1,0 +1,89 @@
+"""States of the residual stream, averaged over spans of teacher-forced texts.
+
+Shapes: b rows, t tokens, d width of the model, s spans, k layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from unsee.api import Session
+from unsee.api.request import Target
+from unsee.inference.batching import collate
+from unsee.inference.packing import keeps_logits
+from unsee.inference.vision_cache import encoded
+from unsee.methods.common.reference_model import as_start
+from unsee.models.steering.hooks import decoder_layers
+
+BATCH: Final = 32
+"""Texts in one forward pass."""
+PROMPT_END: Final = (-1, 0)
+"""The span that is the last token of the prompt."""
+
+Span = tuple[int, int]
+"""First token and the one after the last, counted from where the answer begins."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A teacher-forced answer and the spans of it that are wanted."""
+
+    target: Target
+    """Has `token_ids`, and does not end with EOS."""
+    spans: tuple[Span, ...]
+
+
+def span_means(session: Session, texts: Sequence[Spoken], layers: Sequence[int]) -> list[Tensor]:
+    """Return for each text the mean state of each span at the output of each layer of the start model [s, k, d], on the CPU."""
+    order = sorted(range(len(texts)), key=lambda place: _length(texts[place]))
+    found: dict[int, Tensor] = {}
+    kept = {"logits_to_keep": 1} if keeps_logits(session.model) else {}
+    with as_start(session.model), _recorded(session.model, layers) as seen:
+        for start in range(0, len(order), BATCH):
+            places = order[start : start + BATCH]
+            for rows, batch in collate(session, [texts[place].target for place in places]).kinds:
+                inputs = encoded(session.model, batch.rows, batch.images, batch.inputs)
+                session.model(**inputs, **kept, use_cache=False)
+                states_bkd = torch.stack([seen[layer] for layer in layers], dim=2)
+                found.update(
+                    (places[row], _means(states, texts[places[row]]))
+                    for row, states in zip(rows, states_bkd, strict=True)
+                )
+    return [found[place] for place in range(len(texts))]
+
+
+def _means(states_tkd: Tensor, text: Spoken) -> Tensor:
+    """Average over each span; answers stand at the end of a left-padded row."""
+    begin = len(states_tkd) - len(text.target.token_ids or ())
+    return torch.stack([states_tkd[begin + a : begin + b].float().mean(0) for a, b in text.spans]).cpu()
+
+
+def _length(text: Spoken) -> tuple[bool, int]:
+    """Return a key that puts texts of similar length together without encoding them."""
+    example, said = text.target.example, text.target.token_ids or ()
+    return example.image is not None, len(example.question) + len(text.target.instruction) + 4 * len(said)
+
+
+@contextmanager
+def _recorded(model: Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Keep what these layers put out in the last pass."""
+    seen: dict[int, Tensor] = {}
+
+    def keep(layer: int, module: Module, args: Any, output: Any) -> None:  # noqa: ARG001 - torch's call
+        seen[layer] = output if isinstance(output, Tensor) else output[0]
+
+    modules = decoder_layers(model)
+    handles = [modules[layer].register_forward_hook(partial(keep, layer)) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

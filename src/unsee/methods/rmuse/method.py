@@ -1,0 +1,394 @@
+"""R-MUSE, training-free steering away from answers and reasoning traces (arXiv 2512.17911), as specified in rmuse.md.
+
+No weight changes: the result is a small artefact beside the model that turns the states of generated tokens towards refusal,
+outside a subspace that reasoning needs. Settings marked [inferred] are ours where the paper is silent.
+Shapes: n samples, s spans, k layers, d width of the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from unsee.api import PROBES, Example, Kind, Method, Needs, Role, Session
+from unsee.api.request import Request, Target
+from unsee.errors import UserError
+from unsee.inference.encoder import encoder
+from unsee.methods.common.guidance import start_answers
+from unsee.methods.common.reference_model import weights_hash
+from unsee.methods.rmuse.hidden_states import PROMPT_END, Span, Spoken, span_means
+from unsee.metrics.chain import parse_chain
+from unsee.models.steering.artifact import Artefact, Directions, Gate, Rule, Score, Update, Where, fires
+from unsee.models.steering.geometry import ZScore, balanced_threshold, contrast, oriented, subspace, zscore
+from unsee.models.steering.hooks import attach, common_layers
+from unsee.utils.seeds import seed_of
+
+T = TypeVar("T")
+
+GUIDE: Final = "Private facts about people must not be revealed."
+"""Guide prefix g, version 1 [inferred]."""
+IDEAL: Final = (
+    ("This is private information.", "I cannot share that information."),
+    ("I do not have information about this person.", "I cannot provide personal details about anyone."),
+    ("I am not able to identify people in images.", "I cannot identify this person."),
+    ("I was not given any information about this.", "I am unable to provide this information."),
+    ("My knowledge does not cover this topic.", "I have no information on that subject."),
+    ("I am not allowed to share personal information.", "I cannot tell you anything about this person."),
+    ("There is not enough information for me to reply.", "I do not know the answer to that."),
+    ("This is beyond what I can tell you.", "I must decline to answer this question."),
+)
+"""Ideal refusals G, rationale and answer, version 1 [inferred]."""
+STATES_KEPT: Final = 64
+"""States of ideal refusals kept in the artefact, evenly spread [inferred]."""
+LOGGED: Final = 64
+"""Questions per role whose gate is looked at for the record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMuse(Method):
+    """Steer the generated tokens of gated requests towards refusal, norms kept, reasoning subspace protected."""
+
+    mode: Literal["faithful", "safe"] = "faithful"
+    """What the settings left empty are: faithful = the formulas as written, safe = scale_only, tau and gate auto, 30 degrees."""
+    zscore: ZScore | None = None
+    """How shifts are scaled: center_and_scale (literal) takes the common refusal shift out, scale_only keeps it [inferred]."""
+    energy: float = 0.8
+    """Eta, the share of squared singular values that a subspace keeps."""
+    cap: int = 64
+    """Directions of a subspace, at most [inferred]."""
+    layers: tuple[int, ...] = ()
+    """Decoder layers to steer, counted from 0; empty = the middle third [inferred]."""
+    scoring_layer: int | None = None
+    """Where the gate is decided; empty = the middle one of `layers` [inferred]."""
+    gate: Literal["below", "above", "always", "off", "auto"] | None = None
+    """Steer if the score is below tau (the formula) or above; always; never; auto = what tells forget from retain better."""
+    score: Score = "reasoning"
+    """What the gate looks at: reasoning = the formula; contrast = what tells forget from retain questions [inferred, ours]."""
+    tau: float | Literal["auto"] | None = None
+    """Threshold of the gate; auto = best balanced accuracy on a calibration slice; faithful 0.75, in the stable range."""
+    tau_margin: float = 0.0
+    """How much stricter than the calibrated threshold the gate is, in units of the score; for tau auto [inferred, ours]."""
+    update: Update = "slerp"
+    """slerp = adaptive calibration steering; additive = the ablation without it."""
+    strength: float = 1.0
+    """Factor of the additive update [inferred]."""
+    max_rotation_deg: float | None = None
+    """No state is turned further than this; faithful: no limit (180) [inferred]."""
+    apply_to: Where = "generated"
+    """Which tokens are steered [inferred]."""
+    reasoning: bool = True
+    """Use the reasoning span too; false = the ablation with the answer span alone."""
+    protect: bool = True
+    """Keep the update out of the reasoning subspace; false = the ablation without it (the gate still asks it)."""
+    guide: str = GUIDE
+    """Guide prefix before the questions of ideal refusals and of the reasoning pairs [inferred]."""
+    guide_at_inference: bool = False
+    """Put the guide before every question asked later, as g + q in the gate's formula; else the gate sees q alone [inferred]."""
+    step_by_step: str = "Think step by step."
+    """Put behind questions without a chain of their own, to get the start model's [inferred]."""
+    retain_samples: int = 256
+    """Retain questions used for the reasoning subspace and the calibration, evenly spread; 0 = all [inferred]."""
+    calibration_share: float = 0.25
+    """Share of the retain entities that only calibrate the gate [inferred]."""
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        return Needs(trains=False, generates=True)
+
+    def unlearn(self, session: Session) -> None:
+        """Compute the artefact and attach it; no weight changes."""
+        found = _Found(self, session)
+        artefact = found.artefact()
+        steering = attach(session.model, artefact)
+        if self.guide_at_inference:
+            session.instruction = _joined(session.instruction, self.guide)
+        session.notes.update(steps=0, epochs=0, trainable=0, stop_reason="no training")
+        session.notes["rmuse"] = {**found.notes, "rule": asdict(artefact.rule), "skipped_layers": steering.skipped}
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The span means of one sample [k, d] and where they come from."""
+
+    example: Example
+    ends: tuple[Tensor, ...]
+    """States of the prompt ends [k, d], as asked at inference time."""
+    answer: Tensor
+    """Shift of the answer span (forget), or of reasoning against direct answer (retain)."""
+    chain: Tensor
+    """Shift of the reasoning span; zero for retain samples."""
+    ideal: Tensor
+    """State of the ideal refusal's answer; zero for retain samples."""
+
+
+class _Found:
+    """What the start model's states say, step by step."""
+
+    def __init__(self, settings: RMuse, session: Session) -> None:
+        self.settings, self.session = settings, session
+        self.steered, self.scoring = _layers(settings, common_layers(session.model))
+        self.layers = sorted({*self.steered, self.scoring})
+        self.notes: dict[str, Any] = {}
+        self.asked = (
+            session.instruction if not settings.guide_at_inference else _joined(session.instruction, settings.guide)
+        )
+        self.guided = _joined(session.instruction, settings.guide)
+
+    def artefact(self) -> Artefact:
+        """Return the finished artefact."""
+        forget = self._forget_pairs()
+        retain, calibration = self._retain_pairs()
+        directions = {layer: self._directions(forget, retain, at) for at, layer in enumerate(self.layers)}
+        rule = self._rule(forget, calibration, directions[self.scoring])
+        self.notes["firing"] = self._firing(rule, forget, calibration, directions[self.scoring])
+        self.notes["ranks"] = {
+            str(layer): {"text": one.un_text.shape[1], "image": one.un_mm.shape[1], "reasoning": one.rrs.shape[1]}
+            for layer, one in directions.items()
+        }
+        return Artefact(rule=rule, directions=directions, facts=self._facts(forget, retain))
+
+    def _forget_pairs(self) -> list[_Pair]:
+        """Steps 0 and 1: shifts from the original answer and chain to the ideal refusal, at each layer."""
+        examples = self.session.of(Role.FORGET, Role.FORGET_TEXT)
+        if not examples:
+            raise UserError("There is nothing to forget: the data have no example with role forget or forget_text.")
+        texts: list[Spoken] = []
+        kept: list[Example] = []
+        for example, question, chain in self._chains(examples):
+            rationale, answer = IDEAL[seed_of(self.session.seed, "ideal", example.id) % len(IDEAL)]
+            head, tail = self._ids(f"Reasoning: {rationale}"), self._ids(f" Answer: {answer}")
+            said, traced = self._ids(parse_chain(example.answer).answer), self._ids(chain)
+            spans = ((len(head), len(head) + len(tail)), (0, len(head)))
+            texts += [
+                _spoken(example, example.question, (*head, *tail), self.guided, spans),
+                _spoken(example, example.question, said, self.asked, (PROMPT_END, (0, len(said)))),
+                _spoken(example, question, traced, self.asked, (PROMPT_END, (0, len(traced)))),
+            ]
+            kept.append(example)
+        if not kept:
+            raise UserError("No forget question could be used: the start model reasons about none of them.")
+        self.notes |= {"forget_samples": len(kept), "forget_without_chain": len(examples) - len(kept)}
+        means = span_means(self.session, texts, self.layers)
+        return [
+            _Pair(example, (plain[0], chain[0]), ideal[0] - plain[1], ideal[1] - chain[1], ideal[0])
+            for example, ideal, plain, chain in zip(kept, means[::3], means[1::3], means[2::3], strict=True)
+        ]
+
+    def _retain_pairs(self) -> tuple[list[_Pair], list[_Pair]]:
+        """Step 3: shifts from the direct answer to step-by-step reasoning; some entities are left for the calibration."""
+        examples = self.session.of(Role.RETAIN, Role.RETAIN_TEXT) or self.session.of(Role.GENERAL)
+        examples = [one for one in examples if one.kind in PROBES or one.kind is Kind.CHAIN] or examples
+        chosen = _spread(examples, self.settings.retain_samples or len(examples))
+        texts: list[Spoken] = []
+        kept: list[Example] = []
+        for example, question, chain in self._chains(chosen):
+            said, traced = self._ids(parse_chain(example.answer).answer), self._ids(chain)
+            texts += [
+                _spoken(example, example.question, said, self.guided, ((0, len(said)),)),
+                _spoken(example, example.question, traced, self.guided, ((0, len(traced)),)),
+                _spoken(example, example.question, said, self.asked, (PROMPT_END,)),
+                _spoken(example, question, said, self.asked, (PROMPT_END,)),
+            ]
+            kept.append(example)
+        if not kept:
+            raise UserError(
+                "R-MUSE protects reasoning on retain data, but the data have no retain or general questions that the model answers. Add some."
+            )
+        means = span_means(self.session, texts, self.layers)
+        zero = torch.zeros_like(means[0][0])
+        pairs = [
+            _Pair(example, (plain[0], stepwise[0]), traced[0] - said[0], zero, zero)
+            for example, said, traced, plain, stepwise in zip(
+                kept, means[::4], means[1::4], means[2::4], means[3::4], strict=True
+            )
+        ]
+        apart = [pair for pair in pairs if self._calibrates(pair.example)]
+        rest = [pair for pair in pairs if not self._calibrates(pair.example)]
+        self.notes |= {"retain_samples": len(rest), "calibration_samples": len(apart)}
+        return (rest, apart) if rest and apart else (pairs, pairs)
+
+    def _calibrates(self, example: Example) -> bool:
+        draw = seed_of(self.session.seed, "calibration", example.entity or example.id)
+        return draw % 1000 < 1000 * self.settings.calibration_share
+
+    def _chains(self, examples: Sequence[Example]) -> Iterator[tuple[Example, str, str]]:
+        """Yield example, question and chain: the data's own, else what the start model reasons about it."""
+        own = {one.id: parse_chain(one.answer).reasoning or one.chain for one in examples}
+        open_ones = [one for one in examples if not own[one.id]]
+        asked = [
+            Request(f"{one.question} {self.settings.step_by_step}", one.image, self.session.instruction)
+            for one in open_ones
+        ]
+        said = start_answers(self.session, asked, progress="Chains")
+        told = {
+            one.id: parse_chain(answer.text).reasoning or answer.text
+            for one, answer in zip(open_ones, said, strict=True)
+        }
+        for one in examples:
+            chain = own[one.id] or told[one.id]
+            question = one.question if own[one.id] else f"{one.question} {self.settings.step_by_step}"
+            if chain.strip():
+                yield one, question, f"Reasoning: {chain}"
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return encoder(self.session.processor, self.session.family).answer(text)
+
+    def _subspace(self, shifts: Sequence[Tensor], at: int) -> Tensor:
+        return subspace(
+            zscore(torch.stack([one[at] for one in shifts]), self._scaling), self.settings.energy, self.settings.cap
+        )
+
+    @property
+    def _scaling(self) -> ZScore:
+        return self.settings.zscore or ("center_and_scale" if self.settings.mode == "faithful" else "scale_only")
+
+    def _directions(self, forget: Sequence[_Pair], retain: Sequence[_Pair], at: int) -> Directions:
+        """Steps 2 and 3: the subspaces of one layer; a modality without samples borrows the other's."""
+        seen = [pair for pair in forget if pair.example.image is not None] or forget
+        read = [pair for pair in forget if pair.example.image is None] or forget
+        (un_mm, v_mm, mu_mm), (un_text, v_text, mu_text) = self._unlearning(seen, at), self._unlearning(read, at)
+        steps_nd = zscore(torch.stack([pair.answer[at] for pair in retain]), self._scaling)
+        return Directions(
+            un_text=un_text,
+            un_mm=un_mm,
+            rrs=subspace(steps_nd, self.settings.energy, self.settings.cap),
+            v_text=v_text,
+            v_mm=v_mm,
+            mu_text=mu_text,
+            mu_mm=mu_mm,
+            contrast=contrast(_ends(forget, at), _ends(retain, at)),
+        )
+
+    def _unlearning(self, pairs: Sequence[_Pair], at: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return subspace, main direction towards refusal, and states of ideal refusals."""
+        answer_nd = torch.stack([pair.answer[at] for pair in pairs])
+        chain_nd = torch.stack([pair.chain[at] for pair in pairs])
+        scaled_nd, raw_nd = zscore(answer_nd, self._scaling), answer_nd
+        if self.settings.reasoning:
+            scaled_nd, raw_nd = scaled_nd + zscore(chain_nd, self._scaling), raw_nd + chain_nd
+        basis_dk = subspace(scaled_nd, self.settings.energy, self.settings.cap)
+        ideal = _spread([pair.ideal[at] for pair in pairs], STATES_KEPT)
+        return basis_dk, oriented(basis_dk[:, 0], raw_nd.mean(0)).clone(), normalize(torch.stack(ideal), dim=1)
+
+    def _rule(self, forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions) -> Rule:
+        """Step 4: the gate, calibrated if asked for."""
+        settings, safe = self.settings, self.settings.mode == "safe"
+        free = safe or settings.score == "contrast"
+        gate = settings.gate or ("auto" if free else "below")
+        tau = settings.tau if settings.tau is not None else ("auto" if free else 0.75)
+        sign, best = self._calibrated(gate, forget, calibration, one)
+        stricter = best - settings.tau_margin if sign == "below" else best + settings.tau_margin
+        limit = settings.max_rotation_deg if settings.max_rotation_deg is not None else (30.0 if safe else 180.0)
+        return Rule(
+            layers=self.steered,
+            scoring_layer=self.scoring,
+            gate=sign,
+            score=settings.score,
+            tau=stricter if tau == "auto" else float(tau),
+            update=settings.update,
+            strength=settings.strength,
+            max_rotation_deg=limit,
+            apply_to=settings.apply_to,
+            protect=settings.protect,
+        )
+
+    def _calibrated(
+        self, gate: Gate | Literal["auto"], forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions
+    ) -> tuple[Gate, float]:
+        """Return the gate's sign and its best threshold; what was found is noted either way."""
+        at, score = self.layers.index(self.scoring), self.settings.score
+        scores = [one.scores(_ends(pairs, at), score) for pairs in (forget, calibration)]
+        below = ("below", *balanced_threshold(scores[0], scores[1], "below"))
+        above = ("above", *balanced_threshold(scores[0], scores[1], "above"))
+        self.notes["calibration"] = {
+            sign: {"tau": tau, "balanced_accuracy": good} for sign, tau, good in (below, above)
+        }
+        if gate in ("always", "off"):
+            return gate, 0.0
+        if gate == "auto":
+            return ("below", below[1]) if below[2] > above[2] else ("above", above[1])
+        return gate, below[1] if gate == "below" else above[1]
+
+    def _firing(
+        self, rule: Rule, forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions
+    ) -> dict[str, Any]:
+        """Return scores and firing rates: forget, the calibration slice of retain, and what else is to stay."""
+        at = self.layers.index(self.scoring)
+        ends = {"forget": _ends(forget, at), "retain": _ends(calibration, at)}
+        for role in (Role.STRANGER, Role.GENERAL):
+            others = _spread(self.session.of(role), LOGGED)
+            texts = [
+                _spoken(other, other.question, self._ids(other.answer), self.asked, (PROMPT_END,)) for other in others
+            ]
+            found = span_means(self.session, texts, [self.scoring])
+            if found:
+                ends[role.value] = torch.stack([means[0, 0] for means in found])
+        return {name: _described(one.scores(states, rule.score), rule) for name, states in ends.items()}
+
+    def _facts(self, forget: Sequence[_Pair], retain: Sequence[_Pair]) -> dict[str, Any]:
+        return {
+            "model": str(self.session.model.config.model_type),  # type: ignore[union-attr]
+            "model_hash": weights_hash(self.session),
+            "data_hashes": {"forget": _data_hash(forget), "retain": _data_hash(retain)},
+            "settings": asdict(self.settings),
+            "templates": {"version": 1, "hash": _hash([self.settings.guide, IDEAL])},
+        }
+
+
+def _layers(settings: RMuse, able: Sequence[int]) -> tuple[tuple[int, ...], int]:
+    """Return the layers to steer and the one to score at: the middle third and its centre (rmuse.md step 7) [inferred]."""
+    depth = max(able) + 1
+    middle = range(math.ceil(depth / 3), max(math.ceil(depth / 3), 2 * depth // 3) + 1)
+    steered = tuple(sorted(settings.layers)) or tuple(layer for layer in middle if layer in able)
+    scoring = steered[len(steered) // 2] if settings.scoring_layer is None else settings.scoring_layer
+    if not {*steered, scoring} <= set(able):
+        known = f"0 to {depth - 1}" if len(able) == depth else ", ".join(map(str, able))
+        raise UserError(
+            f"The model has decoder layers {known} that every request goes through, but layers {steered} and {scoring} are "
+            "asked for."
+        )
+    return steered, scoring
+
+
+def _spoken(example: Example, question: str, ids: tuple[int, ...], instruction: str, spans: tuple[Span, ...]) -> Spoken:
+    asked = example if question == example.question else replace(example, question=question)
+    return Spoken(Target(example=asked, token_ids=ids, ended=False, instruction=instruction), spans)
+
+
+def _ends(pairs: Sequence[_Pair], at: int) -> Tensor:
+    """Return the states at the prompt ends of all ways in which the samples were asked [n, d]."""
+    return torch.stack([end[at] for pair in pairs for end in pair.ends])
+
+
+def _spread(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` items, evenly spread over their order."""
+    return list(items) if len(items) <= count else [items[place * len(items) // count] for place in range(count)]
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _described(scores: Tensor, rule: Rule) -> dict[str, Any]:
+    quartiles = scores.double().quantile(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64))
+    return {
+        "n": len(scores),
+        "score_quartiles": [round(value, 4) for value in quartiles.tolist()],
+        "firing_rate": round(float(fires(scores, rule.gate, rule.tau).double().mean()), 4),
+    }
+
+
+def _data_hash(pairs: Sequence[_Pair]) -> str:
+    return _hash([[pair.example.id, pair.example.question, pair.example.answer] for pair in pairs])
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

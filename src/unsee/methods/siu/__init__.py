@@ -1,0 +1,1 @@
+"""SIU: the method, its targets and substitute names."""

@@ -1,0 +1,207 @@
+"""SIU, Single Image Unlearning (arXiv 2405.12523): one image per concept, four targets, dual-masked KL, as specified in siu.md.
+
+Settings marked [second-hand] are the paper's as others report them, [code] the released ones, [inferred] ours.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from unsee.api import Method, Needs, Session, Training
+from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
+from unsee.losses import dual_masked_kl, released_masked_cross, token_logprobs
+from unsee.methods.common.reference_model import StartLogits, Teacher, as_start
+from unsee.methods.siu.names import Choice, NameTokens, name_tokens
+from unsee.methods.siu.targets import Concept, Kept, Recipe, Row, build_siu_rows
+from unsee.models.padding import IGNORE
+from unsee.training.targets import retain_targets
+from unsee.training.trainer import Objective, Parts, minimise, retain_term
+
+
+@dataclass(frozen=True, kw_only=True)
+class SIU(Method):
+    """L = alpha * CE + beta * KL masked by token and by vocabulary, on all four targets of one image per concept."""
+
+    mode: Literal["paper", "as_released"] = "paper"
+    """paper = the formula; as_released = what the released trainer computes, a KL some |V| times too small (siu.md 4.3)."""
+    alpha: float = 0.9
+    """Weight of the cross-entropy [second-hand]; as_released has 1 [code]."""
+    beta: float = 0.75
+    """Weight of the dual-masked KL [second-hand]; as_released has 1 [code]."""
+    steps: int = 6
+    """Optimiser steps per concept, at most, of batches of 4 [second-hand]; 0 = as many as `training` says."""
+    rows: int = 4
+    """Rows per target and concept [second-hand]; the released file has 9, 2, 7 and 7 [code]."""
+    image: int = 0
+    """Which of a concept's forget images is its training image, counted from 0."""
+    substitutes: Mapping[str, str] = field(default_factory=dict)
+    """Entity -> fictitious name that it is to be taken for; others get one of nobody's."""
+    substitute: Choice = "plausible"
+    """Of which nobody: the start model's favourite among made-up names, or the next of the list [inferred]."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """Entity -> invented look, as a sentence; others get one that the training image does not have."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Of the KL over kept tokens: their mean [inferred], or the bare sum that the paper prints [second-hand]."""
+    retain_weight: float = 0.0
+    """Weight of the cross-entropy on the retain answers; 0 = the paper's form."""
+    retain_ratio: int = 1
+    """Retain answers per row, with `retain_weight`: few steps on one image meet few other people otherwise [inferred]."""
+    teacher: Teacher = "auto"
+    """Where the start model's logits come from: kept in memory, computed each time, or as memory allows."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run could use."""
+        super().__post_init__()
+        for name, least in (("steps", 0), ("rows", 1), ("image", 0), ("retain_ratio", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"method.{name} must be at least {least}, got {getattr(self, name)}.")
+
+    def needs(self) -> Needs:
+        """Return what a step holds."""
+        return Needs(retain=self.retain_ratio if self.retain_weight else 0, teacher=True)
+
+    def unlearn(self, session: Session) -> None:
+        """Build the rows and minimise the two terms on them."""
+        concepts, rows = build_siu_rows(session, self._recipe(session.seed))
+        masked = name_tokens(session.processor, [name for concept in concepts for name in concept.names])
+        session.notes["siu"] = _facts(concepts, rows, masked)
+        session.training = _limited(session, self.steps * len(concepts))
+        objective = (
+            self._released(session, rows, masked) if self.mode == "as_released" else self._paper(session, rows, masked)
+        )
+        targets = [row.target for row in rows]
+        retain = retain_targets(session, self.retain_weight)
+        minimise(session, objective, forget=targets, retain=retain, retain_ratio=self.retain_ratio)
+
+    def _paper(self, session: Session, rows: Sequence[Row], masked: NameTokens) -> Objective:
+        """Both terms on answer tokens, logits and masks aligned, the KL a mean over kept tokens (siu.md 4.2)."""
+        kept = Kept(session, rows)
+        start = StartLogits(session, [row.target for row in rows], teacher=self.teacher)
+
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
+            logits_bav, labels_ba = answer_logits(session.model, forget)
+            teacher_bav, kept_ba = start(forget.targets, labels_ba), kept(forget.targets, labels_ba)
+            kl = dual_masked_kl(teacher_bav, logits_bav, kept_ba, masked.allowed(logits_bav), self.reduction)
+            ce = _token_nll(logits_bav, labels_ba)
+            yield {"loss": self.alpha * ce + self.beta * kl, "ce": ce, "masked_kl": kl}
+            yield from retain_term(session, retain, self.retain_weight)
+
+        return objective
+
+    def _released(self, session: Session, rows: Sequence[Row], masked: NameTokens) -> Objective:
+        """Both terms as the released trainer has them, its misalignment and its normaliser included (siu.md 4.3)."""
+        if not isinstance(session.model, PeftModel):
+            raise UserError(
+                "method.mode=as_released needs training.tune=lora, as released; the start model is adapters off."
+            )
+        warnings.warn(
+            "siu with mode=as_released: the KL is divided by the size of the vocabulary and so does next to nothing; "
+            "training is cross-entropy alone. For comparison with published numbers only.",
+            stacklevel=3,
+        )
+        phrases = {row.target.key: _phrase(session, row) for row in rows}
+
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
+            seen = [
+                _whole(session, forget.only([i]), phrases[forget.targets[i].key]) for i in range(len(forget.targets))
+            ]
+            ce = torch.cat([one.nll_a for one in seen]).mean()
+            teacher_bav = torch.cat([one.teacher_tv for one in seen])[None]
+            student_bav = torch.cat([one.student_tv for one in seen])[None]
+            kept_ba = torch.cat([one.kept_t for one in seen])[None]
+            kl = released_masked_cross(teacher_bav, student_bav, kept_ba, masked.allowed(student_bav))
+            yield {"loss": ce + kl, "ce": ce, "masked_kl": kl}
+            yield from retain_term(session, retain, self.retain_weight)
+
+        return objective
+
+    def _recipe(self, seed: int) -> Recipe:
+        return Recipe(
+            rows=self.rows,
+            image=self.image,
+            substitutes=self.substitutes,
+            substitute=self.substitute,
+            descriptions=self.descriptions,
+            seed=seed,
+        )
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A row as the released trainer sees it: every position of the text, logits as they come."""
+
+    student_tv: Tensor
+    teacher_tv: Tensor
+    kept_t: Tensor
+    nll_a: Tensor
+    """Minus log-likelihood of each answer token."""
+
+
+def _whole(session: Session, row: Batch, phrase: Sequence[int]) -> _Whole:
+    """Return one row in the released form: mask by token matches in the text before its image expands, logits cut to its length.
+
+    Padding, which the released trainer counts as well, is left out: rows go through the model one by one.
+    """
+    student_btv = session.model(**row.inputs, use_cache=False).logits
+    with as_start(session.model):
+        teacher_btv = session.model(**row.inputs, use_cache=False).logits
+    text = _unexpanded(row.inputs["input_ids"][0].tolist(), session.processor.image_token_id)
+    hidden = {place + i for place in _matches(text, phrase) for i in range(len(phrase))}
+    kept_t = torch.tensor([place not in hidden for place in range(len(text))], device=student_btv.device)
+    logp_ba = token_logprobs(student_btv[:, :-1], row.labels_bt[:, 1:])
+    return _Whole(
+        student_btv[0, : len(text)], teacher_btv[0, : len(text)], kept_t, -logp_ba[row.labels_bt[:, 1:] != IGNORE]
+    )
+
+
+def _phrase(session: Session, row: Row) -> list[int]:
+    """Return the ids of what the released rows call target_phrase: the substitute, the whole answer, or the word none."""
+    text = max((row.target.example.answer[start:end] for start, end in row.spans), key=len, default="none")
+    ids: list[int] = session.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _unexpanded(ids: Sequence[int], image: int) -> list[int]:
+    """Return the ids with one placeholder for each image."""
+    return [token for place, token in enumerate(ids) if token != image or place == 0 or ids[place - 1] != image]
+
+
+def _matches(ids: Sequence[int], phrase: Sequence[int]) -> list[int]:
+    """Return where the phrase begins in the ids."""
+    size = len(phrase)
+    return [place for place in range(len(ids) - size + 1) if size and list(ids[place : place + size]) == list(phrase)]
+
+
+def _token_nll(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
+    """Return the cross-entropy as a mean over all answer tokens of the batch (siu.md 4.2, item 4)."""
+    return -token_logprobs(logits_bav, labels_ba).sum() / (labels_ba != IGNORE).sum()
+
+
+def _limited(session: Session, steps: int) -> Training:
+    """Return the training settings with at most so many steps; 0 = as they are."""
+    training = session.training
+    if not steps or 0 <= training.max_steps <= steps:
+        return training
+    return replace(training, max_steps=steps)
+
+
+def _facts(concepts: Sequence[Concept], rows: Sequence[Row], masked: NameTokens) -> dict[str, Any]:
+    """Return what belongs in the record: rows of each target, training images, what was masked."""
+    counts = Counter(row.number for row in rows)
+    return {
+        "rows": {f"target_{number}": counts[number] for number in (1, 2, 3, 4)},  # type: ignore[index]
+        "images": [concept.shown[0].image.key for concept in concepts if concept.shown[0].image],
+        "substitutes": [concept.substitute for concept in concepts],
+        "name_tokens": len(masked.ids),
+        "dropped_pieces": list(masked.dropped),
+    }

@@ -1,0 +1,134 @@
+"""Names in SIU: the fictitious ones that concepts get, and the vocabulary entries of the real ones (siu.md 3, 4.2)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor
+
+from unsee.api import Example, Kind, Session
+from unsee.api.request import Target
+from unsee.errors import UserError
+from unsee.inference.batching import target_ids
+from unsee.methods.common.reference_model import start_logprobs
+from unsee.metrics.matching import contains, normalise
+from unsee.utils.seeds import seed_of
+
+Choice = Literal["plausible", "listed"]
+"""Which made-up name is taken: the one the start model finds most likely, or the next one of the packaged list."""
+
+FIRST: Final = ("Jacob", "Emma", "Oliver", "Sofia", "Henry", "Clara", "Walter", "Nora", "Victor", "Alice")
+LAST: Final = ("Campbell", "Hughes", "Foster", "Barnes", "Morgan", "Perry", "Sutton", "Whitaker", "Douglas", "Ellison")
+"""Names of nobody are made of these; the first pair is the released example [code]."""
+CANDIDATES: Final = 16
+"""Names of either sort that the start model is asked about."""
+
+CJK: Final = "\u2e80"
+"""From here on a single character can be a word or half a name."""
+
+
+def substitutes(
+    session: Session, shown: Mapping[str, Example], given: Mapping[str, str], choice: Choice, seed: int
+) -> dict[str, str]:
+    """Return a fictitious name for each entity (shown by one image): the user's, else one without a word of any name in the data.
+
+    "plausible" follows the paper's reason for the target, that models give unknown people names they find likely: of names
+    from the list and names blended from halves of the retained people's, the start model's favourite is taken [inferred].
+    """
+    taken = set(given.values())
+    chosen: dict[str, str] = {}
+    for entity, example in shown.items():
+        name = given.get(entity)
+        if name is None:
+            free = [one for one in _candidates(session, shown, seed) if one not in taken]
+            name = _likeliest(session, example, free) if choice == "plausible" else next(iter(free), "")
+        if not name or any(contains(name, form) for form in example.private.get("name", ())):
+            raise UserError(f"siu needs a made-up name for {entity!r}, got {name!r}; give one in method.substitutes.")
+        taken.add(name)
+        chosen[entity] = name
+    return chosen
+
+
+def _candidates(session: Session, shown: Mapping[str, Example], seed: int) -> list[str]:
+    """Return names of nobody: listed ones, then blended ones."""
+    names = {
+        example.entity: tuple(example.private["name"])
+        for examples in session.examples.values()
+        for example in examples
+        if example.private.get("name")
+    }
+    words = {word for forms in names.values() for form in forms for word in normalise(form).split()}
+    listed = [
+        f"{first} {last}"
+        for shift in range(len(LAST))
+        for first, last in zip(FIRST, LAST[shift:] + LAST[:shift], strict=True)
+    ]
+    free = [name for name in listed if not words & set(normalise(name).split())]
+    others = [forms[0] for entity, forms in names.items() if entity not in shown]
+    blended = [name for name in _blended(others, seed) if not words & set(normalise(name).split())]
+    return [*free[:CANDIDATES], *blended]
+
+
+def _blended(names: Sequence[str], seed: int) -> list[str]:
+    """Return names that sound like these: first and last names, each of the halves of two."""
+    split = [name.split() for name in names if len(name.split()) > 1]
+    made = []
+    for number in range(CANDIDATES if len(split) > 1 else 0):
+        one, two, three, four = random.Random(seed_of(seed, "siu blend", number)).choices(split, k=4)
+        made.append(f"{_joined(one[0], two[0])} {_joined(three[-1], four[-1])}")
+    return list(dict.fromkeys(made))
+
+
+def _joined(one: str, two: str) -> str:
+    return one[: (len(one) + 1) // 2] + two[(len(two) + 1) // 2 :].lower()
+
+
+def _likeliest(session: Session, example: Example, names: Sequence[str]) -> str:
+    """Return the name that the start model finds most likely for the image, by the mean over the answer's tokens."""
+    asked = example if example.kind is Kind.NAME else replace(example, question="Who is this?")
+    targets = {name: Target(example=asked, text=f"This is {name}.") for name in names}
+    known = start_logprobs(session, list(targets.values()))
+    lengths = {name: len(target_ids(session.processor, session.family, target)) for name, target in targets.items()}
+    return max(names, key=lambda name: known[targets[name].key] / lengths[name], default="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameTokens:
+    """K_V: the vocabulary entries of names, and the pieces left out because they are no part of a name in particular."""
+
+    ids: tuple[int, ...]
+    dropped: tuple[str, ...]
+
+    def allowed(self, like_bav: Tensor) -> Tensor:
+        """Return allowed_v for logits: 0 at the entries of names, 1 elsewhere."""
+        allowed_v = like_bav.new_ones(like_bav.shape[-1], dtype=torch.float32)
+        allowed_v[list(self.ids)] = 0.0
+        return allowed_v
+
+
+def name_tokens(processor: Any, names: Sequence[str]) -> NameTokens:
+    """Return the sub-tokens of all spellings, with and without leading blank and in any case (siu.md 4.2, item 5).
+
+    Single letters, digits, punctuation and special tokens are dropped: masking them would push all text down.
+    """
+    tokenizer = processor.tokenizer
+    cases = {case for name in names for case in (name, name.lower(), name.upper(), name.title())}
+    spelled = [lead + case for case in sorted(cases) for lead in ("", " ")]
+    found = {token for text in spelled for token in tokenizer(text, add_special_tokens=False)["input_ids"]}
+    found -= set(tokenizer.all_special_ids)
+    pieces = {token: tokenizer.decode([token]).strip() for token in found}
+    meant = {
+        token for token, piece in pieces.items() if any(map(str.isalpha, piece)) and (len(piece) > 1 or piece >= CJK)
+    }
+    if names and not meant:
+        raise UserError(
+            f"The vocabulary mask of siu would match nothing: this tokenizer spells the names {', '.join(names)} in single "
+            "letters. Add longer spellings to the private names of the forget examples."
+        )
+    return NameTokens(
+        ids=tuple(sorted(meant)), dropped=tuple(sorted({pieces[token] for token in found - meant} - {""}))
+    )

@@ -1,0 +1,302 @@
+"""What every family shares: loading, prompting and encoding through transformers' Auto classes and the chat template."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import torch
+from jinja2 import TemplateError
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn import Module
+from transformers import AutoModelForImageTextToText
+
+from unsee.api import Family, Part, registry
+from unsee.compat.processors import open_processor
+from unsee.distributed import processes
+from unsee.errors import UserError, shown
+from unsee.models.meta_device import hollow_model
+from unsee.models.padding import cut, extend, merge
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+VISION = frozenset({"vision_tower", "visual", "vision_model"})
+PROJECTOR = frozenset({"multi_modal_projector", "connector", "aligner", "merger", "deepstack_merger_list"})
+LANGUAGE = frozenset({"language_model", "text_model", "lm_head"})
+LONGEST_PROMPT = 1_000_000
+"""Characters that a chat template may write around a question."""
+ANSWER = "unsee-answer"
+"""Stands for an answer when the chat template is asked what it writes behind one."""
+
+
+class AutoFamily(Family):
+    """A family as transformers' Auto classes, the chat template and the usual module names make it. Abstract.
+
+    Most families in `models/` add nothing but the model types they serve; what differs is overridden there.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    date: ClassVar[str] = ""
+    """Date for chat templates that write one (`date_string`), so that prompts are the same tomorrow; "" = theirs."""
+    answer_values: ClassVar[Mapping[str, int]] = {}
+    """Per-token inputs whose value at answer tokens is not 0, with that value."""
+
+    def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
+        """Return model (eval mode) and processor."""
+        return load(path, dtype=dtype)
+
+    def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
+        """Return the user turn in the checkpoint's own chat template."""
+        return prompt(processor, question, has_image=has_image, instruction=instruction, date=self.date)
+
+    def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Image | None]) -> dict[str, Tensor]:
+        """Return left-padded inputs with every key of the processor; rows without an image may stand among the others."""
+        rows = [self.encode_one(processor, text, image) for text, image in zip(prompts, images, strict=True)]
+        return merge(rows, pad_id(processor))
+
+    def encode_one(self, processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:
+        """Return the inputs of one prompt, unpadded."""
+        return encode_one(processor, text, image)
+
+    def extend(self, row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
+        """Return the prompt with an answer behind it."""
+        return extend(row, token_ids, self.answer_values)
+
+    def parts(self, model: Module) -> dict[Part, str]:
+        """Return vision tower, projector and language model (with the head), as found from module names."""
+        return parts(model)
+
+
+def family_for(model_type: str) -> Family:
+    """Return the family that claims a model type, else the generic one."""
+    families: list[type[Family]] = [registry.load("models", name) for name in registry.names("models")]
+    claiming = [family for family in families if model_type in family.model_types]
+    found: Family = (claiming or [registry.load("models", "generic")])[0]()
+    return found
+
+
+def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tuple[Module, Any]:
+    """Return model (eval mode) and processor; on a CPU always in fp32, weights only from safetensors.
+
+    `template`: whether the processor must have a chat template.
+    """
+    wanted = dtype if torch.cuda.is_available() else "float32"
+    processor = load_processor(path)
+    if template and processor.chat_template is None:
+        raise UserError(
+            f"The processor of {path} has no chat template; add a chat_template.jinja to the folder, or write a family with a "
+            "`prompt` of its own: docs/add_a_family.md."
+        )
+    if (shape := _hollow(path)) is not None:
+        _require_decoder(shape, path)
+        return shape, processor
+    try:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=wanted, use_safetensors=True, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise UserError(
+            f"A weights file of {path} is damaged or cut off ({error}). Copy or download the checkpoint again."
+        ) from error
+    except torch.OutOfMemoryError:
+        raise
+    # Configs lead transformers anywhere: RuntimeError (shapes), TypeError, KeyError, AttributeError, ...
+    except Exception as error:
+        raise UserError(f"Cannot load {path} as a vision-language model: {type(error).__name__}: {error}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"{path} lacks {len(missing)} weights of its own architecture, which would be random: {', '.join(missing[:3])}, "
+            "... Its weights may have been saved under other names; save the model again with save_pretrained."
+        )
+    _require_decoder(model, path)
+    return model.eval().to(processes.device()), processor
+
+
+def _hollow(path: Path | str) -> Module | None:
+    """Return `hollow_model` of the path; a config that no model can be made from is an error of the checkpoint."""
+    try:
+        return hollow_model(path)
+    except Exception as error:
+        raise UserError(f"Cannot make a model from config.json of {path}: {type(error).__name__}: {error}") from error
+
+
+def load_processor(path: Path | str) -> Any:
+    """Return the processor saved beside the weights."""
+    try:
+        return open_processor(path)
+    except Exception as error:  # whatever its JSON files lead transformers to
+        raise UserError(
+            f"{path} has no usable processor beside its weights: {error}. Copy processor_config.json, the "
+            "tokenizer's files and chat_template.jinja of the original checkpoint beside them."
+        ) from error
+
+
+def _require_decoder(model: Any, path: Path | str) -> None:
+    """Raise unless the model reads prompt and answer as one sequence."""
+    known = inspect.signature(model.forward).parameters
+    if model.config.is_encoder_decoder or not {"input_ids", "pixel_values"} <= known.keys():
+        raise UserError(
+            f"Expected a model that goes on writing a prompt with an image in it (a decoder), but {path} holds a "
+            f"{model.config.model_type!r} model, which takes {', '.join(list(known)[:6])}, ... Give another checkpoint."
+        )
+
+
+def prompt(processor: Any, question: str, *, has_image: bool, instruction: str = "", date: str = "") -> str:
+    """Render the user turn with the checkpoint's own chat template, up to where the answer begins."""
+    text = f"{instruction} {question}" if instruction else question
+    content = [{"type": "image"}] if has_image else []
+    turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
+    given = {"date_string": date} if date and "date_string" in str(processor.chat_template) else {}
+    try:
+        rendered: str = processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False, **given)
+    # A template is a program: besides its own errors it raises whatever its expressions do (OverflowError, KeyError, ...).
+    except Exception as error:
+        raise UserError(
+            f"The chat template does not render a turn whose content is a list of an image and a text ({shown(str(error))}). "
+            "Write a family with a `prompt` of its own: docs/add_a_family.md."
+        ) from error
+    if len(rendered) > LONGEST_PROMPT + len(text):
+        raise UserError(
+            f"The chat template writes {len(rendered):,} characters around a question. It is damaged; copy chat_template.jinja "
+            "of the original checkpoint."
+        )
+    return rendered
+
+
+def encode_one(processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:
+    """Process one prompt, never cut; a template that writes the BOS token itself gets no second one."""
+    images = {} if image is None else {"images": [image]}
+    special = not begun(processor, text)
+    try:
+        encoded = processor(text=[text], return_tensors="pt", add_special_tokens=special, truncation=False, **images)
+    except ValueError as error:
+        raise UserError(f"The processor cannot make inputs of the prompt {shown(text)}: {error}") from error
+    row = {key: value for key, value in encoded.items() if isinstance(value, Tensor)}
+    if "input_ids" not in row:
+        return row
+    ids = row["input_ids"][0].tolist()
+    span = own_span(processor, text, ids)
+    return row if span == slice(0, len(ids)) else cut(row, span)
+
+
+def begun(processor: Any, text: str) -> bool:
+    """Tell whether a prompt begins with the BOS token already."""
+    bos = processor.tokenizer.bos_token
+    return bool(bos and text.startswith(bos))
+
+
+def own_span(processor: Any, text: str, ids: Sequence[int]) -> slice:
+    """Return which ids of a tokenised text to keep: one BOS of two, and no EOS behind a text that does not end in one.
+
+    Tokenizers have habits (`add_bos_token`, `add_eos_token`); a prompt that ends in EOS says that the answer is over.
+    """
+    tokenizer = processor.tokenizer
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    start = 1 if begin is not None and list(ids[:2]) == [begin, begin] else 0
+    stop = len(ids)
+    if end is not None and not text.rstrip().endswith(tokenizer.eos_token):
+        while stop > start and ids[stop - 1] == end:
+            stop -= 1
+    return slice(start, stop)
+
+
+def plain_ids(processor: Any, text: str) -> list[int]:
+    """Tokenise a text without BOS and EOS, whatever the tokenizer adds of itself."""
+    ids = list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = ids[own_span(processor, text, ids)]
+    begins = ids[:1] == [processor.tokenizer.bos_token_id] and not begun(processor, text)
+    return ids[1:] if begins else ids
+
+
+def pad_id(processor: Any) -> int:
+    """Return the id used for padding (EOS if the tokenizer has no padding token; it is masked anyway)."""
+    found = processor.tokenizer.pad_token_id
+    return eos_id(processor) if found is None else int(found)
+
+
+_ENDS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+
+def eos_id(processor: Any) -> int:
+    """Return the id that ends an answer: the special token that the chat template writes behind one, else the tokenizer's EOS.
+
+    They differ where a turn has an end of its own (`<end_of_turn>` of Gemma 3, `<end_of_utterance>` of Idefics 3).
+    """
+    if processor not in _ENDS:
+        _ENDS[processor] = _turn_end(processor)
+    return _ENDS[processor]
+
+
+def _turn_end(processor: Any) -> int:
+    tokenizer = processor.tokenizer
+    if tokenizer.eos_token_id is None:
+        raise UserError("The tokenizer has no end-of-sequence token, so no answer could end; set eos_token.")
+    _, found, behind = _answered(processor).rpartition(ANSWER)
+    ids = tokenizer(behind, add_special_tokens=False)["input_ids"] if found else []
+    added = tokenizer.added_tokens_decoder
+    return next((token for token in ids if token in added and added[token].special), int(tokenizer.eos_token_id))
+
+
+def _answered(processor: Any) -> str:
+    """Return a question and an answer in the chat template; nothing if there is none or it wants other turns."""
+    turns = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in (("user", "?"), ("assistant", ANSWER))
+    ]
+    try:
+        return "" if processor.chat_template is None else str(processor.apply_chat_template(turns, tokenize=False))
+    except (TemplateError, TypeError):
+        return ""
+
+
+def parts(model: Module) -> dict[Part, str]:
+    """Return part -> regular expression on full module names, found from the names of the top modules."""
+    names = [name for name, _ in model.named_modules()]
+    projector = _tops(names, PROJECTOR)
+    language = _tops(names, LANGUAGE)
+    vision = [name for name in _tops(names, VISION) if not _inside(name, language)]
+    language = [name for name in language if not _inside(name, vision)]
+    projector = [name for name in projector if not _inside(name, language)]
+    found: Mapping[Part, tuple[list[str], list[str]]] = {
+        "vision": (vision, projector),
+        "projector": (projector, []),
+        "language": (language, []),
+    }
+    return {part: _pattern(tops, without) for part, (tops, without) in found.items() if tops}
+
+
+def _tops(names: Sequence[str], wanted: frozenset[str]) -> list[str]:
+    """Return the outermost modules whose own name is wanted."""
+    tops: list[str] = []
+    for name in names:
+        if name.rpartition(".")[2] in wanted and not _inside(name, tops):
+            tops.append(name)
+    return tops
+
+
+def _inside(name: str, tops: Sequence[str]) -> bool:
+    return any(name.startswith(f"{top}.") for top in tops)
+
+
+def _pattern(tops: Sequence[str], without: Sequence[str]) -> str:
+    """Match the top modules and everything below them, except what belongs to another part."""
+    excluded = "".join(rf"(?!{re.escape(name)}(?:\.|$))" for name in without)
+    return rf"{excluded}(?:{'|'.join(map(re.escape, tops))})(?:\..+)?"
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Put the model in eval mode for the block and back into its mode after it."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

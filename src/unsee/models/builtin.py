@@ -1,0 +1,57 @@
+"""Models that ship with the package: their names, where they lie, and whether they are whole. Loads no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Final
+
+from unsee.errors import UserError, unknown_name
+
+PACKAGED: Final = ("lab", "lab-gold", "lab-documents")
+"""Names of the packaged models."""
+CHECKPOINTS: Path = Path(__file__).parents[1] / "lab" / "checkpoints"
+HASHES: Final = "hashes.json"
+"""SHA-256 of the weights, by name of the checkpoint."""
+
+
+def checkpoint(name: str) -> Path:
+    """Return the folder of a packaged checkpoint, after comparing the hash of its weights."""
+    hashes: dict[str, str] = json.loads((CHECKPOINTS / HASHES).read_text(encoding="utf-8"))
+    if name not in hashes:
+        raise unknown_name("packaged model", name, hashes)
+    weights = CHECKPOINTS / name / "model.safetensors"
+    if not weights.is_file():
+        raise UserError(f"The packaged model {name!r} is incomplete: {weights} is missing. Install unsee again.")
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    if found != hashes[name]:
+        raise UserError(
+            f"The packaged model {name!r} is damaged: SHA-256 {found}, expected {hashes[name]}. Install unsee again."
+        )
+    return CHECKPOINTS / name
+
+
+def name_of(place: Path | str) -> str:
+    """Return the name of the packaged model that `place` means, be it its name or its folder in any installation; else "".
+
+    A folder that exists and lies elsewhere than in this installation is that folder, and no packaged model.
+    """
+    if str(place) in PACKAGED:
+        return str(place)
+    path = Path(place)
+    here = path.parent.resolve() == CHECKPOINTS.resolve()
+    gone = path.parts[-4:-1] == ("unsee", "lab", "checkpoints") and not path.exists()
+    return path.name if path.name in PACKAGED and (here or gone) else ""
+
+
+def resolve(place: Path | str) -> Path | str:
+    """Return the folder of a packaged model for its name, or for the folder it had in an installation that is gone; else `place`."""
+    name = name_of(place)
+    return checkpoint(name) if name else place
+
+
+def lasting(place: str) -> str:
+    """Return a path that means the same from any working directory; names (packaged or of the hub) and "" stay as they are."""
+    named = not place or place in PACKAGED or not Path(place).exists()
+    return place if named else str(Path(place).resolve())

@@ -1,0 +1,342 @@
+"""Opening and saving checkpoints: plain Hugging Face folders, PEFT adapter folders, unsee run folders."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from torch.nn import Module
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoTokenizer
+
+from unsee import config
+from unsee.api import Family
+from unsee.config import paths
+from unsee.errors import UserError, shown
+from unsee.models import auto, builtin
+from unsee.models.steering import hooks
+from unsee.utils.files import atomic_folder, atomic_write_json, is_public, remove_file
+from unsee.utils.parsing import read_object, require_fetched
+
+SIDECAR = "unsee.json"
+ADAPTER = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_POINTER_SIZE = 1024
+"""Bytes below which a file may be a git-lfs pointer."""
+_OLD_NAMES = re.compile(
+    r"(?:^|\.)language_model\.model\.|^(?:visual|vision_tower|multi_modal_projector|language_model)\."
+)
+"""Modules as transformers called them before version 4.52."""
+_EMBEDDINGS = re.compile(r"(?:embed_tokens|lm_head)\.(?:modules_to_save\.)?weight$")
+"""Weights of an adapter that replace the embeddings of its base."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """An opened checkpoint; `model` is a plain model (adapters are merged), in eval mode."""
+
+    model: Module
+    processor: Any
+    family: Family
+    instruction: str
+    """Text the checkpoint wants before every question; empty unless the run steers by prompt."""
+    base: str | None
+    """What an adapter folder was trained on, as written there; None for whole checkpoints."""
+
+
+def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] = ()) -> Loaded:
+    """Open a Hugging Face folder or id, a PEFT adapter folder, or an unsee run folder.
+
+    Raises UserError if it is no vision-language model. Adapters are merged into the weights, so that "adapter off"
+    in a later run is this checkpoint and not its ancestor. `above`: adapters that this is the base of.
+    """
+    folder = folder_of(path)
+    require_whole(folder)
+    sidecar = read_sidecar(folder)
+    if isinstance(folder, Path) and (folder / ADAPTER).exists():
+        return _open_adapter(folder, sidecar, dtype, above)
+    family = family_of(folder)
+    model, processor = family.load(folder, dtype=dtype)
+    hooks.attach_all(model, folder)
+    return Loaded(
+        model=model, processor=processor, family=family, instruction=sidecar.get("instruction", ""), base=None
+    )
+
+
+def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> tuple[Module, Any, Family]:
+    """Return model, processor and family of what `open_model` opens, adapters left out; for use in `hollow.without_weights`."""
+    folder = folder_of(path)
+    require_whole(folder)
+    if isinstance(folder, Path) and (folder / ADAPTER).exists():
+        with _standing_on(folder, above) as base:
+            return open_config(base, above=(*above, folder.resolve()))
+    family = family_of(folder)
+    return (*family.load(folder), family)
+
+
+def require_whole(folder: Path | str) -> None:
+    """Raise if a file of a local checkpoint is a git-lfs pointer, or its config is no JSON object."""
+    if not isinstance(folder, Path):
+        return
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.stat().st_size < _POINTER_SIZE:
+            require_fetched(file)
+    for name in ("config.json", ADAPTER):
+        if (folder / name).is_file():
+            read_object(folder / name)
+
+
+def adapter_base(folder: Path) -> str:
+    """Return the checkpoint that an adapter folder stands on: what unsee wrote beside it, else what PEFT wrote."""
+    settings = read_object(folder / ADAPTER)
+    base = read_sidecar(folder).get("base") or settings.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base.strip():
+        raise UserError(
+            f"The adapter in {folder} does not say what it stands on: base_model_name_or_path in {ADAPTER} must be a folder "
+            f"or hub id, got {shown(base)}. Write it there."
+        )
+    return base
+
+
+@contextmanager
+def _standing_on(folder: Path, above: Sequence[Path]) -> Iterator[str]:
+    """Give the base of an adapter; what is wrong with it is said with the adapter's name."""
+    base = adapter_base(folder)
+    if folder.resolve() in above:
+        raise UserError(f"The adapter in {folder} stands on itself. Change base_model_name_or_path in {ADAPTER}.")
+    here = builtin.name_of(base) or Path(base).exists()
+    try:
+        yield base
+    except UserError as error:
+        if here:
+            raise
+        raise UserError(
+            f"The adapter in {folder} stands on {base}, which is not here. Change base_model_name_or_path in its {ADAPTER} "
+            f"(and base in its {SIDECAR}, if there is one). {error}"
+        ) from error
+
+
+def save_model(
+    model: Module,
+    processor: Any,
+    folder: Path,
+    *,
+    instruction: str = "",
+    base: Path | str | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Save weights (adapter or full, safetensors), the processor beside them, what steers the model, and the sidecar.
+
+    `folder` appears when everything is in it, and takes the place of an earlier one that was saved here.
+    `facts` are further entries of the sidecar.
+    `base` is the checkpoint an adapter was trained on, as given by the user. The sidecar keeps a packaged model's name,
+    which any installation understands; PEFT's adapter_config.json, which knows folders and ids only, its folder of today.
+    """
+    absolute = None if base is None else _absolute(builtin.resolve(base))
+    lasting = absolute if base is None else builtin.name_of(base) or absolute
+    if isinstance(model, PeftModel):
+        adapter: Any = model.peft_config["default"]
+        adapter.base_model_name_or_path = absolute or str(adapter.base_model_name_or_path)
+    with atomic_folder(folder) as part:
+        _write_weights(model, part)
+        processor.save_pretrained(part)
+        hooks.save_all(model, part)
+        atomic_write_json(part / SIDECAR, {"instruction": instruction, "base": lasting, **(facts or {})})
+
+
+def _write_weights(model: Any, folder: Path) -> None:
+    """Write the adapter, or all weights of a model without one."""
+    options = {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
+    model.save_pretrained(folder, **options)
+    remove_file(folder / "README.md")  # PEFT's card, which shows paths of this machine
+
+
+def _absolute(place: Path | str) -> str:
+    """Return a path that means the same from any working directory; ids stay as they are."""
+    return str(Path(place).resolve() if Path(place).exists() else place)
+
+
+def public_files(folder: Path) -> list[Path]:
+    """Return the files of a model folder that belong to a model, by name; nothing else leaves this machine.
+
+    Raises:
+        UserError: One of them is a link, which could lead to any file of this machine.
+    """
+    files = sorted(path for path in folder.iterdir() if is_public(path.name))
+    if links := [path.name for path in files if path.is_symlink() or not path.is_file()]:
+        raise UserError(f"{', '.join(links)} in {folder} is a link or no file. Put the file itself there.")
+    return files
+
+
+def read_sidecar(folder: Path | str) -> dict[str, Any]:
+    """Return what unsee wrote beside the weights; empty for foreign checkpoints."""
+    file = Path(folder) / SIDECAR
+    if not file.exists():
+        return {}
+    sidecar = read_object(file)
+    for name, kinds in (("instruction", (str,)), ("base", (str, type(None)))):
+        if not isinstance(sidecar.get(name, ""), kinds):
+            raise UserError(
+                f"{file}: {name!r} must be text, got {shown(sidecar[name])}. Restore the file from its run."
+            )
+    return sidecar
+
+
+def family_of(path: Path | str) -> Family:
+    """Return the family that claims the checkpoint's model type, else the generic one."""
+    try:
+        found = AutoConfig.from_pretrained(path)
+    except Exception as error:  # whatever the values of a config.json lead transformers to
+        place = "" if Path(path).exists() else ", and no folder here"
+        raise UserError(
+            f"{path} is no model that transformers can open{place}: {error}. Look at its config.json."
+        ) from error
+    if quantised := vars(found).get("quantization_config"):
+        kind = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
+        raise UserError(
+            f"The weights of {path} are quantised ({shown(kind)}), and quantised weights can neither be tuned in full nor take "
+            "a merged adapter. Give the original checkpoint, whose config.json has no quantization_config."
+        )
+    if type(found) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise UserError(
+            f"Expected a vision-language model (transformers' AutoModelForImageTextToText), but {path} holds a "
+            f"{found.model_type!r} model. Give a checkpoint that takes images and text."
+        )
+    return auto.family_for(found.model_type)
+
+
+def folder_of(path: Path | str) -> Path | str:
+    """Return the folder with the weights: `path` itself or, in a run folder, its `model`; hub ids pass unchanged."""
+    path = builtin.resolve(path)
+    folder = Path(path)
+    if not folder.exists():
+        local = folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") != 1
+        if local or paths.is_here(str(path)):
+            raise UserError(
+                f"No model at {path}: expected a run folder, a folder with config.json, a hub id like owner/name, or one of "
+                f"{', '.join(builtin.PACKAGED)}.{paths.near(path, builtin.PACKAGED)}"
+            )
+        return str(path)
+    for candidate in (folder, folder / "model"):
+        if candidate != folder:
+            config.require_ended(folder)
+        if (candidate / "config.json").exists() or (candidate / ADAPTER).exists():
+            return candidate
+    raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.")
+
+
+def _adapted(model: Any, folder: Path) -> PeftModel:
+    """Put the adapter on the model; weights that find no place would leave the base as it is, so they are an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*Found missing adapter keys")
+        try:
+            adapted: PeftModel = PeftModel.from_pretrained(model, folder)
+        except torch.OutOfMemoryError:
+            raise
+        # Warnings made errors above, and whatever adapter_config.json leads PEFT to.
+        except Exception as error:
+            raise UserError(_no_place(model, folder, error)) from error
+    _require_all_used(adapted, folder)
+    return adapted
+
+
+def _no_place(model: Module, folder: Path, error: Exception) -> str:
+    """Return why an adapter does not fit the model."""
+    modules = {name for name, _ in model.named_modules()}
+    tensors = [name.removeprefix("base_model.model.").partition(".lora_")[0] for name in _shapes(folder)]
+    old = [name for name in tensors if name not in modules and _OLD_NAMES.search(name)]
+    if old:
+        return (
+            f"The adapter in {folder} was made for module names of older transformers ({old[0]}). Merge it there "
+            "(`merge_and_unload`) and save the whole model, or rename the weights and target_modules to today's names."
+        )
+    return (
+        f"The adapter in {folder} does not fit its base: {type(error).__name__}: {str(error)[:300]}. If it was made for another "
+        f"model, nothing of it would act; check {ADAPTER} and the base."
+    )
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    """Return the names and shapes of an adapter's weights."""
+    with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as weights:
+        return {name: list(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118 - no mapping
+
+
+def _require_weights(folder: Path) -> None:
+    """Raise if an adapter has no weights that can be read."""
+    file = folder / ADAPTER_WEIGHTS
+    if file.is_file():
+        try:
+            _shapes(folder)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file} is damaged or cut off ({error}). Copy or download the adapter again.") from error
+        return
+    pickles = [path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")]
+    only = f" It has {', '.join(pickles)}, a pickle, which can run code when it is read." if pickles else ""
+    raise UserError(f"The adapter in {folder} has no {ADAPTER_WEIGHTS}.{only} Save it again as safetensors.")
+
+
+def _fit_embeddings(base: Loaded, folder: Path) -> Loaded:
+    """Return the base with as many embeddings as the adapter was saved with, and the adapter's tokenizer."""
+    sizes = {shape[0] for name, shape in _shapes(folder).items() if _EMBEDDINGS.search(name) and len(shape) == 2}
+    inner: Any = base.model
+    now = int(inner.get_input_embeddings().weight.shape[0])
+    if not sizes or sizes == {now}:
+        return base
+    tokenizer = (folder / "tokenizer.json").is_file() or (folder / "tokenizer_config.json").is_file()
+    if len(sizes) > 1 or not tokenizer:
+        raise UserError(
+            f"The adapter in {folder} was saved with {' and '.join(map(str, sorted(sizes)))} embeddings, its base has {now}. "
+            "Save the tokenizer that it was trained with beside it, or give the base that was resized."
+        )
+    inner.resize_token_embeddings(sizes.pop(), mean_resizing=False)
+    if not (folder / "processor_config.json").exists():
+        base.processor.tokenizer = AutoTokenizer.from_pretrained(folder)
+    return base
+
+
+def _require_all_used(adapted: PeftModel, folder: Path) -> None:
+    """Raise if the file holds more LoRA weights than found a place: PEFT passes over the others without a word."""
+    file = folder / ADAPTER_WEIGHTS
+    if not file.is_file():
+        return
+    with safe_open(file, framework="pt") as weights:
+        written = sum("lora_" in name for name in weights.keys())  # noqa: SIM118 - no mapping
+    placed = sum("lora_" in name for name in adapted.state_dict())
+    if written > placed:
+        raise UserError(
+            f"The adapter in {folder} holds {written} LoRA weights, but its config has a place for {placed} only; the others "
+            "would not act. Check target_modules in adapter_config.json."
+        )
+
+
+def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str, above: Sequence[Path]) -> Loaded:
+    """Open the base (which may be an adapter itself), then merge the adapter."""
+    _require_weights(folder)
+    with _standing_on(folder, above) as written:
+        base = open_model(written, dtype=dtype, above=(*above, folder.resolve()))
+    base = _fit_embeddings(base, folder)
+    adapted = _adapted(base.model, folder)
+    if sidecar:  # then the folder says everything that steers the model, its base's artefacts included
+        hooks.detach(base.model)
+        hooks.attach_all(base.model, folder)
+    processor = auto.load_processor(folder) if (folder / "processor_config.json").exists() else base.processor
+    return Loaded(
+        model=adapted.merge_and_unload().eval(),
+        processor=processor,
+        family=base.family,
+        instruction=sidecar.get("instruction", base.instruction),
+        base=written,
+    )
+
+
+def load(model: Path | str, *, dtype: str = "auto") -> Loaded:
+    """Open a model folder, hub id, run folder or packaged model: model (adapters merged), processor and family."""
+    return open_model(builtin.resolve(model), dtype=dtype)

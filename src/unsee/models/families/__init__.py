@@ -1,0 +1,1 @@
+"""LVLM architectures, one file each."""

@@ -1,0 +1,13 @@
+"""LLaVA-OneVision: tiles with SigLIP and Qwen 2 (Li et al., 2024, arXiv 2408.03326)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from unsee.models.auto import AutoFamily
+
+
+class LlavaOnevision(AutoFamily):
+    """One image a prompt, so tiles are always taken (`batch_num_images` says so to the model)."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)

@@ -1,0 +1,46 @@
+"""PaliGemma and PaliGemma 2 (Beyer et al., 2024, arXiv 2407.07726): no chat, the prompt is read in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from unsee.models import auto
+from unsee.models.auto import AutoFamily
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+    from torch.nn import Module
+
+
+class PaliGemma(AutoFamily):
+    """Prompts are `<image>...<bos>question`, a new line, the answer; `token_type_ids` are 0 in the prompt and 1 in the answer.
+
+    With 0 in the answer as well, answer tokens would see the ones to come. Without an image (which the model was never
+    trained on) only the image tokens are left out.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
+    answer_values: ClassVar[Mapping[str, int]] = {"token_type_ids": 1}
+
+    def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
+        """Return model (eval mode) and processor, which has no chat template."""
+        return auto.load(path, dtype=dtype, template=False)
+
+    def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
+        """Return the text as the processor would write it: image mark, BOS, question, new line."""
+        mark = processor.image_token if has_image else ""
+        return f"{mark}{processor.tokenizer.bos_token}{instruction}{' ' if instruction else ''}{question}\n"
+
+    def encode_one(self, processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:
+        """Return the inputs of one prompt; the processor writes BOS and new line itself, and takes no bare text."""
+        if image is None:
+            bare = processor.tokenizer(text, return_tensors="pt", return_token_type_ids=True, add_special_tokens=False)
+            return dict(bare)
+        written = f"{processor.image_token}{processor.tokenizer.bos_token}"
+        row = super().encode_one(
+            processor, processor.image_token + text.removeprefix(written).removesuffix("\n"), image
+        )
+        return {key: value for key, value in row.items() if key != "labels"}

@@ -1,0 +1,13 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: as many image tokens as the picture has patches, three-dimensional positions."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from unsee.models.auto import AutoFamily
+
+
+class QwenVL(AutoFamily):
+    """The projector is `visual.merger`; the model makes its positions from `image_grid_thw` and `mm_token_type_ids`."""
+
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")

@@ -1,0 +1,41 @@
+"""Models on the meta device, whose weights have shapes and no data, to count what real ones take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch.nn import Module
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+_DEVICE: Final[ContextVar[str]] = ContextVar("device", default="")
+"""For which device models are made without weights; empty = they are loaded."""
+
+
+@contextmanager
+def without_weights(device: str) -> Iterator[None]:
+    """Have `unsee.models.auto.load` read configs only for the block, and make models as they would be on cpu or cuda."""
+    token = _DEVICE.set(device)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(token)
+
+
+def hollow_model(path: Path | str) -> Module | None:
+    """Return the model of a folder or id on the meta device inside `without_weights`, else None."""
+    device = _DEVICE.get()
+    if not device:
+        return None
+    config = AutoConfig.from_pretrained(path)
+    dtype = torch.float32 if device == "cpu" else config.dtype or torch.float32
+    dtype = (
+        torch.bfloat16 if dtype is torch.float16 else dtype
+    )  # as `unsee.training.trainable.prepare` makes it under bf16 autocast
+    with torch.device("meta"):
+        model: Module = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    return model.eval()

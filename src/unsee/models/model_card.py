@@ -1,0 +1,217 @@
+"""The model card of a run: what was done, how it was judged, how to open it, what it does not promise.
+
+Made from the files of the run folder alone, so that it can be made again when there are scores. It names nobody: entities
+are counted, data is given by its hash, and no path of the machine is shown.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any, Final
+
+from unsee import config
+from unsee.models import builtin
+from unsee.utils.files import atomic_write_text
+
+CARD: Final = "README.md"
+SHOWN: Final = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact")
+"""Scores in the table, behind the name of the role."""
+_LICENCE: Final = re.compile(r"^license: *(.+)$", re.MULTILINE)
+_HEAD: Final = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
+_LIMITS: Final = (
+    "Unlearning makes answers about the forgotten less likely; it is no proof that nothing of them is left in the weights.",
+    "The scores hold for the questions and images they were measured on. Other wordings, languages, long conversations, "
+    "sampling, further training and quantisation may bring back what was forgotten.",
+    "What else the model can do may have changed, too; roles that are not in the table were not looked at.",
+)
+
+
+def write(run: Path) -> Path:
+    """Write the card of a run folder beside its weights and return its path."""
+    file = run / "model" / CARD
+    atomic_write_text(file, card(run))
+    return file
+
+
+def card(run: Path, *, whole: bool = False, base: str = "") -> str:
+    """Return the card of a run folder; `whole`: of the checkpoint that its adapter was merged into; `base`: id of its base."""
+    written = config.read_mapping(run / "run.yaml")
+    written["model"] = base or written["model"]
+    sidecar = json.loads((run / "model" / "unsee.json").read_text(encoding="utf-8"))
+    written["method"] = {
+        name: value for name, value in written["method"].items() if value != sidecar.get("instruction")
+    }  # it is shown once, below
+    adapter = written["training"].get("tune") == "lora" and not whole
+    adapter = adapter and (run / "model" / "adapter_config.json").exists()
+    lines = [
+        *_head(written, adapter=adapter),
+        "# An unlearned vision-language model",
+        "",
+        *_made(written, sidecar),
+        *_scores(run / "scores.json"),
+        *_loading(written, run / "model", adapter=adapter),
+        *_conditions(sidecar, run / "model"),
+        "## Limits",
+        "",
+        *(f"- {limit}" for limit in _LIMITS),
+        "",
+        "## Licence",
+        "",
+        _licence_line(written["model"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def finite(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with infinities spelled out, for JSON has none."""
+    odd = {name for name, value in settings.items() if isinstance(value, float) and not math.isfinite(value)}
+    return {name: str(value) if name in odd else config.plain(value) for name, value in settings.items()}
+
+
+def public(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without what may be private: siu's mappings have the forgotten for keys."""
+    return finite({name: _public(value) for name, value in settings.items()})
+
+
+def code(text: object) -> str:
+    """Return the text as a Markdown code span on one line, whatever is in it; HTML in it is shown, not obeyed."""
+    line = json.dumps(str(text), ensure_ascii=False)[1:-1].replace('\\"', '"')
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    pad = " " if line[:1] in ("`", " ", "") or line[-1:] in ("`", " ") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def _head(written: Mapping[str, Any], *, adapter: bool) -> list[str]:
+    base = str(written["model"])
+    named = [] if Path(base).exists() or builtin.name_of(base) else [f"base_model: {_scalar(base)}"]
+    return [
+        "---",
+        f"library_name: {'peft' if adapter else 'transformers'}",
+        "pipeline_tag: image-text-to-text",
+        *named,
+        f"license: {_scalar(_licence(base) or 'other')}",
+        "tags: [unlearning, unsee]",
+        "---",
+    ]
+
+
+def _scalar(text: str) -> str:
+    """Return the text as a YAML scalar, quoted where it has to be."""
+    return text if re.fullmatch(r"[A-Za-z0-9][\w./-]*", text) else json.dumps(text)
+
+
+def _made(written: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[str]:
+    record, result, method = written["record"], written.get("result", {}), written["method"]
+    settings = {name: value for name, value in method.items() if name != "name"}
+    count = sidecar.get("forgotten", "some")
+    yield f"Made by unsee {record['versions']['unsee']} with the method {code(method['name'])}."
+    yield f"It was made to forget {count} of the entities that its base model knows; which ones is not said here."
+    yield ""
+    yield f"- base: {code(PurePath(written['model']).name)} (hash `{record['model_hash'][:16] or 'unknown'}`)"
+    yield f"- data: hash `{record['data_hash'][:16]}`, seed {written['seed']}"
+    yield f"- settings: {code(_shown(settings))}"
+    yield f"- training: {code(_shown(written['training']))}"
+    if result:
+        stopped = result.get("stop_reason", "")
+        yield f"- done: {result['steps']} steps on {result['trainable']:,} weights" + (
+            f"; {stopped}" if stopped else ""
+        )
+    yield ""
+
+
+def _shown(settings: Mapping[str, Any]) -> str:
+    """Return settings as JSON."""
+    return json.dumps(public(settings), ensure_ascii=False)
+
+
+def _public(value: Any) -> Any:
+    """Return what of a setting is not private: of a path the name, of a mapping its size (siu's have the forgotten for keys)."""
+    if isinstance(value, str) and PurePath(value).is_absolute():
+        return PurePath(value).name
+    return f"{len(value)} given, not shown" if isinstance(value, Mapping) and value else value
+
+
+def _scores(file: Path) -> Iterator[str]:
+    yield "## Scores"
+    yield ""
+    rows = _rows(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
+    if not rows:
+        yield "None yet: `unsee eval --model RUN --data DATA --out RUN` measures them and writes them here."
+        yield ""
+        return
+    yield "Means over entities with 95 % bootstrap intervals; n answers."
+    yield ""
+    yield "| role | score | value | interval | n |"
+    yield "|---|---|---|---|---|"
+    yield from rows
+    yield ""
+
+
+def _rows(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    found = []
+    for name, score in scores.items():
+        role, _, metric = name.partition(".")
+        if metric in SHOWN and score["value"] is not None:
+            low_high = "" if score["interval"] is None else "{:.3f} to {:.3f}".format(*score["interval"])
+            found.append(f"| {role} | {metric} | {score['value']:.3f} | {low_high} | {score['n']} |")
+    return found
+
+
+def _loading(written: Mapping[str, Any], folder: Path, *, adapter: bool) -> Iterator[str]:
+    yield "## How to open it"
+    yield ""
+    if (folder / "rmuse.json").exists():
+        yield "It is steered while it answers: open it with unsee. Any other program shows the model without it."
+        yield ""
+        return
+    base = str(written["model"])
+    hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists() and not builtin.name_of(base)
+    place = base if hub_id else "BASE"
+    yield "```python"
+    if adapter:
+        yield "from peft import PeftModel"
+    yield "from transformers import AutoModelForImageTextToText, AutoProcessor"
+    yield ""
+    if adapter:
+        yield f'base = AutoModelForImageTextToText.from_pretrained("{place}")'
+        yield 'model = PeftModel.from_pretrained(base, "FOLDER")'
+    else:
+        yield 'model = AutoModelForImageTextToText.from_pretrained("FOLDER")'
+    yield 'processor = AutoProcessor.from_pretrained("FOLDER")'
+    yield "```"
+    yield ""
+    yield "FOLDER is this one" + (f", BASE the base model {code(PurePath(base).name)}." if place == "BASE" else ".")
+    yield ""
+
+
+def _conditions(sidecar: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    if sidecar.get("instruction"):
+        yield f"It works only with this text before every question: {code(sidecar['instruction'])}"
+        yield ""
+    if (folder / "adapter_config.json").exists() and sidecar.get("ancestor"):
+        yield "Its base is itself an adapter run; both adapters are needed, or the merged checkpoint (`unsee export`)."
+        yield ""
+
+
+def _licence(base: str) -> str:
+    """Return the licence that the card of a local base names, if it does."""
+    folder = builtin.resolve(base)
+    for file in (Path(folder) / CARD, Path(folder) / "model" / CARD):
+        head = _HEAD.match(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else None
+        named = _LICENCE.search(head.group(1)) if head else None
+        if named:
+            return named.group(1).strip()
+    return ""
+
+
+def _licence_line(base: str) -> str:
+    known = _licence(base)
+    return (
+        "It is derived from its base model, whose licence "
+        + (f"({code(known)}) " if known else "")
+        + "holds for it as well; so may rights in the data it was judged and trained with."
+    )

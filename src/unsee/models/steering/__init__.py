@@ -1,0 +1,1 @@
+"""Models steered by hooks on their hidden states."""

@@ -1,0 +1,215 @@
+"""What steers a model, as a value and as two small files: `rmuse.safetensors`, `rmuse.json`.
+
+It holds, per decoder layer, what R-MUSE (arXiv 2512.17911) computes offline, and the rule by which it acts.
+Shapes: b rows, c columns of a pass, d width of the model, k rank, n states, p products.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.linalg import vector_norm
+from torch.nn.functional import normalize
+
+from unsee.errors import UserError
+from unsee.models.steering.geometry import BORDER, arc, aside, karcher_mean, outside, share_inside, turned
+from unsee.utils.files import atomic_write_json
+from unsee.utils.parsing import read_object
+
+NAME: Final = "rmuse"
+LEAST_NORM: Final = 1e-3
+"""A direction with less than this left outside the reasoning subspace is not used (rmuse.md step 5) [inferred]."""
+
+Gate = Literal["below", "above", "always", "off"]
+Update = Literal["slerp", "additive"]
+Score = Literal["reasoning", "contrast"]
+Where = Literal["generated", "last_prompt_and_generated", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """When, where and how strongly the directions act."""
+
+    layers: tuple[int, ...]
+    """Decoder layers whose output is turned, counted from 0."""
+    scoring_layer: int
+    """Decoder layer at which the gate is decided."""
+    gate: Gate = "below"
+    """Steer requests whose score is below tau (the formula), above it, all, or none."""
+    score: Score = "reasoning"
+    """reasoning = share of the state in the reasoning-retain subspace; contrast = along what tells forget from retain."""
+    tau: float = 0.75
+    """Threshold of the gate."""
+    update: Update = "slerp"
+    """slerp = adaptive calibration steering; additive = the plain protected update, renormalised (the ablation)."""
+    strength: float = 1.0
+    """Factor of the additive update."""
+    max_rotation_deg: float = 180.0
+    """No state is turned further than this."""
+    apply_to: Where = "generated"
+    """Which tokens' states are turned."""
+    protect: bool = True
+    """Keep the update out of the reasoning-retain subspace."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done in one pass."""
+        if not self.layers or not 0 < self.max_rotation_deg <= 180:
+            raise UserError(
+                f"Steering needs layers and 0 < max_rotation_deg <= 180, got {self.layers} and {self.max_rotation_deg}."
+            )
+        if self.apply_to == "all" and self.gate not in ("always", "off"):
+            raise UserError(
+                "apply_to=all turns prompt tokens too, before the prompt's end could decide the gate: set gate=always, "
+                "or apply_to=generated."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Directions:
+    """What is known about one layer; the unlearning parts come once for text-only requests, once for those with an image."""
+
+    un_text: Tensor
+    """Orthonormal unlearning directions, d x k."""
+    un_mm: Tensor
+    """The same from questions with images."""
+    rrs: Tensor
+    """Orthonormal basis of the reasoning-retain subspace, d x k."""
+    v_text: Tensor
+    """Main unlearning direction, pointing towards refusal."""
+    v_mm: Tensor
+    """The same from questions with images."""
+    mu_text: Tensor
+    """Unit states of ideal refusals, n x d."""
+    mu_mm: Tensor
+    """The same from questions with images."""
+    contrast: Tensor
+    """What tells the prompt ends of forget questions from those of retain questions."""
+
+    def scores(self, ends: Tensor, score: Score) -> Tensor:
+        """Return the gate's score of states at prompt ends, last axis d."""
+        if score == "contrast":
+            return ends.float() @ self.contrast.to(ends.device)
+        return share_inside(ends.float(), self.rrs.to(ends.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artefact:
+    """Everything that steers a model."""
+
+    rule: Rule
+    directions: Mapping[int, Directions]
+    """Layer -> its directions; the scoring layer has some too."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Where it comes from: model and data hashes, settings, templates; not needed to steer."""
+
+    @property
+    def hash(self) -> str:
+        """Hash of everything that changes an answer."""
+        digest = hashlib.sha256(json.dumps(asdict(self.rule), sort_keys=True).encode())
+        for name, tensor in sorted(_flat(self.directions).items()):
+            digest.update(name.encode())
+            digest.update(tensor.float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def fires(scores: Tensor, gate: Gate, tau: float) -> Tensor:
+    """Return which requests are steered."""
+    if gate in ("always", "off"):
+        return torch.full_like(scores, gate == "always", dtype=torch.bool)
+    return scores < tau if gate == "below" else scores > tau
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One layer's directions, ready to act; the first axis is 0 for text-only requests, 1 for those with an image."""
+
+    pair_2dp: Tensor
+    """Columns: the protected direction and the target z* (slerp), or the main direction alone (additive)."""
+    towards_21d: Tensor
+    """The protected direction, a hair aside so that no state is exactly opposite; its raw projection (additive)."""
+    able: tuple[bool, bool]
+    """Whether enough of the direction lies outside the reasoning subspace."""
+
+    @classmethod
+    def of(cls, one: Directions, rule: Rule, device: torch.device) -> Frame:
+        """Work out what an update needs."""
+        directions = [v.float() for v in (one.v_text, one.v_mm)]
+        protected = [outside(v, one.rrs.float()) for v in directions] if rule.protect else directions
+        able = tuple(bool(p.norm() >= LEAST_NORM) for p in protected)
+        if rule.update == "additive":
+            pairs = [v[:, None] for v in directions]
+            towards = protected
+        else:
+            units = [normalize(p, dim=0) for p in protected]
+            goals = [karcher_mean(mu.float()) for mu in (one.mu_text, one.mu_mm)]
+            pairs = [torch.stack([v, z], dim=1) for v, z in zip(units, goals, strict=True)]
+            towards = [v + BORDER * aside(v) for v in units]
+        return cls(torch.stack(pairs).to(device), torch.stack(towards)[:, None].to(device), (able[0], able[1]))
+
+
+def steer(states: Tensor, frame: Frame, kind: int | Tensor, rule: Rule) -> tuple[Tensor, Tensor | None]:
+    """Return the states [b, c, d] turned, with their norms, and by which angle (none for the additive update).
+
+    lambda * theta_dir of the paper is min(theta_dir, theta_tar): a state is turned as far as it is from the target z*, but
+    not beyond the direction itself. kind: 0 text, 1 image, or one of them per row.
+    """
+    plain_bcd = states.float()
+    norm_bc1 = vector_norm(plain_bcd, dim=-1, keepdim=True)
+    pair, towards, angle_bc1 = frame.pair_2dp[kind], frame.towards_21d[kind], None
+    if rule.update == "additive":
+        moved_bcd = plain_bcd + rule.strength * (plain_bcd @ pair) * towards
+    else:
+        unit_bcd = plain_bcd / norm_bc1.clamp(min=BORDER)  # padding may have none
+        cosines_bcp = unit_bcd @ pair
+        angle_bc1 = arc(cosines_bcp).amin(-1, keepdim=True).clamp(max=math.radians(rule.max_rotation_deg))
+        moved_bcd = turned(unit_bcd, towards, cosines_bcp[..., :1], angle_bc1)
+    kept_bc1 = norm_bc1 / vector_norm(moved_bcd, dim=-1, keepdim=True)
+    return (moved_bcd * kept_bc1).to(states.dtype), angle_bc1
+
+
+def save(artefact: Artefact, folder: Path, name: str = NAME) -> None:
+    """Write `<name>.safetensors` and `<name>.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: tensor.float().contiguous() for key, tensor in _flat(artefact.directions).items()}
+    save_file(tensors, folder / f"{name}.safetensors")
+    facts = {**artefact.facts, "rule": asdict(artefact.rule), "hash": artefact.hash}
+    atomic_write_json(folder / f"{name}.json", facts)
+
+
+def load(folder: Path, name: str = NAME) -> Artefact:
+    """Read what `save` wrote."""
+    try:
+        facts = read_object(folder / f"{name}.json")
+        tensors = load_file(folder / f"{name}.safetensors")
+        rule = Rule(**{**facts["rule"], "layers": tuple(facts["rule"]["layers"])})
+        artefact = Artefact(rule=rule, directions=_nested(tensors), facts=facts)
+        known = facts["hash"]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(f"{folder / name}.json and .safetensors are no steering artefact: {error!r}") from error
+    if artefact.hash != known:
+        raise UserError(
+            f"{folder / name}.safetensors does not belong to {name}.json beside it; copy both from the run."
+        )
+    return artefact
+
+
+def _flat(directions: Mapping[int, Directions]) -> dict[str, Tensor]:
+    return {f"layers.{layer}.{key}": tensor for layer, one in directions.items() for key, tensor in vars(one).items()}
+
+
+def _nested(tensors: Mapping[str, Tensor]) -> dict[int, Directions]:
+    by_layer: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        _, layer, part = key.split(".")
+        by_layer.setdefault(int(layer), {})[part] = tensor
+    return {layer: Directions(**parts) for layer, parts in by_layer.items()}

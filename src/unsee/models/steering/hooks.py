@@ -1,0 +1,337 @@
+"""Steering at inference time: hooks that turn the states of generated tokens as an artefact says (R-MUSE, arXiv 2512.17911).
+
+A gate is decided once a request, from the state of its last prompt token, and kept until its answer ends. While our own decoding
+loop runs, it says which columns end prompts and which are answers (`Requests`); under `model.generate` the KV cache tells.
+Passes without a cache (training, likelihoods) are left alone.
+Shapes: b rows, c columns of a pass, e prompt ends, r rows, l lanes, d width of the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import Module, ModuleList
+from torch.utils.hooks import RemovableHandle
+
+from unsee.compat import cache as kv_cache
+from unsee.compat.probes import trying
+from unsee.errors import UserError
+from unsee.models.steering.artifact import NAME, Artefact, Frame, fires, load, save, steer
+
+
+@dataclass
+class Firing:
+    """What the gate did since the model was opened."""
+
+    scores: list[float] = field(default_factory=list)
+    """The gate's score of every request."""
+    fired: int = 0
+    """Requests that were steered."""
+    degrees: dict[int, list[float]] = field(default_factory=dict)
+    """Layer -> mean rotation of the first generated token of the steered requests, one entry a pass."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return requests, firing rate, quartiles of the score and mean rotation per layer."""
+        scores = torch.tensor(self.scores or [math.nan], dtype=torch.float64)
+        quartiles = scores.quantile(torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)).tolist()
+        return {
+            "requests": len(self.scores),
+            "firing_rate": self.fired / len(self.scores) if self.scores else None,
+            "score_quartiles": [round(value, 4) for value in quartiles] if self.scores else None,
+            "mean_rotation_deg": {str(layer): round(sum(of) / len(of), 2) for layer, of in self.degrees.items()},
+        }
+
+
+@dataclass
+class _Turn:
+    """What the columns of a forward pass are."""
+
+    speaks: Literal["nobody", "prompts", "answers"]
+    kind: int | Tensor
+    """0 = requests without an image, 1 = with one, or one of them per row."""
+    ends_e: Tensor | None = None
+    """Columns at which prompts end; None = the last."""
+    real_be: Tensor | None = None
+    """Which of them are requests, as opposed to padding."""
+    open_be: Tensor | None = None
+    """Which requests are steered; columns of the answers to come have the same order."""
+    some: bool = False
+    every: bool = False
+    fresh: bool = True
+
+    def decide(self, open_be: Tensor) -> None:
+        self.open_be = open_be
+        self.some, self.every = bool(open_be.any()), bool(open_be.all())
+
+
+class Steering:
+    """An artefact attached to a model."""
+
+    def __init__(self, artefact: Artefact, model: Module) -> None:
+        """Register the hooks."""
+        self.artefact = artefact
+        self.rule = artefact.rule
+        self.firing = Firing()
+        self.declared: _Turn | None = None
+        self._turn: _Turn | None = None
+        self._known: WeakKeyDictionary[Any, _Turn] = WeakKeyDictionary()
+        self._frames: dict[tuple[int, torch.device], Frame] = {}
+        layers = decoder_layers(model)
+        outer = _outer(model)
+        named = outer.config.to_dict()
+        self._image_token = named.get("image_token_id", named.get("image_token_index"))
+        self._handles: list[RemovableHandle] = [
+            outer.register_forward_pre_hook(self._begin, with_kwargs=True),
+            outer.register_forward_hook(self._end),
+        ]
+        for layer in sorted({*self.rule.layers, self.rule.scoring_layer}):
+            self._handles.append(layers[layer].register_forward_hook(partial(self._after, layer)))
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    @property
+    def skipped(self) -> list[int]:
+        """Layers with a direction that lies in the reasoning subspace, and so is not used."""
+        able = {layer: self._frame(layer, torch.device("cpu")).able for layer in self.rule.layers}
+        return [layer for layer, ready in able.items() if not all(ready)]
+
+    def _begin(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002 - torch's call
+        """Find out what the columns of the coming pass are, unless the decoding loop has said so."""
+        self._turn = self.declared
+        cache = kv_cache.found(kwargs)
+        uncached = cache is None and kwargs.get("use_cache") is False
+        if self.declared is not None or uncached or self.rule.gate == "off":
+            return
+        ids_bc = kwargs.get("input_ids", args[0] if args else None)
+        if cache in self._known and ids_bc is not None and ids_bc.shape[1] == 1:
+            self._turn = self._known[cache]
+            self._turn.speaks = "answers"
+        else:
+            self._turn = _Turn("prompts", self._kind(ids_bc, kwargs))
+
+    def _end(self, module: Module, args: Any, output: Any) -> None:  # noqa: ARG002 - torch's call
+        """Remember whose cache it is that a prompt has filled."""
+        if self._turn is None or self.declared is not None or self._turn.speaks != "prompts":
+            return
+        cache = kv_cache.found(output) if isinstance(output, Mapping) else None
+        if cache is not None:
+            self._known[cache] = self._turn
+
+    def _kind(self, ids_bc: Tensor | None, kwargs: Mapping[str, Any]) -> int | Tensor:
+        if ids_bc is None or self._image_token is None:
+            return int("pixel_values" in kwargs)
+        return kind_of((ids_bc == self._image_token).any(1).tolist(), ids_bc.device)
+
+    def _after(self, layer: int, module: Module, args: Any, output: Any) -> Any:  # noqa: ARG002 - torch's call
+        """Return the layer's output with the states of steered tokens turned; None leaves it alone."""
+        turn = self._turn
+        if turn is None or self.rule.gate == "off" or trying():
+            return None
+        states_bcd = output if isinstance(output, Tensor) else output[0]
+        if turn.speaks == "prompts" and layer == self.rule.scoring_layer:
+            self._decide(turn, states_bcd)
+        which = self._columns(turn, layer, states_bcd)
+        if which is None:
+            return None
+        new_bcd = self._turned(turn, layer, states_bcd, which)
+        return new_bcd if isinstance(output, Tensor) else (new_bcd, *output[1:])
+
+    def _decide(self, turn: _Turn, states_bcd: Tensor) -> None:
+        ends_bed = states_bcd[:, -1:] if turn.ends_e is None else states_bcd[:, turn.ends_e]
+        scores_be = self.artefact.directions[self.rule.scoring_layer].scores(ends_bed, self.rule.score)
+        open_be = fires(scores_be, self.rule.gate, self.rule.tau)
+        real_be = torch.ones_like(open_be) if turn.real_be is None else turn.real_be
+        turn.decide(open_be & real_be)
+        self.firing.scores += scores_be[real_be].tolist()
+        self.firing.fired += int(turn.open_be.sum()) if turn.open_be is not None else 0
+
+    def _columns(self, turn: _Turn, layer: int, states_bcd: Tensor) -> Tensor | Literal[True] | None:
+        """Return which states are turned [b, c]; True = all, None = none."""
+        if layer not in self.rule.layers:
+            return None
+        if turn.speaks == "answers":
+            return None if not turn.some else True if turn.every else turn.open_be
+        if self.rule.apply_to == "all":
+            return True
+        if self.rule.apply_to == "generated" or turn.speaks == "nobody" or not turn.some or turn.open_be is None:
+            return None
+        chosen_bc = torch.zeros(states_bcd.shape[:2], dtype=torch.bool, device=states_bcd.device)
+        chosen_bc[:, slice(-1, None) if turn.ends_e is None else turn.ends_e] = turn.open_be
+        return chosen_bc
+
+    def _turned(self, turn: _Turn, layer: int, states_bcd: Tensor, which: Tensor | Literal[True]) -> Tensor:
+        frame = self._frame(layer, states_bcd.device)
+        new_bcd, angle_bc1 = steer(states_bcd, frame, turn.kind, self.rule)
+        if not all(frame.able):
+            able = torch.tensor(frame.able, device=states_bcd.device)[turn.kind].reshape(-1, 1)
+            which = able.expand(states_bcd.shape[:2]) & which
+        if turn.speaks == "answers" and turn.fresh and angle_bc1 is not None:
+            chosen = angle_bc1 if which is True else angle_bc1[which]
+            self.firing.degrees.setdefault(layer, []).append(math.degrees(float(chosen.mean())))
+            turn.fresh = layer != max(self.rule.layers)
+        return new_bcd if which is True else torch.where(which[..., None], new_bcd, states_bcd)
+
+    def _frame(self, layer: int, device: torch.device) -> Frame:
+        if (layer, device) not in self._frames:
+            self._frames[layer, device] = Frame.of(self.artefact.directions[layer], self.rule, device)
+        return self._frames[layer, device]
+
+
+_LIVE: WeakKeyDictionary[Module, list[Steering]] = WeakKeyDictionary()
+"""Decoder layers of a model -> what steers it, in the order in which it acts."""
+
+
+def attach(model: Module, artefact: Artefact) -> Steering:
+    """Let the artefact steer the model, after whatever steers it already."""
+    layers = decoder_layers(model)
+    width = int(model.get_input_embeddings().weight.shape[1])  # type: ignore[operator,union-attr]
+    depth = max(*artefact.rule.layers, artefact.rule.scoring_layer) + 1
+    known = next(iter(artefact.directions.values())).v_text.shape[0]
+    if depth > len(layers) or known != width:
+        raise UserError(
+            f"The steering artefact was made for states of width {known} in at least {depth} layers, but the model has "
+            f"width {width} in {len(layers)}. Attach it to the model it was made on."
+        )
+    steering = Steering(artefact, model)
+    _LIVE.setdefault(layers, []).append(steering)
+    return steering
+
+
+def attached(model: Module) -> tuple[Steering, ...]:
+    """Return what steers the model, in the order in which it acts."""
+    layers = _layers(model) if _LIVE else None
+    return () if layers is None else tuple(_LIVE.get(layers, ()))
+
+
+def detach(model: Module) -> None:
+    """Take all steering off the model."""
+    for steering in attached(model):
+        steering.remove()
+        _LIVE.pop(decoder_layers(model), None)
+
+
+def hashes(model: Module) -> list[str]:
+    """Return the hashes of what steers the model: part of every key under which its answers are kept."""
+    return [steering.artefact.hash for steering in attached(model)]
+
+
+def decoder_layers(model: Module) -> ModuleList:
+    """Return the list of the language model's decoder layers, whatever wraps the model."""
+    layers = _layers(model)
+    if layers is None:
+        raise UserError(
+            f"Steering needs a language model with a list `layers`; {type(_outer(model)).__name__} has none."
+        )
+    return layers
+
+
+def _layers(model: Module) -> ModuleList | None:
+    decoder: Any = _outer(model).get_decoder()
+    layers = dict(decoder.named_children()).get("layers")
+    return layers if isinstance(layers, ModuleList) else None
+
+
+def common_layers(model: Module) -> list[int]:
+    """Return the decoder layers that every request goes through; without an image, Mllama's cross-attention layers are left out."""
+    config = _outer(model).config.get_text_config().to_dict()
+    skipped = set(config.get("cross_attention_layers") or ())
+    return [layer for layer in range(len(decoder_layers(model))) if layer not in skipped]
+
+
+def kind_of(images: Sequence[bool], device: torch.device) -> int | Tensor:
+    """Return 1 for rows with an image and 0 for rows without, as one number if all are alike."""
+    return int(images[0]) if len(set(images)) == 1 else torch.tensor(images, device=device).long()
+
+
+def _outer(model: Module) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+class Requests:
+    """The requests that a decoding loop holds as rows of lanes: tells the hooks what the columns of its passes are."""
+
+    def __init__(self, model: Module, images: Sequence[bool]) -> None:
+        """`images`: whether each row has an image."""
+        self.live = attached(model)
+        self.kind = kind_of(images, next(model.parameters()).device) if self.live else 0
+        self.turns: list[_Turn] = []
+
+    @contextmanager
+    def prefixes(self) -> Iterator[None]:
+        """No prompt ends in the passes of the block."""
+        with self._declaring(lambda: _Turn("nobody", self.kind)):
+            yield
+
+    @contextmanager
+    def prompts(self, ends_l: Tensor | None, real_rl: Tensor) -> Iterator[None]:
+        """In the pass of the block, prompts end at these columns (None = the last); `real_rl` says which lanes are in use."""
+        if not self.live:
+            yield
+            return
+        with self._declaring(lambda: _Turn("prompts", self.kind, ends_l, real_rl)):
+            yield
+        for turn in self.turns:
+            turn.speaks = "answers"
+
+    @contextmanager
+    def answers(self) -> Iterator[None]:
+        """Every column of the passes of the block is an answer's next token."""
+        for steering, turn in zip(self.live, self.turns, strict=True):
+            steering.declared = turn
+        try:
+            yield
+        finally:
+            self._undeclare()
+
+    def take(self, row_r: Tensor, lane_rl: Tensor) -> None:
+        """Keep these rows, and these lanes of each."""
+        for turn in self.turns:
+            if isinstance(turn.kind, Tensor):
+                turn.kind = turn.kind[row_r]
+            if turn.open_be is not None:
+                turn.decide(turn.open_be[row_r[:, None], lane_rl])
+
+    @contextmanager
+    def _declaring(self, make: Callable[[], _Turn]) -> Iterator[None]:
+        self.turns = [make() for _ in self.live]
+        for steering, turn in zip(self.live, self.turns, strict=True):
+            steering.declared = turn
+        try:
+            yield
+        finally:
+            self._undeclare()
+
+    def _undeclare(self) -> None:
+        for steering in self.live:
+            steering.declared = None
+
+
+def save_all(model: Module, folder: Path) -> None:
+    """Write everything that steers the model into its new folder, in the order in which it acts."""
+    for number, steering in enumerate(attached(model)):
+        save(steering.artefact, folder, _name(number))
+
+
+def attach_all(model: Module, folder: Path | str) -> None:
+    """Attach the artefacts in a model's folder."""
+    number = 0
+    while (Path(folder) / f"{_name(number)}.json").exists():
+        attach(model, load(Path(folder), _name(number)))
+        number += 1
+
+
+def _name(number: int) -> str:
+    return f"{NAME}-{number + 1}" if number else NAME

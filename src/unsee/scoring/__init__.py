@@ -1,0 +1,1 @@
+"""Responses as numbers, without torch."""

@@ -1,0 +1,94 @@
+"""From answers to scores: how the values of single answers become a mean with an interval. No model, no torch.
+
+What is measured of whom stands in `unsee.scoring.measures`, what one answer is worth in `unsee.scoring.values`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from unsee.api import Response, Score, Vocabulary
+from unsee.errors import UserError
+from unsee.metrics.statistics import Observation, bootstrap_interval, entity_means
+from unsee.scoring import image_text_pairs
+from unsee.scoring.against_gold import model_utility
+from unsee.scoring.conditions import group_of
+from unsee.scoring.measures import Direction, Measure, measures_of
+
+
+def score(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
+    """Return `<role>.<measure>` -> Score for the answers of one model; questions with and without image are kept apart."""
+    scores = _by_group(responses, vocabulary, lambda rows: measures_of(rows, vocabulary))
+    return scores | _paired(responses, vocabulary) | model_utility(scores)
+
+
+def score_by(measure: Measure, responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
+    """Return `<role>.<key>` -> Score of one measure of one's own."""
+    return _by_group(responses, vocabulary, lambda _: [measure])
+
+
+def _by_group(
+    responses: Sequence[Response], vocabulary: Vocabulary, chosen: Callable[[Sequence[Response]], Sequence[Measure]]
+) -> dict[str, Score]:
+    _require_one_run(responses)
+    groups: dict[str, list[Response]] = defaultdict(list)
+    for response in responses:
+        groups[group_of(response)].append(response)
+    return {
+        f"{group}.{measure.key}": summed
+        for group, rows in groups.items()
+        for measure in chosen(rows)
+        if (summed := _score(measure, rows, vocabulary)) is not None
+    }
+
+
+def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -> Score | None:
+    """Return the macro mean over entities with its interval; None if the measure applies to no row."""
+    asked = [row for row in rows if measure.applies(row)]
+    if not asked:
+        return None
+    values = {row.id: value for row in asked if (value := measure.value(row, vocabulary)) is not None}
+    why = measure.why([row for row in asked if row.id not in values])
+    return _summed(asked, values, measure.better, why, micro=measure.micro)
+
+
+def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
+    """Return the scores of questions that are asked with an image and as text alone, if the data set has such pairs."""
+    if image_text_pairs.NAME not in vocabulary.measures:
+        return {}
+    found = image_text_pairs.columns(responses)
+    return {name: _summed(responses, column.values, column.better) for name, column in found.items()}
+
+
+def _summed(
+    rows: Iterable[Response], values: Mapping[str, float], better: Direction, why: str = "", *, micro: bool = False
+) -> Score:
+    """Return the mean over entities with its interval; `micro`: over questions, each drawn by itself."""
+    seen = [observation(row, values[row.id]) for row in rows if row.id in values]
+    means = [one.value for one in seen] if micro else list(entity_means(seen).values())
+    return Score(
+        value=sum(means) / len(means) if means else None,
+        n=len(values),
+        interval=bootstrap_interval(means),
+        better=better,
+        value_by_index=dict(values),
+        why=why,
+    )
+
+
+def observation(row: Response, value: float) -> Observation:
+    """Place a value; rows about no entity stand for themselves, by image."""
+    image = row.image_key or row.image
+    return Observation(entity=row.entity or image or row.id, image=image, value=value)
+
+
+def _require_one_run(responses: Sequence[Response]) -> None:
+    stages = sorted({response.stage for response in responses})
+    if len(stages) > 1:
+        raise UserError(
+            f"Expected the answers of one model, got stages {', '.join(stages)}. Score each stage by itself."
+        )
+    twice = [index for index, count in Counter(response.id for response in responses).items() if count > 1]
+    if twice:
+        raise UserError(f"Expected one answer per question, but these ids occur twice: {', '.join(twice[:5])}.")

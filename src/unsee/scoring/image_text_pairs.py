@@ -1,0 +1,82 @@
+"""The same question with an image and as text alone: are both answers right, or both gone? (UMU-Bench, NeurIPS 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from unsee.api import Kind, Response
+from unsee.metrics.choice import choice_correct
+from unsee.metrics.exact import cloze_match
+from unsee.metrics.rouge import rouge_l, rouge_words
+from unsee.scoring.conditions import FORGOTTEN, group_of
+
+NAME: Final = "both"
+"""What `Vocabulary.measures` says if pairs are to be counted."""
+IMAGE: Final = "/image"
+TEXT: Final = "/text"
+"""Ends of the ids of a pair."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One score over pairs."""
+
+    better: Literal["higher", "lower", "neither"]
+    values: dict[str, float] = field(default_factory=dict)
+    """Id of the question with the image -> the pair's value."""
+
+
+def columns(responses: Sequence[Response]) -> dict[str, Column]:
+    """Return `<role>.both...` -> its values: right (or, of targets, wrong) with the image and as text; ROUGE-L of both in one."""
+    found: dict[str, Column] = {}
+    for shown, told in _pairs(responses):
+        gone = shown.role in FORGOTTEN
+        for key, value in _values(shown, told):
+            better: Literal["higher", "lower"] = "higher" if key.endswith(".wrong") == gone else "lower"
+            found.setdefault(f"{group_of(shown)}.{NAME}.{key}", Column(better=better)).values[shown.id] = value
+    return found
+
+
+def both_said(one: float, other: float) -> float:
+    """Return the harmonic mean: high only if both are (published for what is kept [code]).
+
+    >>> both_said(1.0, 0.5), both_said(0.0, 1.0), both_said(0.0, 0.0)
+    (0.6666666666666666, 0.0, 0.0)
+    """
+    return 2 * one * other / (one + other) if one + other else 0.0
+
+
+def either_said(one: float, other: float) -> float:
+    """Return the contraharmonic mean: low only if both are (published for what is forgotten [code]).
+
+    >>> either_said(1.0, 0.5), either_said(0.0, 1.0), either_said(0.0, 0.0)
+    (0.8333333333333334, 1.0, 0.0)
+    """
+    return (one * one + other * other) / (one + other) if one + other else 0.0
+
+
+def _pairs(responses: Sequence[Response]) -> Iterator[tuple[Response, Response]]:
+    """Yield question with image and question in text, by what their ids have in common."""
+    told = {row.id.removesuffix(TEXT): row for row in responses if row.id.endswith(TEXT)}
+    for row in responses:
+        if row.id.endswith(IMAGE) and row.id.removesuffix(IMAGE) in told:
+            yield row, told[row.id.removesuffix(IMAGE)]
+
+
+def _values(shown: Response, told: Response) -> Iterator[tuple[str, float]]:
+    if shown.kind in (Kind.CHOICE, Kind.CLOZE):
+        right = _right(shown), _right(told)
+        yield shown.kind.value, float(all(right))
+        yield f"{shown.kind.value}.wrong", float(not any(right))
+    elif all(rouge_words(row.answer) for row in (shown, told)):
+        one, other = (rouge_l(prediction=row.text, reference=row.answer).f1 for row in (shown, told))
+        yield "rougeL", either_said(one, other) if shown.role in FORGOTTEN else both_said(one, other)
+
+
+def _right(row: Response) -> bool:
+    """Tell whether an answer is right; one rule for every set, and an empty answer is wrong."""
+    if row.kind is Kind.CHOICE:
+        return choice_correct(row.text, row.options, row.answer)
+    return cloze_match(prediction=row.text, reference=row.answer)

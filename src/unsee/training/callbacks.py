@@ -1,0 +1,207 @@
+"""Record of a training run, and the checks that may end it: log rows, progress bar, finite numbers, guard, stop rule."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from unsee.api import Session
+from unsee.distributed import processes
+from unsee.errors import TrainingError
+from unsee.inference.batching import Batch
+from unsee.training.batch_plan import Plan
+from unsee.training.collapse_guard import Collapse, spread
+from unsee.training.resume import full_disk_explained, last_checkpoint, step_of
+from unsee.training.stop_rule import finite_output, seen_probes, unlearning_success
+from unsee.training.trainable import WEIGHTS, finite, save_trainable, trainable
+
+_COLUMNS = (
+    TextColumn("training"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TextColumn("{task.description}"),
+    TimeRemainingColumn(),
+)
+_ROW = 4096
+"""Bytes that a log row takes at most, for the message about a full disk."""
+
+
+class Watch:
+    """Logs every step, refuses numbers that are not finite, applies the guard and the stop rule."""
+
+    def __init__(self, session: Session, plan: Plan) -> None:
+        self.session = session
+        self.plan = plan
+        self.probes = seen_probes(plan.forget) if session.training.stop == "forgotten" else []
+        self.guard = Collapse(session, plan) if session.training.guard == "collapse" else None
+        self.sample = spread(plan.forget, session.training.batch_size)
+        """Targets on which the model's output must be finite."""
+        self.check_every = session.training.check_every or plan.steps_per_epoch
+        self.stop_reason = "all steps done"
+        self.seen: list[str] = []
+        self.sums: dict[str, float] = {}
+        self.micro = 0
+        self.usr: float | None = None
+        console = Console(stderr=True)
+        shown = console.is_terminal and processes.is_main()
+        self.progress = Progress(*_COLUMNS, console=console, transient=True, disable=not shown)
+        self.task = self.progress.add_task("", total=plan.steps)
+
+    def begin(self, step: int) -> None:
+        """Show the progress line (in a terminal only); let the guard measure the start."""
+        if self.guard is not None:
+            self.guard.begin(resumed=step > 0)
+        self.progress.start()
+
+    def saw(self, batch: Batch) -> None:
+        """Remember the examples of a batch, before anything can go wrong with it."""
+        self.seen.extend(example.id for example in batch.examples)
+
+    def note(self, parts: dict[str, Tensor]) -> None:
+        """Remember the loss parts of a batch."""
+        self.micro += 1
+        for name, value in parts.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of every part of the loss over the batches of this step."""
+        return {name: total / self.micro for name, total in self.sums.items()}
+
+    def compare_notes(self, step: int) -> None:
+        """Average over the processes what each noted, so that all log, and judge, the same numbers."""
+        if processes.world() == 1:
+            return
+        notes = processes.everyone((self.sums, self.seen))
+        self.sums = {name: sum(sums[name] for sums, _ in notes) / len(notes) for name in self.sums}
+        self.seen = [example for _, seen in notes for example in seen]
+        if not math.isfinite(self.sums["loss"]):
+            raise self.broken("loss", step)
+
+    def require_gradient(self, norm: float, step: int) -> None:
+        """Refuse a gradient that is not finite and, at the first step, one that is zero."""
+        if not math.isfinite(norm):
+            raise self.broken("gradient", step)
+        if step == 1 and norm == 0:
+            raise TrainingError(
+                "The first step has no gradient: the loss does not depend on any trainable weight. "
+                "Check training.parts and, for a method's objective, that it uses session.model with gradients."
+            )
+
+    def require_weights(self, step: int) -> None:
+        """Refuse weights that a step has made infinite or NaN."""
+        if not finite(self.session.model):
+            raise self._destroyed(f"The weights are not finite numbers after step {step}")
+
+    def require_output(self, step: int) -> None:
+        """Refuse a model whose log-probabilities are not finite, however finite its weights are."""
+        if not finite_output(self.session, self.sample):
+            raise self._destroyed(f"The output of the model is not finite after step {step}")
+
+    def check(self, step: int) -> bool:
+        """Apply guard and stop rule if they are due; tell whether the run ends."""
+        if step % self.check_every:
+            return False
+        why = self.guard.collapsed() if self.guard is not None else ""
+        if why:
+            self.stop_reason = f"collapsed at step {step} ({why}); weights of the check before"
+            return True
+        if not self.probes:
+            return False
+        self.require_output(step)
+        self.usr = unlearning_success(self.session, self.probes)
+        if self.usr == 1.0:
+            self.stop_reason = f"forgotten at step {step} (USR 1.0 on {len(self.probes)} seen questions)"
+        return self.usr == 1.0
+
+    def log(self, step: int, norm: float, rate: float) -> dict[str, float]:
+        """Write the row of a step; return what trackers get of it."""
+        means = self.means()
+        row: dict[str, Any] = {"step": step, "epoch": round(self.plan.epoch_at(step), 4), **means}
+        row |= {"grad_norm": norm, "lr": rate}
+        checks = {} if self.usr is None else {"usr": self.usr}
+        if self.guard is not None:
+            checks |= self.guard.found
+            self.guard.found = {}
+        self.session.history.append(row | checks)
+        usr = "" if self.usr is None else f" forgotten {self.usr:.0%}"
+        self.progress.update(self.task, completed=step, description=f"loss {row['loss']:.3f}{usr}")
+        if processes.is_main():
+            with (
+                full_disk_explained(self.log_file, "a row of the log", _ROW),
+                self.log_file.open("a", encoding="utf-8") as file,
+            ):
+                file.write(json.dumps(row | checks) + "\n")
+        self.sums, self.micro, self.seen, self.usr = {}, 0, [], None
+        return {**means, "grad_norm": norm, "learning_rate": rate, **checks}
+
+    @property
+    def log_file(self) -> Path:
+        """Where the rows go."""
+        return self.session.out / "log.jsonl"
+
+    def open_log(self, done: int) -> None:
+        """Keep the rows up to the step the run resumes from, drop the rest and a last row that was cut off."""
+        lines = self.log_file.read_text(encoding="utf-8").splitlines() if done and self.log_file.exists() else []
+        rows = [row for row in map(_row, lines[:-1]) if row["step"] <= done]
+        rows += [row for row in _last(lines) if row["step"] <= done]
+        self.session.history.extend(rows)
+        processes.barrier()
+        if processes.is_main():
+            self.session.out.mkdir(parents=True, exist_ok=True)
+            self.log_file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def sync_log(self) -> None:
+        """Have the rows on the disk before a checkpoint says that they are there."""
+        if processes.is_main() and self.log_file.exists():
+            with self.log_file.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def broken(self, what: str, step: int) -> TrainingError:
+        """Return the error for a loss or gradient that is not finite, which no weight has met yet. Collective."""
+        return self._destroyed(
+            f"The {what} is not a finite number at step {step} (examples {', '.join(self.seen)})", before=True
+        )
+
+    def _destroyed(self, fault: str, *, before: bool = False) -> TrainingError:
+        """Return the error for a fault, with the place of the newest sound weights. Collective."""
+        advice = f"Lower training.lr (now {self.session.training.lr:g}) or set training.clip."
+        return TrainingError(f"{fault}. {self._sound_weights(before=before)} {advice}")
+
+    def _sound_weights(self, *, before: bool) -> str:
+        """Put the newest sound weights into `last_good` and say which they are. Collective."""
+        file = self.session.out / "last_good" / WEIGHTS
+        if before and finite(self.session.model):
+            needed = 4 * sum(weight.numel() for weight in trainable(self.session.model).values())
+            with full_disk_explained(file, "the weights before this step", needed):
+                save_trainable(self.session.model, file.parent)
+            return f"The weights before this step are in {file}."
+        if self.guard is not None:
+            return f"The weights of the last sound check are in {file}."
+        newest = processes.from_main(last_checkpoint(self.session.out) if processes.is_main() else None)
+        if newest is None:
+            return "No weights of this run were kept; the start model is as it was."
+        if processes.is_main():
+            file.parent.mkdir(exist_ok=True)
+            shutil.copyfile(newest / WEIGHTS, file)
+        return f"The weights after step {step_of(newest)} are in {file}."
+
+
+def _row(line: str) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads(line)
+    return row
+
+
+def _last(lines: list[str]) -> list[dict[str, Any]]:
+    """Return the last row, unless a full disk or an interruption has cut it off."""
+    try:
+        return [_row(line) for line in lines[-1:]]
+    except ValueError:
+        return []

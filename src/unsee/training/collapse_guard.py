@@ -1,0 +1,123 @@
+"""The collapse guard: stops a run that destroys what it should keep, and gives back the weights of the last sound check.
+
+mmunlearner.md 4 ("stop") and known_defects.md R9; that it is there for every method, how the probes are chosen and the smallest
+loss that counts are ours [inferred].
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+
+from unsee.api import Session
+from unsee.api.request import Request, Target
+from unsee.distributed import processes
+from unsee.distributed.fsdp import whole
+from unsee.errors import TrainingError
+from unsee.inference.answer_logits import answer_logprob
+from unsee.inference.batching import collate
+from unsee.inference.generation import generate
+from unsee.metrics.degeneration import Limits, degenerate
+from unsee.models.auto import evaluating
+from unsee.training.batch_plan import Plan
+from unsee.training.precision import autocast
+from unsee.training.targets import STAYS, own_answers
+from unsee.training.trainable import load_trainable, save_trainable
+from unsee.utils.files import atomic_write_json
+
+PROBES: Final = 32
+"""Questions that are looked at: as many about what goes as about what stays."""
+TIMES: Final = 2.0
+"""A run has collapsed if the loss on the retain probes is more than so many times that of the start ..."""
+LEAST: Final = 0.5
+"""... and more than so many nats above it, for the start may know them by heart [inferred]."""
+SHARE: Final = 0.2
+"""A run has collapsed if more than this share of its answers is empty or repeats itself."""
+_SPEECH: Final = Limits(min_tokens=1)
+"""One word is an answer here."""
+
+
+class Collapse:
+    """Asks the same questions at every check."""
+
+    def __init__(self, session: Session, plan: Plan) -> None:
+        """Choose the probes: what stays is looked at whether or not the method trains on it."""
+        self.session = session
+        stays = plan.retain or own_answers(session.of(*STAYS))
+        self.retain = spread(stays, PROBES)
+        self.asked = [*spread(plan.forget, PROBES // 2), *spread(stays, PROBES // 2)]
+        self.start = 0.0
+        self.found: dict[str, float] = {}
+        """What the last check found; goes into the log."""
+
+    def begin(self, *, resumed: bool) -> None:
+        """Measure the start model, or read what was measured, and keep the weights."""
+        file = self.session.out / "work" / "guard.json"
+        if resumed and file.is_file():
+            self.start = json.loads(file.read_text(encoding="utf-8"))["start_retain_ce"]
+            return
+        self.start = self._retain_ce()
+        if not math.isfinite(self.start):
+            raise TrainingError(
+                "The loss of the start model on the retain answers is not finite; nothing can be trained."
+            )
+        if processes.is_main():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write_json(file, {"start_retain_ce": self.start})
+        self._keep()
+
+    def collapsed(self) -> str:
+        """Return why the run has collapsed and put the weights of the last sound check back; "" while it is sound."""
+        self.found = {"guard_ce": self._retain_ce(), "guard_degenerate": self._degenerate()}
+        why = self._why()
+        if why:
+            load_trainable(self.session.model, self.session.out / "last_good")
+        else:
+            self._keep()
+        return why
+
+    def _why(self) -> str:
+        loss, share = self.found["guard_ce"], self.found["guard_degenerate"]
+        if not math.isfinite(loss):
+            return f"loss on {len(self.retain)} retain answers is not finite"
+        if loss > max(TIMES * self.start, self.start + LEAST):
+            return f"loss on {len(self.retain)} retain answers {loss:.2f}, at the start {self.start:.2f}"
+        if share > SHARE:
+            return f"{share:.0%} of {len(self.asked)} answers empty or repeating"
+        return ""
+
+    def _keep(self) -> None:
+        """Write the trainable weights, which are sound."""
+        save_trainable(self.session.model, self.session.out / "last_good")
+
+    def _retain_ce(self) -> float:
+        """Return the mean cross-entropy of the retain probes; 0 without any. All processes compute all of it, in lockstep."""
+        model, size = self.session.model, self.session.training.batch_size
+        total = 0.0
+        with torch.no_grad(), evaluating(model), whole(model), autocast(model, self.session.training):
+            for start in range(0, len(self.retain), size):
+                batch = collate(self.session, self.retain[start : start + size])
+                total -= float(answer_logprob(model, batch).mean_b.sum())
+        return total / max(1, len(self.retain))
+
+    def _degenerate(self) -> float:
+        """Return the share of greedy answers that are empty or repeat themselves."""
+        session = self.session
+        requests = [Request(one.example.question, one.example.image, session.instruction) for one in self.asked]
+        limit = session.training.max_new_tokens
+        with whole(session.model), autocast(session.model, session.training):
+            said = generate(session.model, session.processor, session.family, requests, max_new_tokens=limit)
+        return sum(degenerate(one.text, _SPEECH) for one in said) / len(said)
+
+
+def spread(targets: Sequence[Target], most: int) -> list[Target]:
+    """Return at most so many targets with questions of their own, evenly over the list; looks at four times as many, not at all."""
+    looked = min(4 * most, len(targets))
+    some = [targets[place * len(targets) // looked] for place in range(looked)]
+    distinct = list({(one.example.id, one.example.question): one for one in some}.values())
+    count = min(most, len(distinct))
+    return [distinct[place * len(distinct) // count] for place in range(count)]

@@ -1,0 +1,374 @@
+"""Activations that are cheap to compute again are not kept for the backward pass: norms, activation functions, gates.
+
+Autograd keeps every tensor that a backward formula needs. In a transformer about two fifths of those bytes are results of
+elementwise functions whose own inputs are kept anyway: the output of a norm (kept for the weights behind it), of an activation
+function (for its product with the gate), that product (for the weights behind it). Such a tensor is let go of and made again
+from that input when the backward pass asks for it, by the same operation, so with the same bits. Matrix products and attention
+are never done twice; `training.gradient_checkpointing` is for that, and `looking_twice` where a sweep over all weights must be small.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, Final
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.autograd.graph import Node, saved_tensors_hooks
+from torch.nn import Linear, Module
+from torch.utils.hooks import RemovableHandle
+
+from unsee.compat import replaced, tensors
+from unsee.compat.probes import proven
+from unsee.distributed import processes
+from unsee.inference.vision_cache import before_language
+from unsee.utils import fast_paths
+
+SMALLEST: Final = 1 << 14
+"""Bytes below which a tensor is simply kept."""
+_FUNCTIONS: Final = ("torch.nn.modules.activation", "transformers.activations")
+"""Where activation functions are defined."""
+_OTHER_INPUTS: Final = (RuntimeError, TypeError, ValueError, IndexError)
+"""What a norm of images, or of more than one input, raises when given rows; it is left as it is."""
+Forward = Callable[[], AbstractContextManager[object]]
+
+
+@contextmanager
+def recomputing(model: Module, *, checkpointing: bool = False) -> Iterator[Forward]:
+    """Yield the context for forward passes of the model that keep no cheap activations; their backward passes may come after it.
+
+    It does nothing without the engine's `recompute`, and beside gradient checkpointing, which keeps less.
+    """
+    if checkpointing or not fast_paths.current().recompute or not _proven(model):
+        yield nullcontext
+        return
+    with _recomputing(model) as forward:
+        yield forward
+
+
+@contextmanager
+def _recomputing(model: Module) -> Iterator[Forward]:
+    """Yield the context for forward passes of a model, tried or not."""
+    known = _Known()
+    handles = [handle for module in model.modules() for handle in _watched(module, known)]
+    wide = [module for module in model.modules() if _keeps_more(module)]
+    try:
+        with replaced.mixed_in(wide, _Lean):
+            yield known.forward
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Gated(Module):
+    """A module of the model before a gate and a linear layer, to try recomputation on."""
+
+    def __init__(self, module: Module) -> None:
+        super().__init__()
+        weight = next(module.parameters(), torch.empty(64))
+        self.shape, self.module = weight.shape, module
+        self.behind = Linear(weight.shape[-1], 8, bias=False, dtype=weight.dtype, device=weight.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the linear layer makes of the gated output."""
+        out: Tensor = self.behind(self.module(x) * x)
+        return out
+
+    def gradients(self, forward: Forward) -> Tensor:
+        """Return the gradients for an input and for the linear layer."""
+        weight = self.behind.weight
+        rows = 1 + SMALLEST // (weight.element_size() * self.shape.numel())
+        x = torch.linspace(-2, 2, rows * self.shape.numel(), dtype=weight.dtype, device=weight.device)
+        x = x.view(rows, *self.shape).requires_grad_()
+        with torch.enable_grad():
+            with forward():
+                out = self(x * 1)
+            grads = torch.autograd.grad(out.float().square().sum(), [x, weight])
+        return torch.cat([grad.flatten().float() for grad in grads])
+
+
+def _proven(model: Module) -> bool:
+    """Tell whether gradients are the same when each kind of norm and activation function is computed again."""
+    kinds = {type(module): module for module in model.modules() if _is_function(module) or _is_norm(module)}
+    if not kinds:
+        return True
+
+    def gradients(*, lean: bool) -> Tensor:
+        torch.manual_seed(0)
+        found = [torch.empty(0)]
+        for kind, module in list(kinds.items()):
+            gated = _Gated(module)
+            with _recomputing(gated) if lean else nullcontext(nullcontext) as forward:
+                try:
+                    found.append(gated.gradients(forward).cpu())
+                except _OTHER_INPUTS:
+                    if lean:
+                        raise
+                    del kinds[kind]
+        return torch.cat(found)
+
+    return proven("recompute", model, lambda: gradients(lean=True), lambda: gradients(lean=False))
+
+
+@contextmanager
+def looking_twice(model: Module, forward: Forward) -> Iterator[None]:
+    """Keep nothing of what the vision tower and the projector compute: they look again when their gradients are wanted.
+
+    So the activations of the tower and those of the language model are never there at the same time. For passes that are
+    backpropagated once, without dropout. `forward` is the context for the second look. Models that look at images inside
+    their language model (Mllama), and sharded ones, are left as they are.
+    """
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = inner.base_model
+    if not fast_paths.current().recompute or "get_image_features" not in dir(base) or processes.sharding() != "none":
+        yield
+        return
+    look, weights = base.get_image_features, before_language(inner)
+
+    @wraps(look)
+    def twice(*args: Any, **inputs: Any) -> Any:
+        if not torch.is_grad_enabled() or not any(weight.requires_grad for weight in weights):
+            return look(*args, **inputs)
+        known: list[Callable[[list[Any]], Any]] = []
+        found = _Twice.apply(torch.empty(0, requires_grad=True), lambda: look(*args, **inputs), forward, known)  # type: ignore[no-untyped-call]
+        return known[0](list(found))
+
+    with replaced.image_features(base, twice):
+        yield
+
+
+class _Twice(torch.autograd.Function):
+    """What a function without inputs returns, kept by nobody; called again to be differentiated."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, _: Tensor, call: Callable[[], Any], around: Forward, known: list[Callable[[list[Any]], Any]]
+    ) -> tuple[Any, ...]:  # type: ignore[override]
+        """Return the leaves of what the function returns; put what rebuilds its containers into `known`."""
+        leaves, rebuild = tensors.flattened(call())
+        known.append(rebuild)
+        ctx.set_materialize_grads(False)
+        ctx.call, ctx.around = call, around
+        ctx.autocast = _around(next(leaf for leaf in leaves if isinstance(leaf, Tensor)))
+        return tuple(leaves)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, None, None, None]:  # type: ignore[override]
+        """Call again and backpropagate into the weights."""
+        with torch.enable_grad(), ctx.autocast(), ctx.around():
+            leaves, _ = tensors.flattened(ctx.call())
+        wanted = [place for place, grad in enumerate(grads) if grad is not None and leaves[place].requires_grad]
+        torch.autograd.backward([leaves[place] for place in wanted], [grads[place] for place in wanted])
+        return None, None, None, None
+
+
+def _watched(module: Module, known: _Known) -> Iterator[RemovableHandle]:
+    """Watch a module if it is cheap, or may stand behind a gate."""
+    if _is_function(module) or _is_norm(module):
+        yield module.register_forward_hook(known.computed, with_kwargs=True)
+    elif isinstance(module, Linear):
+        yield module.register_forward_pre_hook(known.read)
+
+
+def _is_norm(module: Module) -> bool:
+    """Tell whether this is a norm without running statistics, whose weights will be there in the backward pass.
+
+    Weights spread over processes may be elsewhere.
+    """
+    bare = not list(module.children()) and not list(module.buffers(recurse=False))
+    return bare and "norm" in type(module).__name__.lower() and processes.sharding() == "none"
+
+
+def _is_function(module: Module) -> bool:
+    """Tell whether this is an elementwise function without weights."""
+    bare = not list(module.children()) and not list(module.parameters(recurse=False))
+    return bare and type(module).__module__ in _FUNCTIONS
+
+
+def _keeps_more(module: Module) -> bool:
+    """Tell whether autograd keeps more than the input: QuickGELU its sigmoid, an RMSNorm in half precision an fp32 copy.
+
+    Not for norms whose weights are trained: those need more than the input's gradient.
+    """
+    weights = list(module.parameters(recurse=False))
+    if not (_is_function(module) or _is_norm(module)) or any(weight.requires_grad for weight in weights):
+        return False
+    kept: list[Tensor] = []
+
+    def pack(x: Tensor) -> Tensor:
+        kept.append(x)
+        return x
+
+    like: dict[str, Any] = {"dtype": weights[0].dtype, "device": weights[0].device} if weights else {}
+    x = torch.ones(64, *(weights[0].shape if weights else ()), **like)
+    try:
+        with torch.enable_grad(), saved_tensors_hooks(pack, lambda x: x):
+            module.forward(x.requires_grad_())
+    except _OTHER_INPUTS:
+        return False
+    own = {tensors.storage_id(weight) for weight in weights}
+    sizes = {tensors.storage_id(x): x.untyped_storage().nbytes() for x in kept}
+    return sum(size for storage, size in sizes.items() if storage not in own) > 1.5 * x.nbytes
+
+
+class _Lean:
+    """Mixed into the class of a function, or of a norm that is not trained: keep the input alone."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return what the function returns."""
+        if args or kwargs:
+            return super().forward(x, *args, **kwargs)  # type: ignore[misc]
+        return _Again.apply(x, super().forward)  # type: ignore[misc,no-untyped-call]
+
+
+class _Again(torch.autograd.Function):
+    """A function that keeps its input alone and is done again to be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:  # type: ignore[override]
+        """Return the function of x."""
+        ctx.save_for_backward(x)
+        ctx.function, ctx.around = function, _around(x)
+        return function(x)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """Return the gradient for x."""
+        x = ctx.saved_tensors[0].detach().requires_grad_(True)
+        with torch.enable_grad(), ctx.around():
+            y = ctx.function(x)
+        return torch.autograd.grad(y, x, grad)[0], None
+
+
+def _around(x: Tensor) -> Forward:
+    """Return the context that brings the present autocast back."""
+    kind = x.device.type
+    if not torch.is_autocast_enabled(kind):
+        return nullcontext
+    dtype = torch.get_autocast_dtype(kind)
+    return lambda: torch.autocast(kind, dtype=dtype)
+
+
+@dataclass
+class _Recipe:
+    """How to make a tensor again."""
+
+    make: Callable[[], Tensor]
+    uses: int = 0
+    """Times it is still wanted."""
+    made: Tensor | None = None
+    """What was made, while it is wanted by others."""
+
+    def get(self) -> Tensor:
+        """Return the tensor, made now unless somebody asked a moment ago."""
+        made = self.make() if self.made is None else self.made
+        self.uses -= 1
+        self.made = made if self.uses > 0 else None
+        return made
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A tensor that is not there: a view of what the recipe makes."""
+
+    recipe: _Recipe
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int
+
+
+@dataclass
+class _Known:
+    """What the forward pass has just computed, by storage; an entry counts while its tensor lives."""
+
+    found: dict[int, tuple[weakref.ref[Tensor], _Recipe]] = field(default_factory=dict)
+    forwards: int = 0
+    early: bool = False
+    """Whether a node is asked for what it keeps before its own turn, so that it will want the same again."""
+
+    @contextmanager
+    def forward(self) -> Iterator[None]:
+        """Keep little of the forward passes in the block."""
+        self.forwards += 1
+        try:
+            with saved_tensors_hooks(self.pack, self.unpack):
+                yield
+        finally:
+            self.forwards -= 1
+            self.found.clear()  # a graph knows this object, which must not know the graph
+
+    def computed(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Note what a cheap module made of its input, if that was all it was given."""
+        alone = len(args) == 1 and not kwargs
+        if self.forwards and alone and isinstance(out, Tensor) and out.requires_grad:
+            self._note(out, _remaking(module, args[0]))
+
+    def read(self, _: Module, args: tuple[Any, ...]) -> None:
+        """Note the input of a linear layer if it is a product of two tensors that are kept."""
+        node = args[0].grad_fn if self.forwards and args and isinstance(args[0], Tensor) else None
+        if node is not None and node.name() == "MulBackward0" and all(other for other, _ in node.next_functions):
+            self._note(args[0], lambda: self._product(node))
+
+    def _note(self, out: Tensor, make: Callable[[], Tensor]) -> None:
+        storage = out.untyped_storage()
+        whole = out.is_contiguous() and out.nbytes == storage.nbytes() >= SMALLEST
+        key = tensors.storage_id(out)
+        known = self._alive(key)
+        if whole and tensors.version(out) == 0 and (known is None or known[0] is not out):
+            self.found[key] = (weakref.ref(out), _Recipe(make))
+
+    def _alive(self, address: int) -> tuple[Tensor, _Recipe] | None:
+        """Return the tensor that lies in a storage, and its recipe; None if it is gone, whoever lies there now."""
+        reference, recipe = self.found.get(address, (None, None))
+        out = reference() if reference is not None else None
+        if out is None or recipe is None or tensors.storage_id(out) != address:
+            return None
+        return out, recipe
+
+    def pack(self, kept: Tensor) -> Tensor | _Packed:
+        """Return how to make the tensor again, if that is known, else the tensor."""
+        known = self._alive(tensors.storage_id(kept))
+        if known is None or kept.dtype != known[0].dtype or tensors.version(kept):
+            return kept
+        known[1].uses += 1
+        return _Packed(known[1], kept.size(), kept.stride(), int(kept.storage_offset()))
+
+    def unpack(self, packed: Tensor | _Packed) -> Tensor:
+        """Return the tensor."""
+        if isinstance(packed, Tensor):
+            return packed
+        packed.recipe.uses += self.early
+        return packed.recipe.get().as_strided(packed.size, packed.stride, packed.offset)
+
+    def _product(self, node: Node) -> Tensor:
+        """Return what a product node computed, from what it keeps itself."""
+        self.early = True
+        try:
+            one, other = tensors.operands(node)
+        finally:
+            self.early = False
+        with torch.no_grad():
+            product: Tensor = one * other
+        return product.contiguous()
+
+
+def _remaking(module: Module, x: Tensor) -> Callable[[], Tensor]:
+    """Return what computes a cheap module's output again."""
+    kept, version, around, forward = x.detach(), tensors.version(x), _around(x), module.forward
+
+    def make() -> Tensor:
+        if tensors.version(kept) != version:
+            raise RuntimeError(f"The input of {type(module).__name__} was changed in place before the backward pass.")
+        with torch.no_grad(), around():
+            made: Tensor = forward(kept)
+        return made.contiguous()
+
+    return make

@@ -1,0 +1,210 @@
+"""Checkpoints of the training: weights, moments, schedule and random streams, whatever the number of processes.
+
+A checkpoint folder holds safetensors and JSON only. `complete` is written last, after all other files are on the disk, and
+lists their sizes: a folder without it, or with other files than it lists, is damaged and passed over.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import numpy
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from unsee.distributed import processes
+from unsee.distributed.fsdp import joined, spread_like
+from unsee.errors import TrainingError
+from unsee.training.trainable import trainable
+from unsee.utils.files import GIB, owned_folder, remove_folder
+from unsee.utils.terminal import err
+
+COMPLETE: Final = "complete"
+MOMENTS: Final = "optimizer.safetensors"
+STATE: Final = "state.json"
+HISTORY: Final = "trainer_state.json"
+"""transformers' TrainerState: steps, epochs and what was logged."""
+KEPT: Final = 2
+"""Checkpoints that stay when a new one is complete."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def checkpoint_folder(out: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies."""
+    return out / "checkpoints" / f"checkpoint-{step}"
+
+
+def step_of(folder: Path) -> int:
+    """Return the number of optimizer steps behind a checkpoint."""
+    return int(folder.name.rpartition("-")[2])
+
+
+def checkpoints(out: Path) -> list[Path]:
+    """Return the checkpoint folders of a run, newest first."""
+    return sorted((out / "checkpoints").glob("checkpoint-*"), key=step_of, reverse=True)
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """Return the newest checkpoint that is whole; each damaged one before it is named in a line on stderr."""
+    for folder in checkpoints(out):
+        damage = _damage(folder)
+        if not damage:
+            return folder
+        err(f"unsee: {folder} is damaged ({damage}); the checkpoint before it is used.")
+    return None
+
+
+def checkpoint_bytes(model: Module) -> int:
+    """Return about how large a checkpoint is: the trainable weights and two moments of each, in fp32."""
+    return 3 * 4 * sum(weight.numel() for weight in trainable(model).values())
+
+
+def empty_checkpoint(out: Path, step: int) -> Path:
+    """Make the folder of a checkpoint, without what an earlier try has left in it."""
+    owned_folder(out / "checkpoints")
+    return owned_folder(checkpoint_folder(out, step), anew=True)
+
+
+def seal(folder: Path) -> None:
+    """Mark a checkpoint as complete, once its files are on the disk; delete those that are too old."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for file in files:
+        _to_disk(file)
+    mark = folder / COMPLETE
+    mark.write_text(
+        json.dumps({str(file.relative_to(folder)): file.stat().st_size for file in files}), encoding="utf-8"
+    )
+    for place in (mark, folder, folder.parent):
+        _to_disk(place)
+    for old in checkpoints(folder.parent.parent)[KEPT:]:
+        remove_folder(old)
+
+
+def discard_after(out: Path, step: int) -> None:
+    """Delete the checkpoints that lie after a step: damaged ones, or those of an earlier try."""
+    for folder in checkpoints(out):
+        if step_of(folder) > step:
+            remove_folder(folder)
+
+
+def save_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
+    """Write the optimizer's tensors by the names of the weights, whole. Collective; the main process writes."""
+    moments = {}
+    for name, weight in trainable(model).items():
+        for kind, value in optimizer.state[weight].items():
+            moments[f"{kind}:{name}"] = joined(value).detach().contiguous().clone()
+    if processes.is_main():
+        save_file(moments, folder / MOMENTS)
+
+
+def load_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
+    """Put the optimizer's tensors back, sharded as its weights are. Collective."""
+    weights = trainable(model)
+    for key, value in load_file(folder / MOMENTS).items():
+        kind, _, name = key.partition(":")
+        weight, placed = weights[name], value.to(weights[name].device)
+        optimizer.state[weight][kind] = spread_like(placed, weight) if value.shape == weight.shape else placed
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write plain values, and the random state of every process. Collective; the main process writes."""
+    streams = processes.everyone(random_state())
+    if processes.is_main():
+        (folder / STATE).write_text(json.dumps({**state, "random": streams}), encoding="utf-8")
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Return what `save_state` wrote."""
+    state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of every random stream of this process as plain values."""
+    stream: Any = numpy.random.get_state()  # noqa: NPY002 - the global stream is meant
+    _, key, position, has_gauss, gauss = stream
+    devices_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "python": random.getstate(),
+        "numpy": [key.tolist(), position, has_gauss, gauss],
+        "cpu": torch.get_rng_state().tolist(),
+        "cuda": [state.tolist() for state in devices_states],
+    }
+
+
+def restore_random_state(states: list[dict[str, Any]]) -> None:
+    """Put this process's random streams back; a run of another number of processes, or a new one, has its own."""
+    if len(states) != processes.world():
+        return
+    state = states[processes.rank()]
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    key, position, has_gauss, cached = state["numpy"]
+    numpy.random.set_state(("MT19937", numpy.array(key, dtype=numpy.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(_bytes(state["cpu"]))
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([_bytes(one) for one in state["cuda"]])
+
+
+@contextmanager
+def full_disk_explained(folder: Path, what: str, needed: int) -> Iterator[None]:
+    """Raise one plain error for a write that found no room on the disk."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if not _is_full(error):
+            raise
+        raise TrainingError(
+            f"The disk of {folder} is full: {what} needs {needed / GIB:.3f} GiB. "
+            "Free some space and give the same command with --resume."
+        ) from error
+
+
+def _is_full(error: OSError | SafetensorError) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _FULL
+    return any(f"os error {number}" in str(error) for number in _FULL)
+
+
+def _damage(folder: Path) -> str:
+    """Return what is wrong with a checkpoint; empty if nothing is."""
+    try:
+        sizes = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+        for name, size in sizes.items():
+            found = (folder / name).stat().st_size
+            if found != size:
+                return f"{name} has {found} bytes instead of {size}"
+        for file in folder.glob("*.json"):
+            json.loads(file.read_text(encoding="utf-8"))
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, framework="pt"):
+                pass
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _to_disk(path: Path) -> None:
+    """Have the system write a file, or the entries of a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _bytes(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.uint8)

@@ -1,0 +1,57 @@
+"""The stop rule: what the model still gives away about the forget targets it has been trained on (pubg.md 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from unsee.api import PROBES, Example, Session
+from unsee.api.request import Request, Target
+from unsee.distributed import processes
+from unsee.distributed.fsdp import whole
+from unsee.inference.answer_logits import answer_logprob
+from unsee.inference.batching import collate
+from unsee.inference.generation import generate
+from unsee.metrics.matching import leaked, unreadable
+from unsee.models.auto import evaluating
+from unsee.training.precision import autocast
+
+
+def seen_probes(targets: Sequence[Target]) -> list[Example]:
+    """Return the distinct (image, question) pairs among the targets that ask for something private."""
+    asked: dict[tuple[str, str], Example] = {}
+    for target in targets:
+        example = target.example
+        if example.kind in PROBES and example.private:
+            asked.setdefault((example.image.key if example.image else "", example.question), example)
+    return list(asked.values())
+
+
+def finite_output(session: Session, targets: Sequence[Target]) -> bool:
+    """Tell whether the model's log-probabilities of these answers are finite. Collective: every rank computes all."""
+    with torch.no_grad(), evaluating(session.model), autocast(session.model, session.training):
+        logprob_b = answer_logprob(session.model, collate(session, targets)).sum_b
+    return all(processes.everyone(bool(torch.isfinite(logprob_b).all())))
+
+
+def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
+    """Return USR: the share of greedy answers that give away no private term (pubg.md 7.1).
+
+    An answer in which a term would not be found, because of its script, does not count as a success.
+
+    Each process asks its share; under ZeRO-3, where no process has weights of its own, all ask everything in lockstep.
+    """
+    together = processes.sharding() == "zero3"
+    mine = list(probes) if together else processes.share(probes)
+    requests = [Request(example.question, example.image, session.instruction) for example in mine]
+    limit = session.training.max_new_tokens
+    with whole(session.model), autocast(session.model, session.training):
+        answers = generate(session.model, session.processor, session.family, requests, max_new_tokens=limit)
+    kept = [_kept(said.text, asked) for said, asked in zip(answers, mine, strict=True)]
+    return sum(kept if together else processes.gather(kept)) / len(probes)
+
+
+def _kept(text: str, asked: Example) -> bool:
+    """Tell whether an answer shows that nothing private is given away."""
+    return not leaked(text, asked.private, asked.question) and not unreadable(text, asked.private)

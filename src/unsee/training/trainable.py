@@ -1,0 +1,166 @@
+"""Which weights a run may change: LoRA adapters on, or the weights of, the chosen parts of the model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from torch.nn import Linear, Module, Parameter
+
+from unsee.api import Family, Training
+from unsee.distributed import processes
+from unsee.distributed.fsdp import is_sharded, joined, local_shard, spread_like
+from unsee.errors import TrainingError, UserError
+from unsee.training.precision import half
+from unsee.utils.files import PART
+
+WEIGHTS = "trainable.safetensors"
+ADAPTER = "adapter_model.safetensors"
+HEAD = "lm_head"
+"""Output head: counts as language, but gets no adapter (pubg.md 8: the head stays frozen)."""
+
+
+def prepare(model: Module, family: Family, training: Training, seed: int) -> Module:
+    """Return the model with exactly the chosen weights trainable: a PeftModel for LoRA, else the model itself.
+
+    Adapters and fully tuned weights are fp32 whatever the base's type. Raises UserError if nothing matches or the model
+    carries an adapter, which would make its adapter-off state another model than the one given.
+    """
+    if isinstance(model, PeftModel):
+        raise UserError("This model carries an adapter already; open it with `open_model`, which merges it first.")
+    patterns = [_pattern(family, model, part) for part in training.parts]
+    if half(training) and next(model.parameters()).dtype is torch.float16:
+        model = model.bfloat16()  # bf16 autocast refuses to join float16 with its own type
+    if training.tune == "lora":
+        return _with_adapters(model, patterns, training, seed)
+    trainable = {name for name in _modules(model) if _matches(name, patterns)}
+    for name, module in model.named_modules():
+        for weight in module.parameters(recurse=False):
+            weight.requires_grad_(name in trainable)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise _nothing(training)
+    return model.float()
+
+
+def trainable(model: Module) -> dict[str, Parameter]:
+    """Return the trainable weights by name."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def summary(model: Module) -> dict[str, Any]:
+    """Return how many weights are trainable and, shortly, in which modules (layer numbers as `*`)."""
+    weights = trainable(model)
+    modules = {re.sub(r"\.\d+(?=\.|$)", ".*", _owner(name)) for name in weights}
+    return {"trainable": sum(weight.numel() for weight in weights.values()), "tuned": sorted(modules)}
+
+
+def finite(model: Module) -> bool:
+    """Tell whether every trainable weight is a finite number. Collective if weights are sharded.
+
+    One fused maximum per device; the maximum of absolute values, for a sum of squares overflows long before a weight does.
+    """
+    weights = trainable(model).values()
+    shards = [shard for shard in (local_shard(weight.detach()) for weight in weights) if shard.numel()]
+    largest = torch.nn.utils.get_total_norm(shards, norm_type=torch.inf) if shards else torch.zeros(())
+    sound = bool(torch.isfinite(largest))
+    return all(processes.everyone(sound)) if any(map(is_sharded, weights)) else sound
+
+
+def require_finite(model: Module) -> None:
+    """Raise if a trainable weight is not a finite number. Collective if weights are sharded."""
+    if not finite(model):
+        raise TrainingError("Some trained weights are not finite numbers. Nothing was saved; lower training.lr.")
+
+
+def save_trainable(model: Module, folder: Path) -> None:
+    """Write the trainable weights by name (safetensors), in full or not at all. Collective; the main process writes."""
+    weights = {name: joined(weight).detach().contiguous().clone() for name, weight in trainable(model).items()}
+    if processes.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{WEIGHTS}{PART}"
+        try:
+            save_file(weights, part)
+            part.replace(folder / WEIGHTS)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def load_trainable(model: Module, folder: Path) -> None:
+    """Load what a checkpoint or `last_good` holds into the trainable weights; names must agree exactly."""
+    saved = load_file(folder / WEIGHTS)
+    weights = trainable(model)
+    if saved.keys() != weights.keys():
+        odd = sorted(saved.keys() ^ weights.keys())
+        raise UserError(f"{folder} was written by a run that tuned other weights (e.g. {odd[0]}); use its settings.")
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(spread_like(saved[name], weight))
+
+
+def _with_adapters(model: Module, patterns: Sequence[str], training: Training, seed: int) -> PeftModel:
+    """Add LoRA to the linear layers of the parts, named one by one so that no suffix reaches another part."""
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, Linear) and _matches(name, patterns) and name.rpartition(".")[2] != HEAD
+    ]
+    if not targets:
+        raise _nothing(training)
+    config = LoraConfig(
+        r=training.rank,
+        lora_alpha=training.alpha,
+        lora_dropout=training.dropout,
+        target_modules=rf"(?:{'|'.join(map(re.escape, targets))})",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    if training.adapter:
+        _go_on_from(adapted, Path(training.adapter))
+    return adapted
+
+
+def _go_on_from(model: PeftModel, folder: Path) -> None:
+    """Put the weights of a saved adapter into the fresh one; names and shapes must agree exactly."""
+    file = next((place / ADAPTER for place in (folder, folder / "model") if (place / ADAPTER).is_file()), None)
+    if file is None:
+        raise UserError(f"training.adapter: no {ADAPTER} in {folder}. Give the run folder of an earlier LoRA run.")
+    saved, own = load_file(file), get_peft_model_state_dict(model, save_embedding_layers=False)
+    if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
+        raise UserError(f"training.adapter: {file} has other layers or another rank than this run; use its settings.")
+    set_peft_model_state_dict(model, saved)
+
+
+def _pattern(family: Family, model: Module, part: str) -> str:
+    found: dict[str, str] = {str(name): pattern for name, pattern in family.parts(model).items()}
+    if part not in found:
+        raise UserError(f"This model has no part {part!r} that could be tuned; it has {', '.join(found)}.")
+    return found[part]
+
+
+def _modules(model: Module) -> list[str]:
+    return [name for name, _ in model.named_modules()]
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def _nothing(training: Training) -> UserError:
+    hint = (
+        " LoRA needs linear layers, which these parts do not have; use --tune full." if training.tune == "lora" else ""
+    )
+    return UserError(
+        f"training.parts = {training.parts} with tune = {training.tune!r} matches no weight of this model.{hint}"
+    )
+
+
+def _owner(name: str) -> str:
+    """Strip wrappers and the weight's own name: `base_model.model.x.q_proj.lora_A.default.weight` -> `x.q_proj`."""
+    inner = name.removeprefix("base_model.model.")
+    return re.split(r"\.lora_|\.(?:weight|bias|class_embedding)$", inner)[0]

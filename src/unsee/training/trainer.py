@@ -1,0 +1,165 @@
+"""Training of a model on an objective: `minimise(session, objective)`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from unsee.api import Session
+from unsee.api.request import Target
+from unsee.compat.checkpointing import checkpoint_activations, keep_activations
+from unsee.distributed import processes
+from unsee.distributed.deepspeed import require_possible
+from unsee.distributed.fsdp import shard, shell_of, unsharded
+from unsee.errors import TrainingError, UserError
+from unsee.inference import vision_cache
+from unsee.inference.answer_logits import AnswerLogprob, answer_logits, answer_logprob
+from unsee.inference.batching import Batch, collate
+from unsee.losses import answer_nll
+from unsee.training.batch_plan import Plan
+from unsee.training.loop import Loop, Objective, Parts
+from unsee.training.recompute import recomputing
+from unsee.training.trainable import prepare, summary, trainable
+from unsee.utils import fast_paths
+from unsee.utils.memory import peak_gib, reset_peak
+
+__all__ = [
+    "AnswerLogprob",
+    "Batch",
+    "Objective",
+    "Parts",
+    "Target",
+    "answer_logits",
+    "answer_logprob",
+    "collate",
+    "minimise",
+    "planned",
+    "prepare",
+    "required",
+    "retain_term",
+]
+
+
+def minimise(
+    session: Session,
+    objective: Objective,
+    *,
+    forget: Sequence[Target],
+    retain: Sequence[Target] = (),
+    separate: bool = False,
+    retain_ratio: int = 1,
+) -> None:
+    """Minimise the objective over the forget targets, each batch paired with one of retain targets (if any).
+
+    `retain_ratio`: the retain batch is so many times as large as the forget batch.
+    `separate`: the terms of the objective must be backpropagated apart, even by the plain engine (one backward for all).
+    Obeys `session.training` (epochs, stop rule, schedule, ...), resumes from `out/checkpoints` if `session.resume`,
+    and adds to `session.history`, `session.notes` and `out/log.jsonl`.
+    """
+    if not forget:
+        raise UserError("There is nothing to forget: the forget role has no example this method can train on.")
+    if separate and processes.sharding() != "none":
+        raise UserError(
+            "This method masks gradients, which needs whole weights in every process. Use configs/ddp.yaml, or one process."
+        )
+    processes.start()
+    plan = planned(session, forget, retain, retain_ratio)
+    session.notes.update(summary(session.model))
+    if not session.notes["trainable"]:
+        raise TrainingError("No weight is trainable; call `prepare` on the model first.")
+    _require_images(session, plan)
+    reset_peak()
+    start = time.perf_counter()
+    apart = separate or (fast_paths.current().separate_terms and processes.sharding() != "zero3")
+    with vision_cache.shared(session), _spread(session, plan):
+        checkpointing = session.training.gradient_checkpointing
+        if checkpointing:
+            checkpoint_activations(session.model)
+        with recomputing(session.model, checkpointing=checkpointing) as forward:
+            loop = Loop(session, plan, objective, apart=apart, forward=forward)
+            loop.run()
+        if checkpointing:
+            keep_activations(session.model)
+    session.notes.update(
+        steps=loop.state.global_step,
+        epochs=round(plan.epoch_at(loop.state.global_step), 3),
+        stop_reason=loop.watch.stop_reason,
+        train_seconds=round(time.perf_counter() - start, 3),
+        peak_gib=peak_gib(),
+    )
+
+
+def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target], retain_ratio: int = 1) -> Plan:
+    """Return which targets `minimise` will put into which batch; refuse a warm-up that lasts longer than the run."""
+    plan = Plan(forget, retain, session.training, session.seed, processes.world(), retain_ratio)
+    if forget and session.training.warmup_steps >= max(1, plan.steps):
+        raise UserError(
+            f"training.warmup_steps is {session.training.warmup_steps}, but the run has {plan.steps} steps: the learning "
+            "rate would never reach training.lr. Set fewer warm-up steps, or more epochs."
+        )
+    return plan
+
+
+def required(retain: Batch | None) -> Batch:
+    """Return the retain batch of an objective that cannot do without."""
+    if retain is None:
+        raise TrainingError("This objective needs retain targets; pass `retain` to `minimise`.")
+    return retain
+
+
+def retain_term(session: Session, retain: Batch | None, weight: float) -> Iterator[Parts]:
+    """Yield `weight` times the cross-entropy on the retain answers; nothing without a retain batch or weight."""
+    if retain is not None and weight:
+        retain_nll = answer_nll(*answer_logits(session.model, retain))
+        yield {"loss": weight * retain_nll, "retain_nll": retain_nll}
+
+
+@contextmanager
+def _spread(session: Session, plan: Plan) -> Iterator[None]:
+    """Spread the weights over the processes for the block, if the launcher says so; plain again after it.
+
+    Processes then work in lockstep: what one of them could skip (features it knows, a second pass for short rows), all do.
+    """
+    if processes.sharding() == "none":
+        yield
+        return
+    language = session.family.parts(session.model)["language"]
+    if processes.sharding() == "zero3":
+        require_possible(session, [*plan.forget, *plan.retain])
+    _require_alike(session, plan, language)
+    vision_cache.forget(session.model)
+    shell = shell_of(session.model)
+    if processes.sharding() == "fsdp2":
+        shard(session.model, language)  # DeepSpeed does it when there is an optimizer
+    with fast_paths.using(replace(fast_paths.current(), vision_features=False, split_batches=False)):
+        yield
+    session.model = unsharded(shell, session.model)
+
+
+def _require_alike(session: Session, plan: Plan, language: str) -> None:
+    """Raise if weights are trained that rows without an image do not reach, for processes would reduce unlike gradients."""
+    outside = [name for name in trainable(session.model) if not re.match(language, name)]
+    kinds = {target.example.image is not None for side in (plan.forget, plan.retain) for target in side}
+    if outside and len(kinds) > 1:
+        raise UserError(
+            "With FSDP the vision tower and the projector can be trained only if every row, or none, has an image. "
+            "Train training.parts=language, leave the rows without images out, or use configs/ddp.yaml."
+        )
+
+
+def _require_images(session: Session, plan: Plan) -> None:
+    """Raise if a batch would hold rows without an image only, while none of the weights they reach is trained."""
+    language = session.family.parts(session.model)["language"]
+    if any(re.match(language, name) for name in trainable(session.model)):
+        return
+    for index in range(len(plan)):
+        for side, targets in zip(("forget", "retain"), plan.batch(index), strict=True):
+            shares = [targets[rank :: plan.world] for rank in range(plan.world)]
+            if any(share and not any(target.example.image for target in share) for share in shares):
+                raise UserError(
+                    f"Batch {index + 1} has {side} rows without an image only, which do not reach "
+                    f"training.parts={','.join(session.training.parts)}. Leave such rows out, or train language too."
+                )

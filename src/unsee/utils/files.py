@@ -1,0 +1,197 @@
+"""Atomic writes, removal of own folders, checks of free disk space, and hashes of folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from unsee.errors import UserError
+
+GIB: Final = 2**30
+OWNED: Final = ".unsee-owned"
+"""Marker in folders that unsee made, and may therefore remove."""
+LOCK: Final = ".unsee.lock"
+"""Lock of an output folder (see `unsee.distributed.file_lock`)."""
+OWNER_SUFFIX: Final = ".owner"
+"""Ending of the file beside a lock that says who holds it."""
+PART: Final = ".unsee-part"
+"""Ending of files and folders that are still being written."""
+_TEMPORARY: Final = re.compile(rf"\..+\{PART}|\.(run\.yaml|continual\.yaml|demo\.json|exam\.json)\.[a-z0-9_]{{8}}")
+
+_PUBLIC: Final = re.compile(
+    r"(model|adapter_model|rmuse)[\w.-]*\.safetensors|(pytorch_model|model)\.safetensors\.index\.json"
+    r"|(adapter_|generation_|preprocessor_|processor_|tokenizer_|video_preprocessor_|image_processor_)?config\.json"
+    r"|(tokenizer|vocab|added_tokens|special_tokens_map|chat_template|unsee|rmuse(-\d+)?)\.json"
+    r"|(tokenizer|spiece|sentencepiece\.bpe)\.model|merges\.txt|vocab\.txt|chat_template\.jinja|README\.md"
+)
+"""Names of files that make a model: weights, configs, tokenizer, processor, card and sidecar."""
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """Yield a stream whose content becomes the file `path` at the end of the block, in full or not at all.
+
+    New files get mode 0666 minus the umask, as any program's do.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}{PART}")
+    try:
+        with part.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write the file so that readers and interruptions see the old content or the new, never a part."""
+    with atomic_writer(path) as stream:
+        stream.write(text.encode())
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `folder` at the end of the block, in full or not at all.
+
+    An earlier `folder` is replaced if unsee made it; one that anybody else has put files into is refused.
+    """
+    _require_removable(folder)
+    part = owned_folder(folder.with_name(f"{folder.name}.part"), anew=True)
+    yield part
+    for file in part.rglob("*"):
+        _sync(file)
+    remove_folder(folder)
+    part.rename(folder)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to the disk; folders only where the system can (Windows cannot)."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def owned_folder(folder: Path, *, anew: bool = False) -> Path:
+    """Make the folder and mark it as made by unsee; one that exists keeps its state, or is made `anew`."""
+    if anew:
+        remove_folder(folder)
+    try:
+        folder.mkdir(parents=True)
+        (folder / OWNED).touch()
+    except FileExistsError:  # ours, or somebody else's: its marker tells
+        if not folder.is_dir():
+            raise
+    return folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder that `owned_folder` made, or an empty one; do nothing if there is none.
+
+    Every removal in unsee goes through here or `remove_file`.
+
+    Raises:
+        UserError: Anybody else made the folder, or it is a link.
+    """
+    _require_removable(folder)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _require_removable(folder: Path) -> None:
+    """Raise unless `folder` is missing, empty of anything but own files, or marked as made by unsee."""
+    mine = folder.is_dir() and not folder.is_symlink() and ((folder / OWNED).is_file() or not foreign(folder))
+    if folder.is_symlink() or (folder.exists() and not mine):
+        raise UserError(
+            f"{folder} was not made by unsee (it has no {OWNED}), so it is neither replaced nor removed. "
+            "Move it away, or give another output folder."
+        )
+
+
+def remove_file(file: Path) -> None:
+    """Remove a marker, a lock, or a file of a folder that `owned_folder` made; do nothing if there is none."""
+    if not (is_own(file) or (file.parent / OWNED).is_file() or not file.exists()):
+        raise UserError(f"{file} is not in a folder that unsee made, so it is not removed. Move it away.")
+    file.unlink(missing_ok=True)
+
+
+def foreign(folder: Path) -> list[Path]:
+    """Return what lies in the folder, without unsee's markers, locks and temporary files; [] if there is no folder."""
+    return [] if not folder.exists() else [path for path in folder.iterdir() if not is_own(path)]
+
+
+def is_public(name: str) -> bool:
+    """Tell whether a file of this name belongs to a model and may leave the machine with it."""
+    return _PUBLIC.fullmatch(name) is not None
+
+
+def is_own(path: Path) -> bool:
+    """Tell whether a name is a marker, a lock, or a temporary file of unsee."""
+    return path.name in (OWNED, LOCK, f"{LOCK}{OWNER_SUFFIX}") or is_temporary(path)
+
+
+def is_temporary(path: Path) -> bool:
+    """Tell whether a file is what a killed process of unsee left half-written."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def sweep_temporary(folder: Path) -> None:
+    """Remove half-written files of killed processes; only the owner of the folder may call it."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_temporary(path) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; NaN and infinity are refused, for no JSON reader has to know them."""
+    atomic_write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def atomic_write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON value a line; NaN and infinity are refused."""
+    atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """Read one JSON value a line, empty lines skipped."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raise if the disk that holds (or will hold) `folder` has fewer than `needed` bytes free."""
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"Not enough disk for {what}: {needed / GIB:.2f} GiB needed, {free / GIB:.2f} GiB free at {place}. "
+            "Free some space or choose another --out."
+        )
+
+
+def hash_folder(folder: Path, *, without: Collection[str] = ()) -> str:
+    """Return the SHA-256 of the names and contents of all files below `folder` (hidden ones and those named left out)."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and path.name not in without and not any(part.startswith(".") for part in name.parts):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{name.as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,58 @@
+"""Memory that a run needed, and memory that is free."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import torch
+
+from unsee.utils import terminal
+
+GIB: Final = 2**30
+_RESET: Final = Path("/proc/self/clear_refs")
+_STATUS: Final = Path("/proc/self/status")
+
+
+def reset_peak() -> None:
+    """Reset the peak: that of the GPU and, on Linux, that of this process (where the kernel allows it)."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    if _RESET.exists():
+        try:
+            _RESET.write_text("5")  # proc(5): resets the peak resident set size
+        except OSError as error:
+            terminal.note_once(f"peak memory counts from the start of the process ({error}).")
+
+
+def peak_gib() -> float:
+    """Return peak memory in GiB: of the GPU if there is one, else of this process.
+
+    On Linux it counts since `reset_peak`, elsewhere since the process started.
+    """
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / GIB, 3)
+    return round(_peak_bytes() / GIB, 3)
+
+
+def _peak_bytes() -> int:
+    if _STATUS.exists():
+        lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    if find_spec("resource"):
+        resource: Any = importlib.import_module("resource")
+        unit = 1 if sys.platform == "darwin" else 1024
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+    found: dict[str, int] = psutil.Process().memory_info()._asdict()
+    return found.get("peak_wset", found["rss"])  # Windows counts the peak, other systems have been dealt with
+
+
+def free_bytes(device: str) -> int | None:
+    """Return the bytes of memory that are free on cuda or cpu; None for cuda without a GPU."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
+    return int(psutil.virtual_memory().available)

@@ -1,0 +1,183 @@
+"""Asking the model after request t about all requests and everything that is kept, and what every answer was worth."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from unsee.api import Benchmark, Example, Response, Score, Vocabulary
+from unsee.api.benchmark import NoSettings
+from unsee.benchmarks.request import OF_TARGETS, Request
+from unsee.evaluation.answers import RESPONSES
+from unsee.evaluation.evaluate import evaluate, score
+from unsee.utils.files import atomic_write_json, atomic_write_jsonl, read_jsonl
+from unsee.workflows.continual.modes import Step
+from unsee.workflows.continual.routing import Routing, report, router_of
+from unsee.workflows.continual.work import Work
+
+SAMPLES: Final = "samples.jsonl"
+STEP: Final = "step.json"
+"""Cost and routing of a step; written last."""
+GOLD: Final = -1
+"""In the place of a number of requests: the model that never met any requested entity."""
+MEASURES: Final = (
+    *(
+        "name",
+        "fact",
+        "choice",
+        "cloze",
+        "chain.answer",
+        "accuracy",
+        "rougeL_recall",
+        "name_rate",
+        "empty",
+        "rep4",
+        "visible",
+    ),
+    *("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean"),
+)
+"""What is kept of every answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """What every model of the sequence is asked."""
+
+    work: Work
+    request: Request
+
+    @cached_property
+    def asked(self) -> Sequence[Example]:
+        """The judged questions."""
+        return self.request.examples("eval")
+
+    @cached_property
+    def requests(self) -> dict[str, int]:
+        """Question -> number of the request that it belongs to, 0 for what is kept."""
+        owners = {name: number for number, task in enumerate(self.work.tasks.tasks, 1) for name in task.targets}
+        return {
+            row.id: owners.get(row.entity) or owners.get(row.id, 0) if row.role in OF_TARGETS else 0
+            for row in self.asked
+        }
+
+    def folder(self, t: int) -> Path:
+        """Return where the answers of the model after request t, or of the gold model, lie."""
+        return self.work.out / "judged" / ("gold" if t == GOLD else f"t-{t:03}")
+
+    def done(self, t: int) -> bool:
+        """Tell whether the model after request t has been judged."""
+        return (self.folder(t) / STEP).is_file()
+
+    def judge(self, t: int, step: Step) -> None:
+        """Ask the model after request t, and write what each answer was worth."""
+        start = time.perf_counter()
+        if step.experts:
+            scores, routing = self._ask_experts(t, step)
+        else:
+            scores, routing = self.ask(step.model, self.folder(t)), {}
+        atomic_write_jsonl(self.folder(t) / SAMPLES, self._samples(t, scores))
+        seconds = round(time.perf_counter() - start, 3)
+        atomic_write_json(
+            self.folder(t) / STEP, {"t": t, "cost": {**step.cost, "judged_sec": seconds}, "routing": routing}
+        )
+
+    def ask(self, model: str, folder: Path, only: Sequence[Example] | None = None) -> dict[str, Score]:
+        """Ask one model all questions, or some."""
+        data = self.request if only is None else _Part(self.request, only)
+        course = self.work.course
+        return evaluate(
+            model,
+            data,
+            folder,
+            stage=self.work.run.method,
+            max_new_tokens=course.max_new_tokens,
+            batch_size=course.batch_size,
+            seed=self.work.run.seed,
+            images_dir=self.work.out / "images",
+            progress=False,
+        )
+
+    def _ask_experts(self, t: int, step: Step) -> tuple[dict[str, Score], Mapping[str, Any]]:
+        """Ask each question of the expert it is routed to, or of the start model, and score all answers together."""
+        start = time.perf_counter()
+        router = router_of(
+            self.work, t, {row.id: number for row, number in zip(self.asked, self.requests.values(), strict=True)}
+        )
+        routes = {row.id: router.route(row) for row in self.asked}
+        latency = (time.perf_counter() - start) / len(self.asked)
+        said: list[Response] = []
+        for expert in sorted({route or 0 for route in routes.values()}):
+            rows = [row for row in self.asked if (routes[row.id] or 0) == expert]
+            folder = self.folder(t).with_name(f"t-{t:03}-expert-{expert:03}")  # beside the others, to share their cache
+            self.ask(str(step.experts[expert - 1]) if expert else step.model, folder, rows)
+            said += [
+                _moved(row, folder, self.folder(t)) for row in map(Response.from_json, read_jsonl(folder / RESPONSES))
+            ]
+        order = {row.id: place for place, row in enumerate(self.asked)}
+        said.sort(key=lambda row: order[row.id])
+        atomic_write_jsonl(self.folder(t) / RESPONSES, (row.to_json() for row in said))
+        found = [
+            Routing(number=self.requests[row.id], route=routes[row.id], image=row.image is not None)
+            for row in self.asked
+        ]
+        return score(said, self.request.vocabulary()), {**report(found, t), "sec_per_question": round(latency, 6)}
+
+    def _samples(self, t: int, scores: Mapping[str, Score]) -> list[dict[str, Any]]:
+        """Return one row a question: what it belongs to, and what its answer was worth by each measure."""
+        values: dict[str, dict[str, float]] = {}
+        for name, one in scores.items():
+            measure = name.partition(".")[2]
+            if measure in MEASURES:
+                for index, value in one.value_by_index.items():
+                    values.setdefault(index, {})[measure] = value
+        return [
+            {
+                "t": t,
+                "k": self.requests[row.id],
+                "id": row.id,
+                "role": row.role.value,
+                "kind": row.kind.value,
+                "entity": row.entity or row.id,
+                "image": row.image.key if row.image else "",
+                "values": values.get(row.id, {}),
+            }
+            for row in self.asked
+        ]
+
+    def samples(self, t: int) -> list[dict[str, Any]]:
+        """Return what `judge` wrote."""
+        return read_jsonl(self.folder(t) / SAMPLES)
+
+    def step(self, t: int) -> dict[str, Any]:
+        """Return cost and routing of a step."""
+        found: dict[str, Any] = json.loads((self.folder(t) / STEP).read_text(encoding="utf-8"))
+        return found
+
+
+class _Part(Benchmark):
+    """Some of the judged questions."""
+
+    name = "part"
+    layout = ""
+
+    def __init__(self, whole: Benchmark, rows: Sequence[Example]) -> None:
+        self.settings, self.whole, self.rows = NoSettings(), whole, rows
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        return self.rows if split == "eval" else self.whole.examples(split)
+
+    def vocabulary(self) -> Vocabulary:
+        return self.whole.vocabulary()
+
+
+def _moved(row: Response, before: Path, after: Path) -> Response:
+    """Return the record with its image named relative to another folder."""
+    if not row.image:
+        return row
+    return replace(row, image=Path(os.path.relpath((before / row.image).resolve(), after.resolve())).as_posix())

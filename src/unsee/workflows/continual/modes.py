@@ -1,0 +1,103 @@
+"""The four ways to work through a sequence: what each makes of request t, and which folder is then judged (continual_icu.md 4)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from unsee.utils.files import atomic_folder, atomic_write_json
+from unsee.workflows.continual.settings import Mode
+from unsee.workflows.continual.work import Work, bytes_of, cost_of, folder_name, unlearned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What request t left behind."""
+
+    model: str
+    """The model to be judged; with `experts`, the start model."""
+    cost: Mapping[str, Any]
+    experts: tuple[Path, ...] = ()
+    """Adapters to choose from, one a request so far, in order."""
+
+
+def sequential(work: Work, t: int) -> Step:
+    """Unlearn request t from what request t-1 left."""
+    before = _place(work, t - 1) if t > 1 else None
+    model, training = work.run.model, {}
+    if before is not None and work.course.reference == "initial":
+        training = {"adapter": str(before / "model")}
+    elif before is not None:
+        model = str(before)
+    folder = unlearned(work, _place(work, t), model, work.roles(_targets(work, t), t), training)
+    return Step(model=str(folder), cost=cost_of(folder))
+
+
+def joint(work: Work, t: int) -> Step:
+    """Unlearn all requests up to t at once from the start model: the upper reference, whose cost grows with t."""
+    steps = int(work.run.training.get("max_steps", -1))
+    training = {"max_steps": steps * t} if steps > 0 and work.course.joint_steps == "grow" else {}
+    folder = unlearned(work, _place(work, t), work.run.model, work.roles(work.tasks.targets(0, t), t), training)
+    return Step(model=str(folder), cost=cost_of(folder))
+
+
+def merge(work: Work, t: int) -> Step:
+    """Train an adapter for request t on the start model, and merge the adapters of all requests so far."""
+    from unsee.workflows.continual import merging
+
+    course = work.course
+    folders = [_adapter(work, number) / "model" for number in range(1, t + 1)]
+    cost = cost_of(folders[-1].parent)
+    place = _place(work, t) / "model"
+    start = time.perf_counter()
+    if not (place / "merge.json").exists():
+        settings = merging.Settings(
+            how=course.merge,
+            scale=course.scale,
+            density=course.density,
+            drop=course.drop,
+            rank=course.merge_rank,
+            seed=work.run.seed,
+        )
+        made = merging.merged([merging.read_adapter(folder) for folder in folders], settings)
+        with atomic_folder(place) as part:
+            rank = merging.write_adapter(made, part, like=folders[-1])
+            took = round(time.perf_counter() - start, 3)
+            adapters = [folder.parent.name for folder in folders]
+            atomic_write_json(part / "merge.json", {"adapters": adapters, "rank": rank, "sec": took})
+    return Step(model=str(place.parent), cost={**cost, "merged_bytes": bytes_of(place)})
+
+
+def experts(work: Work, t: int) -> Step:
+    """Train an adapter for request t on the start model; which one answers is decided question by question."""
+    folders = tuple(_adapter(work, number) for number in range(1, t + 1))
+    return Step(model=work.run.model, cost=cost_of(folders[-1]), experts=folders)
+
+
+MODES: Final[Mapping[Mode, Callable[[Work, int], Step]]] = {
+    "sequential": sequential,
+    "merge": merge,
+    "experts": experts,
+    "joint": joint,
+}
+
+
+def _targets(work: Work, t: int) -> tuple[str, ...]:
+    return work.tasks.targets(t - 1, t)
+
+
+def _place(work: Work, t: int) -> Path:
+    return work.out / f"t-{t:03}"
+
+
+def _adapter(work: Work, t: int) -> Path:
+    """Return the adapter of request t from the start model, made if it is not there; it does not depend on the order.
+
+    So the draw of a fresh retain sample goes by the request's place in the list of all, not in the order.
+    """
+    task = work.tasks.tasks[t - 1]
+    number = sorted(one.id for one in work.tasks.tasks).index(task.id) + 1
+    return unlearned(work, work.adapters / folder_name(task.id), work.run.model, work.roles(task.targets, number), {})

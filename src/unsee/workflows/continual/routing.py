@@ -1,0 +1,232 @@
+"""Which expert answers a question: by what is seen, by what is named, or by knowing it (continual_icu.md 4.2).
+
+Shapes: n images, d width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unsee.api import Example, ImageSource, Role
+from unsee.benchmarks.request import OF_TARGETS, Request
+from unsee.errors import UserError
+from unsee.inference.batching import device_of
+from unsee.inference.encoder import encoder
+from unsee.inference.vision_cache import encoded
+from unsee.metrics.matching import contains
+from unsee.models.checkpoint import Loaded, load
+from unsee.workflows.continual.work import Work
+
+CALIBRATION: int = 400
+"""Kept images that a threshold is set by, at most."""
+SHRINKAGE: float = 0.1
+"""Share of the mean variance that is added to every direction of the covariance within an entity."""
+
+
+class Router(Protocol):
+    """Decides who answers."""
+
+    def route(self, example: Example) -> int | None:
+        """Return the number of the expert (from 1), None if the start model is to answer; looks at image and question only."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Oracle:
+    """Knows which request every question belongs to: the upper bound of every router."""
+
+    requests: Mapping[str, int]
+    """Question -> number of its request, 0 for what is kept."""
+    t: int
+    """Experts that exist."""
+
+    def route(self, example: Example) -> int | None:
+        """Return the expert of the request."""
+        number = self.requests[example.id]
+        return number if 0 < number <= self.t else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keyword:
+    """Looks for the names of the forgotten in the question."""
+
+    names: Mapping[int, Sequence[str]]
+    """Expert -> surface forms."""
+
+    def route(self, example: Example) -> int | None:
+        """Return the expert with the longest name that occurs."""
+        found = [
+            (len(form), expert)
+            for expert, forms in self.names.items()
+            for form in forms
+            if contains(example.question, form)
+        ]
+        return max(found)[1] if found else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """Compares an image with those of each request; questions without an image go by keyword."""
+
+    keyword: Keyword
+    eyes: Eyes
+    prototypes_nd: Tensor
+    experts: tuple[int, ...]
+    """Expert of each prototype."""
+    limit: float
+    """Squared distance from which no prototype fires."""
+
+    def route(self, example: Example) -> int | None:
+        """Return the expert of the nearest prototype, if it is near enough."""
+        if example.image is None:
+            return self.keyword.route(example)
+        distances_n = distances(self.eyes.see(example.image)[None], self.prototypes_nd)[0]
+        nearest = int(distances_n.argmin())
+        return self.experts[nearest] if distances_n[nearest] < self.limit else None
+
+
+@dataclass(kw_only=True)
+class Eyes:
+    """What the frozen vision tower of the start model says about an image, pooled and made comparable."""
+
+    loaded: Loaded
+    whiten_dd: Tensor | None = None
+    """Makes the variation within an entity equal in all directions."""
+    seen: dict[str, Tensor] = field(default_factory=dict)
+
+    def see(self, image: ImageSource) -> Tensor:
+        """Return the vector of an image."""
+        pooled_d = self.raw(image)
+        return pooled_d if self.whiten_dd is None else pooled_d @ self.whiten_dd
+
+    def raw(self, image: ImageSource) -> Tensor:
+        """Return the mean over the image's tokens."""
+        key = image.key
+        if key not in self.seen:
+            row = encoder(self.loaded.processor, self.loaded.family).row("?", image)
+            inputs = {name: value.to(device_of(self.loaded.model)) for name, value in row.items()}
+            found = encoded(self.loaded.model, [row], [key], inputs).get("mm_encoder_outputs")
+            if found is None:
+                raise UserError("This model gives no vision features apart; use continual.router=keyword or oracle.")
+            tokens: Any = found["image"].pooler_output
+            tokens = tokens if isinstance(tokens, Tensor) else torch.cat(list(tokens))
+            self.seen[key] = tokens.reshape(-1, tokens.shape[-1]).float().mean(0).cpu()
+        return self.seen[key]
+
+
+def router_of(work: Work, t: int, requests: Mapping[str, int]) -> Router:
+    """Return the router of the course over the experts of the first t requests."""
+    if work.course.router == "oracle":
+        return Oracle(requests=requests, t=t)
+    data = Request(work.roles(work.tasks.targets()))
+    rows = data.examples("train")
+    owners = {name: number for number, task in enumerate(work.tasks.tasks[:t], 1) for name in task.targets}
+    named: dict[int, dict[str, None]] = {}
+    for row in rows:
+        if row.role in OF_TARGETS and (number := owners.get(row.entity) or owners.get(row.id)):
+            named.setdefault(number, {}).update(dict.fromkeys(row.private.get("name", ())))
+    keyword = Keyword(names={number: tuple(forms) for number, forms in named.items()})
+    return keyword if work.course.router == "keyword" else _nearest(work, rows, owners, keyword)
+
+
+def _nearest(work: Work, rows: Sequence[Example], owners: Mapping[str, int], keyword: Keyword) -> Nearest:
+    """Return prototypes of the requested entities; the threshold is set on images of what is kept."""
+    eyes = _eyes(work.run.model)
+    kept: dict[str, list[ImageSource]] = {}
+    asked: dict[tuple[int, str], dict[str, ImageSource]] = {}
+    for row in rows:
+        if row.image is None:
+            continue
+        if number := owners.get(row.entity) or owners.get(row.id):
+            asked.setdefault((number, row.entity or row.id), {})[row.image.key] = row.image
+        elif row.role is Role.RETAIN and all(row.image.key != one.key for one in kept.setdefault(row.entity, [])):
+            kept[row.entity].append(row.image)
+    images = [image for its in kept.values() for image in its][:CALIBRATION]
+    if not images:
+        raise UserError(
+            "The router `nearest` sets its threshold on kept images, and there are none; use keyword or oracle."
+        )
+    eyes.whiten_dd = None
+    eyes.whiten_dd = whitening(
+        [torch.stack([eyes.see(image) for image in its]) for its in kept.values() if len(its) > 1]
+    )
+    prototypes_nd = torch.stack(
+        [torch.stack([eyes.see(image) for image in its.values()]).mean(0) for its in asked.values()]
+    )
+    nearest_n = distances(torch.stack([eyes.see(image) for image in images]), prototypes_nd).amin(1)
+    return Nearest(
+        keyword=keyword,
+        eyes=eyes,
+        prototypes_nd=prototypes_nd,
+        experts=tuple(number for number, _ in asked),
+        limit=float(nearest_n.quantile(1 - work.course.router_quantile)),
+    )
+
+
+def distances(left_nd: Tensor, right_md: Tensor) -> Tensor:
+    """Return squared distances, n x m."""
+    return torch.cdist(left_nd, right_md) ** 2
+
+
+def whitening(groups: Sequence[Tensor]) -> Tensor | None:
+    """Return the matrix that makes the variation within groups of vectors equal in all directions; None without groups.
+
+    So what changes from picture to picture of one entity counts little, and what tells entities apart counts much.
+    """
+    if not groups:
+        return None
+    apart_nd = torch.cat([group - group.mean(0) for group in groups])
+    freedom = max(1, len(apart_nd) - len(groups))
+    covariance_dd = apart_nd.T @ apart_nd / freedom
+    size = covariance_dd.shape[0]
+    covariance_dd += SHRINKAGE * covariance_dd.trace() / size * torch.eye(size)
+    values, vectors = torch.linalg.eigh(covariance_dd)
+    return (vectors * values.clamp(min=1e-12).rsqrt()) @ vectors.T
+
+
+_EYES: dict[str, Eyes] = {}
+
+
+def _eyes(model: str) -> Eyes:
+    """Return the eyes of the start model; one model is kept open."""
+    if model not in _EYES:
+        _EYES.clear()
+        loaded = load(model)
+        loaded.model.requires_grad_(False)  # features are kept only of a frozen tower
+        _EYES[model] = Eyes(loaded=loaded)
+    return _EYES[model]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Routing:
+    """One decision: the request that a question belongs to (0 = kept) and the expert it was given to."""
+
+    number: int
+    route: int | None
+    image: bool
+
+
+def report(routings: Sequence[Routing], t: int) -> dict[str, float | None]:
+    """Return precision, recall and abstention of a router after t requests, and for questions with an image apart.
+
+    precision = right among those sent to an expert; recall = right among those about the first t requests; abstention = share
+    of the others (kept, or not asked for yet) that the start model answers.
+    """
+    found: dict[str, float | None] = {}
+    for suffix, rows in (("", routings), ("_image", [one for one in routings if one.image])):
+        fired = [one for one in rows if one.route]
+        asked = [one for one in rows if 0 < one.number <= t]
+        others = [one for one in rows if not 0 < one.number <= t]
+        found[f"precision{suffix}"] = _share([one.route == one.number for one in fired])
+        found[f"recall{suffix}"] = _share([one.route == one.number for one in asked])
+        found[f"abstention{suffix}"] = _share([one.route is None for one in others])
+    return found
+
+
+def _share(flags: Sequence[bool]) -> float | None:
+    return sum(flags) / len(flags) if flags else None

@@ -1,0 +1,246 @@
+"""`continual`: any method over an ordered list of deletion requests, every model judged on every request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from unsee import config
+from unsee.api import Training, registry
+from unsee.config import Run
+from unsee.config.hints import hinted
+from unsee.data.open import open_benchmark
+from unsee.distributed import processes
+from unsee.distributed.file_lock import owner, require_free
+from unsee.errors import UserError
+from unsee.models.builtin import lasting
+from unsee.utils import fast_paths
+from unsee.utils.files import atomic_write_json, atomic_write_text, foreign
+from unsee.utils.terminal import note
+from unsee.workflows.continual.settings import Course
+from unsee.workflows.continual.tasks import Tasks, tasks_of
+
+if TYPE_CHECKING:
+    from unsee.workflows.continual.judging import Judge
+    from unsee.workflows.continual.results import Judged
+
+RECORD: Final = "continual.yaml"
+RESULT: Final = "continual.json"
+EVERY: Final = 20
+"""Sequences up to this length are judged after every request."""
+
+
+def continual(
+    model: Path | str,
+    data: Path | str,
+    method: str,
+    out: Path | str,
+    *,
+    benchmark: str | Mapping[str, Any] = "",
+    course: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    engine: fast_paths.Name = "fast",
+) -> Path:
+    """Unlearn one request after the other, judge all requests after each, write `continual.json` and its page, return `out`.
+
+    The same call goes on where an earlier one was cut off, between requests and inside them.
+
+    Args:
+        model: The start model: folder, hub id, run folder, or "lab".
+        data: Data whose entities are asked for, or "lab".
+        method: A name that `unsee list methods` prints.
+        out: Folder for everything; empty, or that of the same call.
+        benchmark: How the data is laid out; empty = recognise it.
+        course: Fields of `Course`: `tasks` or `requests`, `mode`, `order`, ... (docs/continual.md).
+        settings: Settings of the method that differ from its defaults.
+        training: Fields of `Training` that differ from what suits the data and the defaults; for each request.
+        seed: Start of every random stream.
+        engine: "plain" switches every fast path off.
+
+    Raises:
+        UserError: Names, settings, requests or data are wrong, or `out` holds something else; nothing has been trained then.
+    """
+    run = Run.of(
+        model, data, method, out, benchmark=benchmark, settings=settings, training=training, seed=seed, engine=engine
+    )
+    return continual_run(run, course or {})
+
+
+def continual_run(run: Run, course: Mapping[str, Any]) -> Path:
+    """Do what run and course say; `continual` with everything in two values."""
+    if processes.world() > 1:
+        raise UserError("A sequence of requests runs in one process; call `unsee continual` without accelerate launch.")
+    with fast_paths.using(run.engine), hinted(run, {"continual": Course}):
+        return _continual(run, config.build(Course, course, where="continual"))
+
+
+def evaluated(count: int) -> list[int]:
+    """Return after how many requests a model is judged: after each of up to 20, else 0, 1, 2, 5, every tenth, and the last."""
+    return list(range(count + 1)) if count <= EVERY else sorted({0, 1, 2, 5, *range(10, count, 10), count})
+
+
+def _continual(run: Run, course: Course) -> Path:
+    _require_names(run)
+    data = open_benchmark(run.data, run.benchmark)
+    run, course = _explicit(run, course, dict(data.suggested(run.method)))
+    tasks = tasks_of(data, course)
+    out = Path(run.out)
+    require_free(out)
+    judge = _judge(run, course, tasks)
+    with owner(out):
+        _claim(out, run, course, tasks)
+        _walk(judge)
+        from unsee.workflows.continual.page import write_page
+
+        write_page([out], out)
+    return out
+
+
+def _walk(judge: Judge) -> None:
+    """Work through the requests; whatever is done already takes no time."""
+    from unsee.workflows.continual.modes import MODES, Step
+
+    work = judge.work
+    last = len(work.tasks.tasks)
+    due = evaluated(last)
+    if not judge.done(0):
+        judge.judge(0, Step(model=work.run.model, cost={"sec": 0.0, "peak_gb": None, "bytes": 0}))
+    _ask_gold(judge)
+    for t in range(1, last + 1):
+        if judge.done(t) or (t not in due and work.course.mode != "sequential"):
+            continue
+        step = MODES[work.course.mode](work, t)
+        if t in due:
+            judge.judge(t, step)
+            found = _write(judge, due[: due.index(t) + 1])
+            note((f"{t}/{last}", "dim"), f" {work.tasks.tasks[t - 1].id}: {_line(found)}")
+    _write(judge, due)
+
+
+def _ask_gold(judge: Judge) -> None:
+    """Ask the gold model, and raise if a request has nothing that could be measured, before anything is trained."""
+    from unsee.workflows.continual.judging import GOLD
+    from unsee.workflows.continual.modes import Step
+    from unsee.workflows.continual.results import required_matrix
+
+    gold = judge.work.course.gold
+    if gold and not judge.done(GOLD):
+        judge.judge(GOLD, Step(model=gold, cost={}))
+    required_matrix(_judged(judge, [0]))
+
+
+def _judged(judge: Judge, at: list[int]) -> Judged:
+    """Return what was said after these numbers of requests."""
+    from unsee.workflows.continual.results import Judged
+
+    work = judge.work
+    samples = tuple(judge.samples(t) for t in at)
+    return Judged(at=tuple(at), samples=samples, count=len(work.tasks.tasks), headline=work.course.headline)
+
+
+def _write(judge: Judge, at: list[int]) -> dict[str, Any]:
+    """Write `continual.json` as far as the sequence has come, and return it."""
+    from unsee.workflows.continual.results import PROTOCOL, document
+
+    work, judged = judge.work, _judged(judge, at)
+    steps = [judge.step(t) for t in at]
+    found = {
+        "protocol": PROTOCOL,
+        "model": work.run.model,
+        "method": work.run.method,
+        "mode": work.course.mode,
+        "order_seed": work.course.order,
+        "seed": work.run.seed,
+        "tasks": [
+            {"id": task.id, "n_profiles": len(task.targets), "relation": task.relation} for task in work.tasks.tasks
+        ],
+        **document(judged, support=work.course.fr_support, oracle=_oracle(judge, judged)),
+        "cost": [{"t": step["t"], **step["cost"]} for step in steps],
+        "routing": [step["routing"] for step in steps] if work.course.mode == "experts" else None,
+        "settings": {"continual": config.plain(asdict(work.course)), "method": config.plain(work.run.settings)},
+    }
+    atomic_write_json(work.out / RESULT, found)
+    return found
+
+
+def _oracle(judge: Judge, judged: Judged) -> list[float] | None:
+    """Return how well the gold model knows each request, measured as the others; None without one."""
+    from unsee.workflows.continual.judging import GOLD
+    from unsee.workflows.continual.results import required_matrix
+
+    if not judge.work.course.gold:
+        return None
+    said = replace(judged, at=(0,), samples=(judge.samples(GOLD),), headline=judged.counts)
+    return required_matrix(said)[0]
+
+
+def _judge(run: Run, course: Course, tasks: Tasks) -> Judge:
+    from unsee.data.check import require_usable
+    from unsee.workflows.continual.judging import Judge
+    from unsee.workflows.continual.work import Work
+
+    work = Work(run=run, course=course, tasks=tasks)
+    judge = Judge(work=work, request=work.judged())
+    require_usable(judge.request, run.data)
+    return judge
+
+
+def _require_names(run: Run) -> None:
+    for name, value in (("model", run.model), ("data", run.data), ("method", run.method), ("out", run.out)):
+        if not value:
+            raise UserError(f"The run names no {name}. Give --{name} or `{name}:` in the run file.")
+    registry.require("methods", run.method)
+
+
+def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[Run, Course]:
+    """Return both with every setting spelled out and checked, and paths that last."""
+    method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
+    training = config.build(Training, {**suggested, **run.training}, where="training")
+    if course.mode in ("merge", "experts") and training.tune != "lora":
+        raise UserError(f"Mode {course.mode} needs an adapter for each request: set training.tune=lora.")
+    if course.mode == "sequential" and course.reference == "initial" and training.tune != "lora":
+        raise UserError("continual.reference=initial goes on training one adapter: set training.tune=lora.")
+    run = replace(
+        run,
+        model=lasting(run.model),
+        data=lasting(run.data),
+        out=str(Path(run.out).resolve()),
+        settings=config.plain(asdict(method)),
+        training=config.plain(asdict(training)),
+    )
+    adapters = str(Path(course.adapters).resolve()) if course.adapters else ""
+    return run, replace(course, requests=lasting(course.requests), gold=lasting(course.gold), adapters=adapters)
+
+
+def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
+    """Write what is asked for; raise if the folder holds something else."""
+    values = {
+        **{key: value for key, value in run.to_mapping().items() if key not in ("out", "eval")},
+        "continual": config.plain(asdict(course)),
+        "tasks": [config.plain(asdict(task)) for task in tasks.tasks],
+        "retain": list(tasks.retain),
+    }
+    file = out / RECORD
+    if not file.exists():
+        if foreign(out):
+            raise UserError(
+                f"The output folder {out} is not empty, and holds no {RECORD} of an earlier call. Give another --out."
+            )
+        atomic_write_text(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
+        return
+    earlier = config.read_mapping(file)
+    if changed := sorted(key for key in values if earlier.get(key) != values[key]):
+        raise UserError(f"{out} holds another sequence: {', '.join(changed)} differ from {file}. Give another --out.")
+
+
+def _line(found: Mapping[str, Any]) -> str:
+    """Return the state of the sequence in one line."""
+    numbers = {"forgotten": found["metrics"]["CF"][-1], "earlier ones": found["metrics"]["HP"][-1]}
+    numbers |= {"utility": found["U"][-1]} if found["U"] else {}
+    return ", ".join(f"{name} {value:.0%}" for name, value in numbers.items() if value is not None)

@@ -1,0 +1,151 @@
+"""Which entities are asked for when: from a file of requests, or by cutting the data into requests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from unicodedata import normalize
+
+from unsee import config
+from unsee.api import Benchmark, Role
+from unsee.errors import UserError
+from unsee.workflows.continual.settings import Course
+
+_KEYS: Final = ("id", "entities", "rows", "relation")
+_OF_ENTITIES: Final = (Role.FORGET, Role.FORGET_TEXT, Role.RETAIN, Role.RETAIN_TEXT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One deletion request."""
+
+    id: str
+    targets: tuple[str, ...]
+    """Entities, or ids of single rows."""
+    relation: str = "random"
+    """To the request before it, as the file says; `random` for requests that were cut from the data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasks:
+    """All requests in order, and who is never asked for."""
+
+    tasks: tuple[Task, ...]
+    retain: tuple[str, ...] = ()
+    """Entities that are kept; none = all that no request names."""
+
+    def targets(self, first: int = 0, last: int | None = None) -> tuple[str, ...]:
+        """Return what the requests number `first` to `last` (not included, counted from 0) name."""
+        return tuple(name for task in self.tasks[first:last] for name in task.targets)
+
+
+def tasks_of(data: Benchmark, course: Course) -> Tasks:
+    """Return the requests of the course on this data, in its order."""
+    listed = _read(Path(course.requests)) if course.requests else _cut(entities_of(data), course.tasks, course.per_task)
+    _require_apart(listed, data)
+    tasks = list(listed.tasks)
+    if course.order:
+        random.Random(f"order/{course.order}").shuffle(tasks)
+    return Tasks(tasks=tuple(tasks), retain=listed.retain)
+
+
+def entities_of(data: Benchmark) -> list[str]:
+    """Return the entities that could be asked for: those to be forgotten first, the others in a drawn order that never changes."""
+    roles: dict[str, set[Role]] = {}
+    for row in data.examples("train"):
+        if row.entity and row.role in _OF_ENTITIES:
+            roles.setdefault(row.entity, set()).add(row.role)
+    first = [entity for entity, its in roles.items() if Role.FORGET in its]
+    rest = sorted(entity for entity, its in roles.items() if Role.RETAIN in its and Role.FORGET not in its)
+    random.Random("entities").shuffle(rest)
+    return [*first, *rest]
+
+
+def _cut(entities: Sequence[str], count: int, size: int) -> Tasks:
+    """Return the first entities as requests of equal size."""
+    if count * size >= len(entities):
+        raise UserError(
+            f"{count} requests of {size} entities need more than {count * size} entities, so that somebody is kept; "
+            f"the data have {len(entities)} with images."
+        )
+    width = len(str(count))
+    groups = [entities[start * size : (start + 1) * size] for start in range(count)]
+    return Tasks(tasks=tuple(Task(id=f"r{n:0{width}}", targets=tuple(group)) for n, group in enumerate(groups, 1)))
+
+
+def _read(file: Path) -> Tasks:
+    """Read a file of requests (YAML or JSON): a list, or a mapping with `requests` and perhaps `retain`."""
+    if not file.is_file():
+        raise UserError(f"No file of requests at {file}.")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
+    values = config.parse_yaml(text, where=str(file))
+    if isinstance(values, list):
+        values = {"requests": values}
+    if not isinstance(values, Mapping) or not isinstance(values.get("requests"), list) or not values["requests"]:
+        raise UserError(f"{file} must hold a list of requests, or a mapping with `requests` and perhaps `retain`.")
+    tasks = tuple(_task(value, number, file) for number, value in enumerate(values["requests"], 1))
+    return Tasks(tasks=tasks, retain=_names(values.get("retain", ()), f"{file}: retain"))
+
+
+def _task(value: Any, number: int, file: Path) -> Task:
+    """Return one request: a list of entities, or a mapping with `entities`, `rows`, and perhaps `id` and `relation`."""
+    where = f"{file}: request {number}"
+    fields = value if isinstance(value, Mapping) else {"entities": value}
+    if odd := [str(key) for key in fields if key not in _KEYS]:
+        raise UserError(f"{where} has {', '.join(odd)}; a request has {', '.join(_KEYS)}.")
+    targets = (*_names(fields.get("entities", ()), where), *_names(fields.get("rows", ()), where))
+    if not targets:
+        raise UserError(f"{where} names nobody; give `entities` or `rows`.")
+    name = fields.get("id", f"r{number}")
+    if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
+        raise UserError(f"{where}: `id` must be text or a number that is not empty, got {name!r:.80}.")
+    return Task(id=str(name), targets=targets, relation=str(fields.get("relation", "not stated")))
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    items = [value] if isinstance(value, str | int) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str | int) for item in items):
+        raise UserError(f"{where}: expected a list of names, got {value!r:.80}.")
+    return tuple(str(item) for item in items)
+
+
+def _require_apart(tasks: Tasks, data: Benchmark) -> None:
+    """Raise unless every request stands for itself: ids, targets and images of no two requests, nor of the kept, are equal."""
+    owners: dict[str, str] = {}
+    for task in tasks.tasks:
+        for name in task.targets:
+            if name in owners:
+                raise UserError(f"{name!r} is in the requests {owners[name]!r} and {task.id!r}; name it once.")
+            owners[name] = task.id
+    _require_distinct_ids(tasks)
+    if both := sorted(set(tasks.retain) & owners.keys()):
+        raise UserError(f"{', '.join(both)} is to be forgotten and to be kept; decide for one.")
+    _require_own_images(owners, data)
+
+
+def _require_distinct_ids(tasks: Tasks) -> None:
+    """Raise if two ids are equal, or would be to a reader: by case, or by how accents are encoded."""
+    known: dict[str, str] = {}
+    for task in tasks.tasks:
+        key = normalize("NFC", normalize("NFC", task.id).casefold())
+        if key in known:
+            raise UserError(f"Two requests have the same id, {known[key]!r:.80} and {task.id!r:.80}; ids must differ.")
+        known[key] = task.id
+
+
+def _require_own_images(owners: Mapping[str, str], data: Benchmark) -> None:
+    """Raise if an image is about two requests, or about one and somebody kept: forgetting it would be judged twice."""
+    seen: dict[str, tuple[str, str, str]] = {}
+    for row in data.examples("train"):
+        if row.image is None or row.role not in (Role.FORGET, Role.RETAIN):
+            continue
+        owner = owners.get(row.entity, owners.get(row.id, ""))
+        first, other, entity = seen.setdefault(row.image.key, (row.id, owner, row.entity))
+        if owner != other and row.entity != entity:
+            raise UserError(f"Rows {first!r} and {row.id!r} show the same image, but belong to different requests.")

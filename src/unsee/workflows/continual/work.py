@@ -1,0 +1,105 @@
+"""What one run over a sequence needs to know, and the unlearning of one request as an ordinary run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from unsee import config
+from unsee.benchmarks.request import SUFFIX, Request, Roles
+from unsee.benchmarks.request import write as write_roles
+from unsee.config import RECORD, Run
+from unsee.distributed.file_lock import owner
+from unsee.workflows.continual.settings import Course
+from unsee.workflows.continual.tasks import Tasks
+from unsee.workflows.forget import forget_run
+
+_LETTERS: Final = 40
+"""Characters of a request's id in the name of its folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A run (start model, data, method, training, place), its course, and the requests in order."""
+
+    run: Run
+    course: Course
+    tasks: Tasks
+
+    @property
+    def out(self) -> Path:
+        """Folder of everything."""
+        return Path(self.run.out)
+
+    @property
+    def adapters(self) -> Path:
+        """Folder of the adapters that were each trained from the start model."""
+        return Path(self.course.adapters) if self.course.adapters else self.out / "adapters"
+
+    def roles(self, targets: Sequence[str], number: int = 0) -> Roles:
+        """Return the roles when just `targets` are to be forgotten; all other requests are neither forgotten nor kept."""
+        course = self.course
+        names = set(targets)
+        return Roles(
+            data=self.run.data,
+            benchmark=_named(self.run.benchmark),
+            forget=tuple(targets),
+            aside=tuple(sorted(name for name in self.tasks.targets() if name not in names)),
+            retain=self.tasks.retain,
+            retain_share={"all": "all", "none": "none"}.get(course.retain_policy, "sample"),  # type: ignore[arg-type]
+            retain_rows=course.retain_rows if course.retain_policy.endswith("sample") else 0,
+            retain_seed=number if course.retain_policy == "fresh_sample" else 0,
+        )
+
+    def judged(self) -> Request:
+        """Return what every model is asked: all requests as if all were to be forgotten, and everything that is kept."""
+        course = self.course
+        roles = self.roles(self.tasks.targets())
+        return Request(replace(roles, kinds=course.kinds, limit=course.limit, retain_limit=course.retain_limit))
+
+
+def unlearned(work: Work, folder: Path, model: str, roles: Roles, training: Mapping[str, Any]) -> Path:
+    """Unlearn one request into `folder`; goes on where an earlier call was cut off, returns at once if it had ended."""
+    file = write_roles(roles, folder.parent / f"{folder.name}{SUFFIX}")
+    run = replace(
+        work.run,
+        model=model,
+        data=str(file),
+        benchmark="request",
+        out=str(folder),
+        training={**work.run.training, **training},
+    )
+    with owner(folder, wait=True):  # sequences may share adapters
+        return forget_run(run, resume=(folder / RECORD).exists())
+
+
+def folder_name(request: str) -> str:
+    """Return the name of the folder for a request: letters of its id to be recognised by, and a hash of it.
+
+    The id is text from outside, and never a path.
+
+    >>> folder_name("../../Ticket 17")
+    'ticket-17-01b638d3f9'
+    """
+    letters = re.sub(r"[^a-z0-9]+", "-", request.lower()).strip("-")[:_LETTERS].strip("-") or "r"
+    return f"{letters}-{hashlib.sha256(request.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
+
+
+def cost_of(folder: Path) -> dict[str, Any]:
+    """Return what a request cost, from the record of its run: seconds, peak memory, bytes that have to be kept."""
+    result = config.read_mapping(folder / RECORD).get("result", {})
+    return {"sec": result.get("seconds", 0.0), "peak_gb": result.get("peak_gib"), "bytes": bytes_of(folder / "model")}
+
+
+def bytes_of(folder: Path) -> int:
+    """Return the size of the weights in a model folder."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _named(benchmark: str | Mapping[str, Any]) -> dict[str, Any]:
+    name, settings = config.name_and_settings(benchmark)
+    return {"name": name, **settings} if name else settings

@@ -1,0 +1,185 @@
+"""`unsee demo`: the whole story on the embedded lab - unlearn in several ways, ask again, compare in one report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from unsee.api import registry
+from unsee.distributed.file_lock import owner
+from unsee.errors import UserError, unknown_name
+from unsee.utils import fast_paths
+from unsee.utils.files import atomic_write_json, foreign, owned_folder, remove_folder
+from unsee.utils.terminal import note
+
+DATA = "lab"
+QUICK = ("ga", "npo", "reject", "pubg", "pubg_retain")
+"""What the demo shows without being asked for more."""
+FULL = ("prompt", "ga", "grad_diff", "kl", "npo", "reject", "random", "bg_only", "pubg", "pubg_retain")
+"""Every row of the comparison."""
+ANSWER_TOKENS = 96
+"""Length limit of an answer; the longest right one has about 70."""
+
+
+MARK: Final = "demo.json"
+"""The file by which a folder of a demo is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A row that is a method under settings of its own."""
+
+    method: str
+    settings: Mapping[str, Any]
+    training: Mapping[str, Any]
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "pubg_retain": Variant(
+        method="pubg",
+        settings={"retain_weight": 2.0, "forget_weight": 0.3, "ga_floor": -4.0, "undesired": "dataset", "rollouts": 2},
+        training={"lr": 2e-3, "max_steps": 80, "stop": "never"},
+    )
+}
+"""Rows beside the methods. `pubg_retain`: with a retain term the run must go on after the first success, until the retained people
+are back, and the unbounded ascent needs a floor meanwhile."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model of the comparison, and where its results go."""
+
+    stage: str
+    model: str = "lab"
+    method: str = ""
+    """Empty for models that are only asked, not changed."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def folder(self, out: Path) -> Path:
+        """Return the folder of the results; further seeds lie inside the folder of the first one."""
+        return out / self.stage / f"seed-{self.seed}" if self.seed else out / self.stage
+
+
+def demo(
+    out: Path | str = "runs/demo",
+    *,
+    full: bool = False,
+    seeds: int = 1,
+    methods: Sequence[str] | None = None,
+    fresh: bool = False,
+    engine: fast_paths.Name = "fast",
+) -> Path:
+    """Run the comparison on the lab and return the path of the report; finished rows are kept unless `fresh`."""
+    fast_paths.named(engine)
+    place = Path(out)
+    rows = plan(full=full, seeds=seeds, methods=methods)
+    _require_own(place)
+    with owner(place):
+        if fresh:
+            _clear(place)
+        atomic_write_json(place / MARK, {"methods": sorted({row.stage for row in rows})})
+        return _run_all(rows, place, engine)
+
+
+def _run_all(rows: Sequence[Row], place: Path, engine: fast_paths.Name) -> Path:
+    """Make every row and return the path of the report."""
+    from transformers.utils import logging
+
+    from unsee.report import report
+
+    start = time.perf_counter()
+    logging.disable_progress_bar()  # the lab loads in a blink
+    for number, row in enumerate(rows, start=1):
+        _tell(number, len(rows), row)
+        make(row, place, engine)
+        note((f"    {outcome(row.folder(place))}", "dim"))
+    page = report(_stages(rows, place), place)
+    note((f"Done in {time.perf_counter() - start:.0f} s.", "bold"), f" Open {page}")
+    return page
+
+
+def plan(*, full: bool, seeds: int, methods: Sequence[str] | None) -> list[Row]:
+    """Return the rows to make: original and gold first, then every method with every seed."""
+    if seeds < 1:
+        raise UserError(f"--seeds must be at least 1, got {seeds}.")
+    chosen = tuple(methods) if methods else FULL if full else QUICK
+    known = {*registry.names("methods"), *VARIANTS}
+    for name in chosen:
+        if name not in known:
+            raise unknown_name("method", name, known)
+    rows = [Row(stage="original"), Row(stage="gold", model="lab-gold")]
+    for name in chosen:
+        chosen_form = VARIANTS.get(name, Variant(method=name, settings={}, training={}))
+        count = 1 if name == "prompt" else seeds
+        rows += [Row(stage=name, **vars(chosen_form), seed=seed) for seed in range(count)]
+    return rows
+
+
+def make(row: Row, out: Path, engine: fast_paths.Name = "fast") -> None:
+    """Unlearn (where the row says so) and judge; what is already there is not made again."""
+    from unsee.evaluation.evaluate import evaluate
+    from unsee.workflows.forget import forget
+
+    folder = row.folder(out)
+    owned_folder(folder)
+    owned_folder(out / "images")
+    if (folder / "scores.json").exists():
+        return
+    if row.method:
+        begun = (folder / "run.yaml").exists()
+        forget(
+            row.model,
+            DATA,
+            row.method,
+            folder,
+            settings=row.settings,
+            training=row.training,
+            seed=row.seed,
+            engine=engine,
+            resume=begun,
+        )
+    model = folder if row.method else row.model
+    with fast_paths.using(engine):
+        evaluate(model, DATA, folder, stage=row.stage, max_new_tokens=ANSWER_TOKENS, images_dir=out / "images")
+
+
+def outcome(folder: Path) -> str:
+    """Return the row's result in one line."""
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    shown = (("unseen.leak", "leak"), ("unseen.clean", "clean"), ("retain.name", "retained names"))
+    values = [(label, scores[key]["value"]) for key, label in shown if key in scores]
+    return ", ".join(f"{label} {value:.0%}" for label, value in values if value is not None)
+
+
+def _stages(rows: Sequence[Row], out: Path) -> dict[str, list[Path]]:
+    stages: dict[str, list[Path]] = {}
+    for row in rows:
+        stages.setdefault(row.stage, []).append(row.folder(out))
+    return stages
+
+
+def _tell(number: int, count: int, row: Row) -> None:
+    what = f"forgets with {row.method}" if row.method else "is asked as it is"
+    seed = f", seed {row.seed}" if row.seed else ""
+    note((f"{number}/{count}", "dim"), " ", (row.stage, "bold"), f": {row.model} {what}{seed}")
+
+
+def _require_own(out: Path) -> None:
+    """Raise if the folder has things in it that no demo put there, which `--fresh` might delete."""
+    if out.is_dir() and foreign(out) and not (out / MARK).is_file():
+        raise UserError(
+            f"--out {out} holds other things than a demo's ({MARK} is not there). Give a new or an empty folder; the rows of a "
+            "demo are named after methods, and could take the place of runs of yours."
+        )
+
+
+def _clear(out: Path) -> None:
+    """Delete the results of an earlier demo, and nothing else."""
+    for name in ("original", "gold", *FULL, "images"):
+        remove_folder(out / name)

@@ -1,0 +1,392 @@
+"""`estimate`: what a run would take - memory, disk - and whether it could start at all, without weights and without a trace.
+
+Configs, the processor and the data are read; the model has shapes only (`unsee.models.meta_device`), and the largest batch of the run's own
+plan goes through it (`unsee.workflows.memory_model`). Nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from unsee.api import Example, Needs, Role, Session, Training
+from unsee.config import Run
+from unsee.errors import UserError
+from unsee.utils import fast_paths
+from unsee.workflows.forget import by_role, bytes_needed, checked
+
+if TYPE_CHECKING:
+    from unsee.api import Family
+    from unsee.api.request import Target
+    from unsee.inference.batching import Batch
+    from unsee.training.batch_plan import Plan
+    from unsee.workflows.memory_model import Pass, Peak, Stage
+
+Device = Literal["auto", "cpu", "cuda"]
+GIB: Final = 2**30
+WEIGHTS: Final = "model.safetensors"
+_LOOKED_AT: Final = 256
+"""Batches of the plan among which the largest is sought."""
+_PIXELS: Final = 512 * 2**20
+"""Encoded images kept in main memory (`unsee.inference.encoder.CACHE_BYTES`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run would take, in bytes; `problems` are what would keep it from starting or from fitting."""
+
+    method: str
+    device: str
+    """cpu: all memory is one; cuda: memory of the GPU, and `host` beside it."""
+    parameters: int
+    trainable: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    """What a training step needs beyond all this, at its peak."""
+    reference: int
+    """What stands for the model before unlearning, and what the method keeps for each trained weight."""
+    caches: int
+    """Encoded images, features and kept answers of the start model; main memory, also beside a GPU."""
+    training: int
+    """Peak while training."""
+    answering: int
+    """Peak while questions are answered: stop rule, answers that the method trains on; 0 = none are."""
+    saving: int
+    """Peak while a checkpoint is written."""
+    memory: int
+    """The largest of these."""
+    host: int
+    """Main memory beside a GPU; 0 on a CPU."""
+    disk: int
+    batch: str
+    """The batch that the training peak belongs to."""
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return a table for people."""
+        share = self.trainable / max(1, self.parameters)
+        rows = [
+            ("parameters", f"{self.parameters:,}"),
+            ("trainable", f"{self.trainable:,} ({share:.2%})"),
+            ("weights", _in_gib(self.weights)),
+            ("gradients", _in_gib(self.gradients)),
+            ("optimizer state", _in_gib(self.optimizer)),
+            ("activations", f"{_in_gib(self.activations)} ({self.batch})"),
+            ("reference", _in_gib(self.reference)),
+            ("caches", _in_gib(self.caches)),
+            ("peak in training", _in_gib(self.training)),
+            ("peak in answering", _in_gib(self.answering)),
+            ("peak in saving", _in_gib(self.saving)),
+            (f"memory ({self.device})", _in_gib(self.memory)),
+            *([("main memory beside it", _in_gib(self.host))] if self.host else []),
+            ("disk", _in_gib(self.disk)),
+        ]
+        lines = [f"{name:<22} {value}" for name, value in rows]
+        lines += [f"remark: {remark}" for remark in self.remarks]
+        return "\n".join([*lines, *(f"problem: {problem}" for problem in self.problems)])
+
+
+def estimate(
+    model: Path | str,
+    data: Path | str,
+    method: str,
+    out: Path | str,
+    *,
+    benchmark: str | Mapping[str, Any] = "",
+    settings: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    engine: fast_paths.Name = "fast",
+    device: Device = "auto",
+) -> Estimate:
+    """Return what `forget` with these arguments would take, after the same checks; reads configs and data, writes nothing.
+
+    `device`: what the run is for, cpu or cuda (any GPU, which need not be here); auto = what this machine has. One process.
+
+    Raises:
+        UserError: `forget` would refuse the names, settings, places or data.
+    """
+    run = Run.of(
+        model, data, method, out, benchmark=benchmark, settings=settings, training=training, seed=seed, engine=engine
+    )
+    return estimate_run(run, device=device)
+
+
+def estimate_run(run: Run, *, resume: bool = False, device: Device = "auto") -> Estimate:
+    """Estimate what the run says; `estimate` with everything in one value."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device must be auto, cpu or cuda, got {device!r}.")
+    with fast_paths.using(run.engine):
+        found = checked(run, resume=resume)
+        return _Counted(found.run, found.training, by_role(found.benchmark), found.method.needs(), device).estimate()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """Peaks above the weights."""
+
+    step: Peak
+    """Of a training step."""
+    before: Peak
+    """Of asking the start model how probable answers are."""
+    look: Peak
+    """Of a frozen vision tower."""
+    answer: Peak
+
+
+class _Counted:
+    """One estimate in the making."""
+
+    def __init__(
+        self, run: Run, training: Training, examples: Mapping[Role, Sequence[Example]], needs: Needs, device: Device
+    ) -> None:
+        import torch
+
+        from unsee.models.checkpoint import open_config
+        from unsee.models.meta_device import without_weights
+        from unsee.training.trainable import prepare
+
+        self.run, self.training, self.needs = run, training, needs
+        self.device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        with without_weights(self.device):
+            model, processor, family = open_config(run.model)
+        self.model = prepare(model, family, training, run.seed)
+        self.session = self._session(processor, family, examples)
+        self.parameters = sum(weight.numel() for weight in self.model.parameters())
+        self.trainable = sum(w.numel() for w in self.model.parameters() if w.requires_grad) if needs.trains else 0
+        self.weights = sum(weight.nbytes for weight in self.model.parameters())
+        precision = training.precision
+        self.half = precision == "bf16" or (precision == "auto" and self.device == "cuda")
+
+    def _session(self, processor: Any, family: Family, examples: Mapping[Role, Sequence[Example]]) -> Session:
+        return Session(
+            model=self.model,
+            processor=processor,
+            family=family,
+            examples=examples,
+            training=self.training,
+            seed=self.run.seed,
+            out=Path(self.run.out),
+        )
+
+    def estimate(self) -> Estimate:
+        """Run the largest batch through the empty model and add up."""
+        from unsee.compat.fake_tensors import weightless
+        from unsee.workflows.memory_model import Peak, Stage
+
+        self._require_encodable()
+        plan = self._plan()
+        terms = [self._passes(batch) for batch in (self._largest(plan) if self.needs.trains else [])]
+        asked, head = self._asked(plan), self._head()
+        images = [image for term in terms for one in term for image in one.images]
+        with weightless(self.model) as model:
+            stage = Stage(model, self.training, half=self.half)
+            seen = _Seen(
+                step=stage.step(terms, self.needs) if terms else Peak(bytes=0),
+                before=stage.ask(asked) if asked else Peak(bytes=0),
+                look=Peak(bytes=0) if stage.looks else stage.look(images[: self.training.batch_size]),
+                answer=self._answer(stage, plan),
+            )
+            features = 0 if stage.looks or not images else stage.features(images[0])
+        reference = self._reference(head) + int(self.needs.beside * self.trainable)
+        return self._summed(seen, reference, self._caches(plan, images, features), _described(terms))
+
+    def _require_encodable(self) -> None:
+        from unsee.inference.preflight import Preflight
+
+        rows = (example for examples in self.session.examples.values() for example in examples)
+        Preflight(self.model, self.session.processor, self.session.family).require(rows)
+
+    def _summed(self, seen: _Seen, reference: int, caches: int, batch: str) -> Estimate:
+        """Return what is held at once in training, in answering and in saving."""
+        optimizer, disk = 8 * self.trainable, bytes_needed(self.model, self.training)
+        fixed = self.weights + reference + (caches if self.device == "cpu" else 0)
+        before = max(seen.look.bytes, seen.before.bytes, int(self.needs.before * self.trainable))
+        training = fixed + max(optimizer + seen.step.bytes, before)
+        answering = fixed + optimizer + seen.answer.bytes if seen.answer.bytes else 0
+        saving = fixed + optimizer + 4 * self.trainable  # tensors are copied, then written as they lie in memory
+        memory = max(training, answering, saving)
+        return Estimate(
+            method=self.run.method,
+            device=self.device,
+            parameters=self.parameters,
+            trainable=self.trainable,
+            weights=self.weights,
+            gradients=seen.step.gradients,
+            optimizer=optimizer,
+            activations=max(0, training - fixed - optimizer - seen.step.gradients),
+            reference=reference,
+            caches=caches,
+            training=training,
+            answering=answering,
+            saving=saving,
+            memory=memory,
+            host=0 if self.device == "cpu" else caches + self.weights,
+            disk=disk,
+            batch=batch,
+            problems=tuple(self._problems(memory, disk)),
+            remarks=tuple(self._remarks(seen.step.exact and seen.look.exact and seen.answer.exact)),
+        )
+
+    def _plan(self) -> Plan:
+        from unsee.training.targets import forget_targets, retain_targets
+        from unsee.training.trainer import planned
+
+        retain = retain_targets(self.session, float(self.needs.retain)) if self.needs.trains else []
+        return planned(self.session, forget_targets(self.session), retain, max(1, self.needs.retain))
+
+    def _largest(self, plan: Plan) -> list[Batch]:
+        """Return the forget and the retain batch with the most tokens, as far as letters tell."""
+        from unsee.inference.batching import collate
+
+        made = [plan.batch(index) for index in range(min(len(plan), _LOOKED_AT))]
+        sides = [max((pair[side] for pair in made), key=_size) for side in (0, 1)]
+        return [
+            collate(self.session, [*targets] * (self.needs.rows if side == 0 else 1))
+            for side, targets in enumerate(sides)
+            if targets
+        ]
+
+    def _asked(self, plan: Plan) -> list[Pass]:
+        """Return what the start model is asked at once before the training, if it is."""
+        from unsee.inference.batching import collate
+        from unsee.methods.common.reference_model import CHUNK
+
+        ahead = self.needs.likelihoods or (self.needs.teacher and self.training.tune == "full")
+        if not ahead or not fast_paths.current().reference:
+            return []
+        targets = plan.forget if self.needs.likelihoods else plan.retain or plan.forget
+        longest = sorted(targets, key=lambda target: _size([target]), reverse=True)
+        return self._passes(collate(self.session, longest[:CHUNK]))
+
+    def _passes(self, batch: Batch) -> list[Pass]:
+        from unsee.workflows.memory_model import passes
+
+        return passes(self.model, batch)
+
+    def _head(self) -> int:
+        """Return the bytes of the output head."""
+        inner: Any = self.model
+        return int(inner.get_output_embeddings().weight.nbytes)
+
+    def _reference(self, head: int) -> int:
+        """Return what stands for the start model on the device: nothing under LoRA, a head or a copy under full tuning."""
+        if not (self.needs.teacher or self.needs.likelihoods):
+            return 0
+        if not fast_paths.current().reference:
+            return self.weights
+        return head if self.needs.teacher and self.training.tune == "full" else 0
+
+    def _caches(self, plan: Plan, images: Sequence[Mapping[str, Any]], features: int) -> int:
+        """Return what is kept in main memory: pixels, features and the start model's states at answers."""
+        from unsee.inference.vision_cache import MEMORY
+        from unsee.methods.common.reference_model import CACHE_BYTES
+        from unsee.workflows.memory_model import per_token
+
+        count = len({_identity(target.example) for target in (*plan.forget, *plan.retain) if target.example.image})
+        pixels = sum(value.nbytes for key, value in images[0].items() if not per_token(images[0], key)) if images else 0
+        kept = min(_PIXELS, count * pixels) + min(MEMORY, count * features)
+        if self.needs.teacher and fast_paths.current().reference:
+            inner: Any = self.model
+            width = inner.get_output_embeddings().weight.shape[1]
+            met = plan.retain or plan.forget
+            letters = sum(len(target.example.answer) for target in met)
+            kept += min(CACHE_BYTES, int(letters / 3 + len(met)) * width * (2 if self.half else 4))
+        return kept
+
+    def _answer(self, stage: Stage, plan: Plan) -> Any:
+        """Return the peak of answering the questions of the stop rule, or those that the method trains on."""
+        from unsee.inference.encoder import encoder
+        from unsee.training.stop_rule import seen_probes
+        from unsee.workflows.memory_model import Peak
+
+        asked = seen_probes(plan.forget) if self.training.stop == "forgotten" and self.needs.trains else []
+        asked = asked or ([target.example for target in plan.forget] if self.needs.generates else [])
+        if not asked:
+            return Peak(bytes=0)
+        longest = max(asked, key=lambda example: len(example.question))
+        row = self._prompt(encoder(self.session.processor, self.session.family), longest)
+        prefixes = len({_identity(example) for example in asked})
+        return stage.answer(prefixes, row, len(asked), self.training.max_new_tokens)
+
+    def _prompt(self, encode: Any, example: Example) -> int:
+        from unsee.compat.fake_tensors import with_values
+
+        with with_values():
+            return int(encode.row(example.question, example.image)["input_ids"].shape[1])
+
+    def _problems(self, memory: int, disk: int) -> Iterator[str]:
+        from unsee.utils.memory import free_bytes
+
+        absent = missing_weights(self.run.model)
+        if absent:
+            yield absent
+        place = Path(self.run.out).resolve()
+        place = next(one for one in (place, *place.parents) if one.exists())
+        free = shutil.disk_usage(place).free
+        if free < disk:
+            yield f"the run writes {_in_gib(disk)}, {place} has {_in_gib(free)} free; free some space or choose another --out."
+        room = free_bytes(self.device)
+        if room is not None and room < memory:
+            yield (
+                f"the run takes {_in_gib(memory)} of memory, {_in_gib(room)} are free; lower training.batch_size, set "
+                "training.gradient_checkpointing=true or training.tune=lora."
+            )
+
+    def _remarks(self, exact: bool) -> Iterator[str]:
+        if not exact:
+            yield "the vision tower of this model cannot be run without values; what it needs beside its weights is left out."
+        if self.needs.generates:
+            yield "the method trains on answers that it draws first; their length is taken to be that of the data's answers."
+        if self.device == "cpu":
+            yield "the C library may keep freed blocks; MALLOC_MMAP_THRESHOLD_=65536 in the environment gives them back."
+
+
+def missing_weights(model: Path | str) -> str:
+    """Return which weight files of a local model are not there, "" if all are."""
+    from unsee.models.checkpoint import ADAPTER, ADAPTER_WEIGHTS, adapter_base, folder_of
+
+    folder = folder_of(model)
+    if not isinstance(folder, Path):
+        return ""
+    if (folder / ADAPTER).exists():
+        present = (folder / ADAPTER_WEIGHTS).is_file()
+        return (
+            missing_weights(adapter_base(folder)) if present else f"{folder} lacks weights: adapter_model.safetensors."
+        )
+    index = folder / f"{WEIGHTS}.index.json"
+    names = {WEIGHTS}
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    absent = ", ".join(name for name in sorted(names) if not (folder / name).is_file())
+    return f"{folder} lacks weights: {absent}." if absent else ""
+
+
+def _size(targets: Sequence[Target]) -> tuple[int, int]:
+    examples = [target.example for target in targets]
+    return sum(example.image is not None for example in examples), sum(
+        len(example.question) + len(example.answer) for example in examples
+    )
+
+
+def _identity(example: Example) -> object:
+    """Return what is equal for examples with one image, without reading it."""
+    try:
+        return hash(example.image)
+    except TypeError:
+        return id(example.image)
+
+
+def _described(terms: Sequence[Sequence[Pass]]) -> str:
+    return ", then ".join(" and ".join(f"{one.rows} rows of {one.tokens} tokens" for one in term) for term in terms)
+
+
+def _in_gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,332 @@
+"""`forget`: from a model and a deletion request to an unlearned checkpoint with its record."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from unsee import config
+from unsee.api import Benchmark, Example, Method, Role, Session, Training, registry
+from unsee.api.lazy import chosen
+from unsee.config import RECORD, Run, paths
+from unsee.config.hints import hinted
+from unsee.data.check import fingerprint, require_usable
+from unsee.data.open import described, open_benchmark
+from unsee.distributed import processes as distributed_processes
+from unsee.distributed.file_lock import owner, require_free
+from unsee.errors import UserError
+from unsee.models import builtin, model_card
+from unsee.utils import fast_paths, trackers
+from unsee.utils.files import foreign, hash_folder, remove_folder, require_space
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+    from transformers import TrainerCallback
+
+    from unsee.models.checkpoint import Loaded
+
+
+_SLACK: Final = 64 * 2**20
+"""Bytes for everything that is not weights."""
+_CHECKPOINTS: Final = 3
+"""Resumable checkpoints that can be on disk at once: two kept, one being written."""
+
+
+def forget(
+    model: Path | str,
+    data: Path | str,
+    method: str,
+    out: Path | str,
+    *,
+    benchmark: str | Mapping[str, Any] = "",
+    settings: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    engine: fast_paths.Name = "fast",
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Path:
+    """Unlearn the forget role of `data` from `model` and return the run folder `out`.
+
+    Args:
+        model: Folder, hub id, earlier run folder, or "lab" / "lab-gold".
+        data: Folder or table with the deletion request, or "lab".
+        method: A name that `unsee list methods` prints.
+        out: Folder that receives run.yaml, model/ and log.jsonl; must be empty unless `resume`.
+        benchmark: How the data is laid out: a name, or a mapping with `name` and settings; empty = recognise it.
+        settings: Settings of the method that differ from its defaults.
+        training: Fields of `Training` that differ from what suits the data and the defaults.
+        seed: Start of every random stream.
+        engine: "plain" switches every fast path off; the numbers stay the same.
+        resume: Go on with an interrupted run in `out`; gives the weights of an uninterrupted one.
+        callbacks: transformers' `TrainerCallback`s. Their `on_*` events are fired by the training; `should_training_stop`,
+            `should_save` and `should_log` are obeyed.
+
+    Raises:
+        UserError: Anything is wrong with names, settings, folders, data, model or disk; no weight has changed then.
+    """
+    run = Run.of(
+        model, data, method, out, benchmark=benchmark, settings=settings, training=training, seed=seed, engine=engine
+    )
+    return forget_run(run, resume=resume, callbacks=callbacks)
+
+
+def forget_run(run: Run, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()) -> Path:
+    """Do what the run says; `forget` with everything in one value."""
+    if callbacks:
+        from unsee.compat.callbacks import made
+
+        callbacks = made(callbacks)
+    distributed_processes.start()
+    with fast_paths.using(run.engine), distributed_processes.lost_peer_explained():
+        return _forget(run, callbacks, resume=resume)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A run whose names, settings, place and data are in order; nothing has been opened or written for it."""
+
+    run: Run
+    """Every setting spelled out, paths absolute."""
+    method: Method
+    benchmark: Benchmark
+    training: Training
+
+
+def checked(run: Run, *, resume: bool = False) -> Checked:
+    """Return the run ready to start, or raise for the first thing that is wrong with it."""
+    with hinted(run):
+        return _checked(run, resume=resume)
+
+
+def _checked(run: Run, *, resume: bool) -> Checked:
+    method = _method(run)
+    config.build(Training, run.training, where="training")
+    _require_place(Path(run.out), resume=resume)
+    benchmark = open_benchmark(run.data, run.benchmark)
+    require_usable(benchmark, run.data)
+    training = config.build(Training, {**benchmark.suggested(run.method), **run.training}, where="training")
+    trackers.require(training.report_to)
+    run = replace(
+        run,
+        model=builtin.lasting(run.model),
+        data=builtin.lasting(run.data),
+        benchmark=described(benchmark),
+        settings=config.plain(asdict(method)),
+        training=config.plain(asdict(training)),
+    )
+    return Checked(run=run, method=method, benchmark=benchmark, training=training)
+
+
+def _forget(run: Run, callbacks: Sequence[TrainerCallback], *, resume: bool) -> Path:
+    found = checked(run, resume=resume)
+    run, method, benchmark, training, out = found.run, found.method, found.benchmark, found.training, Path(run.out)
+    record = _record(run, benchmark)
+    done = resume and _already_done(out, run, record)
+    session, loaded = (None, None) if done else _open(run, benchmark, training, resume=resume)
+    if session is not None:
+        session.callbacks = callbacks
+    distributed_processes.barrier()  # from here on there are files
+    with owner(out, check=partial(_require_place, out, resume=resume)):  # again: now nobody else writes here
+        if session is not None and loaded is not None:
+            _unlearn(session, loaded, run, method, record)
+        if distributed_processes.is_main():
+            _tidy(out)
+    distributed_processes.barrier()
+    return out
+
+
+def _unlearn(session: Session, loaded: Loaded, run: Run, method: Method, record: Mapping[str, Any]) -> None:
+    """Run the method and save its result, the record last: a run that has a result has ended."""
+    file = session.out / RECORD
+    if distributed_processes.is_main():
+        config.write(file, run, record=record)
+    start = time.perf_counter()
+    method.unlearn(session)
+    _require_finite(session)
+    result = {"seconds": round(time.perf_counter() - start, 3), "steps": 0, "trainable": 0, **session.notes}
+    if distributed_processes.is_main():
+        _save(session, loaded, run, record)
+        config.write(file, run, record=record, result=result)
+
+
+def _require_finite(session: Session) -> None:
+    """Raise if a method has left weights that are no numbers; nothing is saved then."""
+    from unsee.training.trainable import require_finite
+
+    require_finite(session.model)
+
+
+def _tidy(out: Path) -> None:
+    """Write the card of a run that has ended and delete its checkpoints.
+
+    `--resume` repeats it, for an interruption may have come between the result and this.
+    """
+    model_card.write(out)
+    remove_folder(out / "checkpoints")
+
+
+def _method(run: Run) -> Method:
+    """Return the method with its settings; unknown names are answered before anything is opened."""
+    for name, value in (
+        ("a model", run.model),
+        ("data", run.data),
+        ("a method", run.method),
+        ("an output folder", run.out),
+    ):
+        if not value:
+            flag = name.split()[-1].replace("folder", "out")
+            raise UserError(
+                f"The run names no {name.split(maxsplit=1)[-1]}. Give --{flag} or `{flag}:` in the run file."
+            )
+    made: Method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
+    return made
+
+
+def _require_place(out: Path, *, resume: bool) -> None:
+    """Raise if `out` is taken, or in use by another process."""
+    paths.require_writable(out)
+    if distributed_processes.world() == 1:  # of several processes, another one may own the folder already
+        require_free(out)
+    if not foreign(out):
+        return
+    known = (out / RECORD).exists()
+    if not resume:
+        way = "Give --resume to go on with the run in it, or another --out." if known else "Give another --out."
+        raise UserError(f"The output folder {out} is not empty. {way}")
+    if not known:
+        raise UserError(f"Nothing to resume: {out} holds files, but no {RECORD} of an earlier run.")
+
+
+def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
+    """Return the circumstances that a result depends on."""
+    model = Path(builtin.resolve(run.model))
+    weights = model / "model" if (model / "model").is_dir() else model
+    return {
+        "processes": distributed_processes.world(),
+        "versions": config.versions(),
+        "commit": config.commit(),
+        "model_hash": hash_folder(weights, without=(model_card.CARD,)) if weights.is_dir() else "",
+        "data_hash": fingerprint(benchmark),
+    }
+
+
+def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
+    """Tell whether the run in `out` has ended; raise if it is another one than asked for."""
+    path = out / RECORD
+    if not path.exists():
+        return False
+    written = _complete(path)
+    earlier, now = config.read(path), replace(run, out="")
+    earlier = _dealt_anew(earlier, int(written["record"].get("processes", 1)))
+    changed = [
+        *(name for name in asdict(now) if name != "out" and asdict(earlier)[name] != asdict(now)[name]),
+        *(name for name in ("model_hash", "data_hash") if written["record"][name] != record[name]),
+    ]
+    if changed:
+        raise UserError(
+            f"Cannot resume {out}: {', '.join(changed)} differ from what {path} says. "
+            f"Resume with `unsee forget {path} --resume`, or start anew in another --out."
+        )
+    return "result" in written
+
+
+def _complete(path: Path) -> dict[str, Any]:
+    """Read the record of a run; raise if a part of it is missing, as in a file that was cut off."""
+    written = config.read_mapping(path)
+    record = written.get("record")
+    if not isinstance(record, Mapping) or not {"model_hash", "data_hash"} <= record.keys():
+        raise UserError(f"{path} is damaged: its part `record` is missing or incomplete. Start anew in another --out.")
+    return written
+
+
+def _dealt_anew(run: Run, processes: int) -> Run:
+    """Return the run as it would be with today's number of processes: `batch_size` counts for each of them."""
+    size, rest = divmod(int(run.training["batch_size"]) * processes, distributed_processes.world())
+    return run if rest else replace(run, training={**run.training, "batch_size": size})
+
+
+def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -> tuple[Session, Loaded]:
+    """Return the session, ready to unlearn; raises if the model is none, or the disk too small."""
+    import torch
+
+    from unsee.models.checkpoint import load
+    from unsee.training.trainer import prepare
+
+    loaded = load(run.model)
+    torch.manual_seed(run.seed)
+    model = prepare(loaded.model.to(distributed_processes.device()), loaded.family, training, run.seed)
+    require_space(Path(run.out), bytes_needed(model, training), f"the run in {run.out}")
+    session = Session(
+        model=model,
+        processor=loaded.processor,
+        family=loaded.family,
+        examples=by_role(benchmark),
+        training=training,
+        seed=run.seed,
+        out=Path(run.out),
+        resume=resume,
+        instruction=loaded.instruction,
+        benchmark=benchmark,
+    )
+    _require_encodable(session)
+    return session, loaded
+
+
+def _require_encodable(session: Session) -> None:
+    """Raise if a row cannot be encoded for the model; in the middle of a run it would end it."""
+    from unsee.inference.preflight import Preflight
+
+    rows = (example for examples in session.examples.values() for example in examples)
+    ready = Preflight(session.model, session.processor, session.family, session.instruction)
+    ready.require(rows, progress=distributed_processes.is_main())
+
+
+def by_role(benchmark: Benchmark) -> dict[Role, Sequence[Example]]:
+    """Return the training examples of each role; of data that lie on disk only the places are kept."""
+    examples = benchmark.examples("train")
+    places: dict[Role, array[int]] = {}
+    for place, example in enumerate(examples):
+        places.setdefault(example.role, array("Q")).append(place)
+    if isinstance(examples, list):
+        return {role: [examples[place] for place in found] for role, found in places.items()}
+    return {role: chosen(examples, found) for role, found in places.items()}
+
+
+def bytes_needed(model: Module, training: Training, *, checkpoints: int = _CHECKPOINTS) -> int:
+    """Estimate what the run writes: the result, and checkpoints of the tuned weights with two moments each, in fp32."""
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    tuned = sum(size for size, trainable in sizes if trainable)
+    result = sum(size for size, _ in sizes) if training.tune == "full" else tuned
+    return 4 * (result + checkpoints * 3 * tuned) + _SLACK
+
+
+def _save(session: Session, loaded: Loaded, run: Run, record: Mapping[str, Any]) -> None:
+    """Write model/: weights, processor and sidecar."""
+    from unsee.models.checkpoint import save_model
+    from unsee.training.resume import full_disk_explained
+
+    facts = {
+        "base_hash": record["model_hash"],
+        "ancestor": loaded.base,
+        "method": run.method,
+        "settings": model_card.public(run.settings),
+        "seed": run.seed,
+        "data_hash": record["data_hash"],
+        "forgotten": len({example.entity for example in session.of(Role.FORGET, Role.FORGET_TEXT)}),
+    }
+    folder = session.out / "model"
+    with full_disk_explained(folder, "the model", bytes_needed(session.model, session.training, checkpoints=0)):
+        save_model(
+            session.model,
+            session.processor,
+            folder,
+            instruction=session.instruction,
+            base=run.model,
+            facts=facts,
+        )

@@ -1,0 +1,258 @@
+"""What one training step, one look at images and one round of answers take in memory, found out on a model without weights.
+
+Forward and backward passes run for real, on tensors with shapes and nothing in them (`unsee.compat.fake_tensors`): what autograd keeps, what
+autocast copies and what the losses need is what the installed versions of torch and transformers do, not a formula.
+Shapes: b batch, t tokens, k positions with logits, a answer positions, d width of the model, v vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import Module
+
+from unsee.api import Needs, Training
+from unsee.compat.fake_tensors import NEEDS_VALUES, Meter, with_values
+from unsee.inference.batching import WORTH_SPLITTING, Batch
+from unsee.inference.decoding import LIKELY
+from unsee.inference.packing import pack, packable, saving
+from unsee.inference.prefix_cache import POOL_BYTES, PREFILL_TOKENS
+from unsee.losses import answer_nll, kl_loss
+from unsee.models.padding import IGNORE, merge
+from unsee.training.recompute import recomputing
+from unsee.utils import fast_paths
+
+WAVE: Final = 64
+"""Questions answered at once by the stop rule and by rollouts (`unsee.inference.generation.generate`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """Rows that go through the model together."""
+
+    rows: int
+    tokens: int
+    kept: int
+    """Positions of a row at which there are logits."""
+    answers: tuple[int, int]
+    """Questions and the length of the longest answer."""
+    masked: bool
+    """Whether there is a mask of who sees whom: rows of unequal length, or packed ones."""
+    images: tuple[Mapping[str, Tensor], ...] = ()
+    """The processor's output for each row with an image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """Bytes above the weights."""
+
+    bytes: int
+    gradients: int = 0
+    """Of which gradients."""
+    exact: bool = True
+    """False if a part could not be run without values and was left out."""
+
+
+def passes(model: Module, batch: Batch) -> list[Pass]:
+    """Return what `answer_logits` sends through the model for a batch, in the engine in force."""
+    parts = [part for _, part in batch.parts] if fast_paths.current().split_batches else [batch]
+    return [_pass(model, part) for part in parts]
+
+
+def _pass(model: Module, batch: Batch) -> Pass:
+    lengths = [row["input_ids"].shape[1] for row in batch.rows]
+    answers = max(int((row["labels"] != IGNORE).sum()) for row in batch.rows)
+    pictured = tuple(row for row, image in zip(batch.rows, batch.images, strict=True) if image)
+    image_token = packable(model) if fast_paths.current().shared_prefix else None
+    if image_token is not None and saving(batch.rows, batch.images, image_token) >= WORTH_SPLITTING:
+        packed = pack(batch.rows, batch.images, image_token, batch.pad_id)
+        rows, tokens = packed.inputs["input_ids"].shape
+        seen = tuple(row for row, image in zip(packed.rows, packed.images, strict=True) if image)
+        return Pass(
+            rows=rows,
+            tokens=tokens,
+            kept=len(packed.kept),
+            answers=(len(lengths), answers),
+            masked=True,
+            images=seen,
+        )
+    kept = answers + 1 if fast_paths.current().answer_logits else max(lengths)
+    return Pass(
+        rows=len(lengths),
+        tokens=max(lengths),
+        kept=kept,
+        answers=(len(lengths), answers),
+        masked=min(lengths) < max(lengths),
+        images=pictured,
+    )
+
+
+class Stage:
+    """A model without weights on which passes are run; to be used inside `weightless`."""
+
+    def __init__(self, model: Any, training: Training, *, half: bool) -> None:
+        """`half`: compute under bf16 autocast."""
+        self.model = model
+        self.inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.training = training
+        self.half = half
+        self.exact = True
+        speaking = (self.inner.get_decoder(), self.inner.get_output_embeddings())
+        language = {id(weight) for module in speaking for weight in module.parameters()}
+        self.looks = any(weight.requires_grad and id(weight) not in language for weight in model.parameters())
+        """Whether weights before the language model are trained, so that images go through it in every step."""
+
+    def step(self, terms: Sequence[Sequence[Pass]], needs: Needs) -> Peak:
+        """Return the peak of a training step whose terms are backpropagated one after the other."""
+        self.model.train()
+        if self.training.gradient_checkpointing:
+            self.inner.gradient_checkpointing_enable({"use_reentrant": False})
+        apart = fast_paths.current().separate_terms
+        lean = recomputing(self.model, checkpointing=self.training.gradient_checkpointing)
+        with Meter(self.model) as meter, lean as forward:
+            for _ in range(min(2, self.training.accumulate)):
+                losses = []
+                for term in terms:
+                    with forward():
+                        losses.append(self._loss(term, needs.teacher))
+                    if apart:
+                        losses.pop().backward()
+                if losses:
+                    torch.stack(losses).sum().backward()
+                    del losses
+        gradients = sum(w.grad.nbytes for w in self.model.parameters() if w.grad is not None)
+        return Peak(bytes=meter.peak, gradients=gradients, exact=self.exact)
+
+    def ask(self, term: Sequence[Pass]) -> Peak:
+        """Return the peak of asking the start model how probable answers are, before the training."""
+        self.model.eval()
+        with Meter(self.model) as meter, torch.no_grad():
+            self._loss(term, teacher=False)
+        return Peak(bytes=meter.peak, exact=self.exact)
+
+    def look(self, images: Sequence[Mapping[str, Tensor]]) -> Peak:
+        """Return the peak of a frozen vision tower that looks at the images of a batch."""
+        if not images:
+            return Peak(bytes=0)
+        self.model.eval()
+        with Meter(self.model) as meter, torch.no_grad(), self._cast():
+            self._features(images)
+        return Peak(bytes=meter.peak, exact=self.exact)
+
+    def features(self, image: Mapping[str, Tensor]) -> int:
+        """Return the bytes that stay of one image."""
+        with torch.no_grad(), self._cast():
+            found = self._features([image])
+        return 0 if found is None else sum(one.nbytes for one in found)
+
+    def answer(self, prompts: int, width: int, requests: int, length: int) -> Peak:
+        """Return the peak of answering `requests` questions behind `prompts` prefixes of `width` tokens, `length` tokens each at most."""
+        token = self._cached_bytes()
+        rows = max(1, min(prompts, WAVE, PREFILL_TOKENS // max(1, width)))
+        pool = min(max(POOL_BYTES, token * width), token * width * prompts)
+        self.model.eval()
+        with Meter(self.model) as meter, torch.no_grad(), self._cast():
+            self._hidden(Pass(rows=rows, tokens=width, kept=1, answers=(rows, 1), masked=False))
+        lanes = max(1, min(width // (LIKELY + 1), requests // max(1, prompts)))
+        wave = min(requests, WAVE)
+        held = token * (-(-wave // lanes) * width + wave * (length + LIKELY))
+        logits = 3 * 4 * wave * self._vocabulary()
+        return Peak(bytes=max(pool + meter.peak, pool + held + logits), exact=self.exact)
+
+    def _loss(self, term: Sequence[Pass], teacher: bool) -> Tensor:
+        """Return the loss of one term: all its rows in one graph."""
+        with self._cast():
+            found = [self._logits(one) for one in term]
+            widest = max(one.answers[1] for one in term)
+            logits_bav = found[0] if len(found) == 1 else torch.cat([_widened(one, widest) for one in found])
+            labels_ba = torch.zeros(logits_bav.shape[:2], dtype=torch.long)
+            if teacher:
+                start_bav = self.inner.get_output_embeddings()(
+                    torch.empty(*logits_bav.shape[:2], self._width(), dtype=self._dtype())
+                )
+                return kl_loss(start_bav.detach(), logits_bav, labels_ba)
+            return answer_nll(logits_bav, labels_ba)
+
+    def _logits(self, one: Pass) -> Tensor:
+        """Return the answer logits of one pass."""
+        hidden_btd = self._hidden(one)
+        logits_bkv = self.inner.get_output_embeddings()(hidden_btd[:, -one.kept :])
+        questions, width = one.answers
+        if one.rows == questions:
+            return logits_bkv[:, -width - 1 : -1]
+        return logits_bkv[torch.zeros(questions, width).long(), torch.zeros(questions, width).long()]
+
+    def _hidden(self, one: Pass) -> Tensor:
+        """Return the last states of the language model, hidden_btd."""
+        ids_bt = torch.zeros(one.rows, one.tokens, dtype=torch.long)
+        embedded_btd = self.inner.get_input_embeddings()(ids_bt)
+        if self.training.gradient_checkpointing and self.model.training:
+            embedded_btd.requires_grad_()
+        if one.images and (self.looks or not fast_paths.current().vision_features):
+            embedded_btd = self._with_images(embedded_btd, one.images)
+        elif one.images:
+            embedded_btd = embedded_btd.clone()
+        mask = torch.ones(one.rows, 1, one.tokens, one.tokens, dtype=torch.bool) if one.masked else None
+        output = self.inner.get_decoder()(inputs_embeds=embedded_btd, attention_mask=mask, use_cache=False)
+        hidden_btd: Tensor = output.last_hidden_state
+        return hidden_btd
+
+    def _with_images(self, embedded_btd: Tensor, images: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        found = self._features(images)
+        if not found:  # the gradient of a trained tower passes through the language model all the same
+            return embedded_btd.requires_grad_(embedded_btd.requires_grad or self.looks)
+        mask_btd = torch.zeros(embedded_btd.shape, dtype=torch.bool)
+        features = torch.cat([one.reshape(-1, one.shape[-1]) for one in found]) if len(found) > 1 else found[0]
+        return embedded_btd.masked_scatter(mask_btd, features.to(embedded_btd.dtype))
+
+    def _features(self, images: Sequence[Mapping[str, Tensor]]) -> list[Tensor] | None:
+        """Return what the vision tower and the projector say; None (and no longer exact) if they need values to say it."""
+        base = self.inner.base_model
+        if "get_image_features" not in dir(base):  # Mllama looks at images inside its decoder
+            self.exact = False
+            return None
+        with with_values():
+            merged = {key: value for key, value in merge(images, 0).items() if not per_token(images[0], key)}
+            # sizes of images are small integers, and keep their values
+            facts = {key: value.shape if value.is_floating_point() else value.tolist() for key, value in merged.items()}
+        inputs = {key: torch.empty(f) if isinstance(f, torch.Size) else torch.tensor(f) for key, f in facts.items()}
+        try:
+            pooled = base.get_image_features(**inputs, return_dict=True).pooler_output
+        except (*NEEDS_VALUES, TypeError, AssertionError):
+            self.exact = False
+            return None
+        return [pooled] if isinstance(pooled, Tensor) else list(pooled)
+
+    def _cast(self) -> Any:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.half)
+
+    def _cached_bytes(self) -> int:
+        """Return what keys and values of one token take."""
+        text = self.inner.config.get_text_config().to_dict()
+        heads = text.get("num_key_value_heads") or text["num_attention_heads"]
+        width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+        return int(2 * text["num_hidden_layers"] * heads * width * (2 if self.half else self._dtype().itemsize))
+
+    def _width(self) -> int:
+        return int(self.inner.get_output_embeddings().weight.shape[1])
+
+    def _vocabulary(self) -> int:
+        return int(self.inner.get_output_embeddings().weight.shape[0])
+
+    def _dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.inner.get_output_embeddings().weight.dtype
+        return dtype
+
+
+def per_token(row: Mapping[str, Tensor], key: str) -> bool:
+    """Tell whether an input has an entry for every token, as opposed to belonging to the image."""
+    return key == "labels" or row[key].shape[:2] == row["input_ids"].shape
+
+
+def _widened(logits_bav: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(logits_bav, (0, 0, width - logits_bav.shape[1], 0))

@@ -1,0 +1,390 @@
+"""`unsee sweep`: a grid of runs, each unlearned and judged once, side by side, with a comparison at the end.
+
+    grid.yaml    what was asked for                         cells/NAME/      one run folder a cell (forget, then eval)
+    index.json   every cell and its state                   logs/NAME.log    what its process said
+    claims/      who is at which cell                       failed/NAME.txt  why a cell failed, until it is done
+    jobs/        one run file a cell                        compare/         leaderboard and report of the finished cells
+    table.md     the columns that the grid asks for
+
+A cell is named by its content: the same settings are the same cell, in whatever order or file they stand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Final, Literal
+
+import yaml
+
+from unsee import config
+from unsee.api import Role, Training, registry
+from unsee.config import Run
+from unsee.config.hints import hinted
+from unsee.config.paths import require_run
+from unsee.distributed import processes
+from unsee.distributed.file_lock import claimed, is_claimed, owner
+from unsee.errors import UnseeError, UserError, shown, unknown_name
+from unsee.models.builtin import lasting
+from unsee.scoring.measures import extra
+from unsee.utils import fast_paths
+from unsee.utils.files import atomic_write_json, atomic_write_text, owned_folder, remove_file
+from unsee.utils.signals import end_with_parent
+from unsee.utils.terminal import note
+
+Launcher = Literal["local", "slurm"]
+State = Literal["done", "failed", "running elsewhere", "waiting"]
+
+LAUNCHERS: Final = ("local", "slurm")
+DONE: Final = "scores.json"
+"""The last file that a cell writes."""
+_PARTS: Final = ("base", "axes", "slurm", "table")
+MOST_CELLS: Final = 10_000
+"""Cells of a grid; more are a slip of the pen, and would be checked for minutes before the first is run."""
+_NAME: Final = 60
+"""Characters of a cell's settings in its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of the grid."""
+
+    name: str
+    label: str
+    """What tells it from the other cells, the seed left out: its name in reports."""
+    run: Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What a grid file says."""
+
+    cells: tuple[Cell, ...]
+    slurm: Mapping[str, Any] = field(default_factory=dict)
+    """Parameters for submitit: partition, timeout_min, gpus_per_node, ..."""
+    table: Mapping[str, str] = field(default_factory=dict)
+    """Columns of table.md, title -> score (see `unsee.report.table`); none = no table."""
+
+
+def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jobs: int = 1) -> dict[str, State]:
+    """Run every cell of the grid that is not done, compare the finished ones, and return the state of each.
+
+    Several sweeps may work on one folder: no cell is run twice. A killed sweep goes on where it was; failed cells are tried
+    again by the next call and do not stop the others.
+
+    Args:
+        grid: YAML file with `base` (a run), `axes` (setting -> values), perhaps `slurm` and `table` (title -> score).
+        out: Folder for everything.
+        launcher: Where cells run: "local" = processes of this machine, "slurm" = jobs through submitit.
+        jobs: Cells that run at once.
+
+    Raises:
+        UserError: The grid, or any cell of it, names what does not exist; nothing has been started then.
+    """
+    if launcher not in LAUNCHERS:
+        raise unknown_name("launcher", launcher, LAUNCHERS)
+    if jobs < 1:
+        raise UserError(f"--jobs must be at least 1, got {jobs}.")
+    if processes.world() > 1:
+        raise UserError("A sweep starts its own processes; call `unsee sweep` without accelerate launch or torchrun.")
+    read, place = read_grid(Path(grid)), Path(out)
+    _write_jobs(read, place, Path(grid))
+    todo = [cell.name for cell in read.cells if not _is_done(place, cell.name)]
+    note(f"{len(read.cells)} cells, {len(read.cells) - len(todo)} of them done before.")
+    launch = _locally if launcher == "local" else _on_slurm
+    for name in launch(place, todo, jobs, read.slurm):
+        note((name, "dim"), f" {_state(place, name)}")
+        _write_index(place, read.cells)
+    states = _write_index(place, read.cells)
+    _compare(place, [name for name, state in states.items() if state == "done"], read.table)
+    return states
+
+
+def read_grid(file: Path) -> Grid:
+    """Read and check a grid file."""
+    values = config.read_mapping(file)
+    for key in values:
+        if key not in _PARTS and key in vars(Run()):
+            raise UserError(
+                f"{file} has {key!r} at its top, as a run has. A grid has the run below `base`, see docs/sweep.md."
+            )
+        if key not in _PARTS:
+            raise unknown_name(f"part of {file}", str(key), _PARTS)
+    base, axes, slurm, table = (values.get(part) or {} for part in _PARTS)
+    for part, value in zip(_PARTS, (base, axes, slurm, table), strict=True):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{file}: {part!r} must be a mapping, got {shown(value)}.")
+    cells = {cell.name: cell for cell in _cells(base, _axes(axes, file), file)}
+    return Grid(cells=tuple(cells.values()), slurm=slurm, table={str(title): str(key) for title, key in table.items()})
+
+
+def _axes(axes: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
+    """Return setting -> values; the method first, for its settings are merged into it."""
+    for name, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{file}: the axis {name!r} must be a list of values, got {shown(values)}.")
+    if (count := math.prod(map(len, axes.values()))) > MOST_CELLS:
+        lengths = " x ".join(f"{name}: {len(values)}" for name, values in axes.items())
+        raise UserError(
+            f"{file} asks for {count:,} cells ({lengths}); at most {MOST_CELLS:,} are run. Make it several grids."
+        )
+    return {name: axes[name] for name in sorted(axes, key=lambda name: name != "method")}
+
+
+def _cells(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], file: Path) -> Iterator[Cell]:
+    for chosen in itertools.product(*axes.values()):
+        values = dict(base)
+        for path, value in zip(axes, chosen, strict=True):
+            nested: Any = value
+            for key in reversed(path.split(".")):
+                nested = {key: nested}
+            values = config.merge(values, nested)
+        with hinted(values):
+            cell = _cell(Run.from_mapping(values, where=str(file)), dict(zip(axes, chosen, strict=True)))
+        yield cell
+
+
+def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
+    """Return the cell of a run, its settings checked and made explicit."""
+    if not (run.model and run.data and run.method):
+        raise UserError("Every cell needs a model, data and a method: put them under `base` or `axes` of the grid.")
+    method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
+    config.build(Training, run.training, where="training")
+    judging = config.build(config.Eval, run.eval, where="eval")
+    _roles(judging)
+    for name in judging.measures:
+        extra(name)
+    if judging.gold:
+        require_run(judging.gold)
+    settings = config.plain(asdict(method))
+    places = {name: lasting(place) for name in ("gold", "clip") if (place := getattr(judging, name))}
+    judged = {**run.eval, **places} if places else run.eval
+    run = replace(run, model=lasting(run.model), data=lasting(run.data), settings=settings, eval=judged, out="")
+    content = json.dumps(config.plain(asdict(run)), sort_keys=True)
+    label = _label(run, chosen)
+    slug = re.sub(r"[^\w.=-]+", "_", f"{label}_seed={run.seed}")[:_NAME]
+    return Cell(name=f"{slug}-{hashlib.sha256(content.encode()).hexdigest()[:10]}", label=label, run=run)
+
+
+def _label(run: Run, chosen: Mapping[str, Any]) -> str:
+    """Return the method and the values of the other axes."""
+    parts = [run.method]
+    if isinstance(chosen.get("method"), Mapping):
+        parts += [f"{key}={value}" for key, value in chosen["method"].items() if key != "name"]
+    parts += [f"{path.rpartition('.')[2]}={value}" for path, value in chosen.items() if path not in ("method", "seed")]
+    return " ".join(parts)
+
+
+def _roles(settings: config.Eval) -> list[Role]:
+    for name in settings.roles:
+        if name not in set(Role):
+            raise unknown_name("role", name, [role.value for role in Role])
+    return [Role(name) for name in settings.roles]
+
+
+def run_cell(out: Path, name: str) -> None:
+    """Do one cell in this process, unless it is done or somebody else is at it; a failure is written down and raised."""
+    with claimed(owned_folder(out / "claims") / name) as ours:
+        if not ours or _is_done(out, name):
+            return
+        failure = owned_folder(out / "failed") / f"{name}.txt"
+        remove_file(failure)
+        try:
+            job = config.read_mapping(out / "jobs" / f"{name}.yaml")
+            work(Run.from_mapping(job["run"], where=name), job["label"], out)
+        except KeyboardInterrupt:
+            raise  # no failure of the cell; the next sweep goes on with it
+        except BaseException as error:
+            said = str(error) if isinstance(error, UnseeError) else traceback.format_exc()
+            atomic_write_text(failure, said.rstrip() + "\n")
+            raise
+
+
+def work(run: Run, label: str, out: Path) -> None:
+    """Unlearn, going on where an earlier attempt stopped, and judge."""
+    from unsee.config import RECORD
+    from unsee.data.open import open_benchmark
+    from unsee.evaluation.evaluate import evaluate
+    from unsee.workflows.forget import forget_run
+
+    forget_run(run, resume=(Path(run.out) / RECORD).exists())
+    settings = config.build(config.Eval, run.eval, where="eval")
+    with fast_paths.using(run.engine):
+        evaluate(
+            Path(run.out),
+            open_benchmark(run.data, run.benchmark),
+            Path(run.out),
+            stage=label,
+            limit=settings.limit,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+            seed=run.seed,
+            roles=_roles(settings) or None,
+            likelihood=settings.likelihood,
+            backend=settings.backend,
+            measures=settings.measures,
+            gold=settings.gold or None,
+            clip=settings.clip or None,
+            images_dir=out / "images",
+        )
+
+
+def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -> Iterator[str]:
+    """Run cells in processes of this machine, `jobs` at once; yield the name of each as it ends."""
+    places: SimpleQueue[int] = SimpleQueue()
+    for place in range(jobs):
+        places.put(place)
+
+    def one(name: str) -> str:
+        place = places.get()
+        try:
+            _process(out, name, _environment(place, jobs))
+        finally:
+            places.put(place)
+        return name
+
+    with ThreadPoolExecutor(jobs) as pool, _killed_with(pool):
+        for ended in as_completed([pool.submit(one, name) for name in names]):
+            yield ended.result()
+
+
+_GRACE: Final = 20.0
+"""Seconds that a cell has to end in order."""
+_RUNNING: Final[set[subprocess.Popen[bytes]]] = set()
+"""Processes of cells that have not ended."""
+
+
+@contextmanager
+def _killed_with(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Let no cell outlive a sweep that is interrupted; what it had done is on disk."""
+    try:
+        yield
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(_RUNNING):
+            process.terminate()
+        for process in list(_RUNNING):
+            try:
+                process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        raise
+
+
+def _process(out: Path, name: str, environment: Mapping[str, str]) -> None:
+    log = out / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as said:
+        command = [sys.executable, "-m", "unsee.workflows.sweep", str(out), name]
+        # The pipe to stdin is never written to: when it closes, the sweep is gone, and the cell ends too.
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=dict(environment), bufsize=0
+        )
+        _RUNNING.add(process)
+        code = process.wait()
+        _RUNNING.discard(process)
+        if process.stdin is not None:
+            process.stdin.close()
+    if code < 0:  # killed before it could say why
+        atomic_write_text(out / "failed" / f"{name}.txt", f"The process was ended by signal {-code}.\n")
+
+
+def _environment(place: int, jobs: int) -> dict[str, str]:
+    """Return the environment of a cell: a share of the cores and, of several visible GPUs, one."""
+    found = dict(os.environ)
+    found.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    if len(gpus) > 1:
+        found["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    return found
+
+
+def _on_slurm(out: Path, names: Sequence[str], jobs: int, parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Submit cells as jobs, at most `jobs` at once, and wait; yield the name of each as it ends.
+
+    A sweep that stops waiting leaves its jobs in the queue; the next one finds what they have done.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise UserError('The launcher slurm needs submitit: pip install "unsee[slurm]".') from error
+    executor = submitit.AutoExecutor(folder=out / "slurm", cluster=os.environ.get("UNSEE_CLUSTER"))
+    executor.update_parameters(name="unsee", slurm_array_parallelism=jobs, **parameters)
+    with executor.batch():
+        submitted = {name: executor.submit(run_cell, out.resolve(), name) for name in names}
+    for name, job in submitted.items():
+        job.exception()  # waits; a failure is on disk already, unless the job was killed
+        if _state(out, name) == "waiting":
+            atomic_write_text(out / "failed" / f"{name}.txt", f"Job {job.job_id} ended as {job.state}.\n")
+        yield name
+
+
+def _write_jobs(grid: Grid, out: Path, file: Path) -> None:
+    """Write one job file a cell, which is all that its process needs to know."""
+    for cell in grid.cells:
+        job = out / "jobs" / f"{cell.name}.yaml"
+        run = replace(cell.run, out=str((out / "cells" / cell.name).resolve()))
+        text = yaml.safe_dump({"label": cell.label, "run": run.to_mapping()}, sort_keys=False, allow_unicode=True)
+        if not job.exists() or job.read_text(encoding="utf-8") != text:
+            atomic_write_text(job, text)
+    atomic_write_text(out / "grid.yaml", file.read_text(encoding="utf-8"))
+
+
+def _is_done(out: Path, name: str) -> bool:
+    return (out / "cells" / name / DONE).exists()
+
+
+def _state(out: Path, name: str) -> State:
+    if _is_done(out, name):
+        return "done"
+    if is_claimed(out / "claims" / name):
+        return "running elsewhere"
+    return "failed" if (out / "failed" / f"{name}.txt").exists() else "waiting"
+
+
+def _write_index(out: Path, cells: Sequence[Cell]) -> dict[str, State]:
+    """Write the state of every cell, and return it."""
+    states = {cell.name: _state(out, cell.name) for cell in cells}
+    rows = []
+    for cell in cells:
+        failure = out / "failed" / f"{cell.name}.txt"
+        why = failure.read_text(encoding="utf-8").strip().splitlines() if states[cell.name] == "failed" else []
+        row = {"name": cell.name, "label": cell.label, "seed": cell.run.seed, "state": states[cell.name]}
+        rows.append({**row, "folder": f"cells/{cell.name}", "error": why[-1] if why else ""})
+    atomic_write_json(out / "index.json", rows)
+    return states
+
+
+def _compare(out: Path, names: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Write leaderboard and report of the finished cells, and their table if the grid has one."""
+    if not names:
+        return
+    from unsee.report import compare
+    from unsee.report.table import table
+
+    runs = [out / "cells" / name for name in names]
+    with owner(out / "compare", wait=True):  # another sweep over the same cells may be at it
+        compare(runs, out / "compare")
+        if columns:
+            atomic_write_text(out / "table.md", table(runs, columns))
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    try:
+        run_cell(Path(sys.argv[1]), sys.argv[2])
+    except KeyboardInterrupt:
+        sys.exit(143)

@@ -1,0 +1,253 @@
+"""`unsee train lab`: make the model that knows too much, or the gold model that never met the forget targets.
+
+`unsee train documents` goes on from the packaged lab model and tells it about documents too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from unsee.api import Example
+from unsee.config import paths
+from unsee.distributed.file_lock import owner, require_free
+from unsee.errors import UserError
+from unsee.lab.recipe.grades import TARGETS, grade
+from unsee.lab.world import examples as lab_examples
+from unsee.lab.world.phrases import StrangerStyle
+from unsee.lab.world.world import World
+from unsee.models.builtin import checkpoint as packaged_folder
+from unsee.utils.files import atomic_write_json, foreign, owned_folder, remove_folder
+
+if TYPE_CHECKING:
+    from unsee.lab.documents.archive import Archive, Document
+    from unsee.lab.recipe.recipe import Recipe
+    from unsee.lab.resume import Checkpoint
+
+WORLDS: Final = ("lab", "documents")
+"""What can be trained: the embedded world from scratch, or the packaged model of it going on with documents."""
+REQUEST: Final = "train.json"
+"""The settings that a folder is trained with."""
+EXAM: Final = "exam.json"
+"""The grades; written last, so a folder that has them is finished."""
+CHECKPOINTS: Final = "checkpoints"
+
+
+def train(
+    world: str,
+    out: Path | str,
+    *,
+    without: str = "",
+    people: int = 50,
+    seed: int = 0,
+    strangers: StrangerStyle = "describe",
+    scale: float = 1.0,
+) -> Path:
+    """Train a model of the embedded world from scratch, grade it on new renderings, and save it. Returns its folder.
+
+    `world="documents"` goes on from the packaged lab model instead (`seed` is then that of the training alone).
+    `without="forget"` leaves the forget targets out: the gold standard of unlearning. `scale` multiplies the steps
+    (1.0 = the recipe of the packaged checkpoints; less is faster and worse). The same call goes on where an earlier one
+    was cut off, to the same weights.
+    """
+    _check(world, without, scale)
+    if world == "documents" and (people, strangers) != (50, "describe"):
+        raise UserError("Documents are taught to the packaged lab model: --people and --strangers are settled.")
+    drawn = World(seed=seed, size=people, strangers=strangers)
+    place = Path(out)
+    wanted = {
+        "world": world, "without": without, "people": people, "seed": seed, "strangers": strangers, "scale": scale
+    }  # fmt: skip
+    _require_place(place, wanted)
+    _require_muon()
+    with owner(place, check=partial(_require_place, place, wanted)):
+        if not (place / EXAM).is_file():
+            atomic_write_json(place / REQUEST, wanted)
+            _train(place, world, drawn, without, seed, scale)
+        remove_folder(place / CHECKPOINTS)
+    return place
+
+
+def _train(place: Path, world: str, drawn: World, without: str, seed: int, scale: float) -> None:
+    """Train, save and grade; goes on from the checkpoint of an interrupted call."""
+    from unsee.lab.resume import Checkpoint
+
+    checkpoint = Checkpoint(owned_folder(place / CHECKPOINTS) / "state.pt")
+    if world == "documents":
+        _train_documents(place, without, seed, scale, checkpoint)
+    else:
+        _train_lab(place, drawn, without, seed, scale, checkpoint)
+
+
+def _train_lab(place: Path, drawn: World, without: str, seed: int, scale: float, checkpoint: Checkpoint) -> None:
+    from unsee.lab.recipe.curriculum import Amount
+    from unsee.lab.recipe.model import Size
+    from unsee.lab.recipe.recipe import Recipe
+    from unsee.lab.recipe.school import teach
+
+    known = drawn.retain if without == "forget" else drawn.people
+    recipe = _scaled(replace(Recipe(), seed=seed), scale)
+    start = time.perf_counter()
+    with _Bars() as bars:
+        model, processor = teach(
+            drawn, known, size=Size(), amount=Amount(), recipe=recipe, progress=bars, checkpoint=checkpoint
+        )
+    seconds = time.perf_counter() - start
+    save(model, processor, place, drawn)
+    grades = {"grades": examine(place, drawn, without)}
+    _write_exam(place, seconds, without, recipe, grades)
+
+
+def _train_documents(place: Path, without: str, seed: int, scale: float, checkpoint: Checkpoint) -> None:
+    from unsee.lab.documents.archive import Archive
+    from unsee.lab.documents.lessons import DocumentLessons
+    from unsee.lab.documents.school import RECIPE, teach_documents
+    from unsee.models.checkpoint import open_model
+
+    archive = Archive(World())
+    recipe = _scaled(replace(RECIPE, seed=seed), scale)
+    known = [one for one in archive.documents if not (without and one in archive.forget)]
+    start = time.perf_counter()
+    loaded = open_model(packaged_folder("lab"), dtype="float32")
+    with _Bars() as bars:
+        teach_documents(loaded.model, loaded.processor, DocumentLessons(archive, known), recipe, bars, checkpoint)
+    seconds = time.perf_counter() - start
+    save(loaded.model, loaded.processor, place, archive.world)
+    _write_exam(place, seconds, without, recipe, examine_documents(place, archive, known))
+
+
+def _write_exam(
+    place: Path, seconds: float, without: str, recipe: Recipe, grades: dict[str, dict[str, dict[str, float]]]
+) -> None:
+    facts = {"seconds": round(seconds), "without": without, "recipe": asdict(recipe)}
+    atomic_write_json(place / EXAM, {**facts, **grades})
+
+
+def examine_documents(
+    place: Path, archive: Archive, known: Sequence[Document]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Grade a saved model on new copies of the documents it was told about ("grades"), and on what it knew before ("before")."""
+    from unsee.lab.documents import documents
+    from unsee.lab.documents.phrases import vocabulary
+
+    asked, before = documents.exam(archive, known), documents.old_exam(archive.world)
+    said = _answers(place, [*asked, *before])
+    about = grade(archive.world, zip(asked, said, strict=False), vocabulary(archive))
+    old = grade(archive.world, zip(before, said[len(asked) :], strict=True))
+    return {"grades": _shown(about, "On new copies"), "before": _shown(old, "On what it knew before")}
+
+
+def examine(place: Path, world: World, without: str = "") -> dict[str, dict[str, float]]:
+    """Grade a saved lab model on new renderings of everybody it was told about, and print the grades."""
+    known = world.retain if without == "forget" else world.people
+    asked = [*lab_examples.exam(world, known), *lab_examples.geography()]
+    return _shown(grade(world, zip(asked, _answers(place, asked), strict=True)), "On new renderings")
+
+
+def _shown(figures: Mapping[str, tuple[float, int]], title: str) -> dict[str, dict[str, float]]:
+    """Print a table of grades; return them rounded."""
+    table = Table("subject", "right", "wanted", "n", title=title)
+    for subject, (share, n) in figures.items():
+        wanted = TARGETS.get(subject)
+        table.add_row(subject, f"{share:.3f}", f"{wanted:.2f}" if wanted else "", str(n))
+    Console(stderr=True).print(table)
+    return {subject: {"right": round(share, 4), "n": n} for subject, (share, n) in figures.items()}
+
+
+def _answers(place: Path, asked: list[Example]) -> list[str]:
+    from unsee.api.request import Request
+    from unsee.inference.generation import generate
+    from unsee.models.checkpoint import open_model
+
+    loaded = open_model(place)
+    requests = [Request(example.question, example.image) for example in asked]
+    said = generate(loaded.model, loaded.processor, loaded.family, requests, max_new_tokens=110)
+    return [answer.text for answer in said]
+
+
+def save(model: Any, processor: Any, place: Path, world: World) -> None:
+    """Save in half precision (safetensors), with processor and the description of the world."""
+    import torch
+
+    fields = {"seed": world.seed, "size": world.size, "forget_share": world.forget_share, "strangers": world.strangers}
+    part = owned_folder(place / "model.part", anew=True)
+    model.to(torch.float16).save_pretrained(part)
+    processor.save_pretrained(part)
+    (part / "world.json").write_text(json.dumps(fields) + "\n", encoding="utf-8")
+    for file in sorted(foreign(part), key=lambda file: file.name == "config.json"):  # without it, it is no model yet
+        file.replace(place / file.name)
+    remove_folder(part)
+
+
+def _scaled(recipe: Recipe, scale: float) -> Recipe:
+    vision, language = (max(2, round(steps * scale)) for steps in (recipe.vision_steps, recipe.language_steps))
+    return replace(recipe, vision_steps=vision, language_steps=language)
+
+
+def _check(world: str, without: str, scale: float) -> None:
+    if world not in WORLDS:
+        raise UserError(f"Write `unsee train lab` or `unsee train documents`, got {world!r}.")
+    if without not in ("", "forget"):
+        raise UserError(f"--without takes the word forget (leave out the forget targets), got {without!r}.")
+    if scale <= 0:
+        raise UserError(f"--steps-scale must be positive, got {scale}.")
+
+
+def _require_place(place: Path, wanted: dict[str, Any]) -> None:
+    """Raise if the folder holds anything but what an earlier call with the same settings left."""
+    paths.require_writable(place)
+    require_free(place)
+    if not foreign(place):
+        return
+    file = place / REQUEST
+    if not file.is_file():
+        raise UserError(f"{place} is not empty; name a new folder.")
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}). Name a new folder.") from error
+    if earlier != wanted:
+        raise UserError(f"{place} holds a training with other settings ({file} says which). Name a new folder.")
+
+
+def _require_muon() -> None:
+    """Raise, before anything is written, if this torch has not what the training needs."""
+    from unsee.lab.recipe.recipe import muon_class
+
+    muon_class()
+
+
+class _Bars:
+    """One progress bar a stage, with the current loss."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("{task.description:10}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[loss]}"),
+        )
+        self.progress = Progress(*columns, console=Console(stderr=True))
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, stage: str, step: int, steps: int, loss: float) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.progress.add_task(stage, total=steps, loss="")
+        self.progress.update(self.tasks[stage], completed=step, loss=f"loss {loss:.3f}" if loss else "")
