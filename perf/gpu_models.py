@@ -20,8 +20,7 @@ from unsee.models.auto import family_for
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the families' tokenizers and processors
 
-import families
-import family_parts
+from helpers import families, family_parts
 
 WORDS: Final = 6
 """Words of an answer: 20 to 30 tokens of the tests' tokenizer, as many as the answers of MLLMU-Bench have."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from benchmark_fixtures import fixtures
+from fixtures.benchmarks import fixtures
 
 
 def main(words: list[str]) -> int:

@@ -22,7 +22,7 @@ def _imports_are_no_garbage():
 
 @pytest.fixture(scope="session", autouse=True)
 def _fast_paths_on_trust():
-    """Use fast paths without a trial, which would count as calls of the model; tests/test_compat.py tries them."""
+    """Use fast paths without a trial, which would count as calls of the model; tests/compat/test_compat.py tries them."""
     from unsee.compat import probes
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,5 +1,5 @@
 """Library insides in one place: what depends on more than the documented API of another library.
 
 One module per touch. `docs/compatibility.md` lists what each is for, what it saves, and the plain way behind it;
-`tests/test_compat.py` fails when the same kind of touch appears anywhere else. Loads nothing by itself.
+`tests/compat/test_compat.py` fails when the same kind of touch appears anywhere else. Loads nothing by itself.
 """

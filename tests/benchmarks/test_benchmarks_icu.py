@@ -1,0 +1,129 @@
+"""ICU-style documents: who has which role in which request, pages, reading apart from memory, and the file that continual runs share."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from fixtures.icu import build, read_rows, write_rows
+from unsee.api import ImageFile, Kind, Role
+from unsee.benchmarks.icu import Pages
+from unsee.data.open import open_benchmark
+from unsee.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("icu")
+    build(folder)
+    return folder
+
+
+def opened(place, **settings):
+    return open_benchmark(place, {"name": "icu", **settings})
+
+
+def entities(rows, *roles):
+    return sorted({row.entity for row in rows if row.role in roles})
+
+
+def test_a_task_forgets_its_profiles_keeps_the_retained_and_leaves_the_others_out(place):
+    rows = opened(place, task=2).examples("train")
+    assert entities(rows, Role.FORGET, Role.FORGET_TEXT) == ["p1"]
+    assert entities(rows, Role.RETAIN, Role.RETAIN_TEXT) == ["p3", "p4"]
+    every = opened(place).examples("train")
+    assert entities(every, Role.FORGET) == ["p0", "p1", "p2"]
+    assert not [row for row in every if row.entity == "p5"]
+
+
+def test_new_copies_are_judged_and_never_trained_on(place):
+    bench = opened(place, task=1)
+    assert not any("copy" in row.image.path.name for row in bench.examples("train") if isinstance(row.image, ImageFile))
+    (unseen,) = [row for row in bench.examples("eval") if row.role is Role.UNSEEN]
+    assert (unseen.image.path.name, unseen.entity) == ("p0_copy.png", "p0")
+
+
+def test_pages_that_show_the_answer_are_reading_and_not_memory(place):
+    bench = opened(place, task=1)
+    pages = [row for row in bench.examples("eval") if row.fact == "ocr"]
+    assert {(row.role, row.kind, row.entity, len(row.private)) for row in pages} == {
+        (Role.GENERAL, Kind.GENERAL, "", 0)
+    }
+    assert not [row for row in bench.examples("train") if row.fact == "ocr"]
+
+
+def test_several_pages_are_joined_or_first_or_each(place):
+    def shown(pages):
+        return [row for row in opened(place, task=1, pages=pages).examples("eval") if row.id.startswith("0d")]
+
+    (joined,) = shown("joined")
+    one, two = shown("each")
+    assert joined.image.load().size == (24, 48)
+    assert joined.image.load().crop((0, 24, 24, 48)).tobytes() == two.image.load().tobytes()
+    assert [row.id for row in (one, two)] == ["0d", "0d/page-2"]
+    assert [row.image.path.name for row in shown("first")] == ["p0_page_1.png"]
+
+
+def test_joined_pages_are_as_wide_as_the_widest_and_change_their_key_with_the_pixels(tmp_path):
+    files = []
+    for number, size in enumerate(((10, 4), (20, 6))):
+        Image.new("L", size, 9).save(tmp_path / f"{number}.png")
+        files.append(ImageFile(tmp_path / f"{number}.png"))
+    assert Pages(tuple(files)).load().size == (20, 14)
+    before = Pages(tuple(files)).key
+    Image.new("L", (20, 6), 10).save(tmp_path / "1.png")
+    assert Pages(tuple(files)).key != before
+
+
+def test_kinds_answers_and_private_values(place):
+    rows = {row.id: row for row in opened(place, task=1).examples("train")}
+    assert (rows["0a"].kind, rows["0a"].fact, rows["0a"].answer) == (Kind.FACT, "diagnosis", "gout")
+    assert (rows["0b"].kind, rows["0b"].answer, rows["0b"].options[0]) == (Kind.CHOICE, "A", "gout")
+    assert (rows["0c"].kind, rows["0c"].role) == (Kind.CLOZE, Role.FORGET_TEXT)
+    assert rows["0f"].kind is Kind.NAME
+    assert list(rows["0a"].private) == ["name", "diagnosis", "clinic"]
+    assert opened(place).vocabulary().facts["diagnosis"] == ("gout", "asthma")
+
+
+def test_the_order_is_a_function_of_its_seed(place):
+    assert opened(place, order_seed=3).tasks() == opened(place, order_seed=3).tasks() != opened(place).tasks()
+    assert sorted(opened(place, order_seed=3).tasks()) == sorted(opened(place).tasks())
+
+
+def test_without_requests_the_profiles_are_cut(tmp_path):
+    build(tmp_path)
+    (tmp_path / "requests.json").unlink()
+    assert opened(tmp_path, requests_per_task=2, retain_share=0.34).tasks() == [("p0", "p1"), ("p2", "p3")]
+    with pytest.raises(UserError, match="between 0 \\(all\\) and 3, got 4"):
+        opened(tmp_path, requests_per_task=1, task=4)
+
+
+def test_other_column_names_are_a_setting(tmp_path):
+    build(tmp_path)
+    rows = [
+        {("prompt" if key == "question" else key): value for key, value in row.items()}
+        for row in read_rows(tmp_path, "qa")
+    ]
+    write_rows(tmp_path, "qa", rows)
+    assert opened(tmp_path).problems()
+    general = [
+        {("prompt" if key == "question" else key): value for key, value in row.items()}
+        for row in read_rows(tmp_path, "general")
+    ]
+    write_rows(tmp_path, "general", general)
+    assert opened(tmp_path, columns={"question": "prompt"}).problems() == []
+
+
+def test_it_can_be_asked_about_any_profiles(place):
+    rows = opened(place, task=1).about(["p2", "p5"]).examples("train")
+    assert entities(rows, Role.FORGET) == ["p2", "p5"]
+    assert opened(place).about(["nobody"]).tasks() == opened(place).tasks()
+
+
+def test_a_sequence_of_requests_reads_the_same_file(place):
+    tasks = pytest.importorskip("unsee.workflows.continual.tasks")
+    from unsee.workflows.continual.settings import Course
+
+    listed = tasks.tasks_of(opened(place), Course(requests=str(place / "requests.json")))
+    assert [task.targets for task in listed.tasks] == opened(place).tasks()
+    assert listed.retain == ("p3", "p4")

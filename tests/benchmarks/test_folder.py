@@ -1,0 +1,191 @@
+"""A folder of one's own: every layout, every fault by its row."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import pytest
+
+from helpers.folder import KEPT, row, write
+from unsee.api import Kind, Role
+from unsee.data.open import open_benchmark
+from unsee.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.json", "rows.csv", "rows.parquet"])
+def test_every_table_gives_the_same_examples(folder, name):
+    rows = [row(), row(image="b.png", role="keep", entity="bo", answer='Bo, "x"\nline', private="Bo Winter")]
+    one, two = open_benchmark(write(folder, rows, name)).examples("eval")
+    assert (one.id, one.role, one.kind, one.entity) == ("row-1", Role.FORGET, Kind.OPEN, "ada")
+    assert dict(one.private) == {"name": ("Ada Lovell",), "other": ("Lisbon",)}
+    assert one.image.load().size == (4, 4)
+    assert two.role is Role.RETAIN
+    assert two.answer == 'Bo, "x"\nline'
+
+
+def test_conversations_become_one_example_a_turn(folder):
+    talk = [
+        {"from": "human", "value": "<image>\nWho is this?"},
+        {"from": "gpt", "value": "Ada"},
+        {"from": "human", "value": "Where from?"},
+        {"from": "gpt", "value": "Lisbon"},
+    ]
+    rows = [
+        {
+            "id": "t",
+            "image": "a.png",
+            "conversations": talk,
+            "entity": "ada",
+            "role": "forget",
+            "private": {"name": "Ada"},
+        }
+    ]
+    one, two = open_benchmark(write(folder, rows, "data.json")).examples("train")
+    assert (one.id, one.question, one.answer) == ("t#0", "Who is this?", "Ada")
+    assert (two.id, two.question, two.answer) == ("t#1", "Where from?", "Lisbon")
+    assert one.image == two.image
+
+
+def test_text_rows_get_the_text_roles_and_private_strings_are_shared(folder):
+    rows = [
+        row(private={"name": ["Ada Lovell", "Lovell"]}),
+        row(image="", private='{"city": "Lisbon"}', fact="city"),
+        row(image="", role="retain", entity="bo", private=""),
+    ]
+    picture, text, kept = open_benchmark(write(folder, rows)).examples("train")
+    assert (text.role, text.image, text.kind) == (Role.FORGET_TEXT, None, Kind.FACT)
+    assert kept.role is Role.RETAIN_TEXT
+    expected = {"name": ("Ada Lovell", "Lovell"), "city": ("Lisbon",)}
+    assert dict(picture.private) == dict(text.private) == expected
+    assert list(text.private) == ["name", "city"]
+
+
+def test_splits_and_judged_only_roles(folder):
+    rows = [
+        row(split="train"),
+        row(split="test"),
+        row(),
+        row(role="unseen", answer=""),
+        row(role="stranger", answer="", entity="", private=""),
+    ]
+    opened = open_benchmark(write(folder, rows))
+    assert [example.id for example in opened.examples("train")] == ["row-1", "row-3"]
+    assert [example.id for example in opened.examples("eval")] == ["row-2", "row-3", "row-4", "row-5"]
+
+
+def test_vocabulary_holds_everything_that_could_be_claimed(folder):
+    rows = [row(visible={"hair": "Red hair"}), KEPT]
+    vocabulary = open_benchmark(write(folder, rows)).vocabulary()
+    assert vocabulary.names == {"ada": ("Ada Lovell",), "bo": ("Bo Winter",)}
+    assert vocabulary.facts == {"other": ("Lisbon",)}
+    assert vocabulary.visible == {"hair": {"red hair": r"\bred\ hair\b"}}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"image": "none.png"}, r"row 2: image .*none\.png is missing"),
+        ({"answer": " "}, "row 2: the answer is empty"),
+        ({"question": ""}, "row 2: the question is empty"),
+        ({"entity": ""}, "row 2: the entity is empty"),
+        ({"role": ""}, "row 2: the role is empty"),
+        ({"role": "forgte"}, "row 2: Unknown role 'forgte'. Did you mean forget"),
+        ({"role": "unseen", "image": ""}, "row 2: a row of role unseen needs an image"),
+        ({"role": "forget_text"}, "row 2: a row of role forget_text has no image"),
+        ({"role": "unseen", "split": "train"}, "row 2: rows of role unseen are never trained on"),
+        ({"split": "trian"}, "row 2: Unknown split 'trian'. Did you mean train"),
+        ({"kind": "nmae"}, "row 2: Unknown kind 'nmae'. Did you mean name"),
+        ({"private": "{broken"}, "row 2: private looks like JSON but is not"),
+        ({"private": True}, "row 2: private must be text"),
+        ({"visible": "red"}, "row 2: visible must be a mapping"),
+        ({"image": ["a.png", "b.png"]}, "row 2: image must be one path"),
+        ({"id": "row-1"}, "row 2: id 'row-1' is taken by row 1"),
+        ({"kind": "choice", "options": ["x", "y"], "answer": "C"}, "row 2: a choice answer is the letter"),
+    ],
+)
+def test_faults_name_their_row(folder, cells, message):
+    opened = open_benchmark(write(folder, [row(), row(**cells), KEPT]))
+    assert len(opened.problems()) == 1
+    with pytest.raises(UserError, match=message):
+        opened.examples("train")
+    assert re.search(message, opened.problems()[0])
+
+
+def test_all_faults_are_listed_not_only_the_first(folder):
+    (folder / "bad.png").write_bytes((folder / "a.png").read_bytes()[:40])
+    rows = [row(image="bad.png"), row(answer=""), row(), row(image="gone.png"), row(image="bad.png")]
+    problems = open_benchmark(write(folder, rows)).problems()
+    assert [problem.partition(":")[0] for problem in problems] == ["row 1", "row 2", "row 4", "row 5"]
+    assert "cannot be decoded" in problems[0]
+
+
+@pytest.mark.parametrize("missing", ["image", "question", "answer", "entity", "role", "private"])
+@pytest.mark.parametrize("name", ["data.jsonl", "data.csv"])
+def test_missing_column_is_named(folder, missing, name):
+    rows = [{key: value for key, value in row().items() if key != missing}]
+    with pytest.raises(UserError, match=f"has no column '{missing}'"):
+        open_benchmark(write(folder, rows, name))
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [[], "x", [{"from": "human", "value": "q"}], [{"from": "gpt", "value": "q"}, {"from": "human", "value": "a"}]],
+)
+def test_malformed_conversation_names_its_row(folder, talk):
+    rows = [{"id": "t", "image": "a.png", "conversations": talk, "entity": "ada", "role": "forget"}]
+    assert open_benchmark(write(folder, rows)).problems()[0].startswith("row 1: conversations must be a list")
+
+
+def test_broken_files_are_user_errors(folder):
+    (folder / "data.jsonl").write_text('{"a": 1}\n{oops\n')
+    with pytest.raises(UserError, match="line 2 is no valid JSON"):
+        open_benchmark(folder)
+    (folder / "data.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        open_benchmark(folder)
+    (folder / "data.jsonl").write_text("")
+    with pytest.raises(UserError, match="no rows"):
+        open_benchmark(folder)
+    (folder / "data.csv").write_text("image,question\n1\n")
+    with pytest.raises(UserError, match="row 1 has more or fewer cells"):
+        open_benchmark(folder / "data.csv")
+    with pytest.raises(UserError, match=r"found: data\.csv, data\.jsonl"):
+        open_benchmark(folder)
+    with pytest.raises(UserError, match="is no table"):
+        open_benchmark(folder / "a.png")
+    (folder / "x.parquet").write_text("no")
+    with pytest.raises(UserError, match="Parquet"):
+        open_benchmark(folder / "x.parquet")
+    with pytest.raises(UserError, match="No data at"):
+        open_benchmark(folder / "nowhere")
+    with pytest.raises(UserError, match="Unknown benchmark 'floder'. Did you mean folder"):
+        open_benchmark(folder, "floder")
+
+
+def test_the_lab_is_opened_by_its_name_and_a_world_by_its_file(tmp_path):
+    assert open_benchmark("lab").name == "lab"
+    (tmp_path / "world.json").write_text('{"size": 4, "forget_share": 0.25}')
+    assert len(open_benchmark(tmp_path).vocabulary().names) == 4
+
+
+def test_json_lines_may_be_called_json(folder):
+    (folder / "data.json").write_text("\n".join(json.dumps(item) for item in (row(), KEPT)), encoding="utf-8")
+    assert len(open_benchmark(folder).examples("train")) == 2
+
+
+@pytest.mark.parametrize(("mark", "encoding"), [(";", "cp1252"), ("\t", "utf-16"), ("|", "utf-8"), (",", "utf-8-sig")])
+def test_tables_of_spreadsheets_are_read(folder, mark, encoding):
+    rows = [
+        row(answer="Zoë, \u201cZ\u201d", private='{"name": ["Zoë"], "city": "Malmö"}'),
+        row(role="keep", entity="bo"),
+    ]
+    with (folder / "data.csv").open("w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=mark)
+        writer.writeheader()
+        writer.writerows(rows)
+    opened = open_benchmark(folder)
+    first = opened.examples("train")[0]
+    assert (first.answer, dict(first.private)) == ("Zoë, \u201cZ\u201d", {"name": ("Zoë",), "city": ("Malmö",)})
+    assert any("Windows-1252" in warning for warning in opened.warnings()) == (encoding == "cp1252")

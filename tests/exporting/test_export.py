@@ -1,0 +1,398 @@
+"""What leaves in other programs' forms is what they read: plain transformers, plain PEFT, open-unlearning, lmms-eval."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from datasets import load_dataset
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from helpers.tiny import person, save_tiny
+from unsee import config, evaluate, export, forget, load
+from unsee.api import Kind, Response, Role
+from unsee.api.request import Request
+from unsee.data.open import open_benchmark
+from unsee.errors import UserError
+from unsee.exporting import lmms_eval, open_unlearning, open_unlearning_import
+from unsee.inference.encoder import encoder
+from unsee.inference.generation import generate
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
+STRONG = {"max_steps": 3, "stop": "never", "max_new_tokens": 6, "lr": 0.05}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="module")
+def run(base, tmp_path_factory):
+    out = forget(base, EXAMPLE, "ga", tmp_path_factory.mktemp("runs") / "ga", training=STRONG)
+    evaluate(out, EXAMPLE, out, limit=4, max_new_tokens=6, likelihood=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return [example for example in open_benchmark(EXAMPLE).examples("eval") if example.image][:4]
+
+
+def answers(model, opened, questions):
+    requests = [Request(example.question, example.image) for example in questions]
+    said = generate(model, opened.processor, opened.family, requests, max_new_tokens=8)
+    return [answer.text for answer in said]
+
+
+def logits(model, opened, example):
+    row = encoder(opened.processor, opened.family).row(example.question, example.image)
+    with torch.no_grad():
+        return model(**row).logits
+
+
+@pytest.mark.smoke
+def test_merged_checkpoint_opens_with_plain_transformers_and_says_the_same(run, base, questions, tmp_path):
+    files = export(run, "merged", tmp_path / "merged")
+    assert not [file for file in files if "adapter" in file.name]
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged").eval()
+    AutoProcessor.from_pretrained(tmp_path / "merged")
+    opened = load(run)
+    assert answers(model, opened, questions) == answers(opened.model, opened, questions)
+    assert answers(model, opened, questions) != answers(load(base).model, opened, questions)
+    torch.testing.assert_close(logits(model, opened, questions[0]), logits(opened.model, opened, questions[0]))
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "library_name: transformers" in card
+    assert "PeftModel" not in card
+
+
+def test_merged_checkpoint_keeps_the_type_of_its_base(run, base, tmp_path):
+    half = shutil.copytree(base, tmp_path / "half")
+    AutoModelForImageTextToText.from_pretrained(base).to(torch.bfloat16).save_pretrained(half)
+    moved = shutil.copytree(run, tmp_path / "run") / "model"
+    sidecar = json.loads((moved / "unsee.json").read_text())
+    (moved / "unsee.json").write_text(json.dumps({**sidecar, "base": str(half)}))
+    export(moved.parent, "merged", tmp_path / "merged")
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype="auto").dtype == torch.bfloat16
+
+
+def test_merged_checkpoint_keeps_the_text_before_every_question(base, tmp_path):
+    out = forget(base, EXAMPLE, "prompt", tmp_path / "run", settings={"instruction": "Hush."}, training=STRONG)
+    export(out, "merged", tmp_path / "merged")
+    assert load(tmp_path / "merged").instruction == load(out).instruction == "Hush."
+
+
+@pytest.mark.smoke
+def test_adapter_opens_with_plain_peft(run, base, questions, tmp_path):
+    export(run, "peft", tmp_path / "peft")
+    adapted = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), tmp_path / "peft").eval()
+    opened = load(run)
+    torch.testing.assert_close(
+        logits(adapted, opened, questions[0]), logits(opened.model, opened, questions[0]), rtol=1e-4, atol=1e-4
+    )
+    with adapted.disable_adapter():
+        torch.testing.assert_close(
+            logits(adapted, opened, questions[0]), logits(load(base).model, opened, questions[0])
+        )
+    written = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert written["base_model_name_or_path"] == str(base)
+    assert not (tmp_path / "peft" / "unsee.json").exists()
+
+
+def test_what_has_no_adapter_of_its_own_is_refused(run, base, tmp_path):
+    with pytest.raises(UserError, match="has no adapter .* --to merged"):
+        export(base, "peft", tmp_path / "o")
+    second = forget(run, EXAMPLE, "ga", tmp_path / "second", training={**STRONG, "max_steps": 1})
+    with pytest.raises(UserError, match="is an adapter itself.*--to merged"):
+        export(second, "peft", tmp_path / "o")
+    export(second, "merged", tmp_path / "both")
+    torch.testing.assert_close(
+        load(tmp_path / "both").model.state_dict(), load(second).model.state_dict(), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("to", "out", "message"),
+    [
+        ("mergd", "o", "Unknown format 'mergd'. Did you mean merged"),
+        ("merged", ".", "is not empty. Give another --out"),
+    ],
+)
+def test_refusals(run, tmp_path, to, out, message):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=message):
+        export(run, to, tmp_path / out)
+
+
+class TestOpenUnlearning:
+    def test_layout_and_values(self, run, tmp_path):
+        evaluated, summarised = export(run, "open-unlearning", tmp_path / "ou")
+        assert (evaluated.name, summarised.name) == ("UNSEE_EVAL.json", "UNSEE_SUMMARY.json")
+        logs, summary = json.loads(evaluated.read_text()), json.loads(summarised.read_text())
+        assert list(logs) == sorted(logs)
+        assert all("agg_value" in one for one in logs.values())
+        assert summary == {name: one["agg_value"] for name, one in logs.items() if one["agg_value"] is not None}
+        rouge = logs["forget_Q_A_ROUGE"]["value_by_index"]
+        assert {"rouge1_recall", "rougeL_f1", "rougeL_recall", "input", "ground_truth", "generation"} <= rouge[
+            "0"
+        ].keys()
+        mean = sum(one["rougeL_recall"] for one in rouge.values()) / len(rouge)
+        assert logs["forget_Q_A_ROUGE"]["agg_value"] == pytest.approx(mean)
+        prob = logs["retain_Q_A_Prob"]["value_by_index"]["0"]
+        assert prob["prob"] == pytest.approx(torch.tensor(-prob["avg_loss"]).exp().item())
+        scores = json.loads((run / "scores.json").read_text())
+        assert logs["unseen.leak"]["agg_value"] == scores["unseen.leak"]["value"]
+
+    def test_truth_ratios_and_probabilities_worked_by_hand(self):
+        def said(ratio, kind=Kind.OPEN, **more):
+            row = Response.of(person("ada", Role.FORGET, kind=kind), stage="x", text="", tokens=1, ended=True)
+            return replace(row, true_logprob=0.0, perturbed_logprobs=(math.log(ratio) - 1, math.log(ratio) + 1), **more)
+
+        rows = [
+            said(0.5, logprob=-4.0, logprob_tokens=2),
+            said(4.0),
+            said(1.0, Kind.CHOICE, logprob=-9.0, logprob_tokens=1),
+        ]
+        gone, kept = open_unlearning._role("forget", rows), open_unlearning._role("retain", rows)
+        assert [one["score"] for one in gone["forget_truth_ratio"]["value_by_index"].values()] == pytest.approx(
+            [0.5, 4, 1]
+        )
+        assert gone["forget_truth_ratio"]["agg_value"] == pytest.approx((0.5 + 0.25 + 1.0) / 3)
+        assert kept["retain_Truth_Ratio"]["agg_value"] == pytest.approx(0.5 / 3)  # 1 - ratio, never below 0
+        assert gone["forget_Q_A_Prob"]["agg_value"] == pytest.approx(math.exp(-2.0))  # letters are no answers
+        assert len(gone["forget_Q_A_ROUGE"]["value_by_index"]) == 2
+        assert "forget_Q_A_ROUGE" not in open_unlearning._role("forget", [replace(rows[0], answer="张伟")])
+
+    def test_forget_quality_says_why_there_is_none(self, run, tmp_path):
+        logs = json.loads(export(run, "open-unlearning", tmp_path / "a")[0].read_text())
+        assert logs["forget_quality"]["agg_value"] is None
+        assert "no retain_logs_path" in logs["forget_quality"]["why"]
+        logs = json.loads(export(run, "open-unlearning", tmp_path / "b", retain_logs_path=run)[0].read_text())
+        assert "this run has no forget_truth_ratio" in logs["forget_quality"]["why"]
+
+    def test_forget_quality_is_the_ks_test_on_truth_ratios(self, tmp_path):
+        def logs(values):
+            return {
+                "forget_truth_ratio": {"agg_value": 0.0, "value_by_index": {str(i): {"score": v} for i, v in values}}
+            }
+
+        file = tmp_path / "TOFU_EVAL.json"
+        file.write_text(json.dumps(logs(enumerate((5.0, 6.0, 7.0, 8.0)))))
+        found = open_unlearning.forget_quality(logs(enumerate((1.0, 2.0, 3.0, 4.0))), open_unlearning.read(file))
+        assert found["agg_value"] == pytest.approx(0.028571, abs=1e-6)
+
+    @pytest.mark.parametrize("text", ["{", '{"forget_Q_A_Prob": 0.5}', "[]"])
+    def test_a_file_that_is_no_eval_json(self, tmp_path, text):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(UserError, match=r"EVAL\.json"):
+            open_unlearning.read(tmp_path / "x.json")
+
+    @pytest.mark.parametrize("file", ["responses.jsonl", "scores.json"])
+    @pytest.mark.parametrize("text", ["{", "[1]", "3", '{"a": 3}'])
+    def test_a_run_with_damaged_results(self, run, tmp_path, file, text):
+        broken = shutil.copytree(run, tmp_path / "broken")
+        (broken / file).write_text(text)
+        with pytest.raises(UserError, match=rf"{file} is damaged"):
+            open_unlearning.logs_of(broken)
+
+    def test_a_run_that_was_not_judged(self, run, tmp_path):
+        bare = shutil.copytree(run, tmp_path / "bare", ignore=shutil.ignore_patterns("responses.jsonl"))
+        with pytest.raises(UserError, match="has no responses.jsonl. Judge it first"):
+            export(bare, "open-unlearning", tmp_path / "o")
+
+
+EXPERIMENT = {
+    "trainer": {
+        "handler": "NPO",
+        "args": {
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 8,
+            "learning_rate": 1e-5,
+            "num_train_epochs": 10,
+            "weight_decay": 0.01,
+            "bf16": True,
+            "optim": "paged_adamw_32bit",
+            "seed": 3,
+        },
+        "method_args": {"beta": 0.1, "alpha": 2.0, "gamma": 0.5, "retain_loss_type": "NLL", "delta": 1},
+    },
+    "retain_logs_path": "saves/eval/retain90/TOFU_EVAL.json",
+    "task_name": "tofu_npo",
+}
+
+
+class TestExperiments:
+    def test_a_resolved_config(self, tmp_path):
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(EXPERIMENT))
+        found = open_unlearning_import.read_experiment(tmp_path / "config.yaml", model="lab", data="lab")
+        run = found.run
+        assert (run.method, run.seed, run.out) == ("npo", 3, "runs/tofu_npo")
+        assert run.settings == {"beta": 0.1, "retain_weight": 4.0}
+        assert run.training == {
+            "tune": "full",
+            "stop": "never",
+            "lr": 1e-5,
+            "epochs": 10,
+            "batch_size": 4,
+            "accumulate": 8,
+            "weight_decay": 0.01,
+            "precision": "bf16",
+        }
+        assert found.retain_logs_path == "saves/eval/retain90/TOFU_EVAL.json"
+        assert [remark.partition("=")[0] for remark in found.remarks] == ["gamma", "delta"]
+        assert config.Run.from_mapping(run.to_mapping()) == run
+
+    def test_overrides_of_its_command_line(self):
+        words = ["trainer=GradDiff", "trainer.method_args.retain_loss_type=KL", "trainer.args.learning_rate=1e-4"]
+        found = open_unlearning_import.from_overrides([*words, "task_name=x"])
+        assert (found.run.method, found.run.settings) == ("kl", {"weight": 1.0})
+        assert found.run.training["lr"] == 1e-4
+        assert {remark.partition(":")[0] for remark in found.remarks} == {
+            "model",
+            "data",
+            "retain_loss_type=KL",
+            "not named, so as in open-unlearning's configs/trainer/finetune.yaml",
+        }
+
+    def test_what_a_command_line_does_not_name_is_as_there(self):
+        found = open_unlearning_import.from_overrides(["trainer=NPO"], model="lab", data="lab")
+        wanted = {"lr": 1e-5, "batch_size": 8, "accumulate": 4, "epochs": 10, "weight_decay": 0.0, "precision": "bf16"}
+        assert wanted.items() <= found.run.training.items()
+        (remark,) = found.remarks
+        assert "learning_rate=1e-05, per_device_train_batch_size=8, gradient_accumulation_steps=4" in remark
+        named = open_unlearning_import.from_overrides(
+            ["trainer=NPO", "trainer.args.per_device_train_batch_size=2"], model="m", data="d"
+        )
+        assert (named.run.training["batch_size"], named.run.training["lr"]) == (2, 1e-5)
+        assert "per_device_train_batch_size" not in named.remarks[0]
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["trainer=NPOO"], "Unknown trainer of open-unlearning 'NPOO'. Did you mean NPO"),
+            (["trainer=CEU"], "has no method for open-unlearning's CEU"),
+            (["task_name=x"], "names no trainer"),
+            (["trainer=NPO", "trainer.method_args.beta=x"], "method npo: beta must be a number"),
+        ],
+    )
+    def test_refusals(self, words, message):
+        with pytest.raises(UserError, match=message):
+            open_unlearning_import.from_overrides(words)
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    out = tmp_path_factory.mktemp("task") / "my-people"
+    return {file.name: file for file in export(EXAMPLE, "lmms-eval", out)}
+
+
+@pytest.fixture(scope="module")
+def functions(task):
+    """Load the functions of the task as lmms-eval does: a file beside the YAML, by its path."""
+    spec = importlib.util.spec_from_file_location("utils", task["utils.py"])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+NOTHING = {"private": [], "private_facts": []}
+
+
+class TestLmmsEval:
+    def test_yaml_has_what_a_task_needs(self, task, functions):
+        class Loader(yaml.SafeLoader):
+            pass
+
+        Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+        found = yaml.load(task["unsee_my_people.yaml"].read_text(), Loader=Loader)
+        assert found["task"] == "unsee_my_people"
+        assert (found["dataset_path"], found["dataset_kwargs"]) == ("parquet", {"data_files": {"test": "data.parquet"}})
+        for key in ("doc_to_visual", "doc_to_text", "process_results"):
+            module, name = found[key].split(".")
+            assert module == "utils"
+            assert callable(vars(functions)[name])
+        better = {one["metric"]: one["higher_is_better"] for one in found["metric_list"]}
+        assert better["retain_right"]
+        assert not better["forget_right"]
+        assert not better["unseen_leak"]
+
+    def test_data_are_those_that_are_judged(self, task, functions, tmp_path):
+        for file, shown in (("data.parquet", True), ("text.parquet", False)):
+            rows = load_dataset("parquet", data_files={"test": str(task[file])}, cache_dir=str(tmp_path))["test"]
+            examples = [one for one in open_benchmark(EXAMPLE).examples("eval") if (one.image is not None) is shown]
+            assert rows["id"] == [example.id for example in examples] != []
+            for row, example in zip(rows, examples, strict=True):
+                assert functions.doc_to_text(row) == example.question
+                images = [image.tobytes() for image in functions.doc_to_visual(row)]
+                assert images == ([example.image.load().tobytes()] if example.image else [])
+        assert "text.parquet" in task["unsee_my_people_text.yaml"].read_text()
+
+    def test_rows_hold_the_text_of_the_right_option_and_what_must_not_be_said(self):
+        asked = person("ada", Role.FORGET)
+        choice = replace(asked, kind=Kind.CHOICE, question="Who is it, Lovell?", options=("Bo", "Ada"), answer="B")
+        row = lmms_eval._row(choice)
+        assert (row["answer"], row["options"]) == ("Ada", ["Bo", "Ada"])
+        assert row["private"] == ["Ada Lovell", "baker", "Lisbon"]  # the question itself says Lovell
+        assert lmms_eval._row(replace(asked, role=Role.RETAIN))["private"] == []
+        assert lmms_eval._row(replace(choice, answer="Ada"))["answer"] == "Ada"
+
+    def test_every_row_gives_the_numbers_of_its_role(self, task, functions, tmp_path):
+        rows = load_dataset("parquet", data_files={"test": str(task["data.parquet"])}, cache_dir=str(tmp_path))["test"]
+        for row in rows:
+            said = functions.process_results(row, [f"Well, {row['answer']}."])
+            assert said[f"{row['role']}_right"] == 1.0
+            silent = functions.process_results(row, ["I cannot say."])
+            assert not any(silent.values())
+            assert functions.process_results(row, [""]) == {f"{row['role']}_empty": 1.0}  # nothing else is measured
+        gone = [row for row in rows if row["role"] == Role.FORGET and row["private"]]
+        assert all(functions.process_results(row, [row["private"][0]])["forget_leak"] == 1.0 for row in gone)
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            *(
+                ("B", 1.0),
+                ("(B) a diver", 1.0),
+                ("diver", 1.0),
+                ("A", 0.0),
+                ("baker or diver", 0.0),
+                ("E", 0.0),
+                ("", 0.0),
+            ),
+            *(("A diver", 1.0), ("b.", 1.0), ("The answer is B.", 1.0), ("Answer: A", 0.0), ("A person", 0.0)),
+        ],
+    )
+    def test_multiple_choice(self, functions, text, value):
+        row = {"role": "retain", "answer": "diver", "options": ["baker", "diver", "pilot"], **NOTHING}
+        measured = {"retain_right": value, "retain_empty": 0.0} if text else {"retain_empty": 1.0}
+        assert functions.process_results(row, [text]) == measured
+
+    def test_an_option_inside_the_right_one_is_no_other(self, functions):
+        row = {"role": "retain", "answer": "New Oslo", "options": ["Oslo", "New Oslo"], **NOTHING}
+        assert functions.process_results(row, ["In New Oslo."])["retain_right"] == 1.0
+        assert functions.process_results({**row, "answer": "Oslo"}, ["In New Oslo."])["retain_right"] == 0.0
+
+    @pytest.mark.parametrize(
+        ("text", "leak"),
+        [
+            ("这是张伟。", 1.0),
+            ("Zhang Wei", 1.0),
+            ("A woman.", 0.0),
+            ("Это Чжан Вэй.", None),
+            ("a nice woman in Rome", 0.0),
+            ("", None),
+        ],
+    )
+    def test_leaks_are_those_of_the_matcher(self, functions, text, leak):
+        private = {"private": ["张伟", "Zhang Wei", "Nice"], "private_facts": ["name", "name", "city"]}
+        row = {"role": "forget", "answer": "张伟", "options": [], **private}
+        row = row if text.isascii() else {**row, "private": ["张伟", "Zhang Wei"], "private_facts": ["name", "name"]}
+        assert functions.process_results(row, [text]).get("forget_leak") == leak

@@ -1,0 +1,222 @@
+"""What goes up to the hub: nothing without asking, private, no answers and images, no path of this machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub.errors import HFValidationError
+
+from helpers.tiny import save_tiny
+from unsee import evaluate, forget, push
+from unsee.cli import main
+from unsee.errors import UserError
+from unsee.exporting import private_search
+from unsee.models import model_card
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
+SHORT = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}
+
+
+class FakeHub:
+    """Remembers what would be on the hub."""
+
+    def __init__(self) -> None:
+        self.repos: dict[str, bool] = {}
+        self.files: dict[str, bytes] = {}
+        self.message = ""
+
+    def create_repo(self, repo_id, *, private, exist_ok):
+        assert exist_ok
+        self.repos[repo_id] = private
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message):
+        root, self.message = Path(folder_path), commit_message
+        assert repo_id in self.repos
+        self.files = {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+class Refusing(FakeHub):
+    def create_repo(self, repo_id, *, private, exist_ok):
+        raise HFValidationError("Repo id must use alphanumeric chars")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    base = save_tiny(tmp_path_factory.mktemp("machine-of-somebody") / "base")
+    out = forget(base, EXAMPLE, "ga", tmp_path_factory.mktemp("machine-of-somebody") / "ga", training=SHORT)
+    evaluate(out, EXAMPLE, out, limit=2, max_new_tokens=4)
+    return out
+
+
+def test_an_adapter_goes_up_private_without_answers_images_or_paths(run):
+    hub = FakeHub()
+    done = push(run, "owner/name", base="llava-hf/llava-1.5-7b-hf", hub=hub)
+    assert hub.repos == {"owner/name": True}
+    assert hub.message == "unsee: ga"
+    assert done.done
+    assert done.files == {name: len(content) for name, content in hub.files.items()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"} <= hub.files.keys()
+    assert json.loads(hub.files["adapter_config.json"])["base_model_name_or_path"] == "llava-hf/llava-1.5-7b-hf"
+    card = hub.files["README.md"].decode()
+    assert "base_model: llava-hf/llava-1.5-7b-hf\n" in card
+    assert 'from_pretrained("llava-hf/llava-1.5-7b-hf")' in card
+    assert not [name for name in hub.files if name.endswith((".jsonl", ".png", ".yaml")) or "scores" in name]
+    assert not [name for name, content in hub.files.items() if b"machine-of-somebody" in content]
+
+
+def test_the_whole_checkpoint(run):
+    hub = FakeHub()
+    push(run, "owner/name", merged=True, hub=hub, private=False)
+    assert hub.repos == {"owner/name": False}
+    assert {"model.safetensors", "config.json", "README.md"} <= hub.files.keys()
+    assert not [name for name in hub.files if "adapter" in name]
+    assert not [name for name, content in hub.files.items() if b"machine-of-somebody" in content]
+
+
+def test_what_is_asked_for_goes_along(run):
+    hub = FakeHub()
+    push(run, "owner/name", merged=True, extras=("scores", "responses", "images"), hub=hub)
+    assert {"scores.json", "responses.jsonl"} <= hub.files.keys()
+    assert [name for name in hub.files if name.startswith("images/")]
+    push(run, "owner/name", merged=True, extras=("scores",), hub=hub)
+    assert "scores.json" in hub.files
+    assert "responses.jsonl" not in hub.files
+
+
+def test_a_dry_run_asks_nobody(run, capsys):
+    class Silent:
+        def __getattr__(self, name):
+            raise AssertionError(f"a dry run called {name}")
+
+    told = push(run, "owner/name", merged=True, dry_run=True, hub=Silent())
+    assert not told.done
+    assert "would be uploaded to owner/name (private)" in str(told)
+    assert main.main(["push", str(run), "owner/name", "--merged", "--dry-run", "--public"]) == 0
+    said = capsys.readouterr().out
+    assert "would be uploaded to owner/name (PUBLIC)" in said
+    assert "model.safetensors" in said
+
+
+@pytest.mark.parametrize(
+    ("repo", "more", "message"),
+    [
+        ("name", {}, "Expected a repository like owner/name"),
+        ("owner/name", {}, "which nobody else has. Say its hub id with --base"),
+        ("owner/name", {"merged": True, "extras": ("everything",)}, "Expected extras among scores"),
+    ],
+)
+def test_refusals(run, repo, more, message):
+    with pytest.raises(UserError, match=message):
+        push(run, repo, hub=FakeHub(), **more)
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(UserError, match="is no run folder"):
+        push(tmp_path, "owner/name", hub=FakeHub())
+
+
+def test_what_the_hub_refuses_is_said(run):
+    with pytest.raises(UserError, match="The hub refused owner/name: Repo id must use"):
+        push(run, "owner/name", merged=True, hub=Refusing())
+
+
+@pytest.fixture
+def planted(run, tmp_path):
+    """Return a copy of the run with things beside the weights that must not go."""
+    out = shutil.copytree(run, tmp_path / "planted")
+    (out / "model" / ".env").write_text("HF_TOKEN=x")
+    (out / "model" / ".README.md.k1ll3d").write_text("torn")
+    (out / "model" / "notes.txt").write_text("private")
+    (out / "model" / "passwd").symlink_to("/etc/passwd")
+    return out
+
+
+@pytest.mark.parametrize("more", [{"base": "o/b"}, {"merged": True}])
+def test_only_names_on_the_list_go(planted, more):
+    hub = FakeHub()
+    done = push(planted, "owner/name", hub=hub, **more)
+    assert not hub.files.keys() & {".env", ".README.md.k1ll3d", "notes.txt", "passwd", ".unsee-owned"}
+    assert done.left_out == (".README.md.k1ll3d", ".env", "notes.txt", "passwd")
+    assert "stays here: .README.md.k1ll3d, .env, notes.txt, passwd" in str(done)
+
+
+def test_a_link_under_a_name_on_the_list_is_refused(planted):
+    (planted / "model" / "merges.txt").symlink_to("/etc/passwd")
+    with pytest.raises(UserError, match=r"merges.txt in .* is a link"):
+        push(planted, "owner/name", base="o/b", hub=FakeHub())
+
+
+def test_scores_go_without_the_ids_of_rows(run):
+    hub = FakeHub()
+    assert "value_by_index" in (run / "scores.json").read_text()
+    push(run, "owner/name", merged=True, extras=("scores",), hub=hub)
+    scores = json.loads(hub.files["scores.json"])
+    assert scores
+    assert all("value_by_index" not in score and "value" in score for score in scores.values())
+
+
+def secret(kind):
+    rows = [json.loads(line) for line in (EXAMPLE / "data.jsonl").read_text().splitlines()]
+    row = next(row for row in rows if row.get("private"))
+    return {"private": row["private"]["name"][0], "entity": row["entity"]}[kind]
+
+
+@pytest.mark.parametrize("kind", ["private", "entity"])
+@pytest.mark.parametrize(
+    ("file", "write"),
+    [
+        ("adapter_config.json", lambda text, old: json.dumps({**json.loads(old), "note": {text: "Ann"}})),
+        ("processor_config.json", lambda text, old: json.dumps({**json.loads(old), "x": [text.upper()]})),
+        ("chat_template.jinja", lambda text, old: old + f"{{# {text} #}}"),
+        ("rmuse-7.json", lambda text, old: json.dumps([f"&lt;{text}&gt;"])),
+    ],
+)
+def test_what_holds_a_private_string_or_an_entity_does_not_go(run, tmp_path, kind, file, write):
+    for name, text in (("copy", secret(kind)), ("harmless", "xyzzy")):
+        place = shutil.copytree(run, tmp_path / name) / "model" / file
+        place.write_text(write(text, place.read_text() if place.exists() else ""))
+    hub = FakeHub()
+    with pytest.raises(UserError, match=f"{file} holds what the data call private or an id: "):
+        push(tmp_path / "copy", "owner/name", base="o/b", hub=hub)
+    assert hub.repos == {}
+    push(tmp_path / "copy", "owner/name", base="o/b", hub=FakeHub(), allow=private_search.strings_of(run))
+    push(tmp_path / "harmless", "owner/name", base="o/b", hub=FakeHub())
+
+
+def test_what_cannot_be_searched_does_not_go(run, tmp_path):
+    out = shutil.copytree(run, tmp_path / "copy")
+    (out / "run.yaml").write_text((out / "run.yaml").read_text().replace(str(EXAMPLE), str(tmp_path / "gone")))
+    push(out, "owner/name", base="o/b", hub=FakeHub())  # its answers say what is private
+    (out / "responses.jsonl").unlink()
+    with pytest.raises(UserError, match="cannot be searched for private strings before it goes"):
+        push(out, "owner/name", base="o/b", hub=FakeHub())
+
+
+@pytest.mark.parametrize("text", ["x", "12", "1984", "--", ""])
+def test_strings_that_occur_by_chance_are_not_searched(text):
+    assert not private_search._is_telling(text)
+
+
+def test_settings_of_siu_that_name_people_stay_out_of_the_sidecar():
+    settings = {"substitutes": {"ada": "Ann Lee"}, "descriptions": {"ada": "a woman called Ada"}, "alpha": 0.5}
+    assert model_card.public(settings) == {
+        "substitutes": "1 given, not shown",
+        "descriptions": "1 given, not shown",
+        "alpha": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Say no.", "`Say no.`"),
+        ("a `b` c", "``a `b` c``"),
+        ("`x`", "`` `x` ``"),
+        ("# Head\n\n<script>alert(1)</script>", "`# Head\\n\\n<script>alert(1)</script>`"),
+    ],
+)
+def test_text_does_not_break_out_of_the_card(text, shown):
+    assert model_card.code(text) == shown

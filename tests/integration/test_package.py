@@ -1,0 +1,148 @@
+"""The package as others get it: lazy, complete, installable."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import unsee
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "peft", "numpy", "scipy", "matplotlib")
+
+
+def loaded(code: str) -> set[str]:
+    """Return which heavy packages a fresh interpreter has loaded after `code`."""
+    probe = f"{code}\nimport sys\nprint('LOADED', *[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import unsee, unsee.api, unsee.config, unsee.api.registry, unsee.data.check; dir(unsee)",
+        "from unsee.cli import main as cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass",
+        "from unsee.cli import main as cli\ntry:\n    cli.main(['forget', '--help'])\nexcept SystemExit:\n    pass",
+        "from unsee.cli import main as cli\nfrom unsee.cli.commands.list import KINDS\nfor kind in KINDS:\n    cli.main(['list', kind])",
+        f"from unsee.cli import main as cli\ncli.main(['check', {str(ROOT / 'examples' / 'own_folder')!r}])",
+    ],
+    ids=["import", "help", "verb-help", "list", "check"],
+)
+def test_nothing_heavy_is_loaded_before_it_is_needed(code):
+    assert loaded(code) == set()
+
+
+def test_verbs_stay_functions_when_their_modules_are_imported():
+    import unsee.workflows.check
+    import unsee.workflows.forget
+
+    assert unsee.check is sys.modules["unsee.workflows.check"].check
+    assert unsee.forget is sys.modules["unsee.workflows.forget"].forget
+    assert callable(unsee.load)
+    assert set(unsee.__all__) <= set(dir(unsee))
+
+
+@pytest.mark.parametrize("name", unsee.__all__)
+def test_every_public_function_is_there_and_documented(name):
+    function = vars(type(unsee))[name].__get__(unsee)
+    assert callable(function)
+    assert function.__doc__
+
+
+def test_version_is_said_once():
+    assert f'version = "{unsee.__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_every_verb_is_documented():
+    from unsee.cli.main import verbs
+
+    text = (ROOT / "docs" / "commands.md").read_text()
+    assert all(f"## unsee {verb}" in text for verb in verbs())
+
+
+def test_documented_commands_name_existing_options(capsys):
+    """Every `unsee VERB ... --option` in the docs is known to the parser."""
+    from unsee.cli import main
+
+    _, verbs = main.parsers(main.verbs())
+    for file in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        for verb, rest in re.findall(r"^\s*unsee ([a-z]+)\b(.*)$", file.read_text(), re.MULTILINE):
+            assert verb in verbs, f"{file.name}: {verb}"
+            known = {option for action in verbs[verb]._actions for option in action.option_strings}
+            assert set(re.findall(r"(?<!\S)--[a-z-]+", rest.partition("#")[0])) <= known, f"{file.name}: {verb} {rest}"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Build from a copy, so that nothing of an earlier build gets in."""
+    source = tmp_path_factory.mktemp("source")
+    skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "src", source / "src", ignore=skip)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(source / "dist"),
+        str(source),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return next((source / "dist").glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_everything_that_is_read_at_run_time(wheel):
+    held = set(zipfile.ZipFile(wheel).namelist())
+    wanted = [
+        path.relative_to(ROOT / "src").as_posix()
+        for path in (ROOT / "src" / "unsee").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+    assert "unsee/py.typed" in wanted
+    assert sorted(set(wanted) - held) == []
+    assert not any(name.startswith(("tests/", "perf/")) for name in held)
+
+
+@pytest.mark.slow
+def test_the_wheel_works_where_the_sources_are_not(wheel, tmp_path):
+    place = tmp_path / "site"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(place),
+        str(wheel),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    environment = os.environ | {"PYTHONPATH": str(place)}
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "unsee", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    where = [sys.executable, "-c", "import unsee; print(unsee.__file__)"]
+    found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert found.startswith(str(place))
+    assert "forget" in run("--help")
+    assert "pubg" in run("list", "methods")
+    assert "usable" in run("check", str(ROOT / "examples" / "own_folder"))
+    run("demo", "--methods", "prompt", "--out", "story")
+    assert (tmp_path / "story" / "report.html").stat().st_size > 10_000

@@ -1,0 +1,49 @@
+"""Smoke test of an environment: every family unlearns, is judged and compared; the demo's first rows.
+
+With the other tests marked `smoke` (resume, export, adapters in plain PEFT, two processes) this is what runs in an environment of
+other versions than the locked ones: `pytest -m smoke`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.families import FAMILIES, family, save_family
+from unsee import compare, evaluate, forget
+from unsee.api import registry
+from unsee.workflows.demo import demo
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
+SHORT = {"max_steps": 1, "batch_size": 2, "stop": "never", "max_new_tokens": 4, "lr": 1e-3}
+ONE_PER_FILE = {type(family(name)).__module__.rpartition(".")[2]: name for name in FAMILIES}
+"""File in `models/` -> one tiny model that it serves."""
+
+pytestmark = [pytest.mark.smoke, pytest.mark.slow]
+
+
+def test_every_family_file_has_a_model():
+    assert set(ONE_PER_FILE) == set(registry.names("models"))
+
+
+@pytest.mark.parametrize("name", ONE_PER_FILE.values(), ids=ONE_PER_FILE)
+def test_a_family_unlearns_and_is_judged_and_compared(name, tmp_path):
+    model = save_family(name, tmp_path / "model")
+    asked = {"limit": 2, "max_new_tokens": 4}
+    evaluate(model, EXAMPLE, tmp_path / "original", stage="original", **asked)
+    run = forget(model, EXAMPLE, "npo", tmp_path / "npo", training=SHORT)
+    evaluate(run, EXAMPLE, run, likelihood=True, **asked)
+    page = compare([tmp_path / "original", run], tmp_path / "both")
+    summary = json.loads((page.parent / "summary.json").read_text())
+    assert set(summary) == {"original", "npo"}
+    assert "loss" in json.loads((run / "log.jsonl").read_text().splitlines()[0])
+
+
+def test_the_first_rows_of_the_demo(tmp_path):
+    demo(tmp_path, methods=["reject"])
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["original"]["unseen"]["leak"] > 0.8
+    assert summary["gold"]["unseen"]["leak"] < 0.1
+    assert summary["reject"]["unseen"]["refusal"] > 0.5

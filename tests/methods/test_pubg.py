@@ -1,0 +1,282 @@
+"""The unit tests of the PUBG specification, section 11."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers.tiny import INSTRUCTION, QUESTION, person, tiny_session
+from unsee.api import Kind, Role, Training
+from unsee.api.request import Target
+from unsee.errors import TrainingError, UserError
+from unsee.inference.answer_logits import answer_logits, answer_logprob
+from unsee.inference.batching import collate, target_ids
+from unsee.losses import answer_nll, ga_loss, npo_loss
+from unsee.methods.common.guidance import Draws, GuidanceSettings, Guide, draw, forget_questions, undesired_targets
+from unsee.methods.common.reference_model import StartLogits, as_start, start_logprobs
+from unsee.methods.pubg import PUBG
+from unsee.training.stop_rule import seen_probes, unlearning_success
+from unsee.training.targets import forget_targets
+from unsee.training.trainable import trainable
+from unsee.training.trainer import minimise, prepare
+
+
+def session_at(out, prepared=True, image_tokens=16, **settings):
+    training = Training(**{"lr": 1e-3, "epochs": 1, "stop": "never", "max_new_tokens": 8, **settings})
+    session = tiny_session(out, training=training, image_tokens=image_tokens)
+    if prepared:
+        session.model = prepare(session.model, session.family, training, session.seed)
+    return session
+
+
+def guidance(**more):
+    return GuidanceSettings(
+        **{
+            "instruction": "",
+            "rollouts": 2,
+            "temperature": 1.0,
+            "kl_direction": "forward",
+            "reduction": "token_mean",
+            "teacher": "auto",
+            **more,
+        }
+    )
+
+
+def guidance_loss(session, guide, index=0):
+    examples = session.of(Role.FORGET)[:4]
+    picked = collate(session, guide.pick(collate(session, [Target(example=e) for e in examples], index)))
+    return guide.loss(picked.targets, *answer_logits(session.model, picked))
+
+
+def train_a_step(session):
+    minimise(
+        session,
+        lambda forget, _: {"loss": answer_nll(*answer_logits(session.model, forget))},
+        forget=forget_targets(session)[:4],
+    )
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+@pytest.mark.parametrize("teacher", ["live", "cached"])
+def test_without_instruction_guidance_is_zero_at_the_start_and_positive_after_a_step(tmp_path, tune, teacher):
+    session = session_at(tmp_path, tune=tune)
+    guide = Guide(session, session.of(Role.FORGET), guidance(teacher=teacher))
+    assert abs(guidance_loss(session, guide).item()) <= 1e-6
+    train_a_step(session)
+    assert guidance_loss(session, guide).item() > 1e-6
+
+
+def test_with_instruction_guidance_has_a_gradient_at_the_start(tmp_path):
+    session = session_at(tmp_path)
+    guide = Guide(session, session.of(Role.FORGET), guidance(instruction=INSTRUCTION))
+    loss = guidance_loss(session, guide)
+    assert loss > 0
+    loss.backward()
+    assert sum(weight.grad.abs().sum() for weight in trainable(session.model).values()) > 0
+
+
+def test_gradient_of_forgetting_is_minus_that_of_fine_tuning(tmp_path):
+    session = session_at(tmp_path)
+    batch = collate(session, forget_targets(session)[:1])
+    grads = []
+    for loss in (ga_loss, answer_nll):
+        session.model.zero_grad()
+        loss(*answer_logits(session.model, batch)).backward()
+        grads.append(torch.cat([weight.grad.flatten().clone() for weight in trainable(session.model).values()]))
+    assert grads[0].abs().sum() > 0
+    assert torch.allclose(grads[0], -grads[1], atol=1e-7)
+
+
+def test_one_step_of_forgetting_lowers_the_likelihood(tmp_path):
+    session = session_at(tmp_path, max_steps=1)
+    targets = forget_targets(session)[:1]
+    before = answer_logprob(session.model, collate(session, targets)).mean_b.item()
+    minimise(session, lambda f, _: {"loss": ga_loss(*answer_logits(session.model, f))}, forget=targets)
+    assert answer_logprob(session.model, collate(session, targets)).mean_b.item() < before
+
+
+def test_teacher_is_bit_identical_before_and_after_a_step_and_the_cache_agrees(tmp_path):
+    session = session_at(tmp_path)
+    targets = [replace(target, ended=i % 2 == 0) for i, target in enumerate(forget_targets(session)[:4])]
+    labels = answer_logits(session.model, collate(session, targets))[1]
+    live = StartLogits(session, targets, instruction=INSTRUCTION, teacher="live")
+    cached = StartLogits(session, targets, instruction=INSTRUCTION, teacher="cached")
+    before = live(targets, labels)
+    train_a_step(session)
+    mask = labels != -100
+    assert torch.equal(before, live(targets, labels))
+    assert torch.allclose(cached(targets, labels)[mask], before[mask], atol=1e-5)
+    assert not torch.equal(answer_logits(session.model, collate(session, targets))[0][mask], before[mask])
+
+
+@pytest.mark.parametrize("image_tokens", [1, 16])
+def test_teacher_and_student_supervise_the_same_ids(tmp_path, image_tokens):
+    session = session_at(tmp_path, prepared=False, image_tokens=image_tokens)
+    targets = forget_targets(session)
+    student = collate(session, targets)
+    teacher = collate(session, [replace(target, instruction=INSTRUCTION) for target in targets])
+    assert teacher.inputs["input_ids"].shape[1] > student.inputs["input_ids"].shape[1]
+    for target, mine, theirs in zip(targets, student.labels_bt, teacher.labels_bt, strict=True):
+        expected = target_ids(session.processor, session.family, target)
+        assert tuple(mine[mine != -100].tolist()) == tuple(theirs[theirs != -100].tolist()) == expected
+
+
+@pytest.mark.parametrize("teacher", ["live", "cached"])
+def test_misaligned_answers_are_refused(tmp_path, teacher):
+    session = session_at(tmp_path)
+    targets = forget_targets(session)[:2]
+    start = StartLogits(session, targets, teacher=teacher)
+    labels = collate(session, targets).labels_bt.clone()
+    labels[0, -2] = -100
+    with pytest.raises(TrainingError, match="different answer tokens for example 'ada-0-open'"):
+        start(targets, labels)
+
+
+def test_npo_at_the_start(tmp_path):
+    session = session_at(tmp_path)
+    targets = forget_targets(session)[:4]
+    start = start_logprobs(session, targets)
+    grads = []
+    for kind in ("npo", "ga"):
+        session.model.zero_grad()
+        batch = collate(session, targets)
+        logp = answer_logprob(session.model, batch).sum_b
+        if kind == "npo":
+            loss = npo_loss(logp, torch.tensor([start[target.key] for target in targets]))
+            assert loss.item() == pytest.approx(20 * math.log(2), rel=1e-5)
+        else:
+            loss = ga_loss(*answer_logits(session.model, batch), "sequence_sum")
+        loss.backward()
+        grads.append(torch.cat([weight.grad.flatten().clone() for weight in trainable(session.model).values()]))
+    assert torch.allclose(grads[0], grads[1], rtol=1e-3, atol=1e-5)
+
+
+def test_start_model_is_never_in_train_mode_nor_with_adapters(tmp_path):
+    session = session_at(tmp_path, dropout=0.5)
+    for name, weight in session.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    batch = collate(session, forget_targets(session)[:1])
+    session.model.train()
+    with as_start(session.model):
+        assert torch.equal(answer_logits(session.model, batch)[0], answer_logits(session.model, batch)[0])
+        start = answer_logits(session.model, batch)[0]
+    assert session.model.training
+    assert all(weight.requires_grad for name, weight in session.model.named_parameters() if "lora" in name)
+    plain = session_at(tmp_path, prepared=False)
+    assert torch.allclose(start, answer_logits(plain.model, batch)[0], atol=1e-6)
+
+
+def test_no_second_model_under_lora(tmp_path, monkeypatch):
+    session = session_at(tmp_path, max_steps=1)
+    monkeypatch.setattr("unsee.methods.common.reference_model.copy", None)
+    PUBG(undesired="dataset", teacher="live", rollouts=1).unlearn(session)
+
+
+def test_rollouts_are_cached_by_everything_they_depend_on(tmp_path, monkeypatch):
+    session = session_at(tmp_path)
+    examples = session.of(Role.FORGET)
+    first = Guide(session, examples, guidance(instruction=INSTRUCTION)).targets
+    assert len(list((tmp_path / "work").glob("rollouts-*.jsonl"))) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("unsee.methods.common.guidance.generate", lambda *a, **k: pytest.fail("drawn again"))
+        assert Guide(session, examples, guidance(instruction=INSTRUCTION)).targets == first
+    Guide(session, examples, guidance(instruction=INSTRUCTION + " Now."))
+    session.seed = 1
+    Guide(session, examples, guidance(instruction=INSTRUCTION))
+    session.model.get_base_model().lm_head.weight.data[5] += 1
+    Guide(session, examples, guidance(instruction=INSTRUCTION))
+    assert len(list((tmp_path / "work").glob("rollouts-*.jsonl"))) == 4
+
+
+def test_rollout_of_a_batch_depends_on_the_batch_number(tmp_path):
+    session = session_at(tmp_path)
+    examples = session.of(Role.FORGET)
+    guide = Guide(session, examples, guidance(instruction=INSTRUCTION, rollouts=4))
+    batches = [collate(session, [Target(example=example) for example in examples], index) for index in (0, 0, 1, 2)]
+    picks = [[target.token_ids for target in guide.pick(batch)] for batch in batches]
+    assert picks[0] == picks[1]
+    assert picks[0] != picks[2] or picks[0] != picks[3]
+
+
+def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
+    from unsee.api.request import Generated
+
+    session = session_at(tmp_path)
+    count = itertools.count()
+
+    def fake(model, processor, family, requests, **settings):
+        texts = ["This is Ada Lovell" if next(count) % 2 else "red hair" for _ in requests]
+        return [Generated(text, (next(count),), True) for text in texts]
+
+    monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)
+    examples = session.of(Role.FORGET)[:2]
+    found = draw(session, examples, Draws(name="rollouts", count=3, sampling=None, revealing=False))
+    assert all(answer.text == "red hair" for drawn in found.values() for answer in drawn.kept)
+    assert session.notes["rollouts"]["rejected"] > 0
+    assert 0 < session.notes["rollouts"]["reject_rate"] < 1
+
+
+def test_the_first_revealing_answer_is_the_greedy_one(tmp_path, monkeypatch):
+    from unsee.api.request import Generated
+
+    def fake(model, processor, family, requests, *, sampling, **settings):
+        return [Generated("Ada Lovell", (7 if sampling else 5,), True) for _ in requests]
+
+    monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)
+    session = session_at(tmp_path)
+    ada = [example for example in session.of(Role.FORGET) if example.entity == "ada"][:2]
+    targets = undesired_targets(session, ada, "self", 3)
+    assert [(target.example.id, target.token_ids) for target in targets] == [
+        (example.id, ids) for example in ada for ids in ((5,), (7,))
+    ]
+
+
+def test_a_model_that_reveals_nothing_has_nothing_of_its_own_to_unlearn(tmp_path):
+    session = session_at(tmp_path)
+    with pytest.raises(UserError, match="nothing of its own to unlearn"):
+        undesired_targets(session, session.of(Role.FORGET)[:1], "self", 2)
+
+
+def test_open_queries_only(tmp_path):
+    session = session_at(tmp_path)
+    assert {example.kind for example in forget_questions(session, "open")} == {Kind.OPEN}
+    assert {example.kind for example in forget_questions(session, "all")} == {Kind.OPEN, Kind.NAME}
+
+
+def taught_session(out):
+    """Return a session whose model names four people, and describes them instead under the instruction."""
+    session = session_at(out / "teach", tune="full", parts=("projector", "language"), lr=5e-3, epochs=60)
+    session.model = prepare(session.model, session.family, session.training, 0)
+    people = [person(name, Role.FORGET, mark) for name in ("ada", "bo") for mark in (0, 8)]
+    targets = [Target(example=example) for example in people]
+    targets += [Target(example=e, text=f"The shirt is {e.visible['shirt']} .", instruction=INSTRUCTION) for e in people]
+    minimise(session, lambda f, _: {"loss": answer_nll(*answer_logits(session.model, f))}, forget=targets)
+    session.examples = {Role.FORGET: people}
+    return session
+
+
+def test_overfit_two_people_two_images(tmp_path):
+    """USR goes from 0 to 1, the guidance KL falls, in at most 200 steps; and what is said is the description."""
+    session = taught_session(tmp_path)
+    probes = seen_probes(forget_targets(session))
+    session.training = Training(
+        lr=3e-3, max_steps=200, epochs=200, max_new_tokens=24, batch_size=4, stop="forgotten", check_every=5
+    )
+    session.model = prepare(session.model, session.family, session.training, 0)
+    assert unlearning_success(session, probes) == 0.0
+    session.history.clear()
+    session.out = tmp_path / "forget"
+    PUBG(instruction=INSTRUCTION, rollouts=2, responses=2).unlearn(session)
+    assert unlearning_success(session, probes) == 1.0
+    assert session.notes["steps"] < 200
+    assert session.notes["stop_reason"].startswith("forgotten at step")
+    assert session.history[-1]["guidance_kl"] < 0.5 * session.history[0]["guidance_kl"]
+    assert session.history[-1]["forget_log_p"] < session.history[0]["forget_log_p"]
+    assert session.notes["undesired"]["without_any"] == 0
+    assert probes[0].question == QUESTION

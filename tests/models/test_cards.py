@@ -1,0 +1,152 @@
+"""The model card says what was done, how it was judged and how to open it, and nothing about anybody or any machine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.tiny import save_tiny
+from unsee import config, evaluate, forget, load
+from unsee.errors import UserError
+from unsee.models import builtin, model_card
+from unsee.utils.files import hash_folder
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
+SHORT = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture(scope="module")
+def run(base, tmp_path_factory):
+    return forget(base, EXAMPLE, "npo", tmp_path_factory.mktemp("runs") / "npo", training=SHORT)
+
+
+@pytest.fixture(scope="module")
+def on_lab(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "ga"
+    return forget("lab", "lab", "ga", out, training={**SHORT, "batch_size": 1})
+
+
+def head(text):
+    return yaml.safe_load(text.split("---")[1])
+
+
+def test_card_of_an_adapter_run(run, base):
+    text = (run / "model" / "README.md").read_text()
+    assert head(text) == {
+        "library_name": "peft",
+        "pipeline_tag": "image-text-to-text",
+        "license": "other",
+        "tags": ["unlearning", "unsee"],
+    }
+    assert "method `npo`" in text
+    assert '"beta": 0.1' in text
+    assert "- done: 1 steps on 8,192 weights; all steps done" in text
+    written = config.read_mapping(run / "run.yaml")
+    assert written["record"]["data_hash"][:16] in text
+    assert 'PeftModel.from_pretrained(base, "FOLDER")' in text
+    assert "## Limits" in text
+    assert "None yet" in text
+
+
+def test_it_names_nobody_and_no_place(run, base):
+    text = (run / "model" / "README.md").read_text()
+    assert str(base.parent) not in text
+    assert str(run.parent) not in text
+    rows = [json.loads(line) for line in (EXAMPLE / "data.jsonl").read_text().splitlines()]
+    secrets = {row["answer"] for row in rows} | {row["private"]["name"][0] for row in rows if "private" in row}
+    assert len(secrets) > 5
+    assert not [one for one in secrets if one in text]
+    count = json.loads((run / "model" / "unsee.json").read_text())["forgotten"]
+    assert f"forget {count} of the entities" in text
+
+
+def test_an_absolute_path_among_the_settings_is_cut_to_its_name():
+    assert model_card._shown({"refusals": "/home/somebody/refusals.txt", "floor": float("-inf")}) == (
+        '{"refusals": "refusals.txt", "floor": "-inf"}'
+    )
+
+
+def test_entities_among_the_settings_are_counted_only():
+    assert model_card._shown({"substitutes": {"ada": "Jo Field"}, "descriptions": {}}) == (
+        '{"substitutes": "1 given, not shown", "descriptions": {}}'
+    )
+
+
+def test_scores_come_with_intervals_once_there_are_some_and_the_weights_keep_their_hash(run, tmp_path):
+    out = shutil.copytree(run, tmp_path / "npo")
+    before = hash_folder(out / "model", without=(model_card.CARD,))
+    scores = evaluate(out, EXAMPLE, out, limit=4, max_new_tokens=4)
+    text = (out / "model" / "README.md").read_text()
+    score = scores["unseen.leak"]
+    assert f"| unseen | leak | {score.value:.3f} |" in text
+    forget_score = scores["forget.clean"]
+    low, high = forget_score.interval
+    assert f"| forget | clean | {forget_score.value:.3f} | {low:.3f} to {high:.3f} | {forget_score.n} |" in text
+    assert "None yet" not in text
+    assert hash_folder(out / "model", without=(model_card.CARD,)) == before
+
+
+def test_judging_a_model_elsewhere_leaves_its_card_alone(run, tmp_path):
+    before = (run / "model" / "README.md").read_text()
+    evaluate(run, EXAMPLE, tmp_path / "elsewhere", limit=1, max_new_tokens=4, images_dir=tmp_path)
+    assert (run / "model" / "README.md").read_text() == before
+
+
+def test_the_licence_of_a_local_base_is_passed_on(base, tmp_path):
+    marked = shutil.copytree(base, tmp_path / "marked")
+    (marked / "README.md").write_text("---\nlicense: llama2\ntags: [x]\n---\n# A model\nlicense: not this one\n")
+    out = forget(marked, EXAMPLE, "ga", tmp_path / "ga", training=SHORT)
+    text = (out / "model" / "README.md").read_text()
+    assert head(text)["license"] == "llama2"
+    assert "licence (`llama2`) holds" in text
+
+
+def test_a_full_run_says_so(base, tmp_path):
+    training = {**SHORT, "tune": "full", "parts": "projector"}
+    text = (forget(base, EXAMPLE, "ga", tmp_path / "full", training=training) / "model" / "README.md").read_text()
+    assert head(text)["library_name"] == "transformers"
+    assert 'AutoModelForImageTextToText.from_pretrained("FOLDER")' in text
+
+
+class TestPackagedBase:
+    """A run on a packaged model survives a move of the environment."""
+
+    def test_its_name_is_stored_and_peft_gets_a_folder(self, on_lab):
+        assert json.loads((on_lab / "model" / "unsee.json").read_text())["base"] == "lab"
+        adapter = json.loads((on_lab / "model" / "adapter_config.json").read_text())
+        assert adapter["base_model_name_or_path"] == str(builtin.CHECKPOINTS / "lab")
+        assert config.read(on_lab / "run.yaml").model == "lab"
+
+    @pytest.mark.parametrize("stored", ["lab", "/gone/lib/site-packages/unsee/lab/checkpoints/lab"])
+    def test_it_opens_from_a_moved_environment(self, on_lab, tmp_path, stored):
+        moved = shutil.copytree(on_lab, tmp_path / "moved") / "model"
+        adapter = json.loads((moved / "adapter_config.json").read_text())
+        gone = "/gone/lib/site-packages/unsee/lab/checkpoints/lab"
+        (moved / "adapter_config.json").write_text(json.dumps({**adapter, "base_model_name_or_path": gone}))
+        sidecar = json.loads((moved / "unsee.json").read_text())
+        (moved / "unsee.json").write_text(json.dumps({**sidecar, "base": stored}))
+        assert load(moved).base == stored
+
+    def test_a_foreign_folder_that_is_gone_is_not_the_lab(self, on_lab, tmp_path):
+        moved = shutil.copytree(on_lab, tmp_path / "moved") / "model"
+        sidecar = json.loads((moved / "unsee.json").read_text())
+        (moved / "unsee.json").write_text(json.dumps({**sidecar, "base": "/gone/checkpoints/lab"}))
+        with pytest.raises(UserError, match="No model at /gone/checkpoints/lab"):
+            load(moved)
+
+    def test_names_and_folders(self, tmp_path):
+        assert builtin.name_of("lab-gold") == "lab-gold"
+        assert builtin.name_of(builtin.CHECKPOINTS / "lab") == "lab"
+        (tmp_path / "unsee" / "lab" / "checkpoints" / "lab").mkdir(parents=True)
+        assert builtin.name_of(tmp_path / "unsee" / "lab" / "checkpoints" / "lab") == ""
+        assert builtin.name_of("owner/lab") == ""
+        assert builtin.resolve("owner/lab") == "owner/lab"

@@ -1,0 +1,59 @@
+"""The contract matrix: every family keeps every contract, and every method runs on every family.
+
+A quarter of families x methods x ways of tuning runs by default, each family with several methods and each method on several
+families; `-m slow` runs the rest. docs/families.md shows the whole matrix, printed by tests/helpers/families_table.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers.contracts import CONTRACTS, METHODS, REFUSED, method
+from helpers.families import FAMILIES, VARIANTS, save_family
+from unsee import evaluate, forget
+
+TUNES = ("lora", "full")
+CASES = [(name, unlearning, tune) for name in FAMILIES for unlearning in METHODS for tune in TUNES]
+
+
+def _quick(case):
+    name, unlearning, tune = case
+    return (list(FAMILIES).index(name) + 3 * METHODS.index(unlearning) + 2 * TUNES.index(tune)) % 4 == 0
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_contract(name, contract, tmp_path):
+    CONTRACTS[contract](name, tmp_path)
+
+
+@pytest.mark.parametrize("contract", ["batched", "full_logits", "answers", "scores"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant(name, contract, tmp_path):
+    CONTRACTS[contract](name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "unlearning", "tune"),
+    [case if _quick(case) else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
+)
+def test_method(name, unlearning, tune, tmp_path):
+    said = method(name, unlearning, tune, tmp_path)
+    wanted = REFUSED.get((unlearning, tune), "")
+    assert wanted in said if wanted else not said
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "own_folder"
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen2_5_vl", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "qwen2_5_vl")]
+)
+def test_from_a_folder_of_data_to_scores(name, tmp_path):
+    model = save_family(name, tmp_path / "base")
+    training = {"max_steps": 1, "max_new_tokens": 4, "stop": "never"}
+    run = forget(model, EXAMPLES, "npo", tmp_path / "run", training=training)
+    scores = evaluate(run, EXAMPLES, tmp_path / "run")
+    assert scores["forget.leak"].n > 0

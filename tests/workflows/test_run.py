@@ -1,0 +1,232 @@
+"""forget: what is refused before a weight changes, what a run leaves behind, and that it can go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from helpers.folder import KEPT, folder, row, write
+from helpers.run import EXAMPLE
+from helpers.tiny import save_tiny
+from unsee import config, forget
+from unsee.api import Session
+from unsee.errors import UserError
+from unsee.methods.ga import GA
+from unsee.models import model_card
+from unsee.utils.files import owned_folder
+from unsee.workflows import forget as workflows_forget
+
+SHORT = {"max_steps": 2, "stop": "never", "lr": 1e-3, "max_new_tokens": 8}
+
+__all__ = ["folder"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def untouched(monkeypatch):
+    """Fail if a method is started."""
+    monkeypatch.setattr(GA, "unlearn", lambda self, session: pytest.fail("a weight could have changed"))
+
+
+@pytest.fixture(scope="module")
+def done(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "ga"
+    return forget(model, EXAMPLE, "ga", out, training=SHORT, seed=3)
+
+
+@pytest.mark.usefixtures("untouched")
+class TestRefusals:
+    def refuse(self, message, *, model="no/model", data=EXAMPLE, method="ga", out="runs/never", **more):
+        with pytest.raises(UserError, match=message):
+            forget(model, data, method, out, **more)
+
+    def test_unknown_method(self):
+        self.refuse("Unknown method 'gaa'. Did you mean ga", method="gaa")
+
+    def test_unknown_setting(self):
+        self.refuse("Unknown setting of method ga 'reducton'. Did you mean reduction", settings={"reducton": 1})
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+    @pytest.mark.parametrize("name", ["lr", "clip", "weight_decay", "dropout"])
+    def test_training_numbers_are_finite(self, name, value):
+        self.refuse(rf"training\.{name} must be a finite number, got {value}", training={name: value})
+
+    @pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
+    def test_seed_out_of_range(self, seed):
+        self.refuse(rf"seed must be between 0 and 2\*\*32 - 1, got {seed}", seed=seed)
+
+    @pytest.mark.parametrize(("name", "value"), [("max_steps", 0), ("max_steps", -2), ("batch_size", 0), ("rank", 0)])
+    def test_counts_out_of_range(self, name, value):
+        self.refuse(rf"training\.{name} must be at least 1.*, got {value}", training={name: value})
+
+    def test_wrong_setting(self):
+        self.refuse("method ga: ga_floor must be a number, got 'x'", settings={"ga_floor": "x"})
+
+    def test_unknown_training_setting(self):
+        self.refuse("Unknown setting of training 'learning'", training={"learning": 1})
+
+    def test_unusable_training_setting(self):
+        self.refuse("training.epochs must be at least 1, got 0", training={"epochs": 0})
+
+    @pytest.mark.parametrize("name", ["model", "data", "method", "out"])
+    def test_missing_name(self, name):
+        self.refuse(f"names no .*Give --{name}", **{name: ""})
+
+    def test_output_folder_not_empty(self, tmp_path):
+        (tmp_path / "x").touch()
+        self.refuse("is not empty. Give another --out", out=tmp_path)
+        self.refuse("Nothing to resume", out=tmp_path, resume=True)
+        self.refuse("is a file", out=tmp_path / "x")
+
+    def test_output_folder_of_an_earlier_run(self, done):
+        self.refuse("is not empty. Give --resume", out=done)
+
+    def test_unknown_data(self, tmp_path):
+        self.refuse("No data at", data=tmp_path / "none", out=tmp_path / "o")
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            ([row(), row(image="none.png"), KEPT], r"row 2: image .*none\.png is missing"),
+            ([row(), row(image="bad.png"), KEPT], r"row 2: image .*bad\.png cannot be decoded"),
+            ([row(), row(answer=""), KEPT], "row 2: the answer is empty"),
+            ([{"image": "a.png", "question": "q"}], "no column 'answer', 'entity', 'role', 'private'"),
+            ([KEPT], "no image is to be forgotten"),
+            ([row(), KEPT, row(role="retain")], "entity 'ada' is to be forgotten .* and to be kept"),
+        ],
+    )
+    def test_unusable_data(self, folder, tmp_path, rows, message):
+        Image.new("RGB", (64, 64), "red").save(folder / "bad.png")
+        (folder / "bad.png").write_bytes((folder / "bad.png").read_bytes()[:60])
+        self.refuse(message, data=write(folder, rows), out=tmp_path / "o")
+
+    def test_model_that_is_none(self, tmp_path):
+        (tmp_path / "m").mkdir()
+        self.refuse("No model in", model=tmp_path / "m", out=tmp_path / "o")
+
+    def test_model_without_eyes(self, tmp_path):
+        tiny = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+        LlamaForCausalLM(tiny).save_pretrained(tmp_path / "m")
+        self.refuse("Expected a vision-language model.*'llama'", model=tmp_path / "m", out=tmp_path / "o")
+
+    def test_disk_too_small(self, model, tmp_path, monkeypatch):
+        usage = namedtuple("Usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10, 10, 10))
+        self.refuse(r"Not enough disk .* GiB needed, 0\.00 GiB free", model=model, out=tmp_path / "o")
+        assert not (tmp_path / "o").exists()
+
+
+def test_a_run_leaves_its_record(done, model):
+    written = config.read_mapping(done / "run.yaml")
+    assert written["method"]["name"] == "ga"
+    assert written["method"]["reduction"] == "token_mean"
+    assert written["training"]["max_steps"] == 2
+    assert written["training"]["rank"] == 8
+    assert written["seed"] == 3
+    assert set(written["record"]["versions"]) == {"python", "unsee", "torch", "transformers", "peft"}
+    assert len(written["record"]["model_hash"]) == len(written["record"]["data_hash"]) == 64
+    assert written["result"]["steps"] == 2
+    assert written["result"]["trainable"] > 0
+    assert written["result"]["seconds"] > 0
+    assert len((done / "log.jsonl").read_text().splitlines()) == 2
+    assert not (done / "checkpoints").exists()
+
+
+def test_a_run_leaves_a_model_with_card_and_origin(done, model):
+    sidecar = json.loads((done / "model" / "unsee.json").read_text())
+    assert sidecar["base"] == str(model)
+    assert sidecar["method"] == "ga"
+    assert sidecar["settings"]["reduction"] == "token_mean"
+    assert json.loads((done / "model" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(model)
+    card = (done / "model" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: peft\n")
+    assert "Ada" not in card
+    weights = load_file(done / "model" / "adapter_model.safetensors")
+    assert any(weight.abs().max() > 0 for name, weight in weights.items() if "lora_B" in name)
+
+
+def test_the_written_run_can_be_run_again_with_equal_weights(done, tmp_path):
+    written = config.read(done / "run.yaml")
+    again = workflows_forget.forget_run(replace(written, out=str(tmp_path / "again")))
+    one, two = (load_file(out / "model" / "adapter_model.safetensors") for out in (done, again))
+    assert one.keys() == two.keys()
+    assert all(one[name].equal(two[name]) for name in one)
+
+
+def test_full_tuning_of_the_unlearned_model_again(done, tmp_path):
+    out = forget(done, EXAMPLE, "ga", tmp_path / "full", training={**SHORT, "tune": "full", "parts": "projector"})
+    assert (out / "model" / "model.safetensors").exists()
+    assert config.read(out / "run.yaml").training["parts"] == ["projector"]
+
+
+@pytest.mark.smoke
+def test_interrupted_run_goes_on_to_the_same_weights(model, tmp_path, monkeypatch):
+    settings = {**SHORT, "max_steps": 4, "checkpoint_every": 1}
+    whole = forget(model, EXAMPLE, "ga", tmp_path / "whole", training=settings)
+    unlearn = GA.unlearn
+
+    def stopped(self: GA, session: Session) -> None:
+        from unsee import losses
+
+        calls = 0
+        loss = losses.ga_loss
+
+        def counted(*values):
+            nonlocal calls
+            calls += 1
+            if calls == 3:
+                raise KeyboardInterrupt
+            return loss(*values)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("unsee.methods.ga.ga_loss", counted)
+            unlearn(self, session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GA, "unlearn", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            forget(model, EXAMPLE, "ga", tmp_path / "cut", training=settings)
+    assert "result" not in config.read_mapping(tmp_path / "cut" / "run.yaml")
+    with pytest.raises(UserError, match="Cannot resume .* seed differ"):
+        forget(model, EXAMPLE, "ga", tmp_path / "cut", training=settings, seed=1, resume=True)
+    cut = forget(model, EXAMPLE, "ga", tmp_path / "cut", training=settings, resume=True)
+    one, two = (load_file(out / "model" / "adapter_model.safetensors") for out in (whole, cut))
+    assert all(one[name].equal(two[name]) for name in one)
+    assert len((cut / "log.jsonl").read_text().splitlines()) == 4
+
+
+def test_infinite_settings_are_spelled_out_for_json():
+    assert model_card.finite({"floor": float("-inf"), "beta": 0.1, "parts": ("a",)}) == {
+        "floor": "-inf",
+        "beta": 0.1,
+        "parts": ["a"],
+    }
+
+
+@pytest.mark.usefixtures("untouched")
+def test_resuming_tidies_a_run_killed_after_its_result(done, model, tmp_path):
+    out = shutil.copytree(done, tmp_path / "cut")
+    card = (out / "model" / model_card.CARD).read_text()
+    (out / "model" / model_card.CARD).unlink()
+    (owned_folder(out / "checkpoints") / "checkpoint-2").mkdir()
+    forget(model, EXAMPLE, "ga", out, training=SHORT, seed=3, resume=True)
+    assert (out / "model" / model_card.CARD).read_text() == card
+    assert not (out / "checkpoints").exists()
+
+
+@pytest.mark.usefixtures("untouched")
+def test_resuming_a_finished_run_does_nothing(done, model):
+    before = (done / "run.yaml").read_text()
+    assert forget(model, EXAMPLE, "ga", done, training=SHORT, seed=3, resume=True) == done
+    assert (done / "run.yaml").read_text() == before

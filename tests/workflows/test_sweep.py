@@ -1,0 +1,352 @@
+"""Sweeps: the grid, that no cell runs twice, that a sweep goes on, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import fields
+from importlib import import_module
+from inspect import getsource, signature
+from multiprocessing import get_context
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from helpers.evaluated import make_run
+from helpers.tiny import save_tiny
+from unsee import config
+from unsee.cli.main import main
+from unsee.config import Run
+from unsee.distributed import file_lock
+from unsee.errors import UserError
+from unsee.utils import fast_paths
+from unsee.utils.files import foreign, owned_folder
+from unsee.workflows import sweep
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
+GRID = """
+base:
+  model: lab
+  data: lab
+  training: {max_steps: 2, stop: never, max_new_tokens: 8}
+  eval: {limit: 1, max_new_tokens: 8}
+axes:
+  seed: [0, 1]
+  method: [ga, {name: npo, beta: 0.5}]
+"""
+
+
+@pytest.fixture
+def grid(tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text(GRID)
+    return file
+
+
+@pytest.fixture
+def stubbed(monkeypatch):
+    """Cells run in this process, one after the other, and do nothing but say that they did."""
+
+    def work(run, label, out):
+        if run.seed == 1 and run.method == "npo":
+            raise UserError("planted")
+        folder = Path(run.out)
+        folder.mkdir(parents=True)
+        with (out / "done.txt").open("a") as file:
+            file.write(f"{folder.name}\n")
+        (folder / "scores.json").write_text(label)
+
+    def launch(out, names, jobs, parameters):
+        for name in names:
+            with suppress(UserError):
+                sweep.run_cell(out, name)
+            yield name
+
+    monkeypatch.setattr(sweep, "work", work)
+    monkeypatch.setattr(sweep, "_locally", launch)
+    monkeypatch.setattr(sweep, "_compare", lambda out, names, _: (out / "compared.txt").write_text("\n".join(names)))
+
+
+def test_a_grid_is_the_product_of_its_axes(grid):
+    cells = sweep.read_grid(grid).cells
+    assert sorted((cell.label, cell.run.seed) for cell in cells) == [
+        ("ga", 0),
+        ("ga", 1),
+        ("npo beta=0.5", 0),
+        ("npo beta=0.5", 1),
+    ]
+    assert len({cell.name for cell in cells}) == 4
+    assert next(cell for cell in cells if cell.run.method == "npo").run.settings["beta"] == 0.5
+
+
+def test_a_folder_beside_the_grid_is_no_packaged_model(grid, tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert {(cell.run.model, cell.run.data) for cell in sweep.read_grid(grid).cells} == {("lab", "lab")}
+    grid.write_text(GRID.replace("data: lab", "data: mine"))
+    assert {cell.run.data for cell in sweep.read_grid(grid).cells} == {str(tmp_path / "mine")}
+
+
+def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
+    seen = {}
+
+    def evaluate(model, data, out, **how):
+        seen.update(how, model=model, data=data, engine=fast_paths.current())
+
+    monkeypatch.setattr(
+        import_module("unsee.workflows.forget"), "forget_run", lambda run, resume: seen.update(resume=resume)
+    )
+    monkeypatch.setattr(import_module("unsee.benchmarks"), "open_benchmark", lambda data, layout: (data, layout))
+    monkeypatch.setattr(import_module("unsee.evaluation.evaluate"), "evaluate", evaluate)
+    settings = {"limit": 3, "max_new_tokens": 9, "batch_size": 7, "roles": ["unseen"], "likelihood": True}
+    settings |= {"measures": ("rouge1", "exact"), "gold": "runs/gold", "clip": "some/clip", "backend": "hf"}
+    run = Run(model="m", data="d", method="ga", out=str(tmp_path / "x"), seed=4, engine="plain", eval=settings)
+    sweep.work(run, "ga", tmp_path)
+    assert seen == {
+        **settings,
+        "model": tmp_path / "x",
+        "data": ("d", run.benchmark),
+        "engine": fast_paths.PLAIN,
+        "resume": False,
+        "stage": "ga",
+        "seed": 4,
+        "images_dir": tmp_path / "images",
+    }
+
+
+def test_every_setting_of_eval_reaches_the_evaluation():
+    """A setting that `eval:` accepts and `evaluate` has no name for would be dropped in silence."""
+    accepted = {field.name for field in fields(config.Eval)}
+    assert accepted <= set(signature(import_module("unsee.evaluation.evaluate").evaluate).parameters)
+    source = getsource(sweep.work)
+    assert all(f"settings.{name}" in source or name == "roles" for name in accepted)
+
+
+def test_measures_and_gold_of_a_grid_must_exist(grid, tmp_path):
+    for old, new, message in (
+        ("limit: 1", "limit: 1, measures: [rouge9]", "Unknown measure 'rouge9'"),
+        ("limit: 1", f"limit: 1, gold: {tmp_path / 'gone'}", "gone"),
+    ):
+        other = tmp_path / "other.yaml"
+        other.write_text(GRID.replace(old, new))
+        with pytest.raises(UserError, match=message):
+            sweep.read_grid(other)
+
+
+def test_equal_settings_are_one_cell(grid, tmp_path):
+    """Default values spelled out, another order of axes, a value given twice."""
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        GRID.replace("seed: [0, 1]", "seed: [1, 0, 1]").replace("[ga,", "[{name: ga, reduction: token_mean}, ga,")
+    )
+    names = [{cell.name.rpartition("-")[2] for cell in sweep.read_grid(file).cells} for file in (grid, other)]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[ga,", "[gaa,", "Unknown method 'gaa'. Did you mean ga"),
+        ("beta: 0.5", "betta: 0.5", "Unknown setting of method npo 'betta'. Did you mean beta"),
+        ("stop: never", "stop: now", "training: stop must be one of"),
+        ("limit: 1", "limits: 1", "Unknown setting of eval 'limits'"),
+        ("axes:", "axis:", "Unknown part of .*'axis'. Did you mean axes"),
+        ("seed: [0, 1]", "seed: 3", "axis 'seed' must be a list"),
+        ("  model: lab\n", "", "Every cell needs a model"),
+    ],
+)
+def test_a_mistake_in_any_cell_starts_nothing(grid, tmp_path, old, new, message):
+    grid.write_text(GRID.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        sweep.sweep(grid, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("more", "message"), [({"launcher": "pbs"}, "Unknown launcher"), ({"jobs": 0}, "--jobs must")])
+def test_unusable_arguments_are_refused(grid, tmp_path, more, message):
+    with pytest.raises(UserError, match=message):
+        sweep.sweep(grid, tmp_path / "out", **more)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((EXAMPLE.parents[1] / "configs" / "tables").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_the_grids_of_the_documented_tables_can_be_run(file):
+    """Their methods and settings exist, and each says the command that runs it."""
+    read = sweep.read_grid(file)
+    assert read.cells
+    assert read.table
+    assert f"configs/tables/{file.name} " in file.read_text().splitlines()[0]
+
+
+def test_the_table_part_of_a_grid_makes_a_table(grid, tmp_path):
+    """The columns are no setting: the cells stay the same."""
+    names = [cell.name for cell in sweep.read_grid(grid).cells]
+    grid.write_text(f"{GRID}table:\n  gives away: unseen.leak\n")
+    read = sweep.read_grid(grid)
+    assert [cell.name for cell in read.cells] == names
+    make_run(tmp_path / "cells" / "a", "npo")
+    sweep._compare(tmp_path, ["a"], read.table)
+    assert (tmp_path / "table.md").read_text().startswith("| run | gives away | seeds |\n|---|---|---|\n| npo | 0.")
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_a_failed_cell_stops_no_other_and_is_tried_again(grid, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    states = sweep.sweep(grid, out)
+    assert sorted(states.values()) == ["done", "done", "done", "failed"]
+    rows = json.loads((out / "index.json").read_text())
+    assert [row["error"] for row in rows if row["state"] == "failed"] == ["planted"]
+    assert len((out / "compared.txt").read_text().split()) == 3
+    before = (out / "done.txt").read_text()
+    sweep.sweep(grid, out)
+    assert (out / "done.txt").read_text() == before
+    monkeypatch.setattr(sweep, "work", lambda run, label, out: write(Path(run.out) / "scores.json"))
+    assert set(sweep.sweep(grid, out).values()) == {"done"}
+    assert (out / "done.txt").read_text() == before
+    assert not foreign(out / "failed")
+    assert [row["error"] for row in json.loads((out / "index.json").read_text())] == [""] * 4
+
+
+def write(file):
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_the_command_says_what_failed(grid, tmp_path, capsys):
+    assert main(["sweep", str(grid), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "failed: npo_beta=0.5_seed=1-" in said.err
+    assert said.out.strip().endswith("report.html")
+
+
+def busy(file, log, hold):
+    """Try to claim, work a while, say so."""
+    with file_lock.claimed(file) as ours:
+        if ours:
+            with log.open("a") as stream:
+                stream.write("worked\n")
+            time.sleep(hold)
+    return ours
+
+
+def test_one_of_many_gets_the_claim(tmp_path):
+    context = get_context("fork")
+    processes = [
+        context.Process(target=busy, args=(owned_folder(tmp_path / "claims") / "x", tmp_path / "log", 3.0))
+        for _ in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "log").read_text() == "worked\n"
+    assert not file_lock.is_claimed(owned_folder(tmp_path / "claims") / "x")
+
+
+def test_a_claim_of_a_dead_process_is_taken_over(tmp_path):
+    file = owned_folder(tmp_path / "claims") / "x"
+    process = get_context("fork").Process(target=lambda: (file_lock._acquired(file, 0), os._exit(1)))
+    process.start()
+    process.join()
+    assert file.exists()
+    assert not file_lock.is_claimed(file)
+    assert busy(file, tmp_path / "log", 0)
+
+
+def test_two_sweeps_at_once_run_every_cell_once(grid, tmp_path, stubbed):
+    out = tmp_path / "out"
+    with ThreadPoolExecutor(2) as pool:
+        for found in [pool.submit(sweep.sweep, grid, out) for _ in range(2)]:
+            found.result()
+    done = (out / "done.txt").read_text().split()
+    assert len(done) == len(set(done)) == 3
+
+
+def test_cores_and_gpus_are_shared_out(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    found = [sweep._environment(place, 3) for place in range(3)]
+    assert {one["OMP_NUM_THREADS"] for one in found} == {"2"}
+    assert [one["CUDA_VISIBLE_DEVICES"] for one in found] == ["4", "5", "4"]
+
+
+def test_slurm_without_submitit_says_what_to_install(grid, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match=r"unsee\[slurm\]"):
+        sweep.sweep(grid, tmp_path / "out", launcher="slurm")
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_slurm_jobs_run_cells(grid, tmp_path, monkeypatch):
+    """On submitit's own executor for tests, which runs jobs in this process."""
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("UNSEE_CLUSTER", "debug")
+    states = sweep.sweep(grid, tmp_path / "out", launcher="slurm", jobs=2)
+    assert sorted(states.values()) == ["done", "done", "done", "failed"]
+
+
+class FakeExecutor:
+    """What `_on_slurm` uses of submitit."""
+
+    asked: ClassVar[dict[str, object]] = {}
+
+    def __init__(self, folder, cluster):
+        self.folder = folder
+
+    def update_parameters(self, **parameters):
+        self.asked.update(parameters)
+
+    def batch(self):
+        return ThreadPoolExecutor(1)
+
+    def submit(self, job, *arguments):
+        return FakeJob(job, arguments)
+
+
+class FakeJob:
+    job_id, state = "7", "TIMEOUT"
+
+    def __init__(self, job, arguments):
+        self.error = None
+        try:
+            job(*arguments)
+        except UserError as error:
+            self.error = error
+
+    def exception(self):
+        return self.error
+
+
+@pytest.mark.usefixtures("stubbed")
+def test_slurm_parameters_come_from_the_grid(grid, tmp_path, monkeypatch):
+    fake = type(sys)("submitit")
+    fake.AutoExecutor = FakeExecutor
+    monkeypatch.setitem(sys.modules, "submitit", fake)
+    grid.write_text(GRID + "slurm: {partition: gpu, timeout_min: 30}\n")
+    states = sweep.sweep(grid, tmp_path / "out", launcher="slurm", jobs=3)
+    assert sorted(states.values()) == ["done", "done", "done", "failed"]
+    assert FakeExecutor.asked == {"name": "unsee", "slurm_array_parallelism": 3, "partition": "gpu", "timeout_min": 30}
+
+
+def test_one_real_cell(tmp_path):
+    """A process of its own unlearns and judges; asked again, nothing is started."""
+    model = save_tiny(tmp_path / "model")
+    file = tmp_path / "grid.yaml"
+    text = GRID.replace("model: lab", f"model: {model}").replace("data: lab", f"data: {EXAMPLE}")
+    file.write_text(text.replace("seed: [0, 1]", "seed: [3]").replace(", {name: npo, beta: 0.5}", ""))
+    out = tmp_path / "out"
+    (name,) = sweep.sweep(file, out, jobs=2)
+    assert (out / "cells" / name / "scores.json").exists(), (out / "logs" / f"{name}.log").read_text()
+    assert (out / "compare" / "report.html").exists()
+    before = (out / "logs" / f"{name}.log").stat().st_mtime_ns
+    assert sweep.sweep(file, out) == {name: "done"}
+    assert (out / "logs" / f"{name}.log").stat().st_mtime_ns == before
