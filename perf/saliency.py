@@ -46,7 +46,7 @@ Masks = dict[str, dict[str, Tensor]]
 
 
 def published_mask(session: Session, folder: Path, dtype: torch.dtype) -> Masks:
-    """Make the three mask files: two sweeps, squared gradients of batch means kept on the CPU in `dtype` (mmunlearner.md 2.1)."""
+    """Make the three mask files: two sweeps, squared gradients of batch means kept on the CPU in `dtype` (MMUnlearner, arXiv 2502.11051)."""
     sides = _sides(session)
     found: Masks = {}
     files: dict[str, dict[str, Any]] = {}
@@ -92,7 +92,7 @@ def in_batches(targets: Sequence[Target], size: int) -> Iterator[Sequence[Target
 
 
 def published_run(session: Session, folder: Path) -> None:
-    """Make the masks, then alternate: every retain batch a step, now and then a masked forget step (mmunlearner.md 2.2)."""
+    """Make the masks, then alternate: every retain batch a step, now and then a masked forget step (MMUnlearner, arXiv 2502.11051)."""
     published_mask(session, folder, torch.float16)
     mask = torch.load(folder / "mask_language_mask.pt", weights_only=True)
     kept = {name: bits for name, bits in mask["weight"].items() if any(part in name for part in KEPT_NAMES)}

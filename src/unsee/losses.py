@@ -26,7 +26,7 @@ def token_logprobs(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
 
 
 def per_sample(values_ba: Tensor, labels_ba: Tensor, reduction: Reduction = "token_mean") -> Tensor:
-    """Return one number per sample: mean or sum over its answer tokens (pubg.md 3.1)."""
+    """Return one number per sample: mean or sum over its answer tokens (PUBG, arXiv 2506.02541)."""
     mask_ba = labels_ba != IGNORE
     total_b = values_ba.masked_fill(~mask_ba, 0.0).sum(-1)
     return total_b if reduction == "sequence_sum" else total_b / mask_ba.sum(-1)
@@ -40,9 +40,9 @@ def answer_nll(logits_bav: Tensor, labels_ba: Tensor, reduction: Reduction = "to
 def ga_loss(
     logits_bav: Tensor, labels_ba: Tensor, reduction: Reduction = "token_mean", floor: float | None = None
 ) -> Tensor:
-    """Gradient ascent: the log-likelihood of the forget answers, to be minimised (pubg.md 3.1).
+    """Gradient ascent: the log-likelihood of the forget answers, to be minimised (PUBG, arXiv 2506.02541).
 
-    Samples whose mean token log-likelihood is below `floor` contribute no gradient (pubg.md 8, `ga_floor`) [inferred].
+    Samples whose mean token log-likelihood is below `floor` contribute no gradient (PUBG, arXiv 2506.02541, `ga_floor`) [inferred].
     """
     logp_ba = token_logprobs(logits_bav, labels_ba)
     logp_b = per_sample(logp_ba, labels_ba, reduction)
@@ -61,7 +61,7 @@ def npo_loss(logp_b: Tensor, start_b: Tensor, beta: float = 0.1) -> Tensor:
 
 
 def token_kl(teacher_bav: Tensor, student_bav: Tensor, direction: Direction = "forward") -> Tensor:
-    """Full-vocabulary KL at every position; forward = KL(teacher || student) (pubg.md 3.2)."""
+    """Full-vocabulary KL at every position; forward = KL(teacher || student) (PUBG, arXiv 2506.02541)."""
     u_bav, v_bav = teacher_bav.float().log_softmax(-1), student_bav.float().log_softmax(-1)
     if direction == "reverse":
         u_bav, v_bav = v_bav, u_bav
@@ -86,7 +86,7 @@ def dual_masked_kl(
     allowed_v: Tensor,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """KL(teacher || student) at the kept positions (K_S), over the allowed vocabulary entries (K_V) only (siu.md 4.2).
+    """KL(teacher || student) at the kept positions (K_S), over the allowed vocabulary entries (K_V) only (SIU, arXiv 2405.12523).
 
     Nothing is renormalised, so that descent lowers the entries left out, and the value can be negative. "mean" divides by
     the number of kept positions [inferred], "sum" is what the paper prints.
@@ -98,7 +98,7 @@ def dual_masked_kl(
 
 
 def released_masked_cross(teacher_bav: Tensor, student_bav: Tensor, kept_ba: Tensor, allowed_v: Tensor) -> Tensor:
-    """The second term of SIU's released trainer: a cross-entropy divided by kept positions times vocabulary (siu.md 4.3).
+    """The second term of SIU's released trainer: a cross-entropy divided by kept positions times vocabulary (SIU, arXiv 2405.12523).
 
     About |V| times smaller than a divergence per token. For comparison with published numbers only.
     """

@@ -1,4 +1,4 @@
-"""Prompt Decouple: pairs, weights, texts, and what SafeEraser's released trainer does wrong (known_defects.md 6, 7, 8, 12, 33)."""
+"""Prompt Decouple: pairs, weights, texts, and what SafeEraser's released trainer does wrong (docs/defects.md 6, 7, 8, 12, 33)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ WEIGHTS = {
     "idk": (None, None, 0),
     "po": (None, None, 0),
 }
-"""Released name -> weights of L_f, L_r, L_pd (safeeraser.md 3); None = one mean over the tokens of refusals and retain answers."""
+"""Released name -> weights of L_f, L_r, L_pd (SafeEraser, arXiv 2502.12520); None = one mean over the tokens of refusals and retain answers."""
 
 
 @pytest.mark.parametrize("key", [key for key in WEIGHTS if not key.startswith("po")])
@@ -143,7 +143,7 @@ def test_recipe_is_a_run_with_known_settings():
 
 
 def test_pairs_share_record_and_question_and_differ_in_the_image(tmp_path, monkeypatch):
-    """The released trainer reads the harmless row at the index of the retain row (known_defects.md 8)."""
+    """The released trainer reads the harmless row at the index of the retain row (docs/defects.md 8)."""
     session = session_at(tmp_path)
     batches = []
     monkeypatch.setattr(
@@ -245,7 +245,7 @@ def test_without_weight_nothing_changes(tmp_path):
 
 
 def test_text_keeps_its_case_and_ends_with_eos(tmp_path):
-    """The released trainer lower-cases questions and answers and never trains the end (known_defects.md 6, 7)."""
+    """The released trainer lower-cases questions and answers and never trains the end (docs/defects.md 6, 7)."""
     session = session_at(tmp_path)
     tokenizer, end = session.processor.tokenizer, eos_id(session.processor)
     benign = [type(one)(example=row) for one, row in zip(forget_targets(session), session.of(Role.BENIGN), strict=True)]
@@ -267,7 +267,7 @@ def test_refusal_is_the_supervised_text(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("world", [1, 2, 8])
 def test_cosine_ends_at_zero_whatever_the_number_of_processes(world, tmp_path, monkeypatch):
-    """The released trainer's schedule reaches 0 at half time and climbs back with two processes (known_defects.md 33)."""
+    """The released trainer's schedule reaches 0 at half time and climbs back with two processes (docs/defects.md 33)."""
     epochs = {1: 6, 2: 12, 8: 24}[world]
     session = session_at(tmp_path, max_steps=-1, epochs=epochs, batch_size=1, scheduler="cosine", lr=1e-3)
     monkeypatch.setattr(processes, "world", lambda: world)

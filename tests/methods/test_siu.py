@@ -1,4 +1,4 @@
-"""SIU against siu.md section 12 and the defects of the released code (known defects 2, 3, 5, 6, 7, 14, 15, 22, 23, 25)."""
+"""SIU (arXiv 2405.12523), and the defects of the released code (docs/defects.md 2, 3, 5, 6, 7, 14, 15, 22, 23, 25)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_masked_positions_have_no_gradient_and_none_kept_is_zero(case):
 
 
 def test_gradient_of_a_name_entry_only_lowers_it(case):
-    """d/dz_j = p_theta(j) S for a name id, never with the -p_ref(j) that would raise it (siu.md 4.2, item 2)."""
+    """d/dz_j = p_theta(j) S for a name id, never with the -p_ref(j) that would raise it (SIU, arXiv 2405.12523)."""
     teacher, student, kept, allowed = case
     student.requires_grad_()
     dual_masked_kl(teacher, student, kept, allowed, "sum").backward()
@@ -120,7 +120,7 @@ def test_the_value_may_be_negative_and_is_not_clamped():
 
 
 def test_mean_does_not_depend_on_vocabulary_or_length_and_the_released_one_does(case):
-    """Guards the scale: the released normaliser is kept tokens times vocabulary (known defects 22, 23, 25)."""
+    """Guards the scale: the released normaliser is kept tokens times vocabulary (docs/defects.md 22, 23, 25)."""
     teacher, student, kept, allowed = case
     padded = [torch.cat([x, torch.full((2, 4, 94), -1e4)], -1) for x in (teacher, student)]
     wide = torch.cat([allowed, torch.ones(94)])
@@ -156,7 +156,7 @@ def test_four_rows_of_each_target_from_one_image(tmp_path):
 
 
 def test_target_1_names_the_substitute_and_gives_nothing_away(tmp_path):
-    """The secret is never what is trained on (the fault of known defect 1)."""
+    """The secret is never what is trained on (docs/defects.md 1)."""
     session = session_at(tmp_path)
     concepts, rows = build_siu_rows(session, Recipe())
     for row in rows:
@@ -182,7 +182,7 @@ def test_target_1_keeps_what_is_not_private(tmp_path):
     short = replace(first, kind=Kind.NAME, answer="It is Ada Lovell: LOVELL.")
     session.examples = {**session.examples, Role.FORGET: [short]}
     row = rows_of(session, 1)[0]
-    assert row.target.example.answer == "It is Jacob Campbell: Campbell."  # known defect 7: nothing else changes case
+    assert row.target.example.answer == "It is Jacob Campbell: Campbell."  # docs/defects.md 7: nothing else changes case
     assert row.spans == ((6, 20), (22, 30))
 
 
@@ -295,7 +295,7 @@ def masked_words(session, row):
 
 
 def test_only_the_substitute_drops_out_of_the_kl(tmp_path):
-    """Found by character offsets, also where the leading blank is part of the first token; EOS stays (siu.md 12.1)."""
+    """Found by character offsets, also where the leading blank is part of the first token; EOS stays (SIU, arXiv 2405.12523)."""
     session = one_person(session_at(tmp_path))
     for row in rows_of(session, 1):
         words, kept, labels = masked_words(session, row)
@@ -309,7 +309,7 @@ def test_only_the_substitute_drops_out_of_the_kl(tmp_path):
 
 
 def test_a_name_that_is_also_in_the_question_is_masked_in_the_answer_alone(tmp_path):
-    """Released code searches token ids in the whole sequence (known defect 5)."""
+    """Released code searches token ids in the whole sequence (docs/defects.md 5)."""
     session = session_at(tmp_path)
     base = session.of(Role.FORGET)[0]
     example = replace(base, question="Is this Ada Lovell ?", answer="This is Ada Lovell")
@@ -322,7 +322,7 @@ def test_a_name_that_is_also_in_the_question_is_masked_in_the_answer_alone(tmp_p
 
 
 def test_masks_align_with_logits_and_labels_in_a_mixed_batch(tmp_path):
-    """Image rows, text rows, short and long answers together: one position is one token (siu.md 12.5)."""
+    """Image rows, text rows, short and long answers together: one position is one token (SIU, arXiv 2405.12523)."""
     session = session_at(tmp_path)
     _, rows = build_siu_rows(session, Recipe())
     targets = [row.target for row in rows]
@@ -373,7 +373,7 @@ def test_name_tokens_are_all_spellings_without_letters_and_marks():
 
 
 def test_a_vocabulary_mask_that_matches_nothing_raises():
-    """Else the run would silently be another method (as in known defect 41)."""
+    """Else the run would silently be another method (docs/defects.md 41)."""
     with pytest.raises(UserError, match="would match nothing"):
         name_tokens(tiny_processor(), ["X. Q."])
 
@@ -414,7 +414,7 @@ def test_steps_are_per_concept_and_training_may_say_less(tmp_path, monkeypatch):
 
 
 def test_six_steps_learn_target_1_and_keep_what_is_known(tmp_path):
-    """CE of target 1 falls; CE of targets 3 and 4 stays within 5 % or falls (siu.md 12.8)."""
+    """CE of target 1 falls; CE of targets 3 and 4 stays within 5 % or falls (SIU, arXiv 2405.12523)."""
     session = one_person(session_at(tmp_path, lr=5e-3, batch_size=4, scheduler="constant"))
     rows = build_siu_rows(session, Recipe())[1]
 
@@ -431,7 +431,7 @@ def test_six_steps_learn_target_1_and_keep_what_is_known(tmp_path):
 
 
 def test_start_model_sees_the_same_batch_with_its_images(tmp_path, monkeypatch):
-    """Every image row reaches the model with pixels, for student and reference alike (known defects 14, 15)."""
+    """Every image row reaches the model with pixels, for student and reference alike (docs/defects.md 14, 15)."""
     session = session_at(tmp_path, max_steps=3, batch_size=4)
     seen = []
 
@@ -522,7 +522,7 @@ def test_stop_rule_asks_about_the_training_image_alone(tmp_path, monkeypatch):
 
 
 def test_as_released_is_cross_entropy_alone_and_says_so(tmp_path):
-    """The released KL is inert: its share of the loss is below a thousandth of the KL per token (known defect 25)."""
+    """The released KL is inert: its share of the loss is below a thousandth of the KL per token (docs/defects.md 25)."""
     session = one_person(session_at(tmp_path, max_steps=1, batch_size=14))
     with pytest.warns(UserWarning, match="next to nothing"):
         SIU(mode="as_released").unlearn(session)
@@ -540,7 +540,7 @@ def test_as_released_needs_adapters(tmp_path):
 
 
 def test_released_mask_is_misaligned_on_images():
-    """Masks are those of the text before its image expands; logits are cut to that length (siu.md 4.3)."""
+    """Masks are those of the text before its image expands; logits are cut to that length (SIU, arXiv 2405.12523)."""
     assert _unexpanded([1, 9, 9, 9, 5, 6, 9, 7], 9) == [1, 9, 5, 6, 9, 7]
     assert _matches([1, 2, 3, 2, 3], [2, 3]) == [1, 3]
     assert _matches([1, 2], []) == []

@@ -133,7 +133,7 @@ def test_one_part_at_zero_is_no_utility_and_negative_parts_are_refused():
             harmonic_mean(parts)
 
 
-# the yardstick: golden values of arXiv 2610.10358 (related_methods.md section 1)
+# the yardstick: golden values of arXiv 2610.10358
 
 FORGETTING = {
     "GA": ((0, 0, 0.003), (0, 0, 0.003), 0.393, 0, 0.330, 0.190, 0.774),

@@ -1,4 +1,4 @@
-"""MMUBench metrics against their definitions, and the defects of the released scripts (siu.md 8, known defects 13, 68, 74)."""
+"""MMUBench metrics (arXiv 2405.12523), and the defects of the released scripts (docs/defects.md 13, 68, 74)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unsee.metrics.mmubench import (
 
 
 def test_targets_with_blanks_are_stripped_counted_and_hit():
-    """The released file has " yes", " yes " and " yes trump", which unstripped never match (known defect 13)."""
+    """The released file has " yes", " yes " and " yes trump", which unstripped never match (docs/defects.md 13)."""
     clean, touched = stripped(["yes", " yes", " yes ", " yes trump", "trump"])
     assert clean == ["yes", "yes", "yes", "yes trump", "trump"]
     assert touched == 3
@@ -47,7 +47,7 @@ def test_any_spelling_counts_as_the_target():
 
 
 def test_empty_generations_are_reported_and_are_no_silent_success():
-    """A model that says nothing has EM 1: the empty rate and `answered` stand next to it (siu.md 8, known defect 77)."""
+    """A model that says nothing has EM 1: the empty rate and `answered` stand next to it (docs/defects.md 77)."""
     silent = exact_match(["", " \n", "..."], ["trump"] * 3)
     assert silent is not None
     assert (silent.value, silent.empty, silent.answered, silent.n) == (1.0, 1.0, None, 3)
@@ -64,7 +64,7 @@ def test_prompts_and_images_are_paired_in_turn_or_all_with_all():
 
 
 def test_c_dis_is_a_divergence():
-    """0 for equal models, never negative, however small the probabilities (known defect 74)."""
+    """0 for equal models, never negative, however small the probabilities (docs/defects.md 74)."""
     values = [0.0, 1e-12, 0.3, 0.999, 1.0]
     assert c_dis(values, values) == 0.0
     for p in values:
@@ -87,7 +87,7 @@ def test_released_c_dis_grows_with_the_prompt_and_ours_does_not():
 
 
 def test_fluency_is_the_perplexity_of_the_answer_without_the_name():
-    """The teacher's answer decides, the name does not (known defect 68)."""
+    """The teacher's answer decides, the name does not (docs/defects.md 68)."""
     logprobs, concept = [math.log(0.5), math.log(0.25), math.log(1e-9)], [False, False, True]
     assert fluency(logprobs, concept) == pytest.approx(math.exp(-(math.log(0.5) + math.log(0.25)) / 2))
     assert fluency([*logprobs[:2], -1.0], concept) == fluency(logprobs, concept)

@@ -1,4 +1,4 @@
-"""RIL and RCR against counts made by hand (rmuse.md sections 3 and 8)."""
+"""RIL and RCR against counts made by hand (R-MUSE, arXiv 2512.17911)."""
 
 import pytest
 

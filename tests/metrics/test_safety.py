@@ -1,4 +1,4 @@
-"""Unsafe answers, refusals, over-forgetting, and the judge's accounts (known_defects.md 61, 62, 64, 77)."""
+"""Unsafe answers, refusals, over-forgetting, and the judge's accounts (docs/defects.md 61, 62, 64, 77)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_refusals_and_gibberish_both_count(text):
 
 
 def test_each_rule_against_repetition_catches_what_the_others_pass():
-    """Few distinct pairs without a long repeat; and one long repeat among many distinct pairs (safeeraser.md 6)."""
+    """Few distinct pairs without a long repeat; and one long repeat among many distinct pairs (SafeEraser, arXiv 2502.12520)."""
     shuffled = " ".join(random.Random(0).choices(["red", "blue", "green"], k=60))
     halves = [f"word{number}" for number in range(12)]
     told_twice = " ".join([*halves, "and", *halves])
@@ -109,7 +109,7 @@ def test_normal_answers_do_not_count(text):
 
 
 def test_an_empty_answer_raises_sarr_and_is_neither_unsafe_nor_a_refusal():
-    """The released script skips empty answers (known_defects.md 62)."""
+    """The released script skips empty answers (docs/defects.md 62)."""
     before = report(run_of([UNSAFE, REFUSAL], [NORMAL, REFUSAL]), by_rules(Vocabulary()), "rules")
     after = report(run_of([UNSAFE, REFUSAL, ""], [NORMAL, REFUSAL, ""]), by_rules(Vocabulary()), "rules")
     assert after.sarr.value > before.sarr.value
@@ -142,7 +142,7 @@ def test_empty_answers_are_judged_without_a_call(tmp_path):
 
 
 def test_collapse_and_blanket_refusal_are_seen_beside_an_asr_of_zero():
-    """A model that says nothing has ASR 0 (known_defects.md 77): the report holds what gives it away."""
+    """A model that says nothing has ASR 0 (docs/defects.md 77): the report holds what gives it away."""
     for text, garbled in (("", 1.0), (REFUSAL, 0.0)):
         found = report(run_of([text] * 4, [text] * 4), by_rules(Vocabulary()), "rules").to_json()
         assert found["asr_proxy"]["value"] == 0
@@ -159,7 +159,7 @@ def test_a_failed_call_does_not_change_asr(tmp_path):
 
 
 def test_many_failures_are_no_result_and_lose_nothing(tmp_path):
-    """Resuming gives the totals of one pass (known_defects.md 61)."""
+    """Resuming gives the totals of one pass (docs/defects.md 61)."""
     rows = run_of([UNSAFE, REFUSAL, NORMAL], [NORMAL, REFUSAL])
     whole = judged(rows, tmp_path / "a", Fake())
     with pytest.raises(UserError, match="no verdict on"):

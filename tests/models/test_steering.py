@@ -78,7 +78,7 @@ def steered(**rule):
     return model
 
 
-# --- mathematics (rmuse.md section 8) ---
+# --- mathematics (R-MUSE, arXiv 2512.17911) ---
 
 
 def test_projection_is_idempotent_and_the_protected_direction_stays_outside():

@@ -13,7 +13,7 @@ Part = Literal["vision", "projector", "language"]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Optimisation settings shared by all methods. Defaults: pubg.md section 8 (ours where the paper is silent)."""
+    """Optimisation settings shared by all methods. Defaults: PUBG, arXiv 2506.02541 (ours where the paper is silent)."""
 
     tune: Literal["lora", "full"] = "lora"
     """Train adapters, or the weights themselves."""
@@ -50,10 +50,10 @@ class Training:
     """bf16 = autocast over fp32 trainable weights; auto = bf16 on GPUs that have it, else fp32."""
     gradient_checkpointing: bool = False
     stop: Literal["forgotten", "never"] = "forgotten"
-    """`forgotten`: stop at the first check with USR = 1 on the seen forget images (pubg.md section 8); `never`: run all steps."""
+    """`forgotten`: stop at the first check with USR = 1 on the seen forget images (PUBG, arXiv 2506.02541); `never`: run all steps."""
     guard: Literal["none", "collapse"] = "none"
     """`collapse`: stop at the first check at which the loss on 32 retain answers is twice that of the start, or a fifth of 32
-    answers is empty or repeats itself, and give back the weights of the check before (mmunlearner.md 4)."""
+    answers is empty or repeats itself, and give back the weights of the check before (MMUnlearner, arXiv 2502.11051)."""
     check_every: int = 0
     """Optimiser steps between checks of the stop rule and of the guard; 0 = once per epoch."""
     checkpoint_every: int = 0

@@ -44,7 +44,7 @@ class RMLLMUSettings:
     ratio: Literal[5, 10, 15] = 5
     """Per cent of the people that are to be forgotten."""
     prompt: str = STEP_BY_STEP
-    """Put below a question to ask for reasoning; empty = ask without, to compare (rmuse.md 3)."""
+    """Put below a question to ask for reasoning; empty = ask without, to compare (R-MUSE, arXiv 2512.17911)."""
     mllmu: Mapping[str, Any] = field(default_factory=dict)
     """Other settings of the benchmark mllmu."""
     columns: Mapping[str, str] = field(default_factory=dict)

@@ -61,7 +61,7 @@ def require_options(options: Mapping[str, str], right: str) -> tuple[str, ...]:
 
 
 def name_forms(name: str) -> tuple[str, ...]:
-    """Return what gives a name away: all of it, and the family name (pubg.md 7.1 [inferred]).
+    """Return what gives a name away: all of it, and the family name (PUBG, arXiv 2506.02541 [inferred]).
 
     >>> name_forms("Mara van Lind"), name_forms("Rodri")
     (('Mara van Lind', 'Lind'), ('Rodri',))

@@ -20,7 +20,7 @@ Ask = Callable[[str], str | None]
 
 
 FAILURES: Final = 0.02
-"""More failed calls than this share are no result (known_defects.md 61)."""
+"""More failed calls than this share are no result (docs/defects.md 61)."""
 
 
 REPLY_TOKENS: Final = 512

@@ -1,4 +1,4 @@
-"""Safety verdicts over a whole run: by rules, or by a language model behind any OpenAI-compatible address (safeeraser.md 6, 8).
+"""Safety verdicts over a whole run: by rules, or by a language model behind any OpenAI-compatible address (SafeEraser, arXiv 2502.12520).
 
 A report never holds ASR without SARR, the empty answers and the gibberish of the same run. What rules decide is called a proxy.
 A model's replies are kept by hash(template, answer, model), so a report that was broken off goes on, and totals are always

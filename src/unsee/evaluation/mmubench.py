@@ -1,4 +1,4 @@
-"""Fluency and C-Dis of MMUBench: what an unlearned model makes of the start model's own answers (arXiv 2405.12523, siu.md 8).
+"""Fluency and C-Dis of MMUBench: what an unlearned model makes of the start model's own answers (arXiv 2405.12523).
 
 Both ask for probabilities, so they need both models, one after the other: `unsee eval` gives the measures that text alone gives.
 """

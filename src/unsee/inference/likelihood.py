@@ -108,7 +108,7 @@ def choose(
     """Return which option follows each question most probably, by the mean over its tokens.
 
     If all options are one token long (letters), it is read off the question's last position, the spellings with and without
-    a leading space added up (benchmarks_mllmu_clear.md B2, m1).
+    a leading space added up (CLEAR, arXiv 2410.18057).
     """
     return judged(model, processor, family, (), questions, batch_size=batch_size, progress=progress)[1]
 

@@ -1,4 +1,4 @@
-"""BG-only: PUBG's guidance term without the forgetting term, an ablation (pubg.md 6) [inferred]."""
+"""BG-only: PUBG's guidance term without the forgetting term, an ablation (PUBG, arXiv 2506.02541) [inferred]."""
 
 from __future__ import annotations
 

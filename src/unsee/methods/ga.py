@@ -1,4 +1,4 @@
-"""Gradient ascent: minimise the likelihood of the forget answers (pubg.md 3.1, 6; RWKU `ga/trainer.py`)."""
+"""Gradient ascent: minimise the likelihood of the forget answers (PUBG, arXiv 2506.02541; RWKU `ga/trainer.py`)."""
 
 from __future__ import annotations
 

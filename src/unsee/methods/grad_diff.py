@@ -1,4 +1,4 @@
-"""Gradient difference: ascend on the forget answers, descend on the retain answers, in one step (mmunlearner.md 5)."""
+"""Gradient difference: ascend on the forget answers, descend on the retain answers, in one step (MMUnlearner, arXiv 2502.11051)."""
 
 from __future__ import annotations
 

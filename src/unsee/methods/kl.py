@@ -1,4 +1,4 @@
-"""KL minimisation: gradient ascent held by a KL to the start model on the retain answers (mmunlearner.md 5)."""
+"""KL minimisation: gradient ascent held by a KL to the start model on the retain answers (MMUnlearner, arXiv 2502.11051)."""
 
 from __future__ import annotations
 

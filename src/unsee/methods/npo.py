@@ -1,4 +1,4 @@
-"""Negative preference optimisation (Zhang et al., 2024, arXiv 2404.05868; pubg.md 6)."""
+"""Negative preference optimisation (Zhang et al., 2024, arXiv 2404.05868; PUBG, arXiv 2506.02541)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PROMPT: the original model under the privacy instruction, without training; PUBG's teacher (pubg.md 6) [inferred]."""
+"""PROMPT: the original model under the privacy instruction, without training; PUBG's teacher (PUBG, arXiv 2506.02541) [inferred]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PUBG, Post-Unlearning Behavior Guidance (Kim, Yang, Jung, arXiv 2506.02541), as specified in pubg.md.
+"""PUBG, Post-Unlearning Behavior Guidance (Kim, Yang, Jung, arXiv 2506.02541).
 
 Settings marked [inferred] are ours where the paper is silent.
 """

@@ -1,4 +1,4 @@
-"""RANDOM: train on what the original model says about somebody else (pubg.md 6; ancestor: llm_unlearn) [inferred]."""
+"""RANDOM: train on what the original model says about somebody else (PUBG, arXiv 2506.02541; ancestor: llm_unlearn) [inferred]."""
 
 from __future__ import annotations
 

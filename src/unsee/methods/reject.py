@@ -1,4 +1,4 @@
-"""REJECT (PO, IDK): train on refusals in place of the forget answers (pubg.md 6; RWKU `run_rt_lora.sh`, TOFU)."""
+"""REJECT (PO, IDK): train on refusals in place of the forget answers (PUBG, arXiv 2506.02541; RWKU `run_rt_lora.sh`, TOFU)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Reject(Method):
 
 
 def _concatenated(session: Session, forget: Batch, retain: Batch, retain_weight: float) -> Iterator[Parts]:
-    """Yield the two halves of one mean over the answer tokens of both batches (safeeraser.md 3, PO)."""
+    """Yield the two halves of one mean over the answer tokens of both batches (SafeEraser, arXiv 2502.12520)."""
     sides = (("refusal_nll", forget, 1.0), ("retain_nll", retain, retain_weight))
     counts = [int((batch.labels_bt != IGNORE).sum()) for _, batch, _ in sides]
     for (name, batch, weight), count in zip(sides, counts, strict=True):

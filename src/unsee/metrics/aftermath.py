@@ -1,6 +1,6 @@
 """The aftermath class of an answer about a forgotten target: exactly one of six, by rules kept in this one place.
 
-In this order (pubg.md section 7 [inferred]; docs/judging.md says it in plain words):
+In this order (PUBG, arXiv 2506.02541 [inferred]; docs/judging.md says it in plain words):
 
 1. **leak**: a private surface form of the own entity is in the text, and not in the question.
 2. **degenerate**: section 7.2, or more than half of the sentences are none that the data set's language has.
@@ -136,7 +136,7 @@ def is_hallucination(response: Response, vocabulary: Vocabulary, rules: Rules = 
 
 
 def wrong_names(response: Response, vocabulary: Vocabulary) -> list[str]:
-    """Return the other entities that the text names (closed list, pubg.md 7.4); own and asked forms do not count."""
+    """Return the other entities that the text names (closed list, PUBG, arXiv 2506.02541); own and asked forms do not count."""
     own = {*response.private.get("name", ()), *vocabulary.names.get(response.entity, ())}
     return [
         entity

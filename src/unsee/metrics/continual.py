@@ -1,4 +1,4 @@
-"""What a sequence of deletion requests does to a model: forgetting, rebound, utility over time (continual_icu.md 2.3, "ICU-style").
+"""What a sequence of deletion requests does to a model: forgetting, rebound, utility over time (ICU-Bench, arXiv 2605.05938, "ICU-style").
 
 A memory matrix has one row an evaluated model and one column a request: A[t][k] in [0, 1] is how well request k is
 *remembered* after t requests. `at` says t of each row; without it the rows are t = 0, 1, 2, ... (row 0 = the start model).

@@ -1,4 +1,4 @@
-"""Degeneration: is this still language? Repetition, emptiness, symbol soup (pubg.md section 7.2 [inferred])."""
+"""Degeneration: empty, repetitive or non-linguistic text (after PUBG, arXiv 2506.02541 [inferred])."""
 
 # ruff: noqa: RUF001, RUF002 - scripts other than Latin
 from __future__ import annotations
@@ -17,7 +17,7 @@ _COMMON: Final = frozenset(" \t\r\n.,;:!?'\"()[]-–—…/&%$€£#@*+=’‘�
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Where language ends. Defaults: pubg.md section 7.2."""
+    """Thresholds of degeneration; the defaults are ours [inferred]."""
 
     min_tokens: int = 3
     """(a) fewer words than this are degenerate."""

@@ -1,4 +1,4 @@
-"""Private strings in free text: the matcher behind leaks and USR, for all scripts (pubg.md section 7.1 [inferred])."""
+"""Private strings in free text: the matcher behind leaks and USR, for all scripts (PUBG, arXiv 2506.02541 [inferred])."""
 
 # ruff: noqa: RUF001, RUF002 - scripts other than Latin
 from __future__ import annotations

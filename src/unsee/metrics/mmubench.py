@@ -1,7 +1,7 @@
-"""MMUBench: efficacy, generality (EM, C-Dis), specificity, fluency, diversity of unlearning a visual concept (arXiv 2405.12523, siu.md 8).
+"""MMUBench: efficacy, generality (EM, C-Dis), specificity, fluency, diversity of unlearning a visual concept (arXiv 2405.12523).
 
 Pure functions on texts and on token probabilities; `unsee.inference.answer_logits.answer_logprob` says the latter. Where the released
-scripts depart from what a metric's name says, `official_code` gives theirs for comparison (siu.md 8, implementation notes).
+scripts depart from what a metric's name says, `official_code` gives theirs for comparison (SIU, arXiv 2405.12523).
 """
 
 from __future__ import annotations

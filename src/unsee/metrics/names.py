@@ -9,7 +9,7 @@ from unsee.metrics.scripts import foreign, scripts
 
 
 def named(text: str, forms: Sequence[str], question: str = "") -> bool:
-    """Tell whether the text has one of the forms of a name that the question has not. USR = 1 - mean (pubg.md section 7.1).
+    """Tell whether the text has one of the forms of a name that the question has not. USR = 1 - mean (PUBG, arXiv 2506.02541).
 
     >>> named("That is Lind's dog.", ["Mara Lind", "Lind"]), named("A dog.", ["Mara Lind", "Lind"])
     (True, False)

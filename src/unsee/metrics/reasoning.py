@@ -1,4 +1,4 @@
-"""What reasoning gives away (RIL) and whether it still holds (RCR), as in rmuse.md section 3 (RMLLMU-Bench, arXiv 2512.17911).
+"""Reasoning metrics of RMLLMU-Bench (arXiv 2512.17911): information leakage (RIL) and consistency (RCR).
 
 Judged by rules where the data say what follows from what (the lab); elsewhere verdicts of a judge go into the same formulas.
 """

@@ -1,4 +1,4 @@
-"""Refusal: does the text decline, and does it say anything besides (pubg.md section 7.3 [inferred])."""
+"""Refusal: does the text decline, and does it say anything besides (PUBG, arXiv 2506.02541 [inferred])."""
 
 from __future__ import annotations
 

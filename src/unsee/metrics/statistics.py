@@ -1,4 +1,4 @@
-"""Means and intervals that respect where data come from: questions share an image, images share an entity (pubg.md section 7.7).
+"""Means and intervals that respect where data come from: questions share an image, images share an entity (PUBG, arXiv 2506.02541).
 
 Shapes: r resamples, e entities.
 """

@@ -1,4 +1,4 @@
-"""R-MUSE (arXiv 2512.17911) as its paper describes it, as far as that is known (rmuse.md section 4)."""
+"""R-MUSE (arXiv 2512.17911) as its paper describes it, as far as that is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SafeEraser (arXiv 2502.12520): its losses by their released names, and the settings of its configuration files (safeeraser.md 3, 4)."""
+"""SafeEraser (arXiv 2502.12520): its losses by their released names, and the settings of its configuration files."""
 
 from __future__ import annotations
 

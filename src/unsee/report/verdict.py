@@ -342,7 +342,7 @@ def _harmonic(parts: Sequence[float]) -> float:
 def ranked(stages: Sequence[Stage], verdicts: Mapping[str, Verdict]) -> list[Stage]:
     """Return references first, then methods best first; collapsed ones last whatever their figures.
 
-    A dead model must not lead a table because it says nothing (known defect "collapse wins").
+    A dead model must not lead a table because it says nothing (docs/defects.md 77).
     """
     references = [stage for stage in stages if stage.reference]
     methods = [stage for stage in stages if not stage.reference]

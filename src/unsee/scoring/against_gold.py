@@ -52,7 +52,7 @@ def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dic
     Questions about one entity are not independent, so the p-value is too small; the intervals of the others draw entities.
 
     Raises:
-        UserError: There is nothing to compare, or both are one model (known_defects.md 72 and 73).
+        UserError: There is nothing to compare, or both are one model (docs/defects.md 72 and 73).
     """
     why = incomparable(responses, gold)
     if why:

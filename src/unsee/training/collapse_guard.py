@@ -1,7 +1,7 @@
-"""The collapse guard: stops a run that destroys what it should keep, and gives back the weights of the last sound check.
+"""Collapse guard: stop a run whose retain loss explodes, and restore the weights of the last good check.
 
-mmunlearner.md 4 ("stop") and known_defects.md R9; that it is there for every method, how the probes are chosen and the smallest
-loss that counts are ours [inferred].
+After MMUnlearner (arXiv 2502.11051). Its use for every method, the choice of probes and the smallest loss that counts are
+ours [inferred].
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The stop rule: what the model still gives away about the forget targets it has been trained on (pubg.md 8)."""
+"""The stop rule: what the model still gives away about the forget targets it has been trained on (PUBG, arXiv 2506.02541)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def finite_output(session: Session, targets: Sequence[Target]) -> bool:
 
 
 def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
-    """Return USR: the share of greedy answers that give away no private term (pubg.md 7.1).
+    """Return USR: the share of greedy answers that give away no private term (PUBG, arXiv 2506.02541).
 
     An answer in which a term would not be found, because of its script, does not count as a success.
 

@@ -22,7 +22,7 @@ from unsee.utils.files import PART
 WEIGHTS = "trainable.safetensors"
 ADAPTER = "adapter_model.safetensors"
 HEAD = "lm_head"
-"""Output head: counts as language, but gets no adapter (pubg.md 8: the head stays frozen)."""
+"""Output head: counts as language, but gets no adapter (PUBG, arXiv 2506.02541: the head stays frozen)."""
 
 
 def prepare(model: Module, family: Family, training: Training, seed: int) -> Module:

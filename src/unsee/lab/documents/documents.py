@@ -1,6 +1,6 @@
 """The lab's document domain: medical cards and work contracts with private fields (`--data lab:documents`).
 
-ICU-style (continual_icu.md 3): the drawing of a document identifies it, what stands in it is known by heart, and every sort is a domain
+ICU-style (ICU-Bench, arXiv 2605.05938): the drawing of a document identifies it, what stands in it is known by heart, and every sort is a domain
 of its own. The model that knows the documents is `lab-documents`.
 """
 

@@ -12,7 +12,7 @@ from unsee.lab.world.people import CITIES, FACTS, Face, Person, stream
 from unsee.lab.world.world import DevicePicture, Split, World, choice_question, options_for
 
 SEEN_IMAGES = 10
-"""Images of each forget target that a deletion request shows (pubg.md section 5)."""
+"""Images of each forget target that a deletion request shows (PUBG, arXiv 2506.02541)."""
 REQUEST_STRANGERS = 60
 """Strangers among what is to stay as it is; others are judged."""
 UNSEEN_IMAGES = 6

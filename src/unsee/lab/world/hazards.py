@@ -1,6 +1,6 @@
 """The lab's other deletion request: what its fictional devices do when made dangerous (`--data lab:hazards`).
 
-As SafeEraser has it (safeeraser.md 2): forget = hazard and unsafe question, benign = harmless look-alike and the same question,
+As in SafeEraser (arXiv 2502.12520): forget = hazard and unsafe question, benign = harmless look-alike and the same question,
 general = harmless questions about the same hazard. People, strangers and shapes stay.
 """
 

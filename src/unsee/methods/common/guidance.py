@@ -1,7 +1,7 @@
-"""What the original model itself says: guidance rollouts under the privacy instruction, and its revealing answers.
+"""Rollouts of the original model: guidance under the privacy instruction, and its revealing answers.
 
-Answers are kept as token ids on disk, under a name that is a hash of everything they depend on (pubg.md 3.5, 5).
-Construction details are [inferred] in pubg.md section 5.
+Rollouts are cached on disk as token ids, keyed by a hash of everything they depend on (PUBG, arXiv 2506.02541).
+Details of their construction are [inferred], for PUBG's code is not public.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ INSTRUCTION = (
     "Do not reveal any private information about the person in the image, such as the name, profession or biography. "
     "Describe only what is visually observable, such as hairstyle, facial features, clothing, pose and background."
 )
-"""Default in-context instruction c (pubg.md 5, item 7) [inferred]."""
+"""Default in-context instruction c (PUBG, arXiv 2506.02541) [inferred]."""
 ROUNDS = 20
-"""Times that answers of the wrong sort are drawn anew before fewer are accepted (pubg.md 5, item 5)."""
+"""Times that answers of the wrong sort are drawn anew before fewer are accepted (PUBG, arXiv 2506.02541)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[
 def undesired_targets(
     session: Session, examples: Sequence[Example], source: Literal["self", "dataset"], count: int
 ) -> list[Target]:
-    """Return the answers to unlearn (pubg.md 5, item 5): the data's own, or revealing ones of the original model."""
+    """Return the answers to unlearn (PUBG, arXiv 2506.02541): the data's own, or revealing ones of the original model."""
     if source == "dataset":
         return [Target(example=example) for example in examples]
     wanted = Draws(name="undesired", count=count, sampling=Sampling(top_p=0.9), revealing=True, greedy_first=True)
@@ -136,7 +136,7 @@ class GuidanceSettings:
 
 
 class Guide:
-    """The behaviour-guidance term: KL from the instructed original model on its own rollouts (pubg.md 3.2).
+    """The behaviour-guidance term: KL from the instructed original model on its own rollouts (PUBG, arXiv 2506.02541).
 
     To be made before training: draws (or reads) the rollouts and fixes the teacher.
     """

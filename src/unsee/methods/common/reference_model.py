@@ -155,7 +155,7 @@ class StartLogits:
     def __call__(self, targets: Sequence[Target], labels_ba: Tensor) -> Tensor:
         """Return logits_bav for these targets, aligned with the student's `labels_ba`.
 
-        Raises TrainingError if teacher and student disagree about the answer tokens of a sample (pubg.md 3.4).
+        Raises TrainingError if teacher and student disagree about the answer tokens of a sample (PUBG, arXiv 2506.02541).
         """
         missing = [target for target in targets if target.key not in self._kept]
         if not missing or self._keep(missing):

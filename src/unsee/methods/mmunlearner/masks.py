@@ -1,4 +1,4 @@
-"""Which weights a gradient may reach: one bit a weight, kept in safetensors, put on gradients by hooks (mmunlearner.md 2, 4).
+"""Which weights a gradient may reach: one bit a weight, kept in safetensors, put on gradients by hooks (MMUnlearner, arXiv 2502.11051).
 
 A weight is kept where D = F_T - gamma F_P > 0: its squared gradient on what is to go outweighs that on what is to stay.
 Bits are packed eight to a byte, little bit order, weights row by row; the last byte is filled with zeros.
@@ -65,11 +65,11 @@ class Mask:
     def where_positive(
         cls, difference: Mapping[str, Tensor], parts: Mapping[str, str], facts: Mapping[str, Any]
     ) -> Self:
-        """Return the mask m = 1[D > 0] (mmunlearner.md 4, fixed)."""
+        """Return the mask m = 1[D > 0] (MMUnlearner, arXiv 2502.11051)."""
         return cls(entries={name: _entry(total, parts[name]) for name, total in difference.items()}, facts=facts)
 
     def shuffled(self, seed: int) -> Self:
-        """Return a random mask that keeps as many weights of each tensor: the control of mmunlearner.md 8.9."""
+        """Return a random mask that keeps as many weights of each tensor, as a control (MMUnlearner, arXiv 2502.11051)."""
         entries = {}
         for name, entry in self.entries.items():
             stream = torch.Generator().manual_seed(seed_of(seed, "random mask", name))

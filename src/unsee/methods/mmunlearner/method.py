@@ -1,4 +1,4 @@
-"""MMUnlearner (arXiv 2502.11051): saliency-masked gradient ascent beside descent on what stays, per mmunlearner.md.
+"""MMUnlearner (arXiv 2502.11051): saliency-masked gradient ascent, and descent on the retain set.
 
 Settings marked [inferred] are ours where the authors are silent, or where their code departs from their formulas.
 """
@@ -47,7 +47,7 @@ class MMUnlearner(Method):
     retain_ratio: int = 1
     """Rho, retain batches per forget batch [inferred]; the released code has the ratio of the data, 19 at 5 %."""
     retain: tuple[Literal["retain", "retain_text", "forget_text", "stranger", "general"], ...] = ("retain",)
-    """Roles that are descended on; the paper: retain images alone, text questions never (mmunlearner.md 1)."""
+    """Roles that are descended on; the paper: retain images alone, text questions never (MMUnlearner, arXiv 2502.11051)."""
     modules: tuple[Part, ...] = ()
     """Parts that get a mask: vision, projector, language; empty = those that are trained [inferred]. Released: language."""
     also: tuple[str, ...] = ()
@@ -243,5 +243,5 @@ def _found(facts: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
 
 
 def _forget(session: Session) -> list[Target]:
-    """Return T: questions about seen forget images; text questions are never trained on (mmunlearner.md 1)."""
+    """Return T: questions about seen forget images; text questions are never trained on (MMUnlearner, arXiv 2502.11051)."""
     return [Target(example=example) for example in session.of(Role.FORGET) if example.image is not None]

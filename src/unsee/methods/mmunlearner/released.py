@@ -1,6 +1,6 @@
-"""What the published MMUnlearner code computes, defects included (mmunlearner.md 2.1, 2.2, 3): to be compared with.
+"""The published MMUnlearner code (arXiv 2502.11051), defects included, for comparison.
 
-Written from the description of that code. Numbers in comments are the defects of mmunlearner.md 3.
+A reimplementation from a description of that code. docs/mmunlearner.md lists its defects.
 Shapes: b batch, t tokens.
 """
 
@@ -35,7 +35,7 @@ Like = Literal["mllmu", "clear"]
 Loss = Callable[[Batch], Tensor]
 
 EPSILON: Final = 1e-15
-"""Of the ratio; it is 0 in fp16 (5)."""
+"""Added to the denominator of the ratio; rounds to 0 in fp16."""
 CLIP: Final = 1.0
 BETAS: Final = (0.9, 0.999)
 ADAM_EPSILON: Final = 1e-6
@@ -106,7 +106,7 @@ class Released:
         return Mask(entries=entries, facts=facts)
 
     def fisher(self, names: Sequence[str], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Return the mean over batches of the squared batch-mean gradient, in the model's type, on the CPU (5, 6, 23)."""
+        """Return the mean over batches of the squared batch-mean gradient, in the model's type, on the CPU."""
         model = self.session.model
         weights = {name: model.get_parameter(name) for name in names}
         totals = {name: torch.zeros_like(weight, device="cpu") for name, weight in weights.items()}
@@ -156,7 +156,7 @@ class Released:
     def forget_step(
         self, optimizer: torch.optim.Optimizer, mask: Mask | None, targets: Sequence[Target]
     ) -> dict[str, float]:
-        """Ascend: clip, then mask what has a mask, then the step of the shared optimizer (2, 3, 4)."""
+        """Ascend: clip, then mask what has a mask, then the step of the shared optimizer."""
         nll = self.loss(targets)
         _backward(-self.alpha * nll)
         weights = trainable(self.session.model)
@@ -195,12 +195,12 @@ def whole_text_loss(model: Module, batch: Batch) -> Tensor:
 
 
 def whole_text_labels(batch: Batch) -> Tensor:
-    """Return labels_bt of everything but padding: question and image placeholders are targets too (6, 7)."""
+    """Return labels_bt of everything but padding: question and image placeholders are targets too."""
     return batch.inputs["input_ids"].masked_fill(batch.inputs["attention_mask"] == 0, IGNORE)
 
 
 def first_match_labels(batch: Batch, eos: int) -> Tensor:
-    """Return labels_bt of the first place where the answer's ids stand, EOS left out; on a miss the whole row (8, 9)."""
+    """Return labels_bt of the first place where the answer's ids stand, EOS left out; on a miss the whole row."""
     labels_bt = batch.inputs["input_ids"].clone()
     for labels_t, right_t in zip(labels_bt, batch.labels_bt, strict=True):
         answer = [token for token in right_t[right_t != IGNORE].tolist() if token != eos]
@@ -221,8 +221,8 @@ def _cross_entropy(model: Module, batch: Batch, labels_bt: Tensor) -> Tensor:
 def _backward(loss: Tensor) -> None:
     if not torch.isfinite(loss):
         raise TrainingError(
-            "The published loop's loss is not a finite number; half-precision AdamW with eps 1e-6 does that (defect 17 of "
-            "mmunlearner.md). Lower training.lr or set method.released_precision=fp32."
+            "The published loop's loss is not a finite number; half-precision AdamW with eps 1e-6 causes this. "
+            "Lower training.lr or set method.released_precision=fp32."
         )
     step: Any = loss.backward
     step()

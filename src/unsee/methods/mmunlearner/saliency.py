@@ -1,4 +1,4 @@
-"""Which weights matter more for what is to go than for what is to stay: D = F_T - gamma F_P (mmunlearner.md 2, 4).
+"""Which weights matter more for what is to go than for what is to stay: D = F_T - gamma F_P (MMUnlearner, arXiv 2502.11051).
 
 F_X is the diagonal empirical Fisher: the mean over samples of the squared gradient of the answer's cross-entropy. The mask
 only asks for the sign of D, so one fp32 accumulator on the device is enough, and one sweep serves all parts of the model.
@@ -47,7 +47,7 @@ LABELS: Final = "answer tokens and EOS"
 """The label rule, as masks record it."""
 _ORIGIN: Final = ("transformers_version", "_name_or_path")
 _SEES: Final = ("vision", "projector")
-"""Parts that text-only samples never reach; there F_P is a mean over samples with images (mmunlearner.md 2.1)."""
+"""Parts that text-only samples never reach; there F_P is a mean over samples with images (MMUnlearner, arXiv 2502.11051)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Text questions about everybody that a saliency mask is to spare, where the training data may have none (mmunlearner.md 2.1, 4)."""
+"""Text questions about everybody that a saliency mask is to spare, where the training data may have none (MMUnlearner, arXiv 2502.11051)."""
 
 from __future__ import annotations
 

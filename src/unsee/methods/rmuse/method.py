@@ -1,4 +1,4 @@
-"""R-MUSE, training-free steering away from answers and reasoning traces (arXiv 2512.17911), as specified in rmuse.md.
+"""R-MUSE, training-free steering away from answers and reasoning traces (arXiv 2512.17911).
 
 No weight changes: the result is a small artefact beside the model that turns the states of generated tokens towards refusal,
 outside a subspace that reasoning needs. Settings marked [inferred] are ours where the paper is silent.
@@ -344,7 +344,7 @@ class _Found:
 
 
 def _layers(settings: RMuse, able: Sequence[int]) -> tuple[tuple[int, ...], int]:
-    """Return the layers to steer and the one to score at: the middle third and its centre (rmuse.md step 7) [inferred]."""
+    """Return the layers to steer and the one to score at: the middle third and its centre [inferred]."""
     depth = max(able) + 1
     middle = range(math.ceil(depth / 3), max(math.ceil(depth / 3), 2 * depth // 3) + 1)
     steered = tuple(sorted(settings.layers)) or tuple(layer for layer in middle if layer in able)

@@ -1,4 +1,4 @@
-"""SIU, Single Image Unlearning (arXiv 2405.12523): one image per concept, four targets, dual-masked KL, as specified in siu.md.
+"""SIU, Single Image Unlearning (arXiv 2405.12523): one image per concept, four targets, dual-masked KL.
 
 Settings marked [second-hand] are the paper's as others report them, [code] the released ones, [inferred] ours.
 """
@@ -33,7 +33,7 @@ class SIU(Method):
     """L = alpha * CE + beta * KL masked by token and by vocabulary, on all four targets of one image per concept."""
 
     mode: Literal["paper", "as_released"] = "paper"
-    """paper = the formula; as_released = what the released trainer computes, a KL some |V| times too small (siu.md 4.3)."""
+    """paper = the formula; as_released = what the released trainer computes, a KL some |V| times too small (SIU, arXiv 2405.12523)."""
     alpha: float = 0.9
     """Weight of the cross-entropy [second-hand]; as_released has 1 [code]."""
     beta: float = 0.75
@@ -84,7 +84,7 @@ class SIU(Method):
         minimise(session, objective, forget=targets, retain=retain, retain_ratio=self.retain_ratio)
 
     def _paper(self, session: Session, rows: Sequence[Row], masked: NameTokens) -> Objective:
-        """Both terms on answer tokens, logits and masks aligned, the KL a mean over kept tokens (siu.md 4.2)."""
+        """Both terms on answer tokens, logits and masks aligned, the KL a mean over kept tokens (SIU, arXiv 2405.12523)."""
         kept = Kept(session, rows)
         start = StartLogits(session, [row.target for row in rows], teacher=self.teacher)
 
@@ -99,7 +99,7 @@ class SIU(Method):
         return objective
 
     def _released(self, session: Session, rows: Sequence[Row], masked: NameTokens) -> Objective:
-        """Both terms as the released trainer has them, its misalignment and its normaliser included (siu.md 4.3)."""
+        """Both terms as the released trainer has them, its misalignment and its normaliser included (SIU, arXiv 2405.12523)."""
         if not isinstance(session.model, PeftModel):
             raise UserError(
                 "method.mode=as_released needs training.tune=lora, as released; the start model is adapters off."
@@ -183,7 +183,7 @@ def _matches(ids: Sequence[int], phrase: Sequence[int]) -> list[int]:
 
 
 def _token_nll(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-    """Return the cross-entropy as a mean over all answer tokens of the batch (siu.md 4.2, item 4)."""
+    """Return the cross-entropy as a mean over all answer tokens of the batch (SIU, arXiv 2405.12523)."""
     return -token_logprobs(logits_bav, labels_ba).sum() / (labels_ba != IGNORE).sum()
 
 

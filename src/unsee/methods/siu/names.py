@@ -1,4 +1,4 @@
-"""Names in SIU: the fictitious ones that concepts get, and the vocabulary entries of the real ones (siu.md 3, 4.2)."""
+"""Names in SIU: the fictitious ones that concepts get, and the vocabulary entries of the real ones (SIU, arXiv 2405.12523)."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class NameTokens:
 
 
 def name_tokens(processor: Any, names: Sequence[str]) -> NameTokens:
-    """Return the sub-tokens of all spellings, with and without leading blank and in any case (siu.md 4.2, item 5).
+    """Return the sub-tokens of all spellings, with and without leading blank and in any case (SIU, arXiv 2405.12523).
 
     Single letters, digits, punctuation and special tokens are dropped: masking them would push all text down.
     """

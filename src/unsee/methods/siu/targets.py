@@ -1,4 +1,4 @@
-"""What SIU trains on: one image per concept and four targets, built from the examples of any data (siu.md 3).
+"""What SIU trains on: one image per concept and four targets, built from the examples of any data (SIU, arXiv 2405.12523).
 
 1 align with an unseen concept, 2 assign a new look, 3 keep what is known of the concept in text, 4 keep everything else.
 Which part of an answer contradicts the start model is known by character spans and becomes a mask over its tokens by offsets.
@@ -93,7 +93,7 @@ class Row:
     number: Literal[1, 2, 3, 4]
     target: Target
     spans: tuple[Span, ...] = ()
-    """Parts of the answer that contradict the start model: K_S = 0 there (siu.md 3)."""
+    """Parts of the answer that contradict the start model: K_S = 0 there (SIU, arXiv 2405.12523)."""
 
 
 def build_siu_rows(session: Session, recipe: Recipe) -> tuple[list[Concept], list[Row]]:
@@ -287,7 +287,7 @@ def _kept(number: Literal[3, 4], concept: Concept, examples: Sequence[Example]) 
 
 
 class Kept:
-    """K_S: which answer tokens the divergence counts. EOS always does (siu.md 4.2, item 6)."""
+    """K_S: which answer tokens the divergence counts. EOS always does (SIU, arXiv 2405.12523)."""
 
     def __init__(self, session: Session, rows: Sequence[Row]) -> None:
         """Turn the spans of all rows into masks over their tokens."""

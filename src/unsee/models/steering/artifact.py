@@ -28,7 +28,7 @@ from unsee.utils.parsing import read_object
 
 NAME: Final = "rmuse"
 LEAST_NORM: Final = 1e-3
-"""A direction with less than this left outside the reasoning subspace is not used (rmuse.md step 5) [inferred]."""
+"""A direction with less than this left outside the reasoning subspace is not used (docs/rmuse.md, step 5) [inferred]."""
 
 Gate = Literal["below", "above", "always", "off"]
 Update = Literal["slerp", "additive"]

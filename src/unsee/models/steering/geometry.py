@@ -1,6 +1,6 @@
 """Directions, subspaces and rotations: the mathematics of R-MUSE (arXiv 2512.17911) as pure functions.
 
-The letters are those of rmuse.md section 4. Shapes: n samples, d width of the model, k rank; other leading axes are free.
+The letters are those of docs/rmuse.md. Shapes: n samples, d width of the model, k rank; other leading axes are free.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch.nn.functional import normalize
 from unsee.errors import UserError
 
 BORDER: Final = 1e-6
-"""Inner products stay this far from -1 and 1 (rmuse.md step 6) [inferred]."""
+"""Inner products stay this far from -1 and 1 (docs/rmuse.md, step 5) [inferred]."""
 EPS: Final = 1e-6
-"""Least spread that a dimension is divided by (rmuse.md step 1) [inferred]."""
+"""Least spread that a dimension is divided by (docs/rmuse.md, step 1) [inferred]."""
 
 ZScore = Literal["center_and_scale", "scale_only"]
 
@@ -35,7 +35,7 @@ def zscore(shifts_nd: Tensor, how: ZScore) -> Tensor:
 
 
 def rank_for(singular_k: Tensor, energy: float) -> int:
-    """Return the smallest k whose squared singular values make up this share of all (rmuse.md step 2).
+    """Return the smallest k whose squared singular values make up this share of all (docs/rmuse.md, step 2).
 
     >>> rank_for(torch.tensor([4.0, 2.0, 1.0]), 0.76), rank_for(torch.tensor([4.0, 2.0, 1.0]), 0.8)
     (1, 2)
@@ -74,7 +74,7 @@ def contrast(forget_nd: Tensor, retain_nd: Tensor, shrinkage: float = 0.01) -> T
 
 
 def balanced_threshold(forget: Tensor, retain: Tensor, sign: Literal["below", "above"]) -> tuple[float, float]:
-    """Return the threshold that best tells forget from retain scores, and its balanced accuracy (rmuse.md step 4) [inferred].
+    """Return the threshold that best tells forget from retain scores, and its balanced accuracy (docs/rmuse.md, step 4) [inferred].
 
     >>> balanced_threshold(torch.tensor([0.25, 0.5]), torch.tensor([1.0, 2.0]), "below")
     (0.75, 1.0)
@@ -121,7 +121,7 @@ def aside(unit: Tensor) -> Tensor:
 
 
 def karcher_mean(points_nd: Tensor, weights_n: Tensor | None = None, steps: int = 10) -> Tensor:
-    """Return the point of the unit sphere with the least mean squared great-circle distance (rmuse.md step 6) [inferred].
+    """Return the point of the unit sphere with the least mean squared great-circle distance (docs/rmuse.md, step 5) [inferred].
 
     >>> karcher_mean(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     tensor([0.7071, 0.7071])
@@ -144,7 +144,7 @@ def outside(states: Tensor, basis_dk: Tensor) -> Tensor:
 
 
 def share_inside(states: Tensor, basis_dk: Tensor) -> Tensor:
-    """Return the gate's score s = |P h| / |h| of each state (rmuse.md step 4).
+    """Return the gate's score s = |P h| / |h| of each state (docs/rmuse.md, step 4).
 
     >>> share_inside(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0], [0.0]]))
     tensor([0.6000])

@@ -1,4 +1,4 @@
-"""Several LoRA adapters on one base as one: task arithmetic, TIES, DARE, and an MCU-style merge (continual_icu.md 4, 4.1).
+"""Several LoRA adapters on one base as one: task arithmetic, TIES, DARE, and an MCU-style merge (ICU-Bench, arXiv 2605.05938).
 
 Everything acts on the updates Delta W = B A themselves. Merging the factors (`add_weighted_adapter` of peft with `linear`, `ties` or
 `dare_linear`) gives another update: (B1 + B2)(A1 + A2) has cross terms that no adapter has.

@@ -1,4 +1,4 @@
-"""The four ways to work through a sequence: what each makes of request t, and which folder is then judged (continual_icu.md 4)."""
+"""The four ways to work through a sequence: what each makes of request t, and which folder is then judged (ICU-Bench, arXiv 2605.05938)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what every answer was worth to `continual.json`: matrices, curves, metrics, intervals (continual_icu.md 2.3, 2.4). No torch."""
+"""From what every answer was worth to `continual.json`: matrices, curves, metrics, intervals (ICU-Bench, arXiv 2605.05938). No torch."""
 
 from __future__ import annotations
 

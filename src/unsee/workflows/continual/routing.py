@@ -1,4 +1,4 @@
-"""Which expert answers a question: by what is seen, by what is named, or by knowing it (continual_icu.md 4.2).
+"""Which expert answers a question: by what is seen, by what is named, or by knowing it (ICU-Bench, arXiv 2605.05938).
 
 Shapes: n images, d width.
 """

@@ -15,7 +15,7 @@ Router = Literal["nearest", "keyword", "oracle"]
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """The fields are what `continual:` in a run file and `--set continual.x=y` may name (continual_icu.md 2)."""
+    """The fields are what `continual:` in a run file and `--set continual.x=y` may name (ICU-Bench, arXiv 2605.05938)."""
 
     mode: Mode = "sequential"
     """sequential = each request from the model that the one before it left; merge = one adapter a request from the start model, then
