@@ -182,7 +182,8 @@ def test_target_1_keeps_what_is_not_private(tmp_path):
     short = replace(first, kind=Kind.NAME, answer="It is Ada Lovell: LOVELL.")
     session.examples = {**session.examples, Role.FORGET: [short]}
     row = rows_of(session, 1)[0]
-    assert row.target.example.answer == "It is Jacob Campbell: Campbell."  # docs/defects.md 7: nothing else changes case
+    # docs/defects.md 7: nothing else changes case
+    assert row.target.example.answer == "It is Jacob Campbell: Campbell."
     assert row.spans == ((6, 20), (22, 30))
 
 
