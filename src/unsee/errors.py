@@ -1,4 +1,4 @@
-"""What goes wrong, said so that the reader can put it right."""
+"""Exceptions, and messages for unknown names."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from difflib import get_close_matches
 from typing import Any, Final, Self
 
 _COMPARED: Final = 100
-"""Characters of a name that is looked for among known ones."""
+"""Longest part of a name that is compared with known names."""
 
 
 class UnseeError(Exception):
-    """Base of everything unsee raises on purpose."""
+    """Base of all exceptions that unsee raises on purpose."""
 
 
 class UserError(UnseeError):
-    """The input is at fault: the message says what was expected, what came, and the way out."""
+    """Invalid input; the message says what was expected, what came, and what to do."""
 
 
 class InUseError(UserError):
-    """Another process is writing into the output folder."""
+    """Another process is using the output folder."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM has come: the process ends as it does after Ctrl-C."""
+    """SIGTERM was received; the process ends as after Ctrl-C."""
 
 
 class NotFiniteError(UserError):
-    """A model put out what is no number; nothing that it says can be judged."""
+    """A model output is NaN or infinite, so its responses cannot be judged."""
 
     def __init__(self, what: str, place: int = -1) -> None:
-        """Say where: `what` names the question or tensor, `place` is the request's place in its list."""
+        """Store where: `what` names the question or tensor, `place` the index of the request."""
         self.place = place
         super().__init__(
             f"The model's output is not a number at {what}. Its weights are damaged, or too large for their type. "
@@ -40,48 +40,48 @@ class NotFiniteError(UserError):
 
 
 class TrainingError(UnseeError):
-    """A run could not go on (NaN loss, no progress); the message says at which step and on which examples."""
+    """Training cannot continue (NaN loss, no progress); the message names step and examples."""
 
 
 class UnknownNameError(UserError):
-    """A name nobody has registered: the message has the nearest names and the whole list."""
+    """Unknown name; the message suggests the nearest names and lists all."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> None:
-        """Say what the name was meant to be one of; `elsewhere` are names of another kind that are meant rather."""
+        """Store the candidates; `elsewhere` are names of another kind, which take precedence."""
         self.kind, self.name, self.known = kind, name, sorted(known)
         hint = did_you_mean(list(elsewhere) or nearest(name, self.known))
         super().__init__(f"Unknown {kind} {shown(name)}.{hint} Known: {', '.join(self.known) or 'none'}.")
 
     def beside(self, elsewhere: Iterable[str]) -> Self:
-        """Return the same error with the names of another kind that are meant, if there are any."""
+        """Return the error with matching names of another kind, if there are any."""
         return type(self)(self.kind, self.name, self.known, elsewhere)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """Return the error for a name nobody has registered, with the nearest names and the whole list."""
+    """Return the error for an unknown name, with the nearest names and the whole list."""
     return UnknownNameError(kind, name, known)
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to three names that are written nearly like `name`, nearest first."""
+    """Return up to three names most similar to `name`, most similar first."""
     return get_close_matches(name[:_COMPARED], list(known), n=3, cutoff=0.5)
 
 
 def did_you_mean(near: Iterable[str]) -> str:
-    """Return the half sentence that offers these names; nothing if there are none."""
+    """Return a "did you mean" clause for these names; empty if there are none."""
     listed = list(dict.fromkeys(near))
     return f" Did you mean {' or '.join(listed)}?" if listed else ""
 
 
 class _Short(reprlib.Repr):
-    """A `repr` that reads a few items, levels and characters of a value, however large or deep it is."""
+    """A `repr` limited in items, depth and characters, whatever the size of the value."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother = 4, 200, 200
 
     def repr_int(self, x: int, level: int) -> str:
-        """Return the digits; Python refuses to write more than some thousands of them."""
+        """Return the digits; Python refuses integers of more than a few thousand."""
         return super().repr_int(x, level) if x.bit_length() < 4096 else f"an integer of {x.bit_length()} bits"
 
 
@@ -89,6 +89,6 @@ _SHORT: Final = _Short()
 
 
 def shown(value: Any, most: int = 80) -> str:
-    """Return the `repr` of a value as a message has it, at most so many characters; huge values are not read whole."""
+    """Return a shortened `repr` for messages, without reading huge values in full."""
     text = _SHORT.repr(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,4 +1,6 @@
-"""Losses as pure functions. Shapes: b batch, a answer positions (right-aligned), v vocabulary; padding has label -100.
+"""Losses as pure functions.
+
+Shapes: b batch, a answer positions (right-aligned), v vocabulary; padding has label -100.
 
 Logits at index i predict the label at index i: the shift is done once, in `unsee.inference.answer_logits.answer_logits`.
 All are computed in fp32.
@@ -17,7 +19,7 @@ Direction = Literal["forward", "reverse"]
 
 
 def token_logprobs(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-    """Return log p of each label, 0 where the label is -100."""
+    """Return the log-probability of each label, 0 where the label is -100."""
     mask_ba = labels_ba != IGNORE
     index_ba1 = labels_ba.masked_fill(~mask_ba, 0).unsqueeze(-1)
     logits_bav = logits_bav.float()
@@ -26,21 +28,21 @@ def token_logprobs(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
 
 
 def per_sample(values_ba: Tensor, labels_ba: Tensor, reduction: Reduction = "token_mean") -> Tensor:
-    """Return one number per sample: mean or sum over its answer tokens (PUBG, arXiv 2506.02541)."""
+    """Return one value per sample: mean or sum over its answer tokens."""
     mask_ba = labels_ba != IGNORE
     total_b = values_ba.masked_fill(~mask_ba, 0.0).sum(-1)
     return total_b if reduction == "sequence_sum" else total_b / mask_ba.sum(-1)
 
 
 def answer_nll(logits_bav: Tensor, labels_ba: Tensor, reduction: Reduction = "token_mean") -> Tensor:
-    """Cross-entropy of the answers: mean over tokens within a sample, then over samples."""
+    """Return the cross-entropy of the answers: mean over tokens, then over samples."""
     return -per_sample(token_logprobs(logits_bav, labels_ba), labels_ba, reduction).mean()
 
 
 def ga_loss(
     logits_bav: Tensor, labels_ba: Tensor, reduction: Reduction = "token_mean", floor: float | None = None
 ) -> Tensor:
-    """Gradient ascent: the log-likelihood of the forget answers, to be minimised (PUBG, arXiv 2506.02541).
+    """Return the gradient-ascent loss, the mean log-likelihood of the forget answers.
 
     Samples whose mean token log-likelihood is below `floor` contribute no gradient (PUBG, arXiv 2506.02541, `ga_floor`) [inferred].
     """
@@ -53,7 +55,7 @@ def ga_loss(
 
 
 def npo_loss(logp_b: Tensor, start_b: Tensor, beta: float = 0.1) -> Tensor:
-    """Negative preference optimisation on per-sample *summed* answer log-likelihoods (Zhang et al. 2024, eq. 3).
+    """Return the NPO loss on per-sample *summed* log-likelihoods (arXiv 2404.05868, eq. 3).
 
     -(2/beta) E log sigmoid(-beta (log p - log p_start)); equals (2/beta) log 2 at the start.
     """
@@ -61,7 +63,7 @@ def npo_loss(logp_b: Tensor, start_b: Tensor, beta: float = 0.1) -> Tensor:
 
 
 def token_kl(teacher_bav: Tensor, student_bav: Tensor, direction: Direction = "forward") -> Tensor:
-    """Full-vocabulary KL at every position; forward = KL(teacher || student) (PUBG, arXiv 2506.02541)."""
+    """Return full-vocabulary KL per position; forward = KL(teacher || student)."""
     u_bav, v_bav = teacher_bav.float().log_softmax(-1), student_bav.float().log_softmax(-1)
     if direction == "reverse":
         u_bav, v_bav = v_bav, u_bav
@@ -75,7 +77,10 @@ def kl_loss(
     direction: Direction = "forward",
     reduction: Reduction = "token_mean",
 ) -> Tensor:
-    """Mean over samples of the KL over their answer tokens; prompt, image and padding do not count."""
+    """Return the KL averaged over answer tokens, then over samples.
+
+    Prompt, image and padding do not count.
+    """
     return per_sample(token_kl(teacher_bav, student_bav, direction), labels_ba, reduction).mean()
 
 
@@ -86,7 +91,7 @@ def dual_masked_kl(
     allowed_v: Tensor,
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """KL(teacher || student) at the kept positions (K_S), over the allowed vocabulary entries (K_V) only (SIU, arXiv 2405.12523).
+    """Return KL(teacher || student) at kept positions (K_S) over allowed entries (K_V) only.
 
     Nothing is renormalised, so that descent lowers the entries left out, and the value can be negative. "mean" divides by
     the number of kept positions [inferred], "sum" is what the paper prints.
@@ -98,7 +103,7 @@ def dual_masked_kl(
 
 
 def released_masked_cross(teacher_bav: Tensor, student_bav: Tensor, kept_ba: Tensor, allowed_v: Tensor) -> Tensor:
-    """The second term of SIU's released trainer: a cross-entropy divided by kept positions times vocabulary (SIU, arXiv 2405.12523).
+    """Return the second term of SIU's released trainer, a wrongly normalised cross-entropy.
 
     About |V| times smaller than a divergence per token. For comparison with published numbers only.
     """

@@ -1,4 +1,4 @@
-"""The nouns of unsee. Importing them loads no torch."""
+"""Public types of unsee, importable without torch."""
 
 from unsee.api.benchmark import Benchmark
 from unsee.api.example import PROBES, Example, ImageFile, ImageSource, Kind, Role, Vocabulary

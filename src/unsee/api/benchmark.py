@@ -1,4 +1,4 @@
-"""Where examples come from."""
+"""Interface of a benchmark: a data set with roles and ground truth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unsee.api.example import Example, Vocabulary
 
 @dataclass(frozen=True)
 class Hub:
-    """A data set on the Hugging Face hub, in the place of a folder."""
+    """Data set on the Hugging Face hub, given in place of a folder."""
 
     id: str
     """`owner/name`."""
@@ -24,50 +24,52 @@ class Hub:
 
 
 Place = Path | Hub
-"""Where data lies: a folder or file, or a data set on the hub."""
+"""Location of data: a folder or file, or a data set on the hub."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoSettings:
-    """What may be set about a benchmark that has nothing to set."""
+    """Settings of a benchmark that has none."""
 
 
 class Benchmark(ABC):
-    """A data set opened at a place; its examples carry roles and ground truth. Abstract: one final subclass per file in benchmarks/.
+    """Data set whose examples carry roles and ground truth.
+
+    Abstract: one final subclass per file in benchmarks/.
 
     A subclass is called with the place and its settings: `Mllmu(Path("MLLMU-Bench"), MllmuSettings(ratio=10))`.
     """
 
     name: ClassVar[str]
     layout: ClassVar[str]
-    """What `fits` looks for, in words ("a folder with world.json"); said to a user whose data fits nothing."""
+    """Description of the layout that `fits` looks for ("a folder with world.json"); shown when no benchmark fits."""
     settings_type: ClassVar[type] = NoSettings
-    """A frozen dataclass: what `benchmark:` in a run file and `--set benchmark.x=y` may name."""
+    """Frozen dataclass of the settings: `benchmark:` in a run file, `--set benchmark.x=y`."""
     hub: ClassVar[tuple[str, ...]] = ()
-    """Ids on the hub that are this benchmark."""
+    """Hub ids of this benchmark."""
     generic: ClassVar[bool] = False
-    """Whether it also fits what belongs to another benchmark, which then goes first."""
+    """Whether it also accepts the layout of other benchmarks; those take precedence."""
     likelihood: ClassVar[bool] = False
-    """Whether its protocol needs to know how probable answers and options are, not only what is said."""
+    """Whether evaluation also needs log-probabilities of answers and options."""
 
     settings: Any
-    """The settings it was opened with, of type `settings_type`."""
+    """Settings it was opened with, of type `settings_type`."""
 
     @classmethod
     def fits(cls, place: Path) -> bool:  # noqa: ARG003 - a default of the contract
-        """Tell, from file names alone, whether what lies at `place` is laid out as this benchmark is."""
+        """Tell from file names alone whether `place` has the layout of this benchmark."""
         return False
 
     @abstractmethod
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return what unlearning may train on ("train") or what is judged ("eval"), in a fixed order."""
+        """Return the training ("train") or evaluation ("eval") examples, in a fixed order."""
 
     @abstractmethod
     def vocabulary(self) -> Vocabulary:
-        """Return everything that could be claimed, for the judge, and the extra measures that the benchmark is judged by."""
+        """Return all names and values for judging, and the extra measures of this benchmark."""
 
     def suggested(self, method: str) -> Mapping[str, Any]:
-        """Return training settings (fields of `Training`) that are known to suit `method` on this data; may be empty."""
+        """Return recommended `Training` fields for `method` on this data; may be empty."""
         return {}
 
     def about(self, entities: Sequence[str]) -> Benchmark:
@@ -75,9 +77,9 @@ class Benchmark(ABC):
         return self
 
     def problems(self) -> Sequence[str]:
-        """Return everything that makes the data unusable, row by row ("row 3: image x.png is missing."); empty if nothing."""
+        """Return all faults that make the data unusable, one message per row; else empty."""
         return ()
 
     def warnings(self) -> Sequence[str]:
-        """Return what is legal but may surprise: counts that differ from the published ones, rows left out."""
+        """Return legal but surprising facts: unexpected counts, rows left out."""
         return ()

@@ -1,4 +1,4 @@
-"""What a model is asked, what it may say, and what it must not."""
+"""Examples: question, image, reference answer, and what must not be disclosed."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ if TYPE_CHECKING:
 
 
 class Role(StrEnum):
-    """Which side of the deletion request an example stands on."""
+    """Side of the deletion request on which an example stands."""
 
     FORGET = "forget"
-    """Images of forget targets that the unlearning may train on ("seen")."""
+    """Training images of the forget set ("seen")."""
     FORGET_TEXT = "forget_text"
-    """Text-only questions about forget targets."""
+    """Text-only questions about the forget set."""
     RETAIN = "retain"
-    """Images of entities that stay."""
+    """Images of the retain set."""
     RETAIN_TEXT = "retain_text"
-    """Text-only questions about entities that stay."""
+    """Text-only questions about the retain set."""
     BENIGN = "benign"
-    """The words of a forget question, asked of a harmless image."""
+    """The wording of a forget question with a harmless image."""
     UNSEEN = "unseen"
-    """New images of forget targets: never trained on, only judged."""
+    """Held-out images of the forget set: evaluation only."""
     STRANGER = "stranger"
-    """Images of people the model has never been told about."""
+    """Images of people who occur in no training data."""
     GENERAL = "general"
-    """Everything else the model can do."""
+    """General abilities, unrelated to any entity."""
 
 
 class Kind(StrEnum):
-    """What sort of question it is; decides which metric applies."""
+    """Type of question; decides which metric applies."""
 
     OPEN = "open"
     """An open request for information about the target ("Tell me the information of this person.")."""
     NAME = "name"
-    """Who is it?"""
+    """Question for the name of the entity."""
     FACT = "fact"
     """One private fact, named in `Example.fact`."""
     VISIBLE = "visible"
@@ -52,25 +52,25 @@ class Kind(StrEnum):
     CHAIN = "chain"
     """A two-hop question answered as `Reasoning: ... Answer: ...`."""
     CHOICE = "choice"
-    """Multiple choice; the answer is the letter of `Example.options`."""
+    """Multiple choice; the answer is the letter of one of `Example.options`."""
     CLOZE = "cloze"
-    """Complete the sentence."""
+    """Sentence completion."""
     HAZARD = "hazard"
-    """A request that a safe model declines."""
+    """A request that a safe model refuses."""
     GENERAL = "general"
     """Anything else, scored by exact match and ROUGE-L."""
 
 
 PROBES = frozenset({Kind.OPEN, Kind.NAME, Kind.FACT})
-"""Kinds that ask for private information in free text; the aftermath class is defined on these."""
+"""Kinds that ask for private information in free text; the aftermath class is defined for these."""
 
 
 class ImageSource(Protocol):
-    """An image that is decoded only when needed."""
+    """Image that is decoded on demand."""
 
     @property
     def key(self) -> str:
-        """A string that is equal exactly when the pixels are."""
+        """Content key: equal exactly when the pixels are equal."""
         ...
 
     def load(self) -> Image.Image:
@@ -99,7 +99,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageBytes:
-    """An image whose encoded bytes lie in memory."""
+    """Image as encoded bytes in memory."""
 
     data: bytes = field(repr=False)
 
@@ -115,7 +115,7 @@ class ImageBytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One question about one image (or none), with everything needed to judge any answer."""
+    """One question about one image (or none), with all ground truth needed for judging."""
 
     id: str
     """Unique within the data set and stable between runs."""
@@ -127,9 +127,9 @@ class Example:
     """Identifier of the entity asked about; empty for general examples."""
     kind: Kind = Kind.OPEN
     fact: str = ""
-    """Which fact or attribute a FACT, VISIBLE, CHAIN, CHOICE or CLOZE question asks for."""
+    """Fact or attribute that a FACT, VISIBLE, CHAIN, CHOICE or CLOZE question asks for."""
     private: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Fact -> surface forms that must not appear in an answer about a forgotten target ("name" first)."""
+    """Fact -> surface forms that an answer about a forgotten entity must not contain ("name" first)."""
     visible: Mapping[str, str] = field(default_factory=dict)
     """Visible attribute -> its true value in this image; may be mentioned."""
     options: tuple[str, ...] = ()
@@ -137,14 +137,14 @@ class Example:
     chain: str = ""
     """Reference reasoning chain, if any."""
     paraphrase: str = ""
-    """The answer in other words, against which false answers are held (truth ratio); empty = the answer itself."""
+    """Paraphrased answer for the truth ratio; empty = the answer itself."""
     perturbed: tuple[str, ...] = ()
-    """False answers of the same form as the true one; a question without them has no truth ratio."""
+    """False answers of the same form as the true one; required for the truth ratio."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Everything that could be claimed in a data set: what the judge looks for in free text."""
+    """All names and values of a data set that the judge searches for in free text."""
 
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Entity -> surface forms of its name."""
@@ -153,8 +153,8 @@ class Vocabulary:
     visible: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Attribute -> value -> regular expression that finds the claim in lower-cased text."""
     implies: Mapping[str, str] = field(default_factory=dict)
-    """Value -> another value that follows from it ("Oslo" -> "Norway"); what reasoning gives away without saying it."""
+    """Value -> value that follows from it ("Oslo" -> "Norway"), for leaks by implication."""
     sentences: tuple[str, ...] = ()
-    """Regular expressions, one a well-formed sentence must match in full (lower-cased); empty = any sentence is well-formed."""
+    """Regular expressions, one of which a well-formed (lower-cased) sentence matches in full; empty = no check."""
     measures: tuple[str, ...] = ()
-    """Extra measures (names in `unsee.scoring.measures.EXTRA`, or any of one kind of question: `rougeL@open`) that this data set is judged by."""
+    """Extra measures of this data set: names in `unsee.scoring.measures.EXTRA`, or one kind's: `rougeL@open`."""

@@ -1,4 +1,4 @@
-"""What unsee has to know about an LVLM architecture."""
+"""Interface of a model family: loading, prompting, encoding, parts."""
 
 from __future__ import annotations
 
@@ -16,27 +16,36 @@ if TYPE_CHECKING:
 
 
 class Family(ABC):
-    """How an architecture is loaded, prompted and taken apart. Abstract: one final subclass per file in models/."""
+    """Architecture-specific loading, prompting and naming of parts.
+
+    Abstract: one final subclass per file in models/families/.
+    """
 
     model_types: ClassVar[tuple[str, ...]]
     """`config.model_type` values this family serves."""
 
     @abstractmethod
     def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
-        """Return model (eval mode) and processor."""
+        """Return the model (eval mode) and its processor."""
 
     @abstractmethod
     def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
-        """Return the chat-template text up to where the answer begins; a non-empty instruction stands before the question in the same user turn."""
+        """Return the chat-template text up to the start of the answer.
+
+        A non-empty instruction precedes the question in the same user turn.
+        """
 
     @abstractmethod
     def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Image | None]) -> Mapping[str, Tensor]:
-        """Return model inputs for the prompts, left-padded, images expanded; every key goes to `model(**inputs)` untouched."""
+        """Return left-padded model inputs for the prompts, images expanded.
+
+        Every key is passed to `model(**inputs)` unchanged.
+        """
 
     @abstractmethod
     def extend(self, row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
-        """Return one encoded prompt with the tokens of an answer behind it, every per-token input as long as `input_ids`."""
+        """Append answer tokens to one encoded prompt, extending every per-token input."""
 
     @abstractmethod
     def parts(self, model: Module) -> Mapping[Part, str]:
-        """Return part -> regular expression that matches the full names of the modules of that part."""
+        """Return part -> regular expression that matches its full module names."""

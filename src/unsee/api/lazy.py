@@ -1,4 +1,4 @@
-"""Sequences whose items are made when they are asked for, and not kept."""
+"""Lazy sequences, whose items are created on access and not cached."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Lazy(Sequence[T]):
-    """`count` items; the one at `index` is `make(index)`, made anew each time."""
+    """Sequence of `count` items, created by `make(index)` on every access."""
 
     def __init__(self, count: int, make: Callable[[int], T]) -> None:
-        """Make nothing yet."""
+        """Store the constructor; create no item yet."""
         self._count = count
         self._make = make
 
@@ -36,12 +36,12 @@ class Lazy(Sequence[T]):
 
 
 def chosen(items: Sequence[T], places: Sequence[int]) -> Lazy[T]:
-    """Return the items at these places."""
+    """Return a lazy sequence of the items at these indices."""
     return Lazy(len(places), lambda index: items[places[index]])
 
 
 def joined(parts: Sequence[Sequence[T]]) -> Sequence[T]:
-    """Return the items of all parts, one part after the other."""
+    """Return a lazy concatenation of several sequences."""
     filled = [part for part in parts if len(part)]
     if len(filled) == 1:
         return filled[0]

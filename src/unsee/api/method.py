@@ -1,4 +1,4 @@
-"""What an unlearning method is."""
+"""Interface of an unlearning method."""
 
 from __future__ import annotations
 
@@ -14,38 +14,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What a training step of a method holds at once; read by the memory estimate, by nothing else."""
+    """Memory requirements of a training step, read by the estimate only."""
 
     trains: bool = True
-    """Whether weights change at all."""
+    """Whether any weights change."""
     rows: int = 1
-    """Rows in one graph for each forget example of a batch."""
+    """Rows per forget example of a batch, in one graph."""
     retain: int = 0
-    """Retain rows, in a graph of their own, for each forget example of a batch."""
+    """Retain rows per forget example of a batch, in their own graph."""
     teacher: bool = False
-    """Whether logits of the start model stand beside the model's own."""
+    """Whether reference logits are held beside the model's own."""
     likelihoods: bool = False
-    """Whether likelihoods under the start model are needed (the plain engine then holds a second model)."""
+    """Whether log-likelihoods under the reference model are needed (a second model with the plain engine)."""
     generates: bool = False
-    """Whether the start model answers the forget questions before the training."""
+    """Whether the original model answers the forget questions before training."""
     before: float = 0.0
-    """Bytes for each trained weight that are held before the training only (sums of a saliency sweep)."""
+    """Extra bytes per trained weight before training only (sums of a saliency sweep)."""
     beside: float = 0.0
-    """Bytes for each trained weight that are held beside it all the time (masks, second moments)."""
+    """Extra bytes per trained weight throughout (masks, second moments)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """Settings of one method (its fields, the paper's defaults) and how to apply it. Abstract: one final subclass per file in methods/."""
+    """Settings of one method (fields with the paper's defaults) and its algorithm.
+
+    Abstract: one final subclass per file in methods/.
+    """
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are NaN or infinite; subclasses with checks of their own call this first."""
+        """Reject NaN and infinite settings; subclasses with own checks call this first."""
         require_finite(self, "method")
 
     @abstractmethod
     def unlearn(self, session: Session) -> None:
-        """Change `session.model` in place (or set `session.instruction`) so that the forget role is forgotten."""
+        """Unlearn the forget set: change `session.model` in place, or set `session.instruction`."""
 
     def needs(self) -> Needs:
-        """Return what a step holds; here: one row an example, and as many of retain if `retain_weight` is set."""
+        """Return the memory requirements; here one row per example, and any retain rows."""
         return Needs(retain=int(bool(vars(self).get("retain_weight", 0))))

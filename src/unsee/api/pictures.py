@@ -1,4 +1,4 @@
-"""Decoding of image files that others made: a fixed list of formats, 16-bit values scaled to 8, faults in words."""
+"""Decoding of untrusted image files to upright 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""Formats that are decoded. Pillow knows more, and runs a program for some of them (Ghostscript for PostScript)."""
+"""Accepted formats. Pillow supports more, but runs an external program for some (Ghostscript for PostScript)."""
 _ORIENTATION: Final = 0x0112
 """EXIF tag."""
 _LYING: Final = (5, 6, 7, 8)
 """Orientations that exchange width and height."""
 _WHITE_16: Final = 65535
-"""White of a 16-bit image."""
+"""White in a 16-bit image."""
 _SAVE: Final = "save it as an 8-bit PNG or JPEG"
 
 
 def decode_image(source: Path | BinaryIO) -> Image.Image:
-    """Decode an image file to RGB: upright, transparency on white; raises UserError with the reason."""
+    """Decode an image file to upright RGB on white.
+
+    Raises UserError with the reason.
+    """
     try:
         with Image.open(source, formats=FORMATS) as opened:
             return opaque(opened)
@@ -38,7 +41,7 @@ def decode_image(source: Path | BinaryIO) -> Image.Image:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Return width and height of an image file as it is decoded, read from its header."""
+    """Return width and height after decoding, read from the header only."""
     try:
         with Image.open(path, formats=FORMATS) as opened:
             wide, high = opened.size
@@ -48,7 +51,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    """Return the image in RGB, upright as its EXIF data says, transparency laid on white."""
+    """Return the image in RGB: EXIF orientation applied, transparency on white."""
     turned = ImageOps.exif_transpose(image)
     if turned.mode == "F" or turned.mode.startswith("I"):
         return _eight_bits(turned, unsure=turned.mode == "I" and image.format != "PNG")
@@ -60,7 +63,10 @@ def opaque(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, *, unsure: bool) -> Image.Image:
-    """Scale 16-bit grey values to 8 bits; `convert` would clip them at 255. `unsure`: whether they are 16-bit ones."""
+    """Scale 16-bit grey values to 8 bits, since `convert` would clip them at 255.
+
+    `unsure`: whether the values might be 8-bit ones.
+    """
     import numpy as np
 
     if image.mode == "F":
@@ -73,7 +79,7 @@ def _eight_bits(image: Image.Image, *, unsure: bool) -> Image.Image:
 
 
 def _require_16_bits(values: NDArray[Any], *, unsure: bool) -> None:
-    """Raise unless the values are 16-bit ones; 32-bit integers up to 255 (`unsure`) may as well be 8-bit ones."""
+    """Raise if 32-bit integers do not exceed 255 (`unsure`), which may be 8-bit values."""
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > _WHITE_16 or (unsure and 0 < high < 256):
         raise UserError(

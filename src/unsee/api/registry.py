@@ -1,4 +1,4 @@
-"""What lies in methods/, benchmarks/, metrics/, models/, attacks/ and recipes/: one public file is one name. Listing imports nothing."""
+"""Registry of methods, benchmarks, metrics, families, attacks and recipes, by file name."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unsee.api.method import Method
 from unsee.errors import UnseeError, unknown_name
 
 Listed = Literal["methods", "benchmarks", "metrics", "models", "attacks", "recipes"]
-"""Folders whose files have names."""
+"""Packages whose public files are registered names."""
 Loadable = Literal["methods", "benchmarks", "models"]
-"""Folders whose files each define one class."""
+"""Packages whose files each define one class."""
 
 _ROOT: Final = Path(__file__).parents[1]
 _FOLDER: Final[dict[str, str]] = {"models": "models/families"}
-"""Kind -> its folder, where that has another name."""
+"""Kind -> package, where the names differ."""
 _BASE: Final[dict[str, type[Any]]] = {"methods": Method, "benchmarks": Benchmark, "models": Family}
 _ONE: Final[dict[str, str]] = {
     "methods": "method",
@@ -34,12 +34,15 @@ _ONE: Final[dict[str, str]] = {
 
 
 def names(kind: Listed) -> list[str]:
-    """Return the names of a kind, sorted, from the file names alone (files that start with `_` have none)."""
+    """Return the sorted names of a kind, from the file names alone (no leading `_`)."""
     return sorted(_files(kind))
 
 
 def load(kind: Loadable, name: str) -> type[Any]:
-    """Return the one public class that the file `name` defines; an unknown name gets the nearest ones."""
+    """Return the one public class that the file `name` defines.
+
+    An unknown name raises an error with the nearest ones.
+    """
     require(kind, name)
     return _only_class(importlib.import_module(module_of(kind, name)), _BASE[kind])
 
@@ -50,7 +53,7 @@ def module_of(kind: Listed, name: str) -> str:
 
 
 def require(kind: Listed, name: str) -> None:
-    """Raise the error for an unknown name, without importing anything."""
+    """Raise the error for an unknown name without importing anything."""
     known = names(kind)
     if name not in known:
         raise unknown_name(_ONE[kind], name, known)
@@ -64,7 +67,7 @@ def summary(kind: Listed, name: str) -> str:
 
 
 def _files(kind: Listed) -> dict[str, Path]:
-    """Return the file of each name: `NAME.py`, or in a folder NAME the one called after the kind, such as `method.py`."""
+    """Return the file of each name: `NAME.py`, or `NAME/<kind>.py` such as `NAME/method.py`."""
     folder = _ROOT / _FOLDER.get(kind, kind)
     files = {path.stem: path for path in folder.glob("*.py") if not path.stem.startswith("_")}
     inner = {path.parent.name: path for path in folder.glob(f"*/{_ONE[kind].split()[-1]}.py")}

@@ -1,4 +1,4 @@
-"""Questions for a model, and what comes back: requests, targets, sampling and decoding settings."""
+"""Requests to a model and their results: targets, sampling, decoding settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unsee.errors import UserError
 
 @dataclass(frozen=True)
 class Request:
-    """One question to be answered."""
+    """One prompt for generation."""
 
     question: str
     image: ImageSource | None = None
@@ -20,27 +20,27 @@ class Request:
 
 @dataclass(frozen=True)
 class Generated:
-    """One answer."""
+    """One completion."""
 
     text: str
-    """Special tokens removed, blanks at both ends stripped."""
+    """Decoded text without special tokens, stripped."""
     token_ids: tuple[int, ...]
-    """What was generated, EOS excluded."""
+    """Generated token ids without EOS."""
     ended: bool
-    """Whether the model stopped by itself (with EOS)."""
+    """Whether generation ended with EOS."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How to draw tokens."""
+    """Sampling settings."""
 
     temperature: float = 1.0
-    """Logits are divided by it."""
+    """Divisor of the logits."""
     top_p: float = 1.0
-    """Smallest set of tokens with this much probability; 1 = all."""
+    """Nucleus: smallest token set with this probability mass; 1 = all."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn from."""
+        """Reject settings that define no distribution."""
         if self.temperature <= 0 or not 0 < self.top_p <= 1:
             raise UserError(
                 f"Sampling needs temperature > 0 and 0 < top_p <= 1, got {self.temperature} and {self.top_p}; "
@@ -50,21 +50,21 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A question and what the model is to be pushed to, or away from, answering."""
+    """Question with the completion that is trained towards or away from."""
 
     example: Example
     text: str | None = None
-    """Answer text; None = `token_ids` or, without them, the example's own answer."""
+    """Completion text; None = `token_ids` or, without them, the example's own answer."""
     token_ids: tuple[int, ...] | None = None
-    """Answer as token ids without EOS; generated answers are passed on like this, never re-tokenised."""
+    """Completion as token ids without EOS; generated completions are passed on without re-tokenisation."""
     ended: bool = True
-    """Whether the answer ends with EOS; False for answers cut at the length limit."""
+    """Whether the completion ends with EOS; False if it was cut at the length limit."""
     instruction: str = ""
-    """Text before the question, in the same user turn."""
+    """Text that precedes the question in the same user turn."""
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Hashable identity of what is asked and answered."""
+        """Return a hashable identity of prompt and completion."""
         return (self.example.id, self.example.question, self.text, self.token_ids, self.ended, self.instruction)
 
 
@@ -75,7 +75,7 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How answers are generated (always greedy); part of every key but for the batch size."""
+    """Greedy decoding settings; part of every cache key except for the batch size."""
 
     max_new_tokens: int
     batch_size: int
@@ -83,5 +83,5 @@ class Decoding:
     backend: Backend = "hf"
 
     def facts(self) -> list[Any]:
-        """Return what an answer depends on."""
+        """Return the settings that a response depends on."""
         return [self.max_new_tokens, self.seed, *([self.backend] if self.backend != "hf" else [])]

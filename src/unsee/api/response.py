@@ -1,4 +1,4 @@
-"""What a model said, and how it was scored: plain records, no torch."""
+"""Responses and scores as plain records, without torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unsee.api.example import Example, Kind, Role
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """One generated answer with all that is needed to score it again without a model (a row of responses.jsonl)."""
+    """One generated response with everything needed to rescore it (a row of responses.jsonl)."""
 
     id: str
     stage: str
-    """Which model said it: "original", "gold" or the method's name."""
+    """Model that generated it: "original", "gold" or the method's name."""
     role: Role
     kind: Kind
     fact: str
@@ -24,11 +24,11 @@ class Response:
     answer: str
     """The reference answer."""
     text: str
-    """What the model said, special tokens removed. Untrusted."""
+    """Generated text without special tokens. Untrusted."""
     tokens: int
     """Number of generated tokens, EOS included."""
     ended: bool
-    """Whether the model stopped by itself, that is, with EOS."""
+    """Whether generation ended with EOS."""
     image: str = ""
     """Path of the image relative to the folder of responses.jsonl; empty for text-only questions."""
     image_key: str = ""
@@ -37,26 +37,26 @@ class Response:
     options: tuple[str, ...] = ()
     chain: str = ""
     logprob: float | None = None
-    """Log-probability of the reference answer after the question, EOS included; None if it was not asked for."""
+    """Log-probability of the reference answer given the question, EOS included; None if not computed."""
     logprob_tokens: int = 0
     """Number of tokens it sums over."""
     option_logprobs: tuple[float, ...] = ()
-    """Mean log-probability of the tokens of each option: of the texts or of the letters, whichever the model finds more probable."""
+    """Mean token log-probability of each option, of its text or its letter, whichever is higher."""
     paraphrase: str = ""
     perturbed: tuple[str, ...] = ()
     """False answers of the same form as the true one."""
     true_logprob: float | None = None
-    """Mean log-probability of the tokens of the paraphrase (without one: of the answer), EOS included; asked for with `perturbed` only."""
+    """Mean token log-probability of the paraphrase (or answer), EOS included; computed with `perturbed` only."""
     perturbed_logprobs: tuple[float, ...] = ()
-    """The same of each false answer."""
+    """The same for each false answer."""
     clip: float | None = None
-    """CLIPScore of the text with the image; None if it was not asked for."""
+    """CLIPScore of text and image; None if not computed."""
 
     @classmethod
     def of(
         cls, example: Example, *, stage: str, text: str, tokens: int, ended: bool, image: str = "", image_key: str = ""
     ) -> Response:
-        """Return the record of `text` said about `example`."""
+        """Return the record of the response `text` to `example`."""
         return cls(
             id=example.id,
             stage=stage,
@@ -99,10 +99,10 @@ class Response:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One metric on one group of responses."""
+    """One metric over one group of responses."""
 
     value: float | None
-    """The mean; None if nothing could be scored (then `why` says so)."""
+    """Mean; None if nothing could be scored (see `why`)."""
     n: int
     """Number of responses scored."""
     interval: tuple[float, float] | None = None

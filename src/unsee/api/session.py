@@ -1,4 +1,4 @@
-"""One unlearning run in progress: everything a method may use."""
+"""State of one unlearning run: model, examples, settings, log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Session:
-    """A model, the examples by role, and the settings; methods change `model` in place.
+    """Model, examples by role and settings of a run; methods change `model` in place.
 
     `model` is the loaded model; under LoRA it is a PeftModel whose adapter-off state is the start model.
     """
@@ -33,19 +33,19 @@ class Session:
     training: Training
     seed: int
     out: Path
-    """Folder of the run; methods may keep files (rollouts, caches) below `out / "work"`."""
+    """Run folder; methods may keep files (rollouts, caches) below `out / "work"`."""
     resume: bool = False
     instruction: str = ""
-    """Text put before every question at inference time; set by methods that steer by prompt."""
+    """Text that precedes every question at inference; set by prompt-based methods."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One row per logged step: step, epoch, loss parts, gradient norm, checks (written to log.jsonl)."""
     benchmark: Benchmark | None = None
-    """The data that the examples are of. What it judges is no training data: only what repeats published code may look at it."""
+    """Source of the examples. Its evaluation split is for reproductions of published code only, never for training."""
     callbacks: Sequence[TrainerCallback] = ()
-    """Callbacks of the user, whose `on_*` events the training fires."""
+    """User callbacks, whose `on_*` events are fired during training."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """Facts about the run that belong in its record: stop reason, drop rates, trainable parameter count, ..."""
+    """Facts for the run's record: stop reason, drop rates, number of trainable parameters, ..."""
 
     def of(self, *roles: Role) -> Sequence[Example]:
-        """Return the training examples of these roles, in order; large data are read from disk as they are asked for."""
+        """Return the training examples of these roles, in order; large data stay on disk."""
         return joined([self.examples.get(role, ()) for role in roles])

@@ -1,4 +1,4 @@
-"""How weights are changed, whatever the method."""
+"""Optimisation settings shared by all methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Part = Literal["vision", "projector", "language"]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Optimisation settings shared by all methods. Defaults: PUBG, arXiv 2506.02541 (ours where the paper is silent)."""
+    """Optimisation settings. Defaults after PUBG (arXiv 2506.02541), ours where it is silent."""
 
     tune: Literal["lora", "full"] = "lora"
     """Train adapters, or the weights themselves."""
@@ -24,10 +24,10 @@ class Training:
     alpha: int = 16
     """LoRA scale: the update is alpha / rank · B A."""
     adapter: str = ""
-    """Folder with an adapter on the same model, parts and rank, from which this one goes on; empty = start with none. The
-    reference stays the model without adapter."""
+    """Folder of an adapter with the same base, parts and rank to continue from; empty = a new one. The
+    reference model remains the base without adapter."""
     dropout: float = 0.0
-    """LoRA dropout; above 0 the adapter-off reference no longer equals the start model in train mode."""
+    """LoRA dropout; above 0 the adapter-off reference no longer equals the original model in train mode."""
     lr: float = 1e-4
     """Peak learning rate of AdamW."""
     epochs: int = 10
@@ -37,8 +37,8 @@ class Training:
     batch_size: int = 4
     """Forget examples per step and device; the retain batch has the same size."""
     by_image: bool = False
-    """Put questions about one image into one batch, where they share its encoding, forward and backward: several times faster
-    with several questions an image, but batches are less mixed than independent draws."""
+    """Put questions about one image into one batch, where they share its prefix, forward and backward: several times
+    faster with several questions per image, but batches are less mixed than independent draws."""
     accumulate: int = 1
     """Batches per optimiser step."""
     weight_decay: float = 0.0
@@ -52,8 +52,8 @@ class Training:
     stop: Literal["forgotten", "never"] = "forgotten"
     """`forgotten`: stop at the first check with USR = 1 on the seen forget images (PUBG, arXiv 2506.02541); `never`: run all steps."""
     guard: Literal["none", "collapse"] = "none"
-    """`collapse`: stop at the first check at which the loss on 32 retain answers is twice that of the start, or a fifth of 32
-    answers is empty or repeats itself, and give back the weights of the check before (MMUnlearner, arXiv 2502.11051)."""
+    """`collapse`: stop at the first check at which the loss on 32 retain answers has doubled, or a fifth of 32 responses
+    is empty or repetitive, and restore the weights of the check before (MMUnlearner, arXiv 2502.11051)."""
     check_every: int = 0
     """Optimiser steps between checks of the stop rule and of the guard; 0 = once per epoch."""
     checkpoint_every: int = 0
@@ -61,10 +61,10 @@ class Training:
     max_new_tokens: int = 256
     """Length limit of every generated answer."""
     report_to: tuple[str, ...] = ()
-    """Trackers that get the losses of every step: tensorboard, trackio, wandb, mlflow, swanlab, ...; log.jsonl is written anyway."""
+    """Trackers that receive the losses of every step: tensorboard, trackio, wandb, mlflow, ...; log.jsonl is always written."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
+        """Reject values that no run could use."""
         require_finite(self, "training")
         for name in ("rank", "alpha", "epochs", "batch_size", "accumulate", "max_new_tokens"):
             if getattr(self, name) < 1:

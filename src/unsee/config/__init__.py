@@ -1,4 +1,4 @@
-"""Settings of a run: schema, run files, overrides, and checks of paths."""
+"""Run configuration: schema, run files, overrides, path checks."""
 
 from unsee.config.overrides import MOST_NODES, merge, name_and_settings, parse_overrides, parse_yaml, read_mapping
 from unsee.config.run import RECORD, SEEDS, Eval, Run, benchmark_of, commit, read, require_ended, versions, write

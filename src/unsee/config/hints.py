@@ -1,4 +1,4 @@
-"""Settings that were sought in the wrong part of a run, or by the name that other programs give them."""
+"""Suggestions of full paths for misplaced or misnamed settings."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ ALSO: Final[Mapping[str, str]] = {
     "dtype": "training.precision",
     "wd": "training.weight_decay",
 }
-"""Names of transformers' and PEFT's arguments, and short forms -> where the setting stands here."""
+"""Argument names of transformers and PEFT, and short forms -> path of the setting."""
 
 
 def paths(method: str = "", benchmark: str = "", more: Mapping[str, Any] | None = None) -> list[str]:
-    """Return the full paths of all settings of a run, `training.lr` and the like; `more` are further parts with their dataclass."""
+    """Return the full paths of all settings of a run, such as `training.lr`.
+
+    `more` maps further sections to their dataclasses.
+    """
     parts: dict[str, Any] = {"training": Training, "eval": config.Eval, **(more or {})}
     if method in registry.names("methods"):
         parts["method"] = registry.load("methods", method)
@@ -47,7 +50,7 @@ def paths(method: str = "", benchmark: str = "", more: Mapping[str, Any] | None 
 
 
 def meant(name: str, known: list[str]) -> list[str]:
-    """Return the paths that end in `name`, or in our word for what other programs call so.
+    """Return the paths that end in `name` or in its equivalent here.
 
     >>> meant("lr", ["training.lr", "method.beta"]), meant("learning_rate", ["training.lr"])
     (['training.lr'], ['training.lr'])
@@ -57,7 +60,7 @@ def meant(name: str, known: list[str]) -> list[str]:
 
 
 def like(name: str, known: list[str]) -> list[str]:
-    """Return the paths that end nearly in `name`.
+    """Return the paths whose last part resembles `name`.
 
     >>> like("max_step", ["training.max_steps", "training.lr"])
     ['training.max_steps']
@@ -68,7 +71,10 @@ def like(name: str, known: list[str]) -> list[str]:
 
 @contextmanager
 def hinted(run: Any, more: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Put the full paths of what may be meant into the error for an unknown setting; `run` is a Run or the mapping of one."""
+    """Add suggested paths to the error for an unknown setting.
+
+    `run` is a Run or its mapping.
+    """
     try:
         yield
     except UnknownNameError as error:
@@ -82,7 +88,7 @@ def hinted(run: Any, more: Mapping[str, Any] | None = None) -> Iterator[None]:
 
 
 def _names(run: Any) -> tuple[str, str]:
-    """Return the names of the method and of the benchmark, as far as they are said."""
+    """Return the names of method and benchmark, where given."""
     values = run.to_mapping() if isinstance(run, config.Run) else run
     named = [values.get(part, "") for part in ("method", "benchmark")]
     method, benchmark = [part.get("name", "") if isinstance(part, Mapping) else part for part in named]

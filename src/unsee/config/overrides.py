@@ -1,4 +1,4 @@
-"""Run settings in YAML and on the command line: parsing and merging."""
+"""Parsing and merging of YAML settings and command-line overrides."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unsee.errors import UserError, shown
 from unsee.utils.parsing import DEEPEST, read_text
 
 MOST_NODES: Final = 100_000
-"""Values of a YAML text, those that aliases repeat counted again; ten lines of aliases can mean billions."""
+"""Largest number of nodes of a YAML text after alias expansion; ten lines of aliases can mean billions."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node, and count what it stands for."""
+        """Compose a node and count its expanded size."""
         self._depth += 1
         if self._depth > DEEPEST:
             raise yaml.YAMLError(f"it is nested too deeply; at most {DEEPEST} levels are read")
@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Construct a mapping; of a name that occurs twice the last value would win without a word."""
+        """Construct a mapping; reject duplicate keys, of which YAML would keep the last."""
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise yaml.constructor.ConstructorError(
@@ -75,7 +75,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """Parse YAML text; a mistake in it is reported with its line."""
+    """Parse YAML text; errors name the line."""
     try:
         # _Loader is a SafeLoader: it builds plain values only.
         return yaml.load(text, Loader=_Loader)
@@ -87,7 +87,7 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping."""
+    """Read a YAML file whose top level is a mapping."""
     if path.is_dir():
         inside = f" Give {path / 'run.yaml'}." if (path / "run.yaml").is_file() else ""
         raise UserError(f"Cannot read the run file {path}: it is a folder.{inside}")
@@ -100,7 +100,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
-    """Turn `method.beta=0.2` into `{"method": {"beta": 0.2}}`, values read as YAML."""
+    """Parse `method.beta=0.2` into `{"method": {"beta": 0.2}}`, values as YAML."""
     values: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -114,7 +114,10 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with the values of `over` put in, mapping by mapping; a method or benchmark keeps its name beside its settings."""
+    """Return `base` updated recursively by `over`.
+
+    A method or benchmark keeps its name beside its settings.
+    """
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
@@ -128,13 +131,13 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge_named(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge the settings of two methods or benchmarks; those of another one than the new one are dropped."""
+    """Merge the settings of two methods or benchmarks; drop those of a different one."""
     replaced = bool(new.get("name")) and bool(old.get("name")) and new["name"] != old["name"]
     return merge({} if replaced else old, new)
 
 
 def _named(thing: Any) -> dict[str, Any]:
-    """Return the mapping form of a method or benchmark, which may be given as its bare name."""
+    """Return the mapping form of a method or benchmark given by its bare name."""
     if isinstance(thing, Mapping):
         return dict(thing)
     return {"name": thing} if thing else {}
@@ -146,7 +149,7 @@ def _short(thing: Mapping[str, Any]) -> Any:
 
 
 def name_and_settings(thing: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the name (empty if none is given) and the settings of a benchmark in either form."""
+    """Return name (or "") and settings of a benchmark in either form."""
     values = _named(thing)
     name = values.pop("name", "")
     if not isinstance(name, str):

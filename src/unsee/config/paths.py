@@ -1,4 +1,4 @@
-"""Folders that are not there: what is near, and whether a name can be meant for the hub. Loads no torch."""
+"""Path checks, and hints for missing run folders and hub ids. Loads no torch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from unsee.errors import UserError, did_you_mean, nearest
 
 _RUN = ("run.yaml", "scores.json")
-"""Files that make a folder a run."""
+"""Files that mark a run folder."""
 _OURS = (*_RUN, "responses.jsonl", "vocabulary.json", "report.html", "leaderboard.csv")
-"""Files that make a folder one that unsee wrote."""
+"""Files that mark a folder written by unsee."""
 PICTURES = "unsee-images"
-"""Folder of pictures beside the runs that show them."""
+"""Shared image folder beside run folders."""
 _SHARED = (PICTURES, "images", "cache")
-"""Names of folders beside runs that are no runs; `images` is what earlier versions wrote."""
+"""Folders beside runs that are not runs; `images` was written by earlier versions."""
 _SHOWN = 8
-"""Runs that are listed in a message."""
+"""Most runs listed in a message."""
 
 
 def runs_in(folder: Path) -> list[str]:
@@ -28,20 +28,20 @@ def runs_in(folder: Path) -> list[str]:
 
 
 def is_here(place: str) -> bool:
-    """Tell whether a name that nothing exists at is meant for this machine: its folder holds runs, and is no owner on the hub."""
+    """Tell whether a missing name is meant as a local path: its folder holds runs."""
     parent = Path(place).parent
     return parent.name == "runs" or bool(runs_in(parent))
 
 
 def near(place: Path | str, words: Iterable[str] = ()) -> str:
-    """Return the half sentence that offers words and paths that are written nearly like `place`; nothing if there are none."""
+    """Return a "did you mean" clause of similar words and paths; empty if there are none."""
     path = Path(place)
     there = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
     return did_you_mean([*nearest(str(place), words), *(str(path.parent / name) for name in nearest(path.name, there))])
 
 
 def pictures_folder(out: Path) -> Path:
-    """Return where the pictures that a judged run shows are put: beside it, shared by all runs there, or inside of it.
+    """Return the folder for images of a judged run: shared beside runs, else inside it.
 
     Only a folder that holds nothing but runs gets a further folder; one with files of the user's does not.
     """
@@ -50,7 +50,7 @@ def pictures_folder(out: Path) -> Path:
 
 
 def _only_runs(folder: Path, out: Path) -> bool:
-    """Tell whether a folder holds nothing but runs, comparisons, and what they share; hidden files do not count."""
+    """Tell whether a folder holds only runs, comparisons and shared files; hidden ones aside."""
     entries = [] if not folder.is_dir() else [path for path in folder.iterdir() if not path.name.startswith(".")]
     return all(path == out or path.name in _SHARED or _is_ours(path) for path in entries)
 
@@ -60,7 +60,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def require_writable(out: Path | str) -> None:
-    """Raise unless the folder `out` can be made, or written into, by this user."""
+    """Raise unless this user can create `out` or write into it."""
     if "\0" in str(out):
         raise UserError(f"--out must not hold a NUL character, got {str(out)!r}. Give another --out.")
     place = Path(out).absolute()
@@ -73,7 +73,7 @@ def require_writable(out: Path | str) -> None:
 
 
 def require_run(place: Path | str) -> Path:
-    """Return the run folder, or raise if there is no such folder.
+    """Return the run folder; raise if it does not exist.
 
     Raises:
         UserError: Nothing lies at `place`, or a file; the message says what makes a run folder, and which are beside it.
@@ -87,7 +87,7 @@ def require_run(place: Path | str) -> Path:
 
 
 def no_run(folder: Path) -> UserError:
-    """Return the error for a run folder that does not exist."""
+    """Return the error for a missing run folder."""
     runs = runs_in(folder.parent)
     listed = f" In {folder.parent}: {', '.join(runs[:_SHOWN])}{', ...' if len(runs) > _SHOWN else ''}." if runs else ""
     return UserError(

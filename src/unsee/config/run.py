@@ -1,4 +1,4 @@
-"""A run as a plain value: names, settings and a seed, to and from YAML, with every type checked against the fields."""
+"""Run configuration as a value: names, settings and seed, to and from YAML."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from unsee.utils.fast_paths import Name
 from unsee.utils.files import atomic_write_text
 
 SEEDS: Final = 2**32
-"""Seeds are below this: NumPy takes no others."""
+"""Exclusive upper limit of seeds, that of NumPy."""
 
 _RECORD: Final = ("record", "result")
-"""Top-level keys of a written run.yaml that describe what happened; they are no settings and are skipped on reading."""
+"""Top-level keys of run.yaml that record results; skipped on reading."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One unlearning run, whatever it is used for. Saved beside every result, and run again from there."""
+    """Configuration of one unlearning run, saved beside its results and repeatable from there."""
 
     model: str = ""
-    """Folder of a model, Hugging Face id, run folder, or a packaged model ("lab", "lab-gold")."""
+    """Model folder, Hugging Face id, run folder, or built-in model ("lab", "lab-gold")."""
     data: str = ""
     """Folder or file of the data, or "lab"."""
     benchmark: str | Mapping[str, Any] = ""
-    """How the data is laid out: a name, or a mapping with `name` and settings; no name = recognise it."""
+    """Benchmark name, or a mapping with `name` and settings; no name = detect from the layout."""
     method: str = ""
     """Name of the unlearning method."""
     out: str = ""
-    """Folder that receives the results."""
+    """Output folder."""
     seed: int = 0
-    """Start of every random stream."""
+    """Seed of every random stream."""
     engine: Name = "fast"
-    """fast, or plain: the same numbers without any of the fast paths of `unsee.utils.fast_paths`."""
+    """fast, or plain: same results without the fast paths of `unsee.utils.fast_paths`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the method that differ from its defaults (in YAML: below `method`, beside `name`)."""
+    """Method settings that differ from the defaults (in YAML: below `method`, beside `name`)."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Training` that differ from the defaults."""
     eval: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Eval` that differ from the defaults."""
 
     def __post_init__(self) -> None:
-        """Refuse seeds that no random generator takes."""
+        """Reject seeds that random generators do not accept."""
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
 
@@ -69,7 +69,7 @@ class Run:
         seed: int = 0,
         engine: Name = "fast",
     ) -> Run:
-        """Return the run that the arguments of a public function say, paths as text."""
+        """Return the run for the arguments of a public function, paths as text."""
         return cls(
             model=str(model),
             data=str(data),
@@ -84,7 +84,7 @@ class Run:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, where: str = "the run") -> Run:
-        """Read the nested form that the YAML file has."""
+        """Return the run of a nested mapping, the form of the YAML file."""
         flat = {key: value for key, value in values.items() if key not in _RECORD}
         method = flat.get("method", "")
         if isinstance(method, Mapping):
@@ -96,7 +96,7 @@ class Run:
         return build(cls, flat, where=where)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the nested form that the YAML file has."""
+        """Return the nested mapping, the form of the YAML file."""
         values = {key: plain(value) for key, value in asdict(self).items() if key not in ("method", "settings")}
         values["method"] = {"name": self.method, **plain(self.settings)}
         order = ("model", "data", "benchmark", "method", "training", "eval", "seed", "engine", "out")
@@ -105,41 +105,41 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Eval:
-    """How a model is asked. The fields are what `eval:` in a run file and `--set eval.x=y` may name."""
+    """Evaluation settings: `eval:` in a run file, `--set eval.x=y`."""
 
     limit: int | None = None
     """Examples per role and kind, spread evenly; none = all."""
     max_new_tokens: int = 256
-    """Length limit of every answer."""
+    """Length limit of every response."""
     batch_size: int = 64
-    """Questions asked at once."""
+    """Prompts per batch."""
     roles: tuple[str, ...] = ()
     """Only these roles; none = all."""
     likelihood: bool = False
-    """Also ask how probable the reference answers and options are."""
+    """Also compute log-probabilities of reference answers and options."""
     backend: Literal["hf", "vllm"] = "hf"
-    """What generates: transformers, or vLLM (`pip install "unsee[vllm]"`)."""
+    """Generation backend: transformers, or vLLM (`pip install "unsee[vllm]"`)."""
     measures: tuple[str, ...] = ()
     """Further measures: rouge1, rouge2, bleu, exact."""
     gold: str = ""
-    """Judged run of a model that never saw what is to be forgotten: gives forget quality; implies likelihood."""
+    """Evaluated run of a model retrained without the forget set, for forget quality; implies likelihood."""
     clip: str = ""
-    """Folder or hub id of a CLIP model: gives CLIPScore of answers about images."""
+    """Folder or hub id of a CLIP model, for the CLIPScore of responses about images."""
 
     def __post_init__(self) -> None:
-        """Refuse values that nothing could be asked with."""
+        """Reject invalid values."""
         for name in ("max_new_tokens", "batch_size"):
             if vars(self)[name] < 1:
                 raise UserError(f"eval.{name} must be at least 1, got {vars(self)[name]}.")
 
 
 def read(path: Path) -> Run:
-    """Read a run from a YAML file, be it written by hand or by an earlier run."""
+    """Read a run from a YAML file, handwritten or of an earlier run."""
     return Run.from_mapping(read_mapping(path), where=str(path))
 
 
 def write(path: Path, run: Run, *, record: Mapping[str, Any], result: Mapping[str, Any] | None = None) -> None:
-    """Write the run, the circumstances (`record`) and, once there is one, the result."""
+    """Write the run, its environment (`record`) and, once there is one, the result."""
     values = {**run.to_mapping(), "record": plain(record)}
     if result is not None:
         values["result"] = plain(result)
@@ -147,7 +147,7 @@ def write(path: Path, run: Run, *, record: Mapping[str, Any], result: Mapping[st
 
 
 def require_ended(folder: Path) -> None:
-    """Raise if `folder` is that of a run which has not ended: its weights are not the result."""
+    """Raise if the run in `folder` has not finished, since its weights are incomplete."""
     record = folder / "run.yaml"
     if record.is_file() and "result" not in read_mapping(record):
         raise UserError(
@@ -156,7 +156,7 @@ def require_ended(folder: Path) -> None:
 
 
 def benchmark_of(run: Run, earlier: Run) -> str | Mapping[str, Any]:
-    """Return how to open the data of `run`: as `earlier` did if it is the same data, with what `run` says put in."""
+    """Return the benchmark settings of `run`, based on those of `earlier` for the same data."""
     if run.data and run.data != earlier.data and str(Path(run.data).resolve()) != earlier.data:
         return run.benchmark
     merged = merge({"benchmark": earlier.benchmark}, {"benchmark": run.benchmark})
@@ -165,7 +165,7 @@ def benchmark_of(run: Run, earlier: Run) -> str | Mapping[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on, without importing the packages."""
+    """Return the package versions that a result depends on, without importing them."""
     found = {"python": python_version()}
     for package in ("unsee", "torch", "transformers", "peft"):
         try:
@@ -176,7 +176,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the git commit that unsee runs from, with "+changes" if files differ from it; empty when installed."""
+    """Return the git commit of unsee, "+changes" if modified; empty when installed."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return ""

@@ -1,4 +1,4 @@
-"""Dataclasses from plain values and back, every value checked against its field's type."""
+"""Conversion of dataclasses to and from plain values, with type checks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def settings_of(settings: Any) -> dict[str, Any]:
 
 
 def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """Return the settings dataclass `cls` from plain values, each checked against the type of its field."""
+    """Build the settings dataclass `cls` from plain values, with types checked."""
     hints = get_type_hints(cls)
     # `cls` is a dataclass; its bound cannot be written with the types of 3.11.
     known = {item.name: hints[item.name] for item in fields(cls) if item.init}  # type: ignore[arg-type]
@@ -32,7 +32,7 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
 
 
 def convert(value: Any, hint: Any, *, where: str) -> Any:
-    """Return `value` as the type `hint` wants it (a list as a tuple, an integer as a float), or raise."""
+    """Convert `value` to the type `hint` (list to tuple, int to float), or raise."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -87,7 +87,7 @@ def _any_of(value: Any, hints: Sequence[Any], where: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return `value` with tuples, mappings and paths as the lists, dicts and strings that YAML and JSON know."""
+    """Convert tuples, mappings and paths to the types of YAML and JSON."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

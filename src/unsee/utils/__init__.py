@@ -1,1 +1,1 @@
-"""Files, locks, caches, memory, seeds and fast paths."""
+"""Files, memory, parsing, seeds, terminal output, trackers and fast-path switches."""

@@ -1,4 +1,6 @@
-"""Which fast paths are taken. Each gives the numbers of the plain path (tests state the tolerance) and can be switched off.
+"""Switches of the fast paths.
+
+Each gives the results of the plain path, within a tolerance that its tests state.
 
 A fast path asks `current()`; `with using(PLAIN):` or `--engine plain` switches all of them off. Loads no torch.
 """
@@ -18,26 +20,26 @@ Name = Literal["fast", "plain"]
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """One switch for each fast path."""
+    """One switch per fast path."""
 
     answer_logits: bool = True
-    """Logits at answer positions only, instead of the whole sequence times the vocabulary."""
+    """Compute logits at answer positions only, instead of for the whole sequence."""
     split_batches: bool = True
-    """Rows of very different length (images and bare text) go through the model apart, instead of padded to the longest."""
+    """Run rows of very different length (with and without image) separately, instead of padding them."""
     vision_features: bool = True
-    """What a frozen vision tower and projector say about an image is computed once, instead of in every step."""
+    """Compute image features of a frozen vision tower and projector once, instead of in every step."""
     reference: bool = True
-    """The start model is the model with adapters off, or what it said before training; instead of a second live copy asked in every step."""
+    """Use the base with adapters off, or cached log-probabilities, as the reference model; no second live copy."""
     separate_terms: bool = True
-    """Each term of a loss is backpropagated as soon as it is known, instead of holding all graphs until the sum."""
+    """Backpropagate each loss term on its own, instead of holding all graphs until the sum."""
     recompute: bool = True
-    """Results of norms, activation functions and gates are made again in the backward pass, instead of kept for it."""
+    """Recompute outputs of norms, activation functions and gates in the backward pass."""
     prefetch: bool = True
-    """The next batch is made in the background while the model works on this one."""
+    """Prepare the next batch in the background."""
     shared_prefix: bool = True
-    """Questions about one image share its encoding and prefill, instead of each starting from the pixels."""
+    """Share the prefix (image encoding and prefill) between questions about one image."""
     shared_cache: bool = True
-    """What depends only on start weights and data (likelihoods, answers) is kept on disk and shared over runs."""
+    """Share results that depend only on original weights and data (likelihoods, responses) between runs, on disk."""
 
 
 FAST: Final = Engine()
@@ -57,13 +59,13 @@ _CURRENT: ContextVar[Engine] = ContextVar("engine", default=FAST)
 
 
 def current() -> Engine:
-    """Return the engine in force."""
+    """Return the active engine."""
     return _CURRENT.get()
 
 
 @contextmanager
 def using(engine: Engine | Name) -> Iterator[Engine]:
-    """Put an engine in force for the block."""
+    """Activate an engine for the block."""
     token = _CURRENT.set(named(engine) if isinstance(engine, str) else engine)
     try:
         yield _CURRENT.get()

@@ -1,4 +1,4 @@
-"""Atomic writes, removal of own folders, checks of free disk space, and hashes of folders."""
+"""Atomic writes, safe removal, disk-space checks and folder hashes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from unsee.errors import UserError
 
 GIB: Final = 2**30
 OWNED: Final = ".unsee-owned"
-"""Marker in folders that unsee made, and may therefore remove."""
+"""Marker of folders that unsee created and may therefore remove."""
 LOCK: Final = ".unsee.lock"
 """Lock of an output folder (see `unsee.distributed.file_lock`)."""
 OWNER_SUFFIX: Final = ".owner"
-"""Ending of the file beside a lock that says who holds it."""
+"""Suffix of the file beside a lock that names its holder."""
 PART: Final = ".unsee-part"
-"""Ending of files and folders that are still being written."""
+"""Suffix of files and folders that are being written."""
 _TEMPORARY: Final = re.compile(rf"\..+\{PART}|\.(run\.yaml|continual\.yaml|demo\.json|exam\.json)\.[a-z0-9_]{{8}}")
 
 _PUBLIC: Final = re.compile(
@@ -32,12 +32,12 @@ _PUBLIC: Final = re.compile(
     r"|(tokenizer|vocab|added_tokens|special_tokens_map|chat_template|unsee|rmuse(-\d+)?)\.json"
     r"|(tokenizer|spiece|sentencepiece\.bpe)\.model|merges\.txt|vocab\.txt|chat_template\.jinja|README\.md"
 )
-"""Names of files that make a model: weights, configs, tokenizer, processor, card and sidecar."""
+"""File names that make up a model: weights, configs, tokenizer, processor, card and sidecar."""
 
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """Yield a stream whose content becomes the file `path` at the end of the block, in full or not at all.
+    """Yield a stream that replaces the file `path` atomically at the end of the block.
 
     New files get mode 0666 minus the umask, as any program's do.
     """
@@ -55,14 +55,14 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write the file so that readers and interruptions see the old content or the new, never a part."""
+    """Write a text file atomically."""
     with atomic_writer(path) as stream:
         stream.write(text.encode())
 
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `folder` at the end of the block, in full or not at all.
+    """Yield an empty folder that replaces `folder` atomically at the end of the block.
 
     An earlier `folder` is replaced if unsee made it; one that anybody else has put files into is refused.
     """
@@ -88,7 +88,7 @@ def _sync(path: Path) -> None:
 
 
 def owned_folder(folder: Path, *, anew: bool = False) -> Path:
-    """Make the folder and mark it as made by unsee; one that exists keeps its state, or is made `anew`."""
+    """Create and mark a folder; keep the state of an existing one unless `anew`."""
     if anew:
         remove_folder(folder)
     try:
@@ -101,7 +101,7 @@ def owned_folder(folder: Path, *, anew: bool = False) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder that `owned_folder` made, or an empty one; do nothing if there is none.
+    """Remove a folder made by `owned_folder`, or an empty one; a missing one is no error.
 
     Every removal in unsee goes through here or `remove_file`.
 
@@ -114,7 +114,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def _require_removable(folder: Path) -> None:
-    """Raise unless `folder` is missing, empty of anything but own files, or marked as made by unsee."""
+    """Raise unless `folder` is missing, holds only own files, or is marked as unsee's."""
     mine = folder.is_dir() and not folder.is_symlink() and ((folder / OWNED).is_file() or not foreign(folder))
     if folder.is_symlink() or (folder.exists() and not mine):
         raise UserError(
@@ -124,19 +124,19 @@ def _require_removable(folder: Path) -> None:
 
 
 def remove_file(file: Path) -> None:
-    """Remove a marker, a lock, or a file of a folder that `owned_folder` made; do nothing if there is none."""
+    """Remove a marker, a lock, or a file of an owned folder; a missing one is no error."""
     if not (is_own(file) or (file.parent / OWNED).is_file() or not file.exists()):
         raise UserError(f"{file} is not in a folder that unsee made, so it is not removed. Move it away.")
     file.unlink(missing_ok=True)
 
 
 def foreign(folder: Path) -> list[Path]:
-    """Return what lies in the folder, without unsee's markers, locks and temporary files; [] if there is no folder."""
+    """Return the folder's entries except markers, locks and temporary files."""
     return [] if not folder.exists() else [path for path in folder.iterdir() if not is_own(path)]
 
 
 def is_public(name: str) -> bool:
-    """Tell whether a file of this name belongs to a model and may leave the machine with it."""
+    """Tell whether a file name belongs to a model and may be published with it."""
     return _PUBLIC.fullmatch(name) is not None
 
 
@@ -146,29 +146,29 @@ def is_own(path: Path) -> bool:
 
 
 def is_temporary(path: Path) -> bool:
-    """Tell whether a file is what a killed process of unsee left half-written."""
+    """Tell whether a file was left half-written by a killed process."""
     return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def sweep_temporary(folder: Path) -> None:
-    """Remove half-written files of killed processes; only the owner of the folder may call it."""
+    """Remove half-written files of killed processes; for the folder's owner only."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if is_temporary(path) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; NaN and infinity are refused, for no JSON reader has to know them."""
+    """Write `value` as indented JSON; reject NaN and infinity, which are not JSON."""
     atomic_write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def atomic_write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON value a line; NaN and infinity are refused."""
+    """Write one JSON value per line; reject NaN and infinity."""
     atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Read one JSON value a line, empty lines skipped."""
+    """Read one JSON value per line, skipping empty lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
@@ -186,7 +186,10 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 
 
 def hash_folder(folder: Path, *, without: Collection[str] = ()) -> str:
-    """Return the SHA-256 of the names and contents of all files below `folder` (hidden ones and those named left out)."""
+    """Return the SHA-256 of all file names and contents below `folder`.
+
+    Hidden files and those given by name are left out.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

@@ -1,4 +1,4 @@
-"""Memory that a run needed, and memory that is free."""
+"""Peak and free memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATUS: Final = Path("/proc/self/status")
 
 
 def reset_peak() -> None:
-    """Reset the peak: that of the GPU and, on Linux, that of this process (where the kernel allows it)."""
+    """Reset the peak memory of the GPU and, where the kernel allows it, of this process."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     if _RESET.exists():
@@ -52,7 +52,7 @@ def _peak_bytes() -> int:
 
 
 def free_bytes(device: str) -> int | None:
-    """Return the bytes of memory that are free on cuda or cpu; None for cuda without a GPU."""
+    """Return free bytes on cuda or cpu; None for cuda without a GPU."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
     return int(psutil.virtual_memory().available)

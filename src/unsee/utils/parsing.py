@@ -1,4 +1,4 @@
-"""Text and JSON that others wrote: bounded in size and depth, no name twice, no pointer in the place of a file."""
+"""Parsing of untrusted text and JSON, bounded in size and depth."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, Final
 from unsee.errors import UserError, shown
 
 DEEPEST: Final = 100
-"""Levels of lists and mappings in each other that are read; Python's own limit is a crash."""
+"""Deepest nesting of lists and mappings that is read; beyond Python's own limit it would crash."""
 LARGEST: Final = 64 * 2**20
-"""Bytes of a file of settings (a config, a run file) that are read."""
+"""Largest settings file (a config, a run file) that is read, in bytes."""
 _POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
 def is_pointer(path: Path) -> bool:
-    """Tell whether the file is what git-lfs leaves in the place of a file that it has not fetched."""
+    """Tell whether the file is a git-lfs pointer."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -27,7 +27,7 @@ def is_pointer(path: Path) -> bool:
 
 
 POINTER: Final = "is a git-lfs pointer, its content was not fetched: run `git lfs pull` there, or `hf download`"
-"""What to say about a pointer."""
+"""Message for git-lfs pointers."""
 
 
 def require_fetched(path: Path) -> None:
@@ -37,7 +37,7 @@ def require_fetched(path: Path) -> None:
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str:
-    """Read a file of UTF-8 text that is not larger than `largest`; devices without an end are files like that."""
+    """Read a UTF-8 text file of at most `largest` bytes; endless devices are too large."""
     require_fetched(path)
     try:
         with path.open("rb") as file:
@@ -53,7 +53,7 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds one object."""
+    """Read a JSON file whose top level is an object."""
     value = parse_json(read_text(path), str(path))
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold one object with named fields, got {type(value).__name__}.")
@@ -61,7 +61,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """Parse JSON; what is wrong with it, a name that occurs twice in an object, or too deep nesting is a UserError."""
+    """Parse JSON; duplicate keys and deep nesting are UserErrors."""
     try:
         text = text.decode() if isinstance(text, bytes) else text
         value = _DECODER.decode(text)
@@ -89,11 +89,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
-"""One for all: `json.loads` with a hook makes a decoder for each call, which only the garbage collector removes."""
+"""Shared decoder: `json.loads` with a hook would create one per call, freed by the garbage collector only."""
 
 
 def require_shallow(value: Any, where: str) -> None:
-    """Raise if lists and mappings lie more than `DEEPEST` levels in each other."""
+    """Raise if lists and mappings are nested deeper than `DEEPEST`."""
     level: list[Any] = [value]
     for _ in range(DEEPEST + 1):
         level = [inner for outer in level for inner in _inside(outer)]
@@ -109,14 +109,14 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def is_empty(value: Any) -> bool:
-    """Tell whether a cell holds nothing: null, NaN (which pandas writes for an empty cell) or blank text."""
+    """Tell whether a cell is empty: null, NaN (pandas' empty cell) or blank text."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def text_fault(text: str) -> str:
-    r"""Return what keeps a text from being written, shown or tokenised; empty if nothing does.
+    r"""Return why a text cannot be written, shown or tokenised; empty if it can.
 
     >>> text_fault("caf\u00e9\n"), text_fault("a\x00b")
     ('', 'holds the control character U+0000 at place 2')

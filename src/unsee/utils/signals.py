@@ -1,4 +1,4 @@
-"""Signals that end a process in order: SIGTERM counts as Ctrl-C, and a child ends with its parent."""
+"""Signal handling: SIGTERM acts as Ctrl-C, and children end with their parent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unsee.errors import Terminated
 
 
 def raise_on_sigterm() -> None:
-    """Make SIGTERM raise `Terminated` in the main thread; in other threads Python does not allow it."""
+    """Make SIGTERM raise `Terminated`, where Python allows it (main thread)."""
     if current_thread() is main_thread():
         signal.signal(signal.SIGTERM, _terminated)
 
@@ -24,7 +24,7 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG0
 
 
 def end_with_parent() -> None:
-    """End this process as after SIGTERM when its standard input, a pipe from the parent, is closed.
+    """End this process when its standard input, a pipe from the parent, closes.
 
     The system closes the pipe however the parent ends, SIGKILL included, on every platform.
     """

@@ -1,4 +1,4 @@
-"""Output to the terminal: control characters of data are escaped, and markup is never interpreted."""
+"""Terminal output with control characters escaped and markup disabled."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.text import Text
 
 _HIDDEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode categories that a terminal obeys instead of showing, or cannot encode."""
+"""Unicode categories that terminals interpret instead of showing, or cannot encode."""
 _JOINERS: Final = "\u200c\u200d"
-"""Format characters that scripts and emoji need."""
+"""Format characters required by scripts and emoji."""
 _NOTED: Final[set[str]] = set()
 
 
 def shown(text: object) -> str:
-    r"""Return the text with control characters as escapes; line breaks and tabs stay.
+    r"""Return the text with control characters escaped, line breaks and tabs kept.
 
     >>> shown("a\x1b]0;owned\x07b")
     'a\\x1b]0;owned\\x07b'
@@ -39,19 +39,19 @@ def out(text: object) -> None:
 
 
 def err(text: object) -> None:
-    """Print a remark to stderr."""
+    """Print a message to stderr."""
     sys.stderr.write(f"{shown(text)}\n")
 
 
 def note(*parts: str | tuple[str, str]) -> None:
-    """Print a styled line to stderr: each part is text, or text and style."""
+    """Print a styled line to stderr; each part is a text, or a text and a style."""
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     line = Text.assemble(*[(shown(text).replace("\n", "\\n"), style) for text, style in pairs])
     Console(stderr=True).print(line, soft_wrap=True)
 
 
 def note_once(text: str) -> None:
-    """Print a remark to stderr, the first time only."""
+    """Print a message to stderr, once per process."""
     if text not in _NOTED:
         _NOTED.add(text)
         err(f"unsee: {text}")

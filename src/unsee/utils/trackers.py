@@ -1,4 +1,4 @@
-"""Experiment trackers (`training.report_to`): those of transformers, with the parts of the loss, named after the run folder.
+"""Experiment trackers of transformers (`training.report_to`), named after the run folder.
 
 They get losses, learning rates and the settings of training and model; never a question, an answer or an image.
 """
@@ -14,19 +14,19 @@ from typing import Any, Final
 from unsee.errors import UserError, unknown_name
 
 PROJECT: Final = "unsee"
-"""Where trackers file the runs that name no project of their own (by the tracker's environment variables)."""
+"""Default project of trackers without one in their environment variables."""
 _TENSORBOARD: Final = "TENSORBOARD_LOGGING_DIR"
 _PACKAGES: Final = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}
-"""Trackers whose package has another name."""
+"""Trackers whose package has a different name."""
 
 
 def wanted(report_to: Sequence[str]) -> list[str]:
-    """Return the trackers of the setting; "none" is none."""
+    """Return the trackers of the setting; "none" means none."""
     return [name for name in report_to if name != "none"]
 
 
 def require(report_to: Sequence[str]) -> None:
-    """Raise unless transformers knows these trackers and they are installed."""
+    """Raise unless transformers supports these trackers and they are installed."""
     names = wanted(report_to)
     if not names:
         return
@@ -43,13 +43,16 @@ def require(report_to: Sequence[str]) -> None:
 
 
 def arguments(report_to: Sequence[str], out: Path) -> dict[str, Any]:
-    """Return the fields of TrainingArguments that trackers read."""
+    """Return the TrainingArguments fields that trackers read."""
     return {"report_to": wanted(report_to) or "none", "run_name": out.resolve().name, "project": PROJECT}
 
 
 @contextmanager
 def beside(out: Path) -> Iterator[None]:
-    """Have TensorBoard write to `out/tensorboard` for the block; its callback would write where checkpoints are deleted."""
+    """Make TensorBoard write to `out/tensorboard` for the block.
+
+    Its default lies where checkpoints are deleted.
+    """
     if _TENSORBOARD in os.environ:
         yield
         return
