@@ -1,4 +1,4 @@
-"""KV cache layers of transformers with preallocated room or with shared prefixes, and the cache's changing names.
+"""KV cache layers with preallocated or shared memory, and the cache's changing names.
 
 `DynamicCache` concatenates keys and values at every token; these layers write into a buffer, or copy a prefix to the
 rows of one layer at a time. The plain way is `model.generate`.
@@ -19,11 +19,11 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 NAMES: Final = ("cache", "past_key_values")
-"""What transformers calls the KV cache in `forward` and in outputs, newest first (`cache` since 5.24)."""
+"""Names of the KV cache in `forward` and in outputs of transformers, newest first (`cache` since 5.24)."""
 
 
 class GatheredLayer(DynamicLayer):
-    """KV cache of one layer for a single pass: stores nothing new, and copies prefixes to rows only while it is used."""
+    """KV cache layer for a single pass: gathers prefixes on use, stores nothing."""
 
     def __init__(self, keys: Tensor, values: Tensor, row_r: Tensor) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class GatheredLayer(DynamicLayer):
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Return the prefixes with the new columns behind them."""
+        """Return the prefixes followed by the new columns."""
         return (
             torch.cat([self.keys[self.row_r], key_states], 2),
             torch.cat([self.values[self.row_r], value_states], 2),
@@ -43,7 +43,7 @@ class GatheredLayer(DynamicLayer):
 
 
 class BufferedLayer(DynamicLayer):
-    """KV cache of one layer in a buffer with room for the tokens to come."""
+    """KV cache layer in a preallocated buffer."""
 
     def __init__(self, keys: Tensor, values: Tensor, row_r: Tensor, room: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class BufferedLayer(DynamicLayer):
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the new columns behind the old ones and return all."""
+        """Append the new columns and return all."""
         start, self.used = self.used, self.used + key_states.shape[2]
         self.keys[:, :, start : self.used] = key_states
         self.values[:, :, start : self.used] = value_states
@@ -63,7 +63,7 @@ class BufferedLayer(DynamicLayer):
         return self.used
 
     def grow(self, room: int) -> None:
-        """Make room for more columns."""
+        """Enlarge the buffer."""
         self.keys = _roomy(self.keys, room)
         self.values = _roomy(self.values, room)
 
@@ -80,7 +80,7 @@ class BufferedLayer(DynamicLayer):
 
 
 def _roomy(columns: Tensor, room: int) -> Tensor:
-    """Return the columns with room behind them, which takes no memory before it is written to."""
+    """Return the columns in a larger buffer, whose memory is not used before it is written."""
     rows, heads, width, depth = columns.shape
     wider = columns.new_empty(rows, heads, width + room, depth)
     wider[:, :, :width] = columns
@@ -88,7 +88,7 @@ def _roomy(columns: Tensor, room: int) -> Tensor:
 
 
 def empty(model: Module) -> tuple[Cache, dict[str, Any]]:
-    """Return an empty KV cache and the arguments of `forward` that pass it on."""
+    """Return an empty KV cache as arguments of `forward`."""
     made = DynamicCache(config=_inner(model).config)
     return made, passed(model, made)
 
@@ -99,17 +99,17 @@ def keys_and_values(filled: Cache) -> list[tuple[Tensor, Tensor]]:
 
 
 def of_layers(layers: Sequence[DynamicLayer]) -> Cache:
-    """Return a KV cache made of these layers."""
+    """Return a KV cache of these layers."""
     return Cache(layers=list(layers))
 
 
 def passed(model: Module, kv_cache: Cache) -> dict[str, Any]:
-    """Return the arguments of the model's `forward` that pass a KV cache on, under the name the model knows."""
+    """Return the arguments of `forward` that pass a KV cache, under the model's name for it."""
     return {_name(type(_inner(model)).forward): kv_cache, "use_cache": True}
 
 
 def found(values: Mapping[str, Any]) -> Any | None:
-    """Return the KV cache among the arguments or the output of `forward`, whatever its name; None without one."""
+    """Return the KV cache among arguments or outputs of `forward`; None without one."""
     return next((values[name] for name in NAMES if values.get(name) is not None), None)
 
 

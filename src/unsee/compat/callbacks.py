@@ -1,4 +1,4 @@
-"""Callbacks and trackers of transformers, fired without its Trainer.
+"""Callbacks and trackers of transformers without its Trainer.
 
 Only `TrainingArguments`, which callbacks are given, is more than documented API: it reads the launcher's environment, which
 is hidden from it. The plain way is `training.report_to=none` and no callbacks.
@@ -25,12 +25,12 @@ _RESET: Final[Mapping[str, Sequence[str]]] = {
     "on_save": ("should_save",),
     "on_log": ("should_log",),
 }
-"""Wishes in `TrainerControl` that count as met when an event is fired, as in the Trainer."""
+"""Flags of `TrainerControl` that are cleared when an event is fired, as in the Trainer."""
 
 
 @dataclass
 class Callbacks:
-    """Callbacks in the order they are called, and what the Trainer would pass to them."""
+    """Callbacks in calling order, and the arguments that the Trainer would pass."""
 
     callbacks: Sequence[TrainerCallback]
     arguments: TrainingArguments
@@ -39,13 +39,13 @@ class Callbacks:
     """Keyword arguments of every event: model, processing_class, optimizer, ..."""
 
     def __post_init__(self) -> None:
-        """Start without wishes."""
+        """Start with all control flags cleared."""
         self.control = TrainerControl()
         self.stopped_by = ""
-        """Class of the callback that asked for the end of the run."""
+        """Class of the callback that requested the end of training."""
 
     def fire(self, event: str, **more: Any) -> None:
-        """Call the event of every callback."""
+        """Fire an event on every callback."""
         for wish in _RESET.get(event, ()):
             setattr(self.control, wish, False)
         for callback in self.callbacks:
@@ -67,7 +67,7 @@ class Callbacks:
 
 
 def made(callbacks: Sequence[Any]) -> list[TrainerCallback]:
-    """Return the callbacks, classes among them as instances; anything else is refused."""
+    """Return the callbacks, with classes instantiated; reject anything else."""
     instances = [callback() if isinstance(callback, type) else callback for callback in callbacks]
     for instance in instances:
         if not isinstance(instance, TrainerCallback):
@@ -76,12 +76,12 @@ def made(callbacks: Sequence[Any]) -> list[TrainerCallback]:
 
 
 def tracker_callbacks(names: Sequence[str]) -> list[TrainerCallback]:
-    """Return a callback for each of these trackers."""
+    """Return one callback per tracker."""
     return [callback() for callback in get_reporting_integration_callbacks(list(names))]
 
 
 def arguments(**settings: Any) -> TrainingArguments:
-    """Return TrainingArguments with those of the settings that this transformers version knows."""
+    """Return TrainingArguments with the settings that this transformers version supports."""
     known = {field.name for field in fields(TrainingArguments)}
     with _launcher_hidden():
         return TrainingArguments(**{name: value for name, value in settings.items() if name in known})
@@ -89,7 +89,7 @@ def arguments(**settings: Any) -> TrainingArguments:
 
 @contextmanager
 def _launcher_hidden() -> Iterator[None]:
-    """Keep `TrainingArguments` from preparing transformers for sharded weights, which unsee shards itself."""
+    """Keep `TrainingArguments` from preparing transformers for FSDP, which unsee applies itself."""
     hidden = {name: os.environ.pop(name) for name in _LAUNCHER if name in os.environ}
     try:
         yield

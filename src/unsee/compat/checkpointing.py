@@ -11,7 +11,7 @@ from torch.nn import Module
 
 
 def checkpoint_activations(model: Module) -> None:
-    """Recompute activations in the backward pass; let gradients reach adapters through frozen layers."""
+    """Enable activation checkpointing, with gradients through frozen layers to adapters."""
     any_model: Any = model
     renamed = hasattr(model, "activation_checkpointing_enable")
     enable = any_model.activation_checkpointing_enable if renamed else any_model.gradient_checkpointing_enable

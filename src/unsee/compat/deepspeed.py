@@ -1,4 +1,4 @@
-"""Weights that DeepSpeed has partitioned (ZeRO-3), told by the attributes it puts on them.
+"""Weights partitioned by DeepSpeed (ZeRO-3), recognised by its attributes.
 
 The plain way is configs/fsdp2.yaml or configs/ddp.yaml.
 """
@@ -16,7 +16,7 @@ def is_partitioned(weight: Tensor) -> bool:
 
 
 def full_weight(weight: Tensor) -> Tensor:
-    """Return a copy of the whole of a partitioned weight. Collective: every rank must call it."""
+    """All-gather a copy of a partitioned weight. Collective: every rank must call it."""
     import deepspeed
 
     with deepspeed.zero.GatheredParameters([weight]):
@@ -24,6 +24,6 @@ def full_weight(weight: Tensor) -> Tensor:
 
 
 def local_part(weight: Any) -> Tensor:
-    """Return what this rank holds of a partitioned weight."""
+    """Return this rank's part of a partitioned weight."""
     part: Tensor = weight.ds_tensor
     return part

@@ -1,4 +1,4 @@
-"""Models of fake tensors, which have shapes and no data, and a count of the memory that tensors take.
+"""Fake tensors (shapes without data), and a meter of tensor memory.
 
 The estimate runs real forward and backward passes on them, with whatever the installed versions keep for the backward pass.
 """
@@ -25,11 +25,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from unsee.compat import tensors
 
 NEEDS_VALUES: Final = (DataDependentOutputException, DynamicOutputShapeException)
-"""What fake tensors raise where a computation depends on values, which they do not have."""
+"""Exceptions of fake tensors where a computation depends on values."""
 
 
 class Meter(TorchDispatchMode):
-    """Count of the bytes of tensors that are made in the block, and of those alive; those of `model` are left out."""
+    """Count of bytes of tensors created in the block and alive, without those of `model`."""
 
     def __init__(self, model: Module | None = None) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Run the operation and note the memory of its results."""
+        """Run the operation and count the memory of its results."""
         results = func(*args, **(kwargs or {}))
         for leaf in tensors.leaves(results):
             if isinstance(leaf, Tensor):
@@ -63,13 +63,13 @@ class Meter(TorchDispatchMode):
         del self._sizes[key]
 
     def restart(self) -> None:
-        """Begin a new peak at what is alive now."""
+        """Restart the peak at what is alive now."""
         self.peak = self.live
 
 
 @contextmanager
 def weightless(model: Module) -> Iterator[Module]:
-    """Give a model on the meta device fake tensors on the CPU for the block, so that everything behaves as there."""
+    """Give a meta-device model fake CPU tensors for the block, so that code runs unchanged."""
     with FakeTensorMode():
         made: dict[int, Tensor] = {}
         for module in model.modules():

@@ -1,4 +1,4 @@
-"""Fast paths that lean on a library's inside, and what trials found out about them. Loads no torch.
+"""Registry and trial results of fast paths that use library internals. Loads no torch.
 
 `unsee.compat.probes` runs the trials.
 """
@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Final, Literal
 
 FILE: Final = "fast_paths.json"
-"""Trials that went well, in the cache folder that runs share."""
+"""File of passed trials in the shared cache folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FastPath:
-    """A fast path that leans on a library's inside."""
+    """A fast path that uses a library's internals."""
 
     name: str
     switch: str
-    """Field of `unsee.utils.fast_paths.Engine` that switches it off by hand."""
+    """Field of `unsee.utils.fast_paths.Engine` that disables it."""
     library: str
-    """The library whose inside it leans on."""
+    """Library whose internals it uses."""
     cost: str
-    """What the plain path costs, for the warning."""
+    """Cost of the plain path, for the warning."""
 
 
 PATHS: Final = {
@@ -75,7 +75,7 @@ State = Literal["on", "off", "untried"]
 
 @dataclass(frozen=True)
 class Status:
-    """What is known about a fast path for one kind of model."""
+    """State of a fast path for one kind of model."""
 
     path: FastPath
     state: State
@@ -89,17 +89,17 @@ class Status:
 
 @dataclass
 class Record:
-    """Trials of this process, and those of earlier ones that went well."""
+    """Trials of this process, and passed ones of earlier processes."""
 
     known: dict[str, Status] = field(default_factory=dict)
     proven: set[str] = field(default_factory=set)
     folder: Path | None = None
-    """Cache folder that runs share; None as long as none is known."""
+    """Shared cache folder; None while unknown."""
     warned: set[str] = field(default_factory=set)
-    """Names of paths with a line on stderr."""
+    """Names of paths for which a warning was printed."""
 
     def save(self) -> None:
-        """Write the trials that went well, in one step, if the folder is there and can be written to."""
+        """Write passed trials atomically, if the folder exists and is writable."""
         if self.folder is None or not self.folder.is_dir():
             return
         text = json.dumps(sorted(self.proven | set(_read(self.folder / FILE))), indent=0) + "\n"
@@ -115,7 +115,7 @@ RECORD: Final = Record()
 
 
 def status() -> list[Status]:
-    """Return the state of every fast path, for each kind of model that it was tried on in this process."""
+    """Return the state of every fast path for each kind of model tried in this process."""
     tried = [RECORD.known[key] for key in sorted(RECORD.known)]
     names = {one.path.name for one in tried}
     return [*tried, *(Status(path, "untried") for name, path in PATHS.items() if name not in names)]
@@ -127,7 +127,7 @@ def forget() -> None:
 
 
 def remember_in(folder: Path) -> None:
-    """Read trials that went well from a shared cache folder, and write those to come there."""
+    """Read passed trials from a shared cache folder, and write new ones there."""
     if RECORD.folder == folder:
         return
     RECORD.folder = folder
@@ -138,7 +138,7 @@ def remember_in(folder: Path) -> None:
 
 
 def _read(file: Path) -> list[str]:
-    """Return the keys in a file of trials; nothing if there is none or it is damaged."""
+    """Return the keys in a file of trials; empty if it is missing or damaged."""
     try:
         keys = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Layers that FSDP may not split, by an undocumented attribute of transformers models.
+"""Layers that FSDP must not split, by an undocumented attribute of transformers.
 
 The plain way is `fsdp_transformer_layer_cls_to_wrap` in the launcher's config file.
 """
@@ -12,6 +12,6 @@ from torch.nn import Module
 
 
 def unsplittable(model: Module) -> set[str]:
-    """Return the names of the module classes that transformers says must stay whole."""
+    """Return the class names of modules that must stay on one rank."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return set(inner._no_split_modules or ())

@@ -1,4 +1,4 @@
-"""Private facts about models of transformers."""
+"""Private attributes of transformers models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from typing import Any
 
 
 def attention(text_config: Any) -> str | None:
-    """Return the name of the attention implementation that a language model uses; None if transformers does not tell."""
+    """Return the name of the model's attention implementation; None if unknown."""
     found: str | None = getattr(text_config, "_attn_implementation", None)
     return found

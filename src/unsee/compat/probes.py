@@ -1,4 +1,4 @@
-"""Trial of every fast path that leans on a library's inside, against the plain path behind it, before it is used.
+"""Trials of fast paths against the plain path, before first use.
 
 A trial computes the same numbers both ways on a small batch, once per fast path, versions, model class and config. If the
 fast way raises or the numbers differ, the plain way is taken and one line on stderr says so. The record is
@@ -30,11 +30,11 @@ from unsee.utils import fast_paths
 from unsee.utils.terminal import err
 
 Numbers = Callable[[], Tensor]
-"""Computation of what both ways must agree on."""
+"""Computation whose result both paths must share."""
 TOLERANCE: Final = {torch.float32: 1e-4, torch.float64: 1e-4}
 """Largest difference relative to the largest number, by precision; the tests of each path hold tiny models to 1e-5."""
 ROUGH: Final = 5e-2
-"""The same in half precision, where two ways round differently."""
+"""The same in half precision, where the paths round differently."""
 _KEYS: WeakKeyDictionary[Module, str] = WeakKeyDictionary()
 
 
@@ -42,18 +42,18 @@ _TRYING: ContextVar[bool] = ContextVar("trying", default=False)
 
 
 def trying() -> bool:
-    """Tell whether a trial is running; hooks on the model then do nothing."""
+    """Tell whether a trial is running, in which hooks on the model do nothing."""
     return _TRYING.get()
 
 
 def verdict(name: str, model: Module) -> bool | None:
-    """Return what a trial of this process said about a fast path on this kind of model; None without one."""
+    """Return the trial result of this process for this kind of model; None without one."""
     found = RECORD.known.get(_place(name, model))
     return None if found is None else found.state == "on"
 
 
 def proven(name: str, model: Module, fast: Numbers, plain: Numbers) -> bool:
-    """Tell whether a fast path agrees with the plain one on this kind of model, trying it if nobody has.
+    """Tell whether a fast path agrees with the plain one on this kind of model, by a trial.
 
     Args:
         name: Key of the path in `PATHS`.
@@ -72,7 +72,7 @@ def proven(name: str, model: Module, fast: Numbers, plain: Numbers) -> bool:
 
 
 def _judged(path: FastPath, key: str, model: Module, fast: Numbers, plain: Numbers) -> Status:
-    """Return what a trial says, or an earlier one said; write it down or warn."""
+    """Return the result of a trial, now or earlier; record it or warn."""
     judged = partial(Status, path, model=type(_inner(model)).__name__, version=_version(path.library))
     if key in RECORD.proven:
         return judged(state="on")
@@ -89,7 +89,7 @@ def _judged(path: FastPath, key: str, model: Module, fast: Numbers, plain: Numbe
 
 
 def tried(model: Module, fast: Numbers, plain: Numbers) -> str:
-    """Return what is wrong with the fast way, "" if nothing is."""
+    """Return what is wrong with the fast path, "" if nothing is."""
     with _quiet(model):
         expected = plain().float().cpu()
         try:
@@ -116,7 +116,7 @@ def _difference(made: Tensor, expected: Tensor, tolerance: float) -> str:
 
 @contextmanager
 def _quiet(model: Module) -> Iterator[None]:
-    """Leave no trace of a trial: eval mode, no gradient, random numbers as before, no other fast path."""
+    """Run a trial without side effects: eval mode, no gradient, RNG restored, other fast paths off."""
     modes = [(module, module.training) for module in model.modules()]
     device, token = _first(model).device, _TRYING.set(True)
     model.eval()
@@ -131,7 +131,7 @@ def _quiet(model: Module) -> Iterator[None]:
 
 
 def _warn(found: Status) -> None:
-    """Write one line about a path that is off, once per path and process."""
+    """Print one line about a disabled path, once per path and process."""
     path = found.path
     if path.name in RECORD.warned or os.environ.get("RANK", "0") != "0":
         return
@@ -148,7 +148,7 @@ def _place(name: str, model: Module) -> str:
 
 
 def _key(model: Module) -> str:
-    """Return what a trial holds for: versions, class, config, precision and device."""
+    """Return what a trial is valid for: versions, class, config, precision and device."""
     if model not in _KEYS:
         inner = _inner(model)
         config = inner.config.to_dict() if hasattr(inner, "config") else {}
@@ -166,13 +166,13 @@ def _inner(model: Any) -> Any:
 
 
 def _sharded(model: Module) -> bool:
-    """Tell whether weights are spread over processes, where a pass through the model waits for all of them."""
+    """Tell whether weights are sharded, where a forward pass waits for all ranks."""
     first = _first(model)
     return isinstance(first, DTensor) or hasattr(first, "ds_id")
 
 
 def _dtype(model: Module) -> torch.dtype:
-    """Return the precision that numbers are computed in."""
+    """Return the precision of the computation."""
     device = _device(model)
     if torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)

@@ -1,4 +1,4 @@
-"""Processors without their video part, so that images and text need no torchvision.
+"""Processors without their video part, so that torchvision is not required.
 
 Processor classes that read videos cannot be constructed where torchvision is missing, although the part is used for videos
 only. Here their list of parts leaves it out. With torchvision the plain way is taken: `AutoProcessor.from_pretrained`.
@@ -19,13 +19,13 @@ from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoProcessor, ProcessorMixin
 
 FILES: Final = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
-"""Where a checkpoint says how its videos are read, in transformers' order."""
+"""Files of a checkpoint with video settings, in transformers' order."""
 _ABSENT: Final = SimpleNamespace(num_frames=None, fps=None)
-"""Video part of a processor without one; chat templates ask it for these two values."""
+"""Stand-in for the video part, with the two values that chat templates read."""
 
 
 def open_processor(path: Path | str) -> Any:
-    """Return the processor of a checkpoint, without its video part if that part cannot be opened."""
+    """Return the processor of a checkpoint, without its video part if that cannot be opened."""
     kind = _kind(path)
     if kind is None or "video_processor" not in kind.get_attributes():
         return AutoProcessor.from_pretrained(path)
@@ -38,7 +38,7 @@ def open_processor(path: Path | str) -> Any:
 
 
 def without_videos(kind: type[ProcessorMixin]) -> Any:
-    """Return a processor class like `kind`, of the same name, without a video part."""
+    """Return a processor class of the same name without a video part."""
     return type(kind.__name__, (_WithoutVideos, kind), {"__module__": kind.__module__})
 
 
@@ -47,7 +47,7 @@ class _WithoutVideos:
 
     video_processor: Any = _ABSENT
     videos: dict[str, Any] | None = None
-    """How the checkpoint reads videos, kept for those who open a saved folder with torchvision."""
+    """Video settings of the checkpoint, kept for users of a saved folder with torchvision."""
 
     @classmethod
     def get_attributes(cls) -> list[str]:
@@ -57,7 +57,7 @@ class _WithoutVideos:
 
     @classmethod
     def from_args_and_dict(cls, args: Sequence[Any], processor_dict: dict[str, Any], **more: Any) -> Any:
-        """Return the processor of these parts and settings, with nothing in the place of the video part."""
+        """Return the processor of these parts and settings, without the video part."""
         every: list[str] = super().get_attributes()  # type: ignore[misc]
         place = every.index("video_processor")
         return super().from_args_and_dict([*args[:place], None, *args[place:]], processor_dict, **more)  # type: ignore[misc]
@@ -71,13 +71,13 @@ class _WithoutVideos:
 
 
 def _kind(path: Path | str) -> Any | None:
-    """Return the processor class that the checkpoint's files name; None if they name none."""
+    """Return the processor class named in the checkpoint's files; None if there is none."""
     named = [_read(path, name).get("processor_class") for name in (*FILES[1:], "tokenizer_config.json")]
     return next((getattr(transformers, name, None) for name in named if name), None)
 
 
 def _videos(path: Path | str) -> dict[str, Any] | None:
-    """Return the checkpoint's settings for videos; older ones share those of the image processor."""
+    """Return the checkpoint's video settings; older ones share those of the image processor."""
     pictures = _read(path, FILES[2])
     if "image_processor_type" in pictures:
         pictures["image_processor_type"] = pictures["image_processor_type"].removesuffix("Fast")

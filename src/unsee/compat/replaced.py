@@ -1,4 +1,4 @@
-"""Modules and models whose class or method is another one for a block, where no public hook can replace a computation."""
+"""Temporary replacement of classes and methods where no public hook suffices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import Module
 
 @contextmanager
 def mixed_in(modules: Sequence[Module], mixin: type) -> Iterator[None]:
-    """Put a mixin before the class of each module for the block."""
+    """Insert a mixin before the class of each module for the block."""
     before = [type(module) for module in modules]
     for module in modules:
         module.__class__ = _with(mixin, type(module))  # type: ignore[arg-type]
@@ -25,13 +25,13 @@ def mixed_in(modules: Sequence[Module], mixin: type) -> Iterator[None]:
 
 @cache
 def _with(mixin: Any, own: Any) -> Any:
-    """Return a class with the mixin before it, under its own name."""
+    """Return a class with the mixin before it, under the original name."""
     return type(own.__name__, (mixin, own), {"__module__": own.__module__})
 
 
 @contextmanager
 def image_features(model: Any, function: Callable[..., Any]) -> Iterator[None]:
-    """Have a model call another function in place of its `get_image_features` for the block."""
+    """Replace a model's `get_image_features` for the block."""
     model.get_image_features = function
     try:
         yield

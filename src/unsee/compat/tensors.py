@@ -1,4 +1,4 @@
-"""Identity and history of tensors: storages, in-place versions, operands of graph nodes, nested outputs."""
+"""Tensor identity and graph internals: storages, versions, saved operands, nested outputs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 
 def storage_id(tensor: Tensor) -> int:
-    """Return what tells living storages apart; unlike `data_ptr` it exists for tensors without data too."""
+    """Return an identifier of a live storage, also for tensors without data."""
     return int(tensor.untyped_storage()._cdata)
 
 
 def version(tensor: Tensor) -> int:
-    """Return how often a tensor was changed in place."""
+    """Return the in-place version counter of a tensor."""
     return int(tensor._version)
 
 
 def operands(node: Node) -> tuple[Tensor, Tensor]:
-    """Return the two tensors that a product node keeps for its backward pass."""
+    """Return the two operands saved by a product node for backward."""
     kept: Any = node
     return kept._saved_self, kept._saved_other
 
@@ -32,6 +32,6 @@ def leaves(nested: Any) -> list[Any]:
 
 
 def flattened(nested: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
-    """Return the leaves of nested containers and what puts other leaves into the same containers."""
+    """Return the leaves of nested containers and a function that rebuilds them."""
     found, spec = tree_flatten(nested)
     return found, lambda others: tree_unflatten(others, spec)

@@ -1,1 +1,1 @@
-"""Several processes: process group, FSDP, DeepSpeed, optimizer state."""
+"""Distributed runs: process group, file locks, FSDP, DeepSpeed, optimizer state."""

@@ -1,5 +1,8 @@
 # ruff: noqa: ARG002 - torch dictates what an optimizer's methods are given.
-"""ZeRO-3 through DeepSpeed: weights, gradients and moments spread over processes, one summed backward pass a batch."""
+"""ZeRO-3 training with DeepSpeed.
+
+Weights, gradients and moments are sharded; a batch has one backward pass of the summed loss.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,13 @@ if TYPE_CHECKING:
 
 
 class Zero:
-    """A model in DeepSpeed's hands. Objectives go on calling the model itself, whose layers DeepSpeed watches."""
+    """Model prepared by DeepSpeed.
+
+    Objectives call the original model, on whose layers DeepSpeed has hooks.
+    """
 
     def __init__(self, model: Module, optimizer: Optimizer, training: Training) -> None:
-        """Spread the weights; from here on the optimizer steps through `steps` only."""
+        """Shard the weights; from here on the optimizer steps through `steps` only."""
         try:
             import deepspeed
         except ImportError as error:
@@ -41,11 +47,11 @@ class Zero:
         return float(self.engine.get_global_grad_norm() or 0.0)
 
     def save(self, folder: str) -> None:
-        """Write what the same number of processes needs to go on."""
+        """Write a checkpoint for the same number of processes."""
         self.engine.save_checkpoint(folder, tag="zero", exclude_frozen_parameters=True)
 
     def load(self, folder: str) -> None:
-        """Go on from what `save` wrote."""
+        """Restore a checkpoint written by `save`."""
         found, _ = self.engine.load_checkpoint(folder, tag="zero", load_module_strict=False)
         self.steps.param_groups = self.inner.param_groups
         if found is None:
@@ -53,7 +59,7 @@ class Zero:
 
 
 class _Steps(Optimizer):
-    """An optimizer for the schedule: the groups of the inner one, but DeepSpeed does the step."""
+    """Optimizer for the schedule: parameter groups of the inner one, steps by DeepSpeed."""
 
     def __init__(self, inner: Optimizer, forward: Callable[[], None]) -> None:
         super().__init__([Parameter(torch.zeros(1))], inner.defaults)
@@ -61,18 +67,18 @@ class _Steps(Optimizer):
         self.forward = forward
 
     def step(self, closure: Any = None) -> Any:
-        """Let DeepSpeed step."""
+        """Delegate the step to DeepSpeed."""
         self.forward()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Do nothing: DeepSpeed does it with the step."""
+        """Do nothing, since DeepSpeed clears gradients with the step."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Do nothing: the groups must stay those that DeepSpeed reads the learning rate from."""
+        """Do nothing, since DeepSpeed reads the learning rate from its own groups."""
 
 
 def settings(training: Training) -> dict[str, Any]:
-    """Return DeepSpeed's own settings; offloading is what the launcher's config file says."""
+    """Return DeepSpeed's settings; offloading follows the launcher's config file."""
     zero: dict[str, Any] = {"stage": 3}
     for part, name in (("optimizer", "OPTIMIZER"), ("param", "PARAM")):
         place = os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE", "none")
@@ -90,7 +96,7 @@ def settings(training: Training) -> dict[str, Any]:
 
 
 def require_possible(session: Session, targets: Sequence[Target]) -> None:
-    """Raise for what ZeRO-3 cannot do."""
+    """Raise for settings that ZeRO-3 does not support."""
     if session.training.accumulate > 1:
         raise UserError(
             "ZeRO-3 adds up batches only for models that are called through DeepSpeed, which objectives do not; set "

@@ -1,4 +1,4 @@
-"""Ownership of output folders and pieces of work: one process at a time, by file locks of the operating system.
+"""Exclusive ownership of output folders and work items, by operating-system file locks.
 
 The system frees the locks of a process that dies, so a lock is never stale.
 """
@@ -29,12 +29,14 @@ from unsee.utils.files import (
 )
 
 PATIENCE: Final = 1.0
-"""Seconds to wait for a lock, because looking whether it is held takes it for a moment."""
+"""Seconds to wait for a lock, because a check by another process holds it for a moment."""
 
 
 @contextmanager
 def owner(folder: Path, *, wait: bool = False, check: Callable[[], None] | None = None) -> Iterator[None]:
-    """Own an output folder for the block; all processes of a run must call it. Nests within one thread.
+    """Own an output folder for the block.
+
+    Collective: every rank must call it. Nests within one thread.
 
     `wait` waits for another owner to end, instead of raising. `check` is what the owner looks at before the block,
     in the main process alone; a UserError of it is raised in all.
@@ -73,7 +75,7 @@ def _refusal(check: Callable[[], None] | None) -> UserError | None:
 
 @contextmanager
 def claimed(file: Path) -> Iterator[bool]:
-    """Yield whether the piece of work that the file stands for is ours for the block."""
+    """Yield whether this process holds the work item's lock for the block."""
     lock = _acquired(file, PATIENCE)
     try:
         yield lock is not None
@@ -102,7 +104,7 @@ def require_free(folder: Path) -> None:
 
 
 def holder_of(folder: Path) -> str:
-    """Return which process owns the folder, in words."""
+    """Return a description of the process that owns the folder."""
     try:
         facts: dict[str, Any] = json.loads(_facts_file(folder / LOCK).read_text(encoding="utf-8"))
         return f"process {facts['pid']} on {facts['host']} since {facts['since']}"
@@ -116,7 +118,7 @@ def _in_use(folder: Path) -> InUseError:
 
 
 def _acquired(file: Path, timeout: float) -> BaseFileLock | None:
-    """Return the held lock; None if somebody else has it."""
+    """Return the held lock; None if another process has it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(file)
     try:

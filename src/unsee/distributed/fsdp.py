@@ -1,4 +1,4 @@
-"""Weights spread over processes (FSDP2), gradients averaged over processes, and both put together again."""
+"""FSDP2: sharding of weights, averaging of gradients, gathering of full weights."""
 
 from __future__ import annotations
 
@@ -22,37 +22,39 @@ from unsee.distributed import processes
 from unsee.errors import UserError
 
 BUCKET: Final = 2**24
-"""Numbers that travel together when gradients are averaged (64 MiB in fp32)."""
+"""Numbers per all-reduce when gradients are averaged (64 MiB in fp32)."""
 
 
 def joined(tensor: Tensor) -> Tensor:
-    """Return the whole of a tensor that may be spread over processes; all of them must call it."""
+    """All-gather a possibly sharded tensor. Collective: every rank must call it."""
     if is_partitioned(tensor):
         return full_weight(tensor)
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def is_sharded(weight: Tensor) -> bool:
-    """Tell whether each rank holds a part of the weight only."""
+    """Tell whether each rank holds only a part of the weight."""
     return isinstance(weight, DTensor) or is_partitioned(weight)
 
 
 def local_shard(weight: Tensor) -> Tensor:
-    """Return what this rank holds of a weight: the whole of it if it is not sharded."""
+    """Return this rank's part of a weight, the whole of it if it is not sharded."""
     if is_partitioned(weight):
         return local_part(weight)
     return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 def spread_like(tensor: Tensor, weight: Tensor) -> Tensor:
-    """Return the tensor spread over the processes as the weight is; all of them must call it with the same tensor."""
+    """Shard the tensor as the weight is. Collective: every rank passes the same tensor."""
     if not isinstance(weight, DTensor):
         return tensor
     return distribute_tensor(tensor.to(weight.device), weight.device_mesh, weight.placements)
 
 
 def average_gradients(weights: Sequence[Parameter]) -> None:
-    """Replace every gradient by its mean over the processes, in fp32; a weight that none of them reached keeps none.
+    """Average every gradient over the ranks, in fp32.
+
+    A weight without a gradient on any rank keeps none.
 
     Spread weights are left alone: their gradients were averaged in the backward pass.
     """
@@ -89,7 +91,7 @@ def _average(tensors: Sequence[Tensor]) -> None:
 
 
 def shard(model: Module, language: str) -> None:
-    """Spread the weights of the model over the processes, in place.
+    """Shard the weights of the model in place.
 
     Layers of the language model (`language`: a regular expression on module names) are units of their own: those of the
     classes named by the launcher's config file, else those that transformers says must not be split. All the rest is one
@@ -122,7 +124,7 @@ def shell_of(model: Module) -> Module:
 
 
 def unsharded(shell: Module, model: Module) -> Module:
-    """Return a plain model with all weights of the spread one, in every process; the spread one is used up."""
+    """Return an unsharded model on every rank; the sharded one is consumed."""
     buffers = dict(model.named_buffers())
     weights = {name: joined(weight).detach() for name, weight in model.named_parameters(remove_duplicate=False)}
     shared: dict[int, Parameter] = {}
@@ -137,7 +139,7 @@ def unsharded(shell: Module, model: Module) -> Module:
 
 @contextmanager
 def whole(model: Module) -> Iterator[None]:
-    """Let every process have all weights for the block, so that each can compute what it likes, without the others."""
+    """Gather all weights on every rank for the block, so that ranks can run independently."""
     units = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)
@@ -151,7 +153,7 @@ def whole(model: Module) -> Iterator[None]:
 
 
 def _reshards() -> bool:
-    """Tell whether layers give their weights back after the forward pass, as the launcher's config file says."""
+    """Tell whether layers reshard after forward, as set in the launcher's config file."""
     return os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() in ("true", "1", "full_shard")
 
 

@@ -1,4 +1,4 @@
-"""Several processes, one run: who am I, how many are we, what do the others have. Imports no torch until processes talk.
+"""Process group: rank, world size, collectives. Imports no torch without a launcher.
 
 A launcher (`accelerate launch`, `torchrun`) starts the processes and says so in the environment (RANK, WORLD_SIZE, LOCAL_RANK).
 Without one there is one process, and everything here is the identity.
@@ -22,9 +22,9 @@ T = TypeVar("T")
 Sharding = Literal["none", "fsdp2", "zero3"]
 
 TIMEOUT: Final = "UNSEE_TIMEOUT"
-"""Environment variable: seconds after which a process stops waiting for the others."""
+"""Environment variable: seconds after which a rank stops waiting for the others."""
 PATIENCE: Final = 1800
-"""Seconds without it: more than any process works alone between two meetings."""
+"""Default of it: longer than any rank works between two collectives."""
 
 _LOST: Final = (
     "Connection closed by peer",
@@ -36,26 +36,26 @@ _LOST: Final = (
     "remote process exited",
     "Timed out waiting",
 )
-"""What gloo, NCCL and torch's store say when the other end of a connection is no more."""
+"""Fragments of error messages of gloo, NCCL and torch's store after a lost connection."""
 
 
 def rank() -> int:
-    """Return the number of this process, 0 for the main one."""
+    """Return the rank of this process, 0 for the main one."""
     return int(os.environ.get("RANK", "0")) if _launched() else 0
 
 
 def world() -> int:
-    """Return how many processes there are."""
+    """Return the world size."""
     return int(os.environ.get("WORLD_SIZE", "1")) if _launched() else 1
 
 
 def is_main() -> bool:
-    """Tell whether this is the process that writes files."""
+    """Tell whether this process is rank 0, which writes files."""
     return rank() == 0
 
 
 def device() -> torch.device:
-    """Return the device of this process: a GPU of its own if there are GPUs."""
+    """Return the device of this process: its own GPU if there are any."""
     import torch
 
     if not torch.cuda.is_available():
@@ -64,7 +64,7 @@ def device() -> torch.device:
 
 
 def sharding() -> Sharding:
-    """Return how the weights are to be spread over the processes, as the launcher's config file says."""
+    """Return the sharding strategy of the launcher's config file."""
     if world() == 1:
         return "none"
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
@@ -77,7 +77,7 @@ def sharding() -> Sharding:
 
 
 def start() -> None:
-    """Meet the other processes; nothing if there are none, or if they have met."""
+    """Initialise the process group, once, if a launcher started several processes."""
     if world() == 1:
         return
     import torch
@@ -89,18 +89,21 @@ def start() -> None:
 
 
 def share(items: Sequence[T]) -> list[T]:
-    """Return this process's share of the items: every `world`-th, so that neighbours of like cost are spread."""
+    """Return this rank's share: every `world`-th item, so that neighbours of like cost spread."""
     return list(items[rank() :: world()])
 
 
 def dealt(shares: Sequence[Sequence[T]]) -> list[T]:
-    """Undo `share`: return the items in their first order from the shares of all processes."""
+    """Undo `share`: restore the original order from the shares of all ranks."""
     count = sum(map(len, shares))
     return [shares[place % len(shares)][place // len(shares)] for place in range(count)]
 
 
 def everyone(value: T) -> list[T]:
-    """Return the values of all processes, by rank. All processes must call it; values travel pickled."""
+    """All-gather one value per rank. Collective: every rank must call it.
+
+    Values travel pickled.
+    """
     if world() == 1:
         return [value]
     start()
@@ -112,23 +115,23 @@ def everyone(value: T) -> list[T]:
 
 
 def gather(items: Sequence[T]) -> list[T]:
-    """Return the items of all processes, joined by rank. All processes must call it."""
+    """All-gather lists and concatenate them by rank. Collective: every rank must call it."""
     return [item for part in everyone(list(items)) for item in part]
 
 
 def from_main(value: T) -> T:
-    """Return the main process's value in all processes."""
+    """Broadcast the value of rank 0."""
     return everyone(value if is_main() else None)[0]  # type: ignore[return-value]
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Wait for all ranks."""
     everyone(None)
 
 
 @contextmanager
 def lost_peer_explained() -> Iterator[None]:
-    """Raise one plain error when another process of this run has gone while this one was waiting for it."""
+    """Turn errors of collectives after a lost rank into one plain error."""
     try:
         yield
     except RuntimeError as error:
@@ -142,7 +145,10 @@ def lost_peer_explained() -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with an exit code; one of several at once, because gloo's threads may abort an orderly exit."""
+    """End this process with an exit code.
+
+    One of several ends at once, because gloo's threads may abort an orderly exit.
+    """
     if world() == 1:
         sys.exit(code)
     import torch
@@ -156,5 +162,8 @@ def leave(code: int) -> NoReturn:
 
 
 def _launched() -> bool:
-    """Tell whether a launcher started several processes; SLURM alone sets no RANK, a job of its own may set one of two."""
+    """Tell whether a launcher started several processes.
+
+    SLURM alone sets no RANK; a single job may set one of two.
+    """
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ

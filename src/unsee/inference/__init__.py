@@ -1,1 +1,1 @@
-"""Batches, prefixes, generation and log-probabilities."""
+"""Batching, shared prefixes, generation and log-probabilities."""

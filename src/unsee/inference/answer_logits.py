@@ -1,4 +1,4 @@
-"""Logits and log-probabilities at answer positions: the one shift."""
+"""Logits and log-probabilities at answer positions, where the shift by one is done."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unsee.utils import fast_paths
 
 
 def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return logits_bav and labels_ba of the answer positions: `logits[:, i]` predicts `labels[:, i]`.
+    """Return logits_bav and labels_ba of the answers: `logits[:, i]` predicts `labels[:, i]`.
 
     The only place where logits are shifted. Logits exist for the longest answer of the batch, not for the prompt;
     shorter answers are right-aligned and preceded by labels of -100. Rows of very different length go through the model
@@ -50,7 +50,7 @@ def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _row_logits(model: Module, batch: Batch, inputs: Mapping[str, Any], *, cut: bool) -> tuple[Tensor, Tensor]:
-    """Answer logits with a row for each question; `cut`: compute no logits for the prompts."""
+    """Return answer logits with one row per question; `cut`: compute none for prompts."""
     width = int((batch.labels_bt != IGNORE).any(0).sum())
     kept = {"logits_to_keep": width + 1} if cut else {}
     output = model(**inputs, **kept, use_cache=False)
@@ -58,7 +58,7 @@ def _row_logits(model: Module, batch: Batch, inputs: Mapping[str, Any], *, cut: 
 
 
 def _cutting_proven(model: Module, batch: Batch) -> bool:
-    """Tell whether the model computes the same logits when asked for the answer positions only."""
+    """Tell whether logits at answer positions alone equal those of the full sequence."""
     small = batch.only([0])
     return proven(
         "answer_logits",
@@ -69,7 +69,7 @@ def _cutting_proven(model: Module, batch: Batch) -> bool:
 
 
 def _worth_packing(model: Module, batch: Batch, image_token: int) -> bool:
-    """Tell whether packing spares enough tokens and was found to change no logits."""
+    """Tell whether packing saves enough tokens and was found to preserve logits."""
     spared = saving(batch.rows, batch.images, image_token)
     return spared >= batching.WORTH_SPLITTING and _packing_proven(model, batch, image_token)
 
@@ -87,12 +87,12 @@ def _packing_proven(model: Module, batch: Batch, image_token: int) -> bool:
 
 
 def _at_answers(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-    """Return the logits where there is an answer."""
+    """Return the logits at answer positions."""
     return logits_bav[labels_ba != IGNORE]
 
 
 def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tensor, Tensor]:
-    """Answer logits with all questions about an image in one row (`unsee.inference.packing`)."""
+    """Return answer logits with all questions about an image in one row."""
     packed = batch.packed(image_token)
     inputs = encoded(model, packed.rows, packed.images, packed.inputs)
     output = model(**inputs, logits_to_keep=packed.kept, use_cache=False)
@@ -100,7 +100,7 @@ def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tenso
 
 
 def _widened(values: Tensor, width: int, fill: float) -> Tensor:
-    """Put `fill` before the answer positions (axis 1) of the values."""
+    """Pad the answer positions (axis 1) on the left with `fill`."""
     behind = [0, 0] * (values.ndim - 2)
     return pad(values, [*behind, width - values.shape[1], 0], value=fill)
 
@@ -118,7 +118,7 @@ class AnswerLogprob:
 
 
 def answer_logprob(model: Module, batch: Batch) -> AnswerLogprob:
-    """Return log p of the answers, EOS included: per token, per-sample sum, per-sample mean."""
+    """Return log-probabilities of the answers, EOS included: per token, sum and mean."""
     logits_bav, labels_ba = answer_logits(model, batch)
     token_ba = token_logprobs(logits_bav, labels_ba)
     return AnswerLogprob(

@@ -1,4 +1,4 @@
-"""Batches of questions and answers as tensors: prompts, images, labels on answers only.
+"""Batches of prompts and answers as tensors, with labels on answers only.
 
 Shapes: b batch, t tokens, a answer positions (right-aligned, at the right end of the left-padded batch), v vocabulary.
 """
@@ -24,26 +24,29 @@ from unsee.models.auto import eos_id, pad_id
 from unsee.models.padding import IGNORE, apart, merge
 
 WORTH_SPLITTING = 256
-"""Padded tokens that cost more than a second pass through the model."""
+"""Padded tokens that cost more than a second forward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Targets as rows, and as one left-padded batch when asked for. `inputs` goes to `model(**inputs)` whole."""
+    """Targets as rows, padded to one batch on access.
+
+    `inputs` is passed to `model(**inputs)` unchanged.
+    """
 
     rows: tuple[Mapping[str, Tensor], ...]
-    """Model inputs and labels of each target, batch axis of size 1, unpadded, on the CPU."""
+    """Unpadded model inputs and labels of each target, batch axis 1, on the CPU."""
     targets: tuple[Target, ...]
     pad_id: int
     device: torch.device
     index: int = 0
-    """Position of the batch in the run; draws that must survive a resume are functions of it."""
+    """Index of the batch in the run, the seed of draws that must survive a resume."""
     places: tuple[int, ...] = ()
-    """Place of each row in the batch of all processes; draws are functions of it, whoever computes the row."""
+    """Index of each row in the global batch, so that draws do not depend on the rank."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
-        """The examples asked about, in batch order."""
+        """The example of each row."""
         return tuple(target.example for target in self.targets)
 
     @property
@@ -53,19 +56,19 @@ class Batch:
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
-        """All inputs of the model, padded on the left."""
+        """All model inputs, left-padded."""
         rows = [{key: value for key, value in row.items() if key != "labels"} for row in self.rows]
         return self._moved(merge(rows, self.pad_id))
 
     @cached_property
     def labels_bt(self) -> Tensor:
-        """Labels on answers (and EOS), -100 elsewhere."""
+        """Labels at answer tokens (and EOS), -100 elsewhere."""
         rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in self.rows]
         return self._moved({"labels": merge(rows, self.pad_id)["labels"]})["labels"]
 
     @cached_property
     def parts(self) -> list[tuple[list[int], Batch]]:
-        """The batch as batches of rows of similar length, each with the places of its rows in this one."""
+        """Sub-batches of rows of similar length, each with its row indices."""
         lengths = [row["input_ids"].shape[1] for row in self.rows]
         return self._by(
             [[kind[i] for i in places] for kind in apart(self.rows) for places in by_length([lengths[i] for i in kind])]
@@ -73,14 +76,14 @@ class Batch:
 
     @cached_property
     def kinds(self) -> list[tuple[list[int], Batch]]:
-        """The batch as batches of rows that can stand in one, like `parts`; nearly always the batch itself."""
+        """Sub-batches of rows that can share a batch; nearly always one."""
         return self._by(apart(self.rows))
 
     def _by(self, groups: list[list[int]]) -> list[tuple[list[int], Batch]]:
         return [(places, self.only(places)) for places in groups] if len(groups) > 1 else [(groups[0], self)]
 
     def fetched(self) -> Self:
-        """Return the batch with its tensors made and on their way to the device."""
+        """Return the batch with tensors built and being sent to the device."""
         for _, part in self.parts:
             part.inputs, part.labels_bt  # noqa: B018 - cached when first asked for
         return self
@@ -91,7 +94,7 @@ class Batch:
         return packed.to(self.device)
 
     def only(self, places: Sequence[int]) -> Batch:
-        """Return the batch of some of the rows."""
+        """Return the sub-batch of these rows."""
         return replace(
             self,
             rows=tuple(self.rows[i] for i in places),
@@ -100,7 +103,7 @@ class Batch:
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:  # noqa: ARG002 - accelerate's call
-        """Return the batch on another device; tensors go there when they are asked for."""
+        """Return the batch for another device; tensors are moved on access."""
         return self if torch.device(device) == self.device else replace(self, device=torch.device(device))
 
     def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -108,7 +111,7 @@ class Batch:
 
 
 def by_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Group row numbers so that no row is padded to more than twice its length, unless that wastes little.
+    """Group rows so that none is padded to over twice its length, unless that wastes little.
 
     Rows of one group keep their order; a second pass through the model pays from about `WORTH_SPLITTING` padded tokens on.
     """
@@ -139,7 +142,7 @@ def target_ids(processor: Any, family: Family, target: Target) -> tuple[int, ...
 
 
 def collate(session: Session, targets: Sequence[Target], index: int = 0, places: Sequence[int] | None = None) -> Batch:
-    """Return the batch of these targets on the model's device: left-padded, labels on answers (and EOS) only.
+    """Return the left-padded batch of these targets, with labels on answers (and EOS) only.
 
     `places`: where the rows stand in the batch of all processes, if there are several.
     """
@@ -164,21 +167,24 @@ def collate(session: Session, targets: Sequence[Target], index: int = 0, places:
 
 
 def room(model: Any) -> int | None:
-    """Return the most tokens that the model reads; None if it has no such limit."""
+    """Return the model's maximum sequence length; None if it has none."""
     config = (model.get_base_model() if isinstance(model, PeftModel) else model).config.get_text_config()
     most, rotary = vars(config).get("max_position_embeddings"), vars(config).get("rope_parameters") or {}
     return int(most) if most and rotary.get("rope_type") != "dynamic" else None
 
 
 def require_room(model: Any, tokens: int, question: str) -> None:
-    """Raise if a row is longer than the model reads: nothing is ever cut, for the cut would go through the image."""
+    """Raise if a row exceeds the maximum length.
+
+    Rows are never truncated, because that would cut into the image.
+    """
     most = room(model)
     if most and tokens > most:
         raise UserError(f"The question {shown(question)} {too_long(tokens, most)}")
 
 
 def too_long(tokens: int, most: int) -> str:
-    """Return the half sentence about a row that is longer than the model reads."""
+    """Return the clause about a row that exceeds the maximum length."""
     return (
         f"takes {tokens} tokens with its image and answer, but the model reads at most {most}. "
         "Shorten it, let the processor make images smaller (its `size`), or leave it out."
@@ -186,5 +192,5 @@ def too_long(tokens: int, most: int) -> str:
 
 
 def device_of(model: Module) -> torch.device:
-    """Return where the model's weights lie."""
+    """Return the device of the model's weights."""
     return next(model.parameters()).device

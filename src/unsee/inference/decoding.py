@@ -1,4 +1,4 @@
-"""Decoding with shared prefixes: an image is encoded and prefilled once for all questions about it.
+"""Decoding with shared prefixes: one image encoding and prefill for all its questions.
 
 Groups of prompts (`unsee.inference.prefix_groups`) are prefilled together into a pool of keys and values. Questions then go through the
 model in waves sorted by length. A row of a wave is a copy of one prefix; where the prefix is long, several questions share
@@ -28,9 +28,9 @@ from unsee.inference.prefix_groups import Group
 from unsee.models.steering.hooks import Requests
 
 LIKELY: Final = 32
-"""Tokens an answer is taken to have when lanes are planned [inferred]."""
+"""Assumed response length for planning lanes [inferred]."""
 KEEP: Final = 0.8
-"""A wave is compacted when fewer than this share of its lanes are still at work [inferred]."""
+"""A wave is compacted when fewer than this share of its lanes are active [inferred]."""
 
 Draw = Callable[[Tensor, Sequence[int]], Tensor]
 """(logits_nv, request of each row or -1) -> logits whose maximum is the drawn token."""
@@ -38,15 +38,15 @@ Draw = Callable[[Tensor, Sequence[int]], Tensor]
 
 @dataclass(frozen=True)
 class Readings:
-    """What is to be read off the end of some prompts instead of an answer: how probable certain next tokens are."""
+    """Next-token log-probabilities to be read at the end of some prompts, instead of a response."""
 
     tokens: Mapping[int, Sequence[int]]
-    """Place of the request -> the tokens."""
+    """Index of the request -> the tokens."""
     found: dict[int, tuple[float, ...]] = field(default_factory=dict)
-    """Place of the request -> their log-probabilities, once known."""
+    """Index of the request -> their log-probabilities, once computed."""
 
     def note(self, places: Sequence[int], logits_nv: Tensor) -> None:
-        """Write down what the logits at the ends of prompts say; places of -1 are left out."""
+        """Store log-probabilities from the logits at prompt ends; indices of -1 are skipped."""
         wanted = [(n, token) for n, place in enumerate(places) if place >= 0 for token in self.tokens[place]]
         row_m, token_m = torch.tensor(wanted, device=logits_nv.device).T
         logits_nv = logits_nv.float()
@@ -59,7 +59,7 @@ class _Cell:
     """Questions that share one row of a wave."""
 
     group: int
-    """Place of the prefix in the pool."""
+    """Index of the prefix in the pool."""
     places: tuple[int, ...]
     suffixes: tuple[tuple[int, ...], ...]
     image: bool = False
@@ -81,7 +81,7 @@ def decode(
     draw: Draw | None = None,
     readings: Readings | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Yield (place of the request, generated tokens with the stop token), in the order in which waves end.
+    """Yield (index of the request, generated tokens with EOS), in the order in which waves end.
 
     Requests that `readings` names have no tokens; what is read goes there.
     """
@@ -99,7 +99,7 @@ def decode(
 
 
 def _apart(chunk: Sequence[Group], readings: Readings) -> tuple[list[Group | None], list[Group | None]]:
-    """Return of each group the prompts at whose end something is read, and those that are answered; None for no prompt."""
+    """Split each group into prompts that are read and prompts that are answered."""
     return (
         [_only(group, [place in readings.tokens for place in group.places]) for group in chunk],
         [_only(group, [place not in readings.tokens for place in group.places]) for group in chunk],
@@ -107,14 +107,14 @@ def _apart(chunk: Sequence[Group], readings: Readings) -> tuple[list[Group | Non
 
 
 def _only(group: Group, kept: Sequence[bool]) -> Group | None:
-    """Return the group with some of its prompts and what all of them shared; None if none is left."""
+    """Return the group restricted to some prompts; None if none is left."""
     chosen = [(place, ids) for place, ids, keep in zip(group.places, group.ids, kept, strict=True) if keep]
     places, ids = tuple(zip(*chosen, strict=True)) or ((), ())
     return replace(group, places=places, ids=ids) if places else None
 
 
 def _planned(groups: Sequence[Group | None], max_new_tokens: int, batch_size: int) -> list[list[_Cell]]:
-    """Return the waves in which the prompts of these groups go through the model."""
+    """Return the waves for these groups."""
     cells = [
         cell
         for place, group in enumerate(groups)
@@ -125,7 +125,7 @@ def _planned(groups: Sequence[Group | None], max_new_tokens: int, batch_size: in
 
 
 def _cells(place: int, group: Group, max_new_tokens: int, batch_size: int) -> Iterator[_Cell]:
-    """Yield the questions of a group by rows: as many lanes as may be without costing more than the prefix."""
+    """Yield the questions of a group by rows, with as many lanes as cost no more than the prefix."""
     suffixes = [ids[group.shared :] for ids in group.ids]
     order = sorted(range(len(suffixes)), key=lambda i: len(suffixes[i]))
     own = sum(map(len, suffixes)) / len(suffixes) + min(max_new_tokens, LIKELY)
@@ -139,7 +139,7 @@ def _cells(place: int, group: Group, max_new_tokens: int, batch_size: int) -> It
 
 
 def _waves(cells: Sequence[_Cell], batch_size: int) -> Iterator[list[_Cell]]:
-    """Put cells of like width and length together, at most `batch_size` lanes at once."""
+    """Group cells of similar width and length, at most `batch_size` lanes per wave."""
     wave: list[_Cell] = []
     for cell in sorted(cells, key=lambda cell: (len(cell.places), cell.longest, cell.suffixes)):
         if wave and (len(wave) + 1) * len(cell.places) > batch_size:
@@ -151,10 +151,10 @@ def _waves(cells: Sequence[_Cell], batch_size: int) -> Iterator[list[_Cell]]:
 
 
 class _Wave:
-    """Questions that are answered together."""
+    """Questions that are decoded together."""
 
     def __init__(self, model: Any, pool: Pool, cells: Sequence[_Cell], pad_id: int, use: Use) -> None:
-        """Put the prefixes into place; nothing goes through the model yet."""
+        """Place the prefixes; nothing is run yet."""
         self.model, self.pad_id = model, pad_id
         self.lanes = max(len(cell.places) for cell in cells)
         self.widths = [
@@ -177,12 +177,12 @@ class _Wave:
         self.steered = Requests(model, [cell.image for cell in cells])
 
     def read(self, readings: Readings) -> Iterator[tuple[int, list[int]]]:
-        """Read what is wanted off the ends of the prompts; nothing is said."""
+        """Read the requested log-probabilities at prompt ends, without decoding."""
         readings.note([owner for row in self.owners for owner in row], self._begin())
         yield from self.said.items()
 
     def run(self, max_new_tokens: int, stops: set[int], draw: Draw | None) -> Iterator[tuple[int, list[int]]]:
-        """Answer; a question's tokens are complete when all of its wave are."""
+        """Decode until every question of the wave is complete."""
         logits_nv = self._begin()
         for step in range(max_new_tokens):
             scores_nv = logits_nv.float()
@@ -200,14 +200,14 @@ class _Wave:
         yield from self.said.items()
 
     def _require_numbers(self, best: Sequence[float]) -> None:
-        """Raise if the largest logit of a lane at work is no number; of such logits any token would be chosen."""
+        """Raise if the largest logit of an active lane is NaN, where argmax is arbitrary."""
         owners = (owner for row in self.owners for owner in row)
         for owner, logit in zip(owners, best, strict=True):
             if owner >= 0 and not math.isfinite(logit):
                 raise NotFiniteError(f"request {owner + 1}", owner)
 
     def _begin(self) -> Tensor:
-        """Run all suffixes through the model, each seeing its prefix and itself; return logits_nv of their ends."""
+        """Run all suffixes behind their prefixes; return logits_nv of their ends."""
         start, device = self.used, self.bias_rlk.device
         ids_rc = torch.tensor([self._laid(cell) for cell in self.cells], device=device)
         rows, columns = ids_rc.shape
@@ -237,13 +237,16 @@ class _Wave:
         return output.logits.flatten(0, 1)
 
     def _laid(self, cell: _Cell) -> list[int]:
-        """Return the suffixes of a row one behind the other, each right-aligned in the columns of its lane; -1 is padding."""
+        """Return the suffixes of a row side by side, right-aligned in the columns of its lane.
+
+        -1 is padding.
+        """
         suffixes: list[tuple[int, ...]] = [*cell.suffixes, *[()] * (self.lanes - len(cell.suffixes))]
         laid = zip(self.widths, suffixes, strict=True)
         return [token for width, ids in laid for token in (*[-1] * (width - len(ids)), *ids)]
 
     def _step(self, token_rl: Tensor) -> Tensor:
-        """Run one token of each lane through the model; return logits_nv."""
+        """Run one token per lane; return logits_nv."""
         rows, lanes = token_rl.shape
         if self.used + lanes > self.bias_rlk.shape[2]:
             self._grow(lanes * LIKELY)
@@ -261,7 +264,7 @@ class _Wave:
         return output.logits.view(rows * lanes, -1)
 
     def _note(self, tokens: Sequence[Sequence[int]], stops: set[int]) -> int:
-        """Write down what was said, let lanes that have stopped go; return how many are left."""
+        """Append the tokens, retire finished lanes; return how many are left."""
         left = 0
         for row, (owners, said) in enumerate(zip(self.owners, tokens, strict=True)):
             for lane, (owner, token) in enumerate(zip(owners, said, strict=True)):
@@ -272,7 +275,7 @@ class _Wave:
         return left
 
     def _compact(self, token_rl: Tensor) -> Tensor:
-        """Take out rows, and lanes where all rows can spare one, that have stopped; return the tokens of those that stay."""
+        """Remove finished rows, and lanes that all rows can spare; return the remaining tokens."""
         rows = [row for row, owners in enumerate(self.owners) if any(owner >= 0 for owner in owners)]
         lanes = max(sum(owner >= 0 for owner in self.owners[row]) for row in rows)
         order = [sorted(range(self.lanes), key=lambda lane: self.owners[row][lane] < 0)[:lanes] for row in rows]
@@ -291,7 +294,7 @@ class _Wave:
         return token_rl[row_r[:, None], lane_rl]
 
     def _columns(self) -> Tensor:
-        """Drop the columns that no lane of a row sees; return those that are kept."""
+        """Drop columns that no lane of a row attends to; return those kept."""
         needed_rk = (self.bias_rlk[:, :, : self.used] == 0).any(1)
         column_rk = (~needed_rk).long().argsort(dim=-1, stable=True)[:, : int(needed_rk.sum(-1).max())]
         index = column_rk[:, None].expand(-1, self.bias_rlk.shape[1], -1)

@@ -1,4 +1,4 @@
-"""Encoded prompts and answers, kept by processor."""
+"""Cache of encoded prompts and answers, one per processor."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from unsee.api import Family, ImageSource
 from unsee.models.auto import begun, own_span, plain_ids
 
 CACHE_BYTES = 512 * 2**20
-"""Encoded prompts and pixels kept in memory before the encoder starts afresh."""
+"""Memory for encoded prompts and pixels before the cache is cleared."""
 
 
 class Encoder:
-    """Encodes prompts through the family's processor and remembers them; equal images share one pixel tensor."""
+    """Encodes prompts with the family's processor and caches them.
+
+    Equal images share one pixel tensor.
+    """
 
     def __init__(self, processor: Any, family: Family) -> None:
-        """Start with nothing remembered."""
+        """Start with an empty cache."""
         self.processor = processor
         self.family = family
         self._rows: dict[tuple[str, str, str], dict[str, Tensor]] = {}
@@ -38,7 +41,7 @@ class Encoder:
             return self._answers[text]
 
     def tokens(self, prompt: str) -> tuple[int, ...]:
-        """Tokenise a prompt, image marks unexpanded; a template that writes the BOS token itself gets no second one."""
+        """Tokenise a prompt, image placeholders unexpanded, with exactly one BOS."""
         with self._one_at_a_time:
             special = not begun(self.processor, prompt)
             ids = self.processor.tokenizer(prompt, add_special_tokens=special)["input_ids"]
@@ -72,14 +75,14 @@ _ENCODERS: WeakKeyDictionary[Any, Encoder] = WeakKeyDictionary()
 
 
 def encoder(processor: Any, family: Family) -> Encoder:
-    """Return the encoder of this processor; it lives as long as the processor."""
+    """Return the encoder of this processor, with the processor's lifetime."""
     if processor not in _ENCODERS:
         _ENCODERS[processor] = Encoder(processor, family)
     return _ENCODERS[processor]
 
 
 def answer_ids(processor: Any, family: Family, text: str) -> tuple[int, ...]:
-    """Tokenise an answer as it continues the prompt: same leading space, text otherwise unchanged, no EOS.
+    """Tokenise an answer as a continuation of the prompt: same leading space, no EOS.
 
     Tokenised in context and cut where the prompt ends if that is a token border, else on its own.
     """

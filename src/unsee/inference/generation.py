@@ -1,4 +1,4 @@
-"""Answering many questions at once: shared image prefixes, sorted by length, greedy or seeded sampling.
+"""Generation for many requests: shared image prefixes, greedy or seeded sampling.
 
 Shapes: b batch, t tokens, v vocabulary.
 """
@@ -32,7 +32,7 @@ from unsee.utils import fast_paths
 from unsee.utils.seeds import seed_of
 
 PROBED: Final = 3
-"""Tokens decoded to try shared prefixes."""
+"""Tokens decoded in the trial of shared prefixes."""
 _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "repetition_penalty": (None, 1.0),
     "encoder_repetition_penalty": (None, 1.0),
@@ -54,11 +54,11 @@ _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "prompt_lookup_num_tokens": (None,),
     "dola_layers": (None,),
 }
-"""Settings of a checkpoint's generation_config.json that change greedy answers, with the values that do not."""
+"""Settings of generation_config.json that change greedy decoding, with their neutral values."""
 
 
 class _Gumbel(LogitsProcessor):
-    """Turns greedy decoding into exact sampling, with one random stream per request (Gumbel-max).
+    """Exact sampling by greedy decoding (Gumbel-max), with one random stream per request.
 
     So an answer depends on its seed and place in the request list, not on what else is in the batch.
     """
@@ -71,11 +71,11 @@ class _Gumbel(LogitsProcessor):
         self.generators: dict[int, torch.Generator] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - transformers' call
-        """Draw for the rows given at the start."""
+        """Return perturbed scores for the rows given at construction."""
         return self.draw(scores, self.rows)
 
     def draw(self, scores_bv: Tensor, rows: Sequence[int]) -> Tensor:
-        """Return scores whose maximum is a draw for the request of each row; rows of -1 ask for none."""
+        """Return scores whose argmax is a sample for each row's request; rows of -1 are skipped."""
         scaled_bv = scores_bv.float() / self.temperature
         if self.top_p is not None:
             scaled_bv = self.top_p(None, scaled_bv)
@@ -106,7 +106,9 @@ def generate(
     places: Sequence[int] | None = None,
     readings: Readings | None = None,
 ) -> list[Generated]:
-    """Answer all requests, in their order; greedy unless `sampling` is given. `progress` labels a progress line.
+    """Generate one response per request, in order; greedy unless `sampling` is given.
+
+    `progress` labels a progress line.
 
     `places`: where the requests stand in the list that several processes share; draws depend on seed and place.
     `readings`: requests that say nothing; what is wanted of them is read in the same passes where prefixes are shared, else
@@ -136,7 +138,10 @@ def generate(
 def _split(
     model: Module, processor: Any, family: Family, requests: Sequence[Request]
 ) -> tuple[Iterator[Group], list[int]]:
-    """Return the requests that share prefixes and the places of all others; the list fills while the groups are read."""
+    """Return groups of requests that share prefixes, and the indices of all others.
+
+    The list fills while the groups are read.
+    """
     image_token = packable(model) if fast_paths.current().shared_prefix and _neutral(model) else None
     if image_token is None or not _sharing_proven(model, processor, family, requests, image_token):
         return iter(()), list(range(len(requests)))
@@ -154,7 +159,7 @@ def _split(
 
 
 def _sharing_proven(model: Any, processor: Any, family: Family, requests: Sequence[Request], image_token: int) -> bool:
-    """Tell whether two questions behind one prefix have the same logits as when each begins with the pixels."""
+    """Tell whether two questions behind a shared prefix have the logits of separate prompts."""
     known = verdict("prefix_cache", model)
     if known is not None or not requests:
         return known is not False
@@ -173,7 +178,7 @@ def _sharing_proven(model: Any, processor: Any, family: Family, requests: Sequen
 
 
 def _behind_prefix(model: Any, processor: Any, group: Group, answer: Sequence[int]) -> Tensor:
-    """Return the logits before each token of an answer to each question of a group, decoded behind its prefix."""
+    """Return the logits at each answer token of a group's questions, decoded behind its prefix."""
     seen: dict[int, list[Tensor]] = {place: [] for place in group.places}
 
     def force(logits_nv: Tensor, places: Sequence[int]) -> Tensor:
@@ -198,7 +203,7 @@ def _behind_prefix(model: Any, processor: Any, group: Group, answer: Sequence[in
 
 
 def _from_pixels(model: Any, processor: Any, family: Family, request: Request, answer: Sequence[int]) -> Tensor:
-    """Return the logits before each token of an answer, from one pass over the whole prompt."""
+    """Return the logits at each answer token, from one pass over the whole prompt."""
     row = encoder(processor, family).row(request.question, request.image, request.instruction)
     row = family.extend(row, answer[:-1])
     inputs = {key: value.to(device_of(model)) for key, value in row.items()}
@@ -207,14 +212,14 @@ def _from_pixels(model: Any, processor: Any, family: Family, request: Request, a
 
 
 def _neutral(model: Any) -> bool:
-    """Tell whether the checkpoint's own settings leave greedy answers alone, as our loop does."""
+    """Tell whether the checkpoint's generation settings leave greedy decoding unchanged."""
     config = model.generation_config.to_dict()
     return all(config.get(name) in neutral for name, neutral in _NEUTRAL.items())
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """Requests that go through transformers' own `generate`, one full prompt a row."""
+    """Requests for transformers' own `generate`, one full prompt per row."""
 
     model: Any
     processor: Any
@@ -226,7 +231,10 @@ class _Asked:
     def plainly(
         self, asked: Iterable[int], sampling: Sampling | None, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[int]]]:
-        """Yield (place, generated tokens), sorted by length; `asked` is read when the first is asked for."""
+        """Yield (index, generated tokens), sorted by length.
+
+        `asked` is read when the first is requested.
+        """
         order = sorted(asked, key=lambda i: _length(self.requests[i]))
         for start in range(0, len(order), self.batch_size):
             some = order[start : start + self.batch_size]
@@ -267,13 +275,13 @@ class _Asked:
 
 
 class _Numbers(LogitsProcessor):
-    """Stops at logits that are no numbers, of which any token would be chosen."""
+    """Logits processor that raises on NaN logits."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         self.rows = rows
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002 - transformers' call
-        """Return the scores as they are."""
+        """Return the scores unchanged."""
         broken = (~scores.max(-1).values.isfinite()).tolist()
         if any(broken):
             place = self.rows[broken.index(True)]
@@ -282,19 +290,19 @@ class _Numbers(LogitsProcessor):
 
 
 def _length(request: Request) -> tuple[bool, int]:
-    """Return a key that orders prompts by length without encoding them: images are longer than any text."""
+    """Return a sort key by length without encoding: images are longer than any text."""
     return request.image is not None, len(request.instruction) + len(request.question)
 
 
 def _stops(model: Any, processor: Any) -> set[int]:
-    """Return the ids at which generation stops."""
+    """Return the stop token ids."""
     configured = model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
     return {eos_id(processor), *(stop for stop in several if stop is not None)}
 
 
 def _read(model: Any, processor: Any, ids: Sequence[int]) -> Generated:
-    """Cut at the first EOS and decode."""
+    """Truncate at the first EOS and decode."""
     stops = _stops(model, processor)
     end = next((place for place, token in enumerate(ids) if token in stops), None)
     kept = tuple(ids[:end])

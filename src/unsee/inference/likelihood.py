@@ -1,4 +1,4 @@
-"""How probable answers are to a model: all answers to all questions about an image in one row of one forward pass.
+"""Log-likelihoods of answers: one row and one forward pass per image.
 
 The rows are trees: tokens that several prompts or answers begin with stand there once, every token sees what leads to it and
 nothing else. So the image is encoded once, a question once for all of its options, and an option of one token costs nothing.
@@ -37,21 +37,21 @@ from unsee.models.steering.hooks import attached
 from unsee.utils import fast_paths
 
 ROW_TOKENS: Final = 256
-"""Tokens of a row at least, before another one is begun; more if the image alone takes more."""
+"""Tokens of a row before a new one is begun; more if the image alone takes more."""
 BATCH_TOKENS: Final = 8192
-"""Tokens in one forward pass."""
+"""Tokens per forward pass."""
 BATCH_LOGITS: Final = 2**28
-"""Logits in one forward pass."""
+"""Logits per forward pass."""
 
 Asked = tuple[Request, tuple[int, ...]]
 """A question and the tokens of an answer."""
 Forms = Sequence[Sequence[tuple[int, ...]]]
-"""The token sequences that stand for each option."""
+"""Token sequences of each option."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How probable an answer is."""
+    """Log-probabilities of one answer."""
 
     tokens: tuple[float, ...]
     """Log-probability of each token, EOS included."""
@@ -63,22 +63,22 @@ class Likelihood:
 
     @property
     def mean(self) -> float:
-        """Mean log-probability of its tokens."""
+        """Mean token log-probability."""
         return self.sum / len(self.tokens)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which option a model finds most probable."""
+    """The option with the highest log-probability."""
 
     index: int
-    """Place of the option; the first of equals."""
+    """Index of the option; the first of equals."""
     logprobs: tuple[float, ...]
-    """Mean log-probability of the tokens of each option, without EOS."""
+    """Mean token log-probability of each option, without EOS."""
 
     @classmethod
     def of(cls, options: Sequence[Sequence[tuple[float, ...]]]) -> Choice:
-        """Return the choice among options, given the log-probability of each token of all spellings of each."""
+        """Return the choice among options from the token log-probabilities of all spellings."""
         scores = tuple(_together(spelled) for spelled in options)
         return cls(max(range(len(scores)), key=scores.__getitem__), scores)
 
@@ -92,7 +92,7 @@ def likelihoods(
     batch_size: int = 64,
     progress: str = "",
 ) -> list[Likelihood]:
-    """Return the log-likelihood of each answer to its question, EOS included, as `batching.answer_logprob` has it."""
+    """Return the log-likelihood of each answer, EOS included, as `answer_logprob` defines it."""
     return judged(model, processor, family, asked, (), batch_size=batch_size, progress=progress)[0]
 
 
@@ -105,7 +105,7 @@ def choose(
     batch_size: int = 64,
     progress: str = "",
 ) -> list[Choice]:
-    """Return which option follows each question most probably, by the mean over its tokens.
+    """Return the most probable option of each question, by mean token log-probability.
 
     If all options are one token long (letters), it is read off the question's last position, the spellings with and without
     a leading space added up (CLEAR, arXiv 2410.18057).
@@ -125,7 +125,7 @@ def answer(
     seed: int = 0,
     progress: str = "",
 ) -> list[Choice | Generated]:
-    """Answer a mixed list: what `choose` says to questions with options, what `generate` says to those without any.
+    """Answer a mixed list: `choose` for questions with options, `generate` for the others.
 
     Where prefixes are shared, letters are read in the passes that prepare the other answers. What is drawn (`sampling`) depends
     on the seed and on the question's place in the list.
@@ -155,7 +155,7 @@ def answer(
 
 
 def _joint(model: Module, forms: Mapping[int, Forms], count: int) -> tuple[list[int], Readings]:
-    """Return the questions that can share passes: those without options, and those whose options are one token each.
+    """Return the questions that can share passes: without options, or with one-token options.
 
     Options of a steered model are left to `choose`, which shows it without what steers it.
     """
@@ -170,7 +170,7 @@ def _flat(forms: Forms) -> list[tuple[int, ...]]:
 
 
 def _read(forms: Forms, logprobs: Sequence[float]) -> Choice:
-    """Return the choice among options of one token, given the log-probability of all spellings."""
+    """Return the choice among one-token options, given the log-probability of all spellings."""
     left = iter(logprobs)
     return Choice.of([[(next(left),) for _ in spelled] for spelled in forms])
 
@@ -185,7 +185,7 @@ def judged(
     batch_size: int = 64,
     progress: str = "",
 ) -> tuple[list[Likelihood], list[Choice]]:
-    """Return `likelihoods` and `choose` from the same forward passes."""
+    """Return the results of `likelihoods` and `choose` from the same forward passes."""
     encode, end = encoder(processor, family), eos_id(processor)
     for request, answer in asked:
         if not answer.strip():
@@ -200,7 +200,7 @@ def judged(
 
 
 def _spellings(processor: Any, family: Family, options: Sequence[str]) -> list[list[tuple[int, ...]]]:
-    """Return the token sequences that stand for each option."""
+    """Return the token sequences of each option."""
     if not options or not all(option.strip() for option in options):
         raise UserError(f"Expected options with a text each, got {list(options)!r}.")
     encode = encoder(processor, family)
@@ -212,7 +212,7 @@ def _spellings(processor: Any, family: Family, options: Sequence[str]) -> list[l
 
 
 def _together(spellings: Sequence[tuple[float, ...]]) -> float:
-    """Return the mean log-probability of an option; several spellings of one token each add up."""
+    """Return the mean log-probability of an option; one-token spellings are summed."""
     if len(spellings) == 1:
         return math.fsum(spellings[0]) / len(spellings[0])
     top = max(one[0] for one in spellings)
@@ -240,7 +240,7 @@ def _logprobs(
 
 
 def _proven(model: Module, processor: Any, family: Family, pairs: Sequence[Asked], tree: _Tree) -> bool:
-    """Tell whether answers that share a row have the same likelihoods as in rows of their own."""
+    """Tell whether answers in one row have the same likelihoods as in separate rows."""
     places = [place for place, _, _ in tree.read][:4]
 
     def joined(logprobs: Iterator[tuple[int, tuple[float, ...]]]) -> Tensor:
@@ -256,7 +256,7 @@ def _proven(model: Module, processor: Any, family: Family, pairs: Sequence[Asked
 
 
 class _Tree:
-    """One row: the tokens of several sequences, common beginnings once."""
+    """One row: the tokens of several sequences, common prefixes once."""
 
     def __init__(self, group: Group) -> None:
         """Start with no token."""
@@ -265,16 +265,16 @@ class _Tree:
         self.depths: list[int] = []
         self.parents: list[int] = []
         self.read: list[tuple[int, list[int], tuple[int, ...]]] = []
-        """Place of an answer, the tokens that predict its tokens, and these."""
+        """Index of an answer, the positions that predict its tokens, and these."""
         self._last: tuple[int, ...] = ()
         self._path: list[int] = []
 
     def cost(self, sequence: Sequence[int]) -> int:
-        """Return how many tokens the row has with this sequence."""
+        """Return the length of the row with this sequence added."""
         return len(self.ids) + len(sequence) - self._common(sequence)
 
     def add(self, place: int, prompt: int, sequence: tuple[int, ...]) -> None:
-        """Add prompt and answer; the last token is predicted only, and so takes no room."""
+        """Add prompt and answer; the last token is only predicted, so takes no position."""
         fed = sequence[:-1]
         common = self._common(fed)
         self._path = self._path[:common]
@@ -291,13 +291,13 @@ class _Tree:
         return next((place for place in range(limit) if sequence[place] != self._last[place]), limit)
 
     def row(self) -> dict[str, Tensor]:
-        """Return the model inputs of the row but for who sees whom."""
+        """Return the model inputs of the row, without the attention mask."""
         own = {key: value for key, value in self.group.row.items() if not is_sequence(self.group.row, key)}
         ids = torch.tensor([self.ids])
         return {**own, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def sees(self, width: int) -> Tensor:
-        """Return who sees whom [t, t], padded positions in front seeing only themselves."""
+        """Return the attention mask [t, t]; padded positions attend to themselves only."""
         sees = torch.eye(width, dtype=torch.bool)
         lead = width - len(self.ids)
         table = sees.numpy()
@@ -310,7 +310,7 @@ class _Tree:
 def _trees(
     processor: Any, family: Family, pairs: Sequence[Asked], image_token: int, rest: list[int]
 ) -> Iterator[_Tree]:
-    """Yield rows; places of answers whose prompts cannot share a row are added to `rest`."""
+    """Yield rows; indices of answers whose prompts cannot share a row are added to `rest`."""
     for group in groups(processor, family, [request for request, _ in pairs], image_token):
         if not group.sharable(image_token):
             rest.extend(group.places)
@@ -328,7 +328,7 @@ def _trees(
 
 
 def _batches(trees: Iterator[_Tree], batch_size: int, vocabulary: int) -> Iterator[list[_Tree]]:
-    """Put rows of similar length together, with bounds on tokens and logits."""
+    """Group rows of similar length within the limits on tokens and logits."""
     batch: list[_Tree] = []
     for tree in sorted(trees, key=lambda tree: len(tree.ids)):
         rows = len(batch) + 1
@@ -344,7 +344,7 @@ def _batches(trees: Iterator[_Tree], batch_size: int, vocabulary: int) -> Iterat
 
 
 def _forward(model: Any, trees: Sequence[_Tree], fill: int) -> Iterator[tuple[int, tuple[float, ...]]]:
-    """Yield (place, log-probability of each token) of all answers in these rows, from one forward pass."""
+    """Yield (index, token log-probabilities) of all answers in these rows, from one pass."""
     device = device_of(model)
     for tree in trees:
         require_room(model, max(tree.depths) + 1, f"number {tree.read[0][0] + 1}")
@@ -379,7 +379,7 @@ def _forward(model: Any, trees: Sequence[_Tree], fill: int) -> Iterator[tuple[in
 def _plainly(
     model: Module, processor: Any, family: Family, pairs: Sequence[Asked], places: Sequence[int]
 ) -> Iterator[tuple[int, tuple[float, ...]]]:
-    """Yield (place, log-probability of each token) with one full prompt and answer a row."""
+    """Yield (index, token log-probabilities) with one full prompt and answer per row."""
     rows, targets = [], []
     for place in places:
         request, ids = pairs[place]

@@ -1,4 +1,6 @@
-"""Several questions about one image in one row: the image and what else the prompts begin with is computed once, forward and backward.
+"""Packing of several questions about one image into one row.
+
+The image and other common tokens are computed once, forward and backward.
 
 A packed row is [shared prefix][rest of row 1][rest of row 2]...; no rest sees another, each goes on counting positions from the
 prefix, so every token computes what it computes in a row of its own. For language models with plain causal attention through
@@ -27,7 +29,7 @@ from unsee.models.positions import KEYS, THREE, alike, positions
 PER_TOKEN: Final = frozenset({"input_ids", "attention_mask", "labels", "mm_token_type_ids"})
 """Per-token inputs that can be packed; rows with others (token types) stay as they are."""
 FIXED: Final = frozenset({"default", "linear", "llama3", "yarn"})
-"""Rotary positions whose angles do not depend on how long the row is."""
+"""Rotary position types whose angles do not depend on the row length."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,17 @@ class Packed:
     """Rows packed by image, left-padded."""
 
     inputs: dict[str, Tensor]
-    """What goes to the model, position ids and the mask of who sees whom [b, 1, t, t] included."""
+    """Model inputs, with position ids and the attention mask [b, 1, t, t]."""
     rows: list[dict[str, Tensor]]
     """The packed rows themselves, unpadded."""
     images: list[str]
     """Image key of each packed row."""
     row_ra: Tensor
-    """Which packed row predicts an answer token."""
+    """Packed row that predicts an answer token."""
     place_ra: Tensor
-    """From which position of it, counted in the packed batch."""
+    """Position in that row, counted in the packed batch."""
     labels_ra: Tensor
-    """The answer tokens, -100 before short answers."""
+    """Answer tokens, -100 before short answers."""
 
     def to(self, device: torch.device) -> Packed:
         """Return the same on another device (rows stay where they are)."""
@@ -55,16 +57,16 @@ class Packed:
 
     @cached_property
     def kept(self) -> Tensor:
-        """Return the positions at which logits are needed in any packed row, ascending."""
+        """Return the positions at which any packed row needs logits, ascending."""
         return self.place_ra[self.labels_ra != IGNORE].unique()
 
     def answers(self, logits_bkv: Tensor) -> Tensor:
-        """Return logits_rav out of the logits at the kept positions."""
+        """Return logits_rav from the logits at the kept positions."""
         return logits_bkv[self.row_ra, torch.searchsorted(self.kept, self.place_ra).clamp(max=len(self.kept) - 1)]
 
 
 def saving(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_token: int) -> int:
-    """Return how many tokens packing would spare; 0 if the rows cannot be packed."""
+    """Return how many tokens packing saves; 0 if the rows cannot be packed."""
     if any(_per_token(row) - PER_TOKEN for row in rows):
         return 0
     spared = 0
@@ -74,7 +76,7 @@ def saving(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_to
 
 
 def pack(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_token: int, pad_id: int) -> Packed:
-    """Pack all rows about one image behind one prefix; rows without an image stay apart."""
+    """Pack all rows about one image behind one prefix; rows without an image stay separate."""
     groups = _by_image(images)
     chains = [_Chain.of([rows[place] for place in places], image_token) for places in groups]
     width = max(len(chain.ids) for chain in chains)
@@ -98,7 +100,7 @@ def pack(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_toke
 
 
 def packable(model: Module) -> int | None:
-    """Return the id of the image token if rows of this model may be packed, else None."""
+    """Return the image token id if rows of this model can be packed, else None."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     config, text = inner.config, inner.config.get_text_config()
     facts = text.to_dict()
@@ -119,7 +121,7 @@ def packable(model: Module) -> int | None:
 
 
 def keeps_logits(model: Module) -> bool:
-    """Tell whether the model can be asked for the logits of some positions only."""
+    """Tell whether the model can compute logits at chosen positions only."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return "logits_to_keep" in _arguments(inner.__class__.forward)
 
@@ -134,7 +136,7 @@ class _Chain:
     """One packed row."""
 
     first: dict[str, Tensor]
-    """Inputs that belong to the image."""
+    """Inputs of the image."""
     ids: Tensor
     positions: Tensor
     segments: Tensor
@@ -156,7 +158,7 @@ class _Chain:
         return cls(own, torch.cat(ids), torch.cat(places, dim=1), torch.cat(segments), shared, labels)
 
     def mask(self, lead: int) -> Tensor:
-        """Return who sees whom, with `lead` padded positions in front that see only themselves."""
+        """Return the attention mask, with `lead` padded positions that attend to themselves only."""
         same = self.segments[:, None] == self.segments[None, :]
         sees = (same | (self.segments == 0)[None, :]).tril()
         return pad(sees, (lead, 0, lead, 0)) | torch.eye(len(sees) + lead, dtype=torch.bool)
@@ -174,7 +176,7 @@ def _per_token(row: Mapping[str, Tensor]) -> set[str]:
 
 
 def _by_image(images: Sequence[str]) -> list[list[int]]:
-    """Group row numbers by image; every row without one is a group of its own."""
+    """Group rows by image; every row without one is its own group."""
     groups: dict[object, list[int]] = {}
     for place, image in enumerate(images):
         groups.setdefault(image or place, []).append(place)
@@ -182,7 +184,7 @@ def _by_image(images: Sequence[str]) -> list[list[int]]:
 
 
 def _shared(rows: Sequence[Mapping[str, Tensor]], image_token: int) -> int:
-    """Return how many first tokens all rows share, none of them an answer; 0 if the image is not among them."""
+    """Return the length of the common prefix, without answers; 0 if it lacks the image."""
     limits = [int((row["labels"][0] != IGNORE).nonzero()[0]) for row in rows]
     first = rows[0]["input_ids"][0]
     shared = min(limits)

@@ -1,4 +1,4 @@
-"""Prefixes of prompts, run through the model once and held as keys and values until all who need a copy have one.
+"""KV cache of prompt prefixes, prefilled once and copied to all rows that need it.
 
 Shapes: g groups of prompts, r rows, k columns of keys and values, h heads, d head width.
 """
@@ -23,13 +23,13 @@ from unsee.models.positions import alike
 from unsee.models.steering.hooks import Requests
 
 POOL_BYTES: Final = 512 * 2**20
-"""Keys and values of prefixes kept at once."""
+"""Memory for the KV caches of prefixes."""
 PREFILL_TOKENS: Final = 8192
-"""Prefix tokens that go through the model at once."""
+"""Prefix tokens per forward pass."""
 CPU_TOKENS: Final = 1024
-"""The same on a CPU, which works no faster on more of them."""
+"""The same on a CPU, which gains nothing from more."""
 Use = Literal["look", "copy", "take"]
-"""What a wave does with the pool: one pass behind it, a copy of its own to write to, or the last copy, nothing left behind."""
+"""How a wave uses the pool: one pass behind it, a copy to extend, or the last copy, which empties it."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,21 @@ class Pool:
     """Prefilled prefixes, left-padded."""
 
     layers: list[tuple[Tensor, Tensor]]
-    """Keys and values [groups, h, k, d] of each layer; empty once given away."""
+    """Keys and values [groups, h, k, d] of each layer; empty after the last copy."""
     real_gk: Tensor
-    """Where tokens are, as opposed to padding."""
+    """Mask of tokens as opposed to padding."""
     next_g: Tensor
-    """Position of the first token behind each."""
+    """Position id after each prefix."""
 
     def layered(self, row_r: Tensor, room: int, use: Use) -> Iterator[BufferedLayer | GatheredLayer]:
-        """Yield what a wave with these prefixes as rows needs of each layer."""
+        """Yield the cache of each layer for a wave with these prefixes as rows."""
         for number in range(len(self.layers)):
             keys, values = self.layers.pop(0) if use == "take" else self.layers[number]
             yield GatheredLayer(keys, values, row_r) if use == "look" else BufferedLayer(keys, values, row_r, room)
 
 
 def bytes_per_token(model: Any) -> int:
-    """Return what the keys and values of one token take."""
+    """Return the KV cache size of one token."""
     text = model.config.get_text_config().to_dict()
     heads = text.get("num_key_value_heads") or text["num_attention_heads"]
     width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
@@ -59,7 +59,7 @@ def bytes_per_token(model: Any) -> int:
 
 
 def chunks(groups: Iterator[Group], token_bytes: int) -> Iterator[list[Group]]:
-    """Put groups together whose prefixes have similar lengths and fit in the pool."""
+    """Group prefixes of similar length that fit in the pool together."""
     chunk: list[Group] = []
     for group in groups:
         lengths = [group.shared, *(other.shared for other in chunk)]
@@ -73,7 +73,7 @@ def chunks(groups: Iterator[Group], token_bytes: int) -> Iterator[list[Group]]:
 
 
 def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int) -> Pool:
-    """Run the prefixes through the model, a bounded number of tokens at once."""
+    """Prefill the prefixes, a bounded number of tokens at a time."""
     width = max(group.shared for group in chunk)
     tokens = CPU_TOKENS if device_of(model).type == "cpu" else PREFILL_TOKENS
     step = max(1, min(batch_size, tokens // max(1, width)))
@@ -85,7 +85,7 @@ def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int) 
 
 
 def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return the keys and values of one layer, which several passes made."""
+    """Concatenate the keys and values of one layer from several passes."""
     return torch.cat([keys for keys, _ in parts]), torch.cat([values for _, values in parts])
 
 
@@ -109,12 +109,12 @@ def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int) -> Po
 
 
 def _led(columns: Tensor, lead: int) -> Tensor:
-    """Return the columns with empty ones in front of them."""
+    """Pad the columns on the left."""
     return pad(columns, (0, 0, lead, 0)) if lead else columns
 
 
 def _places(groups: Sequence[Group], real_gk: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positions of left-padded prefixes, [g, k] or [3, g, k], and the position behind each."""
+    """Return the position ids of left-padded prefixes, [g, k] or [3, g, k], and the next one."""
     width = real_gk.shape[1]
     rows = alike([pad(group.positions(torch.arange(group.shared)), (width - group.shared, 0)) for group in groups])
     behind = [int(group.positions(torch.tensor([group.shared])).max()) for group in groups]
