@@ -89,7 +89,7 @@ def arguments(**settings: Any) -> TrainingArguments:
 
 @contextmanager
 def _launcher_hidden() -> Iterator[None]:
-    """Keep `TrainingArguments` from preparing transformers for FSDP, which unsee applies itself."""
+    """Hide the launcher from `TrainingArguments`, since unsee applies FSDP itself."""
     hidden = {name: os.environ.pop(name) for name in _LAUNCHER if name in os.environ}
     try:
         yield

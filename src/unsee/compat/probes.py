@@ -116,7 +116,7 @@ def _difference(made: Tensor, expected: Tensor, tolerance: float) -> str:
 
 @contextmanager
 def _quiet(model: Module) -> Iterator[None]:
-    """Run a trial without side effects: eval mode, no gradient, RNG restored, other fast paths off."""
+    """Run a trial without side effects: eval mode, no gradient, RNG restored."""
     modes = [(module, module.training) for module in model.modules()]
     device, token = _first(model).device, _TRYING.set(True)
     model.eval()

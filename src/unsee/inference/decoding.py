@@ -38,7 +38,7 @@ Draw = Callable[[Tensor, Sequence[int]], Tensor]
 
 @dataclass(frozen=True)
 class Readings:
-    """Next-token log-probabilities to be read at the end of some prompts, instead of a response."""
+    """Next-token log-probabilities to be read at the end of prompts, without a response."""
 
     tokens: Mapping[int, Sequence[int]]
     """Index of the request -> the tokens."""
@@ -81,7 +81,7 @@ def decode(
     draw: Draw | None = None,
     readings: Readings | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
-    """Yield (index of the request, generated tokens with EOS), in the order in which waves end.
+    """Yield (index of the request, generated tokens with EOS), in order of completion.
 
     Requests that `readings` names have no tokens; what is read goes there.
     """
@@ -125,7 +125,7 @@ def _planned(groups: Sequence[Group | None], max_new_tokens: int, batch_size: in
 
 
 def _cells(place: int, group: Group, max_new_tokens: int, batch_size: int) -> Iterator[_Cell]:
-    """Yield the questions of a group by rows, with as many lanes as cost no more than the prefix."""
+    """Yield a group's questions by rows, with as many lanes as cost no more than the prefix."""
     suffixes = [ids[group.shared :] for ids in group.ids]
     order = sorted(range(len(suffixes)), key=lambda i: len(suffixes[i]))
     own = sum(map(len, suffixes)) / len(suffixes) + min(max_new_tokens, LIKELY)

@@ -178,7 +178,7 @@ def _sharing_proven(model: Any, processor: Any, family: Family, requests: Sequen
 
 
 def _behind_prefix(model: Any, processor: Any, group: Group, answer: Sequence[int]) -> Tensor:
-    """Return the logits at each answer token of a group's questions, decoded behind its prefix."""
+    """Return the logits at each answer token of a group, decoded behind its prefix."""
     seen: dict[int, list[Tensor]] = {place: [] for place in group.places}
 
     def force(logits_nv: Tensor, places: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which prompts begin alike: questions grouped by image, each group with the tokens that all of its prompts share.
+"""Groups of prompts about one image, with their common prefix.
 
 An image is loaded and processed once for all questions about it; the other prompts are tokenised as text, and the tokens
 that stand for the image are put where its mark is. What that gives is compared with the processor's own result: for the first
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 KNOWN: Final = frozenset(
     {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_sizes", "batch_num_images", *KEYS}
 )
-"""Inputs that belong to the text or to the image as a whole; rows with others (token types) are not shared."""
+"""Inputs of the text or of the whole image; rows with others (token types) are not shared."""
 
 _SPLICED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-"""Processor -> whether splicing gave what the processor gives."""
+"""Processor -> whether splicing reproduces the processor's output."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Group:
     """Prompts about one image, or about none."""
 
     places: tuple[int, ...]
-    """Where the requests stand in the list."""
+    """Indices of the requests in the list."""
     image: str
     """Content key of the image, "" without one."""
     row: dict[str, Tensor]
@@ -45,14 +45,17 @@ class Group:
     ids: tuple[tuple[int, ...], ...]
     """Tokens of each prompt, image tokens expanded."""
     shared: int
-    """Number of leading tokens that all prompts have in common; at least one token of each is left."""
+    """Length of the common prefix; every prompt has at least one token after it."""
 
     def head(self) -> dict[str, Tensor]:
-        """Return the model inputs of the shared tokens, with the pixels."""
+        """Return the model inputs of the common prefix, with the pixels."""
         return {k: v[:, : self.shared] if is_sequence(self.row, k) else v for k, v in self.row.items()}
 
     def positions(self, depths: Tensor) -> Tensor:
-        """Return the positions [p, n] of tokens so many tokens from the start; behind the shared ones there is only text."""
+        """Return the position ids [p, n] of tokens at these offsets.
+
+        Only text follows the prefix.
+        """
         own = positions(self.row)[:, : self.shared]
         after = int(own.max()) + 1 if self.shared else 0
         later = (depths - self.shared + after).expand(len(own), -1)
@@ -60,12 +63,15 @@ class Group:
         return torch.where(depths < self.shared, own[:, known], later) if self.shared else later
 
     def sharable(self, image_token: int) -> bool:
-        """Tell whether the shared tokens cover the image, so that the rest of each prompt is text."""
+        """Tell whether the prefix covers the image, so that only text follows it."""
         return self.row.keys() <= KNOWN and not any(image_token in ids[self.shared :] for ids in self.ids)
 
 
 def groups(processor: Any, family: Family, requests: Sequence[Request], image_token: int) -> Iterator[Group]:
-    """Yield the requests by image and instruction, those without an image first, each group encoded when it is asked for."""
+    """Yield the requests by image and instruction, those without an image first.
+
+    Each group is encoded when it is requested.
+    """
     known: dict[int, str] = {}
     found: dict[tuple[str, str], list[int]] = {}
     for place, request in enumerate(requests):
@@ -102,7 +108,7 @@ def _encoded(
 def _spliced(
     first: tuple[int, ...], texts: Sequence[tuple[int, ...]], image_token: int
 ) -> list[tuple[int, ...]] | None:
-    """Put what stands for the image in the first prompt into all prompts; None if it cannot be told."""
+    """Copy the image tokens of the first prompt into all prompts; None if they are not found."""
     if image_token not in texts[0]:
         return list(texts) if texts[0] == first else None
     mark = texts[0].index(image_token)
@@ -126,7 +132,7 @@ def _ids(row: dict[str, Tensor]) -> tuple[int, ...]:
 
 
 def _common(ids: Sequence[tuple[int, ...]]) -> int:
-    """Return how many leading tokens all have in common, one token of each left over."""
+    """Return the length of the common prefix, leaving at least one token of each."""
     shortest = min(len(one) for one in ids) - 1
     low, high = min(ids), max(ids)
     return next((place for place in range(shortest) if low[place] != high[place]), shortest)

@@ -1,4 +1,6 @@
-"""Every row encoded once before a run: marks in texts, rows longer than the model reads, pictures that it cannot take.
+"""Check before a run that every row can be encoded.
+
+It finds special tokens in texts, rows that are too long, and images that the processor rejects.
 
 A row's text is tokenised only if its bytes could exceed what the model reads, for no tokenizer makes more tokens than bytes;
 a picture is put through the processor once for each size, for size is all that its tokens depend on.
@@ -22,17 +24,17 @@ from unsee.inference.encoder import answer_ids, encoder
 
 _SHOWN: Final = 10
 _REMEMBERED: Final = 4096
-"""Files whose picture's size is kept while rows about them follow each other."""
+"""Files whose image size is cached."""
 _QUESTION: Final = "?"
 _MARKS: Final = ("image_token", "video_token", "boi_token", "eoi_token")
-"""Attributes of processors that hold marks."""
+"""Attributes of processors that hold special tokens."""
 
 
 class Preflight:
-    """What one model can encode."""
+    """Check of what one model can encode."""
 
     def __init__(self, model: Any, processor: Any, family: Family, instruction: str = "") -> None:
-        """Look nothing up yet; `model` says only how much it reads."""
+        """Store processor and limits; `model` only gives the maximum length."""
         self.processor, self.family, self.instruction = processor, family, instruction
         self._most = room(model) if model is not None else None
         self._marks = _marks(processor)
@@ -48,7 +50,7 @@ class Preflight:
             raise UserError("\n  ".join(["Rows cannot be encoded for this model:", *lines[:_SHOWN], *more]))
 
     def lines(self, examples: Iterable[Example], *, progress: bool = True) -> Iterator[str]:
-        """Yield a line for each row that cannot be encoded: its id, its file, why, and its question."""
+        """Yield one line per row that cannot be encoded: id, file, reason, question."""
         seen: set[tuple[str, str, str]] = set()
         for example in _counted(examples, progress):
             fault = self.fault(example)
@@ -82,12 +84,12 @@ class Preflight:
         return too_long(tokens, self._most).removesuffix(".") if tokens > self._most else ""
 
     def _tokens(self, question: str, pictured: bool) -> int:
-        """Return the tokens of a prompt, its image mark counted as written."""
+        """Return the tokens of a prompt, image placeholders unexpanded."""
         text = self.family.prompt(self.processor, question, has_image=pictured, instruction=self.instruction)
         return len(encoder(self.processor, self.family).tokens(text))
 
     def _picture(self, image: ImageSource) -> int:
-        """Return how many tokens a picture adds to its mark; raise if the processor does not take it."""
+        """Return how many tokens an image adds; raise if the processor rejects it."""
         size = self._size_of(image.path) if isinstance(image, ImageFile) else image.load().size
         if size not in self._expanded:
             self._expanded[size] = self._encoded(size)
@@ -106,7 +108,7 @@ class Preflight:
 
 
 def of_model(model: Path | str) -> Preflight:
-    """Return what a checkpoint can encode; its configs and its processor are read, and no weights."""
+    """Return the check for a checkpoint, from its configs and processor, without weights."""
     from unsee.models.checkpoint import open_config
     from unsee.models.meta_device import without_weights
 
@@ -116,7 +118,7 @@ def of_model(model: Path | str) -> Preflight:
 
 
 def _marks(processor: Any) -> re.Pattern[str]:
-    """Return what finds special tokens and image marks; those that are plain words are left alone."""
+    """Return a pattern of special tokens and image placeholders; plain words are left out."""
     added = processor.tokenizer.added_tokens_decoder.values()
     named = [vars(processor).get(name) for name in _MARKS]
     texts = {token.content for token in added if token.special} | {text for text in named if isinstance(text, str)}
@@ -125,7 +127,7 @@ def _marks(processor: Any) -> re.Pattern[str]:
 
 
 def _counted(examples: Iterable[Example], progress: bool) -> Iterable[Example]:
-    """Return the examples, with a bar on a terminal."""
+    """Return the examples, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import track
 

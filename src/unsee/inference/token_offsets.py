@@ -13,7 +13,7 @@ Span = tuple[int, int]
 
 
 def answer_offsets(processor: Any, family: Family, text: str, ids: Sequence[int]) -> list[Span]:
-    """Return the characters of `text` behind each of its answer tokens `ids`, tokenised as they were: in context.
+    """Return the character span in `text` of each answer token in `ids`.
 
     A leading blank that a tokenizer merges into the first word belongs to nothing.
     """

@@ -1,4 +1,4 @@
-"""What a frozen vision tower and projector say about an image, computed once and kept by image content.
+"""Cache of image features from a frozen vision tower and projector, keyed by image hash.
 
 Works for every model whose forward takes `mm_encoder_outputs` (LLaVA, LLaVA-NeXT, Qwen-VL, InternVL, Idefics3, Gemma 3, ...),
 as long as nothing before the language model is trained; any other model gets its pixels as ever.
@@ -36,34 +36,34 @@ from unsee.utils import fast_paths
 from unsee.utils.terminal import note_once
 
 MEMORY: Final = 2 * 2**30
-"""Bytes of features kept in main memory; what comes later is computed each time."""
+"""Limit of the cache in bytes; features beyond it are recomputed each time."""
 _UNUSED: Final = frozenset({"last_hidden_state", "hidden_states", "attentions"})
 """Fields of a vision output that no language model reads."""
 
 Fields = dict[str, list[Tensor]]
-"""Output field -> one tensor an image (`pooler_output`), or one a layer."""
+"""Output field -> one tensor per image (`pooler_output`), or one per layer."""
 
 
 @dataclass
 class Kept:
-    """Features of one model."""
+    """Feature cache of one model."""
 
     module: Any
-    """The model inside adapters."""
+    """Model inside adapters."""
     arguments: frozenset[str]
-    """What `get_image_features` takes."""
+    """Arguments of `get_image_features`."""
     before_language: list[Parameter]
-    """All weights that features depend on."""
+    """All weights that the features depend on."""
     state: tuple[Any, ...] = ()
-    """Versions of the weights and precision that the features were computed with."""
+    """Weight versions and precision of the cached features."""
     by_image: dict[str, Fields] = field(default_factory=dict)
     bytes: int = 0
     on_disk: dict[str, tuple[Any, list[str]]] = field(default_factory=dict)
-    """Image -> open file of an earlier run that has its features, and their names in it."""
+    """Image -> open file with its features, and their names in it."""
     new: set[str] = field(default_factory=set)
-    """Images whose features no file has yet."""
+    """Images whose features are in no file yet."""
     stacked: bool = False
-    """Whether the output holds all images in one tensor, instead of a list with one tensor an image."""
+    """Whether the output is one tensor for all images, instead of a list with one per image."""
 
 
 _KEPT: WeakKeyDictionary[Module, Kept | None] = WeakKeyDictionary()
@@ -72,7 +72,7 @@ _KEPT: WeakKeyDictionary[Module, Kept | None] = WeakKeyDictionary()
 def encoded(
     model: Module, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the model inputs with features in place of pixels, if that is possible; else the inputs.
+    """Return the model inputs with features in place of pixels, where possible.
 
     Args:
         model: The model that is to be called, adapters included.
@@ -91,7 +91,7 @@ def encoded(
 def _in_place_of_pixels(
     kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Return the inputs with features in place of pixels; None if the vision output cannot be taken apart."""
+    """Return the inputs with features in place of pixels; None if they cannot be split."""
     found = _look(kept, rows, images, inputs["input_ids"].device)
     if found is None:
         return None
@@ -102,7 +102,7 @@ def _in_place_of_pixels(
 def _proven(
     kept: Kept, model: Module, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device
 ) -> bool:
-    """Tell whether features of up to two images lead to the same states as their pixels."""
+    """Tell whether features of up to two images give the same hidden states as their pixels."""
     places = list({image: place for place, image in enumerate(images) if image}.values())[:2]
     small = [{key: value for key, value in rows[place].items() if key != "labels"} for place in places]
 
@@ -118,7 +118,7 @@ def _proven(
 
 
 def known(model: Module) -> Kept | None:
-    """Return the features kept for a model, none of them out of date; None if the model cannot do without pixels."""
+    """Return the valid feature cache of a model; None if the model requires pixels."""
     if model not in _KEPT:
         _KEPT[model] = _examine(model)
     kept = _KEPT[model]
@@ -131,13 +131,13 @@ def known(model: Module) -> Kept | None:
 
 
 def forget(model: Module) -> None:
-    """Forget everything about a model whose weights are about to be replaced."""
+    """Drop the cache of a model whose weights are about to be replaced."""
     _KEPT.pop(model, None)
 
 
 @contextmanager
 def shared(session: Session) -> Iterator[None]:
-    """Use the features that earlier runs beside this one left on disk, and leave new ones there at the end of the block.
+    """Share features with other runs on disk: read existing ones, write new ones at the end.
 
     They lie in one folder for each vision tower, projector and way of making pixels; one file a run.
     """
@@ -166,7 +166,7 @@ def _fingerprint(kept: Kept, processor: Any) -> str:
 
 
 def _open(kept: Kept, folder: Path) -> None:
-    """Find out which images earlier runs left features of."""
+    """Index the feature files of earlier runs by image."""
     for file in sorted(folder.glob("*.safetensors")):
         opened = safe_open(file, framework="pt")
         kept.stacked = opened.metadata()["stacked"] == "True"
@@ -177,7 +177,7 @@ def _open(kept: Kept, folder: Path) -> None:
 
 
 def _read(opened: Any, names: Sequence[str]) -> Fields:
-    """Return the features that a file has under these names."""
+    """Read features by name from a file."""
     fields: Fields = {}
     for name in names:
         fields.setdefault(name.rsplit("/", 2)[1], []).append(opened.get_tensor(name))
@@ -185,7 +185,7 @@ def _read(opened: Any, names: Sequence[str]) -> Fields:
 
 
 def _save(kept: Kept, folder: Path) -> None:
-    """Write the features that no file has yet, if there is ample room for them."""
+    """Write features that are in no file yet, if there is ample disk space."""
     tensors = {
         f"{image}/{name}/{number:03}": tensor.contiguous().clone()
         for image in kept.new & kept.by_image.keys()
@@ -203,7 +203,7 @@ def _save(kept: Kept, folder: Path) -> None:
 
 
 def _examine(model: Module) -> Kept | None:
-    """Find out whether the model takes features, and what they depend on."""
+    """Determine whether the model accepts features, and which weights they depend on."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if "mm_encoder_outputs" not in inspect.signature(inner.forward).parameters:
         return None
@@ -215,7 +215,7 @@ def _examine(model: Module) -> Kept | None:
 
 
 def before_language(inner: Module) -> list[Parameter]:
-    """Return the weights that what is said about an image depends on; none if the model's parts are not known."""
+    """Return the weights that image features depend on; none if parts are unknown."""
     parts = auto.parts(inner)
     if "vision" not in parts or "language" not in parts:
         return []
@@ -228,14 +228,14 @@ def before_language(inner: Module) -> list[Parameter]:
 
 
 def _state(kept: Kept) -> tuple[Any, ...]:
-    """Return what tells features of other weights or another precision apart."""
+    """Return the identity of weight versions and precision."""
     first = kept.before_language[0]
     half = torch.get_autocast_dtype(first.device.type) if torch.is_autocast_enabled(first.device.type) else first.dtype
     return (sum(version(weight) for weight in kept.before_language), half, first.device)
 
 
 def _look(kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], device: torch.device) -> Any | None:
-    """Return the vision output for the images of a batch, from memory where they are known."""
+    """Return the vision output for a batch, from the cache where possible."""
     for image in set(images) & kept.on_disk.keys() - kept.by_image.keys():
         _keep(kept, image, _read(*kept.on_disk[image]))
     missing = {image: row for image, row in zip(images, rows, strict=True) if image and image not in kept.by_image}
@@ -251,7 +251,7 @@ def _look(kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str
 
 
 def _compute(kept: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Fields] | None:
-    """Return the features of each row's image; None if the output cannot be taken apart."""
+    """Return the features of each row's image; None if the output cannot be split."""
     merged = merge(rows, 0)
     inputs = {key: value.to(device) for key, value in merged.items() if key in kept.arguments and key != "input_ids"}
     with torch.no_grad():
@@ -267,7 +267,7 @@ def _compute(kept: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.dev
 
 
 def _apart(output: Any, count: int) -> Iterator[Iterator[tuple[str, list[Tensor]]]]:
-    """Yield the fields of each image, or nothing if several images cannot be told apart."""
+    """Yield the fields of each image; nothing if the output cannot be split by image."""
     fields = {name: value for name, value in output.items() if name not in _UNUSED and value is not None}
     pooled = fields.pop("pooler_output")
     if count == 1:
@@ -278,14 +278,17 @@ def _apart(output: Any, count: int) -> Iterator[Iterator[tuple[str, list[Tensor]
 
 
 def _listed(value: Tensor | Sequence[Any]) -> list[Tensor]:
-    """Return a field of one image as a list; a layer (Qwen3-VL's `deepstack_features`) holds a tuple with one tensor an image."""
+    """Return a field of one image as a list.
+
+    A layer (Qwen3-VL's `deepstack_features`) holds a tuple with one tensor per image.
+    """
     if isinstance(value, Tensor):
         return [value]
     return [one if isinstance(one, Tensor) else one[0] for one in value]
 
 
 def _keep(kept: Kept, image: str, fields: Fields) -> None:
-    """Remember the features of an image if there is room."""
+    """Cache the features of an image if there is room."""
     size = sum(tensor.nbytes for tensors in fields.values() for tensor in tensors)
     if kept.bytes + size <= MEMORY:
         kept.by_image[image] = {name: [tensor.cpu() for tensor in tensors] for name, tensors in fields.items()}
@@ -293,7 +296,7 @@ def _keep(kept: Kept, image: str, fields: Fields) -> None:
 
 
 def _joined(kept: Kept, images: Sequence[Fields], device: torch.device) -> Any:
-    """Return one vision output for several images: pooled ones as the model has them, layers with a tuple over images each."""
+    """Combine the features of several images into one vision output of the model's form."""
     pooled = [one.to(device) for image in images for one in image["pooler_output"]]
     output = BaseModelOutputWithPooling(pooler_output=torch.cat(pooled) if kept.stacked else pooled)
     for name in images[0].keys() - {"pooler_output"}:

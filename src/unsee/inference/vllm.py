@@ -1,4 +1,4 @@
-"""Answers through vLLM (`pip install unsee[vllm]`): the same questions, the same token ids, its own kernels and scheduling.
+"""Generation with vLLM (`pip install unsee[vllm]`), from the same prompts as token ids.
 
 Prompts are tokenised here, image marks unexpanded, so that no template and no BOS token is applied twice; images are passed as
 they were loaded. vLLM shares prefixes and batches by itself.
@@ -32,39 +32,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Served:
-    """A model folder that vLLM answers for."""
+    """Model folder served by vLLM."""
 
     path: Path | str
 
     @cached_property
     def folder(self) -> Path | str:
-        """The folder with the weights."""
+        """Folder of the weights."""
         return folder_of(self.path)
 
     @cached_property
     def family(self) -> Family:
-        """How it is prompted."""
+        """Model family."""
         return family_of(_base(self.folder))
 
     @cached_property
     def processor(self) -> Any:
-        """Its processor."""
+        """Processor."""
         own = (Path(self.folder) / "processor_config.json").exists()
         return auto.load_processor(self.folder if own else _base(self.folder))
 
     @cached_property
     def instruction(self) -> str:
-        """Text it wants before every question."""
+        """Text that precedes every question."""
         return str(read_sidecar(self.folder).get("instruction", ""))
 
     @cached_property
     def weights(self) -> str:
-        """A hash of its files, an adapter's base included; a hub id stands for itself."""
+        """Hash of the files, with those of an adapter's base; a hub id as it is."""
         chain = dict.fromkeys([self.folder, _base(self.folder)])
         return " ".join(hash_folder(one) if isinstance(one, Path) else str(one) for one in chain)
 
     def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:  # noqa: ARG002 - vLLM has its own line
-        """Answer."""
+        """Generate responses."""
         return generate(
             self.folder,
             self.processor,
@@ -75,7 +75,7 @@ class Served:
         )
 
     def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:  # noqa: ARG002
-        """Refuse: likelihoods come from a model in this process."""
+        """Raise, since log-likelihoods need a model in this process."""
         raise UserError("vLLM answers only; for likelihoods use backend='hf'.")
 
 
@@ -89,7 +89,10 @@ def generate(
     sampling: Sampling | None = None,
     seed: int = 0,
 ) -> list[Generated]:
-    """Answer all requests, in their order; greedy unless `sampling` is given. `folder` may hold a model or an adapter."""
+    """Generate one response per request, in order; greedy unless `sampling` is given.
+
+    `folder` may hold a model or an adapter.
+    """
     vllm = _vllm()
     place = folder_of(folder)
     engine = _engine(str(place), _written(place))
@@ -124,20 +127,20 @@ def _vllm() -> Any:
 
 @lru_cache(maxsize=1)
 def _engine(folder: str, written: float) -> Any:  # noqa: ARG001 - part of the key
-    """Start vLLM on the folder; the last one is kept, until its files change."""
+    """Start vLLM on the folder; the last engine is reused until its files change."""
     with _whole(folder) as model:
         return _vllm().LLM(model=str(model), enable_prefix_caching=True, limit_mm_per_prompt={"image": 1})
 
 
 def _written(folder: Path | str) -> float:
-    """Return when the newest file of a folder was written."""
+    """Return the modification time of the newest file in a folder."""
     files = Path(folder).glob("*") if isinstance(folder, Path) else ()
     return max((file.stat().st_mtime for file in files), default=0.0)
 
 
 @contextmanager
 def _whole(folder: str) -> Iterator[Path | str]:
-    """Give the folder itself, or, of an adapter, a temporary one with the merged model."""
+    """Yield the folder itself or, for an adapter, a temporary folder with the merged model."""
     if (Path(folder) / f"{NAME}.json").exists():
         raise UserError(f"{folder} is steered while it answers, which vLLM cannot do; use backend='hf'.")
     if not (Path(folder) / ADAPTER).exists():
@@ -151,14 +154,14 @@ def _whole(folder: str) -> Iterator[Path | str]:
 
 
 def _base(folder: Path | str) -> Path | str:
-    """Return the folder or id that an adapter was trained on (the last one of several), else the folder itself."""
+    """Return the folder or id of an adapter's innermost base, else the folder itself."""
     if not (Path(folder) / ADAPTER).exists():
         return folder
     return _base(folder_of(adapter_base(Path(folder))))
 
 
 def _stops(folder: Path | str, processor: Any) -> set[int]:
-    """Return the ids at which generation stops: the tokenizer's EOS and those of generation_config.json."""
+    """Return the stop token ids: the tokenizer's EOS and those of generation_config.json."""
     file = Path(_base(folder)) / "generation_config.json"
     configured = read_object(file).get("eos_token_id") if file.exists() else None
     several = configured if isinstance(configured, list) else [configured]
@@ -166,7 +169,7 @@ def _stops(folder: Path | str, processor: Any) -> set[int]:
 
 
 def _prompt(processor: Any, family: Family, asked: Request, loaded: dict[int, Any]) -> dict[str, Any]:
-    """Return one prompt as vLLM takes it; equal image sources are loaded once."""
+    """Return one prompt in vLLM's form; equal image sources are loaded once."""
     text = family.prompt(processor, asked.question, has_image=asked.image is not None, instruction=asked.instruction)
     ids = list(encoder(processor, family).tokens(text))
     if asked.image is None:
@@ -178,7 +181,7 @@ def _prompt(processor: Any, family: Family, asked: Request, loaded: dict[int, An
 
 
 def _read(processor: Any, output: Any, stops: set[int]) -> Generated:
-    """Cut at the first stop token and decode as `unsee.inference.generation` does."""
+    """Truncate at the first stop token and decode, as `unsee.inference.generation` does."""
     ids = list(output.token_ids)
     end = next((place for place, token in enumerate(ids) if token in stops), None)
     kept = tuple(ids[:end])

@@ -1,1 +1,1 @@
-"""Checkpoints, processors and model families."""
+"""Checkpoints, processors, model families and steering."""

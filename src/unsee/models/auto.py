@@ -1,4 +1,4 @@
-"""What every family shares: loading, prompting and encoding through transformers' Auto classes and the chat template."""
+"""Common base of model families: Auto classes, chat templates, module names."""
 
 from __future__ import annotations
 
@@ -31,33 +31,38 @@ VISION = frozenset({"vision_tower", "visual", "vision_model"})
 PROJECTOR = frozenset({"multi_modal_projector", "connector", "aligner", "merger", "deepstack_merger_list"})
 LANGUAGE = frozenset({"language_model", "text_model", "lm_head"})
 LONGEST_PROMPT = 1_000_000
-"""Characters that a chat template may write around a question."""
+"""Most characters that a chat template may add around a question."""
 ANSWER = "unsee-answer"
-"""Stands for an answer when the chat template is asked what it writes behind one."""
+"""Placeholder answer, to find out what the chat template writes after it."""
 
 
 class AutoFamily(Family):
-    """A family as transformers' Auto classes, the chat template and the usual module names make it. Abstract.
+    """Family based on transformers' Auto classes, the chat template and usual module names.
+
+    Abstract.
 
     Most families in `models/` add nothing but the model types they serve; what differs is overridden there.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     date: ClassVar[str] = ""
-    """Date for chat templates that write one (`date_string`), so that prompts are the same tomorrow; "" = theirs."""
+    """Fixed date for chat templates that write one (`date_string`), so that prompts are reproducible; "" = today."""
     answer_values: ClassVar[Mapping[str, int]] = {}
-    """Per-token inputs whose value at answer tokens is not 0, with that value."""
+    """Per-token inputs that are not 0 at answer tokens, with their value there."""
 
     def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
         """Return model (eval mode) and processor."""
         return load(path, dtype=dtype)
 
     def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
-        """Return the user turn in the checkpoint's own chat template."""
+        """Return the user turn in the checkpoint's chat template."""
         return prompt(processor, question, has_image=has_image, instruction=instruction, date=self.date)
 
     def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Image | None]) -> dict[str, Tensor]:
-        """Return left-padded inputs with every key of the processor; rows without an image may stand among the others."""
+        """Return left-padded inputs with every key of the processor.
+
+        Rows with and without an image may be mixed.
+        """
         rows = [self.encode_one(processor, text, image) for text, image in zip(prompts, images, strict=True)]
         return merge(rows, pad_id(processor))
 
@@ -66,16 +71,16 @@ class AutoFamily(Family):
         return encode_one(processor, text, image)
 
     def extend(self, row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
-        """Return the prompt with an answer behind it."""
+        """Return the prompt followed by an answer."""
         return extend(row, token_ids, self.answer_values)
 
     def parts(self, model: Module) -> dict[Part, str]:
-        """Return vision tower, projector and language model (with the head), as found from module names."""
+        """Return patterns of vision tower, projector and language model (with head)."""
         return parts(model)
 
 
 def family_for(model_type: str) -> Family:
-    """Return the family that claims a model type, else the generic one."""
+    """Return the family of a model type, else the generic one."""
     families: list[type[Family]] = [registry.load("models", name) for name in registry.names("models")]
     claiming = [family for family in families if model_type in family.model_types]
     found: Family = (claiming or [registry.load("models", "generic")])[0]()
@@ -83,7 +88,9 @@ def family_for(model_type: str) -> Family:
 
 
 def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tuple[Module, Any]:
-    """Return model (eval mode) and processor; on a CPU always in fp32, weights only from safetensors.
+    """Load model (eval mode) and processor.
+
+    Only safetensors are read; the CPU always gets fp32.
 
     `template`: whether the processor must have a chat template.
     """
@@ -120,7 +127,7 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
 
 
 def _hollow(path: Path | str) -> Module | None:
-    """Return `hollow_model` of the path; a config that no model can be made from is an error of the checkpoint."""
+    """Return `hollow_model` of the path; an unusable config is an error of the checkpoint."""
     try:
         return hollow_model(path)
     except Exception as error:
@@ -139,7 +146,7 @@ def load_processor(path: Path | str) -> Any:
 
 
 def _require_decoder(model: Any, path: Path | str) -> None:
-    """Raise unless the model reads prompt and answer as one sequence."""
+    """Raise unless the model is a decoder over prompt and answer in one sequence."""
     known = inspect.signature(model.forward).parameters
     if model.config.is_encoder_decoder or not {"input_ids", "pixel_values"} <= known.keys():
         raise UserError(
@@ -149,7 +156,7 @@ def _require_decoder(model: Any, path: Path | str) -> None:
 
 
 def prompt(processor: Any, question: str, *, has_image: bool, instruction: str = "", date: str = "") -> str:
-    """Render the user turn with the checkpoint's own chat template, up to where the answer begins."""
+    """Render the user turn in the chat template, up to the start of the answer."""
     text = f"{instruction} {question}" if instruction else question
     content = [{"type": "image"}] if has_image else []
     turn = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
@@ -171,7 +178,7 @@ def prompt(processor: Any, question: str, *, has_image: bool, instruction: str =
 
 
 def encode_one(processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:
-    """Process one prompt, never cut; a template that writes the BOS token itself gets no second one."""
+    """Process one prompt without truncation, with exactly one BOS."""
     images = {} if image is None else {"images": [image]}
     special = not begun(processor, text)
     try:
@@ -187,13 +194,13 @@ def encode_one(processor: Any, text: str, image: Image | None) -> dict[str, Tens
 
 
 def begun(processor: Any, text: str) -> bool:
-    """Tell whether a prompt begins with the BOS token already."""
+    """Tell whether the prompt text already starts with BOS."""
     bos = processor.tokenizer.bos_token
     return bool(bos and text.startswith(bos))
 
 
 def own_span(processor: Any, text: str, ids: Sequence[int]) -> slice:
-    """Return which ids of a tokenised text to keep: one BOS of two, and no EOS behind a text that does not end in one.
+    """Return the slice of token ids without a duplicate BOS and an added EOS.
 
     Tokenizers have habits (`add_bos_token`, `add_eos_token`); a prompt that ends in EOS says that the answer is over.
     """
@@ -208,7 +215,7 @@ def own_span(processor: Any, text: str, ids: Sequence[int]) -> slice:
 
 
 def plain_ids(processor: Any, text: str) -> list[int]:
-    """Tokenise a text without BOS and EOS, whatever the tokenizer adds of itself."""
+    """Tokenise a text without BOS and EOS."""
     ids = list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
     ids = ids[own_span(processor, text, ids)]
     begins = ids[:1] == [processor.tokenizer.bos_token_id] and not begun(processor, text)
@@ -216,7 +223,7 @@ def plain_ids(processor: Any, text: str) -> list[int]:
 
 
 def pad_id(processor: Any) -> int:
-    """Return the id used for padding (EOS if the tokenizer has no padding token; it is masked anyway)."""
+    """Return the padding token id (EOS if there is none, since padding is masked)."""
     found = processor.tokenizer.pad_token_id
     return eos_id(processor) if found is None else int(found)
 
@@ -225,7 +232,7 @@ _ENDS: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def eos_id(processor: Any) -> int:
-    """Return the id that ends an answer: the special token that the chat template writes behind one, else the tokenizer's EOS.
+    """Return the id that ends an answer: the chat template's, else the tokenizer's EOS.
 
     They differ where a turn has an end of its own (`<end_of_turn>` of Gemma 3, `<end_of_utterance>` of Idefics 3).
     """
@@ -245,7 +252,7 @@ def _turn_end(processor: Any) -> int:
 
 
 def _answered(processor: Any) -> str:
-    """Return a question and an answer in the chat template; nothing if there is none or it wants other turns."""
+    """Return question and answer in the chat template; nothing if it does not support that."""
     turns = [
         {"role": role, "content": [{"type": "text", "text": text}]}
         for role, text in (("user", "?"), ("assistant", ANSWER))
@@ -257,7 +264,7 @@ def _answered(processor: Any) -> str:
 
 
 def parts(model: Module) -> dict[Part, str]:
-    """Return part -> regular expression on full module names, found from the names of the top modules."""
+    """Return part -> regular expression on full module names."""
     names = [name for name, _ in model.named_modules()]
     projector = _tops(names, PROJECTOR)
     language = _tops(names, LANGUAGE)
@@ -273,7 +280,7 @@ def parts(model: Module) -> dict[Part, str]:
 
 
 def _tops(names: Sequence[str], wanted: frozenset[str]) -> list[str]:
-    """Return the outermost modules whose own name is wanted."""
+    """Return the outermost modules with one of these names."""
     tops: list[str] = []
     for name in names:
         if name.rpartition(".")[2] in wanted and not _inside(name, tops):
@@ -293,7 +300,7 @@ def _pattern(tops: Sequence[str], without: Sequence[str]) -> str:
 
 @contextmanager
 def evaluating(model: Module) -> Iterator[None]:
-    """Put the model in eval mode for the block and back into its mode after it."""
+    """Put the model in eval mode for the block, then restore its mode."""
     training = model.training
     model.eval()
     try:

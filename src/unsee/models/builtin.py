@@ -1,4 +1,4 @@
-"""Models that ship with the package: their names, where they lie, and whether they are whole. Loads no torch."""
+"""Built-in models: names, folders and integrity. Loads no torch."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 from unsee.errors import UserError, unknown_name
 
 PACKAGED: Final = ("lab", "lab-gold", "lab-documents")
-"""Names of the packaged models."""
+"""Names of the built-in models."""
 CHECKPOINTS: Path = Path(__file__).parents[1] / "lab" / "checkpoints"
 HASHES: Final = "hashes.json"
-"""SHA-256 of the weights, by name of the checkpoint."""
+"""SHA-256 of the weights, by checkpoint name."""
 
 
 def checkpoint(name: str) -> Path:
-    """Return the folder of a packaged checkpoint, after comparing the hash of its weights."""
+    """Return the folder of a built-in checkpoint, after checking the hash of its weights."""
     hashes: dict[str, str] = json.loads((CHECKPOINTS / HASHES).read_text(encoding="utf-8"))
     if name not in hashes:
         raise unknown_name("packaged model", name, hashes)
@@ -33,7 +33,7 @@ def checkpoint(name: str) -> Path:
 
 
 def name_of(place: Path | str) -> str:
-    """Return the name of the packaged model that `place` means, be it its name or its folder in any installation; else "".
+    """Return the name of the built-in model at `place` (name, or folder of any installation).
 
     A folder that exists and lies elsewhere than in this installation is that folder, and no packaged model.
     """
@@ -46,12 +46,12 @@ def name_of(place: Path | str) -> str:
 
 
 def resolve(place: Path | str) -> Path | str:
-    """Return the folder of a packaged model for its name, or for the folder it had in an installation that is gone; else `place`."""
+    """Return the folder of a built-in model for its name or an outdated folder; else `place`."""
     name = name_of(place)
     return checkpoint(name) if name else place
 
 
 def lasting(place: str) -> str:
-    """Return a path that means the same from any working directory; names (packaged or of the hub) and "" stay as they are."""
+    """Return an absolute path; names (built-in or hub) and "" stay as they are."""
     named = not place or place in PACKAGED or not Path(place).exists()
     return place if named else str(Path(place).resolve())

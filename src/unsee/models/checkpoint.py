@@ -1,4 +1,4 @@
-"""Opening and saving checkpoints: plain Hugging Face folders, PEFT adapter folders, unsee run folders."""
+"""Loading and saving of checkpoints: Hugging Face, PEFT adapter and unsee run folders."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ SIDECAR = "unsee.json"
 ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _POINTER_SIZE = 1024
-"""Bytes below which a file may be a git-lfs pointer."""
+"""Size in bytes below which a file may be a git-lfs pointer."""
 _OLD_NAMES = re.compile(
     r"(?:^|\.)language_model\.model\.|^(?:visual|vision_tower|multi_modal_projector|language_model)\."
 )
-"""Modules as transformers called them before version 4.52."""
+"""Module names of transformers before version 4.52."""
 _EMBEDDINGS = re.compile(r"(?:embed_tokens|lm_head)\.(?:modules_to_save\.)?weight$")
-"""Weights of an adapter that replace the embeddings of its base."""
+"""Adapter weights that replace the base's embeddings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """An opened checkpoint; `model` is a plain model (adapters are merged), in eval mode."""
+    """Opened checkpoint, in eval mode with adapters merged."""
 
     model: Module
     processor: Any
     family: Family
     instruction: str
-    """Text the checkpoint wants before every question; empty unless the run steers by prompt."""
+    """Text that precedes every question; empty unless the run steers by prompt."""
     base: str | None
-    """What an adapter folder was trained on, as written there; None for whole checkpoints."""
+    """Base named in an adapter folder; None for whole checkpoints."""
 
 
 def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] = ()) -> Loaded:
-    """Open a Hugging Face folder or id, a PEFT adapter folder, or an unsee run folder.
+    """Open a Hugging Face folder or id, a PEFT adapter folder, or a run folder.
 
     Raises UserError if it is no vision-language model. Adapters are merged into the weights, so that "adapter off"
     in a later run is this checkpoint and not its ancestor. `above`: adapters that this is the base of.
@@ -71,7 +71,10 @@ def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] =
 
 
 def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> tuple[Module, Any, Family]:
-    """Return model, processor and family of what `open_model` opens, adapters left out; for use in `hollow.without_weights`."""
+    """Open like `open_model`, but without weights and adapters.
+
+    For use in `without_weights`.
+    """
     folder = folder_of(path)
     require_whole(folder)
     if isinstance(folder, Path) and (folder / ADAPTER).exists():
@@ -82,7 +85,7 @@ def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> tuple[Module
 
 
 def require_whole(folder: Path | str) -> None:
-    """Raise if a file of a local checkpoint is a git-lfs pointer, or its config is no JSON object."""
+    """Raise if a file of a local checkpoint is a git-lfs pointer, or its config is not JSON."""
     if not isinstance(folder, Path):
         return
     for file in sorted(folder.iterdir()):
@@ -94,7 +97,7 @@ def require_whole(folder: Path | str) -> None:
 
 
 def adapter_base(folder: Path) -> str:
-    """Return the checkpoint that an adapter folder stands on: what unsee wrote beside it, else what PEFT wrote."""
+    """Return the base of an adapter folder, as recorded by unsee, else by PEFT."""
     settings = read_object(folder / ADAPTER)
     base = read_sidecar(folder).get("base") or settings.get("base_model_name_or_path")
     if not isinstance(base, str) or not base.strip():
@@ -107,7 +110,7 @@ def adapter_base(folder: Path) -> str:
 
 @contextmanager
 def _standing_on(folder: Path, above: Sequence[Path]) -> Iterator[str]:
-    """Give the base of an adapter; what is wrong with it is said with the adapter's name."""
+    """Open the base of an adapter; errors name the adapter."""
     base = adapter_base(folder)
     if folder.resolve() in above:
         raise UserError(f"The adapter in {folder} stands on itself. Change base_model_name_or_path in {ADAPTER}.")
@@ -132,7 +135,7 @@ def save_model(
     base: Path | str | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save weights (adapter or full, safetensors), the processor beside them, what steers the model, and the sidecar.
+    """Save weights (adapter or full), processor, steering files and sidecar.
 
     `folder` appears when everything is in it, and takes the place of an earlier one that was saved here.
     `facts` are further entries of the sidecar.
@@ -159,12 +162,12 @@ def _write_weights(model: Any, folder: Path) -> None:
 
 
 def _absolute(place: Path | str) -> str:
-    """Return a path that means the same from any working directory; ids stay as they are."""
+    """Return an absolute path; ids stay as they are."""
     return str(Path(place).resolve() if Path(place).exists() else place)
 
 
 def public_files(folder: Path) -> list[Path]:
-    """Return the files of a model folder that belong to a model, by name; nothing else leaves this machine.
+    """Return the files of a model folder that may be published, by name.
 
     Raises:
         UserError: One of them is a link, which could lead to any file of this machine.
@@ -176,7 +179,7 @@ def public_files(folder: Path) -> list[Path]:
 
 
 def read_sidecar(folder: Path | str) -> dict[str, Any]:
-    """Return what unsee wrote beside the weights; empty for foreign checkpoints."""
+    """Return unsee's metadata beside the weights; empty for foreign checkpoints."""
     file = Path(folder) / SIDECAR
     if not file.exists():
         return {}
@@ -190,7 +193,7 @@ def read_sidecar(folder: Path | str) -> dict[str, Any]:
 
 
 def family_of(path: Path | str) -> Family:
-    """Return the family that claims the checkpoint's model type, else the generic one."""
+    """Return the family of the checkpoint's model type, else the generic one."""
     try:
         found = AutoConfig.from_pretrained(path)
     except Exception as error:  # whatever the values of a config.json lead transformers to
@@ -213,7 +216,7 @@ def family_of(path: Path | str) -> Family:
 
 
 def folder_of(path: Path | str) -> Path | str:
-    """Return the folder with the weights: `path` itself or, in a run folder, its `model`; hub ids pass unchanged."""
+    """Return the folder with the weights: `path`, or `model` in a run folder; ids unchanged."""
     path = builtin.resolve(path)
     folder = Path(path)
     if not folder.exists():
@@ -233,7 +236,7 @@ def folder_of(path: Path | str) -> Path | str:
 
 
 def _adapted(model: Any, folder: Path) -> PeftModel:
-    """Put the adapter on the model; weights that find no place would leave the base as it is, so they are an error."""
+    """Apply the adapter; weights without a counterpart are an error."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*Found missing adapter keys")
         try:
@@ -264,13 +267,13 @@ def _no_place(model: Module, folder: Path, error: Exception) -> str:
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:
-    """Return the names and shapes of an adapter's weights."""
+    """Return names and shapes of an adapter's weights."""
     with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as weights:
         return {name: list(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118 - no mapping
 
 
 def _require_weights(folder: Path) -> None:
-    """Raise if an adapter has no weights that can be read."""
+    """Raise if an adapter has no readable weights."""
     file = folder / ADAPTER_WEIGHTS
     if file.is_file():
         try:
@@ -284,7 +287,7 @@ def _require_weights(folder: Path) -> None:
 
 
 def _fit_embeddings(base: Loaded, folder: Path) -> Loaded:
-    """Return the base with as many embeddings as the adapter was saved with, and the adapter's tokenizer."""
+    """Resize the base's embeddings to the adapter's, and load the adapter's tokenizer."""
     sizes = {shape[0] for name, shape in _shapes(folder).items() if _EMBEDDINGS.search(name) and len(shape) == 2}
     inner: Any = base.model
     now = int(inner.get_input_embeddings().weight.shape[0])
@@ -303,7 +306,7 @@ def _fit_embeddings(base: Loaded, folder: Path) -> Loaded:
 
 
 def _require_all_used(adapted: PeftModel, folder: Path) -> None:
-    """Raise if the file holds more LoRA weights than found a place: PEFT passes over the others without a word."""
+    """Raise if LoRA weights in the file were not loaded, which PEFT ignores silently."""
     file = folder / ADAPTER_WEIGHTS
     if not file.is_file():
         return
@@ -338,5 +341,8 @@ def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str, above: Sequ
 
 
 def load(model: Path | str, *, dtype: str = "auto") -> Loaded:
-    """Open a model folder, hub id, run folder or packaged model: model (adapters merged), processor and family."""
+    """Open a model folder, hub id, run folder or built-in model.
+
+    Returns model (adapters merged), processor and family.
+    """
     return open_model(builtin.resolve(model), dtype=dtype)

@@ -1,4 +1,4 @@
-"""Models on the meta device, whose weights have shapes and no data, to count what real ones take."""
+"""Models on the meta device, to measure memory without loading weights."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from torch.nn import Module
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 _DEVICE: Final[ContextVar[str]] = ContextVar("device", default="")
-"""For which device models are made without weights; empty = they are loaded."""
+"""Device for which models are built without weights; empty = load them."""
 
 
 @contextmanager
 def without_weights(device: str) -> Iterator[None]:
-    """Have `unsee.models.auto.load` read configs only for the block, and make models as they would be on cpu or cuda."""
+    """Make `unsee.models.auto.load` build models without weights for the block.
+
+    Only configs are read; models are built as they would be on cpu or cuda.
+    """
     token = _DEVICE.set(device)
     try:
         yield
@@ -27,7 +30,7 @@ def without_weights(device: str) -> Iterator[None]:
 
 
 def hollow_model(path: Path | str) -> Module | None:
-    """Return the model of a folder or id on the meta device inside `without_weights`, else None."""
+    """Return the meta-device model of a folder or id inside `without_weights`, else None."""
     device = _DEVICE.get()
     if not device:
         return None

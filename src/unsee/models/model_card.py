@@ -1,4 +1,4 @@
-"""The model card of a run: what was done, how it was judged, how to open it, what it does not promise.
+"""Model card of a run: settings, scores, usage, limitations.
 
 Made from the files of the run folder alone, so that it can be made again when there are scores. It names nobody: entities
 are counted, data is given by its hash, and no path of the machine is shown.
@@ -19,7 +19,7 @@ from unsee.utils.files import atomic_write_text
 
 CARD: Final = "README.md"
 SHOWN: Final = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact")
-"""Scores in the table, behind the name of the role."""
+"""Scores in the table, after the role's name."""
 _LICENCE: Final = re.compile(r"^license: *(.+)$", re.MULTILINE)
 _HEAD: Final = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
 _LIMITS: Final = (
@@ -38,7 +38,10 @@ def write(run: Path) -> Path:
 
 
 def card(run: Path, *, whole: bool = False, base: str = "") -> str:
-    """Return the card of a run folder; `whole`: of the checkpoint that its adapter was merged into; `base`: id of its base."""
+    """Return the card of a run folder.
+
+    `whole`: of the merged checkpoint. `base`: id of its base.
+    """
     written = config.read_mapping(run / "run.yaml")
     written["model"] = base or written["model"]
     sidecar = json.loads((run / "model" / "unsee.json").read_text(encoding="utf-8"))
@@ -67,18 +70,18 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
 
 
 def finite(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings with infinities spelled out, for JSON has none."""
+    """Return the settings with infinities spelled out, since JSON has none."""
     odd = {name for name, value in settings.items() if isinstance(value, float) and not math.isfinite(value)}
     return {name: str(value) if name in odd else config.plain(value) for name, value in settings.items()}
 
 
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings without what may be private: siu's mappings have the forgotten for keys."""
+    """Return the settings without private ones: siu's mappings have forget entities as keys."""
     return finite({name: _public(value) for name, value in settings.items()})
 
 
 def code(text: object) -> str:
-    """Return the text as a Markdown code span on one line, whatever is in it; HTML in it is shown, not obeyed."""
+    """Return the text as a Markdown code span on one line, with HTML disabled."""
     line = json.dumps(str(text), ensure_ascii=False)[1:-1].replace('\\"', '"')
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
     pad = " " if line[:1] in ("`", " ", "") or line[-1:] in ("`", " ") else ""
@@ -100,7 +103,7 @@ def _head(written: Mapping[str, Any], *, adapter: bool) -> list[str]:
 
 
 def _scalar(text: str) -> str:
-    """Return the text as a YAML scalar, quoted where it has to be."""
+    """Return the text as a YAML scalar, quoted if necessary."""
     return text if re.fullmatch(r"[A-Za-z0-9][\w./-]*", text) else json.dumps(text)
 
 
@@ -129,7 +132,7 @@ def _shown(settings: Mapping[str, Any]) -> str:
 
 
 def _public(value: Any) -> Any:
-    """Return what of a setting is not private: of a path the name, of a mapping its size (siu's have the forgotten for keys)."""
+    """Return the public part of a setting: of a path the name, of a mapping its size."""
     if isinstance(value, str) and PurePath(value).is_absolute():
         return PurePath(value).name
     return f"{len(value)} given, not shown" if isinstance(value, Mapping) and value else value
@@ -198,7 +201,7 @@ def _conditions(sidecar: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
 
 def _licence(base: str) -> str:
-    """Return the licence that the card of a local base names, if it does."""
+    """Return the licence in the card of a local base, if there is one."""
     folder = builtin.resolve(base)
     for file in (Path(folder) / CARD, Path(folder) / "model" / CARD):
         head = _HEAD.match(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else None

@@ -1,4 +1,7 @@
-"""Left-padded batches out of single rows, whatever keys a processor returns. Shapes: r rows, b batch, t tokens."""
+"""Left-padding of rows into batches, whatever keys a processor returns.
+
+Shapes: r rows, b batch, t tokens.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from torch.nn.functional import pad
 from unsee.errors import UserError
 
 IGNORE = -100
-"""Label of positions that carry no target."""
+"""Label of positions without a target."""
 CROSS = "cross_attention_mask"
-"""Which tokens of a row see its image, in models that look at images by cross-attention (Mllama)."""
+"""Attention from tokens to images, in models with cross-attention (Mllama)."""
 
 
 def is_sequence(row: Mapping[str, Tensor], key: str) -> bool:
-    """Tell whether `row[key]` has one entry per token (then it is padded), as opposed to per image."""
+    """Tell whether `row[key]` has one entry per token (and is padded), not per image."""
     return key in row and row[key].shape[:2] == row["input_ids"].shape
 
 
@@ -43,12 +46,12 @@ def extend(
 
 
 def cut(row: Mapping[str, Tensor], span: slice) -> dict[str, Tensor]:
-    """Return the row with only these of its tokens."""
+    """Return the row restricted to these tokens."""
     return {key: value[:, span] if is_sequence(row, key) else value for key, value in row.items()}
 
 
 def apart(rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
-    """Group row numbers by what may stand in one batch.
+    """Group rows that can share a batch.
 
     Cross-attention over no image is not the same as no cross-attention, so rows with and without an image go apart there.
     """
@@ -58,7 +61,7 @@ def apart(rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
 
 
 def merge(rows: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict[str, Tensor]:
-    """Return one batch: per-token keys padded on the left, all other keys stacked along their first axis."""
+    """Return one batch: per-token keys left-padded, all others concatenated."""
     if len(apart(rows)) > 1:
         raise UserError(
             "This model looks at images by cross-attention, so rows with and without an image cannot stand in one batch; "
@@ -77,13 +80,13 @@ def merge(rows: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict[str, Tensor
 
 
 def _sequences(rows: Sequence[Mapping[str, Tensor]], key: str, width: int, fill: int) -> Tensor:
-    """Pad one per-token key; rows that lack it (text-only rows without image types) count as zeros."""
+    """Pad one per-token key; rows without it (text only) count as zeros."""
     values = [row.get(key, torch.zeros_like(row["input_ids"])) for row in rows]
     return torch.cat([pad(v, (*[0, 0] * (v.ndim - 2), width - v.shape[1], 0), value=fill) for v in values])
 
 
 def _same_shape(parts: Sequence[Tensor]) -> list[Tensor]:
-    """Zero-pad all but the first axis at the end to the largest size (image tiles of different number)."""
+    """Zero-pad all axes but the first to the largest size (different numbers of tiles)."""
     sizes = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
     padded = []
     for part in parts:

@@ -1,4 +1,4 @@
-"""Which positions the tokens of a row have: counted through, or in time, height and width within an image (Qwen-VL).
+"""Position ids: sequential, or time, height and width within an image (Qwen-VL).
 
 Shapes: t tokens, p = 1, or 3 for time, height and width (Qwen2-VL, arXiv 2409.12191, section 2.1).
 """
@@ -15,13 +15,16 @@ from torch import Tensor
 from unsee.models.padding import is_sequence
 
 THREE: Final = frozenset({"qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"})
-"""Model types whose three-dimensional positions are the ones computed here."""
+"""Model types with the 3D positions computed here."""
 KEYS: Final = frozenset({"image_grid_thw", "mm_token_type_ids"})
-"""Inputs of such models: how many patches an image has, and which tokens stand for it."""
+"""Inputs of such models: patches per image, and token types."""
 
 
 def positions(row: Mapping[str, Tensor]) -> Tensor:
-    """Return the positions of one unpadded row [p, t]; text goes on behind the longer side of an image."""
+    """Return the position ids [p, t] of one unpadded row.
+
+    Text continues after the longer side of an image.
+    """
     if "image_grid_thw" not in row or not is_sequence(row, "mm_token_type_ids"):
         return torch.arange(row["input_ids"].shape[1])[None]
     kinds, counts = row["mm_token_type_ids"][0].unique_consecutive(return_counts=True)
@@ -35,7 +38,7 @@ def positions(row: Mapping[str, Tensor]) -> Tensor:
 
 
 def _image(grid: list[int], tokens: int) -> tuple[Tensor, int]:
-    """Return time, height and width of each token of an image, and how far it moves what follows."""
+    """Return time, height and width of each image token, and the offset of what follows."""
     frames, high, wide = grid
     merge = isqrt(frames * high * wide // tokens)
     sides = (torch.arange(frames), torch.arange(high // merge), torch.arange(wide // merge))
@@ -43,6 +46,6 @@ def _image(grid: list[int], tokens: int) -> tuple[Tensor, int]:
 
 
 def alike(rows: list[Tensor]) -> list[Tensor]:
-    """Return positions [p, ...] of several rows with as many dimensions each."""
+    """Return the position ids [p, ...] of several rows with equal numbers of dimensions."""
     most = max(len(row) for row in rows)
     return [row.expand(most, *row.shape[1:]) for row in rows]

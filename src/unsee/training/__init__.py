@@ -1,1 +1,1 @@
-"""The training loop, its schedule, guards and trainable weights."""
+"""Training loop, batch schedule, checks, checkpoints, trainable weights."""

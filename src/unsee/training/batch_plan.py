@@ -1,4 +1,7 @@
-"""Which targets stand in which batch: a pure function of seed and batch number, so that a resumed run repeats nothing."""
+"""Deterministic batch schedule: contents depend on seed and batch index only.
+
+Resuming is therefore exact.
+"""
 
 from __future__ import annotations
 
@@ -16,47 +19,47 @@ from unsee.utils.seeds import seed_of
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole run as one list of batches: anchored on the forget targets, retain targets sampled and cycled."""
+    """Batch schedule of a run: passes over the forget targets, retain targets cycled."""
 
     forget: Sequence[Target]
     retain: Sequence[Target]
     training: Training
     seed: int
     world: int = 1
-    """Processes that share each batch; `training.batch_size` counts for each of them."""
+    """World size; `training.batch_size` is per rank."""
     ratio: int = 1
-    """Retain targets for each forget target of a full batch."""
+    """Retain targets per forget target of a full batch."""
 
     @cached_property
     def size(self) -> int:
-        """Forget targets in a batch of all processes."""
+        """Forget targets in a global batch."""
         return self.training.batch_size * self.world
 
     @cached_property
     def per_epoch(self) -> int:
-        """Batches in one pass over the forget targets; the last may be smaller."""
+        """Batches per pass over the forget targets; the last may be smaller."""
         return math.ceil(len(self.forget) / self.size)
 
     @cached_property
     def steps(self) -> int:
-        """Optimiser steps of the run: what `epochs` needs, but at most `max_steps`."""
+        """Optimiser steps of the run: as `epochs` needs, at most `max_steps`."""
         needed = math.ceil(self.per_epoch * self.training.epochs / self.training.accumulate)
         return needed if self.training.max_steps < 0 else min(needed, self.training.max_steps)
 
     @cached_property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps that make about one epoch."""
+        """Optimiser steps per epoch, rounded."""
         return max(1, math.ceil(self.per_epoch / self.training.accumulate))
 
     def __len__(self) -> int:
         return min(self.steps * self.training.accumulate, self.per_epoch * self.training.epochs)
 
     def epoch_at(self, step: int) -> float:
-        """Return the number of passes over the forget targets after so many optimiser steps."""
+        """Return the epoch after this many optimiser steps."""
         return min(step * self.training.accumulate, len(self)) / self.per_epoch
 
     def batch(self, index: int) -> tuple[list[Target], list[Target]]:
-        """Return forget and retain targets of the batch at `index`; no retain targets, no retain batch.
+        """Return forget and retain targets of the batch at `index`.
 
         A smaller last batch is filled from the start of the same pass up to a multiple of `world`, so that every process
         has as many rows as the others and the mean of their means is the mean of the batch.
@@ -73,7 +76,7 @@ class Plan:
         return forget, [self._retain_at(slot) for slot in slots]
 
     def met(self) -> list[Target]:
-        """Return the retain targets that the run meets if it goes to its end, each once."""
+        """Return the distinct retain targets that the whole run uses."""
         retain = (target for index in range(len(self)) for target in self.batch(index)[1])
         return list({target.key: target for target in retain}.values())
 
@@ -82,7 +85,7 @@ class Plan:
         return self.retain[self._order("retain", cycle, len(self.retain))[place]]
 
     def _order(self, side: str, turn: int, length: int) -> list[int]:
-        """Return the order of one pass; the last one asked for is remembered."""
+        """Return the order of one pass; the latest is cached."""
         if self._orders.get(side, (-1, []))[0] != turn:
             order = list(range(length))
             random.Random(seed_of(self.seed, side, turn)).shuffle(order)
@@ -96,7 +99,7 @@ class Plan:
 
 
 def _by_image(order: Sequence[int], targets: Sequence[Target]) -> list[int]:
-    """Return the order with questions about one image following its first one."""
+    """Reorder so that questions about one image are adjacent."""
     groups: dict[object, list[int]] = {}
     for place in order:
         image = targets[place].example.image

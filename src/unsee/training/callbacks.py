@@ -1,4 +1,4 @@
-"""Record of a training run, and the checks that may end it: log rows, progress bar, finite numbers, guard, stop rule."""
+"""Logging and checks of a training run: log rows, finite numbers, guard, stop rule."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _COLUMNS = (
     TimeRemainingColumn(),
 )
 _ROW = 4096
-"""Bytes that a log row takes at most, for the message about a full disk."""
+"""Largest size of a log row in bytes, for the message about a full disk."""
 
 
 class Watch:
-    """Logs every step, refuses numbers that are not finite, applies the guard and the stop rule."""
+    """Logs every step, rejects NaN and infinity, applies collapse guard and stop rule."""
 
     def __init__(self, session: Session, plan: Plan) -> None:
         self.session = session
@@ -43,7 +43,7 @@ class Watch:
         self.probes = seen_probes(plan.forget) if session.training.stop == "forgotten" else []
         self.guard = Collapse(session, plan) if session.training.guard == "collapse" else None
         self.sample = spread(plan.forget, session.training.batch_size)
-        """Targets on which the model's output must be finite."""
+        """Targets on which the model's output is checked to be finite."""
         self.check_every = session.training.check_every or plan.steps_per_epoch
         self.stop_reason = "all steps done"
         self.seen: list[str] = []
@@ -56,27 +56,27 @@ class Watch:
         self.task = self.progress.add_task("", total=plan.steps)
 
     def begin(self, step: int) -> None:
-        """Show the progress line (in a terminal only); let the guard measure the start."""
+        """Start the progress bar (in a terminal only) and the guard's baseline."""
         if self.guard is not None:
             self.guard.begin(resumed=step > 0)
         self.progress.start()
 
     def saw(self, batch: Batch) -> None:
-        """Remember the examples of a batch, before anything can go wrong with it."""
+        """Store the examples of a batch, for error messages."""
         self.seen.extend(example.id for example in batch.examples)
 
     def note(self, parts: dict[str, Tensor]) -> None:
-        """Remember the loss parts of a batch."""
+        """Store the loss parts of a batch."""
         self.micro += 1
         for name, value in parts.items():
             self.sums[name] = self.sums.get(name, 0.0) + float(value.detach())
 
     def means(self) -> dict[str, float]:
-        """Return the mean of every part of the loss over the batches of this step."""
+        """Return the mean of every loss part over the batches of this step."""
         return {name: total / self.micro for name, total in self.sums.items()}
 
     def compare_notes(self, step: int) -> None:
-        """Average over the processes what each noted, so that all log, and judge, the same numbers."""
+        """Average the loss parts over ranks, so that all log and judge the same numbers."""
         if processes.world() == 1:
             return
         notes = processes.everyone((self.sums, self.seen))
@@ -86,7 +86,7 @@ class Watch:
             raise self.broken("loss", step)
 
     def require_gradient(self, norm: float, step: int) -> None:
-        """Refuse a gradient that is not finite and, at the first step, one that is zero."""
+        """Raise if a gradient is not finite or, at the first step, zero."""
         if not math.isfinite(norm):
             raise self.broken("gradient", step)
         if step == 1 and norm == 0:
@@ -96,17 +96,17 @@ class Watch:
             )
 
     def require_weights(self, step: int) -> None:
-        """Refuse weights that a step has made infinite or NaN."""
+        """Raise if a step has made weights infinite or NaN."""
         if not finite(self.session.model):
             raise self._destroyed(f"The weights are not finite numbers after step {step}")
 
     def require_output(self, step: int) -> None:
-        """Refuse a model whose log-probabilities are not finite, however finite its weights are."""
+        """Raise if the model's log-probabilities are not finite."""
         if not finite_output(self.session, self.sample):
             raise self._destroyed(f"The output of the model is not finite after step {step}")
 
     def check(self, step: int) -> bool:
-        """Apply guard and stop rule if they are due; tell whether the run ends."""
+        """Apply guard and stop rule if due; tell whether training ends."""
         if step % self.check_every:
             return False
         why = self.guard.collapsed() if self.guard is not None else ""
@@ -122,7 +122,7 @@ class Watch:
         return self.usr == 1.0
 
     def log(self, step: int, norm: float, rate: float) -> dict[str, float]:
-        """Write the row of a step; return what trackers get of it."""
+        """Write the log row of a step; return the numbers for trackers."""
         means = self.means()
         row: dict[str, Any] = {"step": step, "epoch": round(self.plan.epoch_at(step), 4), **means}
         row |= {"grad_norm": norm, "lr": rate}
@@ -144,11 +144,11 @@ class Watch:
 
     @property
     def log_file(self) -> Path:
-        """Where the rows go."""
+        """Path of log.jsonl."""
         return self.session.out / "log.jsonl"
 
     def open_log(self, done: int) -> None:
-        """Keep the rows up to the step the run resumes from, drop the rest and a last row that was cut off."""
+        """Truncate the log to the step the run resumes from, dropping an incomplete last row."""
         lines = self.log_file.read_text(encoding="utf-8").splitlines() if done and self.log_file.exists() else []
         rows = [row for row in map(_row, lines[:-1]) if row["step"] <= done]
         rows += [row for row in _last(lines) if row["step"] <= done]
@@ -159,24 +159,24 @@ class Watch:
             self.log_file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     def sync_log(self) -> None:
-        """Have the rows on the disk before a checkpoint says that they are there."""
+        """Flush the log to disk before a checkpoint refers to it."""
         if processes.is_main() and self.log_file.exists():
             with self.log_file.open("rb") as file:
                 os.fsync(file.fileno())
 
     def broken(self, what: str, step: int) -> TrainingError:
-        """Return the error for a loss or gradient that is not finite, which no weight has met yet. Collective."""
+        """Return the error for a non-finite loss or gradient, found before the step. Collective."""
         return self._destroyed(
             f"The {what} is not a finite number at step {step} (examples {', '.join(self.seen)})", before=True
         )
 
     def _destroyed(self, fault: str, *, before: bool = False) -> TrainingError:
-        """Return the error for a fault, with the place of the newest sound weights. Collective."""
+        """Return the error for non-finite weights, naming the last good ones. Collective."""
         advice = f"Lower training.lr (now {self.session.training.lr:g}) or set training.clip."
         return TrainingError(f"{fault}. {self._sound_weights(before=before)} {advice}")
 
     def _sound_weights(self, *, before: bool) -> str:
-        """Put the newest sound weights into `last_good` and say which they are. Collective."""
+        """Write the last good weights to `last_good` and name them. Collective."""
         file = self.session.out / "last_good" / WEIGHTS
         if before and finite(self.session.model):
             needed = 4 * sum(weight.numel() for weight in trainable(self.session.model).values())
@@ -200,7 +200,7 @@ def _row(line: str) -> dict[str, Any]:
 
 
 def _last(lines: list[str]) -> list[dict[str, Any]]:
-    """Return the last row, unless a full disk or an interruption has cut it off."""
+    """Return the last row, or nothing if it is incomplete."""
     try:
         return [_row(line) for line in lines[-1:]]
     except ValueError:

@@ -30,32 +30,32 @@ from unsee.training.trainable import load_trainable, save_trainable
 from unsee.utils.files import atomic_write_json
 
 PROBES: Final = 32
-"""Questions that are looked at: as many about what goes as about what stays."""
+"""Number of probes, half from the forget and half from the retain set."""
 TIMES: Final = 2.0
-"""A run has collapsed if the loss on the retain probes is more than so many times that of the start ..."""
+"""Collapse: the loss on the retain probes exceeds this multiple of the initial one ..."""
 LEAST: Final = 0.5
-"""... and more than so many nats above it, for the start may know them by heart [inferred]."""
+"""... and this minimum increase in nats, since the initial loss can be near zero [inferred]."""
 SHARE: Final = 0.2
-"""A run has collapsed if more than this share of its answers is empty or repeats itself."""
+"""Collapse: more than this share of responses is empty or repetitive."""
 _SPEECH: Final = Limits(min_tokens=1)
-"""One word is an answer here."""
+"""Thresholds of degeneration here: one word is an answer."""
 
 
 class Collapse:
-    """Asks the same questions at every check."""
+    """Evaluates the same probes at every check."""
 
     def __init__(self, session: Session, plan: Plan) -> None:
-        """Choose the probes: what stays is looked at whether or not the method trains on it."""
+        """Choose the probes; retain probes are used even if the method has no retain term."""
         self.session = session
         stays = plan.retain or own_answers(session.of(*STAYS))
         self.retain = spread(stays, PROBES)
         self.asked = [*spread(plan.forget, PROBES // 2), *spread(stays, PROBES // 2)]
         self.start = 0.0
         self.found: dict[str, float] = {}
-        """What the last check found; goes into the log."""
+        """Results of the last check, for the log."""
 
     def begin(self, *, resumed: bool) -> None:
-        """Measure the start model, or read what was measured, and keep the weights."""
+        """Measure the original model, or read its earlier measurement, and save the weights."""
         file = self.session.out / "work" / "guard.json"
         if resumed and file.is_file():
             self.start = json.loads(file.read_text(encoding="utf-8"))["start_retain_ce"]
@@ -71,7 +71,7 @@ class Collapse:
         self._keep()
 
     def collapsed(self) -> str:
-        """Return why the run has collapsed and put the weights of the last sound check back; "" while it is sound."""
+        """Return why training has collapsed, after restoring the last good weights; else ""."""
         self.found = {"guard_ce": self._retain_ce(), "guard_degenerate": self._degenerate()}
         why = self._why()
         if why:
@@ -91,11 +91,14 @@ class Collapse:
         return ""
 
     def _keep(self) -> None:
-        """Write the trainable weights, which are sound."""
+        """Save the trainable weights as the last good ones."""
         save_trainable(self.session.model, self.session.out / "last_good")
 
     def _retain_ce(self) -> float:
-        """Return the mean cross-entropy of the retain probes; 0 without any. All processes compute all of it, in lockstep."""
+        """Return the mean cross-entropy of the retain probes; 0 without any.
+
+        Every rank computes all of it, in lockstep.
+        """
         model, size = self.session.model, self.session.training.batch_size
         total = 0.0
         with torch.no_grad(), evaluating(model), whole(model), autocast(model, self.session.training):
@@ -105,7 +108,7 @@ class Collapse:
         return total / max(1, len(self.retain))
 
     def _degenerate(self) -> float:
-        """Return the share of greedy answers that are empty or repeat themselves."""
+        """Return the share of greedy responses that are empty or repetitive."""
         session = self.session
         requests = [Request(one.example.question, one.example.image, session.instruction) for one in self.asked]
         limit = session.training.max_new_tokens
@@ -115,7 +118,10 @@ class Collapse:
 
 
 def spread(targets: Sequence[Target], most: int) -> list[Target]:
-    """Return at most so many targets with questions of their own, evenly over the list; looks at four times as many, not at all."""
+    """Return at most this many targets with distinct questions, evenly over the list.
+
+    It examines four times as many, not all.
+    """
     looked = min(4 * most, len(targets))
     some = [targets[place * len(targets) // looked] for place in range(looked)]
     distinct = list({(one.example.id, one.example.question): one for one in some}.values())

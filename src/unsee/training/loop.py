@@ -1,4 +1,4 @@
-"""The one training loop.
+"""Training loop of all methods.
 
 It fires the events of transformers' `TrainerCallback`s, but is not its Trainer: losses that yield their terms, sharded models
 without a wrapper and checkpoints for any number of processes would have to override private methods of it.
@@ -64,11 +64,11 @@ after the `yield` runs after that backward pass, so that `with` blocks around it
 """
 
 _UNDECAYED: Final = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
-"""Names of weights that weight decay leaves alone, beside those of LayerNorm modules."""
+"""Names of weights without weight decay, beside those of LayerNorm modules."""
 
 
 class _Batches:
-    """The plan as tensors, made when asked for."""
+    """Batches of the plan as tensors, built on access."""
 
     def __init__(self, session: Session, plan: Plan) -> None:
         self.session = session
@@ -88,7 +88,7 @@ class _Batches:
         return made
 
     def close(self) -> None:
-        """Make no further batch in the background."""
+        """Stop building batches in the background."""
         if self.ahead is not None:
             self.ahead.shutdown(cancel_futures=True)
 
@@ -97,13 +97,13 @@ class _Batches:
         return self._mine(forget, index), self._mine(retain, index) if retain else None
 
     def _mine(self, targets: Sequence[Target], index: int) -> Batch:
-        """Return the rows of a batch that this process computes, on their way to its device."""
+        """Return this rank's rows of a batch, being sent to its device."""
         batch = collate(self.session, processes.share(targets), index, processes.share(range(len(targets))))
         return batch.fetched() if self.ahead else batch
 
 
 class Loop:
-    """Takes the optimizer steps of a plan and fires the events of transformers' callbacks around them."""
+    """Runs the optimizer steps of a plan and fires the events of transformers' callbacks."""
 
     def __init__(self, session: Session, plan: Plan, objective: Objective, *, apart: bool, forward: Forward) -> None:
         self.session = session
@@ -115,10 +115,10 @@ class Loop:
         self.batches = _Batches(session, plan)
         self.save_every = session.training.checkpoint_every or plan.steps_per_epoch
         self.ended = False
-        """Whether the guard or the stop rule has ended the run, now or before it was resumed."""
+        """Whether guard or stop rule ended the run, now or before it was resumed."""
 
     def run(self) -> None:
-        """Train, from the newest whole checkpoint if the session resumes."""
+        """Train, from the latest complete checkpoint if the session resumes."""
         set_seed(self.session.seed)
         checkpoint = self._resume_point()
         if checkpoint is not None:
@@ -135,7 +135,7 @@ class Loop:
         self.session.model.zero_grad(set_to_none=True)
 
     def _resume_point(self) -> Path | None:
-        """Return the checkpoint to go on from, the same in every process; delete those that lie after it."""
+        """Return the checkpoint to resume from, the same on every rank; delete later ones."""
         out, resume = self.session.out, self.session.resume
         checkpoint = processes.from_main(last_checkpoint(out) if resume and processes.is_main() else None)
         if processes.is_main():
@@ -143,7 +143,7 @@ class Loop:
         return checkpoint
 
     def _prepare(self, checkpoint: Path | None) -> None:
-        """Make optimizer, schedule and callbacks."""
+        """Create optimizer, schedule and callbacks."""
         session, training = self.session, self.session.training
         optimizer = make_optimizer(session.model, training)
         self.zero = Zero(session.model, optimizer, training) if processes.sharding() == "zero3" else None
@@ -171,7 +171,7 @@ class Loop:
         )
 
     def _load(self, checkpoint: Path) -> list[dict[str, Any]]:
-        """Put moments and schedule back; return the random states of all processes."""
+        """Restore optimizer and schedule; return the random states of all ranks."""
         if self.zero is None:
             load_moments(self.optimizer, self.session.model, checkpoint)
         else:
@@ -205,7 +205,10 @@ class Loop:
         return self.state.global_step < self.plan.steps and not self.ended and not self._wished("should_training_stop")
 
     def _epoch(self) -> None:
-        """Take steps up to the end of a pass over the forget targets; a step across the border counts to the old one."""
+        """Run the steps of one pass over the forget targets.
+
+        A step across the border counts to the pass it began in.
+        """
         epoch = int(self.plan.epoch_at(self.state.global_step))
         self.events.fire("on_epoch_begin")
         while self._goes_on() and int(self.plan.epoch_at(self.state.global_step)) == epoch:
@@ -214,7 +217,7 @@ class Loop:
         self._save_if_wished()
 
     def _step(self) -> None:
-        """Take one optimizer step; numbers that are not finite end the run."""
+        """Run one optimizer step; non-finite numbers end the run."""
         self.events.fire("on_step_begin")
         step = self.state.global_step + 1
         self._accumulate()
@@ -233,7 +236,7 @@ class Loop:
         self._finish_step(step, norm, rate)
 
     def _accumulate(self) -> None:
-        """Backpropagate the batches of this step, each with its share of the loss."""
+        """Backpropagate the batches of this step, each weighted by its share."""
         accumulate = self.session.training.accumulate
         first = self.state.global_step * accumulate
         indices = range(first, min(first + accumulate, len(self.plan)))
@@ -243,14 +246,14 @@ class Loop:
             self.backpropagate(*self.batches[index], len(indices))
 
     def backpropagate(self, forget: Batch, retain: Batch | None, share: int) -> None:
-        """Backpropagate the objective's terms on a batch, each apart or all as one sum, divided by `share`."""
+        """Backpropagate the objective on a batch, by terms or as one sum, divided by `share`."""
         self.session.model.train()
         self.watch.saw(forget)
         terms = self._terms(forget, retain)
         self.watch.note(self._each(terms, share) if self.apart else self._sum(terms, share))
 
     def _terms(self, forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-        """Yield the objective's terms; forward passes run under the chosen precision, what happens between them does not."""
+        """Yield the objective's terms; only their forward passes run under autocast."""
         with self._forward():
             terms = self.objective(forget, retain)
         if isinstance(terms, dict):
@@ -265,12 +268,12 @@ class Loop:
 
     @contextmanager
     def _forward(self) -> Iterator[None]:
-        """Run forward passes under the chosen precision, keeping for the backward pass what is dear to make again."""
+        """Run forward passes under autocast and, if enabled, activation recomputation."""
         with autocast(self.session.model, self.session.training), self.forward():
             yield
 
     def _each(self, terms: Iterator[Parts], share: int) -> Parts:
-        """Backpropagate every term by itself; return their values, losses added up."""
+        """Backpropagate every term by itself; return their values, losses summed."""
         whole: Parts = {}
         for term in terms:
             self._backward(term["loss"], share)
@@ -278,7 +281,7 @@ class Loop:
         return whole
 
     def _sum(self, terms: Iterator[Parts], share: int) -> Parts:
-        """Backpropagate the sum of all terms in one pass; return their values, losses added up."""
+        """Backpropagate the sum of all terms in one pass; return their values, losses summed."""
         whole: Parts = {}
         for term in terms:
             whole = _added(whole, term)
@@ -292,7 +295,7 @@ class Loop:
         backward()
 
     def _clip(self, step: int) -> float:
-        """Clip the gradients and return their norm before it; DeepSpeed clips by itself."""
+        """Clip the gradients and return the norm before clipping; DeepSpeed clips by itself."""
         if self.zero is not None:
             return 0.0
         weights = list(trainable(self.session.model).values())
@@ -305,7 +308,7 @@ class Loop:
         return size
 
     def _finish_step(self, step: int, norm: float, rate: float) -> None:
-        """Apply the checks, tell the callbacks, write log and checkpoint."""
+        """Run checks and callbacks, write log and checkpoint."""
         self.ended = self.watch.check(step)
         control = self.events.control
         control.should_log = True
@@ -318,24 +321,24 @@ class Loop:
         self._save_if_wished()
 
     def _report(self, logs: dict[str, float]) -> None:
-        """Hand numbers to the callbacks, trackers among them."""
+        """Pass numbers to the callbacks, trackers among them."""
         logs = {**logs, "epoch": self.state.epoch}
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self.events.fire("on_log", logs=logs)
 
     def _wished(self, wish: str) -> bool:
-        """Tell whether a callback, in any process, has set this field of TrainerControl. Collective."""
+        """Tell whether a callback on any rank has set this TrainerControl field. Collective."""
         wished = bool(vars(self.events.control)[wish])
         return any(processes.everyone(wished)) if self.session.callbacks else wished
 
     def _stop_reason(self) -> str:
-        """Return why the run ends after this step."""
+        """Return why training ends after this step."""
         if self.ended or self.state.global_step == self.plan.steps:
             return self.watch.stop_reason
         return f"stopped at step {self.state.global_step} by the callback {self.events.stopped_by}".rstrip()
 
     def _save_if_wished(self) -> None:
-        """Write a checkpoint if it is due, or a callback wishes it. Collective; the main process writes."""
+        """Write a checkpoint if due or requested by a callback. Collective."""
         if not self._wished("should_save"):
             return
         folder = checkpoint_folder(self.session.out, self.state.global_step)
@@ -361,7 +364,7 @@ class Loop:
 
 
 def make_optimizer(model: Module, training: Training) -> Optimizer:
-    """Return AdamW over the trainable weights; norms and biases are not decayed."""
+    """Return AdamW over the trainable weights, without decay on norms and biases."""
     plain: list[Parameter] = []
     decayed: list[Parameter] = []
     for name, weight in trainable(model).items():
@@ -373,7 +376,7 @@ def make_optimizer(model: Module, training: Training) -> Optimizer:
 
 
 def make_schedule(optimizer: Optimizer, training: Training, steps: int) -> LRScheduler:
-    """Return the learning-rate schedule of a run of so many steps."""
+    """Return the learning-rate schedule for this many steps."""
     warm = training.warmup_steps > 0 and training.scheduler == "constant"
     name = "constant_with_warmup" if warm else training.scheduler
     schedule: LRScheduler = get_scheduler(name, optimizer, training.warmup_steps, steps)
@@ -381,12 +384,12 @@ def make_schedule(optimizer: Optimizer, training: Training, steps: int) -> LRSch
 
 
 def _added(whole: Parts, term: Parts) -> Parts:
-    """Return the parts of both, their losses added up."""
+    """Return the parts of both, losses summed."""
     return {**whole, **term, "loss": whole["loss"] + term["loss"]} if whole else term
 
 
 def _arguments(session: Session, plan: Plan, save_every: int) -> TrainingArguments:
-    """Return our settings under the names that callbacks and trackers read."""
+    """Return the settings under the names that callbacks and trackers read."""
     training = session.training
     return arguments(
         output_dir=str(session.out / "checkpoints"),

@@ -1,4 +1,4 @@
-"""In which precision a run computes."""
+"""Numeric precision of training."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from unsee.api import Training
 
 
 def half(training: Training) -> bool:
-    """Tell whether to compute under bf16 autocast."""
+    """Tell whether to use bf16 autocast."""
     if training.precision == "auto":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return training.precision == "bf16"
 
 
 def autocast(model: Module, training: Training) -> Any:
-    """Return the context in which the training run computes, for what is computed outside of it and compared with it."""
+    """Return the autocast context of training, for computations compared with it."""
     device = next(model.parameters()).device.type
     return torch.autocast(device, torch.bfloat16, enabled=half(training))
 
 
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Take denormal numbers as 0 within the block: tiny gradients of what is already known slow a CPU down several times."""
+    """Flush denormals to 0 for the block.
+
+    Tiny gradients of examples that are already fitted slow a CPU down several times.
+    """
     flushed = bool(torch.tensor(1e-310, dtype=torch.float64) + torch.tensor(1e-310, dtype=torch.float64) == 0)
     torch.set_flush_denormal(True)
     try:

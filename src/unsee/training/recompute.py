@@ -1,4 +1,4 @@
-"""Activations that are cheap to compute again are not kept for the backward pass: norms, activation functions, gates.
+"""Recomputation of cheap activations (norms, activation functions, gates) in backward.
 
 Autograd keeps every tensor that a backward formula needs. In a transformer about two fifths of those bytes are results of
 elementwise functions whose own inputs are kept anyway: the output of a norm (kept for the weights behind it), of an activation
@@ -31,17 +31,19 @@ from unsee.inference.vision_cache import before_language
 from unsee.utils import fast_paths
 
 SMALLEST: Final = 1 << 14
-"""Bytes below which a tensor is simply kept."""
+"""Tensors below this size in bytes are saved as usual."""
 _FUNCTIONS: Final = ("torch.nn.modules.activation", "transformers.activations")
-"""Where activation functions are defined."""
+"""Modules that define activation functions."""
 _OTHER_INPUTS: Final = (RuntimeError, TypeError, ValueError, IndexError)
-"""What a norm of images, or of more than one input, raises when given rows; it is left as it is."""
+"""Exceptions of norms that take images or several inputs; these are left alone."""
 Forward = Callable[[], AbstractContextManager[object]]
 
 
 @contextmanager
 def recomputing(model: Module, *, checkpointing: bool = False) -> Iterator[Forward]:
-    """Yield the context for forward passes of the model that keep no cheap activations; their backward passes may come after it.
+    """Yield the context for forward passes that save no cheap activations.
+
+    Their backward passes may run after it.
 
     It does nothing without the engine's `recompute`, and beside gradient checkpointing, which keeps less.
     """
@@ -54,7 +56,7 @@ def recomputing(model: Module, *, checkpointing: bool = False) -> Iterator[Forwa
 
 @contextmanager
 def _recomputing(model: Module) -> Iterator[Forward]:
-    """Yield the context for forward passes of a model, tried or not."""
+    """Yield that context whether or not the model was tried."""
     known = _Known()
     handles = [handle for module in model.modules() for handle in _watched(module, known)]
     wide = [module for module in model.modules() if _keeps_more(module)]
@@ -67,7 +69,7 @@ def _recomputing(model: Module) -> Iterator[Forward]:
 
 
 class _Gated(Module):
-    """A module of the model before a gate and a linear layer, to try recomputation on."""
+    """Module of the model before a gate and a linear layer, for the trial of recomputation."""
 
     def __init__(self, module: Module) -> None:
         super().__init__()
@@ -76,7 +78,7 @@ class _Gated(Module):
         self.behind = Linear(weight.shape[-1], 8, bias=False, dtype=weight.dtype, device=weight.device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the linear layer makes of the gated output."""
+        """Return the linear layer's output for the gated input."""
         out: Tensor = self.behind(self.module(x) * x)
         return out
 
@@ -94,7 +96,7 @@ class _Gated(Module):
 
 
 def _proven(model: Module) -> bool:
-    """Tell whether gradients are the same when each kind of norm and activation function is computed again."""
+    """Tell whether recomputing each kind of norm and function preserves the gradients."""
     kinds = {type(module): module for module in model.modules() if _is_function(module) or _is_norm(module)}
     if not kinds:
         return True
@@ -118,7 +120,9 @@ def _proven(model: Module) -> bool:
 
 @contextmanager
 def looking_twice(model: Module, forward: Forward) -> Iterator[None]:
-    """Keep nothing of what the vision tower and the projector compute: they look again when their gradients are wanted.
+    """Checkpoint the vision tower and projector.
+
+    Their activations are dropped, and they are rerun in backward.
 
     So the activations of the tower and those of the language model are never there at the same time. For passes that are
     backpropagated once, without dropout. `forward` is the context for the second look. Models that look at images inside
@@ -144,13 +148,13 @@ def looking_twice(model: Module, forward: Forward) -> Iterator[None]:
 
 
 class _Twice(torch.autograd.Function):
-    """What a function without inputs returns, kept by nobody; called again to be differentiated."""
+    """Autograd function that drops its result and reruns it in backward."""
 
     @staticmethod
     def forward(
         ctx: Any, _: Tensor, call: Callable[[], Any], around: Forward, known: list[Callable[[list[Any]], Any]]
     ) -> tuple[Any, ...]:  # type: ignore[override]
-        """Return the leaves of what the function returns; put what rebuilds its containers into `known`."""
+        """Return the leaves of the result; store how to rebuild its containers in `known`."""
         leaves, rebuild = tensors.flattened(call())
         known.append(rebuild)
         ctx.set_materialize_grads(False)
@@ -161,7 +165,7 @@ class _Twice(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[None, None, None, None]:  # type: ignore[override]
-        """Call again and backpropagate into the weights."""
+        """Rerun and backpropagate into the weights."""
         with torch.enable_grad(), ctx.autocast(), ctx.around():
             leaves, _ = tensors.flattened(ctx.call())
         wanted = [place for place, grad in enumerate(grads) if grad is not None and leaves[place].requires_grad]
@@ -170,7 +174,7 @@ class _Twice(torch.autograd.Function):
 
 
 def _watched(module: Module, known: _Known) -> Iterator[RemovableHandle]:
-    """Watch a module if it is cheap, or may stand behind a gate."""
+    """Add hooks to a module if it is cheap, or may follow a gate."""
     if _is_function(module) or _is_norm(module):
         yield module.register_forward_hook(known.computed, with_kwargs=True)
     elif isinstance(module, Linear):
@@ -178,7 +182,7 @@ def _watched(module: Module, known: _Known) -> Iterator[RemovableHandle]:
 
 
 def _is_norm(module: Module) -> bool:
-    """Tell whether this is a norm without running statistics, whose weights will be there in the backward pass.
+    """Tell whether this is a norm without running statistics whose weights last to backward.
 
     Weights spread over processes may be elsewhere.
     """
@@ -193,7 +197,9 @@ def _is_function(module: Module) -> bool:
 
 
 def _keeps_more(module: Module) -> bool:
-    """Tell whether autograd keeps more than the input: QuickGELU its sigmoid, an RMSNorm in half precision an fp32 copy.
+    """Tell whether autograd saves more than the input.
+
+    QuickGELU saves its sigmoid, an RMSNorm in half precision an fp32 copy.
 
     Not for norms whose weights are trained: those need more than the input's gradient.
     """
@@ -219,7 +225,7 @@ def _keeps_more(module: Module) -> bool:
 
 
 class _Lean:
-    """Mixed into the class of a function, or of a norm that is not trained: keep the input alone."""
+    """Mixin for a function or frozen norm that saves only its input."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return what the function returns."""
@@ -229,7 +235,7 @@ class _Lean:
 
 
 class _Again(torch.autograd.Function):
-    """A function that keeps its input alone and is done again to be differentiated."""
+    """Autograd function that saves only its input and recomputes in backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:  # type: ignore[override]
@@ -249,7 +255,7 @@ class _Again(torch.autograd.Function):
 
 
 def _around(x: Tensor) -> Forward:
-    """Return the context that brings the present autocast back."""
+    """Return a context that restores the current autocast state."""
     kind = x.device.type
     if not torch.is_autocast_enabled(kind):
         return nullcontext
@@ -259,16 +265,16 @@ def _around(x: Tensor) -> Forward:
 
 @dataclass
 class _Recipe:
-    """How to make a tensor again."""
+    """Recomputation of one tensor."""
 
     make: Callable[[], Tensor]
     uses: int = 0
-    """Times it is still wanted."""
+    """Remaining uses."""
     made: Tensor | None = None
-    """What was made, while it is wanted by others."""
+    """Recomputed tensor, while further uses remain."""
 
     def get(self) -> Tensor:
-        """Return the tensor, made now unless somebody asked a moment ago."""
+        """Return the tensor, recomputed unless cached."""
         made = self.make() if self.made is None else self.made
         self.uses -= 1
         self.made = made if self.uses > 0 else None
@@ -277,7 +283,7 @@ class _Recipe:
 
 @dataclass(frozen=True)
 class _Packed:
-    """A tensor that is not there: a view of what the recipe makes."""
+    """Placeholder of a saved tensor: a view of what the recipe computes."""
 
     recipe: _Recipe
     size: torch.Size
@@ -287,16 +293,16 @@ class _Packed:
 
 @dataclass
 class _Known:
-    """What the forward pass has just computed, by storage; an entry counts while its tensor lives."""
+    """Tensors of the forward pass by storage, valid while the tensor is alive."""
 
     found: dict[int, tuple[weakref.ref[Tensor], _Recipe]] = field(default_factory=dict)
     forwards: int = 0
     early: bool = False
-    """Whether a node is asked for what it keeps before its own turn, so that it will want the same again."""
+    """Whether a node's saved tensors are read before its own turn, so that they are needed twice."""
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Keep little of the forward passes in the block."""
+        """Save few activations of the forward passes in the block."""
         self.forwards += 1
         try:
             with saved_tensors_hooks(self.pack, self.unpack):
@@ -306,13 +312,13 @@ class _Known:
             self.found.clear()  # a graph knows this object, which must not know the graph
 
     def computed(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        """Note what a cheap module made of its input, if that was all it was given."""
+        """Register the output of a cheap module, if the input is all it depends on."""
         alone = len(args) == 1 and not kwargs
         if self.forwards and alone and isinstance(out, Tensor) and out.requires_grad:
             self._note(out, _remaking(module, args[0]))
 
     def read(self, _: Module, args: tuple[Any, ...]) -> None:
-        """Note the input of a linear layer if it is a product of two tensors that are kept."""
+        """Register a linear layer's input if it is a product of two saved tensors."""
         node = args[0].grad_fn if self.forwards and args and isinstance(args[0], Tensor) else None
         if node is not None and node.name() == "MulBackward0" and all(other for other, _ in node.next_functions):
             self._note(args[0], lambda: self._product(node))
@@ -326,7 +332,7 @@ class _Known:
             self.found[key] = (weakref.ref(out), _Recipe(make))
 
     def _alive(self, address: int) -> tuple[Tensor, _Recipe] | None:
-        """Return the tensor that lies in a storage, and its recipe; None if it is gone, whoever lies there now."""
+        """Return the live tensor of a storage and its recipe; None if it is gone."""
         reference, recipe = self.found.get(address, (None, None))
         out = reference() if reference is not None else None
         if out is None or recipe is None or tensors.storage_id(out) != address:
@@ -334,7 +340,7 @@ class _Known:
         return out, recipe
 
     def pack(self, kept: Tensor) -> Tensor | _Packed:
-        """Return how to make the tensor again, if that is known, else the tensor."""
+        """Return a recipe for the tensor if one is known, else the tensor."""
         known = self._alive(tensors.storage_id(kept))
         if known is None or kept.dtype != known[0].dtype or tensors.version(kept):
             return kept
@@ -349,7 +355,7 @@ class _Known:
         return packed.recipe.get().as_strided(packed.size, packed.stride, packed.offset)
 
     def _product(self, node: Node) -> Tensor:
-        """Return what a product node computed, from what it keeps itself."""
+        """Return the output of a product node from its saved operands."""
         self.early = True
         try:
             one, other = tensors.operands(node)
@@ -361,7 +367,7 @@ class _Known:
 
 
 def _remaking(module: Module, x: Tensor) -> Callable[[], Tensor]:
-    """Return what computes a cheap module's output again."""
+    """Return a function that recomputes a cheap module's output."""
     kept, version, around, forward = x.detach(), tensors.version(x), _around(x), module.forward
 
     def make() -> Tensor:

@@ -1,4 +1,4 @@
-"""Checkpoints of the training: weights, moments, schedule and random streams, whatever the number of processes.
+"""Training checkpoints (weights, optimizer, schedule, random states) for any world size.
 
 A checkpoint folder holds safetensors and JSON only. `complete` is written last, after all other files are on the disk, and
 lists their sizes: a folder without it, or with other files than it lists, is damaged and passed over.
@@ -34,19 +34,19 @@ COMPLETE: Final = "complete"
 MOMENTS: Final = "optimizer.safetensors"
 STATE: Final = "state.json"
 HISTORY: Final = "trainer_state.json"
-"""transformers' TrainerState: steps, epochs and what was logged."""
+"""File of transformers' TrainerState: steps, epochs, log."""
 KEPT: Final = 2
-"""Checkpoints that stay when a new one is complete."""
+"""Number of checkpoints that remain after a new one."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def checkpoint_folder(out: Path, step: int) -> Path:
-    """Return where the checkpoint of a step lies."""
+    """Return the checkpoint folder of a step."""
     return out / "checkpoints" / f"checkpoint-{step}"
 
 
 def step_of(folder: Path) -> int:
-    """Return the number of optimizer steps behind a checkpoint."""
+    """Return the optimizer step of a checkpoint."""
     return int(folder.name.rpartition("-")[2])
 
 
@@ -56,7 +56,10 @@ def checkpoints(out: Path) -> list[Path]:
 
 
 def last_checkpoint(out: Path) -> Path | None:
-    """Return the newest checkpoint that is whole; each damaged one before it is named in a line on stderr."""
+    """Return the latest complete checkpoint.
+
+    Each damaged one before it is named on stderr.
+    """
     for folder in checkpoints(out):
         damage = _damage(folder)
         if not damage:
@@ -66,18 +69,18 @@ def last_checkpoint(out: Path) -> Path | None:
 
 
 def checkpoint_bytes(model: Module) -> int:
-    """Return about how large a checkpoint is: the trainable weights and two moments of each, in fp32."""
+    """Return the approximate checkpoint size: trainable weights and two moments in fp32."""
     return 3 * 4 * sum(weight.numel() for weight in trainable(model).values())
 
 
 def empty_checkpoint(out: Path, step: int) -> Path:
-    """Make the folder of a checkpoint, without what an earlier try has left in it."""
+    """Create the folder of a checkpoint, removing files of an earlier attempt."""
     owned_folder(out / "checkpoints")
     return owned_folder(checkpoint_folder(out, step), anew=True)
 
 
 def seal(folder: Path) -> None:
-    """Mark a checkpoint as complete, once its files are on the disk; delete those that are too old."""
+    """Mark a checkpoint as complete once it is on disk; delete old ones."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for file in files:
         _to_disk(file)
@@ -92,14 +95,14 @@ def seal(folder: Path) -> None:
 
 
 def discard_after(out: Path, step: int) -> None:
-    """Delete the checkpoints that lie after a step: damaged ones, or those of an earlier try."""
+    """Delete the checkpoints after a step: damaged ones, or of an earlier attempt."""
     for folder in checkpoints(out):
         if step_of(folder) > step:
             remove_folder(folder)
 
 
 def save_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
-    """Write the optimizer's tensors by the names of the weights, whole. Collective; the main process writes."""
+    """Write the full optimizer state by weight names. Collective; rank 0 writes."""
     moments = {}
     for name, weight in trainable(model).items():
         for kind, value in optimizer.state[weight].items():
@@ -109,7 +112,7 @@ def save_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
 
 
 def load_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
-    """Put the optimizer's tensors back, sharded as its weights are. Collective."""
+    """Restore the optimizer state, sharded as its weights are. Collective."""
     weights = trainable(model)
     for key, value in load_file(folder / MOMENTS).items():
         kind, _, name = key.partition(":")
@@ -118,20 +121,20 @@ def load_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write plain values, and the random state of every process. Collective; the main process writes."""
+    """Write plain values and the random state of every rank. Collective; rank 0 writes."""
     streams = processes.everyone(random_state())
     if processes.is_main():
         (folder / STATE).write_text(json.dumps({**state, "random": streams}), encoding="utf-8")
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Return what `save_state` wrote."""
+    """Read what `save_state` wrote."""
     state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
     return state
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of every random stream of this process as plain values."""
+    """Return the state of every random generator of this process as plain values."""
     stream: Any = numpy.random.get_state()  # noqa: NPY002 - the global stream is meant
     _, key, position, has_gauss, gauss = stream
     devices_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -144,7 +147,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(states: list[dict[str, Any]]) -> None:
-    """Put this process's random streams back; a run of another number of processes, or a new one, has its own."""
+    """Restore this rank's random state; with another world size ranks keep their own."""
     if len(states) != processes.world():
         return
     state = states[processes.rank()]
@@ -159,7 +162,7 @@ def restore_random_state(states: list[dict[str, Any]]) -> None:
 
 @contextmanager
 def full_disk_explained(folder: Path, what: str, needed: int) -> Iterator[None]:
-    """Raise one plain error for a write that found no room on the disk."""
+    """Turn write errors on a full disk into one plain error."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -198,7 +201,7 @@ def _damage(folder: Path) -> str:
 
 
 def _to_disk(path: Path) -> None:
-    """Have the system write a file, or the entries of a folder, to the disk."""
+    """Flush a file or the entries of a folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The stop rule: what the model still gives away about the forget targets it has been trained on (PUBG, arXiv 2506.02541)."""
+"""Stop rule: unlearning success rate on seen forget images (PUBG, arXiv 2506.02541)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unsee.training.precision import autocast
 
 
 def seen_probes(targets: Sequence[Target]) -> list[Example]:
-    """Return the distinct (image, question) pairs among the targets that ask for something private."""
+    """Return the distinct (image, question) pairs that ask for private information."""
     asked: dict[tuple[str, str], Example] = {}
     for target in targets:
         example = target.example
@@ -29,14 +29,14 @@ def seen_probes(targets: Sequence[Target]) -> list[Example]:
 
 
 def finite_output(session: Session, targets: Sequence[Target]) -> bool:
-    """Tell whether the model's log-probabilities of these answers are finite. Collective: every rank computes all."""
+    """Tell whether the log-probabilities of these answers are finite. Collective."""
     with torch.no_grad(), evaluating(session.model), autocast(session.model, session.training):
         logprob_b = answer_logprob(session.model, collate(session, targets)).sum_b
     return all(processes.everyone(bool(torch.isfinite(logprob_b).all())))
 
 
 def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
-    """Return USR: the share of greedy answers that give away no private term (PUBG, arXiv 2506.02541).
+    """Return USR, the share of greedy responses that name no private term.
 
     An answer in which a term would not be found, because of its script, does not count as a success.
 
@@ -53,5 +53,5 @@ def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
 
 
 def _kept(text: str, asked: Example) -> bool:
-    """Tell whether an answer shows that nothing private is given away."""
+    """Tell whether a response contains no private term."""
     return not leaked(text, asked.private, asked.question) and not unreadable(text, asked.private)

@@ -1,4 +1,4 @@
-"""What methods train on by default: the benchmark's own answers to the questions of a role."""
+"""Default training targets: the benchmark's own answers to the questions of a role."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def forget_targets(session: Session) -> Sequence[Target]:
 
 
 def own_answers(examples: Sequence[Example]) -> Sequence[Target]:
-    """Return the examples with their own answers as targets; examples on disk stay there."""
+    """Return the examples with their own answers as targets; large data stay on disk."""
     if not isinstance(examples, Lazy):
         return [Target(example=example) for example in examples]
     return Lazy(len(examples), lambda place: Target(example=examples[place]))
 
 
 STAYS: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER, Role.GENERAL)
-"""Roles of what is to stay."""
+"""Roles of the retain set."""
 
 
 def retain_targets(session: Session, weight: float = 1.0) -> Sequence[Target]:
-    """Return everything that is to stay, with its own answers; nothing if the retain term has no weight."""
+    """Return the retain set with its own answers; nothing if the retain term has no weight."""
     if not weight:
         return []
     targets = own_answers(session.of(*STAYS))

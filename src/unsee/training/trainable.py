@@ -1,4 +1,4 @@
-"""Which weights a run may change: LoRA adapters on, or the weights of, the chosen parts of the model."""
+"""Choice of trainable weights: LoRA on, or all weights of, the chosen model parts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from unsee.utils.files import PART
 WEIGHTS = "trainable.safetensors"
 ADAPTER = "adapter_model.safetensors"
 HEAD = "lm_head"
-"""Output head: counts as language, but gets no adapter (PUBG, arXiv 2506.02541: the head stays frozen)."""
+"""Output head: part of language, but frozen and without an adapter (PUBG, arXiv 2506.02541)."""
 
 
 def prepare(model: Module, family: Family, training: Training, seed: int) -> Module:
-    """Return the model with exactly the chosen weights trainable: a PeftModel for LoRA, else the model itself.
+    """Make exactly the chosen weights trainable; return a PeftModel for LoRA, else the model.
 
     Adapters and fully tuned weights are fp32 whatever the base's type. Raises UserError if nothing matches or the model
     carries an adapter, which would make its adapter-off state another model than the one given.
@@ -53,14 +53,14 @@ def trainable(model: Module) -> dict[str, Parameter]:
 
 
 def summary(model: Module) -> dict[str, Any]:
-    """Return how many weights are trainable and, shortly, in which modules (layer numbers as `*`)."""
+    """Return the number of trainable weights and their modules (layer numbers as `*`)."""
     weights = trainable(model)
     modules = {re.sub(r"\.\d+(?=\.|$)", ".*", _owner(name)) for name in weights}
     return {"trainable": sum(weight.numel() for weight in weights.values()), "tuned": sorted(modules)}
 
 
 def finite(model: Module) -> bool:
-    """Tell whether every trainable weight is a finite number. Collective if weights are sharded.
+    """Tell whether every trainable weight is finite. Collective if weights are sharded.
 
     One fused maximum per device; the maximum of absolute values, for a sum of squares overflows long before a weight does.
     """
@@ -72,13 +72,13 @@ def finite(model: Module) -> bool:
 
 
 def require_finite(model: Module) -> None:
-    """Raise if a trainable weight is not a finite number. Collective if weights are sharded."""
+    """Raise if a trainable weight is not finite. Collective if weights are sharded."""
     if not finite(model):
         raise TrainingError("Some trained weights are not finite numbers. Nothing was saved; lower training.lr.")
 
 
 def save_trainable(model: Module, folder: Path) -> None:
-    """Write the trainable weights by name (safetensors), in full or not at all. Collective; the main process writes."""
+    """Write the trainable weights atomically (safetensors). Collective; rank 0 writes."""
     weights = {name: joined(weight).detach().contiguous().clone() for name, weight in trainable(model).items()}
     if processes.is_main():
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def save_trainable(model: Module, folder: Path) -> None:
 
 
 def load_trainable(model: Module, folder: Path) -> None:
-    """Load what a checkpoint or `last_good` holds into the trainable weights; names must agree exactly."""
+    """Load saved weights into the trainable ones; names must match exactly."""
     saved = load_file(folder / WEIGHTS)
     weights = trainable(model)
     if saved.keys() != weights.keys():
@@ -103,7 +103,7 @@ def load_trainable(model: Module, folder: Path) -> None:
 
 
 def _with_adapters(model: Module, patterns: Sequence[str], training: Training, seed: int) -> PeftModel:
-    """Add LoRA to the linear layers of the parts, named one by one so that no suffix reaches another part."""
+    """Add LoRA to the linear layers of the parts, listed by full name."""
     targets = [
         name
         for name, module in model.named_modules()
@@ -126,7 +126,7 @@ def _with_adapters(model: Module, patterns: Sequence[str], training: Training, s
 
 
 def _go_on_from(model: PeftModel, folder: Path) -> None:
-    """Put the weights of a saved adapter into the fresh one; names and shapes must agree exactly."""
+    """Load a saved adapter into the new one; names and shapes must match exactly."""
     file = next((place / ADAPTER for place in (folder, folder / "model") if (place / ADAPTER).is_file()), None)
     if file is None:
         raise UserError(f"training.adapter: no {ADAPTER} in {folder}. Give the run folder of an earlier LoRA run.")

@@ -1,4 +1,4 @@
-"""Training of a model on an objective: `minimise(session, objective)`."""
+"""Training of a model on an objective over forget and retain targets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def minimise(
     separate: bool = False,
     retain_ratio: int = 1,
 ) -> None:
-    """Minimise the objective over the forget targets, each batch paired with one of retain targets (if any).
+    """Minimise the objective over the forget targets, paired with retain batches if any.
 
     `retain_ratio`: the retain batch is so many times as large as the forget batch.
     `separate`: the terms of the objective must be backpropagated apart, even by the plain engine (one backward for all).
@@ -93,7 +93,7 @@ def minimise(
 
 
 def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target], retain_ratio: int = 1) -> Plan:
-    """Return which targets `minimise` will put into which batch; refuse a warm-up that lasts longer than the run."""
+    """Return the batch schedule of `minimise`; reject a warm-up longer than the run."""
     plan = Plan(forget, retain, session.training, session.seed, processes.world(), retain_ratio)
     if forget and session.training.warmup_steps >= max(1, plan.steps):
         raise UserError(
@@ -104,14 +104,14 @@ def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target]
 
 
 def required(retain: Batch | None) -> Batch:
-    """Return the retain batch of an objective that cannot do without."""
+    """Return the retain batch; raise if there is none."""
     if retain is None:
         raise TrainingError("This objective needs retain targets; pass `retain` to `minimise`.")
     return retain
 
 
 def retain_term(session: Session, retain: Batch | None, weight: float) -> Iterator[Parts]:
-    """Yield `weight` times the cross-entropy on the retain answers; nothing without a retain batch or weight."""
+    """Yield `weight` times the cross-entropy on retain answers, if both exist."""
     if retain is not None and weight:
         retain_nll = answer_nll(*answer_logits(session.model, retain))
         yield {"loss": weight * retain_nll, "retain_nll": retain_nll}
@@ -119,7 +119,7 @@ def retain_term(session: Session, retain: Batch | None, weight: float) -> Iterat
 
 @contextmanager
 def _spread(session: Session, plan: Plan) -> Iterator[None]:
-    """Spread the weights over the processes for the block, if the launcher says so; plain again after it.
+    """Shard the model for the block if the launcher asks for it, and unshard it afterwards.
 
     Processes then work in lockstep: what one of them could skip (features it knows, a second pass for short rows), all do.
     """
@@ -140,7 +140,7 @@ def _spread(session: Session, plan: Plan) -> Iterator[None]:
 
 
 def _require_alike(session: Session, plan: Plan, language: str) -> None:
-    """Raise if weights are trained that rows without an image do not reach, for processes would reduce unlike gradients."""
+    """Raise if rows without an image leave trained weights without gradient on some ranks."""
     outside = [name for name in trainable(session.model) if not re.match(language, name)]
     kinds = {target.example.image is not None for side in (plan.forget, plan.retain) for target in side}
     if outside and len(kinds) > 1:
@@ -151,7 +151,7 @@ def _require_alike(session: Session, plan: Plan, language: str) -> None:
 
 
 def _require_images(session: Session, plan: Plan) -> None:
-    """Raise if a batch would hold rows without an image only, while none of the weights they reach is trained."""
+    """Raise if a batch has text-only rows alone, which reach no trained weight."""
     language = session.family.parts(session.model)["language"]
     if any(re.match(language, name) for name in trainable(session.model)):
         return

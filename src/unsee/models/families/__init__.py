@@ -1,1 +1,1 @@
-"""LVLM architectures, one file each."""
+"""Model families, one file each."""

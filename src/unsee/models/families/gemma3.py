@@ -1,4 +1,4 @@
-"""Gemma 3: image tokens see each other in both directions, answers end with `<end_of_turn>`."""
+"""Gemma 3: bidirectional attention among image tokens, `<end_of_turn>` ends answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from unsee.models.auto import AutoFamily
 
 
 class Gemma3(AutoFamily):
-    """`token_type_ids` tell which tokens are the image. The projector has no linear layer, so it is tuned in full or not at all."""
+    """Gemma 3.
+
+    `token_type_ids` mark image tokens. The projector has no linear layer, so it is tuned in full or not at all.
+    """
 
     model_types: ClassVar[tuple[str, ...]] = ("gemma3",)

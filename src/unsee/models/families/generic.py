@@ -1,4 +1,4 @@
-"""Any model that transformers' `AutoModelForImageTextToText` opens and that has a chat template."""
+"""Generic family for `AutoModelForImageTextToText` models with a chat template."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ INSTRUCTION = "Say only what can be seen."
 
 
 class Generic(AutoFamily):
-    """Serves what no other family claims, after a look at whether it can: parts, chat template, image tokens, inputs."""
+    """Family of models without their own, after a check of parts, template, tokens and inputs."""
 
     model_types: ClassVar[tuple[str, ...]] = ()
 
     def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
-        """Return model (eval mode) and processor; raise UserError if they do not fit together as a family needs it."""
+        """Return model (eval mode) and processor; raise UserError if they are unsuitable."""
         model, processor = auto.load(path, dtype=dtype)
         faults = list(self._faults(model, processor))
         if faults:
@@ -38,7 +38,7 @@ class Generic(AutoFamily):
         return model, processor
 
     def _faults(self, model: Any, processor: Any) -> Iterator[str]:
-        """Yield what a family would have to say about this model."""
+        """Yield what makes this model unsuitable."""
         missing = {"vision", "language"} - self.parts(model).keys()
         if missing:
             yield f"no module is named like its {' or its '.join(sorted(missing))} part (`parts`)"
@@ -58,7 +58,7 @@ class Generic(AutoFamily):
 
 
 def _inputs(model: Any, pictured: dict[str, Any], bare: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with the inputs of a prompt with an image and of one without."""
+    """Yield what is wrong with the inputs of prompts with and without an image."""
     known = inspect.signature(model.forward).parameters
     unknown = (pictured.keys() | bare.keys()) - known.keys()
     if unknown:

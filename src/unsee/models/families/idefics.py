@@ -1,4 +1,4 @@
-"""Idefics 2, Idefics 3 and SmolVLM: images split into tiles that are named in the text."""
+"""Idefics 2, Idefics 3 and SmolVLM: image tiles that are named in the text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from unsee.models.auto import AutoFamily
 
 
 class Idefics(AutoFamily):
-    """An answer ends with `<end_of_utterance>`, as the chat template writes it."""
+    """Idefics, whose answers end with `<end_of_utterance>` by the chat template."""
 
     model_types: ClassVar[tuple[str, ...]] = ("idefics2", "idefics3", "smolvlm")

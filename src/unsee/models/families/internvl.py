@@ -1,4 +1,4 @@
-"""InternVL 3 and 3.5 in their Hugging Face form: tiles in one list, behind each other."""
+"""InternVL 3 and 3.5 in Hugging Face form: tiles of all images along one axis."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from unsee.models.auto import AutoFamily
 
 
 class InternVL(AutoFamily):
-    """Vision tower and language model are of any kind; tiles of all images stand along one axis."""
+    """InternVL with any vision tower and language model."""
 
     model_types: ClassVar[tuple[str, ...]] = ("internvl",)

@@ -1,4 +1,4 @@
-"""LLaVA 1.5 and LLaVA-NeXT (1.6), with Vicuna, Mistral or Llama 3 (Liu et al., 2023 and 2024), and ViP-LLaVA."""
+"""LLaVA 1.5, LLaVA-NeXT (1.6) and ViP-LLaVA, with Vicuna, Mistral or Llama 3."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 class Llava(AutoFamily):
-    """Vision tower, two-layer projector, language model; older processors lack what expands the image token.
+    """LLaVA: vision tower, two-layer projector, language model.
+
+    Older processors lack the settings that expand the image token.
 
     LLaVA-NeXT sees a thumbnail and tiles of it; `image_sizes` says how they lie. Its `image_newline` belongs to no part.
     """
@@ -20,7 +22,7 @@ class Llava(AutoFamily):
     model_types: ClassVar[tuple[str, ...]] = ("llava", "llava_next", "vipllava")
 
     def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
-        """Return model (eval mode) and processor, the latter told how many tokens an image takes."""
+        """Return model (eval mode) and processor, with the number of image tokens set."""
         model, processor = super().load(path, dtype=dtype)
         config: Any = model.config
         if processor.patch_size is None:

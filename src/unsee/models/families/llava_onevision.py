@@ -8,6 +8,6 @@ from unsee.models.auto import AutoFamily
 
 
 class LlavaOnevision(AutoFamily):
-    """One image a prompt, so tiles are always taken (`batch_num_images` says so to the model)."""
+    """LLaVA-OneVision with one image per prompt, always tiled (`batch_num_images`)."""
 
     model_types: ClassVar[tuple[str, ...]] = ("llava_onevision",)

@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision (Mllama): the language model looks at the image by cross-attention."""
+"""Llama 3.2 Vision (Mllama): image input by cross-attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from unsee.models.auto import AutoFamily
 
 
 class Mllama(AutoFamily):
-    """Rows without an image skip the cross-attention layers, so they are never in one batch with rows that have one (`padding.apart`).
+    """Llama 3.2 Vision.
+
+    Rows without an image skip the cross-attention layers, so they never share a batch with rows that have one
+    (`padding.apart`).
 
     Its template writes today's date into prompts without an image; here it is always the one it falls back to.
     """

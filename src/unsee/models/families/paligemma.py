@@ -1,4 +1,4 @@
-"""PaliGemma and PaliGemma 2 (Beyer et al., 2024, arXiv 2407.07726): no chat, the prompt is read in both directions."""
+"""PaliGemma and PaliGemma 2 (arXiv 2407.07726): no chat, bidirectional prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class PaliGemma(AutoFamily):
-    """Prompts are `<image>...<bos>question`, a new line, the answer; `token_type_ids` are 0 in the prompt and 1 in the answer.
+    """PaliGemma, with prompts `<image>...<bos>question`, newline, answer.
+
+    `token_type_ids` are 0 in the prompt and 1 in the answer.
 
     With 0 in the answer as well, answer tokens would see the ones to come. Without an image (which the model was never
     trained on) only the image tokens are left out.
@@ -30,12 +32,15 @@ class PaliGemma(AutoFamily):
         return auto.load(path, dtype=dtype, template=False)
 
     def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
-        """Return the text as the processor would write it: image mark, BOS, question, new line."""
+        """Return the processor's text: image placeholders, BOS, question, newline."""
         mark = processor.image_token if has_image else ""
         return f"{mark}{processor.tokenizer.bos_token}{instruction}{' ' if instruction else ''}{question}\n"
 
     def encode_one(self, processor: Any, text: str, image: Image | None) -> dict[str, Tensor]:
-        """Return the inputs of one prompt; the processor writes BOS and new line itself, and takes no bare text."""
+        """Return the inputs of one prompt.
+
+        The processor adds BOS and newline itself, and accepts no text without an image.
+        """
         if image is None:
             bare = processor.tokenizer(text, return_tensors="pt", return_token_type_ids=True, add_special_tokens=False)
             return dict(bare)

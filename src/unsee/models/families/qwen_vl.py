@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: as many image tokens as the picture has patches, three-dimensional positions."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: image tokens by resolution, 3D positions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from unsee.models.auto import AutoFamily
 
 
 class QwenVL(AutoFamily):
-    """The projector is `visual.merger`; the model makes its positions from `image_grid_thw` and `mm_token_type_ids`."""
+    """Qwen-VL, whose projector is `visual.merger`.
+
+    Position ids come from `image_grid_thw` and `mm_token_type_ids`.
+    """
 
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")

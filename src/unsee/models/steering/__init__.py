@@ -1,1 +1,1 @@
-"""Models steered by hooks on their hidden states."""
+"""Steering of hidden states with forward hooks."""

@@ -1,4 +1,4 @@
-"""What steers a model, as a value and as two small files: `rmuse.safetensors`, `rmuse.json`.
+"""Steering artefact: directions and rule, saved as `rmuse.safetensors` and `rmuse.json`.
 
 It holds, per decoder layer, what R-MUSE (arXiv 2512.17911) computes offline, and the rule by which it acts.
 Shapes: b rows, c columns of a pass, d width of the model, k rank, n states, p products.
@@ -28,7 +28,7 @@ from unsee.utils.parsing import read_object
 
 NAME: Final = "rmuse"
 LEAST_NORM: Final = 1e-3
-"""A direction with less than this left outside the reasoning subspace is not used (docs/rmuse.md, step 5) [inferred]."""
+"""Directions with a smaller norm outside the reasoning subspace are not used (docs/rmuse.md, step 5) [inferred]."""
 
 Gate = Literal["below", "above", "always", "off"]
 Update = Literal["slerp", "additive"]
@@ -38,16 +38,16 @@ Where = Literal["generated", "last_prompt_and_generated", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """When, where and how strongly the directions act."""
+    """When, where and how strongly to steer."""
 
     layers: tuple[int, ...]
-    """Decoder layers whose output is turned, counted from 0."""
+    """Decoder layers whose output is steered, counted from 0."""
     scoring_layer: int
-    """Decoder layer at which the gate is decided."""
+    """Decoder layer of the gate's score."""
     gate: Gate = "below"
     """Steer requests whose score is below tau (the formula), above it, all, or none."""
     score: Score = "reasoning"
-    """reasoning = share of the state in the reasoning-retain subspace; contrast = along what tells forget from retain."""
+    """reasoning = share of the state in the reasoning-retain subspace; contrast = along the forget-retain discriminant."""
     tau: float = 0.75
     """Threshold of the gate."""
     update: Update = "slerp"
@@ -55,14 +55,14 @@ class Rule:
     strength: float = 1.0
     """Factor of the additive update."""
     max_rotation_deg: float = 180.0
-    """No state is turned further than this."""
+    """Largest rotation of a state."""
     apply_to: Where = "generated"
-    """Which tokens' states are turned."""
+    """Tokens whose states are steered."""
     protect: bool = True
     """Keep the update out of the reasoning-retain subspace."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be done in one pass."""
+        """Reject settings that are impossible in one pass."""
         if not self.layers or not 0 < self.max_rotation_deg <= 180:
             raise UserError(
                 f"Steering needs layers and 0 < max_rotation_deg <= 180, got {self.layers} and {self.max_rotation_deg}."
@@ -76,24 +76,27 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Directions:
-    """What is known about one layer; the unlearning parts come once for text-only requests, once for those with an image."""
+    """Directions of one layer.
+
+    Unlearning directions exist once for text-only requests and once for those with an image.
+    """
 
     un_text: Tensor
     """Orthonormal unlearning directions, d x k."""
     un_mm: Tensor
-    """The same from questions with images."""
+    """The same for questions with images."""
     rrs: Tensor
     """Orthonormal basis of the reasoning-retain subspace, d x k."""
     v_text: Tensor
     """Main unlearning direction, pointing towards refusal."""
     v_mm: Tensor
-    """The same from questions with images."""
+    """The same for questions with images."""
     mu_text: Tensor
     """Unit states of ideal refusals, n x d."""
     mu_mm: Tensor
-    """The same from questions with images."""
+    """The same for questions with images."""
     contrast: Tensor
-    """What tells the prompt ends of forget questions from those of retain questions."""
+    """Discriminant between prompt ends of forget and retain questions."""
 
     def scores(self, ends: Tensor, score: Score) -> Tensor:
         """Return the gate's score of states at prompt ends, last axis d."""
@@ -104,17 +107,17 @@ class Directions:
 
 @dataclass(frozen=True, kw_only=True)
 class Artefact:
-    """Everything that steers a model."""
+    """Rule and directions that steer a model."""
 
     rule: Rule
     directions: Mapping[int, Directions]
-    """Layer -> its directions; the scoring layer has some too."""
+    """Layer -> its directions, with those of the scoring layer."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Where it comes from: model and data hashes, settings, templates; not needed to steer."""
+    """Provenance: model and data hashes, settings, templates; not needed to steer."""
 
     @property
     def hash(self) -> str:
-        """Hash of everything that changes an answer."""
+        """Hash of everything that affects a response."""
         digest = hashlib.sha256(json.dumps(asdict(self.rule), sort_keys=True).encode())
         for name, tensor in sorted(_flat(self.directions).items()):
             digest.update(name.encode())
@@ -131,18 +134,18 @@ def fires(scores: Tensor, gate: Gate, tau: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Frame:
-    """One layer's directions, ready to act; the first axis is 0 for text-only requests, 1 for those with an image."""
+    """Precomputed update of one layer; axis 0 is text-only (0) or with image (1)."""
 
     pair_2dp: Tensor
     """Columns: the protected direction and the target z* (slerp), or the main direction alone (additive)."""
     towards_21d: Tensor
-    """The protected direction, a hair aside so that no state is exactly opposite; its raw projection (additive)."""
+    """Protected direction, slightly perturbed so that no state is exactly opposite; its raw projection (additive)."""
     able: tuple[bool, bool]
     """Whether enough of the direction lies outside the reasoning subspace."""
 
     @classmethod
     def of(cls, one: Directions, rule: Rule, device: torch.device) -> Frame:
-        """Work out what an update needs."""
+        """Precompute the update of a layer."""
         directions = [v.float() for v in (one.v_text, one.v_mm)]
         protected = [outside(v, one.rrs.float()) for v in directions] if rule.protect else directions
         able = tuple(bool(p.norm() >= LEAST_NORM) for p in protected)
@@ -158,7 +161,7 @@ class Frame:
 
 
 def steer(states: Tensor, frame: Frame, kind: int | Tensor, rule: Rule) -> tuple[Tensor, Tensor | None]:
-    """Return the states [b, c, d] turned, with their norms, and by which angle (none for the additive update).
+    """Return the steered states [b, c, d], norms kept, and the angles (none for additive).
 
     lambda * theta_dir of the paper is min(theta_dir, theta_tar): a state is turned as far as it is from the target z*, but
     not beyond the direction itself. kind: 0 text, 1 image, or one of them per row.

@@ -1,4 +1,4 @@
-"""Directions, subspaces and rotations: the mathematics of R-MUSE (arXiv 2512.17911) as pure functions.
+"""Geometry of R-MUSE (arXiv 2512.17911): directions, subspaces, rotations.
 
 The letters are those of docs/rmuse.md. Shapes: n samples, d width of the model, k rank; other leading axes are free.
 """
@@ -15,15 +15,15 @@ from torch.nn.functional import normalize
 from unsee.errors import UserError
 
 BORDER: Final = 1e-6
-"""Inner products stay this far from -1 and 1 (docs/rmuse.md, step 5) [inferred]."""
+"""Distance of clamped cosines from -1 and 1 (docs/rmuse.md, step 5) [inferred]."""
 EPS: Final = 1e-6
-"""Least spread that a dimension is divided by (docs/rmuse.md, step 1) [inferred]."""
+"""Smallest standard deviation used as a divisor (docs/rmuse.md, step 1) [inferred]."""
 
 ZScore = Literal["center_and_scale", "scale_only"]
 
 
 def zscore(shifts_nd: Tensor, how: ZScore) -> Tensor:
-    """Scale every dimension over the batch; only `center_and_scale` (the literal form) takes out the common shift.
+    """Scale every dimension over the batch; `center_and_scale` (literal) also centres it.
 
     >>> zscore(torch.tensor([[1.0], [3.0]]), "center_and_scale").tolist()
     [[-1.0], [1.0]]
@@ -35,7 +35,7 @@ def zscore(shifts_nd: Tensor, how: ZScore) -> Tensor:
 
 
 def rank_for(singular_k: Tensor, energy: float) -> int:
-    """Return the smallest k whose squared singular values make up this share of all (docs/rmuse.md, step 2).
+    """Return the smallest rank that reaches this share of energy (docs/rmuse.md, step 2).
 
     >>> rank_for(torch.tensor([4.0, 2.0, 1.0]), 0.76), rank_for(torch.tensor([4.0, 2.0, 1.0]), 0.8)
     (1, 2)
@@ -45,7 +45,7 @@ def rank_for(singular_k: Tensor, energy: float) -> int:
 
 
 def subspace(shifts_nd: Tensor, energy: float, cap: int) -> Tensor:
-    """Return an orthonormal basis [d, k] of what the shifts have in common, k by energy, at most `cap`."""
+    """Return an orthonormal basis [d, k] of the shifts, k by energy, at most `cap`."""
     basis_dn, singular_n, _ = torch.linalg.svd(shifts_nd.float().T, full_matrices=False)
     if not singular_n.any():
         raise UserError("All samples shift the states equally or not at all, so there is no direction; use scale_only.")
@@ -53,7 +53,7 @@ def subspace(shifts_nd: Tensor, energy: float, cap: int) -> Tensor:
 
 
 def oriented(direction_d: Tensor, shift_d: Tensor) -> Tensor:
-    """Return the direction with the sign that points along the mean shift, for the sign of an SVD is arbitrary [inferred].
+    """Return the direction with the sign of the mean shift, as SVD signs are arbitrary [inferred].
 
     >>> oriented(torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 5.0]))
     tensor([1., -0.])
@@ -62,7 +62,7 @@ def oriented(direction_d: Tensor, shift_d: Tensor) -> Tensor:
 
 
 def contrast(forget_nd: Tensor, retain_nd: Tensor, shrinkage: float = 0.01) -> Tensor:
-    """Return Fisher's discriminant of two clouds: the direction along which they lie furthest apart for their spread.
+    """Return Fisher's linear discriminant of two sets of states.
 
     >>> contrast(torch.tensor([[1.0, 0.0], [1.0, 2.0]]), torch.tensor([[-1.0, 0.0], [-1.0, 2.0]])).tolist()
     [1.0, 0.0]
@@ -74,7 +74,7 @@ def contrast(forget_nd: Tensor, retain_nd: Tensor, shrinkage: float = 0.01) -> T
 
 
 def balanced_threshold(forget: Tensor, retain: Tensor, sign: Literal["below", "above"]) -> tuple[float, float]:
-    """Return the threshold that best tells forget from retain scores, and its balanced accuracy (docs/rmuse.md, step 4) [inferred].
+    """Return the best threshold between forget and retain scores, and its balanced accuracy.
 
     >>> balanced_threshold(torch.tensor([0.25, 0.5]), torch.tensor([1.0, 2.0]), "below")
     (0.75, 1.0)
@@ -88,7 +88,7 @@ def balanced_threshold(forget: Tensor, retain: Tensor, sign: Literal["below", "a
 
 
 def turned(unit: Tensor, towards: Tensor, cosine: Tensor, angle: Tensor) -> Tensor:
-    """Rotate unit vectors by `angle` in the plane that they span with `towards`; `cosine` is their inner product.
+    """Rotate unit vectors by `angle` towards `towards`; `cosine` is their inner product.
 
     >>> turned(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.0), torch.tensor(0.0))
     tensor([1., 0.])
@@ -99,7 +99,9 @@ def turned(unit: Tensor, towards: Tensor, cosine: Tensor, angle: Tensor) -> Tens
 
 
 def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Go `share` of the way along the great circle between unit vectors; opposite ones through a fixed orthogonal vector.
+    """Interpolate on the great circle between unit vectors.
+
+    Opposite ones go through a fixed orthogonal vector.
 
     >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.5]))
     tensor([0.7071, 0.7071])
@@ -121,7 +123,7 @@ def aside(unit: Tensor) -> Tensor:
 
 
 def karcher_mean(points_nd: Tensor, weights_n: Tensor | None = None, steps: int = 10) -> Tensor:
-    """Return the point of the unit sphere with the least mean squared great-circle distance (docs/rmuse.md, step 5) [inferred].
+    """Return the Karcher mean of unit vectors on the sphere (docs/rmuse.md, step 5).
 
     >>> karcher_mean(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     tensor([0.7071, 0.7071])
@@ -139,7 +141,7 @@ def karcher_mean(points_nd: Tensor, weights_n: Tensor | None = None, steps: int 
 
 
 def outside(states: Tensor, basis_dk: Tensor) -> Tensor:
-    """Return (I - U U^T) of the last axis: what lies outside the subspace."""
+    """Return (I - U U^T) x: the part outside the subspace."""
     return states - (states @ basis_dk) @ basis_dk.T
 
 
@@ -153,5 +155,5 @@ def share_inside(states: Tensor, basis_dk: Tensor) -> Tensor:
 
 
 def arc(cosine: Tensor) -> Tensor:
-    """Return the angle of a cosine, both ends kept off."""
+    """Return the angle of a cosine, clamped away from -1 and 1."""
     return cosine.clamp(-1 + BORDER, 1 - BORDER).acos()

@@ -1,4 +1,4 @@
-"""Steering at inference time: hooks that turn the states of generated tokens as an artefact says (R-MUSE, arXiv 2512.17911).
+"""Hooks that steer hidden states at inference (R-MUSE, arXiv 2512.17911).
 
 A gate is decided once a request, from the state of its last prompt token, and kept until its answer ends. While our own decoding
 loop runs, it says which columns end prompts and which are answers (`Requests`); under `model.generate` the KV cache tells.
@@ -31,14 +31,14 @@ from unsee.models.steering.artifact import NAME, Artefact, Frame, fires, load, s
 
 @dataclass
 class Firing:
-    """What the gate did since the model was opened."""
+    """Statistics of the gate since the model was opened."""
 
     scores: list[float] = field(default_factory=list)
     """The gate's score of every request."""
     fired: int = 0
     """Requests that were steered."""
     degrees: dict[int, list[float]] = field(default_factory=dict)
-    """Layer -> mean rotation of the first generated token of the steered requests, one entry a pass."""
+    """Layer -> mean rotation at the first generated token of steered requests, one entry per pass."""
 
     def summary(self) -> dict[str, Any]:
         """Return requests, firing rate, quartiles of the score and mean rotation per layer."""
@@ -54,17 +54,17 @@ class Firing:
 
 @dataclass
 class _Turn:
-    """What the columns of a forward pass are."""
+    """Meaning of the columns of a forward pass."""
 
     speaks: Literal["nobody", "prompts", "answers"]
     kind: int | Tensor
-    """0 = requests without an image, 1 = with one, or one of them per row."""
+    """0 = requests without an image, 1 = with one; or one value per row."""
     ends_e: Tensor | None = None
     """Columns at which prompts end; None = the last."""
     real_be: Tensor | None = None
-    """Which of them are requests, as opposed to padding."""
+    """Mask of requests as opposed to padding."""
     open_be: Tensor | None = None
-    """Which requests are steered; columns of the answers to come have the same order."""
+    """Mask of steered requests; later answer columns have the same order."""
     some: bool = False
     every: bool = False
     fresh: bool = True
@@ -98,18 +98,18 @@ class Steering:
             self._handles.append(layers[layer].register_forward_hook(partial(self._after, layer)))
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
     @property
     def skipped(self) -> list[int]:
-        """Layers with a direction that lies in the reasoning subspace, and so is not used."""
+        """Layers whose direction lies in the reasoning subspace and is not used."""
         able = {layer: self._frame(layer, torch.device("cpu")).able for layer in self.rule.layers}
         return [layer for layer, ready in able.items() if not all(ready)]
 
     def _begin(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG002 - torch's call
-        """Find out what the columns of the coming pass are, unless the decoding loop has said so."""
+        """Determine the columns of the coming pass, unless set by the decoding loop."""
         self._turn = self.declared
         cache = kv_cache.found(kwargs)
         uncached = cache is None and kwargs.get("use_cache") is False
@@ -123,7 +123,7 @@ class Steering:
             self._turn = _Turn("prompts", self._kind(ids_bc, kwargs))
 
     def _end(self, module: Module, args: Any, output: Any) -> None:  # noqa: ARG002 - torch's call
-        """Remember whose cache it is that a prompt has filled."""
+        """Remember which KV cache belongs to the prompts."""
         if self._turn is None or self.declared is not None or self._turn.speaks != "prompts":
             return
         cache = kv_cache.found(output) if isinstance(output, Mapping) else None
@@ -136,7 +136,7 @@ class Steering:
         return kind_of((ids_bc == self._image_token).any(1).tolist(), ids_bc.device)
 
     def _after(self, layer: int, module: Module, args: Any, output: Any) -> Any:  # noqa: ARG002 - torch's call
-        """Return the layer's output with the states of steered tokens turned; None leaves it alone."""
+        """Return the layer's output with steered states; None leaves it unchanged."""
         turn = self._turn
         if turn is None or self.rule.gate == "off" or trying():
             return None
@@ -159,7 +159,7 @@ class Steering:
         self.firing.fired += int(turn.open_be.sum()) if turn.open_be is not None else 0
 
     def _columns(self, turn: _Turn, layer: int, states_bcd: Tensor) -> Tensor | Literal[True] | None:
-        """Return which states are turned [b, c]; True = all, None = none."""
+        """Return the mask of steered states [b, c]; True = all, None = none."""
         if layer not in self.rule.layers:
             return None
         if turn.speaks == "answers":
@@ -191,11 +191,11 @@ class Steering:
 
 
 _LIVE: WeakKeyDictionary[Module, list[Steering]] = WeakKeyDictionary()
-"""Decoder layers of a model -> what steers it, in the order in which it acts."""
+"""Decoder layers of a model -> its steerings, in order."""
 
 
 def attach(model: Module, artefact: Artefact) -> Steering:
-    """Let the artefact steer the model, after whatever steers it already."""
+    """Attach an artefact to the model, after those already attached."""
     layers = decoder_layers(model)
     width = int(model.get_input_embeddings().weight.shape[1])  # type: ignore[operator,union-attr]
     depth = max(*artefact.rule.layers, artefact.rule.scoring_layer) + 1
@@ -211,20 +211,20 @@ def attach(model: Module, artefact: Artefact) -> Steering:
 
 
 def attached(model: Module) -> tuple[Steering, ...]:
-    """Return what steers the model, in the order in which it acts."""
+    """Return the steerings of the model, in order."""
     layers = _layers(model) if _LIVE else None
     return () if layers is None else tuple(_LIVE.get(layers, ()))
 
 
 def detach(model: Module) -> None:
-    """Take all steering off the model."""
+    """Remove all steering from the model."""
     for steering in attached(model):
         steering.remove()
         _LIVE.pop(decoder_layers(model), None)
 
 
 def hashes(model: Module) -> list[str]:
-    """Return the hashes of what steers the model: part of every key under which its answers are kept."""
+    """Return the hashes of all attached artefacts, for cache keys of responses."""
     return [steering.artefact.hash for steering in attached(model)]
 
 
@@ -245,7 +245,10 @@ def _layers(model: Module) -> ModuleList | None:
 
 
 def common_layers(model: Module) -> list[int]:
-    """Return the decoder layers that every request goes through; without an image, Mllama's cross-attention layers are left out."""
+    """Return the decoder layers that every request passes.
+
+    Mllama's cross-attention layers are skipped without an image.
+    """
     config = _outer(model).config.get_text_config().to_dict()
     skipped = set(config.get("cross_attention_layers") or ())
     return [layer for layer in range(len(decoder_layers(model))) if layer not in skipped]
@@ -261,23 +264,26 @@ def _outer(model: Module) -> Any:
 
 
 class Requests:
-    """The requests that a decoding loop holds as rows of lanes: tells the hooks what the columns of its passes are."""
+    """Layout of a decoding loop's requests as rows of lanes, for the hooks."""
 
     def __init__(self, model: Module, images: Sequence[bool]) -> None:
-        """`images`: whether each row has an image."""
+        """Start with one row per request; `images`: whether each has an image."""
         self.live = attached(model)
         self.kind = kind_of(images, next(model.parameters()).device) if self.live else 0
         self.turns: list[_Turn] = []
 
     @contextmanager
     def prefixes(self) -> Iterator[None]:
-        """No prompt ends in the passes of the block."""
+        """Declare that no prompt ends in the passes of the block."""
         with self._declaring(lambda: _Turn("nobody", self.kind)):
             yield
 
     @contextmanager
     def prompts(self, ends_l: Tensor | None, real_rl: Tensor) -> Iterator[None]:
-        """In the pass of the block, prompts end at these columns (None = the last); `real_rl` says which lanes are in use."""
+        """Declare the columns where prompts end (None = the last).
+
+        `real_rl` marks the lanes in use.
+        """
         if not self.live:
             yield
             return
@@ -288,7 +294,7 @@ class Requests:
 
     @contextmanager
     def answers(self) -> Iterator[None]:
-        """Every column of the passes of the block is an answer's next token."""
+        """Declare that every column in the block is a next answer token."""
         for steering, turn in zip(self.live, self.turns, strict=True):
             steering.declared = turn
         try:
@@ -320,7 +326,7 @@ class Requests:
 
 
 def save_all(model: Module, folder: Path) -> None:
-    """Write everything that steers the model into its new folder, in the order in which it acts."""
+    """Save all attached artefacts into a model folder, in order."""
     for number, steering in enumerate(attached(model)):
         save(steering.artefact, folder, _name(number))
 
