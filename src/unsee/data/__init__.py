@@ -1,1 +1,1 @@
-"""What benchmarks are read with: tables, records, images, and checks of data."""
+"""Readers for benchmarks: tables, records, images, and data checks."""

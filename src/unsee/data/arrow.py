@@ -1,4 +1,4 @@
-"""Tables of named configurations that stay on disk, and images that are decoded only when asked for.
+"""Arrow tables of named configurations, on disk or on the hub, with lazily decoded images.
 
 A configuration is a folder of parquet shards, a data set saved by the `datasets` library, one parquet file, or a configuration
 of a data set on the hub. Up to `IN_MEMORY` bytes of parquet are read; more is converted once by `datasets` (into its own cache)
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IN_MEMORY: Final = 8 * 2**20
-"""Bytes of parquet that are read into memory rather than mapped."""
+"""Largest parquet size in bytes that is read into memory instead of mapped."""
 ROWS_AT_ONCE: Final = 256
-"""Rows that are Python objects at the same time."""
+"""Rows held as Python objects at a time."""
 
 _SHARD: Final = re.compile(r"(?P<split>.+?)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
 _WAY_OUT: Final = "git clone https://huggingface.co/datasets/{id} (with git-lfs), or `hf download --repo-type dataset {id} --local-dir DIR`"
@@ -39,15 +39,15 @@ _WAY_OUT: Final = "git clone https://huggingface.co/datasets/{id} (with git-lfs)
 
 @dataclass(frozen=True, eq=False)
 class ArrowImage:
-    """An image in a cell of a table: encoded bytes, alone or in a struct with a path, or one of a list of such."""
+    """Image in a table cell: encoded bytes, a struct with a path, or an item of a list."""
 
     column: Any
-    """The chunked array that holds it."""
+    """Chunked array with the cell."""
     row: int
     index: int | None = None
-    """Its place in the list, if the cell is one."""
+    """Index in the list, if the cell is one."""
     folder: Path | None = None
-    """What a path without bytes is relative to."""
+    """Base of paths without bytes."""
 
     @cached_property
     def key(self) -> str:
@@ -56,7 +56,7 @@ class ArrowImage:
 
     @property
     def data(self) -> bytes:
-        """The encoded bytes; empty if there are none."""
+        """Encoded bytes; empty if there are none."""
         cell = self.column[self.row]
         value = (cell if self.index is None else cell.values[self.index]).as_py()
         if isinstance(value, dict):
@@ -71,25 +71,25 @@ class ArrowImage:
         return decode_image(io.BytesIO(self.data))
 
     def fault(self) -> str:
-        """Return why it cannot be used; empty if every pixel of it decodes."""
+        """Return why the image cannot be used; empty if it decodes in full."""
         return undecodable(io.BytesIO(self.data)) if self.data else "is missing"
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The rows of one configuration."""
+    """Rows of one configuration."""
 
     name: str
     table: pyarrow.Table
     folder: Path | None = None
-    """What paths in it are relative to."""
+    """Base of relative paths."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns."""
+        """Column names."""
         return list(self.table.column_names)
 
     def require(self, *columns: str) -> None:
@@ -102,17 +102,17 @@ class Rows:
             )
 
     def records(self, *columns: str) -> Iterator[dict[str, Any]]:
-        """Yield the rows as mappings of those of the columns that there are; few of them are in memory at a time."""
+        """Yield the rows as mappings of the requested columns that exist, a few at a time."""
         wanted = self.table.select([column for column in columns if column in self.columns])
         for batch in wanted.to_batches(max_chunksize=ROWS_AT_ONCE):
             yield from batch.to_pylist()
 
     def where(self, row: int) -> str:
-        """Return how a message names a row, counted from 1."""
+        """Return the name of a row for messages, counted from 1."""
         return f"{self.name} row {row + 1}"
 
     def images(self, row: int, column: str = "image") -> list[ArrowImage]:
-        """Return the images in a cell: none if it is null, several if it is a list; nothing is decoded."""
+        """Return the images in a cell, undecoded: none if null, several if a list."""
         import pyarrow
 
         cells = self.table.column(column)
@@ -124,14 +124,14 @@ class Rows:
         return [ArrowImage(cells, row, None, self.folder)]
 
     def image(self, row: int, column: str = "image") -> ArrowImage:
-        """Return the one image in a cell, or the first of several; none is an error."""
+        """Return the first image in a cell; raise if there is none."""
         found = self.images(row, column)
         if not found:
             raise UserError("the image is empty.")
         return found[0]
 
     def names(self, column: str = "ID") -> list[str]:
-        """Return the texts of a column whose texts must all differ; whole numbers count as text."""
+        """Return a column of distinct texts; integers count as text."""
         self.require(column)
         found = []
         for row, cells in enumerate(self.records(column)):
@@ -144,19 +144,22 @@ class Rows:
 
 
 class Shelf:
-    """Where named configurations lie: a folder as cloned from the hub, or the hub itself."""
+    """Collection of named configurations: a cloned folder, or a data set on the hub."""
 
     def __init__(self, place: Place) -> None:
-        """Look nothing up yet."""
+        """Store the location; nothing is opened yet."""
         self.place = place
         self.warnings: list[str] = []
 
     def has(self, *spellings: str) -> bool:
-        """Tell whether the configuration is there under one of its spellings; on the hub, whether it can be fetched is seen later."""
+        """Tell whether a configuration exists under one of its spellings.
+
+        On the hub, download problems show only later.
+        """
         return isinstance(self.place, Hub) or _found(self.place, spellings) is not None
 
     def rows(self, *spellings: str) -> Rows:
-        """Open a configuration; one that is missing, or not all there, is said with what was found."""
+        """Open a configuration; errors for a missing or incomplete one list what was found."""
         if isinstance(self.place, Hub):
             return Rows(spellings[0], _fetched(self.place, spellings[0]))
         found = _found(self.place, spellings)
@@ -176,7 +179,7 @@ class Shelf:
 
 
 def peek(place: Path, *spellings: str) -> set[str]:
-    """Return the column names of a configuration in the folder, read from the end of one file; none if it has no readable one."""
+    """Return the column names in one file's footer of a local configuration; none if unreadable."""
     found = _found(place, spellings) if place.is_dir() else None
     if found is None:
         return set()
@@ -226,7 +229,7 @@ def _opened(place: Path, warnings: list[str]) -> pyarrow.Table:
 
 
 def _shards(place: Path, files: Sequence[Path], warnings: list[str]) -> list[Path]:
-    """Return the shards of split train, all of them there."""
+    """Return all shards of the split train; raise if one is missing."""
     matched = [(file, found) for file in files if (found := _SHARD.fullmatch(file.name))]
     if not matched:
         return list(files)
@@ -255,7 +258,7 @@ def _require_all(place: Path, counts: set[str], indices: set[int]) -> None:
 
 
 def parquet_table(files: Sequence[Path]) -> pyarrow.Table:
-    """Return the rows of parquet files: in memory if they are small, else memory-mapped."""
+    """Return the rows of parquet files: in memory if small, else memory-mapped."""
     import pyarrow
     import pyarrow.parquet
 
@@ -274,7 +277,7 @@ def parquet_table(files: Sequence[Path]) -> pyarrow.Table:
 
 
 def _mapped(files: Sequence[Path]) -> pyarrow.Table:
-    """Return the rows as memory-mapped Arrow, which `datasets` writes into its cache the first time."""
+    """Return the rows as memory-mapped Arrow, cached by `datasets`."""
     import datasets
     from datasets.exceptions import DatasetGenerationError
 
@@ -285,7 +288,7 @@ def _mapped(files: Sequence[Path]) -> pyarrow.Table:
 
 
 def _saved(folder: Path) -> pyarrow.Table:
-    """Return the rows of a data set that `Dataset.save_to_disk` has written."""
+    """Return the rows of a data set written by `Dataset.save_to_disk`."""
     import datasets
     import pyarrow
 
@@ -296,7 +299,7 @@ def _saved(folder: Path) -> pyarrow.Table:
 
 
 def _fetched(place: Hub, config: str) -> pyarrow.Table:
-    """Return a configuration of a data set on the hub, through the cache of `datasets`."""
+    """Return a configuration on the hub, through the cache of `datasets`."""
     import datasets
 
     try:

@@ -1,4 +1,4 @@
-"""Is this data usable? Everything that is wrong with it, and what is merely worth knowing."""
+"""Data check: problems that prevent a run, and warnings."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ from unsee.metrics.scripts import spaced
 _FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 _KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER)
 _NOT_THAT_PICTURE: Final = (Role.UNSEEN, Role.RETAIN, Role.BENIGN, Role.STRANGER)
-"""Roles whose pictures are none of those that are to be forgotten."""
+"""Roles whose images must not be those of the forget set."""
 _BLANKS: Final = frozenset({"nan", "none", "null", "n/a", "<na>"})
-"""Answers that may be an empty cell, written as text by pandas or a database."""
+"""Texts that pandas or databases write for empty cells."""
 _REMEMBERED: Final = 4096
-"""Pictures whose hash is kept while rows about them follow each other."""
+"""Number of cached image hashes."""
 _ASCII: Final = re.compile(r"[a-z0-9]+")
-"""A word of a text without other letters."""
+"""A word of a text that is ASCII only."""
 _normalised: Final = normalise.__wrapped__
-"""`normalise` without its memory: an answer of the data is looked at once, and there may be millions."""
+"""`normalise` without its cache: there may be millions of answers, each normalised once."""
 _SHOWN: Final = 5
-"""How many ids a message names."""
+"""Most ids named in a message."""
 _LANGUAGES: Final = 1000
-"""How many answers are looked at for their language; the warning is about the data set as a whole."""
+"""Number of answers tested for their language; the warning is about the whole data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was found in a data set."""
+    """Result of a data check."""
 
     data: str
     problems: tuple[str, ...]
-    """What makes the data unusable."""
+    """Faults that make the data unusable."""
     warnings: tuple[str, ...]
-    """What is legal but may surprise."""
+    """Legal but surprising facts."""
     counts: Mapping[str, int]
-    """Role -> number of examples judged."""
+    """Role -> number of evaluation examples."""
 
     @property
     def usable(self) -> bool:
-        """Whether a run may start on it."""
+        """Whether a run may start."""
         return not self.problems
 
     def __str__(self) -> str:
-        """Return the report as a reader wants it: verdict first, then every line."""
+        """Return the report as text: verdict first, then one line per finding."""
         verdict = "usable" if self.usable else f"not usable, {_plural(len(self.problems), 'problem')}"
         roles = ", ".join(f"{count} {role}" for role, count in self.counts.items())
         lines = [f"{self.data}: {verdict}" + (f" (judged: {roles})" if roles else "")]
@@ -68,7 +68,7 @@ class Report:
 
 
 def examine(opened: Benchmark, data: str) -> Report:
-    """Return the report on an opened data set: first its own faults, then those that show only in the whole."""
+    """Return the report on a benchmark: its own faults, then those of the data as a whole."""
     problems = list(dict.fromkeys(opened.problems()))
     if problems:
         return Report(data=data, problems=tuple(problems), warnings=(), counts={})
@@ -82,7 +82,7 @@ def examine(opened: Benchmark, data: str) -> Report:
 
 
 def require_usable(opened: Benchmark, data: str, most: int = 20) -> None:
-    """Raise with the problems of the data, if it has any."""
+    """Raise if the data has problems, listing them."""
     problems = list(opened.problems()) or list(_problems(_Seen(opened.examples("train"), opened.examples("eval"))))
     if problems:
         more = (
@@ -94,7 +94,7 @@ def require_usable(opened: Benchmark, data: str, most: int = 20) -> None:
 
 
 def fingerprint(opened: Benchmark) -> str:
-    """Return the SHA-256 of all examples, pixels included, whatever files they came from."""
+    """Return the SHA-256 of all examples, pixels included, independent of file names."""
     digest = hashlib.sha256()
     for split in ("train", "eval"):
         for example in opened.examples(split):
@@ -118,10 +118,10 @@ def fingerprint(opened: Benchmark) -> str:
 
 
 class _Seen:
-    """What one pass over both splits has found: a few bytes a row, and more of each entity."""
+    """Findings of one pass over both splits: a few bytes per row, and more per entity."""
 
     def __init__(self, train: Sequence[Example], judged: Sequence[Example]) -> None:
-        """Look at every row of both splits; a row that is in both counts once where ids are named."""
+        """Read every row of both splits; a row in both counts once where ids are named."""
         self.splits = {"train": train, "eval": judged}
         self.ids = {split: array("Q") for split in self.splits}
         self.train_roles: Counter[Role] = Counter()
@@ -134,7 +134,7 @@ class _Seen:
         self.words = _Words()
         self._said, self._by = array("Q"), array("Q")
         self.digests, self.trained = _Digests(), set[int]()
-        """Pictures that the unlearning may see of the forgotten."""
+        """Images of the forget set that unlearning may train on."""
         for example in train:
             self.train_roles[example.role] += 1
             if example.role is Role.FORGET and example.image:
@@ -152,7 +152,7 @@ class _Seen:
                 self._look(example)
 
     def _look(self, example: Example) -> None:
-        """Note what shows only in the whole."""
+        """Collect what can be checked only over the whole data set."""
         sides = ((self.forgotten, _FORGOTTEN), (self.kept, _KEPT)) if example.entity else ()
         for found, roles in sides:
             if example.role in roles:
@@ -175,7 +175,10 @@ class _Seen:
             self._by.append(digest64(example.entity))
 
     def shared_answers(self) -> dict[str, set[str]]:
-        """Return the answers that several entities have, with those; they are looked for again, for only hashes were kept."""
+        """Return the answers shared by several entities.
+
+        A second pass finds them again, because only hashes are kept.
+        """
         owners: dict[str, set[str]] = {}
         common = ambiguous(self._said, self._by)
         for example in self.rows() if common else ():
@@ -184,11 +187,11 @@ class _Seen:
         return owners
 
     def rows(self) -> Iterator[Example]:
-        """Yield the rows of both splits; those in both come twice."""
+        """Yield the rows of both splits; those in both twice."""
         return (example for examples in self.splits.values() for example in examples)
 
     def distinct(self) -> Iterator[Example]:
-        """Yield the rows of both splits, those in both once."""
+        """Yield the rows of both splits; those in both once."""
         yield from self.splits["train"]
         trained = ordered(self.ids["train"])
         for place, digest in enumerate(self.ids["eval"]):
@@ -197,7 +200,7 @@ class _Seen:
 
     @cached_property
     def again(self) -> _Again:
-        """What shows only when the forgotten are known: one more pass over both splits."""
+        """Run checks that need the whole forget set, in a second pass over both splits."""
         found = _Again()
         for row in self.distinct():
             if row.role in _NOT_THAT_PICTURE and row.image and self.digests.of(row.image) in self.trained:
@@ -208,19 +211,19 @@ class _Seen:
 
 
 class _Secrets:
-    """Private strings of those who are to be forgotten, and whether their own answers hold any."""
+    """Private strings of the forget set, and whether answers contain any."""
 
     def __init__(self) -> None:
-        """Know nobody yet."""
+        """Start without entities."""
         self.forms: dict[str, dict[str, str]] = {}
         """First word -> form -> entity."""
         self.wordless: dict[str, str] = {}
         """Form without letters or digits -> entity."""
         self.told: dict[str, bool] = {}
-        """Entity -> whether one of its answers holds one of its private strings."""
+        """Entity -> whether one of its answers contains a private string."""
 
     def add(self, row: Example) -> None:
-        """Note the private strings of a row."""
+        """Add the private strings of a row."""
         for form in (form for forms in row.private.values() for form in forms):
             if words := normalise(form).split():
                 self.forms.setdefault(words[0], {}).setdefault(form, row.entity)
@@ -230,14 +233,14 @@ class _Secrets:
             self.told[row.entity] = self.told.get(row.entity, False) or _tells(row)
 
     def told_by(self, row: Example) -> Iterator[str]:
-        """Yield how a message names a row whose answer holds a string that is private to somebody else."""
+        """Yield the name of a row whose answer contains another entity's private string."""
         own = {normalise(form) for forms in row.private.values() for form in forms}
         for form, entity in self.inside(row.answer):
             if normalise(form) not in own and entity != row.entity:
                 yield f"{row.id} ({shown(form, 40)} of {entity})"
 
     def inside(self, text: str) -> Iterator[tuple[str, str]]:
-        """Yield the private strings that a text holds, with their entities."""
+        """Yield the private strings in a text, with their entities."""
         for word in dict.fromkeys(_words(text)):
             for form, entity in self.forms.get(word, {}).items():
                 if contains_term(text, form):
@@ -245,26 +248,26 @@ class _Secrets:
 
 
 def _words(text: str) -> list[str]:
-    """Return the words of `normalise`, found faster where there is only ASCII."""
+    """Return the words of `normalise`, faster for ASCII text."""
     return _ASCII.findall(text.lower()) if text.isascii() else _normalised(text).split()
 
 
 def _tells(row: Example) -> bool:
-    """Tell whether the answer of a row holds one of its private strings."""
+    """Tell whether a row's answer contains one of its private strings."""
     text = " ".join(_words(row.answer))
     near = any(normalise(form).strip() in text for forms in row.private.values() for form in forms)
     return near and bool(leaked(row.answer, row.private))
 
 
 class _Digests:
-    """Digests of pictures, by content; files that were read last are not read again."""
+    """Hashes of images by content, cached for recently read files."""
 
     def __init__(self) -> None:
-        """Know no file yet."""
+        """Start with an empty cache."""
         self._files: dict[Path, int] = {}
 
     def of(self, image: ImageSource) -> int:
-        """Return eight bytes of the hash of the content."""
+        """Return an eight-byte hash of the content."""
         if not isinstance(image, ImageFile):
             return digest64(image.key)
         if image.path not in self._files:
@@ -275,7 +278,7 @@ class _Digests:
 
 
 class _Words:
-    """What the words of private strings and reference answers mean for judging."""
+    """Checks of private strings and reference answers for judging by rules."""
 
     def __init__(self) -> None:
         self.everyday: dict[str, None] = {}
@@ -284,7 +287,7 @@ class _Words:
         self._left = _LANGUAGES
 
     def look(self, example: Example) -> None:
-        """Note private strings that may be found by chance, and answers that the rules cannot read."""
+        """Collect private strings that match by chance, and answers that the rules cannot read."""
         for fact, forms in example.private.items():
             if proper(fact) and all(map(everyday, forms)):  # a longer form beside it is found whatever its case
                 self.everyday.update(dict.fromkeys(forms))
@@ -297,7 +300,7 @@ class _Words:
                 self.languages.add(example.id)
 
     def warnings(self) -> Iterator[str]:
-        """Yield one line for each kind."""
+        """Yield one line per kind."""
         if self.everyday:
             yield (
                 f"{_first(list(self.everyday))}: names that are everyday words, so an answer has to write them with a capital "
@@ -383,7 +386,7 @@ def _secret_warnings(seen: _Seen) -> Iterator[str]:
 
 
 def _some(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the first few lines, and how many more there are."""
+    """Yield the first few lines, and the number of others."""
     found = list(lines)
     yield from found[:_SHOWN]
     if len(found) > _SHOWN:
@@ -401,13 +404,13 @@ def _terms_in_question(example: Example) -> bool:
 
 @dataclass
 class _Ids:
-    """Some ids, of which a message names the first."""
+    """Ids for a message, of which the first are named."""
 
     first: list[str] = field(default_factory=list)
     count: int = 0
 
     def add(self, name: str, *, once: bool = False) -> None:
-        """Count an id; `once`: unless it is among those named."""
+        """Count an id; `once`: unless it is already named."""
         if once and name in self.first:
             return
         self.count += 1
@@ -415,18 +418,18 @@ class _Ids:
             self.first.append(name)
 
     def add_all(self, names: Iterable[str]) -> None:
-        """Count ids, each once if it is among those named."""
+        """Count ids, each once if it is already named."""
         for name in names:
             self.add(name, once=True)
 
     def __str__(self) -> str:
-        """Return the ids as a message names them."""
+        """Return the ids as text for a message."""
         return ", ".join(self.first) + (f" and {self.count - _SHOWN} more" if self.count > _SHOWN else "")
 
 
 @dataclass
 class _Again:
-    """Rows about others that have a picture, or a private string, of those who are to be forgotten."""
+    """Rows of other roles with an image or private string of the forget set."""
 
     unseen: _Ids = field(default_factory=_Ids)
     kept: _Ids = field(default_factory=_Ids)

@@ -1,4 +1,4 @@
-"""Recognise the layout of data and open it as a benchmark."""
+"""Detection of data layouts, and opening of benchmarks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from unsee.errors import UserError
 
 _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WORDS: Final = ("lab", "lab:documents", "lab:hazards")
-"""Data that ship with the package."""
+"""Names of built-in data."""
 _BY_FILE: Final = {"lab": "world.json"}
-"""Benchmark that takes long to import -> the file without which it does not fit."""
+"""Benchmark with slow imports -> file that its layout requires."""
 
 
 def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") -> Benchmark:
-    """Open the embedded world ("lab", "lab:hazards"), the data at a path, or a data set on the hub ("owner/name").
+    """Open built-in data ("lab", "lab:hazards"), a path, or a hub data set ("owner/name").
 
     `benchmark` says how it is laid out: a name, or a mapping with `name` and settings; without a name it is recognised.
     """
@@ -43,13 +43,13 @@ def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") ->
 
 
 def described(opened: Benchmark) -> str | dict[str, Any]:
-    """Return what `open_benchmark` opens the same benchmark with, every setting spelled out."""
+    """Return the arguments that reopen the same benchmark, with every setting spelled out."""
     settings = config.settings_of(opened.settings)
     return {"name": opened.name, **settings} if settings else opened.name
 
 
 def _class(name: str) -> type[Any]:
-    """Return the class of a benchmark; how it is called is in the contract, but not in the types."""
+    """Return a benchmark class as a callable, since its constructor is not in the types."""
     return registry.load("benchmarks", name)
 
 
@@ -72,7 +72,7 @@ def _place(data: Path | str) -> Place:
 
 
 def _recognised(place: Place) -> type[Any]:
-    """Return the one benchmark that fits; a generic one only where no other does."""
+    """Return the only benchmark that fits; a generic one if no other does."""
     names = registry.names("benchmarks")
     if isinstance(place, Hub):
         return _by_id(place, [_class(name) for name in names if name not in _BY_FILE])

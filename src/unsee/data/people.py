@@ -1,4 +1,4 @@
-"""People of a benchmark: what gives them away, and whether the two sides of a request are clean."""
+"""People in benchmarks: private facts, and separation of forget and retain set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN: Final = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What is private about one person."""
+    """Private facts of one person."""
 
     name: str = ""
     private: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class Profile:
 
 
 def pool(people: Mapping[str, Profile], *, measures: tuple[str, ...] = ()) -> Vocabulary:
-    """Return everything that could be claimed about anybody."""
+    """Return all names and values of all people."""
     names: dict[str, tuple[str, ...]] = {}
     facts: dict[str, dict[str, None]] = {}
     for entity, profile in people.items():
@@ -35,7 +35,7 @@ def pool(people: Mapping[str, Profile], *, measures: tuple[str, ...] = ()) -> Vo
 
 
 def overlaps(forget: Collection[str], retain: Collection[str], everybody: Collection[str] | None) -> None:
-    """Raise if somebody is on both sides, or on none."""
+    """Raise if a person is in both sets, or in neither."""
     if both := sorted(set(forget) & set(retain)):
         raise UserError(f"{listed(both)} stand on both sides, to be forgotten and to be kept.")
     if everybody is None:
@@ -47,13 +47,13 @@ def overlaps(forget: Collection[str], retain: Collection[str], everybody: Collec
 
 
 def same_images(train: Sequence[Example]) -> list[str]:
-    """Return a line for each image that is both to be forgotten and to be kept."""
+    """Return a line per image that is in both forget and retain set."""
     forgotten = {example.image.key: example.id for example in train if example.role is Role.FORGET and example.image}
     kept = {example.image.key: example.id for example in train if example.role is Role.RETAIN and example.image}
     return [f"{forgotten[key]} and {kept[key]} have the same image." for key in forgotten.keys() & kept.keys()]
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a message has them: the first few, and how many more."""
+    """Return names for a message: the first few, and the number of others."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

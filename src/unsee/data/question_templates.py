@@ -1,4 +1,4 @@
-"""How published benchmarks ask: the words around a question, which scores depend on."""
+"""Question templates of published benchmarks, on which scores depend."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LETTERED: Final = re.compile(r"\s*\(?([A-Za-z])(?:[.):]|\s|$)")
 
 
 def lettered(question: str, options: Sequence[str], *, mark: str = ": ", after: str = LETTER) -> str:
-    r"""Return a multiple-choice question with one line for each option.
+    r"""Return a multiple-choice question with one line per option.
 
     >>> lettered("Where?", ("Oslo", "Rome"), after="One letter.").split("\n")
     ['Where?', 'A: Oslo', 'B: Rome', 'One letter.']
@@ -27,7 +27,7 @@ def lettered(question: str, options: Sequence[str], *, mark: str = ": ", after: 
 
 
 def letter(written: str) -> str:
-    """Return the letter that a key such as "b", "B." or "B) Rome" names; empty if it names none.
+    """Return the letter of a key such as "b", "B." or "B) Rome"; empty if there is none.
 
     >>> letter(" b) Rome"), letter("C"), letter("Rome")
     ('B', 'C', '')
@@ -37,7 +37,7 @@ def letter(written: str) -> str:
 
 
 def blanked(sentence: str, *, pairwise: bool = False) -> str:
-    """Return a sentence with its blank written `[Blank]`: one for each run of underscores, or, as published, for each pair.
+    """Return a cloze sentence with `[Blank]` per run of underscores (as published: per pair).
 
     >>> blanked("Born in ____."), blanked("Born in ____.", pairwise=True)
     ('Born in [Blank].', 'Born in [Blank][Blank].')
@@ -46,7 +46,7 @@ def blanked(sentence: str, *, pairwise: bool = False) -> str:
 
 
 def require_options(options: Mapping[str, str], right: str) -> tuple[str, ...]:
-    """Return the texts of options A, B, ..., or raise if they cannot be chosen among."""
+    """Return the texts of options A, B, ...; raise if they are unusable."""
     wanted = list(ascii_uppercase[: len(options)])
     if sorted(options) != wanted or len(options) < 2:
         raise UserError(f"the options must be called A, B, C, ..., got {', '.join(sorted(options)) or 'none'}.")
@@ -61,7 +61,7 @@ def require_options(options: Mapping[str, str], right: str) -> tuple[str, ...]:
 
 
 def name_forms(name: str) -> tuple[str, ...]:
-    """Return what gives a name away: all of it, and the family name (PUBG, arXiv 2506.02541 [inferred]).
+    """Return the forms of a name that disclose it: the full and the family name [inferred].
 
     >>> name_forms("Mara van Lind"), name_forms("Rodri")
     (('Mara van Lind', 'Lind'), ('Rodri',))

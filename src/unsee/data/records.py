@@ -1,4 +1,4 @@
-"""Nested records of published data sets: fields asked for by name, images found wherever an archive was unpacked, faults by their row."""
+"""Nested records of data sets: checked fields, images wherever they lie, faults by row."""
 
 from __future__ import annotations
 
@@ -14,44 +14,47 @@ from unsee.errors import UserError, shown
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
 IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""File types taken for images when a folder is listed."""
+"""Suffixes of image files in a listed folder."""
 _SHOWN: Final = 10
-"""How many faults an error lists."""
+"""Most faults listed in an error."""
 
 
 class Record:
-    """One record of a file, read field by field; what is missing or of another type is said with the field's name."""
+    """One record, read field by field; errors name the field."""
 
     def __init__(self, cells: Mapping[str, Any], columns: Mapping[str, str] | None = None, prefix: str = "") -> None:
-        """Read `cells`; `columns` says which of our names are called otherwise there, `prefix` where the record lies in another."""
+        """Store `cells`.
+
+        `columns` maps our field names to those of the file, `prefix` locates a nested record.
+        """
         self._cells = cells
         self._columns = dict(columns or {})
         self._prefix = prefix
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names of the fields as the file has them."""
+        """Yield the field names of the file."""
         return iter(self._cells)
 
     def called(self, name: str) -> str:
-        """Return the field's name in the file, with the record it lies in."""
+        """Return the field's name in the file, with its parent record."""
         return f"{self._prefix}{self._columns.get(name, name)}"
 
     def has(self, name: str) -> bool:
-        """Tell whether the field is there and not null (None, NaN or empty text)."""
+        """Tell whether the field exists and is not null (None, NaN or empty text)."""
         return not is_empty(self._value(name))
 
     def text(self, name: str) -> str:
-        """Return a field that must hold text, blanks at its ends removed."""
+        """Return a required text field, stripped."""
         if not self.has(name):
             raise UserError(f"{self.called(name)} is {'empty' if self._there(name) else 'missing'}.")
         return self.optional(name)
 
     def blank(self, *names: str) -> bool:
-        """Tell whether one of the fields is there and holds nothing; a field that is missing is another matter."""
+        """Tell whether one of the fields exists but is empty."""
         return any(self._there(name) and not self.has(name) for name in names)
 
     def optional(self, name: str) -> str:
-        """Return a field that may be missing, as text."""
+        """Return an optional field as text."""
         value = self._value(name)
         if is_empty(value):
             return ""
@@ -60,7 +63,7 @@ class Record:
         raise UserError(f"{self.called(name)} must be text, got {shown(value)}.")
 
     def strings(self, name: str) -> tuple[str, ...]:
-        """Return a list of texts; one text is a list of one, a missing field an empty list."""
+        """Return a list of texts; a single text is a list of one, a missing field is empty."""
         value = self._decoded(name)
         if is_empty(value):
             return ()
@@ -70,7 +73,7 @@ class Record:
         return tuple(self._clean(name, text) for text in (str(item).strip() for item in items) if text)
 
     def mapping(self, name: str) -> dict[str, Any]:
-        """Return an object with named fields, written as such or as JSON text; a missing one is empty."""
+        """Return an object, also if written as JSON text; a missing one is empty."""
         value = self._decoded(name)
         if is_empty(value):
             return {}
@@ -79,13 +82,13 @@ class Record:
         return {str(key): item for key, item in value.items()}
 
     def part(self, name: str) -> Record:
-        """Return an object with named fields as a record of its own."""
+        """Return an object field as a record."""
         if not self.has(name):
             raise UserError(f"{self.called(name)} is missing.")
         return Record(self.mapping(name), self._columns, f"{self.called(name)}.")
 
     def parts(self, name: str) -> list[Record]:
-        """Return a list of objects as records of their own; a missing field is an empty list."""
+        """Return a list of objects as records; a missing field is empty."""
         value = self._decoded(name)
         if is_empty(value):
             return []
@@ -94,11 +97,11 @@ class Record:
         return [Record(item, self._columns, f"{self.called(name)}[{number}].") for number, item in enumerate(value, 1)]
 
     def raw(self, name: str) -> Any:
-        """Return the field as it is; None if it is missing."""
+        """Return the field unchanged; None if it is missing."""
         return self._value(name)
 
     def _clean(self, name: str, text: str) -> str:
-        """Return the text, or raise if it cannot be written or tokenised."""
+        """Return the text; raise if it cannot be written or tokenised."""
         if fault := text_fault(text):
             raise UserError(f"{self.called(name)} {fault}.")
         return text
@@ -110,7 +113,7 @@ class Record:
         return self._cells.get(self._columns.get(name, name))
 
     def _decoded(self, name: str) -> Any:
-        """Return the field, with JSON in text read."""
+        """Return the field, parsed if it is JSON text."""
         value = self._value(name)
         if not isinstance(value, str) or value.strip()[:1] not in ("{", "["):
             return value
@@ -118,10 +121,10 @@ class Record:
 
 
 class Gathered:
-    """What a loader has made of its files so far: examples of both splits, faults by their row, images to be looked at."""
+    """Result of a loader: examples of both splits, faults by row, images to check."""
 
     def __init__(self, *roots: Path, strict: bool = True) -> None:
-        """Start with nothing; paths written in the files are looked for below `roots`.
+        """Start empty; image paths are searched below `roots`.
 
         Unless `strict`, what cannot be read is left out and counted.
         """
@@ -139,7 +142,10 @@ class Gathered:
 
     @contextmanager
     def reading(self, where: str, *, vital: bool = False) -> Iterator[None]:
-        """Keep what is wrong in the block as a fault of the row `where`; the block ends there and then. `vital`: strict or not."""
+        """Record an error in the block as a fault of the row `where`, and leave the block.
+
+        `vital`: strict or not.
+        """
         around, self._where = self._where, where
         try:
             yield
@@ -149,12 +155,12 @@ class Gathered:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Read a part of a row: what is wrong with it ends this block, not the row's."""
+        """Read a part of a row, whose error ends this block only."""
         with self.reading(f"{self._where}, {name}"):
             yield
 
     def image(self, written: str) -> ImageFile:
-        """Return the image that a row names, wherever the archive lies now."""
+        """Return the image that a row names, wherever it lies now."""
         path = located(written, self._roots)
         if path is None:
             looked = ", ".join(str(root) for root in self._roots)
@@ -162,24 +168,24 @@ class Gathered:
         return self.file(path)
 
     def file(self, path: Path) -> ImageFile:
-        """Return an image file, noting which row named it first."""
+        """Return an image file, recording the first row that names it."""
         self._images.setdefault(path, self._where)
         return ImageFile(path)
 
     def cell(self, image: ArrowImage) -> ArrowImage:
-        """Return an image in a cell of a table, noting which row named it first."""
+        """Return an image in a table cell, recording the first row that names it."""
         self._cells.append((image, self._where))
         return image
 
     def complete(self, items: Sequence[Record], *needed: str) -> list[Record]:
-        """Return the items that have all that is needed; the others are left out and counted."""
+        """Return the complete items; count the others."""
         kept = [item for item in items if all(item.has(name) for name in needed)]
         self.items += len(items)
         self.left_out += len(items) - len(kept)
         return kept
 
     def gaps(self) -> list[str]:
-        """Return what was left out, and why."""
+        """Return the number of incomplete items, by reason."""
         found = [f"{self.left_out} of {self.items} items have no question or no answer."] if self.left_out else []
         if self.dropped:
             shown = "; ".join(self.dropped[:_SHOWN])
@@ -187,7 +193,7 @@ class Gathered:
         return found
 
     def problems(self) -> list[str]:
-        """Return the faults, and the images that cannot be decoded."""
+        """Return the faults, and the images that do not decode."""
         verdicts = {path: unreadable(path) for path in self._images}
         broken = [f"{self._images[path]}: image {path} {why}." for path, why in verdicts.items() if why]
         # The last of equals that is put in stays: the one that was named first.
@@ -205,7 +211,7 @@ class Gathered:
 
 
 def located(written: str, roots: Sequence[Path]) -> Path | None:
-    """Return the file that a path written on another machine names: all of it, else its last parts, below one of the roots."""
+    """Find the file of a foreign path below the roots, by all of it or its last parts."""
     parts = [part for part in PurePosixPath(written.replace("\\", "/")).parts if part != "/"]
     if ".." in parts:
         return None
@@ -218,19 +224,19 @@ def located(written: str, roots: Sequence[Path]) -> Path | None:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the image files of a folder, sorted by name; none if there is no such folder."""
+    """Return the image files of a folder, sorted by name; none if it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file())
 
 
 def named_table(place: Path, stem: str) -> Path | None:
-    """Return the table of that name in a folder, whatever its type; None if there is none."""
+    """Return the table of this name in a folder, of any type; None if there is none."""
     return next((place / f"{stem}{suffix}" for suffix in SUFFIXES if (place / f"{stem}{suffix}").is_file()), None)
 
 
 def require_files(place: Path, needed: Sequence[str], layout: str) -> None:
-    """Raise if some of the files or folders are not at the place, naming all that are missing and what is there."""
+    """Raise if files or folders are missing, listing them and what exists."""
     missing = [name for name in needed if not (place / name).exists()]
     if missing:
         there = sorted(path.name + "/" * path.is_dir() for path in place.iterdir()) if place.is_dir() else []

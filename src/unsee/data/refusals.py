@@ -1,4 +1,4 @@
-"""The packaged list of refusals: targets of REJECT, words of the lab, and a test of the refusal detector."""
+"""Built-in refusals: targets of REJECT, phrases of the lab, tests of the refusal detector."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from importlib.resources import files
 
 
 def refusals() -> tuple[str, ...]:
-    """Return the packaged refusals, one sentence each, without blanks around them."""
+    """Return the built-in refusals, one sentence each."""
     text = (files("unsee") / "data" / "refusals.txt").read_text(encoding="utf-8")
     return tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -1,4 +1,4 @@
-"""Tables too large for memory: rows are read from disk when they are asked for, one at a time."""
+"""Tables larger than memory, read from disk row by row on access."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from unsee.errors import UserError, shown
 from unsee.utils.parsing import parse_json, require_fetched
 
 IN_MEMORY: Final = 4 * 2**20
-"""Bytes up to which a table is simply read."""
+"""Largest size in bytes of a table that is read into memory."""
 
 Row = dict[str, Any]
 
 
 def open_rows(path: Path) -> Sequence[Row]:
-    """Return the rows of a table in file order: in memory if it is small, else from disk as they are asked for.
+    """Return the rows of a table in file order, in memory if small, else read on access.
 
     A JSON list is read whole once and then put aside, line by line, in a temporary file; so is CSV, without being read whole.
     """
@@ -53,7 +53,7 @@ def _arrow(path: Path) -> Sequence[Row]:
 
 
 def _indexed(path: Path) -> Sequence[Row]:
-    """Return the lines of a JSON-lines file as rows; each is parsed now, to say what is wrong, and again when it is asked for."""
+    """Return the lines of a JSON-lines file as lazily parsed rows, each validated now."""
     starts, at = array("Q"), 0
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -72,7 +72,7 @@ def _require_row(line: bytes, name: str, number: int) -> None:
 
 
 def _spooled(rows: Iterable[Mapping[str, Any]]) -> Sequence[Row]:
-    """Put rows aside in a temporary file that vanishes with the process."""
+    """Write rows to a temporary file that disappears with the process."""
     starts, at = array("Q"), 0
     with tempfile.TemporaryFile("w+b") as file:
         for row in rows:
@@ -83,14 +83,14 @@ def _spooled(rows: Iterable[Mapping[str, Any]]) -> Sequence[Row]:
 
 
 class _Handle:
-    """A file that stays open, even if it has no name any more, for as long as somebody may read from it."""
+    """Open file (possibly unlinked), closed when its last user is gone."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.number = os.dup(file.fileno())
         self.lock = Lock()
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return these bytes. Without `pread` (Windows) one thread at a time moves the position."""
+        """Return these bytes; without `pread` (Windows) threads take turns."""
         if "pread" in vars(os):
             return os.pread(self.number, stop - start, start)
         with self.lock:
@@ -102,7 +102,7 @@ class _Handle:
 
 
 def _at(file: BinaryIO, starts: array[int], end: int) -> Sequence[Row]:
-    """Return the rows that begin at these bytes; threads may ask at the same time, for no position is shared."""
+    """Return the rows at these byte offsets, thread-safe."""
     handle = _Handle(file)
 
     def row(index: int) -> Row:
@@ -114,12 +114,12 @@ def _at(file: BinaryIO, starts: array[int], end: int) -> Sequence[Row]:
 
 
 def digest64(text: str) -> int:
-    """Return eight bytes of a hash of the text, to compare many texts without keeping them."""
+    """Return an eight-byte hash of the text, to compare many texts in little memory."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def repeats(digests: array[int]) -> list[tuple[int, int]]:
-    """Return (first place, later place) of values that occur again, in the order of the later places.
+    """Return (first index, later index) of repeated values, by later index.
 
     >>> repeats(array("Q", [5, 7, 5, 5]))
     [(0, 2), (0, 3)]
@@ -134,12 +134,12 @@ def repeats(digests: array[int]) -> list[tuple[int, int]]:
 
 
 def ordered(digests: array[int]) -> array[int]:
-    """Return the values in order, for `contains`."""
+    """Return the values sorted, for `contains`."""
     return array("Q", sorted(digests))
 
 
 def contains(values: array[int], value: int) -> bool:
-    """Tell whether ordered values contain one.
+    """Tell whether sorted values contain a value.
 
     >>> contains(array("Q", [2, 5]), 5), contains(array("Q", [2, 5]), 6)
     (True, False)
@@ -149,7 +149,7 @@ def contains(values: array[int], value: int) -> bool:
 
 
 def ambiguous(keys: array[int], values: array[int]) -> set[int]:
-    """Return the keys that stand beside more than one value.
+    """Return the keys that occur with more than one value.
 
     >>> sorted(ambiguous(array("Q", [1, 1, 2, 2]), array("Q", [7, 7, 7, 8])))
     [2]

@@ -1,4 +1,4 @@
-"""A folder shared by the runs beside each other, for what depends on nothing but content: likelihoods of the reference model, answers.
+"""Cache folder shared by neighbouring runs, keyed by content: likelihoods, responses.
 
 It lies beside the run folders (`runs/cache` for `runs/x`), or where `UNSEE_CACHE` says; `UNSEE_CACHE=off` does without.
 It holds what was derived from the data of a deletion request, so it is to be deleted with the runs. It is a shortcut only:
@@ -29,7 +29,7 @@ _KEY_BYTES: Final = 32
 
 
 def shared(out: Path) -> Path | None:
-    """Return the folder shared with the runs beside `out`, made if it is missing; None if nothing is to be shared."""
+    """Return the cache folder beside `out`, created if missing; None if caching is off."""
     place = os.environ.get(VARIABLE, "")
     if place == "off" or not utils_fast_paths.current().shared_cache:
         return None
@@ -42,7 +42,7 @@ def shared(out: Path) -> Path | None:
 
 
 def shared_rows(out: Path, name: str) -> Rows | None:
-    """Return the signed rows called `name` in the shared folder; None if nothing is to be shared."""
+    """Return the signed rows `name` of the shared folder; None if caching is off."""
     folder = shared(out)
     key = signing_key() if folder else None
     return None if folder is None or key is None else Rows(folder / name, key=key)
@@ -50,7 +50,7 @@ def shared_rows(out: Path, name: str) -> Rows | None:
 
 @cache
 def signing_key() -> bytes | None:
-    """Return this user's key for signing rows, made at the first use; None if the home folder cannot hold it."""
+    """Return this user's signing key, created at first use; None if the home is not writable."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unsee"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def signing_key() -> bytes | None:
 
 
 def _write_key(file: Path) -> None:
-    """Write a new key that only this user can read."""
+    """Write a new key readable by this user only."""
     part = file.with_name(f".key.{secrets.token_hex(4)}")
     with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
         stream.write(secrets.token_bytes(_KEY_BYTES))
@@ -73,7 +73,7 @@ def _write_key(file: Path) -> None:
 
 
 def _problem(folder: Path) -> str:
-    """Make the folder if it is missing, and return why it cannot be used; empty if it can."""
+    """Create the folder if missing; return why it cannot be used, else ""."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -98,14 +98,14 @@ def _without(folder: Path, problem: str) -> None:
 
 
 class Rows:
-    """Key -> value, appended to one JSONL file; a line cut off by an interruption is not seen and does no harm.
+    """Key-value log in a JSONL file; an incomplete last line is ignored.
 
     With a `key` rows are signed: those that anybody else wrote or changed count as missing, and a file that cannot be
     written to is no error.
     """
 
     def __init__(self, file: Path, *, key: bytes | None = None) -> None:
-        """Read what is there."""
+        """Read the existing rows."""
         self.file, self.key = file, key
         self._rows: dict[str, Any] = {}
         text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
@@ -124,7 +124,7 @@ class Rows:
         return self._rows.get(key)
 
     def put(self, rows: Mapping[str, Any]) -> None:
-        """Add values; those whose key is known already are left alone."""
+        """Append values of unknown keys."""
         new = {key: value for key, value in rows.items() if key not in self._rows}
         if not new:
             return

@@ -1,4 +1,4 @@
-"""Rows out of CSV, JSON, JSON lines and Parquet files, and whether the images they name can be read."""
+"""Tables in CSV, JSON, JSON lines and Parquet files, and checks of their images."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from unsee.errors import UserError, shown
 from unsee.utils.parsing import POINTER, is_pointer, parse_json, require_fetched
 
 SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
-"""File types that hold rows."""
+"""Suffixes of table files."""
 DELIMITERS: Final = ",;\t|"
-"""What columns of a CSV file may be separated by: spreadsheets write a semicolon where the comma is the decimal mark."""
+"""Possible CSV delimiters: spreadsheets write a semicolon where the comma is the decimal mark."""
 FALLBACK: Final = "cp1252"
-"""What a CSV file is taken for if it is no UTF-8: what Excel writes in Western Europe and America."""
+"""Encoding of CSV files that are not UTF-8: that of Excel in Western Europe and America."""
 _BLOCK: Final = 2**20
-"""Characters that are decoded at once."""
+"""Characters decoded at a time."""
 _HEADER: Final = 2**16
-"""Characters of a header that are looked at."""
+"""Characters of the header that are examined."""
 
 
 def tables_at(place: Path) -> list[Path]:
-    """Return the files that may hold rows: the file itself, whatever its type, or the tables in the folder."""
+    """Return the table files at a place: the file itself, or those in the folder."""
     if not place.is_dir():
         return [place] if place.is_file() else []
     return sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def find_table(place: Path) -> Path:
-    """Return the one file with rows at `place`: the file itself, `data.*` in the folder, or the only table there."""
+    """Return the only table at `place`: the file, `data.*` in the folder, or its only table."""
     if place.is_file():
         return place
     if not place.is_dir():
@@ -53,7 +53,7 @@ def find_table(place: Path) -> Path:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a table in file order, every row a mapping from column to value."""
+    """Return the rows of a table in file order, as mappings from column to value."""
     readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
     if path.suffix.lower() not in readers:
         raise UserError(f"{path.name} is no table unsee reads; expected one of {', '.join(SUFFIXES)}.")
@@ -68,7 +68,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what may go wrong with a file of text into a UserError."""
+    """Turn errors of reading a text file into UserErrors."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -80,7 +80,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def table_warnings(path: Path) -> list[str]:
-    """Return what is worth knowing about how a table is written."""
+    """Return warnings about the encoding and form of a table."""
     if path.suffix.lower() != ".csv":
         return []
     warning = csv_format(path).warning
@@ -88,12 +88,12 @@ def table_warnings(path: Path) -> list[str]:
 
 
 def unreadable(path: Path) -> str:
-    """Return why the image cannot be used; empty if every pixel of it decodes."""
+    """Return why the image cannot be used; empty if it decodes in full."""
     return undecodable(path) if path.is_file() else "is missing"
 
 
 def undecodable(image: Path | BinaryIO) -> str:
-    """Return why the file or its bytes cannot be used as an image; empty if every pixel decodes."""
+    """Return why a file or its bytes are no usable image; empty if it decodes in full."""
     if isinstance(image, Path) and is_pointer(image):
         return POINTER
     try:
@@ -118,7 +118,7 @@ def _json(path: Path) -> list[Any]:
 
 
 def _several(text: str) -> bool:
-    """Tell whether there is more behind the first JSON value."""
+    """Tell whether anything follows the first JSON value."""
     try:
         _, end = json.JSONDecoder().raw_decode(text.lstrip())
     except (ValueError, RecursionError):
@@ -137,21 +137,24 @@ def _csv(path: Path) -> list[Any]:
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """How a CSV file is written."""
+    """Encoding and delimiter of a CSV file."""
 
     encoding: str
     delimiter: str
 
     @property
     def warning(self) -> str:
-        """What is worth knowing about the encoding; empty for UTF-8."""
+        """Warning about the encoding; empty for UTF-8."""
         if self.encoding != FALLBACK:
             return ""
         return f"is not UTF-8 text and is read as Windows-1252 ({FALLBACK}); look at its accented letters, or save it as UTF-8."
 
 
 def csv_format(path: Path) -> CsvFormat:
-    """Return encoding and delimiter of a CSV file: UTF-8, UTF-16 with a mark, else cp1252; what its header has most of."""
+    """Return encoding and delimiter of a CSV file.
+
+    UTF-8, UTF-16 with a mark, else cp1252; the delimiter most frequent in the header.
+    """
     encoding = _encoding(path)
     with path.open(encoding=encoding, newline="") as file:
         header = _unquoted(file.readline(_HEADER))
@@ -161,7 +164,7 @@ def csv_format(path: Path) -> CsvFormat:
 
 
 def _unquoted(line: str) -> str:
-    """Return a line of CSV without what stands in quotes."""
+    """Return a CSV line without its quoted parts."""
     return re.sub(r'"[^"]*"', "", line)
 
 
@@ -181,7 +184,7 @@ def _encoding(path: Path) -> str:
 
 
 def csv_rows(path: Path) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV file, one in memory at a time."""
+    """Yield the rows of a CSV file one at a time."""
     form = csv_format(path)
     with path.open(encoding=form.encoding, newline="") as file:
         reader = csv.DictReader(file, strict=True, delimiter=form.delimiter)
@@ -197,7 +200,7 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _require_names(columns: Sequence[str], name: str) -> None:
-    """Raise if two columns of a header have one name; the last would win without a word."""
+    """Raise if the header has duplicate columns, of which the last would win silently."""
     if twice := sorted({column for column in columns if columns.count(column) > 1}):
         raise UserError(f"{name} has column {', '.join(map(shown, twice))} twice; rename or remove one of them.")
 

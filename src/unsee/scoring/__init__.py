@@ -1,1 +1,1 @@
-"""Responses as numbers, without torch."""
+"""Scores from responses, without torch."""

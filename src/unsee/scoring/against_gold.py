@@ -1,4 +1,4 @@
-"""How near an unlearned model is to one that never saw what it had to forget, and how much it still can: scores of a whole run."""
+"""Run-level scores: forget quality against the retrained (gold) model, and model utility."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from unsee.scoring.conditions import FORGOTTEN, group_of, with_false_answers
 from unsee.scoring.values import log_truth_ratio_of
 
 KEPT: Final = ("retain", "retain_text", "general", "general_text")
-"""Groups of answers that should stay as they are."""
+"""Groups of responses that should not change."""
 PARTS: Final = ("answer_prob", "rougeL_recall", "truth_ratio")
-"""What counts in the utility of each of them (TOFU, Maini et al. 2024)."""
+"""Components of utility for each group (TOFU, Maini et al. 2024)."""
 FQ_NEEDS: Final = (
     *(f"{role}.{part}" for role in ("forget", "unseen") for part in ("cloze", "choice", "rougeL")),
     *(f"forget.{part}" for part in ("truth_ratio", "answer_prob", "ks", "js")),
 )
-"""Scores that FQ is made of."""
+"""Scores that FQ is computed from."""
 
 
 def model_utility(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Return `model.utility`: the harmonic mean of probability, ROUGE-L recall and truth ratio of all that should stay.
+    """Return `model.utility`, the harmonic mean of retain probability, ROUGE-L, truth ratio.
 
     Nothing without probabilities. `value_by_index` has the parts; of a group without false answers the truth ratio is no part
     [inferred], so compare runs on the same data only.
@@ -45,7 +45,7 @@ def model_utility(scores: Mapping[str, Score]) -> dict[str, Score]:
 
 
 def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dict[str, Score]:
-    """Return how far the truth ratios of forgotten questions are from those of a model trained without them.
+    """Return distances of forget truth ratios from those of the retrained model.
 
     `<role>.forget_quality` is the p-value of the KS test, `<role>.ks` its statistic, `<role>.js` the Jensen-Shannon divergence; of a
     role with several kinds of questions also of each kind (`forget.ks@name`).
@@ -71,7 +71,7 @@ def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dic
 
 
 def incomparable(responses: Sequence[Response], gold: Sequence[Response]) -> str:
-    """Return why two sets of answers have no forget quality; empty if they have."""
+    """Return why two sets of responses have no forget quality; empty if they have."""
     ours, theirs = _forgotten(responses), {row.id: row for row in _forgotten(gold)}
     asked = "judge it with `unsee eval --likelihood` on data whose examples have false answers (`perturbed`)"
     if not ours:
@@ -121,7 +121,7 @@ def _forgotten(responses: Sequence[Response]) -> list[Response]:
 
 
 def _distances(rows: Sequence[Response], gold_by_id: Mapping[str, Response]) -> dict[str, Score]:
-    """Return the three distances over the questions that both were asked; none without such a question."""
+    """Return the three distances over shared questions; none without any."""
     pairs = [(row, gold_by_id[row.id]) for row in rows if row.id in gold_by_id]
     if not pairs:
         return {}

@@ -1,4 +1,4 @@
-"""From answers to scores: how the values of single answers become a mean with an interval. No model, no torch.
+"""Aggregation of per-response values to means with intervals. No model, no torch.
 
 What is measured of whom stands in `unsee.scoring.measures`, what one answer is worth in `unsee.scoring.values`.
 """
@@ -18,13 +18,16 @@ from unsee.scoring.measures import Direction, Measure, measures_of
 
 
 def score(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
-    """Return `<role>.<measure>` -> Score for the answers of one model; questions with and without image are kept apart."""
+    """Return `<role>.<measure>` -> Score for one model's responses.
+
+    Questions with and without image are separate groups.
+    """
     scores = _by_group(responses, vocabulary, lambda rows: measures_of(rows, vocabulary))
     return scores | _paired(responses, vocabulary) | model_utility(scores)
 
 
 def score_by(measure: Measure, responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
-    """Return `<role>.<key>` -> Score of one measure of one's own."""
+    """Return `<role>.<key>` -> Score of a custom measure."""
     return _by_group(responses, vocabulary, lambda _: [measure])
 
 
@@ -44,7 +47,7 @@ def _by_group(
 
 
 def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -> Score | None:
-    """Return the macro mean over entities with its interval; None if the measure applies to no row."""
+    """Return the macro mean over entities with interval; None if no row qualifies."""
     asked = [row for row in rows if measure.applies(row)]
     if not asked:
         return None
@@ -54,7 +57,7 @@ def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -
 
 
 def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:
-    """Return the scores of questions that are asked with an image and as text alone, if the data set has such pairs."""
+    """Return the scores of image-text question pairs, if the data set has such pairs."""
     if image_text_pairs.NAME not in vocabulary.measures:
         return {}
     found = image_text_pairs.columns(responses)
@@ -64,7 +67,7 @@ def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, 
 def _summed(
     rows: Iterable[Response], values: Mapping[str, float], better: Direction, why: str = "", *, micro: bool = False
 ) -> Score:
-    """Return the mean over entities with its interval; `micro`: over questions, each drawn by itself."""
+    """Return the mean over entities with interval; `micro`: over questions."""
     seen = [observation(row, values[row.id]) for row in rows if row.id in values]
     means = [one.value for one in seen] if micro else list(entity_means(seen).values())
     return Score(
@@ -78,7 +81,7 @@ def _summed(
 
 
 def observation(row: Response, value: float) -> Observation:
-    """Place a value; rows about no entity stand for themselves, by image."""
+    """Assign a value to its entity; rows without one are grouped by image."""
     image = row.image_key or row.image
     return Observation(entity=row.entity or image or row.id, image=image, value=value)
 

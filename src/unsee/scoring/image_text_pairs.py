@@ -1,4 +1,4 @@
-"""The same question with an image and as text alone: are both answers right, or both gone? (UMU-Bench, NeurIPS 2025)."""
+"""Pairs of a question with an image and as text alone (UMU-Bench, NeurIPS 2025)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from unsee.metrics.rouge import rouge_l, rouge_words
 from unsee.scoring.conditions import FORGOTTEN, group_of
 
 NAME: Final = "both"
-"""What `Vocabulary.measures` says if pairs are to be counted."""
+"""Entry of `Vocabulary.measures` that enables pairs."""
 IMAGE: Final = "/image"
 TEXT: Final = "/text"
-"""Ends of the ids of a pair."""
+"""Suffixes of the ids of a pair."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +25,11 @@ class Column:
 
     better: Literal["higher", "lower", "neither"]
     values: dict[str, float] = field(default_factory=dict)
-    """Id of the question with the image -> the pair's value."""
+    """Id of the image question -> value of the pair."""
 
 
 def columns(responses: Sequence[Response]) -> dict[str, Column]:
-    """Return `<role>.both...` -> its values: right (or, of targets, wrong) with the image and as text; ROUGE-L of both in one."""
+    """Return `<role>.both...` -> values: right (forget: wrong) in both forms, and ROUGE-L."""
     found: dict[str, Column] = {}
     for shown, told in _pairs(responses):
         gone = shown.role in FORGOTTEN
@@ -40,7 +40,7 @@ def columns(responses: Sequence[Response]) -> dict[str, Column]:
 
 
 def both_said(one: float, other: float) -> float:
-    """Return the harmonic mean: high only if both are (published for what is kept [code]).
+    """Return the harmonic mean, high only if both are (published for the retain set [code]).
 
     >>> both_said(1.0, 0.5), both_said(0.0, 1.0), both_said(0.0, 0.0)
     (0.6666666666666666, 0.0, 0.0)
@@ -49,7 +49,7 @@ def both_said(one: float, other: float) -> float:
 
 
 def either_said(one: float, other: float) -> float:
-    """Return the contraharmonic mean: low only if both are (published for what is forgotten [code]).
+    """Return the contraharmonic mean, low only if both are (published, forget set [code]).
 
     >>> either_said(1.0, 0.5), either_said(0.0, 1.0), either_said(0.0, 0.0)
     (0.8333333333333334, 1.0, 0.0)
@@ -58,7 +58,7 @@ def either_said(one: float, other: float) -> float:
 
 
 def _pairs(responses: Sequence[Response]) -> Iterator[tuple[Response, Response]]:
-    """Yield question with image and question in text, by what their ids have in common."""
+    """Yield image question and text question with the same id stem."""
     told = {row.id.removesuffix(TEXT): row for row in responses if row.id.endswith(TEXT)}
     for row in responses:
         if row.id.endswith(IMAGE) and row.id.removesuffix(IMAGE) in told:
@@ -76,7 +76,7 @@ def _values(shown: Response, told: Response) -> Iterator[tuple[str, float]]:
 
 
 def _right(row: Response) -> bool:
-    """Tell whether an answer is right; one rule for every set, and an empty answer is wrong."""
+    """Tell whether a response is right, by one rule for every set; empty ones are wrong."""
     if row.kind is Kind.CHOICE:
         return choice_correct(row.text, row.options, row.answer)
     return cloze_match(prediction=row.text, reference=row.answer)

@@ -1,4 +1,7 @@
-"""The columns of the results: which measure applies to which answers of which role, and which way is better. No model, no torch."""
+"""Measures: which applies to which responses of which role, and its better direction.
+
+No model, no torch.
+"""
 
 from __future__ import annotations
 
@@ -41,22 +44,22 @@ _BETTER: Final[Mapping[Aftermath, Direction]] = {Aftermath.CLEAN: "higher"}
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """One column of the results."""
+    """One measure of the results."""
 
     key: str
-    """The part of the score's name after the role."""
+    """Part of the score's name after the role."""
     better: Direction
     applies: Callable[[Response], bool]
-    """Whether this answer belongs in the denominator; empty answers do."""
+    """Whether the response belongs in the denominator; empty responses do."""
     value: Value
-    """The answer's value; None if undefined for it (then `why` counts it)."""
+    """Value of the response; None if undefined (`why` counts these)."""
     undefined: str | Callable[[Response], str] = ""
-    """What to say about answers whose value is None; `{missing}` becomes their number. A function says it of one answer."""
+    """Reason for values of None, `{missing}` being their number; a function gives it per response."""
     micro: bool = False
-    """Whether the score is the plain mean over questions, as in published tables, instead of the mean over entities."""
+    """Whether the score is the mean over questions, as in published tables, not over entities."""
 
     def why(self, missing: Sequence[Response]) -> str:
-        """Return why these answers have no value, with how many there are of each reason."""
+        """Return why these responses have no value, with counts."""
         said = [self.undefined if isinstance(self.undefined, str) else self.undefined(row) for row in missing]
         return "; ".join(reason.format(missing=count) for reason, count in Counter(said).items() if reason)
 
@@ -76,7 +79,7 @@ _NO_OPTION: Final = "{missing} reference answers name none of their options"
 
 
 def _unseen(response: Response) -> str:
-    """Return why giving away something private cannot be seen in this answer."""
+    """Return why a leak would not be detected in this response."""
     if not any(response.private.values()):
         return _NO_PRIVATE
     usable = any(comparable(form) for forms in response.private.values() for form in forms)
@@ -84,13 +87,13 @@ def _unseen(response: Response) -> str:
 
 
 def _unclassed(response: Response) -> str:
-    """Return why the class of this answer cannot be told."""
+    """Return why the response cannot be classified."""
     blind = not any(response.private.values()) or bool(unreadable(response.text, response.private))
     return _unseen(response) if blind else _NOT_ENGLISH
 
 
 def _asked(response: Response) -> str:
-    """Return why it cannot be told whether the answer has the right value."""
+    """Return why correctness cannot be determined."""
     return _OTHER_SCRIPT if comparable(response.answer) else _NO_REFERENCE
 
 
@@ -243,13 +246,13 @@ EXTRA: Final[Mapping[str, Measure]] = {
         Measure(key="diversity", better="higher", applies=with_target, value=values.diversity_of),
     )
 }
-"""What a data set (`Vocabulary.measures`) or a user (`--measures`) may ask for by name beside what is always measured."""
+"""Optional measures, requested by a data set (`Vocabulary.measures`) or a user (`--measures`)."""
 _SPLIT: Final[Mapping[str, Measure]] = {**{measure.key: measure for measure in _ALWAYS}, **EXTRA}
-"""What may be asked for of one kind of question alone (`rougeL@open`), as papers have it whose tasks share a role."""
+"""Measures available for one kind of question (`rougeL@open`), for papers whose tasks share a role."""
 
 
 def extra(name: str) -> Measure:
-    """Return an extra measure, or any for one kind of question (`bleu@open`); raise with the names that there are."""
+    """Return an extra measure, also for one kind (`bleu@open`); raise with the known names."""
     key, _, kind = name.partition("@")
     if key not in (_SPLIT if kind else EXTRA):
         raise unknown_name("measure", name, EXTRA)
@@ -259,7 +262,7 @@ def extra(name: str) -> Measure:
 
 
 def measures_of(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measure]:
-    """Return what is measured on a group (all rows have one role, or are the text-only form of one)."""
+    """Return the measures of a group (rows of one role, or its text-only form)."""
     role = rows[0].role
     measures = [*_ALWAYS, *(extra(name) for name in vocabulary.measures if name != image_text_pairs.NAME)]
     if role in CLASSED:
@@ -277,14 +280,14 @@ def measures_of(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measur
 
 
 def _by_kind(measure: Measure, rows: Sequence[Response]) -> list[Measure]:
-    """Return the measure, and where it applies to several kinds of questions also one for each (`truth_ratio@name`)."""
+    """Return the measure and, if it covers several kinds, one per kind (`truth_ratio@name`)."""
     kinds = dict.fromkeys(row.kind for row in rows if measure.applies(row))
     split = [_of_this(measure, kind) for kind in kinds]
     return [measure, *(split if len(split) > 1 else [])]
 
 
 def _of_this(measure: Measure, kind: Kind) -> Measure:
-    """Return the measure for questions of one kind alone."""
+    """Return the measure restricted to one kind of question."""
 
     def applies(response: Response) -> bool:
         return response.kind is kind and measure.applies(response)
@@ -293,7 +296,7 @@ def _of_this(measure: Measure, kind: Kind) -> Measure:
 
 
 def _class_measures(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measure]:
-    """Return one share per class, over all probes (`leak`) and per kind of question (`leak@open`)."""
+    """Return one share per class over all probes (`leak`) and per kind (`leak@open`)."""
     found = {row.id: possible(row, vocabulary) for row in rows if row.kind in PROBES}
 
     def share(wanted: Aftermath, response: Response, _: Vocabulary) -> float | None:
@@ -321,7 +324,7 @@ def _class_measures(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Me
 
 
 def _leak_measures(rows: Sequence[Response]) -> list[Measure]:
-    """Return one share per private fact, over the probes that ask for it: open questions and those for that fact."""
+    """Return one share per private fact over the probes that ask for it."""
 
     def asks(fact: str, response: Response) -> bool:
         if fact not in response.private or response.kind not in PROBES:

@@ -53,7 +53,7 @@ def subspace(shifts_nd: Tensor, energy: float, cap: int) -> Tensor:
 
 
 def oriented(direction_d: Tensor, shift_d: Tensor) -> Tensor:
-    """Return the direction with the sign of the mean shift, as SVD signs are arbitrary [inferred].
+    """Return the direction with the sign of the mean shift; the SVD leaves it open [inferred].
 
     >>> oriented(torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 5.0]))
     tensor([1., -0.])
