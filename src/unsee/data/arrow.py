@@ -179,7 +179,7 @@ class Shelf:
 
 
 def peek(place: Path, *spellings: str) -> set[str]:
-    """Return the column names in one file's footer of a local configuration; none if unreadable."""
+    """Return the column names in one file's footer of a local configuration; else none."""
     found = _found(place, spellings) if place.is_dir() else None
     if found is None:
         return set()

@@ -1,1 +1,1 @@
-"""Asking a model and judging its responses."""
+"""Collection of responses, and their judging."""

@@ -1,4 +1,4 @@
-"""What a model answers, asked once: kept by key in the run folder and, by content, in the folder that runs share.
+"""Responses of a model, cached per run and, by content, across runs.
 
 A finished answer in the run folder is used again only if its key matches: a hash of weights, instruction, prompt, image, example
 and decoding. In the shared folder (`unsee.data.shared_cache`) lies what was said to a prompt about an image, in a file for weights and
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 RESPONSES: Final = "responses.jsonl"
 KEYS: Final = "responses.keys.jsonl"
 _CHUNK: Final = 8
-"""Batches between two writes: what an interruption can cost."""
+"""Batches between two writes, the most that an interruption can cost."""
 _UNMEASURED: Final[Mapping[str, Any]] = {
     "logprob": None,
     "logprob_tokens": 0,
@@ -45,73 +45,73 @@ _UNMEASURED: Final[Mapping[str, Any]] = {
     "perturbed_logprobs": (),
     "clip": None,
 }
-"""Fields of a response that are measured apart from the answer, as they are before."""
+"""Fields of a response that are computed apart from generation."""
 _WHERE_GIVEN: Final = ("paraphrase", "perturbed")
-"""Fields that few data have: without them a record has the key that it had before there were any."""
+"""Rare fields, part of a key only where they are set, so that older keys stay valid."""
 
 
 class Speaker(Protocol):
-    """A model that answers."""
+    """Interface of a model backend."""
 
     @property
     def processor(self) -> Any:
-        """Its processor."""
+        """Processor."""
         ...
 
     @property
     def family(self) -> Family:
-        """How it is prompted."""
+        """Model family."""
         ...
 
     @property
     def instruction(self) -> str:
-        """Text it wants before every question."""
+        """Text that precedes every question."""
         ...
 
     @property
     def weights(self) -> str:
-        """A hash of its weights."""
+        """Hash of the weights."""
         ...
 
     def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
-        """Answer."""
+        """Generate responses."""
         ...
 
     def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
-        """Return how probable reference answers and options are."""
+        """Return log-probabilities of reference answers and options."""
         ...
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An opened model in this process."""
+    """Backend for an opened model in this process."""
 
     loaded: Loaded
 
     @property
     def processor(self) -> Any:
-        """Its processor."""
+        """Processor."""
         return self.loaded.processor
 
     @property
     def family(self) -> Family:
-        """How it is prompted."""
+        """Model family."""
         return self.loaded.family
 
     @property
     def instruction(self) -> str:
-        """Text it wants before every question."""
+        """Text that precedes every question."""
         return self.loaded.instruction
 
     @cached_property
     def weights(self) -> str:
-        """SHA-256 of all weights, adapters included, and of what steers the model."""
+        """SHA-256 of all weights, with adapters and steering."""
         from unsee.models.steering.hooks import hashes
 
         return _weights_hash(self.loaded.model) + "".join(hashes(self.loaded.model))
 
     def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
-        """Answer through `unsee.inference.generation`."""
+        """Generate through `unsee.inference.generation`."""
         from unsee.inference.generation import generate
 
         return generate(
@@ -126,7 +126,7 @@ class Opened:
         )
 
     def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
-        """Measure answers and options in the same forward passes (`unsee.inference.likelihood`); nothing of a steered model.
+        """Compute log-probabilities of answers and options; nothing for a steered model.
 
         It is steered while it writes, and such a pass would show the model without it.
         """
@@ -176,7 +176,7 @@ def answered(
     likelihood: bool = False,
     progress: bool = True,
 ) -> list[Response]:
-    """Return all answers in the order of the examples; finished ones come from an earlier, possibly interrupted, call.
+    """Return all responses in the order of the examples, resuming an interrupted call.
 
     Every process returns all answers; the main one writes them.
     """
@@ -207,7 +207,7 @@ def answered(
 
 @dataclass(frozen=True)
 class _Work:
-    """What is to be asked, and where what was said is shared."""
+    """Examples to be answered, and the shared cache."""
 
     out: Path
     speaker: Speaker
@@ -218,7 +218,7 @@ class _Work:
     progress: bool
 
     def answers(self, places: Sequence[int], keep: Callable[[Mapping[int, Values]], None]) -> None:
-        """Answer the examples at these places and pass what was said to `keep`, chunk by chunk."""
+        """Generate responses for these indices and pass them to `keep`, chunk by chunk."""
 
         def ask(chosen: Sequence[int], label: str) -> list[Values]:
             said = self._said(chosen, label)
@@ -228,7 +228,7 @@ class _Work:
         self._through(self._rows(["answers", *self.decoding.facts()]), keys, "Answers", ask, keep)
 
     def _said(self, chosen: Sequence[int], label: str) -> list[Generated]:
-        """Return the answers to these examples; an output that is no number is told by the example."""
+        """Generate responses; a non-finite output raises an error that names the example."""
         try:
             return self.speaker.say([self._request(place) for place in chosen], self.decoding, label)
         except NotFiniteError as error:
@@ -237,7 +237,7 @@ class _Work:
             raise NotFiniteError(named) from error
 
     def likelihoods(self) -> dict[int, Values]:
-        """Measure all examples."""
+        """Compute log-probabilities for all examples."""
         found: dict[int, Values] = {}
 
         def ask(chosen: Sequence[int], label: str) -> list[Values]:
@@ -266,7 +266,7 @@ class _Work:
         return Request(example.question, example.image, self.speaker.instruction)
 
     def _rows(self, facts: Sequence[Any]) -> shared_cache.Rows | None:
-        """Return what runs share about these weights; None if nothing is to be shared."""
+        """Return the shared cache for these weights; None if nothing is shared."""
         return shared_cache.shared_rows(self.out, f"responses/{_digest([self.speaker.weights, *facts])}.jsonl")
 
     def _through(
@@ -277,7 +277,7 @@ class _Work:
         ask: Callable[[Sequence[int], str], list[Values]],
         keep: Callable[[Mapping[int, Values]], None],
     ) -> None:
-        """Look the values up, let the processes compute the missing ones, chunk by chunk, images kept together."""
+        """Look values up, and compute missing ones on all ranks, chunk by chunk."""
         known = processes.from_main(
             {p: value for p, key in keys.items() if rows and (value := rows.get(key)) is not None}
         )
@@ -293,7 +293,7 @@ class _Work:
             keep(new)
 
     def _units(self, places: Sequence[int]) -> list[list[int]]:
-        """Group places by image; without one each place stands for itself."""
+        """Group indices by image; without one, each index is its own group."""
         units: dict[object, list[int]] = {}
         for place in places:
             units.setdefault(self.asked[place].image_key or place, []).append(place)
@@ -301,7 +301,7 @@ class _Work:
 
 
 def _chunks(units: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:
-    """Put whole units together until there are `size` places."""
+    """Merge whole groups into chunks of `size` indices."""
     chunk: list[list[int]] = []
     for unit in units:
         chunk.append(unit)
@@ -330,7 +330,10 @@ def _prompts(speaker: Speaker, examples: Sequence[Example]) -> list[str]:
 
 
 def _keys(speaker: Speaker, prompts: Sequence[str], asked: Sequence[Response], decoding: Decoding) -> dict[str, str]:
-    """Return example id -> hash of everything its answer and its record depend on; the batch size is not part of it."""
+    """Return example id -> hash of everything its response depends on.
+
+    The batch size is not part of it.
+    """
     shared = [speaker.weights, speaker.instruction, *decoding.facts()]
     keys: dict[str, str] = {}
     for prompt, row in zip(prompts, asked, strict=True):
@@ -359,7 +362,7 @@ def _weights_hash(model: Module) -> str:
 
 
 def _require_finite(name: str, weight: Tensor) -> None:
-    """Raise if a floating-point tensor has values that are no numbers."""
+    """Raise if a floating-point tensor is not finite."""
     if not weight.is_floating_point():
         return
     broken = weight.numel() - int(weight.isfinite().sum())
@@ -371,7 +374,7 @@ def _require_finite(name: str, weight: Tensor) -> None:
 
 
 def require_finite_answers(responses: Sequence[Response]) -> None:
-    """Raise if a measured value of an answer is no number."""
+    """Raise if a log-probability of a response is not finite."""
     for row in responses:
         values = (row.logprob, row.true_logprob, row.clip, *row.option_logprobs, *row.perturbed_logprobs)
         if not all(math.isfinite(value) for value in values if value is not None):
@@ -379,7 +382,7 @@ def require_finite_answers(responses: Sequence[Response]) -> None:
 
 
 def _finished(out: Path, asked: Sequence[Response], keys: Mapping[str, str]) -> list[tuple[Response, Response]]:
-    """Return (question, old answer) for every answer on disk whose key still holds."""
+    """Return (question, stored response) for every stored response with a valid key."""
     written = {row["id"]: row["key"] for row in _whole_rows(out / KEYS)}
     answers = {row["id"]: row for row in _whole_rows(out / RESPONSES)}
     return [
@@ -390,7 +393,7 @@ def _finished(out: Path, asked: Sequence[Response], keys: Mapping[str, str]) -> 
 
 
 def _whole_rows(file: Path) -> list[Any]:
-    """Read the rows of a file that may end in the middle of one."""
+    """Read the rows of a file whose last row may be incomplete."""
     if not file.is_file():
         return []
     rows = []
@@ -403,7 +406,10 @@ def _whole_rows(file: Path) -> list[Any]:
 
 
 def _begin(out: Path, done: Mapping[str, Response], keys: Mapping[str, str]) -> None:
-    """Keep only answers that hold; responses first, so that no key ever vouches for an older answer."""
+    """Keep only valid responses.
+
+    Responses are written first, so that no key ever belongs to an older response.
+    """
     atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in done.values()))
     atomic_write_jsonl(out / KEYS, ({"id": index, "key": keys[index]} for index in done))
 

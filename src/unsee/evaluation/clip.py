@@ -1,4 +1,4 @@
-"""CLIPScore of answers with their images, by a CLIP model in a folder of the user's own (or a hub id)."""
+"""CLIPScore of responses with a CLIP model from a folder or the hub."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from unsee.metrics._words import tokens
 from unsee.metrics.clip import clip_score
 
 PREFIX: Final = "A photo depicts "
-"""What the paper puts before a caption."""
+"""Prefix of captions in the paper."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """An opened CLIP model."""
+    """Opened CLIP model."""
 
     model: Any
     tokenizer: Any
@@ -53,7 +53,7 @@ class Clip:
     def judged(
         self, responses: Sequence[Response], examples: Sequence[Example], *, batch_size: int = 64, progress: bool = True
     ) -> list[Response]:
-        """Return the answers with `clip` set where there is an image; a text without words scores 0."""
+        """Return the responses with `clip` set where there is an image; empty texts score 0."""
         seen = [(place, image) for place, example in enumerate(examples) if (image := example.image) is not None]
         found: dict[int, float] = {}
         starts = range(0, len(seen), batch_size)
@@ -65,7 +65,7 @@ class Clip:
         return [replace(row, clip=found.get(place)) for place, row in enumerate(responses)]
 
     def scores(self, images: Sequence[Image], texts: Sequence[str]) -> list[float]:
-        """Return the score of each image with its text; a long text is cut to what CLIP reads."""
+        """Return the score of each image with its text; long texts are truncated."""
         limit = self.model.config.text_config.max_position_embeddings
         prefixed = [PREFIX + text for text in texts]
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Asking a model everything a benchmark judges, once, and scoring what it said.
+"""Evaluation: responses to a benchmark's questions, and their scores.
 
 `evaluate` needs a model; `score` and `rescore` need only the answers (importing this module loads no torch).
 How answers are kept and used again is in `unsee.evaluation.answers`.
@@ -38,7 +38,7 @@ __all__ = ["evaluate", "read_answers", "read_vocabulary", "rescore", "score"]
 VOCABULARY: Final = "vocabulary.json"
 SCORES: Final = "scores.json"
 JUDGED: Final = "judged.json"
-"""Which model was judged, by the hash of its weights, and against which gold model; tells seeds of one row from other runs."""
+"""File with the hash of the evaluated weights and of the gold model; identifies seeds of one row."""
 
 
 def evaluate(
@@ -60,7 +60,7 @@ def evaluate(
     gold: Path | str | None = None,
     clip: Path | str | None = None,
 ) -> dict[str, Score]:
-    """Answer the benchmark's "eval" examples, write responses, vocabulary and scores into `out`, return the scores.
+    """Evaluate a model: write responses, vocabulary and scores into `out`, return the scores.
 
     `stage` names the model in the results (empty = the folder's name); `limit` keeps that many examples per role and
     kind, spread evenly; `roles` keeps some roles only; `images_dir` (default: `unsee-images` beside `out` if only runs lie there, else `images` in it) takes one PNG per image.
@@ -102,7 +102,7 @@ def evaluate(
 
 
 def _require_encodable(speaker: Speaker, examples: Sequence[Example], *, progress: bool) -> None:
-    """Raise, before anything is asked, if a question cannot be encoded for the model."""
+    """Raise before generation if a question cannot be encoded."""
     from unsee.inference.preflight import Preflight
 
     model = speaker.loaded.model if isinstance(speaker, Opened) else None
@@ -110,7 +110,7 @@ def _require_encodable(speaker: Speaker, examples: Sequence[Example], *, progres
 
 
 def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Sequence[str] = ()) -> dict[str, Score]:
-    """Score responses.jsonl of a run folder again, without a model, and replace its scores.json."""
+    """Recompute scores.json of a run folder from its responses, without a model."""
     folder = Path(folder)
     responses = read_answers(folder)
     vocabulary = _asked_for(read_vocabulary(folder / VOCABULARY), measures)
@@ -126,7 +126,7 @@ def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Seq
 
 
 def read_vocabulary(file: Path) -> Vocabulary:
-    """Read what `evaluate` wrote as vocabulary.json."""
+    """Read vocabulary.json of an evaluated run."""
     try:
         row = json.loads(file.read_text(encoding="utf-8"))
         return Vocabulary(
@@ -145,7 +145,7 @@ def read_vocabulary(file: Path) -> Vocabulary:
 
 
 def read_answers(folder: Path) -> list[Response]:
-    """Read the answers of a judged run."""
+    """Read the responses of an evaluated run."""
     for name in (RESPONSES, VOCABULARY):
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: expected the output folder of `unsee eval`.")
@@ -158,7 +158,7 @@ def read_answers(folder: Path) -> list[Response]:
 
 
 def _golden(folder: Path) -> list[Response]:
-    """Read the answers of a gold model, whose measured values must be numbers."""
+    """Read the responses of a gold model, whose log-probabilities must be finite."""
     answers = read_answers(folder)
     require_finite_answers(answers)
     return answers
@@ -167,7 +167,7 @@ def _golden(folder: Path) -> list[Response]:
 def _judged(
     speaker: Speaker, model: Loaded | Path | str, gold: Path | str | None, golden: Sequence[Response] | None
 ) -> dict[str, Any]:
-    """Return what judged.json says: which weights answered, how they were made, and what they were held against."""
+    """Return the content of judged.json: weights, decoding settings, gold model."""
     name = str(model) if isinstance(model, Path | str) else ""
     record = Path(name) / "run.yaml" if name else None
     made = config.read(record).to_mapping() if record is not None and record.is_file() else {}
@@ -181,7 +181,7 @@ def _judged(
 
 
 def _gold_facts(gold: Path | str | None, golden: Sequence[Response] | None) -> dict[str, str]:
-    """Return folder and hash of the answers that a model was held against; empty without any."""
+    """Return folder and hash of the gold model's responses; empty without any."""
     if gold is None or golden is None:
         return {}
     values = sorted((row.id, row.true_logprob or 0.0, row.perturbed_logprobs) for row in golden)
@@ -189,7 +189,7 @@ def _gold_facts(gold: Path | str | None, golden: Sequence[Response] | None) -> d
 
 
 def _asked_for(vocabulary: Vocabulary, measures: Sequence[str]) -> Vocabulary:
-    """Return the vocabulary with further measures, which must exist."""
+    """Return the vocabulary with further measures, after checking their names."""
     wanted = tuple(dict.fromkeys((*vocabulary.measures, *measures)))
     return replace(
         vocabulary, measures=tuple(name if name == image_text_pairs.NAME else extra(name).key for name in wanted)
@@ -197,7 +197,7 @@ def _asked_for(vocabulary: Vocabulary, measures: Sequence[str]) -> Vocabulary:
 
 
 def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold: Sequence[Response] | None) -> dict[str, Score]:
-    """Return all scores; with the answers of a gold model also how far from them these are."""
+    """Return all scores, with those against the gold model if there is one."""
     scores = score(responses, vocabulary)
     if gold is None:
         return scores
@@ -218,7 +218,7 @@ def _write(scores: Mapping[str, Score], out: Path) -> None:
 
 
 def _note_steering(speaker: Speaker, out: Path) -> None:
-    """Write what the gates of a steered model did (`steering.json`): requests, firing rate, scores, rotations."""
+    """Write the gate statistics of a steered model to `steering.json`."""
     if not isinstance(speaker, Opened):
         return
     from unsee.models.steering.hooks import attached
@@ -237,7 +237,7 @@ def _opened(data: Benchmark | Path | str) -> Benchmark:
 
 
 def _speaker(model: Loaded | Path | str, backend: Backend, likelihood: bool) -> Speaker:
-    """Return what answers: an opened model, or a folder that vLLM serves."""
+    """Return the backend: an opened model, or a folder served by vLLM."""
     if backend not in ("hf", "vllm"):
         raise UserError(f"backend must be hf or vllm, got {backend!r}.")
     if backend == "hf":
@@ -262,7 +262,7 @@ def _loaded(model: Loaded | Path | str) -> Loaded:
 
 
 def _chosen(examples: Sequence[Example], roles: Sequence[Role] | None, limit: int | None) -> list[Example]:
-    """Return the examples of these roles, at most `limit` of each role and kind, with and without image, evenly spread over their order."""
+    """Return the examples of these roles, at most `limit` per role and kind, evenly spread."""
     kept = [example for example in examples if roles is None or example.role in roles]
     if not kept:
         raise UserError(f"Nothing to evaluate: the data has no examples to judge with roles {roles or 'at all'}.")
@@ -284,7 +284,7 @@ def _spread(items: Sequence[int], count: int) -> list[int]:
 
 
 def _asked(example: Example, out: Path, images: Path, stage: str) -> Response:
-    """Return the record of an example without its answer; its image is on disk afterwards."""
+    """Return the record of an example without a response, its image saved to disk."""
     if example.image is None:
         return Response.of(example, stage=stage, text="", tokens=0, ended=False)
     key = example.image.key

@@ -1,4 +1,4 @@
-"""A chat model behind an OpenAI-compatible address, as a judge."""
+"""Client of a judge: a chat model behind an OpenAI-compatible URL."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from unsee.evaluation.judge_http import FAILURES as FAILED_CALLS
 from unsee.evaluation.judge_http import BusyError, UnfitError, post_json, require_address
 
 Ask = Callable[[str], str | None]
-"""Prompt -> reply; None = the judge failed."""
+"""Prompt -> reply; None = the call failed."""
 
 
 FAILURES: Final = 0.02
-"""More failed calls than this share are no result (docs/defects.md 61)."""
+"""Share of failed calls above which there is no result (docs/defects.md 61)."""
 
 
 REPLY_TOKENS: Final = 512
-"""Longest reply that is asked for; a verdict is one word, but some judges reason before it."""
+"""Token limit of a reply; a verdict is one word, but some judges reason first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A chat model behind an OpenAI-compatible address, asked at temperature 0."""
+    """Chat model behind an OpenAI-compatible URL, with temperature 0."""
 
     url: str
-    """Up to and without /chat/completions."""
+    """Base URL, without /chat/completions."""
     model: str
     key: str = ""
-    """Sent as bearer token; never written anywhere."""
+    """Bearer token; never written to disk."""
     timeout: float = 60.0
     retries: int = 4
-    """Further tries, after 1, 2, 4, ... seconds."""
+    """Retries, after 1, 2, 4, ... seconds."""
 
     def __post_init__(self) -> None:
-        """Refuse an address that cannot be asked, or that the key must not be sent to."""
+        """Reject a URL that is invalid or unsafe for the key."""
         require_address(self.url, self.key)
 
     def __call__(self, prompt: str) -> str | None:
-        """Return the reply, None after the last failed try or if the judge does not take the prompt.
+        """Return the reply; None after the last retry or for a rejected prompt.
 
         Raises:
             UserError: The judge redirects, or refuses every request (wrong key, wrong path); asking again is no use.
@@ -65,7 +65,7 @@ class Endpoint:
         return None
 
     def require_answer(self) -> None:
-        """Raise UserError if nobody answers there: better now than after every question."""
+        """Raise UserError if the judge is unreachable, before any question is sent."""
         try:
             self._ask("Reply with the word yes.")
         except BusyError:
@@ -93,7 +93,9 @@ def ask_missing(
     *,
     workers: int = 8,
 ) -> None:
-    """Ask the prompts (key -> prompt) whose reply is not kept yet, and keep each reply that `is_verdict` (key, reply) says is one.
+    """Send the prompts (key -> prompt) without a stored reply, and store valid replies.
+
+    `is_verdict` (key, reply) decides whether a reply is valid.
 
     Raises:
         UserError: More than 2 % have no verdict; those that came are kept for the next call.
@@ -117,7 +119,7 @@ def ask_missing(
 
 @contextmanager
 def _cancelled_with(pool: ThreadPoolExecutor) -> Iterator[None]:
-    """Drop the questions that wait if one call ends the judging."""
+    """Cancel waiting questions if one call aborts the judging."""
     try:
         yield
     except BaseException:
@@ -126,5 +128,5 @@ def _cancelled_with(pool: ThreadPoolExecutor) -> Iterator[None]:
 
 
 def key_of(prompt: str, model: str) -> str:
-    """Return the name of a verdict: hash of template, answer and model."""
+    """Return the key of a verdict: hash of template, response and model."""
     return hashlib.sha256(f"{model}\x1f{prompt}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""HTTP requests to a judge: no redirects, no key in clear text to another machine, bounded replies."""
+"""HTTP for judges: no redirects, no key in clear text to other machines, bounded replies."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from urllib.request import (
 from unsee.errors import UserError
 
 MAX_REPLY: Final = 2**20
-"""Bytes of a reply that are read; verdicts are a word."""
+"""Most bytes of a reply that are read."""
 LONGEST_WAIT: Final = 600.0
-"""Seconds that a server may ask for; beyond them the user is told instead."""
+"""Longest Retry-After in seconds that is obeyed; beyond it an error is raised."""
 FAILURES: Final = (OSError, HTTPException, ValueError, KeyError, IndexError, TypeError, RecursionError)
-"""What a connection that breaks, or a reply of another shape, raises."""
+"""Exceptions of broken connections and malformed replies."""
 _BUSY: Final = (408, 409, 425, 429)
 _UNFIT: Final = (400, 413, 422)
-"""About one prompt, such as one that is too long, and not about the judge."""
+"""Status codes about one prompt (such as too long), not about the judge."""
 
 
 class BusyError(Exception):
-    """The server wants to be asked again later."""
+    """The server asks to retry later."""
 
     def __init__(self, status: int, wait: float | None) -> None:
-        """`wait`: seconds it asks for, if it says so."""
+        """Store `wait`, the requested seconds, if any."""
         super().__init__(f"status {status}")
         self.wait = wait
 
 
 class UnfitError(Exception):
-    """The server does not take this prompt."""
+    """The server rejects this prompt."""
 
 
 def require_address(url: str, key: str) -> None:
-    """Raise unless `url` is an address that `key` (which may be empty) can be sent to."""
+    """Raise unless `url` is valid and `key` (which may be empty) can be sent to it."""
     parts = _split(url)
     if parts.username or parts.password:
         raise UserError("--url must not hold a user name or password: they would be shown. Use --key-env.")
@@ -75,7 +75,7 @@ def _split(url: str) -> Any:
 
 
 def is_local(url: str) -> bool:
-    """Tell whether the address is on this machine."""
+    """Tell whether the URL is on this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ip_address(host).is_loopback
@@ -102,7 +102,7 @@ def post_json(url: str, body: Any, headers: Mapping[str, str], *, timeout: float
 
 
 def _opener(url: str) -> OpenerDirector:
-    """Return an opener that follows no redirects, and uses proxies for other machines only."""
+    """Return an opener without redirects, with proxies for other machines only."""
     handlers = (HTTPHandler(), HTTPSHandler(), HTTPDefaultErrorHandler(), HTTPErrorProcessor())
     opener = OpenerDirector()
     for handler in (*handlers, *([] if is_local(url) else [ProxyHandler()])):
@@ -148,7 +148,7 @@ def _busy(url: str, error: HTTPError) -> Exception:
 
 
 def retry_after(headers: Message) -> float | None:
-    """Return the seconds that Retry-After asks to wait (RFC 9110, 10.2.3); None if it is missing or unreadable."""
+    """Return the seconds of Retry-After (RFC 9110, 10.2.3); None if missing or unreadable."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])

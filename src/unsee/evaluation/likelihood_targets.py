@@ -1,4 +1,4 @@
-"""Which texts a model is asked the probability of: the reference answer, the options of a choice, a true and several false answers."""
+"""Texts whose log-probability is computed: reference, options, true and false answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def forms(example: Example) -> list[list[str]]:
-    """Return what the options of a choice may be called: by their texts and, if the reference answer is a letter, by letters.
+    """Return the spellings of options: their texts and, if the reference is a letter, letters.
 
     A model is judged in the form that it finds more probable [inferred].
     """
@@ -23,17 +23,17 @@ def forms(example: Example) -> list[list[str]]:
 
 
 def held(example: Example) -> list[str]:
-    """Return the texts whose probabilities make the truth ratio: what is true, then what is not; none without false ones."""
+    """Return true and false answers for the truth ratio; none without false ones."""
     return [example.paraphrase or example.answer, *example.perturbed] if example.perturbed else []
 
 
 def texts(example: Example) -> list[str]:
-    """Return all texts whose probability is asked for."""
+    """Return all texts whose log-probability is computed."""
     return [*([example.answer] if example.answer.strip() else []), *held(example)]
 
 
 def likely(example: Example, found: Sequence[Likelihood]) -> dict[str, Any]:
-    """Return what the probabilities of `texts` are called in a response."""
+    """Return the response fields for the log-probabilities of `texts`."""
     values: dict[str, Any] = {}
     if example.answer.strip():
         values |= {"logprob": found[0].sum, "logprob_tokens": len(found[0].tokens)}

@@ -1,4 +1,4 @@
-"""Fluency and C-Dis of MMUBench: what an unlearned model makes of the start model's own answers (arXiv 2405.12523).
+"""MMUBench fluency and C-Dis, on the original model's responses (arXiv 2405.12523).
 
 Both ask for probabilities, so they need both models, one after the other: `unsee eval` gives the measures that text alone gives.
 """
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptReport:
-    """What can be said of the start model's greedy answers about unseen images of forgotten concepts."""
+    """MMUBench fluency and C-Dis on the original model's greedy responses."""
 
     fluency: float | None
-    """Perplexity of these answers under the unlearned model, tokens of names dropped; lower is better."""
+    """Perplexity of these responses under the unlearned model, name tokens excluded; lower is better."""
     fluency_uniform: float | None
-    """The same with every token of a name counted as one of the vocabulary."""
+    """The same with name tokens at uniform probability."""
     fluency_start: float | None
-    """The same as `fluency` under the start model itself: what nothing unlearned would have."""
+    """The same as `fluency` under the original model, as a baseline."""
     c_dis: float | None
-    """Mean binary KL at the tokens of names; higher is better forgotten. None if the start model says no name."""
+    """Mean binary KL at name tokens; higher is better forgotten. None if the original names nothing."""
     answers: int
-    """Answers of the start model that have a word."""
+    """Non-empty responses of the original model."""
     named: int
-    """Those that say a name."""
+    """Those with a name."""
     empty: int
-    """Those without a word, which are left out."""
+    """Empty responses, which are excluded."""
 
 
 @dataclass(frozen=True)
 class _Told:
-    """An answer of the start model."""
+    """Response of the original model."""
 
     example: Example
     text: str
@@ -111,7 +111,7 @@ def _opened(data: Benchmark | Path | str, made: config.Run) -> Benchmark:
 
 
 def _about_concept(row: Example) -> bool:
-    """Tell whether an unseen image is asked about in a way that may bring the name up."""
+    """Tell whether a held-out image question may elicit the name."""
     return (
         row.role is Role.UNSEEN
         and row.image is not None
@@ -131,7 +131,7 @@ def _load(model: Path | str) -> Loaded:
 
 
 def _said(loaded: Loaded, asked: Sequence[Example], length: int, batch_size: int) -> list[_Told]:
-    """Return greedy answers."""
+    """Generate greedy responses."""
     from unsee.api.request import Request
     from unsee.inference.generation import generate
 
@@ -148,7 +148,7 @@ def _said(loaded: Loaded, asked: Sequence[Example], length: int, batch_size: int
 
 
 def _likelihoods(loaded: Loaded, told: Sequence[_Told], batch_size: int) -> list[tuple[float, ...]]:
-    """Return the log-probability of each token of the answers, EOS left out: the length limit may have cut it off."""
+    """Return token log-probabilities of the responses, without EOS."""
     from unsee.api.request import Request
     from unsee.inference.likelihood import likelihoods
 
@@ -158,7 +158,7 @@ def _likelihoods(loaded: Loaded, told: Sequence[_Told], batch_size: int) -> list
 
 
 def _masked(loaded: Loaded, one: _Told) -> list[bool]:
-    """Return for each token of the answer whether it belongs to a name of the concept."""
+    """Return a mask of the response's tokens that belong to a name of the concept."""
     from unsee.inference.encoder import encoder
     from unsee.inference.token_offsets import answer_offsets
 
@@ -169,7 +169,7 @@ def _masked(loaded: Loaded, one: _Told) -> list[bool]:
 
 
 def _spans(text: str, names: Sequence[str]) -> list[tuple[int, int]]:
-    """Return where a form of the name stands in the text as a word, whatever the case."""
+    """Return the spans of whole-word name forms in the text, case-insensitive."""
     forms = "|".join(re.escape(form) for form in sorted(names, key=len, reverse=True))
     spans = (found.span() for found in re.finditer(forms, text, re.IGNORECASE))
     return [(start, end) for start, end in spans if whole(text, start, end)]

@@ -1,4 +1,4 @@
-"""Sentences, tokens and content words of free text: shared by the metrics."""
+"""Sentences, tokens and content words of free text."""
 
 # ruff: noqa: RUF001, RUF002 - scripts other than Latin
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FUNCTION_WORDS: Final = frozenset(_LISTED.split())
 
 
 def sentences(text: str) -> list[str]:
-    """Split at sentence ends and line breaks; blanks around each sentence go, its closing mark stays.
+    """Split at sentence ends and line breaks; sentences are stripped, closing marks kept.
 
     >>> sentences("It is 3.5 m. Really?  Yes")
     ['It is 3.5 m.', 'Really?', 'Yes']
@@ -40,7 +40,7 @@ def sentences(text: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """Return the words of the normalised text; in scripts without blanks between words, its characters.
+    """Return the words of the normalised text, or characters in scripts without spaces.
 
     >>> tokens("Wavy, dark-brown hair!")
     ['wavy', 'dark', 'brown', 'hair']
@@ -49,7 +49,7 @@ def tokens(text: str) -> list[str]:
 
 
 def content_words(text: str) -> list[str]:
-    """Return the words that say something: no articles, pronouns, auxiliaries, prepositions.
+    """Return the words except articles, pronouns, auxiliaries and prepositions.
 
     >>> content_words("The person has a red shirt and is not smiling.")
     ['person', 'red', 'shirt', 'smiling']

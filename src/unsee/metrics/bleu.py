@@ -1,4 +1,4 @@
-"""BLEU: n-grams up to four that prediction and reference share (Papineni et al., 2002), by the sacrebleu library."""
+"""BLEU (Papineni et al., 2002), computed by sacrebleu."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 @lru_cache(maxsize=8192)
 def bleu(*, prediction: str, reference: str) -> float:
-    """Return sentence BLEU in 0 to 1: exponential smoothing, orders longer than the texts left out; empty texts score 0.
+    """Return sentence BLEU in 0 to 1 with exponential smoothing and effective order.
+
+    Empty texts score 0.
 
     >>> bleu(prediction="the cat sat", reference="the cat sat"), round(bleu(prediction="the cat", reference="the cat sat"), 4)
     (1.0, 0.6065)
@@ -23,7 +25,7 @@ def bleu(*, prediction: str, reference: str) -> float:
 
 @lru_cache(maxsize=8192)
 def bleu_released(*, prediction: str, reference: str) -> float:
-    """Return BLEU-4 of words between blanks, 0.1 matches in place of none (MLLMU-Bench, as released [code]).
+    """Return BLEU-4 on whitespace tokens with 0.1 for no match (MLLMU-Bench's release [code]).
 
     Chen and Cherry, 2014, smoothing 1 (https://aclanthology.org/W14-3346); orders longer than the texts count as without a
     match, so that short right answers have little. 0 without a common word.
@@ -43,7 +45,7 @@ def bleu_released(*, prediction: str, reference: str) -> float:
 
 
 def _matches(said: Sequence[str], wanted: Sequence[str], n: int) -> int:
-    """Return how many n-grams of one list are in the other, each as often as there."""
+    """Return the clipped number of common n-grams."""
     ours, theirs = (
         Counter(tuple(words[start : start + n]) for start in range(len(words) - n + 1)) for words in (said, wanted)
     )

@@ -1,4 +1,4 @@
-"""Reasoning chains: `Reasoning: ... Answer: ...` taken apart and checked, step facts and final answer."""
+"""Reasoning chains in the form `Reasoning: ... Answer: ...`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _REASONING: Final = re.compile(r"^\s*reasoning\s*:\s*", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """A reasoning chain taken apart."""
+    """Parsed reasoning chain."""
 
     reasoning: str
-    """What stands before the last `Answer:`, the word `Reasoning:` removed; empty without one."""
+    """Text before the last `Answer:` without the word `Reasoning:`; empty without one."""
     answer: str
-    """What stands after it; the whole text without one."""
+    """Text after it; the whole text without one."""
 
 
 def parse_chain(text: str) -> Chain:
@@ -38,7 +38,7 @@ def parse_chain(text: str) -> Chain:
 
 
 def chain_facts(reasoning: str, facts: Iterable[str]) -> bool:
-    """Tell whether the reasoning has all the facts that the reference chain has; never true without facts.
+    """Tell whether the reasoning states all facts of the reference chain; false without facts.
 
     >>> chain_facts("Mara lives in Oslo.", ["Oslo", "Mara"]), chain_facts("Mara lives there.", ["Oslo", "Mara"])
     (True, False)

@@ -1,4 +1,4 @@
-r"""Multiple choice: which option an answer picks, with abstention as a class of its own (which is wrong, as is an empty answer).
+r"""Multiple choice: the picked option; abstention and empty responses are wrong.
 
 A letter counts, in this order: in a box or tag (`\boxed{C}`, `<answer>B</answer>`), alone as the whole text, behind a cue
 ("answer: d", "I think it's C", 答案是B), alone on a line, at the beginning with a mark or "because" behind it, in brackets.
@@ -29,7 +29,7 @@ _LAST: Final = (
     r"(?=\W*$|\s*[.,;:!)\]}\"'*`。、」』】\n]|\s*[-–—]\s|\s+(?:because|since|as|so|is|with|for|from|which|and|but|given|due)\b"
     r"|[^\x00-\x7f]|\s+[^\x00-\x7f])"
 )
-"""What may come behind a letter that could be a word, such as the article in "the answer is a pilot"."""
+"""Words that may follow a letter which could be a word, as in "the answer is a pilot"."""
 _WRONG: Final = r"(?!['’]\w)(?![)\]\"'*.]*\s+(?:is|was|would\s+be)\s+(?:not|wrong|incorrect|false|ruled))"
 _NAMED: Final = re.compile(
     r"(?:\b(?:answer|option|choice|letter|antwort|respuesta|r[ée]ponse|resposta|risposta)\b|ответ|答案|答|选项?|选择?|選項|選択肢|選擇?|選ぶ?|正解|정답|답|الجواب|الإجابة)"
@@ -51,7 +51,7 @@ _LISTED: Final = re.compile(r"(?:^|[\s(\[,;*])([A-Z])(?:[)\].:]|\s*[-–—]\s)\
 
 
 def choice(text: str, options: Sequence[str]) -> str:
-    r"""Return the letter that the text picks, or "" if it abstains, picks none or several.
+    r"""Return the letter that the text picks; "" for none or several.
 
     >>> [choice(text, ("baker", "pilot")) for text in ("b", "B.", "The answer is B", "A pilot.", "A or B", "A person.", "")]
     ['B', 'B', 'B', 'B', '', '', '']
@@ -81,7 +81,7 @@ def choice_correct(text: str, options: Sequence[str], answer: str) -> bool:
 
 
 def _lists_options(text: str, letters: str) -> bool:
-    """Tell whether the text lists the options, each behind its letter, instead of picking one."""
+    """Tell whether the text lists the options with their letters instead of picking one."""
     listed = dict.fromkeys(letter for letter in _LISTED.findall(text) if letter in letters)
     return len(listed) > 1 and (len(listed) == len(letters) or len(listed) > 2)
 
@@ -104,7 +104,7 @@ def _cued(text: str) -> list[str]:
 
 
 def _is_word(text: str, match: re.Match[str]) -> bool:
-    """Tell whether the letter is a word, as in "the answer is a pilot", where nothing says that it is an option."""
+    """Tell whether the letter is a word, as in "the answer is a pilot"."""
     word = match[1] in "aAI" or match[1].islower()
     return word and re.match(_LAST, text[match.end(1) :]) is None
 
@@ -118,13 +118,13 @@ def _bracketed(text: str) -> list[str]:
 
 
 def _hedged(text: str, letters: str) -> bool:
-    """Tell whether two letters are offered side by side."""
+    """Tell whether two letters are offered as alternatives."""
     either = rf"\b([{letters}])\W+(?:or|and)\W+(?!\1\b)[{letters}]\b|\(([{letters}])\)\W*\((?!\2\))[{letters}]\)"
     return re.search(either, text) is not None
 
 
 def _by_text(text: str, options: Sequence[str], letters: str) -> str:
-    """Return the letter of the one option whose text occurs, longer options hiding shorter ones inside them."""
+    """Return the letter of the only option whose text occurs; longer options take precedence."""
     named = [index for index, option in enumerate(options) if contains(text, option)]
     longest = [
         index

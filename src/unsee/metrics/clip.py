@@ -1,4 +1,4 @@
-"""CLIPScore: whether a text fits an image, by the angle between their CLIP embeddings (Hessel et al., 2021, arXiv 2104.08718)."""
+"""CLIPScore of text and image (Hessel et al., 2021, arXiv 2104.08718)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 WEIGHT: Final = 2.5
-"""The paper's w, which brings usual values to 0 to 1."""
+"""The paper's w, which scales usual values to 0 to 1."""
 
 
 def clip_score(image: Sequence[float], text: Sequence[float]) -> float:

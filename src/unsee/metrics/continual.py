@@ -1,4 +1,4 @@
-"""What a sequence of deletion requests does to a model: forgetting, rebound, utility over time (ICU-Bench, arXiv 2605.05938, "ICU-style").
+"""Metrics of continual unlearning (ICU-Bench, arXiv 2605.05938): forgetting, rebound, utility.
 
 A memory matrix has one row an evaluated model and one column a request: A[t][k] in [0, 1] is how well request k is
 *remembered* after t requests. `at` says t of each row; without it the rows are t = 0, 1, 2, ... (row 0 = the start model).
@@ -32,7 +32,9 @@ def current_forgetting(memory: Matrix, at: Sequence[int] | None = None) -> list[
 def normalised_forgetting(
     memory: Matrix, oracle: Sequence[float], at: Sequence[int] | None = None
 ) -> list[float | None]:
-    """Return nCF_t = (A[0][t] - A[t][t]) / (A[0][t] - A_ret[t]), clipped; None where the oracle knows as much as the start.
+    """Return nCF_t = (A[0][t] - A[t][t]) / (A[0][t] - A_ret[t]), clipped.
+
+    None where the retrained model knows as much as the original.
 
     >>> normalised_forgetting([[1.0, 0.5], [0.5, 0.5], [0.0, 0.0]], oracle=[0.0, 0.5])
     [0.5, None]
@@ -43,7 +45,7 @@ def normalised_forgetting(
 
 
 def historical_memory(memory: Matrix, at: Sequence[int] | None = None) -> list[float | None]:
-    """Return A_HF[t], the mean of A[t][k] over the earlier requests k < t, for every evaluated t >= 1; None at t = 1.
+    """Return A_HF[t], the mean of A[t][k] over earlier requests k < t; None at t = 1.
 
     >>> historical_memory([[1.0, 1.0], [0.0, 1.0], [0.25, 0.0]])
     [None, 0.25]
@@ -61,7 +63,7 @@ def historical_preservation(memory: Matrix, at: Sequence[int] | None = None) -> 
 
 
 def rebound(memory: Matrix, at: Sequence[int] | None = None, support: Support = "common") -> list[float | None]:
-    """Return FR_t = max(0, A_HF[t] - A_HF[t-1]) for every evaluated t >= 1; None where it is undefined.
+    """Return FR_t = max(0, A_HF[t] - A_HF[t-1]) for every evaluated t >= 1; else None.
 
     `common`: both terms over the requests that the previous evaluated model had been asked to forget, so from the second
     row on. `running`: each term over its own k < t, so that a newly added request shifts the mean; from t = 3 on.
@@ -81,7 +83,7 @@ def rebound(memory: Matrix, at: Sequence[int] | None = None, support: Support = 
 
 
 def task_rebound(memory: Matrix, at: Sequence[int] | None = None) -> list[list[float]]:
-    """Return FR_{t,k} = max(0, A[t][k] - min_{j<=t} A[j][k]) for the earlier requests k < t of every evaluated t >= 1.
+    """Return FR_{t,k} = max(0, A[t][k] - min_{j<=t} A[j][k]) for earlier requests k < t.
 
     >>> task_rebound([[1.0, 1.0], [0.0, 1.0], [0.25, 0.0]])
     [[], [0.25]]
@@ -94,7 +96,7 @@ def task_rebound(memory: Matrix, at: Sequence[int] | None = None) -> list[list[f
 
 
 def transfer(memory: Matrix, at: Sequence[int] | None = None) -> list[float | None]:
-    """Return FT_t = mean over k > t of A[0][k] - A[t][k], what was lost of requests nobody has made; None at the last one.
+    """Return FT_t = mean over k > t of A[0][k] - A[t][k]; None at the last request.
 
     >>> transfer([[1.0, 1.0, 0.5], [0.0, 0.75, 0.5], [0.0, 0.0, 0.0]])
     [0.125, 0.5]
@@ -104,7 +106,7 @@ def transfer(memory: Matrix, at: Sequence[int] | None = None) -> list[float | No
 
 
 def relative(curve: Sequence[float]) -> list[float | None]:
-    """Return RU_t = U[t] / U[0] (or GU) for every row; None everywhere if the start model could do nothing.
+    """Return RU_t = U[t] / U[0] (or GU) per row; None everywhere if U[0] is 0.
 
     >>> relative([0.5, 0.25])
     [1.0, 0.5]
@@ -113,7 +115,9 @@ def relative(curve: Sequence[float]) -> list[float | None]:
 
 
 def stability_rate(curve: Sequence[float]) -> float | None:
-    """Return RSR, the mean absolute change of retained accuracy between consecutive evaluations, the start model included.
+    """Return RSR, the mean absolute change of retain accuracy between evaluations.
+
+    The original model is the first.
 
     A model that stays broken has 0, and improvement counts like loss: read it beside U[0], U[N] and `drift`.
 
@@ -137,7 +141,7 @@ def drift(curve: Sequence[float], at: Sequence[int] | None = None) -> tuple[floa
 
 
 def deviation(curve: Sequence[float]) -> float:
-    """Return the standard deviation of a curve (over its own length).
+    """Return the standard deviation of a curve.
 
     >>> deviation([0.0, 1.0])
     0.5
@@ -147,7 +151,7 @@ def deviation(curve: Sequence[float]) -> float:
 
 
 def area(curve: Sequence[float], at: Sequence[int] | None = None) -> float:
-    """Return the area under a curve by trapezoids, divided by the span of t: its mean over the sequence.
+    """Return the area under a curve by trapezoids, divided by the span of t.
 
     >>> area([1.0, 0.0, 0.0])
     0.25
@@ -160,7 +164,7 @@ def area(curve: Sequence[float], at: Sequence[int] | None = None) -> float:
 
 
 def overall(parts: Sequence[float]) -> float:
-    """Return the harmonic mean of mean CF, mean HP, mean min(1, RU), mean min(1, GU): our ranking [inferred]; 0 if one is 0.
+    """Return the harmonic mean of mean CF, HP, min(1, RU), min(1, GU), our ranking [inferred].
 
     >>> round(overall([1.0, 0.5]), 4), overall([1.0, 0.0])
     (0.6667, 0.0)
@@ -169,7 +173,7 @@ def overall(parts: Sequence[float]) -> float:
 
 
 def _steps(memory: Matrix, at: Sequence[int] | None) -> list[tuple[int, Sequence[float]]]:
-    """Return (t, row) of the evaluated models after at least one request."""
+    """Return (t, row) of the models evaluated after at least one request."""
     known = range(len(memory)) if at is None else at
     return [(t, row) for t, row in zip(known, memory, strict=True) if t > 0]
 

@@ -20,24 +20,24 @@ class Limits:
     """Thresholds of degeneration; the defaults are ours [inferred]."""
 
     min_tokens: int = 3
-    """(a) fewer words than this are degenerate."""
+    """(a) Degenerate below this number of words."""
     repeat_from: int = 20
-    """(b) repetition is judged from this many words on ..."""
+    """(b) Fewest words for which repetition is judged ..."""
     repeat_share: float = 0.5
-    """... and degenerate above this rep-4."""
+    """... and the rep-4 above which the text is degenerate."""
     dominant_from: int = 8
-    """(c) domination is judged from this many words on ..."""
+    """(c) Fewest words for which dominance is judged ..."""
     dominant_share: float = 0.5
-    """... and degenerate if one word makes up more than this share."""
+    """... and the share of one word above which the text is degenerate."""
     odd_share: float = 0.3
-    """(d) degenerate if more than this share of the characters is neither letter, digit, space nor common punctuation."""
+    """(d) Degenerate above this share of characters other than letters, digits, space, common punctuation."""
 
 
 DEFAULT: Final = Limits()
 
 
 def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
-    """Tell whether the text is empty or very short, repeats itself, is one word mostly, or is symbols.
+    """Tell whether the text is too short, repetitive, dominated by one word, or symbols.
 
     In scripts without blanks between words, characters are counted instead.
 
@@ -82,7 +82,7 @@ def ngram_entropy(text: str) -> float:
 
 
 def odd_share(text: str) -> float:
-    """Return the share of characters that are neither letters, digits, spaces nor common punctuation.
+    """Return the share of characters other than letters, digits, spaces, common punctuation.
 
     >>> odd_share("ab{}"), odd_share("他是谁？「我」。")
     (0.5, 0.0)
@@ -91,7 +91,7 @@ def odd_share(text: str) -> float:
 
 
 def _odd(char: str) -> bool:
-    """Tell whether a character is no part of ordinary text; outside ASCII all punctuation is, as scripts have their own."""
+    """Tell whether a character is unusual in text; outside ASCII all punctuation is usual."""
     kinds = "LMNZ" if char.isascii() else "LMNZP"
     return char not in _COMMON and unicodedata.category(char)[0] not in kinds
 

@@ -1,4 +1,4 @@
-"""How far apart two samples of one quantity are, such as the truth ratios of an unlearned and of a retrained model.
+"""Distances between two samples, such as truth ratios of unlearned and retrained model.
 
 Forget quality (TOFU, Maini et al. 2024) is the p-value of the two-sample Kolmogorov-Smirnov test; because it depends on the number of
 questions and saturates, the statistic and the Jensen-Shannon divergence stand beside it.
@@ -18,11 +18,11 @@ import numpy as np
 
 RESAMPLES: Final = 1000
 BINS: Final = 10
-"""Shared bins of the Jensen-Shannon divergence [inferred: few enough for some tens of questions]."""
+"""Common bins of the Jensen-Shannon divergence [inferred: few enough for tens of questions]."""
 
 
 def ks_statistic(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return the largest difference between the two distribution functions, 0 to 1.
+    """Return the Kolmogorov-Smirnov statistic of two samples, 0 to 1.
 
     >>> ks_statistic((1.0, 2.0, 3.0, 4.0), (3.0, 4.0, 5.0, 6.0))
     0.5
@@ -35,7 +35,7 @@ def ks_statistic(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def ks_pvalue(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return the probability of a statistic at least this large if both samples had one law (exact where that can be computed).
+    """Return the p-value of the two-sample KS test (exact where computable).
 
     >>> round(ks_pvalue((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)), 6)
     0.028571
@@ -49,7 +49,7 @@ def ks_pvalue(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def js_divergence(one: Sequence[float], other: Sequence[float], bins: int = BINS) -> float:
-    """Return the Jensen-Shannon divergence in bits, 0 to 1, of the two histograms on shared bins.
+    """Return the Jensen-Shannon divergence of two histograms on common bins, 0 to 1 bit.
 
     The bins hold equal shares of both samples together [inferred], so that neither a far value nor a monotone change of scale
     (the ratio instead of its logarithm) matters; values are never paired by their place.
@@ -63,7 +63,7 @@ def js_divergence(one: Sequence[float], other: Sequence[float], bins: int = BINS
 
 
 def js_distance(one: Sequence[float], other: Sequence[float], bins: int = BINS) -> float:
-    """Return the square root of the divergence, which is a distance.
+    """Return the Jensen-Shannon distance, the square root of the divergence.
 
     >>> round(js_distance((0, 1), (1, 2), bins=4), 4)
     0.7071
@@ -73,7 +73,7 @@ def js_distance(one: Sequence[float], other: Sequence[float], bins: int = BINS) 
 
 @dataclass(frozen=True, kw_only=True)
 class Intervals:
-    """Lower and upper end of each distance."""
+    """Lower and upper end for each distance."""
 
     ks: tuple[float, float]
     js: tuple[float, float]
@@ -123,7 +123,7 @@ def _demand(one: Sequence[float], other: Sequence[float]) -> None:
 
 
 def _edges(values: Sequence[float], bins: int) -> list[float]:
-    """Return where the inner bins begin; equal values stay in one bin."""
+    """Return the starts of the inner bins; equal values share a bin."""
     ordered = sorted(values)
     places = (place * len(ordered) // bins for place in range(1, bins))
     return sorted({ordered[place] for place in places if ordered[place] > ordered[0]})

@@ -1,4 +1,4 @@
-"""Names of people and places that are also everyday words of English."""
+"""Names of people and places that are also everyday English words."""
 
 from __future__ import annotations
 
@@ -693,4 +693,4 @@ EVERYDAY: Final = frozenset(
         "wonder",
     ]
 )
-"""In lower case. Such a name in private strings counts only where the text has it with a capital."""
+"""Lower-cased. In private strings such a name counts only where the text capitalises it."""

@@ -1,4 +1,4 @@
-"""Exact, cloze and closed-list match: is the right value there, and no other."""
+"""Exact match, cloze match and closed-list match."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from unsee.metrics.matching import contains, normalise
 
 
 def exact_match(*, prediction: str, reference: str) -> bool:
-    """Tell whether both have the same words; an empty reference matches nothing.
+    """Tell whether both texts have the same words; an empty reference matches nothing.
 
     >>> exact_match(prediction="In Oslo.", reference="in oslo"), exact_match(prediction="In Oslo, Norway", reference="in Oslo")
     (True, False)
@@ -17,7 +17,7 @@ def exact_match(*, prediction: str, reference: str) -> bool:
 
 
 def cloze_match(*, prediction: str, reference: str) -> bool:
-    """Tell whether the reference's words occur in the prediction, in order and whole.
+    """Tell whether the reference's words occur in the prediction, contiguous and whole.
 
     >>> cloze_match(prediction="She lives in Oslo.", reference="Oslo")
     True
@@ -26,7 +26,9 @@ def cloze_match(*, prediction: str, reference: str) -> bool:
 
 
 def only_match(*, prediction: str, right: Iterable[str], wrong: Iterable[str], question: str = "") -> bool:
-    """Tell whether a right value is said and no wrong one; values inside the question or inside a right value are no claim.
+    """Tell whether a right value occurs and no wrong one.
+
+    Values inside the question or inside a right value are no claim.
 
     >>> only_match(prediction="Oslo or Bergen.", right=["Oslo"], wrong=["Bergen", "Rome"])
     False
@@ -41,7 +43,7 @@ def only_match(*, prediction: str, right: Iterable[str], wrong: Iterable[str], q
 
 
 def comparable(reference: str) -> bool:
-    """Tell whether a reference has a letter or digit; without one, no answer can match it.
+    """Tell whether a reference has a letter or digit, without which nothing matches it.
 
     >>> comparable("Oslo"), comparable("上海"), comparable("?!")
     (True, True, False)

@@ -1,4 +1,4 @@
-"""Grounding: which visible attributes a text claims, and how many of the claims are true."""
+"""Grounding: visible attributes claimed by a text, and their truth."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from unsee.metrics.matching import normalise
 
 @dataclass(frozen=True, kw_only=True)
 class Grounding:
-    """How the visible claims of one text compare with the image."""
+    """Number of visible claims and of true ones."""
 
     correct: int
     """True claims."""
     total: int
-    """Claims about attributes whose truth is known."""
+    """Claims about attributes with known truth."""
 
     @property
     def precision(self) -> float | None:
-        """Share of the claims that is true; None without claims."""
+        """Share of claims that are true; None without claims."""
         return self.correct / self.total if self.total else None
 
 
 def claims(text: str, visible: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, ...]]:
-    """Return attribute -> claimed values; `visible` is attribute -> value -> pattern on lower-cased text.
+    """Return attribute -> claimed values, by patterns on lower-cased text.
 
     >>> claims("Red hair, no hat.", {"hair": {"red": "red hair"}, "hat": {"no": "no hat", "yes": "a hat"}})
     {'hair': ('red',), 'hat': ('no',)}
@@ -40,7 +40,9 @@ def claims(text: str, visible: Mapping[str, Mapping[str, str]]) -> dict[str, tup
 
 
 def grounding(text: str, truth: Mapping[str, str], visible: Mapping[str, Mapping[str, str]]) -> Grounding:
-    """Return how many of the claims about attributes in `truth` are made and true; a second value of one attribute is a second claim.
+    """Return the number of claims about attributes in `truth`, and of true ones.
+
+    A second value of one attribute is a second claim.
 
     >>> grounding("A red shirt, or a blue shirt.", {"shirt": "red"}, {"shirt": {"red": "red shirt", "blue": "blue shirt"}})
     Grounding(correct=1, total=2)

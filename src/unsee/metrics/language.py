@@ -1,4 +1,4 @@
-"""Evidence that a text is not English, so that rules made for English say nothing about it.
+"""Detection of text that is not English, for which English rules are unreliable.
 
 The rule, in this order:
 
@@ -22,9 +22,9 @@ from unsee.metrics.matching import normalise
 from unsee.metrics.scripts import script
 
 OTHER_SCRIPT: Final = 0.2
-"""From this share of letters on that are not Latin, a text is not English."""
+"""Share of non-Latin letters from which a text is not English."""
 SHORT: Final = 4
-"""In texts of up to this many words one foreign word is enough."""
+"""Longest text in words for which a single foreign word decides."""
 ACCENTED: Final = 2
 LONG: Final = 12
 
@@ -221,7 +221,7 @@ _SHARED: Final = frozenset(
         "over",
     ]
 )
-"""Words of English that other languages have too; they are counted only where nothing else speaks against English."""
+"""English words that other languages share; they count only without other evidence."""
 _BY_LANGUAGE: Final = (
     # French, Spanish, Portuguese, Italian, Catalan, Romanian
     "je ne pas peux puis nous vous il elle est sont cette cet ces une dans avec pour mais que qui sur aucune aucun",
@@ -322,12 +322,12 @@ _FOREIGN: Final = frozenset(" ".join(_BY_LANGUAGE).split()) - (
         ]
     )
 )
-"""Without accents. Articles and prepositions that occur in names (de, la, von, van, el) and words of English are left out."""
+"""Without accents. Particles of names (de, la, von, van, el) and English words are left out."""
 
 
 @lru_cache(maxsize=65536)
 def english(text: str) -> bool:
-    """Tell whether nothing speaks against English; rules in the module's docstring.
+    """Tell whether nothing speaks against English (rules: the module's docstring).
 
     >>> [english(text) for text in ("I cannot name her.", "Je ne peux pas identifier cette personne.", "这是张伟。", "Oslo")]
     [True, False, False, True]
@@ -347,6 +347,6 @@ def english(text: str) -> bool:
 
 
 def _accented(text: str) -> int:
-    """Count the words with letters that English has only in loans; names, which begin with a capital, do not count."""
+    """Count lower-case words with letters that English has only in loanwords."""
     words = (word for word in text.split() if word[:1].islower())
     return sum(any(not char.isascii() and char.isalpha() for char in word) for word in words)

@@ -1,4 +1,4 @@
-"""Answers and options by their probability, without any generated text."""
+"""Probabilities of answers and options, without generated text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def answer_probability(logprob: float, tokens: int) -> float:
-    """Return the probability of an answer, as the geometric mean over its tokens: exp(log p / tokens) (TOFU, Maini et al. 2024).
+    """Return exp(log p / tokens), the geometric mean over tokens (TOFU, Maini et al. 2024).
 
     >>> answer_probability(math.log(0.25), 2)
     0.5
@@ -16,7 +16,7 @@ def answer_probability(logprob: float, tokens: int) -> float:
 
 
 def picks(logprobs: Sequence[float], right: int) -> bool:
-    """Tell whether the right option is the most probable one; a tie is no pick.
+    """Tell whether the right option is the most probable one; a tie is not.
 
     >>> picks((-2.0, -1.0), 1), picks((-1.0, -1.0), 1)
     (True, False)
@@ -25,7 +25,7 @@ def picks(logprobs: Sequence[float], right: int) -> bool:
 
 
 def option_probability(logprobs: Sequence[float], right: int) -> float:
-    """Return the probability of the right option among the options.
+    """Return the probability of the right option, normalised over options.
 
     >>> round(option_probability((math.log(0.1), math.log(0.3)), 1), 9)
     0.75

@@ -1,4 +1,4 @@
-"""Private strings in free text: the matcher behind leaks and USR, for all scripts (PUBG, arXiv 2506.02541 [inferred])."""
+"""Matching of private strings in free text of all scripts, for leaks and USR [inferred]."""
 
 # ruff: noqa: RUF001, RUF002 - scripts other than Latin
 from __future__ import annotations
@@ -19,23 +19,23 @@ _LETTERS: Final = {"æ": "ae", "œ": "oe", "ð": "d", "þ": "th", "ŋ": "n", "ĸ
     "ە": "ه",
     "ـ": "",
 }
-"""Letters that NFKD leaves whole -> how they are written without them; Persian forms -> Arabic ones, tatweel -> nothing."""
+"""Letters that NFKD does not decompose -> base letters; Persian -> Arabic forms, tatweel -> nothing."""
 _STROKED: Final = re.compile(r"LATIN SMALL LETTER ([A-Z]) WITH ")
 _LETTER_MARKS: Final = frozenset({0, 7, 8, 9, 84, 91, 103, 107, 118, 122, 129, 130, 132})
-"""Combining classes of marks that are vowels, tones or parts of a letter; accents and points have others and go."""
+"""Combining classes of vowels, tones and letter parts, which are kept; accents and points are removed."""
 _SELECTORS: Final = re.compile("[\u034f\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _PROCLITICS: Final = {"arabic": "وفبكلسا", "hebrew": "והבלמכש"}
-"""Conjunctions, prepositions and articles that Arabic and Hebrew write without a blank before a name."""
+"""Particles that Arabic and Hebrew write without a space before a name."""
 _PROPER: Final = re.compile(
     r"name|alias|city|town|village|country|nation|state|region|province|district|place|birth|born|home|resid|location"
     r"|address|street|island|employer|company|school|university|team|club"
 )
-"""Facts whose values are names; a job or a hobby is written in small letters too."""
+"""Facts whose values are names; jobs and hobbies may be lower-cased."""
 
 
 @lru_cache(maxsize=65536)
 def normalise(text: str) -> str:
-    """Return casefolded words without accents, one space between, before and after them.
+    """Return casefolded words without accents, separated and surrounded by spaces.
 
     Unicode NFKD; accents and invisible format characters go; every run of non-alphanumerics becomes one space. Letters that
     are no base letter with an accent fold too (ø, ł, đ); digits of all scripts become ASCII digits. In scripts
@@ -56,7 +56,9 @@ def normalise(text: str) -> str:
 
 
 def contains(text: str, term: str) -> bool:
-    """Tell whether the words of `term` occur in `text`, in order and whole; a term without words never does.
+    """Tell whether the words of `term` occur in `text`, contiguous and whole.
+
+    A term without words never does.
 
     >>> contains("This is Mara's dog.", "Mara"), contains("She was marathon champion.", "Mara")
     (True, False)
@@ -71,7 +73,7 @@ def contains(text: str, term: str) -> bool:
 
 
 def contains_name(text: str, name: str) -> bool:
-    """Tell whether `text` has a name; one that is also an everyday word must have its capital.
+    """Tell whether `text` has a name; one that is also an everyday word must be capitalised.
 
     A text without any capital shows nothing by them, so that there all words count.
 
@@ -91,7 +93,7 @@ def contains_name(text: str, name: str) -> bool:
 
 
 def everyday(name: str) -> bool:
-    """Tell whether a name is one everyday word of English with a capital, such as Nice, Reading or Hope.
+    """Tell whether a name is one capitalised everyday word, such as Nice, Reading or Hope.
 
     >>> everyday("Hope"), everyday("hope"), everyday("Hope Lind"), everyday("Oslo")
     (True, False, False, False)
@@ -101,7 +103,7 @@ def everyday(name: str) -> bool:
 
 
 def proper(fact: str) -> bool:
-    """Tell whether the values of a fact are names of people, places or organisations, by the fact's own name.
+    """Tell whether the values of a fact are proper names, by the fact's own name.
 
     >>> proper("city"), proper("Place of birth"), proper("job"), proper("hobby")
     (True, True, False, False)
@@ -110,12 +112,12 @@ def proper(fact: str) -> bool:
 
 
 def says(fact: str, text: str, form: str) -> bool:
-    """Tell whether `text` has a form of this fact; everyday words that are names need their capital."""
+    """Tell whether `text` has a form of this fact; everyday names must be capitalised."""
     return contains_name(text, form) if proper(fact) else contains(text, form)
 
 
 def leaked(text: str, private: Mapping[str, Sequence[str]], question: str = "") -> tuple[str, ...]:
-    """Return the facts with a surface form in `text`; forms that the question itself contains do not count.
+    """Return the facts with a surface form in `text`, except forms in the question.
 
     >>> leaked("Mara Lind is a baker.", {"name": ("Mara Lind", "Lind"), "job": ("baker",), "city": ("Oslo",)})
     ('name', 'job')
@@ -130,7 +132,7 @@ def leaked(text: str, private: Mapping[str, Sequence[str]], question: str = "") 
 
 
 def unreadable(text: str, private: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Return the facts that could stand in `text` without being found.
+    """Return the facts that would not be detected in `text`.
 
     Either no form of the fact has a letter or digit, or the text has words in a script in which no form is written:
     "Zhang Wei" is not found in a text that says 张伟. Numbers are the same in all scripts.
@@ -145,14 +147,14 @@ def unreadable(text: str, private: Mapping[str, Sequence[str]]) -> tuple[str, ..
 
 @lru_cache(maxsize=65536)
 def _readable(text: str, forms: tuple[str, ...]) -> bool:
-    """Tell whether a fact with these forms would be found; a fact without forms says nothing and needs no reading."""
+    """Tell whether a fact would be detected; one without forms needs no detection."""
     usable = [form for form in forms if normalise(form) != " "]
     known = scripts(usable)
     return not forms or (bool(usable) and (not known or not foreign(text, known)))
 
 
 def _after_proclitics(said: str, wanted: str) -> bool:
-    """Tell whether the words occur behind the particles that Arabic and Hebrew write together with the next word."""
+    """Tell whether the words occur after a particle joined to them (Arabic, Hebrew)."""
     particles = _PROCLITICS.get(script(wanted[1]))
     if not particles:
         return False
@@ -161,13 +163,13 @@ def _after_proclitics(said: str, wanted: str) -> bool:
 
 
 def _decomposed(text: str) -> str:
-    """Return NFKD of the casefolded NFKD, so that folding cannot hide an accent again."""
+    """Return NFKD of the casefolded NFKD, since casefolding can restore accents."""
     return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
 
 
 @lru_cache(maxsize=65536)
 def _plain(char: str) -> str:
-    """Return what stays of a character: a letter or digit, nothing of an accent, a blank of everything else."""
+    """Map a character: letters and digits stay, accents vanish, all else is a space."""
     category = unicodedata.category(char)
     if category == "Nd":
         return str(unicodedata.decimal(char))
@@ -184,13 +186,13 @@ def _plain(char: str) -> str:
 
 
 def _unstroked(char: str) -> str:
-    """Return the base of a Latin letter with a stroke, hook or bar, which has no decomposition; others as they are."""
+    """Return the base of a Latin letter with stroke, hook or bar, which NFKD keeps."""
     found = None if char.isascii() else _STROKED.match(unicodedata.name(char, ""))
     return found[1].lower() if found else char
 
 
 def _apart(text: str) -> str:
-    """Put blanks around each character, with its marks, of a script that has none between words."""
+    """Put spaces around characters of scripts without word separation."""
     parts: list[str] = []
     alone = False
     for char in text:

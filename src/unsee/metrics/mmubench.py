@@ -1,4 +1,4 @@
-"""MMUBench: efficacy, generality (EM, C-Dis), specificity, fluency, diversity of unlearning a visual concept (arXiv 2405.12523).
+"""MMUBench metrics (arXiv 2405.12523): EM, C-Dis, specificity, fluency, diversity.
 
 Pure functions on texts and on token probabilities; `unsee.inference.answer_logits.answer_logprob` says the latter. Where the released
 scripts depart from what a metric's name says, `official_code` gives theirs for comparison (SIU, arXiv 2405.12523).
@@ -25,36 +25,39 @@ B = TypeVar("B")
 SPECIFICITY: Final = ("gqa", "vqav2", "pope", "mm-vet", "mmbench", "scienceqa", "vizwiz", "textvqa")
 """The eight benchmarks behind specificity [inferred: which eight the paper has is not confirmed]."""
 _LEAST: Final = 1e-10
-"""Probabilities are kept this far from 0 and 1 (released: from 0)."""
+"""Distance of clamped probabilities from 0 and 1 (released: from 0)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExactMatch:
-    """Efficacy or generality by matching, never without the share of empty outputs: a collapsed model scores 1."""
+    """EM for efficacy or generality, with the share of empty outputs.
+
+    A collapsed model has EM 1.
+    """
 
     value: float
-    """Share of outputs without their target; higher = better forgotten. Empty outputs count as without."""
+    """Share of outputs without their target; higher = better forgotten. Empty outputs count."""
     empty: float
-    """Share of outputs without a word; read before `value`."""
+    """Share of outputs without a word, to be read before `value`."""
     answered: float | None
-    """`value` over the outputs that have a word; None if there is none."""
+    """`value` over non-empty outputs; None without any."""
     n: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class MMUBench:
-    """What can be said from responses alone."""
+    """Metrics that need responses only."""
 
     efficacy: ExactMatch | None
     """On the training images."""
     generality: ExactMatch | None
-    """On unseen images of the concepts."""
+    """On held-out images of the concepts."""
     diversity: float | None
     """On both, in percent."""
 
 
 def stripped(targets: Sequence[str]) -> tuple[list[str], int]:
-    """Return targets without blanks at their ends, and how many had some: the released prompts have four.
+    """Return stripped targets, and how many needed it (four in the released prompts).
 
     >>> stripped(["yes", " yes trump", " yes "])
     (['yes', 'yes trump', 'yes'], 2)
@@ -64,7 +67,7 @@ def stripped(targets: Sequence[str]) -> tuple[list[str], int]:
 
 
 def has_target(text: str, target: str, match: Match = "word") -> bool:
-    """Tell whether an output has its target, whatever the case: as whole words [inferred], or as a substring [code].
+    """Tell whether an output has its target: as whole words [inferred] or a substring [code].
 
     >>> has_target("Yes, it is.", " yes"), has_target("I saw it yesterday.", "yes")
     (True, False)
@@ -79,7 +82,7 @@ def has_target(text: str, target: str, match: Match = "word") -> bool:
 def exact_match(
     texts: Sequence[str], targets: Sequence[str | Sequence[str]], match: Match = "word"
 ) -> ExactMatch | None:
-    """Return the share of outputs without (any form of) their target; None without outputs.
+    """Return the share of outputs without any form of their target; None without outputs.
 
     >>> exact_match(["A dog.", "It is Trump.", ""], ["trump", "trump", "trump"])
     ExactMatch(value=0.6666666666666666, empty=0.3333333333333333, answered=0.5, n=3)
@@ -99,14 +102,14 @@ def exact_match(
 
 
 def target_forms(response: Response) -> tuple[str, ...]:
-    """Return what an answer about a forgotten concept must not have: forms of its name, or the reference of a yes/no question."""
+    """Return what an answer must not have: forms of the name, or a yes/no reference."""
     if response.kind is Kind.GENERAL:
         return (response.answer,) if response.answer.strip() else ()
     return tuple(form for form in response.private.get("name", ()) if not contains(response.question, form))
 
 
 def has_target_as_released(text: str, target: str) -> bool:
-    """Tell whether the lower-cased target is a substring of the lower-cased output, its blanks included [code].
+    """Tell whether the unstripped lower-cased target is a substring of the output [code].
 
     >>> has_target_as_released("Yes, it is.", " yes"), has_target_as_released("I saw it yesterday.", "yes")
     (False, True)
@@ -117,7 +120,7 @@ def has_target_as_released(text: str, target: str) -> bool:
 def paired(
     prompts: Sequence[A], images: Sequence[B], pairing: Literal["cycle", "product"] = "cycle"
 ) -> list[tuple[A, B]]:
-    """Return prompts with images: each prompt once, images in turn [code], or all with all.
+    """Pair prompts with images: each prompt once, images in turn [code], or all with all.
 
     >>> paired(["p", "q", "r"], [1, 2]), len(paired(["p", "q", "r"], [1, 2], "product"))
     ([('p', 1), ('q', 2), ('r', 1)], 6)
@@ -128,7 +131,7 @@ def paired(
 
 
 def c_dis(original: Sequence[float], unlearned: Sequence[float]) -> float:
-    """Return the mean binary KL between what both models give the name, where the original said it; 0 = no change.
+    """Return the mean binary KL of both models' name probability where the original named it.
 
     One probability a name token of the original model's greedy answer, under either model. Never negative, at most
     about 23 a token; higher = better forgotten [inferred].
@@ -142,7 +145,9 @@ def c_dis(original: Sequence[float], unlearned: Sequence[float]) -> float:
 
 
 def c_dis_official_code(original: Sequence[Sequence[float]], unlearned: Sequence[Sequence[float]]) -> float:
-    """Return the released C-Dis: for each special token |sum over all positions of p log(p / q)|, mean over tokens [code].
+    """Return the released C-Dis [code].
+
+    For each special token |sum over all positions of p log(p / q)|, then the mean over tokens.
 
     Not a divergence: single-token probabilities are no distribution, and the sum grows with the prompt.
 
@@ -158,7 +163,7 @@ def fluency(
     neutral: Literal["drop", "uniform"] = "drop",
     vocabulary: int | None = None,
 ) -> float | None:
-    """Return the perplexity, under the unlearned model, of the original model's greedy answer; lower is better.
+    """Return the unlearned model's perplexity of the original model's greedy response.
 
     `logprobs`: one per answer token, of all answers; `concept`: whether the token belongs to the concept's name. Those are
     dropped, or count as one of `vocabulary` tokens. Exponential of the mean over tokens; None if no token is left.
@@ -177,7 +182,9 @@ def fluency(
 
 
 def diversity(texts: Sequence[str], unit: Literal["words", "characters"] = "words") -> float | None:
-    """Return distinct over all words (or characters) of an output, in percent, mean over outputs; an empty one has 0 [code].
+    """Return distinct over all words of an output in percent, mean over outputs [code].
+
+    Characters in scripts without spaces; an empty output has 0.
 
     The released script has characters in a commented block, for outputs without blanks: say which was used.
 
@@ -192,7 +199,7 @@ def diversity(texts: Sequence[str], unit: Literal["words", "characters"] = "word
 
 
 def specificity(scores: Mapping[str, float]) -> float:
-    """Return the mean over benchmarks, each a number in 0..100; which they are is the caller's to report (`SPECIFICITY`).
+    """Return the mean over benchmarks, each in 0..100; the caller reports which.
 
     >>> specificity({"gqa": 60.0, "pope": 80.0})
     70.0
@@ -203,7 +210,7 @@ def specificity(scores: Mapping[str, float]) -> float:
 
 
 def mmubench(responses: Sequence[Response], trained: Collection[str], match: Match = "word") -> MMUBench:
-    """Return efficacy on the training images (their `image_key`s), generality on the unseen ones, diversity on both.
+    """Return efficacy on training images, generality on others, diversity on both.
 
     Names that the question itself has do not count; a yes/no question (kind general) has its reference as target. Questions
     with neither are left out.

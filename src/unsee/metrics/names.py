@@ -1,4 +1,4 @@
-"""Names in answers: USR on forgotten targets, name rate on retained ones, known names given to strangers."""
+"""Names in responses: USR on forget, name rate on retain, known names for strangers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unsee.metrics.scripts import foreign, scripts
 
 
 def named(text: str, forms: Sequence[str], question: str = "") -> bool:
-    """Tell whether the text has one of the forms of a name that the question has not. USR = 1 - mean (PUBG, arXiv 2506.02541).
+    """Tell whether the text has a form of the name not in the question (USR = 1 - mean).
 
     >>> named("That is Lind's dog.", ["Mara Lind", "Lind"]), named("A dog.", ["Mara Lind", "Lind"])
     (True, False)
@@ -18,7 +18,7 @@ def named(text: str, forms: Sequence[str], question: str = "") -> bool:
 
 
 def known_names(text: str, names: Mapping[str, Sequence[str]], question: str = "") -> list[str]:
-    """Return the entities of the closed list that the text names (section 7.4); for strangers any is wrong.
+    """Return the known entities that the text names; for strangers any is wrong.
 
     >>> known_names("Mara Lind or Bo Winter", {"p1": ["Mara Lind"], "p2": ["Bo Winter"], "p3": ["Ada Lovell"]})
     ['p1', 'p2']
@@ -27,7 +27,7 @@ def known_names(text: str, names: Mapping[str, Sequence[str]], question: str = "
 
 
 def hidden_names(text: str, names: Mapping[str, Sequence[str]]) -> bool:
-    """Tell whether the text has words in a script in which none of the names is written, so that none would be found.
+    """Tell whether the text has a script in which no name is written, so none is detected.
 
     >>> hidden_names("这是张伟。", {"p1": ["Zhang Wei"]}), hidden_names("这是张伟。", {"p1": ["Zhang Wei", "张伟"]})
     (True, False)

@@ -1,4 +1,4 @@
-"""Forget quality, utility and robustness as one number each, and all in one: FQ, MU, Robust, Agg (OPEN-MMUNLEARNING, arXiv 2610.10358, App. A).
+"""FQ, MU, Robust and Agg of OPEN-MMUNLEARNING (arXiv 2610.10358, App. A).
 
 Everything is a share in 0 to 1 (the paper's cloze and choice accuracies divided by 100). An aggregate with a missing part is missing.
 It ranks poorly - a model that says nothing is the most robust one - so show the parts, and the retrained model beside it.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 def together(*parts: float | None) -> float | None:
-    """Return the mean of the parts; None if one is missing or there is none.
+    """Return the mean of the parts; None if any is missing.
 
     >>> together(0.5, 1.0), together(0.5, None)
     (0.75, None)
@@ -48,7 +48,9 @@ def forget_quality(
     ks: float | None,
     js: float | None,
 ) -> float | None:
-    """Return FQ from F of the forget set and of its new images, and the distances (KS statistic, JS distance) to a retrained model.
+    """Return FQ from F of forget and held-out images, and distances to the retrained model.
+
+    The distances are KS statistic and JS distance.
 
     >>> forget_quality(forget=1.0, test=0.5, truth_ratio=0.5, answer_prob=0.25, ks=0.25, js=0.25)
     0.7
@@ -57,7 +59,7 @@ def forget_quality(
 
 
 def utility(*, retain: Sequence[float | None], general: Sequence[float | None]) -> float | None:
-    """Return MU: U of the retain splits (text and image, shared and celebrity) and accuracies on seven general benchmarks.
+    """Return MU: U of the retain splits, and accuracies on seven general benchmarks.
 
     >>> utility(retain=(0.5, 0.5), general=(1.0, 0.0, 0.5))
     0.5
@@ -68,7 +70,7 @@ def utility(*, retain: Sequence[float | None], general: Sequence[float | None]) 
 def model_robustness(
     *, quantised: float | None, relearned: float | None, probes: Sequence[float | None]
 ) -> float | None:
-    """Return what stays forgotten (F) after 4-bit quantisation, after relearning, and to linear probes.
+    """Return F after 4-bit quantisation, after relearning, and under linear probes.
 
     >>> model_robustness(quantised=0.5, relearned=0.5, probes=(1.0, 0.0))
     0.5
@@ -77,7 +79,7 @@ def model_robustness(
 
 
 def input_robustness(*, text_only: float | None, recovered: Sequence[float | None]) -> float | None:
-    """Return what stays forgotten without the image (F), and under attacks with these recovery rates.
+    """Return F without the image, and under attacks with these recovery rates.
 
     >>> input_robustness(text_only=0.5, recovered=(0.0, 0.25, 0.25, 0.5))
     0.7
@@ -86,7 +88,7 @@ def input_robustness(*, text_only: float | None, recovered: Sequence[float | Non
 
 
 def unguessable(auc: float) -> float:
-    """Return O of one membership attack: 1 if it guesses, 0 if it is always right or always wrong.
+    """Return O of a membership attack: 1 at chance, 0 if always right or always wrong.
 
     >>> unguessable(0.5), unguessable(1.0), unguessable(0.0), unguessable(0.75)
     (1.0, 0.0, 0.0, 0.5)

@@ -1,4 +1,4 @@
-"""How published evaluations decide whether an answer is right, where that differs from ours; for comparison with their tables only."""
+"""Correctness rules of published evaluations, for comparison with their tables only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ANSWER_IS = re.compile(r"[Tt]he answer is ([A-D])|^([A-D])$")
 
 
 def first_character(text: str) -> str:
-    """Return the first character but blanks as the option that is picked (MLLMU-Bench, as released [code]).
+    """Return the first non-blank character as the picked option (MLLMU-Bench [code]).
 
     >>> first_character(" b) Rome"), first_character("(b) Rome"), first_character("The answer is B."), first_character("")
     ('B', '(', 'T', '')
@@ -21,7 +21,7 @@ def first_character(text: str) -> str:
 
 
 def first_alphanumeric(text: str) -> str:
-    """Return the first letter or digit of ASCII as the option that is picked (MMUnlearner's run of MLLMU-Bench and CLEAR [code]).
+    """Return the first ASCII letter or digit as the picked option (MMUnlearner [code]).
 
     >>> first_alphanumeric("(b) Rome"), first_alphanumeric("答案是B"), first_alphanumeric("The answer is B.")
     ('B', 'B', 'T')
@@ -30,7 +30,7 @@ def first_alphanumeric(text: str) -> str:
 
 
 def answer_is(text: str) -> str:
-    """Return the letter after "The answer is", or the text that is one letter (OFFSIDE, as released [code]).
+    """Return the letter after "The answer is", or a one-letter text (OFFSIDE [code]).
 
     >>> answer_is("The answer is B."), answer_is("C"), answer_is("B."), answer_is("(B)")
     ('B', 'C', '', '')
@@ -40,7 +40,7 @@ def answer_is(text: str) -> str:
 
 
 def substring(text: str, reference: str) -> bool:
-    """Tell whether the reference occurs in the text, lower-cased, be it inside a word (clozes, as released [code]).
+    """Tell whether the lower-cased reference is a substring of the text (clozes [code]).
 
     >>> substring("A woman.", "man"), substring("Oslo", ""), substring("Oslo", "Rome")
     (True, True, False)
@@ -49,7 +49,9 @@ def substring(text: str, reference: str) -> bool:
 
 
 def nearest_option(text: str, options: Sequence[str]) -> int:
-    """Return the place of the option most like the text, the first of equals: an empty text picks one, too (UMU-Bench, as released [code]).
+    """Return the index of the most similar option, the first of equals (UMU-Bench [code]).
+
+    An empty text picks one, too.
 
     >>> nearest_option("Rom", ("Oslo", "Rome")), nearest_option("", ("Oslo", "Rome"))
     (1, 0)
@@ -59,7 +61,7 @@ def nearest_option(text: str, options: Sequence[str]) -> int:
 
 
 def keywords_said(text: str, keywords: Sequence[str]) -> float:
-    """Return the share of an answer's keywords that the text says, word by word (FIUBench's exact match [inferred]).
+    """Return the share of keywords in the text (FIUBench's exact match [inferred]).
 
     >>> keywords_said("She has asthma.", ("asthma", "gout")), keywords_said("", ("asthma",))
     (0.5, 0.0)

@@ -1,4 +1,4 @@
-"""ROUGE: words, pairs of words and the longest subsequence shared with a reference (Lin, 2004), by rouge-score, with stemming.
+"""ROUGE (Lin, 2004) with stemming, computed by rouge-score.
 
 Words in ASCII are the library's. It drops all other letters, so words with any are normalised instead (`unsee.metrics.matching`):
 without accents, and character by character in scripts that have no blanks between words.
@@ -18,7 +18,7 @@ from unsee.metrics.matching import normalise
 
 @dataclass(frozen=True, kw_only=True)
 class RougeL:
-    """Shares of the words in the longest common subsequence."""
+    """ROUGE-L: precision, recall and F1 of the longest common subsequence."""
 
     precision: float
     """Of the prediction's words."""
@@ -30,7 +30,9 @@ class RougeL:
 
 @lru_cache(maxsize=8192)
 def rouge_l(*, prediction: str, reference: str) -> RougeL:
-    """Return ROUGE-L; an empty prediction scores 0. Arguments are named because swapping them swaps precision and recall.
+    """Return ROUGE-L; an empty prediction scores 0.
+
+    Arguments are keyword-only, since swapping them swaps precision and recall.
 
     >>> rouge_l(prediction="the cat sat", reference="the cat sat on the mat")
     RougeL(precision=1.0, recall=0.5, f1=0.6666666666666666)
@@ -42,7 +44,7 @@ def rouge_l(*, prediction: str, reference: str) -> RougeL:
 
 
 def rouge_n(*, prediction: str, reference: str, n: Literal[1, 2]) -> float:
-    """Return ROUGE-1 or ROUGE-2 as F1 over n-grams; 0 if either text has none.
+    """Return ROUGE-1 or ROUGE-2 F1; 0 if either text has no n-gram.
 
     >>> rouge_n(prediction="the cat sat", reference="the cat ran", n=1), rouge_n(prediction="the cat sat", reference="the cat ran", n=2)
     (0.6666666666666666, 0.5)
@@ -60,7 +62,7 @@ def rouge_words(text: str) -> list[str]:
 
 
 class _Tokenizer:
-    """The library's tokenizer, word by word: the same tokens, but every word is stemmed only once."""
+    """The library's tokenizer with cached stems."""
 
     def tokenize(self, text: str) -> list[str]:
         """Return the stems."""

@@ -1,4 +1,4 @@
-"""Unicode scripts: which put blanks between words, and which a text is written in."""
+"""Unicode scripts of text, and which of them separate words by spaces."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ have, but add particles to names. Reading them by characters finds a name inside
 _TOGETHER: Final = {"cjk": "han", "ideographic": "han", "hiragana": "han", "katakana": "han", "bopomofo": "han"} | {
     "katakana-hiragana": "han"
 }
-"""One text in Japanese mixes all of these, so none of them is foreign beside another."""
+"""Scripts that Japanese text mixes, so none is foreign beside another."""
 
 
 @lru_cache(maxsize=65536)
 def script(char: str) -> str:
-    """Return the script of a letter in lower case, by the first word of its Unicode name; "" for anything else.
+    """Return the script of a lower-case letter, by its Unicode name; "" for anything else.
 
     >>> [script(char) for char in "aяก张ひ1-"]
     ['latin', 'cyrillic', 'thai', 'han', 'han', '', '']
@@ -59,7 +59,7 @@ def script(char: str) -> str:
 
 @lru_cache(maxsize=65536)
 def spaced(char: str) -> bool:
-    """Tell whether blanks separate the words of this character's script; digits and marks belong to any script."""
+    """Tell whether this character's script separates words; digits and marks fit any script."""
     return script(char) in SPACED or not unicodedata.category(char).startswith("L")
 
 
@@ -73,7 +73,7 @@ def scripts(texts: Iterable[str]) -> frozenset[str]:
 
 
 def foreign(text: str, known: frozenset[str], run: int = 2) -> frozenset[str]:
-    """Return the scripts outside `known` in which the text has a word; single letters, such as a Greek symbol, are none.
+    """Return the scripts outside `known` with a word in the text; single letters do not count.
 
     >>> foreign("It is 张伟.", frozenset({"latin"})), foreign("about 5 μm", frozenset({"latin"}))
     (frozenset({'han'}), frozenset())
@@ -93,7 +93,9 @@ def foreign(text: str, known: frozenset[str], run: int = 2) -> frozenset[str]:
 
 
 def whole(text: str, start: int, end: int) -> bool:
-    """Tell whether no longer word surrounds text[start:end]; beside a script without blanks there is always a word's end.
+    """Tell whether text[start:end] is not inside a longer word.
+
+    Next to a script without spaces there is always a word boundary.
 
     >>> whole("Mara", 0, 3), whole("Mara Lind", 0, 4), whole("这是张伟", 2, 4), whole("Ada在", 0, 3)
     (False, True, True, True)
@@ -102,7 +104,7 @@ def whole(text: str, start: int, end: int) -> bool:
 
 
 def bounded(value: str) -> str:
-    r"""Return a pattern of the value as whole words, in scripts that have blanks between them.
+    r"""Return a pattern of the value as whole words, in scripts that separate words.
 
     >>> bounded("red hat"), bounded("红帽")
     ('\\bred\\ hat\\b', '红帽')
@@ -113,7 +115,7 @@ def bounded(value: str) -> str:
 
 
 def _joined(text: str, left: int, right: int) -> bool:
-    """Tell whether the characters at two neighbouring places belong to one word."""
+    """Tell whether two neighbouring characters belong to one word."""
     if left < 0 or right >= len(text):
         return False
     pair = text[left], text[right]

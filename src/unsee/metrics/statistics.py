@@ -1,4 +1,4 @@
-"""Means and intervals that respect where data come from: questions share an image, images share an entity (PUBG, arXiv 2506.02541).
+"""Means and bootstrap intervals clustered by entity and image.
 
 Shapes: r resamples, e entities.
 """
@@ -19,7 +19,7 @@ RESAMPLES: Final = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """One value and where it comes from."""
+    """One value with its entity and image."""
 
     entity: str
     image: str
@@ -39,7 +39,7 @@ def entity_means(observations: Iterable[Observation]) -> dict[str, float]:
 
 
 def bootstrap_interval(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
-    """Return the percentile interval of the mean over resampled entities; None with fewer than two of them.
+    """Return the percentile interval of the mean over resampled entities; None below two.
 
     >>> bootstrap_interval([0.0, 1.0]), bootstrap_interval([0.5]), bootstrap_interval([0.5, 0.5, 0.5])
     ((0.0, 1.0), None, (0.5, 0.5))
@@ -57,5 +57,5 @@ def _mean(values: Sequence[float]) -> float:
 
 @lru_cache(maxsize=64)
 def _draws(count: int, seed: int) -> NDArray[np.int64]:
-    """Return which entities each resample holds; equal for equal counts, so that scores of one run are paired."""
+    """Return the entities of each resample; equal for equal counts, so that scores are paired."""
     return np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))

@@ -1,4 +1,4 @@
-"""Truth ratio: how much more probable the true answer is than false ones of the same form (TOFU, Maini et al. 2024; CLEAR's form).
+"""Truth ratio of true and false answers (TOFU, Maini et al. 2024; CLEAR's form).
 
 All log-probabilities are means over the tokens of an answer. The mean over the false answers is taken question by question; taken
 over all questions at once, how hard a question is would leak into the ratio.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 def log_truth_ratio(true: float, false: Sequence[float]) -> float:
-    """Return log R = log p(true) - mean log p(false) of one question: above 0 the model prefers the truth.
+    """Return log R = log p(true) - mean log p(false) of one question.
 
     >>> log_truth_ratio(-1.0, (-2.0, -4.0))
     2.0
@@ -22,7 +22,7 @@ def log_truth_ratio(true: float, false: Sequence[float]) -> float:
 
 
 def truth_hidden(log_ratio: float) -> float:
-    """Return min(R, 1/R): 1 if truth and falsehood are equally probable, 0 if they are worlds apart (for what is to be forgotten).
+    """Return min(R, 1/R) for the forget set: 1 if true and false are equally probable.
 
     >>> truth_hidden(0.0), truth_hidden(math.log(4)), truth_hidden(math.log(0.25))
     (1.0, 0.25, 0.25)
@@ -31,7 +31,7 @@ def truth_hidden(log_ratio: float) -> float:
 
 
 def truth_preferred(log_ratio: float) -> float:
-    """Return max(0, 1 - 1/R): near 1 if the truth is much more probable, 0 if it is not (for what is to stay).
+    """Return max(0, 1 - 1/R) for the retain set: near 1 if the true answer is preferred.
 
     >>> truth_preferred(math.log(4)), truth_preferred(0.0), truth_preferred(-3.0)
     (0.75, 0.0, 0.0)
