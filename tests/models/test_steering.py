@@ -330,7 +330,7 @@ def test_an_artefact_of_another_model_is_refused():
 
 
 def test_the_weights_of_a_steered_model_do_not_vouch_for_its_answers(tmp_path):
-    """known_defects 66: an answer kept for the unsteered model is not used for the steered one."""
+    """docs/defects.md 66: an answer kept for the unsteered model is not used for the steered one."""
     from unsee.evaluation.answers import Opened
     from unsee.methods.common.reference_model import weights_hash
 

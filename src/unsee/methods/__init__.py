@@ -1,1 +1,1 @@
-"""Unlearning methods, one file or folder (with `method.py`) each; its name is the name of the method."""
+"""Unlearning methods, one file or folder (with `method.py`) each, named after the method."""

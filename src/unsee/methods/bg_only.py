@@ -1,4 +1,4 @@
-"""BG-only: PUBG's guidance term without the forgetting term, an ablation (PUBG, arXiv 2506.02541) [inferred]."""
+"""BG-only: PUBG without its forgetting term, an ablation (arXiv 2506.02541) [inferred]."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from unsee.training.trainer import Parts, minimise, retain_term
 
 @dataclass(frozen=True, kw_only=True)
 class BGOnly(Method):
-    """L = guidance_weight * L_BG: distil the instructed original model into the same model without instruction."""
+    """L = guidance_weight * L_BG: distil the instructed original model into itself."""
 
     guidance_weight: float = 1.0
     """Weight of the behaviour-guidance term."""
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers."""
     instruction: str = INSTRUCTION
-    """In-context instruction under which the original model is the teacher."""
+    """In-context instruction of the teacher (the original model)."""
     rollouts: int = 5
     """Guidance answers drawn per image and question."""
     temperature: float = 1.0
-    """Of the rollouts; 0 = greedy, one rollout."""
+    """Sampling temperature of rollouts; 0 = greedy, one rollout."""
     queries: Literal["all", "open"] = "all"
-    """Train on all questions that ask for private information, or only on open ones."""
+    """Train on all questions for private information, or only on open ones."""
     reduction: Reduction = "token_mean"
     """Mean or sum over an answer's tokens."""
     kl_direction: Direction = "forward"
     """forward = KL(teacher || model)."""
     teacher: Teacher = "auto"
-    """Where the teacher's logits come from: kept in memory, computed each time, or as memory allows."""
+    """Source of teacher logits: kept in memory, recomputed, or as memory allows."""
 
     def needs(self) -> Needs:
-        """Return what a step holds."""
+        """Return the memory requirements of a step."""
         return replace(super().needs(), teacher=True, generates=True)
 
     def unlearn(self, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""Gradient ascent: minimise the likelihood of the forget answers (PUBG, arXiv 2506.02541; RWKU `ga/trainer.py`)."""
+"""Gradient ascent on the forget answers (arXiv 2506.02541; RWKU `ga/trainer.py`)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from unsee.training.trainer import Parts, minimise
 
 @dataclass(frozen=True, kw_only=True)
 class GA(Method):
-    """Lower the log-likelihood of the forget answers; nothing holds the rest of the model."""
+    """Lower the log-likelihood of the forget answers, without a retain term."""
 
     reduction: Reduction = "token_mean"
     """Mean over an answer's tokens, or their sum (the literal reading of the formula)."""
     ga_floor: float | None = None
-    """Samples whose mean token log-likelihood is below this push no further; null = off [inferred]."""
+    """Samples below this mean token log-likelihood contribute no gradient; null = off [inferred]."""
     prompt_decouple_weight: float = 0.0
     """Weight of Prompt Decouple, the cross-entropy on the normal answers of role benign; 0 = off, SafeEraser: 0.5 [code]."""
     prompt_decouple_pairing: Pairing = "paired"

@@ -1,4 +1,4 @@
-"""Gradient difference: ascend on the forget answers, descend on the retain answers, in one step (MMUnlearner, arXiv 2502.11051)."""
+"""Gradient difference: ascent on forget, descent on retain answers (arXiv 2502.11051)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GradDiff(Method):
     """paired = the harmless image of the same entity and question [inferred], random = any, as SafeEraser's trainer [code]."""
 
     def unlearn(self, session: Session) -> None:
-        """Minimise the difference."""
+        """Minimise the weighted difference."""
         targets = forget_targets(session)
         partners = decouple_partners(session, targets, self.prompt_decouple_weight, self.prompt_decouple_pairing)
 

@@ -1,4 +1,4 @@
-"""KL minimisation: gradient ascent held by a KL to the start model on the retain answers (MMUnlearner, arXiv 2502.11051)."""
+"""KL minimisation: gradient ascent, and KL to the reference on retain (arXiv 2502.11051)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from unsee.training.trainer import Parts, minimise, planned, required
 
 @dataclass(frozen=True, kw_only=True)
 class KL(Method):
-    """L = -CE(forget) + weight * KL on answer positions of the retain set, token means, no CE on retain."""
+    """L = -CE(forget) + weight * KL(retain) on answer positions, token means."""
 
     weight: float = 1.0
     """Weight of the KL term."""
     kl_direction: Direction = "forward"
-    """forward = KL(start model || model), reverse = the other way round."""
+    """forward = KL(reference || model), reverse = KL(model || reference)."""
     teacher: Teacher = "auto"
-    """Where the start model's logits come from: kept in memory, computed each time, or as memory allows."""
+    """Source of reference logits: kept in memory, recomputed, or as memory allows."""
     prompt_decouple_weight: float = 0.0
     """Weight of Prompt Decouple, the cross-entropy on the normal answers of role benign; 0 = off, SafeEraser: 1 [code]."""
     prompt_decouple_pairing: Pairing = "paired"
     """paired = the harmless image of the same entity and question [inferred], random = any, as SafeEraser's trainer [code]."""
 
     def needs(self) -> Needs:
-        """Return what a step holds."""
+        """Return the memory requirements of a step."""
         return Needs(retain=1, teacher=True)
 
     def unlearn(self, session: Session) -> None:
-        """Minimise the sum."""
+        """Minimise the sum of both terms."""
         retain_side = retain_targets(session)
         targets = forget_targets(session)
         partners = decouple_partners(session, targets, self.prompt_decouple_weight, self.prompt_decouple_pairing)

@@ -1,4 +1,4 @@
-"""Negative preference optimisation (Zhang et al., 2024, arXiv 2404.05868; PUBG, arXiv 2506.02541)."""
+"""Negative preference optimisation (NPO; Zhang et al., 2024, arXiv 2404.05868)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unsee.training.trainer import Parts, minimise, retain_term
 
 @dataclass(frozen=True, kw_only=True)
 class NPO(Method):
-    """Push the forget answers below the start model's likelihood, with a gradient that dies out.
+    """Lower the forget likelihood below the reference model's, with a vanishing gradient.
 
     Log-likelihoods are summed over an answer and compared sample by sample; the reference is the model before
     unlearning, not one tuned on retain data.
@@ -29,13 +29,13 @@ class NPO(Method):
     """Weight of the cross-entropy on the retain answers; 0 = plain NPO, as in the PUBG comparison."""
 
     def __post_init__(self) -> None:
-        """Refuse what the loss would divide by."""
+        """Reject a beta of 0, by which the loss would divide."""
         super().__post_init__()
         if self.beta <= 0:
             raise UserError(f"method.beta must be above 0, got {self.beta}; gradient ascent itself is --method ga.")
 
     def needs(self) -> Needs:
-        """Return what a step holds."""
+        """Return the memory requirements of a step."""
         return replace(super().needs(), likelihoods=True)
 
     def unlearn(self, session: Session) -> None:

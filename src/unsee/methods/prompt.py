@@ -1,4 +1,4 @@
-"""PROMPT: the original model under the privacy instruction, without training; PUBG's teacher (PUBG, arXiv 2506.02541) [inferred]."""
+"""PROMPT: the original model under a privacy instruction (arXiv 2506.02541) [inferred]."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from unsee.methods.common.guidance import INSTRUCTION
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt(Method):
-    """Put an instruction before every question at inference time; the weights stay as they are, and can be asked again."""
+    """Prepend an instruction to every question at inference; weights stay unchanged."""
 
     instruction: str = INSTRUCTION
-    """Text put before every question."""
+    """Text that precedes every question."""
 
     def needs(self) -> Needs:
-        """Return what a step holds."""
+        """Return the memory requirements of a step."""
         return Needs(trains=False)
 
     def unlearn(self, session: Session) -> None:

@@ -21,37 +21,37 @@ from unsee.training.trainer import Parts, minimise, retain_term
 
 @dataclass(frozen=True, kw_only=True)
 class PUBG(Method):
-    """L = L_GA + guidance_weight * L_BG, both in every batch: unlearn the private answer, teach the private-safe one."""
+    """L = L_GA + guidance_weight * L_BG: unlearn private answers, teach private-safe ones."""
 
     guidance_weight: float = 1.0
     """Lambda, the weight of the behaviour-guidance term [inferred]."""
     forget_weight: float = 1.0
-    """Weight of the forgetting term; 0 leaves the guidance alone."""
+    """Weight of the forgetting term; 0 = guidance only."""
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers; 0 = the paper's form."""
     instruction: str = INSTRUCTION
-    """In-context instruction c under which the original model is the teacher [inferred]."""
+    """In-context instruction c of the teacher (the original model) [inferred]."""
     rollouts: int = 5
-    """J, guidance answers drawn per image and question [inferred]."""
+    """J, guidance rollouts per image and question [inferred]."""
     temperature: float = 1.0
-    """Of the rollouts; 0 = greedy, one rollout [inferred]."""
+    """Sampling temperature of rollouts; 0 = greedy, one rollout [inferred]."""
     undesired: Literal["self", "dataset"] = "self"
     """Answers to unlearn: the original model's own revealing ones, or those of the data [inferred]."""
     responses: int = 5
-    """K, revealing answers drawn per image and question if `undesired` is self [inferred]."""
+    """K, revealing responses per image and question if `undesired` is self [inferred]."""
     queries: Literal["all", "open"] = "all"
-    """Train on all questions that ask for private information, or only on open ones (the paper's single query)."""
+    """Train on all questions for private information, or only on open ones (the paper's single query)."""
     reduction: Reduction = "token_mean"
     """Of both terms: mean or sum over an answer's tokens [inferred]."""
     kl_direction: Direction = "forward"
     """forward = KL(teacher || model), the paper's."""
     ga_floor: float | None = None
-    """Samples whose mean token log-likelihood is below this push no further; null = off [inferred]."""
+    """Samples below this mean token log-likelihood contribute no gradient; null = off [inferred]."""
     teacher: Teacher = "auto"
-    """Where the teacher's logits come from: kept in memory, computed each time, or as memory allows."""
+    """Source of teacher logits: kept in memory, recomputed, or as memory allows."""
 
     def needs(self) -> Needs:
-        """Return what a step holds."""
+        """Return the memory requirements of a step."""
         return replace(super().needs(), rows=2, teacher=True, generates=True)
 
     def unlearn(self, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""RANDOM: train on what the original model says about somebody else (PUBG, arXiv 2506.02541; ancestor: llm_unlearn) [inferred]."""
+"""RANDOM: train on the original model's answers about others (arXiv 2506.02541) [inferred]."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from unsee.utils.seeds import seed_of
 
 @dataclass(frozen=True, kw_only=True)
 class Random(Method):
-    """Cross-entropy on the original model's greedy answer to the same question about a retain image, fixed once."""
+    """Cross-entropy on the original model's greedy answer about a random retain image."""
 
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers."""
 
     def needs(self) -> Needs:
-        """Return what a step holds."""
+        """Return the memory requirements of a step."""
         return replace(super().needs(), generates=True)
 
     def unlearn(self, session: Session) -> None:
-        """Minimise the cross-entropy on answers about others."""
+        """Minimise the cross-entropy on answers about other people."""
         targets = answers_about_others(session)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
@@ -41,7 +41,7 @@ class Random(Method):
 
 
 def answers_about_others(session: Session) -> list[Target]:
-    """Return the forget questions with the start model's answers about random retain images (as token ids)."""
+    """Return forget questions with the original model's answers about retain images."""
     forget = session.of(Role.FORGET)
     donors = [example for example in session.of(Role.RETAIN) if example.image is not None]
     if not donors:
@@ -56,7 +56,7 @@ def answers_about_others(session: Session) -> list[Target]:
 
 
 def _choose(forget: Sequence[Example], donors: Sequence[Example], seed: int) -> list[Example]:
-    """Return a donor of another entity for each forget example: first the person, then one of the images."""
+    """Return a donor of another entity per forget example: first a person, then an image."""
     images: dict[str, list[Example]] = {}
     for donor in donors:
         images.setdefault(donor.entity or donor.id, []).append(donor)

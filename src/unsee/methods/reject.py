@@ -1,4 +1,4 @@
-"""REJECT (PO, IDK): train on refusals in place of the forget answers (PUBG, arXiv 2506.02541; RWKU `run_rt_lora.sh`, TOFU)."""
+"""REJECT (PO, IDK): train on refusals (arXiv 2506.02541; RWKU `run_rt_lora.sh`, TOFU)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from unsee.utils.seeds import seed_of
 
 @dataclass(frozen=True, kw_only=True)
 class Reject(Method):
-    """Cross-entropy on a refusal, drawn once for each example."""
+    """Cross-entropy on a refusal, drawn once per example."""
 
     refusals: str = ""
-    """Text file with one refusal a line, or SafeEraser's prompt.json; empty = the packaged list."""
+    """Text file with one refusal per line, or SafeEraser's prompt.json; empty = the built-in list."""
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers."""
     po_reduction: Literal["mean_of_means", "concat"] = "mean_of_means"
@@ -37,7 +37,7 @@ class Reject(Method):
     """paired = the harmless image of the same entity and question [inferred], random = any, as SafeEraser's trainer [code]."""
 
     def __post_init__(self) -> None:
-        """Refuse to join what is not there."""
+        """Reject settings that contradict each other."""
         super().__post_init__()
         if self.po_reduction == "concat" and not self.retain_weight:
             raise UserError("po_reduction=concat joins refusals and retain answers; set retain_weight (SafeEraser: 1).")
@@ -64,7 +64,7 @@ class Reject(Method):
 
 
 def _concatenated(session: Session, forget: Batch, retain: Batch, retain_weight: float) -> Iterator[Parts]:
-    """Yield the two halves of one mean over the answer tokens of both batches (SafeEraser, arXiv 2502.12520)."""
+    """Yield the two parts of one mean over the answer tokens of both batches."""
     sides = (("refusal_nll", forget, 1.0), ("retain_nll", retain, retain_weight))
     counts = [int((batch.labels_bt != IGNORE).sum()) for _, batch, _ in sides]
     for (name, batch, weight), count in zip(sides, counts, strict=True):
@@ -74,7 +74,7 @@ def _concatenated(session: Session, forget: Batch, retain: Batch, retain_weight:
 
 
 def _read(path: Path) -> tuple[str, ...]:
-    """Return the lines of a user's list, or the list `idk` of a JSON file; stripped, empty ones left out."""
+    """Return the lines of a user's list, or `idk` of a JSON file, stripped and non-empty."""
     if not path.is_file():
         raise UserError(f"method.refusals names no file: {path}. Give a text file with one refusal a line.")
     if path.suffix.lower() == ".json":

@@ -1,1 +1,1 @@
-"""What several methods use: reference model, guidance, prompt decoupling."""
+"""Shared parts of methods: reference model, guidance rollouts, Prompt Decouple."""

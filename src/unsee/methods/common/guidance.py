@@ -1,4 +1,4 @@
-"""Rollouts of the original model: guidance under the privacy instruction, and its revealing answers.
+"""Rollouts of the original model: guided by the privacy instruction, or revealing.
 
 Rollouts are cached on disk as token ids, keyed by a hash of everything they depend on (PUBG, arXiv 2506.02541).
 Details of their construction are [inferred], for PUBG's code is not public.
@@ -32,29 +32,29 @@ INSTRUCTION = (
 )
 """Default in-context instruction c (PUBG, arXiv 2506.02541) [inferred]."""
 ROUNDS = 20
-"""Times that answers of the wrong sort are drawn anew before fewer are accepted (PUBG, arXiv 2506.02541)."""
+"""Rounds of sampling before fewer suitable responses are accepted (PUBG, arXiv 2506.02541)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """How many answers of which sort to draw from the original model for each question."""
+    """Number and kind of responses to sample from the original model per question."""
 
     name: str
     """First part of the cache's file name."""
     count: int
-    """Answers per (image, question)."""
+    """Responses per (image, question)."""
     sampling: Sampling | None
-    """How to draw; None = greedy, then one answer is all there is."""
+    """Sampling settings; None = greedy, which allows one response only."""
     revealing: bool
-    """Keep answers that give a private term away (True) or those that do not (False)."""
+    """Keep responses with a private term (True) or without one (False)."""
     instruction: str = ""
     greedy_first: bool = False
-    """Take the greedy answer as the first of the `count`."""
+    """Use the greedy response as the first of `count`."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was drawn for one question: the kept answers, and how many draws were made and rejected."""
+    """Samples of one question: kept responses, number drawn and rejected."""
 
     kept: tuple[Generated, ...]
     drawn: int
@@ -62,7 +62,7 @@ class Drawn:
 
 
 def draw(session: Session, examples: Sequence[Example], wanted: Draws) -> dict[str, Drawn]:
-    """Return example id -> answers of the start model, from the cache if nothing they depend on has changed.
+    """Return example id -> responses of the original model, from the cache if still valid.
 
     To be called before training. Adds counts and the reject rate to `session.notes[wanted.name]`.
     """
@@ -86,13 +86,13 @@ def draw(session: Session, examples: Sequence[Example], wanted: Draws) -> dict[s
 
 
 def as_targets(example: Example, answers: Sequence[Generated]) -> list[Target]:
-    """Return targets of these answers, as token ids; equal answers once."""
+    """Return distinct responses as targets with token ids."""
     distinct = {(said.token_ids, said.ended): said for said in answers if said.token_ids or said.ended}
     return [Target(example=example, token_ids=said.token_ids, ended=said.ended) for said in distinct.values()]
 
 
 def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[Example]:
-    """Return the seen forget questions that ask for something private: each (image, question) once."""
+    """Return the distinct seen forget questions for private information."""
     kinds = PROBES if queries == "all" else {Kind.OPEN}
     asked: dict[tuple[str, str], Example] = {}
     for example in session.of(Role.FORGET):
@@ -109,7 +109,7 @@ def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[
 def undesired_targets(
     session: Session, examples: Sequence[Example], source: Literal["self", "dataset"], count: int
 ) -> list[Target]:
-    """Return the answers to unlearn (PUBG, arXiv 2506.02541): the data's own, or revealing ones of the original model."""
+    """Return the answers to unlearn: the data's own, or revealing ones of the original."""
     if source == "dataset":
         return [Target(example=example) for example in examples]
     wanted = Draws(name="undesired", count=count, sampling=Sampling(top_p=0.9), revealing=True, greedy_first=True)
@@ -136,7 +136,7 @@ class GuidanceSettings:
 
 
 class Guide:
-    """The behaviour-guidance term: KL from the instructed original model on its own rollouts (PUBG, arXiv 2506.02541).
+    """Behaviour-guidance term: KL from the instructed original model on its rollouts (PUBG).
 
     To be made before training: draws (or reads) the rollouts and fixes the teacher.
     """
@@ -163,7 +163,10 @@ class Guide:
         self.teacher = StartLogits(session, known, instruction=settings.instruction, teacher=settings.teacher)
 
     def pick(self, batch: Batch) -> list[Target]:
-        """Return one rollout for each example of the batch, drawn by seed and place in the run; none where none was kept."""
+        """Return one rollout per example of the batch, by seed and batch index.
+
+        None where no rollout was kept.
+        """
         picked = []
         for place, example in zip(batch.places, batch.examples, strict=True):
             choices = self.targets.get(example.id, [])
@@ -172,7 +175,7 @@ class Guide:
         return picked
 
     def loss(self, picked: Sequence[Target], logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-        """Return L_BG of the student's answer logits on picked rollouts; 0 if none was picked."""
+        """Return L_BG of the student's logits on picked rollouts; 0 if there are none."""
         if not picked:
             return logits_bav.sum() * 0.0
         teacher_bav = self.teacher(picked, labels_ba)
@@ -180,7 +183,7 @@ class Guide:
 
 
 def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> dict[str, Drawn]:
-    """Draw until every question has its answers or the rounds are used up."""
+    """Sample until every question has its responses or the rounds are used up."""
     kept: dict[str, list[Generated]] = {example.id: [] for example in examples}
     counts = {example.id: [0, 0] for example in examples}
     for turn in range(ROUNDS if wanted.sampling else 1):
@@ -199,7 +202,7 @@ def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> d
 
 
 def _ask(session: Session, asked: Sequence[Example], wanted: Draws, turn: int) -> list[Generated]:
-    """Let the start model answer; in the first round the first answer of each question may be the greedy one."""
+    """Sample from the original model; the first response may be greedy in the first round."""
     requests = [Request(example.question, example.image, wanted.instruction) for example in asked]
     seed, progress = seed_of(session.seed, wanted.name, turn), f"{wanted.name}, round {turn + 1}"
     said = start_answers(session, requests, sampling=wanted.sampling, seed=seed, progress=progress)
@@ -219,7 +222,10 @@ def start_answers(
     seed: int = 0,
     progress: str = "",
 ) -> list[Generated]:
-    """Let the start model answer, greedily unless `sampling` is given; each process asks its share."""
+    """Generate with the original model, greedily unless `sampling` is given.
+
+    Each rank generates its share.
+    """
     with as_start(session.model):
         said = generate(
             session.model,

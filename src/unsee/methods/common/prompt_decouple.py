@@ -1,4 +1,4 @@
-"""Prompt Decouple: the words of a forget question, asked of a harmless image, keep their normal answer (SafeEraser, arXiv 2502.12520).
+"""Prompt Decouple (arXiv 2502.12520): normal answers to forget questions on harmless images.
 
 A term for any objective: pairs are made before training (`decouple_partners`), their loss is yielded beside the others (`decouple_term`).
 """
@@ -19,9 +19,9 @@ from unsee.training.trainer import Parts
 from unsee.utils.seeds import seed_of
 
 Pairing = Literal["paired", "random"]
-"""paired: the harmless row of the same entity and question; random: any harmless row, as the released trainer draws it."""
+"""paired: harmless row of the same entity and question; random: any harmless row, as in the released trainer."""
 Partners = Mapping[str, tuple[Target, ...]]
-"""Id of a forget example -> the harmless rows that may stand beside it; empty = no term."""
+"""Forget example id -> harmless rows to pair with; empty = no term."""
 
 
 def decouple_partners(
@@ -49,7 +49,9 @@ def decouple_partners(
 
 
 def decouple_term(session: Session, forget: Batch, partners: Partners, weight: float) -> Iterator[Parts]:
-    """Yield `weight` times L_pd, the cross-entropy on the normal answers of the batch's counterparts; nothing without partners.
+    """Yield `weight` times L_pd, the cross-entropy on the counterparts' normal answers.
+
+    Nothing without partners.
 
     Which of several counterparts stands beside a row is a function of seed, batch and place.
     """
@@ -65,7 +67,7 @@ def decouple_term(session: Session, forget: Batch, partners: Partners, weight: f
 
 
 def _paired(forget: Sequence[Example], benign: Sequence[Example]) -> Partners:
-    """Return the counterpart of each example: same question, same entity (or none), another image.
+    """Return each example's counterpart: same question, same or no entity, another image.
 
     Several images of an entity are paired in their order, so record and pair ids agree where both have them [inferred].
     """
@@ -90,7 +92,7 @@ def _paired(forget: Sequence[Example], benign: Sequence[Example]) -> Partners:
 
 
 def _require_other_image(example: Example, partner: Example) -> None:
-    """Refuse a pair that shares its image: the model would be pushed both ways by one input."""
+    """Raise if a pair shares its image, which would oppose the two terms."""
     if partner.image is None or (example.image is not None and example.image.key == partner.image.key):
         raise UserError(
             f"Benign example {partner.id!r} must show a harmless image, but it has "

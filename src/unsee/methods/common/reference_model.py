@@ -1,4 +1,4 @@
-"""The model before unlearning, without a second live copy.
+"""Reference model (before unlearning) without a second live copy.
 
 LoRA: the same model with its adapters off. Full tuning: what the start model says about the targets is computed once,
 before training, and kept. Full-vocabulary logits are kept as the states before the output head (a few kB a token less than
@@ -37,23 +37,25 @@ from unsee.training.precision import autocast, half
 from unsee.utils import fast_paths
 
 CACHE_BYTES = 2 * 2**30
-"""What the teacher says, kept in main memory at most; `auto` asks it again for what does not fit."""
+"""Memory limit of cached teacher outputs; `auto` recomputes what does not fit."""
 CHUNK = 32
-"""Targets per forward pass when the start model's answers are computed ahead."""
+"""Targets per forward pass when reference log-likelihoods are precomputed."""
 
 Teacher = Literal["auto", "live", "cached"]
 
 
 @contextmanager
 def as_start(model: Module) -> Iterator[None]:
-    """Make the model the start model for the block: eval mode, no gradient, adapters (if any) off."""
+    """Turn the model into the reference for the block: eval, no gradient, adapters off."""
     off: Any = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
     with torch.no_grad(), evaluating(model), off:
         yield
 
 
 class StartLogprobs:
-    """Summed answer log-likelihoods under the start model. To be made before training.
+    """Summed answer log-likelihoods under the reference model.
+
+    To be created before training.
 
     One number a target: computed ahead, from the cache shared over runs if an earlier run with the same weights asked for
     it, spread over the processes if there are several. The plain engine asks a second live model each time instead.
@@ -75,7 +77,10 @@ class StartLogprobs:
 
 
 def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[object, ...], float]:
-    """Return target key -> summed answer log-likelihood under the start model. To be called before training."""
+    """Return target key -> summed log-likelihood under the reference model.
+
+    To be called before training.
+    """
     distinct = {target.key: target for target in targets}
     names = {key: _content(session, target) for key, target in distinct.items()}
     folder = shared_cache.shared(session.out)
@@ -102,7 +107,7 @@ def _logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[object,
 
 
 def _content(session: Session, target: Target) -> str:
-    """Return a hash of everything but the weights that a likelihood depends on."""
+    """Return a hash of everything but the weights that a log-likelihood depends on."""
     row = collate(session, [target]).rows[0]
     image = target.example.image.key if target.example.image else ""
     pixels = {key: list(value.shape) for key, value in row.items() if key != "labels"}
@@ -112,12 +117,12 @@ def _content(session: Session, target: Target) -> str:
 
 
 def _pixels_hash(processor: Any) -> str:
-    """Return what tells one way of turning images into pixels from another."""
+    """Return a hash of the image preprocessing."""
     return str(processor.image_processor.to_json_string())
 
 
 def weights_hash(session: Session) -> str:
-    """Return a hash of the start model's weights (adapters left out) and of what steers it."""
+    """Return a hash of the reference weights (without adapters) and of steering."""
     digest = hashlib.sha256()
     for name, weight in sorted(session.model.state_dict().items()):
         if ".lora_" not in name:
@@ -128,7 +133,7 @@ def weights_hash(session: Session) -> str:
 
 
 class StartLogits:
-    """Logits of the start model at the answer positions of a batch, optionally under an instruction.
+    """Reference logits at the answer positions of a batch, optionally with an instruction.
 
     To be made before training. `teacher`: "cached" keeps what the head needs to say them again (computed when first met
     under LoRA, ahead under full tuning or if weights will be spread over processes), "live" runs the start model each time
@@ -153,7 +158,7 @@ class StartLogits:
             self._model = _second(session.model)
 
     def __call__(self, targets: Sequence[Target], labels_ba: Tensor) -> Tensor:
-        """Return logits_bav for these targets, aligned with the student's `labels_ba`.
+        """Return logits_bav for these targets, aligned with the student's labels.
 
         Raises TrainingError if teacher and student disagree about the answer tokens of a sample (PUBG, arXiv 2506.02541).
         """
@@ -173,7 +178,7 @@ class StartLogits:
         return collate(self.session, prompted)
 
     def _keep_all(self, targets: Sequence[Target]) -> bool:
-        """Keep what the teacher says about all targets; False, and nothing kept, if there is no room for it."""
+        """Cache the teacher outputs of all targets; return False if they do not fit."""
         distinct = list({target.key: target for target in targets}.values())
         with autocast(self._model, self.session.training):
             done = all(self._keep(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK))
@@ -182,7 +187,7 @@ class StartLogits:
         return done
 
     def _keep(self, targets: Sequence[Target]) -> bool:
-        """Ask the teacher about these targets and remember; False if there is no room."""
+        """Cache the teacher outputs of these targets; return False if there is no room."""
         if self.room <= 0:
             return False
         with as_start(self._model):
@@ -194,17 +199,17 @@ class StartLogits:
 
 
 class _Head:
-    """The output head of the start model, and the states that go into it."""
+    """Output head of the reference model, with its input states."""
 
     def __init__(self, model: Module, *, lasting: bool) -> None:
         inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self.module: Module = inner.get_output_embeddings()
         self.start: Module = self.module if lasting else copy.deepcopy(self.module).requires_grad_(False)
         self.plain: bool | None = None
-        """Whether logits are what the head says, with nothing behind it (a cap, a scale); None = not known yet."""
+        """Whether logits are the head's output unchanged (no cap or scale); None = unknown."""
 
     def states(self, model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return what is to be kept at the answer positions: states_bad, or logits_bav if the head is not all; and labels."""
+        """Return states_bad at answer positions, or logits_bav if the head is not all; and labels."""
         seen: list[Tensor] = []
         apart = replace(fast_paths.current(), shared_prefix=False)  # so that states stand where logits stand
         with _listening(self.module, seen), fast_paths.using(apart):
@@ -217,7 +222,7 @@ class _Head:
         return (states_bad if self.plain else logits_bav), labels_ba
 
     def logits(self, states_bad: Tensor) -> Tensor:
-        """Return logits_bav of kept states."""
+        """Return logits_bav of cached states."""
         with torch.no_grad():
             return self.start(states_bad) if self.plain else states_bad
 
@@ -243,7 +248,7 @@ def _second(model: Module) -> Module:
 
 
 def _together(found: Sequence[tuple[Tensor, Tensor]], places: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return values and labels of parts of a batch as those of the batch."""
+    """Merge values and labels of sub-batches into those of the batch."""
     rows = [pair for values_bax, labels_ba in found for pair in zip(values_bax, labels_ba, strict=True)]
     order = [place for group in places for place in group]
     back = sorted(range(len(rows)), key=order.__getitem__)
@@ -255,13 +260,13 @@ def _together(found: Sequence[tuple[Tensor, Tensor]], places: Sequence[Sequence[
 
 
 def _split(values_bax: Tensor, labels_ba: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return values and labels of each sample, without the padding before short answers."""
+    """Return values and labels of each sample without padding."""
     lengths = (labels_ba != IGNORE).sum(-1).tolist()
     return [(values_bax[i, -n:], labels_ba[i, -n:]) for i, n in enumerate(lengths)]
 
 
 def _aligned(rows: Sequence[Tensor], labels_ba: Tensor) -> Tensor:
-    """Return the rows right-aligned in one tensor as wide as the labels, zeros before short ones."""
+    """Return the rows right-aligned in a tensor as wide as the labels, zero-padded."""
     width = labels_ba.shape[1]
     values_bax = rows[0].new_zeros(len(rows), width, rows[0].shape[-1])
     for row, values_ax in zip(values_bax, rows, strict=True):
@@ -270,7 +275,7 @@ def _aligned(rows: Sequence[Tensor], labels_ba: Tensor) -> Tensor:
 
 
 def _require_equal(targets: Sequence[Target], student_ba: Tensor, teacher: Sequence[Tensor]) -> None:
-    """Raise unless both see the same supervised ids in each sample."""
+    """Raise unless student and teacher have the same supervised ids per sample."""
     for target, mine, theirs in zip(targets, student_ba.cpu(), teacher, strict=True):
         if not torch.equal(mine[mine != IGNORE], theirs.cpu()):
             raise TrainingError(

@@ -1,1 +1,1 @@
-"""MMUnlearner: the method, its saliency masks and the released loop."""
+"""MMUnlearner (arXiv 2502.11051): method, saliency masks, released loop."""

@@ -1,4 +1,6 @@
-"""Which weights a gradient may reach: one bit a weight, kept in safetensors, put on gradients by hooks (MMUnlearner, arXiv 2502.11051).
+"""Binary weight masks, bit-packed in safetensors, applied to gradients with hooks.
+
+After MMUnlearner (arXiv 2502.11051).
 
 A weight is kept where D = F_T - gamma F_P > 0: its squared gradient on what is to go outweighs that on what is to stay.
 Bits are packed eight to a byte, little bit order, weights row by row; the last byte is filled with zeros.
@@ -28,14 +30,14 @@ from unsee.utils.seeds import seed_of
 FORMAT: Final = "unsee mask 1"
 FEW: Final = 0.01
 MOST: Final = 0.95
-"""Shares of kept weights beyond which a mask is remarked upon."""
+"""Shares of kept weights outside of which a mask gets a warning."""
 _SHOWN: Final = 3
-"""Names that an error lists."""
+"""Most names in an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """The mask of one weight tensor."""
+    """Mask of one weight tensor."""
 
     bits: Tensor
     """Packed bits, uint8."""
@@ -45,7 +47,7 @@ class Entry:
     kept: int
     """Number of ones."""
     dead: int = 0
-    """Weights without any gradient (D = 0); never kept."""
+    """Weights without gradient (D = 0); never kept."""
 
     @property
     def size(self) -> int:
@@ -55,7 +57,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Mask:
-    """Masks by parameter name, and what they were made from."""
+    """Masks by parameter name, and their provenance."""
 
     entries: Mapping[str, Entry]
     facts: Mapping[str, Any]
@@ -69,7 +71,7 @@ class Mask:
         return cls(entries={name: _entry(total, parts[name]) for name, total in difference.items()}, facts=facts)
 
     def shuffled(self, seed: int) -> Self:
-        """Return a random mask that keeps as many weights of each tensor, as a control (MMUnlearner, arXiv 2502.11051)."""
+        """Return a random mask with as many ones per tensor, as a control."""
         entries = {}
         for name, entry in self.entries.items():
             stream = torch.Generator().manual_seed(seed_of(seed, "random mask", name))
@@ -79,7 +81,7 @@ class Mask:
 
     @contextmanager
     def applied(self, model: Module) -> Iterator[None]:
-        """Let gradients of backward passes within the block reach kept weights only.
+        """Restrict gradients of backward passes in the block to kept weights.
 
         The gradient is exactly 0 at weights that are not kept and in trainable tensors that have no mask.
         """
@@ -93,7 +95,7 @@ class Mask:
                 handle.remove()
 
     def require_match(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise if no mask belongs to any of these tensors, or if one has another shape."""
+        """Raise if no mask matches these tensors, or if a shape differs."""
         known = self.entries.keys() & shapes.keys()
         if not known:
             raise UserError(
@@ -111,7 +113,7 @@ class Mask:
         return lambda grad: grad.masked_fill(~unpack(bits, entry.shape), 0)
 
     def save(self, path: Path) -> None:
-        """Write the packed bits and the facts; readers see the whole file or none."""
+        """Write packed bits and facts atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         half_done = path.with_name(f".{path.name}.{os.getpid()}")
         metadata = {"format": FORMAT, "facts": json.dumps(dict(self.facts)), "tensors": json.dumps(self._shares())}
@@ -140,7 +142,7 @@ class Mask:
         }
 
     def remarks(self) -> list[str]:
-        """Return what is odd about the mask, in words: nearly nothing or nearly everything kept (known_defects 45)."""
+        """Return warnings: nearly nothing or nearly everything kept (docs/defects.md 45)."""
         found = []
         for part, share in self.report()["modules"].items():
             if share["kept"] < FEW or share["kept"] > MOST:
@@ -197,13 +199,13 @@ def jaccard(one: Mask, other: Mask) -> float:
 
 
 def agreement(one: Mask, other: Mask) -> float:
-    """Return the share of weights about which both masks say the same."""
+    """Return the share of weights on which both masks agree."""
     sizes = sum(entry.size for entry in one.entries.values())
     return 1 - sum(count(a ^ b) for a, b in _pairs(one, other)) / sizes
 
 
 def load_mask(path: Path, model: Module, model_hash: str) -> Mask:
-    """Read a mask that was made for this model; raises UserError unless hash, names and shapes agree."""
+    """Read a mask for this model; raise UserError unless hash, names and shapes match."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -225,7 +227,7 @@ def load_mask(path: Path, model: Module, model_hash: str) -> Mask:
 
 
 def _require_names(path: Path, found: Any, described: Any, weights: Mapping[str, Tensor]) -> None:
-    """Raise unless the file's tensors are those it describes, and all belong to the model."""
+    """Raise unless the file's tensors are those it lists, and all belong to the model."""
     odd = sorted((found ^ described) | (found - weights.keys()))
     if odd:
         raise UserError(
@@ -240,7 +242,7 @@ def _read(bits: Tensor, described: Mapping[str, Any]) -> Entry:
 
 
 def _require_shapes(mask: Mask, model: Module) -> None:
-    """Raise if a tensor of the mask has another shape than the model's of that name."""
+    """Raise if a mask's shape differs from its weight's."""
     weights = dict(model.named_parameters())
     for name, entry in mask.entries.items():
         _require_shape(name, entry.shape, tuple(weights[name].shape))
@@ -266,7 +268,7 @@ def _share(entries: list[Entry]) -> dict[str, float]:
 
 
 def _layer(name: str) -> str:
-    """Return the name up to its first number: `a.layers.0.mlp.up.weight` -> `a.layers.0`; without one, the module."""
+    """Return the name up to its first number (`a.layers.0`), or the module without one."""
     numbered = re.match(r".*?\.\d+(?=\.)", name)
     return numbered[0] if numbered else name.rpartition(".")[0]
 

@@ -34,12 +34,12 @@ from unsee.utils.files import remove_folder
 
 @dataclass(frozen=True, kw_only=True)
 class MMUnlearner(Method):
-    """g = -alpha m * grad CE(forget images) + grad CE(retain images); m keeps weights that matter more for the former."""
+    """g = -alpha m * grad CE(forget images) + grad CE(retain images), masked by saliency."""
 
     mode: Literal["fixed", "as_released"] = "fixed"
-    """fixed = the method; as_released = what the published code computes, defects included, for comparison."""
+    """fixed = the method; as_released = the published code, defects included, for comparison."""
     update: Literal["joint", "alternating"] = "joint"
-    """One step for both gradients (the formula), or a forget and a retain step with an AdamW each [inferred]."""
+    """joint = one step for both gradients (the formula); else a forget and a retain step with an AdamW each [inferred]."""
     gamma: float = 1.0
     """Threshold of the mask: kept where F_T > gamma F_P (released 1; later searched in {0.5, 1, 2})."""
     alpha: float = 1.0
@@ -47,11 +47,11 @@ class MMUnlearner(Method):
     retain_ratio: int = 1
     """Rho, retain batches per forget batch [inferred]; the released code has the ratio of the data, 19 at 5 %."""
     retain: tuple[Literal["retain", "retain_text", "forget_text", "stranger", "general"], ...] = ("retain",)
-    """Roles that are descended on; the paper: retain images alone, text questions never (MMUnlearner, arXiv 2502.11051)."""
+    """Roles of the retain term; in the paper retain images only, never text questions."""
     modules: tuple[Part, ...] = ()
-    """Parts that get a mask: vision, projector, language; empty = those that are trained [inferred]. Released: language."""
+    """Masked parts: vision, projector, language; empty = the trained ones [inferred]. Released: language."""
     also: tuple[str, ...] = ()
-    """Ends of names of norms, embeddings or heads that get a mask too; without one their forget gradient is 0 [inferred]."""
+    """Name endings of norms, embeddings or heads that are masked too; others get no forget gradient [inferred]."""
     p_samples: int = 300
     """Samples of T and of P behind the mask, at most [inferred]; released: all."""
     p_text: Source = "facts"
@@ -60,9 +60,9 @@ class MMUnlearner(Method):
     tolerance: float = 0.005
     """Stop the sweep when fewer than this share of the mask's bits flip per 50 samples; 0 = use all [inferred]."""
     granularity: Literal["sample", "batch"] = "sample"
-    """Square each sample's gradient (the formula), or that of a batch of 4 (released)."""
+    """Square the gradient per sample (the formula), or per batch of 4 (released)."""
     mask: Literal["saliency", "random", "none"] = "saliency"
-    """Controls: random = as many weights of each tensor, drawn by the seed; none = the forget gradient reaches every weight."""
+    """Controls: random = as many weights per tensor, drawn by the seed; none = no mask."""
     released_like: Like = "mllmu"
     """as_released only: which of the two published scripts (labels, clipping, batch of the mask)."""
     released_precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
@@ -71,19 +71,19 @@ class MMUnlearner(Method):
     """as_released only: run with LoRA, where the published mask matches nothing; the record then says "unmasked"."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
+        """Reject values that no run could use."""
         super().__post_init__()
         if self.retain_ratio < 1:
             raise UserError(f"method.retain_ratio must be at least 1, got {self.retain_ratio}.")
         self._sweep(0)
 
     def needs(self) -> Needs:
-        """Return what a step holds."""
+        """Return the memory requirements of a step."""
         moments = 8.0 if self.update == "alternating" else 0.0
         return Needs(retain=self.retain_ratio, before=8.0, beside=1 / 8 + moments)
 
     def unlearn(self, session: Session) -> None:
-        """Make the mask, then take the steps of the mode."""
+        """Compute the mask, then train in the chosen mode."""
         if processes.sharding() != "none":
             raise UserError(
                 "mmunlearner masks whole weight tensors and cannot do so where they are spread over processes (FSDP, "
@@ -100,7 +100,7 @@ class MMUnlearner(Method):
             self._alternating(session, mask)
 
     def _mask(self, session: Session) -> Mask | None:
-        """Return the mask that the settings ask for, None for none, and note what it is."""
+        """Return the requested mask, or None, and record what it is."""
         if self.mask == "none":
             session.notes["mask"] = "none"
             return None
@@ -110,7 +110,7 @@ class MMUnlearner(Method):
         return mask
 
     def _joint(self, session: Session, mask: Mask | None) -> None:
-        """One step for both gradients: mask, add, clip, AdamW."""
+        """Minimise both terms in one step: mask, add, clip, AdamW."""
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
             yield from self._forget_term(session, mask, forget)
@@ -120,7 +120,7 @@ class MMUnlearner(Method):
         minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
 
     def _alternating(self, session: Session, mask: Mask | None) -> None:
-        """A forget step with an AdamW of its own, then a retain step with the loop's."""
+        """Alternate a forget step with its own AdamW and a retain step with the loop's."""
         _require_steps_of_our_own(session)
         forget, retain = _forget(session), self._retain(session)
         steps = planned(session, forget, retain, self.retain_ratio).steps
@@ -134,7 +134,7 @@ class MMUnlearner(Method):
         minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
 
     def _forget_term(self, session: Session, mask: Mask | None, forget: Batch) -> Iterator[dict[str, Tensor]]:
-        """Yield -alpha CE(forget); its backward pass runs under the mask."""
+        """Yield -alpha CE(forget), backpropagated under the mask."""
         with mask.applied(session.model) if mask else nullcontext():
             forget_nll = answer_nll(*answer_logits(session.model, forget))
             yield {"loss": -self.alpha * forget_nll, "forget_nll": forget_nll}
@@ -158,7 +158,7 @@ class MMUnlearner(Method):
         )
 
     def _released(self, session: Session) -> None:
-        """Do what the published scripts do; their mask fits no adapter, so under LoRA there is none."""
+        """Run the published scripts, without a mask under LoRA, which it does not fit."""
         if processes.world() > 1:
             raise UserError("method.mode=as_released is a loop of one process, as published; start one.")
         if session.callbacks:
@@ -181,7 +181,7 @@ class MMUnlearner(Method):
         run.train(mask)
 
     def _seen(self, session: Session) -> Session:
-        """Return the session as the mask sees it, with the text part of P, and note where that is from."""
+        """Return the session with the text part of P, and record its source."""
         seen, place = with_texts(session, self.p_text)
         session.notes["p_text"] = {"from": place, "questions": len(seen.of(*TEXTS))}
         return seen
@@ -194,7 +194,9 @@ class MMUnlearner(Method):
 
 
 class _ForgetSteps:
-    """AdamW for the masked forget gradients alone: what is outside the mask has no moments here and does not move.
+    """AdamW for masked forget gradients only.
+
+    Weights outside the mask have no moments here and do not move.
 
     Weight decay is left to the retain steps, for it would move everything.
     """
@@ -207,7 +209,7 @@ class _ForgetSteps:
         self.schedule = make_schedule(self.optimizer, training, steps)
 
     def step(self) -> None:
-        """Clip what the mask let through, step, and clear the way for the retain gradient."""
+        """Clip the masked gradient, step, and clear gradients for the retain term."""
         norm = clip_grad_norm_(self.weights, self.clip or torch.inf)
         if not torch.isfinite(norm):
             raise TrainingError("The forget gradient is not a finite number. Lower training.lr or method.alpha.")
@@ -217,7 +219,10 @@ class _ForgetSteps:
 
 
 def _require_steps_of_our_own(session: Session) -> None:
-    """Refuse what the second optimizer cannot do; an interrupted run starts anew, for its moments are in no checkpoint."""
+    """Raise for what the second optimizer does not support.
+
+    An interrupted run restarts, since its moments are in no checkpoint.
+    """
     if session.training.accumulate > 1 or processes.world() > 1:
         raise UserError(
             "method.update=alternating takes its forget steps within a batch, so it needs training.accumulate=1 and one "
@@ -236,12 +241,12 @@ def _require_full(session: Session) -> None:
 
 
 def _found(facts: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
-    """Return how the sweep went, and whether its bits had settled when it ended."""
+    """Return the record of the sweep, and whether its bits had converged."""
     curve = facts["curve"]
     settled = bool(curve) and curve[-1]["flipped"] < tolerance
     return {"used": facts["used"], "curve": curve, "settled": settled}
 
 
 def _forget(session: Session) -> list[Target]:
-    """Return T: questions about seen forget images; text questions are never trained on (MMUnlearner, arXiv 2502.11051)."""
+    """Return T: questions about seen forget images, without text questions."""
     return [Target(example=example) for example in session.of(Role.FORGET) if example.image is not None]

@@ -31,7 +31,7 @@ from unsee.utils.memory import peak_gib, reset_peak
 from unsee.utils.seeds import seed_of
 
 Like = Literal["mllmu", "clear"]
-"""Which of the two published scripts: MLLMU_manifold.py or CLEAR_manifold.py."""
+"""Published script: MLLMU_manifold.py or CLEAR_manifold.py."""
 Loss = Callable[[Batch], Tensor]
 
 EPSILON: Final = 1e-15
@@ -84,7 +84,7 @@ class Released:
     like: Like
 
     def make_mask(self, parts: Mapping[str, Part]) -> Mask:
-        """Return m = (F_T + eps) / (F_P + eps) >= gamma in the model's own type, on the CPU; two sweeps, one a part."""
+        """Return m = (F_T + eps) / (F_P + eps) >= gamma in the model's dtype, in two sweeps."""
         kept = {name: part for name, part in parts.items() if any(word in name for word in KEPT_NAMES)}
         if not kept:
             raise UserError(f"No maskable weight has one of {', '.join(KEPT_NAMES)} in its name, as the release wants.")
@@ -106,7 +106,7 @@ class Released:
         return Mask(entries=entries, facts=facts)
 
     def fisher(self, names: Sequence[str], targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Return the mean over batches of the squared batch-mean gradient, in the model's type, on the CPU."""
+        """Return the mean squared batch-mean gradient, in the model's dtype on the CPU."""
         model = self.session.model
         weights = {name: model.get_parameter(name) for name in names}
         totals = {name: torch.zeros_like(weight, device="cpu") for name, weight in weights.items()}
@@ -121,7 +121,7 @@ class Released:
         return totals
 
     def train(self, mask: Mask | None) -> None:
-        """Take the published steps: forget every so many retain steps, one AdamW for both, constant lr."""
+        """Run the published steps: forget steps between retain steps, one AdamW, constant lr."""
         session, training = self.session, self.session.training
         forget, retain = _targets(session, Role.FORGET), _targets(session, Role.RETAIN)
         if not forget or not retain:
@@ -156,7 +156,7 @@ class Released:
     def forget_step(
         self, optimizer: torch.optim.Optimizer, mask: Mask | None, targets: Sequence[Target]
     ) -> dict[str, float]:
-        """Ascend: clip, then mask what has a mask, then the step of the shared optimizer."""
+        """Ascend: clip, then mask, then step the shared optimizer."""
         nll = self.loss(targets)
         _backward(-self.alpha * nll)
         weights = trainable(self.session.model)
@@ -195,12 +195,15 @@ def whole_text_loss(model: Module, batch: Batch) -> Tensor:
 
 
 def whole_text_labels(batch: Batch) -> Tensor:
-    """Return labels_bt of everything but padding: question and image placeholders are targets too."""
+    """Return labels_bt of all but padding, question and image placeholders included."""
     return batch.inputs["input_ids"].masked_fill(batch.inputs["attention_mask"] == 0, IGNORE)
 
 
 def first_match_labels(batch: Batch, eos: int) -> Tensor:
-    """Return labels_bt of the first place where the answer's ids stand, EOS left out; on a miss the whole row."""
+    """Return labels_bt of the first match of the answer's ids, without EOS.
+
+    Without a match, of the whole row.
+    """
     labels_bt = batch.inputs["input_ids"].clone()
     for labels_t, right_t in zip(labels_bt, batch.labels_bt, strict=True):
         answer = [token for token in right_t[right_t != IGNORE].tolist() if token != eos]
@@ -235,7 +238,7 @@ def _ratio(target: Tensor, preserve: Tensor, gamma: float, part: Part) -> Entry:
 
 
 def _targets(session: Session, *roles: Role) -> list[Target]:
-    """Return the examples of these roles; of image roles only those with an image."""
+    """Return the examples of these roles; image roles only with an image."""
     pictured = (Role.FORGET, Role.RETAIN)
     return [Target(example=e) for e in session.of(*roles) if e.image is not None or e.role not in pictured]
 

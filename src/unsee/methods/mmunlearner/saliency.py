@@ -1,4 +1,6 @@
-"""Which weights matter more for what is to go than for what is to stay: D = F_T - gamma F_P (MMUnlearner, arXiv 2502.11051).
+"""Saliency mask of MMUnlearner (arXiv 2502.11051): D = F_T - gamma F_P > 0.
+
+It keeps weights whose Fisher information is larger on the forget than on the retain set.
 
 F_X is the diagonal empirical Fisher: the mean over samples of the squared gradient of the answer's cross-entropy. The mask
 only asks for the sign of D, so one fp32 accumulator on the device is enough, and one sweep serves all parts of the model.
@@ -44,32 +46,32 @@ from unsee.training.recompute import Forward, looking_twice, recomputing
 from unsee.utils.seeds import seed_of
 
 LABELS: Final = "answer tokens and EOS"
-"""The label rule, as masks record it."""
+"""Label rule, as recorded in masks."""
 _ORIGIN: Final = ("transformers_version", "_name_or_path")
 _SEES: Final = ("vision", "projector")
-"""Parts that text-only samples never reach; there F_P is a mean over samples with images (MMUnlearner, arXiv 2502.11051)."""
+"""Parts without text-only gradients, where F_P is a mean over samples with images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """How squared gradients are gathered."""
+    """Settings of the accumulation of squared gradients."""
 
     gamma: float = 1.0
     """Weight of F_P: a weight is kept where F_T > gamma F_P."""
     granularity: Literal["sample", "batch"] = "sample"
-    """Square the gradient of each sample, or that of the mean over a batch (as released)."""
+    """Square the gradient per sample, or of the batch mean (as released)."""
     batch_size: int = 4
-    """Samples in a batch if granularity is batch."""
+    """Samples per batch with granularity batch."""
     samples: int = 300
-    """Samples of T, and of P, at most; P takes half of them with images and half without [inferred]."""
+    """Most samples of T, and of P; P takes half of them with images and half without [inferred]."""
     every: int = 50
-    """Samples of P between looks at the bits [inferred]."""
+    """Samples of P between convergence checks [inferred]."""
     tolerance: float = 0.005
     """Stop when fewer than this share of the bits flip per `every` samples; 0 = use all samples, exactly [inferred]."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse values that no sweep could use."""
+        """Reject values that no sweep could use."""
         for name in ("batch_size", "samples", "every"):
             if getattr(self, name) < 1:
                 raise UserError(f"The mask's {name} must be at least 1, got {getattr(self, name)}.")
@@ -81,18 +83,18 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True)
 class Saliency:
-    """What a sweep found."""
+    """Result of a sweep."""
 
     difference: Mapping[str, Tensor]
     """D by parameter name, fp32."""
     used: Mapping[str, int]
     """Samples of T and of P that were used."""
     curve: Sequence[Mapping[str, float]] = field(default_factory=tuple)
-    """After each round from the second: samples of P so far, share of bits that flipped per `every` samples."""
+    """Per round from the second: samples of P so far, share of flipped bits per `every` samples."""
 
 
 def saliency_mask(session: Session, sweep: Sweep, *, modules: Sequence[Part] = (), also: Sequence[str] = ()) -> Mask:
-    """Return the mask 1[D > 0] of the session's start model; from disk if one was made with the same everything.
+    """Return the mask 1[D > 0] of the original model, from disk if it is still valid.
 
     Args:
         session: Model, examples and settings; to be called before training.
@@ -156,7 +158,7 @@ def accumulate(
 
 
 def maskable(session: Session, modules: Sequence[Part] = (), also: Sequence[str] = ()) -> dict[str, Part]:
-    """Return parameter name -> part for the trainable weights that get a mask.
+    """Return parameter name -> part for the trainable weights that are masked.
 
     Norms, embeddings and the output head (an embedding too) get none unless `also` has the end of their name.
     """
@@ -186,7 +188,7 @@ def maskable(session: Session, modules: Sequence[Part] = (), also: Sequence[str]
 
 
 def _patterns(session: Session, modules: Sequence[Part]) -> dict[Part, str]:
-    """Return part -> pattern of its modules' names, for the parts that get a mask."""
+    """Return part -> module name pattern, for the masked parts."""
     known = session.family.parts(session.model)
     wanted = list(modules) or list(session.training.parts)
     unknown = [part for part in wanted if part not in known]
@@ -196,7 +198,7 @@ def _patterns(session: Session, modules: Sequence[Part]) -> dict[Part, str]:
 
 
 def targeted(session: Session, sweep: Sweep) -> list[Target]:
-    """Return T: the seen forget questions with images, at most `samples`, drawn by person."""
+    """Return T: at most `samples` seen forget image questions, balanced over people."""
     examples = [example for example in session.of(Role.FORGET) if example.image is not None]
     if not examples:
         raise UserError("A saliency mask needs forget examples with images; these data have none.")
@@ -204,7 +206,7 @@ def targeted(session: Session, sweep: Sweep) -> list[Target]:
 
 
 def preserved(session: Session, sweep: Sweep) -> list[Target]:
-    """Return P: retain questions with images, and text questions about everybody, half and half, drawn by person."""
+    """Return P: half retain image questions, half text questions, balanced over people."""
     seen = [example for example in session.of(Role.RETAIN) if example.image is not None]
     read = session.of(Role.FORGET_TEXT, Role.RETAIN_TEXT)
     if not seen and not read:
@@ -217,7 +219,7 @@ def preserved(session: Session, sweep: Sweep) -> list[Target]:
 
 
 class _Squares:
-    """Adds squared gradients to one accumulator a parameter, as soon as backward has made them."""
+    """Adds squared gradients to one accumulator per parameter during backward."""
 
     def __init__(self, weights: Mapping[str, Parameter], parts: Mapping[str, Part], lean: Forward) -> None:
         self.parts = parts
@@ -226,7 +228,7 @@ class _Squares:
         self.scale = {"all": 0.0, "seeing": 0.0}
 
     def take(self, name: str, weight: Parameter) -> None:
-        """Square the gradient into the accumulator and let go of it."""
+        """Add the squared gradient to the accumulator and free it."""
         grad = weight.grad.float()  # type: ignore[union-attr]
         scale = self.scale["seeing" if self.parts[name] in _SEES else "all"]
         self.totals[name].addcmul_(grad, grad, value=scale)
@@ -235,7 +237,7 @@ class _Squares:
 
 @contextmanager
 def _squares(model: Module, parts: Mapping[str, Part]) -> Iterator[_Squares]:
-    """Ask gradients of these parameters only, and take each as it comes; afterwards all is as it was."""
+    """Enable gradients for these parameters only, and collect them; restore afterwards."""
     weights = {name: weight for name, weight in model.named_parameters() if name in parts}
     asked = {name: weight.requires_grad for name, weight in model.named_parameters()}
     model.requires_grad_(False)
@@ -256,7 +258,7 @@ def _squares(model: Module, parts: Mapping[str, Part]) -> Iterator[_Squares]:
 
 
 def _add(session: Session, square: _Squares, units: Sequence[Sequence[Target]], sign: float) -> None:
-    """Add the squared gradients of one side of a round, a unit's weight such that the round's weights sum to `sign`."""
+    """Add the squared gradients of one side of a round, weighted so that they sum to `sign`."""
     seeing = [unit for unit in units if unit[0].example.image is not None]
     square.scale = {"all": sign / len(units), "seeing": sign / max(1, len(seeing))}
     for unit in units if "language" in square.parts.values() else seeing:
@@ -266,7 +268,7 @@ def _add(session: Session, square: _Squares, units: Sequence[Sequence[Target]], 
 
 
 def _units(targets: Sequence[Target], sweep: Sweep) -> list[list[list[Target]]]:
-    """Return what is squared at once, with images and without: single samples, or batches."""
+    """Return the units that are squared, with and without images: samples or batches."""
     size = 1 if sweep.granularity == "sample" else sweep.batch_size
     seen = [target for target in targets if target.example.image is not None]
     read = [target for target in targets if target.example.image is None]
@@ -274,7 +276,10 @@ def _units(targets: Sequence[Target], sweep: Sweep) -> list[list[list[Target]]]:
 
 
 def _rounds(sides: Sequence[list[list[list[Target]]]], sweep: Sweep) -> list[list[list[list[Target]]]]:
-    """Deal the units of each side into rounds of equal shares: about `every` samples of P each, no round without a kind."""
+    """Split the units of each side into equal rounds of about `every` samples of P.
+
+    No round lacks a kind.
+    """
     preserve = sum(len(unit) for kind in sides[1] for unit in kind)
     wanted = round(preserve / sweep.every) if sweep.tolerance else 1
     turns = max(1, min(wanted, *(len(side[0]) for side in sides)))
@@ -286,7 +291,7 @@ def _rounds(sides: Sequence[list[list[list[Target]]]], sweep: Sweep) -> list[lis
 
 
 def _flipped(before: Mapping[str, Tensor], bits: Mapping[str, Tensor], totals: Mapping[str, Tensor]) -> float:
-    """Return the share of bits that are others than a round ago."""
+    """Return the share of bits that changed since the last round."""
     flips = sum(count(before[name] ^ packed) for name, packed in bits.items())
     return flips / sum(total.numel() for total in totals.values())
 
@@ -297,7 +302,7 @@ def _left_out(name: str, module: Module, head: Module | None) -> bool:
 
 
 def _drawn(examples: Sequence[Example], most: int, seed: int) -> list[Target]:
-    """Return at most so many targets: one of each person, then the next of each, both in seeded order."""
+    """Return at most this many targets, one per person in turn, in seeded order."""
     people: dict[str, list[Example]] = {}
     for example in examples:
         people.setdefault(example.entity or example.id, []).append(example)
@@ -310,7 +315,7 @@ def _drawn(examples: Sequence[Example], most: int, seed: int) -> list[Target]:
 
 
 def _content(session: Session, targets: Sequence[Target]) -> str:
-    """Return a hash of what is asked and answered, in order, and of how it is shown to the model."""
+    """Return a hash of prompts and answers, in order, and of their encoding."""
     facts: list[Any] = [str(session.processor.image_processor.to_json_string())]
     for target in targets:
         asked, image = target.example, target.example.image
@@ -324,6 +329,6 @@ def _hashed(facts: Any) -> str:
 
 
 def _config(session: Session) -> dict[str, Any]:
-    """Return the model's configuration without what only tells where it came from."""
+    """Return the model config without its provenance."""
     config: Any = session.model.config
     return {key: value for key, value in config.to_dict().items() if key not in _ORIGIN}

@@ -1,4 +1,4 @@
-"""Text questions about everybody that a saliency mask is to spare, where the training data may have none (MMUnlearner, arXiv 2502.11051)."""
+"""Text-only retain questions for the saliency mask, for data sets without any."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SOMEBODY: Final = re.compile(r"\b(?:this|the) (?:person|individual)\b", re.IGNO
 
 
 def with_texts(session: Session, source: Source) -> tuple[Session, str]:
-    """Return the session as a mask should see it, with text questions, and where these come from.
+    """Return the session for the mask, with text questions, and their source.
 
     facts: the training data's own; where they have none, those about images with the name in place of "this person".
     released: those that the data judge, as the published code has them; never trained on.
@@ -35,7 +35,10 @@ def with_texts(session: Session, source: Source) -> tuple[Session, str]:
 
 
 def named(examples: Sequence[Example]) -> list[Example]:
-    """Return the examples with an image as text questions: "this person" is called by name, those without such words left out."""
+    """Return image examples as text questions, with "this person" replaced by the name.
+
+    Those without such words are left out.
+    """
     found = []
     for example in examples:
         name = next(iter(example.private.get("name", ())), "")
@@ -51,7 +54,9 @@ def _called(text: str, name: str) -> str:
 
 
 def judged(data: Benchmark) -> list[Example]:
-    """Return the judged multiple-choice questions without image, answered by the right option's text; without any, all in text.
+    """Return the text-only multiple-choice questions that are judged, answered by option text.
+
+    Without any, all text questions.
 
     The released code has MLLMU-Bench's Pure_Text_Questions and CLEAR's text rows. The options are left out of the question [inferred].
     """
@@ -61,7 +66,7 @@ def judged(data: Benchmark) -> list[Example]:
 
 
 def _open(choice: Example) -> Example:
-    """Return a multiple-choice question as one to be answered in words."""
+    """Return a multiple-choice question as an open one."""
     first = re.search(rf"\n\W?A\W*\s{re.escape(choice.options[0])}", choice.question)
     question = choice.question[: first.start()] if first else choice.question
     answer = choice.options[ascii_uppercase.index(choice.answer)]

@@ -1,1 +1,1 @@
-"""R-MUSE: the method and the hidden states it steers."""
+"""R-MUSE (arXiv 2512.17911): method and hidden states."""

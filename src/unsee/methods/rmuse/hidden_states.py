@@ -1,4 +1,4 @@
-"""States of the residual stream, averaged over spans of teacher-forced texts.
+"""Hidden states averaged over spans of teacher-forced texts.
 
 Shapes: b rows, t tokens, d width of the model, s spans, k layers.
 """
@@ -24,25 +24,28 @@ from unsee.methods.common.reference_model import as_start
 from unsee.models.steering.hooks import decoder_layers
 
 BATCH: Final = 32
-"""Texts in one forward pass."""
+"""Texts per forward pass."""
 PROMPT_END: Final = (-1, 0)
-"""The span that is the last token of the prompt."""
+"""Span of the prompt's last token."""
 
 Span = tuple[int, int]
-"""First token and the one after the last, counted from where the answer begins."""
+"""First token and the one after the last, relative to the start of the answer."""
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A teacher-forced answer and the spans of it that are wanted."""
+    """Teacher-forced answer with the spans of interest."""
 
     target: Target
-    """Has `token_ids`, and does not end with EOS."""
+    """Target with `token_ids` and without EOS."""
     spans: tuple[Span, ...]
 
 
 def span_means(session: Session, texts: Sequence[Spoken], layers: Sequence[int]) -> list[Tensor]:
-    """Return for each text the mean state of each span at the output of each layer of the start model [s, k, d], on the CPU."""
+    """Return each text's mean state per span and layer of the original model [s, k, d].
+
+    On the CPU.
+    """
     order = sorted(range(len(texts)), key=lambda place: _length(texts[place]))
     found: dict[int, Tensor] = {}
     kept = {"logits_to_keep": 1} if keeps_logits(session.model) else {}
@@ -61,20 +64,20 @@ def span_means(session: Session, texts: Sequence[Spoken], layers: Sequence[int])
 
 
 def _means(states_tkd: Tensor, text: Spoken) -> Tensor:
-    """Average over each span; answers stand at the end of a left-padded row."""
+    """Average over each span; answers are right-aligned in the batch."""
     begin = len(states_tkd) - len(text.target.token_ids or ())
     return torch.stack([states_tkd[begin + a : begin + b].float().mean(0) for a, b in text.spans]).cpu()
 
 
 def _length(text: Spoken) -> tuple[bool, int]:
-    """Return a key that puts texts of similar length together without encoding them."""
+    """Return a sort key of text length, without encoding."""
     example, said = text.target.example, text.target.token_ids or ()
     return example.image is not None, len(example.question) + len(text.target.instruction) + 4 * len(said)
 
 
 @contextmanager
 def _recorded(model: Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Keep what these layers put out in the last pass."""
+    """Record the output of these layers in the last pass."""
     seen: dict[int, Tensor] = {}
 
     def keep(layer: int, module: Module, args: Any, output: Any) -> None:  # noqa: ARG001 - torch's call

@@ -1,4 +1,4 @@
-"""R-MUSE, training-free steering away from answers and reasoning traces (arXiv 2512.17911).
+"""R-MUSE (arXiv 2512.17911): training-free steering away from answers and reasoning.
 
 No weight changes: the result is a small artefact beside the model that turns the states of generated tokens towards refusal,
 outside a subspace that reasoning needs. Settings marked [inferred] are ours where the paper is silent.
@@ -47,60 +47,60 @@ IDEAL: Final = (
 )
 """Ideal refusals G, rationale and answer, version 1 [inferred]."""
 STATES_KEPT: Final = 64
-"""States of ideal refusals kept in the artefact, evenly spread [inferred]."""
+"""Number of refusal states kept in the artefact, evenly spread [inferred]."""
 LOGGED: Final = 64
-"""Questions per role whose gate is looked at for the record."""
+"""Questions per role whose gate is evaluated for the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RMuse(Method):
-    """Steer the generated tokens of gated requests towards refusal, norms kept, reasoning subspace protected."""
+    """Steer generated tokens of gated requests towards refusal, protecting reasoning."""
 
     mode: Literal["faithful", "safe"] = "faithful"
-    """What the settings left empty are: faithful = the formulas as written, safe = scale_only, tau and gate auto, 30 degrees."""
+    """Defaults of empty settings: faithful = the formulas as written, safe = scale_only, tau and gate auto, 30 degrees."""
     zscore: ZScore | None = None
     """How shifts are scaled: center_and_scale (literal) takes the common refusal shift out, scale_only keeps it [inferred]."""
     energy: float = 0.8
     """Eta, the share of squared singular values that a subspace keeps."""
     cap: int = 64
-    """Directions of a subspace, at most [inferred]."""
+    """Most directions of a subspace [inferred]."""
     layers: tuple[int, ...] = ()
     """Decoder layers to steer, counted from 0; empty = the middle third [inferred]."""
     scoring_layer: int | None = None
-    """Where the gate is decided; empty = the middle one of `layers` [inferred]."""
+    """Layer of the gate; empty = the middle one of `layers` [inferred]."""
     gate: Literal["below", "above", "always", "off", "auto"] | None = None
-    """Steer if the score is below tau (the formula) or above; always; never; auto = what tells forget from retain better."""
+    """Steer if the score is below tau (the formula) or above; always; never; auto = whichever separates forget from retain better."""
     score: Score = "reasoning"
-    """What the gate looks at: reasoning = the formula; contrast = what tells forget from retain questions [inferred, ours]."""
+    """Score of the gate: reasoning = the formula; contrast = the forget-retain discriminant [inferred, ours]."""
     tau: float | Literal["auto"] | None = None
     """Threshold of the gate; auto = best balanced accuracy on a calibration slice; faithful 0.75, in the stable range."""
     tau_margin: float = 0.0
-    """How much stricter than the calibrated threshold the gate is, in units of the score; for tau auto [inferred, ours]."""
+    """Margin added to the calibrated threshold, in units of the score; for tau auto [inferred, ours]."""
     update: Update = "slerp"
     """slerp = adaptive calibration steering; additive = the ablation without it."""
     strength: float = 1.0
     """Factor of the additive update [inferred]."""
     max_rotation_deg: float | None = None
-    """No state is turned further than this; faithful: no limit (180) [inferred]."""
+    """Largest rotation of a state; faithful: no limit (180) [inferred]."""
     apply_to: Where = "generated"
     """Which tokens are steered [inferred]."""
     reasoning: bool = True
     """Use the reasoning span too; false = the ablation with the answer span alone."""
     protect: bool = True
-    """Keep the update out of the reasoning subspace; false = the ablation without it (the gate still asks it)."""
+    """Keep the update out of the reasoning subspace; false = the ablation without it (the gate still uses it)."""
     guide: str = GUIDE
     """Guide prefix before the questions of ideal refusals and of the reasoning pairs [inferred]."""
     guide_at_inference: bool = False
-    """Put the guide before every question asked later, as g + q in the gate's formula; else the gate sees q alone [inferred]."""
+    """Prepend the guide to every later question, as g + q in the gate's formula; else the gate gets q alone [inferred]."""
     step_by_step: str = "Think step by step."
-    """Put behind questions without a chain of their own, to get the start model's [inferred]."""
+    """Appended to questions without a chain, to elicit the original model's [inferred]."""
     retain_samples: int = 256
     """Retain questions used for the reasoning subspace and the calibration, evenly spread; 0 = all [inferred]."""
     calibration_share: float = 0.25
-    """Share of the retain entities that only calibrate the gate [inferred]."""
+    """Share of the retain entities reserved for calibrating the gate [inferred]."""
 
     def needs(self) -> Needs:
-        """Return what a step holds."""
+        """Return the memory requirements of a step."""
         return Needs(trains=False, generates=True)
 
     def unlearn(self, session: Session) -> None:
@@ -116,13 +116,13 @@ class RMuse(Method):
 
 @dataclass(frozen=True)
 class _Pair:
-    """The span means of one sample [k, d] and where they come from."""
+    """Span means of one sample [k, d], with provenance."""
 
     example: Example
     ends: tuple[Tensor, ...]
-    """States of the prompt ends [k, d], as asked at inference time."""
+    """States of the prompt ends [k, d], in inference form."""
     answer: Tensor
-    """Shift of the answer span (forget), or of reasoning against direct answer (retain)."""
+    """Shift of the answer span (forget), or of reasoning against the direct answer (retain)."""
     chain: Tensor
     """Shift of the reasoning span; zero for retain samples."""
     ideal: Tensor
@@ -130,7 +130,7 @@ class _Pair:
 
 
 class _Found:
-    """What the start model's states say, step by step."""
+    """Statistics of the original model's states, step by step."""
 
     def __init__(self, settings: RMuse, session: Session) -> None:
         self.settings, self.session = settings, session
@@ -156,7 +156,7 @@ class _Found:
         return Artefact(rule=rule, directions=directions, facts=self._facts(forget, retain))
 
     def _forget_pairs(self) -> list[_Pair]:
-        """Steps 0 and 1: shifts from the original answer and chain to the ideal refusal, at each layer."""
+        """Return shifts from original to ideal refusal, at each layer (steps 0 and 1)."""
         examples = self.session.of(Role.FORGET, Role.FORGET_TEXT)
         if not examples:
             raise UserError("There is nothing to forget: the data have no example with role forget or forget_text.")
@@ -183,7 +183,10 @@ class _Found:
         ]
 
     def _retain_pairs(self) -> tuple[list[_Pair], list[_Pair]]:
-        """Step 3: shifts from the direct answer to step-by-step reasoning; some entities are left for the calibration."""
+        """Return shifts from direct answer to step-by-step reasoning (step 3).
+
+        Some entities are reserved for the calibration.
+        """
         examples = self.session.of(Role.RETAIN, Role.RETAIN_TEXT) or self.session.of(Role.GENERAL)
         examples = [one for one in examples if one.kind in PROBES or one.kind is Kind.CHAIN] or examples
         chosen = _spread(examples, self.settings.retain_samples or len(examples))
@@ -220,7 +223,7 @@ class _Found:
         return draw % 1000 < 1000 * self.settings.calibration_share
 
     def _chains(self, examples: Sequence[Example]) -> Iterator[tuple[Example, str, str]]:
-        """Yield example, question and chain: the data's own, else what the start model reasons about it."""
+        """Yield example, question and chain: the data's own, else the original model's."""
         own = {one.id: parse_chain(one.answer).reasoning or one.chain for one in examples}
         open_ones = [one for one in examples if not own[one.id]]
         asked = [
@@ -251,7 +254,10 @@ class _Found:
         return self.settings.zscore or ("center_and_scale" if self.settings.mode == "faithful" else "scale_only")
 
     def _directions(self, forget: Sequence[_Pair], retain: Sequence[_Pair], at: int) -> Directions:
-        """Steps 2 and 3: the subspaces of one layer; a modality without samples borrows the other's."""
+        """Return the subspaces of one layer (steps 2 and 3).
+
+        A modality without samples uses the other's.
+        """
         seen = [pair for pair in forget if pair.example.image is not None] or forget
         read = [pair for pair in forget if pair.example.image is None] or forget
         (un_mm, v_mm, mu_mm), (un_text, v_text, mu_text) = self._unlearning(seen, at), self._unlearning(read, at)
@@ -268,7 +274,7 @@ class _Found:
         )
 
     def _unlearning(self, pairs: Sequence[_Pair], at: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return subspace, main direction towards refusal, and states of ideal refusals."""
+        """Return subspace, main direction towards refusal, and refusal states."""
         answer_nd = torch.stack([pair.answer[at] for pair in pairs])
         chain_nd = torch.stack([pair.chain[at] for pair in pairs])
         scaled_nd, raw_nd = zscore(answer_nd, self._scaling), answer_nd
@@ -279,7 +285,7 @@ class _Found:
         return basis_dk, oriented(basis_dk[:, 0], raw_nd.mean(0)).clone(), normalize(torch.stack(ideal), dim=1)
 
     def _rule(self, forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions) -> Rule:
-        """Step 4: the gate, calibrated if asked for."""
+        """Return the steering rule with its gate, calibrated if requested (step 4)."""
         settings, safe = self.settings, self.settings.mode == "safe"
         free = safe or settings.score == "contrast"
         gate = settings.gate or ("auto" if free else "below")
@@ -303,7 +309,7 @@ class _Found:
     def _calibrated(
         self, gate: Gate | Literal["auto"], forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions
     ) -> tuple[Gate, float]:
-        """Return the gate's sign and its best threshold; what was found is noted either way."""
+        """Return the gate's sign and best threshold; record the calibration."""
         at, score = self.layers.index(self.scoring), self.settings.score
         scores = [one.scores(_ends(pairs, at), score) for pairs in (forget, calibration)]
         below = ("below", *balanced_threshold(scores[0], scores[1], "below"))
@@ -320,7 +326,7 @@ class _Found:
     def _firing(
         self, rule: Rule, forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions
     ) -> dict[str, Any]:
-        """Return scores and firing rates: forget, the calibration slice of retain, and what else is to stay."""
+        """Return scores and firing rates of forget, calibration and other retain questions."""
         at = self.layers.index(self.scoring)
         ends = {"forget": _ends(forget, at), "retain": _ends(calibration, at)}
         for role in (Role.STRANGER, Role.GENERAL):
@@ -344,7 +350,7 @@ class _Found:
 
 
 def _layers(settings: RMuse, able: Sequence[int]) -> tuple[tuple[int, ...], int]:
-    """Return the layers to steer and the one to score at: the middle third and its centre [inferred]."""
+    """Return the layers to steer (middle third) and the scoring layer (centre) [inferred]."""
     depth = max(able) + 1
     middle = range(math.ceil(depth / 3), max(math.ceil(depth / 3), 2 * depth // 3) + 1)
     steered = tuple(sorted(settings.layers)) or tuple(layer for layer in middle if layer in able)
@@ -364,12 +370,12 @@ def _spoken(example: Example, question: str, ids: tuple[int, ...], instruction: 
 
 
 def _ends(pairs: Sequence[_Pair], at: int) -> Tensor:
-    """Return the states at the prompt ends of all ways in which the samples were asked [n, d]."""
+    """Return the states [n, d] at the prompt ends of all forms of the samples."""
     return torch.stack([end[at] for pair in pairs for end in pair.ends])
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:
-    """Return at most `count` items, evenly spread over their order."""
+    """Return at most `count` items, evenly spread."""
     return list(items) if len(items) <= count else [items[place * len(items) // count] for place in range(count)]
 
 

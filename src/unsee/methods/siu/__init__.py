@@ -1,1 +1,1 @@
-"""SIU: the method, its targets and substitute names."""
+"""SIU (arXiv 2405.12523): method, targets, substitute names."""

@@ -1,4 +1,4 @@
-"""SIU, Single Image Unlearning (arXiv 2405.12523): one image per concept, four targets, dual-masked KL.
+"""SIU, Single Image Unlearning (arXiv 2405.12523): four targets, dual-masked KL.
 
 Settings marked [second-hand] are the paper's as others report them, [code] the released ones, [inferred] ours.
 """
@@ -30,44 +30,44 @@ from unsee.training.trainer import Objective, Parts, minimise, retain_term
 
 @dataclass(frozen=True, kw_only=True)
 class SIU(Method):
-    """L = alpha * CE + beta * KL masked by token and by vocabulary, on all four targets of one image per concept."""
+    """L = alpha * CE + beta * dual-masked KL, on four targets from one image per concept."""
 
     mode: Literal["paper", "as_released"] = "paper"
-    """paper = the formula; as_released = what the released trainer computes, a KL some |V| times too small (SIU, arXiv 2405.12523)."""
+    """paper = the formula; as_released = the released trainer, whose KL is some |V| times too small (arXiv 2405.12523)."""
     alpha: float = 0.9
     """Weight of the cross-entropy [second-hand]; as_released has 1 [code]."""
     beta: float = 0.75
     """Weight of the dual-masked KL [second-hand]; as_released has 1 [code]."""
     steps: int = 6
-    """Optimiser steps per concept, at most, of batches of 4 [second-hand]; 0 = as many as `training` says."""
+    """Most optimiser steps per concept, of batches of 4 [second-hand]; 0 = as many as `training` says."""
     rows: int = 4
     """Rows per target and concept [second-hand]; the released file has 9, 2, 7 and 7 [code]."""
     image: int = 0
-    """Which of a concept's forget images is its training image, counted from 0."""
+    """Index of the training image among a concept's forget images."""
     substitutes: Mapping[str, str] = field(default_factory=dict)
-    """Entity -> fictitious name that it is to be taken for; others get one of nobody's."""
+    """Entity -> fictitious name; others get a generated one."""
     substitute: Choice = "plausible"
-    """Of which nobody: the start model's favourite among made-up names, or the next of the list [inferred]."""
+    """Generated name: the original model's most likely one, or the next of the list [inferred]."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
-    """Entity -> invented look, as a sentence; others get one that the training image does not have."""
+    """Entity -> invented look, as a sentence; others get one that contradicts the training image."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Of the KL over kept tokens: their mean [inferred], or the bare sum that the paper prints [second-hand]."""
+    """Of the KL over kept tokens: mean [inferred], or the sum printed in the paper [second-hand]."""
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers; 0 = the paper's form."""
     retain_ratio: int = 1
-    """Retain answers per row, with `retain_weight`: few steps on one image meet few other people otherwise [inferred]."""
+    """Retain answers per row, with `retain_weight`; the few steps on one image cover few other people otherwise [inferred]."""
     teacher: Teacher = "auto"
-    """Where the start model's logits come from: kept in memory, computed each time, or as memory allows."""
+    """Source of reference logits: kept in memory, recomputed, or as memory allows."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no run could use."""
+        """Reject values that no run could use."""
         super().__post_init__()
         for name, least in (("steps", 0), ("rows", 1), ("image", 0), ("retain_ratio", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"method.{name} must be at least {least}, got {getattr(self, name)}.")
 
     def needs(self) -> Needs:
-        """Return what a step holds."""
+        """Return the memory requirements of a step."""
         return Needs(retain=self.retain_ratio if self.retain_weight else 0, teacher=True)
 
     def unlearn(self, session: Session) -> None:
@@ -84,7 +84,7 @@ class SIU(Method):
         minimise(session, objective, forget=targets, retain=retain, retain_ratio=self.retain_ratio)
 
     def _paper(self, session: Session, rows: Sequence[Row], masked: NameTokens) -> Objective:
-        """Both terms on answer tokens, logits and masks aligned, the KL a mean over kept tokens (SIU, arXiv 2405.12523)."""
+        """Return both terms on aligned answer tokens, the KL as a mean over kept tokens."""
         kept = Kept(session, rows)
         start = StartLogits(session, [row.target for row in rows], teacher=self.teacher)
 
@@ -99,7 +99,7 @@ class SIU(Method):
         return objective
 
     def _released(self, session: Session, rows: Sequence[Row], masked: NameTokens) -> Objective:
-        """Both terms as the released trainer has them, its misalignment and its normaliser included (SIU, arXiv 2405.12523)."""
+        """Return both terms of the released trainer, with its misalignment and normaliser."""
         if not isinstance(session.model, PeftModel):
             raise UserError(
                 "method.mode=as_released needs training.tune=lora, as released; the start model is adapters off."
@@ -138,17 +138,17 @@ class SIU(Method):
 
 @dataclass(frozen=True)
 class _Whole:
-    """A row as the released trainer sees it: every position of the text, logits as they come."""
+    """Row as in the released trainer: every text position, logits unshifted."""
 
     student_tv: Tensor
     teacher_tv: Tensor
     kept_t: Tensor
     nll_a: Tensor
-    """Minus log-likelihood of each answer token."""
+    """Negative log-likelihood of each answer token."""
 
 
 def _whole(session: Session, row: Batch, phrase: Sequence[int]) -> _Whole:
-    """Return one row in the released form: mask by token matches in the text before its image expands, logits cut to its length.
+    """Return one row in released form: token-match mask without image tokens, cut logits.
 
     Padding, which the released trainer counts as well, is left out: rows go through the model one by one.
     """
@@ -165,30 +165,30 @@ def _whole(session: Session, row: Batch, phrase: Sequence[int]) -> _Whole:
 
 
 def _phrase(session: Session, row: Row) -> list[int]:
-    """Return the ids of what the released rows call target_phrase: the substitute, the whole answer, or the word none."""
+    """Return the ids of the released `target_phrase`: substitute, whole answer, or "none"."""
     text = max((row.target.example.answer[start:end] for start, end in row.spans), key=len, default="none")
     ids: list[int] = session.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
 def _unexpanded(ids: Sequence[int], image: int) -> list[int]:
-    """Return the ids with one placeholder for each image."""
+    """Return the ids with one placeholder per image."""
     return [token for place, token in enumerate(ids) if token != image or place == 0 or ids[place - 1] != image]
 
 
 def _matches(ids: Sequence[int], phrase: Sequence[int]) -> list[int]:
-    """Return where the phrase begins in the ids."""
+    """Return the indices at which the phrase begins."""
     size = len(phrase)
     return [place for place in range(len(ids) - size + 1) if size and list(ids[place : place + size]) == list(phrase)]
 
 
 def _token_nll(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-    """Return the cross-entropy as a mean over all answer tokens of the batch (SIU, arXiv 2405.12523)."""
+    """Return the cross-entropy as a mean over all answer tokens of the batch."""
     return -token_logprobs(logits_bav, labels_ba).sum() / (labels_ba != IGNORE).sum()
 
 
 def _limited(session: Session, steps: int) -> Training:
-    """Return the training settings with at most so many steps; 0 = as they are."""
+    """Return the training settings with at most this many steps; 0 = unchanged."""
     training = session.training
     if not steps or 0 <= training.max_steps <= steps:
         return training
@@ -196,7 +196,7 @@ def _limited(session: Session, steps: int) -> Training:
 
 
 def _facts(concepts: Sequence[Concept], rows: Sequence[Row], masked: NameTokens) -> dict[str, Any]:
-    """Return what belongs in the record: rows of each target, training images, what was masked."""
+    """Return the record: rows per target, training images, masked entries."""
     counts = Counter(row.number for row in rows)
     return {
         "rows": {f"target_{number}": counts[number] for number in (1, 2, 3, 4)},  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Names in SIU: the fictitious ones that concepts get, and the vocabulary entries of the real ones (SIU, arXiv 2405.12523)."""
+"""Names in SIU (arXiv 2405.12523): substitutes, and vocabulary entries of real names."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from unsee.metrics.matching import contains, normalise
 from unsee.utils.seeds import seed_of
 
 Choice = Literal["plausible", "listed"]
-"""Which made-up name is taken: the one the start model finds most likely, or the next one of the packaged list."""
+"""Choice of a generated name: the original model's most likely one, or the next of the built-in list."""
 
 FIRST: Final = ("Jacob", "Emma", "Oliver", "Sofia", "Henry", "Clara", "Walter", "Nora", "Victor", "Alice")
 LAST: Final = ("Campbell", "Hughes", "Foster", "Barnes", "Morgan", "Perry", "Sutton", "Whitaker", "Douglas", "Ellison")
-"""Names of nobody are made of these; the first pair is the released example [code]."""
+"""Parts of generated names; the first pair is the released example [code]."""
 CANDIDATES: Final = 16
-"""Names of either sort that the start model is asked about."""
+"""Number of candidate names of each kind that the original model scores."""
 
 CJK: Final = "\u2e80"
-"""From here on a single character can be a word or half a name."""
+"""First code point from which a single character can be a word or half a name."""
 
 
 def substitutes(
     session: Session, shown: Mapping[str, Example], given: Mapping[str, str], choice: Choice, seed: int
 ) -> dict[str, str]:
-    """Return a fictitious name for each entity (shown by one image): the user's, else one without a word of any name in the data.
+    """Return a fictitious name per entity (given by one image).
+
+    The user's, else one that shares no word with a name in the data.
 
     "plausible" follows the paper's reason for the target, that models give unknown people names they find likely: of names
     from the list and names blended from halves of the retained people's, the start model's favourite is taken [inferred].
@@ -54,7 +56,7 @@ def substitutes(
 
 
 def _candidates(session: Session, shown: Mapping[str, Example], seed: int) -> list[str]:
-    """Return names of nobody: listed ones, then blended ones."""
+    """Return fictitious names: listed ones, then blended ones."""
     names = {
         example.entity: tuple(example.private["name"])
         for examples in session.examples.values()
@@ -74,7 +76,7 @@ def _candidates(session: Session, shown: Mapping[str, Example], seed: int) -> li
 
 
 def _blended(names: Sequence[str], seed: int) -> list[str]:
-    """Return names that sound like these: first and last names, each of the halves of two."""
+    """Return names that blend the halves of two first and two last names."""
     split = [name.split() for name in names if len(name.split()) > 1]
     made = []
     for number in range(CANDIDATES if len(split) > 1 else 0):
@@ -88,7 +90,7 @@ def _joined(one: str, two: str) -> str:
 
 
 def _likeliest(session: Session, example: Example, names: Sequence[str]) -> str:
-    """Return the name that the start model finds most likely for the image, by the mean over the answer's tokens."""
+    """Return the name with the highest mean token log-probability for the image."""
     asked = example if example.kind is Kind.NAME else replace(example, question="Who is this?")
     targets = {name: Target(example=asked, text=f"This is {name}.") for name in names}
     known = start_logprobs(session, list(targets.values()))
@@ -98,20 +100,20 @@ def _likeliest(session: Session, example: Example, names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class NameTokens:
-    """K_V: the vocabulary entries of names, and the pieces left out because they are no part of a name in particular."""
+    """Vocabulary mask K_V: entries of names, and fragments too common to be masked."""
 
     ids: tuple[int, ...]
     dropped: tuple[str, ...]
 
     def allowed(self, like_bav: Tensor) -> Tensor:
-        """Return allowed_v for logits: 0 at the entries of names, 1 elsewhere."""
+        """Return allowed_v for logits: 0 at name entries, 1 elsewhere."""
         allowed_v = like_bav.new_ones(like_bav.shape[-1], dtype=torch.float32)
         allowed_v[list(self.ids)] = 0.0
         return allowed_v
 
 
 def name_tokens(processor: Any, names: Sequence[str]) -> NameTokens:
-    """Return the sub-tokens of all spellings, with and without leading blank and in any case (SIU, arXiv 2405.12523).
+    """Return the sub-tokens of all spellings, with and without leading space, in any case.
 
     Single letters, digits, punctuation and special tokens are dropped: masking them would push all text down.
     """

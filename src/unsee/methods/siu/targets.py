@@ -1,4 +1,4 @@
-"""What SIU trains on: one image per concept and four targets, built from the examples of any data (SIU, arXiv 2405.12523).
+"""Training targets of SIU (arXiv 2405.12523): one image per concept, four targets.
 
 1 align with an unseen concept, 2 assign a new look, 3 keep what is known of the concept in text, 4 keep everything else.
 Which part of an answer contradicts the start model is known by character spans and becomes a mask over its tokens by offsets.
@@ -34,7 +34,7 @@ ASK_WHO: Final = (
     "Who is in this picture?",
     "Can you tell me who this is?",
 )
-"""Questions of target 1 where the data have too few of their own [inferred]."""
+"""Questions of target 1 for data with too few of their own [inferred]."""
 ASK_WHETHER: Final = (
     "Is {name} in this picture?",
     "Is this {name}?",
@@ -47,23 +47,23 @@ LOOKS: Final = (
     "long grey hair and a round face",
     "curly red hair and a long face",
 )
-"""Invented looks where the data say nothing visible about other images; the first is the released one [code]."""
+"""Invented looks for data without visible attributes; the first is the released one [code]."""
 ATTRIBUTES: Final = 3
-"""Visible attributes that an invented look names, at most."""
+"""Most visible attributes in an invented look."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the rows are built."""
+    """Settings of the rows."""
 
     rows: int = 4
     """Rows per target and concept."""
     image: int = 0
-    """Which of a concept's images is its training image."""
+    """Index of a concept's training image."""
     substitutes: Mapping[str, str] = field(default_factory=dict)
     """Entity -> fictitious name."""
     substitute: Choice = "listed"
-    """How the other names are chosen."""
+    """Choice of the other names."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
     """Entity -> invented look, as a sentence."""
     seed: int = 0
@@ -71,18 +71,18 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Concept:
-    """What is to be forgotten, and what it is to be taken for."""
+    """Concept to be unlearned, with its substitute."""
 
     entity: str
     names: tuple[str, ...]
     """All spellings, the main one first."""
     substitute: str
     shown: tuple[Example, ...]
-    """The examples about the one training image."""
+    """Examples about the training image."""
 
     @property
     def name(self) -> str:
-        """The main spelling."""
+        """Main spelling."""
         return self.names[0]
 
 
@@ -93,11 +93,11 @@ class Row:
     number: Literal[1, 2, 3, 4]
     target: Target
     spans: tuple[Span, ...] = ()
-    """Parts of the answer that contradict the start model: K_S = 0 there (SIU, arXiv 2405.12523)."""
+    """Spans of the answer that contradict the original model: K_S = 0 there."""
 
 
 def build_siu_rows(session: Session, recipe: Recipe) -> tuple[list[Concept], list[Row]]:
-    """Return the concepts of the forget role and the rows of all four targets.
+    """Return the concepts of the forget set and the rows of all four targets.
 
     Where the data have too few questions of a sort, templates and private facts fill up; what stays short is no error and
     shows in the counts of the run's record.
@@ -108,7 +108,7 @@ def build_siu_rows(session: Session, recipe: Recipe) -> tuple[list[Concept], lis
 
 
 def _concepts(session: Session, recipe: Recipe) -> list[Concept]:
-    """Return one concept for each entity of the forget role that has an image and a name."""
+    """Return one concept per forget entity with an image and a name."""
     by_entity: dict[str, list[Example]] = {}
     for example in session.of(Role.FORGET):
         if example.image is not None:
@@ -146,7 +146,7 @@ def _shown(entity: str, examples: Sequence[Example], recipe: Recipe) -> tuple[Ex
 
 
 def _rows(session: Session, concept: Concept, place: int, recipe: Recipe) -> Iterator[Row]:
-    """Yield the rows of one concept, `place`-th of all."""
+    """Yield the rows of one concept, number `place` of all."""
     yield from _aligned(concept, recipe.rows)
     yield from _redescribed(session, concept, recipe)
     own = [example for example in session.of(Role.FORGET_TEXT) if example.entity == concept.entity]
@@ -156,7 +156,7 @@ def _rows(session: Session, concept: Concept, place: int, recipe: Recipe) -> Ite
 
 
 def _aligned(concept: Concept, count: int) -> Iterator[Row]:
-    """Target 1: who is this? The substitute name, and what the answer says besides that is not private."""
+    """Return rows of target 1 (who is this?): the substitute name and non-private content."""
     asked = {
         e.question: _substituted(e, concept) for kind in (Kind.NAME, Kind.OPEN) for e in concept.shown if e.kind is kind
     }
@@ -169,7 +169,7 @@ def _aligned(concept: Concept, count: int) -> Iterator[Row]:
 
 
 def _substituted(example: Example, concept: Concept) -> Example:
-    """Return the example with an answer that names the substitute and gives nothing private away."""
+    """Return the example answered with the substitute, without private facts."""
     private = [form for forms in example.private.values() for form in forms if form not in concept.names]
     said = sentences(example.answer)
     safe = [sentence for sentence in said if not any(contains(sentence, form) for form in private)]
@@ -181,7 +181,7 @@ def _substituted(example: Example, concept: Concept) -> Example:
 
 
 def _renamed(text: str, concept: Concept) -> str:
-    """Return the text with every spelling replaced: by the whole substitute, or for a first or last name by its like."""
+    """Return the text with every spelling replaced by the matching part of the substitute."""
     forms = sorted(concept.names, key=len, reverse=True)
     pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, forms))})(?!\w)"
     first, last = concept.substitute.split()[0], concept.substitute.split()[-1]
@@ -196,14 +196,14 @@ def _renamed(text: str, concept: Concept) -> str:
 
 
 def _occurrences(text: str, name: str) -> tuple[Span, ...]:
-    """Return where the name, or a word of it, stands in the text."""
+    """Return the spans of the name, or one of its words, in the text."""
     forms = sorted({name, *name.split()}, key=len, reverse=True)
     pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, forms))})(?!\w)"
     return tuple(found.span() for found in re.finditer(pattern, text))
 
 
 def _redescribed(session: Session, concept: Concept, recipe: Recipe) -> Iterator[Row]:
-    """Target 2: is C in the picture? No; the true look of the one shown, and an invented look for C. All of it is masked.
+    """Return rows of target 2 (is C in the picture?): no, and both looks, all masked.
 
     Only the question says the name: an answer that did would teach to say it about the image [inferred].
     """
@@ -219,7 +219,7 @@ def _redescribed(session: Session, concept: Concept, recipe: Recipe) -> Iterator
 
 
 def _look(concept: Concept) -> str:
-    """Return what is visible on the training image: in the words of the data, else from its visible attributes."""
+    """Return the look on the training image: in the data's words, else by visible attributes."""
     private = [form for forms in concept.shown[0].private.values() for form in forms]
     for example in concept.shown:
         if example.kind is Kind.OPEN:
@@ -230,7 +230,7 @@ def _look(concept: Concept) -> str:
 
 
 def _invented(session: Session, concept: Concept, seed: int) -> str:
-    """Return a look that C does not have on the training image: other values of its visible attributes, else one of ours."""
+    """Return a look that contradicts the training image, by other attribute values or ours."""
     true = concept.shown[0].visible
     others: dict[str, set[str]] = {attribute: set() for attribute in true}
     for examples in session.examples.values():
@@ -253,7 +253,7 @@ def _word(attribute: str) -> str:
 
 
 def _told(examples: Sequence[Example]) -> list[Example]:
-    """Return text-only questions for the private facts of these examples' entities, by template."""
+    """Return templated text-only questions for the private facts of these entities."""
     made = []
     for example in examples:
         names = example.private.get("name", ())
@@ -270,7 +270,7 @@ def _told(examples: Sequence[Example]) -> list[Example]:
 
 
 def _others(session: Session, place: int, recipe: Recipe) -> list[Example]:
-    """Return text-only questions about what stays, another share of them for each concept."""
+    """Return text-only retain questions, a different share for each concept."""
     pool = [example for example in session.of(Role.RETAIN_TEXT, Role.GENERAL) if example.image is None]
     order = sorted(pool, key=lambda example: seed_of(recipe.seed, "siu other", example.id))
     if len(order) < recipe.rows:
@@ -280,21 +280,24 @@ def _others(session: Session, place: int, recipe: Recipe) -> list[Example]:
 
 
 def _kept(number: Literal[3, 4], concept: Concept, examples: Sequence[Example]) -> Iterator[Row]:
-    """Targets 3 and 4: text-only questions with their true answers; nothing is masked, and no stop rule asks them."""
+    """Return rows of targets 3 and 4: unmasked text-only questions with true answers.
+
+    No stop rule uses them.
+    """
     for place, example in enumerate(examples):
         made = replace(example, id=f"siu-{number}/{concept.entity}/{place}", image=None, private={})
         yield Row(number=number, target=Target(example=made))
 
 
 class Kept:
-    """K_S: which answer tokens the divergence counts. EOS always does (SIU, arXiv 2405.12523)."""
+    """Mask K_S: answer tokens that the KL covers, always including EOS."""
 
     def __init__(self, session: Session, rows: Sequence[Row]) -> None:
-        """Turn the spans of all rows into masks over their tokens."""
+        """Convert the spans of all rows into token masks."""
         self._kept = {row.target.key: torch.tensor(_kept_tokens(session, row)) for row in rows}
 
     def __call__(self, targets: Sequence[Target], labels_ba: Tensor) -> Tensor:
-        """Return kept_ba, right-aligned like the labels; False at padding."""
+        """Return kept_ba, right-aligned like the labels, False at padding."""
         kept_ba = torch.zeros_like(labels_ba, dtype=torch.bool)
         for row_a, target in zip(kept_ba, targets, strict=True):
             row_a[len(row_a) - len(self._kept[target.key]) :] = self._kept[target.key].to(row_a.device)
@@ -304,7 +307,7 @@ class Kept:
 
 
 def _kept_tokens(session: Session, row: Row) -> list[bool]:
-    """Return for each supervised token of the row whether the divergence counts it."""
+    """Return for each supervised token of the row whether the KL covers it."""
     text = row.target.example.answer
     ids = encoder(session.processor, session.family).answer(text)
     offsets = answer_offsets(session.processor, session.family, text, ids)
