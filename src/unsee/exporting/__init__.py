@@ -1,4 +1,4 @@
-"""`export`: a run in the form that another program reads."""
+"""Export of runs for other programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from unsee.utils.files import foreign
 
 Format = Literal["merged", "peft", "open-unlearning", "lmms-eval"]
 FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval")
-"""What `unsee export --to` can write."""
+"""Formats of `unsee export --to`."""
 
 
 def export(
     run: Path | str, to: str, out: Path | str, *, retain_logs_path: Path | str | None = None, benchmark: str = ""
 ) -> list[Path]:
-    """Write a run in the form `to` into the new folder `out`; return the files.
+    """Write a run in the format `to` into the new folder `out`; return the files.
 
     Args:
         run: Run folder; for lmms-eval also data, as `unsee check` takes it.

@@ -1,4 +1,4 @@
-"""Checkpoints that other programs open: adapters merged into the weights, or the adapter alone."""
+"""Checkpoints for other programs: adapters merged into the weights, or alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from unsee.utils.files import atomic_write_json, atomic_write_text, is_own, requ
 
 
 def merged(run: Path | str, out: Path) -> list[Path]:
-    """Write the whole checkpoint of a run, an adapter folder or a model: plain `AutoModelForImageTextToText` opens it.
+    """Write the whole checkpoint of a run or adapter.
+
+    Plain `AutoModelForImageTextToText` opens it.
 
     Adapters are merged in the precision of loading (fp32 on a CPU); weights are stored in the type that the base has.
     """
@@ -31,7 +33,10 @@ def merged(run: Path | str, out: Path) -> list[Path]:
 
 
 def adapter(run: Path | str, out: Path) -> list[Path]:
-    """Write the adapter of a run alone: `PeftModel.from_pretrained(base, out)` opens it, on the base that it names."""
+    """Write the adapter of a run alone.
+
+    `PeftModel.from_pretrained(base, out)` opens it, on the base that it names.
+    """
     folder = folder_of(run)
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         raise UserError(f"{run} has no adapter (it was tuned in full, or not at all); export it --to merged.")
@@ -55,7 +60,7 @@ def adapter(run: Path | str, out: Path) -> list[Path]:
 
 
 def base_of(run: Path | str) -> str:
-    """Return what an adapter run stands on, as a name that others understand or as a folder; "" for whole checkpoints."""
+    """Return the base of an adapter run (public name or folder); "" for whole checkpoints."""
     folder = folder_of(run)
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         return ""
@@ -68,7 +73,7 @@ def _adapter_config(folder: Path) -> dict[str, Any]:
 
 
 def _dtype(run: Path | str) -> torch.dtype:
-    """Return the type in which the weights below all adapters are stored."""
+    """Return the dtype of the stored weights below all adapters."""
     folder = folder_of(run)
     if isinstance(folder, Path) and (folder / ADAPTER).exists():
         return _dtype(read_sidecar(folder).get("base") or _adapter_config(folder)["base_model_name_or_path"])

@@ -1,4 +1,4 @@
-"""`push`: a run on the Hugging Face Hub. Private unless said otherwise; answers and images stay here unless asked for.
+"""Upload of runs to the Hugging Face Hub, private by default.
 
 What goes up is made anew in a temporary folder: the adapter or the merged checkpoint with its card and processor, by a
 list of names. It is searched for private strings and ids of the data first. Paths of this machine, the run file and the
@@ -28,17 +28,17 @@ from unsee.utils.files import atomic_write_json, atomic_write_text, foreign, is_
 
 Extra = Literal["scores", "responses", "images"]
 EXTRAS: Final = ("scores", "responses", "images")
-"""What can go along: scores.json, responses.jsonl (texts about the forgotten!), the images that were asked about."""
+"""Optional files: scores.json, responses.jsonl (texts about the forget set!), their images."""
 
 
 _IMAGE: Final = re.compile(r"[0-9a-f]{16}\.png")
 
 
 class Hub(Protocol):
-    """What of `huggingface_hub.HfApi` is used."""
+    """Used part of `huggingface_hub.HfApi`."""
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any:
-        """Make the repository unless it exists."""
+        """Create the repository unless it exists."""
         ...
 
     def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
@@ -48,7 +48,7 @@ class Hub(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """What went, or would go, up."""
+    """Files that were, or would be, uploaded."""
 
     repo: str
     private: bool
@@ -56,10 +56,10 @@ class Upload:
     """Path in the repository -> bytes."""
     done: bool
     left_out: tuple[str, ...] = ()
-    """What lies beside the weights and does not go."""
+    """Files beside the weights that are not uploaded."""
 
     def __str__(self) -> str:
-        """Return one line a file."""
+        """Return one line per file."""
         what = "uploaded to" if self.done else "would be uploaded to"
         lines = [f"{size:>12,}  {name}" for name, size in self.files.items()]
         stays = [f"stays here: {', '.join(self.left_out)}"] if self.left_out else []
@@ -78,7 +78,7 @@ def push(
     dry_run: bool = False,
     hub: Hub | None = None,
 ) -> Upload:
-    """Upload a run's model to the repository `repo` ("owner/name") and return what went up.
+    """Upload a run's model to the repository `repo` ("owner/name") and list the files.
 
     Args:
         run: Run folder.
@@ -122,7 +122,7 @@ def push(
 
 @contextmanager
 def _staged(run: Path, merged: bool, base: str) -> Iterator[Path]:
-    """Put together what goes up; only files on the list of names are taken from the export."""
+    """Collect the upload, restricted to the allowed file names."""
     from unsee.exporting import export
     from unsee.models.checkpoint import public_files
 
@@ -143,7 +143,7 @@ def _staged(run: Path, merged: bool, base: str) -> Iterator[Path]:
 
 
 def _base(run: Path, base: str) -> str:
-    """Return the hub id of the base model, which whoever downloads the adapter needs."""
+    """Return the hub id of the base model, which users of the adapter need."""
     from unsee.exporting.checkpoints import base_of
 
     known = base or base_of(run)
@@ -156,7 +156,7 @@ def _base(run: Path, base: str) -> str:
 
 
 def _clean(stage: Path) -> None:
-    """Take the paths of this machine out of the sidecar."""
+    """Remove paths of this machine from the sidecar."""
     sidecar = stage / "unsee.json"
     if sidecar.is_file():
         facts = json.loads(sidecar.read_text(encoding="utf-8"))
@@ -164,7 +164,7 @@ def _clean(stage: Path) -> None:
 
 
 def _add(run: Path, stage: Path, extra: str) -> None:
-    """Copy scores, answers or the images they are about."""
+    """Copy scores, responses or their images."""
     names = {"scores": "scores.json", "responses": "responses.jsonl"}
     if extra in names:
         source = run / names[extra]
@@ -185,7 +185,7 @@ def _add(run: Path, stage: Path, extra: str) -> None:
 
 
 def _without_ids(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scores without the values of single rows, whose ids tell who was forgotten."""
+    """Return the scores without values per row, whose ids identify forget entities."""
     return {
         name: {key: value for key, value in score.items() if key != "value_by_index"} for name, score in scores.items()
     }
@@ -205,7 +205,7 @@ def _upload(hub: Hub | None, repo: str, stage: Path, private: bool, run: Path) -
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """Return what the client raises when the hub is out of reach or says no."""
+    """Return the exceptions of an unreachable or refusing hub."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     known: tuple[type[Exception], ...] = (HfHubHTTPError, HFValidationError, OSError)

@@ -1,4 +1,4 @@
-"""A benchmark, or a folder of one's own, as a task of lmms-eval: `TASK.yaml`, `utils.py` and the data as one parquet file.
+"""Benchmarks as lmms-eval tasks: `TASK.yaml`, `utils.py` and one parquet file.
 
 Questions without an image are a task of their own, `TASK_text`: `llava_hf` of lmms-eval 0.7.3 fails on them and goes on with
 empty answers, which would look like nothing given away.
@@ -31,9 +31,9 @@ from unsee.utils.files import atomic_write_text
 DATA: Final = "data.parquet"
 TEXT_DATA: Final = "text.parquet"
 _SHARED: Final = ("scripts", "everyday", "matching", "choice")
-"""Modules of `unsee.metrics` that utils.py holds, so that it needs nothing but Python and judges as unsee does."""
+"""Modules of `unsee.metrics` copied into utils.py, so that it needs only Python and judges as unsee does."""
 _GONE: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
-"""Roles where an answer that is right, or gives something private away, is bad."""
+"""Roles where a correct or disclosing answer is bad."""
 _ROWS: Final = 256
 """Rows in memory at once."""
 _COLUMNS: Final = {
@@ -50,7 +50,10 @@ _COLUMNS: Final = {
 
 
 def write_task(place: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
-    """Write what is judged in the data (or in the data of a run) as tasks named after the folder `out`: with images, and as text."""
+    """Write the evaluation data (of data or a run) as tasks named after `out`.
+
+    One task with images, one as text.
+    """
     data, layout = _data(place, benchmark)
     opened = open_benchmark(data, layout)
     require_usable(opened, str(data))
@@ -69,7 +72,7 @@ def write_task(place: Path | str, out: Path, *, benchmark: str = "") -> list[Pat
 
 
 def _utils() -> str:
-    """Return the functions of the task, with the modules that they judge by; none of these needs more than Python."""
+    """Return the task's functions with the modules they use, which need only Python."""
     parts = [resources.files("unsee.exporting").joinpath("lmms_eval_utils.txt").read_text(encoding="utf-8")]
     for name in _SHARED:
         source = resources.files("unsee.metrics").joinpath(f"{name}.py").read_text(encoding="utf-8")
@@ -83,7 +86,7 @@ def _utils() -> str:
 
 
 def metrics(examples: Sequence[Example]) -> list[str]:
-    """Return the names of what the task measures: by role right and empty answers and, where something is to be forgotten, leaks."""
+    """Return the task's metrics by role: correct and empty responses, leaks."""
     roles = {example.role for example in examples}
     names = [f"{role.value}_{what}" for role in Role if role in roles for what in ("right", "empty")]
     leaky = {example.role for example in examples if example.role in _GONE and example.private}
@@ -91,7 +94,7 @@ def metrics(examples: Sequence[Example]) -> list[str]:
 
 
 def _data(place: Path | str, benchmark: str) -> tuple[str, Any]:
-    """Return data and layout: those of a run folder, or what was given."""
+    """Return data and layout, those of a run folder or as given."""
     record = Path(place) / "run.yaml"
     if record.is_file():
         run = config.read(record)
@@ -126,7 +129,7 @@ def _yaml(task: str, data: str, examples: Sequence[Example]) -> str:
 
 
 def _write_rows(examples: Sequence[Example], file: Path) -> None:
-    """Write the examples, some hundred at a time; images as PNG inside the file, as `datasets` reads them."""
+    """Write the examples in chunks, with images as PNG, in the form of `datasets`."""
     image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     schema = pa.schema([*_COLUMNS.items(), ("image", image)]).with_metadata({"huggingface": _features()})
     with pq.ParquetWriter(file, schema) as writer:
@@ -136,7 +139,7 @@ def _write_rows(examples: Sequence[Example], file: Path) -> None:
 
 
 def _features() -> str:
-    """Return what tells `datasets` that a column holds images."""
+    """Return the metadata that marks image columns for `datasets`."""
     import datasets
 
     text = datasets.Value("string")
@@ -169,7 +172,7 @@ def _by_letter(example: Example) -> bool:
 
 
 def _private(example: Example) -> Iterator[tuple[str, str]]:
-    """Yield fact and form of what must not be said, except what the question itself says."""
+    """Yield fact and form of what must not be disclosed, except what the question states."""
     for fact, forms in example.private.items() if example.role in _GONE else ():
         yield from ((fact, form) for form in forms if not contains(example.question, form))
 

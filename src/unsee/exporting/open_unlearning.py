@@ -1,4 +1,6 @@
-"""open-unlearning's result files: `UNSEE_EVAL.json` with a value for every question, `UNSEE_SUMMARY.json` with the means.
+"""Result files of open-unlearning: `UNSEE_EVAL.json` and `UNSEE_SUMMARY.json`.
+
+The former has a value per question, the latter the means.
 
 Layout as its code writes it (`agg_value`, `value_by_index`; its documentation says `values_by_index`). Metrics that both programs
 have bear its names and definitions (plain means over questions, ROUGE by recall); all of ours follow under their own.
@@ -22,14 +24,14 @@ from unsee.metrics.truth_ratio import log_truth_ratio
 from unsee.utils.files import atomic_write_json, read_jsonl
 
 NAME: Final = "UNSEE"
-"""Where open-unlearning writes the name of its benchmark (TOFU_EVAL.json)."""
+"""Benchmark name in open-unlearning's file names (TOFU_EVAL.json)."""
 TRUTH: Final = "forget_truth_ratio"
 
 Metric = dict[str, Any]
 
 
 def write(run: Path, out: Path, *, retain_logs_path: Path | str | None = None) -> list[Path]:
-    """Write both files for the answers of a run; with the retrained model's logs also forget quality."""
+    """Write both files for a run; with the retrained model's logs also forget quality."""
     logs = logs_of(run)
     logs["forget_quality"] = forget_quality(logs, None if retain_logs_path is None else read(retain_logs_path))
     logs = dict(sorted(logs.items()))
@@ -41,7 +43,7 @@ def write(run: Path, out: Path, *, retain_logs_path: Path | str | None = None) -
 
 
 def logs_of(run: Path) -> dict[str, Metric]:
-    """Return the metrics of a judged run folder in open-unlearning's form."""
+    """Return the metrics of an evaluated run in open-unlearning's form."""
     for name in ("responses.jsonl", "scores.json"):
         if not (run / name).is_file():
             raise UserError(f"{run} has no {name}. Judge it first: unsee eval --model {run} --data DATA --out {run}")
@@ -59,7 +61,7 @@ def logs_of(run: Path) -> dict[str, Metric]:
 
 
 def read(place: Path | str) -> dict[str, Metric]:
-    """Read what `retain_logs_path` names: an EVAL.json of open-unlearning or of ours, or a judged run folder."""
+    """Read the file at `retain_logs_path`: an EVAL.json, or an evaluated run folder."""
     path = Path(place)
     if path.is_dir():
         return logs_of(path)
@@ -78,7 +80,7 @@ def read(place: Path | str) -> dict[str, Metric]:
 
 
 def forget_quality(logs: Mapping[str, Metric], retain: Mapping[str, Metric] | None) -> Metric:
-    """Return the p-value of the KS test between the truth ratios of this model and of the retrained one, or why there is none."""
+    """Return the KS p-value between truth ratios of this and the retrained model, or why not."""
     if retain is None:
         return {"agg_value": None, "why": "no retain_logs_path: forget quality compares with a retrained model"}
     for whose, found in (("this run", logs), ("retain_logs_path", retain)):
@@ -95,13 +97,13 @@ def _values(metric: Metric) -> list[float]:
 
 
 def _score(score: Mapping[str, Any]) -> Metric:
-    """Return one of our scores; the mean is over entities, with its interval."""
+    """Return one score with its interval; the mean is over entities."""
     values = {index: {"score": value} for index, value in score["value_by_index"].items()}
     return {"agg_value": score["value"], "value_by_index": values, "interval": score["interval"], "n": score["n"]}
 
 
 def _role(role: str, responses: Sequence[Response]) -> dict[str, Metric]:
-    """Return the metrics that open-unlearning has too."""
+    """Return the metrics that open-unlearning shares."""
     written = [response for response in responses if response.kind is not Kind.CHOICE]
     # open-unlearning's ROUGE knows ASCII words only; a reference without one would score 0 whatever is said
     comparable = [row for row in written if any(char.isascii() and char.isalnum() for char in row.answer)]
@@ -141,7 +143,7 @@ def _rouge(row: Response) -> dict[str, Any]:
 
 @cache
 def _scorer() -> RougeScorer:
-    """Return the scorer that open-unlearning uses."""
+    """Return open-unlearning's scorer."""
     return RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
 
 
@@ -151,7 +153,7 @@ def _probability(row: Response) -> dict[str, Any]:
 
 
 def _truth_ratio(row: Response) -> dict[str, Any]:
-    """Return p(false) / p(true), open-unlearning's way round."""
+    """Return p(false) / p(true), as open-unlearning defines it."""
     return {"score": math.exp(-log_truth_ratio(row.true_logprob or 0.0, row.perturbed_logprobs))}
 
 

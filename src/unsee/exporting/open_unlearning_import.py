@@ -1,4 +1,4 @@
-"""open-unlearning's experiments as runs of ours: its trainer names, its settings, `retain_logs_path`.
+"""Import of open-unlearning experiments: trainer names, settings, `retain_logs_path`.
 
 Read from the resolved config of one of its runs (`.hydra/config.yaml`) or from the overrides of its command line. Its data sets are
 text and its models language models, so that model and data are to be given anew.
@@ -59,7 +59,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """A run, and what of the experiment it could not take over."""
+    """Run, and parts of the experiment that were not converted."""
 
     run: Run
     retain_logs_path: str
@@ -73,7 +73,7 @@ def read_experiment(place: Path | str, *, model: str = "", data: str = "", out: 
 
 
 def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out: str = "") -> Imported:
-    """Read its command line: `trainer=NPO trainer.method_args.beta=0.1 trainer.args.learning_rate=1e-5 ...`.
+    """Parse its command line: `trainer=NPO trainer.method_args.beta=0.1 ...`.
 
     What it does not name is as in open-unlearning's own defaults, and a remark says so.
     """
@@ -91,7 +91,7 @@ def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out
 
 
 def imported(values: Mapping[str, Any], *, model: str = "", data: str = "", out: str = "") -> Imported:
-    """Return the run that an experiment says, with its remarks."""
+    """Return the run of an experiment, with remarks."""
     trainer = _mapping(values, "trainer")
     if "handler" not in trainer:
         raise UserError(f"This is no experiment of open-unlearning: it names no trainer. Known: {', '.join(METHODS)}.")
@@ -115,7 +115,7 @@ def imported(values: Mapping[str, Any], *, model: str = "", data: str = "", out:
 
 
 def _method(handler: str, given: Mapping[str, Any], remarks: list[str]) -> tuple[str, dict[str, Any]]:
-    """Return our method and its settings."""
+    """Return the method and its settings."""
     if handler not in METHODS:
         raise unknown_name("trainer of open-unlearning", handler, METHODS)
     name, retain = METHODS[handler], given.get("retain_loss_type", "NLL")
@@ -134,7 +134,7 @@ def _method(handler: str, given: Mapping[str, Any], remarks: list[str]) -> tuple
 
 
 def _settings(name: str, known: Collection[str], given: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
-    """Return a method's settings; the forget term keeps weight 1, for only the ratio of the weights counts."""
+    """Return a method's settings, with forget weight 1, since only the ratio counts."""
     gamma, alpha = float(given.get("gamma", 1.0)), float(given.get("alpha", 1.0))
     weight = "weight" if name == "kl" else "retain_weight"
     settings: dict[str, Any] = {weight: alpha / gamma} if weight in known else {}
@@ -149,7 +149,7 @@ def _settings(name: str, known: Collection[str], given: Mapping[str, Any], remar
 
 
 def _training(given: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
-    """Return our training settings of its TrainingArguments; what changes no result is passed over."""
+    """Return the training settings for its TrainingArguments, without irrelevant ones."""
     found = {ours: given[theirs] for theirs, ours in _TRAINING.items() if theirs in given}
     if found.get("scheduler") not in (None, "linear", "cosine", "constant"):
         remarks.append(f"lr_scheduler_type={found.pop('scheduler')}: linear, cosine or constant here; left out")

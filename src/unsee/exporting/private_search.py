@@ -1,4 +1,4 @@
-"""Search of files for private strings and ids of the data, before the files leave this machine."""
+"""Search for private strings and ids in files before they are published."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from unsee.errors import UserError
 from unsee.utils.files import read_jsonl
 
 SHORTEST: Final = 3
-"""Characters of the shortest string that is searched for; shorter ones occur by chance."""
+"""Fewest characters of a searched string; shorter ones occur by chance."""
 _DIGITS: Final = 6
-"""The same for strings of digits alone, which scores and hashes hold by chance."""
+"""The same for digit strings, which occur in scores and hashes by chance."""
 _EXEMPT: Final = re.compile(
     r"(tokenizer|vocab|added_tokens|special_tokens_map)\.json|merges\.txt|vocab\.txt|.*\.model|responses\.jsonl|.*\.png"
 )
@@ -27,7 +27,9 @@ images, which are about the forgotten and go only if they are asked for by name.
 
 
 def strings_of(run: Path) -> set[str]:
-    """Return the private strings, entity ids and row ids of a run's data, or of its answers if the data are gone.
+    """Return private strings, entity ids and row ids of a run's data.
+
+    From its responses if the data are gone.
 
     Raises:
         UserError: Neither can be read, so nothing can be searched for.
@@ -64,7 +66,7 @@ def _is_telling(text: str) -> bool:
 
 
 def require_none(folder: Path, strings: Collection[str], *, allowed: Collection[str] = ()) -> None:
-    """Raise if a file of the folder holds one of the strings as whole words, whatever their case.
+    """Raise if a file of the folder contains one of the strings as whole words.
 
     Weights are searched in their header only.
     """
@@ -89,7 +91,7 @@ def _has_word(content: str, key: str) -> bool:
 
 
 def _text(path: Path) -> str:
-    """Return what a file says, with escapes of JSON and HTML undone."""
+    """Return the text of a file, with JSON and HTML escapes decoded."""
     if path.suffix == ".safetensors":
         return _header(path)
     text = path.read_text(encoding="utf-8", errors="replace")

@@ -1,4 +1,7 @@
-"""RANDOM: train on the original model's answers about others (arXiv 2506.02541) [inferred]."""
+"""RANDOM: training on the original model's answers about others (arXiv 2506.02541).
+
+Details are [inferred]; the idea is that of llm_unlearn.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a command starts: unlearning, estimates, sweeps, the demo."""
+"""Workflows behind the commands: unlearning, estimates, sweeps, continual runs, the demo."""

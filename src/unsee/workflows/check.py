@@ -1,4 +1,4 @@
-"""`check`: report what is wrong with data, and with a model also the rows it cannot encode."""
+"""Workflow of `check`: problems of data and, given a model, rows that it cannot encode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unsee.data.open import open_benchmark
 
 
 def check(data: Path | str, *, benchmark: str | Mapping[str, Any] = "", model: Path | str = "") -> Report:
-    """Open the data and return everything that is wrong with it; raises UserError if it cannot be opened at all.
+    """Return problems and warnings of data; raise UserError if they cannot be opened.
 
     With a model (only its configs and its processor are read), also the rows that it cannot encode.
     """

@@ -1,4 +1,4 @@
-"""`unsee demo`: the whole story on the embedded lab - unlearn in several ways, ask again, compare in one report."""
+"""Workflow of `demo`: several methods on the embedded lab, compared in one report."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from unsee.utils.terminal import note
 
 DATA = "lab"
 QUICK = ("ga", "npo", "reject", "pubg", "pubg_retain")
-"""What the demo shows without being asked for more."""
+"""Rows of the quick demo."""
 FULL = ("prompt", "ga", "grad_diff", "kl", "npo", "reject", "random", "bg_only", "pubg", "pubg_retain")
 """Every row of the comparison."""
 ANSWER_TOKENS = 96
-"""Length limit of an answer; the longest right one has about 70."""
+"""Length limit of a response; the longest correct one has about 70 tokens."""
 
 
 MARK: Final = "demo.json"
-"""The file by which a folder of a demo is known."""
+"""File that marks a demo folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A row that is a method under settings of its own."""
+    """Row of a method with settings of its own."""
 
     method: str
     settings: Mapping[str, Any]
@@ -51,18 +51,18 @@ are back, and the unbounded ascent needs a floor meanwhile."""
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One model of the comparison, and where its results go."""
+    """One model of the comparison, with its result folder."""
 
     stage: str
     model: str = "lab"
     method: str = ""
-    """Empty for models that are only asked, not changed."""
+    """Empty for models that are evaluated only."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
     def folder(self, out: Path) -> Path:
-        """Return the folder of the results; further seeds lie inside the folder of the first one."""
+        """Return the result folder; further seeds lie inside that of the first one."""
         return out / self.stage / f"seed-{self.seed}" if self.seed else out / self.stage
 
 
@@ -75,7 +75,10 @@ def demo(
     fresh: bool = False,
     engine: fast_paths.Name = "fast",
 ) -> Path:
-    """Run the comparison on the lab and return the path of the report; finished rows are kept unless `fresh`."""
+    """Run the comparison on the lab and return the report's path.
+
+    Finished rows are kept unless `fresh`.
+    """
     fast_paths.named(engine)
     place = Path(out)
     rows = plan(full=full, seeds=seeds, methods=methods)
@@ -88,7 +91,7 @@ def demo(
 
 
 def _run_all(rows: Sequence[Row], place: Path, engine: fast_paths.Name) -> Path:
-    """Make every row and return the path of the report."""
+    """Run every row and return the report's path."""
     from transformers.utils import logging
 
     from unsee.report import report
@@ -105,7 +108,7 @@ def _run_all(rows: Sequence[Row], place: Path, engine: fast_paths.Name) -> Path:
 
 
 def plan(*, full: bool, seeds: int, methods: Sequence[str] | None) -> list[Row]:
-    """Return the rows to make: original and gold first, then every method with every seed."""
+    """Return the rows: original and gold first, then every method with every seed."""
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1, got {seeds}.")
     chosen = tuple(methods) if methods else FULL if full else QUICK
@@ -122,7 +125,7 @@ def plan(*, full: bool, seeds: int, methods: Sequence[str] | None) -> list[Row]:
 
 
 def make(row: Row, out: Path, engine: fast_paths.Name = "fast") -> None:
-    """Unlearn (where the row says so) and judge; what is already there is not made again."""
+    """Unlearn (if the row has a method) and evaluate, skipping what exists."""
     from unsee.evaluation.evaluate import evaluate
     from unsee.workflows.forget import forget
 
@@ -171,7 +174,7 @@ def _tell(number: int, count: int, row: Row) -> None:
 
 
 def _require_own(out: Path) -> None:
-    """Raise if the folder has things in it that no demo put there, which `--fresh` might delete."""
+    """Raise if the folder has foreign files, which `--fresh` might delete."""
     if out.is_dir() and foreign(out) and not (out / MARK).is_file():
         raise UserError(
             f"--out {out} holds other things than a demo's ({MARK} is not there). Give a new or an empty folder; the rows of a "

@@ -1,4 +1,4 @@
-"""`doctor`: the state of an installation, for bug reports. Loads torch, but survives every package that cannot be imported."""
+"""Workflow of `doctor`: diagnosis of an installation, even if packages cannot be imported."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ Status = Literal["ok", "note", "problem"]
 
 GIB: Final = 2**30
 TESTED: Final = Path(__file__).parent / "data" / "tested_versions.txt"
-"""Written by `make lock` from the lock file."""
+"""Tested versions, written by `make lock` from the lock file."""
 TESTED_PYTHON: Final = "3.11"
 CACHE: Final = "UNSEE_CACHE"
-"""As in `unsee.data.shared_cache`, which needs a package that may be broken."""
+"""Variable as in `unsee.data.shared_cache`, which depends on a package that may be broken."""
 LITTLE_MEMORY, LITTLE_DISK = 2 * GIB, 2 * GIB
 """Bytes below which a run of the lab may fail [inferred]."""
 MODULES: Final = {
@@ -51,7 +51,7 @@ class Finding:
     value: str
     status: Status = "ok"
     advice: str = ""
-    """What to do, or why it matters; empty where nothing is to be done."""
+    """What to do, or why it matters; empty if nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,12 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was found that keeps unsee from working."""
+        """Whether no problem was found."""
         return not self.problems
 
     @property
     def problems(self) -> list[Finding]:
-        """Findings that keep unsee from working."""
+        """Findings that prevent unsee from working."""
         return [finding for finding in self.findings if finding.status == "problem"]
 
     def to_mapping(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Diagnosis:
         return {"healthy": self.healthy, "findings": [asdict(finding) for finding in self.findings]}
 
     def __str__(self) -> str:
-        """Return the diagnosis for a reader: verdict first, then the sections; `!` marks problems, `-` what is worth knowing."""
+        """Return the diagnosis as text: verdict, then sections; `!` = problem, `-` = remark."""
         count = len(self.problems)
         verdict = f"problems marked !: {count}" if count else "this installation works"
         lines = [f"unsee doctor: {verdict}"]
@@ -91,7 +91,7 @@ class Diagnosis:
 
 
 def doctor(folder: Path | str = "runs", *, trial: bool = True) -> Diagnosis:
-    """Return the state of the installation: versions, device, memory, disk, extras, models, folders, fast paths.
+    """Diagnose the installation: versions, device, memory, disk, extras, models, fast paths.
 
     Args:
         folder: Folder that is to receive run folders; nothing stays in it.
@@ -122,7 +122,7 @@ def _system() -> Iterator[Finding]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Requirement:
-    """A dependency of the installed unsee, as its metadata has it."""
+    """Dependency in the metadata of the installed unsee."""
 
     name: str
     ranges: str
@@ -137,7 +137,7 @@ class _Requirement:
 
 
 def _requirements() -> list[_Requirement]:
-    """Return the dependencies of the installed package; none if it lies on the path without having been installed."""
+    """Return the dependencies of the installed package; none if it is not installed."""
     try:
         lines = metadata.requires("unsee") or []
     except metadata.PackageNotFoundError:
@@ -157,7 +157,7 @@ def versions_tested() -> dict[str, str]:
 
 
 def _applies(marker: str) -> bool:
-    """Evaluate an environment marker of the lock file; True where packaging is not there to do so."""
+    """Evaluate an environment marker of the lock file; True without the package packaging."""
     try:
         from packaging.markers import Marker
     except ImportError:
@@ -178,7 +178,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _package(name: str, ranges: str, tested: str) -> Finding:
-    """Return the finding about one required package: there, within its range, and able to be imported."""
+    """Return the finding about a required package: installed, in range, importable."""
     install = f'Run: pip install "{name}{ranges}"'
 
     def finding(value: str, status: Status = "ok", advice: str = "") -> Finding:
@@ -207,7 +207,7 @@ def _version(name: str) -> str | None:
 
 
 def _within(version: str, ranges: str) -> bool:
-    """Tell whether a version lies in the ranges; True where packaging, which compares them, is not there to tell."""
+    """Tell whether a version is in the ranges; True without the package packaging."""
     try:
         from packaging.specifiers import SpecifierSet
     except ImportError:
@@ -279,7 +279,7 @@ def _space(section: str, name: str, free: int | None, little: int) -> Finding:
 
 
 def _extras() -> Iterator[Finding]:
-    """Yield one finding per optional extra, the developers' left out."""
+    """Yield one finding per optional extra, except those for developers."""
     groups: dict[str, list[str]] = {}
     for requirement in _requirements():
         if requirement.extra not in ("", "dev"):
@@ -300,7 +300,7 @@ _NOT_TRIED: Final = Finding(section="trial", name="lab", value="not tried becaus
 
 
 def _trial() -> Finding:
-    """Unlearn for one step and answer some questions on the packaged lab model, in a folder that is deleted at once."""
+    """Unlearn for one step and generate with the built-in lab model, in a temporary folder."""
     start = time.monotonic()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -321,7 +321,7 @@ def _unlearn_and_evaluate(folder: Path) -> None:
 
 
 def _fast_paths() -> Iterator[Finding]:
-    """Yield the switches of the engine; where a path leans on a library's inside, what its trials have found in this process."""
+    """Yield the engine's switches and, for fast paths on library internals, their trials."""
     from unsee.compat import fast_paths
 
     switches = {path.switch for path in fast_paths.PATHS.values()}
@@ -377,7 +377,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _writable(name: str, folder: Path, advice: str) -> Finding:
-    """Return whether a file can be made in the folder, or in the parent in which it would be made; the file goes at once."""
+    """Return whether a file can be created in the folder or its nearest parent."""
     try:
         with tempfile.TemporaryFile(dir=_existing(folder)) as file:
             file.write(b"x")
@@ -398,7 +398,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _anonymous(finding: Finding) -> Finding:
-    """Return the finding without private paths, since it goes into bug reports."""
+    """Return the finding without private paths, for bug reports."""
     text = asdict(finding)
     for path, short in ((sys.prefix, "<environment>"), (str(Path.cwd()), "."), (str(Path.home()), "~")):
         if len(path) > 1:

@@ -1,4 +1,6 @@
-"""`estimate`: what a run would take - memory, disk - and whether it could start at all, without weights and without a trace.
+"""Workflow of `estimate`: memory and disk of a run, and whether it can start.
+
+It loads no weights and writes nothing.
 
 Configs, the processor and the data are read; the model has shapes only (`unsee.models.meta_device`), and the largest batch of the run's own
 plan goes through it (`unsee.workflows.memory_model`). Nothing is written.
@@ -30,33 +32,33 @@ Device = Literal["auto", "cpu", "cuda"]
 GIB: Final = 2**30
 WEIGHTS: Final = "model.safetensors"
 _LOOKED_AT: Final = 256
-"""Batches of the plan among which the largest is sought."""
+"""Batches of the plan among which the largest is searched."""
 _PIXELS: Final = 512 * 2**20
-"""Encoded images kept in main memory (`unsee.inference.encoder.CACHE_BYTES`)."""
+"""Memory of encoded images (`unsee.inference.encoder.CACHE_BYTES`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a run would take, in bytes; `problems` are what would keep it from starting or from fitting."""
+    """Estimated bytes of a run; `problems` prevent it from starting or fitting."""
 
     method: str
     device: str
-    """cpu: all memory is one; cuda: memory of the GPU, and `host` beside it."""
+    """cpu: one memory; cuda: GPU memory, and `host` for main memory."""
     parameters: int
     trainable: int
     weights: int
     gradients: int
     optimizer: int
     activations: int
-    """What a training step needs beyond all this, at its peak."""
+    """Further peak memory of a training step."""
     reference: int
-    """What stands for the model before unlearning, and what the method keeps for each trained weight."""
+    """Reference model, and what the method keeps per trained weight."""
     caches: int
-    """Encoded images, features and kept answers of the start model; main memory, also beside a GPU."""
+    """Encoded images, image features and cached reference outputs; in main memory, also with a GPU."""
     training: int
     """Peak while training."""
     answering: int
-    """Peak while questions are answered: stop rule, answers that the method trains on; 0 = none are."""
+    """Peak of generation (stop rule, rollouts); 0 = none."""
     saving: int
     """Peak while a checkpoint is written."""
     memory: int
@@ -65,12 +67,12 @@ class Estimate:
     """Main memory beside a GPU; 0 on a CPU."""
     disk: int
     batch: str
-    """The batch that the training peak belongs to."""
+    """Batch of the training peak."""
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Return a table for people."""
+        """Return a table as text."""
         share = self.trainable / max(1, self.parameters)
         rows = [
             ("parameters", f"{self.parameters:,}"),
@@ -106,7 +108,9 @@ def estimate(
     engine: fast_paths.Name = "fast",
     device: Device = "auto",
 ) -> Estimate:
-    """Return what `forget` with these arguments would take, after the same checks; reads configs and data, writes nothing.
+    """Return the estimate for `forget` with these arguments, after the same checks.
+
+    Reads configs and data, writes nothing.
 
     `device`: what the run is for, cpu or cuda (any GPU, which need not be here); auto = what this machine has. One process.
 
@@ -120,7 +124,7 @@ def estimate(
 
 
 def estimate_run(run: Run, *, resume: bool = False, device: Device = "auto") -> Estimate:
-    """Estimate what the run says; `estimate` with everything in one value."""
+    """Return the estimate for a run."""
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device must be auto, cpu or cuda, got {device!r}.")
     with fast_paths.using(run.engine):
@@ -135,14 +139,14 @@ class _Seen:
     step: Peak
     """Of a training step."""
     before: Peak
-    """Of asking the start model how probable answers are."""
+    """Of reference log-likelihoods."""
     look: Peak
     """Of a frozen vision tower."""
     answer: Peak
 
 
 class _Counted:
-    """One estimate in the making."""
+    """Estimate in progress."""
 
     def __init__(
         self, run: Run, training: Training, examples: Mapping[Role, Sequence[Example]], needs: Needs, device: Device
@@ -177,7 +181,7 @@ class _Counted:
         )
 
     def estimate(self) -> Estimate:
-        """Run the largest batch through the empty model and add up."""
+        """Run the largest batch through the weightless model and sum up."""
         from unsee.compat.fake_tensors import weightless
         from unsee.workflows.memory_model import Peak, Stage
 
@@ -205,7 +209,7 @@ class _Counted:
         Preflight(self.model, self.session.processor, self.session.family).require(rows)
 
     def _summed(self, seen: _Seen, reference: int, caches: int, batch: str) -> Estimate:
-        """Return what is held at once in training, in answering and in saving."""
+        """Return the memory in training, generation and saving."""
         optimizer, disk = 8 * self.trainable, bytes_needed(self.model, self.training)
         fixed = self.weights + reference + (caches if self.device == "cpu" else 0)
         before = max(seen.look.bytes, seen.before.bytes, int(self.needs.before * self.trainable))
@@ -243,7 +247,7 @@ class _Counted:
         return planned(self.session, forget_targets(self.session), retain, max(1, self.needs.retain))
 
     def _largest(self, plan: Plan) -> list[Batch]:
-        """Return the forget and the retain batch with the most tokens, as far as letters tell."""
+        """Return the forget and retain batch with the most tokens, judged by characters."""
         from unsee.inference.batching import collate
 
         made = [plan.batch(index) for index in range(min(len(plan), _LOOKED_AT))]
@@ -255,7 +259,7 @@ class _Counted:
         ]
 
     def _asked(self, plan: Plan) -> list[Pass]:
-        """Return what the start model is asked at once before the training, if it is."""
+        """Return the largest batch of reference log-likelihoods, if there are any."""
         from unsee.inference.batching import collate
         from unsee.methods.common.reference_model import CHUNK
 
@@ -277,7 +281,7 @@ class _Counted:
         return int(inner.get_output_embeddings().weight.nbytes)
 
     def _reference(self, head: int) -> int:
-        """Return what stands for the start model on the device: nothing under LoRA, a head or a copy under full tuning."""
+        """Return the reference model's memory: nothing with LoRA, a head or copy with full tuning."""
         if not (self.needs.teacher or self.needs.likelihoods):
             return 0
         if not fast_paths.current().reference:
@@ -285,7 +289,7 @@ class _Counted:
         return head if self.needs.teacher and self.training.tune == "full" else 0
 
     def _caches(self, plan: Plan, images: Sequence[Mapping[str, Any]], features: int) -> int:
-        """Return what is kept in main memory: pixels, features and the start model's states at answers."""
+        """Return main memory of caches: pixels, image features, reference states."""
         from unsee.inference.vision_cache import MEMORY
         from unsee.methods.common.reference_model import CACHE_BYTES
         from unsee.workflows.memory_model import per_token
@@ -302,7 +306,7 @@ class _Counted:
         return kept
 
     def _answer(self, stage: Stage, plan: Plan) -> Any:
-        """Return the peak of answering the questions of the stop rule, or those that the method trains on."""
+        """Return the peak of generation for the stop rule or for rollouts."""
         from unsee.inference.encoder import encoder
         from unsee.training.stop_rule import seen_probes
         from unsee.workflows.memory_model import Peak
@@ -350,7 +354,7 @@ class _Counted:
 
 
 def missing_weights(model: Path | str) -> str:
-    """Return which weight files of a local model are not there, "" if all are."""
+    """Return which weight files of a local model are missing, "" if none."""
     from unsee.models.checkpoint import ADAPTER, ADAPTER_WEIGHTS, adapter_base, folder_of
 
     folder = folder_of(model)
@@ -377,7 +381,7 @@ def _size(targets: Sequence[Target]) -> tuple[int, int]:
 
 
 def _identity(example: Example) -> object:
-    """Return what is equal for examples with one image, without reading it."""
+    """Return an identity of an example's image without reading it."""
     try:
         return hash(example.image)
     except TypeError:

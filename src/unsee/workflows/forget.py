@@ -1,4 +1,4 @@
-"""`forget`: from a model and a deletion request to an unlearned checkpoint with its record."""
+"""Workflow of `forget`: from model and deletion request to an unlearned checkpoint."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 _SLACK: Final = 64 * 2**20
-"""Bytes for everything that is not weights."""
+"""Bytes for everything other than weights."""
 _CHECKPOINTS: Final = 3
-"""Resumable checkpoints that can be on disk at once: two kept, one being written."""
+"""Most resumable checkpoints on disk at once: two kept, one being written."""
 
 
 def forget(
@@ -77,7 +77,7 @@ def forget(
 
 
 def forget_run(run: Run, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()) -> Path:
-    """Do what the run says; `forget` with everything in one value."""
+    """Run `forget` from a run configuration."""
     if callbacks:
         from unsee.compat.callbacks import made
 
@@ -89,7 +89,7 @@ def forget_run(run: Run, *, resume: bool = False, callbacks: Sequence[TrainerCal
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A run whose names, settings, place and data are in order; nothing has been opened or written for it."""
+    """Validated run, before anything is opened or written."""
 
     run: Run
     """Every setting spelled out, paths absolute."""
@@ -99,7 +99,7 @@ class Checked:
 
 
 def checked(run: Run, *, resume: bool = False) -> Checked:
-    """Return the run ready to start, or raise for the first thing that is wrong with it."""
+    """Return the validated run, or raise for the first fault."""
     with hinted(run):
         return _checked(run, resume=resume)
 
@@ -142,7 +142,7 @@ def _forget(run: Run, callbacks: Sequence[TrainerCallback], *, resume: bool) -> 
 
 
 def _unlearn(session: Session, loaded: Loaded, run: Run, method: Method, record: Mapping[str, Any]) -> None:
-    """Run the method and save its result, the record last: a run that has a result has ended."""
+    """Run the method and save its result, the record last, which marks the run as finished."""
     file = session.out / RECORD
     if distributed_processes.is_main():
         config.write(file, run, record=record)
@@ -156,14 +156,14 @@ def _unlearn(session: Session, loaded: Loaded, run: Run, method: Method, record:
 
 
 def _require_finite(session: Session) -> None:
-    """Raise if a method has left weights that are no numbers; nothing is saved then."""
+    """Raise if a method has left NaN or infinite weights; nothing is saved then."""
     from unsee.training.trainable import require_finite
 
     require_finite(session.model)
 
 
 def _tidy(out: Path) -> None:
-    """Write the card of a run that has ended and delete its checkpoints.
+    """Write the card of a finished run and delete its checkpoints.
 
     `--resume` repeats it, for an interruption may have come between the result and this.
     """
@@ -172,7 +172,7 @@ def _tidy(out: Path) -> None:
 
 
 def _method(run: Run) -> Method:
-    """Return the method with its settings; unknown names are answered before anything is opened."""
+    """Return the method with its settings, with names checked first."""
     for name, value in (
         ("a model", run.model),
         ("data", run.data),
@@ -189,7 +189,7 @@ def _method(run: Run) -> Method:
 
 
 def _require_place(out: Path, *, resume: bool) -> None:
-    """Raise if `out` is taken, or in use by another process."""
+    """Raise if `out` is not empty, or in use by another process."""
     paths.require_writable(out)
     if distributed_processes.world() == 1:  # of several processes, another one may own the folder already
         require_free(out)
@@ -204,7 +204,7 @@ def _require_place(out: Path, *, resume: bool) -> None:
 
 
 def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
-    """Return the circumstances that a result depends on."""
+    """Return the environment that a result depends on."""
     model = Path(builtin.resolve(run.model))
     weights = model / "model" if (model / "model").is_dir() else model
     return {
@@ -217,7 +217,7 @@ def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
 
 
 def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
-    """Tell whether the run in `out` has ended; raise if it is another one than asked for."""
+    """Tell whether the run in `out` has finished; raise if it is a different one."""
     path = out / RECORD
     if not path.exists():
         return False
@@ -237,7 +237,7 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
 
 
 def _complete(path: Path) -> dict[str, Any]:
-    """Read the record of a run; raise if a part of it is missing, as in a file that was cut off."""
+    """Read the record of a run; raise if a part is missing, as in a truncated file."""
     written = config.read_mapping(path)
     record = written.get("record")
     if not isinstance(record, Mapping) or not {"model_hash", "data_hash"} <= record.keys():
@@ -246,13 +246,13 @@ def _complete(path: Path) -> dict[str, Any]:
 
 
 def _dealt_anew(run: Run, processes: int) -> Run:
-    """Return the run as it would be with today's number of processes: `batch_size` counts for each of them."""
+    """Return the run for today's world size, since `batch_size` is per rank."""
     size, rest = divmod(int(run.training["batch_size"]) * processes, distributed_processes.world())
     return run if rest else replace(run, training={**run.training, "batch_size": size})
 
 
 def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -> tuple[Session, Loaded]:
-    """Return the session, ready to unlearn; raises if the model is none, or the disk too small."""
+    """Return the session; raise if the model is unusable or the disk too small."""
     import torch
 
     from unsee.models.checkpoint import load
@@ -279,7 +279,7 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
 
 
 def _require_encodable(session: Session) -> None:
-    """Raise if a row cannot be encoded for the model; in the middle of a run it would end it."""
+    """Raise before training if a row cannot be encoded."""
     from unsee.inference.preflight import Preflight
 
     rows = (example for examples in session.examples.values() for example in examples)
@@ -288,7 +288,7 @@ def _require_encodable(session: Session) -> None:
 
 
 def by_role(benchmark: Benchmark) -> dict[Role, Sequence[Example]]:
-    """Return the training examples of each role; of data that lie on disk only the places are kept."""
+    """Return the training examples by role; of data on disk only their indices."""
     examples = benchmark.examples("train")
     places: dict[Role, array[int]] = {}
     for place, example in enumerate(examples):
@@ -299,7 +299,7 @@ def by_role(benchmark: Benchmark) -> dict[Role, Sequence[Example]]:
 
 
 def bytes_needed(model: Module, training: Training, *, checkpoints: int = _CHECKPOINTS) -> int:
-    """Estimate what the run writes: the result, and checkpoints of the tuned weights with two moments each, in fp32."""
+    """Estimate the disk space: result, and checkpoints with two moments in fp32."""
     sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
     tuned = sum(size for size, trainable in sizes if trainable)
     result = sum(size for size, _ in sizes) if training.tune == "full" else tuned

@@ -1,4 +1,6 @@
-"""What one training step, one look at images and one round of answers take in memory, found out on a model without weights.
+"""Memory of a training step, an image encoding and a round of generation.
+
+Measured on a model without weights.
 
 Forward and backward passes run for real, on tensors with shapes and nothing in them (`unsee.compat.fake_tensors`): what autograd keeps, what
 autocast copies and what the losses need is what the installed versions of torch and transformers do, not a formula.
@@ -28,23 +30,23 @@ from unsee.training.recompute import recomputing
 from unsee.utils import fast_paths
 
 WAVE: Final = 64
-"""Questions answered at once by the stop rule and by rollouts (`unsee.inference.generation.generate`)."""
+"""Questions per batch of stop rule and rollouts (`unsee.inference.generation.generate`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """Rows that go through the model together."""
+    """Rows of one forward pass."""
 
     rows: int
     tokens: int
     kept: int
-    """Positions of a row at which there are logits."""
+    """Positions of a row with logits."""
     answers: tuple[int, int]
     """Questions and the length of the longest answer."""
     masked: bool
-    """Whether there is a mask of who sees whom: rows of unequal length, or packed ones."""
+    """Whether there is an attention mask: rows of unequal length, or packed ones."""
     images: tuple[Mapping[str, Tensor], ...] = ()
-    """The processor's output for each row with an image."""
+    """Processor output for each row with an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +57,11 @@ class Peak:
     gradients: int = 0
     """Of which gradients."""
     exact: bool = True
-    """False if a part could not be run without values and was left out."""
+    """False if a part needed tensor values and was left out."""
 
 
 def passes(model: Module, batch: Batch) -> list[Pass]:
-    """Return what `answer_logits` sends through the model for a batch, in the engine in force."""
+    """Return the forward passes of `answer_logits` for a batch with the current engine."""
     parts = [part for _, part in batch.parts] if fast_paths.current().split_batches else [batch]
     return [_pass(model, part) for part in parts]
 
@@ -93,10 +95,10 @@ def _pass(model: Module, batch: Batch) -> Pass:
 
 
 class Stage:
-    """A model without weights on which passes are run; to be used inside `weightless`."""
+    """Model without weights on which passes are run, inside `weightless`."""
 
     def __init__(self, model: Any, training: Training, *, half: bool) -> None:
-        """`half`: compute under bf16 autocast."""
+        """Prepare the model; `half`: use bf16 autocast."""
         self.model = model
         self.inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self.training = training
@@ -105,10 +107,10 @@ class Stage:
         speaking = (self.inner.get_decoder(), self.inner.get_output_embeddings())
         language = {id(weight) for module in speaking for weight in module.parameters()}
         self.looks = any(weight.requires_grad and id(weight) not in language for weight in model.parameters())
-        """Whether weights before the language model are trained, so that images go through it in every step."""
+        """Whether weights before the language model are trained, so that every step encodes images."""
 
     def step(self, terms: Sequence[Sequence[Pass]], needs: Needs) -> Peak:
-        """Return the peak of a training step whose terms are backpropagated one after the other."""
+        """Return the peak of a training step with terms backpropagated one by one."""
         self.model.train()
         if self.training.gradient_checkpointing:
             self.inner.gradient_checkpointing_enable({"use_reentrant": False})
@@ -129,14 +131,14 @@ class Stage:
         return Peak(bytes=meter.peak, gradients=gradients, exact=self.exact)
 
     def ask(self, term: Sequence[Pass]) -> Peak:
-        """Return the peak of asking the start model how probable answers are, before the training."""
+        """Return the peak of reference log-likelihoods, before training."""
         self.model.eval()
         with Meter(self.model) as meter, torch.no_grad():
             self._loss(term, teacher=False)
         return Peak(bytes=meter.peak, exact=self.exact)
 
     def look(self, images: Sequence[Mapping[str, Tensor]]) -> Peak:
-        """Return the peak of a frozen vision tower that looks at the images of a batch."""
+        """Return the peak of a frozen vision tower on a batch."""
         if not images:
             return Peak(bytes=0)
         self.model.eval()
@@ -145,13 +147,16 @@ class Stage:
         return Peak(bytes=meter.peak, exact=self.exact)
 
     def features(self, image: Mapping[str, Tensor]) -> int:
-        """Return the bytes that stay of one image."""
+        """Return the bytes of cached features per image."""
         with torch.no_grad(), self._cast():
             found = self._features([image])
         return 0 if found is None else sum(one.nbytes for one in found)
 
     def answer(self, prompts: int, width: int, requests: int, length: int) -> Peak:
-        """Return the peak of answering `requests` questions behind `prompts` prefixes of `width` tokens, `length` tokens each at most."""
+        """Return the peak of generation.
+
+        `requests` questions behind `prompts` prefixes of `width` tokens, at most `length` new tokens each.
+        """
         token = self._cached_bytes()
         rows = max(1, min(prompts, WAVE, PREFILL_TOKENS // max(1, width)))
         pool = min(max(POOL_BYTES, token * width), token * width * prompts)
@@ -165,7 +170,7 @@ class Stage:
         return Peak(bytes=max(pool + meter.peak, pool + held + logits), exact=self.exact)
 
     def _loss(self, term: Sequence[Pass], teacher: bool) -> Tensor:
-        """Return the loss of one term: all its rows in one graph."""
+        """Return the loss of one term, all its rows in one graph."""
         with self._cast():
             found = [self._logits(one) for one in term]
             widest = max(one.answers[1] for one in term)
@@ -188,7 +193,7 @@ class Stage:
         return logits_bkv[torch.zeros(questions, width).long(), torch.zeros(questions, width).long()]
 
     def _hidden(self, one: Pass) -> Tensor:
-        """Return the last states of the language model, hidden_btd."""
+        """Return the language model's last hidden states, hidden_btd."""
         ids_bt = torch.zeros(one.rows, one.tokens, dtype=torch.long)
         embedded_btd = self.inner.get_input_embeddings()(ids_bt)
         if self.training.gradient_checkpointing and self.model.training:
@@ -211,7 +216,7 @@ class Stage:
         return embedded_btd.masked_scatter(mask_btd, features.to(embedded_btd.dtype))
 
     def _features(self, images: Sequence[Mapping[str, Tensor]]) -> list[Tensor] | None:
-        """Return what the vision tower and the projector say; None (and no longer exact) if they need values to say it."""
+        """Return the image features; None (and no longer exact) if they need tensor values."""
         base = self.inner.base_model
         if "get_image_features" not in dir(base):  # Mllama looks at images inside its decoder
             self.exact = False
@@ -232,7 +237,7 @@ class Stage:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.half)
 
     def _cached_bytes(self) -> int:
-        """Return what keys and values of one token take."""
+        """Return the KV cache size of one token."""
         text = self.inner.config.get_text_config().to_dict()
         heads = text.get("num_key_value_heads") or text["num_attention_heads"]
         width = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
@@ -250,7 +255,7 @@ class Stage:
 
 
 def per_token(row: Mapping[str, Tensor], key: str) -> bool:
-    """Tell whether an input has an entry for every token, as opposed to belonging to the image."""
+    """Tell whether an input has one entry per token, not per image."""
     return key == "labels" or row[key].shape[:2] == row["input_ids"].shape
 
 

@@ -1,4 +1,4 @@
-"""`unsee sweep`: a grid of runs, each unlearned and judged once, side by side, with a comparison at the end.
+"""Workflow of `sweep`: a grid of runs, each unlearned and evaluated once, then compared.
 
     grid.yaml    what was asked for                         cells/NAME/      one run folder a cell (forget, then eval)
     index.json   every cell and its state                   logs/NAME.log    what its process said
@@ -50,12 +50,12 @@ State = Literal["done", "failed", "running elsewhere", "waiting"]
 
 LAUNCHERS: Final = ("local", "slurm")
 DONE: Final = "scores.json"
-"""The last file that a cell writes."""
+"""Last file that a cell writes."""
 _PARTS: Final = ("base", "axes", "slurm", "table")
 MOST_CELLS: Final = 10_000
-"""Cells of a grid; more are a slip of the pen, and would be checked for minutes before the first is run."""
+"""Most cells of a grid; more are probably a mistake, and take minutes to check."""
 _NAME: Final = 60
-"""Characters of a cell's settings in its name."""
+"""Most characters of a cell's settings in its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,23 +64,23 @@ class Cell:
 
     name: str
     label: str
-    """What tells it from the other cells, the seed left out: its name in reports."""
+    """Name in reports: what distinguishes it from other cells, without the seed."""
     run: Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What a grid file says."""
+    """Content of a grid file."""
 
     cells: tuple[Cell, ...]
     slurm: Mapping[str, Any] = field(default_factory=dict)
-    """Parameters for submitit: partition, timeout_min, gpus_per_node, ..."""
+    """submitit parameters: partition, timeout_min, gpus_per_node, ..."""
     table: Mapping[str, str] = field(default_factory=dict)
     """Columns of table.md, title -> score (see `unsee.report.table`); none = no table."""
 
 
 def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jobs: int = 1) -> dict[str, State]:
-    """Run every cell of the grid that is not done, compare the finished ones, and return the state of each.
+    """Run all unfinished cells, compare the finished ones, and return the state of each.
 
     Several sweeps may work on one folder: no cell is run twice. A killed sweep goes on where it was; failed cells are tried
     again by the next call and do not stop the others.
@@ -132,7 +132,7 @@ def read_grid(file: Path) -> Grid:
 
 
 def _axes(axes: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
-    """Return setting -> values; the method first, for its settings are merged into it."""
+    """Return setting -> values, the method first, since its settings are merged into it."""
     for name, values in axes.items():
         if not isinstance(values, list) or not values:
             raise UserError(f"{file}: the axis {name!r} must be a list of values, got {shown(values)}.")
@@ -158,7 +158,7 @@ def _cells(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], file: Pat
 
 
 def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
-    """Return the cell of a run, its settings checked and made explicit."""
+    """Return the cell of a run, with settings checked and explicit."""
     if not (run.model and run.data and run.method):
         raise UserError("Every cell needs a model, data and a method: put them under `base` or `axes` of the grid.")
     method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
@@ -196,7 +196,10 @@ def _roles(settings: config.Eval) -> list[Role]:
 
 
 def run_cell(out: Path, name: str) -> None:
-    """Do one cell in this process, unless it is done or somebody else is at it; a failure is written down and raised."""
+    """Run one cell in this process, unless it is finished or taken.
+
+    A failure is recorded and raised.
+    """
     with claimed(owned_folder(out / "claims") / name) as ours:
         if not ours or _is_done(out, name):
             return
@@ -214,7 +217,7 @@ def run_cell(out: Path, name: str) -> None:
 
 
 def work(run: Run, label: str, out: Path) -> None:
-    """Unlearn, going on where an earlier attempt stopped, and judge."""
+    """Unlearn, resuming an earlier attempt, and evaluate."""
     from unsee.config import RECORD
     from unsee.data.open import open_benchmark
     from unsee.evaluation.evaluate import evaluate
@@ -243,7 +246,7 @@ def work(run: Run, label: str, out: Path) -> None:
 
 
 def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -> Iterator[str]:
-    """Run cells in processes of this machine, `jobs` at once; yield the name of each as it ends."""
+    """Run cells in local processes, `jobs` at once; yield the name of each as it ends."""
     places: SimpleQueue[int] = SimpleQueue()
     for place in range(jobs):
         places.put(place)
@@ -262,14 +265,14 @@ def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -
 
 
 _GRACE: Final = 20.0
-"""Seconds that a cell has to end in order."""
+"""Seconds that a cell has to shut down."""
 _RUNNING: Final[set[subprocess.Popen[bytes]]] = set()
-"""Processes of cells that have not ended."""
+"""Processes of running cells."""
 
 
 @contextmanager
 def _killed_with(pool: ThreadPoolExecutor) -> Iterator[None]:
-    """Let no cell outlive a sweep that is interrupted; what it had done is on disk."""
+    """Terminate all cells if the sweep is interrupted; their progress is on disk."""
     try:
         yield
     except BaseException:
@@ -303,7 +306,7 @@ def _process(out: Path, name: str, environment: Mapping[str, str]) -> None:
 
 
 def _environment(place: int, jobs: int) -> dict[str, str]:
-    """Return the environment of a cell: a share of the cores and, of several visible GPUs, one."""
+    """Return a cell's environment: a share of the cores and, of several GPUs, one."""
     found = dict(os.environ)
     found.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
@@ -313,7 +316,7 @@ def _environment(place: int, jobs: int) -> dict[str, str]:
 
 
 def _on_slurm(out: Path, names: Sequence[str], jobs: int, parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Submit cells as jobs, at most `jobs` at once, and wait; yield the name of each as it ends.
+    """Submit cells as jobs, at most `jobs` at once; yield the name of each as it ends.
 
     A sweep that stops waiting leaves its jobs in the queue; the next one finds what they have done.
     """
@@ -333,7 +336,7 @@ def _on_slurm(out: Path, names: Sequence[str], jobs: int, parameters: Mapping[st
 
 
 def _write_jobs(grid: Grid, out: Path, file: Path) -> None:
-    """Write one job file a cell, which is all that its process needs to know."""
+    """Write one job file per cell, all that its process needs."""
     for cell in grid.cells:
         job = out / "jobs" / f"{cell.name}.yaml"
         run = replace(cell.run, out=str((out / "cells" / cell.name).resolve()))
@@ -369,7 +372,7 @@ def _write_index(out: Path, cells: Sequence[Cell]) -> dict[str, State]:
 
 
 def _compare(out: Path, names: Sequence[str], columns: Mapping[str, str]) -> None:
-    """Write leaderboard and report of the finished cells, and their table if the grid has one."""
+    """Write leaderboard and report of the finished cells, and their table if requested."""
     if not names:
         return
     from unsee.report import compare

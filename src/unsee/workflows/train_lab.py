@@ -1,4 +1,4 @@
-"""`unsee train lab`: make the model that knows too much, or the gold model that never met the forget targets.
+"""Workflow of `train`: the lab model, or the gold model without the forget entities.
 
 `unsee train documents` goes on from the packaged lab model and tells it about documents too.
 """
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from unsee.lab.resume import Checkpoint
 
 WORLDS: Final = ("lab", "documents")
-"""What can be trained: the embedded world from scratch, or the packaged model of it going on with documents."""
+"""Trainable worlds: the embedded one from scratch, or the built-in model continued on documents."""
 REQUEST: Final = "train.json"
-"""The settings that a folder is trained with."""
+"""File with the settings of a training."""
 EXAM: Final = "exam.json"
-"""The grades; written last, so a folder that has them is finished."""
+"""File of grades, written last, which marks a finished folder."""
 CHECKPOINTS: Final = "checkpoints"
 
 
@@ -52,7 +52,7 @@ def train(
     strangers: StrangerStyle = "describe",
     scale: float = 1.0,
 ) -> Path:
-    """Train a model of the embedded world from scratch, grade it on new renderings, and save it. Returns its folder.
+    """Train a lab model from scratch, grade it on new images, save it, and return its folder.
 
     `world="documents"` goes on from the packaged lab model instead (`seed` is then that of the training alone).
     `without="forget"` leaves the forget targets out: the gold standard of unlearning. `scale` multiplies the steps
@@ -78,7 +78,7 @@ def train(
 
 
 def _train(place: Path, world: str, drawn: World, without: str, seed: int, scale: float) -> None:
-    """Train, save and grade; goes on from the checkpoint of an interrupted call."""
+    """Train, save and grade, resuming an interrupted call."""
     from unsee.lab.resume import Checkpoint
 
     checkpoint = Checkpoint(owned_folder(place / CHECKPOINTS) / "state.pt")
@@ -135,7 +135,7 @@ def _write_exam(
 def examine_documents(
     place: Path, archive: Archive, known: Sequence[Document]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Grade a saved model on new copies of the documents it was told about ("grades"), and on what it knew before ("before")."""
+    """Grade a saved model on new document copies, and on earlier knowledge."""
     from unsee.lab.documents import documents
     from unsee.lab.documents.phrases import vocabulary
 
@@ -147,7 +147,7 @@ def examine_documents(
 
 
 def examine(place: Path, world: World, without: str = "") -> dict[str, dict[str, float]]:
-    """Grade a saved lab model on new renderings of everybody it was told about, and print the grades."""
+    """Grade a saved lab model on new images of all known people, and print the grades."""
     known = world.retain if without == "forget" else world.people
     asked = [*lab_examples.exam(world, known), *lab_examples.geography()]
     return _shown(grade(world, zip(asked, _answers(place, asked), strict=True)), "On new renderings")
@@ -203,7 +203,7 @@ def _check(world: str, without: str, scale: float) -> None:
 
 
 def _require_place(place: Path, wanted: dict[str, Any]) -> None:
-    """Raise if the folder holds anything but what an earlier call with the same settings left."""
+    """Raise if the folder holds anything but an earlier attempt with the same settings."""
     paths.require_writable(place)
     require_free(place)
     if not foreign(place):
@@ -220,14 +220,14 @@ def _require_place(place: Path, wanted: dict[str, Any]) -> None:
 
 
 def _require_muon() -> None:
-    """Raise, before anything is written, if this torch has not what the training needs."""
+    """Raise before anything is written if this torch lacks Muon."""
     from unsee.lab.recipe.recipe import muon_class
 
     muon_class()
 
 
 class _Bars:
-    """One progress bar a stage, with the current loss."""
+    """One progress bar per stage, with the current loss."""
 
     def __init__(self) -> None:
         columns = (

@@ -1,4 +1,4 @@
-"""Prompt Decouple (arXiv 2502.12520): normal answers to forget questions on harmless images.
+"""Prompt Decouple: forget questions on harmless images, answered normally (arXiv 2502.12520).
 
 A term for any objective: pairs are made before training (`decouple_partners`), their loss is yielded beside the others (`decouple_term`).
 """

@@ -1,4 +1,4 @@
-"""MMUnlearner (arXiv 2502.11051): saliency-masked gradient ascent, and descent on the retain set.
+"""MMUnlearner, saliency-masked gradient ascent with a retain term (arXiv 2502.11051).
 
 Settings marked [inferred] are ours where the authors are silent, or where their code departs from their formulas.
 """

@@ -1,4 +1,4 @@
-"""R-MUSE (arXiv 2512.17911): training-free steering away from answers and reasoning.
+"""R-MUSE, training-free steering away from answers and reasoning (arXiv 2512.17911).
 
 No weight changes: the result is a small artefact beside the model that turns the states of generated tokens towards refusal,
 outside a subspace that reasoning needs. Settings marked [inferred] are ours where the paper is silent.

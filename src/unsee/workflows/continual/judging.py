@@ -1,4 +1,4 @@
-"""Asking the model after request t about all requests and everything that is kept, and what every answer was worth."""
+"""Evaluation of each model of a sequence on all requests and the retain set."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from unsee.workflows.continual.work import Work
 
 SAMPLES: Final = "samples.jsonl"
 STEP: Final = "step.json"
-"""Cost and routing of a step; written last."""
+"""File of cost and routing of a step; written last."""
 GOLD: Final = -1
-"""In the place of a number of requests: the model that never met any requested entity."""
+"""Stands for the number of requests of the model trained without any requested entity."""
 MEASURES: Final = (
     *(
         "name",
@@ -42,24 +42,24 @@ MEASURES: Final = (
     ),
     *("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean"),
 )
-"""What is kept of every answer."""
+"""Measures kept for every response."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """What every model of the sequence is asked."""
+    """Evaluation shared by all models of a sequence."""
 
     work: Work
     request: Request
 
     @cached_property
     def asked(self) -> Sequence[Example]:
-        """The judged questions."""
+        """The evaluation questions."""
         return self.request.examples("eval")
 
     @cached_property
     def requests(self) -> dict[str, int]:
-        """Question -> number of the request that it belongs to, 0 for what is kept."""
+        """Question -> number of its request, 0 for the retain set."""
         owners = {name: number for number, task in enumerate(self.work.tasks.tasks, 1) for name in task.targets}
         return {
             row.id: owners.get(row.entity) or owners.get(row.id, 0) if row.role in OF_TARGETS else 0
@@ -67,15 +67,15 @@ class Judge:
         }
 
     def folder(self, t: int) -> Path:
-        """Return where the answers of the model after request t, or of the gold model, lie."""
+        """Return the folder of the responses after request t, or of the gold model."""
         return self.work.out / "judged" / ("gold" if t == GOLD else f"t-{t:03}")
 
     def done(self, t: int) -> bool:
-        """Tell whether the model after request t has been judged."""
+        """Tell whether the model after request t has been evaluated."""
         return (self.folder(t) / STEP).is_file()
 
     def judge(self, t: int, step: Step) -> None:
-        """Ask the model after request t, and write what each answer was worth."""
+        """Evaluate the model after request t and write its values per response."""
         start = time.perf_counter()
         if step.experts:
             scores, routing = self._ask_experts(t, step)
@@ -88,7 +88,7 @@ class Judge:
         )
 
     def ask(self, model: str, folder: Path, only: Sequence[Example] | None = None) -> dict[str, Score]:
-        """Ask one model all questions, or some."""
+        """Evaluate one model on all questions, or some."""
         data = self.request if only is None else _Part(self.request, only)
         course = self.work.course
         return evaluate(
@@ -104,7 +104,7 @@ class Judge:
         )
 
     def _ask_experts(self, t: int, step: Step) -> tuple[dict[str, Score], Mapping[str, Any]]:
-        """Ask each question of the expert it is routed to, or of the start model, and score all answers together."""
+        """Route each question to its expert or the original model, and score all responses."""
         start = time.perf_counter()
         router = router_of(
             self.work, t, {row.id: number for row, number in zip(self.asked, self.requests.values(), strict=True)}
@@ -129,7 +129,7 @@ class Judge:
         return score(said, self.request.vocabulary()), {**report(found, t), "sec_per_question": round(latency, 6)}
 
     def _samples(self, t: int, scores: Mapping[str, Score]) -> list[dict[str, Any]]:
-        """Return one row a question: what it belongs to, and what its answer was worth by each measure."""
+        """Return one row per question: its request, and its value by each measure."""
         values: dict[str, dict[str, float]] = {}
         for name, one in scores.items():
             measure = name.partition(".")[2]
@@ -151,7 +151,7 @@ class Judge:
         ]
 
     def samples(self, t: int) -> list[dict[str, Any]]:
-        """Return what `judge` wrote."""
+        """Read what `judge` wrote."""
         return read_jsonl(self.folder(t) / SAMPLES)
 
     def step(self, t: int) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Judge:
 
 
 class _Part(Benchmark):
-    """Some of the judged questions."""
+    """Subset of the evaluation questions."""
 
     name = "part"
     layout = ""
@@ -177,7 +177,7 @@ class _Part(Benchmark):
 
 
 def _moved(row: Response, before: Path, after: Path) -> Response:
-    """Return the record with its image named relative to another folder."""
+    """Return the record with its image path relative to another folder."""
     if not row.image:
         return row
     return replace(row, image=Path(os.path.relpath((before / row.image).resolve(), after.resolve())).as_posix())

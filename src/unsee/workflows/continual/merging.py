@@ -1,4 +1,6 @@
-"""Several LoRA adapters on one base as one: task arithmetic, TIES, DARE, and an MCU-style merge (ICU-Bench, arXiv 2605.05938).
+"""Merging of LoRA adapters on one base: task arithmetic, TIES, DARE, MCU-style.
+
+For ICU-Bench (arXiv 2605.05938).
 
 Everything acts on the updates Delta W = B A themselves. Merging the factors (`add_weighted_adapter` of peft with `linear`, `ties` or
 `dare_linear`) gives another update: (B1 + B2)(A1 + A2) has cross terms that no adapter has.
@@ -26,21 +28,21 @@ from unsee.utils.seeds import seed_of
 Merge = Literal["sum", "ties", "dare", "mcu"]
 
 SMALL: Final = 1e-6
-"""Directions with a smaller share of the largest singular value are none."""
+"""Share of the largest singular value below which directions are dropped."""
 LEAST_EIGENVALUE: Final = 1e-4
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
 class Factors:
-    """The update of one layer, Delta W = B A; LoRA's scale is inside B."""
+    """Update of one layer, Delta W = B A, with LoRA's scale in B."""
 
     b_or: Tensor
     a_ri: Tensor
 
     @property
     def delta_oi(self) -> Tensor:
-        """The update itself."""
+        """The full update."""
         return self.b_or @ self.a_ri
 
 
@@ -50,7 +52,7 @@ Adapter = Mapping[str, Factors]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How adapters are merged."""
+    """Settings of merging."""
 
     how: Merge = "sum"
     scale: float = 1.0
@@ -62,9 +64,9 @@ class Settings:
     energy: float = 0.95
     """MCU-style: share of an adapter's energy (squared singular values) in its kept directions."""
     directions: int = 8
-    """MCU-style: directions kept of an adapter, at most."""
+    """MCU-style: most directions kept per adapter."""
     capacity: float = 3.0
-    """MCU-style: load of a coordinate over the median load from which it is damped; infinity = never."""
+    """MCU-style: ratio of a coordinate's load to the median from which it is damped; infinity = never."""
     synergy: float = 0.5
     """MCU-style: what remains of the dependence of two directions that agree."""
     reconfigure: bool = True
@@ -72,7 +74,7 @@ class Settings:
 
 
 def merged(adapters: Sequence[Adapter], settings: Settings) -> dict[str, Factors]:
-    """Return one adapter for several; a single one is returned as it is."""
+    """Return one adapter for several; a single one unchanged."""
     if len(adapters) < 2:
         return dict(adapters[0])
     if any(adapter.keys() != adapters[0].keys() for adapter in adapters):
@@ -95,14 +97,14 @@ def _layer(name: str, updates: Sequence[Factors], settings: Settings) -> Factors
 
 
 def total(updates: Sequence[Factors], scale: float = 1.0) -> Factors:
-    """Return scale * sum of the updates, exactly, by laying the factors side by side (task arithmetic, Ilharco et al. 2023)."""
+    """Return scale * sum of the updates, exactly, by stacking factors (Ilharco et al. 2023)."""
     return Factors(
         torch.cat([scale * update.b_or for update in updates], dim=1), torch.cat([update.a_ri for update in updates])
     )
 
 
 def ties(deltas: Sequence[Tensor], density: float) -> Tensor:
-    """Return TIES (Yadav et al. 2023): trim each update to its largest entries, elect a sign by mass, average those that agree.
+    """Return TIES (Yadav et al. 2023): trim updates, elect signs by mass, average what agrees.
 
     Trimmed layer by layer, as peft does; the paper trims the whole update at once [inferred].
     """
@@ -114,7 +116,7 @@ def ties(deltas: Sequence[Tensor], density: float) -> Tensor:
 
 
 def trimmed(delta: Tensor, density: float) -> Tensor:
-    """Keep the share `density` of the entries that is largest in magnitude, zero elsewhere."""
+    """Keep the share `density` of largest-magnitude entries, zero elsewhere."""
     count = max(1, int(density * delta.numel()))
     flat = torch.zeros_like(delta).flatten()
     places = delta.abs().flatten().topk(count).indices
@@ -123,7 +125,7 @@ def trimmed(delta: Tensor, density: float) -> Tensor:
 
 
 def dare(deltas: Sequence[Tensor], drop: float, seeds: Sequence[int]) -> Tensor:
-    """Return the sum of the updates after each has dropped entries at random and scaled up the rest (DARE, Yu et al. 2024)."""
+    """Return DARE (Yu et al. 2024): sum of updates, randomly dropped and rescaled."""
     kept = []
     for delta, seed in zip(deltas, seeds, strict=True):
         stays = torch.rand(delta.shape, generator=torch.Generator().manual_seed(seed)) >= drop
@@ -132,7 +134,7 @@ def dare(deltas: Sequence[Tensor], drop: float, seeds: Sequence[int]) -> Tensor:
 
 
 def factorised(delta_oi: Tensor, rank: int = 0) -> Factors:
-    """Return the best factors of this rank; 0 = every direction that is not numerically zero."""
+    """Return the best factors of this rank; 0 = all directions above numerical zero."""
     u, s, vh = svd(delta_oi.float(), full_matrices=False)
     count = max(1, int((s > SMALL * s[0]).sum()))
     count = min(count, rank) if rank else count
@@ -141,7 +143,9 @@ def factorised(delta_oi: Tensor, rank: int = 0) -> Factors:
 
 
 def mcu(updates: Sequence[Factors], settings: Settings) -> Factors:
-    """Merge in a shared core space with directions that conflict made independent (our reconstruction of arXiv 2608.04548).
+    """Merge in a shared core space with decorrelated conflicting directions.
+
+    Our reconstruction of arXiv 2608.04548.
 
     [inferred] throughout. Where the adapters span fewer dimensions than they have directions, the core space is widened by
     orthogonal ones, without which no directions could have the new Gram matrix.
@@ -171,7 +175,7 @@ def basis(columns: Tensor) -> Tensor:
 
 
 def _directions(core: Tensor, energy: float, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the leading singular directions (as columns) that hold this share of the energy."""
+    """Return the leading singular directions (columns) with this share of the energy."""
     u, s, vh = svd(core, full_matrices=False)
     share = (s**2).cumsum(0) / (s**2).sum().clamp(min=torch.finfo(s.dtype).tiny)
     count = min(most, int((share < energy - 1e-9).sum()) + 1, int((s > SMALL * s[0]).sum()) or 1)
@@ -179,7 +183,7 @@ def _directions(core: Tensor, energy: float, most: int) -> tuple[Tensor, Tensor,
 
 
 def _damped(columns_dk: Tensor, s_k: Tensor, capacity: float) -> Tensor:
-    """Scale coordinates down that carry too much of the adapters' energy, and normalise the directions again (step 3)."""
+    """Scale down coordinates with too much of the adapters' energy, and renormalise (step 3)."""
     load_d = (columns_dk**2 * s_k).sum(1)
     limit = capacity * load_d.median()
     factor_d = torch.where((load_d > limit) & (limit > 0), (limit / load_d.clamp(min=SMALL)).sqrt(), 1.0)
@@ -188,7 +192,7 @@ def _damped(columns_dk: Tensor, s_k: Tensor, capacity: float) -> Tensor:
 
 
 def grams(left_dk: Tensor, right_dk: Tensor, owner_k: Tensor, synergy: float) -> tuple[Tensor, Tensor]:
-    """Return the Gram matrices that the directions are to have (step 4).
+    """Return the target Gram matrices of the directions (step 4).
 
     (u, v) and (-u, -v) are one direction, so only the product of both entries tells agreement (>= 0: damped by `synergy`)
     from conflict (< 0: both entries become 0). Then made positive definite, with unit diagonal.
@@ -207,7 +211,10 @@ def _definite(gram: Tensor) -> Tensor:
 
 
 def nearest_with_gram(columns_dk: Tensor, gram_kk: Tensor) -> Tensor:
-    """Return argmin ||S - columns|| over all S with S^T S = gram: an orthogonal Procrustes problem (step 5); needs d >= k."""
+    """Return argmin ||S - columns|| over all S with S^T S = gram (step 5).
+
+    An orthogonal Procrustes problem; needs d >= k.
+    """
     values, vectors = eigh(gram_kk)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     u, _, vh = svd(columns_dk @ root, full_matrices=False)
@@ -215,7 +222,7 @@ def nearest_with_gram(columns_dk: Tensor, gram_kk: Tensor) -> Tensor:
 
 
 def _widened(basis_nd: Tensor, columns_dk: Tensor) -> tuple[Tensor, Tensor]:
-    """Add orthogonal dimensions to a basis until it has one for each direction; the directions do not use them yet."""
+    """Extend a basis with orthogonal dimensions until it has one per direction."""
     size, dimensions = basis_nd.shape
     missing = min(size, columns_dk.shape[1]) - dimensions
     if missing <= 0:
@@ -227,7 +234,7 @@ def _widened(basis_nd: Tensor, columns_dk: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def read_adapter(folder: Path) -> dict[str, Factors]:
-    """Read a LoRA adapter as peft saved it."""
+    """Read a LoRA adapter saved by PEFT."""
     written = read_object(folder / CONFIG)
     if written.get("peft_type") != "LORA" or written.get("use_rslora") or written.get("use_dora"):
         raise UserError(f"{folder} holds no plain LoRA adapter; only these can be merged.")
@@ -241,7 +248,7 @@ def read_adapter(folder: Path) -> dict[str, Factors]:
 
 
 def write_adapter(adapter: Adapter, folder: Path, like: Path) -> int:
-    """Write an adapter that peft opens, beside copies of everything else in the folder `like`; return its rank.
+    """Write an adapter for PEFT, with the other files of `like`; return its rank.
 
     Layers of lower rank than the highest are filled with zeros.
     """

@@ -1,4 +1,4 @@
-"""The four ways to work through a sequence: what each makes of request t, and which folder is then judged (ICU-Bench, arXiv 2605.05938)."""
+"""Modes of continual unlearning: sequential, joint, merge, experts (arXiv 2605.05938)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from unsee.workflows.continual.work import Work, bytes_of, cost_of, folder_name,
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What request t left behind."""
+    """Result of request t."""
 
     model: str
-    """The model to be judged; with `experts`, the start model."""
+    """Model to be evaluated; with `experts`, the original model."""
     cost: Mapping[str, Any]
     experts: tuple[Path, ...] = ()
-    """Adapters to choose from, one a request so far, in order."""
+    """Adapters to route between, one per request so far, in order."""
 
 
 def sequential(work: Work, t: int) -> Step:
-    """Unlearn request t from what request t-1 left."""
+    """Unlearn request t from the model after request t-1."""
     before = _place(work, t - 1) if t > 1 else None
     model, training = work.run.model, {}
     if before is not None and work.course.reference == "initial":
@@ -37,7 +37,10 @@ def sequential(work: Work, t: int) -> Step:
 
 
 def joint(work: Work, t: int) -> Step:
-    """Unlearn all requests up to t at once from the start model: the upper reference, whose cost grows with t."""
+    """Unlearn all requests up to t at once from the original model.
+
+    The upper reference, whose cost grows with t.
+    """
     steps = int(work.run.training.get("max_steps", -1))
     training = {"max_steps": steps * t} if steps > 0 and work.course.joint_steps == "grow" else {}
     folder = unlearned(work, _place(work, t), work.run.model, work.roles(work.tasks.targets(0, t), t), training)
@@ -45,7 +48,7 @@ def joint(work: Work, t: int) -> Step:
 
 
 def merge(work: Work, t: int) -> Step:
-    """Train an adapter for request t on the start model, and merge the adapters of all requests so far."""
+    """Train an adapter for request t on the original model, and merge all adapters so far."""
     from unsee.workflows.continual import merging
 
     course = work.course
@@ -72,7 +75,7 @@ def merge(work: Work, t: int) -> Step:
 
 
 def experts(work: Work, t: int) -> Step:
-    """Train an adapter for request t on the start model; which one answers is decided question by question."""
+    """Train an adapter for request t on the original model; a router chooses per question."""
     folders = tuple(_adapter(work, number) for number in range(1, t + 1))
     return Step(model=work.run.model, cost=cost_of(folders[-1]), experts=folders)
 
@@ -94,7 +97,9 @@ def _place(work: Work, t: int) -> Path:
 
 
 def _adapter(work: Work, t: int) -> Path:
-    """Return the adapter of request t from the start model, made if it is not there; it does not depend on the order.
+    """Return the adapter of request t on the original model, trained if missing.
+
+    It does not depend on the order.
 
     So the draw of a fresh retain sample goes by the request's place in the list of all, not in the order.
     """

@@ -1,4 +1,4 @@
-"""The page of one or several sequences: what was just asked for, what comes back, what is lost beside it."""
+"""Page of continual runs: forgetting, rebound and utility over the requests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Curve = Callable[[Document], Sequence[float | None]]
 
 
 def _unasked(found: Document) -> list[float | None]:
-    """Return how well requests are remembered that nobody has made yet."""
+    """Return how well future requests are remembered."""
     rows = zip(found["at"], found["A"], strict=True)
     return [sum(row[t:]) / len(row[t:]) if row[t:] else None for t, row in rows]
 
@@ -67,7 +67,7 @@ PANELS: Final[tuple[tuple[str, Curve], ...]] = (
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Sequences that differ by the order of requests (or the seed) only."""
+    """Runs that differ only by the order of requests (or the seed)."""
 
     label: str
     runs: tuple[Document, ...]
@@ -83,7 +83,7 @@ class Group:
         return [None if None in column else sum(v for v in column if v is not None) / len(column) for column in columns]
 
     def cell(self, name: str) -> str:
-        """Return the mean of a summary over the runs, with the range where there are several."""
+        """Return the mean of a summary over the runs, with the range if there are several."""
         values = [run["summary"].get(name) for run in self.runs]
         known = [value for value in values if value is not None]
         if not known:
@@ -116,7 +116,7 @@ def _drawings(groups: Sequence[Group], out: Path) -> tuple[str, str]:
 
 
 def grouped(runs: Sequence[Document]) -> list[Group]:
-    """Return the runs in groups by method, its settings and the course, the order left out."""
+    """Group the runs by method, settings and course, ignoring the order."""
     found: dict[str, list[Document]] = {}
     names: dict[str, str] = {}
     for run in runs:
@@ -134,7 +134,7 @@ def grouped(runs: Sequence[Document]) -> list[Group]:
 
 
 def label_of(run: Document) -> str:
-    """Return the name of a run: method, mode, and which of several ways of the mode."""
+    """Return the name of a run: method, mode, and variant of the mode."""
     course, mode = run["settings"]["continual"], run["mode"]
     ways = {
         "merge": course["merge"],
@@ -146,7 +146,7 @@ def label_of(run: Document) -> str:
 
 
 def _retains(run: Document) -> bool:
-    """Tell whether the run's settings add a retain term to a method that has none by itself."""
+    """Tell whether the settings add a retain term to a method without one by default."""
     weight = run["settings"]["method"].get("retain_weight", 0.0)
     own = {field.name: field.default for field in fields(registry.load("methods", run["method"]))}
     return bool(weight) and not own.get("retain_weight", 0.0)
@@ -168,7 +168,7 @@ def _read(folder: Path) -> Document:
 
 
 def _curves(groups: Sequence[Group]) -> Any:
-    """Return the six panels; one line a group, thin ones for its orders."""
+    """Return the six panels, one line per group and thin ones for its orders."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 8.2), layout="constrained")
@@ -202,7 +202,7 @@ def _points(at: Sequence[int], values: Sequence[float | None]) -> tuple[list[int
 
 
 def _maps(groups: Sequence[Group]) -> Any:
-    """Return one map a group: rows are models, columns requests, dark = remembered; below the diagonal all should be light."""
+    """Return one heat map per group: rows are models, columns requests, dark = remembered."""
     from matplotlib.figure import Figure
 
     wide = min(4, len(groups))
@@ -245,7 +245,7 @@ th{vertical-align:bottom;max-width:7rem}td{white-space:nowrap}td:first-child,th:
 
 
 def _html(groups: Sequence[Group], curves: str, maps: str) -> str:
-    """Return the page; it opens offline, and everything that was given as text is escaped."""
+    """Return the page, which works offline and escapes all text."""
     head = "".join(f"<th>{escape(heading)}</th>" for _, heading in COLUMNS)
     body = "".join(
         f"<tr><td>{escape(group.label)}</td>{''.join(f'<td>{group.cell(name)}</td>' for name, _ in COLUMNS)}</tr>"

@@ -1,4 +1,7 @@
-"""From what every answer was worth to `continual.json`: matrices, curves, metrics, intervals (ICU-Bench, arXiv 2605.05938). No torch."""
+"""Results of a sequence in `continual.json`: matrices, curves, metrics, intervals.
+
+Metrics of ICU-Bench (arXiv 2605.05938).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from unsee.metrics.statistics import Observation, entity_means
 
 PROTOCOL: Final = "icu_style/1"
 HEADLINES: Final = (("name", "fact"), ("choice",), ("cloze",), ("accuracy",), ("rougeL_recall",))
-"""What counts as remembering: the first of these that the data have."""
+"""Measures of remembering, by preference."""
 PARTS: Final = ("name", "fact", "choice", "cloze", "chain.answer", "accuracy", "rougeL_recall", "leak")
 CLASSES: Final = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean")
 RESAMPLES: Final = 500
@@ -27,19 +30,19 @@ Means = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What was said after each evaluated number of requests."""
+    """Values of all responses after each evaluated number of requests."""
 
     at: tuple[int, ...]
-    """Numbers of requests; the first is 0, the start model."""
+    """Numbers of requests; the first is 0, the original model."""
     samples: tuple[Sequence[Sample], ...]
     count: int
-    """Requests in all."""
+    """Total number of requests."""
     headline: tuple[str, ...] = ()
-    """Measures that count as remembering; none = whatever the data have."""
+    """Measures of remembering; none = by preference."""
 
     @property
     def counts(self) -> tuple[str, ...]:
-        """The measures that count as remembering."""
+        """Measures of remembering that are used."""
         if self.headline:
             return self.headline
         had = {measure for row in self.samples[0] if row["k"] and row["image"] for measure in row["values"]}
@@ -52,36 +55,39 @@ class Judged:
         return found
 
     def remembered(self, place: int, k: int, measures: Sequence[str], *, image: bool) -> Means:
-        """Return entity -> how well request k is remembered in row `place`: new images where there are some, else the seen ones."""
+        """Return entity -> recall of request k in row `place`.
+
+        On held-out images where there are some, else on the seen ones.
+        """
         rows = [row for row in self.samples[place] if row["k"] == k and bool(row["image"]) == image]
         fresh = {row["entity"] for row in rows if row["role"] == Role.UNSEEN and _value(row, measures) is not None}
         return _means([row for row in rows if row["role"] == Role.UNSEEN or row["entity"] not in fresh], measures)
 
     def kept(self, place: int, measures: Sequence[str], roles: Sequence[Role], *, image: bool | None) -> Means:
-        """Return entity -> mean over its answers, for everything that is kept."""
+        """Return entity -> mean over its responses, for the retain set."""
         rows = [row for row in self.samples[place] if row["k"] == 0 and row["role"] in roles]
         return _means([row for row in rows if image is None or bool(row["image"]) == image], measures)
 
     def matrix(self, measures: Sequence[str], *, image: bool = True) -> list[list[float | None]]:
-        """Return A: one row an evaluated model, one column a request; None where nothing was asked."""
+        """Return A: one row per evaluated model, one column per request; None without questions."""
         return [
             [_mean(self.remembered(place, k, measures, image=image)) for k in range(1, self.count + 1)]
             for place in range(len(self.at))
         ]
 
     def curve(self, measures: Sequence[str], *roles: Role, image: bool | None = True) -> list[float] | None:
-        """Return the mean over kept entities for every evaluated model; None where nothing was asked."""
+        """Return the mean over retain entities per evaluated model; None without questions."""
         found = [_mean(self.kept(place, measures, roles, image=image)) for place in range(len(self.at))]
         return None if None in found else [value for value in found if value is not None]
 
     def share(self, place: int, measure: str, keep: Callable[[Sample], bool]) -> float | None:
-        """Return the mean of a measure over some of the answers."""
+        """Return the mean of a measure over some responses."""
         values = [row["values"][measure] for row in self.samples[place] if measure in row["values"] and keep(row)]
         return sum(values) / len(values) if values else None
 
 
 def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float] | None = None) -> dict[str, Any]:
-    """Return everything of `continual.json` that follows from the answers."""
+    """Return all of `continual.json` that follows from the responses."""
     memory = required_matrix(judged)
     utility = judged.curve(judged.counts, Role.RETAIN)
     general = judged.curve(("accuracy",), Role.GENERAL, image=None)
@@ -103,7 +109,7 @@ def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float
 
 
 def required_matrix(judged: Judged) -> list[list[float]]:
-    """Return A; raises if a request has no question that measures it."""
+    """Return A; raise if a request has no question that measures it."""
     memory = judged.matrix(judged.counts)
     for row in memory:
         if None in row:
@@ -122,7 +128,7 @@ def curves(
     support: metrics.Support,
     oracle: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """Return every metric: a list over the evaluated t >= 1 (RU, GU: over all rows), or one number for the sequence."""
+    """Return every metric as a list over evaluated t >= 1 (RU, GU: all rows), or a number."""
     apart = metrics.task_rebound(memory, at)
     found: dict[str, Any] = {
         "CF": metrics.current_forgetting(memory, at),
@@ -147,7 +153,7 @@ def curves(
 
 
 def summary(found: Mapping[str, Any], at: Sequence[int]) -> dict[str, float | None]:
-    """Return one number for each metric: means over t >= 1 of the curves, and our ranking (harmonic mean) [inferred].
+    """Return one number per metric: means of the curves, and our ranking [inferred].
 
     Of CF, HP and RU also deviation and area, which counts a stretch of t in which nothing was judged by its length.
     """
@@ -183,7 +189,9 @@ def _steadiness(name: str, curve: Sequence[float | None], at: Sequence[int]) -> 
 
 
 def intervals(judged: Judged, support: metrics.Support) -> dict[str, tuple[float, float]] | None:
-    """Return 95 % percentile intervals of the summary over entities, drawn anew within each request and among the kept.
+    """Return 95 % percentile intervals of the summary, resampling entities.
+
+    Within each request and within the retain set.
 
     None if no request has two entities: then only several orders can say how sure a number is.
     """
@@ -220,7 +228,7 @@ def _percentiles(values: Sequence[float | None]) -> tuple[float, float]:
 
 
 def _quality(judged: Judged, place: int) -> dict[str, float | None]:
-    """Return how well the model still speaks: empty answers, repetition, refusals and rubble on what is kept."""
+    """Return language quality on the retain set: empty, repetitive, refusing, gibberish."""
 
     def kept(row: Sample) -> bool:
         return row["k"] == 0 and row["role"] == Role.RETAIN
@@ -234,7 +242,7 @@ def _quality(judged: Judged, place: int) -> dict[str, float | None]:
 
 
 def _aftermath(judged: Judged, place: int) -> dict[str, float | None]:
-    """Return the classes of answers about everybody asked for so far, on new images where there are some."""
+    """Return the classes of responses about all requested entities so far."""
     t = judged.at[place]
     fresh = any(row["role"] == Role.UNSEEN for row in judged.samples[place])
     wanted = Role.UNSEEN if fresh else Role.FORGET

@@ -1,4 +1,4 @@
-"""Which expert answers a question: by what is seen, by what is named, or by knowing it (ICU-Bench, arXiv 2605.05938).
+"""Routers from questions to experts: by image, by name, or oracle (arXiv 2605.05938).
 
 Shapes: n images, d width.
 """
@@ -23,27 +23,27 @@ from unsee.models.checkpoint import Loaded, load
 from unsee.workflows.continual.work import Work
 
 CALIBRATION: int = 400
-"""Kept images that a threshold is set by, at most."""
+"""Most retain images for setting a threshold."""
 SHRINKAGE: float = 0.1
-"""Share of the mean variance that is added to every direction of the covariance within an entity."""
+"""Share of the mean variance added to the within-entity covariance."""
 
 
 class Router(Protocol):
-    """Decides who answers."""
+    """Interface of a router."""
 
     def route(self, example: Example) -> int | None:
-        """Return the number of the expert (from 1), None if the start model is to answer; looks at image and question only."""
+        """Return the number of the expert (from 1), or None for the original model."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Oracle:
-    """Knows which request every question belongs to: the upper bound of every router."""
+    """Router that knows every question's request: the upper bound."""
 
     requests: Mapping[str, int]
-    """Question -> number of its request, 0 for what is kept."""
+    """Question -> number of its request, 0 for the retain set."""
     t: int
-    """Experts that exist."""
+    """Number of experts."""
 
     def route(self, example: Example) -> int | None:
         """Return the expert of the request."""
@@ -53,13 +53,13 @@ class Oracle:
 
 @dataclass(frozen=True, kw_only=True)
 class Keyword:
-    """Looks for the names of the forgotten in the question."""
+    """Router by names in the question."""
 
     names: Mapping[int, Sequence[str]]
     """Expert -> surface forms."""
 
     def route(self, example: Example) -> int | None:
-        """Return the expert with the longest name that occurs."""
+        """Return the expert of the longest name that occurs."""
         found = [
             (len(form), expert)
             for expert, forms in self.names.items()
@@ -71,7 +71,7 @@ class Keyword:
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest:
-    """Compares an image with those of each request; questions without an image go by keyword."""
+    """Router by image prototypes; questions without an image go by keyword."""
 
     keyword: Keyword
     eyes: Eyes
@@ -79,10 +79,10 @@ class Nearest:
     experts: tuple[int, ...]
     """Expert of each prototype."""
     limit: float
-    """Squared distance from which no prototype fires."""
+    """Squared distance above which no prototype matches."""
 
     def route(self, example: Example) -> int | None:
-        """Return the expert of the nearest prototype, if it is near enough."""
+        """Return the expert of the nearest prototype within the limit."""
         if example.image is None:
             return self.keyword.route(example)
         distances_n = distances(self.eyes.see(example.image)[None], self.prototypes_nd)[0]
@@ -92,15 +92,15 @@ class Nearest:
 
 @dataclass(kw_only=True)
 class Eyes:
-    """What the frozen vision tower of the start model says about an image, pooled and made comparable."""
+    """Pooled, whitened image features of the original model's frozen vision tower."""
 
     loaded: Loaded
     whiten_dd: Tensor | None = None
-    """Makes the variation within an entity equal in all directions."""
+    """Whitening of the within-entity variation."""
     seen: dict[str, Tensor] = field(default_factory=dict)
 
     def see(self, image: ImageSource) -> Tensor:
-        """Return the vector of an image."""
+        """Return the feature vector of an image."""
         pooled_d = self.raw(image)
         return pooled_d if self.whiten_dd is None else pooled_d @ self.whiten_dd
 
@@ -120,7 +120,7 @@ class Eyes:
 
 
 def router_of(work: Work, t: int, requests: Mapping[str, int]) -> Router:
-    """Return the router of the course over the experts of the first t requests."""
+    """Return the course's router over the experts of the first t requests."""
     if work.course.router == "oracle":
         return Oracle(requests=requests, t=t)
     data = Request(work.roles(work.tasks.targets()))
@@ -135,7 +135,7 @@ def router_of(work: Work, t: int, requests: Mapping[str, int]) -> Router:
 
 
 def _nearest(work: Work, rows: Sequence[Example], owners: Mapping[str, int], keyword: Keyword) -> Nearest:
-    """Return prototypes of the requested entities; the threshold is set on images of what is kept."""
+    """Return prototypes of the requested entities, with a threshold set on retain images."""
     eyes = _eyes(work.run.model)
     kept: dict[str, list[ImageSource]] = {}
     asked: dict[tuple[int, str], dict[str, ImageSource]] = {}
@@ -174,7 +174,7 @@ def distances(left_nd: Tensor, right_md: Tensor) -> Tensor:
 
 
 def whitening(groups: Sequence[Tensor]) -> Tensor | None:
-    """Return the matrix that makes the variation within groups of vectors equal in all directions; None without groups.
+    """Return the whitening matrix of within-group variation; None without groups.
 
     So what changes from picture to picture of one entity counts little, and what tells entities apart counts much.
     """
@@ -193,7 +193,7 @@ _EYES: dict[str, Eyes] = {}
 
 
 def _eyes(model: str) -> Eyes:
-    """Return the eyes of the start model; one model is kept open."""
+    """Return the feature extractor of the original model, which is kept open."""
     if model not in _EYES:
         _EYES.clear()
         loaded = load(model)
@@ -204,7 +204,7 @@ def _eyes(model: str) -> Eyes:
 
 @dataclass(frozen=True, kw_only=True)
 class Routing:
-    """One decision: the request that a question belongs to (0 = kept) and the expert it was given to."""
+    """One decision: the question's request (0 = retain) and its expert."""
 
     number: int
     route: int | None
@@ -212,7 +212,7 @@ class Routing:
 
 
 def report(routings: Sequence[Routing], t: int) -> dict[str, float | None]:
-    """Return precision, recall and abstention of a router after t requests, and for questions with an image apart.
+    """Return precision, recall and abstention of a router, also for image questions alone.
 
     precision = right among those sent to an expert; recall = right among those about the first t requests; abstention = share
     of the others (kept, or not asked for yet) that the start model answers.

@@ -1,4 +1,4 @@
-"""`continual`: any method over an ordered list of deletion requests, every model judged on every request."""
+"""Workflow of `continual`: a method over ordered requests, each model judged on all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RECORD: Final = "continual.yaml"
 RESULT: Final = "continual.json"
 EVERY: Final = 20
-"""Sequences up to this length are judged after every request."""
+"""Longest sequence that is evaluated after every request."""
 
 
 def continual(
@@ -47,7 +47,9 @@ def continual(
     seed: int = 0,
     engine: fast_paths.Name = "fast",
 ) -> Path:
-    """Unlearn one request after the other, judge all requests after each, write `continual.json` and its page, return `out`.
+    """Unlearn requests in order, evaluate all after each, write `continual.json` and its page.
+
+    Returns `out`.
 
     The same call goes on where an earlier one was cut off, between requests and inside them.
 
@@ -73,7 +75,7 @@ def continual(
 
 
 def continual_run(run: Run, course: Mapping[str, Any]) -> Path:
-    """Do what run and course say; `continual` with everything in two values."""
+    """Run `continual` from a run and a course."""
     if processes.world() > 1:
         raise UserError("A sequence of requests runs in one process; call `unsee continual` without accelerate launch.")
     with fast_paths.using(run.engine), hinted(run, {"continual": Course}):
@@ -81,7 +83,10 @@ def continual_run(run: Run, course: Mapping[str, Any]) -> Path:
 
 
 def evaluated(count: int) -> list[int]:
-    """Return after how many requests a model is judged: after each of up to 20, else 0, 1, 2, 5, every tenth, and the last."""
+    """Return the numbers of requests after which a model is evaluated.
+
+    After each of up to 20, else 0, 1, 2, 5, every tenth, and the last.
+    """
     return list(range(count + 1)) if count <= EVERY else sorted({0, 1, 2, 5, *range(10, count, 10), count})
 
 
@@ -103,7 +108,7 @@ def _continual(run: Run, course: Course) -> Path:
 
 
 def _walk(judge: Judge) -> None:
-    """Work through the requests; whatever is done already takes no time."""
+    """Process the requests; finished ones are skipped."""
     from unsee.workflows.continual.modes import MODES, Step
 
     work = judge.work
@@ -124,7 +129,7 @@ def _walk(judge: Judge) -> None:
 
 
 def _ask_gold(judge: Judge) -> None:
-    """Ask the gold model, and raise if a request has nothing that could be measured, before anything is trained."""
+    """Evaluate the gold model; raise before training if a request cannot be measured."""
     from unsee.workflows.continual.judging import GOLD
     from unsee.workflows.continual.modes import Step
     from unsee.workflows.continual.results import required_matrix
@@ -136,7 +141,7 @@ def _ask_gold(judge: Judge) -> None:
 
 
 def _judged(judge: Judge, at: list[int]) -> Judged:
-    """Return what was said after these numbers of requests."""
+    """Return the values after these numbers of requests."""
     from unsee.workflows.continual.results import Judged
 
     work = judge.work
@@ -170,7 +175,7 @@ def _write(judge: Judge, at: list[int]) -> dict[str, Any]:
 
 
 def _oracle(judge: Judge, judged: Judged) -> list[float] | None:
-    """Return how well the gold model knows each request, measured as the others; None without one."""
+    """Return the gold model's recall of each request; None without one."""
     from unsee.workflows.continual.judging import GOLD
     from unsee.workflows.continual.results import required_matrix
 
@@ -199,7 +204,7 @@ def _require_names(run: Run) -> None:
 
 
 def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[Run, Course]:
-    """Return both with every setting spelled out and checked, and paths that last."""
+    """Return run and course with every setting checked and explicit, paths absolute."""
     method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
     training = config.build(Training, {**suggested, **run.training}, where="training")
     if course.mode in ("merge", "experts") and training.tune != "lora":
@@ -219,7 +224,7 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
 
 
 def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
-    """Write what is asked for; raise if the folder holds something else."""
+    """Write the settings; raise if the folder holds another sequence."""
     values = {
         **{key: value for key, value in run.to_mapping().items() if key not in ("out", "eval")},
         "continual": config.plain(asdict(course)),

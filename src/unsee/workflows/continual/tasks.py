@@ -1,4 +1,4 @@
-"""Which entities are asked for when: from a file of requests, or by cutting the data into requests."""
+"""Deletion requests in order, from a file or generated from the data."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ class Task:
     targets: tuple[str, ...]
     """Entities, or ids of single rows."""
     relation: str = "random"
-    """To the request before it, as the file says; `random` for requests that were cut from the data."""
+    """Relation to the request before, from the file; `random` for generated requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tasks:
-    """All requests in order, and who is never asked for."""
+    """All requests in order, and the retain entities."""
 
     tasks: tuple[Task, ...]
     retain: tuple[str, ...] = ()
-    """Entities that are kept; none = all that no request names."""
+    """Retain entities; none = all that no request names."""
 
     def targets(self, first: int = 0, last: int | None = None) -> tuple[str, ...]:
-        """Return what the requests number `first` to `last` (not included, counted from 0) name."""
+        """Return the targets of requests `first` to `last` (exclusive, from 0)."""
         return tuple(name for task in self.tasks[first:last] for name in task.targets)
 
 
 def tasks_of(data: Benchmark, course: Course) -> Tasks:
-    """Return the requests of the course on this data, in its order."""
+    """Return the course's requests on this data, in order."""
     listed = _read(Path(course.requests)) if course.requests else _cut(entities_of(data), course.tasks, course.per_task)
     _require_apart(listed, data)
     tasks = list(listed.tasks)
@@ -53,7 +53,7 @@ def tasks_of(data: Benchmark, course: Course) -> Tasks:
 
 
 def entities_of(data: Benchmark) -> list[str]:
-    """Return the entities that could be asked for: those to be forgotten first, the others in a drawn order that never changes."""
+    """Return the entities that can be requested: forget first, others in fixed order."""
     roles: dict[str, set[Role]] = {}
     for row in data.examples("train"):
         if row.entity and row.role in _OF_ENTITIES:
@@ -65,7 +65,7 @@ def entities_of(data: Benchmark) -> list[str]:
 
 
 def _cut(entities: Sequence[str], count: int, size: int) -> Tasks:
-    """Return the first entities as requests of equal size."""
+    """Split the first entities into requests of equal size."""
     if count * size >= len(entities):
         raise UserError(
             f"{count} requests of {size} entities need more than {count * size} entities, so that somebody is kept; "
@@ -77,7 +77,7 @@ def _cut(entities: Sequence[str], count: int, size: int) -> Tasks:
 
 
 def _read(file: Path) -> Tasks:
-    """Read a file of requests (YAML or JSON): a list, or a mapping with `requests` and perhaps `retain`."""
+    """Read a file of requests: a list, or a mapping with `requests` and `retain`."""
     if not file.is_file():
         raise UserError(f"No file of requests at {file}.")
     try:
@@ -94,7 +94,7 @@ def _read(file: Path) -> Tasks:
 
 
 def _task(value: Any, number: int, file: Path) -> Task:
-    """Return one request: a list of entities, or a mapping with `entities`, `rows`, and perhaps `id` and `relation`."""
+    """Parse one request: entities, or a mapping with `entities`, `rows`, `id`, `relation`."""
     where = f"{file}: request {number}"
     fields = value if isinstance(value, Mapping) else {"entities": value}
     if odd := [str(key) for key in fields if key not in _KEYS]:
@@ -116,7 +116,7 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
 
 
 def _require_apart(tasks: Tasks, data: Benchmark) -> None:
-    """Raise unless every request stands for itself: ids, targets and images of no two requests, nor of the kept, are equal."""
+    """Raise if requests overlap in ids, targets or images, or with the retain set."""
     owners: dict[str, str] = {}
     for task in tasks.tasks:
         for name in task.targets:
@@ -130,7 +130,7 @@ def _require_apart(tasks: Tasks, data: Benchmark) -> None:
 
 
 def _require_distinct_ids(tasks: Tasks) -> None:
-    """Raise if two ids are equal, or would be to a reader: by case, or by how accents are encoded."""
+    """Raise if two ids are equal up to case or the encoding of accents."""
     known: dict[str, str] = {}
     for task in tasks.tasks:
         key = normalize("NFC", normalize("NFC", task.id).casefold())
@@ -140,7 +140,7 @@ def _require_distinct_ids(tasks: Tasks) -> None:
 
 
 def _require_own_images(owners: Mapping[str, str], data: Benchmark) -> None:
-    """Raise if an image is about two requests, or about one and somebody kept: forgetting it would be judged twice."""
+    """Raise if an image belongs to two requests, or to one and the retain set."""
     seen: dict[str, tuple[str, str, str]] = {}
     for row in data.examples("train"):
         if row.image is None or row.role not in (Role.FORGET, Role.RETAIN):

@@ -1,4 +1,4 @@
-"""What one run over a sequence needs to know, and the unlearning of one request as an ordinary run folder."""
+"""State of a continual run, and the unlearning of one request as an ordinary run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from unsee.workflows.continual.tasks import Tasks
 from unsee.workflows.forget import forget_run
 
 _LETTERS: Final = 40
-"""Characters of a request's id in the name of its folder."""
+"""Characters of a request's id in its folder name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A run (start model, data, method, training, place), its course, and the requests in order."""
+    """Run (original model, data, method, training, output), course and requests."""
 
     run: Run
     course: Course
@@ -32,16 +32,16 @@ class Work:
 
     @property
     def out(self) -> Path:
-        """Folder of everything."""
+        """Output folder."""
         return Path(self.run.out)
 
     @property
     def adapters(self) -> Path:
-        """Folder of the adapters that were each trained from the start model."""
+        """Folder of the adapters trained on the original model."""
         return Path(self.course.adapters) if self.course.adapters else self.out / "adapters"
 
     def roles(self, targets: Sequence[str], number: int = 0) -> Roles:
-        """Return the roles when just `targets` are to be forgotten; all other requests are neither forgotten nor kept."""
+        """Return the roles with `targets` as forget set; other requests have no role."""
         course = self.course
         names = set(targets)
         return Roles(
@@ -56,14 +56,14 @@ class Work:
         )
 
     def judged(self) -> Request:
-        """Return what every model is asked: all requests as if all were to be forgotten, and everything that is kept."""
+        """Return the evaluation roles: all requests as forget set, and the retain set."""
         course = self.course
         roles = self.roles(self.tasks.targets())
         return Request(replace(roles, kinds=course.kinds, limit=course.limit, retain_limit=course.retain_limit))
 
 
 def unlearned(work: Work, folder: Path, model: str, roles: Roles, training: Mapping[str, Any]) -> Path:
-    """Unlearn one request into `folder`; goes on where an earlier call was cut off, returns at once if it had ended."""
+    """Unlearn one request into `folder`, resuming an interrupted call."""
     file = write_roles(roles, folder.parent / f"{folder.name}{SUFFIX}")
     run = replace(
         work.run,
@@ -78,7 +78,7 @@ def unlearned(work: Work, folder: Path, model: str, roles: Roles, training: Mapp
 
 
 def folder_name(request: str) -> str:
-    """Return the name of the folder for a request: letters of its id to be recognised by, and a hash of it.
+    """Return the folder name of a request: readable letters and a hash of its id.
 
     The id is text from outside, and never a path.
 
@@ -90,7 +90,7 @@ def folder_name(request: str) -> str:
 
 
 def cost_of(folder: Path) -> dict[str, Any]:
-    """Return what a request cost, from the record of its run: seconds, peak memory, bytes that have to be kept."""
+    """Return the cost of a request from its run: seconds, peak memory, bytes stored."""
     result = config.read_mapping(folder / RECORD).get("result", {})
     return {"sec": result.get("seconds", 0.0), "peak_gb": result.get("peak_gib"), "bytes": bytes_of(folder / "model")}
 
