@@ -31,8 +31,8 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache
-	$(BIN)/lint-imports --no-cache --config importlinter-torch.toml
+	$(BIN)/lint-imports --no-cache pyproject.toml
+	$(BIN)/lint-imports --no-cache importlinter-torch.toml
 	$(BIN)/codespell src tests docs examples scripts perf configs README.md CHANGELOG.md CONTRIBUTING.md
 
 test: install check

@@ -74,7 +74,8 @@ def test_documented_commands_name_existing_options(capsys):
 
     _, verbs = main.parsers(main.verbs())
     for file in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
-        for verb, rest in re.findall(r"^\s*unsee ([a-z]+)\b(.*)$", file.read_text(), re.MULTILINE):
+        blocks = "\n".join(re.findall(r"^```.*?^```", file.read_text(), re.MULTILINE | re.DOTALL))
+        for verb, rest in re.findall(r"^\s*unsee ([a-z]+)\b(.*)$", blocks, re.MULTILINE):
             assert verb in verbs, f"{file.name}: {verb}"
             known = {option for action in verbs[verb]._actions for option in action.option_strings}
             assert set(re.findall(r"(?<!\S)--[a-z-]+", rest.partition("#")[0])) <= known, f"{file.name}: {verb} {rest}"

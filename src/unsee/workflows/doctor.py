@@ -25,7 +25,7 @@ from unsee.utils import fast_paths as utils_fast_paths
 Status = Literal["ok", "note", "problem"]
 
 GIB: Final = 2**30
-TESTED: Final = Path(__file__).parent / "data" / "tested_versions.txt"
+TESTED: Final = Path(__file__).parents[1] / "data" / "tested_versions.txt"
 """Tested versions, written by `make lock` from the lock file."""
 TESTED_PYTHON: Final = "3.11"
 CACHE: Final = "UNSEE_CACHE"
