@@ -7,6 +7,7 @@ other versions than the locked ones: `pytest -m smoke`.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from unsee.workflows.demo import demo
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 SHORT = {"max_steps": 1, "batch_size": 2, "stop": "never", "max_new_tokens": 4, "lr": 1e-3}
+QUESTIONS = 16
 ONE_PER_FILE = {type(family(name)).__module__.rpartition(".")[2]: name for name in FAMILIES}
 """File in `models/` -> one tiny model that it serves."""
 
@@ -41,7 +43,9 @@ def test_a_family_unlearns_and_is_judged_and_compared(name, tmp_path):
     assert "loss" in json.loads((run / "log.jsonl").read_text().splitlines()[0])
 
 
-def test_the_first_rows_of_the_demo(tmp_path):
+def test_the_first_rows_of_the_demo(tmp_path, monkeypatch):
+    """Fewer questions of each kind than the demo asks, or this test would take most of the smoke's time."""
+    monkeypatch.setattr("unsee.evaluation.evaluate.evaluate", partial(evaluate, limit=QUESTIONS))
     demo(tmp_path, methods=["reject"])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["original"]["unseen"]["leak"] > 0.8
