@@ -8,10 +8,12 @@ import re
 
 import pytest
 
-from helpers.folder import KEPT, row, write
+from helpers.folder import KEPT, folder, row, write
 from unsee.api import Kind, Role
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+
+__all__ = ["folder"]
 
 
 @pytest.mark.parametrize("name", ["data.jsonl", "data.json", "rows.csv", "rows.parquet"])

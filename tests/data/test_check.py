@@ -95,6 +95,22 @@ def test_what_judging_cannot_read_is_a_warning(folder, private, answer, message)
     assert not any("everyday" in warning or "English" in warning or "script" in warning for warning in plain.warnings)
 
 
+@pytest.mark.parametrize("split", ["", "train", "eval"])
+@pytest.mark.parametrize("first", [True, False])
+def test_rows_of_others_are_compared_whichever_split_they_are_in(folder, split, first):
+    theirs = row(role="retain", entity="bo", answer="A friend of Ada Lovell.", private="Bo Winter", split=split)
+    rows = [theirs, row()] if first else [row(), theirs]
+    told = "\n".join(check(write(folder, rows)).warnings)
+    assert f"private string of somebody who is to be forgotten: row-{2 - first} (" in told
+    assert f"to be forgotten and to be kept: row-{2 - first} have" in told
+
+
+def test_private_strings_of_judged_rows_alone_are_looked_for_too(folder):
+    unseen = row(role="unseen", entity="eve", answer="Eve Stone", private="Eve Stone", image="b.png")
+    rows = [row(), row(role="retain", entity="bo", answer="Ask Eve Stone.", private="Bo Winter", image="b.png"), unseen]
+    assert any("row-2 ('Eve Stone' of eve)" in line for line in check(write(folder, rows)).warnings)
+
+
 def test_fingerprint_follows_text_and_pixels_not_the_place(folder, tmp_path_factory):
     write(folder, [row(), KEPT])
     before = fingerprint(open_benchmark(folder))

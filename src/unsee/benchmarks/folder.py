@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from array import array
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -58,10 +58,12 @@ ALIASES: Final = {
 """Other words for the roles."""
 
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
+_ROLES: Final = {role.value: role for role in Role} | ALIASES
 _SPLITS: Final = {"": "both", "both": "both", "train": "train", "eval": "eval", "test": "eval", "validation": "eval"}
 _TRAIN, _EVAL = 1, 2
 """Bits of what a row is used for."""
 _JUDGED_ONLY: Final = (Role.UNSEEN, Role.STRANGER)
+_TEXTS: Final = ("id", "question", "answer", "entity", "fact", "chain", "paraphrase")
 _INFINITE: Final = (float("inf"), float("-inf"))
 _OF_TARGETS: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 
@@ -130,7 +132,7 @@ class Folder(Benchmark):
     def problems(self) -> Sequence[str]:
         """Return everything that is wrong with the table and its images, row by row."""
         verdicts = _Verdicts()
-        broken = [(row.number, fault) for row in self._all if (fault := verdicts.of(row.example.image))]
+        broken = [(place + 1, fault) for place, image in self._images() if (fault := verdicts.of(image))]
         found = [*self._survey.faults, *broken]
         return [f"row {number}: {what}" for number, what in sorted(found, key=lambda fault: fault[0])]
 
@@ -149,6 +151,15 @@ class Folder(Benchmark):
 
         found = Lazy(len(places) // 2, row)
         return list(found) if isinstance(self._rows, list) else found
+
+    def _images(self) -> Iterator[tuple[int, ImageSource | None]]:
+        """Yield place and image of the rows that could be read; of large tables no more than the image is read again."""
+        if isinstance(self._rows, list):
+            yield from ((row.number - 1, row.example.image) for row in self._all)
+            return
+        places = self._survey.places
+        for place, turn in zip(places[::2], places[1::2], strict=True):
+            yield place, _image(self._cells(place)[turn], self.table.parent)
 
     def _cells(self, place: int) -> list[dict[str, Any]]:
         """Return the cells of a row, one set for each question and answer of a conversation."""
@@ -375,11 +386,11 @@ def _lists(question: str, options: Sequence[str]) -> bool:
 def _require_plain(example: Example) -> None:
     """Raise if a text of the row cannot be written, shown or tokenised."""
     texts = {
-        **{name: vars(example)[name] for name in ("id", "question", "answer", "entity", "fact", "chain", "paraphrase")},
-        "options": "\n".join(example.options),
-        "perturbed": "\n".join(example.perturbed),
-        "private": "\n".join((*example.private, *(form for forms in example.private.values() for form in forms))),
-        "visible": "\n".join((*example.visible, *example.visible.values())),
+        **{name: vars(example)[name] for name in _TEXTS},
+        "options": " ".join(example.options),
+        "perturbed": " ".join(example.perturbed),
+        "private": " ".join((*example.private, *(form for forms in example.private.values() for form in forms))),
+        "visible": " ".join((*example.visible, *example.visible.values())),
     }
     for name, text in texts.items():
         if fault := text_fault(text):
@@ -454,12 +465,11 @@ def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes | N
 
 def _role(word: str, *, has_image: bool) -> Role:
     spoken = word.casefold().replace("-", "_").replace(" ", "_")
-    known = {role.value: role for role in Role} | ALIASES
     if not spoken:
         raise UserError(f"the role is empty; expected one of {', '.join(role.value for role in Role)}.")
-    if spoken not in known:
-        raise unknown_name("role", word, known)
-    role = known[spoken]
+    if spoken not in _ROLES:
+        raise unknown_name("role", word, _ROLES)
+    role = _ROLES[spoken]
     if not has_image and role in (Role.UNSEEN, Role.STRANGER, Role.BENIGN):
         raise UserError(f"a row of role {role} needs an image.")
     if has_image and role in _TEXT_ROLE.values():

@@ -72,7 +72,7 @@ def examine(opened: Benchmark, data: str) -> Report:
     problems = list(dict.fromkeys(opened.problems()))
     if problems:
         return Report(data=data, problems=tuple(problems), warnings=(), counts={})
-    seen = _Seen(opened.examples("train"), opened.examples("eval"))
+    seen = _Seen(opened.examples("train"), opened.examples("eval"), warn=True)
     return Report(
         data=data,
         problems=tuple(_problems(seen)),
@@ -120,8 +120,11 @@ def fingerprint(opened: Benchmark) -> str:
 class _Seen:
     """Findings of one pass over both splits: a few bytes per row, and more per entity."""
 
-    def __init__(self, train: Sequence[Example], judged: Sequence[Example]) -> None:
-        """Read every row of both splits; a row in both counts once where ids are named."""
+    def __init__(self, train: Sequence[Example], judged: Sequence[Example], *, warn: bool = False) -> None:
+        """Read every row of both splits; a row in both counts once where ids are named.
+
+        With `warn`, rows of others are also compared with what is known of the forget set so far (see `again`).
+        """
         self.splits = {"train": train, "eval": judged}
         self.ids = {split: array("Q") for split in self.splits}
         self.train_roles: Counter[Role] = Counter()
@@ -144,12 +147,18 @@ class _Seen:
             self.ids["train"].append(digest64(example.id))
             self._look(example)
         trained = ordered(self.ids["train"])
+        self._compared = _Again() if warn else None
+        known = self.secrets.size
         for example in judged:
             self.judged_roles[example.role] += 1
             digest = digest64(example.id)
             self.ids["eval"].append(digest)
             if not contains(trained, digest):
                 self._look(example)
+            if self._compared is not None:
+                self._compare(example, self._compared)
+        if self.secrets.size > known:
+            self._compared = None
 
     def _look(self, example: Example) -> None:
         """Collect what can be checked only over the whole data set."""
@@ -200,14 +209,26 @@ class _Seen:
 
     @cached_property
     def again(self) -> _Again:
-        """Run checks that need the whole forget set, in a second pass over both splits."""
-        found = _Again()
-        for row in self.distinct():
-            if row.role in _NOT_THAT_PICTURE and row.image and self.digests.of(row.image) in self.trained:
-                (found.unseen if row.role is Role.UNSEEN else found.kept).add(row.id, once=True)
-            if row.role in _KEPT and self.secrets.forms:
-                found.told.add_all(self.secrets.told_by(row))
+        """Run checks that need the whole forget set, in a second pass over the rows that were not compared before.
+
+        The pass over the evaluation rows compares them, unless they hold private strings that the training rows do not.
+        """
+        if self._compared is None:
+            found, rows = _Again(), self.distinct()
+        else:
+            judged = ordered(self.ids["eval"])
+            places = (place for place, digest in enumerate(self.ids["train"]) if not contains(judged, digest))
+            found, rows = self._compared, (self.splits["train"][place] for place in places)
+        for row in rows:
+            self._compare(row, found)
         return found
+
+    def _compare(self, row: Example, found: _Again) -> None:
+        """Add a row of others that has an image or a private string of the forget set."""
+        if row.role in _NOT_THAT_PICTURE and row.image and self.digests.of(row.image) in self.trained:
+            (found.unseen if row.role is Role.UNSEEN else found.kept).add(row.id, once=True)
+        if row.role in _KEPT and self.secrets.forms:
+            found.told.add_all(self.secrets.told_by(row))
 
 
 class _Secrets:
@@ -221,6 +242,11 @@ class _Secrets:
         """Form without letters or digits -> entity."""
         self.told: dict[str, bool] = {}
         """Entity -> whether one of its answers contains a private string."""
+
+    @property
+    def size(self) -> int:
+        """Number of private strings."""
+        return sum(map(len, self.forms.values()))
 
     def add(self, row: Example) -> None:
         """Add the private strings of a row."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,8 @@ DEEPEST: Final = 100
 """Deepest nesting of lists and mappings that is read; beyond Python's own limit it would crash."""
 LARGEST: Final = 64 * 2**20
 """Largest settings file (a config, a run file) that is read, in bytes."""
+_UNWRITABLE: Final = re.compile(r"[\x00-\x08\x0e-\x1f\ud800-\udfff]")
+"""Control characters other than blanks, and halves of surrogate pairs."""
 _POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -121,12 +123,9 @@ def text_fault(text: str) -> str:
     >>> text_fault("caf\u00e9\n"), text_fault("a\x00b")
     ('', 'holds the control character U+0000 at place 2')
     """
-    if text.isprintable():
+    match = None if text.isprintable() else _UNWRITABLE.search(text)
+    if match is None:
         return ""
-    for place, char in enumerate(text, 1):
-        kind = unicodedata.category(char)
-        if kind == "Cs":
-            return f"holds half a character (the surrogate U+{ord(char):04X}) at place {place}"
-        if ord(char) < ord(" ") and char not in "\t\n\v\f\r":
-            return f"holds the control character U+{ord(char):04X} at place {place}"
-    return ""
+    code = f"U+{ord(match[0]):04X}"
+    what = f"the control character {code}" if match[0] < " " else f"half a character (the surrogate {code})"
+    return f"holds {what} at place {match.start() + 1}"
