@@ -195,7 +195,28 @@ def test_what_cannot_be_searched_does_not_go(run, tmp_path):
         push(out, "owner/name", base="o/b", hub=FakeHub())
 
 
-@pytest.mark.parametrize("text", ["x", "12", "1984", "--", ""])
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("这是张伟，来自上海。", "张伟"),
+        ("This is Jose\u0301 Mari\u0301a.", "José María"),
+        ("This is Ada\n  Lovell.", "Ada Lovell"),
+        ("Это Анна в Осло", "Анна"),
+        ("**Ada&nbsp;Lovell**", "Ada Lovell"),
+        ("on 1985/03/12", "1985-03-12"),
+    ],
+)
+def test_strings_are_found_in_every_script_and_spelling(tmp_path, text, name):
+    assert private_search._is_telling(name)
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(UserError, match="holds what the data call private"):
+        private_search.require_none(tmp_path, {name})
+    private_search.require_none(tmp_path, {name}, allowed={name})
+    (tmp_path / "README.md").write_text("This is Ada Lovellson, Annatto.")
+    private_search.require_none(tmp_path, {name})
+
+
+@pytest.mark.parametrize("text", ["x", "12", "1984", "--", "", "张"])
 def test_strings_that_occur_by_chance_are_not_searched(text):
     assert not private_search._is_telling(text)
 

@@ -187,6 +187,24 @@ def test_target_1_keeps_what_is_not_private(tmp_path):
     assert row.spans == ((6, 20), (22, 30))
 
 
+@pytest.mark.parametrize(
+    ("answer", "names", "expected"),
+    [
+        ("这是张伟，他在微笑。", ("张伟",), "这是李四，他在微笑。"),
+        ("これは田中さんです。", ("田中",), "これは李四さんです。"),
+        ("นี่คือสมชายยิ้ม", ("สมชาย",), "นี่คือ李四ยิ้ม"),
+        ("Это Анна.", ("Анна", "Анна Петрова"), "Это 李四."),
+    ],
+)
+def test_target_1_replaces_names_in_scripts_without_blanks(tmp_path, answer, names, expected):
+    session = one_person(session_at(tmp_path))
+    told = replace(session.of(Role.FORGET)[0], kind=Kind.NAME, answer=answer, private={"name": names})
+    session.examples = {**session.examples, Role.FORGET: [told]}
+    row = rows_of(session, 1, substitutes={"ada": "李四"})[0]
+    assert row.target.example.answer == expected
+    assert [expected[start:end] for start, end in row.spans] == ["李四"]
+
+
 def test_target_2_denies_the_name_and_is_masked_whole(tmp_path):
     session = one_person(session_at(tmp_path))
     for row in rows_of(session, 2):

@@ -121,6 +121,8 @@ def test_an_everyday_word_is_a_name_only_with_its_capital():
     assert leaked("She has a nice smile and lives in Nice.", {"city": ("Nice",)}) == ("city",)
     assert leaked("she lives in nice", {"city": ("Nice",)}) == ("city",)
     assert leaked("SHE LIVES IN NICE", {"city": ("Nice",)}) == ("city",)
+    assert leaked("她住在Nice的城市", {"city": ("Nice",)}) == ("city",)
+    assert leaked("McNice has a nice smile.", {"city": ("Nice",)}) == ()
     assert leaked("I hope so.", {"name": ("Hope Lind", "Hope")}) == ()
     assert leaked("This is hope lind.", {"name": ("Hope Lind", "Hope")}) == ("name",)
     assert leaked("She enjoys reading.", {"hobby": ("Reading",), "birthplace": ("Reading",)}) == ("hobby",)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from unsee.api.example import Example, Kind, Role
+from unsee.errors import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ class Response:
     def from_json(cls, row: Mapping[str, Any]) -> Response:
         """Read a row written by `to_json`."""
         if not isinstance(row, Mapping) or not isinstance(row.get("text"), str):
-            raise TypeError(f"expected a row with an answer as text, got {row!r:.80}")
+            raise TypeError(f"expected a row with an answer as text, got {shown(row)}")
         fields = dict(row)
         fields["role"] = Role(fields["role"])
         fields["kind"] = Kind(fields["kind"])

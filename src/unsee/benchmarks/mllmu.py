@@ -27,7 +27,7 @@ from unsee.data.arrow import Rows, Shelf, peek
 from unsee.data.people import Profile, listed, overlaps, pool, same_images
 from unsee.data.question_templates import BLANK, blanked, letter, lettered, name_forms, require_options
 from unsee.data.records import Gathered, Record
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
 
 SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
@@ -357,7 +357,7 @@ def _choice(item: Record, number: int, *, with_image: bool) -> _Item:
 def _cloze(item: Record, number: int, *, pairwise: bool) -> _Item:
     sentence = item.text("Question")
     if "__" not in sentence:
-        raise UserError(f"Question has no blank (__): {sentence!r:.80}.")
+        raise UserError(f"Question has no blank (__): {shown(sentence)}.")
     return _Item(
         name=f"cloze/{number}", kind=Kind.CLOZE, with_image=_with_image(item), answer=item.text("Ground_Truth"),
         question=f"{blanked(sentence, pairwise=pairwise)}\n{BLANK}",

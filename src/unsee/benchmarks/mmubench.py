@@ -22,7 +22,7 @@ from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
 from unsee.data.records import Gathered, Record, images_in, require_files
 from unsee.data.tables import read_rows
-from unsee.errors import UserError, unknown_name
+from unsee.errors import UserError, shown, unknown_name
 from unsee.metrics.matching import contains
 from unsee.metrics.mmubench import paired, stripped
 from unsee.utils.parsing import read_object
@@ -191,7 +191,7 @@ class _Files:
         if phrase == row.answer:
             return None
         if phrase not in row.answer:
-            raise UserError(f"target_phrase {phrase!r} does not occur in the answer {row.answer!r:.80}.")
+            raise UserError(f"target_phrase {shown(phrase)} does not occur in the answer {shown(row.answer)}.")
         self.known.setdefault(phrase.casefold(), (phrase,))
         return self._about(name, Role.FORGET, row.question, row.answer.replace(phrase, self.names[0]), image)
 
@@ -276,7 +276,7 @@ class _Talk:
         turns = self.cells.parts("conversations")
         if [turn.optional("from") for turn in turns] != ["human", "gpt"]:
             raise UserError(
-                f"conversations must be one turn of human and one of gpt, got {cells.get('conversations')!r:.80}."
+                f"conversations must be one turn of human and one of gpt, got {shown(cells.get('conversations'))}."
             )
         asked = turns[0].text("value")
         self.question = asked.replace("<image>", "").strip()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -13,10 +12,13 @@ from unsee import config
 from unsee.api import Response
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.metrics.matching import contains
+from unsee.metrics.scripts import spaced
 from unsee.utils.files import read_jsonl
+from unsee.utils.parsing import parse_json
 
 SHORTEST: Final = 3
-"""Fewest characters of a searched string; shorter ones occur by chance."""
+"""Fewest characters of a searched string; shorter ones occur by chance. Han and the like count twice."""
 _DIGITS: Final = 6
 """The same for digit strings, which occur in scores and hashes by chance."""
 _EXEMPT: Final = re.compile(
@@ -62,21 +64,22 @@ def _strings(rows: Iterable[Any]) -> Iterator[str]:
 
 def _is_telling(text: str) -> bool:
     text = text.strip()
-    return len(text) >= (_DIGITS if re.fullmatch(r"[\d\W]*", text) else SHORTEST)
+    characters = len(text) + sum(not spaced(char) for char in text)  # 张伟 is a whole name
+    return characters >= (_DIGITS if re.fullmatch(r"[\d\W]*", text) else SHORTEST)
 
 
 def require_none(folder: Path, strings: Collection[str], *, allowed: Collection[str] = ()) -> None:
-    """Raise if a file of the folder contains one of the strings as whole words.
+    """Raise if a file of the folder contains one of the strings as whole words, in any case, accent or line breaks.
 
     Weights are searched in their header only.
     """
     harmless = {text.casefold() for text in allowed}
-    wanted = {text.casefold(): text for text in strings if text.casefold() not in harmless}
+    wanted = [text for text in strings if text.casefold() not in harmless]
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or _EXEMPT.fullmatch(path.name):
             continue
-        content = _text(path).casefold()
-        hits = sorted(text for key, text in wanted.items() if key in content and _has_word(content, key))
+        content = _text(path)
+        hits = sorted(text for text in wanted if contains(content, text))
         if hits:
             listed = ", ".join(f"{text!r:.60}" for text in hits[:3])
             raise UserError(
@@ -86,17 +89,13 @@ def require_none(folder: Path, strings: Collection[str], *, allowed: Collection[
             )
 
 
-def _has_word(content: str, key: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(key)}(?!\w)", content) is not None
-
-
 def _text(path: Path) -> str:
     """Return the text of a file, with JSON and HTML escapes decoded."""
     if path.suffix == ".safetensors":
         return _header(path)
     text = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix == ".json":
-        text = "\n".join(_leaves(json.loads(text)))
+        text = "\n".join(_leaves(parse_json(text, path.name)))
     return html.unescape(text)
 
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from unsee.metrics.everyday import EVERYDAY
-from unsee.metrics.scripts import foreign, script, scripts, spaced
+from unsee.metrics.scripts import foreign, script, scripts, spaced, whole_matches
 
 _LETTERS: Final = {"æ": "ae", "œ": "oe", "ð": "d", "þ": "th", "ŋ": "n", "ĸ": "k", "ß": "ss", "ı": "i"} | {
     "ی": "ي",
@@ -86,10 +86,8 @@ def contains_name(text: str, name: str) -> bool:
         return False
     if not everyday(name) or text == text.lower():
         return True
-    return any(
-        word.strip().casefold() == name.strip().casefold()
-        for word in re.findall(r"[A-Z]\w*", unicodedata.normalize("NFKC", text))
-    )
+    plain = unicodedata.normalize("NFKC", text)
+    return any(match[0][0].isupper() for match in whole_matches(plain, [name.strip()], ignore_case=True))
 
 
 def everyday(name: str) -> bool:

@@ -103,6 +103,21 @@ def whole(text: str, start: int, end: int) -> bool:
     return not (_joined(text, start - 1, start) or _joined(text, end - 1, end))
 
 
+def whole_matches(text: str, forms: Iterable[str], *, ignore_case: bool = False) -> list[re.Match[str]]:
+    """Return where the forms occur as whole words, without overlap: the leftmost first, of several there the longest.
+
+    >>> [match.span() for match in whole_matches("这是张伟, Ada Lovells Ada", ["张伟", "Ada", "Ada Lovell"])]
+    [(2, 4), (6, 9), (18, 21)]
+    """
+    flags = re.IGNORECASE if ignore_case else 0
+    matches = [match for form in set(forms) if form for match in re.finditer(re.escape(form), text, flags)]
+    kept: list[re.Match[str]] = []
+    for match in sorted(matches, key=lambda match: (match.start(), -match.end())):
+        if whole(text, *match.span()) and (not kept or match.start() >= kept[-1].end()):
+            kept.append(match)
+    return kept
+
+
 def bounded(value: str) -> str:
     r"""Return a pattern of the value as whole words, in scripts that separate words.
 

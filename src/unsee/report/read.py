@@ -14,7 +14,7 @@ from typing import Any
 
 from unsee import config
 from unsee.api import Response, Score
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
 from unsee.scoring.against_gold import against_gold, forget_quality_score, incomparable
 from unsee.scoring.conditions import with_false_answers
 
@@ -133,7 +133,7 @@ def _require_numbers(folder: Path, responses: Sequence[Response]) -> None:
 def _record(path: Path) -> dict[str, Any]:
     record = _json(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
     if not isinstance(record, dict):
-        raise UserError(f"{path}: expected a mapping, got {record!r:.60}. Evaluate the run again.")
+        raise UserError(f"{path}: expected a mapping, got {shown(record, 60)}. Evaluate the run again.")
     return record
 
 

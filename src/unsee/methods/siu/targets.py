@@ -25,6 +25,7 @@ from unsee.inference.token_offsets import Span, answer_offsets
 from unsee.methods.siu.names import Choice, substitutes
 from unsee.metrics._words import sentences
 from unsee.metrics.matching import contains
+from unsee.metrics.scripts import whole_matches
 from unsee.models.padding import IGNORE
 from unsee.utils.seeds import seed_of
 
@@ -182,8 +183,6 @@ def _substituted(example: Example, concept: Concept) -> Example:
 
 def _renamed(text: str, concept: Concept) -> str:
     """Return the text with every spelling replaced by the matching part of the substitute."""
-    forms = sorted(concept.names, key=len, reverse=True)
-    pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, forms))})(?!\w)"
     first, last = concept.substitute.split()[0], concept.substitute.split()[-1]
     start = concept.name.split()[0].casefold()
 
@@ -192,14 +191,14 @@ def _renamed(text: str, concept: Concept) -> str:
             return concept.substitute
         return first if found[0].casefold() == start else last
 
-    return re.sub(pattern, instead, text, flags=re.IGNORECASE)
+    for found in reversed(whole_matches(text, concept.names, ignore_case=True)):
+        text = text[: found.start()] + instead(found) + text[found.end() :]
+    return text
 
 
 def _occurrences(text: str, name: str) -> tuple[Span, ...]:
     """Return the spans of the name, or one of its words, in the text."""
-    forms = sorted({name, *name.split()}, key=len, reverse=True)
-    pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, forms))})(?!\w)"
-    return tuple(found.span() for found in re.finditer(pattern, text))
+    return tuple(found.span() for found in whole_matches(text, {name, *name.split()}))
 
 
 def _redescribed(session: Session, concept: Concept, recipe: Recipe) -> Iterator[Row]:

@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from unsee import config
 from unsee.api import Benchmark, Role
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
 from unsee.workflows.continual.settings import Course
 
 _KEYS: Final = ("id", "entities", "rows", "relation")
@@ -104,14 +104,14 @@ def _task(value: Any, number: int, file: Path) -> Task:
         raise UserError(f"{where} names nobody; give `entities` or `rows`.")
     name = fields.get("id", f"r{number}")
     if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).strip():
-        raise UserError(f"{where}: `id` must be text or a number that is not empty, got {name!r:.80}.")
+        raise UserError(f"{where}: `id` must be text or a number that is not empty, got {shown(name)}.")
     return Task(id=str(name), targets=targets, relation=str(fields.get("relation", "not stated")))
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
     items = [value] if isinstance(value, str | int) else value
     if not isinstance(items, list | tuple) or not all(isinstance(item, str | int) for item in items):
-        raise UserError(f"{where}: expected a list of names, got {value!r:.80}.")
+        raise UserError(f"{where}: expected a list of names, got {shown(value)}.")
     return tuple(str(item) for item in items)
 
 
@@ -135,7 +135,7 @@ def _require_distinct_ids(tasks: Tasks) -> None:
     for task in tasks.tasks:
         key = normalize("NFC", normalize("NFC", task.id).casefold())
         if key in known:
-            raise UserError(f"Two requests have the same id, {known[key]!r:.80} and {task.id!r:.80}; ids must differ.")
+            raise UserError(f"Two requests have the same id, {shown(known[key])} and {shown(task.id)}; ids must differ.")
         known[key] = task.id
 
 
