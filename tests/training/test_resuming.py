@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from helpers.training import make, nll, run
 from unsee.distributed import processes
-from unsee.errors import TrainingError, UserError
+from unsee.errors import NotFiniteError, TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.losses import ga_loss
 from unsee.training.resume import (
@@ -80,7 +80,13 @@ def gone(file):
     file.unlink()
 
 
-@pytest.mark.parametrize("harm", [torn, garbled, gone])
+def flipped(file):
+    data = bytearray(file.read_bytes())
+    data[-2] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", [torn, garbled, gone, flipped])
 @pytest.mark.parametrize("name", [WEIGHTS, MOMENTS, STATE, HISTORY, COMPLETE])
 def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, capsys, name, harm):
     older, newest = written(tmp_path, 3), written(tmp_path, 12)
@@ -144,12 +150,21 @@ def test_a_full_disk_is_named_with_what_was_needed_and_the_run_goes_on_later(tmp
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
-def cut_by_disk(session):
+def test_a_full_disk_at_a_row_of_the_log_is_named_and_the_run_goes_on_later(tmp_path):
+    whole = run(make(tmp_path / "whole", **SETTINGS))
+    session = make(tmp_path / "full", **{**SETTINGS, "checkpoint_every": 100})
+    with pytest.raises(TrainingError, match=r"disk of .*log\.jsonl is full: a row of the log needs .*--resume"):
+        cut_by_disk(session, 150)
+    again = run(make(tmp_path / "full", resume=True, **SETTINGS))
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def cut_by_disk(session, most=3000):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def filled(forget, retain):
         if forget.index == 1:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
         return nll(session)(forget, retain)
 
     try:
@@ -274,3 +289,16 @@ def test_a_lost_process_is_named(monkeypatch):
         raise RuntimeError(lost)
     with pytest.raises(RuntimeError, match="shapes"), processes.lost_peer_explained():
         raise RuntimeError("shapes do not fit")
+
+
+def test_a_stop_rule_whose_answers_are_not_finite_ends_the_run_with_the_last_good_weights(tmp_path, monkeypatch):
+    def planted(model, processor, family, requests, **kwargs):
+        raise NotFiniteError("request 2", 1)
+
+    monkeypatch.setattr("unsee.training.stop_rule.generate", planted)
+    session = make(tmp_path, **{**SETTINGS, "stop": "forgotten", "check_every": 3})
+    with pytest.raises(TrainingError, match="output of the model is not finite after step 3") as raised:
+        run(session)
+    good = tmp_path / "last_good" / WEIGHTS
+    assert f"The weights after step 2 are in {good}." in str(raised.value)
+    assert load_file(good).keys() == trainable(session.model).keys()

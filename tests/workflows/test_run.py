@@ -17,7 +17,7 @@ from helpers.run import EXAMPLE
 from helpers.tiny import save_tiny
 from unsee import config, forget
 from unsee.api import Session
-from unsee.errors import UserError
+from unsee.errors import TrainingError, UserError
 from unsee.methods.ga import GA
 from unsee.models import model_card
 from unsee.utils.files import owned_folder
@@ -230,3 +230,26 @@ def test_resuming_a_finished_run_does_nothing(done, model):
     before = (done / "run.yaml").read_text()
     assert forget(model, EXAMPLE, "ga", done, training=SHORT, seed=3, resume=True) == done
     assert (done / "run.yaml").read_text() == before
+
+
+def test_a_full_disk_at_the_last_save_leaves_no_model_and_resume_writes_it(model, done, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save = workflows_forget._save
+
+    def filled(*args):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+        try:
+            save(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(workflows_forget, "_save", filled)
+        with pytest.raises(TrainingError, match=r"disk of .*model is full: the model needs .*--resume"):
+            forget(model, EXAMPLE, "ga", out, training=SHORT, seed=3)
+    assert not (out / "model").exists()
+    forget(model, EXAMPLE, "ga", out, training=SHORT, seed=3, resume=True)
+    weights = "adapter_model.safetensors"
+    assert (out / "model" / weights).read_bytes() == (done / "model" / weights).read_bytes()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unsee.api import Session
 from unsee.distributed import processes
-from unsee.errors import TrainingError
+from unsee.errors import NotFiniteError, TrainingError
 from unsee.inference.batching import Batch
 from unsee.training.batch_plan import Plan
 from unsee.training.collapse_guard import Collapse, spread
@@ -116,7 +116,10 @@ class Watch:
         if not self.probes:
             return False
         self.require_output(step)
-        self.usr = unlearning_success(self.session, self.probes)
+        try:
+            self.usr = unlearning_success(self.session, self.probes)
+        except NotFiniteError as error:
+            raise self._destroyed(f"The output of the model is not finite after step {step}") from error
         if self.usr == 1.0:
             self.stop_reason = f"forgotten at step {step} (USR 1.0 on {len(self.probes)} seen questions)"
         return self.usr == 1.0

@@ -10,6 +10,7 @@ from unsee.api import PROBES, Example, Session
 from unsee.api.request import Request, Target
 from unsee.distributed import processes
 from unsee.distributed.fsdp import whole
+from unsee.errors import NotFiniteError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
@@ -46,8 +47,14 @@ def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
     mine = list(probes) if together else processes.share(probes)
     requests = [Request(example.question, example.image, session.instruction) for example in mine]
     limit = session.training.max_new_tokens
-    with whole(session.model), autocast(session.model, session.training):
-        answers = generate(session.model, session.processor, session.family, requests, max_new_tokens=limit)
+    answers, fault = [], ""
+    try:
+        with whole(session.model), autocast(session.model, session.training):
+            answers = generate(session.model, session.processor, session.family, requests, max_new_tokens=limit)
+    except NotFiniteError as error:
+        fault = mine[error.place].id
+    if faults := [found for found in processes.everyone(fault) if found]:
+        raise NotFiniteError(f"example {faults[0]!r}")
     kept = [_kept(said.text, asked) for said, asked in zip(answers, mine, strict=True)]
     return sum(kept if together else processes.gather(kept)) / len(probes)
 
