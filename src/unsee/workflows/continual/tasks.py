@@ -135,7 +135,9 @@ def _require_distinct_ids(tasks: Tasks) -> None:
     for task in tasks.tasks:
         key = normalize("NFC", normalize("NFC", task.id).casefold())
         if key in known:
-            raise UserError(f"Two requests have the same id, {shown(known[key])} and {shown(task.id)}; ids must differ.")
+            raise UserError(
+                f"Two requests have the same id, {shown(known[key])} and {shown(task.id)}; ids must differ."
+            )
         known[key] = task.id
 
 
