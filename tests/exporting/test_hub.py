@@ -1,5 +1,6 @@
 """What goes up to the hub: nothing without asking, private, no answers and images, no path of this machine."""
 
+# ruff: noqa: RUF001 - scripts other than Latin
 from __future__ import annotations
 
 import json

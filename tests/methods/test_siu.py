@@ -1,5 +1,6 @@
 """SIU (arXiv 2405.12523), and the defects of the released code (docs/defects.md 2, 3, 5, 6, 7, 14, 15, 22, 23, 25)."""
 
+# ruff: noqa: RUF001 - scripts other than Latin
 from __future__ import annotations
 
 import math

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-EVERYDAY: Final = frozenset(
-    """
+_LISTED: Final = """
 abbey abbot ace actor amber angel angers apple april archer aria armstrong arrow art ascot ash aspen august autumn
 bacon baker bank banks barber barbie barley baron barrow barry basil bass bath battle bay beach bean beans bear beer
 bell bells bend bergen berliner berry beryl best bill billy bird bishop black blanks blessed bliss blossom blue
@@ -42,6 +41,6 @@ temperance tempest temple tiger tom tommy tony topaz tours tower trace travel tr
 tune turkey turner union unity universe valor velvet venus verity vichy victor victory viola violet vision wade
 walker wall walls ward warden ware weaver week well wells whisper white wild wilder will willow winter wise wolf
 wolfe wonder wood woods woody wool worth worthy wren writer young zen zest
-""".split()
-)
+"""
+EVERYDAY: Final = frozenset(_LISTED.split())
 """Lower-cased. In private strings such a name counts only where the text capitalises it."""
