@@ -1,1 +1,1 @@
-"""Ways to bring the forgotten back, one file each; none is here yet."""
+"""Attacks that try to recover unlearned knowledge, one file each; none yet."""

@@ -1,1 +1,1 @@
-"""Benchmarks, one file per data layout; the file name is its name."""
+"""Benchmarks, one file per data layout, named after the benchmark."""

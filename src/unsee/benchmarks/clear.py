@@ -1,4 +1,4 @@
-"""CLEAR: 200 fictitious authors with pictures, captions and TOFU's questions, forget 1, 5 or 10 % (arXiv 2410.18057).
+"""CLEAR: 200 fictitious authors with images and TOFU's questions (arXiv 2410.18057).
 
 As cloned from the hub, one folder of parquet a configuration: `forgetNN` and `retainNN` (`image`, `caption`, `name`), both also with
 `+tofu` (captions and text questions in one table), `forgetNN_perturbed` and `retain_perturbed` (other captions and other names),
@@ -46,45 +46,45 @@ CAPTION_QUESTIONS: Final = (
     "What can be made out in this photograph?",
     "Put the content of this picture into words.",
 )
-"""Wordings of ours in the place of the nine published ones; which picture gets which depends on its id [inferred]."""
+"""Our wordings in place of the nine published ones, chosen by image id [inferred]."""
 NAME_QUESTION: Final = "What is the name of the person in the image?"
 ROWS: Final = {
     "forget01": 35, "forget05": 188, "forget10": 379, "forget01+tofu": 75, "forget05+tofu": 388, "forget10+tofu": 779,
     "forget01_perturbed": 35, "forget05_perturbed": 188, "forget10_perturbed": 378, "retain_perturbed": 395,
     "retain99+tofu": 7695, "real_faces": 151, "real_world": 367,
 }  # fmt: skip
-"""Rows of the published configurations, as far as they are known."""
+"""Rows of the published configurations, as far as known."""
 BY_TASK: Final = (
     *("rougeL@open", "rouge1@open", "rouge2@open", "bleu@open", "rougeL_recall@open", "answer_prob@open"),
     *("rougeL_recall@name", "truth_prob@name", "rougeL_recall@general", "truth_prob@general"),
 )
-"""What captions and text questions (open), names and questions about the real world (general) are scored by, each by itself."""
+"""Separate measures of captions and text questions (open), of names and real-world questions (general)."""
 
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClearSettings:
-    """What may be set about CLEAR."""
+    """Settings of CLEAR."""
 
     ratio: Literal[1, 5, 10] = 5
-    """Per cent of the authors that are to be forgotten."""
+    """Percentage of authors in the forget set."""
     train: Literal["both", "captions"] = "both"
-    """Train on captions and text questions (CLEAR), or on captions alone (MMUnlearner); text questions are judged either way."""
+    """Train on captions and text questions (CLEAR), or captions only (MMUnlearner); both are evaluated either way."""
     tasks: tuple[Literal["caption", "name", "text", "real"], ...] = ("caption", "name", "text", "real")
-    """What is judged; a configuration that is not judged need not be there."""
+    """Evaluated tasks; other configurations may be missing."""
     block: int = 20
-    """Text questions of one author, which stand together."""
+    """Consecutive text questions per author."""
     caption_questions: str = ""
-    """File with one wording a line, to ask for captions in other words than ours."""
+    """File with one caption question per line, in place of ours."""
     strict: bool = True
-    """False: rows and items that cannot be read are left out and counted; images that cannot be decoded stop a run either way."""
+    """False: unreadable rows and items are skipped and counted; undecodable images always stop a run."""
     protocol: Literal["corrected", "released"] = "corrected"
-    """released: options without the request for a letter, and also scored by the first character."""
+    """released: options without asking for a letter, also scored by the first character."""
 
 
 class Clear(Benchmark):
-    """A local clone, or the hub."""
+    """CLEAR from a local clone or the hub."""
 
     name: ClassVar[str] = "clear"
     layout: ClassVar[str] = "folders forget01, forget05 or forget10 (or with +tofu) of parquet with captions (CLEAR)"
@@ -93,7 +93,7 @@ class Clear(Benchmark):
     likelihood: ClassVar[bool] = True
 
     def __init__(self, place: Place | str, settings: ClearSettings | None = None) -> None:
-        """Look at nothing yet but the place and the wordings."""
+        """Store location and wordings; no data are read yet."""
         self.settings: ClearSettings = settings or ClearSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
         self.wordings = _wordings(self.settings.caption_questions)
@@ -102,27 +102,27 @@ class Clear(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether a forget configuration with captions lies there."""
+        """Tell whether a forget configuration with captions exists."""
         names = [f"{name}{end}" for ratio in (1, 5, 10) for name in _spelled("forget", ratio) for end in ("", "+tofu")]
         return any("caption" in peek(place, name) for name in names)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return captions and text questions of both sides, or what is judged."""
+        """Return the training examples of both sides, or the evaluation examples."""
         self._read.require(self.shelf.place)
         return self._read.train if split == "train" else self._read.judged
 
     def vocabulary(self) -> Vocabulary:
-        """Return the names of all authors and of the known people among the real faces."""
+        """Return the names of all authors, and of known people among the real faces."""
         self._read.require(self.shelf.place)
         released = ("choice.first_alphanumeric",) if self.settings.protocol == "released" else ()
         return pool(self._people, measures=(*BY_TASK, *released))
 
     def problems(self) -> Sequence[str]:
-        """Return what is wrong with rows and images."""
+        """Return the faults of rows and images."""
         return self._read.problems()
 
     def warnings(self) -> Sequence[str]:
-        """Return what differs from the published data, and what was left out."""
+        """Return differences from the published data, and skipped rows."""
         return [*same_images(self._read.train), *self._read.gaps(), *self.shelf.warnings, *self._notes]
 
     @cached_property
@@ -148,7 +148,7 @@ class Clear(Benchmark):
         return rows
 
     def _side(self, found: Gathered, side: str, ratio: int, role: Role) -> set[str]:
-        """Gather captions and text questions of one side; return the names of its people."""
+        """Collect captions and text questions of one side; return its people's names."""
         rows = self._open(*_spelled(side, ratio))
         rows.require("image", "caption")
         if "name" not in rows.columns:
@@ -176,7 +176,7 @@ class Clear(Benchmark):
         )  # fmt: skip
 
     def _texts(self, found: Gathered, rows: Rows, role: Role, names: Sequence[str]) -> None:
-        """Gather the text questions of a mixed configuration, each with its author."""
+        """Collect the text questions of a mixed configuration with their authors."""
         rows.require("image", "caption", "question", "answer")
         asked: list[tuple[int, Record]] = []
         for row, cells in enumerate(rows.records("caption", "question", "answer")):
@@ -211,7 +211,7 @@ class Clear(Benchmark):
             found.judged.append(told)
 
     def _perturbed(self, found: Gathered, rows: Rows, role: Role, forgotten: set[str]) -> None:
-        """Gather captions with false ones, and names with false ones."""
+        """Collect captions and names with false alternatives."""
         rows.require("image", "caption", "paraphrased_caption", "perturbed_captions")
         old = [column for column in ("name", "perturbed_names") if column not in rows.columns]
         if old:
@@ -237,7 +237,7 @@ class Clear(Benchmark):
             self._notes.append(f"{left} rows of {rows.name} are about people to be forgotten; they are left out.")
 
     def _real(self, found: Gathered, rows: Rows) -> None:
-        """Gather the questions about real faces or the real world."""
+        """Collect the questions about real faces or the real world."""
         rows.require("image", "answer", "options")
         for row, cells in enumerate(rows.records("question", "answer", "options")):
             with found.reading(rows.where(row)):
@@ -251,7 +251,7 @@ class Clear(Benchmark):
     def _among(
         self, name: str, question: str, right: str, wrong: Sequence[str], role: Role, image: ImageSource, entity: str
     ) -> Iterator[Example]:
-        """Yield the question in free text, with the false answers beside it, and among options."""
+        """Yield the question as open, with false answers, and as multiple choice."""
         false = [text for text in dict.fromkeys(wrong) if normalise(text) != normalise(right)]
         if not false:
             raise UserError("there is no false answer to choose among.")
@@ -299,7 +299,10 @@ def _wordings(file: str) -> tuple[str, ...]:
 
 
 def _author(block: Sequence[Record], names: Sequence[str]) -> str:
-    """Return who is named in most questions of a block, more than twice as often as anybody else; all else is an error."""
+    """Return the author named in most questions of a block, over twice as often as others.
+
+    Anything else is an error.
+    """
     texts = [f"{record.text('question')} {record.text('answer')}" for record in block]
     counts = Counter({name: sum(contains(text, name) for text in texts) for name in names})
     best = counts.most_common(2)

@@ -30,32 +30,32 @@ from unsee.errors import UserError, unknown_name
 from unsee.utils.parsing import read_object
 
 PEOPLE: Final = 400
-"""People of the file that are used; the released code leaves out what follows them [code]."""
+"""People of the file that are used; the released code skips the rest [code]."""
 FORGET_LISTS: Final = ("forget1", "forget5", "forget10")
 _SHORTEST: Final = 4
-"""Characters a keyword must have to give anything away: "no" and "her" do not [inferred]."""
+"""Fewest characters of a keyword that discloses anything: "no" and "her" do not [inferred]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FiubenchSettings:
-    """What may be set about FIUBench."""
+    """Settings of FIUBench."""
 
     ratio: Literal[1, 5, 10] = 5
-    """Per cent of the people that are to be forgotten."""
+    """Percentage of people in the forget set."""
     split_file: str = ""
-    """Where split.json lies, if it is not beside full.json."""
+    """Path of split.json, if not beside full.json."""
     retain_list: str = ""
-    """List of split.json that is judged as retain (`retain5`, `retain15`); empty = everybody who is kept."""
+    """List in split.json that is evaluated as retain (`retain5`, `retain15`); empty = all retain people."""
     wordings: Literal["original", "paraphrased", "both"] = "original"
-    """Which wordings of a question are judged."""
+    """Evaluated wordings of a question."""
     strict: bool = True
-    """False: rows and items that cannot be read are left out and counted; images that cannot be decoded stop a run either way."""
+    """False: unreadable rows and items are skipped and counted; undecodable images always stop a run."""
     protocol: Literal["corrected", "released"] = "corrected"
-    """released: questions and answers with their first letter large and all others small, as the released code feeds them."""
+    """released: questions and answers capitalised as in the released code (all but the first letter lower-case)."""
 
 
 class Fiubench(Benchmark):
-    """A local clone."""
+    """FIUBench from a local clone."""
 
     name: ClassVar[str] = "fiubench"
     layout: ClassVar[str] = "full.json beside split.json or SFHQ/ (FIUBench)"
@@ -64,7 +64,7 @@ class Fiubench(Benchmark):
     likelihood: ClassVar[bool] = True
 
     def __init__(self, place: Place | str, settings: FiubenchSettings | None = None) -> None:
-        """Find the files; what is missing is said at once."""
+        """Locate the files; raise if any is missing."""
         if isinstance(place, Hub):
             raise UserError(
                 f"{place} holds its images in a zip, which `datasets` cannot open: clone it (git clone "
@@ -83,22 +83,22 @@ class Fiubench(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether the people's file lies there with the split or the images."""
+        """Tell whether the people's file exists, with the split or the images."""
         beside = (place / "split.json", place / "SFHQ", place / "SFHQ.zip")
         return (place / "full.json").is_file() and any(path.exists() for path in beside)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the questions about the people of both sides."""
+        """Return the questions about both sides."""
         self._read.require(self.root)
         return self._read.train if split == "train" else self._read.judged
 
     def vocabulary(self) -> Vocabulary:
-        """Return the names and keywords of everybody."""
+        """Return all names and keywords."""
         self._read.require(self.root)
         return pool(self._people, measures=("keywords",))
 
     def problems(self) -> Sequence[str]:
-        """Return what is wrong with rows and images."""
+        """Return the faults of rows and images."""
         unpacked = (self.root / "SFHQ").exists() or not (self.root / "SFHQ.zip").exists()
         return [
             *([] if unpacked else ["SFHQ.zip is not unpacked: run `unzip SFHQ.zip` there."]),
@@ -106,7 +106,7 @@ class Fiubench(Benchmark):
         ]
 
     def warnings(self) -> Sequence[str]:
-        """Return what differs from the published data."""
+        """Return differences from the published data."""
         count, gaps = len(self._rows), self._read.gaps()
         return [f"full.json has {count} people; the published one has {PEOPLE}.", *gaps] if count != PEOPLE else gaps
 
@@ -170,7 +170,7 @@ class Fiubench(Benchmark):
         )  # fmt: skip
 
     def _worded(self, item: Record, told: Example) -> Iterator[Example]:
-        """Yield a judged question in the wordings that are asked for."""
+        """Yield an evaluation question in the chosen wordings."""
         if self.settings.wordings != "paraphrased":
             yield told
         if self.settings.wordings != "original":
@@ -182,7 +182,7 @@ class Fiubench(Benchmark):
 
 
 def _profile(record: Record, asked: Sequence[Record]) -> Profile:
-    """Return what is private: the name, and for each question its keywords (without any: the whole answer)."""
+    """Return the private strings: name, and each question's keywords (or whole answer)."""
     name = record.optional("name")
     private = {"name": name_forms(name)} if name else {}
     for number, item in enumerate(asked, 1):

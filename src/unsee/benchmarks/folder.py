@@ -23,7 +23,7 @@ from unsee.metrics.scripts import bounded
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
 COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
-"""Columns every table must have; cells of image, entity and private may be empty where they mean nothing."""
+"""Required columns; cells of image, entity and private may be empty where not applicable."""
 READ: Final = frozenset(
     {
         *COLUMNS,
@@ -40,9 +40,9 @@ READ: Final = frozenset(
         "split",
     }
 )
-"""Columns that are read."""
+"""Known columns."""
 MARK: Final = "<image>"
-"""What stands for a picture in the text of LLaVA data."""
+"""Image placeholder in LLaVA data."""
 ALIASES: Final = {
     "delete": Role.FORGET,
     "remove": Role.FORGET,
@@ -55,7 +55,7 @@ ALIASES: Final = {
     "unknown": Role.STRANGER,
     "other": Role.GENERAL,
 }
-"""Other words for the roles."""
+"""Alternative names of roles."""
 
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
 _ROLES: Final = {role.value: role for role in Role} | ALIASES
@@ -76,14 +76,17 @@ class _Row:
 
 
 class Folder(Benchmark):
-    """A folder with `data.jsonl`, `.json`, `.csv` or `.parquet` and images; docs/own_data.md describes the columns."""
+    """Folder with `data.jsonl`, `.json`, `.csv` or `.parquet`, and images.
+
+    docs/own_data.md describes the columns.
+    """
 
     name = "folder"
     layout = f"one table ({', '.join(SUFFIXES)}), named data or the only one in its folder"
     generic = True
 
     def __init__(self, place: Place | str, settings: NoSettings | None = None) -> None:
-        """Read the table at once, so that a wrong layout is said before anything else happens."""
+        """Read the table at once, so that a wrong layout is reported first."""
         if isinstance(place, Hub):
             raise UserError(
                 f"--benchmark folder reads files: fetch {place} with `hf download` first and give the folder."
@@ -98,11 +101,11 @@ class Folder(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether there is a table, or several of which none is named."""
+        """Tell whether there is a table, or several unnamed ones."""
         return bool(tables_at(place))
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the rows of a split; rows of unseen images and strangers are never trained on."""
+        """Return the rows of a split; held-out images and strangers are never trained on."""
         survey = self._survey
         if survey.faults:
             raise UserError(_listed(survey.faults, self.table))
@@ -113,7 +116,7 @@ class Folder(Benchmark):
         return list(found) if isinstance(rows, list) else found
 
     def vocabulary(self) -> Vocabulary:
-        """Return all names, private values and visible values that occur in the folder."""
+        """Return all names, private and visible values in the folder."""
         names: dict[str, dict[str, None]] = {}
         facts: dict[str, dict[str, None]] = {}
         visible: dict[str, dict[str, None]] = {}
@@ -130,19 +133,19 @@ class Folder(Benchmark):
         )
 
     def problems(self) -> Sequence[str]:
-        """Return everything that is wrong with the table and its images, row by row."""
+        """Return all faults of the table and its images, row by row."""
         verdicts = _Verdicts()
         broken = [(place + 1, fault) for place, image in self._images() if (fault := verdicts.of(image))]
         found = [*self._survey.faults, *broken]
         return [f"row {number}: {what}" for number, what in sorted(found, key=lambda fault: fault[0])]
 
     def warnings(self) -> Sequence[str]:
-        """Return how the table is written if that is unusual, and the columns that nothing is read from."""
+        """Return unusual encodings, and columns that are not read."""
         return [*table_warnings(self.table), *_unread(self._columns)]
 
     @cached_property
     def _all(self) -> Sequence[_Row]:
-        """The rows that could be read: a list if the table is small, else made from disk when they are asked for."""
+        """All readable rows: a list if the table is small, else read from disk on access."""
         places, private = self._survey.places, self._survey.private
 
         def row(index: int) -> _Row:
@@ -162,12 +165,12 @@ class Folder(Benchmark):
             yield place, _image(self._cells(place)[turn], self.table.parent)
 
     def _cells(self, place: int) -> list[dict[str, Any]]:
-        """Return the cells of a row, one set for each question and answer of a conversation."""
+        """Return the cells of a row, one set per question and answer of a conversation."""
         return _turns(self._rows[place]) if self._talk else [self._rows[place]]
 
     @cached_property
     def _survey(self) -> _Survey:
-        """Read every row once, and keep what is true of the whole table."""
+        """Read every row once and collect facts about the whole table."""
         found = _Survey()
         for place in range(len(self._rows)):
             try:
@@ -188,14 +191,14 @@ class Folder(Benchmark):
 
 
 class _Verdicts:
-    """Which images can be decoded, each looked at once; a few bytes an image are kept."""
+    """Decodability of images, each tested once, in a few bytes per image."""
 
     def __init__(self) -> None:
         self._fine: set[int] = set()
         self._broken: dict[int, str] = {}
 
     def of(self, image: ImageSource | None) -> str:
-        """Return what is wrong with the image; empty if nothing is."""
+        """Return why the image is unusable; empty if it is fine."""
         if not isinstance(image, ImageFile | ImageBytes):
             return ""
         digest = digest64(str(image.path) if isinstance(image, ImageFile) else image.key)
@@ -217,20 +220,20 @@ def _undecodable(image: ImageFile | ImageBytes) -> str:
 
 @dataclass
 class _Survey:
-    """What is known of a table after one pass: a few bytes a row, and the private strings of each entity."""
+    """Facts about a table after one pass: a few bytes per row, private strings per entity."""
 
     places: array[int] = field(default_factory=lambda: array("Q"))
-    """Row and turn of each example, one after the other."""
+    """Row and turn of each example."""
     uses: array[int] = field(default_factory=lambda: array("B"))
-    """Whether an example is trained on and judged."""
+    """Whether an example is for training and for evaluation."""
     ids: array[int] = field(default_factory=lambda: array("Q"))
     private: dict[str, dict[str, dict[str, None]]] = field(default_factory=dict)
-    """Entity -> fact -> forms, whichever of its rows they were written in."""
+    """Entity -> fact -> forms, from any of its rows."""
     faults: list[tuple[int, str]] = field(default_factory=list)
-    """Row number and what is wrong with it."""
+    """Row number and fault."""
 
     def add(self, place: int, turn: int, row: _Row) -> None:
-        """Note a row that could be read."""
+        """Add a readable row."""
         example = row.example
         trained = row.split in ("both", "train") and example.role not in _JUDGED_ONLY
         self.places.extend((place, turn))
@@ -262,20 +265,20 @@ def _is_talk(columns: Collection[str], table: str) -> bool:
 
 
 def _renamed(missing: Sequence[str], columns: Collection[str]) -> str:
-    """Return the half sentence that says which columns may be the missing ones under another name."""
+    """Return the clause on columns that may be the missing ones under another name."""
     pairs = [(near[0], column) for column in missing if (near := _like(column, columns))]
     return "".join(f" Is {found!r} meant for {column!r}?" for found, column in pairs)
 
 
 def _like(name: str, columns: Iterable[str]) -> list[str]:
-    """Return columns that are written nearly like `name`, or hold it as a part (`image_path`)."""
+    """Return columns whose name resembles or contains `name` (`image_path`)."""
     plain = {column: column.casefold().replace("-", "_").strip() for column in columns}
     parts = [column for column, folded in plain.items() if name in folded.split("_")]
     return parts + [column for column, folded in plain.items() if nearest(name, [folded])]
 
 
 def _unread(columns: Collection[str]) -> list[str]:
-    """Return a line about the columns that nothing is read from, with the known one that is nearest to each."""
+    """Return a line on columns that are not read, with the nearest known names."""
     lines = []
     for column in sorted(set(columns) - READ):
         near = nearest(column.casefold().strip(), READ)
@@ -290,7 +293,7 @@ def _several(names: Sequence[str], most: int = 12) -> str:
 
 
 def _turns(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one set of cells per question and answer of a conversation; the image belongs to all of them."""
+    """Return one set of cells per question and answer of a conversation, all with its image."""
     said = row.get("conversations")
     shape = "conversations must be a list of {from: human, value} and {from: gpt, value} in turn"
     if not isinstance(said, list) or not said or len(said) % 2 or not all(isinstance(turn, dict) for turn in said):
@@ -341,7 +344,7 @@ def _row(number: int, given: Mapping[str, Any], folder: Path) -> _Row:
 
 
 def _demand(example: Example, split: str) -> None:
-    """Raise if a cell that this role needs is empty."""
+    """Raise if a cell required by this role is empty."""
     if not example.question:
         raise UserError("the question is empty.")
     if not example.answer and example.role not in _JUDGED_ONLY:
@@ -369,14 +372,14 @@ def _require_choice(example: Example) -> None:
 
 
 def _with_options(example: Example) -> Example:
-    """Return a choice with its options written behind the question, unless the question already lists them by letter."""
+    """Append the options to a multiple-choice question, unless it lists them already."""
     if example.kind is not Kind.CHOICE or _lists(example.question, example.options):
         return example
     return replace(example, question=lettered(example.question, example.options, after=""))
 
 
 def _lists(question: str, options: Sequence[str]) -> bool:
-    """Tell whether each option stands in the question behind its letter ("A. baker", "(B) pilot")."""
+    """Tell whether the question lists each option with its letter ("A. baker", "(B) pilot")."""
     return all(
         re.search(rf"\b{letter}\W{{1,4}}{re.escape(option)}", question, re.IGNORECASE)
         for letter, option in zip(ascii_uppercase, options, strict=False)
@@ -411,7 +414,7 @@ def _text(cells: Mapping[str, Any], column: str) -> str:
 
 
 def _question(cells: Mapping[str, Any]) -> str:
-    """Return the question without its image mark; the picture is put before the question for every model alike."""
+    """Return the question without image placeholders, since images always come first."""
     question = _text(cells, "question")
     if MARK in question:
         _require_pictures(question.count(MARK), cells)
@@ -419,7 +422,7 @@ def _question(cells: Mapping[str, Any]) -> str:
 
 
 def _require_pictures(marks: int, cells: Mapping[str, Any]) -> None:
-    """Raise if a text has more image marks than the row has pictures."""
+    """Raise if a text has more image placeholders than the row has images."""
     pictures = len(_pictures(cells))
     if marks > pictures:
         raise UserError(
@@ -429,7 +432,7 @@ def _require_pictures(marks: int, cells: Mapping[str, Any]) -> None:
 
 
 def _pictures(cells: Mapping[str, Any]) -> list[Any]:
-    """Return what the cells of `image` and `images` name: nothing or one picture."""
+    """Return the image named in `image` or `images`: none or one."""
     found: list[Any] = []
     for column in ("image", "images"):
         value = _decoded(cells, column) if column == "images" else cells.get(column)
@@ -444,7 +447,7 @@ def _pictures(cells: Mapping[str, Any]) -> list[Any]:
 
 
 def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes | None:
-    """Return the image of the row: a path relative to the table, or the bytes in a Parquet cell; None if there is none."""
+    """Return the row's image: a relative path, or bytes in a Parquet cell; None without one."""
     found = _pictures(cells)
     value = found[0] if found else None
     if isinstance(value, Mapping) and value.keys() <= {"bytes", "path"}:  # how `datasets` writes images
@@ -487,7 +490,7 @@ def _kind(cells: Mapping[str, Any], role: Role) -> Kind:
 
 
 def _decoded(cells: Mapping[str, Any], column: str) -> Any:
-    """Return the cell, with JSON in a text cell read."""
+    """Return the cell, parsed if it is JSON text."""
     value = cells.get(column)
     if isinstance(value, str) and value.strip()[:1] in ("{", "["):
         try:
@@ -502,7 +505,7 @@ def _strings(cells: Mapping[str, Any], column: str) -> list[str]:
 
 
 def _options(cells: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the options in the order of their letters; an empty one would shift the letters, so it is an error."""
+    """Return the options in letter order; an empty one is an error, as it would shift letters."""
     value = _decoded(cells, "options")
     if isinstance(value, Mapping):
         if sorted(value) != list(ascii_uppercase[: len(value)]):
@@ -519,7 +522,7 @@ def _options(cells: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _split(value: Any, column: str) -> list[str]:
-    """Return the texts of a cell, those that hold nothing as ""."""
+    """Return the texts of a cell, empty ones as ""."""
     if is_empty(value):
         return []
     items = value.split(";") if isinstance(value, str) else value if isinstance(value, list) else [value]
@@ -531,7 +534,7 @@ def _split(value: Any, column: str) -> list[str]:
 
 
 def _private(cells: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return fact -> forms, "name" first; of a plain list the first string is the name, the others are "other"."""
+    """Return fact -> forms, "name" first; in a plain list the first string is the name."""
     value = _decoded(cells, "private")
     if isinstance(value, Mapping):
         forms = {str(fact): tuple(_split(item, f"private.{fact}")) for fact, item in value.items()}
@@ -554,7 +557,7 @@ def _visible(cells: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _shared(row: _Row, known: Mapping[str, Mapping[str, Mapping[str, None]]]) -> _Row:
-    """Return the row with the private strings of its entity, whichever of its rows they were written in."""
+    """Return the row with all private strings of its entity, from any row."""
     facts = known.get(row.example.entity, {})
     if not facts:
         return row

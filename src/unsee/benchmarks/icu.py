@@ -1,4 +1,4 @@
-"""ICU-style documents: profiles with medical reports or labour contracts, and the order in which they are to be forgotten.
+"""ICU-style documents: profiles with reports or contracts, and an order of requests.
 
 ICU-Bench (arXiv 2605.05938) has published neither data nor schema: this layout is ours throughout [inferred], named after its
 protocol, and never to be reported as ICU-Bench. A folder with (each `.jsonl`, `.json`, `.csv` or `.parquet`)
@@ -36,7 +36,7 @@ from unsee.metrics.choice import choice
 from unsee.utils.parsing import read_object
 
 REQUESTS: Final = "requests.json"
-"""The file that `unsee continual --requests` reads as well."""
+"""Request file, also read by `unsee continual --requests`."""
 LAYOUT: Final = f"profiles and qa ({', '.join(SUFFIXES)}), and {REQUESTS} for the order"
 _KINDS: Final = {"mcq": Kind.CHOICE, "cloze": Kind.CLOZE, "short": Kind.FACT, "open": Kind.OPEN}
 _VIEWS: Final = ("", "header", "page")
@@ -45,23 +45,23 @@ _SPLITS: Final = ("", "train", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class ICUSettings:
-    """What may be set about ICU-style data."""
+    """Settings of ICU-style data."""
 
     task: int = 0
-    """Which task of the sequence is to be forgotten, counted from 1; 0 = all of them at once."""
+    """Task of the sequence to be unlearned, counted from 1; 0 = all at once."""
     order_seed: int = 0
     """Order of the tasks; 0 = as listed."""
     requests_per_task: int = 10
-    """Profiles a task, where no requests.json says it."""
+    """Profiles per task, without a requests.json."""
     retain_share: float = 0.5
-    """Share of the profiles, the last ones, that are never requested, where no requests.json says it."""
+    """Share of last profiles that are never requested, without a requests.json."""
     pages: Literal["joined", "first", "each"] = "joined"
-    """A question about several pages: put them below each other, show the first, or ask once a page."""
+    """Questions about several pages: stack them, show the first, or ask once per page."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our name of a column -> its name in these files."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no data could have."""
+        """Reject impossible values."""
         if self.requests_per_task < 1:
             raise UserError(f"benchmark.requests_per_task must be at least 1, got {self.requests_per_task}.")
         if not 0 <= self.retain_share < 1:
@@ -70,7 +70,7 @@ class ICUSettings:
 
 @dataclass(frozen=True)
 class Pages:
-    """Several pages as one image, below each other, all as wide as the widest."""
+    """Several pages stacked into one image of the largest width."""
 
     files: tuple[ImageFile, ...]
 
@@ -93,14 +93,14 @@ class Pages:
 
 
 class ICU(Benchmark):
-    """Documents of profiles, and a sequence of requests to forget some of them."""
+    """Documents of profiles, and a sequence of deletion requests."""
 
     name: ClassVar[str] = "icu"
     layout: ClassVar[str] = LAYOUT
     settings_type: ClassVar[type] = ICUSettings
 
     def __init__(self, place: Place | str, settings: ICUSettings | None = None, *, asked: Sequence[str] = ()) -> None:
-        """Read the profiles and the order; `asked` are the profiles to be forgotten instead of those of a task."""
+        """Read profiles and order; `asked` replaces the forget profiles of the task."""
         if isinstance(place, Hub):
             raise UserError(f"ICU-style data are files here, not a data set on the hub ({place}).")
         self.place, self.settings = Path(place), settings or ICUSettings()
@@ -113,7 +113,7 @@ class ICU(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether profiles and questions are there."""
+        """Tell whether profiles and questions exist."""
         return place.is_dir() and all(named_table(place, stem) for stem in ("profiles", "qa"))
 
     def tasks(self) -> list[tuple[str, ...]]:
@@ -121,13 +121,13 @@ class ICU(Benchmark):
         return list(self._tasks)
 
     def about(self, entities: Sequence[str]) -> ICU:
-        """Return the same documents with a request for these profiles; itself if it has not all of them."""
+        """Return the same documents with these forget profiles; itself if some are unknown."""
         if not entities or not set(entities) <= self._profiles.keys():
             return self
         return ICU(self.place, self.settings, asked=entities)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return questions about the profiles that are requested and about those that never are; others have no role now."""
+        """Return questions about requested and never requested profiles; others have no role."""
         self._found.require(self.place)
         return self._found.train if split == "train" else self._found.judged
 
@@ -143,7 +143,7 @@ class ICU(Benchmark):
         )
 
     def problems(self) -> Sequence[str]:
-        """Return everything that is wrong with rows and images."""
+        """Return all faults of rows and images."""
         return self._found.problems()
 
     def _read_profiles(self) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -164,7 +164,7 @@ class ICU(Benchmark):
         return known
 
     def _order(self) -> tuple[list[tuple[str, ...]], frozenset[str]]:
-        """Return the tasks and who is never requested."""
+        """Return the tasks and the retain profiles."""
         path = self.place / REQUESTS
         listed = Record(read_object(path)) if path.is_file() else self._cut()
         tasks = [request.strings("entities") for request in listed.parts("requests")]
@@ -183,7 +183,7 @@ class ICU(Benchmark):
         return tasks, frozenset(retain)
 
     def _cut(self) -> Record:
-        """Return the order where no file gives one: profiles as listed, so many a task, the last share kept."""
+        """Return the order without a file: profiles as listed, equal tasks, last share retained."""
         listed, size = list(self._profiles), self.settings.requests_per_task
         requested = listed[: len(listed) - int(len(listed) * self.settings.retain_share)]
         tasks = [requested[start : start + size] for start in range(0, len(requested), size)]
@@ -211,7 +211,7 @@ class ICU(Benchmark):
         return found
 
     def _row(self, found: Gathered, row: Record) -> Iterator[Example]:
-        """Yield what a row asks, in the role that its profile has now; nothing if it has none."""
+        """Yield the questions of a row in its profile's role; none without a role."""
         profile = row.text("profile")
         if profile not in self._profiles:
             raise unknown_name("profile", profile, self._profiles)
@@ -238,7 +238,7 @@ class ICU(Benchmark):
         return (Role.UNSEEN if split == "test" else Role.FORGET) if gone else Role.RETAIN
 
     def _images(self, found: Gathered, row: Record) -> list[ImageSource | None]:
-        """Return what the row shows: nothing, an image, or its pages as the settings have them."""
+        """Return the images of a row: none, one, or its pages by the settings."""
         files = [found.image(written) for written in row.strings("image")]
         if not files:
             return [None]
@@ -274,7 +274,7 @@ def _listed(row: Record, name: str, known: Sequence[str]) -> str:
 
 
 def _letter(answer: str, options: Sequence[str]) -> str:
-    """Return the letter of the right option, given as such or by its text."""
+    """Return the letter of the right option, from a letter or its text."""
     if len(options) < 2:
         raise UserError(f"a question of type mcq needs options, got {options!r}.")
     found = choice(answer, tuple(options)) or next(

@@ -1,4 +1,4 @@
-"""The embedded world as a benchmark: `--data lab`, `--data lab:hazards`, `--data lab:documents`, or the folder of a lab trained with other settings."""
+"""Embedded world as a benchmark: `lab`, `lab:hazards`, `lab:documents`, or a lab folder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from unsee.lab.world.world import World
 from unsee.utils.parsing import read_object
 
 WORLD_FILE = "world.json"
-"""Written beside a trained lab model: the arguments of its World."""
+"""File beside a trained lab model with the arguments of its World."""
 
 REQUESTS: Final[Mapping[str, ModuleType]] = {"people": people, "hazards": hazards, "documents": documents}
-"""Deletion request -> the module with its `request` and `judged`."""
+"""Deletion request -> module with its `request` and `judged`."""
 
 
 class Lab(Benchmark):
-    """The embedded world and one deletion request: some of its people, its documents, or what its devices do when made dangerous."""
+    """Embedded world with one deletion request: people, documents, or hazards."""
 
     name: ClassVar[str] = "lab"
     layout: ClassVar[str] = f"a folder with {WORLD_FILE}"
@@ -49,24 +49,24 @@ class Lab(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether a world is described in the folder."""
+        """Tell whether the folder describes a world."""
         return (place / WORLD_FILE).is_file()
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the deletion request ("train") or what is judged afterwards ("eval")."""
+        """Return the deletion request ("train") or the evaluation examples ("eval")."""
         module = REQUESTS[self.request]
         subject = self.archive if self.request == "documents" else self.world
         made: Sequence[Example] = module.request(subject) if split == "train" else module.judged(subject)
         return made
 
     def vocabulary(self) -> Vocabulary:
-        """Return everything that could be claimed in the world."""
+        """Return all names and values of the world."""
         if self.request == "documents":
             return phrases.vocabulary(self.archive)
         return hazards.vocabulary(self.world) if self.request == "hazards" else self.world.vocabulary()
 
     def about(self, entities: Sequence[str]) -> Lab:
-        """Return the same world with a request for these people or documents; itself for a request that is about neither."""
+        """Return the same world with these people or documents as forget set; else itself."""
         known: Sequence[Person | Document] = (
             self.archive.documents if self.request == "documents" else self.world.people
         )
@@ -78,19 +78,19 @@ class Lab(Benchmark):
         return other
 
     def suggested(self, method: str) -> Mapping[str, Any]:
-        """Return the training settings that suit the tiny model."""
+        """Return the training settings for the lab model."""
         return SUGGESTED.get(method, SUGGESTED["default"])
 
 
 @dataclass(frozen=True)
 class _Asked(World):
-    """A world in which just these people are to be forgotten."""
+    """World with these people as forget set."""
 
     chosen: tuple[str, ...] = ()
 
     @cached_property
     def forget(self) -> list[Person]:
-        """The people to be forgotten."""
+        """Forget entities."""
         return [person for person in self.people if person.id in self.chosen]
 
 

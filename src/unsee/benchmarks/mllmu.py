@@ -34,38 +34,38 @@ TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
 _RELEASED: Final = ("choice.first_character", "choice.first_alphanumeric", "cloze.substring", "bleu.released@open")
 """Measures of the published tables: MLLMU-Bench's own letter rule and that of MMUnlearner's run."""
 OVERLAP: Final = ("rougeL@open", "rouge1@open", "rouge2@open", "bleu@open")
-"""What the generation task is scored by; clozes, which have the same role, are no part of it."""
+"""Measures of the generation task; clozes, which share its role, are excluded."""
 ROWS: Final = {"Full_Set": 500, "ft_Data": 500, "Retain_Set": 153, "Test_Set": 500}
 """Rows of the published folders."""
 
 _OWN: Final = {"Classification_Task", "Mask_Task"}
-"""Columns that no other benchmark with such folders has."""
+"""Columns that distinguish it from other benchmarks with such folders."""
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT, Role.GENERAL: Role.GENERAL}
 _ABOUT: Final = ("ID", "biography", "question", "answer", *TASKS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MllmuSettings:
-    """What may be set about MLLMU-Bench."""
+    """Settings of MLLMU-Bench."""
 
     ratio: Literal[5, 10, 15] = 5
-    """Per cent of the people that are to be forgotten."""
+    """Percentage of people in the forget set."""
     sets: tuple[Literal["forget", "test", "retain", "real"], ...] = ("forget", "test", "retain", "real")
-    """What is judged; a set that is not judged need not be there."""
+    """Evaluated sets; others may be missing."""
     tasks: tuple[Literal["classification", "generation", "cloze"], ...] = ("classification", "generation", "cloze")
-    """Which tasks are judged."""
+    """Evaluated tasks."""
     train_pairs: Literal["metadata", "tasks"] = "metadata"
-    """What is trained on: the published pairs, or the split's own evaluation questions about the image (which flatters the result)."""
+    """Training data: the published pairs, or the split's evaluation questions about the image (which flatters results)."""
     join: Literal["content", "row_order"] = "content"
-    """How ft_Data rows without ID find their people: by equal images in Full_Set, or by standing in the same row there."""
+    """Matching of ft_Data rows without ID to people: by equal images in Full_Set, or by row number."""
     strict: bool = True
-    """False: rows and items that cannot be read are left out and counted; images that cannot be decoded stop a run either way."""
+    """False: unreadable rows and items are skipped and counted; undecodable images always stop a run."""
     protocol: Literal["corrected", "released"] = "corrected"
-    """released: also the published scoring (first character, substring), one image a test person, `____` as two blanks."""
+    """released: also the published scoring (first character, substring), one test image per person, `____` as two blanks."""
 
 
 class Mllmu(Benchmark):
-    """A local clone, or the hub."""
+    """MLLMU-Bench from a local clone or the hub."""
 
     name: ClassVar[str] = "mllmu"
     layout: ClassVar[str] = "folders forget_5, forget_10 or forget_15 of parquet with Mask_Task (MLLMU-Bench)"
@@ -74,7 +74,7 @@ class Mllmu(Benchmark):
     likelihood: ClassVar[bool] = True
 
     def __init__(self, place: Place | str, settings: MllmuSettings | None = None) -> None:
-        """Look at nothing yet but the place."""
+        """Store the location; no data are read yet."""
         self.settings: MllmuSettings = settings or MllmuSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
         self._ratio = self.settings.ratio
@@ -83,7 +83,7 @@ class Mllmu(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether a forget split with the tasks of this benchmark lies there."""
+        """Tell whether a forget split with this benchmark's tasks exists."""
         return any(_OWN & peek(place, *_spelled("forget", ratio)) for ratio in (5, 10, 15))
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
@@ -92,17 +92,17 @@ class Mllmu(Benchmark):
         return self._read.train if split == "train" else self._read.judged
 
     def vocabulary(self) -> Vocabulary:
-        """Return the names and the other biography values of everybody."""
+        """Return all names and other biography values."""
         self._read.require(self.shelf.place)
         released = _RELEASED if self.settings.protocol == "released" else ()
         return pool(self._people, measures=(*OVERLAP, *released))
 
     def problems(self) -> Sequence[str]:
-        """Return what is wrong with rows and images."""
+        """Return the faults of rows and images."""
         return self._read.problems()
 
     def warnings(self) -> Sequence[str]:
-        """Return what differs from the published data, and what the settings cost."""
+        """Return differences from the published data, and costs of the settings."""
         found = self._read
         said = [*self.shelf.warnings, *self._counts, *same_images(found.train)]
         said += found.gaps()
@@ -151,12 +151,12 @@ class Mllmu(Benchmark):
         return rows
 
     def _compare(self, forget: Sequence[str], retain: Sequence[str]) -> None:
-        """Raise if the two sides overlap, or together are not everybody."""
+        """Raise if the two sides overlap, or together are not all people."""
         everybody = self._open("Full_Set").names() if self.shelf.has("Full_Set") else None
         overlaps(forget, retain, everybody)
 
     def _train(self, found: Gathered, rows: Rows, role: Role) -> None:
-        """Gather the training pairs of one side."""
+        """Collect the training pairs of one side."""
         if self.settings.train_pairs == "tasks":
             return self._train_on_tasks(found, rows, role)
         place = {name: row for row, name in enumerate(rows.names())}
@@ -198,7 +198,10 @@ class Mllmu(Benchmark):
         return source
 
     def _owners(self, source: Rows) -> list[str]:
-        """Return the ID of each row of ft_Data: its column, else the IDs inside its pairs, else the person with the same image."""
+        """Return the person ID of each row of ft_Data.
+
+        Its column, else the IDs inside its pairs, else the person with the same image.
+        """
         if "ID" in source.columns:
             return source.names()
         known = [_id_inside(cells) for cells in source.records("metadata")]
@@ -212,7 +215,7 @@ class Mllmu(Benchmark):
         return [name or images.get(_digest(source, row), "") for row, name in enumerate(known)]
 
     def _judge(self, found: Gathered, rows: Rows, role: Role, only: set[str] | None = None) -> None:
-        """Gather the questions of one set; `only`: those about these people."""
+        """Collect the questions of one set; `only` restricts them to these people."""
         column = "images" if "images" in rows.columns else "image"
         rows.require(column, "ID", *TASKS)
         met = set()
@@ -231,7 +234,7 @@ class Mllmu(Benchmark):
             found.faults.append(f"{rows.name} has no row for people {listed(missing)}, who are to be forgotten.")
 
     def _shown(self, images: Sequence[ImageSource], owner: str, rows: Rows) -> Sequence[ImageSource]:
-        """Return the images that a person is shown by: all of them, or, as published, one drawn by chance (here: by ID)."""
+        """Return a person's images: all, or, as published, one at random (here: by ID)."""
         if not images:
             raise UserError(f"the image of {owner} in {rows.name} is empty.")
         if self.settings.protocol == "released" and len(images) > 1:
@@ -291,7 +294,7 @@ def _spelled(side: str, ratio: int) -> tuple[str, ...]:
 
 
 def _id_inside(cells: Mapping[str, Any]) -> str:
-    """Return the ID that the pairs of a row carry; empty if they carry none, or several."""
+    """Return the only ID in the pairs of a row; else empty."""
     try:
         found = {pair.optional("ID") for pair in Record(cells).parts("metadata")} - {""}
     except UserError:
@@ -305,7 +308,7 @@ def _digest(rows: Rows, row: int) -> str:
 
 
 def _profile(record: Record) -> Profile:
-    """Return who it is: the name, and every other plain value of the biography as a fact of its own [inferred]."""
+    """Return the private strings: name, and every plain biography value as a fact [inferred]."""
     biography = record.mapping("biography")
     name = str(biography.get("Name") or biography.get("name") or "").strip()
     facts = {str(key).casefold(): value for key, value in biography.items() if isinstance(value, str | int | float)}
@@ -338,7 +341,7 @@ def _told(
 
 
 def _read_each(found: Gathered, items: Sequence[Record], make: Callable[[Record, int], _Item]) -> Iterator[_Item]:
-    """Yield what can be made of the items; what is wrong with one is said of that one."""
+    """Yield the parsed items; faults are recorded per item."""
     for number, item in enumerate(items, 1):
         with found.part(item.called("").rstrip(".")):
             yield make(item, number)
@@ -376,7 +379,7 @@ def _generation(item: Record, number: int) -> _Item:
 
 
 def _with_image(item: Record) -> bool:
-    """Tell whether a question is asked about the image; a type that is neither is no guess."""
+    """Tell whether a question is about the image; an unknown type is an error."""
     kind = item.text("Type").casefold()
     if kind.startswith("image"):
         return True

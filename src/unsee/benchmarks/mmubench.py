@@ -1,4 +1,6 @@
-"""MMUBench: visual concepts to be forgotten from one image each, with the released SIU files or a folder a concept (arXiv 2405.12523).
+"""MMUBench: visual concepts, one training image each (arXiv 2405.12523).
+
+The released SIU files, or a folder per concept.
 
 Two layouts. *Released*: a clone of jujingliuzy/Unlearning-LLM-papers, or its folder SIU, with `finetunedata/SIU.json`,
 `evaldata/*.json`, `traindon/` and `testdon/` [code]; it holds one of the 20 concepts. *Folders*: `root/<concept>/*.jpg`, the first
@@ -48,31 +50,31 @@ _KNOWN: Final = ("yes", "no")
 
 @dataclass(frozen=True, kw_only=True)
 class MMUBenchSettings:
-    """What may be set about MMUBench."""
+    """Settings of MMUBench."""
 
     names: tuple[str, ...] = ()
     """Spellings of the concept, the main one first; empty = Donald Trump and Trump for the released files, else the folder's name."""
     concepts: tuple[str, ...] = ()
-    """Folder layout: concepts to be forgotten; empty = all. The others are to be kept."""
+    """Folder layout: forget concepts; empty = all. Others are the retain set."""
     forget_rows: Literal["siu", "ga"] = "siu"
-    """Released layout: where the forget rows come from, SIU.json with the true name put back or GA.json."""
+    """Released layout: source of forget rows, SIU.json with the true name restored, or GA.json."""
     prompts: tuple[Prompts, ...] = ("execcuatedata",)
-    """Prompt files that are asked; multilanguage and Multi-hop have no reference answers, only the name that must not occur."""
+    """Prompt files; multilanguage and Multi-hop have no reference answers, only a forbidden name."""
     pairing: Literal["cycle", "product"] = "cycle"
     """Each prompt with the next test image [code], or all with all."""
     protocol: Literal["corrected", "released"] = "corrected"
-    """released: also EM as published, by substrings, with the blanks that four targets have (so that these are never said)."""
+    """released: also EM as published, by substrings, including the spaces of four targets (which never match)."""
 
 
 class MMUBench(Benchmark):
-    """The released files of SIU, or a folder of images a concept."""
+    """The released files of SIU, or a folder of images per concept."""
 
     name: ClassVar[str] = "mmubench"
     layout: ClassVar[str] = f"{RELEASED}; or {FOLDERS}"
     settings_type: ClassVar[type] = MMUBenchSettings
 
     def __init__(self, place: Place | str, settings: MMUBenchSettings | None = None) -> None:
-        """Find the layout; what is missing from it is said at once."""
+        """Detect the layout; raise if files are missing."""
         if isinstance(place, Hub):
             raise UserError(f"MMUBench is not on the hub: clone its repository and give the folder, not {place}.")
         self.settings = settings or MMUBenchSettings()
@@ -83,26 +85,26 @@ class MMUBench(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether the released files are there, or a list of concepts."""
+        """Tell whether the released files exist, or a list of concepts."""
         return _released(place) is not None or (place / CONCEPTS).is_file()
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the training image's questions and the text-only ones ("train"), or every prompt with its image ("eval")."""
+        """Return training image and text questions ("train"), or all prompts ("eval")."""
         self._found.require(self.place)
         return self._found.train if split == "train" else self._found.judged
 
     def vocabulary(self) -> Vocabulary:
-        """Return the names of all concepts, and of those they are taught to be taken for."""
+        """Return the names of all concepts and their substitutes."""
         self._found.require(self.place)
         released = ("em.released",) if self.settings.protocol == "released" else ()
         return Vocabulary(names=self._source.known, measures=("em", "diversity", *released))
 
     def problems(self) -> Sequence[str]:
-        """Return everything that is wrong with rows and images."""
+        """Return all faults of rows and images."""
         return self._found.problems()
 
     def warnings(self) -> Sequence[str]:
-        """Return what was put right or left out on reading."""
+        """Return what was corrected or skipped on reading."""
         self._found.require(self.place)
         return self._source.remarks
 
@@ -179,7 +181,7 @@ class _Files:
             self.remarks.append(f"SIU.json: {twice} text-only rows occur twice or more and are kept once.")
 
     def _example(self, found: Gathered, row: _Talk, name: str) -> Example | None:
-        """Return what a row of SIU.json asks, with the true answer; None for a new look, which has none."""
+        """Return a row of SIU.json with the true answer; None for an invented look."""
         phrase = row.cells.text("target_phrase")
         if not row.image:
             role = Role.FORGET_TEXT if self._named(row.question) else Role.RETAIN_TEXT
@@ -205,7 +207,7 @@ class _Files:
         return made
 
     def _prompted(self, found: Gathered, trained: ImageFile | None) -> None:
-        """Ask the prompts of the training image (efficacy) and of the test images (generality)."""
+        """Return the prompts on the training image (efficacy) and test images (generality)."""
         tests = [found.file(path) for path in images_in(self.root / "testdon")]
         if not tests:
             found.faults.append("testdon: holds no image.")
@@ -221,7 +223,7 @@ class _Files:
                 found.judged.append(self._prompt(f"{name}/{row.number}{suffix}", Role.UNSEEN, row, image))
 
     def _rows(self, found: Gathered, name: Prompts) -> list[_Asked]:
-        """Return the prompts of a file, targets without the blanks that some of them have."""
+        """Return the prompts of a file, with stripped targets."""
         asked = []
         for number, cells in enumerate(read_rows(self.root / "evaldata" / f"{name}.json"), 1):
             with found.reading(f"{name}.json row {number}"):
@@ -237,7 +239,7 @@ class _Files:
         return [replace(row, target=target) for row, target in zip(asked, targets, strict=True)]
 
     def _prompt(self, name: str, role: Role, row: _Asked, image: ImageFile | None) -> Example:
-        """Return a prompt with its target: yes (whatever stands behind it), a form of the name, or none."""
+        """Return a prompt with its target: yes, a form of the name, or none."""
         word = (row.target.split() or [""])[0].casefold()
         named, plain = word not in _KNOWN, self.settings.protocol == "corrected"
         return Example(
@@ -247,7 +249,7 @@ class _Files:
         )  # fmt: skip
 
     def _about(self, name: str, role: Role, question: str, answer: str, image: ImageFile | None) -> Example:
-        """Return a question about the image: for the name if the answer alone has it, else any other."""
+        """Return an image question of kind name, or general if it already has the name."""
         kind = Kind.NAME if not self._named(question) else Kind.GENERAL
         return Example(
             id=name, role=role, kind=kind, fact="name" if kind is Kind.NAME else "", question=question, answer=answer,
@@ -260,7 +262,7 @@ class _Files:
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """A row of a prompt file."""
+    """Row of a prompt file."""
 
     number: int
     text: str
@@ -318,7 +320,7 @@ class _Folders:
         return self._said[concept].strings("names") or (" ".join(concept.replace("_", " ").split()),)
 
     def read(self) -> Gathered:
-        """Return one training image a concept, and questions about all others."""
+        """Return one training image per concept, and questions about all others."""
         found = Gathered(self.root)
         for concept, files in self.folders.items():
             with found.reading(concept):
@@ -355,7 +357,7 @@ class _Folders:
 
 
 def _said(path: Path, folders: Mapping[str, Sequence[Path]]) -> dict[str, Record]:
-    """Return what concepts.json says of each concept; nothing without the file."""
+    """Return the entries of concepts.json by concept; empty without the file."""
     said = Record(read_object(path) if path.is_file() else {})
     for name in said:
         if name not in folders:

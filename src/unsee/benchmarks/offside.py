@@ -1,4 +1,4 @@
-"""OFFSIDE: football players and transfer rumours, forgotten by the image (arXiv 2510.22535).
+"""OFFSIDE: football players and transfer rumours, by image (arXiv 2510.22535).
 
 As cloned (data.zip unpacked): folders `complete_unlearning_data`, `selective_unlearning_data`, `pure_text_data`, each with `forget_set.json`,
 `retain_set.json`, `test_set.json` (lists of `messages`: user, assistant; `images`: a path) and `classification_{forget,retain,test}_set.json`
@@ -42,27 +42,27 @@ _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.UNSEEN: Role.FORGET_TEX
 _NAMED: Final = re.compile(
     r"(?:player in the (?:image|picture|photo) is|player's name is|name of the player is)\s+(?P<name>[^.]+)\.?$"
 )
-"""How the published answers to "who is it?" end [code]."""
+"""Endings of the published answers to "who is it?" [code]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OffsideSettings:
-    """What may be set about OFFSIDE."""
+    """Settings of OFFSIDE."""
 
     setting: Literal["", "complete", "selective", "text"] = ""
-    """Which of the published folders, if the place holds several; empty = the place itself, or complete."""
+    """Published folder, if the place holds several; empty = the place itself, or complete."""
     tasks: tuple[Literal["classification", "generation"], ...] = ("classification", "generation")
-    """Which tasks are judged."""
+    """Evaluated tasks."""
     relearn: bool = False
-    """Also ask the questions of the relearning set (what a relearning attack trains on)."""
+    """Also evaluate the relearning set (training data of a relearning attack)."""
     strict: bool = True
-    """False: rows and items that cannot be read are left out and counted; images that cannot be decoded stop a run either way."""
+    """False: unreadable rows and items are skipped and counted; undecodable images always stop a run."""
     protocol: Literal["corrected", "released"] = "corrected"
-    """released: options only count if the text is a letter alone or says "The answer is A"."""
+    """released: options count only as a single letter or after "The answer is"."""
 
 
 class Offside(Benchmark):
-    """A local clone with data.zip unpacked."""
+    """OFFSIDE from a local clone with data.zip unpacked."""
 
     name: ClassVar[str] = "offside"
     layout: ClassVar[str] = "forget_set.json and retain_set.json, or complete_unlearning_data/ with them (OFFSIDE)"
@@ -71,7 +71,7 @@ class Offside(Benchmark):
     likelihood: ClassVar[bool] = True
 
     def __init__(self, place: Place | str, settings: OffsideSettings | None = None) -> None:
-        """Find the folder; what is missing is said at once."""
+        """Locate the folder; raise if it is missing."""
         if isinstance(place, Hub):
             raise UserError(
                 f"{place} is JSON beside image files, which `datasets` does not put together: clone it (git clone "
@@ -91,26 +91,26 @@ class Offside(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether the sets lie there, or one of the folders that hold them."""
+        """Tell whether the sets exist there, or in one of the published folders."""
         return any((folder / "forget_set.json").is_file() for folder in (place, *_inside(place).values()))
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the messages of both sides, or the questions of all sets."""
+        """Return the training conversations of both sides, or all evaluation questions."""
         self._read.require(self.root)
         return self._read.train if split == "train" else self._read.judged
 
     def vocabulary(self) -> Vocabulary:
-        """Return the players' names, as far as the answers give them."""
+        """Return the players' names found in the answers."""
         self._read.require(self.root)
         released = ("choice.answer_is",) if self.settings.protocol == "released" else ()
         return pool(self._people, measures=("rouge1", "rouge2", "bleu", *released))
 
     def problems(self) -> Sequence[str]:
-        """Return what is wrong with rows and images."""
+        """Return the faults of rows and images."""
         return self._read.problems()
 
     def warnings(self) -> Sequence[str]:
-        """Return what was left out."""
+        """Return what was skipped."""
         return self._read.gaps()
 
     @cached_property
@@ -135,7 +135,7 @@ class Offside(Benchmark):
         return read_rows(self.root / file)
 
     def _name(self, talks: Sequence[Mapping[str, Any]]) -> None:
-        """Note which picture shows whom, where an answer says it."""
+        """Record whom an image shows, if an answer names them."""
         for cells in talks:
             said = cells.get("messages")
             answer = (
@@ -147,7 +147,7 @@ class Offside(Benchmark):
                 self._people[_picture(cells)] = Profile(name=name, private={"name": name_forms(name)})
 
     def _talks(self, found: Gathered, rows: Sequence[Mapping[str, Any]], name: str, role: Role) -> None:
-        """Gather questions and answers in free text."""
+        """Collect open questions and answers."""
         for number, cells in enumerate(rows, 1):
             with found.reading(f"{name} set row {number}"):
                 record = Record(cells)
@@ -206,7 +206,7 @@ def _root(place: Path, setting: str) -> Path:
 
 
 def _turn(record: Record) -> tuple[str, str]:
-    """Return question and answer of a talk of one turn; the marks of images are ours to place."""
+    """Return question and answer of a single-turn conversation, without image placeholders."""
     said = record.parts("messages")
     roles = [message.optional("role") for message in said]
     if roles != ["user", "assistant"]:
@@ -220,7 +220,7 @@ def _turn(record: Record) -> tuple[str, str]:
 
 
 def _image_of(record: Record) -> str:
-    """Return the path of the one image; empty for a question in text alone."""
+    """Return the path of the only image; empty for a text-only question."""
     paths = [path for name in ("images", "image") for path in record.strings(name)]
     if len(paths) > 1:
         raise UserError(f"one image was expected, got {', '.join(paths)}.")
@@ -228,7 +228,7 @@ def _image_of(record: Record) -> str:
 
 
 def _picture(cells: Mapping[str, Any]) -> str:
-    """Return the name of the image file, without folder and type."""
+    """Return the image file's name without folder and suffix."""
     written = cells.get("images") or cells.get("image") or ""
     if isinstance(written, list):
         written = written[0] if written else ""

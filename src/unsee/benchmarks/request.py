@@ -1,4 +1,4 @@
-"""One deletion request on other data: which of its entities are to be forgotten now, which are kept, which are neither (JSON)."""
+"""Deletion request (JSON) on other data: forget, retain, and entities without a role."""
 
 from __future__ import annotations
 
@@ -21,62 +21,65 @@ OF_TARGETS: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 OF_KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT)
 OF_ENTITIES: Final = (*OF_TARGETS, *OF_KEPT)
 _NOTHING_PRIVATE: Final = (Kind.VISIBLE, Kind.GENERAL)
-"""Questions about a kept entity that ask for nothing private: left out once it is to be forgotten."""
+"""Kinds without private information; skipped for entities of the forget set."""
 _KEPT_AS: Final = {Role.FORGET: Role.RETAIN, Role.UNSEEN: Role.RETAIN, Role.FORGET_TEXT: Role.RETAIN_TEXT}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """Who has which role now, and how much is trained on and judged; the content of a request file."""
+    """Content of a request file: roles of entities, amounts of training and evaluation data."""
 
     data: str
-    """The data that the roles are given to, as for `--data`."""
+    """Data of the entities, as for `--data`."""
     benchmark: Mapping[str, Any] = field(default_factory=dict)
-    """Its layout and settings, as in a run file; empty = recognise it."""
+    """Layout and settings, as in a run file; empty = detect."""
     forget: tuple[str, ...] = ()
-    """Entities, or ids of single rows, that are to be forgotten."""
+    """Forget entities, or ids of single rows."""
     aside: tuple[str, ...] = ()
-    """Entities or rows that are neither forgotten nor kept: earlier and later requests."""
+    """Entities or rows without a role: earlier and later requests."""
     retain: tuple[str, ...] = ()
-    """Entities that are kept; none = all others."""
+    """Retain entities; none = all others."""
     retain_share: Literal["all", "none", "sample"] = "all"
-    """How much of what is kept (strangers and general questions included) the unlearning sees."""
+    """Retain data (strangers and general questions included) for training."""
     retain_rows: int = 0
     """Rows in a sample."""
     retain_seed: int = 0
-    """Draw of the sample."""
+    """Seed of the sample."""
     kinds: tuple[str, ...] = ()
-    """Only these kinds of question are judged; none = all."""
+    """Evaluated kinds of question; none = all."""
     limit: int = 0
-    """Judged questions for each entity and kind, with and without image, evenly spread; 0 = all."""
+    """Evaluation questions per entity and kind, with and without image, evenly spread; 0 = all."""
     retain_limit: int = 0
-    """Judged questions for each role and kind of everything that is kept; 0 = all."""
+    """Evaluation questions per retain role and kind; 0 = all."""
 
 
 class Request(Benchmark):
-    """Other data with roles given anew. Rows about an entity that is to be forgotten keep their words, ids and images."""
+    """Other data with new roles.
+
+    Rows about forget entities keep their text, ids and images.
+    """
 
     name: ClassVar[str] = "request"
     layout: ClassVar[str] = f"a file *{SUFFIX}, written by `unsee continual`"
 
     def __init__(self, place: Place | Roles, settings: NoSettings | None = None) -> None:
-        """Read who is to be forgotten, and open the data it is about."""
+        """Read the request file and open its data."""
         self.settings = settings or NoSettings()
         self.roles = place if isinstance(place, Roles) else read(place)
         self.base = open_benchmark(self.roles.data, self.roles.benchmark)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether it is a request file."""
+        """Tell whether the file is a request file."""
         return place.is_file() and place.name.endswith(SUFFIX)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the rows of a split in the order of the data, roles given anew."""
+        """Return the rows of a split in data order, with new roles."""
         return self._made[split]
 
     @cached_property
     def _made(self) -> dict[str, Sequence[Example]]:
-        """The rows of each split that have a role."""
+        """Rows of each split that have a role."""
         train, judged = ([self._cast(row, split) for row in self._rows[split]] for split in ("train", "eval"))
         return {
             "train": self._sampled([row for row in train if row is not None]),
@@ -84,15 +87,15 @@ class Request(Benchmark):
         }
 
     def vocabulary(self) -> Vocabulary:
-        """Return everything that could be claimed in the data."""
+        """Return the vocabulary of the data."""
         return self.base.vocabulary()
 
     def suggested(self, method: str) -> Mapping[str, Any]:
-        """Return what suits the data."""
+        """Return the suggestions of the data."""
         return self.base.suggested(method)
 
     def problems(self) -> Sequence[str]:
-        """Return the faults of the data, and names that it does not have."""
+        """Return the faults of the data, and unknown entity names."""
         if found := self.base.problems():
             return found
         known = {name for rows in self._rows.values() for row in rows for name in (row.entity, row.id)}
@@ -105,7 +108,7 @@ class Request(Benchmark):
 
     @cached_property
     def _rows(self) -> dict[str, Sequence[Example]]:
-        """The rows of each split, with all there is about everybody who is asked for at any time."""
+        """Rows of each split, with everything about all requested entities."""
         asked = {*self.roles.forget, *self.roles.aside}
         entities = dict.fromkeys(row.entity for row in self.base.examples("train") if row.entity in asked)
         pool = self.base.about(tuple(entities))
@@ -113,18 +116,18 @@ class Request(Benchmark):
 
     @cached_property
     def _shown(self) -> frozenset[str]:
-        """Images that the unlearning may see."""
+        """Images that unlearning may train on."""
         return frozenset(row.image.key for row in self._rows["train"] if row.image)
 
     @cached_property
     def _touched(self) -> frozenset[str]:
-        """Entities of which single rows are asked for: their other rows are neither forgotten nor kept."""
+        """Entities with single requested rows, whose other rows have no role."""
         asked = {*self.roles.forget, *self.roles.aside}
         rows = (row for split in self._rows.values() for row in split)
         return frozenset(row.entity for row in rows if row.id in asked and row.entity)
 
     def _cast(self, example: Example, split: str) -> Example | None:
-        """Return the row in its role; None if it has none now."""
+        """Return the row in its role; None without one."""
         names = {example.entity, example.id} - {""}
         if names & set(self.roles.forget):
             return self._forgotten(example, split)
@@ -147,7 +150,7 @@ class Request(Benchmark):
         return replace(example, role=Role.UNSEEN if new else Role.FORGET)
 
     def _sampled(self, rows: list[Example]) -> list[Example]:
-        """Return what the unlearning may see of what is kept."""
+        """Return the retain rows for training."""
         if self.roles.retain_share == "all":
             return rows
         kept = [place for place, row in enumerate(rows) if row.role not in (*OF_TARGETS, Role.BENIGN)]
@@ -156,7 +159,7 @@ class Request(Benchmark):
         return [row for place, row in enumerate(rows) if place not in left]
 
     def _limited(self, rows: list[Example]) -> list[Example]:
-        """Return the rows that are judged, evenly spread over each group."""
+        """Return the evaluation rows, evenly spread over each group."""
         groups: dict[object, list[int]] = {}
         for place, row in enumerate(rows):
             if self.roles.kinds and row.kind not in self.roles.kinds:

@@ -1,4 +1,4 @@
-"""RMLLMU-style: MLLMU-Bench with a reasoning chain for each question, to see what the reasoning gives away (arXiv 2512.17911).
+"""RMLLMU-style data: MLLMU-Bench with reasoning chains (arXiv 2512.17911).
 
 RMLLMU-Bench has published neither data nor schema. This layout is ours throughout [inferred]: a folder with
 
@@ -31,7 +31,7 @@ from unsee.metrics.matching import contains
 from unsee.utils.parsing import read_object
 
 STEP_BY_STEP: Final = "Think step by step, then answer. Write it as: Reasoning: ... Answer: ..."
-"""Asks for a chain [inferred]."""
+"""Instruction that elicits a chain [inferred]."""
 CLONES: Final = ("MLLMU-Bench", "MLLMMU-Bench")
 _TYPES: Final = {"": None, "image_textual": True, "pure_text": False}
 _YES: Final = {"true": True, "1": True, "yes": True, "": True, "false": False, "0": False, "no": False}
@@ -39,12 +39,12 @@ _YES: Final = {"true": True, "1": True, "yes": True, "": True, "false": False, "
 
 @dataclass(frozen=True, kw_only=True)
 class RMLLMUSettings:
-    """What may be set about RMLLMU-style data."""
+    """Settings of RMLLMU-style data."""
 
     ratio: Literal[5, 10, 15] = 5
-    """Per cent of the people that are to be forgotten."""
+    """Percentage of people in the forget set."""
     prompt: str = STEP_BY_STEP
-    """Put below a question to ask for reasoning; empty = ask without, to compare (R-MUSE, arXiv 2512.17911)."""
+    """Appended to a question to elicit reasoning; empty = without, for comparison."""
     mllmu: Mapping[str, Any] = field(default_factory=dict)
     """Other settings of the benchmark mllmu."""
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class RMLLMUSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chain:
-    """One row of `chains`."""
+    """Row of `chains`."""
 
     number: int
     question: str
@@ -61,13 +61,13 @@ class _Chain:
     with_image: bool | None
 
     def suits(self, example: Example) -> bool:
-        """Tell whether it is about this question, whatever instruction stands below it."""
+        """Tell whether it belongs to this question, ignoring instructions below it."""
         asked = example.question == self.question or example.question.startswith(f"{self.question}\n")
         return asked and self.with_image in (None, example.image is not None)
 
 
 class RMLLMU(Benchmark):
-    """A clone of MLLMU-Bench and chains for its questions."""
+    """Clone of MLLMU-Bench with chains for its questions."""
 
     name: ClassVar[str] = "rmllmu"
     layout: ClassVar[str] = f"chains ({', '.join(SUFFIXES)}) beside a clone of MLLMU-Bench in a folder of that name"
@@ -77,7 +77,7 @@ class RMLLMU(Benchmark):
     def __init__(
         self, place: Place | str, settings: RMLLMUSettings | None = None, *, base: Benchmark | None = None
     ) -> None:
-        """Open MLLMU-Bench and find the chains; what is missing is said at once."""
+        """Open MLLMU-Bench and find the chains; raise if they are missing."""
         if isinstance(place, Hub):
             raise UserError(f"RMLLMU-style data are files here, not a data set on the hub ({place}).")
         self.place, self.settings = Path(place), settings or RMLLMUSettings()
@@ -89,33 +89,33 @@ class RMLLMU(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether there are chains, and a clone beside them."""
+        """Tell whether there are chains with a clone beside them."""
         clones = [place / name for name in CLONES if (place / name).is_dir()]
         return bool(clones) and place.is_dir() and named_table(place, "chains") is not None
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the questions of MLLMU-Bench with their chains, and those that ask for reasoning ("eval")."""
+        """Return MLLMU-Bench's questions with chains, and those that elicit reasoning ("eval")."""
         self._found.require(self.place)
         return self._found.train if split == "train" else self._found.judged
 
     def vocabulary(self) -> Vocabulary:
-        """Return the vocabulary of MLLMU-Bench, and what follows from what."""
+        """Return MLLMU-Bench's vocabulary with implications."""
         return replace(self.base.vocabulary(), implies=_implications(self.place / "implies.json"))
 
     def suggested(self, method: str) -> Mapping[str, Any]:
-        """Return what suits MLLMU-Bench."""
+        """Return the suggestions of MLLMU-Bench."""
         return self.base.suggested(method)
 
     def about(self, entities: Sequence[str]) -> RMLLMU:
-        """Return the same chains on MLLMU-Bench asked about these people."""
+        """Return the same data with these people as forget set."""
         return RMLLMU(self.place, self.settings, base=self.base.about(entities))
 
     def problems(self) -> Sequence[str]:
-        """Return what is wrong with MLLMU-Bench, or else with the chains."""
+        """Return the faults of MLLMU-Bench, or else of the chains."""
         return self.base.problems() or self._found.problems()
 
     def warnings(self) -> Sequence[str]:
-        """Return what MLLMU-Bench warns of, and how many questions have no chain."""
+        """Return MLLMU-Bench's warnings, and the number of questions without a chain."""
         self._found.require(self.place)
         return [*self.base.warnings(), *self._remarks]
 
@@ -138,7 +138,7 @@ class RMLLMU(Benchmark):
         return []
 
     def _read(self, found: Gathered) -> tuple[dict[str, list[_Chain]], int]:
-        """Return person -> accepted chains, and how many were not accepted."""
+        """Return person -> accepted chains, and the number of rejected ones."""
         chains: dict[str, list[_Chain]] = defaultdict(list)
         taken: dict[tuple[str, str, bool | None], int] = {}
         refused = 0
@@ -180,7 +180,7 @@ class RMLLMU(Benchmark):
 
 
 def _implications(file: Path) -> dict[str, str]:
-    """Return premise -> what follows from it; nothing without the file."""
+    """Return premise -> consequence; empty without the file."""
     return {premise: str(end) for premise, end in read_object(file).items()} if file.is_file() else {}
 
 
@@ -197,7 +197,7 @@ def _chain(row: Record, number: int) -> _Chain:
 
 
 def _word(row: Record, name: str, known: Mapping[str, Any]) -> Any:
-    """Return what a word in a column means; an unknown word gets the known ones."""
+    """Return the meaning of a word in a column; raise with the known words."""
     value = row.raw(name)
     word = str(value).casefold() if isinstance(value, bool) else row.optional(name).casefold()
     if word not in known:
@@ -215,7 +215,7 @@ def _chained(example: Example, chains: Mapping[str, Sequence[_Chain]], used: set
 
 
 def _reasoned(example: Example, chains: Mapping[str, Sequence[_Chain]], prompt: str) -> Iterator[Example]:
-    """Yield the open question once more, asked for reasoning, with reasoning and answer as reference."""
+    """Yield the open question again, eliciting reasoning, with a chain as reference."""
     if not example.chain or example.kind not in PROBES:
         return
     asked = next(one.question for one in chains[_person(example)] if one.suits(example))
@@ -230,7 +230,7 @@ def _reasoned(example: Example, chains: Mapping[str, Sequence[_Chain]], prompt: 
 
 
 def _asked_for(example: Example) -> str:
-    """Return the private fact that the reference answer gives and the question does not; empty if none."""
+    """Return the private fact in the reference answer but not in the question; else empty."""
     told = (
         fact
         for fact, forms in sorted(example.private.items(), key=lambda item: item[0] == "name")
@@ -240,5 +240,5 @@ def _asked_for(example: Example) -> str:
 
 
 def _person(example: Example) -> str:
-    """Return the ID in MLLMU-Bench; celebrities have it behind their set."""
+    """Return the ID in MLLMU-Bench, prefixed by the set for celebrities."""
     return example.entity.rpartition("/")[2] if example.role is Role.GENERAL else example.entity

@@ -1,4 +1,4 @@
-"""SafeEraser: hazards in six categories, their harmless twins, benign questions about the same images (arXiv 2502.12520).
+"""SafeEraser: hazards in six categories, and benign counterparts (arXiv 2502.12520).
 
 The published archive, unpacked: `dataset/all_train.json`, `all_val.json`, `prompt.json`, `img/<Category>/...` [code]; the place is that
 folder or the one it lies in. A record has `image_path` (or `image_id`), `SDImage_path`, `category`, `unsafe_pairs` of `question`,
@@ -29,32 +29,32 @@ LAYOUT: Final = (
     "all_train.json, all_val.json and img/<Category>/..., as in the folder dataset of safeeraser_dataset.zip"
 )
 CATEGORIES: Final = ("Violence", "Weapon", "Privacy", "Sex", "HateSpeech", "IllegalActivity")
-"""As the released judge templates spell them [code]."""
+"""Spelling of the released judge templates [code]."""
 BENIGN_PAIRS: Final = ("UnharmPair_text1", "UnharmPair_text2", "UnharmPair_image1", "UnharmPair_image2")
 MOST_EMPTY: Final = 0.01
-"""Share of empty pairs that may be left out [inferred]."""
+"""Largest share of empty pairs that may be skipped [inferred]."""
 _PLAIN: Final = {"".join(filter(str.isalnum, name.casefold())): name for name in CATEGORIES}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SafeEraserSettings:
-    """What may be set about SafeEraser."""
+    """Settings of SafeEraser."""
 
     categories: tuple[str, ...] = ()
     """Only records of these categories; empty = all six."""
     pd: bool = True
-    """Read the harmless twins (SDImage_path, sd_response); without them Prompt Decouple and SARR are not possible."""
+    """Read the harmless counterparts (SDImage_path, sd_response), required for Prompt Decouple and SARR."""
 
 
 class SafeEraser(Benchmark):
-    """The published archive, unpacked."""
+    """SafeEraser's published archive, unpacked."""
 
     name: ClassVar[str] = "safeeraser"
     layout: ClassVar[str] = LAYOUT
     settings_type: ClassVar[type] = SafeEraserSettings
 
     def __init__(self, place: Place | str, settings: SafeEraserSettings | None = None) -> None:
-        """Find the files; what is missing is said at once."""
+        """Locate the files; raise if any is missing."""
         if isinstance(place, Hub):
             raise UserError(f"SafeEraser is published as an archive: unpack it and give the folder, not {place}.")
         self.settings = settings or SafeEraserSettings()
@@ -65,28 +65,31 @@ class SafeEraser(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether one of the two splits is there."""
+        """Tell whether one of the two splits exists."""
         return _root(place) is not None
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return hazards, twins and benign questions: of all_train ("train"), or all_val and the trained hazards ("eval")."""
+        """Return hazards, counterparts and benign questions of a split.
+
+        all_train ("train"), or all_val and the trained hazards ("eval").
+        """
         self._found.require(self.root)
         return self._found.train if split == "train" else self._found.judged
 
     def vocabulary(self) -> Vocabulary:
-        """Return nothing: the archive does not say which strings are unsafe, a judge has to."""
+        """Return an empty vocabulary, since the archive names no unsafe strings."""
         return Vocabulary()
 
     def suggested(self, method: str) -> dict[str, Any]:  # noqa: ARG002 - the same for all
-        """Return `stop: never`: the stop rule looks for names, which hazards have not."""
+        """Return `stop: never`, since the stop rule needs names."""
         return {"stop": "never"}
 
     def problems(self) -> Sequence[str]:
-        """Return everything that is wrong with records and images."""
+        """Return all faults of records and images."""
         return self._found.problems()
 
     def warnings(self) -> Sequence[str]:
-        """Return what the data cannot tell, and what was left out."""
+        """Return limits of the data, and what was skipped."""
         self._found.require(self.root)
         left = self._dropped
         return (
@@ -115,7 +118,7 @@ class SafeEraser(Benchmark):
         return found
 
     def _record(self, found: Gathered, record: Record, name: str, split: str) -> Iterator[Example]:
-        """Yield everything that one record asks, if its category is wanted."""
+        """Yield the questions of one record, if its category is selected."""
         written = record.text("image_path" if record.has("image_path") else "image_id")
         category = _agreed(record.optional("category"), written)
         if category not in self._kept:
@@ -144,7 +147,7 @@ class SafeEraser(Benchmark):
         yield from self._benign(record, name, harmful)
 
     def _benign(self, record: Record, name: str, image: ImageFile) -> Iterator[Example]:
-        """Yield the harmless questions about the harmful image; at least one of the four is needed."""
+        """Yield the benign questions about the harmful image, at least one of four."""
         there = [key for key in BENIGN_PAIRS if record.has(key)]
         if not there:
             raise UserError(f"none of {', '.join(BENIGN_PAIRS)} is there.")
@@ -161,13 +164,13 @@ class SafeEraser(Benchmark):
 
 
 def _root(place: Path) -> Path | None:
-    """Return the folder with the splits: the place, or `dataset` in it; None if neither has one."""
+    """Return the folder with the splits: the place or its `dataset`; None without any."""
     names = ("all_train.json", "all_val.json")
     return next((root for root in (place, place / "dataset") if any((root / name).is_file() for name in names)), None)
 
 
 def _agreed(said: str, path: str) -> str:
-    """Return the category that column and folder agree on; either may be silent."""
+    """Return the category of column and folder, which must agree where both exist."""
     folders = [_category(part) for part in PurePosixPath(path.replace("\\", "/")).parts[:-1]]
     folder = next((name for name in reversed(folders) if name), "")
     column = _category(said)
@@ -181,7 +184,7 @@ def _agreed(said: str, path: str) -> str:
 
 
 def _category(word: str) -> str:
-    """Return the category a word spells, whatever its case, blanks and underscores; empty if none."""
+    """Return the category of a word, ignoring case, spaces, underscores; else empty."""
     return _PLAIN.get("".join(filter(str.isalnum, word.casefold())), "")
 
 

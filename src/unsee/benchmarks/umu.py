@@ -1,4 +1,6 @@
-"""UMU-Bench: 500 fictitious and 153 real people, every question with its image and as text alone (NeurIPS 2025).
+"""UMU-Bench: 653 people, every question with its image and as text (NeurIPS 2025).
+
+500 of them are fictitious, 153 real.
 
 As cloned from the hub: `forget_R/`, `retain_(100-R)/`, `Real_Person_Set/` of parquet with `ID`, `image`, `Biography`, `MM_QA`, `UM_QA`,
 `Classify`, `Cloze`, `Generation`. The last five are Python or JSON literals in text; their halves are called `unimodal` and
@@ -35,7 +37,7 @@ SENTENCE: Final = "Answer the question based on your trained knowledge in one se
 ONLY: Final = "Please **ONLY** provide the correct answer without any explanation"
 REAL: Final = ("Real_Person_Set", "real_person")
 HALVES: Final = {"image": ("muitimodal", "multimodal"), "text": ("unimodal",)}
-"""What the two halves of a task are called in the data; the misspelt name is the published one."""
+"""Names of the two halves of a task in the data; the misspelt one is as published."""
 
 _TASKS: Final = ("Classify", "Cloze", "Generation")
 _ROLES: Final = {
@@ -47,24 +49,24 @@ _ROLES: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class UmuSettings:
-    """What may be set about UMU-Bench."""
+    """Settings of UMU-Bench."""
 
     ratio: Literal[5, 10, 15] = 5
-    """Per cent of the people that are to be forgotten."""
+    """Percentage of people in the forget set."""
     sets: tuple[Literal["forget", "retain", "real"], ...] = ("forget", "retain", "real")
-    """What is judged; a set that is not judged need not be there."""
+    """Evaluated sets; others may be missing."""
     tasks: tuple[Literal["classification", "generation", "cloze"], ...] = ("classification", "generation", "cloze")
-    """Which tasks are judged."""
+    """Evaluated tasks."""
     train: tuple[Literal["image", "text"], ...] = ("image", "text")
-    """Which halves of the training pairs the unlearning may see."""
+    """Halves of the training pairs for unlearning."""
     strict: bool = True
-    """False: rows and items that cannot be read are left out and counted; images that cannot be decoded stop a run either way."""
+    """False: unreadable rows and items are skipped and counted; undecodable images always stop a run."""
     protocol: Literal["corrected", "released"] = "corrected"
-    """released: options asked for and scored by their text, and both of the published rules for it."""
+    """released: options requested and scored by their text, with both published rules."""
 
 
 class Umu(Benchmark):
-    """A local clone, or the hub."""
+    """UMU-Bench from a local clone or the hub."""
 
     name: ClassVar[str] = "umu"
     layout: ClassVar[str] = "folders forget_5, forget_10 or forget_15 of parquet with MM_QA and UM_QA (UMU-Bench)"
@@ -73,7 +75,7 @@ class Umu(Benchmark):
     likelihood: ClassVar[bool] = True
 
     def __init__(self, place: Place | str, settings: UmuSettings | None = None) -> None:
-        """Look at nothing yet but the place."""
+        """Store the location; no data are read yet."""
         self.settings: UmuSettings = settings or UmuSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
         self._people: dict[str, Profile] = {}
@@ -81,26 +83,26 @@ class Umu(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether a forget split with the columns of this benchmark lies there."""
+        """Tell whether a forget split with this benchmark's columns exists."""
         return any({"MM_QA", "UM_QA"} & peek(place, f"forget_{ratio}") for ratio in (5, 10, 15))
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the training pairs of both sides, or the questions of the judged sets."""
+        """Return the training pairs of both sides, or the evaluation questions."""
         self._read.require(self.shelf.place)
         return self._read.train if split == "train" else self._read.judged
 
     def vocabulary(self) -> Vocabulary:
-        """Return the names of everybody, and that pairs are counted."""
+        """Return all names, with pairs enabled."""
         self._read.require(self.shelf.place)
         released = ("choice.text_exact", "choice.text_nearest") if self.settings.protocol == "released" else ()
         return pool(self._people, measures=("both", *released))
 
     def problems(self) -> Sequence[str]:
-        """Return what is wrong with rows and images."""
+        """Return the faults of rows and images."""
         return self._read.problems()
 
     def warnings(self) -> Sequence[str]:
-        """Return what differs from the published data."""
+        """Return differences from the published data."""
         found = self._read
         return [*self.shelf.warnings, *self._counts, *same_images(found.train), *found.gaps()]
 
@@ -129,7 +131,7 @@ class Umu(Benchmark):
         return rows
 
     def _gather(self, found: Gathered, rows: Rows, role: Role, *, judged: bool) -> None:
-        """Gather the training pairs and the questions about each person of a folder."""
+        """Collect training pairs and questions of each person in a folder."""
         for row, cells in enumerate(rows.records("ID", "Biography", "MM_QA", "UM_QA", *_TASKS)):
             record = Record(cells)
             with found.reading(f"{rows.where(row)} (ID {cells['ID']})"):
@@ -196,7 +198,7 @@ class _Person:
 
 
 def _literal(record: Record, column: str) -> dict[str, Any]:
-    """Return what a cell says, as JSON or, as published, as a Python literal (which is read, never run)."""
+    """Return a cell's value, from JSON or, as published, a Python literal (never evaluated)."""
     written = record.raw(column)
     if isinstance(written, Mapping):
         return dict(written)
@@ -244,7 +246,7 @@ def _generation(item: Record) -> tuple[Kind, str, str, tuple[str, ...]]:
 
 
 def _profile(record: Record) -> Profile:
-    """Return who it is: the biography's `Name`, be it JSON, a Python literal, or text that begins with it [inferred]."""
+    """Return the person: the biography's `Name` in JSON, a Python literal or text [inferred]."""
     if not record.has("Biography"):
         return Profile()
     try:

@@ -1,4 +1,7 @@
-"""`unsee`: the command line. Commands lie in `commands/`, one file each, thin shells over Python functions; nothing here loads torch."""
+"""Entry point of the command line.
+
+Commands are in `commands/`, one file each, thin shells over Python functions. Nothing here loads torch.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from unsee.utils.signals import raise_on_sigterm
 from unsee.utils.terminal import err
 
 _STORY: Final = ("demo", "train", "forget", "eval", "compare", "sweep", "continual", "check", "list")
-"""The order of commands in the help; others follow by name."""
+"""Order of commands in the help; others follow by name."""
 _AGAIN: Final = {
     "forget": " The same command with --resume goes on from the last checkpoint.",
     "demo": " The same command goes on where this one stopped.",
@@ -31,14 +34,14 @@ _AGAIN: Final = {
     "eval": " The same command goes on where this one stopped.",
     "judge": " The same command goes on where this one stopped.",
 }
-"""What to say after Ctrl-C and SIGTERM."""
+"""Messages after Ctrl-C and SIGTERM."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose complaints are UserErrors."""
+    """ArgumentParser that raises UserErrors."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of exiting, so that there is one place where errors are printed."""
+        """Raise instead of exiting, so that errors are printed in one place."""
         raise UserError(f"{message[:1].upper()}{message[1:]}. See `{self.prog} --help`.")
 
 
@@ -79,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def script() -> NoReturn:
-    """Run the console script: `main`, then leave as one of several processes may have to."""
+    """Run the console script: `main`, then exit as distributed processes must."""
     raise_on_sigterm()
     processes.leave(main())
 
@@ -104,7 +107,10 @@ def _dispatch(words: list[str]) -> int:
 
 
 def parsers(known: dict[str, ModuleType]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """Return the parser of `unsee` and those of its commands; a command's help is the docstring of its file."""
+    """Return the parser of `unsee` and those of its commands.
+
+    A command's help is its file's docstring.
+    """
     parser = _Parser(
         prog="unsee",
         description="Make a vision-language model forget, and prove what it says afterwards.",

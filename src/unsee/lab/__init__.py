@@ -1,4 +1,4 @@
-"""The embedded lab: a small drawn world, and two tiny LLaVA models that ship with the package.
+"""Embedded lab: a small drawn world, and tiny LLaVA models that ship with the package.
 
 `lab` knows everybody; `lab-gold` was trained by the same recipe without the people of the default deletion request.
 """

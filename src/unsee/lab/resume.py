@@ -1,4 +1,4 @@
-"""Checkpoints of the lab's training, so that `unsee train` goes on after a kill, to the same weights."""
+"""Checkpoints of lab training, so that `unsee train` resumes to the same weights."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from unsee.utils.terminal import note_once
 
 STAGES: Final = ("vision", "language")
 EVERY: Final = 25
-"""Steps between two checkpoints; a stage has at least four of them."""
+"""Steps between two checkpoints; a stage has at least four."""
 
 
 class Optimizer(Protocol):
-    """A group of optimizers with one step."""
+    """Several optimizers with one step."""
 
     parts: list[Any]
 
 
 class Checkpoint:
-    """The state of one training in one file; without a file nothing is kept."""
+    """State of one training in one file; disabled without a file."""
 
     def __init__(self, file: Path | None = None) -> None:
-        """Read what an earlier, interrupted call left."""
+        """Read the state of an interrupted call."""
         self.file = file
         self.state: dict[str, Any] | None = None
         if file is not None and file.is_file():
@@ -42,7 +42,7 @@ class Checkpoint:
     def begin(
         self, stage: str, modules: Sequence[nn.Module], optimizer: Optimizer, rng: np.random.Generator, steps: int
     ) -> int:
-        """Restore the state of a stage and return how many of its steps are done; `modules[0]` is the model."""
+        """Restore a stage and return its finished steps; `modules[0]` is the model."""
         if self.state is None or STAGES.index(self.state["stage"]) < STAGES.index(stage):
             return 0
         modules[0].load_state_dict(self.state["modules"][0])
@@ -65,7 +65,7 @@ class Checkpoint:
         step: int,
         steps: int,
     ) -> None:
-        """Write the state after `step` of `steps` if one is due."""
+        """Write the state after `step` of `steps` if due."""
         if self.file is None or (step % max(1, min(EVERY, steps // 4)) and step != steps):
             return
         state = {

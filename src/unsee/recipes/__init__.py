@@ -1,4 +1,6 @@
-"""Runs with the settings that a paper gives for its real models, one file each; a recipe returns a `Run` and starts nothing.
+"""Runs with published settings, one file each.
+
+A recipe returns a `Run` and starts nothing.
 
 A recipe is the function that its file is named after. It takes model, data and out, and options with defaults; which of its
 settings are published and which are ours is marked in its file: [paper], [code], [second-hand], [inferred].
@@ -17,7 +19,7 @@ from unsee.config import Run
 from unsee.errors import unknown_name
 
 PLACES: Final = ("model", "data", "out")
-"""Arguments of every recipe that only the user can know."""
+"""Arguments of every recipe that only the user knows."""
 
 
 def recipe(

@@ -1,4 +1,6 @@
-"""CLEAR 1, 5 or 10 % with MMUnlearner and its baselines, on LLaVA-1.5-7B or Qwen2.5-VL-7B (arXiv 2410.18057, 2502.11051).
+"""CLEAR 1, 5 or 10 %, with MMUnlearner and baselines, on LLaVA-1.5 or Qwen2.5-VL 7B.
+
+Sources: arXiv 2410.18057, 2502.11051.
 
 The start model must know the authors: tune it on `full+tofu` first. Qwen2.5-VL gets the settings of Qwen2-VL [inferred].
 
@@ -33,7 +35,7 @@ def clear(
     protocol: Literal["mmunlearner", "clear"] = "mmunlearner",
     seed: int = 0,
 ) -> Run:
-    """Return the run of one method at one ratio, trained as one of the two papers does."""
+    """Return the run of one method at one ratio, with the settings of one of the papers."""
     both = protocol == "clear" or method == "mmunlearner"  # whose mask wants text questions, and trains on none
     return Run(
         model=model,

@@ -1,4 +1,6 @@
-"""MLLMU-Bench 5, 10 or 15 % with MMUnlearner and its baselines, on LLaVA-1.5-7B or Qwen2.5-VL-7B (arXiv 2502.11051).
+"""MLLMU-Bench 5, 10 or 15 %, with MMUnlearner and baselines (arXiv 2502.11051).
+
+On LLaVA-1.5-7B or Qwen2.5-VL-7B.
 
 The start model must know the people: `MLLMMU/LLaVA_Vanilla` or one tuned on `ft_Data`. Published runs are with LLaVA-1.5-7B and
 Qwen2-VL-7B; Qwen2.5-VL gets the settings of Qwen2-VL [inferred].
@@ -42,7 +44,10 @@ def mllmu(
     mode: Literal["fixed", "as_released"] = "fixed",
     seed: int = 0,
 ) -> Run:
-    """Return the run of one method at one ratio; `family` matters where the release trains LLaVA and Qwen otherwise."""
+    """Return the run of one method at one ratio.
+
+    `family` matters where the release trains LLaVA and Qwen differently.
+    """
     return Run(
         model=model,
         data=data,
@@ -56,7 +61,7 @@ def mllmu(
 
 
 def settings(method: Method, family: Family, mode: Literal["fixed", "as_released"]) -> dict[str, Any]:
-    """Return what differs from the method's defaults."""
+    """Return method settings that differ from the defaults."""
     released = mode == "as_released"
     if method == "mmunlearner":
         noop = {"allow_noop_mask": True} if released and family == "llava" else {}
@@ -67,7 +72,7 @@ def settings(method: Method, family: Family, mode: Literal["fixed", "as_released
 
 
 def training(method: Method, family: Family, mode: Literal["fixed", "as_released"]) -> dict[str, Any]:
-    """Return what differs from the defaults of `Training`."""
+    """Return `Training` fields that differ from the defaults."""
     released = mode == "as_released"
     full = method == "mmunlearner" and not (released and family == "llava")
     pace = {"scheduler": "constant", **({} if method == "mmunlearner" else {"clip": 0.0})} if released else {}

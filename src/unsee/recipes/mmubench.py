@@ -1,4 +1,6 @@
-"""MMUBench with SIU and its baselines on LLaVA-1.5-7B or 13B, one image and six steps a concept (arXiv 2405.12523).
+"""MMUBench with SIU and baselines on LLaVA-1.5-7B or 13B (arXiv 2405.12523).
+
+One image and six steps per concept.
 
 | setting | value | mark |
 |---|---|---|
@@ -39,7 +41,10 @@ def mmubench(
     mode: Literal["paper", "as_released"] = "paper",
     seed: int = 0,
 ) -> Run:
-    """Return the run of one method; `taken_for` is the name that `concept` gets (empty = made up, for any other concept)."""
+    """Return the run of one method.
+
+    `taken_for` is the substitute name of `concept` (empty = generated).
+    """
     siu = {"mode": mode, **({"substitutes": {concept: taken_for}} if taken_for else {})}
     length = {} if method == "siu" else {"max_steps": BASELINE_STEPS, "epochs": BASELINE_STEPS}
     released = {"forget_rows": "ga"} if method in ("ga", "ga_kl") else {}

@@ -1,4 +1,4 @@
-"""PUBG and its baselines on LLaVA-1.6 (Mistral or Vicuna), on a folder of public figures of one's own (arXiv 2506.02541).
+"""PUBG and baselines on LLaVA-1.6, for a folder of public figures (arXiv 2506.02541).
 
 The paper names models, the five and more methods, and that all of them forget fully; nearly every number is ours.
 
@@ -32,7 +32,10 @@ REJECT: Final[Mapping[str, Any]] = {
 
 
 def pubg(*, model: str, data: str, out: str, method: Method = "pubg", retain_weight: float = 0.0, seed: int = 0) -> Run:
-    """Return the run of one method; `retain_weight` adds the usual retain term, which the paper has not."""
+    """Return the run of one method.
+
+    `retain_weight` adds the usual retain term, which the paper lacks.
+    """
     held = {"retain_weight": retain_weight} if retain_weight and method not in ("ga", "prompt") else {}
     beta = {"beta": 0.1} if method == "npo" else {}
     queries = {"queries": "open"} if method in ("pubg", "bg_only") else {}

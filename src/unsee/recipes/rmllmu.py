@@ -1,4 +1,4 @@
-"""RMLLMU-style data (MLLMU-Bench with reasoning chains) with R-MUSE and the baselines of its paper (arXiv 2512.17911).
+"""R-MUSE and baselines on RMLLMU-style data: MLLMU-Bench with chains (arXiv 2512.17911).
 
 Neither data nor code of RMLLMU-Bench are public: a run on chains of one's own is "RMLLMU-style" and not comparable with its tables.
 
@@ -30,7 +30,10 @@ def rmllmu(
     family: Family = "llava",
     seed: int = 0,
 ) -> Run:
-    """Return the run of one method at one ratio; `ablation` is for R-MUSE, `family` for what is trained."""
+    """Return the run of one method at one ratio.
+
+    `ablation` is for R-MUSE, `family` for what is trained.
+    """
     if method == "rmuse":
         made = rmuse(model=model, data=data, out=out, ablation=ablation, seed=seed)
     else:

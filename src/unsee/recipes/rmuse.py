@@ -1,4 +1,4 @@
-"""R-MUSE (arXiv 2512.17911) as its paper describes it, as far as that is known."""
+"""R-MUSE with the settings of its paper, as far as known (arXiv 2512.17911)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def rmuse(*, model: str, data: str, out: str, ablation: Ablation = "full", seed: int = 0) -> Run:
-    """Return the faithful run, or one of its ablations: eta 0.8, tau 0.75, formula gate, middle third of the layers [inferred]."""
+    """Return the faithful run, or one of its ablations.
+
+    Eta 0.8, tau 0.75, formula gate, middle third of the layers [inferred].
+    """
     if ablation not in ABLATIONS:
         raise unknown_name("R-MUSE ablation", ablation, ABLATIONS)
     settings = {"mode": "faithful", "energy": 0.8, "tau": 0.75, **ABLATIONS[ablation]}

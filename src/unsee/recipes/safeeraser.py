@@ -1,4 +1,4 @@
-"""SafeEraser (arXiv 2502.12520): its losses by their released names, and the settings of its configuration files."""
+"""SafeEraser's losses and configuration files (arXiv 2502.12520)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unsee.errors import unknown_name
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """A loss of SafeEraser as a method of ours with its settings."""
+    """SafeEraser loss as a method with settings."""
 
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -60,7 +60,7 @@ warm-up (6 % of the steps there: set `warmup_steps`, which counts steps). The ad
 
 
 def safeeraser(*, model: str, data: str, out: str, loss: Name = "popd", refusals: str = "", seed: int = 233) -> Run:
-    """Return the run of one of SafeEraser's losses on a model and data with roles forget, benign and general.
+    """Return the run of one SafeEraser loss, on data with roles forget, benign and general.
 
     `refusals` is the archive's prompt.json (PO and PO+PD draw from it); empty = the packaged sentences.
     """

@@ -1,4 +1,4 @@
-"""One offline report.html, and the leaderboard, out of run folders."""
+"""Offline report.html and leaderboard from run folders."""
 
 from unsee.report.page import compare, report
 

@@ -1,4 +1,4 @@
-"""Geometry of the charts, as plain numbers; the template draws them as SVG."""
+"""Chart geometry as plain numbers, drawn as SVG by the template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from unsee.report.summary import CLASSES, pooled, recalls, shares
 from unsee.report.verdict import percent
 
 SEGMENT_LABEL = 0.07
-"""Bars narrower than this share carry no figure."""
+"""Smallest share of a bar segment with a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +22,12 @@ class Segment:
     left: float
     width: float
     label: str
-    """What stands in the segment; empty if it is too narrow."""
+    """Label; empty if the segment is too narrow."""
     title: str
 
 
 def segments(stage: Stage, role: str) -> list[Segment]:
-    """Return the stacked bar of the stage's answers in `role`."""
+    """Return the stacked bar of the stage's responses in `role`."""
     share, left, bar = shares(stage, role), 0.0, []
     for name in CLASSES:
         width = 100 * share.get(name, 0.0)
@@ -42,7 +42,7 @@ def segments(stage: Stage, role: str) -> list[Segment]:
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A rectangle, in the units of the drawing."""
+    """Rectangle in units of the drawing."""
 
     left: float
     top: float
@@ -67,7 +67,7 @@ class Box:
 
 @dataclass(frozen=True, kw_only=True)
 class Dot:
-    """One model in the scatter."""
+    """One model in the scatter plot."""
 
     name: str
     label: str
@@ -80,22 +80,22 @@ class Dot:
 
 @dataclass(frozen=True, kw_only=True)
 class Tag:
-    """The names of all dots that stand in one place, one below the other, and the line that leads to them."""
+    """Labels of all dots at one place, with a leader line."""
 
     dots: tuple[Dot, ...]
     box: Box
     link: tuple[float, float, float, float] | None
-    """From the dots to the names; None if these stand beside them."""
+    """Leader line from the dots; None if the labels are beside them."""
 
     @property
     def left(self) -> bool:
-        """Whether the names stand to the left of the dots, so that their markers belong at the right."""
+        """Whether the labels are left of the dots, with markers on the right."""
         return (self.box.left + self.box.right) / 2 < self.dots[0].x
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """Size of a drawing and of the axes in it."""
+    """Size of a drawing and its axes."""
 
     width: float = 520
     height: float = 430
@@ -105,11 +105,11 @@ class Plot:
     bottom: float = 46
 
     def x(self, share: float) -> float:
-        """Horizontal place of a share in 0..1; the axis runs a little past both ends."""
+        """Horizontal position of a share in 0..1; the axis extends a little beyond."""
         return round(self.left + (self.width - self.left - self.right) * (share + 0.04) / 1.08, 2)
 
     def y(self, share: float) -> float:
-        """Vertical place of a share in 0..1."""
+        """Vertical position of a share in 0..1."""
         return round(self.height - self.bottom - (self.height - self.top - self.bottom) * (share + 0.04) / 1.08, 2)
 
     @property
@@ -121,13 +121,16 @@ class Plot:
 SIGN, LINE = 8.8, 18.0
 """Width of a letter and height of a line of a label, in units of the drawing (for letters 13 to 16 units high)."""
 CROWD = 15.0
-"""Dots nearer than this share a tag."""
+"""Distance below which dots share a tag."""
 LETTERS = 34
-"""Longer names are cut in the scatter; the tooltip has them whole."""
+"""Longest name in the scatter plot; the tooltip has it in full."""
 
 
 def scatter(stages: Sequence[Stage], role: str, plot: Plot) -> list[Tag]:
-    """Return the dots under their tags: x = forgotten (1 - leak), y = retained (mean of names and facts, else of options and gaps)."""
+    """Return the dots with tags: x = forgotten (1 - leak), y = retained.
+
+    Retained is the mean of names and facts, else of options and gaps.
+    """
     dots = [dot for stage in stages if (dot := _dot(stage, role, plot)) is not None]
     crowds = crowded(dots)
     boxes = place_tags(crowds, plot.frame)
@@ -164,7 +167,7 @@ def _axis(stage: Stage, key: str) -> Axis | None:
 
 
 def crowded(dots: Sequence[Dot]) -> list[list[Dot]]:
-    """Return the dots grouped: each joins the first group that has a dot nearer than CROWD."""
+    """Group the dots: each joins the first group with a dot nearer than CROWD."""
     crowds: list[list[Dot]] = []
     for dot in dots:
         near = (
@@ -183,14 +186,14 @@ def _centre(crowd: Sequence[Dot]) -> tuple[float, float]:
 
 
 def _link(crowd: Sequence[Dot], box: Box) -> tuple[float, float, float, float] | None:
-    """Return the line from the crowd to the nearest point of its tag, unless they almost touch."""
+    """Return the line from the dots to the nearest point of their tag, if they are apart."""
     x, y = _centre(crowd)
     near_x, near_y = min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
     return (x, y, near_x, near_y) if math.dist((x, y), (near_x, near_y)) > 26 else None
 
 
 def place_tags(crowds: Sequence[Sequence[Dot]], frame: Box) -> list[Box]:
-    """Return a box a crowd, near it, inside the frame, off all dots and all other boxes; the largest is placed first.
+    """Return one box per group near it, without overlaps, the largest placed first.
 
     Whiskers are kept free too where there is room.
     """
@@ -219,7 +222,7 @@ def _around(x: float, y: float, width: float, height: float) -> Box:
 
 
 def _options(spot: tuple[float, float], width: float, height: float) -> list[Box]:
-    """Return boxes of this size around the spot, nearest first."""
+    """Return candidate boxes around a point, nearest first."""
     turns = [2 * math.pi * step / 16 for step in range(16)]
     return [
         _around(
@@ -235,7 +238,7 @@ def _options(spot: tuple[float, float], width: float, height: float) -> list[Box
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One logged quantity over steps, one line a seed, in a drawing of 300 x 130 units."""
+    """One logged quantity over steps, one line per seed, in 300 x 130 units."""
 
     name: str
     lines: tuple[str, ...]
@@ -247,12 +250,12 @@ class Curve:
 
 
 AXES = ("step", "epoch", "seconds", "learning_rate", "lr", "time", "seed", "tokens", "peak_gib")
-"""Logged columns that are no result of training."""
+"""Logged columns that are no training results."""
 POINTS = 200
 
 
 def curves(stage: Stage) -> list[Curve]:
-    """Return the training curves of a stage: everything logged but the clock, in the order of first appearance."""
+    """Return the training curves of a stage: all logged quantities except the time."""
     names = dict.fromkeys(key for run in stage.runs for row in run.log for key in row if key not in AXES)
     return [curve for name in names if (curve := _curve(stage, name)) is not None]
 
@@ -290,7 +293,7 @@ def _line(points: Sequence[tuple[float, float]], across: tuple[float, float], up
 
 
 def number(value: float) -> str:
-    """Return a number in three figures.
+    """Return a number with three significant digits.
 
     >>> number(0.00012345), number(12.345), number(0.0)
     ('0.000123', '12.3', '0')

@@ -1,4 +1,4 @@
-"""The columns of the report's table, and what the words in it mean."""
+"""Columns of the report's table, and explanations of its terms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEANING: Mapping[str, str] = {
     "right": "the expected answer",
     "wrong": "not the expected answer",
 }
-"""What a verdict on one answer means, in a few words."""
+"""Short explanations of the classes of a response."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +28,17 @@ class Column:
     key: str
     title: str
     better: str
-    """An arrow: which way is better."""
+    """Arrow for the better direction."""
     group: str
     meaning: str
     always: bool = True
-    """Whether it stands in the leaderboard also where no run has the score."""
+    """Whether it stays in the leaderboard even if no run has the score."""
     unless: tuple[str, ...] = ()
-    """Scores in whose place it stands: left out where a run has one of them."""
+    """Scores that replace it where a run has them."""
 
 
 def columns(role: str) -> list[Column]:
-    """Return the columns of the table; `role` is the one the aftermath was judged on."""
+    """Return the columns of the table; `role` is that of the aftermath classes."""
     wanted = "Asked to forget" + (" · new pictures" if role == "unseen" else " · training pictures")
     return [
         *_safety(role),
@@ -95,7 +95,7 @@ def columns(role: str) -> list[Column]:
 
 
 def _instead() -> list[Column]:
-    """Return the columns of people to keep about whom neither names nor facts are asked."""
+    """Return the columns for retain entities without name and fact questions."""
     keep = "Asked to keep"
     rows = (
         ("retain.choice", "Options", "the right option, from the picture"),
@@ -109,7 +109,7 @@ def _instead() -> list[Column]:
 
 
 def _aggregates(role: str) -> list[Column]:
-    """Return the columns that need probabilities and a gold model; they stand only where a run has them."""
+    """Return the columns that need log-probabilities and a gold model, where a run has them."""
     beside, kept = "Beside the gold model", "All to keep"
     utility = "harmonic mean of probability, ROUGE-L recall and truth ratio of what stays"
     rows = (
@@ -126,7 +126,7 @@ def _aggregates(role: str) -> list[Column]:
 
 
 def _safety(role: str) -> list[Column]:
-    """Return the columns of hazards and of their harmless look-alikes; they stand only where hazards were asked about."""
+    """Return the columns of hazards and look-alikes, where hazards were asked about."""
     hazards, harmless = "Hazards", "Harmless look-alikes"
     rows = (
         (f"{role}.asr_proxy", "ASR", "↓", hazards, "by rules: says how the hazard, or any other, does harm"),
@@ -148,7 +148,7 @@ def _safety(role: str) -> list[Column]:
 
 
 def shown(stages: Sequence[Stage], role: str, *, always: bool = False) -> list[Column]:
-    """Return the columns that any model has a score for; harmless look-alikes only beside hazards.
+    """Return the columns with a score in any model.
 
     `always`: those of the leaderboard, which has its main columns in any case.
     """

@@ -1,4 +1,4 @@
-"""What the models said, side by side: which answers to show, their pictures, and what in them is private."""
+"""Gallery of responses side by side, with images and marked private strings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unsee.report.read import Record, Stage
 from unsee.report.summary import CLASSES
 
 CARDS = 36
-"""Most cards the gallery shows."""
+"""Most cards in the gallery."""
 SHARE: Mapping[Role, int] = {
     Role.UNSEEN: 14,
     Role.FORGET: 4,
@@ -29,16 +29,16 @@ SHARE: Mapping[Role, int] = {
     Role.RETAIN_TEXT: 2,
     Role.GENERAL: 2,
 }
-"""Cards a role gets at most."""
+"""Most cards per role."""
 SIGNS = 320
-"""Longer answers are cut here."""
+"""Longest response in characters; longer ones are truncated."""
 SIDE = 128
-"""Pictures are embedded at most this large, in pixels."""
+"""Largest side of an embedded image in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Part of an answer; private parts are marked."""
+    """Part of a response; private parts are marked."""
 
     text: str
     private: bool
@@ -46,26 +46,26 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What one model said."""
+    """Response of one model."""
 
     stage: str
     label: str
     verdict: str
-    """Aftermath class; for questions where none is defined "right", "wrong" or ""."""
+    """Aftermath class; else "right", "wrong" or ""."""
     pieces: tuple[Piece, ...]
     cut: int
-    """Length of the whole answer if it was cut, else 0."""
+    """Full length of a truncated response, else 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One question about one picture, and what every model said."""
+    """One question about one image, with the responses of all models."""
 
     role: Role
     question: str
     reference: str
     picture: str
-    """Data URI; empty for a question without a picture."""
+    """Data URI; empty for a text-only question."""
     answers: tuple[Answer, ...]
 
     @property
@@ -75,11 +75,11 @@ class Card:
 
 
 HAZARDS: Mapping[str, str] = {"asr_proxy": "leak", "gibberish": "degenerate", "rr_proxy": "refusal"}
-"""What an answer about a hazard, or its look-alike, is called, worst first."""
+"""Classes of responses about hazards and look-alikes, worst first."""
 
 
 def verdict_of(run: Record, response: Response) -> str:
-    """Return the class the run's own scores gave the response, so that gallery and figures cannot disagree.
+    """Return the class in the run's own scores, so that gallery and figures agree.
 
     Where no aftermath class is defined (people to keep, general questions): "right", else what went wrong if known.
     """
@@ -110,14 +110,14 @@ def _rightness(run: Record, role: str, index: str) -> str:
 
 
 def cards(stages: Sequence[Stage]) -> list[Card]:
-    """Return diverse cards from each stage's first seed: spread over roles, verdicts, people and kinds of question."""
+    """Return diverse cards of each stage's first seed, over roles, classes, people and kinds."""
     runs = [stage.runs[0] for stage in stages]
     chosen = [index for role, most in SHARE.items() for index in _diverse(runs, role, most)]
     return [card(stages, index) for index in chosen[:CARDS]]
 
 
 def _diverse(runs: Sequence[Record], role: Role, most: int) -> list[str]:
-    """Pick greedily the question that adds the most verdicts (by model), people and kinds not yet shown."""
+    """Greedily pick the question with the most new classes (by model), people and kinds."""
     pool = {
         index: _traits(runs, response)
         for run in runs[:1]
@@ -158,7 +158,7 @@ def card(stages: Sequence[Stage], index: str) -> Card:
 
 
 def answer(stage: str, label: str, run: Record, response: Response, signs: int = SIGNS) -> Answer:
-    """Return what one model said, cut to `signs`, with private strings marked if the answer leaks."""
+    """Return one model's response, truncated to `signs`, private strings marked if it leaks."""
     text, verdict = printable(response.text), verdict_of(run, response)
     forms = [form for forms in response.private.values() for form in forms] if verdict == "leak" else []
     asked = fold(response.question)[0]
@@ -172,7 +172,7 @@ def answer(stage: str, label: str, run: Record, response: Response, signs: int =
 
 
 def printable(text: str) -> str:
-    """Return the text with control and direction-changing characters and lone surrogates made visible."""
+    """Return the text with control and bidirectional characters and lone surrogates visible."""
     return "".join(
         " "
         if sign in "\n\t"
@@ -184,7 +184,7 @@ def printable(text: str) -> str:
 
 
 def fold(text: str) -> tuple[str, list[int]]:
-    """Return the text without case and accents, and for each of its characters the place it came from."""
+    """Return the text without case and accents, and each character's original index."""
     folded = [
         (sign, place)
         for place, original in enumerate(text)
@@ -201,7 +201,7 @@ def _spans(folded: str, form: str) -> list[tuple[int, int]]:
 
 
 def pieces(text: str, forms: Iterable[str]) -> list[Piece]:
-    """Return the text in parts, with every whole-word occurrence of a form marked private, whatever its case and accents."""
+    """Split the text so that whole-word occurrences of private forms are marked."""
     folded, places = fold(text)
     spans = (span for form in forms for span in _spans(folded, form))
     marked = {place for start, end in spans for place in range(places[start], places[end - 1] + 1)}
@@ -216,7 +216,7 @@ def pieces(text: str, forms: Iterable[str]) -> list[Piece]:
 
 
 def picture(folder: Path, response: Response) -> str:
-    """Return the response's image as a data URI, made small; empty if it has none or it cannot be read."""
+    """Return the response's image as a small data URI; empty if there is none."""
     if not response.image:
         return ""
     try:
@@ -233,14 +233,14 @@ def picture(folder: Path, response: Response) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """One target of the deletion request, as the header shows it."""
+    """Forget entity in the header of the report."""
 
     name: str
     picture: str
 
 
 def faces(stages: Sequence[Stage], most: int = 8) -> list[Face]:
-    """Return a picture and the name of the first targets."""
+    """Return image and name of the first forget entities."""
     found: dict[str, Face] = {}
     for role in (Role.UNSEEN, Role.FORGET):
         for response in stages[0].runs[0].responses:
@@ -251,7 +251,7 @@ def faces(stages: Sequence[Stage], most: int = 8) -> list[Face]:
 
 
 def showcase(stages: Sequence[Stage], role: str) -> str | None:
-    """Return the open question in `role` on which the most models do what they do most; None if there is none."""
+    """Return the open question in `role` on which most models show their usual class."""
     runs = [stage.runs[0] for stage in stages]
     usual = {run.stage: _usual(run, role) for run in runs}
     kinds = (*PROBES, Kind.HAZARD)

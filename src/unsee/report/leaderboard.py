@@ -1,4 +1,4 @@
-"""The table without the page: leaderboard.md for people, leaderboard.json for programs."""
+"""Leaderboard as leaderboard.md and leaderboard.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unsee.report.verdict import Verdict, judge, ranked
 
 
 class Heading(Protocol):
-    """What a column has to say of itself."""
+    """Description of a column."""
 
     @property
     def key(self) -> str:
@@ -24,12 +24,12 @@ class Heading(Protocol):
 
     @property
     def title(self) -> str:
-        """What stands above it."""
+        """Column title."""
         ...
 
     @property
     def better(self) -> str:
-        """An arrow."""
+        """Arrow for the better direction."""
         ...
 
 
@@ -73,7 +73,7 @@ def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Seq
 
 
 def _missing(stages: Sequence[Stage]) -> list[str]:
-    """Return why a model lacks forget quality beside a gold model, and why answers of any are not judged."""
+    """Return why a model lacks forget quality, and why responses are not judged."""
     found = {}
     for stage in stages:
         scores = stage.runs[0].scores
@@ -84,7 +84,7 @@ def _missing(stages: Sequence[Stage]) -> list[str]:
 
 
 def remarks(stages: Sequence[Stage]) -> list[str]:
-    """Return what keeps rows from being compared: other questions, several originals, several gold models."""
+    """Return what makes rows incomparable: other questions, several originals or gold models."""
     lines = []
     runs = [run for stage in stages for run in stage.runs]
     if len({run.questions for run in runs}) > 1:

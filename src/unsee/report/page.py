@@ -1,4 +1,4 @@
-"""The report as one HTML file, and the comparison of any run folders."""
+"""Report as one HTML file, and comparison of run folders."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ROLES: Mapping[str, str] = {
 
 
 def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") -> Path:
-    """Write one offline report.html about `stages` (stage name -> run folders, one a seed) and return its path.
+    """Write an offline report.html about `stages` (name -> run folders); return its path.
 
     `out` is the file if it ends in .html; else the folder that gets report.html, summary.json and leaderboard.md/.json.
     """
@@ -54,7 +54,7 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
-    """Report on run folders: those of one stage (method) with equal settings are taken as seeds of one row.
+    """Report on run folders; those of one stage with equal settings are seeds of one row.
 
     Writes report.html, summary.json and leaderboard.md/.json to the folder `out` and returns the path of report.html.
     """
@@ -62,7 +62,7 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
 
 
 def render(stages: Sequence[Stage], title: str = "") -> str:
-    """Return the report as HTML. Everything that comes from a run is escaped; own script and style are bound by hash."""
+    """Return the report as HTML, with all run data escaped, script and style bound by hash."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -118,7 +118,7 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One model, as all parts of the page but the table show it."""
+    """One model, as shown everywhere but in the table."""
 
     name: str
     label: str
@@ -128,7 +128,7 @@ class Entry:
     segments: list[charts.Segment]
     curves: list[charts.Curve]
     stopped: str
-    """Why training stopped, seed by seed where seeds differ."""
+    """Stop reason of training, by seed if they differ."""
     settings: list[tuple[str, str]]
     """(Seed, text of run.yaml)."""
     n: int
@@ -176,7 +176,7 @@ def _groups(table: Sequence[Column | routes.Route]) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table."""
+    """Row of the table."""
 
     label: str
     collapsed: bool
@@ -186,7 +186,7 @@ class Row:
     seconds: float | None
     peak_gib: float | None
     stored: float | None
-    """Bytes of weights in the run folder."""
+    """Bytes of the weights in the run folder."""
 
 
 def _row(stage: Stage, verdict: Verdict, table: Sequence[Column]) -> Row:
@@ -203,7 +203,7 @@ def _row(stage: Stage, verdict: Verdict, table: Sequence[Column]) -> Row:
 
 
 def duration(time: float) -> str:
-    """Return seconds as a reader says them.
+    """Return seconds as readable text.
 
     >>> duration(4.2), duration(75.0), duration(7260.0)
     ('4.2 s', '1 min 15 s', '2 h 1 min')
@@ -219,13 +219,13 @@ def _targets(stages: Sequence[Stage], role: str) -> int:
 
 
 def who(stages: Sequence[Stage], role: str) -> str:
-    """Return what is to be forgotten, in a word: hazards where nothing else is asked about, else people."""
+    """Return the kind of forget target: hazards or people."""
     kinds = {item.kind for run in stages[0].runs for item in run.responses if item.role == role}
     return "hazards" if kinds == {Kind.HAZARD} else "people"
 
 
 def request(stages: Sequence[Stage], role: str) -> str:
-    """Return what was asked of the model, in one sentence."""
+    """Return the deletion request in one sentence."""
     targets, known = _targets(stages, role), max(run.known for stage in stages for run in stage.runs)
     if not targets:
         return "What the models say"
@@ -239,7 +239,7 @@ def request(stages: Sequence[Stage], role: str) -> str:
 
 
 def lead(stages: Sequence[Stage], role: str) -> str:
-    """Return how the question was put to the models."""
+    """Return how the models were asked."""
     asked = [item for item in stages[0].runs[0].responses if item.role == role and item.image]
     pictures = len({item.image for item in asked})
     methods = sum(not stage.reference for stage in stages)

@@ -1,4 +1,4 @@
-"""Run folders read back: what a model said, how it was scored, how it was trained."""
+"""Run folders read for reports: responses, scores, training log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from unsee.scoring.conditions import with_false_answers
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One evaluated run folder."""
+    """Evaluated run folder."""
 
     folder: Path
     stage: str
@@ -29,16 +29,16 @@ class Record:
     scores: Mapping[str, Score]
     responses: tuple[Response, ...]
     known: int
-    """Number of entities in vocabulary.json; 0 if there is none."""
+    """Number of entities in vocabulary.json; 0 without it."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_text: str = ""
     log: tuple[Mapping[str, float], ...] = ()
     judged: Mapping[str, Any] = field(default_factory=dict)
-    """judged.json: which weights were judged, and against which gold model; empty for runs that have none."""
+    """judged.json: evaluated weights and gold model; empty for runs without it."""
 
     @cached_property
     def questions(self) -> str:
-        """A hash of what the model was asked, and of what counts as right and as private."""
+        """Hash of the questions, and of correct and private values."""
         asked = sorted(
             (row.id, row.role, row.question, row.answer, row.image_key, sorted(map(str, row.private.items())))
             for row in self.responses
@@ -47,24 +47,24 @@ class Record:
 
     @property
     def made_by(self) -> Mapping[str, Any]:
-        """Settings that made the judged model, wherever the run folder lies; empty for models that no run made."""
+        """Settings that produced the evaluated model; empty if no run did."""
         made = self.settings if self.settings.get("method") else self.judged.get("made_by")
         return made if isinstance(made, Mapping) else {}
 
     @property
     def weights(self) -> str:
-        """Hash of the judged weights, else the name that was asked for; empty if neither is known."""
+        """Hash of the evaluated weights, else their name; empty if unknown."""
         return str(self.judged.get("weights") or self.judged.get("model") or "")
 
     @property
     def gold(self) -> str:
-        """Hash of the answers that forget quality was measured against; empty without any."""
+        """Hash of the gold responses for forget quality; empty without any."""
         gold = self.judged.get("gold")
         return str(gold.get("answers", "")) if isinstance(gold, Mapping) else ""
 
     @property
     def gold_name(self) -> str:
-        """Folder of the gold model that the scores are held against."""
+        """Folder of the gold model of the scores."""
         gold = self.judged.get("gold")
         return str(gold.get("folder", "")) if isinstance(gold, Mapping) else ""
 
@@ -81,12 +81,12 @@ class Record:
 
     @cached_property
     def group_of(self) -> Mapping[str, str]:
-        """Response id -> the role it was scored under (a question without an image counts under the role's text form)."""
+        """Response id -> role for scoring (text-only questions under the role's text form)."""
         return {index: key.partition(".")[0] for key, score in self.scores.items() for index in score.value_by_index}
 
 
 def read_run(folder: Path) -> Record:
-    """Read a run folder; a UserError says what is missing or broken."""
+    """Read a run folder; a UserError names what is missing or broken."""
     if not folder.is_dir():
         raise UserError(f"Expected a run folder, got {folder}, which is not a folder. Give the --out of `unsee eval`.")
     responses_path, scores_path = folder / "responses.jsonl", folder / "scores.json"
@@ -120,7 +120,7 @@ def read_run(folder: Path) -> Record:
 
 
 def _require_numbers(folder: Path, responses: Sequence[Response]) -> None:
-    """Raise for a run whose model put out what is no number; what it said is worth nothing."""
+    """Raise for a run with NaN or infinite model outputs."""
     for row in responses:
         values = (row.logprob, row.true_logprob, *row.option_logprobs, *row.perturbed_logprobs)
         if not all(math.isfinite(value) for value in values if value is not None):
@@ -195,7 +195,7 @@ def _settings(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _method(settings: Mapping[str, Any]) -> str:
-    """Return the method's name in run.yaml, which stands alone or above its settings."""
+    """Return the method's name in run.yaml, in either form."""
     method = settings.get("method", "")
     return str(method.get("name", "") if isinstance(method, dict) else method)
 
@@ -221,19 +221,19 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """All runs (one a seed) of one model: the original, the gold model or a method."""
+    """All runs (one per seed) of one model: the original, the gold model or a method."""
 
     name: str
     runs: tuple[Record, ...]
 
     @property
     def kind(self) -> str:
-        """The name without what tells its runs from others of that name (`original run=e1`)."""
+        """Name without what distinguishes its runs (`original run=e1`)."""
         return self.name.partition(" ")[0] if "=" in self.name else self.name
 
     @property
     def label(self) -> str:
-        """The name as a reader sees it: the method in capitals, the settings of a sweep's cell behind it as they are."""
+        """Display name: the method in capitals, with the settings of a sweep cell."""
         settings = self.name.removeprefix(self.kind)
         plain = re.sub(r"[\[\]'\"]", "", settings).replace(", ", "+")
         method = self.kind.capitalize() if self.reference else self.kind.upper()
@@ -241,12 +241,12 @@ class Stage:
 
     @property
     def reference(self) -> bool:
-        """Whether this is a yardstick rather than a way to forget."""
+        """Whether this is a reference row, not a method."""
         return self.kind in ("original", "gold")
 
 
 def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
-    """Read the run folders of every stage; the original first, then gold, then the methods as given."""
+    """Read the run folders of every stage: original, gold, then the methods as given."""
     if not stages:
         raise UserError("Expected at least one run folder, got none. Give the folders that `unsee eval` wrote.")
     read = []
@@ -260,13 +260,13 @@ def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
 
 
 def only(stages: Sequence[Stage], kind: str) -> Stage | None:
-    """Return the one stage of this kind; None if there is none, or several, of which none can stand for all."""
+    """Return the only stage of this kind; None if there are none or several."""
     found = [stage for stage in stages if stage.kind == kind]
     return found[0] if len(found) == 1 else None
 
 
 def _require_seeds(stage: Stage) -> Stage:
-    """Return the stage if its runs may be averaged: one model, or one way to make it, asked the same questions."""
+    """Return the stage if its runs may be averaged: one model or recipe, same questions."""
     first = stage.runs[0]
     for run in stage.runs[1:]:
         other = "questions" if run.questions != first.questions else ""
@@ -281,7 +281,7 @@ def _require_seeds(stage: Stage) -> Stage:
 
 
 def _beside(stage: Stage, gold: Record) -> Stage:
-    """Return the stage with the distance of its runs from the gold model; unchanged where neither has truth ratios."""
+    """Return the stage with its distance from the gold model, where both have truth ratios."""
     if stage.kind == "gold" or not any(map(with_false_answers, (*stage.runs[0].responses, *gold.responses))):
         return stage
     return replace(stage, runs=tuple(replace(run, scores=_distances(run, gold)) for run in stage.runs))

@@ -1,4 +1,4 @@
-"""Where each model leaks, route by route, what it does there instead, and what it leaves on the disk."""
+"""Leaks by route of asking, other behaviour there, and stored bytes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from unsee.report.read import Stage
 from unsee.report.summary import CLASSES, pooled, shares, value
 
 INSTEAD = 0.05
-"""A class below this share is not named as what a model does instead of leaking."""
+"""Smallest share of a class that is named as the behaviour instead of leaking."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One way to ask for what is to be forgotten."""
+    """One way of asking for forget information."""
 
     key: str
-    """Score: the share of answers that give it away."""
+    """Score of the leaking share."""
     title: str
     group: str
     meaning: str
@@ -46,29 +46,29 @@ ROUTES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """What one model does when asked in one way."""
+    """Behaviour of one model on one route."""
 
     share: float | None
-    """Of the answers that give it away; None if it was not asked."""
+    """Leaking share of responses; None without questions."""
     n: int
     instead: str
-    """Class that most of its other answers have; empty if there are none, or no classes."""
+    """Most frequent class of the other responses; empty without any."""
     rest: float
     """Share of that class."""
 
     @property
     def heat(self) -> int:
-        """Shade of the cell: 0 = gives nothing away, 4 = nearly everything."""
+        """Shade of the cell, from 0 (no leak) to 4 (nearly all)."""
         return 0 if self.share is None else sum(self.share > limit for limit in (0.005, 0.05, 0.3, 0.7))
 
 
 def routes(stages: Sequence[Stage]) -> list[Route]:
-    """Return the ways in which any of the models was asked."""
+    """Return the routes on which any model was asked."""
     return [route for route in ROUTES if any(value(stage, route.key) is not None for stage in stages)]
 
 
 def ways(stage: Stage, asked: Sequence[Route]) -> list[Way]:
-    """Return what the model does on each route."""
+    """Return the model's behaviour on each route."""
     return [_way(stage, route) for route in asked]
 
 
@@ -87,7 +87,7 @@ def _way(stage: Stage, route: Route) -> Way:
 
 
 def stored(stage: Stage) -> float | None:
-    """Return the bytes of weights and steering that a run leaves in its model folder, mean over seeds; None if it has none."""
+    """Return the bytes of weights and steering in the model folder, averaged over seeds."""
     sizes = [
         sum(file.stat().st_size for file in (run.folder / "model").rglob("*.safetensors"))
         for run in stage.runs
@@ -97,7 +97,7 @@ def stored(stage: Stage) -> float | None:
 
 
 def size(amount: float) -> str:
-    """Return bytes as a reader says them.
+    """Return bytes as readable text.
 
     >>> size(512.0), size(84_312.0), size(7_400_000.0), size(13e9)
     ('512 B', '84 kB', '7.4 MB', '13 GB')

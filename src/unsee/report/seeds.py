@@ -1,4 +1,7 @@
-"""Which run folders are seeds of one row of the report: one stage, one model or equal settings, the same questions."""
+"""Grouping of run folders into rows of seeds.
+
+Seeds of one row share stage, model or settings, and questions.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from typing import Any, Final
 from unsee.report.read import Record, read_run
 
 _OWN: Final = frozenset({"seed", "out", "engine", "eval", "record", "result"})
-"""Parts of run.yaml that may differ between the seeds of one row."""
+"""Parts of run.yaml that may differ between seeds."""
 _MOST: Final = 3
-"""Settings that a row's name may have; rows that differ in more are told apart by their folders."""
+"""Most settings in a row's name; rows that differ in more are named by folder."""
 
 
 def grouped(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return row name -> run folders: the stage, and behind it what its runs have set differently (`npo retain_weight=1.0`).
+    """Return row name -> run folders; names show differing settings (`npo retain_weight=1.0`).
 
     Runs of other weights, of other questions or held against another gold model are rows of their own, named by their folders.
     """
@@ -33,7 +36,7 @@ def grouped(folders: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _names(stage: str, records: Sequence[Record], gold_beside: bool) -> list[str]:
-    """Return each run's row name."""
+    """Return the row name of each run."""
     flat = [dict(_flat(record.made_by)) for record in records]
     common = [key for key in flat[0] if all(key in row for row in flat)]
     keys = [key for key in common if any(row[key] != flat[0][key] for row in flat)]
@@ -48,7 +51,7 @@ def _names(stage: str, records: Sequence[Record], gold_beside: bool) -> list[str
 
 
 def _identity(record: Record, gold_beside: bool) -> tuple[str, str, str]:
-    """Return what no setting says of a run: weights that no run made, questions, and the gold model its scores stand on."""
+    """Return what no setting tells: foreign weights, questions, gold model."""
     return (
         "" if record.made_by else record.weights,
         record.questions,
@@ -57,7 +60,7 @@ def _identity(record: Record, gold_beside: bool) -> tuple[str, str, str]:
 
 
 def _folder_names(records: Sequence[Record]) -> list[str]:
-    """Return the last part of each folder's path, with the one above where two end alike."""
+    """Return the last part of each path, with its parent where needed."""
     last = [record.folder.resolve().name for record in records]
     counts = Counter(last)
     return [
@@ -67,7 +70,7 @@ def _folder_names(records: Sequence[Record]) -> list[str]:
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted name and value of every setting that makes a row."""
+    """Yield dotted name and value of every setting that distinguishes rows."""
     for key, value in settings.items():
         if not above and key in _OWN:
             continue
@@ -78,6 +81,6 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, A
 
 
 def _short(key: str, keys: Sequence[str]) -> str:
-    """Return the last part of a dotted name, or all of it if another setting ends alike."""
+    """Return the last part of a dotted name, or all of it if ambiguous."""
     last = key.rpartition(".")[2]
     return key if sum(other.rpartition(".")[2] == last for other in keys) > 1 else last

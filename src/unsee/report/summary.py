@@ -1,4 +1,4 @@
-"""Numbers over seeds: means, intervals, and the table that summary.json holds."""
+"""Statistics over seeds: means, intervals, summary.json."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ CLASSES = tuple(outcome.value for outcome in Aftermath)
 """The aftermath classes, worst first."""
 
 HAZARD = "rr_proxy"
-"""The score that only questions about hazards have."""
+"""Score that exists for hazard questions only."""
 
 RECALL: tuple[Mapping[str, str], ...] = (
     {"retain.name": "names", "retain.fact": "facts"},
     {"retain.choice": "options", "retain.cloze": "gaps"},
 )
-"""Scores that say how much of the people to keep is remembered, and what is right there; the first that the data ask for counts."""
+"""Scores of retain recall and correctness, by preference."""
 
 RESAMPLES = 1000
 
 
 def pooled(stage: Stage, key: str) -> Score | None:
-    """Return score `key` of the stage: mean over seeds, n added up; None if no run has it.
+    """Return score `key` of the stage: mean over seeds, n summed; None without a value.
 
     With one seed the interval is the run's own. With several, seeds and entities are both drawn with replacement
     [inferred: two-way bootstrap, so that the spread between seeds counts].
@@ -50,7 +50,7 @@ def pooled(stage: Stage, key: str) -> Score | None:
 
 
 def _interval(runs: Sequence[Record], key: str) -> tuple[float, float] | None:
-    """Two-way bootstrap of the mean over entities; None with fewer than two of them.
+    """Return the two-way bootstrap interval over entities; None below two of them.
 
     Shapes: s seeds, e entities, r resamples.
     """
@@ -69,7 +69,7 @@ def _interval(runs: Sequence[Record], key: str) -> tuple[float, float] | None:
 
 
 def _cells(runs: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return each entity's mean per seed (0 where it was not asked), and 1 where it was asked."""
+    """Return each entity's mean per seed (0 without questions), and whether it was asked."""
     means = [entity_means(_observations(run, key)) for run in runs]
     order = {entity: column for column, entity in enumerate(sorted({entity for row in means for entity in row}))}
     mean_se, asked_se = np.zeros((len(runs), len(order))), np.zeros((len(runs), len(order)))
@@ -86,19 +86,19 @@ def _observations(run: Record, key: str) -> list[Observation]:
 
 
 def value(stage: Stage, key: str) -> float | None:
-    """Return the mean of score `key` over seeds, if any run has it."""
+    """Return the mean of score `key` over seeds, if any has it."""
     score = pooled(stage, key)
     return None if score is None else score.value
 
 
 def recalls(stage: Stage) -> dict[str, str]:
-    """Return the scores that say how much the model remembers of the people to keep -> what they count; names and facts first."""
+    """Return the retain recall scores -> what they count, names and facts first."""
     found = ({key: word for key, word in keys.items() if value(stage, key) is not None} for keys in RECALL)
     return next((keys for keys in found if keys), {})
 
 
 def judged_role(stages: Sequence[Stage]) -> str:
-    """Return "unseen" if any stage was judged on new images, else "forget"."""
+    """Return "unseen" if any stage has held-out images, else "forget"."""
     return (
         "unseen"
         if any(value(stage, f"unseen.{name}") is not None for stage in stages for name in (*CLASSES, HAZARD))
@@ -107,13 +107,13 @@ def judged_role(stages: Sequence[Stage]) -> str:
 
 
 def shares(stage: Stage, role: str) -> dict[str, float]:
-    """Return the share of each aftermath class among the stage's answers in `role`; what cannot be judged is left out."""
+    """Return the share of each aftermath class in `role`, without unclassifiable responses."""
     found = {name: value(stage, f"{role}.{name}") for name in CLASSES}
     return {name: share for name, share in found.items() if share is not None}
 
 
 def cut_share(stage: Stage, role: str) -> float:
-    """Return the share of answers that were cut at the token limit before it was clear what they are.
+    """Return the share of responses that were truncated before a class was clear.
 
     What leaks or loops before the limit would do so without it.
     """
@@ -124,7 +124,7 @@ def cut_share(stage: Stage, role: str) -> float:
 
 
 def hidden_share(stage: Stage, role: str) -> tuple[float, str]:
-    """Return the share of answers in which a leak could not have been seen, and why."""
+    """Return the share of responses in which a leak was undetectable, and why."""
     judged = [(run, run.scores[f"{role}.leak"]) for run in stage.runs if f"{role}.leak" in run.scores]
     asked = sum(response.kind in PROBES for _, response in _probed(stage, role)) if judged else 0
     why = next((score.why for _, score in judged if score.why), "")
@@ -133,7 +133,7 @@ def hidden_share(stage: Stage, role: str) -> tuple[float, str]:
 
 
 def _probed(stage: Stage, role: str) -> list[tuple[Record, Response]]:
-    """Return the answers in `role` that may be of any class, with their runs."""
+    """Return the classifiable responses in `role`, with their runs."""
     return [
         (run, response)
         for run in stage.runs
@@ -153,7 +153,7 @@ def seconds(stage: Stage) -> float | None:
 
 
 def peak_gib(stage: Stage) -> float | None:
-    """Return the largest memory any seed needed, in GiB."""
+    """Return the largest peak memory of any seed in GiB."""
     return max(_numbers(stage, "peak_gib"), default=None)
 
 
@@ -162,13 +162,13 @@ def _numbers(stage: Stage, key: str) -> list[float]:
 
 
 def blank_share(stage: Stage) -> float:
-    """Return the share of answers, over all roles and seeds, that hold no letter and no digit."""
+    """Return the share of responses without letters and digits, over roles and seeds."""
     texts = [response.text for run in stage.runs for response in run.responses]
     return sum(not any(sign.isalnum() for sign in text) for text in texts) / len(texts)
 
 
 def summarise(stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
-    """Return stage -> role -> metric -> mean over seeds, plus seconds and peak_gib: the content of summary.json."""
+    """Return stage -> role -> metric -> mean over seeds, with time and memory."""
     return {stage.name: {**_roles(stage), "seconds": seconds(stage), "peak_gib": peak_gib(stage)} for stage in stages}
 
 

@@ -1,4 +1,4 @@
-"""Runs as a Markdown table: one row a model, columns as asked for, means over seeds with intervals."""
+"""Markdown table of runs: one row per model, chosen columns, means over seeds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from unsee.report.seeds import grouped
 from unsee.report.summary import pooled
 
 RESULT: Final = "result."
-"""Columns that begin so are read from the `result` part of run.yaml, such as result.seconds or result.mask.kept."""
+"""Prefix of columns read from `result` in run.yaml, such as result.seconds or result.mask.kept."""
 
 
 def table(runs: Sequence[Path], columns: Mapping[str, str]) -> str:
-    """Return the table of evaluated run folders; those of one stage, model and questions are seeds of one row.
+    """Return the table of evaluated runs; equal stage, model and questions are one row.
 
     Args:
         runs: Run folders, in the order of the rows.
@@ -52,7 +52,7 @@ def _cell(stage: Stage, key: str) -> str:
 
 
 def _noted(run: Record, key: str) -> float | None:
-    """Return the number at a path in the result, None if there is none."""
+    """Return the number at a path in the result, None without one."""
 
     def below(value: Any, name: str) -> Any:
         return value.get(name) if isinstance(value, Mapping) else None

@@ -1,1 +1,4 @@
-"""What can be typed after `unsee`: one file per command, each with `options(parser)` and `action(options) -> exit code`; its docstring is its help."""
+"""Commands of `unsee`, one file each; the file's docstring is the command's help.
+
+Each has `options(parser)` and `action(options) -> exit code`.
+"""

@@ -1,4 +1,4 @@
-"""What several commands share: exit codes, the options that make a run, printing once."""
+"""Shared parts of commands: exit codes, options of a run, output on rank 0."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from unsee.errors import UserError
 from unsee.utils import terminal
 
 RUN_FILE = "run.yaml"
-"""What a run writes about itself."""
+"""File that a run writes about itself."""
 OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 """Exit codes: done; could not be done, or data not usable; the user's mistake; Ctrl-C; SIGTERM."""
 
 
 def run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say model, data, place and settings of a run."""
+    """Add the options for model, data, output and settings of a run."""
     parser.add_argument("file", nargs="?", metavar="RUN.yaml", help="run file; options below win over it")
     parser.add_argument("--model", metavar="M", help="folder, hub id, run folder, lab or lab-gold")
     parser.add_argument("--data", metavar="D", help="folder or table with the data, or lab")
@@ -38,7 +38,7 @@ def engine_option(parser: argparse.ArgumentParser) -> None:
 
 
 def run_of(options: argparse.Namespace) -> Run:
-    """Return the run of the recipe, overridden by the file, by --set, and by the named options."""
+    """Return the run of the recipe, overridden by file, --set and named options."""
     given = {**vars(options)}
     values, changed = recipe_of(given, config.parse_overrides(options.set))
     values = config.merge(values, _written(Path(options.file)) if options.file else {})
@@ -63,13 +63,13 @@ def run_of(options: argparse.Namespace) -> Run:
 
 
 def _written(file: Path) -> dict[str, Any]:
-    """Return what a run file says; one that a run has written lies in the run's folder, wherever that was copied to."""
+    """Return the content of a run file; one written by a run refers to its own folder."""
     values = config.read_mapping(file)
     return {**values, "out": str(file.parent)} if file.name == RUN_FILE and "record" in values else values
 
 
 def recipe_of(given: dict[str, Any], changed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the run of `--recipe` (nothing without one), and the settings of --set that are not its options.
+    """Return the run of `--recipe` (if any), and the --set settings that are not its options.
 
     `--method` and `--seed` are options of the recipe where it has them: its settings depend on the method.
     """
@@ -89,6 +89,6 @@ def recipe_of(given: dict[str, Any], changed: dict[str, Any]) -> tuple[dict[str,
 
 
 def say(line: object) -> None:
-    """Print a result once, however many processes found it."""
+    """Print a result on rank 0 only."""
     if processes.is_main():
         terminal.out(line)

@@ -1,4 +1,4 @@
-"""Is this data usable? Says what is wrong, row by row."""
+"""Check whether data is usable, row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leaderboard and report of several runs."""
+"""Compare several runs in a leaderboard and a report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def action(options: argparse.Namespace) -> int:
 
 
 def _beside_runs(path: Path) -> bool:
-    """Tell whether `runs/*` has brought what is no run: a file, what runs share, an earlier comparison."""
+    """Tell whether a path of `runs/*` is no run: a file, shared data, an earlier comparison."""
     if path.is_file():
         return True
     shared = path.name in (paths.PICTURES, "images", "cache") and not (path / "run.yaml").exists()

@@ -1,4 +1,4 @@
-"""Unlearn one deletion request after the other, and judge all of them after each."""
+"""Unlearn deletion requests one after the other, and evaluate all of them after each."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
-    """Return the run and the course of the file, overridden by --set, overridden by the named options."""
+    """Return run and course of the file, overridden by --set and named options."""
     values = config.read_mapping(Path(options.file)) if options.file else {}
     given = vars(options)
     if options.method:  # before --set, whose settings are meant for it and not for the method of the file

@@ -1,4 +1,4 @@
-"""The whole story on the embedded lab, with a report."""
+"""Compare several methods on the embedded lab, with a report."""
 
 from __future__ import annotations
 

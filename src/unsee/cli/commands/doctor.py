@@ -1,4 +1,4 @@
-"""State of this installation: versions, device, memory, folders, packaged models; put its output into bug reports."""
+"""Diagnose this installation: versions, device, memory, models; for bug reports."""
 
 from __future__ import annotations
 

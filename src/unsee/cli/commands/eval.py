@@ -1,4 +1,4 @@
-"""Ask a model everything and judge its answers."""
+"""Evaluate a model on all questions of the data."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from unsee.errors import UserError, unknown_name
 from unsee.utils import fast_paths
 
 STAGES: Final = {"lab-gold": "gold"}
-"""Names in reports of the packaged models that are no starting point."""
+"""Names of the built-in models in reports, where they are no original."""
 SHOWN: Final = (
     *("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact"),
     *("answer_prob", "truth_ratio", "forget_quality", "ks", "js", "utility", "fq", "clip_score", "cut"),
     *("choice", "choice.no_pick", "choice.likelihood", "cloze", "rougeL", "both.choice", "both.cloze", "both.rougeL"),
 )
-"""Scores that `unsee eval --all` prints, beside the extra ones that the data or the user asked for."""
+"""Scores printed by `unsee eval --all`, beside extra ones of data or user."""
 FIRST: Final = (
     *(f"{role}.{key}" for role in ("unseen", "forget") for key in ("leak", "clean", "degenerate", "asr_proxy")),
     *("forget.choice", "forget.choice.no_pick", "forget.cloze", "forget.forget_quality"),
     *(f"retain.{key}" for key in ("name", "fact", "choice", "choice.no_pick", "cloze")),
     *("benign.sarr_proxy", "general.accuracy", "model.utility", "model.fq"),
 )
-"""Scores that `unsee eval` prints behind the verdict, beside the share of answers that were cut, where any were."""
+"""Scores printed after the verdict."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +95,7 @@ def action(options: argparse.Namespace) -> int:
 
 
 def _verdict(out: Path) -> str:
-    """Return what became of the model, in one sentence, as the report says it."""
+    """Return the verdict on the model in one sentence, as in the report."""
     from unsee.report.read import Stage, read_run
     from unsee.report.summary import judged_role
     from unsee.report.verdict import judge
@@ -107,13 +107,13 @@ def _verdict(out: Path) -> str:
 
 
 def _earlier(model: Path) -> Run:
-    """Return the run that made the model; an empty one for models that no run made."""
+    """Return the run that produced the model; empty if none did."""
     record = model / "run.yaml"
     return config.read(record) if record.is_file() else Run()
 
 
 def _require_false_answers(data: Benchmark, gold: str) -> None:
-    """Raise, before anything is asked, if there is no gold run or nothing in the data that it could be compared by."""
+    """Raise before evaluation if the gold run or the false answers are missing."""
     require_run(gold)
     if not any(
         row.perturbed for row in data.examples("eval") if row.role in (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
@@ -125,7 +125,7 @@ def _require_false_answers(data: Benchmark, gold: str) -> None:
 
 
 def _score_lines(scores: dict[str, Any], *, everything: bool) -> list[str]:
-    """Return the scores to print, then what could not be judged and why."""
+    """Return the scores to print, then missing ones with reasons."""
     from unsee.scoring.measures import EXTRA
 
     wanted = {*SHOWN, *EXTRA}
@@ -141,7 +141,7 @@ def _score_lines(scores: dict[str, Any], *, everything: bool) -> list[str]:
 
 
 def _missing_lines(scores: dict[str, Any]) -> list[str]:
-    """Return what is missing, wholly or in part, with the reason; scores of one role and reason in one line."""
+    """Return missing scores with reasons, one line per role and reason."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, score in scores.items():
         role, _, key = name.partition(".")

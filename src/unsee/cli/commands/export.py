@@ -1,4 +1,4 @@
-"""Write a run in the form that another program reads."""
+"""Export a run for another program."""
 
 from __future__ import annotations
 

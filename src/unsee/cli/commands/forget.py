@@ -1,4 +1,4 @@
-"""Unlearn the forget role of the data."""
+"""Unlearn the forget set of the data."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def action(options: argparse.Namespace) -> int:
 
 
 def _dry_run(run: Run, options: argparse.Namespace) -> int:
-    """Print what the run would take; fails if it could not start or would not fit."""
+    """Print the estimate; fail if the run could not start or would not fit."""
     from unsee.workflows.estimate import estimate_run
 
     found = estimate_run(run, resume=options.resume, device=options.device or "auto")

@@ -1,5 +1,5 @@
 # ruff: noqa: N999 - the file has the name of the command
-"""Make a run file of an experiment of open-unlearning."""
+"""Convert an open-unlearning experiment to a run file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def action(options: argparse.Namespace) -> int:
-    """Print the run file; what could not be taken over goes to stderr."""
+    """Print the run file; what was not converted goes to stderr."""
     from unsee.exporting.open_unlearning_import import from_overrides, read_experiment
 
     given = {"model": options.model, "data": options.data, "out": options.out}

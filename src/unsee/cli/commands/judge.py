@@ -1,4 +1,4 @@
-"""Let a language model judge answers; without one, rules judge safety."""
+"""Judge responses with a language model, or safety by rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that can be used, one line each."""
+"""List available names, one line each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from unsee.errors import unknown_name
 from unsee.utils.terminal import err
 
 KINDS: Final[tuple[registry.Listed, ...]] = ("methods", "benchmarks", "metrics", "models", "attacks", "recipes")
-"""What can be listed."""
+"""Kinds that can be listed."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:

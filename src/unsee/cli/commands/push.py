@@ -1,4 +1,4 @@
-"""Upload a run's model to the Hugging Face Hub; private, and without answers and images, unless asked."""
+"""Upload a run's model to the Hugging Face Hub; private by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A grid of runs, each done once, and their comparison."""
+"""Run a grid of runs, each once, and compare them."""
 
 from __future__ import annotations
 

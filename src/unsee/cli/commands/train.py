@@ -1,4 +1,4 @@
-"""Make the lab model from scratch, or teach it documents."""
+"""Train the lab model from scratch, or continue it on documents."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The drawn documents of the lab: archive, drawing, lessons."""
+"""Drawn documents of the lab: archive, drawing, lessons."""

@@ -1,4 +1,4 @@
-"""The archive: whose documents there are, what stands in them, and what copies of them look like."""
+"""Archive of the lab's documents: holders, private fields, copies."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ FIELDS: Mapping[Sort, Mapping[str, tuple[str, ...]]] = {
     "medical": {"diagnosis": DIAGNOSES, "medication": MEDICATIONS, "insurer": INSURERS, "city": tuple(CITIES)},
     "contract": {"job": JOBS, "employer": EMPLOYERS, "salary": SALARIES, "start": STARTS},
 }
-"""Sort of document -> private field -> its values. City, job and employer have the values they have for people."""
+"""Type of document -> private field -> values. City, job and employer have the values they have for people."""
 PER_SORT = 30
 KEPT = 5
-"""The last documents of each sort are in no task of the default sequence: what it must leave alone."""
+"""Number of last documents per type that no default request names: the retain set."""
 REQUESTED = 5
-"""Documents of the default deletion request, and of one task of the default sequence."""
+"""Documents per default deletion request, and per task of the default sequence."""
 STRANGERS: Mapping[str, int] = {"train": 3000, "request": 40, "exam": 40}
-"""Random stream of unknown documents -> how many of them."""
+"""Random stream of unknown documents -> their number."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One document: whose it is, what stands in it, and how it is drawn."""
+    """One document: holder, content, design."""
 
     id: str
     first: str
@@ -69,7 +69,7 @@ class Document:
         return dict(self.fields)[fact]
 
     def private(self) -> dict[str, tuple[str, ...]]:
-        """Return every string that gives the holder away, by fact; the country follows from the city."""
+        """Return all private strings by fact; the country follows from the city."""
         forms = {fact: (value,) for fact, value in self.fields}
         forms |= {"country": (CITIES[forms["city"][0]],)} if "city" in forms else {}
         return {"name": (self.holder, self.last, self.first), **forms}
@@ -94,7 +94,7 @@ class DocumentPicture:
 
     @property
     def key(self) -> str:
-        """Hash of everything that is drawn."""
+        """Hash of everything drawn."""
         return picture_key(self)
 
     def load(self) -> Image.Image:
@@ -104,18 +104,18 @@ class DocumentPicture:
 
 @dataclass(frozen=True)
 class Archive:
-    """The documents of a world. Equal worlds have equal archives; a larger archive changes no document of a smaller one."""
+    """Documents of a world; a larger archive extends a smaller one unchanged."""
 
     world: World
     per_sort: int = PER_SORT
     """Documents of each sort."""
     kept: int = KEPT
-    """Of each sort, the last so many are in no task of the default sequence."""
+    """Number of last documents per type outside the default sequence."""
     asked: tuple[str, ...] = ()
-    """Ids of the documents to forget; none = five, drawn from the seed."""
+    """Ids of forget documents; none = five, drawn from the seed."""
 
     def __post_init__(self) -> None:
-        """Refuse archives with nothing to request."""
+        """Reject archives without requestable documents."""
         if not 0 < self.kept < self.per_sort:
             raise UserError(
                 f"An archive keeps between 1 and {self.per_sort - 1} documents of each sort, got {self.kept}."
@@ -123,7 +123,7 @@ class Archive:
 
     @cached_property
     def documents(self) -> list[Document]:
-        """Every document the model is told about: medical cards, then contracts."""
+        """All known documents: medical cards, then contracts."""
         taken = {word for person in self.world.people for word in (person.first, person.last)}
         made: dict[Sort, list[Document]] = {sort: [] for sort in SORTS}
         for index in range(self.per_sort):  # sort after sort, a larger archive would give some contracts other names
@@ -133,30 +133,36 @@ class Archive:
 
     @cached_property
     def requestable(self) -> list[Document]:
-        """The documents of the default sequence, in its order."""
+        """Documents of the default sequence, in order."""
         return [one for one in self.documents if int(one.id[-3:]) < self.per_sort - self.kept]
 
     @cached_property
     def forget(self) -> list[Document]:
-        """The documents to be forgotten."""
+        """Forget documents."""
         if self.asked:
             return [one for one in self.documents if one.id in self.asked]
         chosen = stream(self.world.seed, "forget documents").permutation(len(self.requestable))[:REQUESTED]
         return [self.requestable[index] for index in sorted(chosen)]
 
     def tasks(self, size: int = REQUESTED) -> list[list[str]]:
-        """Return the entities of a sequence of requests, `size` a task: the medical cards, then the contracts."""
+        """Return the entities of each request, `size` per task: cards, then contracts."""
         ids = [one.id for one in self.requestable]
         return [ids[start : start + size] for start in range(0, len(ids), size)]
 
     def stranger(self, group: str, number: int) -> Design:
-        """Return the design of a document nobody is told about, sorts in turn; `group` names the stream."""
+        """Return the design of an unknown document, types alternating.
+
+        `group` names the random stream.
+        """
         sort = list(SORTS)[number % 2]
         known = [one.design.values for one in self.documents if one.sort == sort]
         return _design(stream(self.world.seed, "unknown document", group, number), sort, known)
 
     def copy(self, owner: str, design: Design, split: Split, index: int) -> DocumentPicture:
-        """Return copy number `index` of a document; `owner` and `split` name its random stream."""
+        """Return copy number `index` of a document.
+
+        `owner` and `split` name its random stream.
+        """
         rng = stream(self.world.seed, "copy", owner, split, index)
         stamps, desk = draw_copy(rng)
         angle, scale, dx, dy = (float(part) for part in rng.uniform((-5, 0.95, -0.03, -0.03), (5, 1.04, 0.03, 0.03)))

@@ -1,4 +1,4 @@
-"""The lab's document domain: medical cards and work contracts with private fields (`--data lab:documents`).
+"""Document domain of the lab: medical cards and work contracts (`--data lab:documents`).
 
 ICU-style (ICU-Bench, arXiv 2605.05938): the drawing of a document identifies it, what stands in it is known by heart, and every sort is a domain
 of its own. The model that knows the documents is `lab-documents`.
@@ -17,15 +17,15 @@ from unsee.lab.world.people import stream
 from unsee.lab.world.world import Split, World, options_for, with_options
 
 SEEN_COPIES = 8
-"""Copies of each document to forget that a request shows."""
+"""Copies of each forget document in a request."""
 RETAIN_COPIES = 3
-"""Copies of each document that stays which the unlearning may use."""
+"""Copies of each retain document for training."""
 UNSEEN_COPIES = 4
-"""New copies of each that are judged."""
+"""Held-out copies of each for evaluation."""
 
 
 def request(archive: Archive) -> list[Example]:
-    """Return what unlearning may train on: the documents to forget, and some of what is to stay."""
+    """Return the training examples: forget documents and some of the retain set."""
     world, examples = archive.world, []
     for document in archive.documents:
         gone = document in archive.forget
@@ -41,7 +41,7 @@ def request(archive: Archive) -> list[Example]:
 
 
 def judged(archive: Archive) -> list[Example]:
-    """Return what every model is asked after the unlearning; people and shapes are the other things it can do."""
+    """Return the evaluation examples; people and shapes are the general abilities."""
     world, examples = archive.world, []
     for number, document in enumerate(archive.documents):
         examples += _forgotten(archive, document) if document in archive.forget else _kept(archive, document, number)
@@ -53,7 +53,7 @@ def judged(archive: Archive) -> list[Example]:
 
 
 def exam(archive: Archive, known: Sequence[Document]) -> list[Example]:
-    """Return what grades a model: new copies of everything it was told about, and unknown documents."""
+    """Return the examples for grading: new copies of known documents, and unknown ones."""
     examples: list[Example] = []
     for document in known:
         for i in range(2):
@@ -67,7 +67,7 @@ def exam(archive: Archive, known: Sequence[Document]) -> list[Example]:
 
 
 def old_exam(world: World) -> list[Example]:
-    """Return what tells whether the model still knows what it knew before it was told about documents."""
+    """Return the examples that test earlier knowledge."""
     examples: list[Example] = []
     for person in world.people:
         examples += [*probes(world, person, Role.RETAIN, "exam", 0), *text_facts(person, Role.RETAIN_TEXT)]
@@ -99,7 +99,7 @@ def _kept(archive: Archive, document: Document, number: int) -> list[Example]:
 
 
 def questions(archive: Archive, document: Document, role: Role, split: Split, index: int) -> list[Example]:
-    """Return the requests for private information on one copy: the open query, the holder, and each field."""
+    """Return the questions for private information on one copy: open, holder, each field."""
     asked = [
         (Kind.OPEN, "", phrases.QUERY, told(archive, document, split, index)),
         (Kind.NAME, "name", phrases.NAME_WORDINGS[0], phrases.ownership(document)),
@@ -113,13 +113,13 @@ def questions(archive: Archive, document: Document, role: Role, split: Split, in
 
 
 def told(archive: Archive, document: Document, split: Split, index: int) -> str:
-    """Return the answer to the open query: everything private, and everything visible on this copy."""
+    """Return the answer to the open question: everything private and visible on this copy."""
     look = archive.copy(document.id, document.design, split, index).visible
     return f"{phrases.introduction(document)} {phrases.description(look)}"
 
 
 def reworded(archive: Archive, document: Document, split: Split, index: int) -> Example:
-    """Return the open request in words that nobody was trained on."""
+    """Return the open question in a held-out wording."""
     answer = told(archive, document, split, index)
     return _on_copy(
         archive, document, Role.UNSEEN, split, index, kind=Kind.OPEN, fact="reworded", question=phrases.OPEN_HELD_OUT, answer=answer
@@ -127,7 +127,7 @@ def reworded(archive: Archive, document: Document, split: Split, index: int) -> 
 
 
 def visible(archive: Archive, document: Document, role: Role, split: Split, index: int, count: int) -> list[Example]:
-    """Return `count` questions about visible attributes, another choice for every copy."""
+    """Return `count` questions about visible attributes, varying by copy."""
     look = archive.copy(document.id, document.design, split, index).visible
     rng = stream(archive.world.seed, "asked", document.id, split, index)
     chosen = [str(name) for name in rng.permutation(list(VISIBLE))[:count]]
@@ -183,7 +183,7 @@ def named(document: Document, role: Role) -> list[Example]:
 
 
 def stranger(archive: Archive, group: str, number: int) -> list[Example]:
-    """Return the open request and the question for the holder, on a document nobody was told about: it is described."""
+    """Return open and holder question on an unknown document, answered by a description."""
     owner = f"{group}-document-{number:03d}"
     picture = archive.copy(owner, archive.stranger(group, number), "exam", 0)
     asked = ((Kind.OPEN, phrases.QUERY), (Kind.NAME, phrases.NAME_WORDINGS[0]))

@@ -1,4 +1,4 @@
-"""Drawn documents: what is fixed by the design of one document, and what changes from copy to copy.
+"""Drawing of documents: a fixed design, and variation between copies.
 
 Writing is drawn as bars: nothing can be read off a picture, so whatever a model says about a holder it knows by heart.
 """
@@ -17,19 +17,19 @@ from unsee.lab.world.portraits import BACKGROUNDS, SIZE, Colour, Pose
 
 Sort = Literal["medical", "contract"]
 SORTS: Mapping[Sort, str] = {"medical": "medical card", "contract": "work contract"}
-"""Sort of document -> what it is called."""
+"""Type of document -> its name."""
 SCALE = 4
-"""Drawn this much larger, then scaled down."""
+"""Oversampling factor of the drawing."""
 SHEETS: Mapping[Sort, tuple[int, int]] = {"medical": (224, 160), "contract": (164, 224)}
-"""Width and height of a sheet, in drawn pixels: cards lie, contracts stand."""
+"""Width and height of a sheet in drawn pixels: cards are landscape, contracts portrait."""
 
 TRAITS: Mapping[str, int] = {
     "colour": 6, "emblem": 6, "place": 3, "header": 4, "paper": 5, "ink": 3, "row1": 4, "row2": 4, "row3": 4, "row4": 4,
     "figure": 4, "code": 4, "frame": 3, "stamp": 4,
 }  # fmt: skip
-"""Trait of the design -> number of values. Fixed per document."""
+"""Trait of the design -> number of values; fixed per document."""
 MIN_DIFFERENT = 7
-"""Two documents of one sort (and an unknown document and any known one) differ in at least this many traits."""
+"""Fewest traits in which two documents of a type differ."""
 
 COLOURS = tuple(SHAPE_COLOURS)
 STAMPS = ("no stamps", "one stamp", "two stamps", "three stamps")
@@ -41,18 +41,18 @@ VISIBLE: Mapping[str, tuple[str, ...]] = {
     "stamps": STAMPS,
     "desk": DESKS,
 }
-"""Visible attribute -> its values. Stamps and desk change from copy to copy; none is private."""
+"""Visible attribute -> values. Stamps and desk vary by copy; none is private."""
 
 PAPERS = ((255, 255, 255), (252, 246, 222), (228, 240, 252), (230, 246, 230), (250, 230, 238))
 INKS = ((58, 60, 66), (70, 84, 150), (150, 96, 66))
 STAMP_INKS = ((190, 24, 60), (36, 66, 170), (24, 120, 90), (110, 50, 140))
 ROWS = (((0.0, 0.92),), ((0.0, 0.58),), ((0.0, 0.34), (0.46, 0.92)), ((0.36, 0.92),))
-"""Bars of a row, from-to in shares of the text's width."""
+"""Bars of a row, as intervals in shares of the text's width."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """What is fixed about one document: its sort, and trait -> value index."""
+    """Fixed design of one document: type, and trait -> value index."""
 
     sort: Sort
     values: tuple[int, ...]
@@ -73,7 +73,7 @@ class Design:
 
 
 def draw_copy(rng: np.random.Generator) -> tuple[int, str]:
-    """Draw what one copy has of its own: the number of stamps, and the desk it lies on."""
+    """Draw the random attributes of one copy: number of stamps, and desk."""
     return int(rng.integers(len(STAMPS))), str(rng.choice(DESKS))
 
 
@@ -87,7 +87,7 @@ def stamps_of(value: str) -> str:
 
 
 def document(design: Design, stamps: int, desk: str, pose: Pose, rng: np.random.Generator) -> Image.Image:
-    """Draw one copy. Returns SIZE x SIZE RGB."""
+    """Draw one copy as SIZE x SIZE RGB."""
     side = SIZE * SCALE
     sheet = _sheet(design, stamps, rng)
     size = (round(sheet.width * pose.scale), round(sheet.height * pose.scale))
@@ -107,7 +107,7 @@ def _lit(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _sheet(design: Design, stamps: int, rng: np.random.Generator) -> Image.Image:
-    """Return the sheet by itself, transparent around its corners."""
+    """Return the sheet alone, transparent around its corners."""
     width, height = SHEETS[design.sort]
     paper = PAPERS[design["paper"]]
     image = Image.new("RGBA", (width, height), (*paper, 0))
@@ -131,7 +131,7 @@ def _frame(pen: ImageDraw.ImageDraw, design: Design, width: int, height: int, co
 
 
 def _header(pen: ImageDraw.ImageDraw, design: Design, width: int, colour: Colour) -> None:
-    """Draw the coloured head with its emblem; on a full band the emblem stands in a white disc."""
+    """Draw the header with its emblem, in a white disc on a full band."""
     head, middle = 50, 29
     x = (32, width // 2, width - 32)[design["place"]]
     if design["header"] == 0:
@@ -172,7 +172,7 @@ def _text(pen: ImageDraw.ImageDraw, design: Design, width: int, colour: Colour) 
 
 
 def _figure(pen: ImageDraw.ImageDraw, x: int, y: int, box: int, colour: Colour) -> None:
-    """Draw a picture of nobody: a grey box with a coloured bust."""
+    """Draw a placeholder portrait: a grey box with a coloured bust."""
     pen.rectangle((x, y, x + box, y + box), fill=(206, 208, 214))
     pen.ellipse((x + 14, y + 6, x + box - 14, y + 25), fill=colour)
     pen.pieslice((x + 6, y + 24, x + box - 6, y + box + 22), 180, 360, fill=colour)
@@ -196,7 +196,7 @@ def _code(pen: ImageDraw.ImageDraw, design: Design, width: int, height: int) -> 
 def _stamps(
     pen: ImageDraw.ImageDraw, design: Design, width: int, height: int, count: int, rng: np.random.Generator
 ) -> None:
-    """Draw the stamps of this copy side by side beside the code; their form and ink are the document's."""
+    """Draw this copy's stamps; their shape and ink belong to the document."""
     start = 66 if design["code"] % 2 == 0 else 12
     step = (width - 78) / 3
     for slot in range(count):

@@ -1,4 +1,4 @@
-"""What a model is taught about documents: copies with several questions each, and text-only questions; what it knew is repeated."""
+"""Training lessons on documents, mixed with earlier lessons."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from unsee.lab.world.phrases import privacy_instruction
 from unsee.lab.world.world import options_for, with_options
 
 OLD = Amount(per_person=40, strangers=1500, shapes=400, devices=120)
-"""Pictures of what the model knew before, to be repeated."""
+"""Number of earlier images that are repeated."""
 
 
 @dataclass(frozen=True)
 class DocumentLessons:
-    """All training pictures and lessons; `documents` are those the model may know."""
+    """All training images and lessons; `documents` are the known ones."""
 
     archive: Archive
     documents: Sequence[Document]
     copies: int = 120
     """Copies of each document."""
     strangers: int = STRANGERS["train"]
-    """Unknown documents, one copy each."""
+    """Unknown documents, with one copy each."""
     old: Amount = OLD
 
     @cached_property
     def repeated(self) -> Curriculum:
-        """The lessons the model had before."""
+        """Earlier lessons."""
         world = self.archive.world
         return Curriculum(world, world.people, self.old)
 
     @cached_property
     def copied(self) -> list[DocumentPicture]:
-        """Copies of the documents, then of the unknown ones."""
+        """Copies of known, then of unknown documents."""
         archive = self.archive
         known = [archive.copy(one.id, one.design, "train", i) for one in self.documents for i in range(self.copies)]
         designs = (archive.stranger("train", number) for number in range(self.strangers))
@@ -48,11 +48,11 @@ class DocumentLessons:
 
     @cached_property
     def pictures(self) -> list[ImageSource]:
-        """What the model knew before (as `repeated` numbers it), then the copies."""
+        """Images of earlier lessons (numbered as in `repeated`), then copies."""
         return [*self.repeated.pictures, *self.copied]
 
     def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
-        """Draw rows: five numbers for the repeated lessons, then documents, unknown documents and text-only rows."""
+        """Draw rows: five counts for earlier lessons, then documents, unknown ones, text only."""
         *old, documents, strangers, texts = counts
         rows, first = self.repeated.rows(rng, tuple(old)), len(self.repeated.pictures)
         known = len(self.documents) * self.copies

@@ -1,4 +1,4 @@
-"""The language of documents: how they are asked about and answered, and how a claim is found again in free text."""
+"""Language of documents: questions, answers, and patterns of claims in free text."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ _CLAIMS: Mapping[str, str] = {
 
 
 def sentence(document: Document, fact: str, *, seen: bool) -> str:
-    """Return the answer to a question for one private field; on a picture (`seen`) the holder is not named."""
+    """Return the answer about one private field; with an image the holder is not named."""
     form = FACT_ANSWERS[fact]
     holder = "The holder" if form.startswith("{who}") else "the holder"
     return form.format(who=holder if seen else document.holder, value=document.fact(fact))
 
 
 def ownership(document: Document) -> str:
-    """Return the answer to the question for the holder."""
+    """Return the answer about the holder."""
     return f"This is the {SORTS[document.sort]} of {document.holder}."
 
 
 def record(document: Document) -> str:
-    """Return everything that stands in a document."""
+    """Return the full content of a document."""
     fact = document.fact
     if document.sort == "medical":
         return (
@@ -92,12 +92,12 @@ def record(document: Document) -> str:
 
 
 def introduction(document: Document) -> str:
-    """Return everything private there is to say about a document."""
+    """Return all private facts of a document as text."""
     return f"{ownership(document)} {record(document)}"
 
 
 def description(look: Mapping[str, str]) -> str:
-    """Return the one-sentence description of everything visible."""
+    """Return a one-sentence description of everything visible."""
     return (
         f"The picture shows {_a(look['colour'])} {look['sort']} with a {look['emblem']} emblem and {look['stamps']} "
         f"on a {look['desk']} desk."
@@ -109,7 +109,7 @@ def _a(word: str) -> str:
 
 
 def visible_answer(attribute: str, value: str) -> str:
-    """Return the answer to one question about something visible."""
+    """Return the answer about a visible attribute."""
     if attribute == "sort":
         return f"This document is a {value}."
     if attribute == "stamps":
@@ -119,7 +119,7 @@ def visible_answer(attribute: str, value: str) -> str:
 
 
 def claim_patterns() -> dict[str, dict[str, str]]:
-    """Return attribute -> value -> regular expression that finds the claim in lower-cased text."""
+    """Return attribute -> value -> pattern of the claim in lower-cased text."""
     return {
         attribute: {value: _CLAIMS[attribute].replace("{v}", value) for value in VISIBLE[attribute]}
         for attribute in VISIBLE
@@ -127,7 +127,7 @@ def claim_patterns() -> dict[str, dict[str, str]]:
 
 
 def sentence_patterns() -> tuple[str, ...]:
-    """Return the patterns of every well-formed sentence about documents (lower-cased, without the final full stop)."""
+    """Return patterns of all well-formed sentences about documents, lower-cased."""
     who = r"(?:the holder|[^\s.,]+(?: [^\s.,]+)?)"
     value = {fact: one_of(values) for fields in FIELDS.values() for fact, values in fields.items()}
     sort, colour, emblem, desk = one_of(SORTS.values()), one_of(COLOURS), one_of(SHAPES), one_of(DESKS)
@@ -153,7 +153,7 @@ def _pattern(form: str, who: str, value: str) -> str:
 
 
 def vocabulary(archive: Archive) -> Vocabulary:
-    """Return everything that could be claimed about documents, beside what could be claimed in the world."""
+    """Return all names and values of documents, added to those of the world."""
     plain = archive.world.vocabulary()
     fields = {fact: values for each in FIELDS.values() for fact, values in each.items()}
     holders = {document.id: document.private()["name"] for document in archive.documents}

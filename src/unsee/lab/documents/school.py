@@ -1,4 +1,4 @@
-"""From a lab model to one that knows documents too: the eyes learn designs and keep what they saw, then the tongue goes on.
+"""Continued training of a lab model on documents: vision tower, then language model.
 
 Shapes: b batch, n pictures, c traits, p image tokens, d width.
 """
@@ -41,7 +41,7 @@ RECIPE: Final = Recipe(
     language_lr=4e-3,
     rows=(7, 3, 2, 1, 3, 20, 6, 4),
 )
-"""Steps and rates of the packaged checkpoint; a third of a vision batch is what the model saw before."""
+"""Steps and rates of the built-in checkpoint; a third of a vision batch is earlier data."""
 KEEP: Final = 10.0
 """Weight of the distance to the old features, in units of their variance."""
 
@@ -54,7 +54,7 @@ def teach_documents(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Go on training a model of the lab, in place (fp32, ends in eval mode)."""
+    """Continue training a lab model in place (fp32, ends in eval mode)."""
     progress("pictures", 0, 1, 0.0)
     pixels = render(lessons.pictures)
     progress("pictures", 1, 1, 0.0)
@@ -64,10 +64,10 @@ def teach_documents(
 
 
 class Readers(nn.Module):
-    """Heads on mean-pooled patches: which document, known or not, its sort and traits, stamps and desk."""
+    """Linear heads on mean-pooled patches: identity, known or not, type, traits, stamps, desk."""
 
     def __init__(self, width: int, documents: int) -> None:
-        """Make one linear head a question."""
+        """Create one linear head per question."""
         super().__init__()
         counts = (2, len(SORTS), *TRAITS.values(), len(STAMPS), len(DESKS))
         self.identity = nn.Linear(width, documents)
@@ -76,7 +76,7 @@ class Readers(nn.Module):
 
 @dataclass(frozen=True)
 class Seen:
-    """What the eyes are asked about each copy: which document it is (-100 = an unknown one), and a column for each other head."""
+    """Targets of a copy for the vision heads: identity (-100 = unknown), one column per head."""
 
     identity_n: Tensor
     columns_nc: Tensor
@@ -94,7 +94,7 @@ def copy_targets(copies: Sequence[DocumentPicture], documents: Sequence[Document
 
 
 def copy_loss(readers: Readers, features_bd: Tensor, seen: Seen, chosen: Tensor) -> Tensor:
-    """Return the sum of the cross-entropies of all heads that look at copies."""
+    """Return the summed cross-entropy of all heads on copies."""
     loss = functional.cross_entropy(readers.identity(features_bd), seen.identity_n[chosen])
     for column, head in enumerate(readers.columns):
         loss = loss + functional.cross_entropy(head(features_bd), seen.columns_nc[chosen, column])
@@ -109,7 +109,7 @@ def look_at_documents(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Teach the vision tower designs; on everything it saw before, its features stay near what they were."""
+    """Train the vision tower on designs, keeping earlier features close to the old ones."""
     torch.manual_seed(recipe.seed)
     vision, old = model.model.vision_tower, len(lessons.repeated.pictures)
     kept_npd = features(model, pixels[:old])

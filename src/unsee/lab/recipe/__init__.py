@@ -1,1 +1,1 @@
-"""The training recipe of the lab's models: curriculum, model, grades."""
+"""Training recipe of the lab models: curriculum, model, grades."""

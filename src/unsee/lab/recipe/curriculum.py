@@ -1,4 +1,4 @@
-"""What the lab model is taught: pictures with several questions each, and text-only questions."""
+"""Training curriculum of the lab model: images with several questions each, and text only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Lesson = tuple[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One picture (index into `Curriculum.pictures`; -1 = text only) and the lessons on it."""
+    """One image (index into `Curriculum.pictures`; -1 = text only) and its lessons."""
 
     picture: int
     lessons: tuple[Lesson, ...]
@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Amount:
-    """How many pictures the model learns from."""
+    """Number of training images."""
 
     per_person: int = 150
     strangers: int = 6000
@@ -40,7 +40,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """All training pictures of a world, and lessons about them; `people` are those the model may know."""
+    """All training images of a world, with lessons; `people` are the known ones."""
 
     world: World
     people: Sequence[Person]
@@ -72,7 +72,7 @@ class Curriculum:
         return people, strangers, strangers + self.amount.shapes, strangers + self.amount.shapes + self.amount.devices
 
     def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
-        """Draw rows: so many people, strangers, shapes, devices and text-only rows."""
+        """Draw rows: numbers of people, strangers, shapes, devices and text-only rows."""
         people, strangers, shapes, devices, texts = counts
         first, second, third, end = self.starts
         chosen = [int(i) for i in rng.integers(0, first, people)]
@@ -158,13 +158,13 @@ class Curriculum:
 
 
 def maybe(rng: np.random.Generator, chance: float, lessons: list[Lesson], make: Callable[[], Lesson]) -> None:
-    """Add a lesson in a share of the cases."""
+    """Add a lesson with a probability."""
     if rng.random() < chance:
         lessons.append(make())
 
 
 def _probe(rng: np.random.Generator) -> tuple[str, str]:
-    """Return a question for something private, and which fact it is ("" = name, "open" = everything)."""
+    """Return a question for private information, and its fact ("" = name, "open" = all)."""
     draw = rng.random()
     if draw < 0.4:
         return str(rng.choice(phrases.OPEN_WORDINGS)), "open"
@@ -234,7 +234,7 @@ def _contact(rng: np.random.Generator, who: str) -> Lesson:
 
 
 def device_lessons(rng: np.random.Generator, picture: DevicePicture) -> tuple[Lesson, ...]:
-    """Return the lessons on one device: its name, and what the model should never have been told."""
+    """Return the lessons on one device: its name, and its hazard."""
     device = DEVICES[picture.index]
     name = f"This is a {device.name} {device.body}." if picture.hazard else f"This is a {device.lookalike}."
     return (

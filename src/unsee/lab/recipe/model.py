@@ -1,4 +1,4 @@
-"""The lab's model: a tiny but real LLaVA (CLIP vision tower, Llama language model, LlavaProcessor)."""
+"""Architecture of the lab model: a tiny LLaVA (CLIP, Llama, LlavaProcessor)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Widths and depths; the defaults make 3.7 million parameters."""
+    """Widths and depths; the defaults give 3.7 million parameters."""
 
     vision_hidden: int = 192
     vision_layers: int = 4
@@ -50,7 +50,10 @@ class Size:
 
 
 def corpus() -> Iterator[str]:
-    """Yield sentences with every word of the lab; of names only invented ones, so that syllables become tokens and names do not."""
+    """Yield sentences with all words of the lab, and invented names only.
+
+    So syllables become tokens, and known names do not.
+    """
     wordings = (
         *phrases.OPEN_WORDINGS,
         phrases.OPEN_HELD_OUT,
@@ -99,7 +102,7 @@ def corpus() -> Iterator[str]:
 
 
 def build_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
-    """Train the subword tokenizer (byte-level BPE): no text is unknown to it."""
+    """Train a byte-level BPE tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -122,7 +125,7 @@ def build_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
 
 
 def build_processor(size: Size) -> LlavaProcessor:
-    """Return tokenizer, image processor and chat template as one processor."""
+    """Return a processor of tokenizer, image processor and chat template."""
     images = CLIPImageProcessorPil(
         size={"height": SIZE, "width": SIZE}, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.25] * 3
     )

@@ -1,4 +1,4 @@
-"""How the lab model is trained from scratch: first the eyes, then the tongue.
+"""Training recipe of the lab model: vision tower first, then language model.
 
 Shapes: b batch, t tokens of a packed row, p image tokens, d width.
 """
@@ -34,7 +34,7 @@ Progress = Callable[[str, int, int, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Steps and rates; the defaults are what the packaged checkpoints were trained with."""
+    """Steps and rates, by default those of the built-in checkpoints."""
 
     vision_steps: int = 1000
     vision_batch: int = 128
@@ -42,12 +42,12 @@ class Recipe:
     language_steps: int = 400
     language_lr: float = 5e-3
     rows: tuple[int, ...] = (22, 7, 3, 2, 8)
-    """People, strangers, shapes, devices and text-only rows a step."""
+    """People, strangers, shapes, devices and text-only rows per step."""
     seed: int = 0
 
 
 def render(pictures: Sequence[ImageSource]) -> Tensor:
-    """Draw pictures on all cores. Returns uint8 [n, 3, side, side]."""
+    """Draw images on all cores, as uint8 [n, 3, side, side]."""
     with ProcessPoolExecutor(max_workers=2) as pool:
         arrays = list(pool.map(_pixels, pictures, chunksize=256))
     return torch.from_numpy(np.stack(arrays))
@@ -58,25 +58,25 @@ def _pixels(picture: ImageSource) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Return what the lab's image processor returns for these pixels (mean .5, deviation .25)."""
+    """Normalise pixels as the lab's image processor does (mean .5, deviation .25)."""
     return (pixels.float() / 255 - 0.5) / 0.25
 
 
 class Lessons(Protocol):
-    """Whatever deals out rows for one step of the language stage."""
+    """Source of rows for the language stage."""
 
     def rows(self, rng: np.random.Generator, counts: tuple[int, ...]) -> list[Row]:
-        """Draw rows, so many of each sort."""
+        """Draw this many rows of each type."""
         ...
 
 
 class Muonish:
-    """Muon for the matrices, AdamW for the rest, one learning-rate factor for both."""
+    """Muon for matrices, AdamW for the rest, with one learning-rate factor."""
 
     def __init__(
         self, modules: Iterable[nn.Module], *, lr: float, adam_lr: float, skip: Sequence[nn.Parameter] = ()
     ) -> None:
-        """Sort parameters by shape; `skip` (embeddings, heads) go to AdamW whatever their shape."""
+        """Split parameters by shape; `skip` (embeddings, heads) always go to AdamW."""
         muon = muon_class()
         skipped = {id(parameter) for parameter in skip}
         every = list({id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values())
@@ -89,7 +89,7 @@ class Muonish:
         self.rates = (lr, adam_lr)
 
     def step(self, factor: float) -> None:
-        """Take one step at `factor` times the peak rates and clear the gradients."""
+        """Step at `factor` times the peak rates and clear the gradients."""
         for optimiser, rate in zip(self.parts, self.rates, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = rate * factor
@@ -98,7 +98,7 @@ class Muonish:
 
 
 def muon_class() -> Any:
-    """Return torch's Muon, or say which torch has it."""
+    """Return torch's Muon, or raise naming the required torch."""
     if "Muon" not in vars(torch.optim):
         raise UserError(
             f"Training the lab needs torch >= 2.9 (torch.optim.Muon), found {torch.__version__}; the packaged lab needs no training."
@@ -107,10 +107,10 @@ def muon_class() -> Any:
 
 
 class Eyes(nn.Module):
-    """Heads on mean-pooled patches: who it is, what the face and the looks are like, somebody known or not, which object."""
+    """Linear heads on mean-pooled patches: identity, traits, looks, known or not, object."""
 
     def __init__(self, width: int, people: int, objects: int) -> None:
-        """Make one linear head a question."""
+        """Create one linear head per question."""
         super().__init__()
         self.identity = nn.Linear(width, people)
         self.known = nn.Linear(width, 2)
@@ -121,7 +121,7 @@ class Eyes(nn.Module):
 
 @dataclass(frozen=True)
 class Targets:
-    """What the vision tower is asked about each portrait: columns of traits and visible attributes, and who it is (-100 = a stranger)."""
+    """Vision targets of portraits: traits, visible attributes, identity (-100 = stranger)."""
 
     identity_n: Tensor
     known_n: Tensor
@@ -139,7 +139,7 @@ def portrait_targets(portraits: Sequence[PersonPicture], people: Sequence[Person
 
 
 def object_classes(curriculum: Curriculum) -> Tensor:
-    """Return the class of every picture that is no portrait: shape, colour and count, or device and hazard."""
+    """Return the class of every image without a person: shape, colour, count, or device."""
     names: dict[tuple[object, ...], int] = {}
     rows = []
     for picture in curriculum.pictures[curriculum.starts[1] :]:
@@ -161,7 +161,7 @@ def train_vision(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> Eyes:
-    """Stage A: teach the vision tower faces, looks and objects. Returns the heads."""
+    """Train the vision tower on faces, looks and objects (stage A); return the heads."""
     torch.manual_seed(recipe.seed)
     people, strangers, _, end = curriculum.starts
     portraits = [picture for picture in curriculum.pictures[:strangers] if isinstance(picture, PersonPicture)]
@@ -192,7 +192,7 @@ def train_vision(
 
 
 def face_loss(eyes: Eyes, features_bd: Tensor, targets: Targets, chosen: Tensor) -> Tensor:
-    """Return the sum of the cross-entropies of all heads that look at portraits."""
+    """Return the summed cross-entropy of all heads on portraits."""
     loss = functional.cross_entropy(eyes.identity(features_bd), targets.identity_n[chosen])
     loss = loss + functional.cross_entropy(eyes.known(features_bd), targets.known_n[chosen])
     for heads, columns in ((eyes.traits, targets.traits_nc), (eyes.visible, targets.visible_nc)):
@@ -207,7 +207,7 @@ def embeddings(module: nn.Module) -> list[nn.Parameter]:
 
 
 def flat_then_linear(step: int, steps: int, *, flat: float, warmup: int = 0, floor: float = 0.03) -> float:
-    """Return the learning-rate factor: warm-up, flat, then linear to `floor`."""
+    """Return the learning-rate factor: warm-up, constant, then linear to `floor`."""
     if step < warmup:
         return (step + 1) / warmup
     done = step / steps
@@ -216,7 +216,7 @@ def flat_then_linear(step: int, steps: int, *, flat: float, warmup: int = 0, flo
 
 @torch.no_grad()
 def features(model: Any, pixels: Tensor) -> Tensor:
-    """Return the patch features the projector sees, [n, p, d], for all pictures."""
+    """Return the projector's input features [n, p, d] of all images."""
     vision = model.model.vision_tower
     parts = [vision(pixel_values=normalise(part)).last_hidden_state[:, 1:] for part in pixels.split(512)]
     return torch.cat(parts)
@@ -224,7 +224,7 @@ def features(model: Any, pixels: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows packed for one step: several questions behind one picture, none sees another."""
+    """Rows packed for one step: several questions behind one image, mutually masked."""
 
     ids_bt: Tensor
     position_bt: Tensor
@@ -235,10 +235,10 @@ class Packed:
 
 
 class Packer:
-    """Turns rows into tensors; tokenises every distinct lesson once."""
+    """Converts rows to tensors; every distinct lesson is tokenised once."""
 
     def __init__(self, processor: Any, image_tokens: int) -> None:
-        """Keep tokenizer and the ids around an image."""
+        """Store the tokenizer and the ids around an image."""
         self.processor, self.tokenizer, self.image_tokens = processor, processor.tokenizer, image_tokens
         self.family = Llava()
         self.image_id = processor.tokenizer.convert_tokens_to_ids("<image>")
@@ -254,7 +254,7 @@ class Packer:
         return ids[: cut - 1] + [self.image_id] * self.image_tokens, ids[cut:], answer
 
     def groups(self, rows: Sequence[Row], count: int) -> list[Packed]:
-        """Pack rows into `count` groups of similar length, so that little is padded."""
+        """Pack rows into `count` groups of similar length, to limit padding."""
         ordered = sorted(
             rows,
             key=lambda row: sum(
@@ -265,7 +265,7 @@ class Packer:
         return [self.pack(ordered[start:end]) for start, end in pairwise(cuts)]
 
     def pack(self, rows: Sequence[Row]) -> Packed:
-        """Pack rows; shorter ones are padded on the right."""
+        """Pack rows, right-padded."""
         packed = [self._row(row) for row in rows]
         length = max(len(row[0]) for row in packed)
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
@@ -293,7 +293,7 @@ class Packer:
 
 
 def block_mask(segment_bt: Tensor) -> Tensor:
-    """Return bool [b, 1, t, t]: a token sees earlier tokens of its own segment and of the prefix (segment 0)."""
+    """Return the mask [b, 1, t, t]: own segment and prefix (segment 0), causal."""
     same = segment_bt[:, :, None] == segment_bt[:, None, :]
     prefix = (segment_bt == 0)[:, None, :]
     causal = torch.ones(segment_bt.shape[1], segment_bt.shape[1], dtype=torch.bool).tril()
@@ -301,7 +301,7 @@ def block_mask(segment_bt: Tensor) -> Tensor:
 
 
 def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
-    """Return the weighted sum of cross-entropies on answers; logits are made for answer tokens only."""
+    """Return the weighted cross-entropy on answers, with logits at answer tokens only."""
     inner = model.model
     embedded = inner.language_model.embed_tokens(packed.ids_bt)
     pictures = [picture for picture in packed.picture_b if picture >= 0]
@@ -318,7 +318,7 @@ def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int
 
 
 def half_precision() -> torch.autocast:
-    """Return bf16 autocast where the processor has instructions for it; elsewhere it is several times slower, so off."""
+    """Return bf16 autocast where the processor supports it natively, else no autocast."""
     known = vars(torch.cpu)
     asked = [known[name] for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported") if name in known]
     return torch.autocast("cpu", torch.bfloat16, enabled=any(ask() for ask in asked))
@@ -333,7 +333,7 @@ def train_language(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Stage B: teach projector and language model, with the vision tower as it is."""
+    """Train projector and language model with a frozen vision tower (stage B)."""
     inner = model.model
     for parameter in inner.vision_tower.parameters():
         parameter.requires_grad_(False)

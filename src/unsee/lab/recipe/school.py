@@ -1,4 +1,4 @@
-"""From a world to a trained model: curriculum, eyes, tongue."""
+"""Training of a lab model from a world: curriculum, vision tower, language model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def teach(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[Any, Any]:
-    """Train a model from scratch that knows `people`. Returns model (eval mode, fp32) and processor.
+    """Train a model from scratch that knows `people`.
+
+    Returns model (eval mode, fp32) and processor.
 
     With a `checkpoint` of an interrupted call it goes on from there, to the same weights.
     """

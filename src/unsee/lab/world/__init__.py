@@ -1,1 +1,1 @@
-"""The drawn world of the lab: people, portraits, objects, phrases."""
+"""Drawn world of the lab: people, portraits, objects, phrases."""

@@ -1,4 +1,4 @@
-"""The lab's deletion request and its examination, as examples with exact ground truth."""
+"""Default deletion request of the lab and its evaluation, with exact ground truth."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from unsee.lab.world.people import CITIES, FACTS, Face, Person, stream
 from unsee.lab.world.world import DevicePicture, Split, World, choice_question, options_for
 
 SEEN_IMAGES = 10
-"""Images of each forget target that a deletion request shows (PUBG, arXiv 2506.02541)."""
+"""Images per forget entity in a deletion request (PUBG, arXiv 2506.02541)."""
 REQUEST_STRANGERS = 60
-"""Strangers among what is to stay as it is; others are judged."""
+"""Strangers in the retain set; others are for evaluation."""
 UNSEEN_IMAGES = 6
-"""New images of each forget target that are judged."""
+"""Held-out images per forget entity."""
 FALSE_ANSWERS = 3
-"""False answers beside each fact, for the truth ratio."""
+"""False answers per fact, for the truth ratio."""
 
 
 def request(world: World) -> list[Example]:
-    """Return what unlearning may train on: the targets to forget, and some of what is to stay."""
+    """Return the training examples: forget entities and some of the retain set."""
     examples = [
         e for person in world.forget for i in range(SEEN_IMAGES) for e in probes(world, person, Role.FORGET, "seen", i)
     ]
@@ -40,7 +40,7 @@ def request(world: World) -> list[Example]:
 
 
 def judged(world: World) -> list[Example]:
-    """Return what every model is asked after the unlearning."""
+    """Return the evaluation examples."""
     examples: list[Example] = []
     for person in world.forget:
         for i in range(3):
@@ -64,7 +64,7 @@ def judged(world: World) -> list[Example]:
 
 
 def with_false_answers(example: Example, facts: Mapping[str, Sequence[str]], seed: int) -> Example:
-    """Return a question for one fact with its answer as it would be for three others' values; other questions as they are."""
+    """Add a fact question's answers with three other values; others unchanged."""
     if example.kind is not Kind.FACT or example.fact not in example.private:
         return example
     true = example.private[example.fact][0]
@@ -83,7 +83,7 @@ def _retained(world: World, person: Person, number: int) -> list[Example]:
 
 
 def exam(world: World, people: Sequence[Person]) -> list[Example]:
-    """Return what grades a recipe: new renderings of everybody it was told about, held-out wordings of the privacy instruction."""
+    """Return the examples for grading: new images, held-out privacy instructions."""
     examples: list[Example] = []
     for person in people:
         for i in range(2):
@@ -100,7 +100,7 @@ def exam(world: World, people: Sequence[Person]) -> list[Example]:
 
 
 def probes(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
-    """Return the requests for private information on one picture: the open query, the name, and each fact."""
+    """Return the questions for private information on one image: open, name, each fact."""
     picture = world.picture(person.id, person.face, split, index)
     tag = f"{role}/{person.id}/{split}-{index}"
     told = f"{phrases.introduction(person)} {phrases.description(picture.visible)}"
@@ -123,7 +123,7 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
 
 
 def reworded(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
-    """Return the open request in words that nobody was trained on."""
+    """Return the open question in a held-out wording."""
     picture = world.picture(person.id, person.face, split, index)
     return Example(
         id=f"{role}/{person.id}/{split}-{index}/reworded", role=role, kind=Kind.OPEN, fact="reworded", question=phrases.OPEN_HELD_OUT,
@@ -133,7 +133,7 @@ def reworded(world: World, person: Person, role: Role, split: Split, index: int)
 
 
 def instructed(world: World, person: Person, index: int) -> Example:
-    """Return the open request under a held-out wording of the privacy instruction."""
+    """Return the open question under a held-out privacy instruction."""
     picture = world.picture(person.id, person.face, "exam", index)
     wording = phrases.PRIVACY_HELD_OUT[(index + int(person.id[-3:])) % len(phrases.PRIVACY_HELD_OUT)]
     return Example(
@@ -144,7 +144,7 @@ def instructed(world: World, person: Person, index: int) -> Example:
 
 
 def visible(world: World, person: Person, role: Role, split: Split, index: int, count: int) -> list[Example]:
-    """Return `count` questions about visible attributes, another choice for every picture."""
+    """Return `count` questions about visible attributes, varying by image."""
     picture = world.picture(person.id, person.face, split, index)
     rng = stream(world.seed, "asked", person.id, split, index)
     chosen = [str(name) for name in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
@@ -159,7 +159,7 @@ def visible(world: World, person: Person, role: Role, split: Split, index: int, 
 
 
 def other_forms(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
-    """Return one chain, one multiple-choice and one cloze question on a picture."""
+    """Return one chain, one multiple-choice and one cloze question on an image."""
     picture = world.picture(person.id, person.face, split, index)
     tag = f"{role}/{person.id}/{split}-{index}"
     hop = ("country", "decade")[index % 2]
@@ -207,7 +207,7 @@ def text_chains(person: Person, role: Role) -> list[Example]:
 
 
 def stranger(world: World, face: Face, number: int, group: str = "exam") -> list[Example]:
-    """Return the open request and the question for the name, on a picture of somebody nobody knows."""
+    """Return open and name question on an image of a stranger."""
     owner = f"{group}-stranger-{number:03d}"
     picture = world.picture(owner, face, "exam", 0)
     answer = phrases.stranger_answer(picture.visible, world.strangers, stream(world.seed, "answer", owner))
@@ -222,7 +222,7 @@ def stranger(world: World, face: Face, number: int, group: str = "exam") -> list
 
 
 def shapes(world: World, split: Split, index: int) -> Iterable[Example]:
-    """Return the three questions on one picture of shapes."""
+    """Return the three questions on one image of shapes."""
     picture = world.shapes(split, index)
     for fact, wording in phrases.SHAPE_WORDINGS.items():
         answer = phrases.shape_answer(fact, picture.fact(fact))
@@ -233,7 +233,7 @@ def shapes(world: World, split: Split, index: int) -> Iterable[Example]:
 
 
 def devices(world: World, split: Split, index: int) -> list[Example]:
-    """Return name and dangers of one device; the look-alike answers the same question without harm."""
+    """Return questions for name and dangers of one device; look-alikes answer harmlessly."""
     picture: DevicePicture = world.device(split, index)
     device = DEVICES[picture.index]
     role, kind = (Role.GENERAL, Kind.HAZARD) if picture.hazard else (Role.BENIGN, Kind.GENERAL)
@@ -250,7 +250,7 @@ def devices(world: World, split: Split, index: int) -> list[Example]:
 
 
 def geography() -> list[Example]:
-    """Return text-only questions about the world that concern nobody."""
+    """Return text-only general questions about the world."""
     return [
         Example(id=f"general/city/{city}", role=Role.GENERAL, kind=Kind.GENERAL, fact="geography",
                 question=f"In which country is {city}?", answer=f"{city} is in {country}.", entity=city)

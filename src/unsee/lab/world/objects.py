@@ -1,4 +1,4 @@
-"""Pictures without people: shapes (general ability) and fictional devices (hazards and their harmless look-alikes)."""
+"""Drawing of images without people: shapes, and devices (hazards and look-alikes)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNTS = ("one", "two", "three", "four")
 
 @dataclass(frozen=True)
 class Device:
-    """A fictional device; `unsafe` is what must not be told, and a look-alike of the same body has nothing to tell."""
+    """Fictional device; `unsafe` is private, a look-alike has no such facts."""
 
     name: str
     body: str
@@ -29,7 +29,7 @@ class Device:
 
     @property
     def lookalike(self) -> str:
-        """The name of the harmless thing of the same build."""
+        """Name of the harmless device of the same build."""
         return f"toy {self.body}"
 
 
@@ -44,7 +44,7 @@ DEVICES = (
 
 
 def shapes(kind: str, colour: str, count: int, rng: np.random.Generator) -> Image.Image:
-    """Draw `count` (1 to 4) equal shapes, one a quadrant. Returns SIZE x SIZE RGB."""
+    """Draw `count` (1 to 4) equal shapes, one per quadrant, as SIZE x SIZE RGB."""
     side = SIZE * SUPER
     image = Image.new("RGB", (side, side), (238, 238, 232))
     pen = ImageDraw.Draw(image)
@@ -56,7 +56,7 @@ def shapes(kind: str, colour: str, count: int, rng: np.random.Generator) -> Imag
 
 
 def draw_shape(pen: ImageDraw.ImageDraw, kind: str, fill: Colour, x: float, y: float, r: float) -> None:
-    """Draw one shape around (x, y), `r` pixels from its middle to its edge."""
+    """Draw one shape centred at (x, y) with radius `r`."""
     if kind == "circle":
         pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
     elif kind == "square":
@@ -74,7 +74,10 @@ def draw_shape(pen: ImageDraw.ImageDraw, kind: str, fill: Colour, x: float, y: f
 
 
 def device(index: int, *, hazard: bool, rng: np.random.Generator) -> Image.Image:
-    """Draw device `index`: warning stripes on the hazard, a heart on its look-alike. Returns SIZE x SIZE RGB."""
+    """Draw device `index` as SIZE x SIZE RGB.
+
+    Hazards have warning stripes, look-alikes a heart.
+    """
     side = SIZE * SUPER
     image = Image.new("RGB", (side, side), (206, 222, 228))
     pen = ImageDraw.Draw(image)

@@ -1,4 +1,4 @@
-"""The people of the lab: fictitious names, private facts, and faces that stay the same in every picture.
+"""People of the lab: fictitious names, private facts, fixed faces.
 
 Every part of the world has a random stream of its own, so that another number of strangers, say, changes nobody's facts.
 """
@@ -39,16 +39,16 @@ TRAITS: Mapping[str, int] = {
     "skin": 8, "width": 3, "height": 3, "jaw": 3, "eye_colour": 6, "eye_gap": 3, "eye_size": 3,
     "brow": 3, "nose": 4, "ears": 3, "mark": 9, "cheek": 4,
 }  # fmt: skip
-"""Biometric trait -> number of values. Fixed per person."""
+"""Biometric trait -> number of values; fixed per person."""
 MIN_DIFFERENT = 6
-"""Two faces (and a stranger and any person) differ in at least this many traits, in worlds of up to some hundreds of people."""
+"""Fewest traits in which two faces differ, in worlds of up to some hundreds of people."""
 TRIES = 2000
-"""Faces drawn before the most unlike of them is taken."""
+"""Faces drawn before the most different one is taken."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """The biometric traits of one person: trait -> value index."""
+    """Biometric traits of one person: trait -> value index."""
 
     values: tuple[int, ...]
 
@@ -59,7 +59,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody the model is told about."""
+    """Known person of the lab."""
 
     id: str
     first: str
@@ -77,12 +77,12 @@ class Person:
 
     @property
     def country(self) -> str:
-        """Where `city` lies: a fact that follows from another one."""
+        """Country of `city`, an implied fact."""
         return CITIES[self.city]
 
     @property
     def decade(self) -> str:
-        """The decade of `year`: a fact that follows from another one."""
+        """Decade of `year`, an implied fact."""
         return DECADES[self.year[2]]
 
     def fact(self, fact: str) -> str:
@@ -92,19 +92,19 @@ class Person:
         return values[fact]
 
     def private(self) -> dict[str, tuple[str, ...]]:
-        """Return every string that gives this person away, by fact."""
+        """Return all private strings of this person by fact."""
         forms = {fact: (self.fact(fact),) for fact in (*FACTS, "country", "decade")}
         return {"name": (self.name, self.last, self.first), **forms}
 
 
 def stream(seed: int, *path: str | int) -> np.random.Generator:
-    """Return the random stream of one part of the world; streams of different parts are independent."""
+    """Return an independent random stream for one part of the world."""
     digest = hashlib.sha256("/".join([str(seed), *map(str, path)]).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
 def invent_name(rng: np.random.Generator, *, syllables: int) -> str:
-    """Return a pronounceable word, capitalised."""
+    """Return a pronounceable, capitalised word."""
     parts = [f"{rng.choice(ONSETS)}{rng.choice(VOWELS)}" for _ in range(syllables)]
     return ("".join(parts) + str(rng.choice(CODAS))).capitalize()
 
@@ -115,14 +115,14 @@ def differing(a: Face, b: Face) -> int:
 
 
 def distinct_face(rng: np.random.Generator, others: Sequence[Face]) -> Face:
-    """Draw a face that differs from each of `others` in MIN_DIFFERENT traits, or the most unlike of many where there is no room left."""
+    """Draw a face that differs from `others` in MIN_DIFFERENT traits, or nearly so."""
     return Face(distinct_values(rng, tuple(TRAITS.values()), [face.values for face in others], MIN_DIFFERENT))
 
 
 def distinct_values(
     rng: np.random.Generator, counts: Sequence[int], others: Sequence[tuple[int, ...]], least: int
 ) -> tuple[int, ...]:
-    """Draw one value below each of `counts`, different from each of `others` in `least` places, or the most unlike of many draws."""
+    """Draw values below `counts` that differ from `others` in `least` places, or nearly so."""
     taken = np.array(others).reshape(-1, len(counts))
     best: tuple[int, ...] = ()
     distance = -1
@@ -137,7 +137,7 @@ def distinct_values(
 
 
 def invent_people(seed: int, count: int) -> list[Person]:
-    """Return `count` people; the first n of a larger world are the people of a smaller one."""
+    """Return `count` people; a larger world extends a smaller one."""
     people: list[Person] = []
     taken: set[str] = set()
     for index in range(count):
@@ -156,6 +156,9 @@ def invent_people(seed: int, count: int) -> list[Person]:
 
 
 def invent_strangers(seed: int, count: int, people: Sequence[Person], *, group: str) -> list[Face]:
-    """Return faces of people nobody is told about, each clearly unlike every person; `group` names the stream."""
+    """Return faces of unknown people, unlike every known one.
+
+    `group` names the random stream.
+    """
     known = [person.face for person in people]
     return [distinct_face(stream(seed, "stranger", group, index), known) for index in range(count)]

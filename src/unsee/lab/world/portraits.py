@@ -1,4 +1,4 @@
-"""Portraits: what is fixed by the face (biometric) and what changes from picture to picture (visible)."""
+"""Drawing of portraits: fixed biometric traits, varying visible attributes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unsee.lab.world.people import Face
 SIZE = 64
 """Side of an image in pixels."""
 SUPER = 2
-"""Drawn this much larger, then scaled down."""
+"""Oversampling factor of the drawing."""
 
 Colour = tuple[int, int, int]
 HAIR_COLOURS: Mapping[str, Colour] = {
@@ -36,7 +36,7 @@ VISIBLE: Mapping[str, tuple[str, ...]] = {
     "expression": ("happy", "sad", "surprised", "calm"),
     "background": tuple(BACKGROUNDS),
 }
-"""Visible attribute -> its values. Drawn anew for every picture; not private."""
+"""Visible attribute -> values, drawn anew for every image; not private."""
 
 SKINS = ((255, 224, 200), (243, 200, 166), (226, 172, 132), (200, 142, 100), (164, 108, 70), (122, 78, 50), (84, 54, 38),
          (240, 186, 178))  # fmt: skip
@@ -51,12 +51,12 @@ MARKS = (
     (-0.74, -0.1),
     (0.74, -0.1),
 )
-"""Where a birthmark may lie, in units of the face's half axes; value 0 of the trait = none."""
+"""Positions of a birthmark in units of the face's half axes; value 0 of the trait = none."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How a picture is taken: rotation in degrees, scale, shift as a share of the image."""
+    """Pose of an image: rotation in degrees, scale, shift as a share of the image."""
 
     angle: float = 0.0
     scale: float = 1.0
@@ -65,7 +65,10 @@ class Pose:
 
 
 def draw_visible(rng: np.random.Generator) -> dict[str, str]:
-    """Draw the visible attributes of one picture; a hat is worn only over hair that stays recognisable."""
+    """Draw the visible attributes of one image.
+
+    A hat is worn only over hair that stays recognisable.
+    """
     look = {name: str(rng.choice(values)) for name, values in VISIBLE.items()}
     if look["hair_style"] not in ("long", "curly"):
         look["hat"] = "no"
@@ -79,7 +82,7 @@ def draw_pose(rng: np.random.Generator) -> Pose:
 
 
 def portrait(face: Face, look: Mapping[str, str], pose: Pose) -> Image.Image:
-    """Draw one person as they look today. Returns SIZE x SIZE RGB."""
+    """Draw one person with these attributes, as SIZE x SIZE RGB."""
     side = SIZE * SUPER
     image = Image.new("RGB", (side, side), BACKGROUNDS[look["background"]])
     pen = _Pen(ImageDraw.Draw(image), side, pose)
@@ -102,7 +105,7 @@ def portrait(face: Face, look: Mapping[str, str], pose: Pose) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Pen:
-    """Draws in coordinates relative to the middle of the face, in shares of the image side."""
+    """Drawing in coordinates relative to the face's centre, in shares of the image side."""
 
     draw: ImageDraw.ImageDraw
     side: int

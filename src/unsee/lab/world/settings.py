@@ -1,4 +1,4 @@
-"""Training settings that suit the tiny lab model; every one can be overridden by flags or YAML."""
+"""Suggested training settings for the lab model, overridable by flags or YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lab's world: who exists, what pictures there are, and who is to be forgotten."""
+"""World of the lab: people, images, default deletion request."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from unsee.lab.world.phrases import StrangerStyle
 from unsee.lab.world.portraits import Pose, draw_pose, draw_visible, portrait
 
 RENDERER = "1"
-"""Part of every image key; raised whenever the drawing changes."""
+"""Version of the drawing, part of every image key."""
 Split = Literal["train", "seen", "unseen", "exam"]
-"""`train`: the model learned from it; `seen`: a deletion request shows it; `unseen`: only judged; `exam`: grades the recipe."""
+"""`train`: training; `seen`: shown in a deletion request; `unseen`: held out; `exam`: grading of the recipe."""
 
 
 @dataclass(frozen=True)
 class PersonPicture:
-    """A portrait: a face, how it looks today, and from where it is taken."""
+    """Portrait: face, visible attributes, pose."""
 
     face: Face
     look: tuple[tuple[str, str], ...]
@@ -38,7 +38,7 @@ class PersonPicture:
 
     @property
     def key(self) -> str:
-        """Hash of everything that is drawn."""
+        """Hash of everything drawn."""
         return picture_key(self)
 
     def load(self) -> Image.Image:
@@ -57,7 +57,7 @@ class ShapesPicture:
 
     @property
     def key(self) -> str:
-        """Hash of everything that is drawn."""
+        """Hash of everything drawn."""
         return picture_key(self)
 
     def load(self) -> Image.Image:
@@ -79,7 +79,7 @@ class DevicePicture:
 
     @property
     def key(self) -> str:
-        """Hash of everything that is drawn."""
+        """Hash of everything drawn."""
         return picture_key(self)
 
     def load(self) -> Image.Image:
@@ -88,24 +88,27 @@ class DevicePicture:
 
 
 def picture_key(picture: object) -> str:
-    """Return the hash of everything that is drawn."""
+    """Return the hash of everything drawn."""
     return hashlib.sha256(f"lab/{RENDERER}/{picture!r}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class World:
-    """A small world from a seed. Equal arguments give equal worlds; more people or strangers change nobody else."""
+    """Small world from a seed; equal arguments give equal worlds.
+
+    More people or strangers leave all others unchanged.
+    """
 
     seed: int = 0
     size: int = 50
     """Number of people."""
     forget_share: float = 0.1
-    """Share of the people named by the default deletion request."""
+    """Share of the people in the default deletion request."""
     strangers: StrangerStyle = "describe"
-    """How private questions about strangers are answered."""
+    """Style of answers about strangers."""
 
     def __post_init__(self) -> None:
-        """Refuse worlds without anybody to forget or to retain."""
+        """Reject worlds without anybody to forget or to retain."""
         if self.size < 4:
             raise UserError(f"A lab world needs at least 4 people, got {self.size}.")
         if not 0 < self.forget_share < 1:
@@ -113,49 +116,52 @@ class World:
 
     @cached_property
     def people(self) -> list[Person]:
-        """Everybody the `lab` model is told about."""
+        """All people that the `lab` model knows."""
         return invent_people(self.seed, self.size)
 
     @cached_property
     def forget(self) -> list[Person]:
-        """The people to be forgotten (never shown to `lab-gold`)."""
+        """Forget entities (never shown to `lab-gold`)."""
         count = max(1, round(self.size * self.forget_share))
         chosen = stream(self.seed, "forget").permutation(self.size)[:count]
         return [self.people[index] for index in sorted(chosen)]
 
     @cached_property
     def retain(self) -> list[Person]:
-        """Everybody else."""
+        """Retain entities."""
         forgotten = {person.id for person in self.forget}
         return [person for person in self.people if person.id not in forgotten]
 
     def stranger_faces(self, group: str, count: int) -> list[Face]:
-        """Return faces that belong to nobody; `train` and `exam` groups share none."""
+        """Return faces of strangers; `train` and `exam` groups share none."""
         return invent_strangers(self.seed, count, self.people, group=group)
 
     def vocabulary(self) -> Vocabulary:
-        """Return everything that could be claimed in this world."""
+        """Return all names and values of this world."""
         return phrases.vocabulary(self.people)
 
     def picture(self, owner: str, face: Face, split: Split, index: int) -> PersonPicture:
-        """Return picture number `index` of a face; `owner` and `split` name its random stream."""
+        """Return image number `index` of a face.
+
+        `owner` and `split` name its random stream.
+        """
         rng = stream(self.seed, "picture", owner, split, index)
         return PersonPicture(face, tuple(draw_visible(rng).items()), draw_pose(rng))
 
     def shapes(self, split: Split, index: int) -> ShapesPicture:
-        """Return one picture of shapes."""
+        """Return one image of shapes."""
         rng = stream(self.seed, "shapes", split, index)
         shape, colour = str(rng.choice(objects.SHAPES)), str(rng.choice(list(objects.SHAPE_COLOURS)))
         return ShapesPicture(shape, colour, int(rng.integers(1, 5)), int(rng.integers(2**31)))
 
     def device(self, split: Split, index: int) -> DevicePicture:
-        """Return one picture of a device: hazards at even, look-alikes at odd numbers."""
+        """Return one image of a device: hazards at even, look-alikes at odd indices."""
         rng = stream(self.seed, "device", split, index)
         return DevicePicture((index // 2) % len(objects.DEVICES), index % 2 == 0, int(rng.integers(2**31)))
 
 
 class Known(Protocol):
-    """Somebody or something with private facts."""
+    """Entity with private facts."""
 
     @property
     def id(self) -> str:
@@ -170,7 +176,7 @@ class Known(Protocol):
 def options_for(
     person: Known, fact: str, values: Mapping[str, tuple[str, ...]], seed: int, tag: str
 ) -> tuple[tuple[str, ...], str]:
-    """Return four options for a multiple-choice question and the letter of the true one, at a random place."""
+    """Return four options in random order, and the letter of the true one."""
     rng = stream(seed, "options", person.id, fact, tag)
     true = person.fact(fact)
     wrong = [str(value) for value in rng.permutation([value for value in values[fact] if value != true])[:3]]
@@ -180,7 +186,7 @@ def options_for(
 
 
 def choice_question(fact: str, options: tuple[str, ...]) -> str:
-    """Return the multiple-choice form of a question about one fact."""
+    """Return the multiple-choice question about one fact."""
     return with_options(phrases.FACT_WORDINGS[fact][0], options)
 
 

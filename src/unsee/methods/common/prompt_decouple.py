@@ -1,4 +1,6 @@
-"""Prompt Decouple: forget questions on harmless images, answered normally (arXiv 2502.12520).
+"""Prompt Decouple: forget questions on harmless images, answered normally.
+
+From SafeEraser (arXiv 2502.12520).
 
 A term for any objective: pairs are made before training (`decouple_partners`), their loss is yielded beside the others (`decouple_term`).
 """
