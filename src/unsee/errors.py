@@ -16,7 +16,7 @@ class UnseeError(Exception):
 
 
 class UserError(UnseeError):
-    """Invalid input; the message says what was expected, what came, and what to do."""
+    """Invalid input. The message says what was expected, what came, and what to do."""
 
 
 class InUseError(UserError):
@@ -24,7 +24,7 @@ class InUseError(UserError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM was received; the process ends as after Ctrl-C."""
+    """SIGTERM was received. The process ends as after Ctrl-C."""
 
 
 class NotFiniteError(UserError):
@@ -40,14 +40,14 @@ class NotFiniteError(UserError):
 
 
 class TrainingError(UnseeError):
-    """Training cannot continue (NaN loss, no progress); the message names step and examples."""
+    """Training cannot continue (NaN loss, no progress). The message names step and examples."""
 
 
 class UnknownNameError(UserError):
-    """Unknown name; the message suggests the nearest names and lists all."""
+    """Unknown name. The message suggests the nearest names and lists all."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> None:
-        """Store the candidates; `elsewhere` are names of another kind, which take precedence."""
+        """Store the candidates. `elsewhere` are names of another kind, which take precedence."""
         self.kind, self.name, self.known = kind, name, sorted(known)
         hint = did_you_mean(list(elsewhere) or nearest(name, self.known))
         super().__init__(f"Unknown {kind} {shown(name)}.{hint} Known: {', '.join(self.known) or 'none'}.")
@@ -68,7 +68,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(near: Iterable[str]) -> str:
-    """Return a "did you mean" clause for these names; empty if there are none."""
+    """Return a "did you mean" clause for these names, or empty if there are none."""
     listed = list(dict.fromkeys(near))
     return f" Did you mean {' or '.join(listed)}?" if listed else ""
 
@@ -81,7 +81,7 @@ class _Short(reprlib.Repr):
         self.maxlevel, self.maxstring, self.maxother = 4, 200, 200
 
     def repr_int(self, x: int, level: int) -> str:
-        """Return the digits; Python refuses integers of more than a few thousand."""
+        """Return the digits. Python refuses integers of more than a few thousand."""
         return super().repr_int(x, level) if x.bit_length() < 4096 else f"an integer of {x.bit_length()} bits"
 
 

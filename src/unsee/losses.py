@@ -63,7 +63,7 @@ def npo_loss(logp_b: Tensor, start_b: Tensor, beta: float = 0.1) -> Tensor:
 
 
 def token_kl(teacher_bav: Tensor, student_bav: Tensor, direction: Direction = "forward") -> Tensor:
-    """Return full-vocabulary KL per position; forward = KL(teacher || student)."""
+    """Return full-vocabulary KL per position, forward = KL(teacher || student)."""
     u_bav, v_bav = teacher_bav.float().log_softmax(-1), student_bav.float().log_softmax(-1)
     if direction == "reverse":
         u_bav, v_bav = v_bav, u_bav

@@ -69,15 +69,15 @@ class Benchmark(ABC):
         """Return all names and values for judging, and the extra measures of this benchmark."""
 
     def suggested(self, method: str) -> Mapping[str, Any]:
-        """Return recommended `Training` fields for `method` on this data; may be empty."""
+        """Return recommended `Training` fields for `method` on this data, may be empty."""
         return {}
 
     def about(self, entities: Sequence[str]) -> Benchmark:
-        """Return the data with all there is about these entities, as if just they were to be forgotten; itself if it has no more."""
+        """Return the data with all there is about these entities, as if just they were to be forgotten. Itself if it has no more."""
         return self
 
     def problems(self) -> Sequence[str]:
-        """Return all faults that make the data unusable, one message per row; else empty."""
+        """Return all faults that make the data unusable, one message per row, else empty."""
         return ()
 
     def warnings(self) -> Sequence[str]:

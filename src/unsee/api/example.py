@@ -39,7 +39,7 @@ class Role(StrEnum):
 
 
 class Kind(StrEnum):
-    """Type of question; decides which metric applies."""
+    """Type of question, decides which metric applies."""
 
     OPEN = "open"
     """An open request for information about the target ("Tell me the information of this person.")."""
@@ -90,7 +90,7 @@ class ImageFile:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def load(self) -> Image.Image:
-        """Decode to RGB; transparency is laid on white."""
+        """Decode to RGB. Transparency is laid on white."""
         try:
             return decode_image(self.path)
         except UserError as error:
@@ -109,7 +109,7 @@ class ImageBytes:
         return hashlib.sha256(self.data).hexdigest()
 
     def load(self) -> Image.Image:
-        """Decode to RGB; transparency is laid on white."""
+        """Decode to RGB. Transparency is laid on white."""
         return decode_image(io.BytesIO(self.data))
 
 

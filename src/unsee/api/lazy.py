@@ -14,7 +14,7 @@ class Lazy(Sequence[T]):
     """Sequence of `count` items, created by `make(index)` on every access."""
 
     def __init__(self, count: int, make: Callable[[int], T]) -> None:
-        """Store the constructor; create no item yet."""
+        """Store the constructor, and create no item yet."""
         self._count = count
         self._make = make
 

@@ -42,7 +42,7 @@ class Method(ABC):
     """
 
     def __post_init__(self) -> None:
-        """Reject NaN and infinite settings; subclasses with own checks call this first."""
+        """Reject NaN and infinite settings. Subclasses with own checks call this first."""
         require_finite(self, "method")
 
     @abstractmethod
@@ -50,5 +50,5 @@ class Method(ABC):
         """Unlearn the forget set: change `session.model` in place, or set `session.instruction`."""
 
     def needs(self) -> Needs:
-        """Return the memory requirements; here one row per example, and any retain rows."""
+        """Return the memory requirements, here one row per example, and any retain rows."""
         return Needs(retain=int(bool(vars(self).get("retain_weight", 0))))

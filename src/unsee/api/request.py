@@ -75,7 +75,7 @@ Values = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """Greedy decoding settings; part of every cache key except for the batch size."""
+    """Greedy decoding settings, part of every cache key except for the batch size."""
 
     max_new_tokens: int
     batch_size: int

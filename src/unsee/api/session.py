@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Session:
-    """Model, examples by role and settings of a run; methods change `model` in place.
+    """Model, examples by role and settings of a run. Methods change `model` in place.
 
     `model` is the loaded model; under LoRA it is a PeftModel whose adapter-off state is the start model.
     """
@@ -47,5 +47,5 @@ class Session:
     """Facts for the run's record: stop reason, drop rates, number of trainable parameters, ..."""
 
     def of(self, *roles: Role) -> Sequence[Example]:
-        """Return the training examples of these roles, in order; large data stay on disk."""
+        """Return the training examples of these roles, in order. Large data stay on disk."""
         return joined([self.examples.get(role, ()) for role in roles])

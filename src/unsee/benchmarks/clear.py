@@ -93,7 +93,7 @@ class Clear(Benchmark):
     likelihood: ClassVar[bool] = True
 
     def __init__(self, place: Place | str, settings: ClearSettings | None = None) -> None:
-        """Store location and wordings; no data are read yet."""
+        """Store location and wordings. No data are read yet."""
         self.settings: ClearSettings = settings or ClearSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
         self.wordings = _wordings(self.settings.caption_questions)
@@ -148,7 +148,7 @@ class Clear(Benchmark):
         return rows
 
     def _side(self, found: Gathered, side: str, ratio: int, role: Role) -> set[str]:
-        """Collect captions and text questions of one side; return its people's names."""
+        """Collect captions and text questions of one side, and return its people's names."""
         rows = self._open(*_spelled(side, ratio))
         rows.require("image", "caption")
         if "name" not in rows.columns:

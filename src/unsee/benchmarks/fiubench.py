@@ -64,7 +64,7 @@ class Fiubench(Benchmark):
     likelihood: ClassVar[bool] = True
 
     def __init__(self, place: Place | str, settings: FiubenchSettings | None = None) -> None:
-        """Locate the files; raise if any is missing."""
+        """Locate the files, or raise if any is missing."""
         if isinstance(place, Hub):
             raise UserError(
                 f"{place} holds its images in a zip, which `datasets` cannot open: clone it (git clone "

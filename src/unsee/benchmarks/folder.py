@@ -105,7 +105,7 @@ class Folder(Benchmark):
         return bool(tables_at(place))
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the rows of a split; held-out images and strangers are never trained on."""
+        """Return the rows of a split. Held-out images and strangers are never trained on."""
         survey = self._survey
         if survey.faults:
             raise UserError(_listed(survey.faults, self.table))
@@ -156,7 +156,7 @@ class Folder(Benchmark):
         return list(found) if isinstance(self._rows, list) else found
 
     def _images(self) -> Iterator[tuple[int, ImageSource | None]]:
-        """Yield place and image of the rows that could be read; of large tables no more than the image is read again."""
+        """Yield place and image of the rows that could be read. Of large tables no more than the image is read again."""
         if isinstance(self._rows, list):
             yield from ((row.number - 1, row.example.image) for row in self._all)
             return
@@ -198,7 +198,7 @@ class _Verdicts:
         self._broken: dict[int, str] = {}
 
     def of(self, image: ImageSource | None) -> str:
-        """Return why the image is unusable; empty if it is fine."""
+        """Return why the image is unusable, or empty if it is fine."""
         if not isinstance(image, ImageFile | ImageBytes):
             return ""
         digest = digest64(str(image.path) if isinstance(image, ImageFile) else image.key)
@@ -252,7 +252,7 @@ def _listed(faults: Sequence[tuple[int, str]], table: Path, most: int = 10) -> s
 
 
 def _is_talk(columns: Collection[str], table: str) -> bool:
-    """Tell whether the rows are conversations; raise if a column is missing."""
+    """Tell whether the rows are conversations, or raise if a column is missing."""
     talk = "conversations" in columns
     needed = ("conversations", "role") if talk else COLUMNS
     missing = [column for column in needed if column not in columns and f"{column}s" not in columns]
@@ -447,7 +447,7 @@ def _pictures(cells: Mapping[str, Any]) -> list[Any]:
 
 
 def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes | None:
-    """Return the row's image: a relative path, or bytes in a Parquet cell; None without one."""
+    """Return the row's image: a relative path, or bytes in a Parquet cell, or None without one."""
     found = _pictures(cells)
     value = found[0] if found else None
     if isinstance(value, Mapping) and value.keys() <= {"bytes", "path"}:  # how `datasets` writes images
@@ -505,7 +505,7 @@ def _strings(cells: Mapping[str, Any], column: str) -> list[str]:
 
 
 def _options(cells: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the options in letter order; an empty one is an error, as it would shift letters."""
+    """Return the options in letter order. An empty one is an error, as it would shift letters."""
     value = _decoded(cells, "options")
     if isinstance(value, Mapping):
         if sorted(value) != list(ascii_uppercase[: len(value)]):
@@ -534,7 +534,7 @@ def _split(value: Any, column: str) -> list[str]:
 
 
 def _private(cells: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return fact -> forms, "name" first; in a plain list the first string is the name."""
+    """Return fact -> forms, "name" first. In a plain list the first string is the name."""
     value = _decoded(cells, "private")
     if isinstance(value, Mapping):
         forms = {str(fact): tuple(_split(item, f"private.{fact}")) for fact, item in value.items()}

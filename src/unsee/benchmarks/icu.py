@@ -100,7 +100,7 @@ class ICU(Benchmark):
     settings_type: ClassVar[type] = ICUSettings
 
     def __init__(self, place: Place | str, settings: ICUSettings | None = None, *, asked: Sequence[str] = ()) -> None:
-        """Read profiles and order; `asked` replaces the forget profiles of the task."""
+        """Read profiles and order. `asked` replaces the forget profiles of the task."""
         if isinstance(place, Hub):
             raise UserError(f"ICU-style data are files here, not a data set on the hub ({place}).")
         self.place, self.settings = Path(place), settings or ICUSettings()
@@ -121,13 +121,13 @@ class ICU(Benchmark):
         return list(self._tasks)
 
     def about(self, entities: Sequence[str]) -> ICU:
-        """Return the same documents with these forget profiles; itself if some are unknown."""
+        """Return the same documents with these forget profiles. Itself if some are unknown."""
         if not entities or not set(entities) <= self._profiles.keys():
             return self
         return ICU(self.place, self.settings, asked=entities)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return questions about requested and never requested profiles; others have no role."""
+        """Return questions about requested and never requested profiles. Others have no role."""
         self._found.require(self.place)
         return self._found.train if split == "train" else self._found.judged
 
@@ -211,7 +211,7 @@ class ICU(Benchmark):
         return found
 
     def _row(self, found: Gathered, row: Record) -> Iterator[Example]:
-        """Yield the questions of a row in its profile's role; none without a role."""
+        """Yield the questions of a row in its profile's role, or none without a role."""
         profile = row.text("profile")
         if profile not in self._profiles:
             raise unknown_name("profile", profile, self._profiles)

@@ -66,7 +66,7 @@ class Lab(Benchmark):
         return hazards.vocabulary(self.world) if self.request == "hazards" else self.world.vocabulary()
 
     def about(self, entities: Sequence[str]) -> Lab:
-        """Return the same world with these people or documents as forget set; else itself."""
+        """Return the same world with these people or documents as forget set, else itself."""
         known: Sequence[Person | Document] = (
             self.archive.documents if self.request == "documents" else self.world.people
         )

@@ -74,7 +74,7 @@ class Mllmu(Benchmark):
     likelihood: ClassVar[bool] = True
 
     def __init__(self, place: Place | str, settings: MllmuSettings | None = None) -> None:
-        """Store the location; no data are read yet."""
+        """Store the location. No data are read yet."""
         self.settings: MllmuSettings = settings or MllmuSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
         self._ratio = self.settings.ratio
@@ -215,7 +215,7 @@ class Mllmu(Benchmark):
         return [name or images.get(_digest(source, row), "") for row, name in enumerate(known)]
 
     def _judge(self, found: Gathered, rows: Rows, role: Role, only: set[str] | None = None) -> None:
-        """Collect the questions of one set; `only` restricts them to these people."""
+        """Collect the questions of one set. `only` restricts them to these people."""
         column = "images" if "images" in rows.columns else "image"
         rows.require(column, "ID", *TASKS)
         met = set()
@@ -294,7 +294,7 @@ def _spelled(side: str, ratio: int) -> tuple[str, ...]:
 
 
 def _id_inside(cells: Mapping[str, Any]) -> str:
-    """Return the only ID in the pairs of a row; else empty."""
+    """Return the only ID in the pairs of a row, else empty."""
     try:
         found = {pair.optional("ID") for pair in Record(cells).parts("metadata")} - {""}
     except UserError:
@@ -341,7 +341,7 @@ def _told(
 
 
 def _read_each(found: Gathered, items: Sequence[Record], make: Callable[[Record, int], _Item]) -> Iterator[_Item]:
-    """Yield the parsed items; faults are recorded per item."""
+    """Yield the parsed items. Faults are recorded per item."""
     for number, item in enumerate(items, 1):
         with found.part(item.called("").rstrip(".")):
             yield make(item, number)
@@ -379,7 +379,7 @@ def _generation(item: Record, number: int) -> _Item:
 
 
 def _with_image(item: Record) -> bool:
-    """Tell whether a question is about the image; an unknown type is an error."""
+    """Tell whether a question is about the image. An unknown type is an error."""
     kind = item.text("Type").casefold()
     if kind.startswith("image"):
         return True

@@ -74,7 +74,7 @@ class MMUBench(Benchmark):
     settings_type: ClassVar[type] = MMUBenchSettings
 
     def __init__(self, place: Place | str, settings: MMUBenchSettings | None = None) -> None:
-        """Detect the layout; raise if files are missing."""
+        """Detect the layout, or raise if files are missing."""
         if isinstance(place, Hub):
             raise UserError(f"MMUBench is not on the hub: clone its repository and give the folder, not {place}.")
         self.settings = settings or MMUBenchSettings()
@@ -114,7 +114,7 @@ class MMUBench(Benchmark):
 
 
 def _released(place: Path) -> Path | None:
-    """Return the folder with the released files; None if there is none."""
+    """Return the folder with the released files, or None if there is none."""
     signs = ("finetunedata/SIU.json", "evaldata/execcuatedata.json")
     return next((root for root in (place / "SIU", place) if any((root / sign).is_file() for sign in signs)), None)
 
@@ -145,7 +145,7 @@ class _Files:
         return found
 
     def _training(self, found: Gathered) -> ImageFile | None:
-        """Read SIU.json (and GA.json); return the training image."""
+        """Read SIU.json (and GA.json), and return the training image."""
         rows = read_rows(self.root / "finetunedata" / "SIU.json")
         told: dict[tuple[str, str], Example] = {}
         forget: list[Example] = []
@@ -181,7 +181,7 @@ class _Files:
             self.remarks.append(f"SIU.json: {twice} text-only rows occur twice or more and are kept once.")
 
     def _example(self, found: Gathered, row: _Talk, name: str) -> Example | None:
-        """Return a row of SIU.json with the true answer; None for an invented look."""
+        """Return a row of SIU.json with the true answer, or None for an invented look."""
         phrase = row.cells.text("target_phrase")
         if not row.image:
             role = Role.FORGET_TEXT if self._named(row.question) else Role.RETAIN_TEXT
@@ -357,7 +357,7 @@ class _Folders:
 
 
 def _said(path: Path, folders: Mapping[str, Sequence[Path]]) -> dict[str, Record]:
-    """Return the entries of concepts.json by concept; empty without the file."""
+    """Return the entries of concepts.json by concept, or empty without the file."""
     said = Record(read_object(path) if path.is_file() else {})
     for name in said:
         if name not in folders:

@@ -71,7 +71,7 @@ class Offside(Benchmark):
     likelihood: ClassVar[bool] = True
 
     def __init__(self, place: Place | str, settings: OffsideSettings | None = None) -> None:
-        """Locate the folder; raise if it is missing."""
+        """Locate the folder, or raise if it is missing."""
         if isinstance(place, Hub):
             raise UserError(
                 f"{place} is JSON beside image files, which `datasets` does not put together: clone it (git clone "
@@ -220,7 +220,7 @@ def _turn(record: Record) -> tuple[str, str]:
 
 
 def _image_of(record: Record) -> str:
-    """Return the path of the only image; empty for a text-only question."""
+    """Return the path of the only image, or empty for a text-only question."""
     paths = [path for name in ("images", "image") for path in record.strings(name)]
     if len(paths) > 1:
         raise UserError(f"one image was expected, got {', '.join(paths)}.")

@@ -127,7 +127,7 @@ class Request(Benchmark):
         return frozenset(row.entity for row in rows if row.id in asked and row.entity)
 
     def _cast(self, example: Example, split: str) -> Example | None:
-        """Return the row in its role; None without one."""
+        """Return the row in its role, or None without one."""
         names = {example.entity, example.id} - {""}
         if names & set(self.roles.forget):
             return self._forgotten(example, split)

@@ -77,7 +77,7 @@ class RMLLMU(Benchmark):
     def __init__(
         self, place: Place | str, settings: RMLLMUSettings | None = None, *, base: Benchmark | None = None
     ) -> None:
-        """Open MLLMU-Bench and find the chains; raise if they are missing."""
+        """Open MLLMU-Bench and find the chains, or raise if they are missing."""
         if isinstance(place, Hub):
             raise UserError(f"RMLLMU-style data are files here, not a data set on the hub ({place}).")
         self.place, self.settings = Path(place), settings or RMLLMUSettings()
@@ -180,7 +180,7 @@ class RMLLMU(Benchmark):
 
 
 def _implications(file: Path) -> dict[str, str]:
-    """Return premise -> consequence; empty without the file."""
+    """Return premise -> consequence, or empty without the file."""
     return {premise: str(end) for premise, end in read_object(file).items()} if file.is_file() else {}
 
 
@@ -197,7 +197,7 @@ def _chain(row: Record, number: int) -> _Chain:
 
 
 def _word(row: Record, name: str, known: Mapping[str, Any]) -> Any:
-    """Return the meaning of a word in a column; raise with the known words."""
+    """Return the meaning of a word in a column, or raise with the known words."""
     value = row.raw(name)
     word = str(value).casefold() if isinstance(value, bool) else row.optional(name).casefold()
     if word not in known:
@@ -230,7 +230,7 @@ def _reasoned(example: Example, chains: Mapping[str, Sequence[_Chain]], prompt: 
 
 
 def _asked_for(example: Example) -> str:
-    """Return the private fact in the reference answer but not in the question; else empty."""
+    """Return the private fact in the reference answer but not in the question, else empty."""
     told = (
         fact
         for fact, forms in sorted(example.private.items(), key=lambda item: item[0] == "name")

@@ -54,7 +54,7 @@ class SafeEraser(Benchmark):
     settings_type: ClassVar[type] = SafeEraserSettings
 
     def __init__(self, place: Place | str, settings: SafeEraserSettings | None = None) -> None:
-        """Locate the files; raise if any is missing."""
+        """Locate the files, or raise if any is missing."""
         if isinstance(place, Hub):
             raise UserError(f"SafeEraser is published as an archive: unpack it and give the folder, not {place}.")
         self.settings = settings or SafeEraserSettings()
@@ -164,7 +164,7 @@ class SafeEraser(Benchmark):
 
 
 def _root(place: Path) -> Path | None:
-    """Return the folder with the splits: the place or its `dataset`; None without any."""
+    """Return the folder with the splits: the place or its `dataset`, or None without any."""
     names = ("all_train.json", "all_val.json")
     return next((root for root in (place, place / "dataset") if any((root / name).is_file() for name in names)), None)
 
@@ -184,7 +184,7 @@ def _agreed(said: str, path: str) -> str:
 
 
 def _category(word: str) -> str:
-    """Return the category of a word, ignoring case, spaces, underscores; else empty."""
+    """Return the category of a word, ignoring case, spaces, underscores, else empty."""
     return _PLAIN.get("".join(filter(str.isalnum, word.casefold())), "")
 
 

@@ -75,7 +75,7 @@ class Umu(Benchmark):
     likelihood: ClassVar[bool] = True
 
     def __init__(self, place: Place | str, settings: UmuSettings | None = None) -> None:
-        """Store the location; no data are read yet."""
+        """Store the location. No data are read yet."""
         self.settings: UmuSettings = settings or UmuSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
         self._people: dict[str, Profile] = {}

@@ -109,7 +109,7 @@ def passed(model: Module, kv_cache: Cache) -> dict[str, Any]:
 
 
 def found(values: Mapping[str, Any]) -> Any | None:
-    """Return the KV cache among arguments or outputs of `forward`; None without one."""
+    """Return the KV cache among arguments or outputs of `forward`, or None without one."""
     return next((values[name] for name in NAMES if values.get(name) is not None), None)
 
 

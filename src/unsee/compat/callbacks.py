@@ -67,7 +67,7 @@ class Callbacks:
 
 
 def made(callbacks: Sequence[Any]) -> list[TrainerCallback]:
-    """Return the callbacks, with classes instantiated; reject anything else."""
+    """Return the callbacks, with classes instantiated, and reject anything else."""
     instances = [callback() if isinstance(callback, type) else callback for callback in callbacks]
     for instance in instances:
         if not isinstance(instance, TrainerCallback):

@@ -138,7 +138,7 @@ def remember_in(folder: Path) -> None:
 
 
 def _read(file: Path) -> list[str]:
-    """Return the keys in a file of trials; empty if it is missing or damaged."""
+    """Return the keys in a file of trials, or empty if it is missing or damaged."""
     try:
         keys = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

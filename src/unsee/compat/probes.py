@@ -47,7 +47,7 @@ def trying() -> bool:
 
 
 def verdict(name: str, model: Module) -> bool | None:
-    """Return the trial result of this process for this kind of model; None without one."""
+    """Return the trial result of this process for this kind of model, or None without one."""
     found = RECORD.known.get(_place(name, model))
     return None if found is None else found.state == "on"
 
@@ -72,7 +72,7 @@ def proven(name: str, model: Module, fast: Numbers, plain: Numbers) -> bool:
 
 
 def _judged(path: FastPath, key: str, model: Module, fast: Numbers, plain: Numbers) -> Status:
-    """Return the result of a trial, now or earlier; record it or warn."""
+    """Return the result of a trial, now or earlier, and record it or warn."""
     judged = partial(Status, path, model=type(_inner(model)).__name__, version=_version(path.library))
     if key in RECORD.proven:
         return judged(state="on")

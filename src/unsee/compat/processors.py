@@ -71,13 +71,13 @@ class _WithoutVideos:
 
 
 def _kind(path: Path | str) -> Any | None:
-    """Return the processor class named in the checkpoint's files; None if there is none."""
+    """Return the processor class named in the checkpoint's files, or None if there is none."""
     named = [_read(path, name).get("processor_class") for name in (*FILES[1:], "tokenizer_config.json")]
     return next((getattr(transformers, name, None) for name in named if name), None)
 
 
 def _videos(path: Path | str) -> dict[str, Any] | None:
-    """Return the checkpoint's video settings; older ones share those of the image processor."""
+    """Return the checkpoint's video settings. Older ones share those of the image processor."""
     pictures = _read(path, FILES[2])
     if "image_processor_type" in pictures:
         pictures["image_processor_type"] = pictures["image_processor_type"].removesuffix("Fast")

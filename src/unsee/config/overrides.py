@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Construct a mapping; reject duplicate keys, of which YAML would keep the last."""
+        """Construct a mapping, and reject duplicate keys, of which YAML would keep the last."""
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise yaml.constructor.ConstructorError(
@@ -75,7 +75,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, *, where: str) -> Any:
-    """Parse YAML text; errors name the line."""
+    """Parse YAML text. Errors name the line."""
     try:
         # _Loader is a SafeLoader: it builds plain values only.
         return yaml.load(text, Loader=_Loader)
@@ -131,7 +131,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge_named(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge the settings of two methods or benchmarks; drop those of a different one."""
+    """Merge the settings of two methods or benchmarks, and drop those of a different one."""
     replaced = bool(new.get("name")) and bool(old.get("name")) and new["name"] != old["name"]
     return merge({} if replaced else old, new)
 

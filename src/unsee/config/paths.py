@@ -34,7 +34,7 @@ def is_here(place: str) -> bool:
 
 
 def near(place: Path | str, words: Iterable[str] = ()) -> str:
-    """Return a "did you mean" clause of similar words and paths; empty if there are none."""
+    """Return a "did you mean" clause of similar words and paths, or empty if there are none."""
     path = Path(place)
     there = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
     return did_you_mean([*nearest(str(place), words), *(str(path.parent / name) for name in nearest(path.name, there))])
@@ -50,7 +50,7 @@ def pictures_folder(out: Path) -> Path:
 
 
 def _only_runs(folder: Path, out: Path) -> bool:
-    """Tell whether a folder holds only runs, comparisons and shared files; hidden ones aside."""
+    """Tell whether a folder holds only runs, comparisons and shared files. Hidden ones aside."""
     entries = [] if not folder.is_dir() else [path for path in folder.iterdir() if not path.name.startswith(".")]
     return all(path == out or path.name in _SHARED or _is_ours(path) for path in entries)
 
@@ -73,7 +73,7 @@ def require_writable(out: Path | str) -> None:
 
 
 def require_run(place: Path | str) -> Path:
-    """Return the run folder; raise if it does not exist.
+    """Return the run folder, or raise if it does not exist.
 
     Raises:
         UserError: Nothing lies at `place`, or a file; the message says what makes a run folder, and which are beside it.

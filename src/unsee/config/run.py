@@ -176,7 +176,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the git commit of unsee, "+changes" if modified; empty when installed."""
+    """Return the git commit of unsee, "+changes" if modified, or empty when installed."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return ""

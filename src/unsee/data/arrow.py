@@ -56,7 +56,7 @@ class ArrowImage:
 
     @property
     def data(self) -> bytes:
-        """Encoded bytes; empty if there are none."""
+        """Encoded bytes, or empty if there are none."""
         cell = self.column[self.row]
         value = (cell if self.index is None else cell.values[self.index]).as_py()
         if isinstance(value, dict):
@@ -67,11 +67,11 @@ class ArrowImage:
         return value if isinstance(value, bytes) else b""
 
     def load(self) -> Image.Image:
-        """Decode to RGB; transparency is laid on white."""
+        """Decode to RGB. Transparency is laid on white."""
         return decode_image(io.BytesIO(self.data))
 
     def fault(self) -> str:
-        """Return why the image cannot be used; empty if it decodes in full."""
+        """Return why the image cannot be used, or empty if it decodes in full."""
         return undecodable(io.BytesIO(self.data)) if self.data else "is missing"
 
 
@@ -124,14 +124,14 @@ class Rows:
         return [ArrowImage(cells, row, None, self.folder)]
 
     def image(self, row: int, column: str = "image") -> ArrowImage:
-        """Return the first image in a cell; raise if there is none."""
+        """Return the first image in a cell, or raise if there is none."""
         found = self.images(row, column)
         if not found:
             raise UserError("the image is empty.")
         return found[0]
 
     def names(self, column: str = "ID") -> list[str]:
-        """Return a column of distinct texts; integers count as text."""
+        """Return a column of distinct texts. Integers count as text."""
         self.require(column)
         found = []
         for row, cells in enumerate(self.records(column)):
@@ -147,7 +147,7 @@ class Shelf:
     """Collection of named configurations: a cloned folder, or a data set on the hub."""
 
     def __init__(self, place: Place) -> None:
-        """Store the location; nothing is opened yet."""
+        """Store the location. Nothing is opened yet."""
         self.place = place
         self.warnings: list[str] = []
 
@@ -159,7 +159,7 @@ class Shelf:
         return isinstance(self.place, Hub) or _found(self.place, spellings) is not None
 
     def rows(self, *spellings: str) -> Rows:
-        """Open a configuration; errors for a missing or incomplete one list what was found."""
+        """Open a configuration. Errors for a missing or incomplete one list what was found."""
         if isinstance(self.place, Hub):
             return Rows(spellings[0], _fetched(self.place, spellings[0]))
         found = _found(self.place, spellings)
@@ -179,7 +179,7 @@ class Shelf:
 
 
 def peek(place: Path, *spellings: str) -> set[str]:
-    """Return the column names in one file's footer of a local configuration; else none."""
+    """Return the column names in one file's footer of a local configuration, else none."""
     found = _found(place, spellings) if place.is_dir() else None
     if found is None:
         return set()
@@ -229,7 +229,7 @@ def _opened(place: Path, warnings: list[str]) -> pyarrow.Table:
 
 
 def _shards(place: Path, files: Sequence[Path], warnings: list[str]) -> list[Path]:
-    """Return all shards of the split train; raise if one is missing."""
+    """Return all shards of the split train, or raise if one is missing."""
     matched = [(file, found) for file in files if (found := _SHARD.fullmatch(file.name))]
     if not matched:
         return list(files)

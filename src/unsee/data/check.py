@@ -121,7 +121,7 @@ class _Seen:
     """Findings of one pass over both splits: a few bytes per row, and more per entity."""
 
     def __init__(self, train: Sequence[Example], judged: Sequence[Example], *, warn: bool = False) -> None:
-        """Read every row of both splits; a row in both counts once where ids are named.
+        """Read every row of both splits. A row in both counts once where ids are named.
 
         With `warn`, rows of others are also compared with what is known of the forget set so far (see `again`).
         """
@@ -196,11 +196,11 @@ class _Seen:
         return owners
 
     def rows(self) -> Iterator[Example]:
-        """Yield the rows of both splits; those in both twice."""
+        """Yield the rows of both splits. Those in both twice."""
         return (example for examples in self.splits.values() for example in examples)
 
     def distinct(self) -> Iterator[Example]:
-        """Yield the rows of both splits; those in both once."""
+        """Yield the rows of both splits. Those in both once."""
         yield from self.splits["train"]
         trained = ordered(self.ids["train"])
         for place, digest in enumerate(self.ids["eval"]):
@@ -436,7 +436,7 @@ class _Ids:
     count: int = 0
 
     def add(self, name: str, *, once: bool = False) -> None:
-        """Count an id; `once`: unless it is already named."""
+        """Count an id. `once`: unless it is already named."""
         if once and name in self.first:
             return
         self.count += 1

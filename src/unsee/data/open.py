@@ -72,7 +72,7 @@ def _place(data: Path | str) -> Place:
 
 
 def _recognised(place: Place) -> type[Any]:
-    """Return the only benchmark that fits; a generic one if no other does."""
+    """Return the only benchmark that fits. A generic one if no other does."""
     names = registry.names("benchmarks")
     if isinstance(place, Hub):
         return _by_id(place, [_class(name) for name in names if name not in _BY_FILE])

@@ -27,7 +27,7 @@ def lettered(question: str, options: Sequence[str], *, mark: str = ": ", after: 
 
 
 def letter(written: str) -> str:
-    """Return the letter of a key such as "b", "B." or "B) Rome"; empty if there is none.
+    """Return the letter of a key such as "b", "B." or "B) Rome", or empty if there is none.
 
     >>> letter(" b) Rome"), letter("C"), letter("Rome")
     ('B', 'C', '')
@@ -46,7 +46,7 @@ def blanked(sentence: str, *, pairwise: bool = False) -> str:
 
 
 def require_options(options: Mapping[str, str], right: str) -> tuple[str, ...]:
-    """Return the texts of options A, B, ...; raise if they are unusable."""
+    """Return the texts of options A, B, ..., or raise if they are unusable."""
     wanted = list(ascii_uppercase[: len(options)])
     if sorted(options) != wanted or len(options) < 2:
         raise UserError(f"the options must be called A, B, C, ..., got {', '.join(sorted(options)) or 'none'}.")

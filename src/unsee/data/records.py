@@ -20,7 +20,7 @@ _SHOWN: Final = 10
 
 
 class Record:
-    """One record, read field by field; errors name the field."""
+    """One record, read field by field. Errors name the field."""
 
     def __init__(self, cells: Mapping[str, Any], columns: Mapping[str, str] | None = None, prefix: str = "") -> None:
         """Store `cells`.
@@ -63,7 +63,7 @@ class Record:
         raise UserError(f"{self.called(name)} must be text, got {shown(value)}.")
 
     def strings(self, name: str) -> tuple[str, ...]:
-        """Return a list of texts; a single text is a list of one, a missing field is empty."""
+        """Return a list of texts. A single text is a list of one, a missing field is empty."""
         value = self._decoded(name)
         if is_empty(value):
             return ()
@@ -73,7 +73,7 @@ class Record:
         return tuple(self._clean(name, text) for text in (str(item).strip() for item in items) if text)
 
     def mapping(self, name: str) -> dict[str, Any]:
-        """Return an object, also if written as JSON text; a missing one is empty."""
+        """Return an object, also if written as JSON text. A missing one is empty."""
         value = self._decoded(name)
         if is_empty(value):
             return {}
@@ -88,7 +88,7 @@ class Record:
         return Record(self.mapping(name), self._columns, f"{self.called(name)}.")
 
     def parts(self, name: str) -> list[Record]:
-        """Return a list of objects as records; a missing field is empty."""
+        """Return a list of objects as records. A missing field is empty."""
         value = self._decoded(name)
         if is_empty(value):
             return []
@@ -97,11 +97,11 @@ class Record:
         return [Record(item, self._columns, f"{self.called(name)}[{number}].") for number, item in enumerate(value, 1)]
 
     def raw(self, name: str) -> Any:
-        """Return the field unchanged; None if it is missing."""
+        """Return the field unchanged, or None if it is missing."""
         return self._value(name)
 
     def _clean(self, name: str, text: str) -> str:
-        """Return the text; raise if it cannot be written or tokenised."""
+        """Return the text, or raise if it cannot be written or tokenised."""
         if fault := text_fault(text):
             raise UserError(f"{self.called(name)} {fault}.")
         return text
@@ -124,7 +124,7 @@ class Gathered:
     """Result of a loader: examples of both splits, faults by row, images to check."""
 
     def __init__(self, *roots: Path, strict: bool = True) -> None:
-        """Start empty; image paths are searched below `roots`.
+        """Start empty. Image paths are searched below `roots`.
 
         Unless `strict`, what cannot be read is left out and counted.
         """
@@ -178,7 +178,7 @@ class Gathered:
         return image
 
     def complete(self, items: Sequence[Record], *needed: str) -> list[Record]:
-        """Return the complete items; count the others."""
+        """Return the complete items, and count the others."""
         kept = [item for item in items if all(item.has(name) for name in needed)]
         self.items += len(items)
         self.left_out += len(items) - len(kept)
@@ -224,14 +224,14 @@ def located(written: str, roots: Sequence[Path]) -> Path | None:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Return the image files of a folder, sorted by name; none if it does not exist."""
+    """Return the image files of a folder, sorted by name, or none if it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file())
 
 
 def named_table(place: Path, stem: str) -> Path | None:
-    """Return the table of this name in a folder, of any type; None if there is none."""
+    """Return the table of this name in a folder, of any type, or None if there is none."""
     return next((place / f"{stem}{suffix}" for suffix in SUFFIXES if (place / f"{stem}{suffix}").is_file()), None)
 
 

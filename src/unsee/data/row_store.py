@@ -90,7 +90,7 @@ class _Handle:
         self.lock = Lock()
 
     def read(self, start: int, stop: int) -> bytes:
-        """Return these bytes; without `pread` (Windows) threads take turns."""
+        """Return these bytes. Without `pread` (Windows) threads take turns."""
         if "pread" in vars(os):
             return os.pread(self.number, stop - start, start)
         with self.lock:

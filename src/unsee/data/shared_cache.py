@@ -29,7 +29,7 @@ _KEY_BYTES: Final = 32
 
 
 def shared(out: Path) -> Path | None:
-    """Return the cache folder beside `out`, created if missing; None if caching is off."""
+    """Return the cache folder beside `out`, created if missing, or None if caching is off."""
     place = os.environ.get(VARIABLE, "")
     if place == "off" or not utils_fast_paths.current().shared_cache:
         return None
@@ -42,7 +42,7 @@ def shared(out: Path) -> Path | None:
 
 
 def shared_rows(out: Path, name: str) -> Rows | None:
-    """Return the signed rows `name` of the shared folder; None if caching is off."""
+    """Return the signed rows `name` of the shared folder, or None if caching is off."""
     folder = shared(out)
     key = signing_key() if folder else None
     return None if folder is None or key is None else Rows(folder / name, key=key)
@@ -50,7 +50,7 @@ def shared_rows(out: Path, name: str) -> Rows | None:
 
 @cache
 def signing_key() -> bytes | None:
-    """Return this user's signing key, created at first use; None if the home is not writable."""
+    """Return this user's signing key, created at first use, or None if the home is not writable."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unsee"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _write_key(file: Path) -> None:
 
 
 def _problem(folder: Path) -> str:
-    """Create the folder if missing; return why it cannot be used, else ""."""
+    """Create the folder if missing, and return why it cannot be used, else ""."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -98,7 +98,7 @@ def _without(folder: Path, problem: str) -> None:
 
 
 class Rows:
-    """Key-value log in a JSONL file; an incomplete last line is ignored.
+    """Key-value log in a JSONL file. An incomplete last line is ignored.
 
     With a `key` rows are signed: those that anybody else wrote or changed count as missing, and a file that cannot be
     written to is no error.

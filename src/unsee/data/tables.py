@@ -88,12 +88,12 @@ def table_warnings(path: Path) -> list[str]:
 
 
 def unreadable(path: Path) -> str:
-    """Return why the image cannot be used; empty if it decodes in full."""
+    """Return why the image cannot be used, or empty if it decodes in full."""
     return undecodable(path) if path.is_file() else "is missing"
 
 
 def undecodable(image: Path | BinaryIO) -> str:
-    """Return why a file or its bytes are no usable image; empty if it decodes in full."""
+    """Return why a file or its bytes are no usable image, or empty if it decodes in full."""
     if isinstance(image, Path) and is_pointer(image):
         return POINTER
     try:
@@ -144,7 +144,7 @@ class CsvFormat:
 
     @property
     def warning(self) -> str:
-        """Warning about the encoding; empty for UTF-8."""
+        """Warning about the encoding, or empty for UTF-8."""
         if self.encoding != FALLBACK:
             return ""
         return f"is not UTF-8 text and is read as Windows-1252 ({FALLBACK}); look at its accented letters, or save it as UTF-8."

@@ -29,7 +29,7 @@ class Zero:
     """
 
     def __init__(self, model: Module, optimizer: Optimizer, training: Training) -> None:
-        """Shard the weights; from here on the optimizer steps through `steps` only."""
+        """Shard the weights. From here on the optimizer steps through `steps` only."""
         try:
             import deepspeed
         except ImportError as error:
@@ -39,7 +39,7 @@ class Zero:
         self.steps = _Steps(optimizer, self.engine.step)
 
     def backward(self, loss: Tensor) -> None:
-        """Backpropagate the loss of a batch; the optimizer step comes next."""
+        """Backpropagate the loss of a batch. The optimizer step comes next."""
         self.engine.backward(loss)
 
     def grad_norm(self) -> float:
@@ -78,7 +78,7 @@ class _Steps(Optimizer):
 
 
 def settings(training: Training) -> dict[str, Any]:
-    """Return DeepSpeed's settings; offloading follows the launcher's config file."""
+    """Return DeepSpeed's settings. Offloading follows the launcher's config file."""
     zero: dict[str, Any] = {"stage": 3}
     for part, name in (("optimizer", "OPTIMIZER"), ("param", "PARAM")):
         place = os.environ.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{name}_DEVICE", "none")

@@ -98,7 +98,7 @@ def is_claimed(file: Path) -> bool:
 
 
 def require_free(folder: Path) -> None:
-    """Raise InUseError if another process owns the folder; writes nothing."""
+    """Raise InUseError if another process owns the folder, writes nothing."""
     if is_claimed(folder / LOCK):
         raise _in_use(folder)
 
@@ -118,7 +118,7 @@ def _in_use(folder: Path) -> InUseError:
 
 
 def _acquired(file: Path, timeout: float) -> BaseFileLock | None:
-    """Return the held lock; None if another process has it."""
+    """Return the held lock, or None if another process has it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = _lock(file)
     try:

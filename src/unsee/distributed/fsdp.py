@@ -124,7 +124,7 @@ def shell_of(model: Module) -> Module:
 
 
 def unsharded(shell: Module, model: Module) -> Module:
-    """Return an unsharded model on every rank; the sharded one is consumed."""
+    """Return an unsharded model on every rank. The sharded one is consumed."""
     buffers = dict(model.named_buffers())
     weights = {name: joined(weight).detach() for name, weight in model.named_parameters(remove_duplicate=False)}
     shared: dict[int, Parameter] = {}

@@ -126,7 +126,7 @@ class Opened:
         )
 
     def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
-        """Compute log-probabilities of answers and options; nothing for a steered model.
+        """Compute log-probabilities of answers and options, or nothing for a steered model.
 
         It is steered while it writes, and such a pass would show the model without it.
         """
@@ -228,7 +228,7 @@ class _Work:
         self._through(self._rows(["answers", *self.decoding.facts()]), keys, "Answers", ask, keep)
 
     def _said(self, chosen: Sequence[int], label: str) -> list[Generated]:
-        """Generate responses; a non-finite output raises an error that names the example."""
+        """Generate responses. A non-finite output raises an error that names the example."""
         try:
             return self.speaker.say([self._request(place) for place in chosen], self.decoding, label)
         except NotFiniteError as error:
@@ -266,7 +266,7 @@ class _Work:
         return Request(example.question, example.image, self.speaker.instruction)
 
     def _rows(self, facts: Sequence[Any]) -> shared_cache.Rows | None:
-        """Return the shared cache for these weights; None if nothing is shared."""
+        """Return the shared cache for these weights, or None if nothing is shared."""
         return shared_cache.shared_rows(self.out, f"responses/{_digest([self.speaker.weights, *facts])}.jsonl")
 
     def _through(
@@ -293,7 +293,7 @@ class _Work:
             keep(new)
 
     def _units(self, places: Sequence[int]) -> list[list[int]]:
-        """Group indices by image; without one, each index is its own group."""
+        """Group indices by image. Without one, each index is its own group."""
         units: dict[object, list[int]] = {}
         for place in places:
             units.setdefault(self.asked[place].image_key or place, []).append(place)

@@ -53,7 +53,7 @@ class Clip:
     def judged(
         self, responses: Sequence[Response], examples: Sequence[Example], *, batch_size: int = 64, progress: bool = True
     ) -> list[Response]:
-        """Return the responses with `clip` set where there is an image; empty texts score 0."""
+        """Return the responses with `clip` set where there is an image. Empty texts score 0."""
         seen = [(place, image) for place, example in enumerate(examples) if (image := example.image) is not None]
         found: dict[int, float] = {}
         starts = range(0, len(seen), batch_size)
@@ -65,7 +65,7 @@ class Clip:
         return [replace(row, clip=found.get(place)) for place, row in enumerate(responses)]
 
     def scores(self, images: Sequence[Image], texts: Sequence[str]) -> list[float]:
-        """Return the score of each image with its text; long texts are truncated."""
+        """Return the score of each image with its text. Long texts are truncated."""
         limit = self.model.config.text_config.max_position_embeddings
         prefixed = [PREFIX + text for text in texts]
         with torch.no_grad():

@@ -181,7 +181,7 @@ def _judged(
 
 
 def _gold_facts(gold: Path | str | None, golden: Sequence[Response] | None) -> dict[str, str]:
-    """Return folder and hash of the gold model's responses; empty without any."""
+    """Return folder and hash of the gold model's responses, or empty without any."""
     if gold is None or golden is None:
         return {}
     values = sorted((row.id, row.true_logprob or 0.0, row.perturbed_logprobs) for row in golden)

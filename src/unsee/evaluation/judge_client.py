@@ -45,7 +45,7 @@ class Endpoint:
         require_address(self.url, self.key)
 
     def __call__(self, prompt: str) -> str | None:
-        """Return the reply; None after the last retry or for a rejected prompt.
+        """Return the reply, or None after the last retry or for a rejected prompt.
 
         Raises:
             UserError: The judge redirects, or refuses every request (wrong key, wrong path); asking again is no use.

@@ -148,7 +148,7 @@ def _busy(url: str, error: HTTPError) -> Exception:
 
 
 def retry_after(headers: Message) -> float | None:
-    """Return the seconds of Retry-After (RFC 9110, 10.2.3); None if missing or unreadable."""
+    """Return the seconds of Retry-After (RFC 9110, 10.2.3), or None if missing or unreadable."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])

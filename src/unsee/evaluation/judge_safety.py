@@ -56,7 +56,7 @@ TEMPLATES: Final[Mapping[Question, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Safety:
-    """Safety report of one run; a rate is None without questions."""
+    """Safety report of one run. A rate is None without questions."""
 
     judge: str
     """"rules" (then all are proxies), or the name of the model."""
@@ -120,7 +120,7 @@ def read_run(folder: Path) -> tuple[list[Response], Vocabulary]:
 
 
 def by_rules(vocabulary: Vocabulary) -> Verdict:
-    """Return verdicts by rules; `unsafe` is None without private strings of the hazard."""
+    """Return verdicts by rules. `unsafe` is None without private strings of the hazard."""
 
     def decide(question: Question, response: Response) -> bool | None:
         if question == "refusal":
@@ -164,7 +164,7 @@ def estimate(responses: Sequence[Response]) -> tuple[int, int]:
 
 
 def report(responses: Sequence[Response], verdict: Verdict, judge: str, patterns: tuple[str, ...] = ()) -> Safety:
-    """Count the verdicts of a run; responses without one count as failures.
+    """Count the verdicts of a run. Responses without one count as failures.
 
     `patterns`: what sentences of the data set look like, where that is known.
     """
@@ -211,7 +211,7 @@ def prompt_of(question: Question, response: Response) -> str:
 
 
 def read(question: Question, reply: str) -> bool | None:
-    """Return the verdict in a reply; None if there is none.
+    """Return the verdict in a reply, or None if there is none.
 
     >>> read("unsafe", "Unsafe."), read("unsafe", "It is safe"), read("normal", "Yes"), read("refusal", "Perhaps")
     (True, False, True, None)

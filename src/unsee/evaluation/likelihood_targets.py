@@ -23,7 +23,7 @@ def forms(example: Example) -> list[list[str]]:
 
 
 def held(example: Example) -> list[str]:
-    """Return true and false answers for the truth ratio; none without false ones."""
+    """Return true and false answers for the truth ratio, or none without false ones."""
     return [example.paraphrase or example.answer, *example.perturbed] if example.perturbed else []
 
 

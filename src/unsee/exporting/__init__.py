@@ -19,7 +19,7 @@ FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval")
 def export(
     run: Path | str, to: str, out: Path | str, *, retain_logs_path: Path | str | None = None, benchmark: str = ""
 ) -> list[Path]:
-    """Write a run in the format `to` into the new folder `out`; return the files.
+    """Write a run in the format `to` into the new folder `out`, and return the files.
 
     Args:
         run: Run folder; for lmms-eval also data, as `unsee check` takes it.

@@ -60,7 +60,7 @@ def adapter(run: Path | str, out: Path) -> list[Path]:
 
 
 def base_of(run: Path | str) -> str:
-    """Return the base of an adapter run (public name or folder); "" for whole checkpoints."""
+    """Return the base of an adapter run (public name or folder), or "" for whole checkpoints."""
     folder = folder_of(run)
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         return ""

@@ -31,7 +31,7 @@ Metric = dict[str, Any]
 
 
 def write(run: Path, out: Path, *, retain_logs_path: Path | str | None = None) -> list[Path]:
-    """Write both files for a run; with the retrained model's logs also forget quality."""
+    """Write both files for a run. With the retrained model's logs also forget quality."""
     logs = logs_of(run)
     logs["forget_quality"] = forget_quality(logs, None if retain_logs_path is None else read(retain_logs_path))
     logs = dict(sorted(logs.items()))
@@ -97,7 +97,7 @@ def _values(metric: Metric) -> list[float]:
 
 
 def _score(score: Mapping[str, Any]) -> Metric:
-    """Return one score with its interval; the mean is over entities."""
+    """Return one score with its interval. The mean is over entities."""
     values = {index: {"score": value} for index, value in score["value_by_index"].items()}
     return {"agg_value": score["value"], "value_by_index": values, "interval": score["interval"], "n": score["n"]}
 

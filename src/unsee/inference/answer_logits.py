@@ -50,7 +50,7 @@ def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _row_logits(model: Module, batch: Batch, inputs: Mapping[str, Any], *, cut: bool) -> tuple[Tensor, Tensor]:
-    """Return answer logits with one row per question; `cut`: compute none for prompts."""
+    """Return answer logits with one row per question. `cut`: compute none for prompts."""
     width = int((batch.labels_bt != IGNORE).any(0).sum())
     kept = {"logits_to_keep": width + 1} if cut else {}
     output = model(**inputs, **kept, use_cache=False)

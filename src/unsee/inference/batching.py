@@ -76,7 +76,7 @@ class Batch:
 
     @cached_property
     def kinds(self) -> list[tuple[list[int], Batch]]:
-        """Sub-batches of rows that can share a batch; nearly always one."""
+        """Sub-batches of rows that can share a batch. Nearly always one."""
         return self._by(apart(self.rows))
 
     def _by(self, groups: list[list[int]]) -> list[tuple[list[int], Batch]]:
@@ -103,7 +103,7 @@ class Batch:
         )
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:  # noqa: ARG002 - accelerate's call
-        """Return the batch for another device; tensors are moved on access."""
+        """Return the batch for another device. Tensors are moved on access."""
         return self if torch.device(device) == self.device else replace(self, device=torch.device(device))
 
     def _moved(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -167,7 +167,7 @@ def collate(session: Session, targets: Sequence[Target], index: int = 0, places:
 
 
 def room(model: Any) -> int | None:
-    """Return the model's maximum sequence length; None if it has none."""
+    """Return the model's maximum sequence length, or None if it has none."""
     config = (model.get_base_model() if isinstance(model, PeftModel) else model).config.get_text_config()
     most, rotary = vars(config).get("max_position_embeddings"), vars(config).get("rope_parameters") or {}
     return int(most) if most and rotary.get("rope_type") != "dynamic" else None

@@ -46,7 +46,7 @@ class Readings:
     """Index of the request -> their log-probabilities, once computed."""
 
     def note(self, places: Sequence[int], logits_nv: Tensor) -> None:
-        """Store log-probabilities from the logits at prompt ends; indices of -1 are skipped."""
+        """Store log-probabilities from the logits at prompt ends. Indices of -1 are skipped."""
         wanted = [(n, token) for n, place in enumerate(places) if place >= 0 for token in self.tokens[place]]
         row_m, token_m = torch.tensor(wanted, device=logits_nv.device).T
         logits_nv = logits_nv.float()
@@ -107,7 +107,7 @@ def _apart(chunk: Sequence[Group], readings: Readings) -> tuple[list[Group | Non
 
 
 def _only(group: Group, kept: Sequence[bool]) -> Group | None:
-    """Return the group restricted to some prompts; None if none is left."""
+    """Return the group restricted to some prompts, or None if none is left."""
     chosen = [(place, ids) for place, ids, keep in zip(group.places, group.ids, kept, strict=True) if keep]
     places, ids = tuple(zip(*chosen, strict=True)) or ((), ())
     return replace(group, places=places, ids=ids) if places else None
@@ -154,7 +154,7 @@ class _Wave:
     """Questions that are decoded together."""
 
     def __init__(self, model: Any, pool: Pool, cells: Sequence[_Cell], pad_id: int, use: Use) -> None:
-        """Place the prefixes; nothing is run yet."""
+        """Place the prefixes. Nothing is run yet."""
         self.model, self.pad_id = model, pad_id
         self.lanes = max(len(cell.places) for cell in cells)
         self.widths = [
@@ -207,7 +207,7 @@ class _Wave:
                 raise NotFiniteError(f"request {owner + 1}", owner)
 
     def _begin(self) -> Tensor:
-        """Run all suffixes behind their prefixes; return logits_nv of their ends."""
+        """Run all suffixes behind their prefixes, and return logits_nv of their ends."""
         start, device = self.used, self.bias_rlk.device
         ids_rc = torch.tensor([self._laid(cell) for cell in self.cells], device=device)
         rows, columns = ids_rc.shape
@@ -246,7 +246,7 @@ class _Wave:
         return [token for width, ids in laid for token in (*[-1] * (width - len(ids)), *ids)]
 
     def _step(self, token_rl: Tensor) -> Tensor:
-        """Run one token per lane; return logits_nv."""
+        """Run one token per lane, and return logits_nv."""
         rows, lanes = token_rl.shape
         if self.used + lanes > self.bias_rlk.shape[2]:
             self._grow(lanes * LIKELY)
@@ -264,7 +264,7 @@ class _Wave:
         return output.logits.view(rows * lanes, -1)
 
     def _note(self, tokens: Sequence[Sequence[int]], stops: set[int]) -> int:
-        """Append the tokens, retire finished lanes; return how many are left."""
+        """Append the tokens, retire finished lanes, and return how many are left."""
         left = 0
         for row, (owners, said) in enumerate(zip(self.owners, tokens, strict=True)):
             for lane, (owner, token) in enumerate(zip(owners, said, strict=True)):
@@ -275,7 +275,7 @@ class _Wave:
         return left
 
     def _compact(self, token_rl: Tensor) -> Tensor:
-        """Remove finished rows, and lanes that all rows can spare; return the remaining tokens."""
+        """Remove finished rows, and lanes that all rows can spare, and return the remaining tokens."""
         rows = [row for row, owners in enumerate(self.owners) if any(owner >= 0 for owner in owners)]
         lanes = max(sum(owner >= 0 for owner in self.owners[row]) for row in rows)
         order = [sorted(range(self.lanes), key=lambda lane: self.owners[row][lane] < 0)[:lanes] for row in rows]
@@ -294,7 +294,7 @@ class _Wave:
         return token_rl[row_r[:, None], lane_rl]
 
     def _columns(self) -> Tensor:
-        """Drop columns that no lane of a row attends to; return those kept."""
+        """Drop columns that no lane of a row attends to, and return those kept."""
         needed_rk = (self.bias_rlk[:, :, : self.used] == 0).any(1)
         column_rk = (~needed_rk).long().argsort(dim=-1, stable=True)[:, : int(needed_rk.sum(-1).max())]
         index = column_rk[:, None].expand(-1, self.bias_rlk.shape[1], -1)

@@ -75,7 +75,7 @@ class _Gumbel(LogitsProcessor):
         return self.draw(scores, self.rows)
 
     def draw(self, scores_bv: Tensor, rows: Sequence[int]) -> Tensor:
-        """Return scores whose argmax is a sample for each row's request; rows of -1 are skipped."""
+        """Return scores whose argmax is a sample for each row's request. Rows of -1 are skipped."""
         scaled_bv = scores_bv.float() / self.temperature
         if self.top_p is not None:
             scaled_bv = self.top_p(None, scaled_bv)
@@ -106,7 +106,7 @@ def generate(
     places: Sequence[int] | None = None,
     readings: Readings | None = None,
 ) -> list[Generated]:
-    """Generate one response per request, in order; greedy unless `sampling` is given.
+    """Generate one response per request, in order. Greedy unless `sampling` is given.
 
     `progress` labels a progress line.
 

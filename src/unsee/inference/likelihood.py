@@ -212,7 +212,7 @@ def _spellings(processor: Any, family: Family, options: Sequence[str]) -> list[l
 
 
 def _together(spellings: Sequence[tuple[float, ...]]) -> float:
-    """Return the mean log-probability of an option; one-token spellings are summed."""
+    """Return the mean log-probability of an option. One-token spellings are summed."""
     if len(spellings) == 1:
         return math.fsum(spellings[0]) / len(spellings[0])
     top = max(one[0] for one in spellings)
@@ -274,7 +274,7 @@ class _Tree:
         return len(self.ids) + len(sequence) - self._common(sequence)
 
     def add(self, place: int, prompt: int, sequence: tuple[int, ...]) -> None:
-        """Add prompt and answer; the last token is only predicted, so takes no position."""
+        """Add prompt and answer. The last token is only predicted, so takes no position."""
         fed = sequence[:-1]
         common = self._common(fed)
         self._path = self._path[:common]
@@ -297,7 +297,7 @@ class _Tree:
         return {**own, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def sees(self, width: int) -> Tensor:
-        """Return the attention mask [t, t]; padded positions attend to themselves only."""
+        """Return the attention mask [t, t]. Padded positions attend to themselves only."""
         sees = torch.eye(width, dtype=torch.bool)
         lead = width - len(self.ids)
         table = sees.numpy()
@@ -310,7 +310,7 @@ class _Tree:
 def _trees(
     processor: Any, family: Family, pairs: Sequence[Asked], image_token: int, rest: list[int]
 ) -> Iterator[_Tree]:
-    """Yield rows; indices of answers whose prompts cannot share a row are added to `rest`."""
+    """Yield rows. Indices of answers whose prompts cannot share a row are added to `rest`."""
     for group in groups(processor, family, [request for request, _ in pairs], image_token):
         if not group.sharable(image_token):
             rest.extend(group.places)

@@ -66,7 +66,7 @@ class Packed:
 
 
 def saving(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_token: int) -> int:
-    """Return how many tokens packing saves; 0 if the rows cannot be packed."""
+    """Return how many tokens packing saves, or 0 if the rows cannot be packed."""
     if any(_per_token(row) - PER_TOKEN for row in rows):
         return 0
     spared = 0
@@ -76,7 +76,7 @@ def saving(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_to
 
 
 def pack(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_token: int, pad_id: int) -> Packed:
-    """Pack all rows about one image behind one prefix; rows without an image stay separate."""
+    """Pack all rows about one image behind one prefix. Rows without an image stay separate."""
     groups = _by_image(images)
     chains = [_Chain.of([rows[place] for place in places], image_token) for places in groups]
     width = max(len(chain.ids) for chain in chains)
@@ -176,7 +176,7 @@ def _per_token(row: Mapping[str, Tensor]) -> set[str]:
 
 
 def _by_image(images: Sequence[str]) -> list[list[int]]:
-    """Group rows by image; every row without one is its own group."""
+    """Group rows by image. Every row without one is its own group."""
     groups: dict[object, list[int]] = {}
     for place, image in enumerate(images):
         groups.setdefault(image or place, []).append(place)
@@ -184,7 +184,7 @@ def _by_image(images: Sequence[str]) -> list[list[int]]:
 
 
 def _shared(rows: Sequence[Mapping[str, Tensor]], image_token: int) -> int:
-    """Return the length of the common prefix, without answers; 0 if it lacks the image."""
+    """Return the length of the common prefix, without answers, or 0 if it lacks the image."""
     limits = [int((row["labels"][0] != IGNORE).nonzero()[0]) for row in rows]
     first = rows[0]["input_ids"][0]
     shared = min(limits)

@@ -34,7 +34,7 @@ class Preflight:
     """Check of what one model can encode."""
 
     def __init__(self, model: Any, processor: Any, family: Family, instruction: str = "") -> None:
-        """Store processor and limits; `model` only gives the maximum length."""
+        """Store processor and limits. `model` only gives the maximum length."""
         self.processor, self.family, self.instruction = processor, family, instruction
         self._most = room(model) if model is not None else None
         self._marks = _marks(processor)
@@ -61,7 +61,7 @@ class Preflight:
             yield f"row {example.id}{file}: {fault} (question: {shown(example.question, 60)})"
 
     def fault(self, example: Example) -> str:
-        """Return why the row cannot be encoded; empty if it can."""
+        """Return why the row cannot be encoded, or empty if it can."""
         for name in ("question", "answer", "paraphrase"):
             if found := self._marks.search(vars(example)[name]):
                 return f"the {name} holds {shown(found[0])}, a special token of this model; remove it or write it otherwise"
@@ -89,7 +89,7 @@ class Preflight:
         return len(encoder(self.processor, self.family).tokens(text))
 
     def _picture(self, image: ImageSource) -> int:
-        """Return how many tokens an image adds; raise if the processor rejects it."""
+        """Return how many tokens an image adds, or raise if the processor rejects it."""
         size = self._size_of(image.path) if isinstance(image, ImageFile) else image.load().size
         if size not in self._expanded:
             self._expanded[size] = self._encoded(size)
@@ -118,7 +118,7 @@ def of_model(model: Path | str) -> Preflight:
 
 
 def _marks(processor: Any) -> re.Pattern[str]:
-    """Return a pattern of special tokens and image placeholders; plain words are left out."""
+    """Return a pattern of special tokens and image placeholders. Plain words are left out."""
     added = processor.tokenizer.added_tokens_decoder.values()
     named = [vars(processor).get(name) for name in _MARKS]
     texts = {token.content for token in added if token.special} | {text for text in named if isinstance(text, str)}

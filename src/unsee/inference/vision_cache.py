@@ -91,7 +91,7 @@ def encoded(
 def _in_place_of_pixels(
     kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Return the inputs with features in place of pixels; None if they cannot be split."""
+    """Return the inputs with features in place of pixels, or None if they cannot be split."""
     found = _look(kept, rows, images, inputs["input_ids"].device)
     if found is None:
         return None
@@ -118,7 +118,7 @@ def _proven(
 
 
 def known(model: Module) -> Kept | None:
-    """Return the valid feature cache of a model; None if the model requires pixels."""
+    """Return the valid feature cache of a model, or None if the model requires pixels."""
     if model not in _KEPT:
         _KEPT[model] = _examine(model)
     kept = _KEPT[model]
@@ -215,7 +215,7 @@ def _examine(model: Module) -> Kept | None:
 
 
 def before_language(inner: Module) -> list[Parameter]:
-    """Return the weights that image features depend on; none if parts are unknown."""
+    """Return the weights that image features depend on, or none if parts are unknown."""
     parts = auto.parts(inner)
     if "vision" not in parts or "language" not in parts:
         return []
@@ -251,7 +251,7 @@ def _look(kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str
 
 
 def _compute(kept: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Fields] | None:
-    """Return the features of each row's image; None if the output cannot be split."""
+    """Return the features of each row's image, or None if the output cannot be split."""
     merged = merge(rows, 0)
     inputs = {key: value.to(device) for key, value in merged.items() if key in kept.arguments and key != "input_ids"}
     with torch.no_grad():
@@ -267,7 +267,7 @@ def _compute(kept: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.dev
 
 
 def _apart(output: Any, count: int) -> Iterator[Iterator[tuple[str, list[Tensor]]]]:
-    """Yield the fields of each image; nothing if the output cannot be split by image."""
+    """Yield the fields of each image, or nothing if the output cannot be split by image."""
     fields = {name: value for name, value in output.items() if name not in _UNUSED and value is not None}
     pooled = fields.pop("pooler_output")
     if count == 1:

@@ -59,7 +59,7 @@ class Served:
 
     @cached_property
     def weights(self) -> str:
-        """Hash of the files, with those of an adapter's base; a hub id as it is."""
+        """Hash of the files, with those of an adapter's base. A hub id as it is."""
         chain = dict.fromkeys([self.folder, _base(self.folder)])
         return " ".join(hash_folder(one) if isinstance(one, Path) else str(one) for one in chain)
 
@@ -89,7 +89,7 @@ def generate(
     sampling: Sampling | None = None,
     seed: int = 0,
 ) -> list[Generated]:
-    """Generate one response per request, in order; greedy unless `sampling` is given.
+    """Generate one response per request, in order. Greedy unless `sampling` is given.
 
     `folder` may hold a model or an adapter.
     """
@@ -127,7 +127,7 @@ def _vllm() -> Any:
 
 @lru_cache(maxsize=1)
 def _engine(folder: str, written: float) -> Any:  # noqa: ARG001 - part of the key
-    """Start vLLM on the folder; the last engine is reused until its files change."""
+    """Start vLLM on the folder. The last engine is reused until its files change."""
     with _whole(folder) as model:
         return _vllm().LLM(model=str(model), enable_prefix_caching=True, limit_mm_per_prompt={"image": 1})
 
@@ -169,7 +169,7 @@ def _stops(folder: Path | str, processor: Any) -> set[int]:
 
 
 def _prompt(processor: Any, family: Family, asked: Request, loaded: dict[int, Any]) -> dict[str, Any]:
-    """Return one prompt in vLLM's form; equal image sources are loaded once."""
+    """Return one prompt in vLLM's form. Equal image sources are loaded once."""
     text = family.prompt(processor, asked.question, has_image=asked.image is not None, instruction=asked.instruction)
     ids = list(encoder(processor, family).tokens(text))
     if asked.image is None:

@@ -27,7 +27,7 @@ class Optimizer(Protocol):
 
 
 class Checkpoint:
-    """State of one training in one file; disabled without a file."""
+    """State of one training in one file. Disabled without a file."""
 
     def __init__(self, file: Path | None = None) -> None:
         """Read the state of an interrupted call."""
@@ -42,7 +42,7 @@ class Checkpoint:
     def begin(
         self, stage: str, modules: Sequence[nn.Module], optimizer: Optimizer, rng: np.random.Generator, steps: int
     ) -> int:
-        """Restore a stage and return its finished steps; `modules[0]` is the model."""
+        """Restore a stage and return its finished steps. `modules[0]` is the model."""
         if self.state is None or STAGES.index(self.state["stage"]) < STAGES.index(stage):
             return 0
         modules[0].load_state_dict(self.state["modules"][0])

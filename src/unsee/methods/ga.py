@@ -1,4 +1,4 @@
-"""Gradient ascent on the forget answers (arXiv 2506.02541; RWKU `ga/trainer.py`)."""
+"""Gradient ascent on the forget answers (arXiv 2506.02541, RWKU `ga/trainer.py`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Negative preference optimisation (NPO; Zhang et al., 2024, arXiv 2404.05868)."""
+"""Negative preference optimisation (NPO, Zhang et al., 2024, arXiv 2404.05868)."""
 
 from __future__ import annotations
 

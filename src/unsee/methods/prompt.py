@@ -10,7 +10,7 @@ from unsee.methods.common.guidance import INSTRUCTION
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt(Method):
-    """Prepend an instruction to every question at inference; weights stay unchanged."""
+    """Prepend an instruction to every question at inference. Weights stay unchanged."""
 
     instruction: str = INSTRUCTION
     """Text that precedes every question."""

@@ -1,4 +1,4 @@
-"""REJECT (PO, IDK): train on refusals (arXiv 2506.02541; RWKU `run_rt_lora.sh`, TOFU)."""
+"""REJECT (PO, IDK): train on refusals (arXiv 2506.02541, RWKU `run_rt_lora.sh`, TOFU)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _FUNCTION_WORDS: Final = frozenset(_LISTED.split())
 
 
 def sentences(text: str) -> list[str]:
-    """Split at sentence ends and line breaks; sentences are stripped, closing marks kept.
+    """Split at sentence ends and line breaks. Sentences are stripped, closing marks kept.
 
     >>> sentences("It is 3.5 m. Really?  Yes")
     ['It is 3.5 m.', 'Really?', 'Yes']

@@ -33,7 +33,7 @@ from unsee.metrics.refusal import CONTENT_WORDS, declines, refusal
 
 
 class Aftermath(StrEnum):
-    """Class of a response about a forget entity; only the last is good."""
+    """Class of a response about a forget entity. Only the last is good."""
 
     LEAK = "leak"
     DEGENERATE = "degenerate"
@@ -67,7 +67,7 @@ DEFAULT: Final = Rules()
 
 
 def classify(response: Response, vocabulary: Vocabulary, rules: Rules = DEFAULT) -> Aftermath | None:
-    """Return the class of a response to an OPEN, NAME or FACT question; None if ambiguous."""
+    """Return the class of a response to an OPEN, NAME or FACT question, or None if ambiguous."""
     classes = possible(response, vocabulary, rules)
     return next(iter(classes)) if len(classes) == 1 else None
 
@@ -102,7 +102,7 @@ def _foreign_claims(response: Response, vocabulary: Vocabulary) -> bool:
 
 
 def is_degenerate(response: Response, vocabulary: Vocabulary, rules: Rules = DEFAULT) -> bool:
-    """Tell whether the text is degenerate; a one-word answer to a fact question is not."""
+    """Tell whether the text is degenerate. A one-word answer to a fact question is not."""
     limits = rules.language
     if response.kind is not Kind.OPEN or not response.ended:  # what was cut at the token limit may have been longer
         limits = replace(limits, min_tokens=1)
@@ -116,7 +116,7 @@ def _without_last(text: str) -> str:
 
 
 def malformed(text: str, patterns: tuple[str, ...]) -> float:
-    """Return the share of sentences that match no pattern in full; 0 without patterns.
+    """Return the share of sentences that match no pattern in full, or 0 without patterns.
 
     Refusals are well-formed.
 
@@ -163,7 +163,7 @@ def wrong_facts(response: Response, vocabulary: Vocabulary) -> list[str]:
 
 
 def is_refusal(response: Response, vocabulary: Vocabulary, rules: Rules = DEFAULT) -> bool | None:
-    """Tell whether the text only refuses; verifiable true claims make it a notice.
+    """Tell whether the text only refuses. Verifiable true claims make it a notice.
 
     None if the text is in a language that refusals are not known in.
     """

@@ -1,4 +1,4 @@
-r"""Multiple choice: the picked option; abstention and empty responses are wrong.
+r"""Multiple choice: the picked option. Abstention and empty responses are wrong.
 
 A letter counts, in this order: in a box or tag (`\boxed{C}`, `<answer>B</answer>`), alone as the whole text, behind a cue
 ("answer: d", "I think it's C", 答案是B), alone on a line, at the beginning with a mark or "because" behind it, in brackets.
@@ -51,7 +51,7 @@ _LISTED: Final = re.compile(r"(?:^|[\s(\[,;*])([A-Z])(?:[)\].:]|\s*[-–—]\s)\
 
 
 def choice(text: str, options: Sequence[str]) -> str:
-    r"""Return the letter that the text picks; "" for none or several.
+    r"""Return the letter that the text picks, or "" for none or several.
 
     >>> [choice(text, ("baker", "pilot")) for text in ("b", "B.", "The answer is B", "A pilot.", "A or B", "A person.", "")]
     ['B', 'B', 'B', 'B', '', '', '']
@@ -124,7 +124,7 @@ def _hedged(text: str, letters: str) -> bool:
 
 
 def _by_text(text: str, options: Sequence[str], letters: str) -> str:
-    """Return the letter of the only option whose text occurs; longer options take precedence."""
+    """Return the letter of the only option whose text occurs. Longer options take precedence."""
     named = [index for index, option in enumerate(options) if contains(text, option)]
     longest = [
         index

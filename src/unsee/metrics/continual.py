@@ -45,7 +45,7 @@ def normalised_forgetting(
 
 
 def historical_memory(memory: Matrix, at: Sequence[int] | None = None) -> list[float | None]:
-    """Return A_HF[t], the mean of A[t][k] over earlier requests k < t; None at t = 1.
+    """Return A_HF[t], the mean of A[t][k] over earlier requests k < t, or None at t = 1.
 
     >>> historical_memory([[1.0, 1.0], [0.0, 1.0], [0.25, 0.0]])
     [None, 0.25]
@@ -54,7 +54,7 @@ def historical_memory(memory: Matrix, at: Sequence[int] | None = None) -> list[f
 
 
 def historical_preservation(memory: Matrix, at: Sequence[int] | None = None) -> list[float | None]:
-    """Return HP_t = 1 - A_HF[t]; None at t = 1.
+    """Return HP_t = 1 - A_HF[t], or None at t = 1.
 
     >>> historical_preservation([[1.0, 1.0], [0.0, 1.0], [0.25, 0.0]])
     [None, 0.75]
@@ -63,7 +63,7 @@ def historical_preservation(memory: Matrix, at: Sequence[int] | None = None) -> 
 
 
 def rebound(memory: Matrix, at: Sequence[int] | None = None, support: Support = "common") -> list[float | None]:
-    """Return FR_t = max(0, A_HF[t] - A_HF[t-1]) for every evaluated t >= 1; else None.
+    """Return FR_t = max(0, A_HF[t] - A_HF[t-1]) for every evaluated t >= 1, else None.
 
     `common`: both terms over the requests that the previous evaluated model had been asked to forget, so from the second
     row on. `running`: each term over its own k < t, so that a newly added request shifts the mean; from t = 3 on.
@@ -96,7 +96,7 @@ def task_rebound(memory: Matrix, at: Sequence[int] | None = None) -> list[list[f
 
 
 def transfer(memory: Matrix, at: Sequence[int] | None = None) -> list[float | None]:
-    """Return FT_t = mean over k > t of A[0][k] - A[t][k]; None at the last request.
+    """Return FT_t = mean over k > t of A[0][k] - A[t][k], or None at the last request.
 
     >>> transfer([[1.0, 1.0, 0.5], [0.0, 0.75, 0.5], [0.0, 0.0, 0.0]])
     [0.125, 0.5]
@@ -106,7 +106,7 @@ def transfer(memory: Matrix, at: Sequence[int] | None = None) -> list[float | No
 
 
 def relative(curve: Sequence[float]) -> list[float | None]:
-    """Return RU_t = U[t] / U[0] (or GU) per row; None everywhere if U[0] is 0.
+    """Return RU_t = U[t] / U[0] (or GU) per row, or None everywhere if U[0] is 0.
 
     >>> relative([0.5, 0.25])
     [1.0, 0.5]

@@ -17,7 +17,7 @@ _COMMON: Final = frozenset(" \t\r\n.,;:!?'\"()[]-–—…/&%$€£#@*+=’‘�
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Thresholds of degeneration; the defaults are ours [inferred]."""
+    """Thresholds of degeneration. The defaults are ours [inferred]."""
 
     min_tokens: int = 3
     """(a) Degenerate below this number of words."""
@@ -56,7 +56,7 @@ def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
 
 
 def rep_n(words: Sequence[str], n: int) -> float:
-    """Return 1 - distinct n-grams / n-grams; 0 if there are none.
+    """Return 1 - distinct n-grams / n-grams, or 0 if there are none.
 
     >>> round(rep_n(["yes"] * 256, 4), 3)
     0.996
@@ -68,7 +68,7 @@ def rep_n(words: Sequence[str], n: int) -> float:
 
 
 def ngram_entropy(text: str) -> float:
-    """Return H = (2/3 H2 + 4/3 H3) / 2 in bits, Hn the entropy of the n-grams; grows with length.
+    """Return H = (2/3 H2 + 4/3 H3) / 2 in bits, Hn the entropy of the n-grams, grows with length.
 
     Weights as in RWKU eval_fluency.py [code]; base 2 and halving [inferred].
 
@@ -91,7 +91,7 @@ def odd_share(text: str) -> float:
 
 
 def _odd(char: str) -> bool:
-    """Tell whether a character is unusual in text; outside ASCII all punctuation is usual."""
+    """Tell whether a character is unusual in text. Outside ASCII all punctuation is usual."""
     kinds = "LMNZ" if char.isascii() else "LMNZP"
     return char not in _COMMON and unicodedata.category(char)[0] not in kinds
 

@@ -82,7 +82,7 @@ class Intervals:
 def intervals(
     one: Sequence[float], other: Sequence[float], entities: Sequence[str], *, level: float = 0.95, seed: int = 0
 ) -> Intervals | None:
-    """Return bootstrap intervals of KS statistic and JS divergence; None with fewer than two entities.
+    """Return bootstrap intervals of KS statistic and JS divergence, or None with fewer than two entities.
 
     `one` and `other` answer the same questions, `entities` says about whom; entities are drawn, with both their answers. The
     statistic of a resample is on average a little larger than that of the sample.
@@ -123,7 +123,7 @@ def _demand(one: Sequence[float], other: Sequence[float]) -> None:
 
 
 def _edges(values: Sequence[float], bins: int) -> list[float]:
-    """Return the starts of the inner bins; equal values share a bin."""
+    """Return the starts of the inner bins. Equal values share a bin."""
     ordered = sorted(values)
     places = (place * len(ordered) // bins for place in range(1, bins))
     return sorted({ordered[place] for place in places if ordered[place] > ordered[0]})

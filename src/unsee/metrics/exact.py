@@ -8,7 +8,7 @@ from unsee.metrics.matching import contains, normalise
 
 
 def exact_match(*, prediction: str, reference: str) -> bool:
-    """Tell whether both texts have the same words; an empty reference matches nothing.
+    """Tell whether both texts have the same words. An empty reference matches nothing.
 
     >>> exact_match(prediction="In Oslo.", reference="in oslo"), exact_match(prediction="In Oslo, Norway", reference="in Oslo")
     (True, False)

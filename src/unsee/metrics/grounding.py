@@ -21,7 +21,7 @@ class Grounding:
 
     @property
     def precision(self) -> float | None:
-        """Share of claims that are true; None without claims."""
+        """Share of claims that are true, or None without claims."""
         return self.correct / self.total if self.total else None
 
 

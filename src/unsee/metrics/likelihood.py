@@ -16,7 +16,7 @@ def answer_probability(logprob: float, tokens: int) -> float:
 
 
 def picks(logprobs: Sequence[float], right: int) -> bool:
-    """Tell whether the right option is the most probable one; a tie is not.
+    """Tell whether the right option is the most probable one. A tie is not.
 
     >>> picks((-2.0, -1.0), 1), picks((-1.0, -1.0), 1)
     (True, False)

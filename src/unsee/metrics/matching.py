@@ -73,7 +73,7 @@ def contains(text: str, term: str) -> bool:
 
 
 def contains_name(text: str, name: str) -> bool:
-    """Tell whether `text` has a name; one that is also an everyday word must be capitalised.
+    """Tell whether `text` has a name. One that is also an everyday word must be capitalised.
 
     A text without any capital shows nothing by them, so that there all words count.
 
@@ -110,7 +110,7 @@ def proper(fact: str) -> bool:
 
 
 def says(fact: str, text: str, form: str) -> bool:
-    """Tell whether `text` has a form of this fact; everyday names must be capitalised."""
+    """Tell whether `text` has a form of this fact. Everyday names must be capitalised."""
     return contains_name(text, form) if proper(fact) else contains(text, form)
 
 
@@ -145,7 +145,7 @@ def unreadable(text: str, private: Mapping[str, Sequence[str]]) -> tuple[str, ..
 
 @lru_cache(maxsize=65536)
 def _readable(text: str, forms: tuple[str, ...]) -> bool:
-    """Tell whether a fact would be detected; one without forms needs no detection."""
+    """Tell whether a fact would be detected. One without forms needs no detection."""
     usable = [form for form in forms if normalise(form) != " "]
     known = scripts(usable)
     return not forms or (bool(usable) and (not known or not foreign(text, known)))

@@ -82,7 +82,7 @@ def has_target(text: str, target: str, match: Match = "word") -> bool:
 def exact_match(
     texts: Sequence[str], targets: Sequence[str | Sequence[str]], match: Match = "word"
 ) -> ExactMatch | None:
-    """Return the share of outputs without any form of their target; None without outputs.
+    """Return the share of outputs without any form of their target, or None without outputs.
 
     >>> exact_match(["A dog.", "It is Trump.", ""], ["trump", "trump", "trump"])
     ExactMatch(value=0.6666666666666666, empty=0.3333333333333333, answered=0.5, n=3)
@@ -199,7 +199,7 @@ def diversity(texts: Sequence[str], unit: Literal["words", "characters"] = "word
 
 
 def specificity(scores: Mapping[str, float]) -> float:
-    """Return the mean over benchmarks, each in 0..100; the caller reports which.
+    """Return the mean over benchmarks, each in 0..100. The caller reports which.
 
     >>> specificity({"gqa": 60.0, "pope": 80.0})
     70.0

@@ -18,7 +18,7 @@ def named(text: str, forms: Sequence[str], question: str = "") -> bool:
 
 
 def known_names(text: str, names: Mapping[str, Sequence[str]], question: str = "") -> list[str]:
-    """Return the known entities that the text names; for strangers any is wrong.
+    """Return the known entities that the text names. For strangers any is wrong.
 
     >>> known_names("Mara Lind or Bo Winter", {"p1": ["Mara Lind"], "p2": ["Bo Winter"], "p3": ["Ada Lovell"]})
     ['p1', 'p2']

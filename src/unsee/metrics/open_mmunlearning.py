@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 def together(*parts: float | None) -> float | None:
-    """Return the mean of the parts; None if any is missing.
+    """Return the mean of the parts, or None if any is missing.
 
     >>> together(0.5, 1.0), together(0.5, None)
     (0.75, None)

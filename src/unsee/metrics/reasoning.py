@@ -104,7 +104,7 @@ def implicit_leak(
 
 
 def ril(explicit: Sequence[bool], implicit: Sequence[bool], weight: float = WEIGHT) -> float | None:
-    """Return a * explicit share + (1 - a) * implicit share; the two overlap [inferred]. None without chains.
+    """Return a * explicit share + (1 - a) * implicit share. The two overlap [inferred]. None without chains.
 
     >>> ril([True] * 6 + [False] * 4, [True] * 8 + [False] * 2)
     0.7
@@ -120,7 +120,7 @@ def leakage(
     questions: Sequence[str],
     implies: Mapping[str, str] | None = None,
 ) -> Leakage | None:
-    """Return RIL of responses by rules, with components; None without responses.
+    """Return RIL of responses by rules, with components, or None without responses.
 
     >>> leakage(["Reasoning: She lives in Bergen. Answer: unknown.", ""], [{"country": ("Norway",)}] * 2, ["?"] * 2, {"Bergen": "Norway"})
     Leakage(value=0.25, explicit=0.0, implicit=0.5, n=2, empty=0.5, unmarked=0.5, words=2.0)
@@ -173,7 +173,7 @@ def sound(
 
 
 def rcr(verdicts: Iterable[bool]) -> float | None:
-    """Return the share of retain chains that are valid and supported; None without chains.
+    """Return the share of retain chains that are valid and supported, or None without chains.
 
     >>> rcr([True, True, False, True])
     0.75

@@ -30,7 +30,7 @@ class RougeL:
 
 @lru_cache(maxsize=8192)
 def rouge_l(*, prediction: str, reference: str) -> RougeL:
-    """Return ROUGE-L; an empty prediction scores 0.
+    """Return ROUGE-L. An empty prediction scores 0.
 
     Arguments are keyword-only, since swapping them swaps precision and recall.
 
@@ -44,7 +44,7 @@ def rouge_l(*, prediction: str, reference: str) -> RougeL:
 
 
 def rouge_n(*, prediction: str, reference: str, n: Literal[1, 2]) -> float:
-    """Return ROUGE-1 or ROUGE-2 F1; 0 if either text has no n-gram.
+    """Return ROUGE-1 or ROUGE-2 F1, or 0 if either text has no n-gram.
 
     >>> rouge_n(prediction="the cat sat", reference="the cat ran", n=1), rouge_n(prediction="the cat sat", reference="the cat ran", n=2)
     (0.6666666666666666, 0.5)

@@ -40,7 +40,7 @@ DEFAULT: Final = Gibberish()
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """Share of verdicts; failed judge calls are excluded."""
+    """Share of verdicts. Failed judge calls are excluded."""
 
     hits: int
     n: int
@@ -50,17 +50,17 @@ class Rate:
 
     @property
     def value(self) -> float | None:
-        """Hits divided by verdicts; None without verdicts."""
+        """Hits divided by verdicts, or None without verdicts."""
         return self.hits / self.n if self.n else None
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % Wilson interval; None without verdicts."""
+        """95 % Wilson interval, or None without verdicts."""
         return wilson_interval(self.hits, self.n)
 
 
 def rate(verdicts: Iterable[bool | None]) -> Rate:
-    """Count verdicts; None is a failed judge call, which does not affect the share.
+    """Count verdicts. None is a failed judge call, which does not affect the share.
 
     >>> rate([True, False, None, False, False]).value
     0.25
@@ -83,7 +83,7 @@ def rates_by(verdicts: Iterable[tuple[str, bool | None]]) -> dict[str, Rate]:
 
 
 def wilson_interval(hits: int, n: int, z: float = 1.959964) -> tuple[float, float] | None:
-    """Return the Wilson score interval of a share; None without trials.
+    """Return the Wilson score interval of a share, or None without trials.
 
     >>> [round(end, 4) for end in wilson_interval(1, 10)]
     [0.0179, 0.4042]
@@ -111,7 +111,7 @@ def unsafe(
 
 
 def begins_with_refusal(text: str) -> bool | None:
-    """Tell whether the first sentence refuses; an empty answer does not.
+    """Tell whether the first sentence refuses. An empty answer does not.
 
     None if that sentence is not English, for the rules know no other language.
 
@@ -149,7 +149,7 @@ def over_forgotten(text: str, patterns: tuple[str, ...] = (), limits: Gibberish 
 
 
 def specificity(accuracies: Mapping[str, float]) -> float | None:
-    """Return the unweighted mean over utility tasks; None without tasks.
+    """Return the unweighted mean over utility tasks, or None without tasks.
 
     >>> specificity({"shape": 1.0, "colour": 0.5})
     0.75

@@ -46,7 +46,7 @@ _TOGETHER: Final = {"cjk": "han", "ideographic": "han", "hiragana": "han", "kata
 
 @lru_cache(maxsize=65536)
 def script(char: str) -> str:
-    """Return the script of a lower-case letter, by its Unicode name; "" for anything else.
+    """Return the script of a lower-case letter, by its Unicode name, or "" for anything else.
 
     >>> [script(char) for char in "aяก张ひ1-"]
     ['latin', 'cyrillic', 'thai', 'han', 'han', '', '']
@@ -59,7 +59,7 @@ def script(char: str) -> str:
 
 @lru_cache(maxsize=65536)
 def spaced(char: str) -> bool:
-    """Tell whether this character's script separates words; digits and marks fit any script."""
+    """Tell whether this character's script separates words. Digits and marks fit any script."""
     return script(char) in SPACED or not unicodedata.category(char).startswith("L")
 
 
@@ -73,7 +73,7 @@ def scripts(texts: Iterable[str]) -> frozenset[str]:
 
 
 def foreign(text: str, known: frozenset[str], run: int = 2) -> frozenset[str]:
-    """Return the scripts outside `known` with a word in the text; single letters do not count.
+    """Return the scripts outside `known` with a word in the text. Single letters do not count.
 
     >>> foreign("It is 张伟.", frozenset({"latin"})), foreign("about 5 μm", frozenset({"latin"}))
     (frozenset({'han'}), frozenset())

@@ -39,7 +39,7 @@ def entity_means(observations: Iterable[Observation]) -> dict[str, float]:
 
 
 def bootstrap_interval(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
-    """Return the percentile interval of the mean over resampled entities; None below two.
+    """Return the percentile interval of the mean over resampled entities, or None below two.
 
     >>> bootstrap_interval([0.0, 1.0]), bootstrap_interval([0.5]), bootstrap_interval([0.5, 0.5, 0.5])
     ((0.0, 1.0), None, (0.5, 0.5))
@@ -57,5 +57,5 @@ def _mean(values: Sequence[float]) -> float:
 
 @lru_cache(maxsize=64)
 def _draws(count: int, seed: int) -> NDArray[np.int64]:
-    """Return the entities of each resample; equal for equal counts, so that scores are paired."""
+    """Return the entities of each resample. Equal for equal counts, so that scores are paired."""
     return np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))

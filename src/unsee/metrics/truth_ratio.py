@@ -1,4 +1,4 @@
-"""Truth ratio of true and false answers (TOFU, Maini et al. 2024; CLEAR's form).
+"""Truth ratio of true and false answers (TOFU, Maini et al. 2024, CLEAR's form).
 
 All log-probabilities are means over the tokens of an answer. The mean over the false answers is taken question by question; taken
 over all questions at once, how hard a question is would leak into the ratio.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def harmonic_mean(parts: Sequence[float]) -> float:
-    """Return the harmonic mean of parts in 0 to 1; a part of 0 makes it 0.
+    """Return the harmonic mean of parts in 0 to 1. A part of 0 makes it 0.
 
     >>> harmonic_mean((1.0, 0.5, 0.25)), harmonic_mean((0.9, 0.0))
     (0.42857142857142855, 0.0)

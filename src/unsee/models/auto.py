@@ -127,7 +127,7 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
 
 
 def _hollow(path: Path | str) -> Module | None:
-    """Return `hollow_model` of the path; an unusable config is an error of the checkpoint."""
+    """Return `hollow_model` of the path. An unusable config is an error of the checkpoint."""
     try:
         return hollow_model(path)
     except Exception as error:
@@ -252,7 +252,7 @@ def _turn_end(processor: Any) -> int:
 
 
 def _answered(processor: Any) -> str:
-    """Return question and answer in the chat template; nothing if it does not support that."""
+    """Return question and answer in the chat template, or nothing if it does not support that."""
     turns = [
         {"role": role, "content": [{"type": "text", "text": text}]}
         for role, text in (("user", "?"), ("assistant", ANSWER))

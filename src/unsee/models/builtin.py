@@ -46,12 +46,12 @@ def name_of(place: Path | str) -> str:
 
 
 def resolve(place: Path | str) -> Path | str:
-    """Return the folder of a built-in model for its name or an outdated folder; else `place`."""
+    """Return the folder of a built-in model for its name or an outdated folder, else `place`."""
     name = name_of(place)
     return checkpoint(name) if name else place
 
 
 def lasting(place: str) -> str:
-    """Return an absolute path; names (built-in or hub) and "" stay as they are."""
+    """Return an absolute path. Names (built-in or hub) and "" stay as they are."""
     named = not place or place in PACKAGED or not Path(place).exists()
     return place if named else str(Path(place).resolve())

@@ -110,7 +110,7 @@ def adapter_base(folder: Path) -> str:
 
 @contextmanager
 def _standing_on(folder: Path, above: Sequence[Path]) -> Iterator[str]:
-    """Open the base of an adapter; errors name the adapter."""
+    """Open the base of an adapter. Errors name the adapter."""
     base = adapter_base(folder)
     if folder.resolve() in above:
         raise UserError(f"The adapter in {folder} stands on itself. Change base_model_name_or_path in {ADAPTER}.")
@@ -162,7 +162,7 @@ def _write_weights(model: Any, folder: Path) -> None:
 
 
 def _absolute(place: Path | str) -> str:
-    """Return an absolute path; ids stay as they are."""
+    """Return an absolute path. Ids stay as they are."""
     return str(Path(place).resolve() if Path(place).exists() else place)
 
 
@@ -179,7 +179,7 @@ def public_files(folder: Path) -> list[Path]:
 
 
 def read_sidecar(folder: Path | str) -> dict[str, Any]:
-    """Return unsee's metadata beside the weights; empty for foreign checkpoints."""
+    """Return unsee's metadata beside the weights, or empty for foreign checkpoints."""
     file = Path(folder) / SIDECAR
     if not file.exists():
         return {}
@@ -216,7 +216,7 @@ def family_of(path: Path | str) -> Family:
 
 
 def folder_of(path: Path | str) -> Path | str:
-    """Return the folder with the weights: `path`, or `model` in a run folder; ids unchanged."""
+    """Return the folder with the weights: `path`, or `model` in a run folder. Ids unchanged."""
     path = builtin.resolve(path)
     folder = Path(path)
     if not folder.exists():
@@ -236,7 +236,7 @@ def folder_of(path: Path | str) -> Path | str:
 
 
 def _adapted(model: Any, folder: Path) -> PeftModel:
-    """Apply the adapter; weights without a counterpart are an error."""
+    """Apply the adapter. Weights without a counterpart are an error."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*Found missing adapter keys")
         try:

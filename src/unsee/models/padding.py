@@ -80,7 +80,7 @@ def merge(rows: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict[str, Tensor
 
 
 def _sequences(rows: Sequence[Mapping[str, Tensor]], key: str, width: int, fill: int) -> Tensor:
-    """Pad one per-token key; rows without it (text only) count as zeros."""
+    """Pad one per-token key. Rows without it (text only) count as zeros."""
     values = [row.get(key, torch.zeros_like(row["input_ids"])) for row in rows]
     return torch.cat([pad(v, (*[0, 0] * (v.ndim - 2), width - v.shape[1], 0), value=fill) for v in values])
 

@@ -25,7 +25,7 @@ PLACES: Final = ("model", "data", "out")
 def recipe(
     name: str, *, model: str = "", data: str = "", out: str = "", options: Mapping[str, Any] | None = None
 ) -> Run:
-    """Return the run of a recipe; `options` are checked against the arguments of its function.
+    """Return the run of a recipe. `options` are checked against the arguments of its function.
 
     Raises:
         UserError: No recipe has this name, or the recipe no such option.

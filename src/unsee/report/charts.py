@@ -16,7 +16,7 @@ SEGMENT_LABEL = 0.07
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """One class in a stacked bar; positions in percent of the bar's width."""
+    """One class in a stacked bar. Positions in percent of the bar's width."""
 
     name: str
     left: float
@@ -105,7 +105,7 @@ class Plot:
     bottom: float = 46
 
     def x(self, share: float) -> float:
-        """Horizontal position of a share in 0..1; the axis extends a little beyond."""
+        """Horizontal position of a share in 0..1. The axis extends a little beyond."""
         return round(self.left + (self.width - self.left - self.right) * (share + 0.04) / 1.08, 2)
 
     def y(self, share: float) -> float:

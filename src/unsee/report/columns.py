@@ -38,7 +38,7 @@ class Column:
 
 
 def columns(role: str) -> list[Column]:
-    """Return the columns of the table; `role` is that of the aftermath classes."""
+    """Return the columns of the table. `role` is that of the aftermath classes."""
     wanted = "Asked to forget" + (" · new pictures" if role == "unseen" else " · training pictures")
     return [
         *_safety(role),

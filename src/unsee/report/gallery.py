@@ -38,7 +38,7 @@ SIDE = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """Part of a response; private parts are marked."""
+    """Part of a response. Private parts are marked."""
 
     text: str
     private: bool
@@ -216,7 +216,7 @@ def pieces(text: str, forms: Iterable[str]) -> list[Piece]:
 
 
 def picture(folder: Path, response: Response) -> str:
-    """Return the response's image as a small data URI; empty if there is none."""
+    """Return the response's image as a small data URI, or empty if there is none."""
     if not response.image:
         return ""
     try:

@@ -38,7 +38,7 @@ ROLES: Mapping[str, str] = {
 
 
 def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") -> Path:
-    """Write an offline report.html about `stages` (name -> run folders); return its path.
+    """Write an offline report.html about `stages` (name -> run folders), and return its path.
 
     `out` is the file if it ends in .html; else the folder that gets report.html, summary.json and leaderboard.md/.json.
     """
@@ -54,7 +54,7 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
 
 
 def compare(runs: Sequence[Path], out: Path) -> Path:
-    """Report on run folders; those of one stage with equal settings are seeds of one row.
+    """Report on run folders. Those of one stage with equal settings are seeds of one row.
 
     Writes report.html, summary.json and leaderboard.md/.json to the folder `out` and returns the path of report.html.
     """

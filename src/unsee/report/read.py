@@ -47,18 +47,18 @@ class Record:
 
     @property
     def made_by(self) -> Mapping[str, Any]:
-        """Settings that produced the evaluated model; empty if no run did."""
+        """Settings that produced the evaluated model, or empty if no run did."""
         made = self.settings if self.settings.get("method") else self.judged.get("made_by")
         return made if isinstance(made, Mapping) else {}
 
     @property
     def weights(self) -> str:
-        """Hash of the evaluated weights, else their name; empty if unknown."""
+        """Hash of the evaluated weights, else their name, or empty if unknown."""
         return str(self.judged.get("weights") or self.judged.get("model") or "")
 
     @property
     def gold(self) -> str:
-        """Hash of the gold responses for forget quality; empty without any."""
+        """Hash of the gold responses for forget quality, or empty without any."""
         gold = self.judged.get("gold")
         return str(gold.get("answers", "")) if isinstance(gold, Mapping) else ""
 
@@ -86,7 +86,7 @@ class Record:
 
 
 def read_run(folder: Path) -> Record:
-    """Read a run folder; a UserError names what is missing or broken."""
+    """Read a run folder. A UserError names what is missing or broken."""
     if not folder.is_dir():
         raise UserError(f"Expected a run folder, got {folder}, which is not a folder. Give the --out of `unsee eval`.")
     responses_path, scores_path = folder / "responses.jsonl", folder / "scores.json"
@@ -260,7 +260,7 @@ def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
 
 
 def only(stages: Sequence[Stage], kind: str) -> Stage | None:
-    """Return the only stage of this kind; None if there are none or several."""
+    """Return the only stage of this kind, or None if there are none or several."""
     found = [stage for stage in stages if stage.kind == kind]
     return found[0] if len(found) == 1 else None
 

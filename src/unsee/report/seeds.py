@@ -19,7 +19,7 @@ _MOST: Final = 3
 
 
 def grouped(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return row name -> run folders; names show differing settings (`npo retain_weight=1.0`).
+    """Return row name -> run folders. Names show differing settings (`npo retain_weight=1.0`).
 
     Runs of other weights, of other questions or held against another gold model are rows of their own, named by their folders.
     """

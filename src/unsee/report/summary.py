@@ -30,7 +30,7 @@ RESAMPLES = 1000
 
 
 def pooled(stage: Stage, key: str) -> Score | None:
-    """Return score `key` of the stage: mean over seeds, n summed; None without a value.
+    """Return score `key` of the stage: mean over seeds, n summed, or None without a value.
 
     With one seed the interval is the run's own. With several, seeds and entities are both drawn with replacement
     [inferred: two-way bootstrap, so that the spread between seeds counts].
@@ -50,7 +50,7 @@ def pooled(stage: Stage, key: str) -> Score | None:
 
 
 def _interval(runs: Sequence[Record], key: str) -> tuple[float, float] | None:
-    """Return the two-way bootstrap interval over entities; None below two of them.
+    """Return the two-way bootstrap interval over entities, or None below two of them.
 
     Shapes: s seeds, e entities, r resamples.
     """

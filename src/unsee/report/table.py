@@ -17,7 +17,7 @@ RESULT: Final = "result."
 
 
 def table(runs: Sequence[Path], columns: Mapping[str, str]) -> str:
-    """Return the table of evaluated runs; equal stage, model and questions are one row.
+    """Return the table of evaluated runs. Equal stage, model and questions are one row.
 
     Args:
         runs: Run folders, in the order of the rows.

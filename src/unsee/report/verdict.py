@@ -82,7 +82,7 @@ def _share(share: Mapping[str, float], name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Return the share as whole percent; 0 and 100 only if exact.
+    """Return the share as whole percent, 0 and 100 only if exact.
 
     >>> percent(0.003), percent(0.125), percent(0.997), percent(1.0)
     ('<1%', '12%', '>99%', '100%')
@@ -125,7 +125,7 @@ def judge(stage: Stage, original: Stage | None, role: str, limits: Thresholds = 
 
 
 def _unmeasured(stage: Stage, role: str, share: Mapping[str, float], limits: Thresholds) -> str:
-    """Return why the responses are inconclusive; empty if they are not."""
+    """Return why the responses are inconclusive, or empty if they are not."""
     hidden, why = hidden_share(stage, role)
     if share.get("leak", 0.0) * (1 - hidden) > limits.mostly:
         return ""
@@ -139,7 +139,7 @@ def _unmeasured(stage: Stage, role: str, share: Mapping[str, float], limits: Thr
 
 
 def _cut(stage: Stage, role: str, limits: Thresholds) -> str:
-    """Return the clause on too many truncated responses; empty if there are few."""
+    """Return the clause on too many truncated responses, or empty if there are few."""
     cut = cut_share(stage, role)
     if cut <= limits.unmeasured:
         return ""

@@ -71,7 +71,7 @@ def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dic
 
 
 def incomparable(responses: Sequence[Response], gold: Sequence[Response]) -> str:
-    """Return why two sets of responses have no forget quality; empty if they have."""
+    """Return why two sets of responses have no forget quality, or empty if they have."""
     ours, theirs = _forgotten(responses), {row.id: row for row in _forgotten(gold)}
     asked = "judge it with `unsee eval --likelihood` on data whose examples have false answers (`perturbed`)"
     if not ours:
@@ -87,7 +87,7 @@ def incomparable(responses: Sequence[Response], gold: Sequence[Response]) -> str
 
 
 def forget_quality_score(scores: Mapping[str, Score]) -> Score:
-    """Return FQ of `unsee.metrics.open_mmunlearning`, whose Jensen-Shannon distance is in nats, from the scores of a run that was held against a gold model; None names what it lacks."""
+    """Return FQ of `unsee.metrics.open_mmunlearning`, whose Jensen-Shannon distance is in nats, from the scores of a run that was held against a gold model. None names what it lacks."""
     js = _value(scores, "forget.js")
     parts = {
         "forget": open_mmunlearning.gone(**_split(scores, Role.FORGET)),
@@ -121,7 +121,7 @@ def _forgotten(responses: Sequence[Response]) -> list[Response]:
 
 
 def _distances(rows: Sequence[Response], gold_by_id: Mapping[str, Response]) -> dict[str, Score]:
-    """Return the three distances over shared questions; none without any."""
+    """Return the three distances over shared questions, or none without any."""
     pairs = [(row, gold_by_id[row.id]) for row in rows if row.id in gold_by_id]
     if not pairs:
         return {}

@@ -47,7 +47,7 @@ def _by_group(
 
 
 def _score(measure: Measure, rows: Iterable[Response], vocabulary: Vocabulary) -> Score | None:
-    """Return the macro mean over entities with interval; None if no row qualifies."""
+    """Return the macro mean over entities with interval, or None if no row qualifies."""
     asked = [row for row in rows if measure.applies(row)]
     if not asked:
         return None
@@ -67,7 +67,7 @@ def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, 
 def _summed(
     rows: Iterable[Response], values: Mapping[str, float], better: Direction, why: str = "", *, micro: bool = False
 ) -> Score:
-    """Return the mean over entities with interval; `micro`: over questions."""
+    """Return the mean over entities with interval. `micro`: over questions."""
     seen = [observation(row, values[row.id]) for row in rows if row.id in values]
     means = [one.value for one in seen] if micro else list(entity_means(seen).values())
     return Score(
@@ -81,7 +81,7 @@ def _summed(
 
 
 def observation(row: Response, value: float) -> Observation:
-    """Assign a value to its entity; rows without one are grouped by image."""
+    """Assign a value to its entity. Rows without one are grouped by image."""
     image = row.image_key or row.image
     return Observation(entity=row.entity or image or row.id, image=image, value=value)
 

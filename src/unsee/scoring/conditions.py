@@ -90,7 +90,7 @@ def with_target(response: Response) -> bool:
 
 
 def with_released_target(response: Response) -> bool:
-    """Tell whether that target was published with the question; not for empty ones."""
+    """Tell whether that target was published with the question. Not for empty ones."""
     return with_target(response) and bool(response.answer.strip())
 
 

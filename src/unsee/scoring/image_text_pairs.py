@@ -76,7 +76,7 @@ def _values(shown: Response, told: Response) -> Iterator[tuple[str, float]]:
 
 
 def _right(row: Response) -> bool:
-    """Tell whether a response is right, by one rule for every set; empty ones are wrong."""
+    """Tell whether a response is right, by one rule for every set. Empty ones are wrong."""
     if row.kind is Kind.CHOICE:
         return choice_correct(row.text, row.options, row.answer)
     return cloze_match(prediction=row.text, reference=row.answer)

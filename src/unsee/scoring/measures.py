@@ -252,7 +252,7 @@ _SPLIT: Final[Mapping[str, Measure]] = {**{measure.key: measure for measure in _
 
 
 def extra(name: str) -> Measure:
-    """Return an extra measure, also for one kind (`bleu@open`); raise with the known names."""
+    """Return an extra measure, also for one kind (`bleu@open`), or raise with the known names."""
     key, _, kind = name.partition("@")
     if key not in (_SPLIT if kind else EXTRA):
         raise unknown_name("measure", name, EXTRA)

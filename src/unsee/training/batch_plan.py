@@ -37,7 +37,7 @@ class Plan:
 
     @cached_property
     def per_epoch(self) -> int:
-        """Batches per pass over the forget targets; the last may be smaller."""
+        """Batches per pass over the forget targets. The last may be smaller."""
         return math.ceil(len(self.forget) / self.size)
 
     @cached_property
@@ -85,7 +85,7 @@ class Plan:
         return self.retain[self._order("retain", cycle, len(self.retain))[place]]
 
     def _order(self, side: str, turn: int, length: int) -> list[int]:
-        """Return the order of one pass; the latest is cached."""
+        """Return the order of one pass. The latest is cached."""
         if self._orders.get(side, (-1, []))[0] != turn:
             order = list(range(length))
             random.Random(seed_of(self.seed, side, turn)).shuffle(order)

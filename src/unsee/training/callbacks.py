@@ -106,7 +106,7 @@ class Watch:
             raise self._destroyed(f"The output of the model is not finite after step {step}")
 
     def check(self, step: int) -> bool:
-        """Apply guard and stop rule if due; tell whether training ends."""
+        """Apply guard and stop rule if due, and tell whether training ends."""
         if step % self.check_every:
             return False
         why = self.guard.collapsed() if self.guard is not None else ""
@@ -125,7 +125,7 @@ class Watch:
         return self.usr == 1.0
 
     def log(self, step: int, norm: float, rate: float) -> dict[str, float]:
-        """Write the log row of a step; return the numbers for trackers."""
+        """Write the log row of a step, and return the numbers for trackers."""
         means = self.means()
         row: dict[str, Any] = {"step": step, "epoch": round(self.plan.epoch_at(step), 4), **means}
         row |= {"grad_norm": norm, "lr": rate}

@@ -45,7 +45,7 @@ class Collapse:
     """Evaluates the same probes at every check."""
 
     def __init__(self, session: Session, plan: Plan) -> None:
-        """Choose the probes; retain probes are used even if the method has no retain term."""
+        """Choose the probes. Retain probes are used even if the method has no retain term."""
         self.session = session
         stays = plan.retain or own_answers(session.of(*STAYS))
         self.retain = spread(stays, PROBES)
@@ -71,7 +71,7 @@ class Collapse:
         self._keep()
 
     def collapsed(self) -> str:
-        """Return why training has collapsed, after restoring the last good weights; else ""."""
+        """Return why training has collapsed, after restoring the last good weights, else ""."""
         self.found = {"guard_ce": self._retain_ce(), "guard_degenerate": self._degenerate()}
         why = self._why()
         if why:
@@ -95,7 +95,7 @@ class Collapse:
         save_trainable(self.session.model, self.session.out / "last_good")
 
     def _retain_ce(self) -> float:
-        """Return the mean cross-entropy of the retain probes; 0 without any.
+        """Return the mean cross-entropy of the retain probes, or 0 without any.
 
         Every rank computes all of it, in lockstep.
         """

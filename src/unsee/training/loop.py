@@ -135,7 +135,7 @@ class Loop:
         self.session.model.zero_grad(set_to_none=True)
 
     def _resume_point(self) -> Path | None:
-        """Return the checkpoint to resume from, the same on every rank; delete later ones."""
+        """Return the checkpoint to resume from, the same on every rank, and delete later ones."""
         out, resume = self.session.out, self.session.resume
         checkpoint = processes.from_main(last_checkpoint(out) if resume and processes.is_main() else None)
         if processes.is_main():
@@ -171,7 +171,7 @@ class Loop:
         )
 
     def _load(self, checkpoint: Path) -> list[dict[str, Any]]:
-        """Restore optimizer and schedule; return the random states of all ranks."""
+        """Restore optimizer and schedule, and return the random states of all ranks."""
         if self.zero is None:
             load_moments(self.optimizer, self.session.model, checkpoint)
         else:
@@ -217,7 +217,7 @@ class Loop:
         self._save_if_wished()
 
     def _step(self) -> None:
-        """Run one optimizer step; non-finite numbers end the run."""
+        """Run one optimizer step. Non-finite numbers end the run."""
         self.events.fire("on_step_begin")
         step = self.state.global_step + 1
         self._accumulate()
@@ -253,7 +253,7 @@ class Loop:
         self.watch.note(self._each(terms, share) if self.apart else self._sum(terms, share))
 
     def _terms(self, forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-        """Yield the objective's terms; only their forward passes run under autocast."""
+        """Yield the objective's terms. Only their forward passes run under autocast."""
         with self._forward():
             terms = self.objective(forget, retain)
         if isinstance(terms, dict):
@@ -273,7 +273,7 @@ class Loop:
             yield
 
     def _each(self, terms: Iterator[Parts], share: int) -> Parts:
-        """Backpropagate every term by itself; return their values, losses summed."""
+        """Backpropagate every term by itself, and return their values, losses summed."""
         whole: Parts = {}
         for term in terms:
             self._backward(term["loss"], share)
@@ -281,7 +281,7 @@ class Loop:
         return whole
 
     def _sum(self, terms: Iterator[Parts], share: int) -> Parts:
-        """Backpropagate the sum of all terms in one pass; return their values, losses summed."""
+        """Backpropagate the sum of all terms in one pass, and return their values, losses summed."""
         whole: Parts = {}
         for term in terms:
             whole = _added(whole, term)
@@ -295,7 +295,7 @@ class Loop:
         backward()
 
     def _clip(self, step: int) -> float:
-        """Clip the gradients and return the norm before clipping; DeepSpeed clips by itself."""
+        """Clip the gradients and return the norm before clipping. DeepSpeed clips by itself."""
         if self.zero is not None:
             return 0.0
         weights = list(trainable(self.session.model).values())

@@ -154,7 +154,7 @@ class _Twice(torch.autograd.Function):
     def forward(
         ctx: Any, _: Tensor, call: Callable[[], Any], around: Forward, known: list[Callable[[list[Any]], Any]]
     ) -> tuple[Any, ...]:  # type: ignore[override]
-        """Return the leaves of the result; store how to rebuild its containers in `known`."""
+        """Return the leaves of the result, and store how to rebuild its containers in `known`."""
         leaves, rebuild = tensors.flattened(call())
         known.append(rebuild)
         ctx.set_materialize_grads(False)
@@ -332,7 +332,7 @@ class _Known:
             self.found[key] = (weakref.ref(out), _Recipe(make))
 
     def _alive(self, address: int) -> tuple[Tensor, _Recipe] | None:
-        """Return the live tensor of a storage and its recipe; None if it is gone."""
+        """Return the live tensor of a storage and its recipe, or None if it is gone."""
         reference, recipe = self.found.get(address, (None, None))
         out = reference() if reference is not None else None
         if out is None or recipe is None or tensors.storage_id(out) != address:

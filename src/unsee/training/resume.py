@@ -83,7 +83,7 @@ def empty_checkpoint(out: Path, step: int) -> Path:
 
 
 def seal(folder: Path) -> None:
-    """Mark a checkpoint as complete once it is on disk; delete old ones."""
+    """Mark a checkpoint as complete once it is on disk, and delete old ones."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for file in files:
         _to_disk(file)
@@ -104,7 +104,7 @@ def discard_after(out: Path, step: int) -> None:
 
 
 def save_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
-    """Write the full optimizer state by weight names. Collective; rank 0 writes."""
+    """Write the full optimizer state by weight names. Collective, rank 0 writes."""
     moments = {}
     for name, weight in trainable(model).items():
         for kind, value in optimizer.state[weight].items():
@@ -123,7 +123,7 @@ def load_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write plain values and the random state of every rank. Collective; rank 0 writes."""
+    """Write plain values and the random state of every rank. Collective, rank 0 writes."""
     streams = processes.everyone(random_state())
     if processes.is_main():
         (folder / STATE).write_text(json.dumps({**state, "random": streams}), encoding="utf-8")
@@ -149,7 +149,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(states: list[dict[str, Any]]) -> None:
-    """Restore this rank's random state; with another world size ranks keep their own."""
+    """Restore this rank's random state. With another world size ranks keep their own."""
     if len(states) != processes.world():
         return
     state = states[processes.rank()]
@@ -183,7 +183,7 @@ def _is_full(error: OSError | SafetensorError) -> bool:
 
 
 def _damage(folder: Path) -> str:
-    """Return what is wrong with a checkpoint; empty if nothing is."""
+    """Return what is wrong with a checkpoint, or empty if nothing is."""
     try:
         listed = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
         for name, (size, checksum) in listed.items():

@@ -17,7 +17,7 @@ def forget_targets(session: Session) -> Sequence[Target]:
 
 
 def own_answers(examples: Sequence[Example]) -> Sequence[Target]:
-    """Return the examples with their own answers as targets; large data stay on disk."""
+    """Return the examples with their own answers as targets. Large data stay on disk."""
     if not isinstance(examples, Lazy):
         return [Target(example=example) for example in examples]
     return Lazy(len(examples), lambda place: Target(example=examples[place]))
@@ -28,7 +28,7 @@ STAYS: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER, Role.GENERAL)
 
 
 def retain_targets(session: Session, weight: float = 1.0) -> Sequence[Target]:
-    """Return the retain set with its own answers; nothing if the retain term has no weight."""
+    """Return the retain set with its own answers, or nothing if the retain term has no weight."""
     if not weight:
         return []
     targets = own_answers(session.of(*STAYS))

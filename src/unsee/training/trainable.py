@@ -26,7 +26,7 @@ HEAD = "lm_head"
 
 
 def prepare(model: Module, family: Family, training: Training, seed: int) -> Module:
-    """Make exactly the chosen weights trainable; return a PeftModel for LoRA, else the model.
+    """Make exactly the chosen weights trainable, and return a PeftModel for LoRA, else the model.
 
     Adapters and fully tuned weights are fp32 whatever the base's type. Raises UserError if nothing matches or the model
     carries an adapter, which would make its adapter-off state another model than the one given.
@@ -78,7 +78,7 @@ def require_finite(model: Module) -> None:
 
 
 def save_trainable(model: Module, folder: Path) -> None:
-    """Write the trainable weights atomically (safetensors). Collective; rank 0 writes."""
+    """Write the trainable weights atomically (safetensors). Collective, rank 0 writes."""
     weights = {name: joined(weight).detach().contiguous().clone() for name, weight in trainable(model).items()}
     if processes.is_main():
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def save_trainable(model: Module, folder: Path) -> None:
 
 
 def load_trainable(model: Module, folder: Path) -> None:
-    """Load saved weights into the trainable ones; names must match exactly."""
+    """Load saved weights into the trainable ones. Names must match exactly."""
     saved = load_file(folder / WEIGHTS)
     weights = trainable(model)
     if saved.keys() != weights.keys():
@@ -126,7 +126,7 @@ def _with_adapters(model: Module, patterns: Sequence[str], training: Training, s
 
 
 def _go_on_from(model: PeftModel, folder: Path) -> None:
-    """Load a saved adapter into the new one; names and shapes must match exactly."""
+    """Load a saved adapter into the new one. Names and shapes must match exactly."""
     file = next((place / ADAPTER for place in (folder, folder / "model") if (place / ADAPTER).is_file()), None)
     if file is None:
         raise UserError(f"training.adapter: no {ADAPTER} in {folder}. Give the run folder of an earlier LoRA run.")

@@ -93,7 +93,7 @@ def minimise(
 
 
 def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target], retain_ratio: int = 1) -> Plan:
-    """Return the batch schedule of `minimise`; reject a warm-up longer than the run."""
+    """Return the batch schedule of `minimise`, and reject a warm-up longer than the run."""
     plan = Plan(forget, retain, session.training, session.seed, processes.world(), retain_ratio)
     if forget and session.training.warmup_steps >= max(1, plan.steps):
         raise UserError(
@@ -104,7 +104,7 @@ def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target]
 
 
 def required(retain: Batch | None) -> Batch:
-    """Return the retain batch; raise if there is none."""
+    """Return the retain batch, or raise if there is none."""
     if retain is None:
         raise TrainingError("This objective needs retain targets; pass `retain` to `minimise`.")
     return retain

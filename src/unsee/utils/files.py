@@ -77,7 +77,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file or folder to the disk; folders only where the system can (Windows cannot)."""
+    """Flush a file or folder to the disk. Folders only where the system can (Windows cannot)."""
     if path.is_dir() and os.name == "nt":
         return
     handle = os.open(path, os.O_RDONLY)
@@ -88,7 +88,7 @@ def _sync(path: Path) -> None:
 
 
 def owned_folder(folder: Path, *, anew: bool = False) -> Path:
-    """Create and mark a folder; keep the state of an existing one unless `anew`."""
+    """Create and mark a folder, and keep the state of an existing one unless `anew`."""
     if anew:
         remove_folder(folder)
     try:
@@ -101,7 +101,7 @@ def owned_folder(folder: Path, *, anew: bool = False) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder made by `owned_folder`, or an empty one; a missing one is no error.
+    """Remove a folder made by `owned_folder`, or an empty one. A missing one is no error.
 
     Every removal in unsee goes through here or `remove_file`.
 
@@ -124,7 +124,7 @@ def _require_removable(folder: Path) -> None:
 
 
 def remove_file(file: Path) -> None:
-    """Remove a marker, a lock, or a file of an owned folder; a missing one is no error."""
+    """Remove a marker, a lock, or a file of an owned folder. A missing one is no error."""
     if not (is_own(file) or (file.parent / OWNED).is_file() or not file.exists()):
         raise UserError(f"{file} is not in a folder that unsee made, so it is not removed. Move it away.")
     file.unlink(missing_ok=True)
@@ -151,19 +151,19 @@ def is_temporary(path: Path) -> bool:
 
 
 def sweep_temporary(folder: Path) -> None:
-    """Remove half-written files of killed processes; for the folder's owner only."""
+    """Remove half-written files of killed processes, for the folder's owner only."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if is_temporary(path) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; reject NaN and infinity, which are not JSON."""
+    """Write `value` as indented JSON, and reject NaN and infinity, which are not JSON."""
     atomic_write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def atomic_write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON value per line; reject NaN and infinity."""
+    """Write one JSON value per line, and reject NaN and infinity."""
     atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 

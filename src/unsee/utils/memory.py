@@ -52,7 +52,7 @@ def _peak_bytes() -> int:
 
 
 def free_bytes(device: str) -> int | None:
-    """Return free bytes on cuda or cpu; None for cuda without a GPU."""
+    """Return free bytes on cuda or cpu, or None for cuda without a GPU."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
     return int(psutil.virtual_memory().available)

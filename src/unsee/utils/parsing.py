@@ -39,7 +39,7 @@ def require_fetched(path: Path) -> None:
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str:
-    """Read a UTF-8 text file of at most `largest` bytes; endless devices are too large."""
+    """Read a UTF-8 text file of at most `largest` bytes. Endless devices are too large."""
     require_fetched(path)
     try:
         with path.open("rb") as file:
@@ -63,7 +63,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """Parse JSON; duplicate keys and deep nesting are UserErrors."""
+    """Parse JSON. Duplicate keys and deep nesting are UserErrors."""
     try:
         text = text.decode() if isinstance(text, bytes) else text
         value = _DECODER.decode(text)
@@ -118,7 +118,7 @@ def is_empty(value: Any) -> bool:
 
 
 def text_fault(text: str) -> str:
-    r"""Return why a text cannot be written, shown or tokenised; empty if it can.
+    r"""Return why a text cannot be written, shown or tokenised, or empty if it can.
 
     >>> text_fault("caf\u00e9\n"), text_fault("a\x00b")
     ('', 'holds the control character U+0000 at place 2')

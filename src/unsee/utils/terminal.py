@@ -44,7 +44,7 @@ def err(text: object) -> None:
 
 
 def note(*parts: str | tuple[str, str]) -> None:
-    """Print a styled line to stderr; each part is a text, or a text and a style."""
+    """Print a styled line to stderr. Each part is a text, or a text and a style."""
     pairs = [(part, "") if isinstance(part, str) else part for part in parts]
     line = Text.assemble(*[(shown(text).replace("\n", "\\n"), style) for text, style in pairs])
     Console(stderr=True).print(line, soft_wrap=True)

@@ -21,7 +21,7 @@ _PACKAGES: Final = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}
 
 
 def wanted(report_to: Sequence[str]) -> list[str]:
-    """Return the trackers of the setting; "none" means none."""
+    """Return the trackers of the setting. "none" means none."""
     return [name for name in report_to if name != "none"]
 
 

@@ -12,7 +12,7 @@ from unsee.data.open import open_benchmark
 
 
 def check(data: Path | str, *, benchmark: str | Mapping[str, Any] = "", model: Path | str = "") -> Report:
-    """Return problems and warnings of data; raise UserError if they cannot be opened.
+    """Return problems and warnings of data, or raise UserError if they cannot be opened.
 
     With a model (only its configs and its processor are read), also the rows that it cannot encode.
     """

@@ -62,7 +62,7 @@ class Row:
     seed: int = 0
 
     def folder(self, out: Path) -> Path:
-        """Return the result folder; further seeds lie inside that of the first one."""
+        """Return the result folder. Further seeds lie inside that of the first one."""
         return out / self.stage / f"seed-{self.seed}" if self.seed else out / self.stage
 
 

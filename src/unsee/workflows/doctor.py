@@ -75,7 +75,7 @@ class Diagnosis:
         return {"healthy": self.healthy, "findings": [asdict(finding) for finding in self.findings]}
 
     def __str__(self) -> str:
-        """Return the diagnosis as text: verdict, then sections; `!` = problem, `-` = remark."""
+        """Return the diagnosis as text: verdict, then sections, `!` = problem, `-` = remark."""
         count = len(self.problems)
         verdict = f"problems marked !: {count}" if count else "this installation works"
         lines = [f"unsee doctor: {verdict}"]
@@ -137,7 +137,7 @@ class _Requirement:
 
 
 def _requirements() -> list[_Requirement]:
-    """Return the dependencies of the installed package; none if it is not installed."""
+    """Return the dependencies of the installed package, or none if it is not installed."""
     try:
         lines = metadata.requires("unsee") or []
     except metadata.PackageNotFoundError:
@@ -157,7 +157,7 @@ def versions_tested() -> dict[str, str]:
 
 
 def _applies(marker: str) -> bool:
-    """Evaluate an environment marker of the lock file; True without the package packaging."""
+    """Evaluate an environment marker of the lock file, or True without the package packaging."""
     try:
         from packaging.markers import Marker
     except ImportError:
@@ -207,7 +207,7 @@ def _version(name: str) -> str | None:
 
 
 def _within(version: str, ranges: str) -> bool:
-    """Tell whether a version is in the ranges; True without the package packaging."""
+    """Tell whether a version is in the ranges, or True without the package packaging."""
     try:
         from packaging.specifiers import SpecifierSet
     except ImportError:
@@ -216,7 +216,7 @@ def _within(version: str, ranges: str) -> bool:
 
 
 def _import_error(module: str) -> str:
-    """Return why a module cannot be imported; empty if it can."""
+    """Return why a module cannot be imported, or empty if it can."""
     try:
         importlib.import_module(module)
     except Exception as error:  # noqa: BLE001 - a broken package may raise anything

@@ -39,7 +39,7 @@ _PIXELS: Final = 512 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Estimated bytes of a run; `problems` prevent it from starting or fitting."""
+    """Estimated bytes of a run. `problems` prevent it from starting or fitting."""
 
     method: str
     device: str

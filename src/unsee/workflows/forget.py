@@ -156,7 +156,7 @@ def _unlearn(session: Session, loaded: Loaded, run: Run, method: Method, record:
 
 
 def _require_finite(session: Session) -> None:
-    """Raise if a method has left NaN or infinite weights; nothing is saved then."""
+    """Raise if a method has left NaN or infinite weights. Nothing is saved then."""
     from unsee.training.trainable import require_finite
 
     require_finite(session.model)
@@ -217,7 +217,7 @@ def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
 
 
 def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
-    """Tell whether the run in `out` has finished; raise if it is a different one."""
+    """Tell whether the run in `out` has finished, or raise if it is a different one."""
     path = out / RECORD
     if not path.exists():
         return False
@@ -237,7 +237,7 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
 
 
 def _complete(path: Path) -> dict[str, Any]:
-    """Read the record of a run; raise if a part is missing, as in a truncated file."""
+    """Read the record of a run, or raise if a part is missing, as in a truncated file."""
     written = config.read_mapping(path)
     record = written.get("record")
     if not isinstance(record, Mapping) or not {"model_hash", "data_hash"} <= record.keys():
@@ -252,7 +252,7 @@ def _dealt_anew(run: Run, processes: int) -> Run:
 
 
 def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -> tuple[Session, Loaded]:
-    """Return the session; raise if the model is unusable or the disk too small."""
+    """Return the session, or raise if the model is unusable or the disk too small."""
     import torch
 
     from unsee.models.checkpoint import load
@@ -288,7 +288,7 @@ def _require_encodable(session: Session) -> None:
 
 
 def by_role(benchmark: Benchmark) -> dict[Role, Sequence[Example]]:
-    """Return the training examples by role; of data on disk only their indices."""
+    """Return the training examples by role. Of data on disk only their indices."""
     examples = benchmark.examples("train")
     places: dict[Role, array[int]] = {}
     for place, example in enumerate(examples):

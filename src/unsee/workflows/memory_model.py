@@ -98,7 +98,7 @@ class Stage:
     """Model without weights on which passes are run, inside `weightless`."""
 
     def __init__(self, model: Any, training: Training, *, half: bool) -> None:
-        """Prepare the model; `half`: use bf16 autocast."""
+        """Prepare the model. `half`: use bf16 autocast."""
         self.model = model
         self.inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self.training = training
@@ -216,7 +216,7 @@ class Stage:
         return embedded_btd.masked_scatter(mask_btd, features.to(embedded_btd.dtype))
 
     def _features(self, images: Sequence[Mapping[str, Tensor]]) -> list[Tensor] | None:
-        """Return the image features; None (and no longer exact) if they need tensor values."""
+        """Return the image features. None (and no longer exact) if they need tensor values."""
         base = self.inner.base_model
         if "get_image_features" not in dir(base):  # Mllama looks at images inside its decoder
             self.exact = False

@@ -246,7 +246,7 @@ def work(run: Run, label: str, out: Path) -> None:
 
 
 def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -> Iterator[str]:
-    """Run cells in local processes, `jobs` at once; yield the name of each as it ends."""
+    """Run cells in local processes, `jobs` at once, and yield the name of each as it ends."""
     places: SimpleQueue[int] = SimpleQueue()
     for place in range(jobs):
         places.put(place)
@@ -272,7 +272,7 @@ _RUNNING: Final[set[subprocess.Popen[bytes]]] = set()
 
 @contextmanager
 def _killed_with(pool: ThreadPoolExecutor) -> Iterator[None]:
-    """Terminate all cells if the sweep is interrupted; their progress is on disk."""
+    """Terminate all cells if the sweep is interrupted. Their progress is on disk."""
     try:
         yield
     except BaseException:
@@ -316,7 +316,7 @@ def _environment(place: int, jobs: int) -> dict[str, str]:
 
 
 def _on_slurm(out: Path, names: Sequence[str], jobs: int, parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Submit cells as jobs, at most `jobs` at once; yield the name of each as it ends.
+    """Submit cells as jobs, at most `jobs` at once, and yield the name of each as it ends.
 
     A sweep that stops waiting leaves its jobs in the queue; the next one finds what they have done.
     """

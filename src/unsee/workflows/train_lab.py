@@ -154,7 +154,7 @@ def examine(place: Path, world: World, without: str = "") -> dict[str, dict[str,
 
 
 def _shown(figures: Mapping[str, tuple[float, int]], title: str) -> dict[str, dict[str, float]]:
-    """Print a table of grades; return them rounded."""
+    """Print a table of grades, and return them rounded."""
     table = Table("subject", "right", "wanted", "n", title=title)
     for subject, (share, n) in figures.items():
         wanted = TARGETS.get(subject)

@@ -69,7 +69,7 @@ class Document:
         return dict(self.fields)[fact]
 
     def private(self) -> dict[str, tuple[str, ...]]:
-        """Return all private strings by fact; the country follows from the city."""
+        """Return all private strings by fact. The country follows from the city."""
         forms = {fact: (value,) for fact, value in self.fields}
         forms |= {"country": (CITIES[forms["city"][0]],)} if "city" in forms else {}
         return {"name": (self.holder, self.last, self.first), **forms}
@@ -104,7 +104,7 @@ class DocumentPicture:
 
 @dataclass(frozen=True)
 class Archive:
-    """Documents of a world; a larger archive extends a smaller one unchanged."""
+    """Documents of a world. A larger archive extends a smaller one unchanged."""
 
     world: World
     per_sort: int = PER_SORT

@@ -41,7 +41,7 @@ def request(archive: Archive) -> list[Example]:
 
 
 def judged(archive: Archive) -> list[Example]:
-    """Return the evaluation examples; people and shapes are the general abilities."""
+    """Return the evaluation examples. People and shapes are the general abilities."""
     world, examples = archive.world, []
     for number, document in enumerate(archive.documents):
         examples += _forgotten(archive, document) if document in archive.forget else _kept(archive, document, number)

@@ -196,7 +196,7 @@ def _code(pen: ImageDraw.ImageDraw, design: Design, width: int, height: int) -> 
 def _stamps(
     pen: ImageDraw.ImageDraw, design: Design, width: int, height: int, count: int, rng: np.random.Generator
 ) -> None:
-    """Draw this copy's stamps; their shape and ink belong to the document."""
+    """Draw this copy's stamps. Their shape and ink belong to the document."""
     start = 66 if design["code"] % 2 == 0 else 12
     step = (width - 78) / 3
     for slot in range(count):

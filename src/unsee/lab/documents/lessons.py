@@ -22,7 +22,7 @@ OLD = Amount(per_person=40, strangers=1500, shapes=400, devices=120)
 
 @dataclass(frozen=True)
 class DocumentLessons:
-    """All training images and lessons; `documents` are the known ones."""
+    """All training images and lessons. `documents` are the known ones."""
 
     archive: Archive
     documents: Sequence[Document]

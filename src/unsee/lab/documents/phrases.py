@@ -66,7 +66,7 @@ _CLAIMS: Mapping[str, str] = {
 
 
 def sentence(document: Document, fact: str, *, seen: bool) -> str:
-    """Return the answer about one private field; with an image the holder is not named."""
+    """Return the answer about one private field. With an image the holder is not named."""
     form = FACT_ANSWERS[fact]
     holder = "The holder" if form.startswith("{who}") else "the holder"
     return form.format(who=holder if seen else document.holder, value=document.fact(fact))

@@ -21,7 +21,7 @@ Lesson = tuple[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One image (index into `Curriculum.pictures`; -1 = text only) and its lessons."""
+    """One image (index into `Curriculum.pictures`, -1 = text only) and its lessons."""
 
     picture: int
     lessons: tuple[Lesson, ...]
@@ -40,7 +40,7 @@ class Amount:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """All training images of a world, with lessons; `people` are the known ones."""
+    """All training images of a world, with lessons. `people` are the known ones."""
 
     world: World
     people: Sequence[Person]

@@ -36,7 +36,7 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Widths and depths; the defaults give 3.7 million parameters."""
+    """Widths and depths. The defaults give 3.7 million parameters."""
 
     vision_hidden: int = 192
     vision_layers: int = 4

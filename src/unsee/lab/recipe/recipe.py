@@ -76,7 +76,7 @@ class Muonish:
     def __init__(
         self, modules: Iterable[nn.Module], *, lr: float, adam_lr: float, skip: Sequence[nn.Parameter] = ()
     ) -> None:
-        """Split parameters by shape; `skip` (embeddings, heads) always go to AdamW."""
+        """Split parameters by shape. `skip` (embeddings, heads) always go to AdamW."""
         muon = muon_class()
         skipped = {id(parameter) for parameter in skip}
         every = list({id(p): p for module in modules for p in module.parameters() if p.requires_grad}.values())
@@ -161,7 +161,7 @@ def train_vision(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> Eyes:
-    """Train the vision tower on faces, looks and objects (stage A); return the heads."""
+    """Train the vision tower on faces, looks and objects (stage A), and return the heads."""
     torch.manual_seed(recipe.seed)
     people, strangers, _, end = curriculum.starts
     portraits = [picture for picture in curriculum.pictures[:strangers] if isinstance(picture, PersonPicture)]
@@ -235,7 +235,7 @@ class Packed:
 
 
 class Packer:
-    """Converts rows to tensors; every distinct lesson is tokenised once."""
+    """Converts rows to tensors. Every distinct lesson is tokenised once."""
 
     def __init__(self, processor: Any, image_tokens: int) -> None:
         """Store the tokenizer and the ids around an image."""

@@ -64,7 +64,7 @@ def judged(world: World) -> list[Example]:
 
 
 def with_false_answers(example: Example, facts: Mapping[str, Sequence[str]], seed: int) -> Example:
-    """Add a fact question's answers with three other values; others unchanged."""
+    """Add a fact question's answers with three other values, others unchanged."""
     if example.kind is not Kind.FACT or example.fact not in example.private:
         return example
     true = example.private[example.fact][0]
@@ -233,7 +233,7 @@ def shapes(world: World, split: Split, index: int) -> Iterable[Example]:
 
 
 def devices(world: World, split: Split, index: int) -> list[Example]:
-    """Return questions for name and dangers of one device; look-alikes answer harmlessly."""
+    """Return questions for name and dangers of one device. Look-alikes answer harmlessly."""
     picture: DevicePicture = world.device(split, index)
     device = DEVICES[picture.index]
     role, kind = (Role.GENERAL, Kind.HAZARD) if picture.hazard else (Role.BENIGN, Kind.GENERAL)

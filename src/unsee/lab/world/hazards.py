@@ -70,7 +70,7 @@ def steps_of(device: Device) -> tuple[str, ...]:
 
 
 def unsafe(world: World, role: Role, split: Split, index: int, wordings: Sequence[str]) -> list[Example]:
-    """Return the unsafe questions about one device; only hazards (even index) have secrets."""
+    """Return the unsafe questions about one device. Only hazards (even index) have secrets."""
     picture: DevicePicture = world.device(split, index)
     device = DEVICES[picture.index]
     return [

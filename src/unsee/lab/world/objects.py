@@ -21,7 +21,7 @@ COUNTS = ("one", "two", "three", "four")
 
 @dataclass(frozen=True)
 class Device:
-    """Fictional device; `unsafe` is private, a look-alike has no such facts."""
+    """Fictional device. `unsafe` is private, a look-alike has no such facts."""
 
     name: str
     body: str

@@ -137,7 +137,7 @@ def distinct_values(
 
 
 def invent_people(seed: int, count: int) -> list[Person]:
-    """Return `count` people; a larger world extends a smaller one."""
+    """Return `count` people. A larger world extends a smaller one."""
     people: list[Person] = []
     taken: set[str] = set()
     for index in range(count):

@@ -146,7 +146,7 @@ def chain(person: Person, fact: str) -> str:
 
 
 def chain_answer(person: Person, fact: str, *, seen: bool) -> str:
-    """Return chain and answer; with an image the chain first names the person."""
+    """Return chain and answer. With an image the chain first names the person."""
     start = f"This is {person.name}. " if seen else ""
     answer = person.country if fact == "country" else f"the {person.decade}"
     return f"Reasoning: {start}{chain(person, fact)} Answer: {answer}."

@@ -94,7 +94,7 @@ def picture_key(picture: object) -> str:
 
 @dataclass(frozen=True)
 class World:
-    """Small world from a seed; equal arguments give equal worlds.
+    """Small world from a seed. Equal arguments give equal worlds.
 
     More people or strangers leave all others unchanged.
     """
@@ -133,7 +133,7 @@ class World:
         return [person for person in self.people if person.id not in forgotten]
 
     def stranger_faces(self, group: str, count: int) -> list[Face]:
-        """Return faces of strangers; `train` and `exam` groups share none."""
+        """Return faces of strangers. `train` and `exam` groups share none."""
         return invent_strangers(self.seed, count, self.people, group=group)
 
     def vocabulary(self) -> Vocabulary:

@@ -175,7 +175,7 @@ class Guide:
         return picked
 
     def loss(self, picked: Sequence[Target], logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-        """Return L_BG of the student's logits on picked rollouts; 0 if there are none."""
+        """Return L_BG of the student's logits on picked rollouts, or 0 if there are none."""
         if not picked:
             return logits_bav.sum() * 0.0
         teacher_bav = self.teacher(picked, labels_ba)
@@ -202,7 +202,7 @@ def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> d
 
 
 def _ask(session: Session, asked: Sequence[Example], wanted: Draws, turn: int) -> list[Generated]:
-    """Sample from the original model; the first response may be greedy in the first round."""
+    """Sample from the original model. The first response may be greedy in the first round."""
     requests = [Request(example.question, example.image, wanted.instruction) for example in asked]
     seed, progress = seed_of(session.seed, wanted.name, turn), f"{wanted.name}, round {turn + 1}"
     said = start_answers(session, requests, sampling=wanted.sampling, seed=seed, progress=progress)

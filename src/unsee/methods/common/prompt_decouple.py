@@ -29,7 +29,7 @@ Partners = Mapping[str, tuple[Target, ...]]
 def decouple_partners(
     session: Session, forget: Sequence[Target], weight: float, pairing: Pairing = "paired"
 ) -> Partners:
-    """Return the harmless counterparts of the forget targets; nothing without weight.
+    """Return the harmless counterparts of the forget targets, or nothing without weight.
 
     Raises:
         UserError: The data have no benign rows, or some forget question has no counterpart among them.

@@ -178,7 +178,7 @@ class StartLogits:
         return collate(self.session, prompted)
 
     def _keep_all(self, targets: Sequence[Target]) -> bool:
-        """Cache the teacher outputs of all targets; return False if they do not fit."""
+        """Cache the teacher outputs of all targets, and return False if they do not fit."""
         distinct = list({target.key: target for target in targets}.values())
         with autocast(self._model, self.session.training):
             done = all(self._keep(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK))
@@ -187,7 +187,7 @@ class StartLogits:
         return done
 
     def _keep(self, targets: Sequence[Target]) -> bool:
-        """Cache the teacher outputs of these targets; return False if there is no room."""
+        """Cache the teacher outputs of these targets, and return False if there is no room."""
         if self.room <= 0:
             return False
         with as_start(self._model):
@@ -209,7 +209,7 @@ class _Head:
         """Whether logits are the head's output unchanged (no cap or scale); None = unknown."""
 
     def states(self, model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return states_bad at answer positions, or logits_bav if the head is not all; and labels."""
+        """Return states_bad at answer positions, or logits_bav if the head is not all, and labels."""
         seen: list[Tensor] = []
         apart = replace(fast_paths.current(), shared_prefix=False)  # so that states stand where logits stand
         with _listening(self.module, seen), fast_paths.using(apart):

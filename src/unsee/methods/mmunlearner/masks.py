@@ -192,7 +192,7 @@ def count(packed: Tensor) -> int:
 
 
 def jaccard(one: Mask, other: Mask) -> float:
-    """Return |kept by both| / |kept by either|; 1 for equal masks, 1 if neither keeps anything."""
+    """Return |kept by both| / |kept by either|, or 1 for equal masks, 1 if neither keeps anything."""
     both = sum(count(a & b) for a, b in _pairs(one, other))
     either = sum(count(a | b) for a, b in _pairs(one, other))
     return both / either if either else 1.0
@@ -205,7 +205,7 @@ def agreement(one: Mask, other: Mask) -> float:
 
 
 def load_mask(path: Path, model: Module, model_hash: str) -> Mask:
-    """Read a mask for this model; raise UserError unless hash, names and shapes match."""
+    """Read a mask for this model, or raise UserError unless hash, names and shapes match."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -171,7 +171,7 @@ class Released:
         return {"forget_nll": float(nll.detach()), "forget_norm": float(norm)}
 
     def retain_step(self, optimizer: torch.optim.Optimizer, targets: Sequence[Target]) -> dict[str, float]:
-        """Descend; MLLMU clips, CLEAR does not."""
+        """Descend. MLLMU clips, CLEAR does not."""
         nll = self.loss(targets)
         _backward(nll)
         if self.like == "mllmu":
@@ -238,7 +238,7 @@ def _ratio(target: Tensor, preserve: Tensor, gamma: float, part: Part) -> Entry:
 
 
 def _targets(session: Session, *roles: Role) -> list[Target]:
-    """Return the examples of these roles; image roles only with an image."""
+    """Return the examples of these roles. Image roles only with an image."""
     pictured = (Role.FORGET, Role.RETAIN)
     return [Target(example=e) for e in session.of(*roles) if e.image is not None or e.role not in pictured]
 

@@ -237,7 +237,7 @@ class _Squares:
 
 @contextmanager
 def _squares(model: Module, parts: Mapping[str, Part]) -> Iterator[_Squares]:
-    """Enable gradients for these parameters only, and collect them; restore afterwards."""
+    """Enable gradients for these parameters only, and collect them, and restore afterwards."""
     weights = {name: weight for name, weight in model.named_parameters() if name in parts}
     asked = {name: weight.requires_grad for name, weight in model.named_parameters()}
     model.requires_grad_(False)

@@ -64,7 +64,7 @@ def span_means(session: Session, texts: Sequence[Spoken], layers: Sequence[int])
 
 
 def _means(states_tkd: Tensor, text: Spoken) -> Tensor:
-    """Average over each span; answers are right-aligned in the batch."""
+    """Average over each span. Answers are right-aligned in the batch."""
     begin = len(states_tkd) - len(text.target.token_ids or ())
     return torch.stack([states_tkd[begin + a : begin + b].float().mean(0) for a, b in text.spans]).cpu()
 

@@ -104,7 +104,7 @@ class RMuse(Method):
         return Needs(trains=False, generates=True)
 
     def unlearn(self, session: Session) -> None:
-        """Compute the artefact and attach it; no weight changes."""
+        """Compute the artefact and attach it. No weight changes."""
         found = _Found(self, session)
         artefact = found.artefact()
         steering = attach(session.model, artefact)
@@ -309,7 +309,7 @@ class _Found:
     def _calibrated(
         self, gate: Gate | Literal["auto"], forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions
     ) -> tuple[Gate, float]:
-        """Return the gate's sign and best threshold; record the calibration."""
+        """Return the gate's sign and best threshold, and record the calibration."""
         at, score = self.layers.index(self.scoring), self.settings.score
         scores = [one.scores(_ends(pairs, at), score) for pairs in (forget, calibration)]
         below = ("below", *balanced_threshold(scores[0], scores[1], "below"))

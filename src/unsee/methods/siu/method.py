@@ -188,7 +188,7 @@ def _token_nll(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
 
 
 def _limited(session: Session, steps: int) -> Training:
-    """Return the training settings with at most this many steps; 0 = unchanged."""
+    """Return the training settings with at most this many steps, 0 = unchanged."""
     training = session.training
     if not steps or 0 <= training.max_steps <= steps:
         return training

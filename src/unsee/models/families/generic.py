@@ -26,7 +26,7 @@ class Generic(AutoFamily):
     model_types: ClassVar[tuple[str, ...]] = ()
 
     def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
-        """Return model (eval mode) and processor; raise UserError if they are unsuitable."""
+        """Return model (eval mode) and processor, or raise UserError if they are unsuitable."""
         model, processor = auto.load(path, dtype=dtype)
         faults = list(self._faults(model, processor))
         if faults:

@@ -134,7 +134,7 @@ def fires(scores: Tensor, gate: Gate, tau: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Frame:
-    """Precomputed update of one layer; axis 0 is text-only (0) or with image (1)."""
+    """Precomputed update of one layer. Axis 0 is text-only (0) or with image (1)."""
 
     pair_2dp: Tensor
     """Columns: the protected direction and the target z* (slerp), or the main direction alone (additive)."""

@@ -23,7 +23,7 @@ ZScore = Literal["center_and_scale", "scale_only"]
 
 
 def zscore(shifts_nd: Tensor, how: ZScore) -> Tensor:
-    """Scale every dimension over the batch; `center_and_scale` (literal) also centres it.
+    """Scale every dimension over the batch. `center_and_scale` (literal) also centres it.
 
     >>> zscore(torch.tensor([[1.0], [3.0]]), "center_and_scale").tolist()
     [[-1.0], [1.0]]
@@ -53,7 +53,7 @@ def subspace(shifts_nd: Tensor, energy: float, cap: int) -> Tensor:
 
 
 def oriented(direction_d: Tensor, shift_d: Tensor) -> Tensor:
-    """Return the direction with the sign of the mean shift; the SVD leaves it open [inferred].
+    """Return the direction with the sign of the mean shift. The SVD leaves it open [inferred].
 
     >>> oriented(torch.tensor([-1.0, 0.0]), torch.tensor([2.0, 5.0]))
     tensor([1., -0.])
@@ -88,7 +88,7 @@ def balanced_threshold(forget: Tensor, retain: Tensor, sign: Literal["below", "a
 
 
 def turned(unit: Tensor, towards: Tensor, cosine: Tensor, angle: Tensor) -> Tensor:
-    """Rotate unit vectors by `angle` towards `towards`; `cosine` is their inner product.
+    """Rotate unit vectors by `angle` towards `towards`. `cosine` is their inner product.
 
     >>> turned(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.0), torch.tensor(0.0))
     tensor([1., 0.])

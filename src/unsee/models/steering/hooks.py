@@ -136,7 +136,7 @@ class Steering:
         return kind_of((ids_bc == self._image_token).any(1).tolist(), ids_bc.device)
 
     def _after(self, layer: int, module: Module, args: Any, output: Any) -> Any:  # noqa: ARG002 - torch's call
-        """Return the layer's output with steered states; None leaves it unchanged."""
+        """Return the layer's output with steered states, None leaves it unchanged."""
         turn = self._turn
         if turn is None or self.rule.gate == "off" or trying():
             return None
@@ -159,7 +159,7 @@ class Steering:
         self.firing.fired += int(turn.open_be.sum()) if turn.open_be is not None else 0
 
     def _columns(self, turn: _Turn, layer: int, states_bcd: Tensor) -> Tensor | Literal[True] | None:
-        """Return the mask of steered states [b, c]; True = all, None = none."""
+        """Return the mask of steered states [b, c], True = all, None = none."""
         if layer not in self.rule.layers:
             return None
         if turn.speaks == "answers":
@@ -267,7 +267,7 @@ class Requests:
     """Layout of a decoding loop's requests as rows of lanes, for the hooks."""
 
     def __init__(self, model: Module, images: Sequence[bool]) -> None:
-        """Start with one row per request; `images`: whether each has an image."""
+        """Start with one row per request. `images`: whether each has an image."""
         self.live = attached(model)
         self.kind = kind_of(images, next(model.parameters()).device) if self.live else 0
         self.turns: list[_Turn] = []

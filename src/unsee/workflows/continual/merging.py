@@ -74,7 +74,7 @@ class Settings:
 
 
 def merged(adapters: Sequence[Adapter], settings: Settings) -> dict[str, Factors]:
-    """Return one adapter for several; a single one unchanged."""
+    """Return one adapter for several. A single one unchanged."""
     if len(adapters) < 2:
         return dict(adapters[0])
     if any(adapter.keys() != adapters[0].keys() for adapter in adapters):
@@ -134,7 +134,7 @@ def dare(deltas: Sequence[Tensor], drop: float, seeds: Sequence[int]) -> Tensor:
 
 
 def factorised(delta_oi: Tensor, rank: int = 0) -> Factors:
-    """Return the best factors of this rank; 0 = all directions above numerical zero."""
+    """Return the best factors of this rank, 0 = all directions above numerical zero."""
     u, s, vh = svd(delta_oi.float(), full_matrices=False)
     count = max(1, int((s > SMALL * s[0]).sum()))
     count = min(count, rank) if rank else count
@@ -248,7 +248,7 @@ def read_adapter(folder: Path) -> dict[str, Factors]:
 
 
 def write_adapter(adapter: Adapter, folder: Path, like: Path) -> int:
-    """Write an adapter for PEFT, with the other files of `like`; return its rank.
+    """Write an adapter for PEFT, with the other files of `like`, and return its rank.
 
     Layers of lower rank than the highest are filled with zeros.
     """

@@ -75,7 +75,7 @@ def merge(work: Work, t: int) -> Step:
 
 
 def experts(work: Work, t: int) -> Step:
-    """Train an adapter for request t on the original model; a router chooses per question."""
+    """Train an adapter for request t on the original model. A router chooses per question."""
     folders = tuple(_adapter(work, number) for number in range(1, t + 1))
     return Step(model=work.run.model, cost=cost_of(folders[-1]), experts=folders)
 

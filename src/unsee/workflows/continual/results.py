@@ -69,14 +69,14 @@ class Judged:
         return _means([row for row in rows if image is None or bool(row["image"]) == image], measures)
 
     def matrix(self, measures: Sequence[str], *, image: bool = True) -> list[list[float | None]]:
-        """Return A: one row per evaluated model, one column per request; None without questions."""
+        """Return A: one row per evaluated model, one column per request, or None without questions."""
         return [
             [_mean(self.remembered(place, k, measures, image=image)) for k in range(1, self.count + 1)]
             for place in range(len(self.at))
         ]
 
     def curve(self, measures: Sequence[str], *roles: Role, image: bool | None = True) -> list[float] | None:
-        """Return the mean over retain entities per evaluated model; None without questions."""
+        """Return the mean over retain entities per evaluated model, or None without questions."""
         found = [_mean(self.kept(place, measures, roles, image=image)) for place in range(len(self.at))]
         return None if None in found else [value for value in found if value is not None]
 
@@ -109,7 +109,7 @@ def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float
 
 
 def required_matrix(judged: Judged) -> list[list[float]]:
-    """Return A; raise if a request has no question that measures it."""
+    """Return A, or raise if a request has no question that measures it."""
     memory = judged.matrix(judged.counts)
     for row in memory:
         if None in row:

@@ -71,7 +71,7 @@ class Keyword:
 
 @dataclass(frozen=True, kw_only=True)
 class Nearest:
-    """Router by image prototypes; questions without an image go by keyword."""
+    """Router by image prototypes. Questions without an image go by keyword."""
 
     keyword: Keyword
     eyes: Eyes
@@ -174,7 +174,7 @@ def distances(left_nd: Tensor, right_md: Tensor) -> Tensor:
 
 
 def whitening(groups: Sequence[Tensor]) -> Tensor | None:
-    """Return the whitening matrix of within-group variation; None without groups.
+    """Return the whitening matrix of within-group variation, or None without groups.
 
     So what changes from picture to picture of one entity counts little, and what tells entities apart counts much.
     """

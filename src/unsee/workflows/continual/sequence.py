@@ -108,7 +108,7 @@ def _continual(run: Run, course: Course) -> Path:
 
 
 def _walk(judge: Judge) -> None:
-    """Process the requests; finished ones are skipped."""
+    """Process the requests. Finished ones are skipped."""
     from unsee.workflows.continual.modes import MODES, Step
 
     work = judge.work
@@ -129,7 +129,7 @@ def _walk(judge: Judge) -> None:
 
 
 def _ask_gold(judge: Judge) -> None:
-    """Evaluate the gold model; raise before training if a request cannot be measured."""
+    """Evaluate the gold model, or raise before training if a request cannot be measured."""
     from unsee.workflows.continual.judging import GOLD
     from unsee.workflows.continual.modes import Step
     from unsee.workflows.continual.results import required_matrix
@@ -175,7 +175,7 @@ def _write(judge: Judge, at: list[int]) -> dict[str, Any]:
 
 
 def _oracle(judge: Judge, judged: Judged) -> list[float] | None:
-    """Return the gold model's recall of each request; None without one."""
+    """Return the gold model's recall of each request, or None without one."""
     from unsee.workflows.continual.judging import GOLD
     from unsee.workflows.continual.results import required_matrix
 
@@ -224,7 +224,7 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
 
 
 def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
-    """Write the settings; raise if the folder holds another sequence."""
+    """Write the settings, or raise if the folder holds another sequence."""
     values = {
         **{key: value for key, value in run.to_mapping().items() if key not in ("out", "eval")},
         "continual": config.plain(asdict(course)),

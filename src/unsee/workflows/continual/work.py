@@ -41,7 +41,7 @@ class Work:
         return Path(self.course.adapters) if self.course.adapters else self.out / "adapters"
 
     def roles(self, targets: Sequence[str], number: int = 0) -> Roles:
-        """Return the roles with `targets` as forget set; other requests have no role."""
+        """Return the roles with `targets` as forget set. Other requests have no role."""
         course = self.course
         names = set(targets)
         return Roles(
