@@ -1,4 +1,4 @@
-"""Make a vision-language model forget chosen people, facts or concepts, and prove what it says afterwards.
+"""Unlearning of people, facts and concepts in vision-language models, with evaluation.
 
 Every verb of the command line is a function here. Importing this package loads no torch; calling a verb does.
 """
@@ -55,7 +55,7 @@ class _Verb:
         return vars(import_module(self.module))[self.name]
 
     def __set__(self, package: ModuleType, value: object) -> None:
-        """Keep the verb: the import system binds a submodule to its package under the submodule's name."""
+        """Ignore the assignment: the import system binds submodules to their package by name."""
 
 
 class _Package(ModuleType):

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 
 def script() -> NoReturn:
-    """Run the command line. Where a package is so broken that it cannot start, `unsee doctor` still says which."""
+    """Run the command line. A broken package that prevents it is reported by `unsee doctor`."""
     try:
         from unsee.cli.main import script as command_line
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Fluency and C-Dis ask for the start model's answers under both models; the same model changes nothing."""
+"""Fluency and C-Dis ask for the original model's answers under both models; the same model changes nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def spoken(monkeypatch):
-    """Let the start model say the name, as one that knows the concept does."""
+    """Let the original model say the name, as one that knows the concept does."""
     said = mmubench._said
 
     def speak(loaded, asked, length, batch_size):

@@ -65,7 +65,7 @@ def test_prompt_decouple_pairs_a_hazard_with_its_own_twin(tmp_path):
 
 
 def test_rmuse_takes_the_chains_of_the_data(tmp_path, monkeypatch):
-    """Only rows without a chain of their own are put to the start model."""
+    """Only rows without a chain of their own are put to the original model."""
     session = session_on("rmllmu", tmp_path)
     asked = []
 

@@ -51,7 +51,7 @@ def model(tmp_path_factory):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_forget_eval_and_compare(name, model, tmp_path, capsys):
-    """A run starts from the recipe, is judged by its benchmark's measures, and stands in a report beside the start model."""
+    """A run starts from the recipe, is judged by its benchmark's measures, and stands in a report beside the original model."""
     how, settings, scores = RUNS[name]
     data, run, start = tmp_path / "data", tmp_path / "run", tmp_path / "start"
     data.mkdir()

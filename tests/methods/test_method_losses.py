@@ -23,7 +23,7 @@ def session(tmp_path):
 
 @pytest.fixture
 def parts_of(session, monkeypatch):
-    """Return a function that gives targets and loss parts of a method on a model that has left the start model."""
+    """Return a function that gives targets and loss parts of a method on a model that has left the original model."""
 
     def given(name, **settings):
         kind, seen = registry.load("methods", name), {}

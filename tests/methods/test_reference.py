@@ -1,4 +1,4 @@
-"""The start model: cached, live and second copy say the same; what is kept on disk is found again."""
+"""The original model: cached, live and second copy say the same; what is kept on disk is found again."""
 
 from __future__ import annotations
 

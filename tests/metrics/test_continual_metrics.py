@@ -14,7 +14,7 @@ A = (
     (0.1, 0.4, 0.0, 0.7),
     (0.2, 0.2, 0.2, 0.1),
 )
-"""Five models (the start model first), four requests."""
+"""Five models (the original model first), four requests."""
 NEVER = None
 
 

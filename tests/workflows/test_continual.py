@@ -217,7 +217,7 @@ def test_initial_reference_goes_on_with_one_adapter(runs, place, monkeypatch):
 
     monkeypatch.setattr(NPO, "unlearn", watched)
     out = runs("initial", method="npo", course={"reference": "initial"})
-    assert references[0][0] == references[1][0]  # adapter off is the start model, in both
+    assert references[0][0] == references[1][0]  # adapter off is the original model, in both
     assert [fresh for _, fresh in references] == [False, True]
     written = read(out / "t-002" / "run.yaml")
     assert written.model == str(place / "model")

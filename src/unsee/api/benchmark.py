@@ -73,7 +73,7 @@ class Benchmark(ABC):
         return {}
 
     def about(self, entities: Sequence[str]) -> Benchmark:
-        """Return the data with all there is about these entities, as if just they were to be forgotten. Itself if it has no more."""
+        """Return the same data with these entities as forget set, or itself if unsupported."""
         return self
 
     def problems(self) -> Sequence[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Session:
     """Model, examples by role and settings of a run. Methods change `model` in place.
 
-    `model` is the loaded model; under LoRA it is a PeftModel whose adapter-off state is the start model.
+    `model` is the loaded model; under LoRA it is a PeftModel whose adapter-off state is the original model.
     """
 
     model: Module

@@ -1,4 +1,4 @@
-"""FIUBench: 400 fictitious faces with private facts, forget 1, 5 or 10 % (arXiv 2411.03554).
+"""FIUBench: 400 fictitious faces with private facts (arXiv 2411.03554).
 
 As cloned from the hub, SFHQ.zip unpacked: `full.json` (a list, or one object a line) of people with `unique_id`, `image_path`, `caption`
 and `qa_list` of `question`, `answer`, `paraphrased_question`, `paraphrased_answer`, `perturbed_answer`, `keywords`; and `split.json`,

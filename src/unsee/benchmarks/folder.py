@@ -447,7 +447,7 @@ def _pictures(cells: Mapping[str, Any]) -> list[Any]:
 
 
 def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes | None:
-    """Return the row's image: a relative path, or bytes in a Parquet cell, or None without one."""
+    """Return the row's image, from a relative path or a Parquet cell. None without one."""
     found = _pictures(cells)
     value = found[0] if found else None
     if isinstance(value, Mapping) and value.keys() <= {"bytes", "path"}:  # how `datasets` writes images

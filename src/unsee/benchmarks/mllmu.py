@@ -1,4 +1,4 @@
-"""MLLMU-Bench: 500 fictitious people and 153 celebrities, forget 5, 10 or 15 % (arXiv 2410.22108).
+"""MLLMU-Bench: 500 fictitious people and 153 celebrities (arXiv 2410.22108).
 
 As cloned from the hub: `forget_R/`, `retain_(100-R)/`, `Full_Set/`, `ft_Data/`, `Test_Set/`, `Retain_Set/`, parquet shards each.
 Training pairs stand in the column `metadata`, which the split folders of the hub do not have: those of `ft_Data` are joined to the
@@ -87,7 +87,7 @@ class Mllmu(Benchmark):
         return any(_OWN & peek(place, *_spelled("forget", ratio)) for ratio in (5, 10, 15))
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the training pairs of the forget and retain splits, or the questions of the judged sets."""
+        """Return the training pairs of both splits, or the evaluation questions."""
         self._read.require(self.shelf.place)
         return self._read.train if split == "train" else self._read.judged
 

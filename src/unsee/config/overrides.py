@@ -18,7 +18,7 @@ MOST_NODES: Final = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML with the scalars of YAML 1.2: `1e-3` is a number, and only true and false are booleans.
+    """Safe YAML 1.2 loader: `1e-3` is a number, only true and false are booleans.
 
     A name twice in a mapping, deep nesting and aliases that grow or contain themselves are errors.
     """

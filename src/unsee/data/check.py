@@ -209,7 +209,7 @@ class _Seen:
 
     @cached_property
     def again(self) -> _Again:
-        """Run checks that need the whole forget set, in a second pass over the rows that were not compared before.
+        """Run checks that need the whole forget set, on rows not compared before.
 
         The pass over the evaluation rows compares them, unless they hold private strings that the training rows do not.
         """

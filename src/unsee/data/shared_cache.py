@@ -50,7 +50,7 @@ def shared_rows(out: Path, name: str) -> Rows | None:
 
 @cache
 def signing_key() -> bytes | None:
-    """Return this user's signing key, created at first use, or None if the home is not writable."""
+    """Return this user's signing key, created at first use. None without a writable home."""
     try:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unsee"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -107,7 +107,7 @@ def comparable(response: Response) -> bool:
 
 
 def read_points(reply: str) -> int | None:
-    """Return the points in a reply, or None without exactly one number of 1 to 10 ("7/10" is 7).
+    """Return the points in a reply ("7/10" is 7), or None without exactly one number 1 to 10.
 
     >>> [read_points(reply) for reply in ("8", "Score: 7/10.", "10", "0", "between 3 and 5", "good", "7.5")]
     [8, 7, 10, None, None, None, None]

@@ -71,7 +71,7 @@ def concepts(
         start: The model it began with; empty = what its run.yaml says.
         data: The data with the concepts; empty = what its run.yaml says.
         limit: Questions at most, the first ones; none = all.
-        max_new_tokens: Length limit of the start model's answers.
+        max_new_tokens: Length limit of the original model's answers.
         batch_size: Questions asked at once.
 
     Raises:
@@ -88,7 +88,7 @@ def concepts(
     said = _said(before, asked, max_new_tokens, batch_size)
     told = [one for one in said if one.text.strip()]
     if not told:
-        raise UserError(f"The start model {start or made.model} answers none of {len(said)} questions.")
+        raise UserError(f"The original model {start or made.model} answers none of {len(said)} questions.")
     first, masks = _likelihoods(before, told, batch_size), [_masked(before, one) for one in told]
     words = len(before.processor.tokenizer)
     del before
@@ -142,7 +142,7 @@ def _said(loaded: Loaded, asked: Sequence[Example], length: int, batch_size: int
         [Request(row.question, row.image, loaded.instruction) for row in asked],
         max_new_tokens=length,
         batch_size=batch_size,
-        progress="Answers of the start model",
+        progress="Answers of the original model",
     )
     return [_Told(row, answer.text) for row, answer in zip(asked, answers, strict=True)]
 

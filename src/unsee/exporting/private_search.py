@@ -69,7 +69,9 @@ def _is_telling(text: str) -> bool:
 
 
 def require_none(folder: Path, strings: Collection[str], *, allowed: Collection[str] = ()) -> None:
-    """Raise if a file of the folder contains one of the strings as whole words, in any case, accent or line breaks.
+    """Raise if a file of the folder contains one of the strings as whole words.
+
+    Case, accents and line breaks are ignored.
 
     Weights are searched in their header only.
     """

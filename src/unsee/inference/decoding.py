@@ -275,7 +275,7 @@ class _Wave:
         return left
 
     def _compact(self, token_rl: Tensor) -> Tensor:
-        """Remove finished rows, and lanes that all rows can spare, and return the remaining tokens."""
+        """Remove finished rows and lanes that all rows can spare, and return the others' tokens."""
         rows = [row for row, owners in enumerate(self.owners) if any(owner >= 0 for owner in owners)]
         lanes = max(sum(owner >= 0 for owner in self.owners[row]) for row in rows)
         order = [sorted(range(self.lanes), key=lambda lane: self.owners[row][lane] < 0)[:lanes] for row in rows]

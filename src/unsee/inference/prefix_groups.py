@@ -108,7 +108,7 @@ def _encoded(
 def _spliced(
     first: tuple[int, ...], texts: Sequence[tuple[int, ...]], image_token: int
 ) -> list[tuple[int, ...]] | None:
-    """Copy the image tokens of the first prompt into all prompts, or None if they are not found."""
+    """Copy the image tokens of the first prompt into all prompts, or None if not found."""
     if image_token not in texts[0]:
         return list(texts) if texts[0] == first else None
     mark = texts[0].index(image_token)

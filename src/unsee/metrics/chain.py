@@ -38,7 +38,7 @@ def parse_chain(text: str) -> Chain:
 
 
 def chain_facts(reasoning: str, facts: Iterable[str]) -> bool:
-    """Tell whether the reasoning states all facts of the reference chain, or false without facts.
+    """Tell whether the reasoning states all facts of a reference chain that has some.
 
     >>> chain_facts("Mara lives in Oslo.", ["Oslo", "Mara"]), chain_facts("Mara lives there.", ["Oslo", "Mara"])
     (True, False)

@@ -1,7 +1,7 @@
 """Metrics of continual unlearning: forgetting, rebound, utility (arXiv 2605.05938).
 
 A memory matrix has one row an evaluated model and one column a request: A[t][k] in [0, 1] is how well request k is
-*remembered* after t requests. `at` says t of each row; without it the rows are t = 0, 1, 2, ... (row 0 = the start model).
+*remembered* after t requests. `at` says t of each row; without it the rows are t = 0, 1, 2, ... (row 0 = the original model).
 The definitions are ours [inferred] but for rebound and retain stability rate [second-hand: MCU, arXiv 2608.04548].
 """
 

@@ -1,4 +1,7 @@
-"""Degeneration: empty, repetitive or non-linguistic text (after PUBG, arXiv 2506.02541 [inferred])."""
+"""Degeneration: empty, repetitive or non-linguistic text.
+
+After PUBG (arXiv 2506.02541) [inferred].
+"""
 
 # ruff: noqa: RUF001, RUF002 - scripts other than Latin
 from __future__ import annotations
@@ -68,7 +71,7 @@ def rep_n(words: Sequence[str], n: int) -> float:
 
 
 def ngram_entropy(text: str) -> float:
-    """Return H = (2/3 H2 + 4/3 H3) / 2 in bits, Hn the entropy of the n-grams, grows with length.
+    """Return H = (2/3 H2 + 4/3 H3) / 2 in bits, Hn the n-gram entropy. It grows with length.
 
     Weights as in RWKU eval_fluency.py [code]; base 2 and halving [inferred].
 

@@ -82,7 +82,7 @@ class Intervals:
 def intervals(
     one: Sequence[float], other: Sequence[float], entities: Sequence[str], *, level: float = 0.95, seed: int = 0
 ) -> Intervals | None:
-    """Return bootstrap intervals of KS statistic and JS divergence, or None with fewer than two entities.
+    """Return bootstrap intervals of KS and JS, or None with fewer than two entities.
 
     `one` and `other` answer the same questions, `entities` says about whom; entities are drawn, with both their answers. The
     statistic of a resample is on average a little larger than that of the sample.

@@ -1,4 +1,4 @@
-"""Reasoning metrics of RMLLMU-Bench (arXiv 2512.17911): information leakage (RIL) and consistency (RCR).
+"""Reasoning metrics of RMLLMU-Bench (arXiv 2512.17911): leakage (RIL), consistency (RCR).
 
 Judged by rules where the data say what follows from what (the lab); elsewhere verdicts of a judge go into the same formulas.
 """
@@ -104,7 +104,9 @@ def implicit_leak(
 
 
 def ril(explicit: Sequence[bool], implicit: Sequence[bool], weight: float = WEIGHT) -> float | None:
-    """Return a * explicit share + (1 - a) * implicit share. The two overlap [inferred]. None without chains.
+    """Return a * explicit share + (1 - a) * implicit share, or None without chains.
+
+    The two overlap [inferred].
 
     >>> ril([True] * 6 + [False] * 4, [True] * 8 + [False] * 2)
     0.7

@@ -104,7 +104,7 @@ def whole(text: str, start: int, end: int) -> bool:
 
 
 def whole_matches(text: str, forms: Iterable[str], *, ignore_case: bool = False) -> list[re.Match[str]]:
-    """Return where the forms occur as whole words, without overlap: the leftmost first, of several there the longest.
+    """Return the spans of whole-word forms without overlap: leftmost first, then longest.
 
     >>> [match.span() for match in whole_matches("这是张伟, Ada Lovells Ada", ["张伟", "Ada", "Ada Lovell"])]
     [(2, 4), (6, 9), (18, 21)]

@@ -2,7 +2,7 @@
 
 Sources: arXiv 2410.18057, 2502.11051.
 
-The start model must know the authors: tune it on `full+tofu` first. Qwen2.5-VL gets the settings of Qwen2-VL [inferred].
+The original model must know the authors: tune it on `full+tofu` first. Qwen2.5-VL gets the settings of Qwen2-VL [inferred].
 
 | setting | value | mark |
 |---|---|---|

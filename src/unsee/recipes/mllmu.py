@@ -2,7 +2,7 @@
 
 On LLaVA-1.5-7B or Qwen2.5-VL-7B.
 
-The start model must know the people: `MLLMMU/LLaVA_Vanilla` or one tuned on `ft_Data`. Published runs are with LLaVA-1.5-7B and
+The original model must know the people: `MLLMMU/LLaVA_Vanilla` or one tuned on `ft_Data`. Published runs are with LLaVA-1.5-7B and
 Qwen2-VL-7B; Qwen2.5-VL gets the settings of Qwen2-VL [inferred].
 
 | setting | value | mark |

@@ -87,7 +87,10 @@ def incomparable(responses: Sequence[Response], gold: Sequence[Response]) -> str
 
 
 def forget_quality_score(scores: Mapping[str, Score]) -> Score:
-    """Return FQ of `unsee.metrics.open_mmunlearning`, whose Jensen-Shannon distance is in nats, from the scores of a run that was held against a gold model. None names what it lacks."""
+    """Return FQ from the scores of a run with a gold model.
+
+    See `unsee.metrics.open_mmunlearning`; its Jensen-Shannon distance is in nats. Missing inputs are named in the result.
+    """
     js = _value(scores, "forget.js")
     parts = {
         "forget": open_mmunlearning.gone(**_split(scores, Role.FORGET)),

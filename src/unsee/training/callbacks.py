@@ -190,7 +190,7 @@ class Watch:
             return f"The weights of the last sound check are in {file}."
         newest = processes.from_main(last_checkpoint(self.session.out) if processes.is_main() else None)
         if newest is None:
-            return "No weights of this run were kept; the start model is as it was."
+            return "No weights of this run were kept; the original model is as it was."
         if processes.is_main():
             file.parent.mkdir(exist_ok=True)
             shutil.copyfile(newest / WEIGHTS, file)

@@ -1,4 +1,4 @@
-"""Collapse guard: stop a run whose retain loss explodes, and restore the weights of the last good check.
+"""Collapse guard: stops a run whose retain loss explodes, and restores good weights.
 
 After MMUnlearner (arXiv 2502.11051). Its use for every method, the choice of probes and the smallest loss that counts are
 ours [inferred].
@@ -63,7 +63,7 @@ class Collapse:
         self.start = self._retain_ce()
         if not math.isfinite(self.start):
             raise TrainingError(
-                "The loss of the start model on the retain answers is not finite; nothing can be trained."
+                "The loss of the original model on the retain answers is not finite; nothing can be trained."
             )
         if processes.is_main():
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ HEAD = "lm_head"
 
 
 def prepare(model: Module, family: Family, training: Training, seed: int) -> Module:
-    """Make exactly the chosen weights trainable, and return a PeftModel for LoRA, else the model.
+    """Make exactly the chosen weights trainable, and return a PeftModel for LoRA.
 
     Adapters and fully tuned weights are fp32 whatever the base's type. Raises UserError if nothing matches or the model
     carries an adapter, which would make its adapter-off state another model than the one given.
@@ -161,6 +161,6 @@ def _nothing(training: Training) -> UserError:
 
 
 def _owner(name: str) -> str:
-    """Strip wrappers and the weight's own name: `base_model.model.x.q_proj.lora_A.default.weight` -> `x.q_proj`."""
+    """Strip wrappers and the weight's name: `base_model.model.x.q.lora_A.weight` -> `x.q`."""
     inner = name.removeprefix("base_model.model.")
     return re.split(r"\.lora_|\.(?:weight|bias|class_embedding)$", inner)[0]

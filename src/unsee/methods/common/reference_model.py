@@ -1,6 +1,6 @@
 """Reference model (before unlearning) without a second live copy.
 
-LoRA: the same model with its adapters off. Full tuning: what the start model says about the targets is computed once,
+LoRA: the same model with its adapters off. Full tuning: what the original model says about the targets is computed once,
 before training, and kept. Full-vocabulary logits are kept as the states before the output head (a few kB a token less than
 the logits take) and made again by that head, which is frozen or, under full tuning, copied: one matrix, no second model.
 Likelihoods are kept on disk and shared over runs (`unsee.data.shared_cache`).
@@ -136,7 +136,7 @@ class StartLogits:
     """Reference logits at the answer positions of a batch, optionally with an instruction.
 
     To be made before training. `teacher`: "cached" keeps what the head needs to say them again (computed when first met
-    under LoRA, ahead under full tuning or if weights will be spread over processes), "live" runs the start model each time
+    under LoRA, ahead under full tuning or if weights will be spread over processes), "live" runs the original model each time
     (a frozen copy under full tuning), "auto" = cached as long as `CACHE_BYTES` allow it. The plain engine asks a second live
     model each time.
     """

@@ -192,7 +192,7 @@ def count(packed: Tensor) -> int:
 
 
 def jaccard(one: Mask, other: Mask) -> float:
-    """Return |kept by both| / |kept by either|, or 1 for equal masks, 1 if neither keeps anything."""
+    """Return |kept by both| / |kept by either|, or 1 if neither keeps anything."""
     both = sum(count(a & b) for a, b in _pairs(one, other))
     either = sum(count(a | b) for a, b in _pairs(one, other))
     return both / either if either else 1.0

@@ -46,7 +46,9 @@ MASK_BATCH: Final[Mapping[Like, int]] = {"mllmu": 4, "clear": 2}
 
 
 class ReleasedAdamW(torch.optim.Optimizer):
-    """AdamW as in transformers 4: eps joins sqrt(v) before the bias correction, moments have the weights' type.
+    """AdamW of transformers 4: eps joins sqrt(v) before bias correction.
+
+    Moments have the weights' type.
 
     torch.optim.AdamW corrects v first, which makes its eps 32 times smaller at step 1.
     """

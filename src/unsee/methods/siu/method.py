@@ -102,7 +102,7 @@ class SIU(Method):
         """Return both terms of the released trainer, with its misalignment and normaliser."""
         if not isinstance(session.model, PeftModel):
             raise UserError(
-                "method.mode=as_released needs training.tune=lora, as released; the start model is adapters off."
+                "method.mode=as_released needs training.tune=lora, as released; the original model is adapters off."
             )
         warnings.warn(
             "siu with mode=as_released: the KL is divided by the size of the vocabulary and so does next to nothing; "

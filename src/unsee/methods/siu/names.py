@@ -39,7 +39,7 @@ def substitutes(
     The user's, else one that shares no word with a name in the data.
 
     "plausible" follows the paper's reason for the target, that models give unknown people names they find likely: of names
-    from the list and names blended from halves of the retained people's, the start model's favourite is taken [inferred].
+    from the list and names blended from halves of the retained people's, the original model's favourite is taken [inferred].
     """
     taken = set(given.values())
     chosen: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """Training targets of SIU (arXiv 2405.12523): one image per concept, four targets.
 
 1 align with an unseen concept, 2 assign a new look, 3 keep what is known of the concept in text, 4 keep everything else.
-Which part of an answer contradicts the start model is known by character spans and becomes a mask over its tokens by offsets.
+Which part of an answer contradicts the original model is known by character spans and becomes a mask over its tokens by offsets.
 Shapes: b batch, a answer positions (right-aligned).
 """
 

@@ -93,7 +93,7 @@ class Group:
 
 
 def write_page(folders: Sequence[Path], out: Path) -> Path:
-    """Write `continual.html`, `continual.png` and `continual.md` for the sequences, and return the page.
+    """Write `continual.html`, `.png` and `.md` for the sequences, and return the page.
 
     Without matplotlib there is no PNG, and the page says how to get its curves.
     """
@@ -107,7 +107,10 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _drawings(groups: Sequence[Group], out: Path) -> tuple[str, str]:
-    """Save the curves as PNG and return curves and maps as SVG. Without matplotlib, return the note that replaces them."""
+    """Save the curves as PNG and return curves and maps as SVG.
+
+    Without matplotlib, return the note that replaces them.
+    """
     if find_spec("matplotlib") is None:
         return _NOT_DRAWN, _NOT_DRAWN
     figure = _curves(groups)

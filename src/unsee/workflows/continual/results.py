@@ -69,7 +69,7 @@ class Judged:
         return _means([row for row in rows if image is None or bool(row["image"]) == image], measures)
 
     def matrix(self, measures: Sequence[str], *, image: bool = True) -> list[list[float | None]]:
-        """Return A: one row per evaluated model, one column per request, or None without questions."""
+        """Return A: one row per evaluated model, one column per request. None without questions."""
         return [
             [_mean(self.remembered(place, k, measures, image=image)) for k in range(1, self.count + 1)]
             for place in range(len(self.at))

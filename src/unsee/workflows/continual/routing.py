@@ -215,7 +215,7 @@ def report(routings: Sequence[Routing], t: int) -> dict[str, float | None]:
     """Return precision, recall and abstention of a router, also for image questions alone.
 
     precision = right among those sent to an expert; recall = right among those about the first t requests; abstention = share
-    of the others (kept, or not asked for yet) that the start model answers.
+    of the others (kept, or not asked for yet) that the original model answers.
     """
     found: dict[str, float | None] = {}
     for suffix, rows in (("", routings), ("_image", [one for one in routings if one.image])):

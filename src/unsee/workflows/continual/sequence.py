@@ -54,7 +54,7 @@ def continual(
     The same call goes on where an earlier one was cut off, between requests and inside them.
 
     Args:
-        model: The start model: folder, hub id, run folder, or "lab".
+        model: The original model: folder, hub id, run folder, or "lab".
         data: Data whose entities are asked for, or "lab".
         method: A name that `unsee list methods` prints.
         out: Folder for everything; empty, or that of the same call.
