@@ -3,6 +3,7 @@
 from unsee.api.benchmark import Benchmark
 from unsee.api.example import PROBES, Example, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.api.family import Family
+from unsee.api.measure import Measure
 from unsee.api.method import Method, Needs
 from unsee.api.response import Response, Score
 from unsee.api.session import Session
@@ -16,6 +17,7 @@ __all__ = [
     "ImageFile",
     "ImageSource",
     "Kind",
+    "Measure",
     "Method",
     "Needs",
     "Part",

@@ -1,18 +1,23 @@
-"""Registry of methods, benchmarks, metrics, families, attacks and recipes, by file name."""
+"""Registry of methods, benchmarks, metrics, families, attacks and recipes, by file name.
+
+Installed packages and plugins add names of their own (`unsee.api.plugins`). Listing imports nothing.
+"""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import inspect
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
-from unsee.api.benchmark import Benchmark
-from unsee.api.family import Family
+from unsee.api import plugins
+from unsee.api.measure import Measure
 from unsee.api.method import Method
-from unsee.errors import UnseeError, unknown_name
+from unsee.api.plugins import Outside, Spec
+from unsee.errors import UnseeError, UserError, unknown_name
 
 Listed = Literal["methods", "benchmarks", "metrics", "models", "attacks", "recipes"]
 """Packages whose public files are registered names."""
@@ -22,7 +27,6 @@ Loadable = Literal["methods", "benchmarks", "models"]
 _ROOT: Final = Path(__file__).parents[1]
 _FOLDER: Final[dict[str, str]] = {"models": "models/families"}
 """Kind -> package, where the names differ."""
-_BASE: Final[dict[str, type[Any]]] = {"methods": Method, "benchmarks": Benchmark, "models": Family}
 _ONE: Final[dict[str, str]] = {
     "methods": "method",
     "benchmarks": "benchmark",
@@ -31,24 +35,103 @@ _ONE: Final[dict[str, str]] = {
     "attacks": "attack",
     "recipes": "recipe",
 }
+_ADDED: Final[dict[tuple[str, str], Outside]] = {}
+"""(kind, name) -> what the plugins of this process define."""
 
 
 def names(kind: Listed) -> list[str]:
-    """Return the sorted names of a kind, from the file names alone (no leading `_`)."""
-    return sorted(_files(kind))
+    """Return the names of a kind, sorted, without importing anything (files that start with `_` have none)."""
+    return sorted({*_files(kind), *outside_names(kind)})
+
+
+def outside_names(kind: Listed) -> list[str]:
+    """Return the names that installed packages and plugins add."""
+    return sorted({entry.name for entry in _outside(kind)})
 
 
 def load(kind: Loadable, name: str) -> type[Any]:
-    """Return the one public class that the file `name` defines.
+    """Return the one public class that the file `name`, or a plugin, defines; an unknown name gets the nearest ones."""
+    entry = _entry(kind, name)
+    if entry is not None:
+        found: type[Any] = entry.load()
+        return found
+    return _only_class(importlib.import_module(module_of(kind, name)), plugins.BASES[kind])
 
-    An unknown name raises an error with the nearest ones.
+
+def load_metric(key: str) -> Measure:
+    """Return the measure that a plugin defines under this key."""
+    entry = _entry("metrics", key)
+    if entry is None:
+        raise UserError(f"The metric {key} is one of unsee, and no Measure.")
+    found: Measure = entry.load()
+    return found
+
+
+def add(spec: str | Path) -> list[Outside]:
+    """Load a plugin (`FILE.py`, `FOLDER`, `pkg.mod` or `pkg.mod:Class`) and return what it defines; twice is once.
+
+    Raises:
+        UserError: The plugin is broken, has not the hash that the spec asks for, or defines a name that is taken.
     """
-    require(kind, name)
-    return _only_class(importlib.import_module(module_of(kind, name)), _BASE[kind])
+    wanted = Spec.parse(spec)
+    if ready := [entry for entry in _ADDED.values() if entry.spec == wanted and wanted.sha256]:
+        return ready
+    wanted = plugins.pinned(wanted)
+    if known := [entry for entry in _all_outside() if _same(entry, wanted)]:
+        return known
+    entries = plugins.read(wanted)
+    for entry in entries:
+        _require_free(entry, entries)
+    for key in [key for key, entry in _ADDED.items() if entry.spec.name == wanted.name]:
+        del _ADDED[key]  # an earlier version of the same file
+    _ADDED.update({(entry.kind, entry.name): entry for entry in entries})
+    return entries
+
+
+def add_class(cls: type[Method]) -> str:
+    """Return the name of a method class; one that is in no file of unsee and in no plugin is given a name here."""
+    for name in names("methods"):
+        module = _entry("methods", name)
+        if cls.__module__ == module_of("methods", name) if module is None else module.load() is cls:
+            return name
+    entry = plugins.of_class(cls)
+    _require_free(entry, [entry])
+    _ADDED["methods", entry.name] = entry
+    return entry.name
+
+
+def pin(kind: Listed, name: str) -> tuple[str, ...]:
+    """Return the spec of the plugin that defines `name`, with the hash of its code; nothing for a name of unsee."""
+    entry = _entry(kind, name)
+    return () if entry is None else (_pinned(entry),)
+
+
+def pin_of_family(cls: type[Any]) -> tuple[str, ...]:
+    """Return the spec of the plugin that defines a family, with the hash of its code; nothing for one of unsee."""
+    return tuple(_pinned(entry) for entry in _outside("models") if entry.load() is cls)
+
+
+def faults(kind: Listed, name: str) -> AbstractContextManager[None]:
+    """Return a context that turns what a plugin raises into a UserError with file and line."""
+    entry = _entry(kind, name)
+    if entry is None or entry.spec.place == plugins.MAIN:
+        return nullcontext()
+    return plugins.faults_in(entry.origin, plugins.source_of(entry.spec))
+
+
+def _pinned(entry: Outside) -> str:
+    done = entry.spec.sha256 or entry.spec.place == plugins.MAIN
+    return str(entry.spec if done else plugins.pinned(entry.spec))
+
+
+def origin(kind: Listed, name: str) -> str:
+    """Return who defines `name`: unsee, a package, or the path of a plugin."""
+    entry = _entry(kind, name)
+    return "unsee" if entry is None else entry.origin
 
 
 def module_of(kind: Listed, name: str) -> str:
-    """Return the dotted name of the module that defines `name`."""
+    """Return the dotted name of the module of unsee that defines `name`."""
     return ".".join(("unsee", *_files(kind)[name].relative_to(_ROOT).with_suffix("").parts))
 
 
@@ -61,9 +144,52 @@ def require(kind: Listed, name: str) -> None:
 
 def summary(kind: Listed, name: str) -> str:
     """Return the first line of the file's docstring, read without importing it."""
-    require(kind, name)
+    entry = _entry(kind, name)
+    if entry is not None:
+        return plugins.summary(entry)
     tree = ast.parse(_files(kind)[name].read_text(encoding="utf-8"))
     return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+def _outside(kind: Listed) -> list[Outside]:
+    return [*plugins.installed(kind), *(entry for entry in _ADDED.values() if entry.kind == kind)]
+
+
+def _all_outside() -> list[Outside]:
+    return [*(entry for kind in plugins.GROUPS for entry in plugins.installed(kind)), *_ADDED.values()]
+
+
+def _same(entry: Outside, wanted: Spec) -> bool:
+    """Tell whether an entry is what a spec asks for, in the same version of the code."""
+    attribute = wanted.attribute in ("", entry.spec.attribute)
+    return entry.spec.place == wanted.place and attribute and entry.spec.sha256 in ("", wanted.sha256)
+
+
+def _entry(kind: Listed, name: str) -> Outside | None:
+    """Return who defines a name from outside; None for a name of unsee. Raises if it is unknown, or defined twice."""
+    require(kind, name)
+    entries = [entry for entry in _outside(kind) if entry.name == name]
+    origins = [*(["unsee"] if name in _files(kind) else []), *(entry.origin for entry in entries)]
+    _require_one(kind, name, origins)
+    return entries[0] if entries else None
+
+
+def _require_free(entry: Outside, beside: list[Outside]) -> None:
+    """Raise if the name of a new entry is taken, by another one of the same plugin or by anything else."""
+    kind = cast("Listed", entry.kind)
+    twins = [other.origin for other in beside if (other.kind, other.name) == (entry.kind, entry.name)]
+    others = [
+        other.origin for other in _outside(kind) if other.name == entry.name and other.spec.place != entry.spec.place
+    ]
+    _require_one(kind, entry.name, [*(["unsee"] if entry.name in _files(kind) else []), *others, *twins])
+
+
+def _require_one(kind: Listed, name: str, origins: list[str]) -> None:
+    if len(origins) > 1:
+        raise UserError(
+            f"The {_ONE[kind]} {name} is defined twice: by {' and by '.join(origins)}. "
+            "Rename one of them, or go without it."
+        )
 
 
 def _files(kind: Listed) -> dict[str, Path]:

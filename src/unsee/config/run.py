@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from unsee.api import Method, registry
 from unsee.config.overrides import merge, read_mapping
 from unsee.config.schema import build, plain
 from unsee.errors import UserError, shown
@@ -49,6 +50,8 @@ class Run:
     """Fields of `Training` that differ from the defaults."""
     eval: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Eval` that differ from the defaults."""
+    plugins: tuple[str, ...] = ()
+    """Code from outside: `FILE.py`, `FOLDER` or `pkg.mod:Class`; a written run has `#sha256=...` behind each."""
 
     def __post_init__(self) -> None:
         """Reject seeds that random generators do not accept."""
@@ -60,7 +63,7 @@ class Run:
         cls,
         model: Path | str,
         data: Path | str,
-        method: str,
+        method: str | Method,
         out: Path | str,
         *,
         benchmark: str | Mapping[str, Any] = "",
@@ -68,8 +71,15 @@ class Run:
         training: Mapping[str, Any] | None = None,
         seed: int = 0,
         engine: Name = "fast",
+        plugins: Iterable[Path | str] = (),
     ) -> Run:
-        """Return the run for the arguments of a public function, paths as text."""
+        """Return the run for the arguments of a public function, a method as name and settings."""
+        if isinstance(method, Method):
+            if settings:
+                raise UserError("Settings are given twice: in the method itself, and as `settings`. Give one of them.")
+            settings = {item.name: getattr(method, item.name) for item in fields(method) if item.init}
+            method = registry.add_class(type(method))
+            plugins = (*plugins, *registry.pin("methods", method))
         return cls(
             model=str(model),
             data=str(data),
@@ -78,8 +88,9 @@ class Run:
             out=str(out),
             seed=seed,
             engine=engine,
-            settings=dict(settings or {}),
+            settings=plain(settings or {}),
             training=dict(training or {}),
+            plugins=tuple(map(str, plugins)),
         )
 
     @classmethod
@@ -99,8 +110,8 @@ class Run:
         """Return the nested mapping, the form of the YAML file."""
         values = {key: plain(value) for key, value in asdict(self).items() if key not in ("method", "settings")}
         values["method"] = {"name": self.method, **plain(self.settings)}
-        order = ("model", "data", "benchmark", "method", "training", "eval", "seed", "engine", "out")
-        return {key: values[key] for key in order}
+        order = ("model", "data", "benchmark", "method", "training", "eval", "seed", "engine", "plugins", "out")
+        return {key: values[key] for key in order if key != "plugins" or self.plugins}
 
 
 @dataclass(frozen=True, kw_only=True)

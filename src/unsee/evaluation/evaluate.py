@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
-from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary
+from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary, registry
 from unsee.api.request import Backend, Decoding
 from unsee.config import paths
 from unsee.distributed import processes
@@ -76,7 +76,9 @@ def evaluate(
     examples = _chosen(opened.examples("eval"), roles, limit)
     likelihood = likelihood or golden is not None or (opened.likelihood and backend == "hf")
     speaker = _speaker(model, backend, likelihood)
-    judged = _judged(speaker, model, gold, golden)  # hashes the weights, and so refuses what are no numbers
+    judged = _judged(
+        speaker, model, gold, golden, vocabulary.measures
+    )  # hashes the weights, and so refuses what are no numbers
     decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
     _require_encodable(speaker, examples, progress=progress)
     images = Path(images_dir) if images_dir is not None else paths.pictures_folder(out)
@@ -165,17 +167,24 @@ def _golden(folder: Path) -> list[Response]:
 
 
 def _judged(
-    speaker: Speaker, model: Loaded | Path | str, gold: Path | str | None, golden: Sequence[Response] | None
+    speaker: Speaker,
+    model: Loaded | Path | str,
+    gold: Path | str | None,
+    golden: Sequence[Response] | None,
+    measures: Sequence[str],
 ) -> dict[str, Any]:
     """Return the content of judged.json: weights, decoding settings, gold model."""
     name = str(model) if isinstance(model, Path | str) else ""
     record = Path(name) / "run.yaml" if name else None
     made = config.read(record).to_mapping() if record is not None and record.is_file() else {}
-    kept = {key: made[key] for key in ("model", "data", "method", "training") if made.get(key)}
+    outside = {key for name in measures if (key := name.partition("@")[0]) in registry.outside_names("metrics")}
+    plugins = [spec for key in sorted(outside) for spec in registry.pin("metrics", key)]
+    kept = {key: made[key] for key in ("model", "data", "method", "training", "plugins") if made.get(key)}
     return {
         "model": name,
         "weights": hashlib.sha256(speaker.weights.encode()).hexdigest(),
         "made_by": config.plain(kept),
+        **({"plugins": plugins} if plugins else {}),
         "gold": _gold_facts(gold, golden),
     }
 

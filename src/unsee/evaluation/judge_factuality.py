@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from unsee.api import PROBES, Kind, Response, Role, Score, Vocabulary
+from unsee.api import PROBES, Kind, Measure, Response, Role, Score, Vocabulary
 from unsee.config import paths
 from unsee.data.shared_cache import Rows
 from unsee.distributed.file_lock import owner
@@ -22,7 +22,6 @@ from unsee.evaluation.judge_safety import read_run, safety
 from unsee.metrics._words import tokens
 from unsee.scoring.aggregate import score_by
 from unsee.scoring.conditions import hazardous
-from unsee.scoring.measures import Measure
 from unsee.utils.files import atomic_write_json
 from unsee.utils.terminal import note
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from unsee.api import Response, Score, Vocabulary
+from unsee.api import Measure, Response, Score, Vocabulary
+from unsee.api.measure import Direction
 from unsee.errors import UserError
 from unsee.metrics.statistics import Observation, bootstrap_interval, entity_means
 from unsee.scoring import image_text_pairs
 from unsee.scoring.against_gold import model_utility
 from unsee.scoring.conditions import group_of
-from unsee.scoring.measures import Direction, Measure, measures_of
+from unsee.scoring.measures import measures_of
 
 
 def score(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, Score]:

@@ -5,14 +5,14 @@ No model, no torch.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
-from unsee.api import PROBES, Kind, Response, Role, Vocabulary
-from unsee.errors import unknown_name
+from unsee.api import PROBES, Kind, Measure, Response, Role, Vocabulary, registry
+from unsee.api.measure import Direction
+from unsee.errors import UserError, unknown_name
 from unsee.metrics.aftermath import Aftermath, possible
 from unsee.metrics.exact import comparable
 from unsee.metrics.matching import unreadable
@@ -37,32 +37,7 @@ from unsee.scoring.conditions import (
     written,
 )
 
-Direction = Literal["higher", "lower", "neither"]
-Value = Callable[[Response, Vocabulary], float | None]
 _BETTER: Final[Mapping[Aftermath, Direction]] = {Aftermath.CLEAN: "higher"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """One measure of the results."""
-
-    key: str
-    """Part of the score's name after the role."""
-    better: Direction
-    applies: Callable[[Response], bool]
-    """Whether the response belongs in the denominator; empty responses do."""
-    value: Value
-    """Value of the response; None if undefined (`why` counts these)."""
-    undefined: str | Callable[[Response], str] = ""
-    """Reason for values of None, `{missing}` being their number; a function gives it per response."""
-    micro: bool = False
-    """Whether the score is the mean over questions, as in published tables, not over entities."""
-
-    def why(self, missing: Sequence[Response]) -> str:
-        """Return why these responses have no value, with counts."""
-        said = [self.undefined if isinstance(self.undefined, str) else self.undefined(row) for row in missing]
-        return "; ".join(reason.format(missing=count) for reason, count in Counter(said).items() if reason)
-
 
 _NO_PRIVATE: Final = "no private strings given for {missing} answers, so giving them away cannot be seen"
 _NO_LETTERS: Final = "the private strings for {missing} answers have no letter, so giving them away cannot be seen"
@@ -254,11 +229,24 @@ _SPLIT: Final[Mapping[str, Measure]] = {**{measure.key: measure for measure in _
 def extra(name: str) -> Measure:
     """Return an extra measure, also for one kind (`bleu@open`), or raise with the known names."""
     key, _, kind = name.partition("@")
-    if key not in (_SPLIT if kind else EXTRA):
-        raise unknown_name("measure", name, EXTRA)
+    plugin = _plugin(key)
+    if plugin is None and key not in (_SPLIT if kind else EXTRA):
+        raise unknown_name("measure", name, [*EXTRA, *registry.outside_names("metrics")])
     if kind and kind not in set(Kind):
         raise unknown_name(f"kind of question in {name}", kind, [one.value for one in Kind])
-    return _of_this(_SPLIT[key], Kind(kind)) if kind else EXTRA[key]
+    measure = plugin or _SPLIT[key]
+    return _of_this(measure, Kind(kind)) if kind else measure
+
+
+def _plugin(key: str) -> Measure | None:
+    """Return the measure that a plugin defines under this key; refuse one whose key is that of a measure of unsee."""
+    if key not in registry.outside_names("metrics"):
+        return None
+    if key in _SPLIT:
+        origin = registry.origin("metrics", key)
+        raise UserError(f"The metric {key} is defined twice: by unsee and by {origin}. Rename the one of {origin}.")
+    measure: Measure = registry.load_metric(key)
+    return measure
 
 
 def measures_of(rows: Sequence[Response], vocabulary: Vocabulary) -> list[Measure]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from unsee.api import Example, Needs, Role, Session, Training
+from unsee.api import Example, Method, Needs, Role, Session, Training
 from unsee.config import Run
 from unsee.errors import UserError
 from unsee.utils import fast_paths
@@ -98,7 +98,7 @@ class Estimate:
 def estimate(
     model: Path | str,
     data: Path | str,
-    method: str,
+    method: str | Method,
     out: Path | str,
     *,
     benchmark: str | Mapping[str, Any] = "",
@@ -106,6 +106,7 @@ def estimate(
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
     engine: fast_paths.Name = "fast",
+    plugins: Sequence[Path | str] = (),
     device: Device = "auto",
 ) -> Estimate:
     """Return the estimate for `forget` with these arguments, after the same checks.
@@ -118,7 +119,16 @@ def estimate(
         UserError: `forget` would refuse the names, settings, places or data.
     """
     run = Run.of(
-        model, data, method, out, benchmark=benchmark, settings=settings, training=training, seed=seed, engine=engine
+        model,
+        data,
+        method,
+        out,
+        benchmark=benchmark,
+        settings=settings,
+        training=training,
+        seed=seed,
+        engine=engine,
+        plugins=plugins,
     )
     return estimate_run(run, device=device)
 

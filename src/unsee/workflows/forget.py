@@ -15,6 +15,7 @@ from unsee.api import Benchmark, Example, Method, Role, Session, Training, regis
 from unsee.api.lazy import chosen
 from unsee.config import RECORD, Run, paths
 from unsee.config.hints import hinted
+from unsee.config.plugins import with_plugins, with_specs, with_used
 from unsee.data.check import fingerprint, require_usable
 from unsee.data.open import described, open_benchmark
 from unsee.distributed import processes as distributed_processes
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _SLACK: Final = 64 * 2**20
 """Bytes for everything other than weights."""
+_APART: Final = ("out", "plugins")
+"""Fields of a run that need not be equal word by word when it is resumed."""
 _CHECKPOINTS: Final = 3
 """Most resumable checkpoints on disk at once: two kept, one being written."""
 
@@ -40,7 +43,7 @@ _CHECKPOINTS: Final = 3
 def forget(
     model: Path | str,
     data: Path | str,
-    method: str,
+    method: str | Method,
     out: Path | str,
     *,
     benchmark: str | Mapping[str, Any] = "",
@@ -48,6 +51,7 @@ def forget(
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
     engine: fast_paths.Name = "fast",
+    plugins: Sequence[Path | str] = (),
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Path:
@@ -56,13 +60,14 @@ def forget(
     Args:
         model: Folder, hub id, earlier run folder, or "lab" / "lab-gold".
         data: Folder or table with the deletion request, or "lab".
-        method: A name that `unsee list methods` prints.
+        method: A name that `unsee list methods` prints, a file or `pkg.mod:Class` that defines one, or an instance.
         out: Folder that receives run.yaml, model/ and log.jsonl; must be empty unless `resume`.
         benchmark: How the data is laid out: a name, or a mapping with `name` and settings; empty = recognise it.
         settings: Settings of the method that differ from its defaults.
         training: Fields of `Training` that differ from what suits the data and the defaults.
         seed: Start of every random stream.
         engine: "plain" switches every fast path off; the numbers stay the same.
+        plugins: Files, folders or modules with methods, benchmarks or families of your own (docs/plugins.md).
         resume: Go on with an interrupted run in `out`; gives the weights of an uninterrupted one.
         callbacks: transformers' `TrainerCallback`s. Their `on_*` events are fired by the training; `should_training_stop`,
             `should_save` and `should_log` are obeyed.
@@ -71,7 +76,16 @@ def forget(
         UserError: Anything is wrong with names, settings, folders, data, model or disk; no weight has changed then.
     """
     run = Run.of(
-        model, data, method, out, benchmark=benchmark, settings=settings, training=training, seed=seed, engine=engine
+        model,
+        data,
+        method,
+        out,
+        benchmark=benchmark,
+        settings=settings,
+        training=training,
+        seed=seed,
+        engine=engine,
+        plugins=plugins,
     )
     return forget_run(run, resume=resume, callbacks=callbacks)
 
@@ -100,6 +114,7 @@ class Checked:
 
 def checked(run: Run, *, resume: bool = False) -> Checked:
     """Return the validated run, or raise for the first fault."""
+    run = with_plugins(run)
     with hinted(run):
         return _checked(run, resume=resume)
 
@@ -120,6 +135,7 @@ def _checked(run: Run, *, resume: bool) -> Checked:
         settings=config.plain(asdict(method)),
         training=config.plain(asdict(training)),
     )
+    run = with_used(run, ("methods", run.method), ("benchmarks", benchmark.name))
     return Checked(run=run, method=method, benchmark=benchmark, training=training)
 
 
@@ -131,6 +147,8 @@ def _forget(run: Run, callbacks: Sequence[TrainerCallback], *, resume: bool) -> 
     session, loaded = (None, None) if done else _open(run, benchmark, training, resume=resume)
     if session is not None:
         session.callbacks = callbacks
+        run = with_specs(run, registry.pin_of_family(type(session.family)))
+        _require_same_plugins(out, run)
     distributed_processes.barrier()  # from here on there are files
     with owner(out, check=partial(_require_place, out, resume=resume)):  # again: now nobody else writes here
         if session is not None and loaded is not None:
@@ -147,7 +165,8 @@ def _unlearn(session: Session, loaded: Loaded, run: Run, method: Method, record:
     if distributed_processes.is_main():
         config.write(file, run, record=record)
     start = time.perf_counter()
-    method.unlearn(session)
+    with registry.faults("methods", run.method):
+        method.unlearn(session)
     _require_finite(session)
     result = {"seconds": round(time.perf_counter() - start, 3), "steps": 0, "trainable": 0, **session.notes}
     if distributed_processes.is_main():
@@ -222,10 +241,11 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
     if not path.exists():
         return False
     written = _complete(path)
+    _require_same_plugins(out, run)
     earlier, now = config.read(path), replace(run, out="")
     earlier = _dealt_anew(earlier, int(written["record"].get("processes", 1)))
     changed = [
-        *(name for name in asdict(now) if name != "out" and asdict(earlier)[name] != asdict(now)[name]),
+        *(name for name in asdict(now) if name not in _APART and asdict(earlier)[name] != asdict(now)[name]),
         *(name for name in ("model_hash", "data_hash") if written["record"][name] != record[name]),
     ]
     if changed:
@@ -234,6 +254,16 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
             f"Resume with `unsee forget {path} --resume`, or start anew in another --out."
         )
     return "result" in written
+
+
+def _require_same_plugins(out: Path, run: Run) -> None:
+    """Raise if the run in `out` was begun with other plugins, or with other code in them."""
+    path = out / RECORD
+    if path.exists() and (others := set(run.plugins) - set(config.read(path).plugins)):
+        raise UserError(
+            f"Cannot resume {out}: {path} does not list the plugin {min(others)} with this hash. "
+            f"Restore the plugin and resume with `unsee forget {path} --resume`, or start anew in another --out."
+        )
 
 
 def _complete(path: Path) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from unsee.api import Role, Training, registry
 from unsee.config import Run
 from unsee.config.hints import hinted
 from unsee.config.paths import require_run
+from unsee.config.plugins import with_plugins, with_used
 from unsee.distributed import processes
 from unsee.distributed.file_lock import claimed, is_claimed, owner
 from unsee.errors import UnseeError, UserError, shown, unknown_name
@@ -79,7 +80,9 @@ class Grid:
     """Columns of table.md, title -> score (see `unsee.report.table`); none = no table."""
 
 
-def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jobs: int = 1) -> dict[str, State]:
+def sweep(
+    grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jobs: int = 1, plugins: Sequence[str] = ()
+) -> dict[str, State]:
     """Run all unfinished cells, compare the finished ones, and return the state of each.
 
     Several sweeps may work on one folder: no cell is run twice. A killed sweep goes on where it was; failed cells are tried
@@ -90,6 +93,7 @@ def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jo
         out: Folder for everything.
         launcher: Where cells run: "local" = processes of this machine, "slurm" = jobs through submitit.
         jobs: Cells that run at once.
+        plugins: Files, folders or modules with code of your own, beside those below `base` (docs/plugins.md).
 
     Raises:
         UserError: The grid, or any cell of it, names what does not exist; nothing has been started then.
@@ -100,7 +104,7 @@ def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jo
         raise UserError(f"--jobs must be at least 1, got {jobs}.")
     if processes.world() > 1:
         raise UserError("A sweep starts its own processes; call `unsee sweep` without accelerate launch or torchrun.")
-    read, place = read_grid(Path(grid)), Path(out)
+    read, place = read_grid(Path(grid), plugins), Path(out)
     _write_jobs(read, place, Path(grid))
     todo = [cell.name for cell in read.cells if not _is_done(place, cell.name)]
     note(f"{len(read.cells)} cells, {len(read.cells) - len(todo)} of them done before.")
@@ -113,8 +117,8 @@ def sweep(grid: Path | str, out: Path | str, *, launcher: Launcher = "local", jo
     return states
 
 
-def read_grid(file: Path) -> Grid:
-    """Read and check a grid file."""
+def read_grid(file: Path, plugins: Sequence[str] = ()) -> Grid:
+    """Read and check a grid file; `plugins` are loaded beside those that it names."""
     values = config.read_mapping(file)
     for key in values:
         if key not in _PARTS and key in vars(Run()):
@@ -127,7 +131,7 @@ def read_grid(file: Path) -> Grid:
     for part, value in zip(_PARTS, (base, axes, slurm, table), strict=True):
         if not isinstance(value, Mapping):
             raise UserError(f"{file}: {part!r} must be a mapping, got {shown(value)}.")
-    cells = {cell.name: cell for cell in _cells(base, _axes(axes, file), file)}
+    cells = {cell.name: cell for cell in _cells(base, _axes(axes, file), file, plugins)}
     return Grid(cells=tuple(cells.values()), slurm=slurm, table={str(title): str(key) for title, key in table.items()})
 
 
@@ -144,7 +148,9 @@ def _axes(axes: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
     return {name: axes[name] for name in sorted(axes, key=lambda name: name != "method")}
 
 
-def _cells(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], file: Path) -> Iterator[Cell]:
+def _cells(
+    base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], file: Path, plugins: Sequence[str]
+) -> Iterator[Cell]:
     for chosen in itertools.product(*axes.values()):
         values = dict(base)
         for path, value in zip(axes, chosen, strict=True):
@@ -153,7 +159,9 @@ def _cells(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], file: Pat
                 nested = {key: nested}
             values = config.merge(values, nested)
         with hinted(values):
-            cell = _cell(Run.from_mapping(values, where=str(file)), dict(zip(axes, chosen, strict=True)))
+            run = Run.from_mapping(values, where=str(file))
+            run = replace(run, plugins=(*run.plugins, *plugins))
+            cell = _cell(run, dict(zip(axes, chosen, strict=True)))
         yield cell
 
 
@@ -161,6 +169,7 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
     """Return the cell of a run, with settings checked and explicit."""
     if not (run.model and run.data and run.method):
         raise UserError("Every cell needs a model, data and a method: put them under `base` or `axes` of the grid.")
+    run = with_used(with_plugins(run), ("methods", run.method))
     method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
     config.build(Training, run.training, where="training")
     judging = config.build(config.Eval, run.eval, where="eval")
@@ -173,10 +182,15 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
     places = {name: lasting(place) for name in ("gold", "clip") if (place := getattr(judging, name))}
     judged = {**run.eval, **places} if places else run.eval
     run = replace(run, model=lasting(run.model), data=lasting(run.data), settings=settings, eval=judged, out="")
-    content = json.dumps(config.plain(asdict(run)), sort_keys=True)
+    content = json.dumps(config.plain(_content(run)), sort_keys=True)
     label = _label(run, chosen)
     slug = re.sub(r"[^\w.=-]+", "_", f"{label}_seed={run.seed}")[:_NAME]
     return Cell(name=f"{slug}-{hashlib.sha256(content.encode()).hexdigest()[:10]}", label=label, run=run)
+
+
+def _content(run: Run) -> dict[str, Any]:
+    """Return what tells cells apart; without plugins as it was before runs had any, so that old grids go on."""
+    return {name: value for name, value in asdict(run).items() if name != "plugins" or value}
 
 
 def _label(run: Run, chosen: Mapping[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from unsee import config, recipes
 from unsee.config import Run
 from unsee.config.hints import hinted
+from unsee.config.plugins import with_plugins
 from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.utils import terminal
@@ -30,6 +32,18 @@ def run_options(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, e.g. method.beta=0.2; repeatable"
     )
     engine_option(parser)
+    plugin_option(parser)
+
+
+def plugin_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--plugin`."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="CODE",
+        help="Python file, folder or pkg.mod:Class with a method, benchmark, metric or family of yours; repeatable",
+    )
 
 
 def engine_option(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +52,7 @@ def engine_option(parser: argparse.ArgumentParser) -> None:
 
 
 def run_of(options: argparse.Namespace) -> Run:
-    """Return the run of the recipe, overridden by file, --set and named options."""
+    """Return the run of the recipe, overridden by file, --set and named options; load its plugins."""
     given = {**vars(options)}
     values, changed = recipe_of(given, config.parse_overrides(options.set))
     values = config.merge(values, _written(Path(options.file)) if options.file else {})
@@ -59,7 +73,8 @@ def run_of(options: argparse.Namespace) -> Run:
             flags[part] = chosen
     values = config.merge(values, flags)
     with hinted(values):
-        return Run.from_mapping(values, where=options.file or "the run")
+        run = Run.from_mapping(values, where=options.file or "the run")
+    return with_plugins(replace(run, plugins=(*run.plugins, *options.plugin)))
 
 
 def _written(file: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import argparse
 import json
 
 from unsee import config
-from unsee.cli.commands._shared import FAILED, OK, say
+from unsee.api import registry
+from unsee.cli.commands._shared import FAILED, OK, plugin_option, say
 from unsee.errors import UserError
 
 
@@ -21,6 +22,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="benchmark.X=Y", help="a setting of the benchmark; repeatable"
     )
+    plugin_option(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -31,6 +33,8 @@ def action(options: argparse.Namespace) -> int:
         raise UserError("Which data is to be checked? Give --data FOLDER.")
     from unsee.workflows.check import check
 
+    for spec in options.plugin:
+        registry.add(spec)
     chosen = config.merge(config.parse_overrides(options.set), {"benchmark": options.benchmark})
     if chosen.keys() != {"benchmark"}:
         raise UserError("unsee check sets only the benchmark: --set benchmark.NAME=VALUE.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from unsee.api import registry
 from unsee.cli.commands._shared import OK, run_options, say
 from unsee.config import Run
 from unsee.config.hints import hinted
+from unsee.config.plugins import with_plugins
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 
@@ -73,4 +75,5 @@ def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
     from unsee.workflows.continual.settings import Course
 
     with hinted(values, {"continual": Course}):
-        return Run.from_mapping(values, where=options.file or "the run"), course
+        run = Run.from_mapping(values, where=options.file or "the run")
+    return with_plugins(replace(run, plugins=(*run.plugins, *options.plugin))), course

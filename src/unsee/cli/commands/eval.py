@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from unsee import config
-from unsee.api import Benchmark, Role
+from unsee.api import Benchmark, Role, registry
+from unsee.api.plugins import PIN
 from unsee.cli.commands._shared import OK, run_of, run_options, say
 from unsee.config import Run, paths
 from unsee.config.hints import hinted
 from unsee.config.paths import require_run
 from unsee.data.open import open_benchmark
-from unsee.errors import UserError, unknown_name
+from unsee.errors import UnknownNameError, UserError, unknown_name
 from unsee.utils import fast_paths
 
 STAGES: Final = {"lab-gold": "gold"}
@@ -64,7 +67,8 @@ def action(options: argparse.Namespace) -> int:
         raise paths.no_run(Path(run.model))
     if not data or not out:
         raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that says it.")
-    benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
+    with _plugins_named(earlier):
+        benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
     if settings.gold:
         _require_false_answers(benchmark, settings.gold)
     from unsee.evaluation.evaluate import evaluate
@@ -112,6 +116,20 @@ def _earlier(model: Path) -> Run:
     return config.read(record) if record.is_file() else Run()
 
 
+@contextmanager
+def _plugins_named(earlier: Run) -> Iterator[None]:
+    """Name the plugins of the run that made the model where one seems to be missing; a model never loads code."""
+    try:
+        yield
+    except UnknownNameError as error:
+        if not earlier.plugins:
+            raise
+        wanted = " ".join(f"--plugin {text.partition(PIN)[0]}" for text in earlier.plugins)
+        raise UserError(
+            f"{error} The model was made with plugins, which are not loaded by themselves: {wanted}"
+        ) from error
+
+
 def _require_false_answers(data: Benchmark, gold: str) -> None:
     """Raise before evaluation if the gold run or the false answers are missing."""
     require_run(gold)
@@ -128,7 +146,7 @@ def _score_lines(scores: dict[str, Any], *, everything: bool) -> list[str]:
     """Return the scores to print, then missing ones with reasons."""
     from unsee.scoring.measures import EXTRA
 
-    wanted = {*SHOWN, *EXTRA}
+    wanted = {*SHOWN, *EXTRA, *registry.outside_names("metrics")}
     shown = {
         name: one
         for name, one in scores.items()

@@ -1,4 +1,4 @@
-"""List available names, one line each."""
+"""List available names, one line each, or everything about one of them."""
 
 from __future__ import annotations
 
@@ -7,29 +7,45 @@ from difflib import get_close_matches
 from typing import Final
 
 from unsee.api import registry
-from unsee.cli.commands._shared import OK, say
+from unsee.api.describe import describe
+from unsee.cli.commands._shared import OK, plugin_option, say
 from unsee.errors import unknown_name
 from unsee.utils.terminal import err
 
 KINDS: Final[tuple[registry.Listed, ...]] = ("methods", "benchmarks", "metrics", "models", "attacks", "recipes")
 """Kinds that can be listed."""
+_ALSO: Final = {"families": "models"}
+"""Further words for a kind."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("name", metavar="NAME", nargs="?", help="one of them: settings, defaults, source, cost")
+    plugin_option(parser)
 
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    near = get_close_matches(options.kind, KINDS, n=1, cutoff=0.8)
-    if options.kind not in KINDS and f"{options.kind}s" not in KINDS:
-        raise unknown_name("kind", options.kind, KINDS)
-    kind: registry.Listed = next(kind for kind in KINDS if kind in (options.kind, *near))
-    found = {name: registry.summary(kind, name) for name in registry.names(kind)}
-    width = max(map(len, found), default=0)
-    for name, line in found.items():
-        say(f"{name:<{width}}  {line}")
-    if not found:
+    for spec in options.plugin:
+        registry.add(spec)
+    kind = _kind(_ALSO.get(options.kind, options.kind))
+    if options.name:
+        registry.require(kind, options.name)
+        say("\n".join(describe(kind, options.name)))
+        return OK
+    names = registry.names(kind)
+    width = max(map(len, names), default=0)
+    for name in names:
+        origin = registry.origin(kind, name)
+        say(f"{name:<{width}}  {registry.summary(kind, name)}{'' if origin == 'unsee' else f' [{origin}]'}")
+    if not names:
         err(f"There are no {kind} yet.")
     return OK
+
+
+def _kind(word: str) -> registry.Listed:
+    near = get_close_matches(word, KINDS, n=1, cutoff=0.8)
+    if word not in KINDS and f"{word}s" not in KINDS:
+        raise unknown_name("kind", word, KINDS)
+    return next(kind for kind in KINDS if kind in (word, *near))

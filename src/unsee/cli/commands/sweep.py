@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unsee.cli.commands._shared import FAILED, OK, say
+from unsee.cli.commands._shared import FAILED, OK, plugin_option, say
 from unsee.utils.terminal import err
 
 
@@ -14,6 +14,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("grid", metavar="GRID.yaml", help="base run and axes, see docs/sweep.md")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for everything; goes on with what is in it")
     parser.add_argument("--launcher", default="local", help="local (default) or slurm")
+    plugin_option(parser)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells that run at once (default: 1)")
 
 
@@ -21,7 +22,7 @@ def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from unsee.workflows.sweep import sweep
 
-    states = sweep(options.grid, options.out, launcher=options.launcher, jobs=options.jobs)
+    states = sweep(options.grid, options.out, launcher=options.launcher, jobs=options.jobs, plugins=options.plugin)
     for name, state in states.items():
         if state != "done":
             err(f"{state}: {name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from unsee import config
-from unsee.api import Training, registry
+from unsee.api import Method, Training, registry
 from unsee.config import Run
 from unsee.config.hints import hinted
+from unsee.config.plugins import with_plugins, with_used
 from unsee.data.open import open_benchmark
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner, require_free
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 RECORD: Final = "continual.yaml"
 RESULT: Final = "continual.json"
+_OPTIONAL: Final = ("plugins",)
+"""Keys of continual.yaml that are not written where there is nothing to say."""
 EVERY: Final = 20
 """Longest sequence that is evaluated after every request."""
 
@@ -37,7 +40,7 @@ EVERY: Final = 20
 def continual(
     model: Path | str,
     data: Path | str,
-    method: str,
+    method: str | Method,
     out: Path | str,
     *,
     benchmark: str | Mapping[str, Any] = "",
@@ -46,6 +49,7 @@ def continual(
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
     engine: fast_paths.Name = "fast",
+    plugins: Sequence[Path | str] = (),
 ) -> Path:
     """Unlearn requests in order, evaluate all after each, write `continual.json` and its page.
 
@@ -56,7 +60,7 @@ def continual(
     Args:
         model: The original model: folder, hub id, run folder, or "lab".
         data: Data whose entities are asked for, or "lab".
-        method: A name that `unsee list methods` prints.
+        method: A name that `unsee list methods` prints, a file or `pkg.mod:Class` that defines one, or an instance.
         out: Folder for everything; empty, or that of the same call.
         benchmark: How the data is laid out; empty = recognise it.
         course: Fields of `Course`: `tasks` or `requests`, `mode`, `order`, ... (docs/continual.md).
@@ -64,12 +68,22 @@ def continual(
         training: Fields of `Training` that differ from what suits the data and the defaults; for each request.
         seed: Start of every random stream.
         engine: "plain" switches every fast path off.
+        plugins: Files, folders or modules with methods, benchmarks or families of your own (docs/plugins.md).
 
     Raises:
         UserError: Names, settings, requests or data are wrong, or `out` holds something else; nothing has been trained then.
     """
     run = Run.of(
-        model, data, method, out, benchmark=benchmark, settings=settings, training=training, seed=seed, engine=engine
+        model,
+        data,
+        method,
+        out,
+        benchmark=benchmark,
+        settings=settings,
+        training=training,
+        seed=seed,
+        engine=engine,
+        plugins=plugins,
     )
     return continual_run(run, course or {})
 
@@ -78,6 +92,7 @@ def continual_run(run: Run, course: Mapping[str, Any]) -> Path:
     """Run `continual` from a run and a course."""
     if processes.world() > 1:
         raise UserError("A sequence of requests runs in one process; call `unsee continual` without accelerate launch.")
+    run = with_plugins(run)
     with fast_paths.using(run.engine), hinted(run, {"continual": Course}):
         return _continual(run, config.build(Course, course, where="continual"))
 
@@ -93,6 +108,7 @@ def evaluated(count: int) -> list[int]:
 def _continual(run: Run, course: Course) -> Path:
     _require_names(run)
     data = open_benchmark(run.data, run.benchmark)
+    run = with_used(run, ("methods", run.method), ("benchmarks", data.name))
     run, course = _explicit(run, course, dict(data.suggested(run.method)))
     tasks = tasks_of(data, course)
     out = Path(run.out)
@@ -240,7 +256,7 @@ def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
         atomic_write_text(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
         return
     earlier = config.read_mapping(file)
-    if changed := sorted(key for key in values if earlier.get(key) != values[key]):
+    if changed := sorted(key for key in {*values, *_OPTIONAL} if earlier.get(key) != values.get(key)):
         raise UserError(f"{out} holds another sequence: {', '.join(changed)} differ from {file}. Give another --out.")
 
 

@@ -1,0 +1,110 @@
+"""Descriptions of methods, benchmarks, metrics and families, read from their docstrings and the code of their fields."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+import textwrap
+from dataclasses import MISSING, Field, fields
+from itertools import pairwise
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from unsee.api import registry
+from unsee.api.method import Method, Needs
+
+
+def field_docs(cls: type[Any]) -> dict[str, str]:
+    """Return the docstring below each field of a dataclass, those of its base classes included.
+
+    >>> field_docs(Needs)["rows"]
+    'Rows in one graph for each forget example of a batch.'
+    """
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if "__dataclass_fields__" in vars(base):
+            docs |= _own_docs(base)
+    return docs
+
+
+def describe(kind: registry.Listed, name: str) -> list[str]:
+    """Return the lines that say what a name is, who defines it, what can be set about it and what it costs."""
+    line = registry.summary(kind, name)
+    source = re.search(r"\(([^()]*(?:arXiv|\d{4}|https?:)[^()]*)\)", line)
+    head = [f"{name}: {line}", f"defined by: {registry.origin(kind, name)}"]
+    head += [f"source: {source[1]}"] if source else []
+    return [*head, *_about(kind, name)]
+
+
+def _about(kind: registry.Listed, name: str) -> list[str]:
+    if kind == "methods":
+        return _method(registry.load(kind, name))
+    if kind == "benchmarks":
+        return _benchmark(registry.load(kind, name))
+    if kind == "models":
+        types = registry.load(kind, name).model_types
+        return [f"model types: {', '.join(types) or 'any that no other family serves'}"]
+    if kind == "metrics" and name in registry.outside_names(kind):
+        return [f"better: {registry.load_metric(name).better}"]
+    return []
+
+
+def _method(cls: type[Method]) -> list[str]:
+    return ["", inspect.getdoc(cls) or "", "", *_settings(cls, "method"), "", *_cost(cls)]
+
+
+def _benchmark(cls: type[Any]) -> list[str]:
+    hub = [f"on the hub: {', '.join(cls.hub)}"] if cls.hub else []
+    return [
+        f"layout: {cls.layout}",
+        *hub,
+        "",
+        inspect.getdoc(cls) or "",
+        "",
+        *_settings(cls.settings_type, "benchmark"),
+    ]
+
+
+def _settings(cls: type[Any], part: str) -> list[str]:
+    """Return the settings: name and default as `--set` takes them, choices, and meaning."""
+    docs, hints = field_docs(cls), get_type_hints(cls)
+    lines = []
+    for item in (item for item in fields(cls) if item.init):
+        choices = get_args(hints[item.name]) if get_origin(hints[item.name]) is Literal else ()
+        listed = f" (one of {', '.join(map(str, choices))})" if choices else ""
+        lines += [f"  {part}.{item.name}={_default(item)}{listed}", f"      {docs.get(item.name, '')}".rstrip()]
+    return ["settings (--set NAME=VALUE), with their defaults:", *lines] if lines else ["settings: none"]
+
+
+def _cost(cls: type[Method]) -> list[str]:
+    """Return what a training step holds with the defaults, as the memory estimate counts it."""
+    if any(item.init and item.default is MISSING and item.default_factory is MISSING for item in fields(cls)):
+        return ["cost of a step: depends on settings that have no default"]
+    needs, docs = cls().needs(), field_docs(Needs)
+    if not needs.trains:
+        return ["cost of a step: none, no weight is trained"]
+    held = [f"  {name}={value}: {docs[name]}" for name, value in vars(needs).items() if value and name != "trains"]
+    return ["cost of a step with the defaults:", *held]
+
+
+def _default(item: Field[Any]) -> str:
+    if item.default is MISSING and item.default_factory is MISSING:
+        return ""
+    value = item.default if item.default_factory is MISSING else item.default_factory()
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _own_docs(cls: type[Any]) -> dict[str, str]:
+    """Return the string below each annotated name in the body of a class; nothing if its source is not kept."""
+    try:
+        source = inspect.getsource(cls)
+    except OSError:
+        return {}
+    body = next(node for node in ast.parse(textwrap.dedent(source)).body if isinstance(node, ast.ClassDef)).body
+    return {
+        node.target.id: " ".join(inspect.cleandoc(after.value.value).split())
+        for node, after in pairwise(body)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+    }

@@ -1,0 +1,371 @@
+"""Code from outside the tree: files, folders and modules that a user names, and entry points of installed packages.
+
+A plugin runs only because a user named it on purpose or installed it. Nothing is looked for in data or model folders.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cache, partial
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Self
+
+from unsee.api.benchmark import Benchmark
+from unsee.api.family import Family
+from unsee.api.measure import Measure
+from unsee.api.method import Method
+from unsee.errors import UnseeError, UserError, shown
+
+GROUPS: Final[Mapping[str, str]] = {
+    "methods": "unsee.methods",
+    "benchmarks": "unsee.benchmarks",
+    "metrics": "unsee.metrics",
+    "models": "unsee.families",
+    "attacks": "unsee.attacks",
+}
+"""Kind -> group of entry points."""
+BASES: Final[Mapping[str, type[Any]]] = {
+    "methods": Method,
+    "benchmarks": Benchmark,
+    "metrics": Measure,
+    "models": Family,
+}
+"""Kind -> what a plugin of it is: a subclass, for metrics an instance."""
+MAIN: Final = "__main__"
+PIN: Final = "#sha256="
+"""Stands between a plugin and the hash of its code."""
+_MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Where a plugin lies: `FILE.py`, `FOLDER` or `pkg.mod`, perhaps with `:Class` and `#sha256=HEX` behind it."""
+
+    place: str
+    """Absolute path, or dotted name of a module."""
+    attribute: str = ""
+    """One class or measure in it; empty = all."""
+    sha256: str = ""
+    """Hash that the code must have; empty = any."""
+
+    @classmethod
+    def parse(cls, text: str | Path) -> Self:
+        """Read the text form; a path that does not exist is an error."""
+        rest, _, pin = str(text).partition(PIN)
+        place, _, attribute = (rest, "", "") if Path(rest).exists() else rest.partition(":")
+        path = Path(place).expanduser()
+        if path.exists():
+            place = str(path.resolve())
+        elif place.endswith(".py") or not _MODULE.fullmatch(place):
+            raise UserError(
+                f"There is no plugin {shown(rest)}: expected a file, a folder, or a module such as pkg.mod:Class. "
+                "Correct --plugin or `plugins:`."
+            )
+        return cls(place=place, attribute=attribute, sha256=pin)
+
+    def __str__(self) -> str:
+        """Return the text form."""
+        return self.name + (f"{PIN}{self.sha256}" if self.sha256 else "")
+
+    @property
+    def name(self) -> str:
+        """Place and attribute without the hash."""
+        return f"{self.place}:{self.attribute}" if self.attribute else self.place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside:
+    """One method, benchmark, metric, family or attack that is defined outside of unsee."""
+
+    kind: str
+    name: str
+    origin: str
+    """What a user reads: the path, or the package with its version."""
+    spec: Spec
+    load: Callable[[], Any]
+    """Returns the class, or the measure."""
+    doc: str = ""
+    """First line of the docstring; empty = read it from the source."""
+
+
+def hash_of(spec: Spec) -> str:
+    """Return the SHA-256 of the file, or of all Python files of a folder or package, without running them."""
+    source = source_of(spec)
+    if source.is_file():
+        return hashlib.sha256(source.read_bytes()).hexdigest()
+    total = hashlib.sha256()
+    for file in sorted(source.rglob("*.py")):
+        total.update(
+            f"{file.relative_to(source).as_posix()}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode()
+        )
+    return total.hexdigest()
+
+
+def pinned(spec: Spec) -> Spec:
+    """Return the spec with the hash of its code as it is now; raise if it has another hash already."""
+    found = hash_of(spec)
+    if spec.sha256 not in ("", found):
+        raise UserError(
+            f"The plugin {spec.name} has changed: its SHA-256 is {found[:12]}..., expected {spec.sha256[:12]}.... "
+            "Nothing of it was run. Restore the file, or start anew in another --out."
+        )
+    return replace(spec, sha256=found)
+
+
+def read(spec: Spec) -> list[Outside]:
+    """Run the code of a plugin and return what it defines; a pinned spec is compared before anything runs."""
+    spec = pinned(spec)
+    with faults_in(spec.name, source_of(spec)):
+        modules = _modules(spec)
+        if spec.attribute:
+            return [_attribute(spec, modules[0])]
+        found = [entry for module in modules for entry in _defined(spec, module)]
+    if not found:
+        raise UserError(
+            f"The plugin {spec.name} defines no method, benchmark, metric or family. "
+            "Expected a public subclass of Method, Benchmark or Family, or a Measure (docs/plugins.md)."
+        )
+    return found
+
+
+def of_class(cls: type[Method]) -> Outside:
+    """Return the entry of a method class that Python code has handed over."""
+    main = getattr(sys.modules.get(MAIN), "__file__", None) if cls.__module__ == MAIN else None
+    spec = Spec(place=str(Path(main).resolve()) if main else cls.__module__, attribute=cls.__qualname__)
+    spec = replace(spec, sha256=_hash_of_source(cls)) if spec.place == MAIN else pinned(spec)
+    return _entry(spec, "methods", cls, cls.__name__.lower(), doc=cls.__doc__)
+
+
+def _hash_of_source(cls: type[Any]) -> str:
+    """Return the hash of a class that was typed into an interactive session; empty where its text is not kept."""
+    try:
+        return hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()
+    except (OSError, TypeError):
+        return ""
+
+
+def installed(kind: str) -> tuple[Outside, ...]:
+    """Return what installed packages declare, without importing them."""
+    return _installed(kind, tuple(sys.path))
+
+
+@cache
+def _installed(kind: str, _: tuple[str, ...]) -> tuple[Outside, ...]:
+    points = importlib.metadata.entry_points(group=GROUPS[kind]) if kind in GROUPS else ()
+    return tuple(
+        Outside(
+            kind=kind,
+            name=point.name,
+            origin=f"package {point.dist.name} {point.dist.version}" if point.dist else point.value,
+            spec=Spec(place=point.module, attribute=point.attr),
+            load=partial(_loaded, point, kind),
+        )
+        for point in points
+    )
+
+
+def _loaded(point: importlib.metadata.EntryPoint, kind: str) -> Any:
+    """Import what an entry point names, and check it."""
+    origin = f"{point.value} of package {point.dist.name}" if point.dist else point.value
+    with faults_in(origin, source_of(Spec(place=point.module))):
+        found = point.load()
+        _require(kind, found, origin)
+    named = found.key if kind == "metrics" else found.name if kind == "benchmarks" else point.name
+    if named != point.name:
+        raise UserError(
+            f"The plugin {origin} is declared as {point.name}, but calls itself {named}. Make them the same."
+        )
+    return found
+
+
+def summary(entry: Outside) -> str:
+    """Return the first line of the docstring of the module, read without importing it."""
+    if entry.doc:
+        return entry.doc
+    source = source_of(entry.spec)
+    file = source / "__init__.py" if source.is_dir() else source
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        return f"cannot be read: {error}"
+    return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+@contextmanager
+def faults_in(origin: str, source: Path) -> Iterator[None]:
+    """Turn whatever the code of a plugin raises into a UserError with its file and line."""
+    try:
+        yield
+    except UnseeError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"The plugin {origin} failed at {_place_of(error, source)}: {type(error).__name__}: {error}. "
+            "Correct it, or go without it; --debug shows the traceback."
+        ) from error
+
+
+def _place_of(error: BaseException, source: Path) -> str:
+    """Return file and line of a fault: of the last call inside of the plugin, else of the last one at all."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(source)]
+    last = (own or list(frames))[-1]
+    return f"{last.filename}, line {last.lineno}"
+
+
+def source_of(spec: Spec) -> Path:
+    """Return the file of a plugin, or the folder of a package."""
+    if Path(spec.place).is_absolute():
+        return Path(spec.place)
+    found = _find(spec.place)
+    if found is None or not found.origin or not Path(found.origin).is_file():
+        raise UserError(f"The plugin {spec.name} cannot be found: there is no module {spec.place} in this environment.")
+    origin = Path(found.origin)
+    return origin.parent if origin.name == "__init__.py" else origin
+
+
+def _find(module: str) -> ModuleSpec | None:
+    """Return the spec of a module; unlike `importlib.util.find_spec` this runs no parent package."""
+    path, found, parts = None, None, module.split(".")
+    for end in range(1, len(parts) + 1):
+        name = ".".join(parts[:end])
+        specs = (finder.find_spec(name, path) for finder in sys.meta_path)
+        found = next((spec for spec in specs if spec is not None), None)
+        if found is None:
+            return None
+        path = found.submodule_search_locations
+    return found
+
+
+def _modules(spec: Spec) -> list[ModuleType]:
+    """Import the modules of a plugin: one of a file or dotted name, all public ones of a folder."""
+    path = Path(spec.place)
+    if not path.is_absolute():
+        return [importlib.import_module(spec.place)]
+    name = f"unsee_plugin_{hashlib.sha256(f'{path}{spec.sha256}'.encode()).hexdigest()[:12]}"
+    with _no_bytecode():
+        main = sys.modules.get(name) or _run(name, path)
+        if path.is_file():
+            return [main]
+        names = sorted(file.stem for file in path.glob("*.py") if not file.stem.startswith("_"))
+        return [main, *(importlib.import_module(f"{name}.{stem}") for stem in names)]
+
+
+def _run(name: str, path: Path) -> ModuleType:
+    """Run a file as a module of this name, or make a package of a folder, whether or not it has an `__init__.py`."""
+    file = path if path.is_file() else path / "__init__.py"
+    inner = None if path.is_file() else [str(path)]
+    loader = SourceFileLoader(name, str(file)) if file.is_file() else None
+    spec = ModuleSpec(name, loader, origin=str(file), is_package=inner is not None)
+    spec.has_location, spec.submodule_search_locations = loader is not None, inner
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        if loader is not None:
+            loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Write no bytecode: it is found by time and size, and an edited file could run as it was before."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
+
+
+def _attribute(spec: Spec, module: ModuleType) -> Outside:
+    """Return the one entry that the spec names."""
+    found = getattr(module, spec.attribute, None)
+    kinds = [kind for kind in BASES if _is(kind, found)]
+    if not kinds:
+        raise UserError(
+            f"The plugin {spec.name} is no method, benchmark, metric or family: {spec.place} has "
+            f"{'no ' + spec.attribute if found is None else shown(found) + ' there'}."
+        )
+    return _entry(spec, kinds[0], found, spec.attribute.lower(), doc=module.__doc__)
+
+
+def _defined(spec: Spec, module: ModuleType) -> Iterator[Outside]:
+    """Yield the public methods, benchmarks, families and measures that a module itself defines."""
+    public = [found for name, found in vars(module).items() if not name.startswith("_")]
+    for kind in BASES:
+        own = [found for found in public if _is(kind, found) and _module_of(found, module) == module.__name__]
+        file = Path(module.__file__ or spec.place)
+        stem = file.parent.name if file.name == "__init__.py" else file.stem
+        for found in own:
+            yield _entry(spec, kind, found, stem if len(own) == 1 else "", doc=module.__doc__)
+
+
+def _module_of(found: Any, module: ModuleType) -> str:
+    """Return where a class was defined; measures do not know, and count as defined where they stand."""
+    return str(found.__module__) if inspect.isclass(found) else module.__name__
+
+
+def _entry(spec: Spec, kind: str, found: Any, default: str, *, doc: str | None) -> Outside:
+    """Return the checked entry of a class or measure; `default` is its name where it declares none."""
+    _require(kind, found, spec.name)
+    name = found.key if kind == "metrics" else _declared(kind, found) or default
+    if not name:
+        raise UserError(
+            f"{_line_of(found)}: {found.__name__} is one of several in its file and needs a name of its own. "
+            'Add `name: ClassVar[str] = "..."` to each class.'
+        )
+    if not _NAME.fullmatch(name):
+        raise UserError(f"The plugin {spec.name} has the name {shown(name)}: letters, digits, '_', '.' and '-' only.")
+    line = (doc or getattr(found, "__doc__", "") or "").strip().partition("\n")[0]
+    return Outside(kind=kind, name=name, origin=spec.name, spec=spec, load=lambda: found, doc=line)
+
+
+def _declared(kind: str, cls: type[Any]) -> str:
+    """Return the name that a class declares; a field of that name is a setting, and none."""
+    if kind == "methods" and "name" in {field.name for field in fields(cls)}:
+        return ""
+    name = getattr(cls, "name", "")
+    return name if isinstance(name, str) else ""
+
+
+def _is(kind: str, found: Any) -> bool:
+    base = BASES[kind]
+    return isinstance(found, base) if kind == "metrics" else inspect.isclass(found) and issubclass(found, base)
+
+
+def _require(kind: str, found: Any, origin: str) -> None:
+    """Raise if something cannot serve as what it was declared to be."""
+    if kind not in BASES:
+        return
+    if not _is(kind, found):
+        raise UserError(f"The plugin {origin} must be a {BASES[kind].__name__}, got {shown(found)}.")
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise UserError(
+            f"{_line_of(found)}: {found.__name__} lacks {', '.join(missing)}. "
+            "Define it, or let the name of the class start with _."
+        )
+    if kind == "methods" and "__dataclass_fields__" not in vars(found):
+        raise UserError(f"{_line_of(found)}: put @dataclass(frozen=True, kw_only=True) above class {found.__name__}.")
+    if kind == "benchmarks" and not all(isinstance(getattr(found, name, None), str) for name in ("name", "layout")):
+        raise UserError(f"{_line_of(found)}: {found.__name__} needs `name` and `layout`, both ClassVar[str].")
+
+
+def _line_of(cls: type[Any]) -> str:
+    return f"{inspect.getsourcefile(cls)}, line {inspect.getsourcelines(cls)[1]}"

@@ -1,0 +1,52 @@
+"""The plugins of a run: loaded from what it names, and recorded with the hash of their code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unsee.api import registry
+from unsee.api.plugins import Outside, Spec, pinned
+from unsee.config.run import Run
+from unsee.errors import UserError
+
+
+def with_plugins(run: Run) -> Run:
+    """Load the plugins of a run, and return it with the hash of each. A method given as a plugin becomes its name.
+
+    Raises:
+        UserError: A plugin is broken or its name is taken. One that a written run names has changed; it is not run then.
+    """
+    named = (run.method,) if _is_spec(run.method) else ()
+    loaded = {text: registry.add(text) for text in (*run.plugins, *named)}
+    run = replace(run, plugins=tuple(dict.fromkeys(_pin(text, entries) for text, entries in loaded.items())))
+    return replace(run, method=_only_method(run.method, loaded[run.method])) if named else run
+
+
+def with_used(run: Run, *names: tuple[registry.Listed, str]) -> Run:
+    """Return the run with the plugins that define these names, such as installed ones that nothing else records."""
+    used = (spec for kind, name in names for spec in registry.pin(kind, name))
+    return with_specs(run, tuple(used))
+
+
+def with_specs(run: Run, specs: tuple[str, ...]) -> Run:
+    """Return the run with further plugins."""
+    return replace(run, plugins=tuple(dict.fromkeys((*run.plugins, *specs))))
+
+
+def _is_spec(method: str) -> bool:
+    """Tell whether a method is given as a file or module instead of a name."""
+    return ":" in method or "/" in method or method.endswith(".py")
+
+
+def _pin(text: str, entries: list[Outside]) -> str:
+    """Return a spec with the hash of the code that was loaded for it."""
+    spec, sha256 = Spec.parse(text), entries[0].spec.sha256
+    return str(replace(spec, sha256=sha256) if sha256 else pinned(spec))
+
+
+def _only_method(text: str, entries: list[Outside]) -> str:
+    methods = [entry.name for entry in entries if entry.kind == "methods"]
+    if len(methods) != 1:
+        listed = ", ".join(methods) or "none"
+        raise UserError(f"--method {text} must define one method, found: {listed}. Give --plugin {text} and a name.")
+    return methods[0]
