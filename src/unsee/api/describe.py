@@ -31,7 +31,7 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
 def describe(kind: registry.Listed, name: str) -> list[str]:
     """Return the lines that say what a name is, who defines it, what can be set about it and what it costs."""
     line = registry.summary(kind, name)
-    source = re.search(r"\(([^()]*(?:arXiv|\d{4}|https?:)[^()]*)\)", line)
+    source = re.search(r"[(;]\s*([^();]*(?:arXiv|\d{4}|https?:)[^()]*)\)", line)
     head = [f"{name}: {line}", f"defined by: {registry.origin(kind, name)}"]
     head += [f"source: {source[1]}"] if source else []
     return [*head, *_about(kind, name)]
