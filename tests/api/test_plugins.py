@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from unsee import config
-from unsee.api import Kind, Method, Response, Role, Vocabulary, describe, plugins, registry
+from unsee.api import Kind, Method, Needs, Response, Role, Vocabulary, describe, plugins, registry
 from unsee.cli import main
 from unsee.config import Run
 from unsee.config.plugins import with_plugins
@@ -364,7 +364,7 @@ def test_list_says_everything_about_one_name(tmp_path, capsys):
     said = capsys.readouterr().out
     assert f"defined by: {file}\nsource: Doe, 2031\n" in said
     assert "  method.weight=0.5\n      How much nothing.\n" in said
-    assert "  rows=3: Rows in one graph" in said
+    assert f"  rows=3: {describe.field_docs(Needs)['rows']}" in said
     for kind, name, line in (
         ("methods", "npo", "source: Zhang et al., 2024"),
         ("methods", "mmunlearner", 'method.granularity="sample" (one of sample, batch)'),
