@@ -58,7 +58,7 @@ def bits_of(session, method):
 @pytest.mark.parametrize(("alpha", "ratio"), [(1.0, 1), (0.5, 1), (1.0, 3)])
 @pytest.mark.parametrize("engine", ["fast", "plain"])
 def test_joint_step_element_by_element(alpha, ratio, engine, tmp_path, monkeypatch):
-    """Spec 8.4: theta' = theta - lr (-alpha m g_f + g_r); where m = 0 the step is that of retain alone."""
+    """One step: theta' = theta - lr (-alpha m g_f + g_r); where m = 0 the step is that of retain alone."""
     plain_sgd(monkeypatch)
     session = session_at(tmp_path / "run")
     method = MMUnlearner(alpha=alpha, retain_ratio=ratio)
@@ -81,7 +81,7 @@ def test_joint_step_element_by_element(alpha, ratio, engine, tmp_path, monkeypat
 
 
 def test_without_a_mask_the_forget_gradient_reaches_every_weight(tmp_path, monkeypatch):
-    """The control of spec 8.9: the same step with m = 1 everywhere, norms and heads included."""
+    """The control: the same step with m = 1 everywhere, norms and heads included."""
     plain_sgd(monkeypatch)
     session, method = session_at(tmp_path / "run"), MMUnlearner(mask="none")
     forget, retain = first_batch(session, method)
@@ -105,7 +105,7 @@ def test_clip_comes_after_the_mask(tmp_path, monkeypatch):
 
 
 def test_forget_step_leaves_what_is_outside_bit_identical(tmp_path, monkeypatch):
-    """Spec 8.5, defects 30 and 42, with AdamW."""
+    """docs/defects.md 30 and 42, with AdamW."""
     monkeypatch.setattr("unsee.methods.mmunlearner.method.retain_term", lambda *given: iter(()))
     session = session_at(tmp_path / "run", max_steps=2)
     _, bits = bits_of(session, MMUnlearner())
@@ -119,7 +119,7 @@ def test_forget_step_leaves_what_is_outside_bit_identical(tmp_path, monkeypatch)
 
 
 def test_adapters_are_refused_with_a_way_out(tmp_path):
-    """Spec 8.7: before anything is computed."""
+    """Before anything is computed."""
     with pytest.raises(UserError, match=r"training.tune=lora.*--tune full"):
         MMUnlearner().unlearn(session_at(tmp_path / "run", tune="lora", parts=("language",)))
     assert not (tmp_path / "run" / "work").exists()
@@ -197,7 +197,7 @@ def test_sweep_takes_the_methods_settings():
 
 
 def test_alternating_forget_step_leaves_what_is_outside_bit_identical(tmp_path, monkeypatch):
-    """Spec 8.5 and defect 30: the forget moments know nothing of the retain steps; here those only move the head."""
+    """docs/defects.md 30: the forget moments know nothing of the retain steps; here those only move the head."""
 
     def head_only(session, retain, weight):
         yield {"loss": session.model.get_parameter("lm_head.weight").sum() * 1e-3}
@@ -277,7 +277,7 @@ def test_sharded_weights_are_refused(tmp_path, monkeypatch):
         MMUnlearner().unlearn(session_at(tmp_path / "run"))
 
 
-# as_released: the published defects, measured (spec 8.6)
+# as_released: the published defects, measured
 
 
 def released(session, **more):

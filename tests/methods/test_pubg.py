@@ -1,4 +1,4 @@
-"""The unit tests of the PUBG specification, section 11."""
+"""PUBG (arXiv 2506.02541): losses, guidance rollouts, training."""
 
 from __future__ import annotations
 

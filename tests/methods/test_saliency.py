@@ -47,7 +47,7 @@ def sides(session):
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 def test_one_accumulator_equals_the_ratio_of_two_fishers(gamma, tmp_path):
-    """Spec 8.2: the mask of D is that of F_T / F_P >= gamma in fp64, ties and vanishing weights left out."""
+    """The mask of D is that of F_T / F_P >= gamma in fp64, ties and vanishing weights left out."""
     session = session_at(tmp_path / "run")
     target, preserve = sides(session)
     parts = maskable(session)
@@ -78,7 +78,7 @@ def test_batch_granularity_squares_the_batch_mean(tmp_path):
 
 
 def test_accumulator_is_fp32_whatever_the_scale(tmp_path):
-    """Spec 8.3, defect 43: fp16 squares of gradients near 1e-5 vanish and keep nothing; the sweep's mask stays as it was."""
+    """docs/defects.md 43: fp16 squares of gradients near 1e-5 vanish and keep nothing; the sweep's mask stays as it was."""
     session = session_at(tmp_path / "run")
     target, preserve = sides(session)
     parts = maskable(session)
@@ -149,7 +149,7 @@ def test_untrained_parts_cannot_be_masked(tmp_path):
 
 
 def test_fresh_adapters_are_refused(tmp_path):
-    """Spec 8.7, defect 45."""
+    """docs/defects.md 45."""
     session = tiny_session(tmp_path / "run")
     session.model = prepare(session.model, session.family, Training(), 0)
     with pytest.raises(UserError, match=r"LoRA adapters.*--tune full"):
@@ -158,7 +158,7 @@ def test_fresh_adapters_are_refused(tmp_path):
 
 @pytest.mark.parametrize("image_tokens", [1, 16])
 def test_labels_are_answer_and_end(image_tokens, tmp_path):
-    """Spec 8.8, defects 3 to 5."""
+    """docs/defects.md 3 to 5."""
     session = tiny_session(tmp_path / "run", image_tokens=image_tokens)
     target = targeted(session, Sweep())[0]
     batch = collate(session, [target])

@@ -1,8 +1,8 @@
 """Responses of a model, cached per run and, by content, across runs.
 
-A finished answer in the run folder is used again only if its key matches: a hash of weights, instruction, prompt, image, example
-and decoding. In the shared folder (`unsee.data.shared_cache`) lies what was said to a prompt about an image, in a file for weights and
-decoding; so the same model is never asked the same twice, whatever the run, the example's role or the batch.
+A response in the run folder is reused only if its key matches: a hash of weights, instruction, prompt, image, example and
+decoding. The shared folder (`unsee.data.shared_cache`) has one file per weights and decoding, keyed by prompt and image, so
+that no model generates the same response twice, whatever the run, the example's role or the batch.
 Importing this module loads no torch.
 """
 

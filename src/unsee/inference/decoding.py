@@ -1,11 +1,18 @@
 """Decoding with shared prefixes: one image encoding and prefill for all its questions.
 
-Groups of prompts (`unsee.inference.prefix_groups`) are prefilled together into a pool of keys and values. Questions then go through the
-model in waves sorted by length. A row of a wave is a copy of one prefix; where the prefix is long, several questions share
-the row, side by side in lanes that do not see each other, so that the prefix is held and read once for all of them. Rows and
-lanes that have stopped are taken out of the wave as soon as enough of them have. Questions of which only the first token's
-probabilities are wanted (`Readings`) have waves of their own, which end there.
-Shapes: r rows, l lanes, c columns of suffixes, k columns of keys and values, n = r times l, v vocabulary, h heads, d head width.
+Groups of prompts (`unsee.inference.prefix_groups`) are prefilled together into a pool of KV caches. Questions are then
+decoded in waves sorted by length. A row of a wave is a copy of one prefix. Where the prefix is long, several questions share
+the row in lanes, which are masked from each other, so that the prefix is stored and read once for all of them. Example,
+three questions about image A (576 tokens) and one about image B, two lanes per row:
+
+    row 0    KV cache of A | lane 0: question 1, its answer | lane 1: question 2, its answer
+    row 1    KV cache of A | lane 0: question 3, its answer | lane 1: empty
+    row 2    KV cache of B | lane 0: question 4, its answer | lane 1: empty
+
+Each step runs one token per lane. Finished rows and lanes are removed from the wave once there are enough of them.
+Questions that only need the log-probabilities of the first token (`Readings`) have waves of their own, without decoding.
+Shapes: r rows, l lanes, c columns of suffixes, k columns of keys and values, n = r times l, v vocabulary, h heads,
+d head width.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Log-likelihoods of answers: one row and one forward pass per image.
 
-The rows are trees: tokens that several prompts or answers begin with stand there once, every token sees what leads to it and
-nothing else. So the image is encoded once, a question once for all of its options, and an option of one token costs nothing.
+A row is a tree: common prefixes of prompts and answers are stored once, and every token attends only to its own path. So the
+image is encoded once, a question once for all of its options, and an option of one token adds no position.
 Shapes: b rows, t tokens, k kept positions, v vocabulary.
 """
 

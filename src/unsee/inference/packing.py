@@ -1,10 +1,17 @@
 """Packing of several questions about one image into one row.
 
-The image and other common tokens are computed once, forward and backward.
+The image and other common tokens are computed once, forward and backward. A packed row is the common prefix, followed by
+the rest of each row. The rests are masked from each other, and each continues the position ids of the prefix, so every token
+computes what it computes in a row of its own. Example, two questions about an image of two tokens:
 
-A packed row is [shared prefix][rest of row 1][rest of row 2]...; no rest sees another, each goes on counting positions from the
-prefix, so every token computes what it computes in a row of its own. For language models with plain causal attention through
-`sdpa` and rotary positions known to `unsee.models.positions`; others keep one row a question.
+    row 1        <img> <img>   q1  a1
+    row 2        <img> <img>           q2  q2' a2
+    packed       <img> <img> | q1  a1 | q2  q2' a2       7 tokens instead of 9
+    positions      0     1   | 2   3  | 2   3   4
+    q2 attends to both <img> and itself, never to q1 and a1
+
+It applies to language models with plain causal attention through `sdpa` and rotary positions known to
+`unsee.models.positions`; others keep one row per question.
 Shapes: b packed rows, t tokens, r rows before packing, a answer positions (right-aligned), v vocabulary.
 """
 

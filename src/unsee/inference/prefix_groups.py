@@ -1,8 +1,8 @@
 """Groups of prompts about one image, with their common prefix.
 
-An image is loaded and processed once for all questions about it; the other prompts are tokenised as text, and the tokens
-that stand for the image are put where its mark is. What that gives is compared with the processor's own result: for the first
-prompt of every group, and once for another one.
+An image is loaded and processed once for all its questions. The other prompts are tokenised as text, and the image tokens
+are inserted at the placeholder. The result is compared with the processor's own output, for the first prompt of every group
+and once for another one.
 """
 
 from __future__ import annotations

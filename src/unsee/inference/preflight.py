@@ -1,9 +1,8 @@
 """Check before a run that every row can be encoded.
 
-It finds special tokens in texts, rows that are too long, and images that the processor rejects.
-
-A row's text is tokenised only if its bytes could exceed what the model reads, for no tokenizer makes more tokens than bytes;
-a picture is put through the processor once for each size, for size is all that its tokens depend on.
+It finds special tokens in texts, rows that are too long, and images that the processor rejects. A text is tokenised only if
+its bytes could exceed the limit, since no tokenizer makes more tokens than bytes. An image is processed once per size, since
+its number of tokens depends on nothing else.
 """
 
 from __future__ import annotations

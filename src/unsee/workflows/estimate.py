@@ -1,9 +1,7 @@
 """Workflow of `estimate`: memory and disk of a run, and whether it can start.
 
-It loads no weights and writes nothing.
-
-Configs, the processor and the data are read; the model has shapes only (`unsee.models.meta_device`), and the largest batch of the run's own
-plan goes through it (`unsee.workflows.memory_model`). Nothing is written.
+It reads configs, processor and data, loads no weights and writes nothing. The largest batch of the run's own plan goes
+through a model without weights (`unsee.models.meta_device`, `unsee.workflows.memory_model`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Memory of a training step, an image encoding and a round of generation.
 
-Measured on a model without weights.
-
-Forward and backward passes run for real, on tensors with shapes and nothing in them (`unsee.compat.fake_tensors`): what autograd keeps, what
-autocast copies and what the losses need is what the installed versions of torch and transformers do, not a formula.
+Measured on a model without weights: real forward and backward passes on tensors with shapes only
+(`unsee.compat.fake_tensors`). So the result follows the installed torch and transformers (saved activations, autocast copies,
+losses), not a formula.
 Shapes: b batch, t tokens, k positions with logits, a answer positions, d width of the model, v vocabulary.
 """
 

@@ -1,9 +1,9 @@
 """Reference model (before unlearning) without a second live copy.
 
-LoRA: the same model with its adapters off. Full tuning: what the original model says about the targets is computed once,
-before training, and kept. Full-vocabulary logits are kept as the states before the output head (a few kB a token less than
-the logits take) and made again by that head, which is frozen or, under full tuning, copied: one matrix, no second model.
-Likelihoods are kept on disk and shared over runs (`unsee.data.shared_cache`).
+With LoRA it is the same model with adapters disabled. With full tuning, reference outputs for the targets are computed before
+training and cached. Full-vocabulary logits are cached as the hidden states before the output head (a few kB per token less)
+and recomputed by that head, which is frozen or, with full tuning, copied: one matrix, no second model.
+Log-likelihoods are also cached on disk and shared between runs (`unsee.data.shared_cache`).
 Shapes: b batch, a answer positions (right-aligned), v vocabulary, d width of the model.
 """
 

@@ -1,8 +1,8 @@
 """Hooks that steer hidden states at inference (R-MUSE, arXiv 2512.17911).
 
-A gate is decided once a request, from the state of its last prompt token, and kept until its answer ends. While our own decoding
-loop runs, it says which columns end prompts and which are answers (`Requests`); under `model.generate` the KV cache tells.
-Passes without a cache (training, likelihoods) are left alone.
+The gate is decided once per request, from the state of its last prompt token, and holds until its response ends. Our own
+decoding loop declares which columns end prompts and which are responses (`Requests`); under `model.generate` the KV cache
+tells. Passes without a cache (training, log-likelihoods) are not steered.
 Shapes: b rows, c columns of a pass, e prompt ends, r rows, l lanes, d width of the model.
 """
 
