@@ -105,7 +105,7 @@ def test_a_dry_run_asks_nobody(run, capsys):
     ("repo", "more", "message"),
     [
         ("name", {}, "Expected a repository like owner/name"),
-        ("owner/name", {}, "which nobody else has. Say its hub id with --base"),
+        ("owner/name", {}, "is not on the hub. Give its hub id with --base"),
         ("owner/name", {"merged": True, "extras": ("everything",)}, "Expected extras among scores"),
     ],
 )

@@ -285,7 +285,7 @@ def test_impossible_settings(setting, value):
 def test_nothing_to_compare(tmp_path):
     session = session_at(tmp_path / "run")
     session.examples = {Role.FORGET: session.examples[Role.FORGET]}
-    with pytest.raises(UserError, match="what goes with what stays"):
+    with pytest.raises(UserError, match="needs retain, retain_text or forget_text"):
         saliency_mask(session, Sweep())
     session.examples = {Role.RETAIN: session.examples.get(Role.RETAIN, [])}
     with pytest.raises(UserError, match="forget examples with images"):

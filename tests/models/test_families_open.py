@@ -140,7 +140,7 @@ def test_encoder_decoders_are_refused(tmp_path):
     )
     VisionEncoderDecoderModel(config).save_pretrained(tmp_path)
     processor_of("llava").save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="Expected a model that goes on writing a prompt"):
+    with pytest.raises(UserError, match="Expected a decoder that continues a prompt"):
         open_model(tmp_path)
 
 

@@ -256,7 +256,7 @@ class Clear(Benchmark):
         if not false:
             raise UserError("there is no false answer to choose among.")
         kind = Kind.NAME if question == NAME_QUESTION else Kind.GENERAL
-        # What answers a question about the world is nobody's name: "red" in another answer must not count as one.
+        # A real-world answer is no name: "red" in another answer must not count as one.
         private = self._profile(entity if role is not Role.GENERAL else right).private if kind is Kind.NAME else {}
         told = Example(
             id=f"{name}/name", role=role, kind=kind, question=question, answer=right, perturbed=tuple(false), image=image,
@@ -307,7 +307,7 @@ def _author(block: Sequence[Record], names: Sequence[str]) -> str:
     counts = Counter({name: sum(contains(text, name) for text in texts) for name in names})
     best = counts.most_common(2)
     if not best or best[0][1] == 0:
-        raise UserError(f"no author of the split is named in these {len(block)} text questions, so they are nobody's.")
+        raise UserError(f"no author of the split is named in these {len(block)} text questions.")
     if len(best) > 1 and 2 * best[1][1] >= best[0][1]:
         raise UserError(
             f"{best[0][0]} is named in {best[0][1]} of these text questions and {best[1][0]} in {best[1][1]}; whose they are is open. "

@@ -86,7 +86,7 @@ def _recognised(place: Place) -> type[Any]:
         raise UserError(f"{place} is laid out as several benchmarks are; say which it is: {which}.")
     looked = "\n  ".join(f"{found.name}: {found.layout}" for found in map(_class, names))
     raise UserError(
-        f"Nothing that unsee knows lies at {place}. Looked for\n  {looked}\nSay --benchmark NAME to hear what is missing."
+        f"Nothing that unsee knows lies at {place}. Looked for\n  {looked}\nGive --benchmark NAME to see what is missing."
     )
 
 

@@ -99,11 +99,11 @@ def require_possible(session: Session, targets: Sequence[Target]) -> None:
     """Raise for settings that ZeRO-3 does not support."""
     if session.training.accumulate > 1:
         raise UserError(
-            "ZeRO-3 adds up batches only for models that are called through DeepSpeed, which objectives do not; set "
+            "ZeRO-3 accumulates batches only for models called through DeepSpeed, which objectives do not do. Set "
             "training.accumulate=1 and a larger training.batch_size, or use configs/fsdp2.yaml."
         )
     if len({target.example.image is not None for target in targets}) > 1:
         raise UserError(
             "With ZeRO-3 every row, or none, must have an image: processes gather the weights of each layer together, and "
-            "rows without an image pass by the vision tower. Leave such rows out, or use configs/fsdp2.yaml."
+            "rows without an image skip the vision tower. Leave such rows out, or use configs/fsdp2.yaml."
         )

@@ -75,7 +75,7 @@ def concepts(
         batch_size: Questions asked at once.
 
     Raises:
-        UserError: The folder is no run, the data name no concept, or the model is steered while it writes.
+        UserError: The folder is no run, the data name no concept, or the model is steered.
     """
     made = _run(Path(run))
     opened = _opened(data, made)
@@ -88,7 +88,9 @@ def concepts(
     said = _said(before, asked, max_new_tokens, batch_size)
     told = [one for one in said if one.text.strip()]
     if not told:
-        raise UserError(f"The original model {start or made.model} answers none of {len(said)} questions.")
+        raise UserError(
+            f"The original model {start or made.model} gave an empty response to all {len(said)} questions."
+        )
     first, masks = _likelihoods(before, told, batch_size), [_masked(before, one) for one in told]
     words = len(before.processor.tokenizer)
     del before
@@ -125,7 +127,7 @@ def _load(model: Path | str) -> Loaded:
 
     loaded = load(model)
     if attached(loaded.model):
-        raise UserError(f"{model} is steered while it writes; its probabilities in one pass are not what it would say.")
+        raise UserError(f"{model} is a steered model: its probabilities in one pass differ from those in generation.")
     loaded.model.to(processes.device())
     return loaded
 

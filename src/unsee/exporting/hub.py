@@ -149,7 +149,7 @@ def _base(run: Path, base: str) -> str:
     known = base or base_of(run)
     if not base and (builtin.name_of(known) or Path(known).exists() or known.count("/") != 1):
         raise UserError(
-            f"The adapter stands on {known}, which nobody else has. Say its hub id with --base OWNER/NAME, or push the "
+            f"The base of the adapter, {known}, is not on the hub. Give its hub id with --base OWNER/NAME, or push the "
             "whole checkpoint with --merged."
         )
     return known

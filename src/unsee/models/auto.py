@@ -150,7 +150,7 @@ def _require_decoder(model: Any, path: Path | str) -> None:
     known = inspect.signature(model.forward).parameters
     if model.config.is_encoder_decoder or not {"input_ids", "pixel_values"} <= known.keys():
         raise UserError(
-            f"Expected a model that goes on writing a prompt with an image in it (a decoder), but {path} holds a "
+            f"Expected a decoder that continues a prompt with an image, but {path} holds a "
             f"{model.config.model_type!r} model, which takes {', '.join(list(known)[:6])}, ... Give another checkpoint."
         )
 

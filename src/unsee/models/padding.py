@@ -64,7 +64,7 @@ def merge(rows: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict[str, Tensor
     """Return one batch: per-token keys left-padded, all others concatenated."""
     if len(apart(rows)) > 1:
         raise UserError(
-            "This model looks at images by cross-attention, so rows with and without an image cannot stand in one batch; "
+            "This model has cross-attention to images, so rows with and without an image cannot share a batch; "
             "leave the rows without images out here."
         )
     width = max(row["input_ids"].shape[1] for row in rows)

@@ -66,7 +66,7 @@ def action(options: argparse.Namespace) -> int:
     if (not data or not out) and paths.is_here(run.model) and not Path(run.model).exists():
         raise paths.no_run(Path(run.model))
     if not data or not out:
-        raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that says it.")
+        raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that records it.")
     with _plugins_named(earlier):
         benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
     if settings.gold:

@@ -117,7 +117,7 @@ def undesired_targets(
     targets = [target for example in examples for target in as_targets(example, drawn[example.id].kept)]
     if not targets:
         raise UserError(
-            "The original model gives nothing private away about the forget images, so there is nothing of its own to "
+            "The original model discloses nothing private about the forget images, so it has no revealing responses to "
             "unlearn. Check the model and the data, or set method.undesired=dataset."
         )
     return targets
@@ -156,7 +156,7 @@ class Guide:
         self.targets = {example.id: as_targets(example, drawn[example.id].kept) for example in examples}
         if not any(self.targets.values()):
             raise UserError(
-                "Every guidance rollout gives a private term away: the model does not obey the instruction. "
+                "Every guidance rollout has a private term: the model does not follow the instruction. "
                 f"Try another wording of method.instruction (now {settings.instruction!r})."
             )
         known = [target for targets in self.targets.values() for target in targets]

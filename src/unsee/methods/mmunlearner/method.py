@@ -143,8 +143,8 @@ class MMUnlearner(Method):
         found = [Target(example=example) for example in session.of(*map(Role, self.retain))]
         if not found:
             raise UserError(
-                f"mmunlearner trains on what is to stay beside what is to go, but the data have no example of the roles "
-                f"{', '.join(self.retain)}; add some, or name others in method.retain."
+                f"mmunlearner needs retain examples, but the data have none of the roles {', '.join(self.retain)}. "
+                "Add some, or name other roles in method.retain."
             )
         return found
 

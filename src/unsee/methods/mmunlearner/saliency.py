@@ -211,8 +211,7 @@ def preserved(session: Session, sweep: Sweep) -> list[Target]:
     read = session.of(Role.FORGET_TEXT, Role.RETAIN_TEXT)
     if not seen and not read:
         raise UserError(
-            "A saliency mask compares what goes with what stays, but these data have no retain, retain_text or "
-            "forget_text examples; add some."
+            "A saliency mask needs retain, retain_text or forget_text examples, but these data have none. Add some."
         )
     each = max(1, sweep.samples // 2) if seen and read else sweep.samples
     return [*_drawn(seen, each, sweep.seed), *_drawn(read, each, sweep.seed)]

@@ -174,7 +174,7 @@ class _Found:
             ]
             kept.append(example)
         if not kept:
-            raise UserError("No forget question could be used: the original model reasons about none of them.")
+            raise UserError("No forget question could be used: the original model generated no reasoning for any.")
         self.notes |= {"forget_samples": len(kept), "forget_without_chain": len(examples) - len(kept)}
         means = span_means(self.session, texts, self.layers)
         return [

@@ -112,7 +112,9 @@ class Eyes:
             inputs = {name: value.to(device_of(self.loaded.model)) for name, value in row.items()}
             found = encoded(self.loaded.model, [row], [key], inputs).get("mm_encoder_outputs")
             if found is None:
-                raise UserError("This model gives no vision features apart; use continual.router=keyword or oracle.")
+                raise UserError(
+                    "This model cannot compute image features alone. Set continual.router=keyword or oracle."
+                )
             tokens: Any = found["image"].pooler_output
             tokens = tokens if isinstance(tokens, Tensor) else torch.cat(list(tokens))
             self.seen[key] = tokens.reshape(-1, tokens.shape[-1]).float().mean(0).cpu()
