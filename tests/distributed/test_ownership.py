@@ -251,6 +251,36 @@ def test_a_child_ends_when_its_parent_is_killed(tmp_path):
     wait_for(lambda: not alive(pid))
 
 
+def test_a_child_that_ends_before_its_parent_ends_in_order():
+    """The thread that waits for the parent must not be in a lock of the interpreter then."""
+    code = "from unsee.utils.signals import end_with_parent; import time; end_with_parent(); time.sleep(0.3)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    assert (child.wait(60), child.stderr.read()) == (0, b"")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills a process group leader as POSIX does")
+def test_workers_of_a_pool_end_with_a_parent_that_is_killed(tmp_path):
+    code = (
+        "import os, time; from concurrent.futures import ProcessPoolExecutor; from pathlib import Path\n"
+        "from unsee.utils.signals import exit_with_parent\n"
+        f"def work(n): Path({str(tmp_path)!r}, str(os.getpid())).touch(); time.sleep(0.1)\n"
+        "with ProcessPoolExecutor(2, initializer=exit_with_parent) as pool: list(pool.map(work, range(1000)))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
+    workers = [int(file.name) for file in tmp_path.iterdir()]
+    assert all(map(alive, workers))
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not any(map(alive, workers)))
+
+
+def test_every_pool_of_processes_ends_with_its_parent():
+    pools = [line for path in SOURCES for line in path.read_text().splitlines() if "ProcessPoolExecutor(" in line]
+    assert pools
+    assert [line for line in pools if "initializer=exit_with_parent" not in line] == []
+
+
 def wait_for(condition, seconds=20.0):
     end = time.monotonic() + seconds
     while not condition():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -347,6 +349,41 @@ def test_one_real_cell(tmp_path):
     (name,) = sweep.sweep(file, out, jobs=2)
     assert (out / "cells" / name / "scores.json").exists(), (out / "logs" / f"{name}.log").read_text()
     assert (out / "compare" / "report.html").exists()
+    assert not foreign(out / "failed")
+    assert "Fatal" not in (out / "logs" / f"{name}.log").read_text()
     before = (out / "logs" / f"{name}.log").stat().st_mtime_ns
     assert sweep.sweep(file, out) == {name: "done"}
     assert (out / "logs" / f"{name}.log").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals and looks at process groups")
+def test_sigterm_ends_a_sweep_with_its_cells(tmp_path):
+    """Two cells are in the middle of a long training; none of them outlives the sweep or counts as failed."""
+    model, file, out = save_tiny(tmp_path / "model"), tmp_path / "grid.yaml", tmp_path / "out"
+    long = GRID.replace("max_steps: 2", "max_steps: 100000").replace(", {name: npo, beta: 0.5}", "")
+    file.write_text(long.replace("model: lab", f"model: {model}").replace("data: lab", f"data: {EXAMPLE}"))
+    command = [sys.executable, "-m", "unsee", "sweep", str(file), "--out", str(out), "--jobs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_for(lambda: len(list(out.glob("cells/*/log.jsonl"))) == 2, 240)
+        claims = foreign(out / "claims")
+        assert [file_lock.is_claimed(claim) for claim in claims] == [True, True]
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 143
+        assert "Traceback" not in err
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # the sweep led the group, and waits for its cells
+        assert not any(map(file_lock.is_claimed, claims))
+        assert not foreign(out / "failed")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)

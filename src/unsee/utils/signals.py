@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import multiprocessing
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -34,5 +36,22 @@ def end_with_parent() -> None:
 
 def _wait_for_parent() -> None:
     with suppress(OSError, ValueError):
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: a thread that waits in its buffer aborts the interpreter at the end of the process.
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
     _thread.interrupt_main(signal.SIGTERM)
+
+
+def exit_with_parent() -> None:
+    """Make a worker of a process pool end with the process that made the pool, and leave Ctrl-C to that process.
+
+    A pool's workers hold both ends of its queue, so without this they would wait forever after a SIGKILL of the parent.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_exit_after_parent, daemon=True).start()
+
+
+def _exit_after_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)

@@ -265,58 +265,78 @@ def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -
     for place in range(jobs):
         places.put(place)
 
+    cells = _Cells()
+
     def one(name: str) -> str:
         place = places.get()
         try:
-            _process(out, name, _environment(place, jobs))
+            cells.run(out, name, _environment(place, jobs))
         finally:
             places.put(place)
         return name
 
-    with ThreadPoolExecutor(jobs) as pool, _killed_with(pool):
+    with ThreadPoolExecutor(jobs) as pool, _killed_with(pool, cells):
         for ended in as_completed([pool.submit(one, name) for name in names]):
             yield ended.result()
 
 
 _GRACE: Final = 20.0
 """Seconds that a cell has to shut down."""
-_RUNNING: Final[set[subprocess.Popen[bytes]]] = set()
-"""Processes of running cells."""
+
+
+@dataclass
+class _Cells:
+    """Running cells of one sweep. Once it is `ending`, none is left running or counts as failed."""
+
+    running: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    ending: bool = False
+
+    def run(self, out: Path, name: str, environment: Mapping[str, str]) -> None:
+        """Run a cell in a process of its own, and write down why if it was killed before it could say so."""
+        log = out / "logs" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as said:
+            command = [sys.executable, "-m", "unsee.workflows.sweep", str(out), name]
+            # The pipe to stdin is never written to: when it closes, the sweep is gone, and the cell ends too.
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=dict(environment), bufsize=0
+            )
+            code = self._ended(process)
+        if code < 0 and not (self.ending or _is_done(out, name)):
+            atomic_write_text(out / "failed" / f"{name}.txt", f"The process was ended by signal {-code}.\n")
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for a process and return its exit code."""
+        self.running.add(process)
+        if self.ending:  # set while this one was being started, too late for `end`
+            process.terminate()
+        code = process.wait()
+        self.running.discard(process)
+        if process.stdin is not None:
+            process.stdin.close()
+        return code
+
+    def end(self) -> None:
+        """End all processes, by force those that take too long."""
+        self.ending = True
+        for process in list(self.running):
+            process.terminate()
+        for process in list(self.running):
+            try:
+                process.wait(_GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 @contextmanager
-def _killed_with(pool: ThreadPoolExecutor) -> Iterator[None]:
+def _killed_with(pool: ThreadPoolExecutor, cells: _Cells) -> Iterator[None]:
     """Terminate all cells if the sweep is interrupted. Their progress is on disk."""
     try:
         yield
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(_RUNNING):
-            process.terminate()
-        for process in list(_RUNNING):
-            try:
-                process.wait(_GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        cells.end()
         raise
-
-
-def _process(out: Path, name: str, environment: Mapping[str, str]) -> None:
-    log = out / "logs" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as said:
-        command = [sys.executable, "-m", "unsee.workflows.sweep", str(out), name]
-        # The pipe to stdin is never written to: when it closes, the sweep is gone, and the cell ends too.
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=dict(environment), bufsize=0
-        )
-        _RUNNING.add(process)
-        code = process.wait()
-        _RUNNING.discard(process)
-        if process.stdin is not None:
-            process.stdin.close()
-    if code < 0:  # killed before it could say why
-        atomic_write_text(out / "failed" / f"{name}.txt", f"The process was ended by signal {-code}.\n")
 
 
 def _environment(place: int, jobs: int) -> dict[str, str]:

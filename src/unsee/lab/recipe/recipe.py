@@ -27,6 +27,7 @@ from unsee.lab.world.people import TRAITS, Person, stream
 from unsee.lab.world.portraits import VISIBLE
 from unsee.lab.world.world import PersonPicture
 from unsee.models.families.llava import Llava
+from unsee.utils.signals import exit_with_parent
 
 Progress = Callable[[str, int, int, float], None]
 """Called with stage, step, number of steps and loss."""
@@ -47,8 +48,8 @@ class Recipe:
 
 
 def render(pictures: Sequence[ImageSource]) -> Tensor:
-    """Draw images on all cores, as uint8 [n, 3, side, side]."""
-    with ProcessPoolExecutor(max_workers=2) as pool:
+    """Draw images in two processes, as uint8 [n, 3, side, side]."""
+    with ProcessPoolExecutor(max_workers=2, initializer=exit_with_parent) as pool:
         arrays = list(pool.map(_pixels, pictures, chunksize=256))
     return torch.from_numpy(np.stack(arrays))
 
