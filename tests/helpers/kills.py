@@ -226,10 +226,12 @@ def interrupted(
         if not early:
             wait_for_files(process, place / "out")
         process.join(rng.uniform(0, lead if early else work) / 2**turn)
+        after = round(time.monotonic() - begun, 2)
         if process.is_alive() and process.pid is not None:
             send(chosen, process.pid)
-            break
-    return process, round(time.monotonic() - begun, 2)
+        if ended(process) != 0:
+            return process, after
+    raise RuntimeError(f"{job.words[0]} was never interrupted: it takes less than {work / 2**ROUNDS:.2f} s")
 
 
 def send(name: str, pid: int) -> None:
@@ -240,7 +242,7 @@ def send(name: str, pid: int) -> None:
 
 def misbehaved(chosen: str, code: int, stderr: Path) -> str:
     """Return what is wrong with the way in which a command took its signal; empty if nothing is."""
-    if code not in (*SIGNALS[chosen], 0):  # 0: it had just ended
+    if code not in SIGNALS[chosen]:
         return f"{chosen} ended it with {code}: {tail(stderr)}"
     if "Traceback" in stderr.read_text(errors="replace"):
         return f"{chosen} was answered with a traceback: {tail(stderr)}"

@@ -16,6 +16,7 @@ from unsee.utils import memory
 
 HIDDEN = """
 import os, signal, sys
+import psutil  # transformers needs it; its edition for Linux would miss what is hidden here
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None  # importing it raises ImportError
 for name in ("pread", "getuid", "geteuid", "fchmod", "fork", "killpg", "setsid"):
@@ -23,18 +24,23 @@ for name in ("pread", "getuid", "geteuid", "fchmod", "fork", "killpg", "setsid")
 """
 PIECES = """
 from pathlib import Path
-from unsee import claims, files, signals, store, sweep, rowstore, cli, judge_http
+from unsee.cli import main
+from unsee.data import row_store, shared_cache
+from unsee.distributed import file_lock
+from unsee.evaluation import judge_http
+from unsee.utils import files, signals
+from unsee.workflows import sweep
 place = Path(sys.argv[1])
-with claims.owner(place / "out"):
+with file_lock.owner(place / "out"):
     files.atomic_write_text(place / "out" / "x", "y")
     with files.atomic_folder(place / "out" / "model") as part:
         (part / "w").write_text("1")
-with claims.claimed(files.owned_folder(place / "claims") / "x") as ours:
+with file_lock.claimed(files.owned_folder(place / "claims") / "x") as ours:
     assert ours
 os.environ["UNSEE_CACHE"] = str(place / "cache")
-rows = store.shared_rows(place / "out", "a.jsonl")
+rows = shared_cache.shared_rows(place / "out", "a.jsonl")
 rows.put({"k": 1})
-assert store.shared_rows(place / "out", "a.jsonl").get("k") == 1
+assert shared_cache.shared_rows(place / "out", "a.jsonl").get("k") == 1
 signals.raise_on_sigterm()
 print("done")
 """
@@ -53,14 +59,14 @@ def test_files_locks_and_caches_need_no_posix(tmp_path):
 @pytest.mark.slow
 def test_a_run_needs_no_posix(tmp_path):
     code = (
-        "sys.path.insert(0, sys.argv[2])\nfrom pathlib import Path; from tiny import save_tiny; from unsee import forget\n"
+        "sys.path.insert(0, sys.argv[2])\nfrom pathlib import Path; from helpers.tiny import save_tiny; from unsee import forget\n"
         "import unsee.utils.memory; unsee.utils.memory._STATUS = unsee.utils.memory._RESET = Path('/nowhere')\n"
         "model = save_tiny(Path(sys.argv[1]) / 'model')\n"
         "forget(model, sys.argv[3], 'ga', Path(sys.argv[1]) / 'ga', training={'max_steps': 1, 'stop': 'never'})\n"
         "print('done')"
     )
     example = Path(__file__).parents[2] / "examples" / "own_folder"
-    done = run(code, tmp_path, Path(__file__).parent, example)
+    done = run(code, tmp_path, Path(__file__).parents[1], example)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("done\n")
 

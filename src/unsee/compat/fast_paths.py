@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
-import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
+
+from unsee.utils.files import atomic_write_text
 
 FILE: Final = "fast_paths.json"
 """File of passed trials in the shared cache folder."""
@@ -103,12 +105,8 @@ class Record:
         if self.folder is None or not self.folder.is_dir():
             return
         text = json.dumps(sorted(self.proven | set(_read(self.folder / FILE))), indent=0) + "\n"
-        part = self.folder / f".{FILE}.{os.getpid()}"
-        try:
-            part.write_text(text, encoding="utf-8")
-            part.replace(self.folder / FILE)
-        except OSError:
-            part.unlink(missing_ok=True)
+        with suppress(OSError):  # a cache that cannot be written to is only slower
+            atomic_write_text(self.folder / FILE, text)
 
 
 RECORD: Final = Record()

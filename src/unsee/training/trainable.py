@@ -17,7 +17,7 @@ from unsee.distributed import processes
 from unsee.distributed.fsdp import is_sharded, joined, local_shard, spread_like
 from unsee.errors import TrainingError, UserError
 from unsee.training.precision import half
-from unsee.utils.files import PART
+from unsee.utils.files import PART, remove_file
 
 WEIGHTS = "trainable.safetensors"
 ADAPTER = "adapter_model.safetensors"
@@ -87,7 +87,7 @@ def save_trainable(model: Module, folder: Path) -> None:
             save_file(weights, part)
             part.replace(folder / WEIGHTS)
         finally:
-            part.unlink(missing_ok=True)
+            remove_file(part)
 
 
 def load_trainable(model: Module, folder: Path) -> None:
