@@ -244,7 +244,9 @@ def misbehaved(chosen: str, code: int, stderr: Path) -> str:
     """Return what is wrong with the way in which a command took its signal; empty if nothing is."""
     if code not in SIGNALS[chosen]:
         return f"{chosen} ended it with {code}: {tail(stderr)}"
-    if "Traceback" in stderr.read_text(errors="replace"):
+    if stderr.exists() and "Traceback" in stderr.read_text(
+        errors="replace"
+    ):  # none: it was killed before its first line
         return f"{chosen} was answered with a traceback: {tail(stderr)}"
     return ""
 
