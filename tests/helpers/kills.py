@@ -299,6 +299,7 @@ def command(job: Job, place: Path) -> None:
     os.setsid()  # all that it starts is one process group
     for stream, name in ((1, "stdout.txt"), (2, "stderr.txt")):
         os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), stream)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts with & ignore it
     sys.argv = ["unsee", *(str(place / "out") if word == "OUT" else word for word in job.words)]
     with job.small():
         script()

@@ -16,7 +16,7 @@ from unsee.utils import memory
 
 HIDDEN = """
 import os, signal, sys
-import huggingface_hub.utils, psutil  # their editions for Linux would miss what is hidden here
+import psutil  # transformers needs it; its edition for Linux would miss what is hidden here
 for name in ("fcntl", "resource", "pwd", "grp"):
     sys.modules[name] = None  # importing it raises ImportError
 for name in ("pread", "getuid", "geteuid", "fchmod", "fork", "killpg", "setsid"):
