@@ -119,13 +119,15 @@ def small_demo(model: str) -> Any:
 
 
 def small_lab() -> Any:
-    """Let `unsee train lab` draw a few dozen pictures, take a few steps, and skip the exam's 110-token answers."""
-    from unsee.lab.recipe import curriculum, recipe
+    """Let `unsee train lab` teach a narrow model on a few dozen pictures, and skip the exam's 110-token answers."""
+    from helpers.narrow_lab import NARROW
+    from unsee.lab.recipe import curriculum, model, recipe
     from unsee.workflows import train_lab
 
     few = partial(curriculum.Amount, per_person=2, strangers=6, per_stranger=2, shapes=6, devices=6)
     short = partial(recipe.Recipe, vision_batch=8, rows=(2, 1, 1, 1, 1))
     patches = patch.multiple(train_lab, examine=lambda *_: {}), patch.object(curriculum, "Amount", few)
+    patches = *patches, patch.object(model, "Size", lambda: NARROW)
     return together(*patches, patch.object(recipe, "Recipe", short))
 
 

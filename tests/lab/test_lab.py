@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.narrow_lab import NARROW
 from unsee import lab
 from unsee.api import Kind, Role
 from unsee.benchmarks.lab import Lab
@@ -374,7 +375,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
         model, _ = teach(
             world,
             world.people[:4],
-            size=Size(),
+            size=NARROW,
             amount=SMALL,
             recipe=recipe,
             progress=progress,
