@@ -175,6 +175,21 @@ class TestRemoval:
         sweep_temporary(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {".bashrc.original", ".env", "run.yaml"}
 
+    def test_sweeping_reaches_folders_below_that_have_no_owner_of_their_own(self, tmp_path):
+        """A card is written into model/, and a demo into the folders of its rows."""
+        for name in ("model", "row", "linked"):
+            (tmp_path / "out" / name).mkdir(parents=True)
+            (tmp_path / "out" / name / ".README.md.37bacece.unsee-part").touch()
+        (tmp_path / "out" / "row" / LOCK).touch()
+        (tmp_path / "out" / "linked").rename(tmp_path / "elsewhere")
+        (tmp_path / "out" / "linked").symlink_to(tmp_path / "elsewhere")
+        with file_lock.owner(tmp_path / "out"):
+            left = {path.relative_to(tmp_path).parts for path in tmp_path.rglob(".README*")}
+        assert left == {
+            ("out", "row", ".README.md.37bacece.unsee-part"),
+            ("elsewhere", ".README.md.37bacece.unsee-part"),
+        }
+
 
 class TestAtomicFolder:
     def test_it_appears_at_the_end_and_replaces_what_was_made_before(self, tmp_path):

@@ -83,6 +83,29 @@ def test_a_head_with_something_behind_it_keeps_logits(tmp_path, tune, monkeypatc
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])
+def test_values_are_computed_ahead_so_that_no_later_batch_changes_their_last_bits(tmp_path, tune, monkeypatch):
+    """A resumed run meets a target in another batch than the run that was cut off did."""
+    session = made(tmp_path, tune)
+    targets = [*forget_targets(session), *retain_targets(session)]
+    labels = answer_logits(session.model, collate(session, targets[1:4]))[1]
+    start, other = StartLogits(session, targets), StartLogits(session, targets)
+    monkeypatch.setattr(reference_model, "answer_logits", None)  # no forward pass from here on
+    first = other(targets[:1], answer_logits(session.model, collate(session, targets[:1]))[1])
+    assert first.isfinite().all()
+    assert torch.equal(start(targets[1:4], labels), other(targets[1:4], labels))
+
+
+@pytest.mark.parametrize("teacher", ["auto", "cached"])
+def test_what_does_not_fit_is_not_computed_to_its_end(tmp_path, teacher, monkeypatch):
+    session = made(tmp_path, "lora")
+    targets = [replace(target, text=f"{target.text} {n}") for n in range(20) for target in forget_targets(session)]
+    monkeypatch.setattr(reference_model, "CACHE_BYTES", 100_000)
+    calls = forwards(session, monkeypatch)
+    start = StartLogits(session, targets, teacher=teacher)
+    assert (len(start._kept), len(calls) > 1) == ((0, False) if teacher == "auto" else (len(targets), True))
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
 def test_without_room_the_teacher_is_asked_again(tmp_path, tune, monkeypatch):
     monkeypatch.setattr(reference_model, "CACHE_BYTES", 0)
     session = made(tmp_path, tune)

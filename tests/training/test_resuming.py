@@ -14,7 +14,8 @@ from helpers.training import make, nll, run
 from unsee.distributed import processes
 from unsee.errors import NotFiniteError, TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits
-from unsee.losses import ga_loss
+from unsee.losses import ga_loss, kl_loss
+from unsee.methods.kl import KL
 from unsee.training.resume import (
     COMPLETE,
     HISTORY,
@@ -119,6 +120,36 @@ def test_resuming_from_the_checkpoint_before_gives_the_same_weights(tmp_path, ca
     assert "checkpoint-6 is damaged (optimizer.safetensors has" in capsys.readouterr().err
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     assert [row["step"] for row in resumed.history] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_kl_resumed_in_its_second_epoch_gives_the_same_weights(tmp_path, monkeypatch, step):
+    """Retain targets come again then, whose reference values the run that was cut off has taken with it."""
+    settings = {"epochs": 2, "batch_size": 4, "checkpoint_every": 1}
+    whole = make(tmp_path / "whole", **settings)
+    KL().unlearn(whole)
+    cut = make(tmp_path / "cut", **settings)
+    with monkeypatch.context() as patched:
+        patched.setattr("unsee.methods.kl.kl_loss", killed_after(step))
+        with pytest.raises(KeyboardInterrupt):
+            KL().unlearn(cut)
+    resumed = make(tmp_path / "cut", resume=True, **settings)
+    KL().unlearn(resumed)
+    wanted, found = trainable(whole.model), trainable(resumed.model)
+    assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+def killed_after(calls):
+    """Return a `kl_loss` that is interrupted at the call after so many."""
+    left = [calls]
+
+    def loss(*args):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return kl_loss(*args)
+
+    return loss
 
 
 def test_no_checkpoint_holds_a_pickle(tmp_path):

@@ -151,9 +151,16 @@ def is_temporary(path: Path) -> bool:
 
 
 def sweep_temporary(folder: Path) -> None:
-    """Remove half-written files of killed processes, for the folder's owner only."""
+    """Remove half-written files of killed processes. Only the owner of the folder may call it.
+
+    Folders below belong to it too, unless they have a lock of their own. Links are not followed.
+    """
     for path in folder.iterdir() if folder.is_dir() else ():
-        if is_temporary(path) and path.is_file() and not path.is_symlink():
+        if path.is_symlink():
+            continue
+        if path.is_dir() and not (path / LOCK).exists():
+            sweep_temporary(path)
+        elif is_temporary(path) and path.is_file():
             path.unlink(missing_ok=True)
 
 

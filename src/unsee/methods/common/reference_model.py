@@ -135,10 +135,12 @@ def weights_hash(session: Session) -> str:
 class StartLogits:
     """Reference logits at the answer positions of a batch, optionally with an instruction.
 
-    To be made before training. `teacher`: "cached" keeps what the head needs to say them again (computed when first met
-    under LoRA, ahead under full tuning or if weights will be spread over processes), "live" runs the original model each time
-    (a frozen copy under full tuning), "auto" = cached as long as `CACHE_BYTES` allow it. The plain engine asks a second live
-    model each time.
+    To be made before training. `teacher`: "cached" computes the inputs of the output head ahead and keeps them, "live"
+    runs the reference model each time (a frozen copy under full tuning), "auto" = cached if `CACHE_BYTES` allow it for all
+    targets. The plain engine asks a second live model each time.
+
+    Computed ahead, because a value depends in its last bits on the other rows of its batch: computed when first met, it
+    would be another one in a resumed run, where a target is first met in another batch.
     """
 
     def __init__(
@@ -154,8 +156,9 @@ class StartLogits:
             self.room, self._model = 0, _second(session.model)
             return
         self.head = _Head(session.model, lasting=lasting)
-        if not lasting and not self._keep_all(targets):
-            self._model = _second(session.model)
+        if not self._keep_all(targets):
+            self.room = 0
+            self._model = session.model if lasting else _second(session.model)
 
     def __call__(self, targets: Sequence[Target], labels_ba: Tensor) -> Tensor:
         """Return logits_bav for these targets, aligned with the student's labels.
@@ -178,13 +181,17 @@ class StartLogits:
         return collate(self.session, prompted)
 
     def _keep_all(self, targets: Sequence[Target]) -> bool:
-        """Cache the teacher outputs of all targets, and return False if they do not fit."""
+        """Cache the reference values of all targets; False, and nothing cached, if memory does not allow it."""
         distinct = list({target.key: target for target in targets}.values())
+        limit = self.room
         with autocast(self._model, self.session.training):
-            done = all(self._keep(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK))
-        if not done:
-            self._kept = {}
-        return done
+            for start in range(0, len(distinct), CHUNK):
+                chunk = distinct[start : start + CHUNK]
+                share = (start + len(chunk)) / len(distinct)
+                if not self._keep(chunk) or limit - self.room > limit * share:  # the others would not fit either
+                    self._kept = {}
+                    return False
+        return True
 
     def _keep(self, targets: Sequence[Target]) -> bool:
         """Cache the teacher outputs of these targets, and return False if there is no room."""
