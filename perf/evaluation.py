@@ -1,4 +1,4 @@
-"""Evaluation: questions a second, one at a time with up to 50 tokens for a letter, against unsee's ways.
+"""Evaluation: questions per second, one at a time with up to 50 tokens for a letter, against unsee's ways.
 
 "unsee" reads letters off one forward pass and generates the open answers, all behind the same image prefix
 (`unsee.inference.likelihood.answer`);
@@ -50,7 +50,7 @@ class Questions(Benchmark):
 
 
 def measure(subject: Subject, images: int, repetitions: int) -> dict[str, Any]:
-    """Return questions a second of all sides on the questions about the first images."""
+    """Return questions per second of all sides on the questions about the first images."""
     loaded, session, questions = prepare(subject, images)
     asked = [Target(example=example) for example in questions]
     answers(loaded.model, session, asked[:1])

@@ -1,4 +1,4 @@
-"""Tables that stay on disk give the same examples, the same messages and the same weights, and cost a few bytes a row."""
+"""Tables that stay on disk give the same examples, the same messages and the same weights, and cost a few bytes per row."""
 
 from __future__ import annotations
 

@@ -294,7 +294,7 @@ def _wordings(file: str) -> tuple[str, ...]:
         raise UserError(f"Cannot read the caption questions {file}: {error}") from error
     found = tuple(line.strip() for line in lines if line.strip())
     if not found:
-        raise UserError(f"{file} holds no caption question; write one a line.")
+        raise UserError(f"{file} holds no caption question; write one per line.")
     return found
 
 

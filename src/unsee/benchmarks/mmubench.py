@@ -30,7 +30,7 @@ from unsee.metrics.mmubench import paired, stripped
 from unsee.utils.parsing import read_object
 
 RELEASED: Final = "finetunedata/SIU.json, evaldata/execcuatedata.json, traindon/ and testdon/, as in the folder SIU of jujingliuzy/Unlearning-LLM-papers"
-FOLDERS: Final = "a folder of images a concept, and concepts.json to say that they are concepts"
+FOLDERS: Final = "a folder of images per concept, and concepts.json to say that they are concepts"
 CONCEPTS: Final = "concepts.json"
 TRUMP: Final = ("Donald Trump", "Trump")
 """The concept of the released files [code]."""

@@ -150,7 +150,7 @@ class _Chain:
     """0 = prefix, n = rest of the n-th row."""
     shared: int
     labels: tuple[Tensor, ...]
-    """Labels of each row before packing, one a token."""
+    """Labels of each row before packing, one per token."""
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Tensor]], image_token: int) -> _Chain:

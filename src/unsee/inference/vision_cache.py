@@ -77,7 +77,7 @@ def encoded(
     Args:
         model: The model that is to be called, adapters included.
         rows: The unpadded inputs of each row of the batch.
-        images: The content key of each row's image, "" without one. One image a row.
+        images: The content key of each row's image, "" without one. One image per row.
         inputs: The batch, whose pixels are left alone if features cannot stand for them.
     """
     kept = known(model) if fast_paths.current().vision_features and any(images) else None
@@ -139,7 +139,7 @@ def forget(model: Module) -> None:
 def shared(session: Session) -> Iterator[None]:
     """Share features with other runs on disk: read existing ones, write new ones at the end.
 
-    They lie in one folder for each vision tower, projector and way of making pixels; one file a run.
+    They lie in one folder for each vision tower, projector and way of making pixels; one file per run.
     """
     folder = shared_cache.shared(session.out)
     kept = known(session.model) if folder and fast_paths.current().vision_features else None

@@ -4,7 +4,7 @@ One image and six steps per concept.
 
 | setting | value | mark |
 |---|---|---|
-| steps a concept, batch, learning rate | 6, 4, 3e-4 | [second-hand], the rate also [code] |
+| steps per concept, batch, learning rate | 6, 4, 3e-4 | [second-hand], the rate also [code] |
 | LoRA rank and alpha, cosine | 128, 256 | [code] |
 | alpha and beta of the loss, 4 rows a target | 0.9, 0.75 | [second-hand] |
 | projector trained too, at the rate of the rest (release: in full at 2e-5) | | [code], rate [inferred] |

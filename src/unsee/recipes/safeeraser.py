@@ -52,7 +52,7 @@ TRAINING: Final[Mapping[str, Any]] = {
     "precision": "bf16",
     "stop": "never",
 }
-"""`config/forget_lora.yaml` [code] on one process: 2 x 16 = 32 examples a step.
+"""`config/forget_lora.yaml` [code] on one process: 2 x 16 = 32 examples per step.
 
 Ours differ in two places [inferred]: the projector gets adapters too where the release trains it whole, and there is no
 warm-up (6 % of the steps there: set `warmup_steps`, which counts steps). The adapters' scale alpha / rank = 8 is unusually strong.

@@ -1,9 +1,9 @@
 """Workflow of `sweep`: a grid of runs, each unlearned and evaluated once, then compared.
 
-    grid.yaml    what was asked for                         cells/NAME/      one run folder a cell (forget, then eval)
+    grid.yaml    what was asked for                         cells/NAME/      one run folder per cell (forget, then eval)
     index.json   every cell and its state                   logs/NAME.log    what its process said
     claims/      who is at which cell                       failed/NAME.txt  why a cell failed, until it is done
-    jobs/        one run file a cell                        compare/         leaderboard and report of the finished cells
+    jobs/        one run file per cell                      compare/         leaderboard and report of the finished cells
     table.md     the columns that the grid asks for
 
 A cell is named by its content: the same settings are the same cell, in whatever order or file they stand.

@@ -1,7 +1,7 @@
 """Continual unlearning: sequential, merged, by experts, or jointly ("ICU-style").
 
 continual.yaml   what was asked for, the requests in order     judged/t-003/   answers and their worth after request 3
-t-003/           run folder of request 3 (or the merged model) adapters/       one run folder a request, from the original model
+t-003/           run folder of request 3 (or the merged model) adapters/       one run folder per request, from the original model
 continual.json   matrices, curves, metrics                     continual.html, continual.png   the page
 """
 
