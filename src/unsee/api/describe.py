@@ -25,7 +25,7 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
 
 
 def describe(kind: registry.Listed, name: str) -> list[str]:
-    """Return the lines that say what a name is, who defines it, what can be set about it and what it costs."""
+    """Return the description of a name: meaning, origin, settings and cost."""
     line = registry.summary(kind, name)
     source = re.search(r"[(;]\s*([^();]*(?:arXiv|\d{4}|https?:)[^()]*)\)", line)
     head = [f"{name}: {line}", f"defined by: {registry.origin(kind, name)}"]
@@ -74,7 +74,7 @@ def _settings(cls: type[Any], part: str) -> list[str]:
 
 
 def _cost(cls: type[Method]) -> list[str]:
-    """Return what a training step holds with the defaults, as the memory estimate counts it."""
+    """Return the memory requirements of a training step with default settings."""
     if any(item.init and item.default is MISSING and item.default_factory is MISSING for item in fields(cls)):
         return ["cost of a step: depends on settings that have no default"]
     needs, docs = cls().needs(), field_docs(Needs)

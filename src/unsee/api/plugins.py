@@ -53,7 +53,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Where a plugin lies: `FILE.py`, `FOLDER` or `pkg.mod`, perhaps with `:Class` and `#sha256=HEX` behind it."""
+    """Location of a plugin: `FILE.py`, `FOLDER` or `pkg.mod`, with optional class and hash.
+
+    Written as `pkg.mod:Class#sha256=HEX`.
+    """
 
     place: str
     """Absolute path, or dotted name of a module."""
@@ -127,7 +130,7 @@ def pinned(spec: Spec) -> Spec:
 
 
 def read(spec: Spec) -> list[Outside]:
-    """Run the code of a plugin and return what it defines; a pinned spec is compared before anything runs."""
+    """Run a plugin's code and return its definitions, after comparing a pinned hash."""
     spec = pinned(spec)
     with faults_in(spec.name, source_of(spec)):
         modules = _modules(spec)
@@ -159,7 +162,7 @@ def _hash_of_source(cls: type[Any]) -> str:
 
 
 def installed(kind: str) -> tuple[Outside, ...]:
-    """Return what installed packages declare, without importing them."""
+    """Return the entry points of installed packages, without importing them."""
     return _installed(kind, tuple(sys.path))
 
 
@@ -179,7 +182,7 @@ def _installed(kind: str, _: tuple[str, ...]) -> tuple[Outside, ...]:
 
 
 def _loaded(point: importlib.metadata.EntryPoint, kind: str) -> Any:
-    """Import what an entry point names, and check it."""
+    """Import an entry point and check it."""
     origin = f"{point.value} of package {point.dist.name}" if point.dist else point.value
     with faults_in(origin, source_of(Spec(place=point.module))):
         found = point.load()
@@ -207,7 +210,7 @@ def summary(entry: Outside) -> str:
 
 @contextmanager
 def faults_in(origin: str, source: Path) -> Iterator[None]:
-    """Turn whatever the code of a plugin raises into a UserError with its file and line."""
+    """Turn exceptions of a plugin into UserErrors with file and line."""
     try:
         yield
     except UnseeError:
@@ -318,7 +321,7 @@ def _defined(spec: Spec, module: ModuleType) -> Iterator[Outside]:
 
 
 def _module_of(found: Any, module: ModuleType) -> str:
-    """Return where a class was defined; measures do not know, and count as defined where they stand."""
+    """Return the module that defines a class; measures count as defined where they stand."""
     return str(found.__module__) if inspect.isclass(found) else module.__name__
 
 
@@ -351,7 +354,7 @@ def _is(kind: str, found: Any) -> bool:
 
 
 def _require(kind: str, found: Any, origin: str) -> None:
-    """Raise if something cannot serve as what it was declared to be."""
+    """Raise if a definition does not fit its declared kind."""
     if kind not in BASES:
         return
     if not _is(kind, found):

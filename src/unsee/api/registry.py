@@ -68,7 +68,7 @@ def load_metric(key: str) -> Measure:
 
 
 def add(spec: str | Path) -> list[Outside]:
-    """Load a plugin (`FILE.py`, `FOLDER`, `pkg.mod` or `pkg.mod:Class`) and return what it defines; twice is once.
+    """Load a plugin and return its definitions. A second call changes nothing.
 
     Raises:
         UserError: The plugin is broken, has not the hash that the spec asks for, or defines a name that is taken.
@@ -112,7 +112,7 @@ def pin_of_family(cls: type[Any]) -> tuple[str, ...]:
 
 
 def faults(kind: Listed, name: str) -> AbstractContextManager[None]:
-    """Return a context that turns what a plugin raises into a UserError with file and line."""
+    """Return a context that turns exceptions of a plugin into UserErrors with file and line."""
     entry = _entry(kind, name)
     if entry is None or entry.spec.place == plugins.MAIN:
         return nullcontext()
@@ -160,7 +160,7 @@ def _all_outside() -> list[Outside]:
 
 
 def _same(entry: Outside, wanted: Spec) -> bool:
-    """Tell whether an entry is what a spec asks for, in the same version of the code."""
+    """Tell whether an entry comes from the same plugin in the same version."""
     attribute = wanted.attribute in ("", entry.spec.attribute)
     return entry.spec.place == wanted.place and attribute and entry.spec.sha256 in ("", wanted.sha256)
 

@@ -1,4 +1,4 @@
-"""The plugins of a run: loaded from what it names, and recorded with the hash of their code."""
+"""Plugins of a run, loaded by name and recorded with the hash of their code."""
 
 from __future__ import annotations
 

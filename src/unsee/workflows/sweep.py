@@ -189,7 +189,7 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
 
 
 def _content(run: Run) -> dict[str, Any]:
-    """Return what tells cells apart; without plugins as it was before runs had any, so that old grids go on."""
+    """Return what distinguishes cells. Without plugins it is as in earlier versions."""
     return {name: value for name, value in asdict(run).items() if name != "plugins" or value}
 
 
