@@ -1,1 +1,1 @@
-"""Side-by-side measurements: unsee, the conventional way, and the bare passes that a loss needs."""
+"""Paired measurements: unsee, the conventional way, and the bare passes of a loss."""

@@ -1,4 +1,4 @@
-"""`python -m perf`: ratios of unsee to the conventional way and to the bare passes, measured side by side in one run."""
+"""`python -m perf`: unsee against the conventional way and the bare passes, in one run."""
 
 from __future__ import annotations
 

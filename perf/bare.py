@@ -1,4 +1,4 @@
-"""The floor: the bare forward and backward passes that a loss needs, and an AdamW step."""
+"""Lower bound: the bare forward and backward passes of a loss, and an AdamW step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unsee.training.precision import autocast
 
 
 class Bare:
-    """A model, a fused AdamW, batches made beforehand; from the pixels, logits at the answers, cross-entropy, nothing else."""
+    """Model, fused AdamW and prepared batches: pixels to cross-entropy, nothing else."""
 
     def __init__(self, session: Session) -> None:
         """Take over the session's model."""
@@ -27,12 +27,12 @@ class Bare:
         self.optimizer = torch.optim.AdamW(weights, lr=session.training.lr, weight_decay=0.0, fused=True)
 
     def made(self, batches: Sequence[Sequence[Target]]) -> list[tuple[dict[str, Tensor], Tensor]]:
-        """Return inputs and labels; not part of what is timed."""
+        """Return inputs and labels, outside of the timing."""
         made = [collate(self.session, batch) for batch in batches if batch]
         return [(dict(batch.inputs), batch.labels_bt) for batch in made]
 
     def step(self, passes: Sequence[tuple[dict[str, Tensor], Tensor]]) -> None:
-        """Do one optimiser step on the sum of the passes."""
+        """Run one optimiser step on the sum of the passes."""
         self.model.train()
         for inputs, labels_bt in passes:
             width = int((labels_bt != IGNORE).any(0).sum())

@@ -1,4 +1,4 @@
-"""How many repetitions of which cases fit into a time budget."""
+"""Repetitions and cases that fit into a time budget."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs one side of one case in a process of its own and prints what it needed, as JSON: `python -m perf.child '{...}'`."""
+"""One side of one case in its own process, as JSON: `python -m perf.child '{...}'`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def do(wanted: dict[str, Any], opened: Subject) -> Any:
 
 
 def scaling(opened: Subject, batches: int) -> float:
-    """Run NPO for one pass over so many batches; return its seconds, the making of the model left out."""
+    """Run one pass of NPO over this many batches, and return its seconds."""
     case = steps.CASES["npo_lora"]
     with tempfile.TemporaryDirectory() as folder:
         training = case.training(opened, batches)

@@ -1,4 +1,4 @@
-"""The conventional way, written plainly: what published unlearning code does, on unsee's terms so that numbers can be compared.
+"""Conventional implementation, as in published code, with unsee's definitions of losses.
 
 A second live, deep-copied model as reference; logits for every position of the sequence; images decoded, resized and
 encoded again in every step; torch's AdamW as it comes; no caches. Losses are defined as in unsee, so that both sides
@@ -87,7 +87,7 @@ def mean_kl(teacher_btv: Tensor, student_btv: Tensor, labels_bt: Tensor) -> Tens
 
 
 class Conventional:
-    """A model in training and, where a loss compares with the start, its deep copy."""
+    """Model in training and, where a loss needs a reference, its deep copy."""
 
     def __init__(self, session: Session, objective: str) -> None:
         """Take over the session's model; `objective` is a key of `OBJECTIVES`."""
@@ -99,7 +99,7 @@ class Conventional:
         self.optimizer = torch.optim.AdamW(weights, lr=session.training.lr, weight_decay=0.0)
 
     def step(self, forget: Sequence[Target], second: Sequence[Target]) -> float:
-        """Take one optimiser step on a forget batch and a second one (retain, or guidance); return the loss.
+        """Run one optimiser step on a forget batch and a second one, and return the loss.
 
         Terms are backpropagated one after the other, as in the published alternation of forget and retain steps.
         """
@@ -114,7 +114,7 @@ class Conventional:
         return total
 
     def _next(self, terms: Terms) -> Tensor | None:
-        """Return the next term of the loss, computed in the precision in which unsee computes; None after the last."""
+        """Return the next loss term in unsee's precision, or None after the last."""
         with autocast(self.model, self.session.training):
             return next(terms, None)
 
@@ -135,7 +135,7 @@ def reject(side: Conventional, forget: Sequence[Target], _: Sequence[Target]) ->
 
 
 def npo(side: Conventional, forget: Sequence[Target], _: Sequence[Target], beta: float = 0.1) -> Terms:
-    """Ask the second model about the batch in every step."""
+    """Run the second model on the batch in every step."""
     inputs, labels_bt = encode(side.session, forget)
     with torch.no_grad():
         start_b = -nll_bt(side.reference(**inputs).logits, labels_bt).sum(1)
@@ -150,7 +150,7 @@ def grad_diff(side: Conventional, forget: Sequence[Target], retain: Sequence[Tar
 
 
 def kl(side: Conventional, forget: Sequence[Target], retain: Sequence[Target]) -> Terms:
-    """Ascend on forget, hold the retain answers to the second model's."""
+    """Ascend on forget, with a KL to the second model on retain."""
     yield -side.nll(forget)
     inputs, labels_bt = encode(side.session, retain)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def kl(side: Conventional, forget: Sequence[Target], retain: Sequence[Target]) -
 
 
 def pubg(side: Conventional, forget: Sequence[Target], guided: Sequence[Target]) -> Terms:
-    """Ascend on forget, imitate the second model, which reads the instruction, on the guidance answers."""
+    """Ascend on forget, imitate the instructed second model on guidance answers."""
     yield -side.nll(forget)
     inputs, labels_bt = encode(side.session, guided)
     told, told_labels_bt = encode(side.session, [instructed(target) for target in guided])
@@ -197,7 +197,7 @@ REFERENCED = frozenset({"npo", "kl", "pubg"})
 
 
 def answers(model: Module, session: Session, questions: Sequence[Target], limit: int = 50) -> list[str]:
-    """Answer one question at a time, up to `limit` new tokens whatever is asked."""
+    """Generate for one question at a time, up to `limit` new tokens."""
     tokenizer = session.processor.tokenizer
     generating: Any = model
     found = []

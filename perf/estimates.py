@@ -1,4 +1,6 @@
-"""Estimated memory beside measured: `python -m perf.estimates quick` prints one line per case, every case in a process of its own.
+"""Estimated against measured memory: `python -m perf.estimates quick`.
+
+One line and one process per case.
 
 Measured is the peak resident set of `unsee.forget` above the process after a first, tiny run; the C library is told to give
 freed blocks back (MALLOC_MMAP_THRESHOLD_), since what it keeps is no need of the run.

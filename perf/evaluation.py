@@ -1,4 +1,4 @@
-"""Evaluation: questions per second, one at a time with up to 50 tokens for a letter, against unsee's ways.
+"""Evaluation speed in questions per second: one at a time, against unsee.
 
 "unsee" reads letters off one forward pass and generates the open answers, all behind the same image prefix
 (`unsee.inference.likelihood.answer`);
@@ -89,7 +89,7 @@ def lettered(example: Example) -> bool:
 
 
 def nothing_remembered() -> None:
-    """Drop what unsee keeps in memory about prompts and images, so that each repetition starts cold."""
+    """Clear unsee's memory caches, so that each repetition starts cold."""
     encoder._ENCODERS.clear()
     vision_cache._KEPT.clear()
 
@@ -122,7 +122,7 @@ def asking(loaded: Loaded) -> Session:
 
 
 def fast(loaded: Loaded, questions: Sequence[Example], limit: int = LIMIT) -> list[str]:
-    """Read letters off one forward pass, generate the other answers; an image goes through the model once for both."""
+    """Read letters off one forward pass, generate the others, with one image encoding."""
     asked = [
         (Request(example.question, example.image), LETTERS[: len(example.options)] if lettered(example) else "")
         for example in questions
@@ -132,7 +132,7 @@ def fast(loaded: Loaded, questions: Sequence[Example], limit: int = LIMIT) -> li
 
 
 def recorded(loaded: Loaded, questions: Sequence[Example]) -> list[str]:
-    """Answer through `unsee.evaluate`: every answer generated, with record and scores, into a fresh folder."""
+    """Evaluate through `unsee.evaluate` into a fresh folder, with records and scores."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, {VARIABLE: "off"}):
         out = Path(folder) / "run"
         evaluate(loaded, Questions(questions), out, max_new_tokens=LIMIT, progress=False)

@@ -1,4 +1,4 @@
-"""`python -m perf.gpu run`: all that is measured on one GPU in at most nine minutes; `table FILE` prints the results.
+"""GPU measurement in at most nine minutes: `python -m perf.gpu run`, `table FILE`.
 
 Every part is a process of its own with a time limit. Its results are written to the results file as they come.
 """

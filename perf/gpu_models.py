@@ -1,4 +1,4 @@
-"""Random models with the widths of LLaVA-1.5-7B and Qwen2.5-VL-7B, and the data they are measured on."""
+"""Random models with the widths of LLaVA-1.5-7B and Qwen2.5-VL-7B, and their data."""
 
 from __future__ import annotations
 

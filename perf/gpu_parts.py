@@ -1,4 +1,4 @@
-"""The parts of the GPU measurement, each in a process of its own: `python -m perf.gpu_parts PART [--tiny]`.
+"""Parts of the GPU measurement: `python -m perf.gpu_parts PART [--tiny]`.
 
 Results go to standard output as they come, one JSON object per line with the name of the case.
 """

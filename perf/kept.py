@@ -1,4 +1,4 @@
-"""What autograd keeps of one forward pass, by the line that made it keep it: `python -m perf.kept quick npo_lora`.
+"""Activations saved by autograd, by line of code: `python -m perf.kept quick npo_lora`.
 
 Prints MiB for the plain way and with the engine's `recompute`; every block of memory counts once, weights do not. Then what
 `recompute` does to the time of a forward and backward pass: median of paired turns.

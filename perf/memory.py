@@ -1,4 +1,4 @@
-"""Peak memory: every side in a fresh process, so that none pays for another."""
+"""Peak memory, with each side in a fresh process."""
 
 from __future__ import annotations
 

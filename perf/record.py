@@ -1,4 +1,4 @@
-"""Results files that are written after every case and continued by the same command."""
+"""Results files, written after every case and continued by the same command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of ratios, from what a run has found."""
+"""Table of the ratios of a run."""
 
 from __future__ import annotations
 

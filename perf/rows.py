@@ -1,4 +1,4 @@
-"""How memory grows with the rows of a table: `python -m perf.rows --rows 100000` makes, checks and trains on synthetic rows.
+"""Memory by rows of a table, on synthetic data: `python -m perf.rows --rows 100000`.
 
 One line of JSON: peak resident memory after each step, in MiB, and CPU seconds. The images are small files shared by the rows of an
 entity, so what is measured is rows, not pixels; the model is the tiny random one of the tests.

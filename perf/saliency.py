@@ -1,4 +1,4 @@
-"""MMUnlearner: the mask (one sweep into bits, against two sweeps into files) and the whole run (mask and unlearning).
+"""MMUnlearner's mask and whole run: one sweep into bits, against two sweeps into files.
 
 Both sides see the same examples in the same order. `mmunlearner_mask` uses all of them on both sides;
 `mmunlearner_mask_stop` lets unsee stop when the bits stay what they are; `mmunlearner_run` is the published sequence
@@ -46,7 +46,7 @@ Masks = dict[str, dict[str, Tensor]]
 
 
 def published_mask(session: Session, folder: Path, dtype: torch.dtype) -> Masks:
-    """Make the three mask files: two sweeps, squared gradients of batch means kept on the CPU in `dtype` (MMUnlearner, arXiv 2502.11051)."""
+    """Write three mask files: two sweeps, squared batch-mean gradients on the CPU in `dtype`."""
     sides = _sides(session)
     found: Masks = {}
     files: dict[str, dict[str, Any]] = {}
@@ -92,7 +92,7 @@ def in_batches(targets: Sequence[Target], size: int) -> Iterator[Sequence[Target
 
 
 def published_run(session: Session, folder: Path) -> None:
-    """Make the masks, then alternate: every retain batch a step, now and then a masked forget step (MMUnlearner, arXiv 2502.11051)."""
+    """Make the masks, then alternate: every retain batch, now and then a masked forget step."""
     published_mask(session, folder, torch.float16)
     mask = torch.load(folder / "mask_language_mask.pt", weights_only=True)
     kept = {name: bits for name, bits in mask["weight"].items() if any(part in name for part in KEPT_NAMES)}
@@ -248,7 +248,7 @@ def _compared(name: str, subject: Subject, how_many: Amount, mask: Mask, median:
 
 
 def published_agreement(session: Session, folder: Path) -> tuple[float, float]:
-    """Return the share of weights about which unsee's batch-wise mask and the published one, kept in fp32, agree.
+    """Return the share of weights on which unsee's and the published mask (fp32) agree.
 
     And the seconds that the latter took.
     """

@@ -1,4 +1,6 @@
-"""What R-MUSE's steering adds to a decoding step: `python -m perf.steering --width 1024 --depth 12 --rows 8`.
+"""Cost of R-MUSE's steering per decoding step: `python -m perf.steering`.
+
+Options: `--width 1024 --depth 12 --rows 8`.
 
 Two models share their weights, one is steered, with the gate open for every row. They take the same steps in turn, each with a cache
 of its own, and the CPU seconds of a step are compared pair by pair, so that whoever else uses the machine slows both. Random weights: the

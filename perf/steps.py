@@ -1,4 +1,4 @@
-"""Training steps: unsee's own loop, the conventional step and the bare passes, taking turns on the same batches.
+"""Training steps of unsee, the conventional way and the bare passes, on the same batches.
 
 The objective given to `minimise` is wrapped: whenever the loop asks for the next loss, the clock stops, the others do the
 batch that unsee has just done, and the clock starts again. So unsee's time is that of a whole turn of its loop: batch,
@@ -128,7 +128,7 @@ several questions per image, as benchmarks have them, and `training.by_image`.""
 
 @dataclass
 class Turns:
-    """The clock in unsee's loop, and the sides that take turns with it."""
+    """Timing inside unsee's loop, with the other sides taking turns."""
 
     others: dict[str, Any]
     """Name -> function of (forget targets, second targets) that returns seconds and loss."""
@@ -140,7 +140,7 @@ class Turns:
     _start: float = 0.0
 
     def enter(self, forget: Batch, retain: Batch | None) -> None:
-        """Stop unsee's clock, let the others do the batch before this one, start the clock."""
+        """Stop unsee's clock, let the others run the previous batch, restart the clock."""
         if self._batches is not None:
             self.seconds.setdefault("unsee", []).append(now() - self._start)
             second = self.guided if self.second == "guided" else self._batches[1]
@@ -181,7 +181,7 @@ class Turns:
 
 
 def unlearn(method: Method, session: Session) -> None:
-    """Run the method, without a cache on disk that a former repetition might have filled."""
+    """Run the method without a disk cache."""
     with fast_paths.using(replace(fast_paths.current(), shared_cache=False)):
         method.unlearn(session)
 

@@ -1,4 +1,4 @@
-"""What is measured on: a model, people to forget and to keep, questions to be judged.
+"""Subjects of measurements: model, forget and retain examples, evaluation questions.
 
 `mid` is a random LLaVA of the real class with 336 px images (577 positions, 576 image tokens) and a vocabulary of 32 000;
 `quick` is the same with fewer and narrower layers; `tiny` is for tests; `lab` is the packaged model with its own examples.
@@ -279,7 +279,7 @@ def exam(person: int, size: int) -> list[Example]:
 
 @cache
 def build_processor(widths: Widths) -> LlavaProcessor:
-    """Return a LlavaProcessor with a synthetic tokenizer: one token a word."""
+    """Return a LlavaProcessor with a synthetic tokenizer: one token per word."""
     known = dict.fromkeys((*SPECIAL, *LETTERS, *"?.:;,_", "__", "USER", "ASSISTANT", *_prose()))
     filler = (word for word in words(widths.vocabulary) if word not in known)
     entries = [*known, *(word for word, _ in zip(filler, range(widths.vocabulary - len(known)), strict=False))]

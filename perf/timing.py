@@ -1,4 +1,4 @@
-"""Reading the clock and the memory, and saying what many readings amount to."""
+"""Timing, memory readings, and their statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact versions of every dependency: `make lock` writes requirements/ and the table that `unsee doctor` compares with.
+"""Lock files of exact versions: `make lock` writes requirements/ and the tested versions.
 
 python scripts/lock.py UV, where UV is the uv program. torch has builds that differ from index to index, so it stands alone in
 requirements/torch.txt, and what only its CUDA builds need is left out.

@@ -1,4 +1,4 @@
-"""Environments of other versions: make them and run the smoke tests in each.
+"""Smoke tests in environments of other versions.
 
 python scripts/matrix.py [oldest] [locked] [newest]    (all three without a name)
 
