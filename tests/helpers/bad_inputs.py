@@ -17,6 +17,8 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
+from helpers.evaluated import make_run
+
 POINTER: Final = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 DEEP: Final = 30_000
 """Levels of nesting that are a crash for who does not count them."""
@@ -551,6 +553,411 @@ RUNS: Final = (
     Bad("a grid of aliases", grid(BOMB), ("is no valid YAML",)),
 )
 """Commands and run files that cannot be meant."""
+
+
+def cli(*words: str) -> Callable[[Path], list[str]]:
+    """Return a command that needs no files."""
+    return lambda place: list(words)
+
+
+def requests(text: str | bytes) -> Callable[[Path], list[str]]:
+    """Return a sequence of deletion requests from this file, on good data."""
+
+    def make(place: Path) -> list[str]:
+        good(place)
+        (place / "q.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return ["continual", "--model", "lab", "--data", "d", "--method", "ga", "--requests", "q.yaml", "--out", "o"]
+
+    return make
+
+
+def experiment(text: str) -> Callable[[Path], list[str]]:
+    """Return an import of an experiment."""
+
+    def make(place: Path) -> list[str]:
+        (place / "config.yaml").write_text(text)
+        return ["import", "config.yaml", "--model", "lab", "--data", "lab"]
+
+    return make
+
+
+def damaged(name: str, content: str | None, *words: str) -> Callable[[Path], list[str]]:
+    """Return a command on an evaluated run folder `r`, one file of which is damaged (None: gone)."""
+
+    def make(place: Path) -> list[str]:
+        run = make_run(place / "r", "npo")
+        known = json.loads((run / "vocabulary.json").read_text())
+        (run / "vocabulary.json").write_text(json.dumps({**known, "visible": {}, "sentences": []}))
+        (run / name).parent.mkdir(exist_ok=True)
+        if content is None:
+            (run / name).unlink()
+        else:
+            (run / name).write_text(content)
+        return list(words)
+
+    return make
+
+
+def sequence(content: str) -> Callable[[Path], list[str]]:
+    """Return a comparison of sequences whose result is damaged."""
+
+    def make(place: Path) -> list[str]:
+        (place / "s").mkdir()
+        (place / "s" / "continual.json").write_text(content)
+        return ["continual", "--compare", "s", "--out", "o"]
+
+    return make
+
+
+JUDGE: Final = ("judge", "r", "--judge", "j", "--url")
+PUSH: Final = ("push", "r", "owner/name", "--base", "o/b", "--dry-run")
+NPO: Final = ("forget", "--model", "lab", "--data", "lab", "--method", "npo", "--out", "o", "--set")
+EVAL: Final = ("eval", "--model", "lab", "--data", "lab", "--out", "o")
+
+MORE: Final = (
+    # values
+    Bad("rank 10^9", run("--set", "training.rank=1000000000"), ("training.rank must be at most 16,384", "4 to 256")),
+    Bad("rank 0", run("--set", "training.rank=0"), ("training.rank must be at least 1, got 0",)),
+    Bad("alpha of 400 digits", run("--set", f"training.alpha={'9' * 400}"), ("training.alpha must be at most",)),
+    Bad("lr of 400 digits", run("--set", f"training.lr={'9' * 400}"), ("lr must be a number below 1.8e308",)),
+    Bad("lr NaN", run("--set", "training.lr=.nan"), ("training.lr must be",)),
+    Bad("lr infinite", run("--set", "training.lr=.inf"), ("training.lr must be",)),
+    Bad("lr negative", run("--set", "training.lr=-1"), ("training.lr must not be negative, got -1",)),
+    Bad("lr a list", run("--set", "training.lr=[1e-4]"), ("lr must be a number, got [0.0001]",)),
+    Bad("clip NaN", run("--set", "training.clip=.nan"), ("training.clip must be",)),
+    Bad("weight decay infinite", run("--set", "training.weight_decay=.inf"), ("training.weight_decay must be",)),
+    Bad("dropout 2", run("--set", "training.dropout=2"), ("training.dropout must be in [0, 1), got 2",)),
+    Bad("epochs 10^30", run("--set", f"training.epochs={10**30}"), ("training.epochs must be at most",)),
+    Bad("a batch of 10^12", run("--set", f"training.batch_size={10**12}"), ("training.batch_size must be at most",)),
+    Bad("no steps", run("--set", "training.max_steps=0"), ("training.max_steps must be at least 1, or -1",)),
+    Bad("a seed below 0", run("--seed", "-1"), ("seed must be", "2**32", "-1")),
+    Bad("a seed above 2^32", run("--seed", "99999999999"), ("seed must be", "99999999999")),
+    Bad("a seed of 30 digits", run("--set", f"seed={10**30}"), ("seed must be",)),
+    Bad("an unknown part", run("--set", "training.parts=[tail]"), ("parts must be one of vision, projector", "'tail'")),
+    Bad("no parts", run("--set", "training.parts=[]"), ("training.parts must name some of",)),
+    Bad("beta NaN", cli(*NPO, "method.beta=.nan"), ("beta must be",)),
+    Bad("beta negative", cli(*NPO, "method.beta=-1"), ("beta must be",)),
+    Bad("a retain weight that is infinite", cli(*NPO, "method.retain_weight=.inf"), ("retain_weight must be",)),
+    Bad("--set with a name twice", run("--set", "training={lr: 1, lr: 2}"), ("the name 'lr' occurs twice",)),
+    Bad("--set that contains itself", run("--set", "training=&a {lr: *a}"), ("inside of what it repeats",)),
+    Bad("--set of a bomb", run("--set", f"eval={{{BOMB.replace(chr(10), ', ')}}}"), ("more than 100000 values",)),
+    Bad("--set of a long path", run("--set", f"{'a.' * 5000}b=1"), ("nested too deeply",)),
+    Bad("--set with NUL", run("--set", "training.adapter=a\0b"), ("U+0000",)),
+    Bad("--set with half a character", run("--set", 'training.adapter="\\ud800"'), ("half a character",)),
+    Bad(
+        "NUL in --model", cli("forget", "--model", "a\0", "--data", "lab", "--method", "ga", "--out", "o"), ("U+0000",)
+    ),
+    Bad(
+        "NUL in --method",
+        cli("forget", "--model", "lab", "--data", "lab", "--method", "g\0", "--out", "o"),
+        ("U+0000",),
+    ),
+    Bad("NUL in --out of eval", cli(*EVAL[:-1], "a\0b"), ("U+0000",)),
+    Bad(
+        "NUL in --requests",
+        cli("continual", "--model", "lab", "--data", "lab", "--method", "ga", "--requests", "a\0b", "--out", "o"),
+        ("U+0000",),
+    ),
+    Bad("NUL in a run to compare", cli("compare", "a\0b"), ("U+0000",)),
+    Bad("NUL in a grid", cli("sweep", "a\0b", "--out", "s"), ("U+0000",)),
+    Bad("NUL in --gold", cli(*EVAL, "--gold", "a\0b"), ("U+0000",)),
+    # requests
+    Bad(
+        "no file of requests",
+        cli("continual", "--model", "lab", "--data", "lab", "--method", "ga", "--requests", "n.yaml", "--out", "o"),
+        ("No file of requests at n.yaml",),
+    ),
+    Bad("requests that are empty", requests(""), ("q.yaml must hold a list of requests",)),
+    Bad("requests that are a number", requests("requests: 3\n"), ("q.yaml must hold a list of requests",)),
+    Bad("requests not in UTF-8", requests(b"- [ad\xffa]\n"), ("q.yaml is not UTF-8", "Save it as UTF-8")),
+    Bad("requests nested deeply", requests("[" * DEEP), ("q.yaml is no valid YAML", "nested too deeply")),
+    Bad("requests of aliases", requests(BOMB), ("q.yaml is no valid YAML", "100000 values")),
+    Bad("requests that are a pointer", requests(POINTER), ("q.yaml is a git-lfs pointer",)),
+    Bad(
+        "a request with a name twice", requests("- {id: a, id: b, entities: [ada]}\n"), ("the name 'id' occurs twice",)
+    ),
+    Bad("a request for nobody", requests("- {id: a}\n"), ("request 1 names nobody",)),
+    Bad("a request with an empty id", requests("- {id: '', entities: [ada]}\n"), ("`id` must be text",)),
+    Bad("a request with a true id", requests("- {id: true, entities: [ada]}\n"), ("`id` must be text", "True")),
+    Bad(
+        "a request with a deep id",
+        requests("- {id: " + "[" * 90 + "]" * 90 + ", entities: [ada]}\n"),
+        ("`id` must be text",),
+    ),
+    Bad("a request with an unknown part", requests("- {id: a, entity: ada}\n"), ("request 1 has entity",)),
+    Bad("a request for a mapping", requests("- {id: a, entities: {x: 1}}\n"), ("expected a list of names",)),
+    Bad(
+        "a request for somebody unknown",
+        requests("- {id: a, entities: [adda]}\n"),
+        ("'adda' is neither", "Did you mean ada"),
+    ),
+    Bad(
+        "somebody in two requests",
+        requests("- {id: a, entities: [ada]}\n- {id: b, entities: [ada]}\n"),
+        ("'ada' is in the requests 'a' and 'b'",),
+    ),
+    Bad(
+        "two requests with one id",
+        requests("- {id: a, entities: [ada]}\n- {id: A, entities: [bo]}\n"),
+        ("have the same id",),
+    ),
+    Bad(
+        "asked for and kept",
+        requests("{requests: [{id: a, entities: [ada]}], retain: [ada]}\n"),
+        ("ada is to be forgotten and to be kept",),
+    ),
+    # of open-unlearning
+    Bad(
+        "an experiment with gamma 0",
+        experiment("trainer: {handler: GradDiff, method_args: {gamma: 0}}\n"),
+        ("gamma must be above 0, got 0",),
+    ),
+    Bad(
+        "an experiment with gamma in words",
+        experiment("trainer: {handler: GradDiff, method_args: {gamma: much}}\n"),
+        ("method_args.gamma must be a number, got 'much'",),
+    ),
+    Bad(
+        "an experiment with alpha NaN",
+        experiment("trainer: {handler: NPO, method_args: {alpha: .nan}}\n"),
+        ("method_args.alpha must be a finite number",),
+    ),
+    Bad(
+        "an experiment with beta in words",
+        experiment("trainer: {handler: NPO, method_args: {beta: big}}\n"),
+        ("beta must be a number, got 'big'",),
+    ),
+    Bad(
+        "an experiment with a seed in words",
+        experiment("trainer: {handler: NPO, args: {seed: lucky}}\n"),
+        ("trainer.args.seed must be a whole number, got 'lucky'",),
+    ),
+    Bad(
+        "an experiment with a rate in words",
+        experiment("trainer: {handler: NPO, args: {learning_rate: fast}}\n"),
+        ("lr must be a number, got 'fast'",),
+    ),
+    Bad(
+        "an experiment with trackers by number",
+        experiment("trainer: {handler: NPO, args: {report_to: 3}}\n"),
+        ("report_to must be text, got 3",),
+    ),
+    Bad("an experiment whose trainer is a list", experiment("trainer: [NPO]\n"), ("'trainer' must be a mapping",)),
+    Bad("an experiment without a trainer", experiment("model: x\n"), ("is no experiment of open-unlearning",)),
+    Bad(
+        "an experiment of an unknown trainer",
+        experiment("trainer: {handler: NPOO}\n"),
+        ("Unknown trainer of open-unlearning", "NPO"),
+    ),
+    Bad("an experiment of aliases", experiment(BOMB), ("is no valid YAML",)),
+    Bad(
+        "an experiment with a name twice",
+        experiment("trainer: {handler: NPO, handler: GradAscent}\n"),
+        ("the name 'handler' occurs twice",),
+    ),
+    Bad("an experiment that is not there", cli("import", "none.yaml"), ("there is no file none.yaml",)),
+    Bad(
+        "an import with gamma 0",
+        cli("import", "trainer=GradDiff", "trainer.method_args.gamma=0"),
+        ("gamma must be above 0",),
+    ),
+    Bad(
+        "an import with a seed in words",
+        cli("import", "trainer=NPO", "trainer.args.seed=x"),
+        ("seed must be a whole number",),
+    ),
+    # judges
+    Bad("a judge without a host", damaged("x", "", *JUDGE, "http://"), ("name a host",)),
+    Bad("a judge by ftp", damaged("x", "", *JUDGE, "ftp://h/v1"), ("must begin with http:// or https://",)),
+    Bad("a judge with a line break", damaged("x", "", *JUDGE, "http://h/\nX: y"), ("without spaces or line breaks",)),
+    Bad("a judge with NUL", damaged("x", "", *JUDGE, "http://h/\0"), ("U+0000",)),
+    Bad("a judge with a port in words", damaged("x", "", *JUDGE, "http://h:port/v1"), ("judge",)),
+    Bad("a judge in brackets", damaged("x", "", *JUDGE, "http://[::1/v1"), ("judge",)),
+    Bad("a judge with half of what it needs", damaged("x", "", "judge", "r", "--url", "http://h/v1"), ("needs both",)),
+    Bad(
+        "a judge without its key",
+        damaged("x", "", *JUDGE, "http://h/v1", "--key-env", "NO_SUCH_KEY"),
+        ("NO_SUCH_KEY is empty",),
+    ),
+    Bad("a key in the clear", damaged("x", "", *JUDGE, "http://example.org/v1", "--key-env", "PATH"), ("https://",)),
+    Bad("a judged run that is not there", cli("judge", "nowhere"), ("nowhere",)),
+    Bad(
+        "a judged run with damaged answers",
+        damaged("responses.jsonl", "[1]\n", "judge", "r"),
+        ("responses.jsonl is damaged",),
+    ),
+    Bad(
+        "a judged run with a damaged vocabulary",
+        damaged("vocabulary.json", "{}", "judge", "r"),
+        ("vocabulary.json is damaged",),
+    ),
+    Bad(
+        "a judged run without a vocabulary", damaged("vocabulary.json", None, "judge", "r"), ("has no vocabulary.json",)
+    ),
+    # eval
+    Bad("no new tokens", cli(*EVAL, "--set", "eval.max_new_tokens=0"), ("max_new_tokens must be at least 1",)),
+    Bad("a batch of no questions", cli(*EVAL, "--set", "eval.batch_size=0"), ("batch_size must be at least 1",)),
+    Bad("a limit below 0", cli(*EVAL, "--limit", "-1"), ("limit",)),
+    Bad("an unknown measure", cli(*EVAL, "--measures", "rouge9"), ("Unknown", "rouge9")),
+    Bad("an unknown backend", cli(*EVAL, "--backend", "magic"), ("magic",)),
+    Bad("a CLIP model that is not there", cli(*EVAL, "--clip", "no/such/clip"), ("No CLIP model at no/such/clip",)),
+    Bad("a gold model that is not there", cli(*EVAL, "--gold", "nowhere"), ("nowhere",)),
+    # compare
+    Bad("a run to compare that is not there", cli("compare", "nowhere"), ("nowhere",)),
+    Bad(
+        "compared scores that are text",
+        damaged("scores.json", "hello", "compare", "r", "--out", "c"),
+        ("scores.json", "expected JSON"),
+    ),
+    Bad(
+        "compared scores that are a list", damaged("scores.json", "[]", "compare", "r", "--out", "c"), ("scores.json",)
+    ),
+    Bad(
+        "a compared score that is a number",
+        damaged("scores.json", '{"forget.leak": 3}', "compare", "r", "--out", "c"),
+        ("scores.json",),
+    ),
+    Bad(
+        "compared answers cut off",
+        damaged("responses.jsonl", '{"id": ', "compare", "r", "--out", "c"),
+        ("responses.jsonl, line 1",),
+    ),
+    Bad(
+        "compared answers nested deeply",
+        damaged("responses.jsonl", "[" * DEEP, "compare", "r", "--out", "c"),
+        ("responses.jsonl, line 1",),
+    ),
+    Bad(
+        "a compared record that is a list",
+        damaged("judged.json", "[]", "compare", "r", "--out", "c"),
+        ("judged.json: expected a mapping",),
+    ),
+    Bad(
+        "a compared record nested deeply",
+        damaged("judged.json", "[" * DEEP, "compare", "r", "--out", "c"),
+        ("judged.json",),
+    ),
+    Bad("a compared run file that is a list", damaged("run.yaml", "[]", "compare", "r", "--out", "c"), ("run.yaml",)),
+    Bad("a compared run file cut off", damaged("run.yaml", "method: {", "compare", "r", "--out", "c"), ("run.yaml",)),
+    Bad(
+        "a compared log cut off in the middle",
+        damaged("log.jsonl", '{"step": 1\n{"step": 2, "loss": 1}\n', "compare", "r", "--out", "c"),
+        ("log.jsonl",),
+    ),
+    # export
+    Bad("an unknown export", damaged("x", "", "export", "r", "--to", "onnx", "--out", "e"), ("'onnx'", "peft")),
+    Bad("an export of nothing", cli("export", "nowhere", "--to", "peft", "--out", "e"), ("nowhere",)),
+    Bad(
+        "exported answers that are damaged",
+        damaged("responses.jsonl", "[1]\n", "export", "r", "--to", "open-unlearning", "--out", "e"),
+        ("responses.jsonl is damaged",),
+    ),
+    Bad(
+        "exported answers nested deeply",
+        damaged("responses.jsonl", "[" * DEEP, "export", "r", "--to", "open-unlearning", "--out", "e"),
+        ("responses.jsonl is damaged",),
+    ),
+    Bad(
+        "exported scores that are a list",
+        damaged("scores.json", "[]", "export", "r", "--to", "open-unlearning", "--out", "e"),
+        ("scores.json is damaged",),
+    ),
+    Bad(
+        "exported scores nested deeply",
+        damaged("scores.json", "[" * DEEP, "export", "r", "--to", "open-unlearning", "--out", "e"),
+        ("scores.json is damaged",),
+    ),
+    Bad(
+        "an export beside a damaged retain log",
+        damaged(
+            "log.json",
+            "[" * DEEP,
+            "export",
+            "r",
+            "--to",
+            "open-unlearning",
+            "--out",
+            "e",
+            "--retain-logs-path",
+            "r/log.json",
+        ),
+        ("log.json",),
+    ),
+    # push
+    Bad("a repository without an owner", damaged("x", "", "push", "r", "name"), ("owner/name",)),
+    Bad("a repository of three parts", damaged("x", "", "push", "r", "a/b/c"), ("owner/name",)),
+    Bad("a push of nothing", cli("push", "nowhere", "a/b"), ("nowhere",)),
+    Bad("a push of a run without run file", damaged("run.yaml", None, *PUSH), ("no run.yaml",)),
+    Bad("a push of a run file that is a list", damaged("run.yaml", "[]", *PUSH), ("run.yaml must hold a mapping",)),
+    Bad(
+        "a push of a run that has not ended",
+        damaged("run.yaml", "model: lab\ndata: lab\nmethod: ga\n", *PUSH),
+        ("result",),
+    ),
+    Bad("a push of damaged answers", damaged("responses.jsonl", "[1]\n", *PUSH), ("responses.jsonl is damaged",)),
+    Bad("a push with something unknown", damaged("x", "", *PUSH, "--with", "secrets"), ("secrets",)),
+    # continual
+    Bad("a sequence cut off", sequence('{"runs": ['), ("continual.json is no valid JSON",)),
+    Bad("a sequence that is a list", sequence("[]"), ("continual.json must hold one object",)),
+    Bad("a sequence nested deeply", sequence("[" * DEEP), ("continual.json is nested too deeply",)),
+    Bad("a sequence without parts", sequence("{}"), ("continual.json is damaged",)),
+    Bad(
+        "a sequence that is not there",
+        cli("continual", "--compare", "nowhere", "--out", "o"),
+        ("nowhere has no continual.json",),
+    ),
+    # sweep
+    Bad("a grid that is not there", cli("sweep", "none.yaml", "--out", "s"), ("there is no such file",)),
+    Bad("a grid with an unknown part", grid("bse: {model: lab}\n"), ("Unknown part of g.yaml", "base")),
+    Bad("a grid written as a run", grid("model: lab\n"), ("has the run below `base`",)),
+    Bad("a grid whose base is a list", grid("base: [lab]\n"), ("'base' must be a mapping",)),
+    Bad("a grid with a name twice", grid("base: {model: lab, model: x}\n"), ("the name 'model' occurs twice",)),
+    Bad("a grid nested deeply", grid("[" * DEEP), ("nested too deeply",)),
+    Bad(
+        "a grid with an empty axis",
+        grid("base: {model: lab, data: lab, method: ga}\naxes: {seed: []}\n"),
+        ("must be a list of values",),
+    ),
+    Bad(
+        "a grid with a cell that cannot be",
+        grid("base: {model: lab, data: lab, method: ga}\naxes: {training.rank: [8, 0]}\n"),
+        ("training.rank must be at least 1",),
+    ),
+    Bad(
+        "a grid with an unknown method",
+        grid("base: {model: lab, data: lab}\naxes: {method: [ga, npoo]}\n"),
+        ("'npoo'",),
+    ),
+    Bad(
+        "a sweep by an unknown launcher",
+        lambda place: [*grid("base: {model: lab, data: lab, method: ga}\n")(place), "--launcher", "magic"],
+        ("'magic'",),
+    ),
+    Bad(
+        "a sweep of no jobs",
+        lambda place: [*grid("base: {model: lab, data: lab, method: ga}\n")(place), "--jobs", "0"],
+        ("--jobs must be at least 1",),
+    ),
+    # the others
+    Bad("an unknown world", cli("train", "mars", "--out", "o"), ("mars",)),
+    Bad("a world without people", cli("train", "lab", "--out", "o", "--people", "0"), ("people",)),
+    Bad(
+        "a training of NaN steps",
+        cli("train", "lab", "--out", "o", "--steps-scale", "nan"),
+        ("--steps-scale must be", "nan"),
+    ),
+    Bad("a training of -1 steps", cli("train", "lab", "--out", "o", "--steps-scale", "-1"), ("--steps-scale must be",)),
+    Bad("a demo of no seeds", cli("demo", "--out", "o", "--seeds", "0"), ("seeds",)),
+    Bad("a demo of an unknown method", cli("demo", "--out", "o", "--methods", "ga,npoo"), ("npoo",)),
+    Bad("a list of nothing", cli("list", "methodes"), ("methodes", "methods")),
+    Bad("check of nothing", cli("check"), ("Give --data",)),
+    Bad(
+        "check for a model that is not there",
+        lambda place: (good(place), ["check", "d", "--model", "no/model/here"])[1],
+        ("no/model/here",),
+    ),
+)
+"""Further commands: values, requests, imports, judges, and damaged folders."""
 
 
 def _json(name: str, change: Callable[[dict[str, Any]], object] | str) -> Callable[[Path], None]:

@@ -9,9 +9,13 @@ import hashlib
 
 import pytest
 
-from helpers.bad_inputs import DATA, MODELS, RUNS, Bad, model_of
-from helpers.tiny import save_tiny
+from helpers.bad_inputs import DATA, MODELS, MORE, POINTER, RUNS, Bad, model_of
+from helpers.tiny import save_tiny, tiny_session
+from unsee.api import Training
 from unsee.cli import main
+from unsee.errors import UserError
+from unsee.evaluation.clip import Clip
+from unsee.training.trainer import prepare
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +58,7 @@ def test_bad_data(bad, tmp_path, capsys):
     assert bad.says[0] in said.out + said.err
 
 
-@pytest.mark.parametrize("bad", RUNS, ids=lambda bad: bad.kind)
+@pytest.mark.parametrize("bad", [*RUNS, *MORE], ids=lambda bad: bad.kind)
 def test_bad_run(bad, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refuse(bad, bad.make(tmp_path), tmp_path, capsys)
@@ -67,6 +71,21 @@ def test_bad_model(bad, tiny, tmp_path, capsys):
     refuse(bad, [*words, "--set", "training.max_steps=1"], tmp_path, capsys)
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"])
+def test_a_clip_model_that_is_a_git_lfs_pointer(name, tmp_path):
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(UserError, match=rf"{name} is a git-lfs pointer"):
+        Clip.opened(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "message"), [(POINTER, "is a git-lfs pointer"), ("hello", "damaged or cut off")])
+def test_an_adapter_to_go_on_from_that_cannot_be_read(content, message, tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_text(content)
+    session = tiny_session(tmp_path / "out", training=Training(adapter=str(tmp_path)))
+    with pytest.raises(UserError, match=message):
+        prepare(session.model, session.family, session.training, session.seed)
+
+
 def test_the_table_is_large_and_names_each_kind_once():
-    kinds = [bad.kind for bad in (*DATA, *RUNS, *MODELS)]
-    assert len(set(kinds)) == len(kinds) >= 150
+    kinds = [bad.kind for bad in (*DATA, *RUNS, *MORE, *MODELS)]
+    assert len(set(kinds)) == len(kinds) >= 350

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from unsee.api.finite import require_finite
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
 
 Part = Literal["vision", "projector", "language"]
+_HIGHEST_RANK: Final = 16_384
+"""Highest LoRA rank; above the narrower side of a layer it adds weights and no freedom."""
+_MOST: Final = 10**9
+"""Largest count that is accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +70,7 @@ class Training:
     def __post_init__(self) -> None:
         """Reject values that no run could use."""
         require_finite(self, "training")
-        for name in ("rank", "alpha", "epochs", "batch_size", "accumulate", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
+        self._require_counts()
         for name in ("check_every", "checkpoint_every", "warmup_steps", "weight_decay", "clip", "lr"):
             if getattr(self, name) < 0:
                 raise UserError(f"training.{name} must not be negative, got {getattr(self, name)}.")
@@ -82,3 +84,16 @@ class Training:
             raise UserError("training.adapter goes on from an adapter, so it needs training.tune=lora.")
         if not self.parts or set(self.parts) - {"vision", "projector", "language"}:
             raise UserError(f"training.parts must name some of vision, projector, language; got {self.parts!r}.")
+
+    def _require_counts(self) -> None:
+        """Raise for counts that are no counts, or that no machine could hold."""
+        for name in ("rank", "alpha", "epochs", "batch_size", "accumulate", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
+            if getattr(self, name) > _MOST:
+                raise UserError(f"training.{name} must be at most {_MOST:,}, got {shown(getattr(self, name))}.")
+        if self.rank > _HIGHEST_RANK:
+            raise UserError(
+                f"training.rank must be at most {_HIGHEST_RANK:,}, got {self.rank:,}: a rank above the width of a layer adds "
+                "weights and no freedom. Common ranks are 4 to 256."
+            )

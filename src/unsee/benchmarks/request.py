@@ -13,7 +13,7 @@ from unsee import config
 from unsee.api import Benchmark, Example, Kind, Role, Vocabulary
 from unsee.api.benchmark import Hub, NoSettings, Place
 from unsee.data.open import open_benchmark
-from unsee.errors import UserError
+from unsee.errors import UserError, did_you_mean, nearest, shown
 from unsee.utils.files import atomic_write_json
 
 SUFFIX: Final = ".request.json"
@@ -101,7 +101,8 @@ class Request(Benchmark):
         known = {name for rows in self._rows.values() for row in rows for name in (row.entity, row.id)}
         asked = (*self.roles.forget, *self.roles.aside, *self.roles.retain)
         return [
-            f"{name!r} is neither an entity nor the id of a row of {self.roles.data}."
+            f"{shown(name)} is neither an entity nor the id of a row of {self.roles.data}."
+            f"{did_you_mean(nearest(name, known - {''}))}"
             for name in asked
             if name not in known
         ]

@@ -106,6 +106,8 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
         path, equals, text = assignment.partition("=")
         if not equals or not all(path.strip().split(".")):
             raise UserError(f"--set wants NAME=VALUE such as method.beta=0.2, got {shown(assignment)}.")
+        if path.count(".") >= DEEPEST:
+            raise UserError(f"--set: {shown(path)} is nested too deeply; at most {DEEPEST} levels are read.")
         nested: Any = parse_yaml(text, where=f"The value of {path.strip()}") if text.strip() else ""
         for key in reversed(path.strip().split(".")):
             nested = {key: nested}

@@ -45,7 +45,7 @@ def convert(value: Any, hint: Any, *, where: str) -> Any:
     if origin is not None:
         hint = origin
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _float(value, where)
     if hint is Path and isinstance(value, str):
         return Path(value)
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
@@ -53,6 +53,13 @@ def convert(value: Any, hint: Any, *, where: str) -> Any:
             raise UserError(f"{where} {fault}; remove it.")
         return value
     raise UserError(f"{where} must be {_in_words(hint)}, got {shown(value)}.")
+
+
+def _float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UserError(f"{where} must be a number below 1.8e308, got {shown(value)}.") from error
 
 
 def _in_words(hint: Any) -> str:

@@ -383,26 +383,31 @@ def require_finite_answers(responses: Sequence[Response]) -> None:
 
 def _finished(out: Path, asked: Sequence[Response], keys: Mapping[str, str]) -> list[tuple[Response, Response]]:
     """Return (question, stored response) for every stored response with a valid key."""
-    written = {row["id"]: row["key"] for row in _whole_rows(out / KEYS)}
+    written = {row["id"]: row.get("key") for row in _whole_rows(out / KEYS)}
     answers = {row["id"]: row for row in _whole_rows(out / RESPONSES)}
-    return [
-        (row, Response.from_json(answers[row.id]))
-        for row in asked
-        if row.id in answers and written.get(row.id) == keys[row.id]
-    ]
+    stored = [(row, answers[row.id]) for row in asked if row.id in answers and written.get(row.id) == keys[row.id]]
+    return [(row, response) for row, answer in stored if (response := _response(answer)) is not None]
 
 
 def _whole_rows(file: Path) -> list[Any]:
-    """Read the rows of a file whose last row may be incomplete."""
+    """Read the rows of a file whose last row may be incomplete; rows without an id are left out."""
     if not file.is_file():
         return []
     rows = []
     for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             rows += [json.loads(line)] if line.strip() else []
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
-    return rows
+    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+
+
+def _response(row: Any) -> Response | None:
+    """Read a stored response; None if it is damaged, so that it is generated again."""
+    try:
+        return Response.from_json(row)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _begin(out: Path, done: Mapping[str, Response], keys: Mapping[str, str]) -> None:

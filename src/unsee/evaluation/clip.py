@@ -10,6 +10,7 @@ from typing import Any, Final
 import torch
 from PIL.Image import Image
 from rich.progress import track
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from unsee.api import Example, Response
@@ -18,6 +19,7 @@ from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.metrics._words import tokens
 from unsee.metrics.clip import clip_score
+from unsee.utils.parsing import require_fetched
 
 PREFIX: Final = "A photo depicts "
 """Prefix of captions in the paper."""
@@ -39,11 +41,13 @@ class Clip:
                 f"No CLIP model at {folder}: expected a folder, or a hub id such as openai/clip-vit-base-patch32."
                 f"{paths.near(folder)}"
             )
+        for file in sorted(Path(folder).glob("*")):
+            require_fetched(file)
         try:
             model = CLIPModel.from_pretrained(folder, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(folder)
             processor = CLIPImageProcessorPil.from_pretrained(folder)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
             raise UserError(
                 f"{folder} holds no CLIP model: expected a folder with config.json, model.safetensors, the tokenizer and "
                 f"preprocessor_config.json, or a hub id such as openai/clip-vit-base-patch32 ({error})."

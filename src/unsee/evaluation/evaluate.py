@@ -28,6 +28,7 @@ from unsee.scoring.against_gold import against_gold, forget_quality_score
 from unsee.scoring.aggregate import score
 from unsee.scoring.measures import extra
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
+from unsee.utils.parsing import read_object
 
 if TYPE_CHECKING:
     from unsee.evaluation.clip import Clip
@@ -122,7 +123,7 @@ def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Seq
     with owner(folder):
         _write(scores, folder)
         if (folder / JUDGED).is_file():
-            known = json.loads((folder / JUDGED).read_text(encoding="utf-8"))
+            known = read_object(folder / JUDGED)
             atomic_write_json(folder / JUDGED, {**known, "gold": _gold_facts(gold, golden)})
     return scores
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from unsee.errors import UserError
 from unsee.models import builtin, model_card
 from unsee.models.checkpoint import ADAPTER, SIDECAR, folder_of, open_model, public_files, read_sidecar, save_model
 from unsee.utils.files import atomic_write_json, atomic_write_text, is_own, require_space
+from unsee.utils.parsing import read_object
 
 
 def merged(run: Path | str, out: Path) -> list[Path]:
@@ -69,7 +69,7 @@ def base_of(run: Path | str) -> str:
 
 
 def _adapter_config(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / ADAPTER).read_text(encoding="utf-8")))
+    return read_object(folder / ADAPTER)
 
 
 def _dtype(run: Path | str) -> torch.dtype:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import re
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from unsee.errors import UserError
 from unsee.exporting import private_search
 from unsee.models import builtin, model_card
 from unsee.utils.files import atomic_write_json, atomic_write_text, foreign, is_public, read_jsonl
+from unsee.utils.parsing import read_object
 
 Extra = Literal["scores", "responses", "images"]
 EXTRAS: Final = ("scores", "responses", "images")
@@ -136,7 +136,7 @@ def _staged(run: Path, merged: bool, base: str) -> Iterator[Path]:
             path.rename(stage / path.name)
         if adapter:
             file = stage / "adapter_config.json"
-            atomic_write_json(file, {**json.loads(file.read_text(encoding="utf-8")), "base_model_name_or_path": named})
+            atomic_write_json(file, {**read_object(file), "base_model_name_or_path": named})
             atomic_write_text(stage / model_card.CARD, model_card.card(run, base=named))
         _clean(stage)
         yield stage
@@ -159,7 +159,7 @@ def _clean(stage: Path) -> None:
     """Remove paths of this machine from the sidecar."""
     sidecar = stage / "unsee.json"
     if sidecar.is_file():
-        facts = json.loads(sidecar.read_text(encoding="utf-8"))
+        facts = read_object(sidecar)
         atomic_write_json(sidecar, {key: value for key, value in facts.items() if key not in ("base", "ancestor")})
 
 
@@ -171,7 +171,7 @@ def _add(run: Path, stage: Path, extra: str) -> None:
         if not source.is_file():
             raise UserError(f"{run} has no {source.name}; judge it first with unsee eval.")
         if extra == "scores":
-            atomic_write_json(stage / source.name, _without_ids(json.loads(source.read_text(encoding="utf-8"))))
+            atomic_write_json(stage / source.name, _without_ids(source))
         else:
             shutil.copyfile(source, stage / source.name)
         return
@@ -184,8 +184,13 @@ def _add(run: Path, stage: Path, extra: str) -> None:
             shutil.copyfile(source, stage / "images" / source.name)
 
 
-def _without_ids(scores: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scores without values per row, whose ids identify forget entities."""
+def _without_ids(file: Path) -> dict[str, Any]:
+    """Return the scores without the values of single rows, whose ids tell who was forgotten."""
+    scores = read_object(file)
+    if not all(isinstance(score, Mapping) for score in scores.values()):
+        raise UserError(
+            f"{file} is damaged: a score is no object with named fields. Judge the run again with `unsee eval`."
+        )
     return {
         name: {key: value for key, value in score.items() if key != "value_by_index"} for name, score in scores.items()
     }

@@ -67,7 +67,7 @@ def read(place: Path | str) -> dict[str, Metric]:
         return logs_of(path)
     try:
         logs = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"retain_logs_path {path} cannot be read ({error}): expected an EVAL.json or a run folder."
         ) from error

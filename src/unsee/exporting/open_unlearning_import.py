@@ -6,15 +6,16 @@ text and its models language models, so that model and data are to be given anew
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from unsee import config
-from unsee.api import registry
+from unsee.api import Training, registry
 from unsee.config import Run
-from unsee.errors import UserError, unknown_name
+from unsee.errors import UserError, shown, unknown_name
 
 METHODS: Final = {
     "GradAscent": "ga",
@@ -98,13 +99,14 @@ def imported(values: Mapping[str, Any], *, model: str = "", data: str = "", out:
     remarks: list[str] = []
     method, settings = _method(str(trainer["handler"]), _mapping(trainer, "method_args"), remarks)
     training = _training(_mapping(trainer, "args"), remarks)
-    task = str(values.get("task_name", "") or "experiment")
+    config.build(Training, training, where="training")
+    task = Path(str(values.get("task_name", "") or "experiment")).name
     run = Run(
         model=model,
         data=data,
         method=method,
         out=out or f"runs/{task}",
-        seed=int(_mapping(trainer, "args").get("seed", 0)),
+        seed=_seed(_mapping(trainer, "args").get("seed", 0)),
         settings=settings,
         training={"tune": "full", "stop": "never", **training},
     )
@@ -135,7 +137,9 @@ def _method(handler: str, given: Mapping[str, Any], remarks: list[str]) -> tuple
 
 def _settings(name: str, known: Collection[str], given: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
     """Return a method's settings, with forget weight 1, since only the ratio counts."""
-    gamma, alpha = float(given.get("gamma", 1.0)), float(given.get("alpha", 1.0))
+    gamma, alpha = _number(given, "gamma"), _number(given, "alpha")
+    if gamma <= 0:
+        raise UserError(f"method_args.gamma must be above 0, got {gamma:g}: it is the weight of the forget term.")
     weight = "weight" if name == "kl" else "retain_weight"
     settings: dict[str, Any] = {weight: alpha / gamma} if weight in known else {}
     if gamma != 1 and settings:
@@ -148,13 +152,27 @@ def _settings(name: str, known: Collection[str], given: Mapping[str, Any], remar
     return settings
 
 
+def _number(given: Mapping[str, Any], name: str) -> float:
+    """Return a weight of open-unlearning, 1 by default."""
+    value: float = config.convert(given.get(name, 1.0), float, where=f"method_args.{name}")
+    if not math.isfinite(value):
+        raise UserError(f"method_args.{name} must be a finite number, got {value}.")
+    return value
+
+
+def _seed(value: Any) -> int:
+    """Return the seed of an experiment."""
+    seed: int = config.convert(value, int, where="trainer.args.seed")
+    return seed
+
+
 def _training(given: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
     """Return the training settings for its TrainingArguments, without irrelevant ones."""
     found = {ours: given[theirs] for theirs, ours in _TRAINING.items() if theirs in given}
     if found.get("scheduler") not in (None, "linear", "cosine", "constant"):
         remarks.append(f"lr_scheduler_type={found.pop('scheduler')}: linear, cosine or constant here; left out")
     if "report_to" in found:
-        found["report_to"] = [found["report_to"]] if isinstance(found["report_to"], str) else list(found["report_to"])
+        found["report_to"] = list(config.convert(found["report_to"], tuple[str, ...], where="trainer.args.report_to"))
     if "bf16" in given:
         found["precision"] = "bf16" if given["bf16"] else "auto"
     if str(given.get("optim", "adamw")).split("_")[0] not in ("adamw", "paged"):
@@ -167,5 +185,5 @@ def _training(given: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
 def _mapping(values: Mapping[str, Any], key: str) -> dict[str, Any]:
     found = values.get(key) or {}
     if not isinstance(found, Mapping):
-        raise UserError(f"{key!r} must be a mapping in an experiment of open-unlearning, got {found!r}.")
+        raise UserError(f"{key!r} must be a mapping in an experiment of open-unlearning, got {shown(found)}.")
     return dict(found)

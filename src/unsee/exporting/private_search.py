@@ -46,13 +46,20 @@ def strings_of(run: Path) -> set[str]:
     except (UserError, OSError) as error:
         problem = str(error)
     if (run / "responses.jsonl").is_file():
-        found.update(_strings(Response.from_json(row) for row in read_jsonl(run / "responses.jsonl")))
+        found.update(_strings(_responses(run / "responses.jsonl")))
     elif problem:
         raise UserError(
             f"{run} cannot be searched for private strings before it goes: its data cannot be opened ({problem:.200}), "
             "and it has no responses.jsonl. Put the data back, or judge the run with unsee eval."
         )
     return {text for text in found if _is_telling(text)}
+
+
+def _responses(file: Path) -> list[Response]:
+    try:
+        return [Response.from_json(row) for row in read_jsonl(file)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged ({error!s:.200}). Judge the run again with `unsee eval`.") from error
 
 
 def _strings(rows: Iterable[Any]) -> Iterator[str]:

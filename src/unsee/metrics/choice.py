@@ -120,7 +120,8 @@ def _bracketed(text: str) -> list[str]:
 def _hedged(text: str, letters: str) -> bool:
     """Tell whether two letters are offered as alternatives."""
     either = rf"\b([{letters}])\W+(?:or|and)\W+(?!\1\b)[{letters}]\b|\(([{letters}])\)\W*\((?!\2\))[{letters}]\)"
-    return re.search(either, text) is not None
+    listed = rf"\b([{letters}])\s*[,/&]\s*(?!\1\b)[{letters}](?=\s*(?:$|[.,/&)\n]|(?:and|or)\b))"
+    return re.search(either, text) is not None or re.search(listed, text) is not None
 
 
 def _by_text(text: str, options: Sequence[str], letters: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from unsee import config
 from unsee.models import builtin
 from unsee.utils.files import atomic_write_text
+from unsee.utils.parsing import read_object
 
 CARD: Final = "README.md"
 SHOWN: Final = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact")
@@ -44,7 +45,7 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
     """
     written = config.read_mapping(run / "run.yaml")
     written["model"] = base or written["model"]
-    sidecar = json.loads((run / "model" / "unsee.json").read_text(encoding="utf-8"))
+    sidecar = read_object(run / "model" / "unsee.json")
     written["method"] = {
         name: value for name, value in written["method"].items() if value != sidecar.get("instruction")
     }  # it is shown once, below
@@ -141,7 +142,7 @@ def _public(value: Any) -> Any:
 def _scores(file: Path) -> Iterator[str]:
     yield "## Scores"
     yield ""
-    rows = _rows(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
+    rows = _rows(read_object(file)) if file.exists() else []
     if not rows:
         yield "None yet: `unsee eval --model RUN --data DATA --out RUN` measures them and writes them here."
         yield ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import Linear, Module, Parameter
 
@@ -18,6 +19,7 @@ from unsee.distributed.fsdp import is_sharded, joined, local_shard, spread_like
 from unsee.errors import TrainingError, UserError
 from unsee.training.precision import half
 from unsee.utils.files import PART, remove_file
+from unsee.utils.parsing import require_fetched
 
 WEIGHTS = "trainable.safetensors"
 ADAPTER = "adapter_model.safetensors"
@@ -130,7 +132,14 @@ def _go_on_from(model: PeftModel, folder: Path) -> None:
     file = next((place / ADAPTER for place in (folder, folder / "model") if (place / ADAPTER).is_file()), None)
     if file is None:
         raise UserError(f"training.adapter: no {ADAPTER} in {folder}. Give the run folder of an earlier LoRA run.")
-    saved, own = load_file(file), get_peft_model_state_dict(model, save_embedding_layers=False)
+    require_fetched(file)
+    try:
+        saved = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"training.adapter: {file} is damaged or cut off ({error}). Give another run folder."
+        ) from error
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)
     if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
         raise UserError(f"training.adapter: {file} has other layers or another rank than this run; use its settings.")
     set_peft_model_state_dict(model, saved)

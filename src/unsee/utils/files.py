@@ -175,8 +175,16 @@ def atomic_write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Read one JSON value per line, skipping empty lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    """Read one JSON value per line, skipping empty lines; a damaged line is a UserError."""
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{path} is damaged (line {number}: {error!s:.200}). Make it again with the command that wrote it."
+            ) from error
+    return rows
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

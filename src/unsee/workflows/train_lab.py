@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -198,8 +199,8 @@ def _check(world: str, without: str, scale: float) -> None:
         raise UserError(f"Write `unsee train lab` or `unsee train documents`, got {world!r}.")
     if without not in ("", "forget"):
         raise UserError(f"--without takes the word forget (leave out the forget targets), got {without!r}.")
-    if scale <= 0:
-        raise UserError(f"--steps-scale must be positive, got {scale}.")
+    if not 0 < scale < math.inf:
+        raise UserError(f"--steps-scale must be positive and finite, got {scale}.")
 
 
 def _require_place(place: Path, wanted: dict[str, Any]) -> None:
@@ -213,7 +214,7 @@ def _require_place(place: Path, wanted: dict[str, Any]) -> None:
         raise UserError(f"{place} is not empty; name a new folder.")
     try:
         earlier = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}). Name a new folder.") from error
     if earlier != wanted:
         raise UserError(f"{place} holds a training with other settings ({file} says which). Name a new folder.")

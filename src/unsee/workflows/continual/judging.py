@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from unsee.benchmarks.request import OF_TARGETS, Request
 from unsee.evaluation.answers import RESPONSES
 from unsee.evaluation.evaluate import evaluate, score
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, read_jsonl
+from unsee.utils.parsing import read_object
 from unsee.workflows.continual.modes import Step
 from unsee.workflows.continual.routing import Routing, report, router_of
 from unsee.workflows.continual.work import Work
@@ -156,8 +156,7 @@ class Judge:
 
     def step(self, t: int) -> dict[str, Any]:
         """Return cost and routing of a step."""
-        found: dict[str, Any] = json.loads((self.folder(t) / STEP).read_text(encoding="utf-8"))
-        return found
+        return read_object(self.folder(t) / STEP)
 
 
 class _Part(Benchmark):

@@ -14,6 +14,7 @@ from typing import Any, Final
 from unsee.api import registry
 from unsee.errors import UserError
 from unsee.utils.files import atomic_write_text
+from unsee.utils.parsing import read_object
 
 PAGE, PICTURE = "continual.html", "continual.png"
 _NOT_DRAWN: Final = (
@@ -97,11 +98,19 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
 
     Without matplotlib there is no PNG, and the page says how to get its curves.
     """
-    groups = grouped([_read(Path(folder)) for folder in folders])
-    if len({tuple(run["at"]) for group in groups for run in group.runs}) > 1:
+    runs = [_read(Path(folder)) for folder in folders]
+    try:
+        groups = grouped(runs)
+        lengths, summary = {tuple(run["at"]) for group in groups for run in group.runs}, table(groups)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        listed = ", ".join(str(Path(folder) / "continual.json") for folder in folders)
+        raise UserError(
+            f"One of {listed} is damaged ({type(error).__name__}: {error!s:.200}). Run its `unsee continual` again."
+        ) from error
+    if len(lengths) > 1:
         raise UserError("These sequences were judged at different lengths; compare those of equal length.")
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(out / "continual.md", table(groups))
+    atomic_write_text(out / "continual.md", summary)
     atomic_write_text(out / PAGE, _html(groups, *_drawings(groups, out)))
     return out / PAGE
 
@@ -166,8 +175,7 @@ def _read(folder: Path) -> Document:
     file = folder / "continual.json"
     if not file.is_file():
         raise UserError(f"{folder} has no continual.json: expected the --out of `unsee continual`.")
-    found: Document = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    return read_object(file)
 
 
 def _curves(groups: Sequence[Group]) -> Any:

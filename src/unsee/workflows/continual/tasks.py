@@ -12,6 +12,7 @@ from unicodedata import normalize
 from unsee import config
 from unsee.api import Benchmark, Role
 from unsee.errors import UserError, shown
+from unsee.utils.parsing import read_text
 from unsee.workflows.continual.settings import Course
 
 _KEYS: Final = ("id", "entities", "rows", "relation")
@@ -80,11 +81,7 @@ def _read(file: Path) -> Tasks:
     """Read a file of requests: a list, or a mapping with `requests` and `retain`."""
     if not file.is_file():
         raise UserError(f"No file of requests at {file}.")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
-    values = config.parse_yaml(text, where=str(file))
+    values = config.parse_yaml(read_text(file), where=str(file))
     if isinstance(values, list):
         values = {"requests": values}
     if not isinstance(values, Mapping) or not isinstance(values.get("requests"), list) or not values["requests"]:
