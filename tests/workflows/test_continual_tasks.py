@@ -145,7 +145,8 @@ def test_a_request_file_is_recognised_and_its_names_are_checked(folder, tmp_path
     file = request.write(Roles(data=str(folder), forget=("bob",), aside=("ada",)), tmp_path / "t.request.json")
     opened = open_benchmark(file)
     assert opened.name == "request"
-    assert opened.problems() == [f"'bob' is neither an entity nor the id of a row of {folder}."]
+    missing = f"'bob' is neither an entity nor the id of a row of {folder}. Did you mean bo or box?"
+    assert opened.problems() == [missing]
 
 
 def test_the_lab_gives_all_it_has_about_anybody():
