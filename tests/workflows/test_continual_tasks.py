@@ -223,5 +223,5 @@ def test_ids_that_cannot_be_told_apart_are_refused(tmp_path, data, ids, message)
 def test_a_file_of_requests_in_another_encoding_is_said(tmp_path, data):
     file = tmp_path / "requests.yaml"
     file.write_bytes("- id: é\n  entities: [x]\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"requests.yaml is not UTF-8 \(byte 6\)"):
+    with pytest.raises(UserError, match=r"requests.yaml is not UTF-8 text \(byte 6\)"):
         tasks_of(data, Course(requests=str(file)))
