@@ -1,4 +1,4 @@
-"""Descriptions of methods, benchmarks, metrics and families, read from their docstrings and the code of their fields."""
+"""Descriptions of methods, benchmarks, metrics and families, read from their source."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _default(item: Field[Any]) -> str:
 
 
 def _own_docs(cls: type[Any]) -> dict[str, str]:
-    """Return the string below each annotated name in the body of a class; nothing if its source is not kept."""
+    """Return the string below each annotated name of a class, or nothing without its source."""
     try:
         source = inspect.getsource(cls)
     except OSError:

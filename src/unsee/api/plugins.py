@@ -1,4 +1,4 @@
-"""Code from outside the tree: files, folders and modules that a user names, and entry points of installed packages.
+"""Plugins: code outside the tree that a user names, and entry points of packages.
 
 A plugin runs only because a user named it on purpose or installed it. Nothing is looked for in data or model folders.
 """
@@ -67,7 +67,7 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str | Path) -> Self:
-        """Read the text form; a path that does not exist is an error."""
+        """Parse the text form. A path that does not exist is an error."""
         rest, _, pin = str(text).partition(PIN)
         place, _, attribute = (rest, "", "") if Path(rest).exists() else rest.partition(":")
         path = Path(place).expanduser()
@@ -106,7 +106,7 @@ class Outside:
 
 
 def hash_of(spec: Spec) -> str:
-    """Return the SHA-256 of the file, or of all Python files of a folder or package, without running them."""
+    """Return the SHA-256 of a file, or of all Python files of a folder, without running them."""
     source = source_of(spec)
     if source.is_file():
         return hashlib.sha256(source.read_bytes()).hexdigest()
@@ -119,7 +119,7 @@ def hash_of(spec: Spec) -> str:
 
 
 def pinned(spec: Spec) -> Spec:
-    """Return the spec with the hash of its code as it is now; raise if it has another hash already."""
+    """Return the spec with the hash of its current code, or raise if it has a different one."""
     found = hash_of(spec)
     if spec.sha256 not in ("", found):
         raise UserError(
@@ -154,7 +154,7 @@ def of_class(cls: type[Method]) -> Outside:
 
 
 def _hash_of_source(cls: type[Any]) -> str:
-    """Return the hash of a class that was typed into an interactive session; empty where its text is not kept."""
+    """Return the hash of a class defined interactively, or "" without its source."""
     try:
         return hashlib.sha256(inspect.getsource(cls).encode()).hexdigest()
     except (OSError, TypeError):
@@ -223,7 +223,7 @@ def faults_in(origin: str, source: Path) -> Iterator[None]:
 
 
 def _place_of(error: BaseException, source: Path) -> str:
-    """Return file and line of a fault: of the last call inside of the plugin, else of the last one at all."""
+    """Return file and line of a fault: the last call inside the plugin, else the last one."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -244,7 +244,7 @@ def source_of(spec: Spec) -> Path:
 
 
 def _find(module: str) -> ModuleSpec | None:
-    """Return the spec of a module; unlike `importlib.util.find_spec` this runs no parent package."""
+    """Return the spec of a module, without running parent packages."""
     path, found, parts = None, None, module.split(".")
     for end in range(1, len(parts) + 1):
         name = ".".join(parts[:end])
@@ -257,7 +257,7 @@ def _find(module: str) -> ModuleSpec | None:
 
 
 def _modules(spec: Spec) -> list[ModuleType]:
-    """Import the modules of a plugin: one of a file or dotted name, all public ones of a folder."""
+    """Import the modules of a plugin: one for a file or name, all public ones of a folder."""
     path = Path(spec.place)
     if not path.is_absolute():
         return [importlib.import_module(spec.place)]
@@ -271,7 +271,7 @@ def _modules(spec: Spec) -> list[ModuleType]:
 
 
 def _run(name: str, path: Path) -> ModuleType:
-    """Run a file as a module of this name, or make a package of a folder, whether or not it has an `__init__.py`."""
+    """Run a file as a module of this name, or a folder as a package."""
     file = path if path.is_file() else path / "__init__.py"
     inner = None if path.is_file() else [str(path)]
     loader = SourceFileLoader(name, str(file)) if file.is_file() else None
@@ -289,7 +289,7 @@ def _run(name: str, path: Path) -> ModuleType:
 
 @contextmanager
 def _no_bytecode() -> Iterator[None]:
-    """Write no bytecode: it is found by time and size, and an edited file could run as it was before."""
+    """Disable bytecode, which could outlive an edit of its source."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield
@@ -310,7 +310,7 @@ def _attribute(spec: Spec, module: ModuleType) -> Outside:
 
 
 def _defined(spec: Spec, module: ModuleType) -> Iterator[Outside]:
-    """Yield the public methods, benchmarks, families and measures that a module itself defines."""
+    """Yield the public methods, benchmarks, families and measures that a module defines."""
     public = [found for name, found in vars(module).items() if not name.startswith("_")]
     for kind in BASES:
         own = [found for found in public if _is(kind, found) and _module_of(found, module) == module.__name__]
@@ -321,12 +321,12 @@ def _defined(spec: Spec, module: ModuleType) -> Iterator[Outside]:
 
 
 def _module_of(found: Any, module: ModuleType) -> str:
-    """Return the module that defines a class; measures count as defined where they stand."""
+    """Return the module that defines a class. Measures count as defined where they stand."""
     return str(found.__module__) if inspect.isclass(found) else module.__name__
 
 
 def _entry(spec: Spec, kind: str, found: Any, default: str, *, doc: str | None) -> Outside:
-    """Return the checked entry of a class or measure; `default` is its name where it declares none."""
+    """Return the checked entry of a class or measure. `default` is the fallback name."""
     _require(kind, found, spec.name)
     name = found.key if kind == "metrics" else _declared(kind, found) or default
     if not name:
@@ -341,7 +341,7 @@ def _entry(spec: Spec, kind: str, found: Any, default: str, *, doc: str | None) 
 
 
 def _declared(kind: str, cls: type[Any]) -> str:
-    """Return the name that a class declares; a field of that name is a setting, and none."""
+    """Return the name that a class declares. A field called `name` is a setting."""
     if kind == "methods" and "name" in {field.name for field in fields(cls)}:
         return ""
     name = getattr(cls, "name", "")

@@ -40,7 +40,7 @@ _ADDED: Final[dict[tuple[str, str], Outside]] = {}
 
 
 def names(kind: Listed) -> list[str]:
-    """Return the names of a kind, sorted, without importing anything (files that start with `_` have none)."""
+    """Return the sorted names of a kind without importing anything (no leading `_`)."""
     return sorted({*_files(kind), *outside_names(kind)})
 
 
@@ -50,7 +50,10 @@ def outside_names(kind: Listed) -> list[str]:
 
 
 def load(kind: Loadable, name: str) -> type[Any]:
-    """Return the one public class that the file `name`, or a plugin, defines; an unknown name gets the nearest ones."""
+    """Return the public class of a name, from its file or a plugin.
+
+    An unknown name raises an error with the nearest ones.
+    """
     entry = _entry(kind, name)
     if entry is not None:
         found: type[Any] = entry.load()
@@ -89,7 +92,7 @@ def add(spec: str | Path) -> list[Outside]:
 
 
 def add_class(cls: type[Method]) -> str:
-    """Return the name of a method class; one that is in no file of unsee and in no plugin is given a name here."""
+    """Return the name of a method class. A class from no file or plugin gets one here."""
     for name in names("methods"):
         module = _entry("methods", name)
         if cls.__module__ == module_of("methods", name) if module is None else module.load() is cls:
@@ -101,13 +104,13 @@ def add_class(cls: type[Method]) -> str:
 
 
 def pin(kind: Listed, name: str) -> tuple[str, ...]:
-    """Return the spec of the plugin that defines `name`, with the hash of its code; nothing for a name of unsee."""
+    """Return the hashed spec of the plugin that defines `name`, or nothing for built-in names."""
     entry = _entry(kind, name)
     return () if entry is None else (_pinned(entry),)
 
 
 def pin_of_family(cls: type[Any]) -> tuple[str, ...]:
-    """Return the spec of the plugin that defines a family, with the hash of its code; nothing for one of unsee."""
+    """Return the spec of the plugin that defines a family, with its hash."""
     return tuple(_pinned(entry) for entry in _outside("models") if entry.load() is cls)
 
 
@@ -166,7 +169,7 @@ def _same(entry: Outside, wanted: Spec) -> bool:
 
 
 def _entry(kind: Listed, name: str) -> Outside | None:
-    """Return who defines a name from outside; None for a name of unsee. Raises if it is unknown, or defined twice."""
+    """Return the plugin entry of a name, or None for a built-in one. Raises if ambiguous."""
     require(kind, name)
     entries = [entry for entry in _outside(kind) if entry.name == name]
     origins = [*(["unsee"] if name in _files(kind) else []), *(entry.origin for entry in entries)]
@@ -175,7 +178,7 @@ def _entry(kind: Listed, name: str) -> Outside | None:
 
 
 def _require_free(entry: Outside, beside: list[Outside]) -> None:
-    """Raise if the name of a new entry is taken, by another one of the same plugin or by anything else."""
+    """Raise if the name of a new entry is taken."""
     kind = cast("Listed", entry.kind)
     twins = [other.origin for other in beside if (other.kind, other.name) == (entry.kind, entry.name)]
     others = [

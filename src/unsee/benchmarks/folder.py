@@ -156,7 +156,7 @@ class Folder(Benchmark):
         return list(found) if isinstance(self._rows, list) else found
 
     def _images(self) -> Iterator[tuple[int, ImageSource | None]]:
-        """Yield place and image of the rows that could be read. Of large tables no more than the image is read again."""
+        """Yield index and image of the readable rows. Large tables are reread for the image only."""
         if isinstance(self._rows, list):
             yield from ((row.number - 1, row.example.image) for row in self._all)
             return

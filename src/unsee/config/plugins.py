@@ -11,7 +11,9 @@ from unsee.errors import UserError
 
 
 def with_plugins(run: Run) -> Run:
-    """Load the plugins of a run, and return it with the hash of each. A method given as a plugin becomes its name.
+    """Load the plugins of a run, and return it with their hashes.
+
+    A method given as a plugin is replaced by its name.
 
     Raises:
         UserError: A plugin is broken or its name is taken. One that a written run names has changed; it is not run then.
@@ -23,7 +25,10 @@ def with_plugins(run: Run) -> Run:
 
 
 def with_used(run: Run, *names: tuple[registry.Listed, str]) -> Run:
-    """Return the run with the plugins that define these names, such as installed ones that nothing else records."""
+    """Return the run with the plugins that define these names.
+
+    Installed plugins are recorded by this alone.
+    """
     used = (spec for kind, name in names for spec in registry.pin(kind, name))
     return with_specs(run, tuple(used))
 

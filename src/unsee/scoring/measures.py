@@ -239,7 +239,7 @@ def extra(name: str) -> Measure:
 
 
 def _plugin(key: str) -> Measure | None:
-    """Return the measure that a plugin defines under this key; refuse one whose key is that of a measure of unsee."""
+    """Return a plugin's measure. A key that unsee uses itself is refused."""
     if key not in registry.outside_names("metrics"):
         return None
     if key in _SPLIT:

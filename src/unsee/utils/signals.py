@@ -43,7 +43,7 @@ def _wait_for_parent() -> None:
 
 
 def exit_with_parent() -> None:
-    """Make a worker of a process pool end with the process that made the pool, and leave Ctrl-C to that process.
+    """Make a pool worker end with its parent, and leave Ctrl-C to the parent.
 
     A pool's workers hold both ends of its queue, so without this they would wait forever after a SIGKILL of the parent.
     """

@@ -118,7 +118,7 @@ def sweep(
 
 
 def read_grid(file: Path, plugins: Sequence[str] = ()) -> Grid:
-    """Read and check a grid file; `plugins` are loaded beside those that it names."""
+    """Read and check a grid file. `plugins` are loaded in addition to those it names."""
     values = config.read_mapping(file)
     for key in values:
         if key not in _PARTS and key in vars(Run()):
@@ -286,13 +286,13 @@ _GRACE: Final = 20.0
 
 @dataclass
 class _Cells:
-    """Running cells of one sweep. Once it is `ending`, none is left running or counts as failed."""
+    """Running cells of one sweep. Once it is `ending`, none keeps running or counts as failed."""
 
     running: set[subprocess.Popen[bytes]] = field(default_factory=set)
     ending: bool = False
 
     def run(self, out: Path, name: str, environment: Mapping[str, str]) -> None:
-        """Run a cell in a process of its own, and write down why if it was killed before it could say so."""
+        """Run a cell in its own process, and record why if it was killed."""
         log = out / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as said:

@@ -1,4 +1,4 @@
-"""Commands of `unsee`, one file each; the file's docstring is the command's help.
+"""Commands of `unsee`, one file each, whose docstring is the command's help.
 
 Each has `options(parser)` and `action(options) -> exit code`.
 """

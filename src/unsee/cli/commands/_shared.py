@@ -52,7 +52,7 @@ def engine_option(parser: argparse.ArgumentParser) -> None:
 
 
 def run_of(options: argparse.Namespace) -> Run:
-    """Return the run of the recipe, overridden by file, --set and named options; load its plugins."""
+    """Return the run of recipe, file, --set and named options, with its plugins loaded."""
     given = {**vars(options)}
     values, changed = recipe_of(given, config.parse_overrides(options.set))
     values = config.merge(values, _written(Path(options.file)) if options.file else {})
@@ -78,7 +78,7 @@ def run_of(options: argparse.Namespace) -> Run:
 
 
 def _written(file: Path) -> dict[str, Any]:
-    """Return the content of a run file; one written by a run refers to its own folder."""
+    """Return the content of a run file. One written by a run refers to its own folder."""
     values = config.read_mapping(file)
     return {**values, "out": str(file.parent)} if file.name == RUN_FILE and "record" in values else values
 

@@ -1,4 +1,4 @@
-"""Diagnose this installation: versions, device, memory, models; for bug reports."""
+"""Diagnose this installation, for bug reports: versions, device, memory, models."""
 
 from __future__ import annotations
 

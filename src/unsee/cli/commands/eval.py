@@ -111,14 +111,14 @@ def _verdict(out: Path) -> str:
 
 
 def _earlier(model: Path) -> Run:
-    """Return the run that produced the model; empty if none did."""
+    """Return the run that produced the model, or an empty one."""
     record = model / "run.yaml"
     return config.read(record) if record.is_file() else Run()
 
 
 @contextmanager
 def _plugins_named(earlier: Run) -> Iterator[None]:
-    """Name the plugins of the run that made the model where one seems to be missing; a model never loads code."""
+    """Name the plugins of the model's run where one is missing. A model never loads code."""
     try:
         yield
     except UnknownNameError as error:

@@ -52,7 +52,7 @@ def action(options: argparse.Namespace) -> int:
 
 
 def _dry_run(run: Run, options: argparse.Namespace) -> int:
-    """Print the estimate; fail if the run could not start or would not fit."""
+    """Print the estimate, and fail if the run could not start or would not fit."""
     from unsee.workflows.estimate import estimate_run
 
     found = estimate_run(run, resume=options.resume, device=options.device or "auto")

@@ -25,7 +25,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def action(options: argparse.Namespace) -> int:
-    """Print the run file; what was not converted goes to stderr."""
+    """Print the run file. What was not converted goes to stderr."""
     from unsee.exporting.open_unlearning_import import from_overrides, read_experiment
 
     given = {"model": options.model, "data": options.data, "out": options.out}

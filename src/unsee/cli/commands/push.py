@@ -1,4 +1,4 @@
-"""Upload a run's model to the Hugging Face Hub; private by default."""
+"""Upload a run's model to the Hugging Face Hub, private by default."""
 
 from __future__ import annotations
 

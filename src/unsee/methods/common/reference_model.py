@@ -181,7 +181,7 @@ class StartLogits:
         return collate(self.session, prompted)
 
     def _keep_all(self, targets: Sequence[Target]) -> bool:
-        """Cache the reference values of all targets; False, and nothing cached, if memory does not allow it."""
+        """Cache the outputs of all targets, or nothing and return False if they do not fit."""
         distinct = list({target.key: target for target in targets}.values())
         limit = self.room
         with autocast(self._model, self.session.training):
