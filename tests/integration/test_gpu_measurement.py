@@ -18,7 +18,7 @@ from unsee.inference.batching import collate
 from unsee.inference.encoder import encoder
 from unsee.training.targets import forget_targets
 
-ROOT = Path(gpu.__file__).parents[2]
+ROOT = Path(gpu.__file__).parents[1]
 EMIT = "import json, sys, time\nemit = lambda n, r: print(json.dumps({'case': n, 'result': r}), flush=True)\n"
 
 

@@ -131,7 +131,7 @@ def test_every_taught_sentence_is_well_formed(world: World) -> None:
 
 
 def test_patterns_are_the_same_in_every_process() -> None:
-    code = "from unsee.lab import phrases; print(phrases.sentence_patterns())"
+    code = "from unsee.lab.world import phrases; print(phrases.sentence_patterns())"
     said = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True

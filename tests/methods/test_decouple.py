@@ -273,7 +273,7 @@ def test_cosine_ends_at_zero_whatever_the_number_of_processes(world, tmp_path, m
     monkeypatch.setattr(processes, "world", lambda: world)
     monkeypatch.setattr(processes, "everyone", lambda value: [value] * world)
     monkeypatch.setattr(processes, "start", lambda: None)
-    monkeypatch.setattr("unsee.training.trainer.average_gradients", lambda weights: None)
+    monkeypatch.setattr("unsee.training.loop.average_gradients", lambda weights: None)
 
     def objective(forget, _):
         return {"loss": sum(weight.pow(2).sum() for weight in session.model.parameters() if weight.requires_grad)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 
 import pytest
@@ -104,7 +105,7 @@ def test_settings_are_frozen_and_documented(name):
     assert kind.__doc__
     with pytest.raises(dataclasses.FrozenInstanceError):
         method(name).anything = 1
-    source = (registry._folder("methods") / f"{name}.py").read_text()
+    source = inspect.getsource(kind)
     for field in dataclasses.fields(kind):
         after = source.split(f"    {field.name}: ", 1)[1].splitlines()
         assert any(line.strip().startswith('"""') for line in after[1:2]), field.name

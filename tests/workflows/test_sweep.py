@@ -104,7 +104,7 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
     monkeypatch.setattr(
         import_module("unsee.workflows.forget"), "forget_run", lambda run, resume: seen.update(resume=resume)
     )
-    monkeypatch.setattr(import_module("unsee.benchmarks"), "open_benchmark", lambda data, layout: (data, layout))
+    monkeypatch.setattr(import_module("unsee.data.open"), "open_benchmark", lambda data, layout: (data, layout))
     monkeypatch.setattr(import_module("unsee.evaluation.evaluate"), "evaluate", evaluate)
     settings = {"limit": 3, "max_new_tokens": 9, "batch_size": 7, "roles": ["unseen"], "likelihood": True}
     settings |= {"measures": ("rouge1", "exact"), "gold": "runs/gold", "clip": "some/clip", "backend": "hf"}
