@@ -6,6 +6,7 @@ LOCK := requirements/lock.txt
 TORCH ?= $(shell cat requirements/torch.txt)
 UV := .tools/bin/uv
 OUT ?= runs/demo
+JOBS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
@@ -36,7 +37,7 @@ check: install
 	$(BIN)/codespell src tests docs examples scripts perf configs README.md CHANGELOG.md CONTRIBUTING.md
 
 test: install check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
