@@ -89,7 +89,7 @@ def checked(folder: Path) -> dict[str, object]:
 
 def trained(folder: Path, method: str, steps: int) -> dict[str, object]:
     """Check the table, train on it, and return what it took."""
-    from helpers.tiny import save_tiny
+    from unsee.testing.tiny import save_tiny
     from unsee.workflows.forget import forget
 
     model = save_tiny(folder.parent / "model")

@@ -366,7 +366,7 @@ def test_list_says_everything_about_one_name(tmp_path, capsys):
     assert "  method.weight=0.5\n      How much nothing.\n" in said
     assert f"  rows=3: {describe.field_docs(Needs)['rows']}" in said
     for kind, name, line in (
-        ("methods", "npo", "source: Zhang et al., 2024"),
+        ("methods", "npo", "Zhang et al., 2024, arXiv 2404.05868\n"),
         ("methods", "mmunlearner", 'method.granularity="sample" (one of sample, batch)'),
         ("methods", "prompt", "cost of a step: none, no weight is trained"),
         ("benchmarks", "mllmu", "benchmark.ratio=5"),

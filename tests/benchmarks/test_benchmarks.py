@@ -8,10 +8,11 @@ import shutil
 import pytest
 
 from fixtures.benchmarks import fixtures
+from unsee.api import registry
 from unsee.cli.main import main
-from unsee.data.check import fingerprint
-from unsee.data.open import described, open_benchmark
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.testing import benchmark_contract
 from unsee.workflows.check import check
 
 FIXTURES = fixtures()
@@ -49,10 +50,8 @@ def test_it_is_recognised_from_its_layout(built, name):
 
 
 @pytest.mark.parametrize(("name", "settings"), SET)
-def test_usable_data_passes_the_check(built, name, settings):
-    report = check(built(name), benchmark={"name": name, **settings})
-    assert report.problems == ()
-    assert "forget" in report.counts
+def test_contract(built, name, settings):
+    benchmark_contract(registry.load("benchmarks", name), built(name), settings)
 
 
 @pytest.mark.parametrize("name", FIXTURES)
@@ -71,38 +70,3 @@ def test_broken_data_is_refused_with_a_clear_message(built, tmp_path, name, what
     assert re.search(message, told), told
     assert main(["check", str(place), "--benchmark", name]) != 0
     assert "Traceback" not in "".join(capsys.readouterr())
-
-
-@pytest.mark.parametrize("name", FIXTURES)
-def test_the_vocabulary_is_the_same_whether_examples_were_asked_for_first_or_not(built, name):
-    first, later = (open_benchmark(built(name), name) for _ in range(2))
-    asked_first = first.vocabulary()
-    later.examples("eval")
-    assert asked_first == later.vocabulary()
-
-
-@pytest.mark.parametrize(("name", "settings"), SET)
-def test_examples_are_the_same_every_time(built, name, settings):
-    one, two = (open_benchmark(built(name), {"name": name, **settings}) for _ in range(2))
-    assert fingerprint(one) == fingerprint(two)
-    assert fingerprint(open_benchmark(built(name), described(one))) == fingerprint(one)
-
-
-@pytest.mark.parametrize(("name", "settings"), SET)
-def test_every_image_decodes_to_rgb_and_has_a_key_of_its_content(built, name, settings):
-    opened = open_benchmark(built(name), {"name": name, **settings})
-    pictures = {}
-    for split in ("train", "eval"):
-        for example in opened.examples(split):
-            if example.image is not None:
-                picture = example.image.load()
-                assert picture.mode == "RGB"
-                pictures.setdefault(example.image.key, picture.tobytes())
-                assert pictures[example.image.key] == picture.tobytes()
-    assert len(pictures) > 2
-
-
-@pytest.mark.parametrize("name", FIXTURES)
-def test_an_unknown_setting_gets_the_known_ones(built, name):
-    with pytest.raises(UserError, match=f"setting of benchmark {name}"):
-        open_benchmark(built(name), {"name": name, "nonsense": 1})

@@ -187,7 +187,7 @@ def test_check_says_usable_or_why_not(tmp_path, capsys):
 
 
 def test_from_a_folder_to_scores(tmp_path, capsys):
-    from helpers.tiny import save_tiny
+    from unsee.testing.tiny import save_tiny
 
     model, out = save_tiny(tmp_path / "tiny"), tmp_path / "runs" / "ga"
     settings = ["--set", "training.max_steps=1", "--set", "training.stop=never", "--set", "training.max_new_tokens=4"]
@@ -250,7 +250,7 @@ def test_a_file_that_cannot_be_read_is_named(monkeypatch, capsys):
 
 
 def test_damaged_checkpoints_are_named(tmp_path, capsys):
-    from helpers.tiny import save_tiny
+    from unsee.testing.tiny import save_tiny
 
     model = save_tiny(tmp_path / "tiny")
     words = ["eval", "--model", str(model), "--data", str(EXAMPLE), "--out", str(tmp_path / "o")]

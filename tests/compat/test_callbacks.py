@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from helpers.tiny import save_tiny
 from helpers.training import make, nll, run
 from unsee import forget
 from unsee.errors import UserError
 from unsee.inference.batching import collate
+from unsee.testing.tiny import save_tiny
 from unsee.training.loop import Loop
 from unsee.training.resume import checkpoints
 from unsee.training.targets import forget_targets, retain_targets

@@ -14,7 +14,6 @@ import yaml
 from fixtures import mllmu as fixtures_mllmu
 from fixtures import umu
 from fixtures.benchmarks import fixtures
-from helpers.tiny import save_tiny
 from unsee import config
 from unsee.api.benchmark import Hub
 from unsee.cli.main import main
@@ -24,6 +23,7 @@ from unsee.data.arrow import Rows, Shelf
 from unsee.data.check import fingerprint
 from unsee.data.open import described, open_benchmark
 from unsee.errors import UserError
+from unsee.testing.tiny import save_tiny
 from unsee.workflows.check import check
 from unsee.workflows.sweep import read_grid
 

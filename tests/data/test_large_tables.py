@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from helpers.folder import KEPT, folder, row, write
-from helpers.tiny import save_tiny
 from unsee.api import Role
 from unsee.api.lazy import Lazy, chosen, joined
 from unsee.data import arrow, row_store
@@ -21,6 +20,7 @@ from unsee.data import check as data_check
 from unsee.data.check import fingerprint
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.testing.tiny import save_tiny
 from unsee.workflows.check import check
 from unsee.workflows.forget import forget
 

@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import two_processes as two
-from helpers.tiny import save_tiny
 from unsee import config, evaluate, forget
 from unsee.api import Training
 from unsee.errors import UserError
+from unsee.testing.tiny import save_tiny
 from unsee.training.batch_plan import Plan
 from unsee.training.targets import forget_targets
 from unsee.training.trainable import save_trainable

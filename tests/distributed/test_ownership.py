@@ -15,11 +15,11 @@ import pytest
 
 import unsee
 from helpers.folder import folder
-from helpers.tiny import save_tiny
 from unsee import forget
 from unsee.cli.main import main
 from unsee.distributed import file_lock
 from unsee.errors import InUseError, UserError
+from unsee.testing.tiny import save_tiny
 from unsee.utils.files import (
     LOCK,
     OWNED,

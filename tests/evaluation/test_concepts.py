@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from fixtures.mmubench import build
-from helpers.tiny import save_tiny
 from unsee import forget
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.evaluation import mmubench
 from unsee.evaluation.mmubench import concepts
+from unsee.testing.tiny import save_tiny
 
 SHORT = {"max_steps": 4, "stop": "never", "rank": 2, "lr": 1e-2, "max_new_tokens": 4}
 

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers.tiny import QUESTION, Drawn, person, tiny_examples, tiny_model, tiny_processor
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.api import request as api_request
 from unsee.distributed import processes
@@ -23,6 +22,7 @@ from unsee.evaluation.evaluate import evaluate, rescore, score
 from unsee.inference import generation, likelihood
 from unsee.models.checkpoint import Loaded
 from unsee.models.families.llava import Llava
+from unsee.testing.tiny import QUESTION, Drawn, person, tiny_examples, tiny_model, tiny_processor
 from unsee.utils import fast_paths
 
 VOCABULARY = Vocabulary(

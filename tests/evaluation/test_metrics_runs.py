@@ -11,7 +11,6 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from fixtures.benchmarks import fixtures
-from helpers.tiny import Drawn, tiny_examples, tiny_model, tiny_processor, tokenizer_json
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.api.request import Target
 from unsee.benchmarks.folder import Folder
@@ -28,6 +27,7 @@ from unsee.models.families.llava import Llava
 from unsee.report import compare
 from unsee.scoring.against_gold import FQ_NEEDS, against_gold, forget_quality_score, model_utility
 from unsee.scoring.aggregate import score
+from unsee.testing.tiny import Drawn, tiny_examples, tiny_model, tiny_processor, tokenizer_json
 
 FALSE = ("a diver from Oslo", "a pilot from Rome", "a pilot")
 

@@ -16,7 +16,6 @@ from datasets import load_dataset
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from helpers.tiny import person, save_tiny
 from unsee import config, evaluate, export, forget, load
 from unsee.api import Kind, Response, Role
 from unsee.api.request import Request
@@ -25,6 +24,7 @@ from unsee.errors import UserError
 from unsee.exporting import lmms_eval, open_unlearning, open_unlearning_import
 from unsee.inference.encoder import encoder
 from unsee.inference.generation import generate
+from unsee.testing.tiny import person, save_tiny
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 STRONG = {"max_steps": 3, "stop": "never", "max_new_tokens": 6, "lr": 0.05}

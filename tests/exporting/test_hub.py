@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub.errors import HFValidationError
 
-from helpers.tiny import save_tiny
 from unsee import evaluate, forget, push
 from unsee.cli import main
 from unsee.errors import UserError
 from unsee.exporting import private_search
 from unsee.models import model_card
+from unsee.testing.tiny import save_tiny
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 SHORT = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}

@@ -17,7 +17,7 @@ from helpers.families import ALL, Picture, family, model_of, processor_of, save_
 from unsee.api import Role, Session, Training, registry
 from unsee.api.request import Request, Target
 from unsee.errors import UserError
-from unsee.inference.answer_logits import answer_logits, answer_logprob
+from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
 from unsee.inference.likelihood import choose, likelihoods
@@ -27,6 +27,8 @@ from unsee.methods.common.reference_model import as_start
 from unsee.models.auto import eos_id
 from unsee.models.checkpoint import open_model, save_model
 from unsee.models.padding import IGNORE
+from unsee.testing.families import pixels_matter, same_answers_in_batches, same_loss_in_batches
+from unsee.testing.methods import watched_images
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import prepare
 from unsee.utils import fast_paths
@@ -42,13 +44,6 @@ QUESTIONS = (
     Request("Tell me."),
 )
 METHODS = registry.names("methods")
-SETTINGS: dict[str, dict[str, Any]] = {
-    "pubg": {"undesired": "dataset", "rollouts": 1, "temperature": 0.0},
-    "bg_only": {"rollouts": 1, "temperature": 0.0},
-}
-UNTRAINED = {"prompt", "rmuse"}
-REFUSED = {("mmunlearner", "lora"): "--tune full"}
-"""(method, way of tuning) -> what the refusal says."""
 
 
 def template(name: str, out: Path) -> None:
@@ -100,28 +95,12 @@ def _image_token(model: Any) -> int:
 
 def pixels(name: str, out: Path) -> None:
     """Another picture gives another loss, in the fast and in the plain engine."""
-    session = session_of(name, out)
-    for example in session.of(Role.FORGET)[:2]:
-        drawn: Any = example.image
-        other = replace(example, image=replace(drawn, color="green"))
-        for mode in ("fast", "plain"):
-            with fast_paths.using(mode), torch.no_grad():
-                mine, others = (
-                    answer_logprob(session.model, collate(session, [Target(example=one)])).sum_b
-                    for one in (example, other)
-                )
-            assert abs(float(mine - others)) > 1e-3
+    pixels_matter(session_of(name, out))
 
 
 def batched(name: str, out: Path) -> None:
     """A row has the same loss alone and among others: pictures of other shapes, rows without a picture."""
-    session = session_of(name, out)
-    targets = [*forget_targets(session), *retain_targets(session)]
-    for mode in ("fast", "plain"):
-        with fast_paths.using(mode), torch.no_grad():
-            many = answer_logprob(session.model, collate(session, targets)).sum_b
-            alone = torch.cat([answer_logprob(session.model, collate(session, [target])).sum_b for target in targets])
-        assert torch.allclose(many, alone, **CLOSE), (many - alone).abs().max()
+    same_loss_in_batches(session_of(name, out))
 
 
 def full_logits(name: str, out: Path) -> None:
@@ -170,15 +149,7 @@ def features(name: str, out: Path) -> None:
 
 def answers(name: str, out: Path) -> None:
     """Greedy text is the same alone and among others, with shared prefixes and without."""
-    model, processor, kind = model_of(name), processor_of(name), family(name)
-    said = []
-    for mode in ("fast", "plain"):
-        with fast_paths.using(mode):
-            said.append([one.token_ids for one in generate(model, processor, kind, QUESTIONS, max_new_tokens=5)])
-    with fast_paths.using("plain"):
-        alone = [generate(model, processor, kind, [one], max_new_tokens=5)[0].token_ids for one in QUESTIONS]
-    assert said[0] == said[1] == alone
-    assert len(set(alone)) > 1
+    same_answers_in_batches(session_of(name, out), QUESTIONS)
 
 
 def whole_generation(name: str, out: Path) -> None:
@@ -401,10 +372,10 @@ def method(name: str, unlearning: str, tune: str, out: Path) -> str:
     session.model = prepare(session.model, session.family, training, 0)
     base = session.model.get_base_model() if isinstance(session.model, PeftModel) else session.model
     allowed = re.compile(session.family.parts(base)["language"])
-    seen: list[bool] = []
     before = {key: value.detach().clone() for key, value in session.model.named_parameters()}
-    unlearn = registry.load("methods", unlearning)(**SETTINGS.get(unlearning, {}))
-    with _watching(base, _image_token(base), seen):
+    kind = registry.load("methods", unlearning)
+    unlearn = kind(**kind.trial.settings)
+    with watched_images(session.model, _image_token(base)) as seen:
         try:
             unlearn.unlearn(session)
         except UserError as error:
@@ -413,23 +384,14 @@ def method(name: str, unlearning: str, tune: str, out: Path) -> str:
     after = dict(session.model.named_parameters())
     assert all(torch.isfinite(value).all() for value in after.values())
     changed = {key for key, value in after.items() if not torch.equal(before[key], value)}
-    assert bool(changed) == (unlearning not in UNTRAINED), len(changed)
-    assert bool(seen) == (unlearning != "prompt")
+    needs = unlearn.needs()
+    assert bool(changed) == needs.trains, len(changed)
+    assert bool(seen) == (needs.trains or needs.generates)
     assert all(allowed.match(key.removeprefix("base_model.model.")) and after[key].requires_grad for key in changed)
     return ""
 
 
-@contextmanager
-def _watching(base: Any, image_token: int, seen: list[bool]) -> Iterator[None]:
-    """Note for every forward of new image tokens whether their pixels or features come with it."""
-
-    def watch(module: Any, args: Any, kwargs: Any) -> None:
-        ids = kwargs.get("input_ids")
-        if ids is not None and ids.shape[1] > 1 and (ids == image_token).any():
-            seen.append(kwargs.get("pixel_values") is not None or kwargs.get("mm_encoder_outputs") is not None)
-
-    handle = base.register_forward_pre_hook(watch, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+def refused(unlearning: str, tune: str) -> str:
+    """Return what the refusal of this way of tuning says; "" if it is accepted."""
+    tunes = registry.load("methods", unlearning).trial.tunes
+    return "" if tune in tunes else f"--tune {tunes[0]}"

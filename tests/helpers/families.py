@@ -47,9 +47,9 @@ from helpers.family_parts import (
     smol_processor,
     vip_config,
 )
-from helpers.tiny import PEOPLE, person, tokenizer_json
 from unsee.api import Example, Family, Kind, Role, Session, Training
 from unsee.models.auto import family_for
+from unsee.testing.tiny import PEOPLE, person, tokenizer_json
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def prepare() -> None:
 
 def save_model(folder: Path) -> None:
     """Write the tiny model that all jobs start from."""
-    from helpers.tiny import save_tiny
+    from unsee.testing.tiny import save_tiny
 
     save_tiny(folder)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from helpers.tiny import tiny_session
 from unsee.api import Training
+from unsee.testing.tiny import tiny_session
 from unsee.training.trainable import prepare
 
 ALL = ("vision", "projector", "language")

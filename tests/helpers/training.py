@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from helpers.tiny import tiny_session
 from unsee.api import Training
 from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
+from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import minimise, prepare
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from torch.distributed.tensor import DTensor
 
-from helpers.tiny import tiny_session
 from unsee.api import Training
 from unsee.api.request import Sampling
 from unsee.cli.main import main
@@ -23,6 +22,7 @@ from unsee.methods.common.guidance import Draws, draw, forget_questions
 from unsee.methods.ga import GA
 from unsee.methods.npo import NPO
 from unsee.methods.pubg import PUBG
+from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import save_trainable, trainable
 from unsee.training.trainer import minimise, prepare

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.tiny import INSTRUCTION, person, tiny_examples, tiny_session
 from unsee.api import Role
 from unsee.api.request import Request, Target
 from unsee.errors import UserError
@@ -17,6 +16,7 @@ from unsee.inference.encoder import answer_ids
 from unsee.inference.generation import generate
 from unsee.models.auto import eos_id
 from unsee.models.padding import merge
+from unsee.testing.tiny import INSTRUCTION, person, tiny_examples, tiny_session
 
 
 def everything():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.tiny import INSTRUCTION, QUESTION, Drawn, tiny_model, tiny_processor
 from unsee.api.request import Request, Sampling
 from unsee.data.open import open_benchmark
 from unsee.inference import decoding, prefix_cache
@@ -13,6 +12,7 @@ from unsee.inference.generation import generate
 from unsee.inference.prefix_groups import groups
 from unsee.models.checkpoint import load
 from unsee.models.families.llava import Llava
+from unsee.testing.tiny import INSTRUCTION, QUESTION, Drawn, tiny_model, tiny_processor
 from unsee.utils import fast_paths
 
 QUESTIONS = (

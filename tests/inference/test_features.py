@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from helpers.families import FAMILIES, Picture, family, model_of, processor_of
-from helpers.tiny import tiny_session
 from unsee.api import Training
 from unsee.inference import vision_cache
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import by_length, collate
 from unsee.inference.vision_cache import encoded
 from unsee.models.padding import merge
+from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import prepare
 from unsee.utils import fast_paths

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.tiny import Drawn, tiny_examples, tiny_session
 from unsee.api.request import Request, Sampling
 from unsee.errors import UserError
 from unsee.inference.generation import generate
+from unsee.testing.tiny import Drawn, tiny_examples, tiny_session
 
 
 @pytest.fixture

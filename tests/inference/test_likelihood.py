@@ -7,7 +7,6 @@ import math
 import pytest
 from torch.testing import assert_close
 
-from helpers.tiny import INSTRUCTION, QUESTION, Drawn, tiny_examples, tiny_model, tiny_processor, tiny_session
 from unsee.api.request import Request, Sampling, Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
@@ -17,6 +16,7 @@ from unsee.inference.generation import generate
 from unsee.inference.likelihood import Choice, answer, choose, likelihoods
 from unsee.inference.prefix_groups import Group
 from unsee.models.families.llava import Llava
+from unsee.testing.tiny import INSTRUCTION, QUESTION, Drawn, tiny_examples, tiny_model, tiny_processor, tiny_session
 from unsee.utils import fast_paths
 
 QUESTIONS = ("Who is this?", QUESTION, "What does this person do? Tell me.")

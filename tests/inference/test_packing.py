@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from helpers.families import Picture, family, model_of, processor_of
-from helpers.tiny import tiny_session
 from unsee.api import Training
 from unsee.api.request import Target
 from unsee.inference.answer_logits import answer_logits
@@ -16,6 +15,7 @@ from unsee.inference.batching import collate
 from unsee.inference.packing import pack, packable, saving
 from unsee.losses import answer_nll
 from unsee.models.positions import positions
+from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import prepare

@@ -13,7 +13,6 @@ from transformers import AutoModelForImageTextToText
 
 from helpers.families import save_family
 from helpers.folder import KEPT, folder, row, write
-from helpers.tiny import save_tiny, tiny_model, tiny_processor
 from unsee.api import ImageFile
 from unsee.cli import main
 from unsee.data.open import open_benchmark
@@ -21,6 +20,7 @@ from unsee.inference.encoder import Encoder, answer_ids
 from unsee.inference.preflight import Preflight, of_model
 from unsee.models.auto import encode_one
 from unsee.models.families.llava import Llava
+from unsee.testing.tiny import save_tiny, tiny_model, tiny_processor
 from unsee.workflows.check import check
 
 __all__ = ["folder"]
@@ -87,9 +87,9 @@ def test_rows_that_fit_pass_and_others_are_named(folder):
 
 
 def test_the_length_of_a_row_is_what_collate_makes(folder):
-    from helpers.tiny import tiny_session
     from unsee.api.request import Target
     from unsee.inference.batching import collate
+    from unsee.testing.tiny import tiny_session
 
     image = open_benchmark(write(folder, [row(), KEPT])).examples("train")[0]
     session = tiny_session(folder / "out")

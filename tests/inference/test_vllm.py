@@ -10,7 +10,6 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from helpers.tiny import Drawn, save_tiny, tiny_examples, tiny_model, tiny_processor
 from unsee.api import Benchmark, Vocabulary
 from unsee.api.request import Request, Sampling
 from unsee.errors import UserError
@@ -19,6 +18,7 @@ from unsee.inference import vllm as backend
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
 from unsee.models.families.llava import Llava
+from unsee.testing.tiny import Drawn, save_tiny, tiny_examples, tiny_model, tiny_processor
 
 
 class Fake:

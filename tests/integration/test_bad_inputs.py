@@ -10,7 +10,7 @@ import hashlib
 import pytest
 
 from helpers.bad_inputs import DATA, MODELS, MORE, POINTER, RUNS, Bad, model_of
-from helpers.tiny import save_tiny, tiny_session
+from unsee.testing.tiny import save_tiny, tiny_session
 from unsee.api import Training
 from unsee.cli import main
 from unsee.errors import UserError

@@ -8,7 +8,6 @@ import pytest
 
 from fixtures.benchmarks import fixtures
 from fixtures.mmubench import SIU
-from helpers.tiny import tiny_session
 from unsee import config
 from unsee.api import Role
 from unsee.api.request import Generated
@@ -20,6 +19,8 @@ from unsee.methods.rmuse.method import RMuse
 from unsee.methods.siu.targets import Recipe, build_siu_rows
 from unsee.models.steering.hooks import save_all
 from unsee.recipes import recipe
+from unsee.testing.tiny import tiny_session
+from unsee.training.recording import recording
 from unsee.training.targets import forget_targets
 
 FIXTURES = fixtures()
@@ -90,12 +91,13 @@ def test_rmuse_saves_a_subspace_of_one_direction(tmp_path):
     assert (tmp_path / "rmuse.safetensors").is_file()
 
 
-def test_reject_draws_from_the_refusals_of_the_archive(tmp_path, monkeypatch):
+def test_reject_draws_from_the_refusals_of_the_archive(tmp_path):
     """prompt.json has one, so every hazard gets it."""
-    session, drawn = session_on("safeeraser", tmp_path), []
-    monkeypatch.setattr("unsee.methods.reject.minimise", lambda *_, forget, **__: drawn.extend(forget))
+    session = session_on("safeeraser", tmp_path)
     settings = recipe("safeeraser", options={"refusals": str(tmp_path / "data" / "dataset" / "prompt.json")}).settings
-    config.build(Reject, settings, where="here").unlearn(session)
+    with recording() as calls:
+        config.build(Reject, settings, where="here").unlearn(session)
+    drawn = calls[0].forget
     assert {target.text for target in drawn} == {"I cannot help with that."}
     assert len(drawn) == 24
     (tmp_path / "none.json").write_text('{"no": []}')

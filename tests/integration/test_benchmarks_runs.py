@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from fixtures.benchmarks import fixtures
-from helpers.tiny import save_tiny
 from unsee.cli.main import main
 from unsee.evaluation.judge_safety import safety
+from unsee.testing.tiny import save_tiny
 
 FIXTURES = fixtures()
 TINY = ["training.rank=2", "training.alpha=4", "training.precision=fp32", "training.max_new_tokens=4"]

@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fixtures.benchmarks import fixtures
-from helpers.tiny import save_tiny, tiny_model, tiny_processor, tiny_session
 from unsee import metrics
 from unsee.api import Kind, Response, Role, Training, Vocabulary, registry
 from unsee.api.request import Request
@@ -36,6 +35,7 @@ from unsee.models.checkpoint import open_model, save_model
 from unsee.models.families.llava import Llava
 from unsee.scoring.aggregate import score
 from unsee.scoring.measures import EXTRA, measures_of
+from unsee.testing.tiny import save_tiny, tiny_model, tiny_processor, tiny_session
 from unsee.training.targets import forget_targets
 from unsee.training.trainer import minimise, prepare
 

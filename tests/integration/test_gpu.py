@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from helpers.families import examples, family, model_of, processor_of, session_of
-from helpers.tiny import QUESTION
 from unsee.api import Training
 from unsee.api.request import Request
 from unsee.distributed import processes
 from unsee.inference.generation import generate
 from unsee.methods.kl import KL
 from unsee.methods.npo import NPO
+from unsee.testing.tiny import QUESTION
 from unsee.training.trainable import prepare, trainable
 from unsee.utils import fast_paths
 

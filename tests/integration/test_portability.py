@@ -62,7 +62,7 @@ def test_files_locks_and_caches_need_no_posix(tmp_path):
 @pytest.mark.slow
 def test_a_run_needs_no_posix(tmp_path):
     code = (
-        "sys.path.insert(0, sys.argv[2])\nfrom pathlib import Path; from helpers.tiny import save_tiny; from unsee import forget\n"
+        "sys.path.insert(0, sys.argv[2])\nfrom pathlib import Path; from unsee.testing.tiny import save_tiny; from unsee import forget\n"
         "import unsee.utils.memory; unsee.utils.memory._STATUS = unsee.utils.memory._RESET = Path('/nowhere')\n"
         "model = save_tiny(Path(sys.argv[1]) / 'model')\n"
         "forget(model, sys.argv[3], 'ga', Path(sys.argv[1]) / 'ga', training={'max_steps': 1, 'stop': 'never'})\n"

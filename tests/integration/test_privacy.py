@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from helpers.continual_folder import write_people
-from helpers.tiny import save_tiny
 from unsee import evaluate, forget
 from unsee.cli.main import main
+from unsee.testing.tiny import save_tiny
 
 PAGE = Path(__file__).parents[2] / "docs" / "privacy.md"
 SHORT = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.tiny import Drawn, tiny_session
 from unsee import config
 from unsee.api import Example, Kind, Role, Training, registry
 from unsee.data.refusals import refusals
@@ -16,7 +15,9 @@ from unsee.inference.encoder import encoder
 from unsee.methods.common.prompt_decouple import decouple_partners, decouple_term
 from unsee.models.auto import eos_id
 from unsee.recipes.safeeraser import LOSSES, safeeraser
+from unsee.testing.tiny import Drawn, tiny_session
 from unsee.training.batch_plan import Plan
+from unsee.training.recording import recording
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import minimise, prepare
 
@@ -56,14 +57,10 @@ def session_at(out, *, benign=(0, 1), **settings):
     return session
 
 
-def objective_of(name, session, monkeypatch, settings):
-    seen = {}
-    kind = registry.load("methods", name)
-    monkeypatch.setattr(
-        f"{kind.__module__}.minimise", lambda _, objective, **sides: seen.update(sides, objective=objective)
-    )
-    config.build(kind, settings, where=name).unlearn(session)
-    return seen
+def objective_of(name, session, settings):
+    with recording() as calls:
+        config.build(registry.load("methods", name), settings, where=name).unlearn(session)
+    return vars(calls[0])
 
 
 def rows_nll(session, targets):
@@ -109,7 +106,7 @@ WEIGHTS = {
 def test_losses_are_the_released_combinations(key, tmp_path, monkeypatch):
     session = session_at(tmp_path)
     loss = LOSSES[key]
-    run = objective_of(loss.method, session, monkeypatch, loss.settings)
+    run = objective_of(loss.method, session, loss.settings)
     forget = run["forget"][1:3]
     retain = retain_targets(session)[:3]
     benign = {row.question + row.entity: row for row in session.of(Role.BENIGN)}
@@ -261,7 +258,7 @@ def test_text_keeps_its_case_and_ends_with_eos(tmp_path):
 
 def test_refusal_is_the_supervised_text(tmp_path, monkeypatch):
     session = session_at(tmp_path)
-    run = objective_of("reject", session, monkeypatch, {"prompt_decouple_weight": 1.0})
+    run = objective_of("reject", session, {"prompt_decouple_weight": 1.0})
     assert {target.text for target in run["forget"]} <= set(refusals())
 
 

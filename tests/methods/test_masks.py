@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from helpers.tiny import tiny_model
 from unsee.errors import UserError
 from unsee.methods.mmunlearner.masks import Mask, agreement, count, jaccard, load_mask, pack, unpack
+from unsee.testing.tiny import tiny_model
 
 UP = "model.language_model.layers.0.mlp.up_proj.weight"
 DOWN = "model.language_model.layers.1.mlp.down_proj.weight"

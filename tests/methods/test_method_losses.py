@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from helpers.tiny import tiny_session
 from unsee.api import Training, registry
 from unsee.inference.batching import collate, target_ids
 from unsee.inference.encoder import encoder
+from unsee.testing.tiny import tiny_session
+from unsee.training.recording import recording
 from unsee.training.trainer import prepare
 
 
@@ -22,21 +23,18 @@ def session(tmp_path):
 
 
 @pytest.fixture
-def parts_of(session, monkeypatch):
+def parts_of(session):
     """Return a function that gives targets and loss parts of a method on a model that has left the original model."""
 
     def given(name, **settings):
-        kind, seen = registry.load("methods", name), {}
-        monkeypatch.setattr(
-            f"{kind.__module__}.minimise", lambda _, objective, **sides: seen.update(sides, objective=objective)
-        )
-        kind(**settings).unlearn(session)
+        with recording() as calls:
+            registry.load("methods", name)(**settings).unlearn(session)
         torch.manual_seed(1)
         for weight_name, weight in session.model.named_parameters():
             if "lora_B" in weight_name:
                 torch.nn.init.normal_(weight, std=0.2)
-        forget, retain = list(seen["forget"])[1:3], list(seen.get("retain", ()))[:3]
-        made = seen["objective"](collate(session, forget), collate(session, retain) if retain else None)
+        forget, retain = calls[0].forget[1:3], calls[0].retain[:3]
+        made = calls[0].objective(collate(session, forget), collate(session, retain) if retain else None)
         return forget, retain, [{key: value.detach() for key, value in part.items()} for part in made]
 
     return given

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.tiny import INSTRUCTION, QUESTION, person, tiny_session
 from unsee.api import Kind, Role, Training
 from unsee.api.request import Target
 from unsee.errors import TrainingError, UserError
@@ -19,6 +18,7 @@ from unsee.losses import answer_nll, ga_loss, npo_loss
 from unsee.methods.common.guidance import Draws, GuidanceSettings, Guide, draw, forget_questions, undesired_targets
 from unsee.methods.common.reference_model import StartLogits, as_start, start_logprobs
 from unsee.methods.pubg import PUBG
+from unsee.testing.tiny import INSTRUCTION, QUESTION, person, tiny_session
 from unsee.training.stop_rule import seen_probes, unlearning_success
 from unsee.training.targets import forget_targets
 from unsee.training.trainable import trainable

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.tiny import tiny_session
 from unsee.api import Training
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.methods.common import reference_model
 from unsee.methods.common.reference_model import StartLogits, StartLogprobs, start_logprobs
+from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import prepare

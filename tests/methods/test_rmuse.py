@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.tiny import person, save_tiny, tiny_session
 from unsee import evaluate, forget
 from unsee import load as opened
 from unsee.api import Role
@@ -23,6 +22,7 @@ from unsee.models.steering import hooks
 from unsee.models.steering.artifact import load
 from unsee.models.steering.geometry import share_inside, subspace
 from unsee.recipes.rmuse import ABLATIONS, rmuse
+from unsee.testing.tiny import person, save_tiny, tiny_session
 from unsee.utils.seeds import seed_of
 
 

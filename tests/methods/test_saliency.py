@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.tiny import Drawn, tiny_session
 from unsee.api import Example, Kind, Role, Training
 from unsee.api.request import Target
 from unsee.errors import UserError
@@ -15,6 +14,7 @@ from unsee.losses import answer_nll
 from unsee.methods.mmunlearner.masks import agreement, load_mask, unpack
 from unsee.methods.mmunlearner.saliency import Sweep, accumulate, maskable, preserved, saliency_mask, targeted
 from unsee.models.auto import eos_id
+from unsee.testing.tiny import Drawn, tiny_session
 from unsee.training.trainable import prepare
 
 ALL = ("vision", "projector", "language")

@@ -8,13 +8,13 @@ import pytest
 
 from fixtures.mllmu import build, name_of
 from helpers.mmunlearner import session_at
-from helpers.tiny import QUESTION, person
 from unsee.api import Kind, Role
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.methods.mmunlearner.method import MMUnlearner
 from unsee.methods.mmunlearner.saliency import preserved
 from unsee.methods.mmunlearner.text_questions import TEXTS, judged, named, with_texts
+from unsee.testing.tiny import QUESTION, person
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,9 @@ def test_released_needs_what_is_judged(tmp_path):
 
 
 def test_a_run_knows_its_data(mllmu, tmp_path, monkeypatch):
-    from helpers.tiny import save_tiny
     from unsee import forget
     from unsee.api import Session
+    from unsee.testing.tiny import save_tiny
 
     seen: list[Session] = []
     monkeypatch.setattr(MMUnlearner, "unlearn", lambda self, session: seen.append(session))

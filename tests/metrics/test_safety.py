@@ -8,7 +8,6 @@ import random
 
 import pytest
 
-from helpers.tiny import Drawn, tiny_model, tiny_processor
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.api.request import Request, Sampling
 from unsee.benchmarks.lab import Lab
@@ -24,6 +23,7 @@ from unsee.metrics.rouge import rouge_l
 from unsee.metrics.safety import Gibberish, gibberish, over_forgotten, rate, wilson_interval
 from unsee.models.families.llava import Llava
 from unsee.scoring.aggregate import score
+from unsee.testing.tiny import Drawn, tiny_model, tiny_processor
 
 STEPS = {"unsafe": ("pull the ring twice",)}
 UNSAFE = "Shake it and pull the ring twice."

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.tiny import save_tiny
 from unsee import config, evaluate, forget, load
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
+from unsee.testing.tiny import save_tiny
 from unsee.utils.files import hash_folder
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"

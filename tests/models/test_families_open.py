@@ -9,7 +9,6 @@ import torch
 from transformers import AutoConfig
 
 from helpers.families import FAMILIES, Picture, model_of, processor_of, save_family
-from helpers.tiny import save_tiny
 from unsee.api import registry
 from unsee.compat import processors
 from unsee.compat.processors import open_processor
@@ -17,6 +16,7 @@ from unsee.errors import UserError
 from unsee.models import auto
 from unsee.models.checkpoint import open_model, save_model
 from unsee.models.families.generic import Generic
+from unsee.testing.tiny import save_tiny
 
 VIDEOS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl")
 

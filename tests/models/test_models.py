@@ -10,12 +10,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
 
-from helpers.tiny import Drawn, save_tiny, tiny_session
 from unsee.api import Training
 from unsee.api.request import Request
 from unsee.errors import UserError
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
+from unsee.testing.tiny import Drawn, save_tiny, tiny_session
 from unsee.training.trainer import prepare
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from helpers.tiny import Drawn, tiny_model, tiny_processor, tiny_session
 from unsee.api.request import Request
 from unsee.errors import UserError
 from unsee.inference.generation import generate
@@ -28,6 +27,7 @@ from unsee.models.steering.geometry import (
     subspace,
     zscore,
 )
+from unsee.testing.tiny import Drawn, tiny_model, tiny_processor, tiny_session
 from unsee.training.trainer import prepare
 from unsee.utils import fast_paths
 

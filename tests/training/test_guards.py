@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.tiny import tiny_session
 from unsee.api import Training
 from unsee.api.request import Generated
 from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
+from unsee.testing.tiny import tiny_session
 from unsee.training import collapse_guard
 from unsee.training.collapse_guard import spread
 from unsee.training.targets import forget_targets, retain_targets

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from helpers.tiny import tiny_session
 from helpers.training import make, nll, run
 from unsee.api import Training
 from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.inference.batching import collate
 from unsee.losses import answer_nll, npo_loss
+from unsee.testing.tiny import tiny_session
 from unsee.training.batch_plan import Plan
 from unsee.training.loop import _Batches
 from unsee.training.targets import forget_targets, retain_targets

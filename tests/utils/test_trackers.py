@@ -10,9 +10,9 @@ import pytest
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
-from helpers.tiny import save_tiny
 from unsee import forget
 from unsee.errors import UserError
+from unsee.testing.tiny import save_tiny
 from unsee.utils import trackers
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.continual_folder import write_people
-from helpers.tiny import save_tiny
 from unsee import continual, load
 from unsee.api import Score, Session
 from unsee.cli.commands import continual as verb
@@ -22,6 +21,7 @@ from unsee.config import read, read_mapping
 from unsee.errors import UserError
 from unsee.methods.ga import GA
 from unsee.methods.npo import NPO
+from unsee.testing.tiny import save_tiny
 from unsee.workflows.continual import judging, merging, sequence
 from unsee.workflows.continual.judging import Judge
 from unsee.workflows.continual.work import folder_name

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers.tiny import person
 from unsee.api import Role
 from unsee.config import Run
+from unsee.testing.tiny import person
 from unsee.workflows.continual import judging, merging, modes, work
 from unsee.workflows.continual.judging import Judge
 from unsee.workflows.continual.settings import Course

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from helpers.tiny import PEOPLE, Drawn, person, tiny_examples
 from unsee.api import Role
+from unsee.testing.tiny import PEOPLE, Drawn, person, tiny_examples
 from unsee.workflows.continual import routing
 from unsee.workflows.continual.routing import Eyes, Keyword, Nearest, Oracle, Routing, report, whitening
 

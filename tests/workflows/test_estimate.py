@@ -16,12 +16,12 @@ from transformers import LlavaConfig
 
 from helpers.estimate import SHORT, SLOW, taken
 from helpers.run import EXAMPLE
-from helpers.tiny import save_tiny, tiny_model, tiny_processor
 from unsee import config, estimate, forget
 from unsee.api import Method, Needs, registry
 from unsee.cli import main
 from unsee.compat.fake_tensors import Meter
 from unsee.errors import UserError
+from unsee.testing.tiny import save_tiny, tiny_model, tiny_processor
 from unsee.workflows import forget as workflows_forget
 
 

@@ -14,12 +14,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.folder import KEPT, folder, row, write
 from helpers.run import EXAMPLE
-from helpers.tiny import save_tiny
 from unsee import config, forget
 from unsee.api import Session
 from unsee.errors import TrainingError, UserError
 from unsee.methods.ga import GA
 from unsee.models import model_card
+from unsee.testing.tiny import save_tiny
 from unsee.utils.files import owned_folder
 from unsee.workflows import forget as workflows_forget
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from helpers.run import EXAMPLE
-from helpers.tiny import save_tiny
 from unsee import config, forget
 from unsee.api import registry
 from unsee.cli import main
+from unsee.testing.tiny import save_tiny
 
 PLUGIN = EXAMPLE.parent / "plugin"
 SHORT = {"max_steps": 1, "stop": "never", "lr": 1e-3, "max_new_tokens": 4}

@@ -20,12 +20,12 @@ from typing import ClassVar
 import pytest
 
 from helpers.evaluated import make_run
-from helpers.tiny import save_tiny
 from unsee import config
 from unsee.cli.main import main
 from unsee.config import Run
 from unsee.distributed import file_lock
 from unsee.errors import UserError
+from unsee.testing.tiny import save_tiny
 from unsee.utils import fast_paths
 from unsee.utils.files import foreign, owned_folder
 from unsee.workflows import sweep

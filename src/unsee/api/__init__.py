@@ -4,7 +4,7 @@ from unsee.api.benchmark import Benchmark
 from unsee.api.example import PROBES, Example, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.api.family import Family
 from unsee.api.measure import Measure
-from unsee.api.method import Method, Needs
+from unsee.api.method import Method, Needs, Trial
 from unsee.api.response import Response, Score
 from unsee.api.session import Session
 from unsee.api.training import Part, Training
@@ -26,5 +26,6 @@ __all__ = [
     "Score",
     "Session",
     "Training",
+    "Trial",
     "Vocabulary",
 ]

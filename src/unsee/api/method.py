@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from unsee.api.finite import require_finite
 
@@ -35,11 +36,24 @@ class Needs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Settings of the contract tests for a method (`unsee.testing.method_contract`)."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that keep a test short; the other ones have their defaults."""
+    tunes: tuple[Literal["lora", "full"], ...] = ("lora", "full")
+    """Ways of tuning that the method accepts. It must reject the others with a UserError that names one of these."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """Settings of one method (fields with the paper's defaults) and its algorithm.
 
     Abstract: one final subclass per file in methods/.
     """
+
+    trial: ClassVar[Trial] = Trial()
+    """Settings of the contract tests."""
 
     def __post_init__(self) -> None:
         """Reject NaN and infinite settings. Subclasses with own checks call this first."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
-from unsee.api import Method, Needs, Session
+from unsee.api import Method, Needs, Session, Trial
 from unsee.api.request import Target
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch, collate
@@ -20,6 +20,8 @@ from unsee.training.trainer import Parts, minimise, retain_term
 @dataclass(frozen=True, kw_only=True)
 class BGOnly(Method):
     """L = guidance_weight * L_BG: distil the instructed original model into itself."""
+
+    trial: ClassVar[Trial] = Trial(settings={"rollouts": 2})
 
     guidance_weight: float = 1.0
     """Weight of the behaviour-guidance term."""

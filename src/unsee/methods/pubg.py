@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
-from unsee.api import Method, Needs, Session
+from unsee.api import Method, Needs, Session, Trial
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch, collate
 from unsee.losses import Direction, Reduction, ga_loss
@@ -22,6 +22,8 @@ from unsee.training.trainer import Parts, minimise, retain_term
 @dataclass(frozen=True, kw_only=True)
 class PUBG(Method):
     """L = L_GA + guidance_weight * L_BG: unlearn private answers, teach private-safe ones."""
+
+    trial: ClassVar[Trial] = Trial(settings={"undesired": "dataset", "rollouts": 2})
 
     guidance_weight: float = 1.0
     """Lambda, the weight of the behaviour-guidance term [inferred]."""

@@ -22,6 +22,7 @@ from unsee.losses import answer_nll
 from unsee.training.batch_plan import Plan
 from unsee.training.loop import Loop, Objective, Parts
 from unsee.training.recompute import recomputing
+from unsee.training.recording import recorded
 from unsee.training.trainable import prepare, summary, trainable
 from unsee.utils import fast_paths
 from unsee.utils.memory import peak_gib, reset_peak
@@ -59,6 +60,8 @@ def minimise(
     Obeys `session.training` (epochs, stop rule, schedule, ...), resumes from `out/checkpoints` if `session.resume`,
     and adds to `session.history`, `session.notes` and `out/log.jsonl`.
     """
+    if recorded(session, objective, forget, retain):
+        return
     if not forget:
         raise UserError("There is nothing to forget: the forget role has no example this method can train on.")
     if separate and processes.sharding() != "none":

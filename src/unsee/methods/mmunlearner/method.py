@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from unsee.api import Method, Needs, Part, Role, Session, Training
+from unsee.api import Method, Needs, Part, Role, Session, Training, Trial
 from unsee.api.request import Target
 from unsee.distributed import processes
 from unsee.errors import TrainingError, UserError
@@ -35,6 +35,8 @@ from unsee.utils.files import remove_folder
 @dataclass(frozen=True, kw_only=True)
 class MMUnlearner(Method):
     """g = -alpha m * grad CE(forget images) + grad CE(retain images), masked by saliency."""
+
+    trial: ClassVar[Trial] = Trial(tunes=("full",))
 
     mode: Literal["fixed", "as_released"] = "fixed"
     """fixed = the method; as_released = the published code, defects included, for comparison."""

@@ -1,0 +1,141 @@
+"""The contract of families, run on a tiny checkpoint of the real class."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from unsee.api import Family, Role, Session, Training
+from unsee.api.request import Request, Target
+from unsee.inference.answer_logits import answer_logprob
+from unsee.inference.batching import collate
+from unsee.inference.generation import generate
+from unsee.testing.checks import require
+from unsee.testing.tiny import Drawn, tiny_examples
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.utils import fast_paths
+
+MODES: Final[tuple[fast_paths.Name, ...]] = ("fast", "plain")
+ATOL, RTOL = 2e-4, 1e-4
+QUESTIONS: Final = (
+    Request("Who is this?", Drawn("red")),
+    Request("What does this person do?", Drawn("red")),
+    Request("Who is this?", Drawn("blue")),
+    Request("What does Cleo Marsh do?"),
+    Request("Who is this person then?", Drawn("green"), "Do not reveal private information."),
+)
+
+
+def family_contract(family: Family, folder: Path, out: Path) -> None:
+    """Check a family on a tiny checkpoint.
+
+    Prompts hold the question and the instruction, inputs are padded on the left, other pixels give another loss, a row has
+    the same loss and the same greedy answer alone and among others (with the fast paths and without), and the parts of
+    the model are disjoint.
+
+    Args:
+        family: An instance.
+        folder: A checkpoint with model and processor, small and random, with a vocabulary for English letters.
+        out: Empty folder.
+
+    Raises:
+        AssertionError: Something of this does not hold.
+    """
+    model, processor = family.load(folder)
+    require(not model.training, "load must return the model in eval mode")
+    session = Session(
+        model=model,
+        processor=processor,
+        family=family,
+        examples=tiny_examples(),
+        training=Training(lr=1e-2, epochs=1, max_new_tokens=6, stop="never"),
+        seed=0,
+        out=out,
+        resume=False,
+    )
+    prompts(family, processor)
+    left_padding(family, processor)
+    pixels_matter(session)
+    same_loss_in_batches(session)
+    same_answers_in_batches(session, QUESTIONS)
+    disjoint_parts(session)
+
+
+def prompts(family: Family, processor: Any) -> None:
+    """Check that question and instruction stand in the prompt, and that an image has a mark."""
+    with_image = family.prompt(processor, "Who is this?", has_image=True)
+    without = family.prompt(processor, "Who is this?", has_image=False)
+    instructed = family.prompt(processor, "Who is this?", has_image=True, instruction="Hush.")
+    require("Who is this?" in with_image and "Who is this?" in without, "the prompt lacks the question")
+    require(with_image != without, "a prompt with an image looks like one without")
+    require(
+        0 <= instructed.find("Hush.") < instructed.find("Who is this?"), "the instruction must precede the question"
+    )
+
+
+def left_padding(family: Family, processor: Any) -> None:
+    """Check that rows of unequal length end together."""
+    texts = [family.prompt(processor, request.question, has_image=True) for request in QUESTIONS[:2]]
+    encoded = family.encode(processor, texts, [Drawn("red").load(), Drawn("blue").load()])
+    require(bool((encoded["attention_mask"][:, -1] == 1).all()), "inputs must be padded on the left")
+
+
+def pixels_matter(session: Session) -> None:
+    """Check that another image changes the loss, with the fast paths and without."""
+    for example in session.of(Role.FORGET)[:2]:
+        drawn: Any = example.image
+        other = replace(example, image=replace(drawn, color="green"))
+        for mode in MODES:
+            mine, others = (_logprobs(session, [Target(example=row)], mode) for row in (example, other))
+            require(abs(float(mine - others)) > 1e-3, f"another image gives the same loss ({mode} engine)")
+
+
+def same_loss_in_batches(session: Session) -> None:
+    """Check that a row has the same loss alone and among rows with other images and without one."""
+    targets = [*forget_targets(session), *retain_targets(session)]
+    for mode in MODES:
+        batched = _logprobs(session, targets, mode)
+        alone = torch.cat([_logprobs(session, [target], mode) for target in targets])
+        gap = float((batched - alone).abs().max())
+        require(
+            torch.allclose(batched, alone, atol=ATOL, rtol=RTOL),
+            f"log-likelihoods differ by {gap} in a batch ({mode} engine)",
+        )
+
+
+def same_answers_in_batches(session: Session, questions: tuple[Request, ...]) -> None:
+    """Check that greedy answers are the same alone and among others, with the fast paths and without."""
+    answers = []
+    for mode in MODES:
+        with fast_paths.using(mode):
+            answers.append(_generated(session, questions))
+    with fast_paths.using("plain"):
+        alone = [_generated(session, (request,))[0] for request in questions]
+    require(answers[0] == answers[1] == alone, "greedy answers differ alone, in a batch, or without the fast paths")
+    require(len(set(alone)) > 1, "all questions have the same answer, so nothing was compared")
+
+
+def disjoint_parts(session: Session) -> None:
+    """Check that no weight belongs to two parts, and that every part has weights."""
+    patterns = session.family.parts(session.model)
+    require(set(patterns) == {"vision", "projector", "language"}, f"expected three parts, got {sorted(patterns)}")
+    modules = [name.rpartition(".")[0] for name, _ in session.model.named_parameters()]
+    owners = {name: [part for part, text in patterns.items() if re.fullmatch(text, name)] for name in modules}
+    require(all(len(parts) < 2 for parts in owners.values()), "a module belongs to several parts")
+    owned = {part for parts in owners.values() for part in parts}
+    require(owned == set(patterns), f"no module belongs to {sorted(set(patterns) - owned)}")
+
+
+def _logprobs(session: Session, targets: list[Target], mode: fast_paths.Name) -> Tensor:
+    with fast_paths.using(mode), torch.no_grad():
+        return answer_logprob(session.model, collate(session, targets)).sum_b
+
+
+def _generated(session: Session, questions: tuple[Request, ...]) -> list[tuple[int, ...]]:
+    made = generate(session.model, session.processor, session.family, questions, max_new_tokens=5)
+    return [response.token_ids for response in made]

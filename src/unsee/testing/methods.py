@@ -1,0 +1,154 @@
+"""The contract of methods, run on a tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from unsee.api import Method, Session, Training
+from unsee.api.describe import field_docs
+from unsee.api.request import Request
+from unsee.inference.generation import generate
+from unsee.models.checkpoint import open_model, save_model
+from unsee.testing.checks import refusal, require
+from unsee.testing.tiny import Drawn, save_tiny, tiny_session
+from unsee.training.trainer import prepare
+
+Tune = Literal["lora", "full"]
+STEPS = 2
+
+
+def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
+    """Check a method on a tiny model, with LoRA or full tuning; its `trial` says with which settings.
+
+    Weights stay finite, something changes and frozen parts do not, images reach every forward pass, two runs agree, the
+    saved model answers as the one in memory, and settings are frozen, finite and documented. A way of tuning that is not
+    in `trial.tunes` must be rejected.
+
+    Args:
+        method: The class.
+        tune: Way of tuning, usually a parameter of the test.
+        out: Empty folder, such as pytest's `tmp_path`.
+
+    Raises:
+        AssertionError: Something of this does not hold.
+    """
+    settings_contract(method)
+    if tune not in method.trial.tunes:
+        said = refusal(lambda: _made(method).unlearn(session_at(out, tune)), f"training.tune={tune}")
+        require(f"--tune {method.trial.tunes[0]}" in said, f"the refusal of {tune} must name --tune, got: {said}")
+        return
+    session = session_at(out / "a", tune)
+    before = _weights(session)
+    with watched_images(session.model, _image_token(session)) as images:
+        _made(method).unlearn(session)
+    trains = _made(method).needs().trains
+    _require_changes(session, before, trains=trains)
+    require(all(images), "a forward pass with image tokens had neither pixels nor features")
+    require(images or not trains, "no forward pass saw an image")
+    if trains:
+        require(session.notes["steps"] == len(session.history) == STEPS, f"expected {STEPS} steps in notes and history")
+    _require_equal_runs(method, tune, out / "b", _weights(session))
+    _require_saved(session, out)
+
+
+def settings_contract(method: type[Method]) -> None:
+    """Check that settings are frozen, documented, and refuse NaN and infinite values."""
+    require(method.__doc__, f"{method.__name__} has no docstring")
+    made, docs = _made(method), field_docs(method)
+    try:
+        made.anything = 1  # type: ignore[attr-defined]
+    except dataclasses.FrozenInstanceError:
+        pass
+    else:
+        raise AssertionError(f"{method.__name__} is not frozen")
+    for item in dataclasses.fields(method):
+        require(docs.get(item.name), f"{method.__name__}.{item.name} has no docstring below it")
+        if "float" in str(item.type):
+            for value in (math.nan, math.inf):
+                said = refusal(partial(_made, method, **{item.name: value}), f"{item.name}={value}")
+                wanted = f"method.{item.name} must be a finite number, got {value}"
+                require(wanted in said, f"expected {wanted!r}, got {said!r}")
+
+
+def session_at(out: Path, tune: Tune = "lora", **settings: Any) -> Session:
+    """Return a session on a tiny model that is ready to train for two steps."""
+    values = {"tune": tune, "lr": 1e-3, "max_steps": STEPS, "stop": "never", "max_new_tokens": 5, **settings}
+    session = tiny_session(out, training=Training(**values))
+    session.model = prepare(session.model, session.family, session.training, session.seed)
+    return session
+
+
+@contextmanager
+def watched_images(model: Any, image_token: int) -> Iterator[list[bool]]:
+    """Note for every forward pass of new image tokens whether their pixels or features come with it."""
+    seen: list[bool] = []
+
+    def watch(_: Module, __: Any, inputs: Mapping[str, Any]) -> None:
+        ids = inputs.get("input_ids")
+        if ids is not None and ids.shape[1] > 1 and (ids == image_token).any():
+            seen.append(inputs.get("pixel_values") is not None or inputs.get("mm_encoder_outputs") is not None)
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    handle = base.register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _made(method: type[Method], **more: Any) -> Method:
+    return method(**{**method.trial.settings, **more})
+
+
+def _weights(session: Session) -> dict[str, Tensor]:
+    return {name: weight.detach().clone() for name, weight in session.model.named_parameters()}
+
+
+def _image_token(session: Session) -> int:
+    return int(session.model.config.image_token_id)  # type: ignore[union-attr,arg-type]
+
+
+def _require_changes(session: Session, before: Mapping[str, Tensor], *, trains: bool) -> None:
+    after = dict(session.model.named_parameters())
+    require(all(weight.isfinite().all() for weight in after.values()), "a weight is not finite")
+    changed = {name for name, weight in after.items() if not torch.equal(before[name], weight)}
+    require(bool(changed) == trains, f"needs().trains is {trains}, but {len(changed)} weights changed")
+    frozen = sorted(name for name in changed if not after[name].requires_grad)
+    require(not frozen, f"frozen weights changed: {frozen[:3]}")
+    outside = sorted(name for name in changed if "vision_tower" in name or "projector" in name)
+    require(not outside, f"weights outside of the language model changed: {outside[:3]}")
+
+
+def _require_equal_runs(method: type[Method], tune: Tune, out: Path, weights: Mapping[str, Tensor]) -> None:
+    session = session_at(out, tune)
+    _made(method).unlearn(session)
+    other = _weights(session)
+    unequal = sorted(name for name, weight in weights.items() if not torch.equal(weight, other[name]))
+    require(not unequal, f"two runs with one seed differ: {unequal[:3]}")
+
+
+def _require_saved(session: Session, out: Path) -> None:
+    base = save_tiny(out / "base")
+    save_model(session.model, session.processor, out / "run" / "model", base=base)
+    loaded = open_model(out / "run")
+    session.processor = loaded.processor
+    before = answers(session)
+    session.model = loaded.model
+    require(answers(session) == before, "the saved model answers otherwise than the one in memory")
+
+
+def answers(session: Session) -> list[str]:
+    """Return greedy answers about three people."""
+    requests = [Request("Who is this?", Drawn(color)) for color in ("red", "blue", "green")]
+    made = generate(session.model, session.processor, session.family, requests, max_new_tokens=6)
+    return [response.text for response in made]
