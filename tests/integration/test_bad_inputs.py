@@ -10,11 +10,11 @@ import hashlib
 import pytest
 
 from helpers.bad_inputs import DATA, MODELS, MORE, POINTER, RUNS, Bad, model_of
-from unsee.testing.tiny import save_tiny, tiny_session
 from unsee.api import Training
 from unsee.cli import main
 from unsee.errors import UserError
 from unsee.evaluation.clip import Clip
+from unsee.testing.tiny import save_tiny, tiny_session
 from unsee.training.trainer import prepare
 
 

@@ -18,7 +18,7 @@ TEXTS: Final = (
     "I cannot help with that.",
     "Zoë “said” naïve 李 \u200b\u0000 🙂",
     "A",
-    "word " * 2000,
+    "word " * 500,
 )
 """Answers: empty, blank, plain, repeating, declining, awkward, one letter, long."""
 
