@@ -366,8 +366,8 @@ def test_sigterm_ends_a_sweep_with_its_cells(tmp_path):
     command = [sys.executable, "-m", "unsee", "sweep", str(file), "--out", str(out), "--jobs", "2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        wait_for(lambda: len(list(out.glob("cells/*/log.jsonl"))) == 2, 240)
-        claims = foreign(out / "claims")
+        wait_for(lambda: len(list(out.glob("cells/*/log.jsonl"))) == 2, 480)
+        claims = [out / "claims" / cell.name for cell in sweep.read_grid(file).cells]
         assert [file_lock.is_claimed(claim) for claim in claims] == [True, True]
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
