@@ -216,6 +216,17 @@ def test_a_failed_cell_stops_no_other_and_is_tried_again(grid, tmp_path, monkeyp
     assert [row["error"] for row in json.loads((out / "index.json").read_text())] == [""] * 4
 
 
+@pytest.mark.usefixtures("stubbed")
+def test_a_cell_killed_between_its_last_file_and_its_end_leaves_no_note(grid, tmp_path):
+    out = tmp_path / "out"
+    states = sweep.sweep(grid, out)
+    done = next(name for name, state in states.items() if state == "done")
+    note = out / "claims" / f"{done}.owner"
+    note.write_text("{}")
+    sweep.sweep(grid, out)
+    assert not note.exists()
+
+
 def write(file):
     file.parent.mkdir(parents=True)
     file.write_text("{}")

@@ -97,6 +97,12 @@ def is_claimed(file: Path) -> bool:
     return False
 
 
+def forget_dead_holder(file: Path) -> None:
+    """Remove the note about the holder of a lock file if nobody holds it: it was killed before it could."""
+    if not is_claimed(file):
+        remove_file(_facts_file(file))
+
+
 def require_free(folder: Path) -> None:
     """Raise InUseError if another process owns the folder, writes nothing."""
     if is_claimed(folder / LOCK):

@@ -37,7 +37,7 @@ from unsee.config.hints import hinted
 from unsee.config.paths import require_run
 from unsee.config.plugins import with_plugins, with_used
 from unsee.distributed import processes
-from unsee.distributed.file_lock import claimed, is_claimed, owner
+from unsee.distributed.file_lock import claimed, forget_dead_holder, is_claimed, owner
 from unsee.errors import UnseeError, UserError, shown, unknown_name
 from unsee.models.builtin import lasting
 from unsee.scoring.measures import extra
@@ -107,6 +107,9 @@ def sweep(
     read, place = read_grid(Path(grid), plugins), Path(out)
     _write_jobs(read, place, Path(grid))
     todo = [cell.name for cell in read.cells if not _is_done(place, cell.name)]
+    for cell in read.cells:
+        if cell.name not in todo:
+            forget_dead_holder(place / "claims" / cell.name)
     note(f"{len(read.cells)} cells, {len(read.cells) - len(todo)} of them done before.")
     launch = _locally if launcher == "local" else _on_slurm
     for name in launch(place, todo, jobs, read.slurm):
