@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -391,6 +393,30 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     resumed = taught(tmp_path / "state.pt")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert len([one for one in seen if one[0] != "pictures"]) < 4  # it did not start anew, but for the first steps
+
+
+@pytest.mark.skipif(os.name == "nt", reason="uses an interval timer")
+def test_an_interruption_while_a_checkpoint_is_written_stays_one(tmp_path: Path) -> None:
+    """Whatever the moment: torch's zip writer must not turn it into an error of its own."""
+    from unsee.lab.resume import Checkpoint
+
+    model, rng = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(40))), np.random.default_rng(0)
+    optimizer, checkpoint = SimpleNamespace(parts=[]), Checkpoint(tmp_path / "state.pt")
+    interrupted = 0
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for number in range(60):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 * (number + 1))
+                checkpoint.keep("vision", [model], optimizer, rng, 1, 1)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted
+    assert [file.name for file in tmp_path.iterdir() if file.name != "state.pt"] == []
 
 
 def test_a_damaged_checkpoint_of_the_training_is_left_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

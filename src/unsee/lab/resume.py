@@ -77,4 +77,5 @@ class Checkpoint:
             "torch": torch.random.get_rng_state(),
         }
         with atomic_writer(self.file) as stream:
-            torch.save(state, stream)
+            # By name: an interruption within a write to a Python stream would come out as torch's RuntimeError.
+            torch.save(state, stream.name)
