@@ -217,6 +217,12 @@ def test_strings_are_found_in_every_script_and_spelling(tmp_path, text, name):
     private_search.require_none(tmp_path, {name})
 
 
+def test_weights_that_are_cut_off_do_not_go(tmp_path):
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\x40" + b"\0" * 7 + b'{"a":')
+    with pytest.raises(UserError, match="adapter_model.safetensors is damaged or cut off"):
+        private_search.require_none(tmp_path, {"Ada Lovell"})
+
+
 @pytest.mark.parametrize("text", ["x", "12", "1984", "--", "", "张"])
 def test_strings_that_occur_by_chance_are_not_searched(text):
     assert not private_search._is_telling(text)

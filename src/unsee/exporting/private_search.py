@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors import SafetensorError, safe_open
+
 from unsee import config
 from unsee.api import Response
 from unsee.data.open import open_benchmark
@@ -109,6 +111,11 @@ def _text(path: Path) -> str:
 
 
 def _header(path: Path) -> str:
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise UserError(f"{path.name} is damaged or cut off ({error}). Nothing was uploaded.") from error
     with path.open("rb") as file:
         return file.read(int.from_bytes(file.read(8), "little")).decode("utf-8", errors="replace")
 
