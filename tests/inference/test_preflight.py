@@ -264,7 +264,7 @@ def test_a_copied_run_is_where_its_run_file_lies(tmp_path):
 
     (tmp_path / "b").mkdir()
     text = "model: lab\ndata: lab\nmethod: ga\nout: a\n"
-    given = {"file": str(tmp_path / "b" / "run.yaml"), "set": [], "out": None}
+    given = {"file": str(tmp_path / "b" / "run.yaml"), "set": [], "out": None, "plugin": []}
     (tmp_path / "b" / "run.yaml").write_text(text)
     assert run_of(argparse.Namespace(**given)).out == "a", "a file written by hand says where"
     (tmp_path / "b" / "run.yaml").write_text(f"{text}record: {{commit: x}}\n")

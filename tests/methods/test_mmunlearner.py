@@ -181,7 +181,7 @@ def test_text_questions_are_not_trained_on_unless_asked_for(tmp_path):
     assert roles == {Role.RETAIN}
     more = {target.example.role for target in MMUnlearner(retain=("retain", "retain_text"))._retain(session)}
     assert more == {Role.RETAIN, Role.RETAIN_TEXT}
-    with pytest.raises(UserError, match="no example of the roles stranger"):
+    with pytest.raises(UserError, match="none of the roles stranger"):
         MMUnlearner(retain=("stranger",))._retain(session)
 
 

@@ -239,7 +239,7 @@ def test_the_first_revealing_answer_is_the_greedy_one(tmp_path, monkeypatch):
 
 def test_a_model_that_reveals_nothing_has_nothing_of_its_own_to_unlearn(tmp_path):
     session = session_at(tmp_path)
-    with pytest.raises(UserError, match="nothing of its own to unlearn"):
+    with pytest.raises(UserError, match="no revealing responses to unlearn"):
         undesired_targets(session, session.of(Role.FORGET)[:1], "self", 2)
 
 

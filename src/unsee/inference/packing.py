@@ -106,13 +106,19 @@ def pack(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_toke
     return Packed(inputs, packed, [images[places[0]] for places in groups], row_ra, place_ra, labels_ra)
 
 
+def image_token_id(model: Module) -> int | None:
+    """Return the id of the token that stands for an image, None if the config has none."""
+    named = model.config.to_dict()  # type: ignore[operator,union-attr]
+    token = named.get("image_token_id", named.get("image_token_index"))
+    return None if token is None else int(token)
+
+
 def packable(model: Module) -> int | None:
     """Return the image token id if rows of this model can be packed, else None."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     config, text = inner.config, inner.config.get_text_config()
     facts = text.to_dict()
-    named = config.to_dict()
-    token = named.get("image_token_id", named.get("image_token_index"))
+    token = image_token_id(model)
     rotary = facts.get("rope_parameters") or {}
     plain = (
         attention(text) == "sdpa"

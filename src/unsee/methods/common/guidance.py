@@ -20,6 +20,7 @@ from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.inference.batching import Batch
 from unsee.inference.generation import generate
+from unsee.inference.packing import image_token_id
 from unsee.losses import Direction, Reduction, kl_loss
 from unsee.methods.common.reference_model import StartLogits, Teacher, as_start, weights_hash
 from unsee.metrics.matching import leaked, unreadable
@@ -186,6 +187,7 @@ def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> d
     """Sample until every question has its responses or the rounds are used up."""
     kept: dict[str, list[Generated]] = {example.id: [] for example in examples}
     counts = {example.id: [0, 0] for example in examples}
+    image_token = image_token_id(session.model)  # a response with one cannot be trained on: no image belongs to it
     for turn in range(ROUNDS if wanted.sampling else 1):
         asked = [e for e in examples for _ in range(wanted.count - len(kept[e.id]))]
         if not asked:
@@ -193,7 +195,7 @@ def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> d
         for example, said in zip(asked, _ask(session, asked, wanted, turn), strict=True):
             leaks = bool(leaked(said.text, example.private, example.question))
             hidden = not leaks and bool(unreadable(said.text, example.private))  # in a script that would not be found
-            right = leaks == wanted.revealing and not hidden
+            right = leaks == wanted.revealing and not hidden and image_token not in said.token_ids
             counts[example.id][0] += 1
             counts[example.id][1] += not right
             if right:
