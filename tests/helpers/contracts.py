@@ -374,7 +374,9 @@ def method(name: str, unlearning: str, tune: str, out: Path) -> str:
     allowed = re.compile(session.family.parts(base)["language"])
     before = {key: value.detach().clone() for key, value in session.model.named_parameters()}
     kind = registry.load("methods", unlearning)
-    unlearn = kind(**kind.trial.settings)
+    # Greedy rollouts: a random model may sample image tokens, which no trained one does.
+    greedy = {"rollouts": 1, "temperature": 0.0} if "rollouts" in kind.trial.settings else {}
+    unlearn = kind(**{**kind.trial.settings, **greedy})
     with watched_images(session.model, _image_token(base)) as seen:
         try:
             unlearn.unlearn(session)
