@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml $(LOCK) requirements/torch.txt
 		"Install one, or name it: make install PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make a virtual environment." \
 		"On Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 2; }
-	$(BIN)/python -m pip install -q "$(TORCH)" -r $(LOCK) || { echo "Could not install $(TORCH) and $(LOCK)." \
+	$(BIN)/python -m pip install -q --no-compile "$(TORCH)" -r $(LOCK) || { echo "Could not install $(TORCH) and $(LOCK)." \
 		"If there is no $(TORCH) for this machine, name another: make install TORCH=torch==2.12.1" >&2; exit 2; }
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $(STAMP)

@@ -85,7 +85,7 @@ def install(name: str) -> str:
 def _install(name: str) -> bool:
     shutil.rmtree(FOLDER / name, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(FOLDER / name)], check=True)
-    if not pip(name, "install", TORCH, *SOURCES[name]):
+    if not pip(name, "install", "--no-compile", TORCH, *SOURCES[name]):  # what is used is compiled when it is imported
         return False
     return name == "newest" or pip(name, "install", "--no-deps", "--no-build-isolation", "-e", ".")
 
