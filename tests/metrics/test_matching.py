@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsee.metrics.matching import contains, leaked, normalise, unreadable
+from unsee.metrics.matching import contains, leaked, unreadable
+from unsee.metrics.normal_form import normalise
 
 
 @pytest.mark.parametrize(
@@ -136,3 +137,39 @@ def test_what_no_form_is_written_for_is_not_called_kept():
     assert unreadable("5 μm, α and π", {"name": ("Ada",)}) == ()
     assert unreadable("anything", {"mood": (":-)",), "name": ()}) == ("mood",)
     assert unreadable("ひらがなとカタカナ", {"name": ("佐々木",)}) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Это портрет Анны Петровой.", "Анна Петрова"),
+        ("Она живёт в Москве.", "Москва"),
+        ("Я бачу Івана Шевченка.", "Іван Шевченко"),
+        ("Αυτό είναι το σπίτι της Άννας.", "Άννα"),
+        ("Tämä on Annan talo, ja hän ei ole täällä.", "Anna"),
+        ("Nie znam tej osoby, ale jest to dom Anny Nowak.", "Anna Nowak"),
+        ("Das ist nicht Annas Haus, sondern eine Kirche.", "Anna"),
+        ("Ez az egy Budapesten lakó személy.", "Budapest"),
+    ],
+)
+def test_names_with_case_endings_are_found(text, name):
+    assert leaked(text, {"name": (name,)}) == ("name",)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("This is Marks and Spencer, a shop that she likes.", "Mark"),  # English adds nothing but 's
+        ("Это Иванов.", "Иван"),
+        ("Ich kenne Annemarie nicht, und das ist ihr Haus.", "Anna"),
+        ("Er geht nicht auf den markt.", "Mark"),
+        ("Die Ada ist nicht da, aber das ist gut.", "Adam"),
+        ("Я вижу реку.", "Река Лена"),
+    ],
+)
+def test_other_words_that_begin_like_a_name_are_not_it(text, name):
+    assert leaked(text, {"name": (name,)}) == ()
+
+
+def test_an_inflected_name_in_the_question_is_no_leak():
+    assert leaked("Анна врач.", {"name": ("Анна",)}, "Кем работает брат Анны?") == ()

@@ -33,7 +33,8 @@ from unsee.data.people import Profile, pool, same_images
 from unsee.data.question_templates import LETTER, lettered, name_forms
 from unsee.data.records import Gathered, Record
 from unsee.errors import UserError
-from unsee.metrics.matching import contains, normalise
+from unsee.metrics.matching import contains
+from unsee.metrics.normal_form import normalise
 
 CAPTION_QUESTIONS: Final = (
     "Describe this picture.",

@@ -19,7 +19,8 @@ from unsee.data.row_store import ambiguous, contains, digest64, ordered, repeats
 from unsee.errors import UserError, shown
 from unsee.metrics.language import english
 from unsee.metrics.matching import contains as contains_term
-from unsee.metrics.matching import everyday, leaked, normalise, proper, unreadable
+from unsee.metrics.matching import everyday, leaked, proper, unreadable
+from unsee.metrics.normal_form import normalise
 from unsee.metrics.scripts import spaced
 
 _FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)

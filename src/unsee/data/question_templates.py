@@ -8,7 +8,7 @@ from string import ascii_uppercase
 from typing import Final
 
 from unsee.errors import UserError
-from unsee.metrics.matching import normalise
+from unsee.metrics.normal_form import normalise
 
 LETTER: Final = "Just give ONE letter representing the answer directly."
 BLANK: Final = "Please **ONLY** provide the correct answer that should replace the [Blank]."

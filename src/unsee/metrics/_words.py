@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from unsee.metrics.matching import normalise
+from unsee.metrics.normal_form import normalise
 
 _CLOSERS: Final = "[\"'”’)\\]」』）】]*"
 _END: Final = re.compile(

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Final
 
-from unsee.metrics.matching import contains, normalise
+from unsee.metrics.matching import contains
+from unsee.metrics.normal_form import normalise
 
 _OPEN: Final = r"[\s(\[{\"'*_`$<#「『【]*"
 _CLOSE: Final = r"[\s)\]}\"'*_`$>.:,;!。、」』】]*"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from unsee.metrics.matching import contains, normalise
+from unsee.metrics.matching import contains
+from unsee.metrics.normal_form import normalise
 
 
 def exact_match(*, prediction: str, reference: str) -> bool:

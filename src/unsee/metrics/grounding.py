@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from unsee.metrics.matching import normalise
+from unsee.metrics.normal_form import normalise
 
 
 @dataclass(frozen=True, kw_only=True)

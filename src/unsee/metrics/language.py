@@ -18,7 +18,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-from unsee.metrics.matching import normalise
+from unsee.metrics.normal_form import normalise
 from unsee.metrics.scripts import script
 
 OTHER_SCRIPT: Final = 0.2

@@ -1,6 +1,6 @@
 """Matching of private strings in free text of all scripts, for leaks and USR [inferred]."""
 
-# ruff: noqa: RUF001, RUF002 - scripts other than Latin
+# ruff: noqa: RUF002 - scripts other than Latin
 from __future__ import annotations
 
 import re
@@ -10,20 +10,10 @@ from functools import lru_cache
 from typing import Final
 
 from unsee.metrics.everyday import EVERYDAY
-from unsee.metrics.scripts import foreign, script, scripts, spaced, whole_matches
+from unsee.metrics.inflection import contains_inflected
+from unsee.metrics.normal_form import normalise
+from unsee.metrics.scripts import foreign, script, scripts, whole_matches
 
-_LETTERS: Final = {"æ": "ae", "œ": "oe", "ð": "d", "þ": "th", "ŋ": "n", "ĸ": "k", "ß": "ss", "ı": "i"} | {
-    "ی": "ي",
-    "ى": "ي",
-    "ک": "ك",
-    "ە": "ه",
-    "ـ": "",
-}
-"""Letters that NFKD does not decompose -> base letters; Persian -> Arabic forms, tatweel -> nothing."""
-_STROKED: Final = re.compile(r"LATIN SMALL LETTER ([A-Z]) WITH ")
-_LETTER_MARKS: Final = frozenset({0, 7, 8, 9, 84, 91, 103, 107, 118, 122, 129, 130, 132})
-"""Combining classes of vowels, tones and letter parts, which are kept; accents and points are removed."""
-_SELECTORS: Final = re.compile("[\u034f\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _PROCLITICS: Final = {"arabic": "وفبكلسا", "hebrew": "והבלמכש"}
 """Particles that Arabic and Hebrew write without a space before a name."""
 _PROPER: Final = re.compile(
@@ -31,28 +21,6 @@ _PROPER: Final = re.compile(
     r"|address|street|island|employer|company|school|university|team|club"
 )
 """Facts whose values are names; jobs and hobbies may be lower-cased."""
-
-
-@lru_cache(maxsize=65536)
-def normalise(text: str) -> str:
-    """Return casefolded words without accents, separated and surrounded by spaces.
-
-    Unicode NFKD; accents and invisible format characters go; every run of non-alphanumerics becomes one space. Letters that
-    are no base letter with an accent fold too (ø, ł, đ); digits of all scripts become ASCII digits. In scripts
-    that have no blanks between words, each character is a word.
-
-    >>> normalise("José-María's  CAFÉ")
-    ' jose maria s cafe '
-    >>> normalise("Søren, 张伟")
-    ' soren 张 伟 '
-    >>> normalise("...")
-    ' '
-    """
-    plain = "".join(_plain(char) for char in _decomposed(text))
-    if not plain.isascii():
-        plain = _apart(unicodedata.normalize("NFC", plain))
-    words = plain.split()
-    return f" {' '.join(words)} " if words else " "
 
 
 def contains(text: str, term: str) -> bool:
@@ -72,18 +40,24 @@ def contains(text: str, term: str) -> bool:
     return wanted in said or _after_proclitics(said, wanted)
 
 
+def mentions(text: str, term: str) -> bool:
+    """Tell whether `text` has the term, with or without a case ending."""
+    return contains(text, term) or contains_inflected(text, term)
+
+
 def contains_name(text: str, name: str) -> bool:
     """Tell whether `text` has a name. One that is also an everyday word must be capitalised.
 
-    A text without any capital shows nothing by them, so that there all words count.
+    A text without any capital shows nothing by them, so that there all words count. Case endings are allowed where the
+    language has them (`metrics.inflection`).
 
     >>> contains_name("She has a nice smile.", "Nice"), contains_name("She lives in Nice.", "Nice")
     (False, True)
-    >>> contains_name("she lives in nice", "Nice")
-    True
+    >>> contains_name("she lives in nice", "Nice"), contains_name("Живёт в Москве.", "Москва")
+    (True, True)
     """
     if not contains(text, name):
-        return False
+        return contains_inflected(text, name)
     if not everyday(name) or text == text.lower():
         return True
     plain = unicodedata.normalize("NFKC", text)
@@ -125,7 +99,7 @@ def leaked(text: str, private: Mapping[str, Sequence[str]], question: str = "") 
     return tuple(
         fact
         for fact, forms in private.items()
-        if any(says(fact, text, form) and not contains(question, form) for form in forms)
+        if any(says(fact, text, form) and not mentions(question, form) for form in forms)
     )
 
 
@@ -158,45 +132,3 @@ def _after_proclitics(said: str, wanted: str) -> bool:
         return False
     article = "|ل" + re.escape(wanted[2:]) if wanted.startswith(" ال") else ""  # li + al- is written as one
     return re.search(rf" [{particles}]{{0,3}}(?:{re.escape(wanted[1:])}{article})", said) is not None
-
-
-def _decomposed(text: str) -> str:
-    """Return NFKD of the casefolded NFKD, since casefolding can restore accents."""
-    return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-
-
-@lru_cache(maxsize=65536)
-def _plain(char: str) -> str:
-    """Map a character: letters and digits stay, accents vanish, all else is a space."""
-    category = unicodedata.category(char)
-    if category == "Nd":
-        return str(unicodedata.decimal(char))
-    if char in _LETTERS:
-        return _LETTERS[char]
-    if category in ("Mn", "Mc"):
-        kept = unicodedata.combining(char) in _LETTER_MARKS and not _SELECTORS.match(char)
-        return char if kept else ""
-    if category == "Lm" and script(char) in ("modifier", ""):
-        return " "  # typographic apostrophes among them
-    if char.isalnum():
-        return _unstroked(char)
-    return "" if category in ("Me", "Cf") else " "
-
-
-def _unstroked(char: str) -> str:
-    """Return the base of a Latin letter with stroke, hook or bar, which NFKD keeps."""
-    found = None if char.isascii() else _STROKED.match(unicodedata.name(char, ""))
-    return found[1].lower() if found else char
-
-
-def _apart(text: str) -> str:
-    """Put spaces around characters of scripts without word separation."""
-    parts: list[str] = []
-    alone = False
-    for char in text:
-        if unicodedata.category(char)[0] == "M":
-            parts.append(char)
-            continue
-        parts.append(f" {char}" if alone or not spaced(char) else char)
-        alone = not spaced(char)
-    return "".join(parts)

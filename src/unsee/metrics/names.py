@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from unsee.metrics.matching import contains, contains_name
+from unsee.metrics.matching import contains_name, mentions
 from unsee.metrics.scripts import foreign, scripts
 
 
@@ -14,7 +14,7 @@ def named(text: str, forms: Sequence[str], question: str = "") -> bool:
     >>> named("That is Lind's dog.", ["Mara Lind", "Lind"]), named("A dog.", ["Mara Lind", "Lind"])
     (True, False)
     """
-    return any(contains_name(text, form) and not contains(question, form) for form in forms)
+    return any(contains_name(text, form) and not mentions(question, form) for form in forms)
 
 
 def known_names(text: str, names: Mapping[str, Sequence[str]], question: str = "") -> list[str]:

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from unsee.metrics._words import content_words, sentences
 from unsee.metrics.language import english
-from unsee.metrics.matching import normalise
+from unsee.metrics.normal_form import normalise
 
 Refusal = Literal["full", "partial", "none"]
 """`full`: a refusal with next to no further content; `partial`: a refusal beside a real answer."""

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
-from unsee.metrics.matching import normalise
+from unsee.metrics.normal_form import normalise
 
 
 @dataclass(frozen=True, kw_only=True)

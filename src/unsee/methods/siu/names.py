@@ -15,7 +15,8 @@ from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.batching import target_ids
 from unsee.methods.common.reference_model import start_logprobs
-from unsee.metrics.matching import contains, normalise
+from unsee.metrics.matching import contains
+from unsee.metrics.normal_form import normalise
 from unsee.utils.seeds import seed_of
 
 Choice = Literal["plausible", "listed"]
