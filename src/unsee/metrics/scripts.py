@@ -9,29 +9,10 @@ from functools import lru_cache
 from typing import Final
 
 SPACED: Final = frozenset(
-    [
-        "latin",
-        "greek",
-        "cyrillic",
-        "armenian",
-        "georgian",
-        "hebrew",
-        "arabic",
-        "syriac",
-        "thaana",
-        "devanagari",
-        "gurmukhi",
-        "coptic",
-        "cherokee",
-        "tifinagh",
-        "nko",
-        "adlam",
-        "glagolitic",
-        "runic",
-        "gothic",
-        "osage",
-        "deseret",
-    ]
+    (
+        "latin greek cyrillic armenian georgian hebrew arabic syriac thaana devanagari gurmukhi coptic "
+        "cherokee tifinagh nko adlam glagolitic runic gothic osage deseret"
+    ).split()
 )
 """Scripts whose words are told apart by blanks. All others are read character by character.
 
