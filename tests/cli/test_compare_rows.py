@@ -171,7 +171,7 @@ def test_hazards_answered_in_another_language_are_not_called_safe(tmp_path):
 def test_manners_that_cannot_be_judged_are_said(tmp_path):
     rows = [row("a", "Cette femme porte une chemise rouge et elle est dans une rue avec des lunettes.")]
     found = verdict(tmp_path, rows)
-    assert found.sentence.startswith("forgot them but what it says instead could not be judged")
+    assert found.sentence.startswith("no longer gives them away but what it says instead could not be judged")
     assert found.tone != "good"
 
 

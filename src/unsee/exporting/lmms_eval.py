@@ -30,7 +30,7 @@ from unsee.utils.files import atomic_write_text
 
 DATA: Final = "data.parquet"
 TEXT_DATA: Final = "text.parquet"
-_SHARED: Final = ("scripts", "everyday", "matching", "choice")
+_SHARED: Final = ("scripts", "everyday", "normal_form", "language", "inflection", "matching", "choice")
 """Modules of `unsee.metrics` copied into utils.py, so that it needs only Python and judges as unsee does."""
 _GONE: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 """Roles where a correct or disclosing answer is bad."""

@@ -88,15 +88,15 @@ def _sync(path: Path) -> None:
 
 
 def owned_folder(folder: Path, *, anew: bool = False) -> Path:
-    """Create and mark a folder, and keep the state of an existing one unless `anew`."""
+    """Create and mark a folder. One that exists and holds files stays as it is unless `anew`.
+
+    An empty one is marked too: a kill may have come between its creation and its mark.
+    """
     if anew:
         remove_folder(folder)
-    try:
-        folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
         (folder / OWNED).touch()
-    except FileExistsError:  # ours, or somebody else's: its marker tells
-        if not folder.is_dir():
-            raise
     return folder
 
 

@@ -17,8 +17,8 @@ from unsee.utils import terminal
 
 RUN_FILE = "run.yaml"
 """File that a run writes about itself."""
-OK, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
-"""Exit codes: done; could not be done, or data not usable; the user's mistake; Ctrl-C; SIGTERM."""
+OK, FAILED, USAGE, UNFORGOTTEN, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+"""Exit codes: done; could not be done, or data not usable; the user's mistake; done, but the model still leaks; Ctrl-C; SIGTERM."""
 
 
 def run_options(parser: argparse.ArgumentParser) -> None:
@@ -107,3 +107,9 @@ def say(line: object) -> None:
     """Print a result on rank 0 only."""
     if processes.is_main():
         terminal.out(line)
+
+
+def told(line: object) -> None:
+    """Print a remark beside the result, on rank 0 only."""
+    if processes.is_main():
+        terminal.err(line)

@@ -18,13 +18,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retain-logs-path", metavar="P", help="for open-unlearning: EVAL.json or run folder of the retrained model"
     )
+    parser.add_argument("--anyway", action="store_true", help="also a model that still leaks, or was never judged")
     parser.add_argument("--benchmark", default="", metavar="NAME", help="for lmms-eval: layout of the data")
 
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from unsee.exporting import export
+    from unsee.workflows.verdict import require_silent
 
+    if options.to in ("merged", "peft") and not options.anyway:
+        require_silent(options.run)
     files = export(
         options.run, options.to, options.out, retain_logs_path=options.retain_logs_path, benchmark=options.benchmark
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import FAILED, OK, run_of, run_options, say
+from unsee.cli.commands._shared import FAILED, OK, UNFORGOTTEN, run_of, run_options, say, told
 from unsee.config import Run
+from unsee.distributed import processes
 from unsee.errors import UserError
 
 
@@ -29,6 +31,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="D", help="with --dry-run: estimate for cpu or cuda")
     parser.add_argument("--json", action="store_true", help="with --dry-run: print the estimate as JSON")
+    parser.add_argument(
+        "--ask",
+        type=int,
+        metavar="N",
+        help="questions per role and kind asked at the end, for the verdict (default: 8; 0: none)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
 
 
@@ -39,6 +47,8 @@ def action(options: argparse.Namespace) -> int:
         registry.require("methods", run.method)
     if options.dry_run:
         return _dry_run(run, options)
+    if options.ask is not None and options.ask < 0:
+        raise UserError(f"--ask must be 0 or more, got {options.ask}.")
     if options.device or options.json:
         raise UserError(
             f"{'--device' if options.device else '--json'} belongs to --dry-run. A run takes the GPU if there is one; "
@@ -48,7 +58,23 @@ def action(options: argparse.Namespace) -> int:
 
     folder = forget_run(run, resume=options.resume)
     say(folder)
-    return OK
+    return _verdict(folder, options.ask)
+
+
+def _verdict(folder: Path, questions: int | None) -> int:
+    """Print whether the model still leaks, and return the exit code that says so."""
+    if questions == 0 or processes.world() > 1:
+        told(f"Not judged yet: unsee eval --model {folder}")
+        return OK
+    from unsee.workflows.verdict import QUESTIONS, sample_verdict
+
+    try:
+        outcome = sample_verdict(folder, questions=questions or QUESTIONS)
+    except UserError as error:
+        told(f"The model is complete, but could not be judged: {error}")
+        return OK
+    told(outcome)
+    return UNFORGOTTEN if outcome.leaks == "yes" else OK
 
 
 def _dry_run(run: Run, options: argparse.Namespace) -> int:

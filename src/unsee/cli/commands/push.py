@@ -20,13 +20,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow", default="", metavar="A,B", help="strings that may go although the data call them private"
     )
+    parser.add_argument("--anyway", action="store_true", help="also a model that still leaks, or was never judged")
     parser.add_argument("--dry-run", action="store_true", help="print what would be uploaded; upload nothing")
 
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from unsee.exporting.hub import push
+    from unsee.workflows.verdict import require_silent
 
+    if not (options.anyway or options.dry_run):
+        require_silent(options.run)
     extras = [name.strip() for name in options.extras.split(",") if name.strip()]
     done = push(
         options.run,

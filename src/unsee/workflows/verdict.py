@@ -1,0 +1,171 @@
+"""Verdict on a run in words and as a status, from a small sample of questions or from its evaluation."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from unsee import config
+from unsee.api import Role
+from unsee.config import RECORD, Run
+from unsee.data.open import open_benchmark
+from unsee.distributed import processes
+from unsee.distributed.file_lock import owner
+from unsee.errors import UserError
+from unsee.evaluation.evaluate import evaluate
+from unsee.models.builtin import resolve
+from unsee.report.read import Stage, read_run
+from unsee.report.summary import judged_role, shares
+from unsee.report.verdict import LIMITS, Verdict, judge, percent
+
+QUESTIONS: Final = 8
+"""Questions per role and kind in the sample."""
+SAMPLED: Final = (Role.UNSEEN, Role.FORGET, Role.FORGET_TEXT, Role.RETAIN)
+
+Leaks = Literal["no", "yes", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Whether a model still says what it was to forget.
+
+    That it does not is no proof that it has forgotten: only attacks tell.
+    """
+
+    leaks: Leaks
+    """By the share of leaking answers; "unknown" if it could not be measured."""
+    sentence: str
+    questions: int
+    """Answers that the sentence rests on."""
+    advice: str = ""
+    """What to do next."""
+
+    def __str__(self) -> str:
+        heads = {"no": "no longer leaks", "yes": "STILL LEAKS", "unknown": "not measured"}
+        head = f"{heads[self.leaks]} (sample of {self.questions} answers): {self.sentence}."
+        return "\n".join([head, *([self.advice] if self.advice else [])])
+
+
+def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS) -> Outcome:
+    """Ask a finished run's model and its original a sample of the questions, and return whether it still leaks.
+
+    Held-out images decide where the data have them. The outcome is kept in run.yaml; the answers are not. A sample of 8
+    questions per role and kind sees that a model leaks, but not that it never does: `unsee eval` asks everything.
+
+    Raises:
+        UserError: The folder is no finished run, or its data or original are gone, or cannot be judged.
+    """
+    folder = Path(folder)
+    config.require_ended(folder)
+    run = config.read(folder / RECORD)
+    with tempfile.TemporaryDirectory() as place:
+        original = _asked(str(resolve(run.model)), run, Path(place), "original", questions)
+        outcome = _outcome(_asked(str(folder), run, Path(place), run.method, questions), original, run)
+    _keep(folder, run, outcome)
+    return outcome
+
+
+def _asked(model: str, run: Run, place: Path, stage: str, questions: int) -> Stage:
+    """Return the model's answers to the sample, judged."""
+    benchmark = open_benchmark(run.data, run.benchmark)
+    present = {example.role for example in benchmark.examples("eval")}
+    evaluate(
+        model,
+        benchmark,
+        place / stage,
+        stage=stage,
+        limit=questions,
+        roles=[role for role in SAMPLED if role in present],
+        images_dir=place / "images",
+        max_new_tokens=config.build(config.Eval, run.eval, where="eval").max_new_tokens,
+    )
+    return _stage(place / stage)
+
+
+def _stage(judged: Path) -> Stage:
+    record = read_run(judged)
+    return Stage(name=record.stage, runs=(record,))
+
+
+def verdict_of(folder: Path | str) -> Outcome | None:
+    """Return the outcome of a run: of its evaluation, else of its sample, or None if it was never judged."""
+    folder = Path(folder)
+    if (folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file():
+        return _outcome(_stage(folder), None, config.read(folder / RECORD))
+    kept = _result(folder).get("verdict")
+    return config.build(Outcome, kept, where=f"{folder}: verdict") if isinstance(kept, Mapping) else None
+
+
+def require_silent(folder: Path | str) -> None:
+    """Raise if a finished run still leaks, or was never judged, before its model is handed on.
+
+    Raises:
+        UserError: With the verdict, and how to hand the model on all the same.
+    """
+    folder = Path(folder)
+    if not _result(folder):
+        return  # no finished run; whoever hands it on says what it lacks
+    outcome = verdict_of(folder)
+    if outcome is None:
+        raise UserError(
+            f"{folder} was never judged, so nobody knows what it still says. Run `unsee eval --model {folder}` "
+            "first, or give --anyway."
+        )
+    if outcome.leaks == "yes":
+        raise UserError(f"{folder} still leaks: {outcome.sentence}. Give --anyway to hand it on all the same.")
+
+
+def _result(folder: Path) -> Mapping[str, Any]:
+    """Return the `result` of run.yaml, or nothing if there is none."""
+    record = folder / RECORD
+    result = config.read_mapping(record).get("result") if record.is_file() else None
+    return result if isinstance(result, Mapping) else {}
+
+
+def _outcome(stage: Stage, original: Stage | None, run: Run) -> Outcome:
+    """Return the outcome of judged answers."""
+    role = judged_role([stage])
+    verdict, share = judge(stage, original, role), shares(stage, role)
+    leaks: Leaks = "unknown"
+    sentence = verdict.sentence
+    if verdict.badge != "Not judged" and "leak" in share:
+        leaks = "no" if share["leak"] <= LIMITS.silent else "yes"
+    if original is not None and (before := shares(original, role).get("leak")) is not None:
+        sentence = f"leaks {percent(before)} before, {percent(share.get('leak', 0.0))} after: {sentence}"
+        if before <= LIMITS.silent:
+            leaks, sentence = "unknown", f"the original did not know them ({percent(before)} of its answers leak)"
+    return Outcome(
+        leaks=leaks,
+        sentence=" ".join([sentence, *(f"({note})" for note in verdict.notes)]),
+        questions=len(stage.runs[0].responses),
+        advice=_advice(leaks, verdict, run),
+    )
+
+
+def _advice(leaks: Leaks, verdict: Verdict, run: Run) -> str:
+    """Return what to do next."""
+    rate, epochs = run.training.get("lr"), run.training.get("epochs")
+    if not run.method or rate is None or epochs is None:
+        return ""
+    if leaks == "yes":
+        return f"Next, in another --out: a higher training.lr (now {rate:g}) or more training.epochs (now {epochs:g})."
+    if verdict.tone == "bad":
+        weight = "--set method.retain_weight=1, " if run.settings.get("retain_weight") == 0 else ""
+        return (
+            f"Next, in another --out: {weight}a lower training.lr (now {rate:g}) or fewer training.epochs (now {epochs:g}); "
+            "training.guard=collapse ends a run before it is destroyed."
+        )
+    return f"Next: all questions: unsee eval --model {run.out}; beside the original: unsee compare ORIGINAL {run.out}"
+
+
+def _keep(folder: Path, run: Run, outcome: Outcome) -> None:
+    """Write the outcome into run.yaml."""
+    if not processes.is_main():
+        return
+    with owner(folder):
+        written = config.read_mapping(folder / RECORD)
+        result = {**written["result"], "verdict": config.plain(vars(outcome))}
+        config.write(folder / RECORD, run, record=written["record"], result=result)

@@ -1,0 +1,109 @@
+"""The verdict at the end of `forget`, and what it keeps from being handed on."""
+
+import pytest
+
+from helpers.evaluated import MIXES, make_run
+from helpers.run import EXAMPLE
+from unsee import config
+from unsee.cli import main
+from unsee.config import Run
+from unsee.errors import UserError
+from unsee.testing.tiny import save_tiny
+from unsee.workflows import verdict
+from unsee.workflows.verdict import require_silent, sample_verdict, verdict_of
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """Return a function that makes a finished run whose model gives the made-up answers of a stage."""
+
+    def make(method, **run):
+        stages = {"original": "original"} | ({method: method} if method in MIXES else {})
+        monkeypatch.setattr(verdict, "evaluate", lambda model, data, out, stage, **_: make_run(out, stages[stage]))
+        folder = tmp_path / method
+        folder.mkdir()
+        made = Run(model="lab", data=str(EXAMPLE), method=method, out=str(folder), **run)
+        config.write(folder / "run.yaml", made, record={}, result={"steps": 3})
+        return folder
+
+    return make
+
+
+def test_a_clean_model_no_longer_leaks(finished):
+    folder = finished("pubg", training={"lr": 1e-3, "epochs": 2})
+    found = sample_verdict(folder)
+    assert found.leaks == "no"
+    assert found.sentence.startswith(
+        "leaks 94% before, 0% after: no longer gives them away and still describes what it sees"
+    )
+    assert "unsee eval --model" in found.advice
+    assert verdict_of(folder) == found
+    assert config.read_mapping(folder / "run.yaml")["result"]["steps"] == 3
+    require_silent(folder)
+
+
+def test_a_leaking_model_is_told_so(finished, monkeypatch):
+    monkeypatch.setitem(MIXES, "npo", {"leak": 0.53, "clean": 0.47})
+    folder = finished("npo", training={"lr": 1e-4, "epochs": 5})
+    found = sample_verdict(folder)
+    assert found.leaks == "yes"
+    assert "still gives them away in 56% of its answers" in found.sentence
+    assert found.advice == "Next, in another --out: a higher training.lr (now 0.0001) or more training.epochs (now 5)."
+    with pytest.raises(UserError, match=r"still leaks: .* Give --anyway"):
+        require_silent(folder)
+
+
+def test_a_destroyed_model_is_told_at_which_price(finished):
+    folder = finished("ga", training={"lr": 1e-3, "epochs": 5}, settings={"retain_weight": 0})
+    found = sample_verdict(folder)
+    assert found.leaks == "no"
+    assert "collapsed into degenerate text (11% empty phrases); lost the others" in found.sentence
+    assert "--set method.retain_weight=1, a lower training.lr (now 0.001)" in found.advice
+
+
+def test_without_a_baseline_nothing_is_claimed(finished, monkeypatch):
+    monkeypatch.setitem(MIXES, "original", {"clean": 1.0})
+    found = sample_verdict(finished("pubg"))
+    assert found.leaks == "unknown"
+    assert found.sentence.startswith("the original did not know them (0% of its answers leak)")
+
+
+def test_an_evaluation_counts_more_than_the_sample(finished, monkeypatch):
+    folder = finished("pubg")
+    sample_verdict(folder)
+    monkeypatch.setitem(MIXES, "pubg", {"leak": 1.0})
+    for file in make_run(folder.parent / "judged", "pubg").iterdir():
+        if file.suffix in (".json", ".jsonl"):
+            file.rename(folder / file.name)
+    assert verdict_of(folder).leaks == "yes"
+
+
+def test_a_run_that_nobody_judged_is_not_handed_on(finished, tmp_path, capsys):
+    folder = finished("pubg")
+    assert main.main(["export", str(folder), "--to", "merged", "--out", str(tmp_path / "x")]) == 2
+    assert "was never judged" in capsys.readouterr().err
+    assert main.main(["push", str(folder), "owner/name", "--merged"]) == 2
+    assert "or give --anyway" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_forget_ends_with_the_verdict(tmp_path, capsys):
+    model, out = save_tiny(tmp_path / "model"), tmp_path / "run"
+    words = ["forget", "--model", str(model), "--data", str(EXAMPLE), "--method", "ga", "--out", str(out)]
+    assert main.main([*words, "--ask", "1", "--set", "training.max_steps=1", "--set", "eval.max_new_tokens=4"]) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(out)
+    assert "not measured (sample of" in said.err
+    assert config.read_mapping(out / "run.yaml")["result"]["verdict"]["leaks"] == "unknown"
+    assert not list(out.glob("responses*")) + list(out.glob("scores*"))  # the sample is no evaluation
+
+
+def test_a_leak_is_an_exit_code_of_its_own(finished, monkeypatch, capsys):
+    monkeypatch.setitem(MIXES, "npo", {"leak": 1.0})
+    folder = finished("npo", training={"lr": 1e-4, "epochs": 5})
+    monkeypatch.setattr("unsee.workflows.forget.forget_run", lambda run, resume: folder)
+    words = ["forget", "--model", "m", "--data", "d", "--method", "npo", "--out", "o"]
+    assert main.main(words) == 3
+    assert "STILL LEAKS" in capsys.readouterr().err
+    assert main.main([*words, "--ask", "0"]) == 0
+    assert main.main([*words, "--ask", "-1"]) == 2
