@@ -5,10 +5,8 @@ Every verb of the command line is a function here. Importing this package loads 
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from unsee.evaluation.evaluate import evaluate
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from unsee.exporting.hub import push
     from unsee.models.checkpoint import load
     from unsee.report import compare
+    from unsee.workflows.attack import attack
     from unsee.workflows.check import check
     from unsee.workflows.continual import continual
     from unsee.workflows.demo import demo
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "attack",
     "check",
     "compare",
     "continual",
@@ -41,39 +41,30 @@ __all__ = [
 ]
 
 
-class _Verb:
-    """A public function that is imported when first used.
-
-    A data descriptor, because several verbs bear the name of their module: importing `unsee.check` would otherwise
-    put the module in the place of the function.
-    """
-
-    def __init__(self, module: str, name: str) -> None:
-        self.module, self.name = module, name
-
-    def __get__(self, package: ModuleType, owner: type | None = None) -> Any:
-        return vars(import_module(self.module))[self.name]
-
-    def __set__(self, package: ModuleType, value: object) -> None:
-        """Ignore the assignment: the import system binds submodules to their package by name."""
-
-
-class _Package(ModuleType):
-    check = _Verb("unsee.workflows.check", "check")
-    compare = _Verb("unsee.report", "compare")
-    continual = _Verb("unsee.workflows.continual", "continual")
-    demo = _Verb("unsee.workflows.demo", "demo")
-    doctor = _Verb("unsee.workflows.doctor", "doctor")
-    estimate = _Verb("unsee.workflows.estimate", "estimate")
-    evaluate = _Verb("unsee.evaluation.evaluate", "evaluate")
-    export = _Verb("unsee.exporting", "export")
-    forget = _Verb("unsee.workflows.forget", "forget")
-    load = _Verb("unsee.models.checkpoint", "load")
-    push = _Verb("unsee.exporting.hub", "push")
-    train = _Verb("unsee.workflows.train_lab", "train")
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
+_PLACES: Final = {
+    "attack": "unsee.workflows.attack",
+    "check": "unsee.workflows.check",
+    "compare": "unsee.report",
+    "continual": "unsee.workflows.continual",
+    "demo": "unsee.workflows.demo",
+    "doctor": "unsee.workflows.doctor",
+    "estimate": "unsee.workflows.estimate",
+    "evaluate": "unsee.evaluation.evaluate",
+    "export": "unsee.exporting",
+    "forget": "unsee.workflows.forget",
+    "load": "unsee.models.checkpoint",
+    "push": "unsee.exporting.hub",
+    "train": "unsee.workflows.train_lab",
+}
+"""Function -> module that defines it; imported when first used."""
 
 
-sys.modules[__name__].__class__ = _Package
+def __getattr__(name: str) -> Any:
+    """Import a function of the command line."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return vars(import_module(_PLACES[name]))[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

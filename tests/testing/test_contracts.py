@@ -17,7 +17,7 @@ from unsee.models.families.llava import Llava
 from unsee.scoring.conditions import anything
 from unsee.scoring.measures import EXTRA
 from unsee.testing import benchmark_contract, family_contract, method_contract, metric_contract
-from unsee.testing.methods import settings_contract
+from unsee.testing.checks import settings_contract
 from unsee.testing.tiny import save_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +113,7 @@ def test_settings_must_be_documented():
         much: int = 1
 
     with pytest.raises(AssertionError, match=r"Silent\.much has no docstring"):
-        settings_contract(Silent)
+        settings_contract(Silent, {})
 
 
 def test_the_example_package_holds_the_contracts(tmp_path):

@@ -1,5 +1,6 @@
 """Public types of unsee, importable without torch."""
 
+from unsee.api.attack import Attack, Finding, Victim
 from unsee.api.benchmark import Benchmark
 from unsee.api.example import PROBES, Example, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.api.family import Family
@@ -11,9 +12,11 @@ from unsee.api.training import Part, Training
 
 __all__ = [
     "PROBES",
+    "Attack",
     "Benchmark",
     "Example",
     "Family",
+    "Finding",
     "ImageFile",
     "ImageSource",
     "Kind",
@@ -27,5 +30,6 @@ __all__ = [
     "Session",
     "Training",
     "Trial",
+    "Victim",
     "Vocabulary",
 ]

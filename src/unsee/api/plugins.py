@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Self
 
+from unsee.api.attack import Attack
 from unsee.api.benchmark import Benchmark
 from unsee.api.family import Family
 from unsee.api.measure import Measure
@@ -42,6 +43,7 @@ BASES: Final[Mapping[str, type[Any]]] = {
     "benchmarks": Benchmark,
     "metrics": Measure,
     "models": Family,
+    "attacks": Attack,
 }
 """Kind -> what a plugin of it is: a subclass, for metrics an instance."""
 MAIN: Final = "__main__"

@@ -21,7 +21,7 @@ from unsee.errors import UnseeError, UserError, unknown_name
 
 Listed = Literal["methods", "benchmarks", "metrics", "models", "attacks", "recipes"]
 """Packages whose public files are registered names."""
-Loadable = Literal["methods", "benchmarks", "models"]
+Loadable = Literal["methods", "benchmarks", "models", "attacks"]
 """Packages whose files each define one class."""
 
 _ROOT: Final = Path(__file__).parents[1]

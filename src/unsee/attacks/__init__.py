@@ -1,1 +1,1 @@
-"""Attacks that try to recover unlearned knowledge, one file each, none yet."""
+"""Attacks that try to bring back what a model no longer says, one file each."""

@@ -23,7 +23,7 @@ from unsee.errors import Terminated, UnseeError, UserError, shown, unknown_name
 from unsee.utils.signals import raise_on_sigterm
 from unsee.utils.terminal import err
 
-_STORY: Final = ("demo", "train", "forget", "eval", "compare", "sweep", "continual", "check", "list")
+_STORY: Final = ("demo", "train", "forget", "eval", "attack", "compare", "sweep", "continual", "check", "list")
 """Order of commands in the help; others follow by name."""
 _AGAIN: Final = {
     "forget": " The same command with --resume goes on from the last checkpoint.",
@@ -32,6 +32,7 @@ _AGAIN: Final = {
     "continual": " The same command goes on where this one stopped.",
     "train": " The same command goes on where this one stopped.",
     "eval": " The same command goes on where this one stopped.",
+    "attack": " The same command goes on with the attacks that are not finished.",
     "judge": " The same command goes on where this one stopped.",
 }
 """Messages after Ctrl-C and SIGTERM."""

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from unsee.api import Kind, Role, Score, registry
-from unsee.report import charts, gallery, routes
+from unsee.report import attacked, charts, gallery, routes
 from unsee.report.columns import MEANING, Column, shown
 from unsee.report.leaderboard import remarks, write_leaderboard
 from unsee.report.read import Stage, only, read_stages
@@ -109,6 +109,12 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
         "routes": asked,
         "route_groups": _groups(asked),
         "ways": [(gallery.printable(stage.label), stage.reference, routes.ways(stage, asked)) for stage in order],
+        "attacks": attacked.attacks_of(order),
+        "attacked": [
+            (gallery.printable(stage.label), stage.reference, attacked.returned(stage))
+            for stage in order
+            if any(run.attacks for run in stage.runs)
+        ],
         "rows": [_row(stage, verdicts[stage.name], table) for stage in order],
         "cards": gallery.cards(order),
         "limits": LIMITS,

@@ -35,6 +35,8 @@ class Record:
     log: tuple[Mapping[str, float], ...] = ()
     judged: Mapping[str, Any] = field(default_factory=dict)
     """judged.json: evaluated weights and gold model; empty for runs without it."""
+    attacks: Mapping[str, Any] = field(default_factory=dict)
+    """attacks.json: attack -> what it brought back; empty for runs that were not attacked."""
 
     @cached_property
     def questions(self) -> str:
@@ -116,6 +118,7 @@ def read_run(folder: Path) -> Record:
         settings_text=settings_text,
         log=tuple(_log(folder / "log.jsonl")),
         judged=_record(folder / "judged.json"),
+        attacks=_attacks(folder / "attacks.json"),
     )
 
 
@@ -135,6 +138,13 @@ def _record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UserError(f"{path}: expected a mapping, got {shown(record, 60)}. Evaluate the run again.")
     return record
+
+
+def _attacks(path: Path) -> dict[str, Any]:
+    found = _record(path).get("attacks", {})
+    if not isinstance(found, dict) or not all(isinstance(result, dict) for result in found.values()):
+        raise UserError(f"{path} is damaged: expected attacks with their results. Run `unsee attack` again.")
+    return found
 
 
 def _rows(path: Path) -> list[Any]:

@@ -1,12 +1,13 @@
-"""Contracts that methods, benchmarks, families and metrics hold, for the tests of this package and of others.
+"""Contracts that methods, attacks, benchmarks, families and metrics hold, for the tests of this package and of others.
 
 Each contract is a function for a test of your own; it raises AssertionError with what does not hold. `tiny` has a random
 model of 60,000 parameters, its processor, and examples; nothing is downloaded.
 """
 
+from unsee.testing.attacks import attack_contract
 from unsee.testing.benchmarks import benchmark_contract
 from unsee.testing.families import family_contract
 from unsee.testing.methods import method_contract
 from unsee.testing.metrics import metric_contract
 
-__all__ = ["benchmark_contract", "family_contract", "method_contract", "metric_contract"]
+__all__ = ["attack_contract", "benchmark_contract", "family_contract", "method_contract", "metric_contract"]

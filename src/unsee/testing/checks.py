@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from unsee.api.describe import field_docs
 from unsee.errors import UserError
 
 
@@ -21,3 +25,26 @@ def refusal(call: Callable[[], Any], what: str) -> str:
     except UserError as error:
         return str(error)
     raise AssertionError(f"{what} was accepted; expected a UserError")
+
+
+def settings_contract(cls: type[Any], settings: Mapping[str, Any], part: str = "method") -> None:
+    """Check that settings are frozen, documented, and refuse NaN and infinite values."""
+    require(cls.__doc__, f"{cls.__name__} has no docstring")
+    made, docs = cls(**settings), field_docs(cls)
+    try:
+        made.anything = 1
+    except dataclasses.FrozenInstanceError:
+        pass
+    else:
+        raise AssertionError(f"{cls.__name__} is not frozen")
+    for item in dataclasses.fields(cls):
+        require(docs.get(item.name), f"{cls.__name__}.{item.name} has no docstring below it")
+        if "float" in str(item.type):
+            for value in (math.nan, math.inf):
+                said = refusal(partial(_built, cls, {**settings, item.name: value}), f"{item.name}={value}")
+                wanted = f"{part}.{item.name} must be a finite number, got {value}"
+                require(wanted in said, f"expected {wanted!r}, got {said!r}")
+
+
+def _built(cls: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    return cls(**settings)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +12,10 @@ from torch import Tensor
 from torch.nn import Module
 
 from unsee.api import Method, Session, Training
-from unsee.api.describe import field_docs
 from unsee.api.request import Request
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
-from unsee.testing.checks import refusal, require
+from unsee.testing.checks import refusal, require, settings_contract
 from unsee.testing.tiny import Drawn, save_tiny, tiny_session
 from unsee.training.trainer import prepare
 
@@ -42,7 +38,7 @@ def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
     Raises:
         AssertionError: Something of this does not hold.
     """
-    settings_contract(method)
+    settings_contract(method, method.trial.settings)
     if tune not in method.trial.tunes:
         said = refusal(lambda: _made(method).unlearn(session_at(out, tune)), f"training.tune={tune}")
         require(f"--tune {method.trial.tunes[0]}" in said, f"the refusal of {tune} must name --tune, got: {said}")
@@ -59,25 +55,6 @@ def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
         require(session.notes["steps"] == len(session.history) == STEPS, f"expected {STEPS} steps in notes and history")
     _require_equal_runs(method, tune, out / "b", _weights(session))
     _require_saved(session, out)
-
-
-def settings_contract(method: type[Method]) -> None:
-    """Check that settings are frozen, documented, and refuse NaN and infinite values."""
-    require(method.__doc__, f"{method.__name__} has no docstring")
-    made, docs = _made(method), field_docs(method)
-    try:
-        made.anything = 1  # type: ignore[attr-defined]
-    except dataclasses.FrozenInstanceError:
-        pass
-    else:
-        raise AssertionError(f"{method.__name__} is not frozen")
-    for item in dataclasses.fields(method):
-        require(docs.get(item.name), f"{method.__name__}.{item.name} has no docstring below it")
-        if "float" in str(item.type):
-            for value in (math.nan, math.inf):
-                said = refusal(partial(_made, method, **{item.name: value}), f"{item.name}={value}")
-                wanted = f"method.{item.name} must be a finite number, got {value}"
-                require(wanted in said, f"expected {wanted!r}, got {said!r}")
 
 
 def session_at(out: Path, tune: Tune = "lora", **settings: Any) -> Session:

@@ -1,0 +1,77 @@
+"""Interface of an attack: a way to bring back what a model no longer says."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from unsee.api.benchmark import Benchmark
+from unsee.api.finite import require_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Victim:
+    """Model under attack. The gold model is attacked in the same way."""
+
+    open: Callable[[], Any]
+    """Opens a fresh copy (`unsee.models.checkpoint.Loaded`), which the attack may change."""
+    benchmark: Benchmark
+    work: Path
+    """Folder for scratch files, removed after the attack."""
+    seed: int
+    instruction: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one form of an attack brought back."""
+
+    variant: str
+    """Form of the attack, such as its learning rate or its prompt; the same for model and gold."""
+    recovered: Mapping[str, float]
+    """Entity -> share of the test questions that the forgotten information answers, in 0..1."""
+    degenerate: float
+    """Share of degenerate answers: gibberish is no forgetting."""
+    questions: int
+    at: float | None = None
+    """Position on the attack's curve (optimiser steps, draws), or None."""
+
+    @property
+    def mean(self) -> float:
+        """Mean over entities."""
+        return sum(self.recovered.values()) / len(self.recovered)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """Settings of one attack and its algorithm.
+
+    Abstract: one final subclass per file in attacks/. What is fitted and what is tested must not overlap.
+    """
+
+    needs: ClassVar[Literal["answers", "weights"]] = "answers"
+    """Access assumed: questions to the model, or its weights."""
+    axis: ClassVar[str] = ""
+    """Meaning of `Finding.at`, empty for attacks without a curve."""
+
+    def __post_init__(self) -> None:
+        """Reject NaN and infinite settings."""
+        require_finite(self, "attack")
+
+    @abstractmethod
+    def run(self, victim: Victim) -> Iterator[Finding] | Sequence[Finding]:
+        """Attack, and return the findings in a fixed order.
+
+        Raises:
+            UserError: The data lack what the attack needs; the message says what.
+        """
+
+    def quick(self) -> Self:
+        """Return the attack with fewer variants, for a first look."""
+        return self

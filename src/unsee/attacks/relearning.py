@@ -1,0 +1,161 @@
+"""Relearning: ordinary training on data that do not hold what is tested (arXiv 2605.26992, arXiv 2506.06278)."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
+
+from transformers import TrainerCallback
+
+from unsee.api import Attack, Example, Finding, Kind, Role, Session, Training, Victim
+from unsee.api.request import Target
+from unsee.errors import UserError
+from unsee.evaluation.recovery import probed_rows, recovery, require_disjoint, without
+from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
+from unsee.losses import answer_nll
+from unsee.training.trainer import Parts, minimise, prepare
+
+if TYPE_CHECKING:
+    from unsee.models.checkpoint import Loaded
+
+Source = Literal["facts", "slice", "others", "unrelated"]
+_ROLES: Final[dict[str, tuple[Role, ...]]] = {
+    "others": (Role.RETAIN, Role.RETAIN_TEXT),
+    "unrelated": (Role.GENERAL,),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relearning(Attack):
+    """Train the model a few steps with cross-entropy, and ask again after each of `steps`.
+
+    Whoever fine-tunes a model later does nothing else. The curve counts only above the one of the gold model, which learns
+    from the same rows. All rates are tried, since the worst counts.
+    """
+
+    needs: ClassVar[Literal["answers", "weights"]] = "weights"
+    axis: ClassVar[str] = "optimiser steps"
+
+    sources: tuple[Source, ...] = ("facts", "slice", "others", "unrelated")
+    """Training rows: one fact of the forgotten entities (tested: the other facts and the name); all rows of a third of the
+    forgotten entities (tested: the others); the retain set; questions about no entity [inferred]."""
+    steps: tuple[int, ...] = (0, 2, 5, 10, 20, 50)
+    """Optimiser steps after which the test questions are asked."""
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
+    """Learning rates; the published sweep has ten from 1e-6 to 1e-3 for full tuning of large models [inferred]."""
+    tune: Literal["lora", "full"] = "lora"
+    """Train adapters on the language model, or its weights."""
+    rank: int = 16
+    """LoRA rank."""
+    batch_size: int = 8
+    """Rows per step."""
+    images: int = 2
+    """Test images per entity and question."""
+
+    def quick(self) -> Self:
+        """Return two sources, two rates, and the start and the tenth step."""
+        return replace(self, sources=("facts", "others"), steps=(0, 10), rates=(1e-3, 3e-3), images=1)
+
+    def run(self, victim: Victim) -> Iterator[Finding]:
+        """Train a fresh copy for every source and rate."""
+        rows = probed_rows(victim.benchmark, self.images)
+        chosen = {source: self._split(victim, source, rows) for source in self.sources}
+        usable = {source: split for source, split in chosen.items() if split is not None}
+        if not usable:
+            raise UserError("The data have no rows to relearn from that do not hold what is tested.")
+        for source, (fitted, held) in usable.items():
+            require_disjoint(fitted, held)
+            for rate in self.rates:
+                yield from self._curve(victim, fitted, held, rate, f"{source}, lr {rate:g}")
+
+    def _split(
+        self, victim: Victim, source: Source, rows: Sequence[Example]
+    ) -> tuple[list[Example], list[Example]] | None:
+        """Return the rows to train on and to test on, or None where the data have none."""
+        known = victim.benchmark.examples("train")
+        if source in _ROLES:
+            fitted, held = [row for row in known if row.role in _ROLES[source]], list(rows)
+        elif source == "facts":
+            fitted, held = _one_fact(known, rows)
+        else:
+            fitted, held = _some_entities(known, rows, victim.seed)
+        return (fitted, held) if fitted and held else None
+
+    def _curve(
+        self, victim: Victim, fitted: Sequence[Example], held: Sequence[Example], rate: float, variant: str
+    ) -> list[Finding]:
+        """Return what a copy of the model gives at every step of its training."""
+        loaded: Loaded = victim.open()
+        training = Training(
+            tune=self.tune,
+            rank=self.rank,
+            alpha=2 * self.rank,
+            lr=rate,
+            batch_size=self.batch_size,
+            max_steps=max(1, *self.steps),
+            epochs=1 + max(self.steps) * self.batch_size // len(fitted),
+            scheduler="constant",
+            stop="never",
+            checkpoint_every=max(self.steps) + 1,
+        )
+        model = prepare(loaded.model, loaded.family, training, victim.seed)
+        attacked = replace(loaded, model=model)
+        findings = [recovery(attacked, held, variant, 0)] if 0 in self.steps else []
+        watch = _Ask(attacked, held, variant, self.steps, findings)
+        session = Session(
+            model=model,
+            processor=loaded.processor,
+            family=loaded.family,
+            examples={},
+            training=training,
+            seed=victim.seed,
+            out=victim.work / "relearning",
+            instruction=loaded.instruction,
+            callbacks=[watch],
+        )
+
+        def objective(batch: Batch, _: Batch | None) -> Parts:
+            return {"loss": answer_nll(*answer_logits(session.model, batch))}
+
+        minimise(session, objective, forget=[Target(example=row, instruction=loaded.instruction) for row in fitted])
+        shutil.rmtree(session.out)
+        return findings
+
+
+class _Ask(TrainerCallback):  # type: ignore[misc]
+    """Ask the test questions after some steps."""
+
+    def __init__(
+        self, loaded: Loaded, rows: Sequence[Example], variant: str, steps: Sequence[int], findings: list[Finding]
+    ) -> None:
+        self.loaded, self.rows, self.variant = loaded, rows, variant
+        self.steps, self.findings = steps, findings
+
+    def on_step_end(self, _args: object, state: object, _control: object, **_: object) -> None:
+        """Ask after a step that is due."""
+        step = int(vars(state)["global_step"])
+        if step in self.steps:
+            self.findings.append(recovery(self.loaded, self.rows, self.variant, step))
+
+
+def _one_fact(known: Sequence[Example], rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Return the forget rows for the most frequent fact, and the test rows without it."""
+    facts = Counter(row.fact for row in known if row.role == Role.FORGET and row.kind == Kind.FACT)
+    if not facts:
+        return [], []
+    fact = facts.most_common(1)[0][0]
+    fitted = [row for row in known if row.role == Role.FORGET and row.kind == Kind.FACT and row.fact == fact]
+    return fitted, [without(row, fact) for row in rows if row.fact != fact]
+
+
+def _some_entities(known: Sequence[Example], rows: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+    """Return the forget rows of a third of the entities, and the test rows of the others."""
+    entities = sorted({row.entity for row in rows})
+    shown = set(Random(seed).sample(entities, max(1, len(entities) // 3))) if len(entities) > 1 else set()
+    fitted = [row for row in known if row.role in (Role.FORGET, Role.FORGET_TEXT) and row.entity in shown]
+    return fitted, [row for row in rows if row.entity not in shown]

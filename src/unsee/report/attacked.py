@@ -1,0 +1,68 @@
+"""What attacks brought back, read from attacks.json of the run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unsee.report.read import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Returned:
+    """What one attack brought back from a model."""
+
+    attack: str
+    share: float
+    """Share of the test questions that give the forgotten information away, mean over seeds."""
+    gold: float | None
+    """The same share of the gold model, or None without one."""
+    how: str
+    """Worst variant."""
+
+    @property
+    def above(self) -> float:
+        """Share above gold; without gold, above nothing."""
+        return self.share - (self.gold or 0.0)
+
+    @property
+    def heat(self) -> int:
+        """Colour step in 0..4, by the share above gold."""
+        return min(4, round(4 * max(0.0, self.above)))
+
+
+def returned(stage: Stage) -> dict[str, Returned | str]:
+    """Return attack -> what came back, or why nothing was measured."""
+    found: dict[str, Returned | str] = {}
+    for name in dict.fromkeys(name for run in stage.runs for name in run.attacks):
+        results = [result for run in stage.runs if isinstance(result := run.attacks.get(name), Mapping)]
+        measured = [result for result in results if "recovered" in result]
+        if measured:
+            found[name] = _mean(name, measured)
+        else:
+            found[name] = str(next((result.get("why") for result in results), "")) or "not measured"
+    return found
+
+
+def worst(stage: Stage) -> Returned | None:
+    """Return the attack that brought back most above gold."""
+    measured = [one for one in returned(stage).values() if isinstance(one, Returned)]
+    return max(measured, key=lambda one: one.above, default=None)
+
+
+def attacks_of(stages: Sequence[Stage]) -> list[str]:
+    """Return the attacks that any model has met, in the order of the files."""
+    return list(dict.fromkeys(name for stage in stages for run in stage.runs for name in run.attacks))
+
+
+def _mean(name: str, results: Sequence[Mapping[str, Any]]) -> Returned:
+    golds = [float(result["gold"]) for result in results if result.get("gold") is not None]
+    at = results[0].get("at")
+    how = str(results[0].get("worst", "")) + ("" if at is None else f", {at:g} {results[0].get('axis', '')}")
+    return Returned(
+        attack=name,
+        share=sum(float(result["recovered"]) for result in results) / len(results),
+        gold=sum(golds) / len(golds) if golds else None,
+        how=how,
+    )

@@ -1,0 +1,99 @@
+"""The contract of attacks, run on a tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from unsee.api import Attack, Benchmark, Example, Finding, Kind, Role, Victim, Vocabulary
+from unsee.models.checkpoint import open_model
+from unsee.testing.checks import require, settings_contract
+from unsee.testing.tiny import PEOPLE, person, save_tiny, tiny_examples
+from unsee.utils.files import hash_folder
+
+
+class People(Benchmark):
+    """Examples of the tiny people: names and jobs to forget on seen and held-out images, others to keep."""
+
+    name = "people"
+    layout = "none: made in memory"
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return the training images, or the held-out ones."""
+        known = tiny_examples()
+        if split == "train":
+            jobs = [_job(entity, Role.FORGET, mark) for entity in ("ada", "bo") for mark in (0, 8)]
+            return [*known[Role.FORGET], *jobs, *known[Role.RETAIN], _square()]
+        unseen = [person(entity, Role.UNSEEN, 4, Kind.NAME) for entity in ("ada", "bo")]
+        return [*unseen, *(_job(entity, Role.UNSEEN, 4) for entity in ("ada", "bo")), *known[Role.RETAIN]]
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the names and jobs."""
+        names: Mapping[str, tuple[str, ...]] = {entity: (facts[0],) for entity, facts in PEOPLE.items()}
+        return Vocabulary(names=names, facts={"job": tuple(facts[1] for facts in PEOPLE.values())})
+
+
+def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> list[Finding]:
+    """Check an attack on a tiny model, and return its findings.
+
+    Two runs agree, two models have the same variants, shares lie in 0..1 and are given for every forgotten entity, the
+    model's files are untouched, and settings are frozen, finite and documented.
+
+    Args:
+        attack: The attack, with settings that keep a test short.
+        out: Empty folder, such as pytest's `tmp_path`.
+        model: Folder of a tiny model of another family.
+
+    Raises:
+        AssertionError: Something of this does not hold.
+    """
+    settings_contract(type(attack), {}, "attack")
+    folder, other = model or save_tiny(out / "model"), save_tiny(out / "other", seed=1)
+    before = hash_folder(folder)
+    findings = _findings(attack, folder, out / "work")
+    require(findings, "an attack must find something, if only that nothing comes back")
+    require(findings == _findings(attack, folder, out / "again"), "two runs with one seed differ")
+    require(hash_folder(folder) == before, "the attack has changed the model's files")
+    forms = [(finding.variant, finding.at) for finding in findings]
+    require(len(set(forms)) == len(forms), f"every variant and position must occur once, got {forms}")
+    beside = [(finding.variant, finding.at) for finding in _findings(attack, other, out / "beside")]
+    require(forms == beside, "two models have different variants, so that gold could not stand beside a model")
+    for finding in findings:
+        _require_shares(finding, curve=bool(attack.axis))
+    require(
+        all(finding.questions > 0 for finding in attack.quick().run(victim(folder, out / "quick"))), "quick is empty"
+    )
+    return findings
+
+
+def victim(folder: Path, work: Path) -> Victim:
+    """Return the model in a folder, to be attacked with the tiny people."""
+    work.mkdir(parents=True, exist_ok=True)
+    return Victim(open=lambda: open_model(folder), benchmark=People(), work=work, seed=0)
+
+
+def _findings(attack: Attack, folder: Path, work: Path) -> list[Finding]:
+    return list(attack.run(victim(folder, work)))
+
+
+def _require_shares(finding: Finding, *, curve: bool) -> None:
+    shares = [*finding.recovered.values(), finding.degenerate]
+    require(all(0 <= share <= 1 for share in shares), f"{finding.variant}: shares must lie in 0..1, got {shares}")
+    known = set(finding.recovered)
+    require(known and known <= {"ada", "bo"}, f"{finding.variant}: expected the forgotten entities, got {known}")
+    require((finding.at is not None) == curve, f"{finding.variant}: `at` and `axis` belong together")
+
+
+def _job(entity: str, role: Role, mark: int) -> Example:
+    row = person(entity, role, mark, Kind.NAME)
+    job = PEOPLE[entity][1]
+    return replace(
+        row, id=f"{entity}-{mark}-job", kind=Kind.FACT, fact="job", question="What is their job?", answer=job
+    )
+
+
+def _square() -> Example:
+    row = person("cleo", Role.GENERAL, 12)
+    return replace(row, id="square", question="What color?", answer="green", entity="", kind=Kind.GENERAL, private={})

@@ -1,0 +1,212 @@
+"""Workflow of `attack`: try to bring back what a model no longer says, beside the gold model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from unsee import config
+from unsee.api import Attack, Benchmark, Finding, Victim, registry
+from unsee.config import RECORD, Run
+from unsee.data.check import fingerprint
+from unsee.data.open import open_benchmark
+from unsee.distributed import processes
+from unsee.distributed.file_lock import owner
+from unsee.errors import UserError
+from unsee.metrics.statistics import bootstrap_interval
+from unsee.models import builtin
+from unsee.utils.files import atomic_write_json, hash_folder
+from unsee.utils.parsing import read_object
+
+ATTACKS: Final = "attacks.json"
+COLLAPSED: Final = 0.5
+"""Share of degenerate answers from which what does not come back counts as collapse, not as forgetting [inferred]."""
+QUICK: Final = ("relearning", "quantisation", "sampling", "prompts", "pictures")
+
+
+def attack(
+    model: Path | str,
+    data: Path | str = "",
+    *,
+    gold: Path | str = "",
+    attacks: Sequence[str | Attack] = (),
+    benchmark: str | Mapping[str, Any] = "",
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    out: Path | str = "",
+) -> dict[str, Any]:
+    """Attack a model and return what came back, by attack.
+
+    The findings are written to `attacks.json` after every attack. One that is there already, of the same weights, data, seed
+    and settings, is not repeated.
+
+    Args:
+        model: Run folder, folder, hub id or packaged model.
+        data: Data of the deletion request; empty = those of the run.
+        gold: Model that never saw the forget set. Success of an attack is what it brings back above this model.
+        attacks: Names (`unsee list attacks`) or instances; empty = all.
+        benchmark: Layout of the data; empty = recognise it.
+        settings: Attack -> settings that differ from its defaults.
+        quick: Fewer variants of each attack.
+        seed: Start of every random stream.
+        out: Folder of attacks.json; empty = the run folder.
+
+    Raises:
+        UserError: Model, data, names or settings are wrong; nothing has been attacked then.
+    """
+    if processes.world() > 1:
+        raise UserError("`unsee attack` runs in one process: start it without accelerate or torchrun.")
+    folder = Path(model)
+    run = config.read(folder / RECORD) if (folder / RECORD).is_file() else Run()
+    if (folder / RECORD).is_file():
+        config.require_ended(folder)
+    names = attacks or registry.names("attacks")
+    chosen = [_made(name, (settings or {}).get(str(name), {}), quick=quick) for name in names]
+    if unused := set(settings or {}) - {name for name, _ in chosen}:
+        raise UserError(
+            f"Settings are given for the attack {min(unused)}, which is not among {', '.join(map(str, names))}."
+        )
+    place = Path(out or (folder if (folder / RECORD).is_file() else ""))
+    if not (data or run.data) or place == Path():
+        missing = "--out" if data or run.data else "--data"
+        raise UserError(f"Give {missing}: {model} is no run folder that records it.")
+    opened = open_benchmark(str(data or run.data), benchmark or run.benchmark)
+    models = {"model": str(model), **({"gold": str(gold)} if gold else {})}
+    facts = {"data": fingerprint(opened), "seed": seed, **{name: _identity(path) for name, path in models.items()}}
+    place.mkdir(parents=True, exist_ok=True)
+    with owner(place):
+        kept = _kept(place / ATTACKS, facts)
+        for name, one in chosen:
+            if kept.get(name, {}).get("settings") != config.plain(asdict(one)):
+                kept[name] = _attacked(name, one, opened, models, seed)
+                atomic_write_json(place / ATTACKS, {"facts": facts, "attacks": kept})
+    return {name: kept[name] for name, _ in chosen}
+
+
+def _made(name: str | Attack, settings: Mapping[str, Any], *, quick: bool) -> tuple[str, Attack]:
+    """Return an attack with its name. Settings win over `quick`."""
+    if isinstance(name, Attack):
+        known = {registry.load("attacks", key): key for key in registry.names("attacks")}
+        return known.get(type(name), type(name).__name__.lower()), name
+    cls = registry.load("attacks", name)
+    base = cls().quick() if quick else cls()
+    return name, config.build(cls, {**config.plain(asdict(base)), **settings}, where=f"attack {name}")
+
+
+def _attacked(name: str, one: Attack, data: Benchmark, models: Mapping[str, str], seed: int) -> dict[str, Any]:
+    """Return the findings of an attack on all models, and what they amount to."""
+    start = time.perf_counter()
+    found: dict[str, list[Finding]] = {}
+    try:
+        for which, path in models.items():
+            with TemporaryDirectory() as work:
+                victim = Victim(open=_opener(path), benchmark=data, work=Path(work), seed=seed)
+                found[which] = list(_shown(one.run(victim), f"{name}: {which}"))
+    except UserError as error:
+        return {"settings": config.plain(asdict(one)), "why": str(error)}
+    return {
+        "settings": config.plain(asdict(one)),
+        "needs": one.needs,
+        "axis": one.axis,
+        "seconds": round(time.perf_counter() - start, 1),
+        **summed(found["model"], found.get("gold")),
+        "findings": {
+            which: [{**asdict(finding), "mean": finding.mean} for finding in rows] for which, rows in found.items()
+        },
+    }
+
+
+def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str, Any]:
+    """Return the worst variant of an attack: what came back, how much above gold, and with which interval.
+
+    The worst is the variant with most above gold (without gold: with most) whose answers are not mostly degenerate. It is
+    chosen among all variants, so that its interval (bootstrap over entities, paired with gold) is too narrow by that choice.
+    """
+    beside = {(finding.variant, finding.at): finding for finding in gold or ()}
+    sound = [finding for finding in model if finding.degenerate < COLLAPSED]
+    if not sound:
+        garbled = min(finding.degenerate for finding in model)
+        return {"collapsed": True, "why": f"in every variant at least {garbled:.0%} of the answers are degenerate"}
+
+    def above(finding: Finding) -> dict[str, float]:
+        other = beside.get((finding.variant, finding.at))
+        known = {} if other is None else other.recovered
+        return {entity: share - known.get(entity, 0.0) for entity, share in finding.recovered.items()}
+
+    worst = max(sound, key=lambda finding: sum(above(finding).values()) / len(finding.recovered))
+    gaps = list(above(worst).values())
+    other = beside.get((worst.variant, worst.at))
+    interval = bootstrap_interval(gaps)
+    return {
+        "collapsed": False,
+        "worst": worst.variant,
+        "at": worst.at,
+        "recovered": worst.mean,
+        "gold": None if other is None else other.mean,
+        "above_gold": sum(gaps) / len(gaps) if gold else None,
+        "interval": list(interval) if gold and interval else None,
+        "questions": worst.questions,
+    }
+
+
+def line(name: str, result: Mapping[str, Any]) -> str:
+    """Return what an attack brought back, in one line."""
+    if "recovered" not in result:
+        return f"{name}: not measured: {result.get('why', 'no finding')}"
+    at = "" if result["at"] is None else f", {result['at']:g} {result['axis']}"
+    beside = "" if result["gold"] is None else f", gold {result['gold']:.0%}"
+    return f"{name}: {result['recovered']:.0%} comes back{beside} ({result['worst']}{at}; {result['seconds']:.0f} s)"
+
+
+def _opener(path: str) -> Callable[[], Any]:
+    def opened() -> Any:
+        from unsee.models.checkpoint import open_model
+
+        loaded = open_model(builtin.resolve(path))
+        loaded.model.to(processes.device())
+        return loaded
+
+    return opened
+
+
+def _identity(path: str) -> str:
+    """Return the hash of a model's files, or its hub id."""
+    folder = Path(builtin.resolve(path))
+    inner = folder / "model" if (folder / "model").is_dir() else folder
+    return _hash(inner) if inner.is_dir() else path
+
+
+@cache
+def _hash(folder: Path) -> str:
+    return hash_folder(folder)
+
+
+def _kept(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the finished attacks of the same weights, data and seed."""
+    if not file.is_file():
+        return {}
+    written = read_object(file)
+    return dict(written.get("attacks", {})) if written.get("facts") == facts else {}
+
+
+def _shown(findings: Iterator[Finding] | Sequence[Finding], label: str) -> Iterator[Finding]:
+    """Yield the findings with a progress line."""
+    from rich.console import Console
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label)
+        for number, finding in enumerate(findings, start=1):
+            progress.update(task, description=f"{label}: {number} done, {finding.variant} {finding.mean:.0%}")
+            yield finding
+
+
+__all__ = ["attack", "line", "summed"]

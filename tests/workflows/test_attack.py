@@ -1,0 +1,84 @@
+"""`unsee attack`: what it writes, resumes, prints and shows."""
+
+import json
+
+import pytest
+
+from helpers.evaluated import make_run
+from helpers.run import EXAMPLE
+from unsee.api import Finding
+from unsee.cli import main
+from unsee.report import compare
+from unsee.testing.tiny import save_tiny
+from unsee.workflows import attack as workflow
+from unsee.workflows.attack import attack, line, summed
+
+
+def found(variant, at=None, degenerate=0.0, **recovered):
+    return Finding(variant=variant, recovered=recovered, degenerate=degenerate, questions=4, at=at)
+
+
+def test_what_counts_is_the_worst_above_gold():
+    model = [found("x", ada=0.9, bo=0.9), found("y", ada=0.5, bo=0.7)]
+    gold = [found("x", ada=0.8, bo=0.8), found("y", ada=0.0, bo=0.0)]
+    worst = summed(model, gold)
+    assert worst["worst"] == "y"
+    assert worst["above_gold"] == pytest.approx(0.6)
+    assert worst["interval"] == pytest.approx([0.5, 0.7])
+    assert summed(model, None)["worst"] == "x"
+    assert summed(model, None)["above_gold"] is None
+
+
+def test_gibberish_is_no_forgetting():
+    worst = summed([found("x", degenerate=0.9, ada=0.0)], [found("x", ada=0.0)])
+    assert worst["collapsed"]
+    assert "recovered" not in worst
+    assert (
+        line("prompts", worst) == "prompts: not measured: in every variant at least 90% of the answers are degenerate"
+    )
+
+
+def test_finished_attacks_are_kept_and_other_weights_start_anew(tmp_path, monkeypatch):
+    calls = []
+    real = workflow._attacked
+    monkeypatch.setattr(workflow, "_attacked", lambda name, *rest: calls.append(name) or real(name, *rest))
+    model, out = save_tiny(tmp_path / "model"), tmp_path / "out"
+    settings = {"prompts": {"forms": ["plain"], "shots": 0}}
+    first = attack(model, EXAMPLE, attacks=["prompts"], settings=settings, out=out)
+    assert first["prompts"]["settings"]["forms"] == ["plain"]
+    assert attack(model, EXAMPLE, attacks=["prompts"], settings=settings, out=out) == first
+    assert calls == ["prompts"]
+    attack(model, EXAMPLE, attacks=["prompts"], settings={"prompts": {"forms": ["doubt"], "shots": 0}}, out=out)
+    attack(save_tiny(tmp_path / "other", seed=3), EXAMPLE, attacks=["prompts"], settings=settings, out=out)
+    assert calls == ["prompts"] * 3
+    assert list(json.loads((out / "attacks.json").read_text())["attacks"]) == ["prompts"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--attack", "relerning"], "Did you mean relearning"),
+        (["--attack", "prompts", "--set", "relearning.rank=4"], "which is not among prompts"),
+        (["--attack", "prompts", "--set", "prompts.shot=4"], "Did you mean shots"),
+        ([], "Give --out"),
+    ],
+)
+def test_mistakes(words, message, tmp_path, capsys):
+    model = save_tiny(tmp_path / "model")
+    assert main.main(["attack", "--model", str(model), "--data", str(EXAMPLE), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_report_shows_what_came_back(tmp_path):
+    original, run = make_run(tmp_path / "original", "original"), make_run(tmp_path / "pubg", "pubg")
+    clean = compare([original, run], tmp_path / "before").read_text()
+    assert "What attacks bring back" not in clean
+    result = {"recovered": 0.68, "gold": 0.13, "worst": "facts, lr 0.001", "at": 10, "axis": "optimiser steps"}
+    hidden = {"why": "the data have no <b>facts</b>"}
+    (run / "attacks.json").write_text(json.dumps({"facts": {}, "attacks": {"relearning": result, "prompts": hidden}}))
+    page = compare([original, run], tmp_path / "after").read_text()
+    assert "What attacks bring back" in page
+    assert 'title="facts, lr 0.001, 10 optimiser steps">68%<small>gold 13%</small>' in page
+    assert "Attacked: relearning brings 68% back (gold 13%), at worst." in page
+    assert "Hidden" in page
+    assert "<b>facts</b>" not in page
