@@ -16,11 +16,14 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from helpers.families import FAMILIES, session_of
 from unsee.api import Training
+from unsee.compat import fast_paths as fast_path_trials
+from unsee.compat import probes
+from unsee.compat.probes import tried
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.losses import answer_nll
 from unsee.training import recompute
-from unsee.training.recompute import looking_twice, recomputing
+from unsee.training.recompute import recomputing, vision_rerun
 from unsee.training.targets import forget_targets
 from unsee.training.trainer import prepare
 from unsee.utils import fast_paths
@@ -67,12 +70,39 @@ def test_the_gradients_have_the_same_bits(name, tune, tmp_path):
     assert all(torch.allclose(same[key], gradients[key], atol=sums, rtol=sums) for key in same)
 
 
+def loss_of(session, batch):
+    return lambda: answer_nll(*answer_logits(session.model, batch))
+
+
+def test_a_rerun_with_other_gradients_is_not_used(tmp_path, monkeypatch, capsys):
+    session, batch = batch_of("llava", tmp_path, "full")
+    session.model.eval()
+    loss, gradients = passed(session, batch, nullcontext)
+
+    class Doubled(recompute._Twice):
+        @staticmethod
+        def backward(ctx, *grads):
+            return real.backward(ctx, *(None if grad is None else 2 * grad for grad in grads))
+
+    real = recompute._Twice
+    monkeypatch.setattr(recompute, "_Twice", Doubled)
+    monkeypatch.setattr(probes, "tried", tried)  # conftest.py takes fast paths on trust
+    fast_path_trials.forget()
+    with recomputing(session.model) as lean, vision_rerun(session.model, lean, loss_of(session, batch)):
+        again, same = passed(session, batch, lean)
+    said = capsys.readouterr().err
+    assert said.count("fast path 'vision_rerun' is off for LlavaForConditionalGeneration") == 1
+    assert torch.equal(again, loss)
+    assert all(torch.allclose(same[key], gradients[key], atol=1e-6) for key in gradients)
+    fast_path_trials.forget()
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_second_look_gives_the_same_gradients(name, tmp_path):
     session, batch = batch_of(name, tmp_path, "full")
     session.model.eval()
     loss, gradients = passed(session, batch, nullcontext)
-    with recomputing(session.model) as lean, looking_twice(session.model, lean):
+    with recomputing(session.model) as lean, vision_rerun(session.model, lean, loss_of(session, batch)):
         again, same = passed(session, batch, lean)
     assert torch.equal(again, loss)
     assert same.keys() == gradients.keys()
@@ -113,7 +143,7 @@ def test_nothing_is_left_behind(tmp_path):
     before = [
         (type(m), len(m._forward_hooks), len(m._forward_pre_hooks), set(vars(m))) for m in session.model.modules()
     ]
-    with recomputing(session.model) as lean, looking_twice(session.model, lean):
+    with recomputing(session.model) as lean, vision_rerun(session.model, lean, loss_of(session, batch)):
         passed(session, batch, lean)
     after = [(type(m), len(m._forward_hooks), len(m._forward_pre_hooks), set(vars(m))) for m in session.model.modules()]
     assert after == before

@@ -69,6 +69,12 @@ PATHS: Final = {
             library="torch",
             cost="training keeps about two fifths more activations in memory",
         ),
+        FastPath(
+            name="vision_rerun",
+            switch="recompute",
+            library="transformers",
+            cost="a saliency sweep keeps the activations of the vision tower beside those of the language model",
+        ),
     )
 }
 

@@ -10,14 +10,14 @@ operation when backward needs it, so the bits are the same. Example, the gated M
     up(x)               for the product         saved
     product             for down's weights      recomputed from act(gate(x)) and up(x)
 
-Matrix products and attention are never recomputed: `training.gradient_checkpointing` does that, and `looking_twice` for the
+Matrix products and attention are never recomputed: `training.gradient_checkpointing` does that, and `vision_rerun` for the
 vision tower in a sweep over all weights.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import wraps
@@ -28,7 +28,7 @@ from peft import PeftModel
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import Node, saved_tensors_hooks
-from torch.nn import Linear, Module
+from torch.nn import Linear, Module, Parameter
 from torch.utils.hooks import RemovableHandle
 
 from unsee.compat import replaced, tensors
@@ -126,21 +126,40 @@ def _proven(model: Module) -> bool:
 
 
 @contextmanager
-def looking_twice(model: Module, forward: Forward) -> Iterator[None]:
-    """Checkpoint the vision tower and projector.
-
-    Their activations are dropped, and they are rerun in backward.
+def vision_rerun(model: Module, forward: Forward, loss: Callable[[], Tensor]) -> Iterator[None]:
+    """Checkpoint the vision tower and projector: drop their activations and rerun them in backward.
 
     So the activations of the tower and those of the language model are never there at the same time. For passes that are
-    backpropagated once, without dropout. `forward` is the context for the second look. Models that look at images inside
-    their language model (Mllama), and sharded ones, are left as they are.
+    backpropagated once, without dropout. Models that look at images inside their language model (Mllama), and sharded ones,
+    are left as they are.
+
+    Args:
+        model: The model.
+        forward: Context of the second pass.
+        loss: Loss on one example with an image, for the trial of this path.
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     base = inner.base_model
     if not fast_paths.current().recompute or "get_image_features" not in dir(base) or processes.sharding() != "none":
         yield
         return
-    look, weights = base.get_image_features, before_language(inner)
+    weights = before_language(inner)
+
+    def trial(*, lean: bool) -> Tensor:
+        with _rerun(base, weights, forward) if lean else nullcontext():
+            return _gradient_norms(weights, loss)
+
+    if not proven("vision_rerun", model, lambda: trial(lean=True), lambda: trial(lean=False)):
+        yield
+        return
+    with _rerun(base, weights, forward):
+        yield
+
+
+@contextmanager
+def _rerun(base: Any, weights: Sequence[Parameter], forward: Forward) -> Iterator[None]:
+    """Replace the model's `get_image_features` by one that is rerun in backward."""
+    look = base.get_image_features
 
     @wraps(look)
     def twice(*args: Any, **inputs: Any) -> Any:
@@ -152,6 +171,21 @@ def looking_twice(model: Module, forward: Forward) -> Iterator[None]:
 
     with replaced.image_features(base, twice):
         yield
+
+
+def _gradient_norms(weights: Sequence[Parameter], loss: Callable[[], Tensor]) -> Tensor:
+    """Return the gradient norm of each weight for this loss, and leave no gradients."""
+    asked = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        with torch.enable_grad():
+            loss().backward()  # type: ignore[no-untyped-call]
+        return torch.stack([weight.new_zeros(()) if weight.grad is None else weight.grad.norm() for weight in weights])
+    finally:
+        for weight, before in zip(weights, asked, strict=True):
+            weight.grad = None
+            weight.requires_grad_(before)
 
 
 class _Twice(torch.autograd.Function):

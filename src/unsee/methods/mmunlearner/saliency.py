@@ -17,7 +17,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, zip_longest
@@ -42,7 +42,7 @@ from unsee.methods.common.reference_model import weights_hash
 from unsee.methods.mmunlearner.masks import Mask, count, load_mask, pack
 from unsee.models.auto import evaluating
 from unsee.training.precision import autocast, half
-from unsee.training.recompute import Forward, looking_twice, recomputing
+from unsee.training.recompute import Forward, recomputing, vision_rerun
 from unsee.utils.seeds import seed_of
 
 LABELS: Final = "answer tokens and EOS"
@@ -136,7 +136,8 @@ def accumulate(
     rounds = _rounds(sides, sweep)
     used = {"target": 0, "preserve": 0}
     curve: list[dict[str, float]] = []
-    with _squares(session.model, parts) as square:
+    first = next((kind[0] for side in sides for kind in side if kind[0][0].example.image is not None), None)
+    with _squares(session, parts, first) as square:
         before: dict[str, Tensor] = {}
         console = Console(stderr=True)
         for lot in track(
@@ -235,14 +236,18 @@ class _Squares:
 
 
 @contextmanager
-def _squares(model: Module, parts: Mapping[str, Part]) -> Iterator[_Squares]:
-    """Enable gradients for these parameters only, and collect them, and restore afterwards."""
+def _squares(session: Session, parts: Mapping[str, Part], first: Sequence[Target] | None) -> Iterator[_Squares]:
+    """Enable gradients for these parameters only, and collect them, and restore afterwards.
+
+    `first` is a unit with images, on which the fast path is tried.
+    """
+    model = session.model
     weights = {name: weight for name, weight in model.named_parameters() if name in parts}
     asked = {name: weight.requires_grad for name, weight in model.named_parameters()}
     model.requires_grad_(False)
     handles = []
     try:
-        with evaluating(model), recomputing(model) as lean, looking_twice(model, lean):
+        with evaluating(model), recomputing(model) as lean, _rerun(session, lean, first):
             square = _Squares(weights, parts, lean)
             for name, weight in weights.items():
                 weight.requires_grad_(True)
@@ -256,13 +261,22 @@ def _squares(model: Module, parts: Mapping[str, Part]) -> Iterator[_Squares]:
             weight.requires_grad_(asked[name])
 
 
+def _rerun(session: Session, lean: Forward, first: Sequence[Target] | None) -> AbstractContextManager[None]:
+    """Return the context that checkpoints the vision tower, if there are images."""
+    return nullcontext() if first is None else vision_rerun(session.model, lean, lambda: _loss(session, first[:1]))
+
+
+def _loss(session: Session, unit: Sequence[Target]) -> Tensor:
+    return answer_nll(*answer_logits(session.model, collate(session, unit)))
+
+
 def _add(session: Session, square: _Squares, units: Sequence[Sequence[Target]], sign: float) -> None:
     """Add the squared gradients of one side of a round, weighted so that they sum to `sign`."""
     seeing = [unit for unit in units if unit[0].example.image is not None]
     square.scale = {"all": sign / len(units), "seeing": sign / max(1, len(seeing))}
     for unit in units if "language" in square.parts.values() else seeing:
         with torch.enable_grad(), autocast(session.model, session.training), square.lean():
-            loss = answer_nll(*answer_logits(session.model, collate(session, unit)))
+            loss = _loss(session, unit)
         loss.backward()  # type: ignore[no-untyped-call]
 
 
