@@ -147,7 +147,7 @@ def vision_rerun(model: Module, forward: Forward, loss: Callable[[], Tensor]) ->
 
     def trial(*, lean: bool) -> Tensor:
         with _rerun(base, weights, forward) if lean else nullcontext():
-            return _gradient_norms(weights, loss)
+            return _gradient_norms(model, weights, loss)
 
     if not proven("vision_rerun", model, lambda: trial(lean=True), lambda: trial(lean=False)):
         yield
@@ -173,19 +173,21 @@ def _rerun(base: Any, weights: Sequence[Parameter], forward: Forward) -> Iterato
         yield
 
 
-def _gradient_norms(weights: Sequence[Parameter], loss: Callable[[], Tensor]) -> Tensor:
-    """Return the gradient norm of each weight for this loss, and leave no gradients."""
-    asked = [weight.requires_grad for weight in weights]
+def _gradient_norms(model: Module, weights: Sequence[Parameter], loss: Callable[[], Tensor]) -> Tensor:
+    """Return the norm of the gradient of this loss for each weight. No gradient is left, and none added."""
+    asked = [(weight, weight.requires_grad, weight.grad) for weight in model.parameters()]
     try:
+        model.requires_grad_(False)
         for weight in weights:
+            weight.grad = None
             weight.requires_grad_(True)
         with torch.enable_grad():
             loss().backward()  # type: ignore[no-untyped-call]
         return torch.stack([weight.new_zeros(()) if weight.grad is None else weight.grad.norm() for weight in weights])
     finally:
-        for weight, before in zip(weights, asked, strict=True):
-            weight.grad = None
-            weight.requires_grad_(before)
+        for weight, trained, grad in asked:
+            weight.requires_grad_(trained)
+            weight.grad = grad
 
 
 class _Twice(torch.autograd.Function):
