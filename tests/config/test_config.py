@@ -185,3 +185,14 @@ def test_the_engine_is_fast_or_plain(tmp_path):
     assert config.read(tmp_path / "run.yaml").engine == "plain"
     with pytest.raises(UserError, match="engine must be one of fast, plain, got 'slow'"):
         Run.from_mapping({"engine": "slow"})
+
+
+@pytest.mark.parametrize(("text", "steps"), [("0,2,5", (0, 2, 5)), ([0, 2], (0, 2)), ("7", (7,)), (3, (3,))])
+def test_numbers_may_be_listed_with_commas(text, steps):
+    from unsee.attacks.relearning import Relearning
+
+    made = config.build(Relearning, {"steps": text, "rates": "1e-3,2"}, where="attack")
+    assert made.steps == steps
+    assert made.rates == (1e-3, 2.0)
+    with pytest.raises(UserError, match="must be a whole number, got 'x'"):
+        config.build(Relearning, {"steps": "0,x"}, where="attack")

@@ -39,7 +39,7 @@ def convert(value: Any, hint: Any, *, where: str) -> Any:
     if origin is Literal:
         return _one_of(value, arguments, where)
     if origin is tuple:
-        return tuple(convert(item, arguments[0], where=where) for item in _items(value))
+        return tuple(convert(item, arguments[0], where=where) for item in _items(value, arguments[0]))
     if origin in (Union, UnionType):
         return _any_of(value, arguments, where)
     if origin is not None:
@@ -75,10 +75,22 @@ def _one_of(value: Any, choices: Sequence[Any], where: str) -> Any:
     raise UserError(f"{where} must be one of {', '.join(names)}, got {shown(value)}.{hint}")
 
 
-def _items(value: Any) -> list[Any]:
+def _items(value: Any, hint: Any) -> list[Any]:
+    """Return the items of a list, or of text with commas between them."""
     if isinstance(value, str):
-        return [item.strip() for item in value.split(",") if item.strip()]
+        items = [item.strip() for item in value.split(",") if item.strip()]
+        return [_number(item) for item in items] if hint in (int, float) else items
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _number(item: str) -> Any:
+    """Return the number that the text writes, or the text itself."""
+    for kind in (int, float):
+        try:
+            return kind(item)
+        except ValueError:
+            continue
+    return item
 
 
 def _any_of(value: Any, hints: Sequence[Any], where: str) -> Any:
