@@ -33,8 +33,17 @@ def loaded(code: str) -> set[str]:
         "from unsee.cli import main as cli\ntry:\n    cli.main(['forget', '--help'])\nexcept SystemExit:\n    pass",
         "from unsee.cli import main as cli\nfrom unsee.cli.commands.list import KINDS\nfor kind in KINDS:\n    cli.main(['list', kind])",
         f"from unsee.cli import main as cli\ncli.main(['check', {str(ROOT / 'examples' / 'own_folder')!r}])",
+        *(
+            f"from unsee.cli import main as cli\nassert cli.main({words.split()}) == 2"
+            for words in (
+                "forget --model nowhere --data lab --method npo --out x",
+                "forget --model lab --data nowhere --method npo --out x",
+                "eval --model nowhere --data lab --out x",
+                "eval --model lab --data nowhere --out x",
+            )
+        ),
     ],
-    ids=["import", "help", "verb-help", "list", "check"],
+    ids=["import", "help", "verb-help", "list", "check", "no-model", "no-data", "eval-no-model", "eval-no-data"],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code):
     assert loaded(code) == set()
@@ -52,7 +61,7 @@ def test_verbs_stay_functions_when_their_modules_are_imported():
 
 @pytest.mark.parametrize("name", unsee.__all__)
 def test_every_public_function_is_there_and_documented(name):
-    function = vars(type(unsee))[name].__get__(unsee)
+    function = getattr(unsee, name)
     assert callable(function)
     assert function.__doc__
 

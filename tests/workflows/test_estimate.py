@@ -23,6 +23,7 @@ from unsee.compat.fake_tensors import Meter
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny, tiny_model, tiny_processor
 from unsee.workflows import forget as workflows_forget
+from unsee.workflows.probe import Timing
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +185,22 @@ def test_methods_that_train_nothing_take_the_weights(model, tmp_path):
     assert guess.trainable == guess.optimizer == guess.activations == 0
 
 
+def test_the_probe_tells_the_time_and_leaves_no_trace(model, tmp_path):
+    settings = {**SHORT, "epochs": 4, "max_steps": -1}
+    guess = estimate(model, EXAMPLE, "npo", tmp_path / "run", training=settings, probe=True)
+    assert list(tmp_path.iterdir()) == []
+    out = forget(model, EXAMPLE, "npo", tmp_path / "run", training=settings)
+    assert guess.steps == config.read_mapping(out / "run.yaml")["result"]["steps"] > 3
+    assert guess.seconds > 0
+    assert f"{guess.steps}\n" in str(guess)
+    assert estimate(model, EXAMPLE, "npo", tmp_path / "o", training=settings).seconds is None
+    assert estimate(model, EXAMPLE, "npo", tmp_path / "o", training=settings, device="cuda", probe=True).seconds is None
+
+
+def test_time_is_the_sum_of_its_parts():
+    assert Timing(before=10, step=2, check=5).total(steps=100, checks=4) == 230
+
+
 def test_the_stop_rule_and_the_plain_engine_cost_more(model, tmp_path):
     asked = estimate(model, EXAMPLE, "kl", tmp_path / "o", training={**SHORT, "stop": "forgotten"})
     plain = estimate(model, EXAMPLE, "kl", tmp_path / "o", training=SHORT, engine="plain")
@@ -197,10 +214,10 @@ def test_dry_run_prints_and_leaves_no_trace(model, tmp_path, capsys, monkeypatch
     words = ["forget", "--model", str(model), "--data", str(EXAMPLE), "--method", "ga", "--out", str(tmp_path / "o")]
     words += ["--set", "training.stop=never"]
     before = sorted(tmp_path.rglob("*"))
-    for alone in (["--device", "cuda"], ["--json"]):
+    for alone in (["--device", "cuda"], ["--json"], ["--no-probe"]):
         assert main.main([*words, *alone]) == 2
         assert f"{alone[0]} belongs to --dry-run" in capsys.readouterr().err
-    assert main.main([*words, "--dry-run"]) == 0
+    assert main.main([*words, "--dry-run", "--no-probe"]) == 0
     assert "memory (cpu)" in capsys.readouterr().out
     assert main.main([*words, "--dry-run", "--device", "cuda", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["host"] > 0

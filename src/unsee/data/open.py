@@ -36,7 +36,7 @@ def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") ->
         raise UserError(
             f"The lab is not laid out as {name}. Give --data with the place of {name} data, or --benchmark lab."
         )
-    place = _place(data)
+    place = location(data)
     found = _class(name) if name else _recognised(place)
     opened: Benchmark = found(place, _settings(found, values))
     return opened
@@ -58,7 +58,8 @@ def _settings(found: type[Benchmark], values: Mapping[str, Any]) -> Any:
     return settings
 
 
-def _place(data: Path | str) -> Place:
+def location(data: Path | str) -> Place:
+    """Return the folder, file or hub id of data, or raise if nothing can lie there."""
     place = Path(data)
     if place.is_file() or place.is_dir():
         return place

@@ -11,7 +11,8 @@ from transformers import AutoConfig
 
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
-from unsee.models.checkpoint import ADAPTER, SIDECAR, folder_of, open_model, public_files, read_sidecar, save_model
+from unsee.models.checkpoint import SIDECAR, open_model, public_files, read_sidecar, save_model
+from unsee.models.location import ADAPTER, folder_of
 from unsee.utils.files import atomic_write_json, atomic_write_text, is_own, require_space
 from unsee.utils.parsing import read_object
 

@@ -20,7 +20,8 @@ from unsee.errors import UserError
 from unsee.inference.encoder import encoder
 from unsee.models import auto
 from unsee.models.auto import eos_id
-from unsee.models.checkpoint import ADAPTER, adapter_base, family_of, folder_of, open_model, read_sidecar, save_model
+from unsee.models.checkpoint import adapter_base, family_of, open_model, read_sidecar, save_model
+from unsee.models.location import ADAPTER, folder_of
 from unsee.models.steering.artifact import NAME
 from unsee.utils.files import hash_folder
 from unsee.utils.parsing import read_object

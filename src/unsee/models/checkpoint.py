@@ -16,17 +16,15 @@ from safetensors import SafetensorError, safe_open
 from torch.nn import Module
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoTokenizer
 
-from unsee import config
 from unsee.api import Family
-from unsee.config import paths
 from unsee.errors import UserError, shown
 from unsee.models import auto, builtin
+from unsee.models.location import ADAPTER, folder_of
 from unsee.models.steering import hooks
 from unsee.utils.files import atomic_folder, atomic_write_json, is_public, remove_file
 from unsee.utils.parsing import read_object, require_fetched
 
 SIDECAR = "unsee.json"
-ADAPTER = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _POINTER_SIZE = 1024
 """Size in bytes below which a file may be a git-lfs pointer."""
@@ -213,26 +211,6 @@ def family_of(path: Path | str) -> Family:
             f"{found.model_type!r} model. Give a checkpoint that takes images and text."
         )
     return auto.family_for(found.model_type)
-
-
-def folder_of(path: Path | str) -> Path | str:
-    """Return the folder with the weights: `path`, or `model` in a run folder. Ids unchanged."""
-    path = builtin.resolve(path)
-    folder = Path(path)
-    if not folder.exists():
-        local = folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") != 1
-        if local or paths.is_here(str(path)):
-            raise UserError(
-                f"No model at {path}: expected a run folder, a folder with config.json, a hub id like owner/name, or one of "
-                f"{', '.join(builtin.PACKAGED)}.{paths.near(path, builtin.PACKAGED)}"
-            )
-        return str(path)
-    for candidate in (folder, folder / "model"):
-        if candidate != folder:
-            config.require_ended(folder)
-        if (candidate / "config.json").exists() or (candidate / ADAPTER).exists():
-            return candidate
-    raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.")
 
 
 def _adapted(model: Any, folder: Path) -> PeftModel:

@@ -1,6 +1,6 @@
-"""Workflow of `estimate`: memory and disk of a run, and whether it can start.
+"""Workflow of `estimate`: memory, disk, steps and time of a run, and whether it can start.
 
-It reads configs, processor and data, loads no weights and writes nothing. The largest batch of the run's own plan goes
+It reads configs, processor and data, loads no weights (but for a probe of the time) and writes nothing. The largest batch of the run's own plan goes
 through a model without weights (`unsee.models.meta_device`, `unsee.workflows.memory_model`).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -66,6 +66,10 @@ class Estimate:
     disk: int
     batch: str
     """Batch of the training peak."""
+    steps: int = 0
+    """Optimiser steps, at most; a stop rule may end earlier."""
+    seconds: float | None = None
+    """Time of a run of all steps on this machine, from a short probe; None = not measured."""
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -87,6 +91,8 @@ class Estimate:
             (f"memory ({self.device})", _in_gib(self.memory)),
             *([("main memory beside it", _in_gib(self.host))] if self.host else []),
             ("disk", _in_gib(self.disk)),
+            ("steps, at most", f"{self.steps:,}"),
+            *([] if self.seconds is None else [("time, at most", f"about {_in_words(self.seconds)}")]),
         ]
         lines = [f"{name:<22} {value}" for name, value in rows]
         lines += [f"remark: {remark}" for remark in self.remarks]
@@ -106,12 +112,14 @@ def estimate(
     engine: fast_paths.Name = "fast",
     plugins: Sequence[Path | str] = (),
     device: Device = "auto",
+    probe: bool = False,
 ) -> Estimate:
     """Return the estimate for `forget` with these arguments, after the same checks.
 
     Reads configs and data, writes nothing.
 
     `device`: what the run is for, cpu or cuda (any GPU, which need not be here); auto = what this machine has. One process.
+    `probe`: also take a few steps on part of the data, for the time; loads the weights.
 
     Raises:
         UserError: `forget` would refuse the names, settings, places or data.
@@ -128,16 +136,24 @@ def estimate(
         engine=engine,
         plugins=plugins,
     )
-    return estimate_run(run, device=device)
+    return estimate_run(run, device=device, probe=probe)
 
 
-def estimate_run(run: Run, *, resume: bool = False, device: Device = "auto") -> Estimate:
+def estimate_run(run: Run, *, resume: bool = False, device: Device = "auto", probe: bool = False) -> Estimate:
     """Return the estimate for a run."""
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device must be auto, cpu or cuda, got {device!r}.")
     with fast_paths.using(run.engine):
         found = checked(run, resume=resume)
-        return _Counted(found.run, found.training, by_role(found.benchmark), found.method.needs(), device).estimate()
+        examples = by_role(found.benchmark)
+        counted = _Counted(found.run, found.training, examples, found.method.needs(), device)
+        made = counted.estimate()
+        if not probe or made.problems or not counted.here:
+            return made
+        from unsee.workflows.probe import timed
+
+        timing = timed(found.run, found.training, examples, found.method)
+        return replace(made, seconds=timing.total(made.steps, counted.checks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +182,11 @@ class _Counted:
         from unsee.training.trainable import prepare
 
         self.run, self.training, self.needs = run, training, needs
-        self.device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        present = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device if device != "auto" else present
+        self.here = self.device == present
+        """Whether this machine has the device."""
+        self.steps = self.checks = 0
         with without_weights(self.device):
             model, processor, family = open_config(run.model)
         self.model = prepare(model, family, training, run.seed)
@@ -195,6 +215,9 @@ class _Counted:
 
         self._require_encodable()
         plan = self._plan()
+        if self.needs.trains:
+            self.steps = plan.steps
+            self.checks = plan.steps // (self.training.check_every or plan.steps_per_epoch)
         terms = [self._passes(batch) for batch in (self._largest(plan) if self.needs.trains else [])]
         asked, head = self._asked(plan), self._head()
         images = [image for term in terms for one in term for image in one.images]
@@ -243,6 +266,7 @@ class _Counted:
             host=0 if self.device == "cpu" else caches + self.weights,
             disk=disk,
             batch=batch,
+            steps=self.steps,
             problems=tuple(self._problems(memory, disk)),
             remarks=tuple(self._remarks(seen.step.exact and seen.look.exact and seen.answer.exact)),
         )
@@ -363,7 +387,8 @@ class _Counted:
 
 def missing_weights(model: Path | str) -> str:
     """Return which weight files of a local model are missing, "" if none."""
-    from unsee.models.checkpoint import ADAPTER, ADAPTER_WEIGHTS, adapter_base, folder_of
+    from unsee.models.checkpoint import ADAPTER_WEIGHTS, adapter_base
+    from unsee.models.location import ADAPTER, folder_of
 
     folder = folder_of(model)
     if not isinstance(folder, Path):
@@ -398,6 +423,17 @@ def _identity(example: Example) -> object:
 
 def _described(terms: Sequence[Sequence[Pass]]) -> str:
     return ", then ".join(" and ".join(f"{one.rows} rows of {one.tokens} tokens" for one in term) for term in terms)
+
+
+def _in_words(seconds: float) -> str:
+    """Return a duration in the unit that suits it.
+
+    >>> _in_words(42.4), _in_words(600), _in_words(9000)
+    ('42 seconds', '10 minutes', '2.5 hours')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def _in_gib(size: int) -> str:

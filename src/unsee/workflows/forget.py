@@ -17,11 +17,12 @@ from unsee.config import RECORD, Run, paths
 from unsee.config.hints import hinted
 from unsee.config.plugins import with_plugins, with_specs, with_used
 from unsee.data.check import fingerprint, require_usable
-from unsee.data.open import described, open_benchmark
+from unsee.data.open import described, location, open_benchmark
 from unsee.distributed import processes as distributed_processes
 from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
+from unsee.models.location import folder_of
 from unsee.utils import fast_paths, trackers
 from unsee.utils.files import foreign, hash_folder, remove_folder, require_space
 
@@ -120,6 +121,8 @@ def checked(run: Run, *, resume: bool = False) -> Checked:
 
 
 def _checked(run: Run, *, resume: bool) -> Checked:
+    _require_names(run)
+    _require_locations(run)  # before the method, whose import takes seconds
     method = _method(run)
     config.build(Training, run.training, where="training")
     _require_place(Path(run.out), resume=resume)
@@ -190,8 +193,8 @@ def _tidy(out: Path) -> None:
     remove_folder(out / "checkpoints")
 
 
-def _method(run: Run) -> Method:
-    """Return the method with its settings, with names checked first."""
+def _require_names(run: Run) -> None:
+    """Raise if the run lacks model, data, method or output folder."""
     for name, value in (
         ("a model", run.model),
         ("data", run.data),
@@ -203,6 +206,18 @@ def _method(run: Run) -> Method:
             raise UserError(
                 f"The run names no {name.split(maxsplit=1)[-1]}. Give --{flag} or `{flag}:` in the run file."
             )
+
+
+def _require_locations(run: Run) -> None:
+    """Raise if there is no method, model or data of that name. Imports no torch."""
+    registry.require("methods", run.method)
+    folder_of(run.model)
+    if run.data.partition(":")[0] != "lab":
+        location(run.data)
+
+
+def _method(run: Run) -> Method:
+    """Return the method with its settings."""
     made: Method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
     return made
 

@@ -18,6 +18,7 @@ from unsee.config.hints import hinted
 from unsee.config.paths import require_run
 from unsee.data.open import open_benchmark
 from unsee.errors import UnknownNameError, UserError, unknown_name
+from unsee.models.location import folder_of
 from unsee.utils import fast_paths
 
 STAGES: Final = {"lab-gold": "gold"}
@@ -67,6 +68,7 @@ def action(options: argparse.Namespace) -> int:
         raise paths.no_run(Path(run.model))
     if not data or not out:
         raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that records it.")
+    folder_of(run.model)  # before the data are read and torch is imported
     with _plugins_named(earlier):
         benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
     if settings.gold:

@@ -27,9 +27,10 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tune", metavar="HOW", help="lora or full")
     parser.add_argument("--parts", metavar="A,B", help="parts to train: vision, projector, language")
     parser.add_argument(
-        "--dry-run", action="store_true", help="check everything and estimate memory and disk; write nothing"
+        "--dry-run", action="store_true", help="check everything, estimate memory, disk, steps and time; write nothing"
     )
     parser.add_argument("--device", metavar="D", help="with --dry-run: estimate for cpu or cuda")
+    parser.add_argument("--no-probe", action="store_true", help="with --dry-run: load no weights, measure no time")
     parser.add_argument("--json", action="store_true", help="with --dry-run: print the estimate as JSON")
     parser.add_argument(
         "--ask",
@@ -49,10 +50,10 @@ def action(options: argparse.Namespace) -> int:
         return _dry_run(run, options)
     if options.ask is not None and options.ask < 0:
         raise UserError(f"--ask must be 0 or more, got {options.ask}.")
-    if options.device or options.json:
+    if options.device or options.json or options.no_probe:
+        flag = "--device" if options.device else "--json" if options.json else "--no-probe"
         raise UserError(
-            f"{'--device' if options.device else '--json'} belongs to --dry-run. A run takes the GPU if there is one; "
-            "CUDA_VISIBLE_DEVICES= hides it."
+            f"{flag} belongs to --dry-run. A run takes the GPU if there is one; CUDA_VISIBLE_DEVICES= hides it."
         )
     from unsee.workflows.forget import forget_run
 
@@ -81,6 +82,6 @@ def _dry_run(run: Run, options: argparse.Namespace) -> int:
     """Print the estimate, and fail if the run could not start or would not fit."""
     from unsee.workflows.estimate import estimate_run
 
-    found = estimate_run(run, resume=options.resume, device=options.device or "auto")
+    found = estimate_run(run, resume=options.resume, device=options.device or "auto", probe=not options.no_probe)
     say(json.dumps(config.plain(vars(found)), indent=2) if options.json else found)
     return FAILED if found.problems else OK
