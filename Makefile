@@ -10,7 +10,7 @@ JOBS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: install lock check test test-slow test-matrix demo clean
+.PHONY: install lock check test test-fast test-slow test-matrix demo docs clean
 
 install: $(STAMP)
 
@@ -39,6 +39,9 @@ check: install
 test: install check
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
+test-fast: install
+	$(BIN)/python -m pytest -m fast
+
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 
@@ -48,6 +51,11 @@ test-matrix:
 demo: install
 	$(BIN)/unsee demo --out $(OUT)
 	@echo "The report: $(CURDIR)/$(OUT)/report.html"
+
+docs: install
+	$(BIN)/python -m pip install -q --no-compile -r requirements/docs.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "The site: $(CURDIR)/build/site/index.html"
 
 clean:
 	rm -rf $(VENV) .venvs .tools build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -18,25 +18,32 @@ REQUIREMENTS = ROOT / "requirements"
 TORCH = REQUIREMENTS / "torch.txt"
 TESTED = ROOT / "src" / "unsee" / "data" / "tested_versions.txt"
 FILES = {
-    "lock.txt": ("The versions that are tested", ["--resolution", "highest", "--universal"]),
-    "oldest.txt": ("The oldest versions that pyproject.toml allows", ["--resolution", "lowest-direct"]),
+    "lock.txt": ("The versions that are tested", ["--extra", "dev", "--resolution", "highest", "--universal"]),
+    "oldest.txt": (
+        "The oldest versions that pyproject.toml allows",
+        ["--extra", "dev", "--resolution", "lowest-direct"],
+    ),
+    "docs.txt": (
+        "What `make docs` needs beside lock.txt",
+        ["--extra", "docs", "--resolution", "highest", "--universal", "--constraint", "requirements/lock.txt"],
+    ),
 }
 _BUILD = re.compile(r"(torch|triton|nvidia-[\w-]+|cuda-[\w-]+)==")
 """Lines of torch and of what its CUDA builds need."""
 
 
 def resolve(uv: str, options: Iterable[str]) -> list[str]:
-    """Return one requirement per line for the package and its dev extra, without torch."""
+    """Return one requirement per line for the package and an extra, without torch."""
     command = [uv, "pip", "compile", "--quiet", "--no-annotate", "--no-header", "--python-version", "3.11"]
-    command += ["--extra", "dev", "--override", str(TORCH), *options, "pyproject.toml"]
+    command += ["--override", str(TORCH), *options, "pyproject.toml"]
     output = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     return [line for line in output.splitlines() if not _BUILD.match(line)]
 
 
 def direct_dependencies() -> set[str]:
-    """Return the normalized names of what pyproject.toml names for users: dependencies and extras, without dev."""
+    """Return the normalized names of what pyproject.toml names for users: dependencies and extras, without dev and docs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {name: group for name, group in project["optional-dependencies"].items() if name != "dev"}
+    extras = {name: group for name, group in project["optional-dependencies"].items() if name not in ("dev", "docs")}
     groups = [project["dependencies"], *extras.values()]
     return {normalized(line) for group in groups for line in group}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models lose more to a seco
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+FAST = ("api", "cli", "config", "metrics", "report", "utils")
+"""Folders whose tests train nothing: `pytest -m fast` runs them in less than a minute."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that are fast."""
+    here = Path(__file__).parent
+    for item in items:
+        inside = item.path.relative_to(here).parts if item.path.is_relative_to(here) else ("",)
+        if inside[0] in FAST and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -191,7 +191,20 @@ def test_from_a_folder_to_scores(tmp_path, capsys):
 
     model, out = save_tiny(tmp_path / "tiny"), tmp_path / "runs" / "ga"
     settings = ["--set", "training.max_steps=1", "--set", "training.stop=never", "--set", "training.max_new_tokens=4"]
-    words = ["forget", "--model", str(model), "--data", str(EXAMPLE), "--method", "ga", "--out", str(out), *settings]
+    words = [
+        "forget",
+        "--model",
+        str(model),
+        "--data",
+        str(EXAMPLE),
+        "--method",
+        "ga",
+        "--out",
+        str(out),
+        "--ask",
+        "0",
+        *settings,
+    ]
     assert main.main(words) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert main.main(words) == 2

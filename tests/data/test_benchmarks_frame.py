@@ -149,7 +149,20 @@ def test_settings_go_from_the_command_line_into_the_run_and_on_to_eval(mllmu, tm
         "benchmark.ratio=10",
     ]
     words = [word for setting in (*small, "benchmark.tasks=cloze") for word in ("--set", setting)]
-    command = ["forget", "--model", str(model), "--data", str(mllmu), "--method", "ga", "--out", str(run), *words]
+    command = [
+        "forget",
+        "--model",
+        str(model),
+        "--data",
+        str(mllmu),
+        "--method",
+        "ga",
+        "--out",
+        str(run),
+        "--ask",
+        "0",
+        *words,
+    ]
     assert main(command) == 0
     assert main([*command, "--resume"]) == 0, "the run that is there has the same settings"
     assert main([*command, "--resume", "--set", "benchmark.ratio=5"]) == 2

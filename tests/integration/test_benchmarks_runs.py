@@ -57,7 +57,10 @@ def test_forget_eval_and_compare(name, model, tmp_path, capsys):
     data.mkdir()
     FIXTURES[name].build(data)
     chosen = [word for setting in settings for word in ("--set", setting)]
-    assert main(["forget", *how, "--model", str(model), "--data", str(data), "--out", str(run), *chosen]) == 0
+    assert (
+        main(["forget", *how, "--model", str(model), "--data", str(data), "--out", str(run), "--ask", "0", *chosen])
+        == 0
+    )
     record = yaml.safe_load((run / "run.yaml").read_text())
     assert record["benchmark"]["name"] == name
     short = ["--set", "eval.limit=1", "--set", "eval.max_new_tokens=4"]

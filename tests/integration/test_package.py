@@ -77,6 +77,13 @@ def test_every_verb_is_documented():
     assert all(f"## unsee {verb}" in text for verb in verbs())
 
 
+def test_every_page_is_in_the_navigation_of_the_site():
+    nav = (ROOT / "mkdocs.yml").read_text().partition("nav:")[2]
+    assert sorted(re.findall(r"- (\w+\.md)", nav)) == sorted(
+        ["index.md", "reference.md", *(page.name for page in (ROOT / "docs").glob("*.md"))]
+    )
+
+
 def test_documented_commands_name_existing_options(capsys):
     """Every `unsee VERB ... --option` in the docs is known to the parser."""
     from unsee.cli import main

@@ -42,22 +42,24 @@ def file(tmp_path):
 def test_a_run_with_a_plugin_is_resumed_with_the_same_code_only(model, file, tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     words = ["--model", str(model), "--data", str(EXAMPLE), "--out", str(out), *SETTINGS]
-    assert main.main(["forget", *words, "--plugin", str(file), "--method", "fixed_answer"]) == 0
+    assert main.main(["forget", "--ask", "0", *words, "--plugin", str(file), "--method", "fixed_answer"]) == 0
     written = config.read_mapping(out / "run.yaml")
     assert written["method"] == {"name": "fixed_answer", "sentence": "I do not know."}
     assert written["plugins"] == list(registry.pin("methods", "fixed_answer"))
-    assert main.main(["forget", str(out / "run.yaml"), "--resume"]) == 0
+    assert main.main(["forget", "--ask", "0", str(out / "run.yaml"), "--resume"]) == 0
 
     text, trace = file.read_text(), tmp_path / "trace"
     file.write_text(f"{text}\n__import__('pathlib').Path({str(trace)!r}).touch()\n")
     registry._ADDED.clear()
     capsys.readouterr()
-    assert main.main(["forget", str(out / "run.yaml"), "--resume"]) == 2
+    assert main.main(["forget", "--ask", "0", str(out / "run.yaml"), "--resume"]) == 2
     assert f"The plugin {file} has changed" in capsys.readouterr().err
     assert not trace.exists()
-    assert main.main(["forget", *words, "--plugin", str(file), "--method", "fixed_answer", "--resume"]) == 2
+    assert (
+        main.main(["forget", "--ask", "0", *words, "--plugin", str(file), "--method", "fixed_answer", "--resume"]) == 2
+    )
     assert "Restore the plugin" in capsys.readouterr().err
-    assert main.main(["forget", *words, "--method", "ga", "--resume"]) == 2
+    assert main.main(["forget", "--ask", "0", *words, "--method", "ga", "--resume"]) == 2
 
 
 def test_a_method_instance_gives_the_run_of_the_command_line(model, file, tmp_path):
@@ -78,7 +80,7 @@ def test_a_fault_inside_a_method_is_an_error_with_its_line(model, file, tmp_path
     file.write_text(text)
     line = text[: text.index("session.nothing")].count("\n") + 1
     words = ["--model", str(model), "--data", str(EXAMPLE), "--out", str(tmp_path / "o"), *SETTINGS]
-    assert main.main(["forget", *words, "--method", str(file)]) == 2
+    assert main.main(["forget", "--ask", "0", *words, "--method", str(file)]) == 2
     said = capsys.readouterr().err
     assert f"failed at {file}, line {line}: AttributeError" in said
     assert "Traceback" not in said
@@ -129,9 +131,9 @@ def test_the_example_package_works_when_it_is_installed(model, tmp_path):
     assert f"[package unsee-example {version}]" in unsee("list", "methods")
     assert "better: neither" in unsee("list", "metrics", "brevity")
     words = ("--model", str(model), "--data", str(EXAMPLE), "--out", "run", *SETTINGS)
-    unsee("forget", *words, "--method", "fixed_answer")
+    unsee("forget", "--ask", "0", *words, "--method", "fixed_answer")
     [spec] = config.read_mapping(Path(tmp_path / "run" / "run.yaml"))["plugins"]
     assert spec.startswith("unsee_example.fixed_answer:FixedAnswer#sha256=")
-    unsee("forget", "run/run.yaml", "--resume")
+    unsee("forget", "--ask", "0", "run/run.yaml", "--resume")
     said = unsee("eval", "--model", "run", "--measures", "brevity", "--all", "--set", "eval.max_new_tokens=4")
     assert "forget.brevity" in said

@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import textwrap
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -65,14 +65,38 @@ def _benchmark(cls: type[Any]) -> list[str]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting of a method, benchmark or attack."""
+
+    name: str
+    default: str
+    """As `--set` takes it."""
+    choices: tuple[str, ...]
+    meaning: str
+
+
+def settings_rows(cls: type[Any]) -> list[Setting]:
+    """Return the settings of a class, in the order of its fields."""
+    docs, hints = field_docs(cls), get_type_hints(cls)
+    return [
+        Setting(
+            name=item.name,
+            default=_default(item),
+            choices=tuple(map(str, get_args(hints[item.name]) if get_origin(hints[item.name]) is Literal else ())),
+            meaning=docs.get(item.name, ""),
+        )
+        for item in fields(cls)
+        if item.init
+    ]
+
+
 def _settings(cls: type[Any], part: str) -> list[str]:
     """Return the settings: name and default as `--set` takes them, choices, and meaning."""
-    docs, hints = field_docs(cls), get_type_hints(cls)
     lines = []
-    for item in (item for item in fields(cls) if item.init):
-        choices = get_args(hints[item.name]) if get_origin(hints[item.name]) is Literal else ()
-        listed = f" (one of {', '.join(map(str, choices))})" if choices else ""
-        lines += [f"  {part}.{item.name}={_default(item)}{listed}", f"      {docs.get(item.name, '')}".rstrip()]
+    for row in settings_rows(cls):
+        listed = f" (one of {', '.join(row.choices)})" if row.choices else ""
+        lines += [f"  {part}.{row.name}={row.default}{listed}", f"      {row.meaning}".rstrip()]
     return ["settings (--set NAME=VALUE), with their defaults:", *lines] if lines else ["settings: none"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -123,7 +122,6 @@ class Relearning(Attack):
             return {"loss": answer_nll(*answer_logits(session.model, batch))}
 
         minimise(session, objective, forget=[Target(example=row, instruction=loaded.instruction) for row in fitted])
-        shutil.rmtree(session.out)
         return findings
 
 

@@ -88,15 +88,23 @@ def _sync(path: Path) -> None:
 
 
 def owned_folder(folder: Path, *, anew: bool = False) -> Path:
-    """Create and mark a folder. One that exists and holds files stays as it is unless `anew`.
+    """Create a marked folder, and keep the state of an existing one unless `anew`.
 
-    An empty one is marked too: a kill may have come between its creation and its mark.
+    It appears with its mark: a kill never leaves one that nobody owns.
     """
     if anew:
         remove_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not any(folder.iterdir()):
-        (folder / OWNED).touch()
+    if folder.is_dir():  # ours, or somebody else's: its marker tells
+        return folder
+    part = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}{PART}")
+    part.mkdir(parents=True)
+    (part / OWNED).touch()
+    try:
+        part.rename(folder)
+    except OSError:  # another process was faster, or a file is there
+        shutil.rmtree(part)
+        if not folder.is_dir():
+            raise
     return folder
 
 
@@ -158,7 +166,9 @@ def sweep_temporary(folder: Path) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_symlink():
             continue
-        if path.is_dir() and not (path / LOCK).exists():
+        if path.is_dir() and is_temporary(path) and [inside.name for inside in path.iterdir()] in ([], [OWNED]):
+            shutil.rmtree(path)
+        elif path.is_dir() and not (path / LOCK).exists():
             sweep_temporary(path)
         elif is_temporary(path) and path.is_file():
             path.unlink(missing_ok=True)

@@ -67,10 +67,12 @@ def _verdict(folder: Path, questions: int | None) -> int:
     if questions == 0 or processes.world() > 1:
         told(f"Not judged yet: unsee eval --model {folder}")
         return OK
-    from unsee.workflows.verdict import QUESTIONS, sample_verdict
+    from unsee.workflows.verdict import QUESTIONS, sample_verdict, verdict_of
 
     try:
-        outcome = sample_verdict(folder, questions=questions or QUESTIONS)
+        outcome = (verdict_of(folder) if questions is None else None) or sample_verdict(
+            folder, questions=questions or QUESTIONS
+        )
     except UserError as error:
         told(f"The model is complete, but could not be judged: {error}")
         return OK

@@ -1,0 +1,114 @@
+"""Pages of the site that are made when it is built: start page, one page per method and attack, reference."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+from unsee.api import registry
+from unsee.api.describe import describe, settings_rows
+
+_OUTSIDE = re.compile(
+    r"\[[^\]]+\]\((?:\.\./)?((?:perf|requirements|examples|configs|CONTRIBUTING|CHANGELOG|src|LICENSE)[^)#]*)\)"
+)
+"""Links to files of the repository that are not part of the site."""
+ROOT = Path(__file__).parents[1]
+FUNCTIONS = (
+    "workflows.forget.forget",
+    "evaluation.evaluate.evaluate",
+    "workflows.attack.attack",
+    "report.page.compare",
+    "workflows.check.check",
+    "workflows.estimate.estimate",
+    "workflows.continual.sequence.continual",
+    "workflows.train_lab.train",
+    "workflows.demo.demo",
+    "workflows.doctor.doctor",
+    "exporting.export",
+    "exporting.hub.push",
+    "models.checkpoint.load",
+)
+CLASSES = (
+    "api.method.Method",
+    "api.attack.Attack",
+    "api.benchmark.Benchmark",
+    "api.family.Family",
+    "api.measure.Measure",
+)
+TYPES = (
+    "api.example.Example",
+    "api.session.Session",
+    "api.training.Training",
+    "api.response.Response",
+    "api.response.Score",
+)
+
+
+def on_config(config: Any) -> Any:
+    """Add the generated pages of the methods to the navigation."""
+    for section in config["nav"]:
+        if "Methods" in section:
+            section["Methods"] += [{name: f"methods/{name}.md"} for name in registry.names("methods")]
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the generated pages."""
+    readme = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text(encoding="utf-8"))
+    pages = {"index.md": readme, "reference.md": reference()}
+    pages |= {f"methods/{name}.md": method(name) for name in registry.names("methods")}
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Name files of the repository that are not part of the site instead of linking to them."""
+    return re.sub(
+        r"\[`?([^\]`]+)`?\]\((?:\.\./)?((?:perf|requirements|examples|configs|CONTRIBUTING|CHANGELOG|src)[^)#]*)\)",
+        r"`\2`",
+        markdown,
+    )
+
+
+def method(name: str) -> str:
+    """Return the page of a method: meaning, settings, cost of a step."""
+    cls = registry.load("methods", name)
+    cost = [line for line in describe("methods", name) if line.startswith("cost")]
+    rows = settings_rows(cls)
+    table = ["| setting | default | meaning |", "|---|---|---|"]
+    table += [f"| `method.{row.name}` | `{row.default}` | {row.meaning.replace('|', '/')} |" for row in rows]
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            registry.summary("methods", name),
+            "",
+            inspect.getdoc(cls) or "",
+            "",
+            "```",
+            f"unsee forget --model lab --data lab --method {name} --out runs/{name}",
+            "```",
+            "",
+            *(["## Settings", "", *table, ""] if rows else []),
+            "## Cost",
+            "",
+            *cost,
+            "",
+        ]
+    )
+
+
+def reference() -> str:
+    """Return the reference page."""
+    parts = [("Functions", FUNCTIONS), ("What plugins implement", CLASSES), ("Types", TYPES)]
+    return "\n\n".join(
+        [
+            "# Reference",
+            *(block for title, names in parts for block in (f"## {title}", *(f"::: unsee.{name}" for name in names))),
+        ]
+    )
