@@ -238,13 +238,13 @@ DATA: Final = (
     Bad("all columns missing", lambda place: jsonl(place, {"x": 1}), ("has no column 'image', 'question', 'answer'",)),
     Bad(
         "a column under another name",
-        lambda place: jsonl(place, {**{k: v for k, v in row().items() if k != "image"}, "image_path": "a.png"}),
-        ("has no column 'image'", "Is 'image_path' meant for 'image'?"),
+        lambda place: jsonl(place, {**{k: v for k, v in row().items() if k != "image"}, "pic_image": "a.png"}),
+        ("has no column 'image'", "Is 'pic_image' meant for 'image'?", "--fields image=pic_image"),
     ),
     Bad(
-        "a column in capitals",
-        lambda place: jsonl(place, {**{k: v for k, v in row().items() if k != "answer"}, "Answer": "x"}),
-        ("has no column 'answer'", "Is 'Answer' meant for 'answer'?"),
+        "a column misspelt",
+        lambda place: jsonl(place, {**{k: v for k, v in row().items() if k != "answer"}, "Answre": "x"}),
+        ("has no column 'answer'", "Is 'Answre' meant for 'answer'?"),
     ),
     # cells
     cells("answer empty", "the answer is empty", answer=""),

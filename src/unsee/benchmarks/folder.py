@@ -12,37 +12,20 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Final, Literal
 
-from unsee.api.benchmark import Benchmark, Hub, NoSettings, Place
+from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import Example, ImageBytes, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.api.lazy import Lazy
+from unsee.data.assignment import EXAMPLE, Rules
+from unsee.data.assignment import read as read_assignment
+from unsee.data.layouts import COLUMNS, MARK, READ, Layout, layout_of, too_many_marks
 from unsee.data.question_templates import lettered
-from unsee.data.row_store import digest64, open_rows, repeats
-from unsee.data.tables import SUFFIXES, find_table, table_warnings, tables_at, undecodable, unreadable
+from unsee.data.row_store import digest64, repeats
+from unsee.data.sources import fits, open_source
+from unsee.data.tables import SUFFIXES, table_warnings, undecodable, unreadable
 from unsee.errors import UserError, nearest, shown, unknown_name
 from unsee.metrics.scripts import bounded
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
-COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
-"""Required columns; cells of image, entity and private may be empty where not applicable."""
-READ: Final = frozenset(
-    {
-        *COLUMNS,
-        "images",
-        "conversations",
-        "visible",
-        "id",
-        "kind",
-        "fact",
-        "options",
-        "chain",
-        "paraphrase",
-        "perturbed",
-        "split",
-    }
-)
-"""Known columns."""
-MARK: Final = "<image>"
-"""Image placeholder in LLaVA data."""
 ALIASES: Final = {
     "delete": Role.FORGET,
     "remove": Role.FORGET,
@@ -75,34 +58,49 @@ class _Row:
     split: str
 
 
-class Folder(Benchmark):
-    """Folder with `data.jsonl`, `.json`, `.csv` or `.parquet`, and images.
+@dataclass(frozen=True, kw_only=True)
+class FolderSettings:
+    """How the rows of a folder are read, where it does not say so itself."""
 
-    docs/own_data.md describes the columns.
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Column of unsee -> column of the table: `{"image": "image_path"}`; what is missing is guessed, and shown."""
+    roles: str = ""
+    """File that says who is to be forgotten (docs/from_your_format.md)."""
+    dataset: str = ""
+    """Name in a `dataset_info.json` of LLaMA-Factory that holds several."""
+
+
+class Folder(Benchmark):
+    """Table, shards or image folder of one's own, in one of several layouts.
+
+    docs/own_data.md describes the columns, docs/from_your_format.md the layouts.
     """
 
     name = "folder"
-    layout = f"one table ({', '.join(SUFFIXES)}), named data or the only one in its folder"
+    layout = f"one table ({', '.join(SUFFIXES)}), named data or the only one in its folder; or as docs/from_your_format.md says"
+    settings_type = FolderSettings
     generic = True
+    settings: FolderSettings
 
-    def __init__(self, place: Place | str, settings: NoSettings | None = None) -> None:
+    def __init__(self, place: Place | str, settings: FolderSettings | None = None) -> None:
         """Read the table at once, so that a wrong layout is reported first."""
-        if isinstance(place, Hub):
-            raise UserError(
-                f"--benchmark folder reads files: fetch {place} with `hf download` first and give the folder."
-            )
-        self.settings = settings or NoSettings()
-        self.table = find_table(Path(place))
-        self._rows = open_rows(self.table)
+        self.settings = settings or FolderSettings()
+        source = open_source(place if isinstance(place, Hub) else Path(place), self.settings.dataset)
+        self.table, self.base, self._rows = source.file, source.base, source.rows
         if not self._rows:
             raise UserError(f"{self.table} has no rows.")
-        self._columns = {str(column) for row in self._rows for column in row}
-        self._talk = _is_talk(self._columns, self.table.name)
+        columns = {str(column) for row in self._rows for column in row}
+        self._layout = layout_of(columns, self.settings.fields, source.fields)
+        self._rules: Rules | None = None
+        if self.settings.roles:
+            self._rules = Rules(read_assignment(Path(self.settings.roles)), self._readable())
+        self._notes = source.notes
+        _require_columns(self._layout, self.table, rules=self._rules is not None)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether there is a table, or several unnamed ones."""
-        return bool(tables_at(place))
+        """Tell whether there is a table, or several unnamed ones, or a folder that other programs have written."""
+        return fits(place)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the rows of a split. Held-out images and strangers are never trained on."""
@@ -137,11 +135,15 @@ class Folder(Benchmark):
         verdicts = _Verdicts()
         broken = [(place + 1, fault) for place, image in self._images() if (fault := verdicts.of(image))]
         found = [*self._survey.faults, *broken]
+        if self._rules is not None and (unknown := self._rules.problems()):
+            return unknown
         return [f"row {number}: {what}" for number, what in sorted(found, key=lambda fault: fault[0])]
 
     def warnings(self) -> Sequence[str]:
         """Return unusual encodings, and columns that are not read."""
-        return [*table_warnings(self.table), *_unread(self._columns)]
+        told = [f"column {theirs} is read as {ours}" for ours, theirs in self._layout.guessed.items()]
+        guessed = [f"{', '.join(told)}; say --fields OURS=YOURS if that is wrong."] if told else []
+        return [*table_warnings(self.table), *self._notes, *guessed, *_unread(self._layout)]
 
     @cached_property
     def _all(self) -> Sequence[_Row]:
@@ -150,7 +152,7 @@ class Folder(Benchmark):
 
         def row(index: int) -> _Row:
             place, turn = places[2 * index], places[2 * index + 1]
-            return _shared(_row(place + 1, self._cells(place)[turn], self.table.parent), private)
+            return _shared(_row(place + 1, self._cells(place)[turn], self.base), private)
 
         found = Lazy(len(places) // 2, row)
         return list(found) if isinstance(self._rows, list) else found
@@ -162,11 +164,21 @@ class Folder(Benchmark):
             return
         places = self._survey.places
         for place, turn in zip(places[::2], places[1::2], strict=True):
-            yield place, _image(self._cells(place)[turn], self.table.parent)
+            yield place, _image(self._cells(place)[turn], self.base)
 
     def _cells(self, place: int) -> list[dict[str, Any]]:
         """Return the cells of a row, one set per question and answer of a conversation."""
-        return _turns(self._rows[place]) if self._talk else [self._rows[place]]
+        cells = self._layout.rows(self._rows[place], f"row-{place + 1}")
+        return cells if self._rules is None else self._rules.apply(cells)
+
+    def _readable(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield the cells of all rows that can be read; the others are reported by `problems`."""
+        for place, row in enumerate(self._rows):
+            try:
+                cells = self._layout.rows(row, f"row-{place + 1}")
+            except UserError:
+                continue
+            yield cells
 
     @cached_property
     def _survey(self) -> _Survey:
@@ -175,7 +187,7 @@ class Folder(Benchmark):
         for place in range(len(self._rows)):
             try:
                 for turn, cells in enumerate(self._cells(place)):
-                    found.add(place, turn, _row(place + 1, cells, self.table.parent))
+                    found.add(place, turn, _row(place + 1, cells, self.base))
             except UserError as error:
                 found.faults.append((place + 1, str(error)))
         for first, later in repeats(found.ids):
@@ -251,23 +263,26 @@ def _listed(faults: Sequence[tuple[int, str]], table: Path, most: int = 10) -> s
     return "\n  ".join([f"{table} cannot be used:", *lines, *more])
 
 
-def _is_talk(columns: Collection[str], table: str) -> bool:
-    """Tell whether the rows are conversations, or raise if a column is missing."""
-    talk = "conversations" in columns
-    needed = ("conversations", "role") if talk else COLUMNS
-    missing = [column for column in needed if column not in columns and f"{column}s" not in columns]
-    if missing:
-        raise UserError(
-            f"{table} has no column {', '.join(map(shown, missing))}. It needs {', '.join(needed)}; "
-            f"it has {_several(sorted(columns))}.{_renamed(missing, columns)}"
-        )
-    return talk
+def _require_columns(layout: Layout, table: Path, *, rules: bool) -> None:
+    """Raise if a column is missing that neither the layout nor a rule replaces."""
+    by_rule = ("entity", "role", "private") if rules else ("entity", "private") if layout.talk else ()
+    missing = [column for column in COLUMNS if column not in by_rule and not layout.has(column)]
+    if not missing:
+        return
+    ruled = [column for column in missing if column in ("entity", "role", "private")]
+    way = f" Who is to be forgotten can also be said by rule: --roles FILE with\n{EXAMPLE}" if ruled else ""
+    raise UserError(
+        f"{table} has no column {', '.join(map(shown, missing))}. It needs {', '.join(COLUMNS)}; "
+        f"it has {_several(sorted(layout.columns))}.{_renamed(missing, layout.columns)}{way}"
+    )
 
 
 def _renamed(missing: Sequence[str], columns: Collection[str]) -> str:
     """Return the clause on columns that may be the missing ones under another name."""
     pairs = [(near[0], column) for column in missing if (near := _like(column, columns))]
-    return "".join(f" Is {found!r} meant for {column!r}?" for found, column in pairs)
+    named = ",".join(f"{column}={found}" for found, column in pairs)
+    clause = "".join(f" Is {found!r} meant for {column!r}?" for found, column in pairs)
+    return f"{clause} Say --fields {named}." if pairs else ""
 
 
 def _like(name: str, columns: Iterable[str]) -> list[str]:
@@ -277,10 +292,10 @@ def _like(name: str, columns: Iterable[str]) -> list[str]:
     return parts + [column for column, folded in plain.items() if nearest(name, [folded])]
 
 
-def _unread(columns: Collection[str]) -> list[str]:
+def _unread(layout: Layout) -> list[str]:
     """Return a line on columns that are not read, with the nearest known names."""
     lines = []
-    for column in sorted(set(columns) - READ):
+    for column in layout.unread():
         near = nearest(column.casefold().strip(), READ)
         lines.append(f"{shown(column, 40)}{f' (did you mean {near[0]}?)' if near else ''}")
     if not lines:
@@ -290,29 +305,6 @@ def _unread(columns: Collection[str]) -> list[str]:
 
 def _several(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _turns(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one set of cells per question and answer of a conversation, all with its image."""
-    said = row.get("conversations")
-    shape = "conversations must be a list of {from: human, value} and {from: gpt, value} in turn"
-    if not isinstance(said, list) or not said or len(said) % 2 or not all(isinstance(turn, dict) for turn in said):
-        raise UserError(f"{shape}, got {shown(said)}.")
-    speakers = [turn.get("from", turn.get("role")) for turn in said]
-    texts = [turn.get("value", turn.get("content")) for turn in said]
-    asked = all(speaker in ("human", "user") for speaker in speakers[::2])
-    answered = all(speaker in ("gpt", "assistant") for speaker in speakers[1::2])
-    if not asked or not answered:
-        raise UserError(f"{shape}, got speakers {shown(speakers)}.")
-    if odd := [text for text in texts if not isinstance(text, str)]:
-        raise UserError(f"{shape}, got a value that is no text: {shown(odd[0])}.")
-    _require_pictures(sum(text.count(MARK) for text in texts[::2]), row)
-    rest = {key: value for key, value in row.items() if key != "conversations"}
-    ids = [_text(row, "id")] if len(said) == 2 else [f"{_text(row, 'id')}#{turn}" for turn in range(len(said) // 2)]
-    return [
-        {**rest, "id": name if _text(row, "id") else "", "question": question.replace(MARK, ""), "answer": answer}
-        for name, question, answer in zip(ids, texts[::2], texts[1::2], strict=True)
-    ]
 
 
 def _row(number: int, given: Mapping[str, Any], folder: Path) -> _Row:
@@ -425,10 +417,7 @@ def _require_pictures(marks: int, cells: Mapping[str, Any]) -> None:
     """Raise if a text has more image placeholders than the row has images."""
     pictures = len(_pictures(cells))
     if marks > pictures:
-        raise UserError(
-            f"the text has {marks} {MARK} mark{'s' * (marks > 1)}, but the row has {pictures or 'no'} picture. "
-            "Give the picture in column image, or remove the mark."
-        )
+        raise UserError(too_many_marks(marks, pictures))
 
 
 def _pictures(cells: Mapping[str, Any]) -> list[Any]:

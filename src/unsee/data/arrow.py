@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee.api.benchmark import Hub, Place
+from unsee.api.lazy import Lazy
 from unsee.api.pictures import decode_image
 from unsee.data.tables import undecodable
 from unsee.errors import UserError, shown
@@ -218,7 +219,7 @@ def _opened(place: Path, warnings: list[str]) -> pyarrow.Table:
         return parquet_table([place])
     for folder in (place, place / "train"):
         if (folder / "state.json").is_file() or (folder / "dataset_info.json").is_file():
-            return _saved(folder)
+            return saved_table(folder)
     direct, nested = sorted(place.glob("*.parquet")), sorted((place / "train").glob("*.parquet"))
     if direct and nested:
         raise UserError(f"{place} holds parquet files both beside and inside train/; keep one of them.")
@@ -287,7 +288,7 @@ def _mapped(files: Sequence[Path]) -> pyarrow.Table:
         raise UserError(f"{files[0].parent} is no readable Parquet: {error.__cause__ or error}") from error
 
 
-def _saved(folder: Path) -> pyarrow.Table:
+def saved_table(folder: Path) -> pyarrow.Table:
     """Return the rows of a data set written by `Dataset.save_to_disk`."""
     import datasets
     import pyarrow
@@ -296,6 +297,39 @@ def _saved(folder: Path) -> pyarrow.Table:
         return datasets.load_from_disk(str(folder)).data.table
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} is no data set that `datasets` has saved: {error}") from error
+
+
+def arrow_rows(table: pyarrow.Table) -> Sequence[dict[str, Any]]:
+    """Return the rows of a table: a list if they are small, else read on access."""
+    if table.nbytes > IN_MEMORY:
+        return lazy_rows(table)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def lazy_rows(table: pyarrow.Table) -> Sequence[dict[str, Any]]:
+    """Return the rows of a table, read on access."""
+
+    def row(index: int) -> dict[str, Any]:
+        found: list[dict[str, Any]] = table.slice(index, 1).to_pylist()
+        return found[0]
+
+    return Lazy(table.num_rows, row)
+
+
+def fetched_splits(place: Hub) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+    """Yield split and rows of a data set on the hub, through the cache of `datasets`."""
+    import datasets
+
+    try:
+        found = datasets.load_dataset(place.id)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"Cannot fetch {place} from the hub (and there is no folder of that name here): {error}. "
+            f"Without network, fetch it elsewhere and give the folder: {_WAY_OUT.format(id=place.id)}."
+        ) from error
+    for split, rows in found.items():
+        yield str(split), arrow_rows(rows.data.table)
 
 
 def _fetched(place: Hub, config: str) -> pyarrow.Table:

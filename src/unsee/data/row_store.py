@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any, BinaryIO, Final
 
 from unsee.api.lazy import Lazy
-from unsee.data.arrow import parquet_table
+from unsee.data.arrow import lazy_rows, parquet_table
 from unsee.data.tables import csv_rows, read_rows, reading
 from unsee.errors import UserError, shown
 from unsee.utils.parsing import parse_json, require_fetched
@@ -36,20 +36,10 @@ def open_rows(path: Path) -> Sequence[Row]:
     with reading(path):
         require_fetched(path)
         if path.suffix.lower() == ".parquet":
-            return _arrow(path)
+            return lazy_rows(parquet_table([path]))
         if path.suffix.lower() == ".jsonl":
             return _indexed(path)
         return _spooled(csv_rows(path) if path.suffix.lower() == ".csv" else read_rows(path))
-
-
-def _arrow(path: Path) -> Sequence[Row]:
-    table = parquet_table([path])
-
-    def row(index: int) -> Row:
-        found: list[Row] = table.slice(index, 1).to_pylist()
-        return found[0]
-
-    return Lazy(table.num_rows, row)
 
 
 def _indexed(path: Path) -> Sequence[Row]:

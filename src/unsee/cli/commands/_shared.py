@@ -27,12 +27,35 @@ def run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="M", help="folder, hub id, run folder, lab or lab-gold")
     parser.add_argument("--data", metavar="D", help="folder or table with the data, or lab")
     parser.add_argument("--benchmark", metavar="NAME", help="layout of the data; default: recognise it")
+    data_options(parser)
     parser.add_argument("--out", metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="one setting, e.g. method.beta=0.2; repeatable"
     )
     engine_option(parser)
     plugin_option(parser)
+
+
+def data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a table of one's own is read."""
+    parser.add_argument(
+        "--fields", metavar="OURS=YOURS,...", help="columns of the table, e.g. image=image_path,answer=response"
+    )
+    parser.add_argument("--roles", metavar="FILE", help="who is to be forgotten: a file in place of the column role")
+
+
+def benchmark_of(given: dict[str, Any]) -> str | dict[str, Any]:
+    """Return `--benchmark`, with `--fields` and `--roles` as its settings."""
+    name: str = given.get("benchmark") or ""
+    settings: dict[str, Any] = {}
+    if given.get("fields"):
+        pairs = [pair.partition("=") for pair in given["fields"].split(",")]
+        if odd := [name for name, _, column in pairs if not column.strip()]:
+            raise UserError(f"--fields must be OURS=YOURS,..., e.g. image=image_path; {odd[0]!r} names no column.")
+        settings["fields"] = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+    if given.get("roles"):
+        settings["roles"] = str(Path(given["roles"]).resolve())
+    return {**({"name": name} if name else {}), **settings} if settings else name
 
 
 def plugin_option(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +84,7 @@ def run_of(options: argparse.Namespace) -> Run:
     values = config.merge(values, changed)
     flags = {
         name: given[name]
-        for name in ("model", "data", "benchmark", "out", "method", "seed", "engine")
+        for name in ("model", "data", "out", "method", "seed", "engine")
         if given.get(name) is not None
     }
     for part, names in (
@@ -71,6 +94,8 @@ def run_of(options: argparse.Namespace) -> Run:
         chosen = {name: given[name] for name in names if given.get(name) is not None}
         if chosen:
             flags[part] = chosen
+    if chosen_benchmark := benchmark_of(given):
+        flags["benchmark"] = chosen_benchmark
     values = config.merge(values, flags)
     with hinted(values):
         run = Run.from_mapping(values, where=options.file or "the run")

@@ -7,7 +7,7 @@ import json
 
 from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import FAILED, OK, plugin_option, say
+from unsee.cli.commands._shared import FAILED, OK, benchmark_of, data_options, plugin_option, say
 from unsee.errors import UserError
 
 
@@ -19,6 +19,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--model", default="", metavar="M", help="also encode every row for this model; reads no weights"
     )
     parser.add_argument("--benchmark", default="", metavar="NAME", help="layout of the data; default: recognise it")
+    data_options(parser)
     parser.add_argument(
         "--set", action="append", default=[], metavar="benchmark.X=Y", help="a setting of the benchmark; repeatable"
     )
@@ -35,7 +36,7 @@ def action(options: argparse.Namespace) -> int:
 
     for spec in options.plugin:
         registry.add(spec)
-    chosen = config.merge(config.parse_overrides(options.set), {"benchmark": options.benchmark})
+    chosen = config.merge(config.parse_overrides(options.set), {"benchmark": benchmark_of(vars(options))})
     if chosen.keys() != {"benchmark"}:
         raise UserError("unsee check sets only the benchmark: --set benchmark.NAME=VALUE.")
     report = check(data, benchmark=chosen["benchmark"], model=options.model)

@@ -1,0 +1,148 @@
+"""Roles, entities and private strings by rule: a small file that says who is to be forgotten."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, Final
+
+from unsee import config
+from unsee.data.row_store import digest64
+from unsee.errors import UserError, shown
+from unsee.metrics.matching import contains
+from unsee.utils.parsing import is_empty
+
+EXAMPLE: Final = 'forget: [marta]\npeople: {marta: {name: ["Marta Keller"], city: ["Malaga"]}}\n'
+"""A whole file, for messages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """Content of a roles file. A cell of the table wins over it."""
+
+    forget: tuple[str, ...] = ()
+    """Entities that are to be forgotten; all others are kept."""
+    people: Mapping[str, Any] = field(default_factory=dict)
+    """Entity -> private strings, as in the column `private`; without them the identifier itself is private."""
+    held_out: float = 0.25
+    """Share of the images of a forgotten entity that are only judged (role unseen), at least one of two or more [inferred]."""
+
+    def __post_init__(self) -> None:
+        """Reject a file that forgets nobody."""
+        if not self.forget:
+            raise UserError(f"The roles file names nobody below `forget`. A whole file:\n{EXAMPLE}")
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"held_out must be at least 0 and below 1, got {self.held_out}.")
+
+
+def read(file: Path) -> Assignment:
+    """Read a roles file (YAML or JSON)."""
+    if not file.is_file():
+        raise UserError(f"There is no roles file {file}. A whole file:\n{EXAMPLE}")
+    made: Assignment = config.build(Assignment, config.read_mapping(file), where=str(file))
+    return made
+
+
+class Rules:
+    """Roles of rows by an assignment, after one look at all of them."""
+
+    def __init__(self, wanted: Assignment, rows: Iterable[Sequence[Mapping[str, Any]]]) -> None:
+        """Find the entity of every row, and choose the images that are held out."""
+        self.wanted = wanted
+        self.forms = {name: _forms(name, wanted.people.get(name)) for name in (*wanted.forget, *wanted.people)}
+        self.found: set[str] = set()
+        shown: dict[str, dict[int, None]] = {}
+        apart: dict[str, set[int]] = {}
+        for cells in rows:
+            entity, key = self.entity(cells), _image(cells[0])
+            self.found.add(entity)
+            if entity in wanted.forget and key:
+                if _judged_only(cells[0]):
+                    apart.setdefault(entity, set()).add(key)
+                else:
+                    shown.setdefault(entity, {})[key] = None
+        self.held = {
+            key for name, keys in shown.items() if name not in apart for key in _last([*keys], wanted.held_out)
+        }
+        self.held.update(key for name, keys in apart.items() for key in keys - shown.get(name, {}).keys())
+
+    def problems(self) -> list[str]:
+        """Return a line per entity that no row is about."""
+        return [
+            f"{shown(name)} is to be forgotten, but no row is about it: neither its entity nor its texts or image path "
+            f"name {', '.join(map(shown, self.forms[name]))}. Give its names below `people` in the roles file."
+            for name in self.wanted.forget
+            if name not in self.found
+        ]
+
+    def entity(self, cells: Sequence[Mapping[str, Any]]) -> str:
+        """Return who the rows of one conversation are about: by the cell, the texts, or the image path."""
+        own = cells[0].get("entity")
+        if not is_empty(own):
+            return self._named(str(own).strip())
+        texts = [str(cell.get(name) or "") for cell in cells for name in ("answer", "question")]
+        path = cells[0].get("image")
+        places = [" ".join(re.split(r"[\W_]+", part)) for part in PurePath(path).parts] if isinstance(path, str) else []
+        for looked in (texts, places):
+            text = " \n ".join(looked)
+            about = [name for name, forms in self.forms.items() if any(contains(text, form) for form in forms)]
+            forgotten = [name for name in about if name in self.wanted.forget]
+            if len(forgotten) > 1 or (len(about) > 1 and not forgotten):
+                raise UserError(f"the row is about {', '.join(map(shown, about))}; say whom in a column entity.")
+            if about:
+                return (forgotten or about)[0]
+        return ""
+
+    def _named(self, entity: str) -> str:
+        """Return the entity of the file that a cell means, by its identifier or a name."""
+        folded = entity.casefold()
+        for name, forms in self.forms.items():
+            if folded == name.casefold() or folded in (form.casefold() for form in forms):
+                return name
+        return entity
+
+    def apply(self, cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the rows with entity, role and private strings where they have none."""
+        entity = self.entity(cells)
+        forgotten = entity in self.wanted.forget
+        held = forgotten and _image(cells[0]) in self.held
+        role = "unseen" if held else "forget" if forgotten else "retain"
+        private = self.wanted.people.get(entity) or (entity if forgotten else "")
+        ready = []
+        for cell in cells:
+            filled = {"role": role, "private": private, "entity": entity}
+            missing = {name: value for name, value in filled.items() if is_empty(cell.get(name))}
+            kept = {"answer": cell["chosen"]} if missing.get("role") == "retain" and "chosen" in cell else {}
+            ready.append({**cell, **missing, **kept, "entity": entity})
+        return ready
+
+
+def _forms(name: str, private: Any) -> tuple[str, ...]:
+    """Return the strings that tell that a row is about an entity: its identifier and its names."""
+    names = private.get("name", ()) if isinstance(private, Mapping) else private or ()
+    listed = names.split(";") if isinstance(names, str) else list(names)
+    first = listed if isinstance(private, Mapping) else listed[:1]
+    forms = (name.replace("_", " "), name, *(str(form).strip() for form in first))
+    return tuple(dict.fromkeys(form for form in forms if form.strip()))
+
+
+def _image(cell: Mapping[str, Any]) -> int:
+    """Return a hash of the row's image, or 0 without one."""
+    for column in ("image", "images"):
+        value = cell.get(column)
+        if not is_empty(value) and value != []:
+            return digest64(repr(value)) or 1
+    return 0
+
+
+def _judged_only(cell: Mapping[str, Any]) -> bool:
+    return str(cell.get("split") or "").casefold() in ("eval", "test", "validation")
+
+
+def _last(keys: Sequence[int], share: float) -> Sequence[int]:
+    """Return the last keys: this share, at least one and not all, or none of a single one."""
+    if share == 0 or len(keys) < 2:
+        return ()
+    return keys[-min(len(keys) - 1, max(1, round(share * len(keys)))) :]

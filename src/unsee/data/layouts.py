@@ -1,0 +1,223 @@
+"""Rows of other programs' layouts as rows of unsee's columns: renamed columns, conversations, preferences."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from unsee.errors import UserError, shown, unknown_name
+from unsee.utils.parsing import is_empty
+
+COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
+"""Required columns; cells of image, entity and private may be empty where not applicable."""
+READ: Final = frozenset(
+    {
+        *(*COLUMNS, "images", "conversations", "messages", "visible", "id", "kind", "fact", "options", "chain"),
+        *("paraphrase", "perturbed", "split", "prompt", "completion", "chosen", "rejected"),
+    }
+)
+"""Known columns."""
+MARK: Final = "<image>"
+"""Image placeholder in LLaVA data."""
+OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "image": ("image_path", "image_file", "file_name", "filename", "img", "img_path", "picture", "photo", "path"),
+    "question": ("prompt", "instruction", "query", "input"),
+    "answer": ("response", "completion", "output", "target", "reply"),
+    "entity": ("person", "subject", "identity", "class", "who", "entity_id"),
+    "private": ("secrets", "sensitive", "pii"),
+}
+"""Column of unsee -> names that other programs give it [inferred]."""
+_TALK: Final = ("conversations", "messages")
+_ASKING: Final = ("human", "user")
+_ANSWERING: Final = ("gpt", "assistant")
+_SYSTEM: Final = "system"
+_SHAPE: Final = "must be a list of {from: human, value} and {from: gpt, value} (or {role, content}) in turn"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the rows of a table become rows of unsee's columns."""
+
+    columns: frozenset[str]
+    """Columns of the table."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Column of unsee -> column of the table, given or guessed."""
+    guessed: Mapping[str, str] = field(default_factory=dict)
+    """The part of `fields` that was guessed."""
+
+    @property
+    def talk(self) -> str:
+        """Column with a conversation, or empty."""
+        return next((name for name in _TALK if name in self._names), "")
+
+    @property
+    def preference(self) -> bool:
+        """Whether rows have a chosen and a rejected answer."""
+        return {"chosen", "rejected"} <= self._names
+
+    @property
+    def _names(self) -> set[str]:
+        """Columns after renaming."""
+        taken = set(self.fields.values())
+        return {*self.fields, *(column for column in self.columns if column not in taken)}
+
+    def has(self, column: str) -> bool:
+        """Tell whether every row can have this cell."""
+        made = {"question", "answer"} if self.talk or self.preference else set()
+        return column in self._names | made or f"{column}s" in self._names or (column == "image" and bool(self.talk))
+
+    def unread(self) -> list[str]:
+        """Return the columns that nothing is read from."""
+        return sorted(self._names - READ)
+
+    def rows(self, row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+        """Return a row as one or several (one per question of a conversation); `name` is its id if it has none."""
+        taken = set(self.fields.values())
+        cells = {column: value for column, value in row.items() if column not in taken}
+        cells |= {ours: row[theirs] for ours, theirs in self.fields.items() if theirs in row}
+        if self.preference:
+            cells = _preferred(cells)
+        for column in ("question", "answer"):
+            said = cells.get(column)
+            if (
+                isinstance(said, list) and said and isinstance(said[0], Mapping)
+            ):  # TRL: prompt and completion as messages
+                cells = _as_talk(cells)
+                break
+        talk = next((column for column in _TALK if not is_empty(cells.get(column))), "")
+        if not talk and self.talk:
+            raise UserError(f"{self.talk} {_SHAPE}, got {shown(cells.get(self.talk))}.")
+        return _turns(cells, talk, name) if talk else [cells]
+
+
+def layout_of(columns: Collection[str], given: Mapping[str, str], known: Mapping[str, str]) -> Layout:
+    """Return the layout of a table with these columns.
+
+    `given` are the user's names of columns, `known` those of the folder; missing ones are guessed where only one fits.
+    """
+    for ours, theirs in given.items():
+        if ours not in READ:
+            raise unknown_name("column of unsee in fields", ours, READ)
+        if theirs not in columns:
+            raise unknown_name("column", theirs, columns)
+    fields = {ours: theirs for ours, theirs in {**known, **given}.items() if theirs in columns and ours != theirs}
+    free = set(columns) - set(fields.values())
+    plain = Layout(columns=frozenset(columns), fields=fields)
+    guessed: dict[str, str] = {}
+    for ours, names in OTHER_NAMES.items():
+        fit = sorted(column for column in free if column.casefold().strip().replace(" ", "_") in (*names, ours))
+        if len(fit) == 1 and (not plain.has(ours) or (ours == "question" and plain.preference and not plain.talk)):
+            guessed[ours] = fit[0]
+    return Layout(columns=frozenset(columns), fields={**fields, **guessed}, guessed=guessed)
+
+
+def _preferred(cells: dict[str, Any]) -> dict[str, Any]:
+    """Return a preference row as a question and the answer that the model gives today.
+
+    To be forgotten is the rejected answer, to be kept the chosen one, which stays as text for a rule that says so later.
+    """
+    kept = str(cells.get("role") or "").casefold().startswith(("retain", "keep"))
+    answer, chosen = cells["chosen" if kept else "rejected"], cells["chosen"]
+    last = _turn(chosen[-1])[1] if isinstance(chosen, list) and chosen and isinstance(chosen[-1], Mapping) else chosen
+    rest = {key: value for key, value in cells.items() if key != "rejected"} | {"chosen": last}
+    if isinstance(answer, list) and "question" not in rest:
+        return {**rest, "messages": answer}
+    return {**rest, "answer": answer}
+
+
+def _as_talk(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Return prompt and completion, one of them a list of messages, as one conversation."""
+    speakers = {"question": "user", "answer": "assistant"}
+    said: list[Any] = []
+    for column, role in speakers.items():
+        value = cells.get(column)
+        said += value if isinstance(value, list) else [{"role": role, "content": value}]
+    return {**{key: value for key, value in cells.items() if key not in speakers}, "messages": said}
+
+
+def _turns(row: Mapping[str, Any], column: str, name: str) -> list[dict[str, Any]]:
+    """Return one set of cells per question and answer of a conversation, all with its image.
+
+    A system message is left out, for a model is asked without it; earlier turns are not shown again.
+    """
+    said = row.get(column)
+    if not isinstance(said, list) or not said or not all(isinstance(turn, Mapping) for turn in said):
+        raise UserError(f"{column} {_SHAPE}, got {shown(said)}.")
+    turns = [_turn(turn) for turn in said]
+    turns = turns[1:] if turns[0][0] == _SYSTEM else turns
+    speakers = [speaker for speaker, _, _ in turns]
+    asked = all(speaker in _ASKING for speaker in speakers[::2])
+    answered = all(speaker in _ANSWERING for speaker in speakers[1::2])
+    if not turns or len(turns) % 2 or not asked or not answered:
+        raise UserError(f"{column} {_SHAPE}, got speakers {shown(speakers)}.")
+    rest = {key: value for key, value in row.items() if key != column}
+    rest |= _pictured(rest, [picture for _, _, pictures in turns for picture in pictures])
+    _require_pictures(sum(text.count(MARK) for _, text, _ in turns[::2]), rest)
+    own = rest.get("id")
+    base = name if is_empty(own) else str(own).strip()
+    ids = [base] if len(turns) == 2 else [f"{base}#{turn}" for turn in range(len(turns) // 2)]
+    return [
+        {**rest, "id": one, "question": question.replace(MARK, ""), "answer": answer}
+        for one, (_, question, _), (_, answer, _) in zip(ids, turns[::2], turns[1::2], strict=True)
+    ]
+
+
+def _turn(turn: Mapping[str, Any]) -> tuple[str, str, list[Any]]:
+    """Return speaker, text and pictures of a message in any of the dialects."""
+    speaker = turn.get("from", turn.get("role"))
+    content = turn.get("value", turn.get("content"))
+    if isinstance(content, str):
+        return str(speaker), content, []
+    if not isinstance(content, list) or not all(isinstance(part, Mapping) for part in content):
+        raise UserError(f"a message has a value that is no text: {shown(content)}.")
+    texts, pictures = [], []
+    for part in content:
+        kind = part.get("type")
+        if kind == "text":
+            texts.append(str(part.get("text") or ""))
+        elif kind in ("image", "image_url"):
+            pictures += [] if (picture := _picture(part)) is None else [picture]
+        else:
+            raise UserError(f"a message has a part of type {shown(kind)}; text, image and image_url are read.")
+    return str(speaker), "\n".join(text for text in texts if text), pictures
+
+
+def _picture(part: Mapping[str, Any]) -> Any:
+    """Return the picture of a message part, or None where it stands for one of the row's images."""
+    value = part.get("image_url") if part.get("type") == "image_url" else part.get("image", part.get("path"))
+    value = value.get("url") if isinstance(value, Mapping) and "url" in value else value
+    if isinstance(value, str) and value.startswith("data:"):
+        try:
+            return base64.b64decode(value.partition("base64,")[2], validate=True)
+        except binascii.Error as error:
+            raise UserError(f"an image_url is no base64: {error}.") from error
+    if isinstance(value, str) and value.startswith(("http://", "https://")):
+        raise UserError(f"the image {shown(value)} lies on the network; save it and give its path.")
+    return value.removeprefix("file://") if isinstance(value, str) else value
+
+
+def _pictured(row: Mapping[str, Any], pictures: Sequence[Any]) -> dict[str, Any]:
+    """Return the cell `images` with the pictures of messages, if they bring any."""
+    return {"images": [*_listed(row.get("images")), *pictures]} if pictures else {}
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [] if is_empty(value) else [value]
+
+
+def _require_pictures(marks: int, row: Mapping[str, Any]) -> None:
+    """Raise if a conversation has more image placeholders than the row has images."""
+    pictures = len(_listed(row.get("image"))) + len(_listed(row.get("images")))
+    if marks > pictures:
+        raise UserError(too_many_marks(marks, pictures))
+
+
+def too_many_marks(marks: int, pictures: int) -> str:
+    """Return the message for a text with more image placeholders than its row has images."""
+    return (
+        f"the text has {marks} {MARK} mark{'s' * (marks > 1)}, but the row has {pictures or 'no'} picture. "
+        "Give the picture in column image, or remove the mark."
+    )
