@@ -70,6 +70,14 @@ def test_awkward_but_legal_data_is_usable(folder):
         assert example.image.load().mode == "RGB"
 
 
+def test_entities_that_differ_in_writing_only_are_a_warning(folder):
+    kept = KEPT | {"entity": "ADA"}
+    report = check(write(folder, [row(), kept]))
+    assert report.usable
+    assert any("'ADA', 'ada' differ only in capitals" in warning for warning in report.warnings)
+    assert not any("differ only" in warning for warning in check(write(folder, [row(), KEPT])).warnings)
+
+
 def test_equal_answers_are_only_a_warning(folder):
     report = check(write(folder, [row(private="Ada"), row(entity="eve", private="Eve"), KEPT]))
     assert report.usable
@@ -80,6 +88,7 @@ def test_equal_answers_are_only_a_warning(folder):
     ("private", "answer", "message"),
     [
         ({"city": ["Nice"]}, "She lives in Nice.", "Nice: names that are everyday words"),
+        ({"job": ["C++"], "name": ["Ada"]}, "Ada writes C++.", "C++: private strings of one character"),
         ({"name": ["张"]}, "这是张。", "张: private strings of one character"),
         ({"name": ["Zhang Wei"]}, "这是张伟。", "in a script in which a private string is not given"),
         ({"name": ["张伟"]}, "这是张伟。", "not in English"),

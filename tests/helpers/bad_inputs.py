@@ -228,6 +228,13 @@ DATA: Final = (
     ),
     file("csv of no encoding", "data.csv", b"image,\x81\x8d\n\x90", "is not UTF-8 text", "Windows-1252"),
     file("csv with UTF-16 cut off", "data.csv", b"\xff\xfea\x00,", "UTF-8"),
+    Bad(
+        "parquet with a column twice",
+        lambda place: pyarrow.parquet.write_table(
+            pyarrow.table([["a"], ["b"]], names=["answer", "answer"]), folder(place) / "data.parquet"
+        ),
+        ("has column 'answer' twice",),
+    ),
     Bad("csv with a column twice", _twice, ("has column 'answer' twice", "rename or remove")),
     Bad(
         "csv with NUL in a cell",
@@ -310,6 +317,12 @@ DATA: Final = (
         ),
         ("row 1", "half a character"),
     ),
+    cells("invisible answer", "the answer is empty", answer="\u200b\u200d"),
+    cells("invisible question", "the question is empty", question="\u2060 \n"),
+    cells("terminal control in an id", "id holds the control character U+009B", id="a\x9b31m"),
+    cells("delete in an answer", "answer holds the control character U+007F", answer="A\x7fda"),
+    cells("the same option twice", "options A and C are the same", kind="choice", options=["x", "y", "X"], answer="A"),
+    cells("options without a kind", "there are options but no kind", options=["x", "y"], answer="A"),
     cells("private no JSON", "private looks like JSON but is not", private="{broken"),
     cells("private nested deeply", "private looks like JSON but is not", private="[" * DEEP),
     cells("private true", "private must be text", private=True),
@@ -624,6 +637,7 @@ MORE: Final = (
     Bad("lr infinite", run("--set", "training.lr=.inf"), ("training.lr must be",)),
     Bad("lr negative", run("--set", "training.lr=-1"), ("training.lr must not be negative, got -1",)),
     Bad("lr a list", run("--set", "training.lr=[1e-4]"), ("lr must be a number, got [0.0001]",)),
+    Bad("no new tokens in a verdict", run("--set", "eval.max_new_tokens=0"), ("max_new_tokens must be at least 1",)),
     Bad("clip NaN", run("--set", "training.clip=.nan"), ("training.clip must be",)),
     Bad("weight decay infinite", run("--set", "training.weight_decay=.inf"), ("training.weight_decay must be",)),
     Bad("dropout 2", run("--set", "training.dropout=2"), ("training.dropout must be in [0, 1), got 2",)),

@@ -126,6 +126,15 @@ CASES = [
     ("<ANSWER>C</ANSWER>", four, "C"),
     ("<think>A or B?</think><answer>B</answer>", four, "B"),
     ("E", four, ""),
+    ("respuesta correcta: D", four, "D"),
+    ("La réponse correcte est B.", four, "B"),
+    ("答え: B", four, "B"),
+    ("答えはCです", four, "C"),
+    ("Poprawna odpowiedź to C.", four, "C"),
+    ("คำตอบคือ B", four, "B"),
+    ("सही उत्तर: C", four, "C"),
+    ("$\\text{B}$", four, "B"),
+    ("The text {B} is written there", four, ""),
 ]
 
 

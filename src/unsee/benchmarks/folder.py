@@ -355,12 +355,19 @@ def _require_choice(example: Example) -> None:
     if len(options) > len(ascii_uppercase):
         raise UserError(f"a choice has at most {len(ascii_uppercase)} options (A to Z), got {len(options)}.")
     if answer and answer in ascii_uppercase[: len(options)]:
-        return
+        return _require_distinct(options)
     meant = [letter for letter, text in zip(ascii_uppercase, options, strict=False) if answer in (text, letter.lower())]
     way = f" Write {meant[0]!r}." if len(meant) == 1 else ""
     raise UserError(
         f"a choice answer is the letter of one of its options, got {shown(answer)} and {len(options)} options.{way}"
     )
+
+
+def _require_distinct(options: Sequence[str]) -> None:
+    """Raise if two options are the same but for capitals: either letter would be right."""
+    texts = [option.casefold() for option in options]
+    if twice := [letter for letter, text in zip(ascii_uppercase, texts, strict=False) if texts.count(text) > 1]:
+        raise UserError(f"options {' and '.join(twice)} are the same; write another text or leave the row out.")
 
 
 def _with_options(example: Example) -> Example:
@@ -472,6 +479,8 @@ def _role(word: str, *, has_image: bool) -> Role:
 def _kind(cells: Mapping[str, Any], role: Role) -> Kind:
     word = _text(cells, "kind").casefold()
     if not word:
+        if "options" in cells:
+            raise UserError("there are options but no kind; write kind choice, or leave the options out.")
         return Kind.GENERAL if role is Role.GENERAL else Kind.FACT if _text(cells, "fact") else Kind.OPEN
     if word not in set(Kind):
         raise unknown_name("kind", word, [kind.value for kind in Kind])

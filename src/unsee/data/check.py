@@ -274,6 +274,12 @@ class _Secrets:
                     yield form, entity
 
 
+def _is_short(form: str) -> bool:
+    """Tell whether one character is all that is matched, as of "C++" and of names in scripts without blanks."""
+    letters = normalise(form).strip()
+    return len(letters) == 1 and (len(form) > 1 or not spaced(form))
+
+
 def _words(text: str) -> list[str]:
     """Return the words of `normalise`, faster for ASCII text."""
     return _ASCII.findall(text.lower()) if text.isascii() else _normalised(text).split()
@@ -318,7 +324,7 @@ class _Words:
         for fact, forms in example.private.items():
             if proper(fact) and all(map(everyday, forms)):  # a longer form beside it is found whatever its case
                 self.everyday.update(dict.fromkeys(forms))
-            self.short.update((form, None) for form in forms if len(form) == 1 and not spaced(form))
+            self.short.update((form, None) for form in forms if _is_short(form))
         if self._left:
             self._left -= 1
             if unreadable(example.answer, example.private):
@@ -334,7 +340,7 @@ class _Words:
                 "to count as a leak. Give a longer form too, such as the full name."
             )
         if self.short:
-            yield f"{_first(list(self.short))}: private strings of one character are found inside many words; give longer ones."
+            yield f"{_first(list(self.short))}: private strings of one character are found in many answers; give longer ones."
         if self.hidden.count:
             yield (
                 f"the answer is in a script in which a private string is not given, in {self.hidden}. Leaks in that script are "
@@ -378,6 +384,7 @@ def _warnings(seen: _Seen) -> Iterator[str]:
         yield f"the answer is a word that programs write for an empty cell in {seen.blanks}: is it meant?"
     yield from _picture_warnings(seen)
     yield from _secret_warnings(seen)
+    yield from _entity_warnings(seen)
     names = {name: who for name, who in sorted(seen.names.items()) if len(who) > 1}
     told_apart = "one cannot be told from the other in text"
     yield from _some(
@@ -386,6 +393,18 @@ def _warnings(seen: _Seen) -> Iterator[str]:
     answers = sorted(seen.shared_answers().items())
     yield from _some(
         f"{_first(sorted(who))} have the same answer {shown(answer, 60)}." for answer, who in answers if answer
+    )
+
+
+def _entity_warnings(seen: _Seen) -> Iterator[str]:
+    """Yield entities that differ only in capitals, accents or punctuation: a typing error splits a person."""
+    alike: dict[str, list[str]] = {}
+    for entity in sorted(seen.forgotten.keys() | seen.kept.keys()):
+        alike.setdefault(normalise(entity), []).append(entity)
+    yield from _some(
+        f"entities {', '.join(map(shown, who[:_SHOWN]))} differ only in capitals, accents or punctuation: are they one?"
+        for words, who in alike.items()
+        if len(who) > 1 and words != " "
     )
 
 

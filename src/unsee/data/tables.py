@@ -210,6 +210,7 @@ def _parquet(path: Path) -> list[Any]:
     import pyarrow.parquet
 
     try:
+        _require_names(pyarrow.parquet.read_schema(path).names, path.name)
         return list(pyarrow.parquet.read_table(path).to_pylist())
     except pyarrow.ArrowException as error:
         raise UserError(f"{path} is no readable Parquet file: {error}") from error

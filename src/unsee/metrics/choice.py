@@ -23,7 +23,7 @@ _ALONE: Final = re.compile(rf"^{_OPEN}(?:(?i:options?|answer|choice|letter)\W*)?
 _BOXED: Final = re.compile(
     rf"\\?boxed\s*\{{\s*(?:\\(?:text|mathrm|mathbf|textbf)\s*\{{)?{_OPEN}([A-Za-z])(?![A-Za-z])"
     rf"|<(?:answer|ans|choice|option|final)>{_OPEN}(?:(?i:option|answer)\W*)?([A-Za-z])(?![A-Za-z])"
-    r"|\[\[\s*([A-Za-z])\s*\]\]",
+    r"|\[\[\s*([A-Za-z])\s*\]\]|\\(?:text|mathrm|mathbf|textbf)\s*\{\s*([A-Za-z])\s*\}",
     re.IGNORECASE,
 )
 _LAST: Final = (
@@ -33,8 +33,10 @@ _LAST: Final = (
 """Words that may follow a letter which could be a word, as in "the answer is a pilot"."""
 _WRONG: Final = r"(?!['’]\w)(?![)\]\"'*.]*\s+(?:is|was|would\s+be)\s+(?:not|wrong|incorrect|false|ruled))"
 _NAMED: Final = re.compile(
-    r"(?:\b(?:answer|option|choice|letter|antwort|respuesta|r[ée]ponse|resposta|risposta)\b|ответ|答案|答|选项?|选择?|選項|選択肢|選擇?|選ぶ?|正解|정답|답|الجواب|الإجابة)"
-    r"(?:\s*(?:(?:is|would\s+be|should\s+be|must\s+be|ist|es|est|é|è)\b|是|为|為|は|은|는|هو|هي))?\s*[:=-]?\s*"
+    r"(?:\b(?:answer|option|choice|letter|antwort|antwoord|respuesta|r[ée]ponse|resposta|risposta|odpowied[źz](?:\s+to)?|svar(?:et)?|cevap|đáp\s+án)\b"
+    r"|ответ|відповідь|απάντηση|उत्तर|ค\u0e4d\u0e32ตอบ|答案|答え|答|选项?|选择?|選項|選択肢|選擇?|選ぶ?|正解|정답|답|الجواب|الإجابة|תשובה)"
+    r"(?:\s+(?:correcta|correcte|correta|corretta|exacte|juste|poprawna|riktig|الصحيحة|הנכונה))?"
+    r"(?:\s*(?:(?:is|would\s+be|should\s+be|must\s+be|ist|es|est|é|è|jest|är|er|là|είναι)\b|是|为|為|は|은|는|هو|هي|है|คือ|היא))?\s*[:=-]?\s*"
     rf"{_OPEN}(?:(?:option|letter|choice)\s+)?{_OPEN}([A-Za-z])(?![A-Za-z]){_WRONG}",
     re.IGNORECASE,
 )

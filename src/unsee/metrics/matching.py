@@ -21,6 +21,8 @@ _PROPER: Final = re.compile(
     r"|address|street|island|employer|company|school|university|team|club"
 )
 """Facts whose values are names; jobs and hobbies may be lower-cased."""
+_UMLAUTS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})  # codespell:ignore ue
+"""Spellings in two letters, as German and Scandinavian names have where their letters cannot be typed."""
 
 
 def contains(text: str, term: str) -> bool:
@@ -37,7 +39,7 @@ def contains(text: str, term: str) -> bool:
     if wanted == " ":
         return False
     said = normalise(text)
-    return wanted in said or _after_proclitics(said, wanted)
+    return wanted in said or _after_proclitics(said, wanted) or _spelled_out(text, term)
 
 
 def mentions(text: str, term: str) -> bool:
@@ -123,6 +125,18 @@ def _readable(text: str, forms: tuple[str, ...]) -> bool:
     usable = [form for form in forms if normalise(form) != " "]
     known = scripts(usable)
     return not forms or (bool(usable) and (not known or not foreign(text, known)))
+
+
+def _spelled_out(text: str, term: str) -> bool:
+    """Tell whether the term occurs with umlauts written as two letters, on either side.
+
+    >>> contains("Juergen Müller", "Jürgen Mueller"), contains("Soren, Soeren", "Søren"), contains("Muell", "Müller")
+    (True, True, False)
+    """
+    if text.isascii() and term.isascii():
+        return False
+    said, wanted = (unicodedata.normalize("NFC", one.casefold()).translate(_UMLAUTS) for one in (text, term))
+    return normalise(wanted) in normalise(said)
 
 
 def _after_proclitics(said: str, wanted: str) -> bool:

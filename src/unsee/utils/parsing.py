@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +16,8 @@ DEEPEST: Final = 100
 """Deepest nesting of lists and mappings that is read; beyond Python's own limit it would crash."""
 LARGEST: Final = 64 * 2**20
 """Largest settings file (a config, a run file) that is read, in bytes."""
-_UNWRITABLE: Final = re.compile(r"[\x00-\x08\x0e-\x1f\ud800-\udfff]")
-"""Control characters other than blanks, and halves of surrogate pairs."""
+_UNWRITABLE: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+"""Control characters other than blanks (C0 and C1, some of which steer terminals), and halves of surrogate pairs."""
 _POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -111,9 +112,9 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def is_empty(value: Any) -> bool:
-    """Tell whether a cell is empty: null, NaN (pandas' empty cell) or blank text."""
+    """Tell whether a cell is empty: null, NaN (pandas' empty cell), or text of blanks and invisible characters."""
     if isinstance(value, str):
-        return not value.strip()
+        return all(char.isspace() or unicodedata.category(char) == "Cf" for char in value)
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -127,5 +128,5 @@ def text_fault(text: str) -> str:
     if match is None:
         return ""
     code = f"U+{ord(match[0]):04X}"
-    what = f"the control character {code}" if match[0] < " " else f"half a character (the surrogate {code})"
+    what = f"the control character {code}" if match[0] < "\ud800" else f"half a character (the surrogate {code})"
     return f"holds {what} at place {match.start() + 1}"
