@@ -8,10 +8,12 @@ All are computed in fp32.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
+import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, one_hot
 
 IGNORE = -100
 Reduction = Literal["token_mean", "sequence_sum"]
@@ -60,6 +62,74 @@ def npo_loss(logp_b: Tensor, start_b: Tensor, beta: float = 0.1) -> Tensor:
     -(2/beta) E log sigmoid(-beta (log p - log p_start)); equals (2/beta) log 2 at the start.
     """
     return -(2 / beta) * logsigmoid(-beta * (logp_b - start_b)).mean()
+
+
+def simnpo_loss(logp_b: Tensor, beta: float, margin: float = 0.0) -> Tensor:
+    """Return the SimNPO loss on per-sample *mean* token log-likelihoods (arXiv 2410.07163, eq. 4).
+
+    -(2/beta) E log sigmoid(beta (-log p / T - margin)). The margin stands inside the product with beta, as in
+    open-unlearning [code].
+    """
+    return -(2 / beta) * logsigmoid(beta * (-logp_b - margin)).mean()
+
+
+def dpo_loss(chosen_b: Tensor, rejected_b: Tensor, beta: float) -> Tensor:
+    """Return the DPO loss on summed log-likelihoods above the reference model's (arXiv 2305.18290, eq. 7).
+
+    -(2/beta) E log sigmoid(beta (chosen - rejected)); the factor 2/beta is open-unlearning's [code], the paper has 1.
+    """
+    return -(2 / beta) * logsigmoid(beta * (chosen_b - rejected_b)).mean()
+
+
+def weighted_ga_loss(logits_bav: Tensor, labels_ba: Tensor, above: float, below: float = 0.0) -> Tensor:
+    """Return gradient ascent with token weights p^above (1 - p)^below, themselves without gradient.
+
+    WGA (arXiv 2502.19301) has `below` 0, SatImp (arXiv 2505.11953) both.
+    """
+    logp_ba = token_logprobs(logits_bav, labels_ba)
+    p_ba = logp_ba.detach().exp()
+    return per_sample(p_ba**above * (1 - p_ba) ** below * logp_ba, labels_ba).mean()
+
+
+def undial_loss(start_bav: Tensor, logits_bav: Tensor, labels_ba: Tensor, gamma: float) -> Tensor:
+    """Return the cross-entropy to the reference model's law with the true token's logit lowered by gamma (arXiv 2402.10052)."""
+    lowered_bav = _true_token(labels_ba, start_bav.shape[-1]) * -gamma + start_bav.float()
+    cross_ba = -(lowered_bav.softmax(-1) * logits_bav.float().log_softmax(-1)).sum(-1)
+    return per_sample(cross_ba, labels_ba).mean()
+
+
+def ceu_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
+    """Return the cross-entropy to the model's own law without the true token, from the second token on (arXiv 2503.01224).
+
+    The target has no gradient. The first token of an answer does not count, as in open-unlearning [code]; an answer of one
+    token counts whole [inferred].
+    """
+    logits_bav = logits_bav.float()
+    others_bav = logits_bav.detach().masked_fill(_true_token(labels_ba, logits_bav.shape[-1]).bool(), float("-inf"))
+    cross_ba = -(others_bav.softmax(-1) * logits_bav.log_softmax(-1)).sum(-1)
+    seen_ba = (labels_ba != IGNORE).cumsum(-1)
+    later_ba = labels_ba.masked_fill((seen_ba == 1) & (seen_ba[:, -1:] > 1), IGNORE)
+    return per_sample(cross_ba, later_ba).mean()
+
+
+def js_to_token(logits_bav: Tensor, tokens_ba: Tensor) -> Tensor:
+    """Return the Jensen-Shannon divergence between each law and the law that is one token, in nats (arXiv 2509.02820)."""
+    p_ba = token_logprobs(logits_bav, tokens_ba).exp()
+    one_side = (1 - p_ba) * math.log(2) + torch.special.xlogy(p_ba, 2 * p_ba / (1 + p_ba))
+    return 0.5 * (one_side + torch.log(2 / (1 + p_ba)))
+
+
+def token_js(u_bav: Tensor, v_bav: Tensor) -> Tensor:
+    """Return the Jensen-Shannon divergence of two laws per position, in nats: at most log 2."""
+    p_bav, q_bav = u_bav.float().softmax(-1), v_bav.float().softmax(-1)
+    middle_bav = (p_bav + q_bav) / 2
+    return (torch.special.xlogy(p_bav, p_bav / middle_bav) + torch.special.xlogy(q_bav, q_bav / middle_bav)).sum(-1) / 2
+
+
+def _true_token(labels_ba: Tensor, vocabulary: int) -> Tensor:
+    """Return 1 at the label of each position, 0 elsewhere and at padding."""
+    mask_ba1 = (labels_ba != IGNORE).unsqueeze(-1)
+    return one_hot(labels_ba.clamp_min(0), vocabulary).float() * mask_ba1
 
 
 def token_kl(teacher_bav: Tensor, student_bav: Tensor, direction: Direction = "forward") -> Tensor:

@@ -402,6 +402,7 @@ def test_nothing_in_a_data_or_model_folder_is_run(tmp_path, capsys):
     for place in ("data", "model"):
         write(tmp_path / place / "plugin.py", f"open({str(trace)!r}, 'w')")
         write(tmp_path / place / "shapes.csv", "")
+    write(tmp_path / "model" / "model" / "config.json", "{}")  # a run folder, whose weights are not looked at
     evil = write(tmp_path / "model" / "evil.py", f"open({str(trace)!r}, 'w')")
     made = Run(model="lab", data=str(tmp_path / "data"), benchmark="shapes", method="nothing", plugins=(str(evil),))
     config.write(tmp_path / "model" / "run.yaml", made, record={}, result={})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from scipy.spatial.distance import jensenshannon
 from torch.nn.functional import logsigmoid
 
 from unsee.api import Training, registry
 from unsee.inference.batching import collate, target_ids
 from unsee.inference.encoder import encoder
+from unsee.methods.common.refusal_targets import refusal_targets
 from unsee.testing.tiny import tiny_session
 from unsee.training.recording import recording
 from unsee.training.trainer import prepare
@@ -111,6 +115,86 @@ def test_npo(session, parts_of):
     ratios = [said(session, target).sum() - said(session, target, start=True).sum() for target in forget]
     wanted = -(2 / 0.4) * mean(logsigmoid(-0.4 * ratio) for ratio in ratios) + 0.5 * nll(session, retain)
     assert total(parts) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_simnpo(session, parts_of):
+    settings = {"beta": 2.5, "margin": 0.3, "forget_weight": 0.6, "retain_weight": 0.5}
+    forget, retain, parts = parts_of("simnpo", **settings)
+    fading = mean(logsigmoid(2.5 * (-said(session, target).mean() - 0.3)) for target in forget)
+    assert total(parts) == pytest.approx(-0.6 * (2 / 2.5) * fading + 0.5 * nll(session, retain), rel=1e-4)
+
+
+def test_dpo(session, parts_of):
+    forget, retain, parts = parts_of("dpo", beta=0.4, retain_weight=0.5)
+    refused = {target.example.id: target for target in refusal_targets(session)}
+
+    def above(target):
+        return said(session, target).sum() - said(session, target, start=True).sum()
+
+    gaps = [above(refused[target.example.id]) - above(target) for target in forget]
+    wanted = -(2 / 0.4) * mean(logsigmoid(0.4 * gap) for gap in gaps) + 0.5 * nll(session, retain)
+    assert total(parts) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "above", "below"),
+    [("wga", {"beta": 0.7}, 0.7, 0), ("satimp", {"beta1": 2.0, "beta2": 0.5}, 2.0, 0.5)],
+)
+def test_weighted_ascent(name, settings, above, below, session, parts_of):
+    forget, retain, parts = parts_of(name, retain_weight=0.5, **settings)
+    rows = [said(session, target) for target in forget]
+    wanted = mean((row.exp() ** above * (1 - row.exp()) ** below * row).mean() for row in rows)
+    assert total(parts) == pytest.approx(wanted + 0.5 * nll(session, retain), rel=1e-4)
+
+
+def test_ceu(session, parts_of):
+    forget, retain, parts = parts_of("ceu", retain_weight=0.5)
+    rows = []
+    for target in forget:
+        every_av, ids = logprobs(session, target)
+        others_av = every_av.exp()
+        others_av[range(len(ids)), list(ids)] = 0
+        others_av = others_av / others_av.sum(-1, keepdim=True)
+        rows.append(-(others_av * every_av).sum(-1)[1:].mean())
+    assert total(parts) == pytest.approx(mean(rows) + 0.5 * nll(session, retain), rel=1e-4)
+
+
+def test_undial(session, parts_of):
+    forget, retain, parts = parts_of("undial", gamma=1.5, forget_weight=0.6, retain_weight=0.5)
+    rows = []
+    for target in forget:
+        (start_av, ids), (now_av, _) = logprobs(session, target, start=True), logprobs(session, target)
+        lowered_av = start_av.exp()
+        lowered_av[range(len(ids)), list(ids)] *= math.exp(-1.5)
+        lowered_av = lowered_av / lowered_av.sum(-1, keepdim=True)
+        rows.append(-(lowered_av * now_av).sum(-1).mean())
+    assert total(parts) == pytest.approx(0.6 * mean(rows) + 0.5 * nll(session, retain), rel=1e-4)
+
+
+def test_jensun(session, parts_of):
+    forget, retain, parts = parts_of("jensun", refusal="No idea", forget_weight=0.6, retain_weight=0.7)
+    ids = session.processor.tokenizer("No idea", add_special_tokens=False)["input_ids"]
+    assert len(ids) > 1
+
+    def js(p_av, q_av):
+        return jensenshannon(p_av.double().numpy(), q_av.double().numpy(), axis=-1) ** 2
+
+    away, kept = [], []
+    for target in forget:
+        now_av, answer = logprobs(session, target)
+        wanted_av = torch.zeros_like(now_av)
+        wanted_av[range(len(answer)), [ids[place % len(ids)] for place in range(len(answer))]] = 1
+        away.append(torch.tensor(js(now_av.exp(), wanted_av).mean()))
+    for target in retain:
+        start_av, now_av = logprobs(session, target, start=True)[0], logprobs(session, target)[0]
+        kept.append(torch.tensor(js(start_av.exp(), now_av.exp()).mean()))
+    assert mean(away) < math.log(2)
+    assert total(parts) == pytest.approx(0.6 * mean(away) + 0.7 * mean(kept), rel=1e-3)
+
+
+def test_finetune(session, parts_of):
+    _, retain, parts = parts_of("finetune")
+    assert total(parts) == pytest.approx(nll(session, retain), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["random", "reject"])

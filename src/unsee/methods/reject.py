@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 from unsee.api import Method, Session
-from unsee.data.records import Record
-from unsee.data.refusals import refusals
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import IGNORE, answer_nll
 from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term
-from unsee.training.targets import forget_targets, retain_targets
+from unsee.methods.common.refusal_targets import refusal_targets
+from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, required, retain_term
-from unsee.utils.parsing import read_object
-from unsee.utils.seeds import seed_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +40,7 @@ class Reject(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the cross-entropy on refusals."""
-        sentences = _read(Path(self.refusals)) if self.refusals else refusals()
-        targets = [
-            replace(target, text=sentences[seed_of(session.seed, "refusal", target.example.id) % len(sentences)])
-            for target in forget_targets(session)
-        ]
+        targets = refusal_targets(session, self.refusals)
         partners = decouple_partners(session, targets, self.prompt_decouple_weight, self.prompt_decouple_pairing)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
@@ -71,16 +63,3 @@ def _concatenated(session: Session, forget: Batch, retain: Batch, retain_weight:
         logits_bav, labels_ba = answer_logits(session.model, batch)
         total = answer_nll(logits_bav, labels_ba, "sequence_sum") * len(batch.targets)
         yield {"loss": weight * total / sum(counts), name: total / count}
-
-
-def _read(path: Path) -> tuple[str, ...]:
-    """Return the lines of a user's list, or `idk` of a JSON file, stripped and non-empty."""
-    if not path.is_file():
-        raise UserError(f"method.refusals names no file: {path}. Give a text file with one refusal a line.")
-    if path.suffix.lower() == ".json":
-        lines = Record(read_object(path)).strings("idk")
-    else:
-        lines = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    if not lines:
-        raise UserError(f"The list of refusals {path} is empty; write one refusal a line.")
-    return lines

@@ -1,0 +1,45 @@
+"""Self-distillation with adjusted logits (UNDIAL, Dong et al., arXiv 2402.10052)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from unsee.api import Method, Needs, Session
+from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
+from unsee.losses import undial_loss
+from unsee.methods.common.reference_model import StartLogits, Teacher
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainer import Parts, minimise, retain_term
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undial(Method):
+    """Distil the reference model with the logit of every forget token lowered."""
+
+    gamma: float = 10.0
+    """Amount by which the true token's logit is lowered; 0 = self-distillation."""
+    forget_weight: float = 1.0
+    """Weight of the distillation."""
+    retain_weight: float = 0.0
+    """Weight of the cross-entropy on the retain answers; OPEN-MMUNLEARNING: 1 [paper]."""
+    teacher: Teacher = "auto"
+    """Source of reference logits: kept in memory, recomputed, or as memory allows."""
+
+    def needs(self) -> Needs:
+        """Return the memory requirements of a step."""
+        return Needs(retain=int(bool(self.retain_weight)), teacher=True)
+
+    def unlearn(self, session: Session) -> None:
+        """Minimise the cross-entropy to the adjusted reference law."""
+        targets, kept = forget_targets(session), retain_targets(session, self.retain_weight)
+        start = StartLogits(session, targets, teacher=self.teacher)
+
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
+            logits_bav, labels_ba = answer_logits(session.model, forget)
+            undial = undial_loss(start(forget.targets, labels_ba), logits_bav, labels_ba, self.gamma)
+            yield {"loss": self.forget_weight * undial, "undial": undial}
+            yield from retain_term(session, retain, self.retain_weight)
+
+        minimise(session, objective, forget=targets, retain=kept)
