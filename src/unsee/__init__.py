@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from unsee.workflows.doctor import doctor
     from unsee.workflows.estimate import estimate
     from unsee.workflows.forget import forget
+    from unsee.workflows.suggest import suggest
     from unsee.workflows.train_lab import train
 
 __version__ = "0.1.0"
@@ -37,6 +38,7 @@ __all__ = [
     "forget",
     "load",
     "push",
+    "suggest",
     "train",
 ]
 
@@ -54,6 +56,7 @@ _PLACES: Final = {
     "forget": "unsee.workflows.forget",
     "load": "unsee.models.checkpoint",
     "push": "unsee.exporting.hub",
+    "suggest": "unsee.workflows.suggest",
     "train": "unsee.workflows.train_lab",
 }
 """Function -> module that defines it; imported when first used."""

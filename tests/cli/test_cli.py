@@ -44,7 +44,7 @@ def asked(monkeypatch):
             "eval --model lab --data lab --out /no/o --set eval.batch_size=0",
             "eval.batch_size must be at least 1, got 0",
         ),
-        ("forget --model m --data d --out o --method npo --set method.beta=0", "method.beta must be above 0"),
+        ("forget --model lab --data lab --out o --method npo --set method.beta=0", "method.beta must be above 0"),
         ("forget none.yaml", "Cannot read the run file none.yaml"),
         ("forget", "names no model. Give --model"),
         ("train lba --out x", "Unknown world 'lba'. Did you mean lab"),
@@ -58,12 +58,15 @@ def asked(monkeypatch):
         ("forget --set lr=1", "Unknown setting of the run 'lr'. Did you mean training.lr? Known"),
         ("forget --set max_step=1", "Did you mean training.max_steps? Known"),
         ("forget --method npo --set beta=1", "Did you mean method.beta? Known"),
-        ("forget --model m --data d --out o --method npo --set method.lr=1", "Did you mean training.lr? Known"),
-        ("forget --model m --data d --out o --method npo --set training.learning_rate=1", "Did you mean training.lr?"),
-        ("forget --model m --data d --out o --method npo --set training.beta=1", "Did you mean method.beta?"),
-        ("forget --model m --data d --out o --method npo --set method.bta=1", "Did you mean beta? Known"),
-        ("forget --model m --data d --out o --method npo --tune lorra", "got 'lorra'. Did you mean lora?"),
-        ("forget --model m --data labb --out /no/o --method npo", "or the word lab. Did you mean lab"),
+        ("forget --model lab --data lab --out o --method npo --set method.lr=1", "Did you mean training.lr? Known"),
+        (
+            "forget --model lab --data lab --out o --method npo --set training.learning_rate=1",
+            "Did you mean training.lr?",
+        ),
+        ("forget --model lab --data lab --out o --method npo --set training.beta=1", "Did you mean method.beta?"),
+        ("forget --model lab --data lab --out o --method npo --set method.bta=1", "Did you mean beta? Known"),
+        ("forget --model lab --data lab --out o --method npo --tune lorra", "got 'lorra'. Did you mean lora?"),
+        ("forget --model lab --data labb --out /no/o --method npo", "or the word lab. Did you mean lab"),
         ("continual --model m --data d --out o --method ga --tasks 2 --mode sequental", "Did you mean sequential?"),
         ("continual --set mode=merge", "Did you mean continual.mode? Known"),
         ("continual --model m --data d --out o --method ga --set continual.lr=1", "Did you mean training.lr?"),
@@ -79,7 +82,7 @@ def asked(monkeypatch):
         ("push runs/none owner/name", "There is no folder runs/none. A run folder is"),
         ("import none.yaml", "there is no file none.yaml."),
         ("forget none.yaml", "Cannot read the run file none.yaml: there is no such file."),
-        ("forget --recipe mllmu --model m --data lab --out /no/o", "The lab is not laid out as mllmu. Give --data"),
+        ("forget --recipe mllmu --model lab --data lab --out /no/o", "The lab is not laid out as mllmu. Give --data"),
         ("eval --model lab --data lab --out /no/o --gold runs/none", "There is no folder runs/none"),
         (
             "eval --model lab --data lab --out /no/o --clip none",
@@ -255,7 +258,7 @@ def test_a_file_that_cannot_be_read_is_named(monkeypatch, capsys):
 
     monkeypatch.setattr("unsee.data.open.open_benchmark", locked)
     monkeypatch.setattr("unsee.workflows.forget.open_benchmark", locked)
-    words = ["forget", "--model", "m", "--data", "d", "--method", "ga", "--out", "/no/o"]
+    words = ["forget", "--model", "lab", "--data", str(EXAMPLE), "--method", "ga", "--out", "/no/o"]
     assert main.main(words) == 1
     assert "unsee: Permission denied: data.jsonl." in capsys.readouterr().err
     with pytest.raises(PermissionError):

@@ -21,6 +21,7 @@ from helpers.evaluated import CITIES, FORGET, MIXES, PEOPLE, make_run
 from unsee.api import Kind, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
 from unsee.report import charts, columns, compare, gallery, report, routes, summary, verdict
+from unsee.report.fulfilled import fulfilled
 from unsee.report.page import about, render
 from unsee.report.read import Record, Stage, read_run, read_stages
 from unsee.report.seeds import grouped
@@ -105,7 +106,8 @@ def test_report_loads_nothing_and_forbids_everything_else(demo: dict[str, list[P
         assert "style" not in attributes
         assert not [name for name in attributes if name.startswith("on")]
         for name in ("src", "href", "xlink:href", "action"):
-            assert (attributes.get(name) or "data:image/").startswith("data:image/"), (tag, attributes)
+            place = attributes.get(name) or "data:image/"
+            assert place.startswith("data:image/") or (tag, place) == ("a", "answers.html"), (tag, attributes)
     assert not re.search(r"url\(|@import", text)
     policy = next(
         a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"
@@ -653,3 +655,51 @@ def test_print_is_light_whole_and_in_colour():
     ):
         assert rule in printed
     assert "section { break-inside: auto" in printed
+
+
+def test_all_answers_are_in_a_page_beside_the_report(demo: dict[str, list[Path]], tmp_path: Path) -> None:
+    path = report(demo, tmp_path / "out")
+    text = (tmp_path / "out" / "answers.html").read_text()
+    data = json.loads(re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[0])
+    runs = [read_run(folders[0]) for folders in demo.values()]
+    assert len(data["rows"]) == len(runs[0].responses)
+    assert all(len(row["answers"]) == len(demo) for row in data["rows"])
+    said = {row["id"]: "".join(piece for piece, _ in row["answers"][0][1]) for row in data["rows"]}
+    assert all(said[row.id] == gallery.printable(row.text) for row in runs[0].responses)
+    assert '<a href="answers.html">' in path.read_text()
+
+
+def test_the_page_of_answers_is_offline_and_hostile_text_stays_data(
+    demo: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    for folders in demo.values():
+        index = read_run(folders[0]).responses[0].id
+        rewrite(folders[0], index, text=EVIL, question=EVIL)
+    report(demo, tmp_path)
+    text = (tmp_path / "answers.html").read_text()
+    assert "<img" not in text
+    assert text.count("<script") == 2
+    assert "default-src 'none'" in text
+    for tag, attributes in Page(text).tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "a")
+        assert not {"src", "href", "style", "onerror"} & attributes.keys()
+
+
+def _sworn(stage: str, tmp_path: Path, **changes: object) -> str:
+    """Return word and reason of a stage whose run has these changes."""
+    (read,) = read_stages({stage: [make_run(tmp_path / stage, stage)]})
+    read = replace(read, runs=tuple(replace(run, **changes) for run in read.runs))
+    found = fulfilled(read, verdict.judge(read, None, "unseen"), "unseen")
+    assert found is not None
+    return f"{found.word}: {found.why}"
+
+
+def test_a_request_is_fulfilled_only_if_attacks_bring_nothing_back(tmp_path: Path) -> None:
+    silent = next(stage for stage in MIXES if "pubg" in stage)
+    assert _sworn(silent, tmp_path / "a").startswith("not measured: it no longer says it, but no attack was made")
+    found = {"relearning": {"recovered": 0.02, "gold": 0.0}}
+    assert _sworn(silent, tmp_path / "b", attacks=found).startswith("yes: ")
+    found = {"relearning": {"recovered": 0.6, "gold": 0.0}}
+    assert _sworn(silent, tmp_path / "c", attacks=found) == "no: relearning brings 60% back"
+    (original,) = read_stages({"original": [make_run(tmp_path / "d", "original")]})
+    assert fulfilled(original, verdict.judge(original, None, "unseen"), "unseen") is None

@@ -23,7 +23,19 @@ from unsee.errors import Terminated, UnseeError, UserError, shown, unknown_name
 from unsee.utils.signals import raise_on_sigterm
 from unsee.utils.terminal import err
 
-_STORY: Final = ("demo", "train", "forget", "eval", "attack", "compare", "sweep", "continual", "check", "list")
+_STORY: Final = (
+    "demo",
+    "train",
+    "suggest",
+    "forget",
+    "eval",
+    "attack",
+    "compare",
+    "sweep",
+    "continual",
+    "check",
+    "list",
+)
 """Order of commands in the help; others follow by name."""
 _AGAIN: Final = {
     "forget": " The same command with --resume goes on from the last checkpoint.",

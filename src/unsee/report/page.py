@@ -15,8 +15,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from unsee.api import Kind, Role, Score, registry
-from unsee.report import attacked, charts, gallery, routes
+from unsee.report import answers, attacked, charts, gallery, routes
 from unsee.report.columns import MEANING, Column, shown
+from unsee.report.fulfilled import Fulfilled, fulfilled
 from unsee.report.leaderboard import remarks, write_leaderboard
 from unsee.report.read import Stage, only, read_stages
 from unsee.report.seeds import grouped
@@ -49,7 +50,8 @@ def report(stages: Mapping[str, Sequence[Path]], out: Path, *, title: str = "") 
         summary = json.dumps(summarise(read), indent=2, ensure_ascii=True)
         (out / "summary.json").write_text(summary + "\n", encoding="utf-8")
         write_leaderboard(read, shown(read, judged_role(read), always=True), out)
-    path.write_text(render(read, title), encoding="utf-8", errors="replace")
+    path.write_text(render(read, title, answers.path_beside(path).name), encoding="utf-8", errors="replace")
+    answers.path_beside(path).write_text(render_answers(read, title), encoding="utf-8", errors="replace")
     return path
 
 
@@ -61,17 +63,35 @@ def compare(runs: Sequence[Path], out: Path) -> Path:
     return report(grouped([Path(folder) for folder in runs]), Path(out))
 
 
-def render(stages: Sequence[Stage], title: str = "") -> str:
-    """Return the report as HTML, with all run data escaped, script and style bound by hash."""
+def render(stages: Sequence[Stage], title: str = "", all_answers: str = "") -> str:
+    """Return the report as HTML, with all run data escaped, script and style bound by hash.
+
+    `all_answers`: file name of the page with all answers, for a link; empty = none.
+    """
+    return _rendered("page.html", ("report.css",), "report.js", {**_context(stages, title), "all_answers": all_answers})
+
+
+def render_answers(stages: Sequence[Stage], title: str = "") -> str:
+    """Return the page with all answers as HTML. The answers are JSON in it, and shown as text."""
+    role = judged_role(stages)
+    values = {
+        "title": gallery.printable(title) or request(stages, role),
+        "data": answers.embedded(answers.content(stages)),
+    }
+    return _rendered("answers.html", ("report.css", "answers.css"), "answers.js", values)
+
+
+def _rendered(template: str, styles: Sequence[str], script_file: str, values: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = percent
     environment.filters["duration"] = duration
     environment.filters["size"] = routes.size
-    style, script = (HERE / "report.css").read_text(encoding="utf-8"), (HERE / "report.js").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(
-        **_context(stages, title),
+    style = "".join((HERE / name).read_text(encoding="utf-8") for name in styles)
+    script = (HERE / script_file).read_text(encoding="utf-8")
+    return environment.get_template(template).render(
+        **values,
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),
@@ -130,6 +150,7 @@ class Entry:
     label: str
     about: str
     verdict: Verdict
+    fulfilled: Fulfilled | None
     reference: bool
     segments: list[charts.Segment]
     curves: list[charts.Curve]
@@ -147,6 +168,7 @@ def _entry(stage: Stage, verdict: Verdict, role: str) -> Entry:
         label=gallery.printable(stage.label),
         about=about(stage.name.partition(" ")[0], stage.label.partition(" ")[0]),
         verdict=verdict,
+        fulfilled=fulfilled(stage, verdict, role),
         reference=stage.reference,
         segments=charts.segments(stage, role),
         curves=charts.curves(stage),

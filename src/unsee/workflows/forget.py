@@ -122,7 +122,7 @@ def checked(run: Run, *, resume: bool = False) -> Checked:
 
 def _checked(run: Run, *, resume: bool) -> Checked:
     _require_names(run)
-    _require_locations(run)  # before the method, whose import takes seconds
+    require_locations(run)  # before the method, whose import takes seconds
     method = _method(run)
     config.build(Training, run.training, where="training")
     config.build(config.Eval, run.eval, where="eval")  # the verdict needs it, after the training
@@ -209,9 +209,10 @@ def _require_names(run: Run) -> None:
             )
 
 
-def _require_locations(run: Run) -> None:
+def require_locations(run: Run) -> None:
     """Raise if there is no method, model or data of that name. Imports no torch."""
-    registry.require("methods", run.method)
+    if run.method:
+        registry.require("methods", run.method)
     folder_of(run.model)
     if run.data.partition(":")[0] != "lab":
         location(run.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from unsee import config
@@ -22,7 +23,15 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="start from published settings, `unsee list recipes`; options: --set recipe.x=y",
     )
-    parser.add_argument("--method", metavar="NAME", help="unlearning method; `unsee list methods`")
+    parser.add_argument(
+        "--method", metavar="NAME", help="unlearning method; `unsee list methods` (default: what `unsee suggest` says)"
+    )
+    parser.add_argument(
+        "--variant",
+        default="default",
+        metavar="V",
+        help="default: with a retain term where the data have retain rows; paper: the published form",
+    )
     parser.add_argument("--seed", type=int, metavar="S", help="start of every random stream (default: 0)")
     parser.add_argument("--tune", metavar="HOW", help="lora or full")
     parser.add_argument("--parts", metavar="A,B", help="parts to train: vision, projector, language")
@@ -43,9 +52,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    run = run_of(options)
-    if run.method:
-        registry.require("methods", run.method)
+    run, remark = _chosen(run_of(options), options)
     if options.dry_run:
         return _dry_run(run, options)
     if options.ask is not None and options.ask < 0:
@@ -59,7 +66,40 @@ def action(options: argparse.Namespace) -> int:
 
     folder = forget_run(run, resume=options.resume)
     say(folder)
+    if remark:
+        told(remark)
     return _verdict(folder, options.ask)
+
+
+def _chosen(run: Run, options: argparse.Namespace) -> tuple[Run, str]:
+    """Return the run with a method, and with a retain term unless its source says how it is meant; and what was added."""
+    from unsee.workflows.forget import require_locations
+    from unsee.workflows.suggest import RETAINING, require_variant, with_retain_term
+
+    require_variant(options.variant)
+    if run.method:
+        registry.require("methods", run.method)
+    if options.recipe or options.file or not run.model or not run.data:
+        return run, ""
+    if not run.method and options.variant == "default":
+        return _suggested(run), ""
+    if run.method in RETAINING and options.variant == "default":
+        require_locations(run)
+        return with_retain_term(run)
+    return run, ""
+
+
+def _suggested(run: Run) -> Run:
+    """Return the run to start with for its model and data, with the user's settings on top."""
+    from unsee.workflows.forget import require_locations
+    from unsee.workflows.suggest import suggest
+
+    require_locations(run)
+    found = suggest(run.model, run.data, out=run.out, benchmark=run.benchmark)
+    for reason in found.reasons:
+        told(reason)
+    settings, training = {**found.run.settings, **run.settings}, {**found.run.training, **run.training}
+    return replace(run, method=found.run.method, settings=settings, training=training)
 
 
 def _verdict(folder: Path, questions: int | None) -> int:

@@ -1,0 +1,137 @@
+"""Workflow of `suggest`: method and settings to start with, from the model's size and the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from unsee.api import PROBES, Benchmark, Role, Training
+from unsee.config import Run
+from unsee.data.check import require_usable
+from unsee.data.open import described, open_benchmark
+from unsee.errors import UserError
+from unsee.models import builtin
+
+RATES: Final = ((20_000_000, 2e-3), (500_000_000, 1e-3), (2_000_000_000, 3e-4))
+"""Most parameters -> learning rate of LoRA; above: 1e-4, the default [inferred: measured on the lab (4 million) only]."""
+STEPS: Final = 80
+"""Steps of a run with a retain term, as in configs/lab_pubg.yaml [inferred]."""
+RETAINING: Final = ("npo", "pubg", "bg_only", "reject", "random")
+"""Methods whose published form has no retain term, and whose `retain_weight` adds one."""
+_FORGET: Final = (Role.FORGET, Role.FORGET_TEXT)
+_RETAIN: Final = (Role.RETAIN, Role.RETAIN_TEXT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """Run to start with, and why."""
+
+    run: Run
+    reasons: tuple[str, ...]
+    """What was looked at, a sentence each."""
+
+    def __str__(self) -> str:
+        """Return the run file, with the reasons as comments."""
+        values = {name: value for name, value in self.run.to_mapping().items() if value not in ("", {}, ())}
+        text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+        return "".join(f"# {reason}\n" for reason in self.reasons) + text.rstrip()
+
+
+def suggest(
+    model: Path | str, data: Path | str, *, out: Path | str = "", benchmark: str | Mapping[str, Any] = ""
+) -> Suggestion:
+    """Return the run to start with for this model and these data. Reads no weights and trains nothing.
+
+    With retain rows: `pubg` with a retain term and the bounded ascent that the lab's best row has (configs/lab_pubg.yaml).
+    Without: `npo`, whose gradient vanishes where an answer is forgotten, and which the stop rule ends. All [inferred].
+
+    Raises:
+        UserError: There is no such model, or the data cannot be used.
+    """
+    opened = open_benchmark(data, benchmark)
+    require_usable(opened, str(data))
+    counts = _counts(opened)
+    size = parameters(model)
+    rate = next((rate for most, rate in RATES if size <= most), Training().lr)
+    forget, kept = sum(counts.get(role, 0) for role in _FORGET), sum(counts.get(role, 0) for role in _RETAIN)
+    training: dict[str, Any] = {"lr": rate}
+    if kept:
+        settings = {"retain_weight": 2.0, "forget_weight": 0.3, "ga_floor": -4.0, "undesired": "dataset", "rollouts": 2}
+        asked = sum(row.role in _FORGET and row.kind in PROBES for row in opened.examples("train"))
+        training |= {
+            "epochs": math.ceil(STEPS * Training().batch_size / max(1, asked)),
+            "max_steps": STEPS,
+            "stop": "never",
+        }
+        method, why = "pubg", "there are retain rows, so a retain term and a floor under the ascent keep the rest alive"
+    else:
+        method, settings = "npo", {}
+        why = "there are no retain rows, so a bounded loss and the stop rule; give retain rows, else the rest suffers"
+    run = Run.of(
+        builtin.lasting(str(model)),
+        builtin.lasting(str(data)),
+        method,
+        out,
+        benchmark=described(opened),
+        settings=settings,
+        training=training,
+    )
+    return Suggestion(
+        run=run,
+        reasons=(
+            f"data: {forget} rows to forget, {kept} to keep, {counts.get(Role.UNSEEN, 0)} on held-out images",
+            f"{method}: {why}",
+            f"LoRA with training.lr {rate:g}: the model has {size / 1e6:,.0f} million parameters; lower it if others suffer, "
+            "raise it if it still leaks",
+        ),
+    )
+
+
+def with_retain_term(run: Run) -> tuple[Run, str]:
+    """Return the run with a retain term where its method has none by default, and a sentence that says so.
+
+    A setting of the user's stays, and so does a run on data without retain rows. The stop rule, which looks at forgetting only,
+    would end the run before what was dented is back.
+    """
+    if run.method not in RETAINING or "retain_weight" in run.settings:
+        return run, ""
+    opened = open_benchmark(run.data, run.benchmark)
+    if opened.problems() or not any(_counts(opened).get(role) for role in _RETAIN):
+        return run, ""
+    settings, training = {**run.settings, "retain_weight": 1.0}, {"stop": "never", **run.training}
+    said = (
+        f"{run.method} ran with method.retain_weight=1 and training.stop={training['stop']}, as there are retain rows; "
+        "--variant paper is the published form."
+    )
+    return replace(run, settings=settings, training=training), said
+
+
+def require_variant(variant: str) -> None:
+    """Raise for an unknown variant."""
+    if variant not in ("default", "paper"):
+        raise UserError(f"--variant must be default or paper, got {variant!r}.")
+
+
+def parameters(model: Path | str) -> int:
+    """Return the number of parameters, from the model's config alone."""
+    from unsee.models.checkpoint import open_config
+    from unsee.models.meta_device import without_weights
+
+    with without_weights("cpu"):
+        made, _, _ = open_config(str(model))
+    return sum(weight.numel() for weight in made.parameters())
+
+
+def _counts(opened: Benchmark) -> dict[Role, int]:
+    """Return the number of rows by role; of held-out images those judged, else those trained on."""
+    found: dict[Role, int] = {}
+    for split, roles in (("train", {*Role} - {Role.UNSEEN}), ("eval", {Role.UNSEEN})):
+        for example in opened.examples(split):  # type: ignore[arg-type]
+            if example.role in roles:
+                found[example.role] = found.get(example.role, 0) + 1
+    return found
