@@ -102,7 +102,7 @@ def test_a_leak_is_an_exit_code_of_its_own(finished, monkeypatch, capsys):
     monkeypatch.setitem(MIXES, "npo", {"leak": 1.0})
     folder = finished("npo", training={"lr": 1e-4, "epochs": 5})
     monkeypatch.setattr("unsee.workflows.forget.forget_run", lambda run, resume: folder)
-    words = ["forget", "--model", "m", "--data", "d", "--method", "npo", "--out", "o"]
+    words = ["forget", "--model", "m", "--data", "d", "--method", "npo", "--variant", "paper", "--out", "o"]
     assert main.main(words) == 3
     assert "STILL LEAKS" in capsys.readouterr().err
     assert main.main([*words, "--ask", "0"]) == 0
