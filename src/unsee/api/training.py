@@ -58,6 +58,17 @@ class Training:
     guard: Literal["none", "collapse"] = "none"
     """`collapse`: stop at the first check at which the loss on 32 retain answers has doubled, or a fifth of 32 responses
     is empty or repetitive, and restore the weights of the check before (MMUnlearner, arXiv 2502.11051)."""
+    robust: Literal["none", "sam", "smoothing", "averaging"] = "none"
+    """Wrapper around the loss, against relearning (arXiv 2502.05374): `sam` takes the gradient of the forget terms where they
+    are worst nearby, `smoothing` at noisy weights, `averaging` ends with the mean of the weights of all steps."""
+    robust_rho: float = 0.01
+    """`sam`: distance over all trained weights; 0 = plain. 0.01 in most published runs [code]."""
+    robust_sigma: float = 1e-4
+    """`smoothing`: standard deviation of the noise on every trained weight; 0 = plain. 1e-4 in published runs [code]."""
+    robust_draws: int = 3
+    """`smoothing`: noisy gradients per step, averaged; 3 in published runs [code]."""
+    robust_mix: float = 1.0
+    """`averaging`: share of the mean in the final weights; 0 = the last step's weights. Below 1 is ours [inferred]."""
     check_every: int = 0
     """Optimiser steps between checks of the stop rule and of the guard; 0 = once per epoch."""
     checkpoint_every: int = 0
@@ -71,7 +82,16 @@ class Training:
         """Reject values that no run could use."""
         require_finite(self, "training")
         self._require_counts()
-        for name in ("check_every", "checkpoint_every", "warmup_steps", "weight_decay", "clip", "lr"):
+        for name in (
+            "check_every",
+            "checkpoint_every",
+            "warmup_steps",
+            "weight_decay",
+            "clip",
+            "lr",
+            "robust_rho",
+            "robust_sigma",
+        ):
             if getattr(self, name) < 0:
                 raise UserError(f"training.{name} must not be negative, got {getattr(self, name)}.")
         if self.max_steps != -1 and self.max_steps < 1:
@@ -80,6 +100,12 @@ class Training:
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"training.dropout must be in [0, 1), got {self.dropout}.")
+        if not 0 <= self.robust_mix <= 1:
+            raise UserError(f"training.robust_mix must be in [0, 1], got {self.robust_mix}.")
+        if self.robust == "averaging" and self.guard != "none":
+            raise UserError(
+                "training.robust=averaging has no single step to go back to, which training.guard would do. Turn one of them off."
+            )
         if self.adapter and self.tune != "lora":
             raise UserError("training.adapter goes on from an adapter, so it needs training.tune=lora.")
         if not self.parts or set(self.parts) - {"vision", "projector", "language"}:
@@ -87,7 +113,7 @@ class Training:
 
     def _require_counts(self) -> None:
         """Raise for counts that are no counts, or that no machine could hold."""
-        for name in ("rank", "alpha", "epochs", "batch_size", "accumulate", "max_new_tokens"):
+        for name in ("rank", "alpha", "epochs", "batch_size", "accumulate", "max_new_tokens", "robust_draws"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
             if getattr(self, name) > _MOST:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,7 @@ from unsee.training.resume import (
     seal,
     step_of,
 )
+from unsee.training.robust import Average, Perturbed
 from unsee.training.trainable import load_trainable, save_trainable, trainable
 from unsee.utils import fast_paths, trackers
 
@@ -114,6 +115,9 @@ class Loop:
         self.watch = Watch(session, plan)
         self.batches = _Batches(session, plan)
         self.save_every = session.training.checkpoint_every or plan.steps_per_epoch
+        robust = session.training.robust
+        self.perturbed = Perturbed(session) if robust in ("sam", "smoothing") else None
+        self.average = Average(session.model, session.training.robust_mix) if robust == "averaging" else None
         self.ended = False
         """Whether guard or stop rule ended the run, now or before it was resumed."""
 
@@ -123,6 +127,8 @@ class Loop:
         checkpoint = self._resume_point()
         if checkpoint is not None:
             load_trainable(self.session.model, checkpoint)
+            if self.average is not None:
+                self.average.load(checkpoint)
         self._prepare(checkpoint)
         streams = [] if checkpoint is None else self._load(checkpoint)
         self.watch.open_log(self.state.global_step)
@@ -196,6 +202,8 @@ class Loop:
         start = time.perf_counter()
         while self._goes_on():
             self._epoch()
+        if self.average is not None:
+            self.average.apply()
         self.watch.require_output(self.state.global_step)
         self.watch.stop_reason = self._stop_reason()
         self._report({"train_runtime": round(time.perf_counter() - start, 3)})
@@ -249,6 +257,10 @@ class Loop:
         """Backpropagate the objective on a batch, by terms or as one sum, divided by `share`."""
         self.session.model.train()
         self.watch.saw(forget)
+        if self.perturbed is not None:
+            again = partial(self._terms, forget, retain)
+            self.watch.note(self.perturbed.backpropagate(again, self._each, forget, share))
+            return
         terms = self._terms(forget, retain)
         self.watch.note(self._each(terms, share) if self.apart else self._sum(terms, share))
 
@@ -272,7 +284,7 @@ class Loop:
         with autocast(self.session.model, self.session.training), self.forward():
             yield
 
-    def _each(self, terms: Iterator[Parts], share: int) -> Parts:
+    def _each(self, terms: Iterable[Parts], share: int) -> Parts:
         """Backpropagate every term by itself, and return their values, losses summed."""
         whole: Parts = {}
         for term in terms:
@@ -309,7 +321,10 @@ class Loop:
 
     def _finish_step(self, step: int, norm: float, rate: float) -> None:
         """Run checks and callbacks, write log and checkpoint."""
-        self.ended = self.watch.check(step)
+        if self.average is not None:
+            self.average.update(step)
+        with nullcontext() if self.average is None else self.average.applied():
+            self.ended = self.watch.check(step)
         control = self.events.control
         control.should_log = True
         control.should_training_stop |= self.ended or step == self.plan.steps
@@ -351,6 +366,8 @@ class Loop:
         if processes.is_main():
             empty_checkpoint(self.session.out, self.state.global_step)
         save_trainable(self.session.model, folder)
+        if self.average is not None:
+            self.average.save(folder)
         if self.zero is None:
             save_moments(self.optimizer, self.session.model, folder)
         else:

@@ -68,6 +68,7 @@ def minimise(
         raise UserError(
             "This method masks gradients, which needs whole weights in every process. Use configs/ddp.yaml, or one process."
         )
+    _require_whole(session, separate=separate)
     processes.start()
     plan = planned(session, forget, retain, retain_ratio)
     session.notes.update(summary(session.model))
@@ -93,6 +94,17 @@ def minimise(
         train_seconds=round(time.perf_counter() - start, 3),
         peak_gib=peak_gib(),
     )
+
+
+def _require_whole(session: Session, *, separate: bool) -> None:
+    """Raise if training.robust meets masked gradients or sharded weights."""
+    robust = session.training.robust
+    if robust != "none" and separate:
+        raise UserError(f"training.robust={robust} does not go with a method that masks gradients. Leave it out.")
+    if robust != "none" and processes.sharding() != "none":
+        raise UserError(
+            f"training.robust={robust} needs whole weights in every process. Use configs/ddp.yaml, or one process."
+        )
 
 
 def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target], retain_ratio: int = 1) -> Plan:

@@ -1,0 +1,172 @@
+"""Wrappers around any loss that aim at forgetting which survives relearning: SAM, smoothing, averaging.
+
+Source of all three: arXiv 2502.05374 and its code, https://github.com/OPTML-Group/Unlearn-Smooth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from unsee.api import Session
+from unsee.distributed import processes
+from unsee.inference.batching import Batch
+from unsee.training.trainable import trainable
+from unsee.utils.seeds import seed_of
+
+AVERAGE: Final = "average.safetensors"
+"""File of the mean weights in a checkpoint."""
+_KEPT_SIDE: Final = ("retain_", "decouple_")
+"""Beginnings of the names of terms on what is to stay."""
+Terms = Callable[[], Iterator[dict[str, Tensor]]]
+"""Makes the terms of an objective on one batch, each computed when it is asked for."""
+Backward = Callable[[Iterable[dict[str, Tensor]], int], dict[str, Tensor]]
+"""Backpropagates terms one by one, each divided by the number, and returns their detached sums."""
+
+
+class Perturbed:
+    """Gradients of the forget terms at shifted weights, of all other terms at the weights themselves.
+
+    Terms on retain answers (named `retain_*` or `decouple_*`) stand after the others in every objective. An objective
+    in one piece is shifted as a whole [inferred].
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.training = session, session.training
+        self.forget_terms: int | None = None
+
+    def backpropagate(self, terms: Terms, backward: Backward, batch: Batch, share: int) -> dict[str, Tensor]:
+        """Add the gradient of the wrapped objective, divided by `share`, and return the values of its terms."""
+        if self.forget_terms is None:
+            self.forget_terms = _forget_terms(terms)
+        weights = list(trainable(self.session.model).values())
+        shifts = self._shifts(terms, backward, batch, weights)
+        parts: dict[str, Tensor] = {}
+        kept: dict[str, Tensor] = {}
+        for place, shift in enumerate(shifts):
+            whole = terms()
+            with shifted(weights, shift):
+                found = backward(islice(whole, self.forget_terms), share * len(shifts))
+            parts = _mean(parts, found, place)
+            if place == len(shifts) - 1:
+                kept = backward(whole, share)
+        losses = [side["loss"] for side in (parts, kept) if side]
+        return {**parts, **kept, "loss": torch.stack(losses).sum()}
+
+    def _shifts(
+        self, terms: Terms, backward: Backward, batch: Batch, weights: Sequence[Parameter]
+    ) -> list[list[Tensor]]:
+        """Return the shifts of the weights at which the forget terms are taken."""
+        if self.training.robust == "sam":
+            return [sam_shift(gradients(terms, backward, weights, self.forget_terms), self.training.robust_rho)]
+        seeds = [
+            seed_of(self.session.seed, "smoothing", batch.index, draw) for draw in range(self.training.robust_draws)
+        ]
+        return [noise(weights, self.training.robust_sigma, seed) for seed in seeds]
+
+
+class Average:
+    """Running mean of the weights after every step, the weights that count in checks and at the end.
+
+    The equal weight of all steps is stochastic weight averaging (arXiv 1803.05407, algorithm 1 with c = 1).
+    """
+
+    def __init__(self, model: Module, mix: float) -> None:
+        self.model, self.mix = model, mix
+        self.mean: dict[str, Tensor] = {}
+
+    def update(self, step: int) -> None:
+        """Take in the weights after this step, the first of which is 1."""
+        for name, weight in trainable(self.model).items():
+            now = weight.detach()
+            self.mean[name] = self.mean[name].lerp_(now, 1 / step) if name in self.mean else now.clone()
+
+    def apply(self) -> None:
+        """Move the weights `mix` of the way to the mean."""
+        with torch.no_grad():
+            for name, mean in self.mean.items():
+                self.model.get_parameter(name).lerp_(mean, self.mix)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Apply the mean for the block."""
+        kept = {name: self.model.get_parameter(name).detach().clone() for name in self.mean}
+        self.apply()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, weight in kept.items():
+                    self.model.get_parameter(name).copy_(weight)
+
+    def save(self, folder: Path) -> None:
+        """Write the mean beside the weights of a checkpoint."""
+        if self.mean and processes.is_main():
+            save_file({name: mean.contiguous() for name, mean in self.mean.items()}, folder / AVERAGE)
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+        weights = trainable(self.model)
+        self.mean = {name: mean.to(weights[name].device) for name, mean in load_file(folder / AVERAGE).items()}
+
+
+@contextmanager
+def shifted(weights: Sequence[Parameter], shift: Sequence[Tensor]) -> Iterator[None]:
+    """Add a shift to the weights for the block; afterwards they have the same bits as before."""
+    kept = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        for weight, delta in zip(weights, shift, strict=True):
+            weight.add_(delta)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, before in zip(weights, kept, strict=True):
+                weight.copy_(before)
+
+
+def gradients(terms: Terms, backward: Backward, weights: Sequence[Parameter], count: int | None) -> list[Tensor]:
+    """Return the gradients of the first terms, and leave those that the weights hold as they are."""
+    held = [weight.grad for weight in weights]
+    for weight in weights:
+        weight.grad = None
+    try:
+        backward(islice(terms(), count), 1)
+        return [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+    finally:
+        for weight, grad in zip(weights, held, strict=True):
+            weight.grad = grad
+
+
+def sam_shift(grads: Sequence[Tensor], rho: float) -> list[Tensor]:
+    """Return rho * g / ||g||, the norm over all weights; no shift where g is 0 (arXiv 2010.01412, equation 2)."""
+    norm = torch.nn.utils.get_total_norm(list(grads))
+    scale = torch.where(norm > 0, rho / norm, torch.zeros_like(norm))
+    return [grad * scale.to(grad.device) for grad in grads]
+
+
+def noise(weights: Sequence[Parameter], sigma: float, seed: int) -> list[Tensor]:
+    """Return normal noise of standard deviation sigma for every weight, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (sigma * torch.randn(weight.shape, generator=generator)).to(weight.device, weight.dtype) for weight in weights
+    ]
+
+
+def _forget_terms(terms: Terms) -> int:
+    """Return the number of terms before the first one on what is to stay, without a trace in random streams."""
+    with torch.random.fork_rng(), torch.no_grad():
+        return sum(not any(name.startswith(_KEPT_SIDE) for name in term) for term in terms())
+
+
+def _mean(parts: dict[str, Tensor], found: dict[str, Tensor], before: int) -> dict[str, Tensor]:
+    """Return the running mean of the values of terms."""
+    return {name: (parts[name] * before + value) / (before + 1) if before else value for name, value in found.items()}
