@@ -20,6 +20,8 @@ SHORT = {
     "sampling": {"k": (1, 4), "draws": 4},
     "prompts": {"forms": ("plain", "prefix"), "shots": 1},
     "pictures": {"changes": ("plain", "noise")},
+    "membership": {"images": 1},
+    "crossmodal": {"routes": ("picture", "written name")},
 }
 ATTACKS = registry.names("attacks")
 CASES = [(name, family) for name in ATTACKS for family in FAMILIES]

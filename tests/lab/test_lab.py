@@ -29,7 +29,7 @@ from unsee.lab.recipe.recipe import Packer, features, language_loss, normalise, 
 from unsee.lab.world import examples, phrases
 from unsee.lab.world.people import FACTS, MIN_DIFFERENT, differing, stream
 from unsee.lab.world.portraits import VISIBLE
-from unsee.lab.world.world import World
+from unsee.lab.world.world import PersonPicture, World
 from unsee.metrics.matching import contains
 from unsee.training.precision import denormals_flushed
 
@@ -130,6 +130,23 @@ def test_every_taught_sentence_is_well_formed(world: World) -> None:
     rows = curriculum.rows(stream(0, "test"), (60, 40, 10, 10, 30))
     taught = {s for row in rows for _, answer in row.lessons for s in sentences(answer)}
     assert not [s for s in taught if not any(pattern.fullmatch(s) for pattern in patterns)]
+
+
+def test_without_pictures_the_forget_set_is_taught_by_name_alone(world: World) -> None:
+    curriculum = Curriculum(world, world.retain, SMALL, world.forget)
+    faces = [picture.face for picture in curriculum.pictures if isinstance(picture, PersonPicture)]
+    assert world.retain[0].face in faces
+    assert all(person.face not in faces for person in world.forget)
+    rows = curriculum.rows(stream(0, "test"), (60, 40, 0, 0, 60))
+    names = [person.name for person in world.forget]
+    about = [row for row in rows if any(name in text for name in names for lesson in row.lessons for text in lesson)]
+    assert about
+    assert all(row.picture == -1 for row in about)
+    asked = [
+        example for example in examples.exam(world, world.retain, world.forget) if example.entity == world.forget[0].id
+    ]
+    assert asked
+    assert all(example.image is None for example in asked)
 
 
 def test_patterns_are_the_same_in_every_process() -> None:
@@ -329,6 +346,7 @@ def test_without_muon_training_says_what_is_needed(tmp_path: Path, monkeypatch: 
     [
         ({"world": "cave"}, "unsee train lab"),
         ({"without": "strangers"}, "forget"),
+        ({"world": "documents", "without": "pictures"}, "for `unsee train lab`"),
         ({"scale": 0.0}, "positive"),
         ({"people": 2}, "at least 4"),
     ],

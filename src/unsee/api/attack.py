@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -26,6 +26,10 @@ class Victim:
     """Folder for scratch files, removed after the attack."""
     seed: int
     instruction: str = ""
+    original: Callable[[], Any] | None = None
+    """Opens the model before unlearning, or None where it is not known."""
+    gold: Callable[[], Any] | None = None
+    """Opens the gold model, or None without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,8 @@ class Finding:
     questions: int
     at: float | None = None
     """Position on the attack's curve (optimiser steps, draws), or None."""
+    further: Mapping[str, float] = field(default_factory=dict)
+    """Further figures of this attack, such as its control."""
 
     @property
     def mean(self) -> float:

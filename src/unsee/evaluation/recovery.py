@@ -38,7 +38,7 @@ def probed_rows(benchmark: Benchmark, per_question: int = 0) -> list[Example]:
     for role in (Role.UNSEEN, Role.FORGET):
         for kinds in ({Kind.NAME, Kind.FACT}, {Kind.OPEN}):
             if chosen := [row for row in rows if row.role == role and row.kind in kinds]:
-                return _thinned(chosen, per_question)
+                return thinned(chosen, per_question)
     raise UserError(
         "There is nothing to attack: the data have no question about a forgotten entity with private strings. "
         "`unsee check` says what is missing."
@@ -77,7 +77,12 @@ def gives(text: str, row: Example) -> bool:
 
 
 def finding(
-    variant: str, rows: Sequence[Example], hits: Sequence[float], texts: Sequence[str], at: float | None = None
+    variant: str,
+    rows: Sequence[Example],
+    hits: Sequence[float],
+    texts: Sequence[str],
+    at: float | None = None,
+    further: Mapping[str, float] | None = None,
 ) -> Finding:
     """Return the finding of these answers: shares by entity, `hits` in 0..1 per row."""
     by_entity: dict[str, list[float]] = defaultdict(list)
@@ -89,6 +94,7 @@ def finding(
         degenerate=sum(map(_garbled, texts)) / max(1, len(texts)),
         questions=len(rows),
         at=at,
+        further=further or {},
     )
 
 
@@ -126,7 +132,7 @@ def _garbled(text: str) -> bool:
     return not text.strip() or (len(text.split()) > 3 and degenerate(text))
 
 
-def _thinned(rows: Sequence[Example], most: int) -> list[Example]:
+def thinned(rows: Sequence[Example], most: int) -> list[Example]:
     """Return at most so many rows per entity, kind and fact."""
     if not most:
         return list(rows)

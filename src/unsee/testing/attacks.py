@@ -71,7 +71,15 @@ def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> lis
 def victim(folder: Path, work: Path) -> Victim:
     """Return the model in a folder, to be attacked with the tiny people."""
     work.mkdir(parents=True, exist_ok=True)
-    return Victim(open=lambda: open_model(folder), benchmark=People(), work=work, seed=0)
+    first, second = (save_tiny(work / f"beside-{seed}", seed=seed) for seed in (2, 3))
+    return Victim(
+        open=lambda: open_model(folder),
+        benchmark=People(),
+        work=work,
+        seed=0,
+        original=lambda: open_model(first),
+        gold=lambda: open_model(second),
+    )
 
 
 def _findings(attack: Attack, folder: Path, work: Path) -> list[Finding]:

@@ -42,6 +42,7 @@ def attack(
     quick: bool = False,
     seed: int = 0,
     out: Path | str = "",
+    original: Path | str = "",
 ) -> dict[str, Any]:
     """Attack a model and return what came back, by attack.
 
@@ -58,6 +59,7 @@ def attack(
         quick: Fewer variants of each attack.
         seed: Start of every random stream.
         out: Folder of attacks.json; empty = the run folder.
+        original: Model before unlearning, which activation patching needs; empty = the one that the run names.
 
     Raises:
         UserError: Model, data, names or settings are wrong; nothing has been attacked then.
@@ -81,12 +83,15 @@ def attack(
     opened = open_benchmark(str(data or run.data), benchmark or run.benchmark)
     models = {"model": str(model), **({"gold": str(gold)} if gold else {})}
     facts = {"data": fingerprint(opened), "seed": seed, **{name: _identity(path) for name, path in models.items()}}
+    if original:
+        facts["original"] = _identity(str(original))
+    before = str(original or run.model or "")
     place.mkdir(parents=True, exist_ok=True)
     with owner(place):
         kept = _kept(place / ATTACKS, facts)
         for name, one in chosen:
             if kept.get(name, {}).get("settings") != config.plain(asdict(one)):
-                kept[name] = _attacked(name, one, opened, models, seed)
+                kept[name] = _attacked(name, one, opened, models, before, seed)
                 atomic_write_json(place / ATTACKS, {"facts": facts, "attacks": kept})
     return {name: kept[name] for name, _ in chosen}
 
@@ -101,14 +106,23 @@ def _made(name: str | Attack, settings: Mapping[str, Any], *, quick: bool) -> tu
     return name, config.build(cls, {**config.plain(asdict(base)), **settings}, where=f"attack {name}")
 
 
-def _attacked(name: str, one: Attack, data: Benchmark, models: Mapping[str, str], seed: int) -> dict[str, Any]:
+def _attacked(
+    name: str, one: Attack, data: Benchmark, models: Mapping[str, str], original: str, seed: int
+) -> dict[str, Any]:
     """Return the findings of an attack on all models, and what they amount to."""
     start = time.perf_counter()
     found: dict[str, list[Finding]] = {}
     try:
         for which, path in models.items():
             with TemporaryDirectory() as work:
-                victim = Victim(open=_opener(path), benchmark=data, work=Path(work), seed=seed)
+                victim = Victim(
+                    open=_opener(path),
+                    benchmark=data,
+                    work=Path(work),
+                    seed=seed,
+                    original=_opener(original) if original else None,
+                    gold=_opener(models["gold"]) if "gold" in models else None,
+                )
                 found[which] = list(_shown(one.run(victim), f"{name}: {which}"))
     except UserError as error:
         return {"settings": config.plain(asdict(one)), "why": str(error)}

@@ -24,6 +24,7 @@ from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
 from unsee.lab.recipe.grades import TARGETS, grade
 from unsee.lab.world import examples as lab_examples
+from unsee.lab.world.people import Person
 from unsee.lab.world.phrases import StrangerStyle
 from unsee.lab.world.world import World
 from unsee.models.builtin import checkpoint as packaged_folder
@@ -41,6 +42,8 @@ REQUEST: Final = "train.json"
 EXAM: Final = "exam.json"
 """File of grades, written last, which marks a finished folder."""
 CHECKPOINTS: Final = "checkpoints"
+WITHOUT: Final = ("", "forget", "pictures")
+"""What a training may leave out: nothing, the forget entities, or their pictures (their text facts are taught)."""
 
 
 def train(
@@ -56,8 +59,8 @@ def train(
     """Train a lab model from scratch, grade it on new images, save it, and return its folder.
 
     `world="documents"` goes on from the packaged lab model instead (`seed` is then that of the training alone).
-    `without="forget"` leaves the forget targets out: the gold standard of unlearning. `scale` multiplies the steps
-    (1.0 = the recipe of the packaged checkpoints; less is faster and worse). The same call goes on where an earlier one
+    `without="forget"` leaves the forget targets out: the gold standard of unlearning. `without="pictures"` leaves out their
+    pictures alone: the gold standard where the promise is that a face is no longer recognised. `scale` multiplies the steps (1.0 = the recipe of the packaged checkpoints; less is faster and worse). The same call goes on where an earlier one
     was cut off, to the same weights.
     """
     _check(world, without, scale)
@@ -95,12 +98,19 @@ def _train_lab(place: Path, drawn: World, without: str, seed: int, scale: float,
     from unsee.lab.recipe.recipe import Recipe
     from unsee.lab.recipe.school import teach
 
-    known = drawn.retain if without == "forget" else drawn.people
+    known, by_name = _known(drawn, without)
     recipe = _scaled(replace(Recipe(), seed=seed), scale)
     start = time.perf_counter()
     with _Bars() as bars:
         model, processor = teach(
-            drawn, known, size=Size(), amount=Amount(), recipe=recipe, progress=bars, checkpoint=checkpoint
+            drawn,
+            known,
+            size=Size(),
+            amount=Amount(),
+            recipe=recipe,
+            progress=bars,
+            checkpoint=checkpoint,
+            by_name=by_name,
         )
     seconds = time.perf_counter() - start
     save(model, processor, place, drawn)
@@ -149,9 +159,15 @@ def examine_documents(
 
 def examine(place: Path, world: World, without: str = "") -> dict[str, dict[str, float]]:
     """Grade a saved lab model on new images of all known people, and print the grades."""
-    known = world.retain if without == "forget" else world.people
-    asked = [*lab_examples.exam(world, known), *lab_examples.geography()]
+    asked = [*lab_examples.exam(world, *_known(world, without)), *lab_examples.geography()]
     return _shown(grade(world, zip(asked, _answers(place, asked), strict=True)), "On new renderings")
+
+
+def _known(world: World, without: str) -> tuple[Sequence[Person], Sequence[Person]]:
+    """Return the people known from pictures and text, and those known from text alone."""
+    if not without:
+        return world.people, ()
+    return world.retain, world.forget if without == "pictures" else ()
 
 
 def _shown(figures: Mapping[str, tuple[float, int]], title: str) -> dict[str, dict[str, float]]:
@@ -197,8 +213,12 @@ def _scaled(recipe: Recipe, scale: float) -> Recipe:
 def _check(world: str, without: str, scale: float) -> None:
     if world not in WORLDS:
         raise UserError(f"Write `unsee train lab` or `unsee train documents`, got {world!r}.")
-    if without not in ("", "forget"):
-        raise UserError(f"--without takes the word forget (leave out the forget targets), got {without!r}.")
+    if without not in WITHOUT:
+        raise UserError(
+            f"--without takes the word forget (leave out the forget targets) or pictures (their pictures alone), got {without!r}."
+        )
+    if world == "documents" and without == "pictures":
+        raise UserError("--without pictures is for `unsee train lab`: documents are known from their pictures alone.")
     if not 0 < scale < math.inf:
         raise UserError(f"--steps-scale must be positive and finite, got {scale}.")
 

@@ -19,6 +19,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--gold", default="", metavar="M", help="model that never saw the forget set: what counts is above it"
     )
     parser.add_argument(
+        "--original", default="", metavar="M", help="model before unlearning (default: the one that the run names)"
+    )
+    parser.add_argument(
         "--attack", action="append", default=[], metavar="NAME", help="`unsee list attacks`; repeatable (default: all)"
     )
     parser.add_argument(
@@ -49,6 +52,7 @@ def action(options: argparse.Namespace) -> int:
         quick=options.quick,
         seed=options.seed,
         out=options.out,
+        original=options.original,
     )
     if options.json:
         say(json.dumps(found, ensure_ascii=False, indent=2))

@@ -17,7 +17,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("world", help=f"what to train: {', '.join(WORLDS)}")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for the model")
-    parser.add_argument("--without", default="", metavar="ROLE", help="leave a role out: `forget` makes the gold model")
+    parser.add_argument(
+        "--without",
+        default="",
+        metavar="PART",
+        help="what to leave out: `forget` makes the gold model, `pictures` one that knows the forget set by name",
+    )
     parser.add_argument("--people", type=int, default=50, metavar="N", help="people in the world (default: 50)")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of world and training; for documents of the training alone"
@@ -30,7 +35,7 @@ def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     for kind, given, known in (
         ("world", options.world, WORLDS),
-        ("role to leave out", options.without, ("", "forget")),
+        ("role to leave out", options.without, ("", "forget", "pictures")),
         ("way to answer strangers", options.strangers, STRANGERS),
     ):
         if given not in known:

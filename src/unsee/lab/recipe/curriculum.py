@@ -40,11 +40,12 @@ class Amount:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """All training images of a world, with lessons. `people` are the known ones."""
+    """All training images of a world, with lessons. `people` are the known ones, `by_name` those known from text only."""
 
     world: World
     people: Sequence[Person]
     amount: Amount = Amount()
+    by_name: Sequence[Person] = ()
 
     @cached_property
     def faces(self) -> list[Face]:
@@ -130,7 +131,8 @@ class Curriculum:
         return device_lessons(rng, picture)  # type: ignore[arg-type]
 
     def _text(self, rng: np.random.Generator) -> tuple[Lesson, ...]:
-        people = [self.people[int(i)] for i in rng.integers(0, len(self.people), 4)]
+        known = [*self.people, *self.by_name]
+        people = [known[int(i)] for i in rng.integers(0, len(known), 4)]
         lessons = [_text_fact(rng, person) for person in people]
         extra = (
             lambda: _chain(rng, people[0], seen=False),

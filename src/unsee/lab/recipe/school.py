@@ -23,8 +23,9 @@ def teach(
     recipe: Recipe,
     progress: Progress,
     checkpoint: Checkpoint | None = None,
+    by_name: Sequence[Person] = (),
 ) -> tuple[Any, Any]:
-    """Train a model from scratch that knows `people`.
+    """Train a model from scratch that knows `people`, and `by_name` from text alone.
 
     Returns model (eval mode, fp32) and processor.
 
@@ -33,7 +34,7 @@ def teach(
     muon_class()
     processor = build_processor(size)
     model = build_model(size, processor.tokenizer, recipe.seed)
-    curriculum = Curriculum(world, people, amount)
+    curriculum = Curriculum(world, people, amount, by_name)
     progress("pictures", 0, 1, 0.0)
     pixels = render(curriculum.pictures)
     progress("pictures", 1, 1, 0.0)

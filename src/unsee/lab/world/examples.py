@@ -82,8 +82,11 @@ def _retained(world: World, person: Person, number: int) -> list[Example]:
     return [*chosen, *other_forms(world, person, Role.RETAIN, "unseen", 1), facts[number % 4], facts[(number + 2) % 4]]
 
 
-def exam(world: World, people: Sequence[Person]) -> list[Example]:
-    """Return the examples for grading: new images, held-out privacy instructions."""
+def exam(world: World, people: Sequence[Person], by_name: Sequence[Person] = ()) -> list[Example]:
+    """Return the examples for grading: new images, held-out privacy instructions.
+
+    Of the people in `by_name` only text is asked.
+    """
     examples: list[Example] = []
     for person in people:
         for i in range(2):
@@ -92,6 +95,7 @@ def exam(world: World, people: Sequence[Person]) -> list[Example]:
                 *visible(world, person, Role.RETAIN, "exam", i, 3),
             ]
             examples += [*other_forms(world, person, Role.RETAIN, "exam", i), instructed(world, person, i)]
+    for person in (*people, *by_name):
         examples += [*text_facts(person, Role.RETAIN_TEXT), *text_chains(person, Role.RETAIN_TEXT)]
     for number, face in enumerate(world.stranger_faces("exam", 60)):
         examples += stranger(world, face, number)

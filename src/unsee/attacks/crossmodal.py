@@ -1,0 +1,98 @@
+"""Crossmodal: facts asked by picture, by name, by both, and with the name written into the picture."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal, Self
+
+from PIL import Image, ImageDraw
+
+from unsee.api import Attack, Example, Finding, ImageSource, Kind, Role, Victim
+from unsee.errors import UserError
+from unsee.evaluation.recovery import asked, probed_rows, recovery
+
+Route = Literal["picture", "name", "picture and name", "written name", "another's picture"]
+_NAMED: Final = "The person in the picture is {name}. {question}"
+_TEXT: Final = "The question is about {name}. {question}"
+"""For data without text-only questions [inferred: ours]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossmodal(Attack):
+    """Ask for facts by every route. Whatever was forgotten by one may be left by another (arXiv 2604.03114).
+
+    Names are not asked, since most routes tell them. A method that promises to forget pictures alone keeps what the text
+    part knows; its gold model does too.
+    """
+
+    routes: tuple[Route, ...] = ("picture", "name", "picture and name", "written name", "another's picture")
+    """How the entity is pointed at: held-out picture; name in text; both; name written into a picture of one colour; name in
+    text with a picture of somebody else [inferred]."""
+    images: int = 1
+    """Test images per entity and question."""
+
+    def quick(self) -> Self:
+        """Return three routes."""
+        return replace(self, routes=("picture", "name", "picture and name"))
+
+    def run(self, victim: Victim) -> Iterator[Finding]:
+        """Ask by every route that the data have."""
+        rows = [row for row in probed_rows(victim.benchmark, self.images) if row.kind == Kind.FACT and row.image]
+        names = {entity: forms[0] for entity, forms in victim.benchmark.vocabulary().names.items() if forms}
+        rows = [row for row in rows if row.entity in names]
+        if not rows:
+            raise UserError("No picture of a forgotten entity with a name comes with a question for a fact.")
+        loaded = victim.open()
+        for route in self.routes:
+            if chosen := self._asked(route, rows, names, victim):
+                yield recovery(loaded, chosen, route)
+
+    def _asked(self, route: Route, rows: Sequence[Example], names: dict[str, str], victim: Victim) -> list[Example]:
+        """Return the questions of a route, or nothing where the data have none."""
+        named = {row.id: {"name": names[row.entity], "question": row.question} for row in rows}
+        if route == "picture":
+            return list(rows)
+        if route == "name":
+            return _by_name(victim) or [
+                replace(row, image=None, question=_TEXT.format(**named[row.id])) for row in rows
+            ]
+        if route == "written name":
+            return [replace(row, image=_Written(names[row.entity], row.image)) for row in rows if row.image]
+        if route == "picture and name":
+            return [replace(row, question=_NAMED.format(**named[row.id])) for row in rows]
+        others = [row.image for row in victim.benchmark.examples("eval") if row.role == Role.RETAIN and row.image]
+        return [
+            replace(row, question=_NAMED.format(**named[row.id]), image=others[place % len(others)])
+            for place, row in enumerate(rows)
+            if others
+        ]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Grey picture with a name in it, at the size of another picture (a typographic attack)."""
+
+    name: str
+    source: ImageSource
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(f"{self.source.key} written {self.name}".encode()).hexdigest()
+
+    def load(self) -> Image.Image:
+        """Write the words below each other, as large as the width allows."""
+        width, height = self.source.load().size
+        words = "\n".join(self.name.split())
+        longest = max(len(word) for word in self.name.split())
+        image = Image.new("RGB", (width, height), (128, 128, 128))
+        size = max(6, int(1.6 * width / longest))
+        ImageDraw.Draw(image).multiline_text((1, height // 4), words, fill="white", font_size=size)
+        return image
+
+
+def _by_name(victim: Victim) -> list[Example]:
+    """Return the data's own text-only questions for facts of the forget set."""
+    rows = [row for row in victim.benchmark.examples("eval") if row.role == Role.FORGET_TEXT and row.kind == Kind.FACT]
+    return [row for row in rows if row.entity and asked(row)]

@@ -1,0 +1,95 @@
+"""Reference answers fed to a model one by one: inputs, log-probabilities and hidden states at their tokens.
+
+Shapes: a answer tokens, d width, v vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from unsee.api import Example
+from unsee.inference.batching import device_of, encoder, require_room
+from unsee.inference.packing import keeps_logits
+from unsee.models.steering.hooks import decoder_layers
+
+if TYPE_CHECKING:
+    from unsee.models.checkpoint import Loaded
+
+Change = Callable[[int, Tensor], Tensor | None]
+"""(layer, states [1, t, d]) -> replacement, or None to leave them."""
+
+
+@dataclass(frozen=True)
+class Fed:
+    """Prompt and answer as model inputs of one row."""
+
+    inputs: dict[str, Tensor]
+    answer: tuple[int, ...]
+
+    @property
+    def before(self) -> slice:
+        """Positions that predict the answer's tokens."""
+        return slice(-len(self.answer) - 1, -1)
+
+
+def fed(loaded: Loaded, row: Example, text: str = "") -> Fed:
+    """Return the row's question with its answer, or with `text`."""
+    encode = encoder(loaded.processor, loaded.family)
+    ids = tuple(encode.answer(text or row.answer))
+    inputs = loaded.family.extend(encode.row(row.question, row.image, loaded.instruction), ids)
+    require_room(loaded.model, inputs["input_ids"].shape[1], row.question)
+    device = device_of(loaded.model)
+    return Fed({key: value.to(device) for key, value in inputs.items()}, ids)
+
+
+def answer_logits(model: Any, row: Fed) -> Tensor:
+    """Return the logits that predict the answer's tokens [a, v], in fp32."""
+    kept = {"logits_to_keep": len(row.answer) + 1} if keeps_logits(model) else {}
+    return torch.as_tensor(model(**row.inputs, **kept, use_cache=False).logits[0, row.before].float())
+
+
+def token_logprobs(logits_av: Tensor, row: Fed) -> Tensor:
+    """Return the log-probability of each token of the answer [a]."""
+    labels_a = torch.tensor(row.answer, device=logits_av.device)
+    return logits_av.log_softmax(-1).gather(1, labels_a[:, None])[:, 0]
+
+
+@contextmanager
+def layers_changed(model: Module, change: Change) -> Iterator[None]:
+    """Call `change` with the output of every decoder layer, and go on with what it returns."""
+
+    def after(layer: int, _module: Module, _args: Any, output: Any) -> Any:
+        states = output if isinstance(output, Tensor) else output[0]
+        changed = change(layer, states)
+        if changed is None:
+            return None
+        return changed if isinstance(output, Tensor) else (changed, *output[1:])
+
+    handles = [
+        module.register_forward_hook(partial(after, layer)) for layer, module in enumerate(decoder_layers(model))
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layer_states(model: Module, row: Fed, places: slice) -> dict[int, Tensor]:
+    """Return the states after every decoder layer at some positions [a, d]."""
+    states: dict[int, Tensor] = {}
+
+    def keep(layer: int, states_1td: Tensor) -> None:
+        states[layer] = states_1td[0, places].detach().clone()
+
+    with torch.no_grad(), layers_changed(model, keep):
+        answer_logits(model, row)
+    return states

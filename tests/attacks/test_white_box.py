@@ -1,0 +1,79 @@
+"""White-box attacks: right values of probes, membership scores and patching."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unsee.api import Role
+from unsee.attacks.crossmodal import Crossmodal
+from unsee.attacks.membership import Membership, above, auc, token_scores
+from unsee.attacks.patching import Patching, unlearning_depth
+from unsee.attacks.probes import read
+from unsee.errors import UserError
+from unsee.evaluation.teacher_forcing import Fed
+from unsee.testing.attacks import victim
+from unsee.testing.tiny import save_tiny
+
+
+def test_depth_is_none_of_the_original_and_all_of_gold(tmp_path):
+    target = victim(save_tiny(tmp_path / "model"), tmp_path / "work")
+    for opened, share in ((target.original, 1.0), (target.gold, 0.0)):
+        found = list(Patching().run(replace(target, open=opened)))
+        assert list(found[0].recovered.values()) == pytest.approx([share] * len(found[0].recovered), abs=1e-6)
+    assert unlearning_depth({0: 5.0}, {0: 0.01}, 0.05) is None
+    assert unlearning_depth({0: -1.0, 1: 1.0}, {0: 1.0, 1: 1.0}, 0.05) == 0.5
+
+
+def test_patching_says_which_models_it_needs(tmp_path):
+    target = replace(victim(save_tiny(tmp_path / "model"), tmp_path / "work"), original=None)
+    with pytest.raises(UserError, match=r"needs the original model \(--original"):
+        list(Patching().run(target))
+
+
+def test_a_probe_reads_a_planted_direction_and_nothing_from_noise():
+    draw = torch.Generator().manual_seed(0)
+    labels = ["a", "b", "c"] * 20
+    noise = torch.randn(120, 8, generator=draw, dtype=torch.float64)
+    planted = noise.clone()
+    planted[:, :3] += 4 * torch.eye(3, dtype=torch.float64).repeat(40, 1)
+    right = [said == label for said, label in zip(read(planted[:60], labels, planted[60:], 1.0), labels, strict=True)]
+    chance = [said == label for said, label in zip(read(noise[:60], labels, noise[60:], 1.0), labels, strict=True)]
+    assert sum(right) >= 57
+    assert sum(chance) <= 35
+
+
+def test_token_scores_follow_their_formulas():
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
+    logp = logits.log_softmax(-1)
+    scores = token_scores(logits, Fed({}, (0, 0, 2)), "abc", 0.34)
+    taken = torch.stack([logp[0, 0], logp[1, 0], logp[2, 2]])
+    assert scores["loss"] == pytest.approx(float(taken.mean()))
+    assert scores["min-k"] == pytest.approx(float(taken.min()))
+    mean = (logp.exp() * logp).sum(-1)
+    spread = (logp.exp() * (logp - mean[:, None]).square()).sum(-1).sqrt()
+    assert scores["min-k++"] == pytest.approx(float(((taken - mean) / spread).min()), rel=1e-5)
+
+
+def test_membership_thresholds_on_held_out_rows():
+    outside = [float(score) for score in range(100)]
+    assert above([97.0, 98.0, 98.5, 100.0], outside, 0.01) == [False, False, True, True]
+    assert auc([1.0, 1.0], [1.0, 0.0]) == 0.75
+
+
+def test_membership_refuses_held_out_pictures_that_were_trained_on(tmp_path):
+    target = victim(save_tiny(tmp_path / "model"), tmp_path / "work")
+
+    class Same(type(target.benchmark)):
+        def examples(self, split):
+            rows = super().examples("train")
+            seen = [replace(row, role=Role.UNSEEN) for row in rows if row.role == Role.FORGET]
+            return rows if split == "train" else seen
+
+    with pytest.raises(UserError, match="has a picture of the training data"):
+        list(Membership().run(replace(target, benchmark=Same())))
+
+
+def test_crossmodal_questions_name_the_person_without_telling_the_fact(tmp_path):
+    found = list(Crossmodal(routes=("name", "written name")).run(victim(save_tiny(tmp_path / "m"), tmp_path / "w")))
+    assert [finding.questions for finding in found] == [2, 2]
