@@ -230,6 +230,21 @@ EXPERIMENT = {
 
 
 class TestExperiments:
+    @pytest.mark.parametrize(
+        ("words", "method", "settings"),
+        [
+            (["trainer=SimNPO", "trainer.method_args.delta=0.2"], "simnpo", {"margin": 0.2, "retain_weight": 8.0}),
+            (["trainer=UNDIAL", "trainer.method_args.beta=3"], "undial", {"gamma": 3, "retain_weight": 0.0}),
+            (["trainer=SatImp"], "satimp", {"retain_weight": 10.0}),
+            (["trainer=WGA", "trainer.method_args.beta=2"], "wga", {"beta": 2, "retain_weight": 1.0}),
+            (["trainer=DPO", "trainer.method_args.beta=0.5"], "dpo", {"beta": 0.5, "retain_weight": 1.0}),
+            (["trainer=CEU"], "ceu", {"retain_weight": 1.0}),
+        ],
+    )
+    def test_methods_that_both_have_keep_the_published_weights(self, words, method, settings):
+        run = open_unlearning_import.from_overrides(words, model="M", data="D").run
+        assert (run.method, dict(run.settings)) == (method, settings)
+
     def test_a_resolved_config(self, tmp_path):
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(EXPERIMENT))
         found = open_unlearning_import.read_experiment(tmp_path / "config.yaml", model="lab", data="lab")
@@ -278,7 +293,7 @@ class TestExperiments:
         ("words", "message"),
         [
             (["trainer=NPOO"], "Unknown trainer of open-unlearning 'NPOO'. Did you mean NPO"),
-            (["trainer=CEU"], "has no method for open-unlearning's CEU"),
+            (["trainer=PDU"], "has no method for open-unlearning's PDU"),
             (["task_name=x"], "names no trainer"),
             (["trainer=NPO", "trainer.method_args.beta=x"], "method npo: beta must be a number"),
         ],

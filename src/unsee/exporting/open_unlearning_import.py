@@ -31,6 +31,14 @@ METHODS: Final = {
     "CEU": "ceu",
 }
 """open-unlearning's trainer -> ours; those that unsee lacks are answered with what it has."""
+_RENAMED: Final[Mapping[str, Mapping[str, str]]] = {"simnpo": {"delta": "margin"}, "undial": {"beta": "gamma"}}
+"""Method -> its settings under other names there."""
+_METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "SimNPO": {"gamma": 0.125, "alpha": 1.0},
+    "UNDIAL": {"gamma": 1.0, "alpha": 0.0},
+    "SatImp": {"gamma": 0.1, "alpha": 1.0},
+}
+"""Weights of forget and retain terms in configs/trainer/*.yaml, where they are not both 1."""
 _TRAINING: Final = {
     "learning_rate": "lr",
     "num_train_epochs": "epochs",
@@ -120,6 +128,7 @@ def _method(handler: str, given: Mapping[str, Any], remarks: list[str]) -> tuple
     """Return the method and its settings."""
     if handler not in METHODS:
         raise unknown_name("trainer of open-unlearning", handler, METHODS)
+    given = {**_METHOD_DEFAULTS.get(handler, {}), **given}
     name, retain = METHODS[handler], given.get("retain_loss_type", "NLL")
     if name == "grad_diff" and retain == "KL":
         name = "kl"
@@ -144,8 +153,11 @@ def _settings(name: str, known: Collection[str], given: Mapping[str, Any], remar
     settings: dict[str, Any] = {weight: alpha / gamma} if weight in known else {}
     if gamma != 1 and settings:
         remarks.append(f"gamma={gamma:g}: the forget term has weight 1, retain {alpha / gamma:g}; scale the rate")
+    renamed = _RENAMED.get(name, {})
     for other, value in given.items():
-        if other in known and other not in ("gamma", "alpha"):
+        if other in renamed:
+            settings[renamed[other]] = value
+        elif other in known and other not in ("gamma", "alpha"):
             settings[other] = value
         elif other not in ("gamma", "alpha", "retain_loss_type"):
             remarks.append(f"{other}={value}: {name} has no such setting; left out")
