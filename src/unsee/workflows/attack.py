@@ -28,7 +28,6 @@ from unsee.utils.parsing import read_object
 ATTACKS: Final = "attacks.json"
 COLLAPSED: Final = 0.5
 """Share of degenerate answers from which what does not come back counts as collapse, not as forgetting [inferred]."""
-QUICK: Final = ("relearning", "quantisation", "sampling", "prompts", "pictures")
 
 
 def attack(
