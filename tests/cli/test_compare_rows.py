@@ -121,9 +121,10 @@ def test_damaged_files_are_named(tmp_path, file, text):
         read_run(folder)
 
 
-def verdict(tmp_path, rows):
+def verdict(tmp_path, rows, before=None):
     run = read_run(write(tmp_path / "run", rows))
-    return judge(Stage(name="npo", runs=(run,)), None, "unseen")
+    original = None if before is None else Stage(name="original", runs=(read_run(write(tmp_path / "o", before)),))
+    return judge(Stage(name="npo", runs=(run,)), original, "unseen")
 
 
 def test_answers_cut_at_the_limit_measure_nothing(tmp_path):
@@ -136,6 +137,15 @@ def test_answers_cut_at_the_limit_measure_nothing(tmp_path):
     assert (
         score([row("a", "The person", ended=False)], Vocabulary())["unseen.degenerate"].value == 0
     )  # it may have gone on
+
+
+def test_a_model_that_no_longer_ends_its_answers_is_told_so(tmp_path):
+    rows = [row(str(n), ended=n > 4) for n in range(10)]
+    said = verdict(tmp_path / "a", rows, [row(str(n)) for n in range(10)]).sentence
+    assert (
+        "50 % of the answers were cut at the token limit, 0 % of the original's: it no longer ends its answers" in said
+    )
+    assert "raise eval.max_new_tokens" in verdict(tmp_path / "b", rows, rows).sentence
 
 
 def test_the_sentence_that_the_limit_cuts_is_not_held_against_the_grammar():

@@ -152,7 +152,7 @@ def _advice(leaks: Leaks, verdict: Verdict, run: Run) -> str:
         return ""
     if leaks == "yes":
         return f"Next, in another --out: a higher training.lr (now {rate:g}) or more training.epochs (now {epochs:g})."
-    if verdict.tone == "bad":
+    if verdict.tone == "bad" or "no longer ends" in verdict.sentence:
         weight = "--set method.retain_weight=1, " if run.settings.get("retain_weight") == 0 else ""
         return (
             f"Next, in another --out: {weight}a lower training.lr (now {rate:g}) or fewer training.epochs (now {epochs:g}); "
