@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -208,3 +209,12 @@ def test_a_wish_of_another_process_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(Loop, "_save", lambda self, folder: None)
     run(session)
     assert session.notes["steps"] == 0
+
+
+def test_the_published_loop_refuses_a_wrapper_that_it_would_ignore(tmp_path):
+    from unsee.methods.mmunlearner.method import MMUnlearner
+
+    session = make(tmp_path, tune="full")
+    session.training = replace(session.training, robust="sam")
+    with pytest.raises(UserError, match=r"knows no training\.robust"):
+        MMUnlearner(mode="as_released").unlearn(session)

@@ -165,6 +165,10 @@ class MMUnlearner(Method):
             raise UserError("method.mode=as_released is a loop of one process, as published; start one.")
         if session.callbacks:
             raise UserError("method.mode=as_released is the published loop, which fires no callbacks; pass none.")
+        if session.training.robust != "none":
+            raise UserError(
+                "method.mode=as_released is the published loop, which knows no training.robust; leave it out."
+            )
         run = Released(session=session, gamma=self.gamma, alpha=self.alpha, like=self.released_like)
         if isinstance(session.model, PeftModel):
             if not self.allow_noop_mask:
