@@ -1,0 +1,94 @@
+"""Keys of a user: one that makes pseudonyms and seals ledgers, and one that signs receipts.
+
+They lie outside the project, so that whoever holds the project alone can neither guess names from pseudonyms nor forge
+entries: `UNSEE_KEYS` names the folder, else it is `unsee` in the user's configuration folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from filelock import FileLock
+
+from unsee.errors import UserError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+VARIABLE: Final = "UNSEE_KEYS"
+LEDGER, SIGNING, PUBLIC = "ledger.key", "signing.pem", "signing.pub"
+_BYTES: Final = 32
+MISSING: Final = 'Signatures need the package cryptography. Run: pip install "unsee[receipts]". Without it receipts are written unsigned.'
+
+
+def folder() -> Path:
+    """Return the folder of the keys, created for this user alone."""
+    place = os.environ.get(VARIABLE, "")
+    path = Path(place) if place else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "unsee"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def ledger_key() -> bytes:
+    """Return the key of pseudonyms and of the ledger's seals, created at first use.
+
+    Raises:
+        UserError: The file is damaged. A new key could not read what the old one sealed, so none is made.
+    """
+    file = folder() / LEDGER
+    with FileLock(file.with_suffix(".lock")):
+        if not file.exists():
+            _create(file, secrets.token_bytes(_BYTES))
+        key = file.read_bytes()
+    if len(key) != _BYTES:
+        raise UserError(f"{file} is damaged: expected {_BYTES} bytes, got {len(key)}. Restore it from a backup.")
+    return key
+
+
+def sealed(key: bytes, *parts: str) -> str:
+    """Return the HMAC-SHA256 of the parts, in hexadecimal; no two lists of parts give the same input."""
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def signing_key() -> Ed25519PrivateKey | None:
+    """Return the Ed25519 key of this user, created at first use, or None without the package cryptography."""
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ModuleNotFoundError:
+        return None
+    file = folder() / SIGNING
+    with FileLock(file.with_suffix(".lock")):
+        if not file.exists():
+            made = Ed25519PrivateKey.generate()
+            plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+            _create(file, made.private_bytes(*plain))
+            (folder() / PUBLIC).write_text(public_text(made.public_key()) + "\n", encoding="ascii")
+        try:
+            key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+        except ValueError as error:
+            raise UserError(f"{file} is damaged ({error!s:.80}). Restore it from a backup.") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UserError(f"{file} is no Ed25519 key. Restore it, or move it away for a new one.")
+    return key
+
+
+def public_text(key: Any) -> str:
+    """Return a public key as the 64 hexadecimal digits of its raw bytes."""
+    return str(key.public_bytes_raw().hex())
+
+
+def _create(file: Path, content: bytes) -> None:
+    """Write a new file that only this user can read."""
+    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(file)

@@ -1,0 +1,373 @@
+"""Ledger of deletion requests: append-only, sealed entry by entry, without private data.
+
+One SQLite file (write-ahead log, so that many processes may use it). Every entry is sealed by an HMAC over its content and
+the seal before it, with a key outside the project: a changed, removed, inserted or moved entry breaks the chain, and cannot
+be sealed anew without the key. Removed entries at the *end* show only beside a receipt, which names the entry it was
+written after; `verify` compares both.
+
+What it may hold is listed per kind of entry in `FIELDS`. Texts are codes, hashes and ids; a free text could name somebody.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from unsee.errors import UserError, shown
+from unsee.workflows.requests.keys import ledger_key, sealed
+
+FILE: Final = "ledger.sqlite"
+SCHEMA: Final = 1
+"""Version of the tables, kept in the file as `user_version`."""
+MONTHS, FURTHER = 1, 2
+"""Months until a reply is due, and those that an extension adds (GDPR Art. 12(3))."""
+
+FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    "opened": frozenset({"key"}),
+    "received": frozenset(
+        "entity due act basis checked rows images modalities attributes warnings retain replaces".split()
+    ),
+    "asked": frozenset({"model", "found", "surfaces", "answers"}),
+    "approved": frozenset({"rows", "images", "commitment"}),
+    "extended": frozenset({"due", "reason"}),
+    "unlearned": frozenset({"batch", "before", "after", "method", "settings", "rows", "seconds", "steps"}),
+    "verdict": frozenset({"batch", "model", "verdict", "surfaces", "recheck"}),
+    "receipt": frozenset({"receipt", "sha256", "signed"}),
+    "closed": frozenset({"decision", "reason"}),
+    "purged": frozenset({"levels", "files", "bytes"}),
+    "suppressed": frozenset({"fingerprints"}),
+    "child": frozenset({"form", "model", "target"}),
+    "model": frozenset({"model"}),
+}
+"""Kind of entry -> what it may hold."""
+REASONS: Final = (
+    "done",
+    "not_in_model",
+    "withdrawn",
+    "duplicate",
+    "person_not_identified",
+    "requester_not_verified",
+    "legal_obligation",
+    "public_interest",
+    "freedom_of_expression",
+    "legal_claims",
+    "manifestly_unfounded",
+    "complex",
+    "many_requests",
+    "other",
+)
+"""Reasons of a decision or extension. Codes only: a sentence could name the person."""
+DECISIONS: Final = ("erased", "residual", "no_baseline", "refused", "withdrawn")
+_STATUS: Final = {
+    "received": "received",
+    "asked": "asked",
+    "approved": "approved",
+    "unlearned": "unlearned",
+    "verdict": "judged",
+    "closed": "closed",
+}
+_TABLES: Final = """
+CREATE TABLE entries (
+    number INTEGER PRIMARY KEY, time TEXT NOT NULL, request TEXT NOT NULL, kind TEXT NOT NULL,
+    operator TEXT NOT NULL, content TEXT NOT NULL, seal TEXT NOT NULL
+);
+CREATE TRIGGER unchanged BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER kept BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+"""
+_WAIT: Final = 30.0
+"""Seconds to wait for another process that writes."""
+_CODE: Final = re.compile(r"[\w.:@/+=,-]{0,200}", re.ASCII)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the ledger."""
+
+    number: int
+    time: str
+    """UTC, ISO 8601."""
+    request: str
+    """Id of the request; empty for entries about the project."""
+    kind: str
+    operator: str
+    content: Mapping[str, Any]
+    seal: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as JSON values."""
+        return {**vars(self), "content": dict(self.content)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where a request stands, from its entries."""
+
+    request: str
+    received: date
+    due: date
+    status: str
+    entity: str
+    """Pseudonym."""
+    entries: tuple[Entry, ...] = field(repr=False)
+
+    def last(self, kind: str) -> Mapping[str, Any]:
+        """Return the content of the last entry of a kind, or nothing."""
+        return next((entry.content for entry in reversed(self.entries) if entry.kind == kind), {})
+
+    @property
+    def verdict(self) -> str:
+        """Verdict of the last check, or empty."""
+        return str(self.last("verdict").get("verdict", ""))
+
+    @property
+    def open(self) -> bool:
+        """Tell whether somebody still waits for a reply."""
+        return self.status != "closed"
+
+
+class Ledger:
+    """The ledger of a project. It is created by the first entry."""
+
+    def __init__(self, place: Path | str, *, key: bytes | None = None) -> None:
+        """Name the ledger's file, or the project folder that holds it. `key` stands for the user's own."""
+        place = Path(place)
+        self.path = place if place.suffix == ".sqlite" else place / FILE
+        self._key = key
+
+    @property
+    def key(self) -> bytes:
+        """Key of pseudonyms and seals."""
+        self._key = ledger_key() if self._key is None else self._key
+        return self._key
+
+    def pseudonym(self, entity: str) -> str:
+        """Return the name under which an entity stands in this ledger."""
+        return sealed(self.key, "entity", entity)[:16]
+
+    def append(
+        self,
+        kind: str,
+        request: str = "",
+        *,
+        operator: str = "",
+        time: datetime | None = None,
+        **content: Any,
+    ) -> Entry:
+        """Add an entry, with the time of now unless given, and return it.
+
+        Raises:
+            UserError: The kind or a field is unknown, a text is no code, or the file is of another key or a newer unsee.
+        """
+        _require_silent(kind, content)
+        now = (time or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
+        with self._writing() as file:
+            return self._insert(file, now, request, kind, operator, content)
+
+    def entries(self, request: str | None = None) -> tuple[Entry, ...]:
+        """Return all entries, or those of one request, in order."""
+        if not self.path.is_file():
+            return ()
+        with self._connected() as file:
+            rows = file.execute(
+                "SELECT number, time, request, kind, operator, content, seal FROM entries ORDER BY number"
+            ).fetchall()
+        found = tuple(_entry(row) for row in rows)
+        return found if request is None else tuple(entry for entry in found if entry.request == request)
+
+    def states(self) -> dict[str, State]:
+        """Return the state of every request, in the order of their arrival."""
+        grouped: dict[str, list[Entry]] = {}
+        for entry in self.entries():
+            if entry.request:
+                grouped.setdefault(entry.request, []).append(entry)
+        return {request: _state(request, entries) for request, entries in grouped.items()}
+
+    def state(self, request: str) -> State:
+        """Return the state of one request."""
+        states = self.states()
+        if request not in states:
+            known = ", ".join(states) or "none"
+            raise UserError(f"No request {shown(request)} in {self.path}. Requests there: {known}.")
+        return states[request]
+
+    def verify(self) -> list[str]:
+        """Return what is wrong with the chain of seals; nothing if every entry is as it was written."""
+        faults, seal, expected = [], "", 1
+        for entry in self.entries():
+            if entry.number != expected:
+                faults.append(f"entry {expected} is missing: the next one is {entry.number}")
+            if entry.seal != self._seal(seal, entry):
+                faults.append(f"entry {entry.number} ({entry.kind}) is not what was sealed")
+            seal, expected = entry.seal, entry.number + 1
+        return faults
+
+    def head(self) -> tuple[int, str]:
+        """Return number and seal of the last entry."""
+        entries = self.entries()
+        return (entries[-1].number, entries[-1].seal) if entries else (0, "")
+
+    def fingerprints(self) -> dict[str, Mapping[str, Any]]:
+        """Return what is known of the pictures and names of forgotten people, by request (see `suppression`)."""
+        return {entry.request: entry.content["fingerprints"] for entry in self.entries() if entry.kind == "suppressed"}
+
+    def export(self) -> Iterator[str]:
+        """Yield one JSON line per entry."""
+        for entry in self.entries():
+            yield json.dumps(entry.to_json(), sort_keys=True, ensure_ascii=False)
+
+    def _insert(
+        self, file: sqlite3.Connection, now: str, request: str, kind: str, operator: str, content: Mapping[str, Any]
+    ) -> Entry:
+        last = file.execute("SELECT number, seal FROM entries ORDER BY number DESC LIMIT 1").fetchone()
+        number, seal = last or (0, "")
+        made = Entry(
+            number=number + 1, time=now, request=request, kind=kind, operator=operator, content=content, seal=""
+        )
+        text = _canonical(content)
+        sealed_now = self._seal(seal, made)
+        file.execute(
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (made.number, now, request, kind, operator, text, sealed_now),
+        )
+        return Entry(**{**vars(made), "seal": sealed_now})
+
+    def _seal(self, before: str, entry: Entry) -> str:
+        parts = (str(entry.number), entry.time, entry.request, entry.kind, entry.operator, _canonical(entry.content))
+        return sealed(self.key, "entry", before, *parts)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection inside a transaction that no other process can enter."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._connected() as file:
+            file.execute("BEGIN IMMEDIATE")
+            try:
+                if not file.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone():
+                    self._create(file)
+                yield file
+                file.execute("COMMIT")
+            except BaseException:
+                file.execute("ROLLBACK")
+                raise
+
+    def _create(self, file: sqlite3.Connection) -> None:
+        for statement in _statements(_TABLES):
+            file.execute(statement)
+        file.execute(f"PRAGMA user_version = {SCHEMA}")
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self._insert(file, now, "", "opened", "", {"key": self._key_id()})
+
+    def _key_id(self) -> str:
+        return sealed(self.key, "key")[:16]
+
+    @contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection to a ledger of this version and key."""
+        try:
+            with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as file:
+                file.execute("PRAGMA journal_mode = WAL")
+                file.execute("PRAGMA synchronous = FULL")
+                self._require_known(file)
+                yield file
+        except sqlite3.Error as error:
+            raise UserError(f"{self.path} cannot be used as a ledger: {error}.") from error
+
+    def _require_known(self, file: sqlite3.Connection) -> None:
+        version = file.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA:
+            raise UserError(f"{self.path} was written by a newer unsee (version {version} of the ledger). Upgrade.")
+        if not version:
+            return
+        first = file.execute("SELECT content FROM entries WHERE number = 1").fetchone()
+        if first and (known := json.loads(first[0]).get("key")) not in (None, self._key_id()):
+            raise UserError(
+                f"{self.path} was sealed with another key ({known}); this one is {self._key_id()}. "
+                "Set UNSEE_KEYS to the folder of its key."
+            )
+
+
+def add_months(day: date, months: int) -> date:
+    """Return the same day of a later month, or its last day.
+
+    >>> add_months(date(2027, 1, 31), 1)
+    datetime.date(2027, 2, 28)
+    """
+    year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
+    return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
+
+
+def _statements(text: str) -> list[str]:
+    """Return the complete SQL statements of a text."""
+    found, part = [], ""
+    for line in text.splitlines(keepends=True):
+        part += line
+        if part.strip() and sqlite3.complete_statement(part):
+            found.append(part)
+            part = ""
+    return found
+
+
+def _canonical(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    number, time, request, kind, operator, content, seal = row
+    try:
+        found = json.loads(content)
+    except ValueError:
+        found = {"damaged": str(content)}
+    return Entry(
+        number=number,
+        time=time,
+        request=request,
+        kind=kind,
+        operator=operator,
+        content=found if isinstance(found, dict) else {"damaged": content},
+        seal=seal,
+    )
+
+
+def _state(request: str, entries: Sequence[Entry]) -> State:
+    first = entries[0]
+    due = next((entry.content["due"] for entry in reversed(entries) if "due" in entry.content), first.time[:10])
+    status = next((_STATUS[entry.kind] for entry in reversed(entries) if entry.kind in _STATUS), "received")
+    return State(
+        request=request,
+        received=date.fromisoformat(first.time[:10]),
+        due=date.fromisoformat(str(due)),
+        status=status,
+        entity=str(first.content.get("entity", "")),
+        entries=tuple(entries),
+    )
+
+
+def _require_silent(kind: str, content: Mapping[str, Any]) -> None:
+    """Raise unless every field is known for this kind and every text is a code."""
+    if kind not in FIELDS:
+        raise UserError(f"The ledger has no entries of kind {kind!r}; expected one of {', '.join(FIELDS)}.")
+    if odd := sorted(content.keys() - FIELDS[kind]):
+        raise UserError(f"An entry of kind {kind} holds {', '.join(sorted(FIELDS[kind]))}, not {odd[0]}.")
+    for text in _texts(content):
+        if not _CODE.fullmatch(text):
+            raise UserError(f"The ledger holds codes, hashes and ids, no free text; got {shown(text)}.")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts inside a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from (str(key), *_texts(inner))
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
