@@ -6,11 +6,12 @@ LOCK := requirements/lock.txt
 TORCH ?= $(shell cat requirements/torch.txt)
 UV := .tools/bin/uv
 OUT ?= runs/demo
+REQUESTS ?= runs/requests
 JOBS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: install lock check test test-fast test-slow test-matrix demo docs clean
+.PHONY: install lock check test test-fast test-slow test-matrix demo requests docs clean
 
 install: $(STAMP)
 
@@ -51,6 +52,10 @@ test-matrix:
 demo: install
 	$(BIN)/unsee demo --out $(OUT)
 	@echo "The report: $(CURDIR)/$(OUT)/report.html"
+
+requests: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/deletion_requests.sh $(REQUESTS)
+	@echo "The page: $(CURDIR)/$(REQUESTS)/index.html"
 
 docs: install
 	$(BIN)/python -m pip install -q --no-compile -r requirements/docs.txt

@@ -33,6 +33,8 @@ _STORY: Final = (
     "compare",
     "sweep",
     "continual",
+    "request",
+    "receipt",
     "check",
     "list",
 )
@@ -46,6 +48,7 @@ _AGAIN: Final = {
     "eval": " The same command goes on where this one stopped.",
     "attack": " The same command goes on with the attacks that are not finished.",
     "judge": " The same command goes on where this one stopped.",
+    "request": " `unsee request run` goes on where it stopped; `unsee request verify` finds an `add` that did not end.",
 }
 """Messages after Ctrl-C and SIGTERM."""
 
@@ -144,7 +147,11 @@ def _unknown_option(rest: Sequence[str], parser: argparse.ArgumentParser) -> Use
     word = next((word for word in rest if word.startswith("-")), rest[0])
     if not word.startswith("-"):
         return UserError(f"Unexpected argument {word!r}. See `{parser.prog} --help`.")
-    known = [text for action in parser._actions for text in action.option_strings if text.startswith("--")]
+    parts = [
+        parser,
+        *(inner for action in parser._actions if isinstance(action.choices, dict) for inner in action.choices.values()),
+    ]
+    known = [text for part in parts for action in part._actions for text in action.option_strings if text[:2] == "--"]
     option = word.partition("=")[0]
     error = unknown_name(f"option of {parser.prog}", option, known)
     settings = meant(option.lstrip("-").replace("-", "_"), paths()) if "--set" in known else []

@@ -64,7 +64,7 @@ def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS) -> Outcome
     with tempfile.TemporaryDirectory() as place:
         original = _asked(str(resolve(run.model)), run, Path(place), "original", questions)
         outcome = _outcome(_asked(str(folder), run, Path(place), run.method, questions), original, run)
-    _keep(folder, run, outcome)
+    keep_outcome(folder, outcome)
     return outcome
 
 
@@ -161,11 +161,11 @@ def _advice(leaks: Leaks, verdict: Verdict, run: Run) -> str:
     return f"Next: all questions: unsee eval --model {run.out}; beside the original: unsee compare ORIGINAL {run.out}"
 
 
-def _keep(folder: Path, run: Run, outcome: Outcome) -> None:
-    """Write the outcome into run.yaml."""
+def keep_outcome(folder: Path, outcome: Outcome) -> None:
+    """Write the outcome of a finished run into its run.yaml."""
     if not processes.is_main():
         return
     with owner(folder):
         written = config.read_mapping(folder / RECORD)
         result = {**written["result"], "verdict": config.plain(vars(outcome))}
-        config.write(folder / RECORD, run, record=written["record"], result=result)
+        config.write(folder / RECORD, config.read(folder / RECORD), record=written["record"], result=result)

@@ -25,6 +25,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from unsee.exporting import export
+    from unsee.workflows.requests.desk import note_child
     from unsee.workflows.verdict import require_silent
 
     if options.to in ("merged", "peft") and not options.anyway:
@@ -32,6 +33,8 @@ def action(options: argparse.Namespace) -> int:
     files = export(
         options.run, options.to, options.out, retain_logs_path=options.retain_logs_path, benchmark=options.benchmark
     )
+    if options.to in ("merged", "peft"):
+        note_child(options.run, options.to, options.out)
     say("\n".join(map(str, files)))
     text = next((file.stem for file in files if options.to == "lmms-eval" and file.name.endswith("_text.yaml")), "")
     if text:

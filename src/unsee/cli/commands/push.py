@@ -27,6 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from unsee.exporting.hub import push
+    from unsee.workflows.requests.desk import note_child
     from unsee.workflows.verdict import require_silent
 
     if not (options.anyway or options.dry_run):
@@ -42,5 +43,7 @@ def action(options: argparse.Namespace) -> int:
         allow=[text.strip() for text in options.allow.split(",") if text.strip()],
         dry_run=options.dry_run,
     )
+    if done.done:
+        note_child(options.run, "push", options.repo)
     say(done)
     return OK

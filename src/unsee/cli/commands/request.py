@@ -1,0 +1,208 @@
+"""Receive deletion requests, unlearn them, and keep the ledger and receipts."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from unsee.cli.commands._shared import OK, UNFORGOTTEN, say, told
+from unsee.errors import UserError
+
+DEFAULT: Final = "requests"
+"""Folder of a project, unless --project says another."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the actions of the command, with their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
+
+    def action_(name: str, text: str, *, one: bool = False, many: bool = False) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if one:
+            made.add_argument("request", metavar="ID", help="request, as `unsee request list` prints it")
+        if many:
+            made.add_argument("requests", nargs="*", metavar="ID", help="requests (default: all that are meant)")
+        made.add_argument("--project", default=DEFAULT, metavar="DIR", help=f"folder (default: {DEFAULT})")
+        made.add_argument("--operator", default="", metavar="CODE", help="who does it, as a code without blanks")
+        return made
+
+    add = action_("add", "receive a request: find the person, ask the model, fill the rows")
+    add.add_argument("--name", required=True, metavar="NAME", help="name of the person or thing")
+    add.add_argument("--image", nargs="+", default=[], metavar="FILE", help="pictures of the person")
+    add.add_argument("--attribute", action="append", default=[], metavar="FACT", help="only this fact; repeatable")
+    add.add_argument(
+        "--private", action="append", default=[], metavar="FACT=TEXT", help="a string that must go; repeatable"
+    )
+    add.add_argument("--entity", default="", metavar="E", help="identifier in the data, where the name does not tell")
+    add.add_argument("--due", default="", metavar="DATE", help="reply until (default: a month after arrival)")
+    add.add_argument("--received", default="", metavar="DATE", help="date of arrival (default: today)")
+    add.add_argument("--basis", default="art17", metavar="CODE", help="legal basis (default: art17)")
+    add.add_argument("--checked", default="", metavar="CODE", help="how the requester was verified, as a code")
+    add.add_argument("--model", default="", metavar="M", help="model that is to forget (first call, or to change it)")
+    add.add_argument("--data", default="", metavar="D", help="data that the model was trained on, as far as at hand")
+    add.add_argument("--benchmark", default="", metavar="NAME", help="layout of the data; default: recognise it")
+    add.add_argument("--gold", default="", metavar="M", help="model that never saw the people asked for")
+    add.add_argument("--yes", action="store_true", help="approve the rows at once")
+    approve = action_("approve", "approve the rows of requests as their tables are now", many=True)
+    approve.add_argument("--all", action="store_true", help="all that the model knows and that wait")
+    run = action_("run", "unlearn approved requests, check everybody, attack, write receipts", many=True)
+    run.add_argument("--one-by-one", action="store_true", help="a batch per request instead of one for all")
+    run.add_argument("--seed", type=int, default=0, metavar="S", help="start of every random stream (default: 0)")
+    action_("list", "list the requests, by due date")
+    action_("show", "show the entries of a request", one=True)
+    extend = action_("extend", "put the reply off by two months", one=True)
+    extend.add_argument("--reason", required=True, metavar="CODE", help="complex or many_requests")
+    close = action_("close", "end a request with a decision", one=True)
+    close.add_argument("--decision", default="", metavar="D", help="default: what was measured; or refused, withdrawn")
+    close.add_argument("--reason", default="done", metavar="CODE", help="default: done")
+    action_("verify", "check the ledger entry by entry")
+    export = action_("export", "write the ledger as JSON lines")
+    export.add_argument("--jsonl", required=True, metavar="FILE", help="file to write")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the action and return its exit code."""
+    doing = {
+        "add": _add,
+        "approve": _approve,
+        "run": _run,
+        "list": _list,
+        "show": _show,
+        "extend": _extend,
+        "close": _close,
+        "verify": _verify,
+        "export": _export,
+    }
+    return doing[options.action](options)
+
+
+def _today() -> datetime:
+    return datetime.now(UTC)
+
+
+def _add(options: argparse.Namespace) -> int:
+    from unsee.workflows.requests import intake
+    from unsee.workflows.requests.project import day, opened
+
+    private: dict[str, list[str]] = {}
+    for pair in options.private:
+        fact, mark, text = pair.partition("=")
+        if not (mark and fact.strip() and text.strip()):
+            raise UserError(f"--private is FACT=TEXT, e.g. city=Lisbon; got {pair!r}.")
+        private.setdefault(fact.strip(), []).append(text.strip())
+    project = opened(
+        options.project,
+        {name: getattr(options, name) for name in ("model", "data", "benchmark", "gold")},
+    )
+    found = intake.add(
+        project,
+        options.name,
+        options.image,
+        attributes=options.attribute,
+        private=private,
+        entity=options.entity,
+        due=day(options.due, "--due") if options.due else None,
+        received=day(options.received, "--received") if options.received else None,
+        basis=options.basis,
+        checked=options.checked,
+        operator=options.operator,
+    )
+    told(found)
+    if options.yes and found.found:
+        intake.approve(project, found.request.id, operator=options.operator)
+    say(found.request.id)
+    return OK
+
+
+def _project(options: argparse.Namespace):  # type: ignore[no-untyped-def] # noqa: ANN202 - imported lazily
+    from unsee.workflows.requests.project import Project
+
+    project = Project(folder=Path(options.project))
+    project.settings()  # raises if there is no project
+    return project
+
+
+def _approve(options: argparse.Namespace) -> int:
+    from unsee.workflows.requests import intake
+
+    project = _project(options)
+    states = project.ledger.states()
+    waiting = [name for name, state in states.items() if state.status == "asked" and state.last("asked").get("found")]
+    if not options.requests and not options.all:
+        raise UserError(f"Which request? Give ids or --all; waiting: {', '.join(waiting) or 'none'}.")
+    for name in options.requests or waiting:
+        intake.approve(project, name, operator=options.operator)
+        say(name)
+    return OK
+
+
+def _run(options: argparse.Namespace) -> int:
+    from unsee.workflows.requests.batch import run
+
+    results = run(
+        _project(options),
+        options.requests,
+        one_by_one=options.one_by_one,
+        operator=options.operator,
+        seed=options.seed,
+    )
+    say("\n".join(map(str, results)))
+    return OK if all(result.fulfilled for result in results) else UNFORGOTTEN
+
+
+def _list(options: argparse.Namespace) -> int:
+    from unsee.workflows.requests import desk
+
+    rows = desk.table(_project(options), _today().date())
+    say(desk.aligned(rows) if len(rows) > 1 else "no requests")
+    return OK
+
+
+def _show(options: argparse.Namespace) -> int:
+    from unsee.workflows.requests import desk
+
+    project = _project(options)
+    say(desk.story(project.ledger.state(options.request)))
+    if project.request(options.request) is not None:
+        say(f"rows: {project.place(options.request) / 'data.jsonl'}")
+    return OK
+
+
+def _extend(options: argparse.Namespace) -> int:
+    from unsee.workflows.requests import desk
+
+    entry = desk.extend(
+        _project(options), options.request, options.reason, today=_today().date(), operator=options.operator
+    )
+    say(f"{options.request} is due on {entry.content['due']}")
+    return OK
+
+
+def _close(options: argparse.Namespace) -> int:
+    from unsee.workflows.requests import desk
+
+    project = _project(options)
+    decision = options.decision or desk.decision_of(project.ledger.state(options.request))
+    reason = "not_in_model" if decision == "no_baseline" and options.reason == "done" else options.reason
+    desk.close(project, options.request, decision, reason, operator=options.operator)
+    say(f"{options.request} closed: {decision}")
+    return OK
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from unsee.cli.commands._shared import FAILED
+    from unsee.workflows.requests import desk
+
+    project = _project(options)
+    found = desk.faults(project)
+    say("\n".join(found) if found else f"{len(project.ledger.entries())} entries, none was changed or is missing")
+    return FAILED if found else OK
+
+
+def _export(options: argparse.Namespace) -> int:
+    from unsee.workflows.requests import desk
+
+    say(f"{desk.export(_project(options), Path(options.jsonl))} entries in {options.jsonl}")
+    return OK

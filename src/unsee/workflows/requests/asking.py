@@ -1,0 +1,129 @@
+"""Ask a model about the people of a request and, with the same questions, about people whom it does not know."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Response, Role, Vocabulary
+from unsee.api.benchmark import NoSettings
+from unsee.evaluation.evaluate import evaluate, read_answers
+from unsee.metrics.degeneration import degenerate
+from unsee.metrics.matching import leaked
+from unsee.models import builtin
+from unsee.workflows.requests.questions import controls
+
+if TYPE_CHECKING:
+    from unsee.models.checkpoint import Loaded
+
+CONTROLS: Final = 5
+"""Strangers who are asked about: the more, the narrower the interval of what comes by chance [inferred]."""
+RECALLS: Final = ("name", "fact", "visible", "choice", "cloze", "chain.answer", "accuracy")
+"""Scores of what is kept."""
+COLLAPSED: Final = 0.5
+"""Share of degenerate answers from which silence is no forgetting, as in attacks [inferred]."""
+
+
+class Rows(Benchmark):
+    """Rows at hand, as data for evaluation."""
+
+    name = "rows"
+    layout = ""
+
+    def __init__(self, rows: Sequence[Example]) -> None:
+        """Keep the rows."""
+        self.settings, self._rows = NoSettings(), list(rows)
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:  # noqa: ARG002 - the rows are for judging
+        """Return the rows."""
+        return self._rows
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the names and private values of the rows."""
+        names: dict[str, tuple[str, ...]] = {}
+        facts: dict[str, dict[str, None]] = {}
+        for row in self._rows:
+            for fact, forms in row.private.items():
+                if fact == "name":
+                    names[row.entity] = forms
+                else:
+                    facts.setdefault(fact, {}).update(dict.fromkeys(forms))
+        return Vocabulary(names=names, facts={fact: tuple(forms) for fact, forms in facts.items()})
+
+
+def opened(model: str) -> Loaded:
+    """Open a model to be asked several times."""
+    from unsee.models.checkpoint import open_model
+
+    return open_model(builtin.resolve(model))
+
+
+def ask(model: Loaded, rows: Sequence[Example]) -> list[Response]:
+    """Return a model's greedy answers. They are not kept."""
+    if not rows:
+        return []
+    with tempfile.TemporaryDirectory() as place:
+        evaluate(model, Rows(rows), Path(place) / "asked", stage="asked", images_dir=Path(place))
+        return read_answers(Path(place) / "asked")
+
+
+def kept(model: Loaded, data: Benchmark, roles: Sequence[Role]) -> dict[str, float | None]:
+    """Return the recall scores of a model for questions about what is kept."""
+    with tempfile.TemporaryDirectory() as place:
+        scores = evaluate(model, data, Path(place) / "kept", roles=roles, images_dir=Path(place))
+    return {name: score.value for name, score in scores.items() if name.partition(".")[2] in RECALLS}
+
+
+def answered(rows: Sequence[Example], responses: Sequence[Response]) -> list[Example]:
+    """Return the rows with what the model said as their answer, without those that it answered with nothing."""
+    said = {response.id: response.text.strip() for response in responses}
+    return [replace(row, answer=said[row.id]) for row in rows if said.get(row.id)]
+
+
+def strangers_of(data: Benchmark | None) -> list[ImageSource]:
+    """Return pictures of people whom the model was never told about, each once."""
+    rows = () if data is None else data.examples("eval")
+    found = {row.image.key: row.image for row in rows if row.role is Role.STRANGER and row.image is not None}
+    return list(found.values())
+
+
+def with_controls(
+    rows: Sequence[Example], strangers: Sequence[ImageSource], forms: Mapping[str, Sequence[str]]
+) -> list[Example]:
+    """Return the rows and, per person, the same questions about strangers. `forms`: entity -> forms of the name."""
+    made = list(rows)
+    for entity, names in forms.items():
+        its = [row for row in rows if row.entity == entity]
+        beside = controls(its, strangers, names, CONTROLS)
+        made += [replace(row, entity=control_of(entity, row.entity)) for row in beside]
+    return made
+
+
+def control_of(entity: str, stranger: str) -> str:
+    """Return the entity of the questions about a stranger that stand beside those about a person."""
+    return f"{stranger}/{entity}"
+
+
+def controls_of(entity: str) -> tuple[str, ...]:
+    """Return the entities of the strangers beside a person."""
+    return tuple(control_of(entity, f"control-{number}") for number in range(CONTROLS))
+
+
+def split(responses: Sequence[Response], entity: str) -> tuple[list[Response], list[Response]]:
+    """Return the answers about a person, and those about the strangers beside."""
+    beside = set(controls_of(entity))
+    return [row for row in responses if row.entity == entity], [row for row in responses if row.entity in beside]
+
+
+def collapsed(responses: Sequence[Response]) -> bool:
+    """Tell whether most answers are degenerate without giving anything away, so that silence is no forgetting.
+
+    Open questions decide where there are any: a short answer to a question for a name is no gibberish.
+    """
+    opens = [row for row in responses if row.kind is Kind.OPEN]
+    probed = opens or [row for row in responses if row.kind in PROBES]
+    broken = [row for row in probed if degenerate(row.text) and not leaked(row.text, row.private, row.question)]
+    return bool(probed) and len(broken) / len(probed) >= COLLAPSED

@@ -1,0 +1,474 @@
+"""Unlearn all approved requests at once, check them and every earlier one, attack the result, and write receipts.
+
+A batch is a folder with its data, its run and what was found. Every step leaves a file behind, so that the same call goes
+on where an interrupted one stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from unsee import config
+from unsee.api import Benchmark, Example, Kind, Response, Role, registry
+from unsee.api.benchmark import Hub
+from unsee.benchmarks.request import OF_TARGETS, Roles
+from unsee.benchmarks.request import Request as Recast
+from unsee.config import RECORD, Run
+from unsee.data.open import open_benchmark
+from unsee.distributed.file_lock import owner
+from unsee.errors import UserError
+from unsee.models.location import folder_of
+from unsee.utils.files import atomic_write_json, owned_folder
+from unsee.utils.parsing import read_object
+from unsee.utils.terminal import note
+from unsee.workflows.attack import attack
+from unsee.workflows.forget import forget_run
+from unsee.workflows.requests import asking, surfaces
+from unsee.workflows.requests.ledger import State
+from unsee.workflows.requests.overview import write_overview
+from unsee.workflows.requests.project import Project, Request, Settings, model_hash
+from unsee.workflows.requests.questions import self_made, templates_of
+from unsee.workflows.requests.receipt import Issued, issue
+from unsee.workflows.requests.rows import read_rows, write_rows
+from unsee.workflows.requests.surfaces import Surface, Word
+from unsee.workflows.suggest import suggest
+from unsee.workflows.verdict import Outcome, keep_outcome
+
+if TYPE_CHECKING:
+    from unsee.models.checkpoint import Loaded
+
+BATCH: Final = "batch.json"
+IMAGES: Final = 3
+"""Pictures per question in an attack: with one, a share about a single person says nothing [inferred]."""
+RETAIN_LIMIT: Final = 12
+"""Questions per kind about what is kept, asked before and after."""
+OF_KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.GENERAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What a model after a batch gives away about one person."""
+
+    request: str
+    surfaces: Mapping[str, Surface]
+    verdict: Word
+    recheck: bool
+    """Whether the person was unlearned in an earlier batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a batch came to."""
+
+    batch: str
+    folder: Path
+    model: str
+    checked: tuple[Checked, ...]
+    receipts: tuple[Issued, ...]
+    kept: Mapping[str, tuple[float | None, float | None]]
+    """Kind of question about what is kept -> share right before and after."""
+
+    @property
+    def fulfilled(self) -> bool:
+        """Tell whether nothing measured is left of anybody."""
+        return all(one.verdict in ("erased", "no_baseline") for one in self.checked)
+
+    def __str__(self) -> str:
+        """Return a line per person and surface."""
+        lines = [f"{self.batch}: {self.model}"]
+        for one in self.checked:
+            again = " (earlier request, asked again)" if one.recheck else ""
+            lines.append(f"{one.request}: {one.verdict.upper().replace('_', ' ')}{again}")
+            lines += [f"  {surfaces.WORDS[name]}: {_line(surface)}" for name, surface in one.surfaces.items()]
+        lines += [f"kept: {name} {_percent(old)} -> {_percent(new)}" for name, (old, new) in self.kept.items()]
+        lines += [f"receipt: {one.file}{'' if one.signed else ' (unsigned)'}" for one in self.receipts]
+        return "\n".join(lines)
+
+
+def _line(surface: Surface) -> str:
+    parts = [surface.verdict.replace("_", " ")]
+    for word, share in (("before", surface.before), ("after", surface.after), (surface.kind, surface.reference)):
+        if share is not None:
+            parts.append(f"{word} {share.hits}/{share.n}")
+    return ", ".join(parts) + (f" ({surface.why})" if surface.why else "")
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.0%}"
+
+
+def run(
+    project: Project, requests: Sequence[str] = (), *, one_by_one: bool = False, operator: str = "", seed: int = 0
+) -> list[Result]:
+    """Unlearn approved requests from the project's model, and return what became of them.
+
+    An interrupted batch is finished first. The model of the last batch becomes the project's model.
+
+    Args:
+        project: Where the requests are kept.
+        requests: Ids; none = all that are approved and not unlearned yet.
+        one_by_one: A batch for each request in the order of arrival, instead of one for all.
+        operator: Code of whoever runs it.
+        seed: Start of every random stream.
+
+    Raises:
+        UserError: A request is not approved, closed or purged, or there is none; nothing is unlearned then.
+    """
+    with owner(project.folder):
+        begun = _begun(project)
+        results = [Batch(project=project, name=begun, seed=seed, operator=operator).run()] if begun else []
+        chosen = _chosen(project, [name for name in requests if not _done(project, name)] if begun else requests)
+        if not chosen and not results:
+            raise UserError(
+                "No request is approved and waiting. `unsee request list` shows where each stands; "
+                "`unsee request approve ID` approves its rows."
+            )
+        for group in [[name] for name in chosen] if one_by_one else [chosen] if chosen else []:
+            batch = Batch(project=project, name=_next(project), seed=seed, operator=operator)
+            batch.begin(group)
+            results.append(batch.run())
+    return results
+
+
+def _begun(project: Project) -> str:
+    """Return the batch that was begun and not ended, or empty."""
+    folders = sorted((project.folder / "batches").glob("B-*"))
+    return next((folder.name for folder in folders if "ended" not in _facts(folder)), "")
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    return read_object(folder / BATCH) if (folder / BATCH).is_file() else {"ended": True}
+
+
+def _next(project: Project) -> str:
+    count = len(list((project.folder / "batches").glob("B-*")))
+    return f"B-{count + 1:03d}"
+
+
+def _done(project: Project, name: str) -> bool:
+    return project.ledger.state(name).status in ("judged", "closed")
+
+
+def _chosen(project: Project, requests: Sequence[str]) -> list[str]:
+    """Return the requests to unlearn, in the order of their arrival."""
+    states = project.ledger.states()
+    for name in requests:
+        state = project.ledger.state(name)
+        if state.status not in ("approved", "unlearned", "judged"):
+            raise UserError(f"{name} is {state.status}, not approved. See `unsee request show {name}`.")
+        if project.request(name) is None:
+            raise UserError(f"The data of {name} were purged, so it cannot be unlearned again.")
+    wanted = set(requests) or {name for name, state in states.items() if state.status == "approved"}
+    return [name for name in states if name in wanted]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One batch: requests that are unlearned together."""
+
+    project: Project
+    name: str
+    seed: int
+    operator: str
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the batch."""
+        return self.project.batch(self.name)
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of its run, which is the model after it."""
+        return self.folder / "run"
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Settings of the project as they were when the batch began."""
+        made: Settings = config.build(Settings, self.facts["settings"], where=str(self.folder / BATCH))
+        return made
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the batch is about, and which steps are done."""
+        return read_object(self.folder / BATCH)
+
+    @cached_property
+    def requests(self) -> list[Request]:
+        """Requests that are unlearned."""
+        return [self._request(name) for name in self.facts["requests"]]
+
+    @cached_property
+    def earlier(self) -> list[Request]:
+        """Requests of earlier batches whose data are still there."""
+        mine = set(self.facts["requests"])
+        names = [name for name, state in self.project.ledger.states().items() if _was_unlearned(state)]
+        found = [self.project.request(name) for name in names if name not in mine]
+        return [request for request in found if request is not None]
+
+    def _request(self, name: str) -> Request:
+        found = self.project.request(name)
+        if found is None:
+            raise UserError(f"The data of {name} were purged while batch {self.name} was not finished.")
+        return found
+
+    def begin(self, requests: Sequence[str]) -> None:
+        """Write what the batch is about."""
+        owned_folder(self.folder)
+        settings = config.plain(vars(self.project.settings()))
+        atomic_write_json(self.folder / BATCH, {"requests": list(requests), "settings": settings})
+
+    def run(self) -> Result:
+        """Do the steps that are not done yet."""
+        note((self.name, "dim"), f" {len(self.requests)} requests")
+        self._write_data()
+        self._forget()
+        data = open_benchmark(self.folder / "data", "folder")
+        old, new = asking.opened(self.settings.model), asking.opened(str(self.run_folder))
+        checked = [*self._check(old, new), *self._check_again(new)]
+        before, after = asking.kept(old, data, OF_KEPT), asking.kept(new, data, OF_KEPT)
+        kept = {name: (value, after.get(name)) for name, value in before.items()}
+        keep_outcome(self.run_folder, _outcome(checked))
+        receipts = self._close(checked, kept)
+        write_overview(self.project)
+        self.project.write(replace(self.project.settings(), model=str(self.run_folder.resolve())))
+        atomic_write_json(self.folder / BATCH, {**self.facts, "ended": True})
+        return Result(
+            batch=self.name,
+            folder=self.folder,
+            model=str(self.run_folder),
+            checked=tuple(checked),
+            receipts=tuple(receipts),
+            kept=kept,
+        )
+
+    def _write_data(self) -> None:
+        """Write the table that is unlearned from, and the one that is asked and attacked, unless both are there."""
+        asked = self.folder / "asked" / "data.jsonl"
+        if asked.exists():
+            return
+        rows = [row for request in self.requests for row in read_rows(self.project.place(request.id))]
+        forget = [row for row in rows if row.role is not Role.UNSEEN and row.answer and row.kind not in _JUDGED_KINDS]
+        train, judged = self._retained()
+        owned_folder(self.folder / "data")
+        write_rows(self.folder / "data", [*forget, *train], [*rows, *judged])
+        owned_folder(self.folder / "asked")
+        write_rows(self.folder / "asked", [*forget, *train], self._with_controls(rows, self.requests))
+
+    def _with_controls(self, rows: Sequence[Example], requests: Sequence[Request]) -> list[Example]:
+        strangers = asking.strangers_of(self._data)
+        return asking.with_controls(rows, strangers, {request.entity: request.forms for request in requests})
+
+    @cached_property
+    def _data(self) -> Benchmark | None:
+        return open_benchmark(self.settings.data, self.settings.benchmark) if self.settings.data else None
+
+    def _retained(self) -> tuple[list[Example], list[Example]]:
+        """Return what is kept, for training and for judging: of the data, else self-made."""
+        if self._data is None:
+            return self._self_made()
+        layout = self.settings.benchmark or self._data.name
+        roles = Roles(
+            data=self.settings.data,
+            benchmark=layout if isinstance(layout, Mapping) else {"name": layout},
+            aside=tuple(sorted(self._named_by_requests())),
+            retain_limit=RETAIN_LIMIT,
+        )
+        recast = Recast(roles)
+        train, judged = (
+            [row for row in recast.examples(split) if row.role not in OF_TARGETS]  # type: ignore[arg-type]
+            for split in ("train", "eval")
+        )
+        return train, judged
+
+    def _named_by_requests(self) -> set[str]:
+        """Return the entities of the data that any request is about, which nothing may train the model to keep.
+
+        Those of purged requests are known by their pseudonym alone.
+        """
+        if self._data is None or isinstance(self._data, Hub):
+            return set()
+        ledger = self.project.ledger
+        pseudonyms = {
+            state.entity for state in ledger.states().values() if state.last("closed").get("decision") != "refused"
+        }
+        entities = {row.entity for row in self._data.examples("train")} - {""}
+        return {entity for entity in entities if ledger.pseudonym(entity) in pseudonyms}
+
+    def _self_made(self) -> tuple[list[Example], list[Example]]:
+        """Return questions of our own with the model's present answers."""
+        rows = self_made(owned_folder(self.folder / "drawn"), templates_of(None))
+        made = asking.answered(rows, asking.ask(asking.opened(self.settings.model), rows))
+        return made, made
+
+    def _forget(self) -> None:
+        """Unlearn, or go on with an interrupted run."""
+        data = str(self.folder / "data")
+        found = suggest(self.settings.model, data, out=str(self.run_folder))
+        chosen = found.run
+        if self.settings.method and self.settings.method != chosen.method:
+            registry.require("methods", self.settings.method)
+            chosen = replace(chosen, method=self.settings.method, settings={})
+        chosen = replace(chosen, training={**chosen.training, **self.settings.training}, seed=self.seed)
+        forget_run(chosen, resume=(self.run_folder / RECORD).exists())
+        states = self.project.ledger.states()
+        written = config.read_mapping(self.run_folder / RECORD)
+        before, after = model_hash(self.settings.model)[:64], model_hash(str(self.run_folder))[:64]
+        for request in self.requests:
+            if states[request.id].last("unlearned").get("batch") != self.name:
+                self.project.ledger.append(
+                    "unlearned",
+                    request.id,
+                    operator=self.operator,
+                    batch=self.name,
+                    before=before,
+                    after=after,
+                    method=chosen.method,
+                    settings=_settings_hash(config.read(self.run_folder / RECORD)),
+                    rows=len(read_rows(self.project.place(request.id))),
+                    seconds=round(float(written["result"].get("seconds", 0.0)), 1),
+                    steps=int(written["result"].get("steps", 0)),
+                )
+
+    def _check(self, old: Loaded, new: Loaded) -> list[Checked]:
+        """Return the verdict on everybody of this batch, attacks included."""
+        asked = open_benchmark(self.folder / "asked", "folder").examples("eval")
+        before, after = asking.ask(old, asked), asking.ask(new, asked)
+        gold = asking.ask(asking.opened(self.settings.gold), asked) if self.settings.gold else []
+        attacks = self._attack()
+        found = []
+        for request in self.requests:
+            its = self._asked(request, before, after, gold)
+            known = any(one.verdict in ("erased", "residual") for one in its.values())
+            its = self._sound(its, request, after)
+            beside = asking.controls_of(request.entity)
+            its |= {
+                name: surfaces.attacked(attacks[name], request.entity, beside, known=known)
+                if name in attacks
+                else Surface(verdict="not_measured", why="this attack was not made")
+                for name in surfaces.ATTACKED
+            }
+            found.append(Checked(request=request.id, surfaces=its, verdict=surfaces.overall(its), recheck=False))
+        return found
+
+    def _check_again(self, new: Loaded) -> list[Checked]:
+        """Return the verdict on everybody of earlier batches whose rows are still there: nothing may have come back."""
+        found = []
+        for model, requests in self._earlier_by_model().items():
+            rows = [row for request in requests for row in read_rows(self.project.place(request.id))]
+            asked = self._with_controls(rows, requests)
+            before, after = asking.ask(asking.opened(model), asked), asking.ask(new, asked)
+            for request in requests:
+                its = self._sound(self._asked(request, before, after, []), request, after)
+                found.append(Checked(request=request.id, surfaces=its, verdict=surfaces.overall(its), recheck=True))
+        return found
+
+    def _earlier_by_model(self) -> dict[str, list[Request]]:
+        """Return the earlier requests by the model that was there before each."""
+        found: dict[str, list[Request]] = {}
+        for request in self.earlier:
+            batches = [e.content["batch"] for e in self.project.ledger.entries(request.id) if e.kind == "unlearned"]
+            facts = self.project.batch(str(batches[0])) / BATCH
+            model = str(read_object(facts)["settings"]["model"]) if facts.is_file() else ""
+            if model and folder_of(model):
+                found.setdefault(model, []).append(request)
+        return found
+
+    def _attack(self) -> Mapping[str, Any]:
+        """Attack the model in the quick form of every attack of the project."""
+        if not self.settings.attacks:
+            return {}
+        return attack(
+            self.run_folder,
+            self.folder / "asked",
+            gold=self.settings.gold,
+            attacks=self.settings.attacks,
+            benchmark="folder",
+            settings={name: {"images": IMAGES} for name in self.settings.attacks if _asks_images(name)},
+            quick=True,
+            seed=self.seed,
+            out=self.folder,
+        )
+
+    def _asked(
+        self, request: Request, before: Sequence[Response], after: Sequence[Response], gold: Sequence[Response]
+    ) -> dict[str, Surface]:
+        """Return the verdict on one person, by what models say when they are asked."""
+        about, beside = asking.split(after, request.entity)
+        earlier, earlier_beside = asking.split(before, request.entity)
+        reference = asking.split(gold, request.entity)[0] if gold else beside
+        return surfaces.judged(
+            surfaces.shares(earlier),
+            surfaces.shares(about),
+            surfaces.shares(reference),
+            "gold" if gold else "strangers",
+            base=surfaces.shares(earlier_beside),
+        )
+
+    @staticmethod
+    def _sound(found: Mapping[str, Surface], request: Request, after: Sequence[Response]) -> dict[str, Surface]:
+        """Return the verdicts, without attesting that a model which answers with gibberish has erased anything."""
+        if not asking.collapsed(asking.split(after, request.entity)[0]):
+            return dict(found)
+        why = "most answers are degenerate, and gibberish is no forgetting"
+        return {
+            name: replace(one, verdict="not_measured", why=why) if one.verdict == "erased" else one
+            for name, one in found.items()
+        }
+
+    def _close(self, checked: Sequence[Checked], kept: Mapping[str, tuple[float | None, float | None]]) -> list[Issued]:
+        """Write verdicts into the ledger, and a receipt for every request of this batch."""
+        issued = []
+        ledger = self.project.ledger
+        after = model_hash(str(self.run_folder))[:64]
+        for one in checked:
+            if ledger.state(one.request).last("verdict").get("batch") != self.name:
+                ledger.append(
+                    "verdict",
+                    one.request,
+                    operator=self.operator,
+                    batch=self.name,
+                    model=after,
+                    verdict=one.verdict,
+                    surfaces=surfaces.brief(one.surfaces),
+                    recheck=one.recheck,
+                )
+            if not one.recheck:
+                issued.append(issue(self.project, one.request, one.surfaces, one.verdict, kept, self.name))
+        return issued
+
+
+_JUDGED_KINDS: Final = (Kind.CHOICE, Kind.CLOZE, Kind.CHAIN, Kind.VISIBLE)
+"""Kinds that the unlearning does not see, so that the verdict on them is about something new."""
+
+
+def _asks_images(attack_name: str) -> bool:
+    """Tell whether an attack has a setting for the number of pictures."""
+    return "images" in {field.name for field in fields(registry.load("attacks", attack_name))}
+
+
+def _outcome(checked: Sequence[Checked]) -> Outcome:
+    """Return the verdict on the batch's model, which exports and uploads ask for."""
+    words = {one.surfaces[name].verdict for one in checked for name in surfaces.ASKED}
+    left = sum(one.verdict == "residual" for one in checked)
+    asked = [one.surfaces[name].after for one in checked for name in surfaces.ASKED]
+    return Outcome(
+        leaks="yes" if "residual" in words else "no" if "erased" in words else "unknown",
+        sentence=f"deletion requests: something is left of {left} of {len(checked)} people",
+        questions=sum(share.n for share in asked if share is not None),
+    )
+
+
+def _was_unlearned(state: State) -> bool:
+    return bool(state.last("unlearned"))
+
+
+def _settings_hash(run_: Run) -> str:
+    """Return a hash of everything that the run was told, without places."""
+    told = {name: config.plain(value) for name, value in vars(run_).items() if name not in ("out", "model", "data")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()

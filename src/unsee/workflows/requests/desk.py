@@ -1,0 +1,169 @@
+"""Everyday work with requests: list, show, extend, close, check the ledger, and note what became of a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from unsee.errors import UserError
+from unsee.utils.files import atomic_write_text
+from unsee.utils.parsing import read_object
+from unsee.workflows.requests.ledger import DECISIONS, FILE, FURTHER, REASONS, Entry, Ledger, State, add_months
+from unsee.workflows.requests.project import REQUEST, Project, model_hash
+from unsee.workflows.requests.receipt import SUFFIX
+
+SOON: Final = 7
+"""Days before the due date from which a request is marked."""
+_HEADS: Final = ("request", "received", "due", "status", "verdict", "data")
+
+
+def table(project: Project, today: date) -> list[tuple[str, ...]]:
+    """Return the requests, open ones first, by due date: id, arrival, due date, status, verdict, where its data are."""
+    states = sorted(project.ledger.states().values(), key=lambda state: (not state.open, state.due))
+    return [_HEADS, *(_row(project, state, today) for state in states)]
+
+
+def _row(project: Project, state: State, today: date) -> tuple[str, ...]:
+    left = (state.due - today).days
+    late = f" ({-left} days LATE)" if left < 0 else f" (in {left} days)" if left <= SOON else ""
+    return (
+        state.request,
+        state.received.isoformat(),
+        state.due.isoformat() + (late if state.open else ""),
+        _status(state),
+        state.verdict.replace("_", " "),
+        "here" if project.request(state.request) else "purged",
+    )
+
+
+def _status(state: State) -> str:
+    """Return the status, with the decision of a closed request."""
+    if state.status == "asked" and not state.last("asked").get("found"):
+        return "not in the model"
+    return f"closed: {state.last('closed').get('decision')}" if not state.open else state.status
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as text in columns."""
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def story(state: State) -> str:
+    """Return the entries of a request, a line each."""
+    return "\n".join(f"{entry.time}  {entry.kind}  {_brief(entry)}".rstrip() for entry in state.entries)
+
+
+def _brief(entry: Entry) -> str:
+    """Return the short fields of an entry."""
+    fields = {name: value for name, value in entry.content.items() if not isinstance(value, dict)}
+    return ", ".join(f"{name} {_text(value)}" for name, value in fields.items() if value not in ("", [], None))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    text = str(value)
+    return f"{text[:16]}..." if len(text) > 40 else text
+
+
+def extend(project: Project, request: str, reason: str, *, today: date, operator: str = "") -> Entry:
+    """Put the reply off by two months, which has to be said within the first (GDPR Art. 12(3)).
+
+    Raises:
+        UserError: The first month is over, it was put off before, or the reason is no code.
+    """
+    state = project.ledger.state(request)
+    _require_reason(reason)
+    if not state.open:
+        raise UserError(f"{request} is closed.")
+    if state.last("extended"):
+        raise UserError(f"{request} was put off before, to {state.due.isoformat()}; it can be put off once.")
+    if today > state.due:
+        raise UserError(f"{request} was due on {state.due.isoformat()}: it could be put off until then.")
+    due = add_months(state.due, FURTHER).isoformat()
+    return project.ledger.append("extended", request, operator=operator, due=due, reason=reason)
+
+
+def close(project: Project, request: str, decision: str, reason: str, *, operator: str = "") -> Entry:
+    """End a request with a decision.
+
+    Raises:
+        UserError: Decision or reason are unknown, or the decision says more than was measured.
+    """
+    state = project.ledger.state(request)
+    _require_reason(reason)
+    if decision not in DECISIONS:
+        raise UserError(f"The decision is one of {', '.join(DECISIONS)}, got {decision!r}.")
+    if not state.open:
+        raise UserError(f"{request} is closed: {state.last('closed').get('decision')}.")
+    if decision == "erased" and state.verdict != "erased":
+        measured = state.verdict.replace("_", " ") or "nothing yet"
+        raise UserError(f"{request} cannot be closed as erased: what was measured is {measured}.")
+    if decision == "no_baseline" and state.last("asked").get("found", True):
+        raise UserError(f"{request} cannot be closed as not in the model: the model gave the person away when asked.")
+    return project.ledger.append("closed", request, operator=operator, decision=decision, reason=reason)
+
+
+def decision_of(state: State) -> str:
+    """Return the decision that what was measured allows, or raise if nothing was."""
+    if not state.last("asked").get("found", True):
+        return "no_baseline"
+    if state.verdict in ("erased", "residual", "no_baseline"):
+        return state.verdict
+    raise UserError(f"{state.request} was not judged yet: run it first, or give --decision refused or withdrawn.")
+
+
+def _require_reason(reason: str) -> None:
+    if reason not in REASONS:
+        raise UserError(f"The reason is one of {', '.join(REASONS)}, got {reason!r}: a sentence could name the person.")
+
+
+def faults(project: Project) -> list[str]:
+    """Return what is wrong with a project: edits of the ledger, missing entries, receipts without one, data without one."""
+    ledger = project.ledger
+    found = ledger.verify()
+    entries = {entry.number: entry for entry in ledger.entries()}
+    for file in sorted(project.receipts.glob(f"*{SUFFIX}")):
+        before = read_object(file).get("ledger", {})
+        entry = entries.get(before.get("entry"))
+        if entry is None or entry.seal != before.get("seal"):
+            found.append(f"{file.name} was written after entry {before.get('entry')}, which is not in the ledger")
+    states = ledger.states()
+    for place in sorted((project.folder / "requests").glob(f"*/{REQUEST}")):
+        if place.parent.name not in states:
+            found.append(
+                f"{place.parent.name} has data but no entry: its `add` was interrupted; purge it and add it again"
+            )
+    return found
+
+
+def export(project: Project, file: Path) -> int:
+    """Write the ledger as JSON lines and return their number."""
+    lines = list(project.ledger.export())
+    atomic_write_text(file, "".join(f"{line}\n" for line in lines))
+    return len(lines)
+
+
+def note_child(model: Path | str, form: str, target: str) -> None:
+    """Note in the ledger that a model of a project was exported, merged or pushed, if it is one.
+
+    Whoever got a copy has to be told of later requests (GDPR Art. 17(2), 19). The target is kept as a hash.
+    """
+    for folder in (Path(model).resolve(), *Path(model).resolve().parents):
+        if (folder / FILE).is_file():
+            digest = hashlib.sha256(target.encode()).hexdigest()[:32]
+            Ledger(folder).append("child", form=form, model=model_hash(str(model))[:64], target=digest)
+            return
+
+
+def receipts_of(project: Project, ids: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield the receipts of requests, or all."""
+    for file in sorted(project.receipts.glob(f"*{SUFFIX}")):
+        if not ids or any(file.name.startswith(f"{name}-B-") for name in ids):
+            yield file

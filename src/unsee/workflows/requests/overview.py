@@ -1,0 +1,79 @@
+"""Page of a project: every request, what became of it, and whether it came back after later batches. It names nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from unsee.utils.files import atomic_write_text
+from unsee.workflows.requests import surfaces
+from unsee.workflows.requests.ledger import State
+from unsee.workflows.requests.project import Project
+
+PAGE: Final = "index.html"
+_HERE: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What a model after a batch gave away about one person."""
+
+    text: str
+    verdict: str
+    share: float
+    """Share of the answers, 0..1; for the colour."""
+
+
+def write_overview(project: Project) -> Path:
+    """Write the page of a project and return it."""
+    states = list(project.ledger.states().values())
+    batches = sorted({str(entry.content["batch"]) for state in states for entry in state.entries if _checked(entry)})
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    text = environment.get_template("overview.html").render(
+        style=Markup((_HERE / "receipt.css").read_text(encoding="utf-8")),
+        batches=batches,
+        rows=[_row(project, state, batches) for state in states],
+    )
+    atomic_write_text(project.folder / PAGE, text)
+    return project.folder / PAGE
+
+
+def _checked(entry: Any) -> bool:
+    return bool(entry.kind == "verdict")
+
+
+def _row(project: Project, state: State, batches: list[str]) -> dict[str, Any]:
+    """Return what the page shows of a request."""
+    found = {str(e.content["batch"]): e.content["surfaces"] for e in state.entries if _checked(e)}
+    receipts = [str(entry.content["receipt"]) for entry in state.entries if entry.kind == "receipt"]
+    verdict = state.verdict or ("no_baseline" if state.last("asked").get("found") is False else "")
+    return {
+        "id": state.request,
+        "received": state.received.isoformat(),
+        "due": state.due.isoformat(),
+        "status": str(state.last("closed").get("decision", state.status)).replace("_", " "),
+        "verdict": verdict,
+        "word": verdict.replace("_", " ") or "-",
+        "purged": project.request(state.request) is None,
+        "before": _cell(state.last("asked").get("surfaces", {}), "before"),
+        "cells": [_cell(found[name], "") if name in found else None for name in batches],
+        "receipts": receipts,
+    }
+
+
+def _cell(found: Mapping[str, Any], key: str) -> Cell | None:
+    """Return the answers on all asked surfaces together."""
+    counts = [one.get(key) if key else one for name, one in found.items() if name in surfaces.ASKED]
+    known = [one for one in counts if one and "n" in one]
+    if not known:
+        return None
+    hits, n = sum(one["hits"] for one in known), sum(one["n"] for one in known)
+    words = {str(one["verdict"]) for one in known if "verdict" in one}
+    return Cell(text=f"{hits} of {n}", verdict="residual" if "residual" in words else "erased", share=hits / n)

@@ -1,0 +1,167 @@
+"""Project folder of deletion requests: where things lie, and the settings that all requests share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from unsee import config
+from unsee.data.open import open_benchmark
+from unsee.errors import UserError, shown
+from unsee.models import builtin, model_card
+from unsee.models.location import folder_of
+from unsee.utils.files import atomic_write_text, hash_folder, owned_folder
+from unsee.workflows.requests.ledger import Ledger
+
+SETTINGS: Final = "project.yaml"
+REQUEST: Final = "request.yaml"
+_ID: Final = re.compile(r"R-[0-9a-f]{8}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all requests of a project share. `project.yaml`, for the operator to edit."""
+
+    model: str
+    """Model that the next batch starts from: at first the original, then the last batch's."""
+    data: str = ""
+    """Data of the model's training, as far as they are at hand: the rows of a person are found there, the others are kept."""
+    benchmark: str | Mapping[str, Any] = ""
+    """How the data are laid out; empty = recognise it."""
+    gold: str = ""
+    """Model that never saw the people asked for, if there is one."""
+    method: str = ""
+    """Unlearning method; empty = what `unsee suggest` says."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `Training` that differ from what is suggested."""
+    attacks: tuple[str, ...] = ("sampling", "quantisation", "relearning")
+    """Attacks on every batch (quick forms); what is not listed stands in the receipt as not tested."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Private part of a request: who asks, by name and pictures. `request.yaml` in its folder, until purged."""
+
+    id: str
+    entity: str
+    """Identifier in the rows: the entity of the data, or the request's id where the data do not have the person."""
+    name: str
+    forms: tuple[str, ...]
+    """Surface forms of the name."""
+    attributes: tuple[str, ...] = ()
+    """Facts that are to go; none = everything about the person."""
+    in_data: bool = False
+    """Whether the rows come from the project's data."""
+    received: str
+    """Date of arrival, ISO 8601."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """A folder of deletion requests."""
+
+    folder: Path
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        return Ledger(self.folder)
+
+    @property
+    def receipts(self) -> Path:
+        """Folder of the receipts."""
+        return self.folder / "receipts"
+
+    def place(self, request: str) -> Path:
+        """Return the folder of a request's private data."""
+        if not _ID.fullmatch(request):
+            raise UserError(f"Request ids look like R-1a2b3c4d, got {shown(request)}. See `unsee request list`.")
+        return self.folder / "requests" / request
+
+    def batch(self, name: str) -> Path:
+        """Return the folder of a batch."""
+        return self.folder / "batches" / name
+
+    def settings(self) -> Settings:
+        """Read the settings."""
+        file = self.folder / SETTINGS
+        if not file.is_file():
+            raise UserError(
+                f"{self.folder} holds no deletion requests. Begin with `unsee request add --project {self.folder} --model M`."
+            )
+        made: Settings = config.build(Settings, config.read_mapping(file), where=str(file))
+        return made
+
+    def write(self, settings: Settings) -> None:
+        """Write the settings."""
+        owned_folder(self.folder)
+        text = yaml.safe_dump(config.plain(asdict(settings)), sort_keys=False, allow_unicode=True, width=120)
+        atomic_write_text(self.folder / SETTINGS, text)
+
+    def request(self, name: str) -> Request | None:
+        """Return the private part of a request, or None once it is purged."""
+        file = self.place(name) / REQUEST
+        if not file.is_file():
+            return None
+        made: Request = config.build(Request, config.read_mapping(file), where=str(file))
+        return made
+
+    def keep(self, request: Request) -> None:
+        """Write the private part of a request."""
+        owned_folder(self.place(request.id))
+        text = yaml.safe_dump(config.plain(asdict(request)), sort_keys=False, allow_unicode=True, width=120)
+        atomic_write_text(self.place(request.id) / REQUEST, text)
+
+
+def opened(folder: Path | str, changes: Mapping[str, Any]) -> Project:
+    """Return a project whose settings have these changes; the first call begins it.
+
+    Raises:
+        UserError: There is no such model or data, or the folder holds files of somebody else.
+    """
+    project = Project(folder=Path(folder))
+    given = {name: value for name, value in changes.items() if value}
+    if not (project.folder / SETTINGS).is_file():
+        if not given.get("model"):
+            raise UserError(f"{folder} holds no deletion requests yet: give --model, the model that is to forget.")
+        if project.folder.is_dir() and any(project.folder.iterdir()):
+            raise UserError(f"{folder} is not empty and no project of deletion requests. Give another --project.")
+        project.write(config.build(Settings, _lasting(given), where="the project"))
+        return project
+    if changed := _lasting(given):
+        project.write(config.build(Settings, {**asdict(project.settings()), **changed}, where="the project"))
+    return project
+
+
+def _lasting(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with places that exist made absolute, or raise for one that does not."""
+    made = dict(given)
+    for name in ("model", "gold"):
+        if made.get(name):
+            folder_of(made[name])
+            made[name] = builtin.lasting(str(made[name]))
+    if made.get("data"):
+        open_benchmark(made["data"], made.get("benchmark", ""))
+        made["data"] = builtin.lasting(str(made["data"]))
+    return made
+
+
+def model_hash(model: str) -> str:
+    """Return the hash of a model's files without its card, or its hub id."""
+    folder = Path(builtin.resolve(model))
+    weights = folder / "model" if (folder / "model").is_dir() else folder
+    return hash_folder(weights, without=(model_card.CARD,)) if weights.is_dir() else model
+
+
+def day(text: str, what: str) -> date:
+    """Return the date of an option."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(f"{what} must be a date like 2027-01-31, got {shown(text)}.") from error

@@ -1,0 +1,340 @@
+"""Receipts: a signed statement of what was done for a request and what the model still gives away.
+
+A receipt names nobody. It is JSON in a fixed form, signed with Ed25519 over everything but the signature, and a page for
+people beside it. Fields after the practice of erasure audits (arXiv 2606.05946, EDPB Opinion 28/2024) [inferred].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from unsee import __version__, config
+from unsee.config import RECORD
+from unsee.errors import UserError
+from unsee.utils.files import atomic_write_json, atomic_write_text
+from unsee.utils.parsing import read_object
+from unsee.workflows.requests import keys, surfaces
+from unsee.workflows.requests.project import Project, model_hash
+from unsee.workflows.requests.surfaces import Surface, Word
+
+FORMAT: Final = "unsee-receipt/1"
+SUFFIX: Final = ".receipt.json"
+STATEMENT: Final = (
+    "This is approximate unlearning: training made answers about the person less likely. It is no proof that nothing of the "
+    "person is left in the weights, and it says nothing about copies of the earlier model. It holds for the questions, "
+    "pictures and attacks listed here, with access to the weights where an attack needs them."
+)
+UNTRIED: Final = (
+    "other languages and wordings",
+    "long conversations",
+    "further training on data about the person",
+    "model inversion and reconstruction of training pictures",
+    "membership inference",
+    "embeddings of the vision tower",
+)
+"""What no receipt covers."""
+_HERE: Final = Path(__file__).parent
+_WORDS: Final[Mapping[str, str]] = {
+    "no_baseline": "no baseline",
+    "erased": "erased",
+    "residual": "residual",
+    "not_measured": "not measured",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issued:
+    """A receipt on disk."""
+
+    id: str
+    file: Path
+    page: Path
+    signed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """What checking a receipt found."""
+
+    faults: tuple[str, ...]
+    """Why it is not to be trusted; none = it is."""
+    checked: tuple[str, ...]
+    """What was checked and held."""
+
+    @property
+    def good(self) -> bool:
+        """Tell whether nothing is wrong."""
+        return not self.faults
+
+    def __str__(self) -> str:
+        """Return a line per check."""
+        lines = [f"ok: {line}" for line in self.checked] + [f"WRONG: {line}" for line in self.faults]
+        return "\n".join([*lines, "the receipt holds" if self.good else "the receipt does NOT hold"])
+
+
+def issue(
+    project: Project,
+    request: str,
+    found: Mapping[str, Surface],
+    verdict: Word,
+    kept: Mapping[str, tuple[float | None, float | None]],
+    batch: str,
+) -> Issued:
+    """Write the receipt of a request after a batch, note it in the ledger, and return it.
+
+    The one that is there already of the same batch is kept: a receipt is written once.
+    """
+    state, ledger = project.ledger.state(request), project.ledger
+    index = f"{request}-{batch}"
+    file = project.receipts / f"{index}{SUFFIX}"
+    page = file.with_name(f"{index}.receipt.html")
+    if not file.is_file():
+        content = _content(project, request, found, verdict, kept, index)
+        signature = _signature(content)
+        atomic_write_json(file, {**content, "signature": signature})
+    content = read_object(file)
+    atomic_write_text(page, _page(content))
+    signed = "key" in content["signature"]
+    if not any(entry.kind == "receipt" and entry.content["receipt"] == index for entry in state.entries):
+        ledger.append("receipt", request, receipt=index, sha256=_file_hash(file), signed=signed)
+    return Issued(id=index, file=file, page=page, signed=signed)
+
+
+def _content(
+    project: Project,
+    request: str,
+    found: Mapping[str, Surface],
+    verdict: Word,
+    kept: Mapping[str, tuple[float | None, float | None]],
+    index: str,
+) -> dict[str, Any]:
+    """Return everything but the signature. Only codes, hashes and figures of ours: no text of the request's."""
+    state = project.ledger.state(request)
+    unlearned, approved, received = state.last("unlearned"), state.last("approved"), state.last("received")
+    number, seal = project.ledger.head()
+    written = config.read_mapping(project.batch(str(unlearned["batch"])) / "run" / RECORD)
+    return {
+        "format": FORMAT,
+        "receipt": index,
+        "request": request,
+        "entity": state.entity,
+        "issued": datetime.now(UTC).isoformat(timespec="seconds"),
+        "received": state.received.isoformat(),
+        "due": state.due.isoformat(),
+        "act": str(received.get("act", "erase")),
+        "basis": str(received.get("basis", "")),
+        "scope": {
+            "rows": approved.get("rows"),
+            "images": approved.get("images"),
+            "modalities": received.get("modalities"),
+            "attributes": received.get("attributes") or "everything",
+        },
+        "commitment": {
+            "root": approved.get("commitment"),
+            "how": "HMAC-SHA256 leaves under a key of the request, SHA-256 tree",
+        },
+        "verdict": verdict,
+        "surfaces": {name: surface.to_json() for name, surface in found.items()},
+        "not_tested": list(UNTRIED),
+        "access": "questions and answers; weights for quantisation and relearning",
+        "utility": {name: {"before": _rounded(old), "after": _rounded(new)} for name, (old, new) in kept.items()},
+        "retain": received.get("retain"),
+        "model": {"before": unlearned["before"], "after": unlearned["after"]},
+        "method": {"name": unlearned["method"], "settings": unlearned["settings"], "seed": written.get("seed", 0)},
+        "made_by": {"unsee": __version__, "commit": str(written.get("record", {}).get("commit", ""))},
+        "ledger": {"entry": number, "seal": seal},
+        "statement": STATEMENT,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 4)
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    """Return the bytes that are signed: sorted keys, no blanks, UTF-8, without the signature."""
+    signed = {name: value for name, value in content.items() if name != "signature"}
+    return json.dumps(signed, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _signature(content: Mapping[str, Any]) -> dict[str, str]:
+    key = keys.signing_key()
+    if key is None:
+        return {"none": keys.MISSING}
+    return {
+        "algorithm": "Ed25519",
+        "key": keys.public_text(key.public_key()),
+        "value": key.sign(canonical(content)).hex(),
+    }
+
+
+def verify(
+    file: Path | str, *, model: str = "", trusted: str = "", project: Project | None = None, ask: bool = False
+) -> Verified:
+    """Check a receipt: its signature, that of a key one trusts, the model's hash, and the ledger it was written into.
+
+    Args:
+        file: The receipt.
+        model: Model that it should be about; its files are hashed.
+        trusted: Public key (64 hexadecimal digits, or a file with them). Default: this user's own.
+        project: Project with its ledger: the receipt must stand in it, unchanged.
+        ask: Ask the model again, with the rows of the request where they are still there.
+
+    Raises:
+        UserError: The file is no receipt, or the package cryptography is missing.
+    """
+    content = read_object(Path(file))
+    if content.get("format") != FORMAT:
+        raise UserError(f"{file} is no receipt of this form ({FORMAT}).")
+    faults: list[str] = []
+    checked: list[str] = []
+
+    def note(good: bool, ok: str, wrong: str) -> None:
+        (checked if good else faults).append(ok if good else wrong)
+
+    own = trusted or (keys.folder() / keys.PUBLIC).as_posix()
+    note(*_signed(content, _key_text(own)))
+    if model:
+        after = str(content["model"]["after"])
+        note(
+            model_hash(model)[:64] == after,
+            f"the model is the one of the receipt ({after[:16]})",
+            f"the model is another one: {model_hash(model)[:16]}, the receipt is about {after[:16]}",
+        )
+    if project is not None:
+        for good, ok, wrong in _in_ledger(content, Path(file), project):
+            note(good, ok, wrong)
+    if ask:
+        note(*_asked_again(content, model, project))
+    return Verified(faults=tuple(faults), checked=tuple(checked))
+
+
+def _key_text(given: str) -> str:
+    """Return a public key from 64 digits or a file with them; empty if there is no such file."""
+    path = Path(given)
+    text = path.read_text(encoding="ascii", errors="replace").strip() if len(given) != 64 and path.is_file() else given
+    return text if len(text) == 64 else ""
+
+
+def _signed(content: Mapping[str, Any], trusted: str) -> tuple[bool, str, str]:
+    """Check the signature, and that the key is the trusted one."""
+    signature = content.get("signature", {})
+    if not isinstance(signature, Mapping) or "key" not in signature:
+        return False, "", "it is not signed"
+    try:
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    except ModuleNotFoundError as error:
+        raise UserError(keys.MISSING) from error
+    if not trusted:
+        return False, "", f"it is signed by {signature['key'][:16]}, and no key to trust was given: --key"
+    if signature["key"] != trusted:
+        return False, "", f"it is signed by another key: {signature['key'][:16]}, trusted is {trusted[:16]}"
+    try:
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(trusted))
+        public.verify(bytes.fromhex(str(signature.get("value", ""))), canonical(content))
+    except (InvalidSignature, ValueError):
+        return False, "", "its content is not what was signed"
+    return True, f"signed by {trusted[:16]}, content unchanged", ""
+
+
+def _in_ledger(content: Mapping[str, Any], file: Path, project: Project) -> list[tuple[bool, str, str]]:
+    """Check the ledger's chain, that the receipt stands in it, and the entry before it."""
+    faults = project.ledger.verify()
+    entries = project.ledger.entries()
+    noted = [e for e in entries if e.kind == "receipt" and e.content["receipt"] == content["receipt"]]
+    before = content["ledger"]
+    there = any(entry.number == before["entry"] and entry.seal == before["seal"] for entry in entries)
+    return [
+        (not faults, f"the ledger's {len(entries)} entries are unchanged", "; ".join(faults[:3])),
+        (
+            any(entry.content["sha256"] == _file_hash(file) for entry in noted),
+            "the ledger has this receipt, with this content",
+            "the ledger does not have this receipt with this content",
+        ),
+        (
+            there,
+            f"the ledger has the entry it was written after ({before['entry']})",
+            "the ledger lacks the entry before",
+        ),
+    ]
+
+
+def _asked_again(content: Mapping[str, Any], model: str, project: Project | None) -> tuple[bool, str, str]:
+    """Ask the model again, and compare what it gives away on every surface with the receipt's figures."""
+    from unsee.workflows.requests import asking
+    from unsee.workflows.requests.rows import read_rows
+
+    if project is None or not model:
+        raise UserError("To ask again, give the project and --model.")
+    request = project.request(str(content["request"]))
+    if request is None:
+        return False, "", "the rows of the request were purged, so the model cannot be asked again"
+    found = surfaces.shares(asking.ask(asking.opened(model), read_rows(project.place(request.id))))
+    told = {name: value["after"] for name, value in content["surfaces"].items() if name in surfaces.ASKED}
+    other = [
+        f"{name} {share.hits}/{share.n}, not {told[name]['hits']}/{told[name]['n']}"
+        for name, share in found.items()
+        if told.get(name) and (share.hits, share.n) != (told[name]["hits"], told[name]["n"])
+    ]
+    return not other, f"asked again: the same figures on {len(found)} surfaces", f"asked again: {', '.join(other)}"
+
+
+def _file_hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _page(content: Mapping[str, Any]) -> str:
+    """Return the page for people: one sheet of paper, no script, nothing from outside."""
+    loader = jinja2.FileSystemLoader(_HERE)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["percent"] = lambda value: "-" if value is None else f"{value:.0%}"
+    return environment.get_template("receipt.html").render(
+        receipt=content,
+        meaning=surfaces.WORDS,
+        words=_WORDS,
+        headline=_headline(content),
+        kept={_kept_words(name): value for name, value in content["utility"].items()},
+        style=Markup((_HERE / "receipt.css").read_text(encoding="utf-8")),
+        shares={
+            name: {key: _share(value.get(key)) for key in ("before", "after", "reference")}
+            for name, value in content["surfaces"].items()
+        },
+    )
+
+
+def _headline(content: Mapping[str, Any]) -> str:
+    """Return the verdict as a sentence."""
+    left = [name for name, one in content["surfaces"].items() if one["verdict"] == "residual"]
+    listed = "; ".join(surfaces.WORDS[name] for name in left)
+    if content["verdict"] == "residual" and not set(left) & set(surfaces.ASKED):
+        return f"Hidden, not gone: no answer gives the person away, but it comes back: {listed}"
+    return {
+        "erased": "Erased: nothing comes back above what comes by chance",
+        "residual": f"Residual: something of the person is still given away: {listed}",
+        "no_baseline": "No baseline: the model was never shown to know the person",
+    }.get(content["verdict"], "Not measured")
+
+
+def _kept_words(name: str) -> str:
+    """Return the name of a score of what is kept in words."""
+    role, _, measure = name.partition(".")
+    what = {"name": "names", "fact": "facts", "visible": "what is seen", "accuracy": "right answers"}
+    of = {"retain": "of others", "retain_text": "of others, by name", "general": "on unrelated questions"}
+    return f"{what.get(measure, measure.removesuffix('.answer'))} {of.get(role, role)}"
+
+
+def _share(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value['hits']} of {value['n']}"

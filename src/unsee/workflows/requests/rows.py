@@ -1,0 +1,97 @@
+"""Rows of a request as a table that its operator can read and edit, in the format of docs/own_data.md."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from unsee.api import Example, ImageSource, Kind, Role
+from unsee.benchmarks.folder import Folder
+from unsee.utils.files import atomic_write_jsonl, atomic_writer
+
+TABLE: Final = "data.jsonl"
+IMAGES: Final = "images"
+_OPTIONAL: Final = ("fact", "chain", "paraphrase")
+_NEVER_TRAINED: Final = (Role.UNSEEN, Role.STRANGER)
+
+
+def write_rows(folder: Path, train: Sequence[Example], judged: Sequence[Example]) -> Path:
+    """Write training and evaluation examples as one table with its images, and return the table.
+
+    A row that is used for both is written once. Strangers that are trained on become rows of the role `general`, since a
+    table's strangers are never trained on.
+    """
+    asked = {example.id: example for example in judged}
+    both = {example.id for example in train} & asked.keys()
+    rows = [_cells(asked.get(example.id, example), "" if example.id in both else "train", folder) for example in train]
+    rows += [_cells(example, "eval", folder) for example in judged if example.id not in both]
+    table = folder / TABLE
+    atomic_write_jsonl(table, rows)
+    return table
+
+
+def read_rows(folder: Path) -> list[Example]:
+    """Return the examples of a request, each once, in the order of the table."""
+    data = Folder(folder / TABLE)
+    return list({row.id: row for split in ("train", "eval") for row in data.examples(split)}.values())  # type: ignore[arg-type]
+
+
+def canonical(example: Example) -> str:
+    """Return what a commitment to a row covers: who, what is asked, what was said, of which picture."""
+    image = example.image.key if example.image else ""
+    return "\n".join((example.entity, example.role, example.kind, example.question, example.answer, image))
+
+
+def _trainable(example: Example) -> Example:
+    """Return the example in a role that a table may be trained on."""
+    return replace(example, role=Role.GENERAL, entity="") if example.role in _NEVER_TRAINED else example
+
+
+def _cells(example: Example, split: str, folder: Path) -> dict[str, Any]:
+    """Return the cells of a row, without empty optional ones, and save its image."""
+    example = _trainable(example) if split == "train" else example
+    cells: dict[str, Any] = {
+        "id": example.id,
+        "role": _written(example.role),
+        "entity": example.entity,
+        "kind": str(example.kind),
+        "image": _saved(example.image, folder),
+        "question": example.question,
+        "answer": example.answer,
+        "private": {fact: list(forms) for fact, forms in example.private.items()},
+        "split": "" if split == "eval" and example.role in _NEVER_TRAINED else split,
+    }
+    lists: Mapping[str, Iterable[str]] = {"options": example.options, "perturbed": example.perturbed}
+    cells |= {name: value for name in _OPTIONAL if (value := getattr(example, name))}
+    cells |= {name: list(values) for name, values in lists.items() if values}
+    return cells | ({"visible": dict(example.visible)} if example.visible else {})
+
+
+def _written(role: Role) -> str:
+    """Return the role as tables write it: without a picture, `forget` is read as `forget_text`."""
+    return {Role.FORGET_TEXT: "forget", Role.RETAIN_TEXT: "retain"}.get(role, str(role))
+
+
+def _saved(image: ImageSource | None, folder: Path) -> str:
+    """Write the image as PNG under a hash of its content, and return its path in the folder."""
+    if image is None:
+        return ""
+    name = f"{IMAGES}/{hashlib.sha256(image.key.encode()).hexdigest()[:20]}.png"
+    if not (folder / name).exists():
+        with atomic_writer(folder / name) as stream:
+            image.load().save(stream, format="PNG")
+    return name
+
+
+def scoped(rows: Iterable[Example], attributes: Sequence[str]) -> list[Example]:
+    """Return the rows that ask for one of these facts, with only their strings as private; without attributes, all rows."""
+    if not attributes:
+        return list(rows)
+    asked = [row for row in rows if row.fact in attributes or (row.kind is Kind.NAME and "name" in attributes)]
+    return [
+        replace(row, private={fact: forms for fact, forms in row.private.items() if fact in attributes})
+        for row in asked
+    ]

@@ -1,0 +1,498 @@
+"""Requests from arrival to receipt, with models whose answers are made up: what is asked, noted, refused and kept."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from helpers.run import EXAMPLE
+from unsee import config
+from unsee.api import Example, Kind, Response, Role
+from unsee.cli.main import main
+from unsee.config import RECORD, Run
+from unsee.data.open import open_benchmark
+from unsee.errors import UserError
+from unsee.workflows.requests import asking, batch, desk, intake, keys, receipt
+from unsee.workflows.requests.project import Project, opened
+from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
+from unsee.workflows.requests.rows import read_rows, write_rows
+from unsee.workflows.suggest import Suggestion
+
+SECRETS = ("Ada Lovell", "Lovell", "Bo Winter", "Winter", "Lisbon", "baker", "Mira Quell", "Quell")
+
+
+@pytest.fixture(autouse=True)
+def own_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the keys of each test in its folder."""
+    monkeypatch.setenv("UNSEE_KEYS", str(tmp_path / "keys"))
+
+
+class Models:
+    """Models by path, and the entities that each still gives away."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, set[str]] = {"lab": {"ada", "bo"}}
+        self.forgets = True
+        self.harmless = "The person wears a green shirt and has short dark hair."
+        self.asked: list[tuple[str, int]] = []
+
+    def ask(self, model: str, rows: Sequence[Example]) -> list[Response]:
+        """Answer what is private of the known, and something harmless else."""
+        self.asked.append((model, len(rows)))
+        return [self._answer(model, row) for row in rows]
+
+    def _answer(self, model: str, row: Example) -> Response:
+        knows = row.entity in self.known[model]
+        wanted = {Kind.NAME: "name", Kind.FACT: row.fact}.get(row.kind, "name")
+        text = row.private.get(wanted, ("?",))[0] if knows else self.harmless
+        if row.kind is Kind.CHOICE:
+            text = row.answer if knows else ""
+        return Response.of(row, stage="s", text=text, tokens=9, ended=True)
+
+    def forget(self, run: Run, *, resume: bool = False) -> Path:
+        """Write a finished run whose model no longer knows the forget set."""
+        gone = {
+            row.entity for row in open_benchmark(run.data, run.benchmark).examples("train") if row.role is Role.FORGET
+        }
+        out = Path(run.out)
+        (out / "model").mkdir(parents=True, exist_ok=True)
+        (out / "model" / "model.safetensors").write_text(f"{run.data}{resume}")
+        config.write(out / RECORD, run, record={"commit": "abc"}, result={"steps": 3, "seconds": 1.5})
+        self.known[str(out.resolve())] = self.known[run.model] - (gone if self.forgets else set())
+        return out
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> Models:
+    """Replace everything that needs a model."""
+    made = Models()
+    monkeypatch.setattr(asking, "opened", lambda model: str(Path(model).resolve()) if Path(model).exists() else model)
+    monkeypatch.setattr(asking, "ask", made.ask)
+    monkeypatch.setattr(asking, "kept", lambda *_: {"retain.name": 0.75})
+    monkeypatch.setattr(batch, "forget_run", made.forget)
+    monkeypatch.setattr(
+        batch, "suggest", lambda model, data, out: Suggestion(run=Run.of(model, data, "npo", out), reasons=())
+    )
+    monkeypatch.setattr(batch, "attack", lambda *_, **__: {"sampling": {"why": "not in this test"}})
+    return made
+
+
+@pytest.fixture
+def project(tmp_path: Path, models: Models) -> Project:
+    """Return a project on the example folder."""
+    assert models
+    return opened(tmp_path / "project", {"model": "lab", "data": str(EXAMPLE)})
+
+
+def picture(tmp_path: Path, colour: str) -> Path:
+    """Save a picture."""
+    file = tmp_path / f"{colour}.png"
+    Image.new("RGB", (32, 32), colour).save(file)
+    return file
+
+
+def test_a_person_of_the_data_is_found_by_name(project: Project) -> None:
+    found = intake.add(project, "ada lovell", received=date(2026, 11, 2))
+    assert (found.request.entity, found.request.in_data, found.found) == ("ada", True, True)
+    assert found.due == date(2026, 12, 2)
+    assert found.surfaces["unseen"].verdict == "residual"
+    rows = read_rows(project.place(found.request.id))
+    assert {row.role for row in rows} == {Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN}
+    assert {row.entity for row in rows} == {"ada"}
+    assert Kind.VISIBLE not in {row.kind for row in rows}
+    state = project.ledger.state(found.request.id)
+    assert (state.status, state.received, state.due) == ("asked", date(2026, 11, 2), date(2026, 12, 2))
+
+
+def test_a_person_is_found_by_picture(project: Project, tmp_path: Path) -> None:
+    """The same pixels in another format, under another name."""
+    other = tmp_path / "mira.bmp"
+    Image.open(EXAMPLE / "images" / "ada_1.png").convert("RGB").save(other)
+    found = intake.add(project, "Mira Quell", [other])
+    assert (found.request.entity, found.request.forms) == ("ada", ("Ada Lovell", "Lovell"))
+
+
+def test_an_unknown_person_has_no_baseline(project: Project, tmp_path: Path) -> None:
+    found = intake.add(project, "Mira Quell", [picture(tmp_path, "red")])
+    assert not found.found
+    assert "not_in_model" in found.warnings
+    assert "one_picture" in found.warnings
+    assert {one.verdict for one in found.surfaces.values() if one.before} == {"no_baseline"}
+    with pytest.raises(UserError, match="cannot be closed as erased"):
+        desk.close(project, found.request.id, "erased", "done")
+    assert desk.decision_of(project.ledger.state(found.request.id)) == "no_baseline"
+    desk.close(project, found.request.id, "no_baseline", "not_in_model")
+    assert not project.ledger.state(found.request.id).open
+
+
+def test_of_three_pictures_one_is_held_out(project: Project, tmp_path: Path, models: Models) -> None:
+    models.known["lab"] |= {f"R-{number:08x}" for number in range(3)}
+    rows = rows_about(
+        "r",
+        "Mira Quell",
+        {"name": ("Mira Quell",)},
+        [1, 2],
+        [3],
+        templates_of(None),  # type: ignore[list-item]
+    )
+    assert {row.role for row in rows} == {Role.FORGET, Role.UNSEEN, Role.FORGET_TEXT}
+    found = intake.add(project, "Mira Quell", [picture(tmp_path, colour) for colour in ("red", "blue", "green")])
+    roles = [row.role for row in read_rows(project.place(found.request.id)) if row.image]
+    assert roles.count(Role.UNSEEN) * 2 == roles.count(Role.FORGET)
+
+
+def test_what_is_wrong_is_said_before_anything_is_kept(project: Project, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_text("no picture")
+    for arguments, message in (
+        (("", []), "Whom"),
+        (("Mira Quell", []), "at least one picture"),
+        (("Mira Quell", [tmp_path / "none.png"]), "No picture at"),
+        (("Mira Quell", [bad]), "The picture"),
+    ):
+        with pytest.raises(UserError, match=message):
+            intake.add(project, *arguments)
+    with pytest.raises(UserError, match="no row about hobby"):
+        intake.add(project, "Ada Lovell", attributes=["hobby"])
+    assert not (project.folder / "requests").exists()
+    assert project.ledger.entries() == ()
+
+
+def test_attributes_narrow_rows_and_strings(project: Project) -> None:
+    found = intake.add(project, "Ada Lovell", attributes=["name"])
+    rows = read_rows(project.place(found.request.id))
+    assert {row.kind for row in rows} == {Kind.NAME}
+    assert {fact for row in rows for fact in row.private} == {"name"}
+
+
+def test_warnings_name_what_to_look_at(project: Project) -> None:
+    first = intake.add(project, "Ada Lovell")
+    assert "repeats" not in first.warnings
+    second = intake.add(project, "Ada Lovell", [EXAMPLE / "images" / "bo_1.png"])
+    assert {"repeats", "picture_of_kept"} <= set(second.warnings)
+    assert project.ledger.state(second.request.id).last("received")["warnings"] == list(second.warnings)
+
+
+def test_no_name_string_or_picture_is_in_the_ledger(project: Project) -> None:
+    found = intake.add(project, "Ada Lovell", private={"email": ["ada@lovell.example"]}, operator="op1")
+    intake.approve(project, found.request.id)
+    batch.run(project)
+    data = project.ledger.path.read_bytes() + b"".join(f.read_bytes() for f in project.folder.glob("ledger.sqlite-*"))
+    for secret in (*SECRETS, "ada@lovell.example", "ada"):
+        assert secret.encode() not in data.lower() or secret == "ada", secret
+    assert b'"ada"' not in data
+    for place in (*project.receipts.iterdir(), project.folder / "index.html"):
+        text = place.read_text(encoding="utf-8")
+        assert not [secret for secret in SECRETS if secret in text], place
+
+
+def approved(project: Project, *names: str) -> list[str]:
+    """Return requests whose rows are approved."""
+    made = [intake.add(project, name).request.id for name in names]
+    for name in made:
+        intake.approve(project, name)
+    return made
+
+
+def test_a_batch_ends_with_verdicts_and_receipts(project: Project) -> None:
+    first, second = approved(project, "Ada Lovell", "Bo Winter")
+    (result,) = batch.run(project)
+    assert result.fulfilled
+    assert [(one.request, one.verdict) for one in result.checked] == [(first, "erased"), (second, "erased")]
+    unseen = result.checked[0].surfaces["unseen"]
+    assert unseen.before is not None
+    assert unseen.after is not None
+    assert (unseen.before.hits, unseen.after.hits) == (unseen.before.n, 0)
+    assert result.checked[0].surfaces["sampling"].why == "not in this test"
+    assert result.checked[0].surfaces["relearning"].why == "this attack was not made"
+    assert [entry.kind for entry in project.ledger.state(first).entries] == [
+        *("received", "asked", "approved", "unlearned", "verdict", "receipt"),
+    ]
+    assert project.settings().model == str((project.batch("B-001") / "run").resolve())
+    assert config.read_mapping(Path(result.model) / RECORD)["result"]["verdict"]["leaks"] == "no"
+    with pytest.raises(UserError, match="No request is approved"):
+        batch.run(project)
+
+
+def test_kept_rows_are_of_nobody_who_asked(project: Project) -> None:
+    approved(project, "Ada Lovell")
+    batch.run(project)
+    rows = open_benchmark(project.batch("B-001") / "data").examples("train")
+    assert {row.entity for row in rows if row.role is Role.FORGET} == {"ada"}
+    assert {row.entity for row in rows if row.role is Role.RETAIN} == {"bo", "cleo", "dan"}
+    waiting = intake.add(project, "Bo Winter")
+    again = intake.add(project, "Ada Lovell")
+    intake.approve(project, again.request.id)
+    assert waiting
+    batch.run(project)
+    rows = open_benchmark(project.batch("B-002") / "data").examples("train")
+    assert {row.entity for row in rows if row.role is Role.RETAIN} == {"cleo", "dan"}  # bo has asked too, and waits
+
+
+def test_a_model_that_still_says_it_is_residual(project: Project, models: Models) -> None:
+    models.forgets = False
+    (name,) = approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    assert not result.fulfilled
+    assert project.ledger.state(name).verdict == "residual"
+    assert desk.decision_of(project.ledger.state(name)) == "residual"
+    with pytest.raises(UserError, match="cannot be closed as erased"):
+        desk.close(project, name, "erased", "done")
+    assert config.read_mapping(Path(result.model) / RECORD)["result"]["verdict"]["leaks"] == "yes"
+
+
+def test_earlier_requests_are_asked_again(project: Project, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first,) = approved(project, "Ada Lovell")
+    batch.run(project)
+    (second,) = approved(project, "Bo Winter")
+    forget = models.forget
+
+    def relapses(run: Run, *, resume: bool = False) -> Path:
+        out = forget(run, resume=resume)
+        models.known[str(out.resolve())] |= {"ada"}
+        return out
+
+    monkeypatch.setattr(batch, "forget_run", relapses)
+    (result,) = batch.run(project)
+    found = {one.request: one for one in result.checked}
+    assert (found[second].verdict, found[second].recheck) == ("erased", False)
+    assert (found[first].verdict, found[first].recheck) == ("residual", True)
+    assert project.ledger.state(first).verdict == "residual"
+    assert not result.fulfilled
+
+
+def test_gibberish_has_erased_nothing(project: Project, models: Models) -> None:
+    models.harmless = "the the the the the the the the the the the the"
+    (name,) = approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    assert {one.verdict for one in result.checked[0].surfaces.values()} == {"not_measured"}
+    assert not result.fulfilled
+    with pytest.raises(UserError, match="was not judged yet"):
+        desk.decision_of(project.ledger.state(name))
+
+
+def test_one_by_one_makes_a_batch_of_each(project: Project) -> None:
+    names = approved(project, "Ada Lovell", "Bo Winter")
+    results = batch.run(project, one_by_one=True)
+    assert [result.batch for result in results] == ["B-001", "B-002"]
+    assert [[one.request for one in result.checked if not one.recheck] for result in results] == [[n] for n in names]
+
+
+@pytest.mark.parametrize("step", ["suggest", "forget_run", "attack", "issue", "write_overview"])
+def test_an_interrupted_batch_is_finished_first(project: Project, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    (name,) = approved(project, "Ada Lovell")
+
+    def cut(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, step, cut)
+        with pytest.raises(KeyboardInterrupt):
+            batch.run(project)
+    (result,) = batch.run(project)
+    assert result.batch == "B-001"
+    kinds = [entry.kind for entry in project.ledger.state(name).entries]
+    assert kinds == ["received", "asked", "approved", "unlearned", "verdict", "receipt"]
+    assert desk.faults(project) == []
+
+
+def test_a_receipt_holds_and_forged_ones_do_not(project: Project, tmp_path: Path) -> None:
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    file = result.receipts[0].file
+    good = receipt.verify(file, model=result.model, project=project, ask=True)
+    assert good.good, good
+    content = json.loads(file.read_text())
+    assert content["verdict"] == "erased"
+    assert content["surfaces"]["relearning"]["verdict"] == "not_measured"
+    assert content["statement"].startswith("This is approximate unlearning")
+
+    def forged(**changes: Any) -> receipt.Verified:
+        other = tmp_path / "forged.receipt.json"
+        other.write_text(json.dumps({**content, **changes}))
+        return receipt.verify(other, project=project)
+
+    assert any("not what was signed" in fault for fault in forged(verdict="erased!").faults)
+    surfaces_ = {**content["surfaces"], "name": {**content["surfaces"]["unseen"], "verdict": "erased"}}
+    assert any("not what was signed" in fault for fault in forged(surfaces=surfaces_).faults)
+    assert any("not signed" in fault for fault in forged(signature={}).faults)
+    key = keys.signing_key()
+    assert key is not None
+    elsewhere = ed25519.Ed25519PrivateKey.generate()
+    changed = {**content, "due": "2030-01-01"}
+    value = elsewhere.sign(receipt.canonical(changed)).hex()
+    signature = {"algorithm": "Ed25519", "key": keys.public_text(elsewhere.public_key()), "value": value}
+    assert any("another key" in fault for fault in forged(due="2030-01-01", signature=signature).faults)
+    resigned = {"algorithm": "Ed25519", "key": keys.public_text(key.public_key())}
+    resigned["value"] = key.sign(receipt.canonical(changed)).hex()
+    assert forged(due="2030-01-01", signature=resigned).faults == (
+        "the ledger does not have this receipt with this content",
+    )
+    other = receipt.verify(file, model="lab")
+    assert any("another one" in fault for fault in other.faults)
+
+
+def test_without_a_key_to_trust_nothing_is_vouched_for(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography")
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    public = (keys.folder() / keys.PUBLIC).read_text()
+    monkeypatch.setenv("UNSEE_KEYS", str(tmp_path / "auditor"))
+    assert not receipt.verify(result.receipts[0].file).good
+    assert receipt.verify(result.receipts[0].file, trusted=public.strip()).good
+
+
+def test_without_cryptography_a_receipt_is_unsigned_and_says_so(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "signing_key", lambda: None)
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    assert not result.receipts[0].signed
+    assert receipt.verify(result.receipts[0].file).faults == ("it is not signed",)
+
+
+def test_a_ledger_cut_off_at_the_end_is_found_beside_the_receipts(project: Project) -> None:
+    approved(project, "Ada Lovell")
+    batch.run(project)
+    last = project.ledger.head()[0]
+    with sqlite3.connect(project.ledger.path) as file:
+        file.execute("DROP TRIGGER kept")
+        file.execute(f"DELETE FROM entries WHERE number > {last - 3}")
+    assert project.ledger.verify() == []
+    assert any("which is not in the ledger" in fault for fault in desk.faults(project))
+
+
+def test_an_interrupted_add_is_found(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_enter", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        intake.add(project, "Ada Lovell")
+    assert any("has data but no entry" in fault for fault in desk.faults(project))
+
+
+def test_the_commitment_covers_every_row(project: Project) -> None:
+    found = intake.add(project, "Ada Lovell")
+    rows = read_rows(project.place(found.request.id))
+    root = intake.commitment(project.ledger, found.request.id, rows)
+    assert root == intake.commitment(project.ledger, found.request.id, rows[::-1])
+    assert root != intake.commitment(project.ledger, "R-00000000", rows)
+    for changed in (
+        rows[1:],
+        [replace(rows[0], answer="x"), *rows[1:]],
+        [replace(rows[0], role=Role.UNSEEN), *rows[1:]],
+    ):
+        assert root != intake.commitment(project.ledger, found.request.id, changed)
+
+
+def test_due_dates_are_extended_once_and_in_time(project: Project) -> None:
+    name = intake.add(project, "Ada Lovell", received=date(2026, 10, 31)).request.id
+    with pytest.raises(UserError, match="was due on 2026-11-30"):
+        desk.extend(project, name, "complex", today=date(2026, 12, 1))
+    with pytest.raises(UserError, match="a sentence could name"):
+        desk.extend(project, name, "Ada has many pictures", today=date(2026, 11, 1))
+    entry = desk.extend(project, name, "complex", today=date(2026, 11, 30))
+    assert entry.content["due"] == "2027-01-30"
+    with pytest.raises(UserError, match="put off before"):
+        desk.extend(project, name, "complex", today=date(2026, 11, 30))
+
+
+def test_the_list_marks_what_is_late(project: Project) -> None:
+    name = intake.add(project, "Ada Lovell", due=date(2026, 12, 1)).request.id
+    for today, mark in (("2026-11-01", "2026-12-01"), ("2026-11-29", "(in 2 days)"), ("2026-12-04", "(3 days LATE)")):
+        _, row = desk.table(project, date.fromisoformat(today))
+        assert row[0] == name
+        assert row[2].endswith(mark)
+
+
+def test_a_model_that_goes_out_is_noted(project: Project) -> None:
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    desk.note_child(result.model, "push", "me/ada-free")
+    desk.note_child(EXAMPLE, "push", "me/other")
+    (entry,) = [entry for entry in project.ledger.entries() if entry.kind == "child"]
+    assert entry.content["form"] == "push"
+    assert "ada" not in entry.content["target"]
+
+
+def test_rows_survive_the_table(tmp_path: Path) -> None:
+    data = open_benchmark(EXAMPLE)
+    train, judged = data.examples("train"), data.examples("eval")
+    write_rows(tmp_path, train, judged)
+    read = open_benchmark(tmp_path)
+    for split, rows in (("train", train), ("eval", judged)):
+        got = {row.id: replace(row, image=None) for row in read.examples(split)}  # type: ignore[arg-type]
+        assert got == {row.id: replace(row, image=None) for row in rows}
+
+
+def test_names_have_forms_that_are_no_everyday_words() -> None:
+    assert forms_of("Mira Quell") == ("Mira Quell", "Quell", "Mira")
+    assert forms_of("Hope Quell") == ("Hope Quell", "Quell")
+
+
+def test_questions_of_the_data_are_templates() -> None:
+    found = templates_of(open_benchmark(EXAMPLE))
+    assert any(one.picture and one.text == "Who is this?" for one in found)
+    assert all("{name}" in one.text for one in found if not one.picture)
+
+
+def test_self_made_rows_name_made_up_people_only(tmp_path: Path) -> None:
+    rows = self_made(tmp_path, templates_of(None))
+    assert {row.role for row in rows} == {Role.RETAIN_TEXT, Role.GENERAL}
+    assert {row.private["name"][0] for row in rows if row.entity} == set(NEIGHBOURS)
+    assert len({row.id for row in rows}) == len(rows)
+
+
+def test_without_data_the_rest_is_self_made(tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = opened(tmp_path / "project", {"model": "lab"})
+    known = models.known["lab"]
+    monkeypatch.setattr(intake, "_new_id", lambda: "R-aaaaaaaa")
+    known.add("R-aaaaaaaa")
+    found = intake.add(project, "Mira Quell", [picture(tmp_path, "red"), picture(tmp_path, "blue")])
+    assert "self_made" in found.warnings
+    assert found.found
+    intake.approve(project, found.request.id)
+    (result,) = batch.run(project)
+    rows = open_benchmark(project.batch("B-001") / "data").examples("train")
+    assert {row.role for row in rows} == {Role.FORGET, Role.FORGET_TEXT, Role.RETAIN_TEXT, Role.GENERAL}
+    assert result.checked[0].verdict == "erased"
+
+
+def test_the_command_line(tmp_path: Path, models: Models, capsys: pytest.CaptureFixture[str]) -> None:
+    assert models
+    place = ["--project", str(tmp_path / "p")]
+    assert main(["request", "list", *place]) == 2
+    assert "Begin with `unsee request add" in capsys.readouterr().err
+    assert main(["request", "add", *place, "--name", "Ada Lovell"]) == 2
+    assert "give --model" in capsys.readouterr().err
+    assert main(["request", "add", *place, "--model", "lab", "--data", str(EXAMPLE), "--name", "Ada Lovell"]) == 0
+    name = capsys.readouterr().out.strip()
+    assert main(["request", "run", *place]) == 2
+    assert main(["request", "approve", name, *place]) == 0
+    assert main(["request", "run", *place, "--operator", "op1"]) == 0
+    assert f"{name}: ERASED" in capsys.readouterr().out
+    assert main(["request", "close", name, *place]) == 0
+    assert main(["request", "verify", *place]) == 0
+    assert main(["request", "show", name, *place]) == 0
+    assert "closed  decision erased" in capsys.readouterr().out
+    assert main(["request", "export", *place, "--jsonl", str(tmp_path / "l.jsonl")]) == 0
+    assert len((tmp_path / "l.jsonl").read_text().splitlines()) == len(Project(folder=tmp_path / "p").ledger.entries())
+    assert main(["request", "add", *place, "--nmae", "x", "--name", "y"]) == 2
+    assert "--name" in capsys.readouterr().err
+
+
+def test_dates_are_dates(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["request", "add", "--project", str(project.folder), "--name", "Ada Lovell", "--due", "tomorrow"]
+    assert main(arguments) == 2
+    assert "2027-01-31" in capsys.readouterr().err
+    assert datetime.now(UTC)
