@@ -21,6 +21,7 @@ FUNCTIONS = (
     "workflows.forget.forget",
     "evaluation.evaluate.evaluate",
     "workflows.attack.attack",
+    "workflows.serve.serve.serve",
     "report.page.compare",
     "workflows.check.check",
     "workflows.estimate.estimate",

@@ -30,6 +30,7 @@ _STORY: Final = (
     "forget",
     "eval",
     "attack",
+    "serve",
     "compare",
     "sweep",
     "continual",

@@ -6,7 +6,7 @@ Shapes: b batch, t tokens, v vocabulary.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
@@ -16,6 +16,7 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import Module
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
+from transformers.generation import BaseStreamer
 
 from unsee.api import Family
 from unsee.api.request import Generated, Request, Sampling
@@ -133,6 +134,45 @@ def generate(
         said = chain(fast, asked.plainly((place for place in rest if place not in readings.tokens), sampling, seeds))
         answers = dict(track(said, progress, len(requests), disable=not progress, transient=True))
     return [_read(model, processor, answers.get(i, ())) for i in range(len(requests))]
+
+
+def stream(
+    model: Module,
+    processor: Any,
+    family: Family,
+    request: Request,
+    *,
+    max_new_tokens: int,
+    on_text: Callable[[str], None],
+) -> Generated:
+    """Generate one greedy response, and call `on_text` with the text so far after every token.
+
+    The response is that of `generate` without its fast paths. What `on_text` raises ends the generation.
+    """
+    asked = _Asked(model, processor, family, [request], max_new_tokens, 1)
+    said = _Said(lambda ids: on_text(_read(model, processor, ids).text.rstrip("\ufffd")))  # half a character
+    with torch.no_grad(), evaluating(model):
+        (ids,) = asked._continue(asked._rows([0]), [_Numbers([0])], said)
+    return _read(model, processor, ids)
+
+
+class _Said(BaseStreamer):
+    """Streamer that passes on all tokens so far."""
+
+    def __init__(self, on_ids: Callable[[Sequence[int]], None]) -> None:
+        self.on_ids = on_ids
+        self.ids: list[int] | None = None
+
+    def put(self, value: Tensor) -> None:
+        """Note a token. The first call brings the prompt."""
+        if self.ids is None:
+            self.ids = []
+            return
+        self.ids += value.flatten().tolist()
+        self.on_ids(self.ids)
+
+    def end(self) -> None:
+        """Do nothing: the caller has the response."""
 
 
 def _split(
@@ -254,7 +294,12 @@ class _Asked:
             require_room(self.model, row["input_ids"].shape[1], one.question)
         return rows
 
-    def _continue(self, rows: Sequence[dict[str, Tensor]], checks: Sequence[LogitsProcessor]) -> list[list[int]]:
+    def _continue(
+        self,
+        rows: Sequence[dict[str, Tensor]],
+        checks: Sequence[LogitsProcessor],
+        streamer: BaseStreamer | None = None,
+    ) -> list[list[int]]:
         """Return the ids generated after each prompt, padding included."""
         pad = pad_id(self.processor)
         inputs = {key: value.to(device_of(self.model)) for key, value in merge(rows, pad).items()}
@@ -269,6 +314,7 @@ class _Asked:
             pad_token_id=pad,
             eos_token_id=sorted(_stops(self.model, self.processor)),
             logits_processor=LogitsProcessorList(checks),
+            streamer=streamer,
         )
         new: list[list[int]] = ids_bt[:, inputs["input_ids"].shape[1] :].tolist()
         return new

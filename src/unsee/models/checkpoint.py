@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,28 @@ def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] =
     return Loaded(
         model=model, processor=processor, family=family, instruction=sidecar.get("instruction", ""), base=None
     )
+
+
+def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[Loaded, Loaded] | None:
+    """Open an adapter folder unmerged, and return its base and itself, which share one model.
+
+    Inside `model.disable_adapter()` the model is the base. None where the two cannot be one model: no adapter folder, an
+    adapter with embeddings of its own, a steered model.
+    """
+    folder = folder_of(path)
+    require_whole(folder)
+    if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
+        return None
+    _require_weights(folder)
+    if any(map(_EMBEDDINGS.search, _shapes(folder))) or hooks.is_steered(folder):
+        return None
+    with _standing_on(folder, ()) as written:
+        base = open_model(written, dtype=dtype, above=(folder.resolve(),))
+    if hooks.attached(base.model):
+        return None
+    model = _adapted(base.model, folder).eval()
+    own = replace(base, model=model, base=written, **_own(folder, base))
+    return replace(base, model=model), own
 
 
 def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> tuple[Module, Any, Family]:
@@ -308,14 +330,13 @@ def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str, above: Sequ
     if sidecar:  # then the folder says everything that steers the model, its base's artefacts included
         hooks.detach(base.model)
         hooks.attach_all(base.model, folder)
+    return replace(base, model=adapted.merge_and_unload().eval(), base=written, **_own(folder, base))
+
+
+def _own(folder: Path, base: Loaded) -> dict[str, Any]:
+    """Return processor and instruction of an adapter folder, the base's where it has none."""
     processor = auto.load_processor(folder) if (folder / "processor_config.json").exists() else base.processor
-    return Loaded(
-        model=adapted.merge_and_unload().eval(),
-        processor=processor,
-        family=base.family,
-        instruction=sidecar.get("instruction", base.instruction),
-        base=written,
-    )
+    return {"processor": processor, "instruction": read_sidecar(folder).get("instruction", base.instruction)}
 
 
 def load(model: Path | str, *, dtype: str = "auto") -> Loaded:

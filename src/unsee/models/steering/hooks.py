@@ -331,6 +331,11 @@ def save_all(model: Module, folder: Path) -> None:
         save(steering.artefact, folder, _name(number))
 
 
+def is_steered(folder: Path | str) -> bool:
+    """Tell whether a model's folder has an artefact."""
+    return (Path(folder) / f"{NAME}.json").exists()
+
+
 def attach_all(model: Module, folder: Path | str) -> None:
     """Attach the artefacts in a model's folder."""
     number = 0

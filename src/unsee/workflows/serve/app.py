@@ -1,0 +1,101 @@
+"""Requests of the page, apart from HTTP: what can be asked, and the answers of both models as events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from unsee.api import Example
+from unsee.errors import UserError, shown
+from unsee.report.columns import MEANING
+from unsee.report.gallery import printable
+from unsee.workflows.serve.judging import MISSING, judge
+from unsee.workflows.serve.questions import Catalogue
+from unsee.workflows.serve.sides import Side
+from unsee.workflows.serve.turns import Turns
+from unsee.workflows.serve.uploads import MOST_BYTES, thumbnail, uploaded
+
+WAITING: Final = 16
+"""Most questions at a time, the one that is being answered included."""
+_MISSING: Final = "cannot be judged"
+_FAILED: Final = "The model failed at this question; the terminal where unsee serve runs shows the error."
+
+Emit = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """What the page can do."""
+
+    title: str
+    sides: Sequence[Side]
+    """The models, in the order in which they answer: before, after."""
+    catalogue: Catalogue
+    turns: Turns = field(default_factory=lambda: Turns(WAITING))
+
+    def content(self) -> dict[str, Any]:
+        """Return everything that the page shows before a question is asked."""
+        return {
+            "title": printable(self.title),
+            "sides": [printable(side.label) for side in self.sides],
+            "meaning": {**MEANING, MISSING: _MISSING},
+            "bytes": MOST_BYTES,
+            **self.catalogue.content(),
+        }
+
+    def picture(self, place: int) -> tuple[bytes, str]:
+        """Return a picture of the gallery, made small, and its media type.
+
+        Raises:
+            UserError: There is none of this number, or it cannot be decoded.
+        """
+        if not 0 <= place < len(self.catalogue.pictures):
+            raise UserError(f"There is no picture {place}.")
+        return thumbnail(self.catalogue.pictures[place].image)
+
+    def ask(self, asked: Mapping[str, Any], emit: Emit) -> None:
+        """Answer a question with both models, and pass on what happens.
+
+        `asked`: question, and picture (number in the gallery), upload (base64) or entity. Events: `waiting` (how many are
+        ahead), `side` with the `text` so far, `side` with the judged answer, `done`; or `error`. What `emit` raises ends it.
+        """
+        try:
+            example = self._example(asked)
+            with self.turns.turn(lambda ahead: emit({"waiting": ahead})):
+                for place, side in enumerate(self.sides):
+                    self._answer(example, place, side, emit)
+        except UserError as error:
+            emit({"error": printable(str(error))})
+        except OSError:  # the connection is gone
+            raise
+        except Exception:
+            emit({"error": _FAILED})
+            raise
+        else:
+            emit({"done": True})
+
+    def _answer(self, example: Example, place: int, side: Side, emit: Emit) -> None:
+        emit({"side": place, "text": ""})
+        generated = side.say(example, lambda text: emit({"side": place, "text": printable(text)}))
+        found = judge(example, generated, self.catalogue.vocabulary)
+        pieces = [[piece.text, int(piece.private)] for piece in found.pieces]
+        emit({**asdict(found), "side": place, "pieces": pieces, "ended": generated.ended})
+
+    def _example(self, asked: Mapping[str, Any]) -> Example:
+        """Return the question that was asked, with everything known about it."""
+        upload = _of(asked, "upload", str, "")
+        return self.catalogue.example(
+            _of(asked, "question", str, ""),
+            picture=_of(asked, "picture", int, None),
+            upload=uploaded(upload) if upload else None,
+            entity=_of(asked, "entity", str, ""),
+        )
+
+
+def _of(asked: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    """Return a value of a request, or raise if it is of another type."""
+    value = asked.get(name, default)
+    if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise UserError(f"{name} must be {kind.__name__}, got {shown(value, 40)}.")
+    return value

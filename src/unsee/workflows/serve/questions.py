@@ -1,0 +1,212 @@
+"""What can be asked on the page: pictures, entities and questions of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from unsee.api import PROBES, Example, ImageFile, ImageSource, Kind, Response, Role, Vocabulary
+from unsee.data.open import open_benchmark
+from unsee.errors import UserError, shown
+from unsee.evaluation.evaluate import VOCABULARY, read_answers, read_vocabulary
+from unsee.report.gallery import printable
+from unsee.report.page import ROLES
+from unsee.scoring.conditions import FORGOTTEN
+
+ROWS: Final = 5000
+"""Most rows that are read, evenly spread over the data."""
+PICTURES: Final = 60
+"""Most pictures in the gallery per role."""
+READY: Final = 12
+"""Most ready questions per picture and entity, and for pictures of one's own."""
+LONGEST: Final = 2000
+"""Most characters in a question."""
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """Picture of the gallery."""
+
+    image: ImageSource
+    rows: Sequence[Example]
+    """The questions about it."""
+
+    @property
+    def role(self) -> Role:
+        """Role of its first question."""
+        return self.rows[0].role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """Rows of the data by picture and entity."""
+
+    rows: Sequence[Example] = ()
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    total: int = 0
+    """Rows in the data."""
+
+    @cached_property
+    def pictures(self) -> Sequence[Picture]:
+        """The gallery: at most `PICTURES` pictures per role, held-out ones first."""
+        by_key: dict[str, tuple[ImageSource, list[Example]]] = {}
+        for row in self.rows:
+            if row.image is not None:
+                by_key.setdefault(row.image.key, (row.image, []))[1].append(row)
+        by_role: dict[Role, list[Picture]] = {}
+        for image, rows in by_key.values():
+            by_role.setdefault(rows[0].role, []).append(Picture(image=image, rows=rows))
+        return [picture for role in ROLES for picture in _spread(by_role.get(Role(role), []), PICTURES)]
+
+    @cached_property
+    def entities(self) -> Mapping[str, Sequence[Example]]:
+        """Rows of each entity, those to be forgotten first."""
+        found: dict[str, list[Example]] = {}
+        for row in sorted(self.rows, key=lambda row: row.role not in FORGOTTEN):
+            if row.entity:
+                found.setdefault(row.entity, []).append(row)
+        return found
+
+    def private_of(self, entity: str) -> dict[str, tuple[str, ...]]:
+        """Return fact -> surface forms of an entity, from all its rows."""
+        found: dict[str, dict[str, None]] = {}
+        for row in self.entities[entity]:
+            for fact, forms in row.private.items():
+                found.setdefault(fact, {}).update(dict.fromkeys(forms))
+        return {fact: tuple(forms) for fact, forms in found.items()}
+
+    def name_of(self, entity: str) -> str:
+        """Return the first form of an entity's name, else its identifier."""
+        return next(iter(self.private_of(entity).get("name", ())), entity)
+
+    def example(
+        self, question: str, *, picture: int | None = None, upload: ImageSource | None = None, entity: str = ""
+    ) -> Example:
+        """Return a question with all that is known for judging its answer.
+
+        Known is what the rows of the picture, or else of the entity say. With neither, nothing is: role and kind are GENERAL.
+
+        Raises:
+            UserError: The question is empty or too long, or picture or entity do not exist.
+        """
+        if not question.strip() or len(question) > LONGEST:
+            raise UserError(f"Expected a question of 1 to {LONGEST} characters, got {len(question)}.")
+        if picture is not None and upload is None:
+            if not 0 <= picture < len(self.pictures):
+                raise UserError(f"There is no picture {picture}; the gallery has {len(self.pictures)}.")
+            return self._of_picture(self.pictures[picture].rows, question)
+        if entity and entity not in self.entities:
+            raise UserError(f"There is nobody called {shown(entity)} in the data of the run.")
+        if entity:
+            return self._of_entity(entity, question, upload)
+        return Example(id="own", role=Role.GENERAL, kind=Kind.GENERAL, question=question, answer="", image=upload)
+
+    def _of_picture(self, rows: Sequence[Example], question: str) -> Example:
+        """Return the row that asks this question about its picture, else an open question about it."""
+        row = next((row for row in rows if row.question == question), None)
+        return row or _opened(rows[0], question)
+
+    def _of_entity(self, entity: str, question: str, upload: ImageSource | None) -> Example:
+        """Return the question about an entity. What is visible in another picture of it is not known."""
+        rows = self.entities[entity]
+        same = (row for row in rows if row.question == question and (row.kind in PROBES or upload is None))
+        row = next(same, None) or _opened(rows[0], question)
+        role = (
+            Role.STRANGER if row.role is Role.STRANGER else _role(forgotten=row.role in FORGOTTEN, image=bool(upload))
+        )
+        return replace(row, id="own", role=role, image=upload, visible={}, private=self.private_of(entity))
+
+    def content(self) -> dict[str, Any]:
+        """Return pictures, entities and ready questions as plain values for the page."""
+        places = {entity: place for place, entity in enumerate(self.entities)}
+        pictures = [
+            {
+                "role": ROLES[picture.role],
+                "entity": places.get(picture.rows[0].entity, -1),
+                "questions": _questions(picture.rows),
+            }
+            for picture in self.pictures
+        ]
+        entities = [
+            {
+                "id": entity,
+                "name": printable(self.name_of(entity)),
+                "forgotten": rows[0].role in FORGOTTEN,
+                "questions": _questions(row for row in rows if row.image is None),
+            }
+            for entity, rows in self.entities.items()
+        ]
+        ready = _questions(row for row in self.rows if row.image is not None and row.kind in PROBES)
+        return {
+            "pictures": pictures,
+            "entities": entities,
+            "ready": ready,
+            "rows": len(self.rows),
+            "total": self.total,
+            "longest": LONGEST,
+        }
+
+
+def read(folder: Path, data: str, benchmark: str | Mapping[str, Any]) -> Catalogue:
+    """Return the questions of a run: its judged answers if it has any, else of its data.
+
+    `data` given (or a run without judged answers): the evaluation rows of these data. Neither: an empty catalogue.
+
+    Raises:
+        UserError: The data or the judged answers are not readable.
+    """
+    if not data and (folder / VOCABULARY).is_file():
+        answers = read_answers(folder)
+        rows = [_row(folder, response) for response in _spread(answers, ROWS)]
+        return Catalogue(rows=rows, vocabulary=read_vocabulary(folder / VOCABULARY), total=len(answers))
+    if not data:
+        return Catalogue()
+    opened = open_benchmark(data, benchmark)
+    examples = opened.examples("eval")
+    return Catalogue(rows=_spread(examples, ROWS), vocabulary=opened.vocabulary(), total=len(examples))
+
+
+def _row(folder: Path, response: Response) -> Example:
+    """Return the question of a judged answer."""
+    return Example(
+        id=response.id,
+        role=response.role,
+        question=response.question,
+        answer=response.answer,
+        image=ImageFile(folder / response.image) if response.image else None,
+        entity=response.entity,
+        kind=response.kind,
+        fact=response.fact,
+        private=response.private,
+        visible=response.visible,
+        options=response.options,
+        chain=response.chain,
+    )
+
+
+def _opened(row: Example, question: str) -> Example:
+    """Return an open question about the entity and picture of a row."""
+    if not row.entity:
+        return replace(row, id="own", question=question, kind=Kind.GENERAL, fact="", answer="", options=(), chain="")
+    return replace(row, id="own", question=question, kind=Kind.OPEN, fact="", answer="", options=(), chain="")
+
+
+def _role(*, forgotten: bool, image: bool) -> Role:
+    """Return the role of a question about an entity. A picture of one's own is a held-out one."""
+    if forgotten:
+        return Role.UNSEEN if image else Role.FORGET_TEXT
+    return Role.RETAIN if image else Role.RETAIN_TEXT
+
+
+def _questions(rows: Iterable[Example]) -> list[str]:
+    """Return the first different questions."""
+    return list(dict.fromkeys(row.question for row in rows))[:READY]
+
+
+def _spread(items: Sequence[_T], count: int) -> Sequence[_T]:
+    """Return at most `count` items, evenly spread."""
+    return items if len(items) <= count else [items[place * len(items) // count] for place in range(count)]

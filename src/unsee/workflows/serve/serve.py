@@ -1,0 +1,67 @@
+"""Workflow of `serve`: open the models of a run and answer questions on a local page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from unsee import config
+from unsee.config import RECORD, Run
+from unsee.distributed import processes
+from unsee.errors import UserError
+from unsee.models.location import folder_of
+from unsee.workflows.serve import questions
+from unsee.workflows.serve.app import App
+from unsee.workflows.serve.server import Access, PageServer
+from unsee.workflows.serve.sides import open_sides
+
+
+def serve(
+    run: Path | str,
+    *,
+    before: Path | str = "",
+    data: Path | str = "",
+    benchmark: str | Mapping[str, Any] = "",
+    access: Access | None = None,
+    on_ready: Callable[[PageServer], None] = lambda _: None,
+) -> None:
+    """Serve a page that asks the model before and after unlearning, until interrupted.
+
+    Args:
+        run: Run folder; or, with `before`, any model.
+        before: Model to stand beside it; empty = the one that the run was made from.
+        data: Data with the pictures and questions; empty = the run's judged answers, else its data.
+        benchmark: Layout of the data; empty = that of the run, else recognised.
+        access: Address and token; None = loopback with a random token.
+        on_ready: Called once with the server when the page can be opened.
+
+    Raises:
+        UserError: Model, data or address cannot be used.
+    """
+    if processes.world() > 1:
+        raise UserError("`unsee serve` runs in one process: start it without accelerate or torchrun.")
+    with PageServer(_app(str(run), str(before), str(data), benchmark), access or Access()) as server:
+        on_ready(server)
+        server.serve_forever()
+
+
+def _app(model: str, before: str, data: str, benchmark: str | Mapping[str, Any]) -> App:
+    """Return the page of a run, both models opened."""
+    folder_of(model)
+    record = Path(model) / RECORD
+    run = config.read(record) if record.is_file() else Run()
+    judged = bool(run.method) and (Path(model) / questions.VOCABULARY).is_file()
+    catalogue = questions.read(
+        Path(model), data or ("" if judged else run.data), benchmark or (run.benchmark if not data else "")
+    )
+    settings = config.build(config.Eval, run.eval, where="eval")
+    first = str(before or run.model or "the base")
+    labels = (f"Before · {_short(first)}", f"After · {run.method.upper() or _short(model)}")
+    sides = open_sides(model, before or run.model, labels, settings.max_new_tokens)
+    return App(title=_short(model), sides=sides, catalogue=catalogue)
+
+
+def _short(model: str) -> str:
+    """Return the last part of a path or id."""
+    return Path(model).name or model
