@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from helpers.continual_folder import write_people
 from unsee import evaluate, forget
 from unsee.cli.main import main
 from unsee.testing.tiny import save_tiny
+from unsee.workflows.private_files import FILES, LEVELS
+from unsee.workflows.purge import purge
 
 PAGE = Path(__file__).parents[2] / "docs" / "privacy.md"
 SHORT = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}
@@ -97,3 +101,35 @@ def test_what_is_said_to_name_nobody_names_nobody(runs):
     ]
     assert "*/log.jsonl" in silent
     assert [path for path in holders(runs) if any(fnmatch(path, pattern) for pattern in silent)] == []
+
+
+@pytest.mark.slow
+def test_after_a_purge_of_all_levels_nothing_is_held(runs, tmp_path):
+    place = Path(shutil.copytree(runs, tmp_path / "runs"))
+    assert list(holders(place))
+    assert list(features(place))
+    planned = {item.path for item in purge([place], levels=LEVELS).removed}
+    assert {place / name for name in holders(place)} <= planned
+    purge([place], levels=LEVELS, apply=True)
+    assert list(holders(place)) == []
+    assert list(features(place)) == []
+    assert not list(place.rglob("*.png"))
+    assert {path.name for path in place.rglob("*")} >= {"scores.json", "run.yaml", "summary.json", "continual.json"}
+
+
+def features(place):
+    """Return the safetensors keys that begin with an image's hash."""
+    for path in place.rglob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            yield from (key for key in file.keys() if re.match("[0-9a-f]{16}", key))  # noqa: SIM118
+
+
+def test_the_levels_on_the_list_are_those_of_purge():
+    rows = [line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    for names, level, *_ in rows:
+        for pattern in re.findall(r"`([^`]+)`", names):
+            if pattern == "unsee-images/*.png":  # beside the runs, so no file of a run folder
+                continue
+            path = Path(pattern.removeprefix("*/").replace("cache/*", "cache/responses/*.jsonl").replace("*", "x"))
+            known = {f"{kind.level}{', rewritten' * (kind.rewrite is not None)}" for kind in FILES if kind.fits(path)}
+            assert known == ({level} if level != "stays" else set()), pattern

@@ -14,6 +14,7 @@ import yaml
 
 from unsee.api import Method, registry
 from unsee.config.overrides import merge, read_mapping
+from unsee.config.retention import KEEP, require_retention
 from unsee.config.schema import build, plain
 from unsee.errors import UserError, shown
 from unsee.utils.fast_paths import Name
@@ -50,11 +51,14 @@ class Run:
     """Fields of `Training` that differ from the defaults."""
     eval: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Eval` that differ from the defaults."""
+    retention: str = KEEP
+    """How long caches and answers stay: keep, until_verified (docs/privacy.md), or days:N from the run's end."""
     plugins: tuple[str, ...] = ()
     """Code from outside: `FILE.py`, `FOLDER` or `pkg.mod:Class`; a written run has `#sha256=...` behind each."""
 
     def __post_init__(self) -> None:
-        """Reject seeds that random generators do not accept."""
+        """Reject seeds that random generators do not accept, and unknown retentions."""
+        require_retention(self.retention)
         if not 0 <= self.seed < SEEDS:
             raise UserError(f"seed must be between 0 and 2**32 - 1, got {self.seed}.")
 
@@ -110,8 +114,21 @@ class Run:
         """Return the nested mapping, the form of the YAML file."""
         values = {key: plain(value) for key, value in asdict(self).items() if key not in ("method", "settings")}
         values["method"] = {"name": self.method, **plain(self.settings)}
-        order = ("model", "data", "benchmark", "method", "training", "eval", "seed", "engine", "plugins", "out")
-        return {key: values[key] for key in order if key != "plugins" or self.plugins}
+        order = (
+            "model",
+            "data",
+            "benchmark",
+            "method",
+            "training",
+            "eval",
+            "seed",
+            "engine",
+            "retention",
+            "plugins",
+            "out",
+        )
+        default = {"plugins": (), "retention": KEEP}
+        return {key: values[key] for key in order if key not in default or vars(self)[key] != default[key]}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import time
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from unsee.api.lazy import chosen
 from unsee.config import RECORD, Run, paths
 from unsee.config.hints import hinted
 from unsee.config.plugins import with_plugins, with_specs, with_used
+from unsee.config.retention import due_date
 from unsee.data.check import fingerprint, require_usable
 from unsee.data.open import described, location, open_benchmark
 from unsee.distributed import processes as distributed_processes
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 _SLACK: Final = 64 * 2**20
 """Bytes for everything other than weights."""
-_APART: Final = ("out", "plugins")
+_APART: Final = ("out", "plugins", "retention")
 """Fields of a run that need not be equal word by word when it is resumed."""
 _CHECKPOINTS: Final = 3
 """Most resumable checkpoints on disk at once: two kept, one being written."""
@@ -173,6 +175,8 @@ def _unlearn(session: Session, loaded: Loaded, run: Run, method: Method, record:
         method.unlearn(session)
     _require_finite(session)
     result = {"seconds": round(time.perf_counter() - start, 3), "steps": 0, "trainable": 0, **session.notes}
+    if due := due_date(run.retention, datetime.now(UTC).date()):
+        result["retention"] = {"due": due.isoformat()}
     if distributed_processes.is_main():
         _save(session, loaded, run, record)
         config.write(file, run, record=record, result=result)

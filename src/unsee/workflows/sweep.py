@@ -193,7 +193,8 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
 
 def _content(run: Run) -> dict[str, Any]:
     """Return what distinguishes cells. Without plugins it is as in earlier versions."""
-    return {name: value for name, value in asdict(run).items() if name != "plugins" or value}
+    without = ("retention", *(() if run.plugins else ("plugins",)))
+    return {name: value for name, value in asdict(run).items() if name not in without}
 
 
 def _label(run: Run, chosen: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def run_of(options: argparse.Namespace) -> Run:
     values = config.merge(values, changed)
     flags = {
         name: given[name]
-        for name in ("model", "data", "out", "method", "seed", "engine")
+        for name in ("model", "data", "out", "method", "seed", "engine", "retention")
         if given.get(name) is not None
     }
     for part, names in (

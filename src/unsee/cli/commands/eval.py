@@ -12,10 +12,11 @@ from typing import Any, Final
 from unsee import config
 from unsee.api import Benchmark, Role, registry
 from unsee.api.plugins import PIN
-from unsee.cli.commands._shared import OK, run_of, run_options, say
+from unsee.cli.commands._shared import OK, run_of, run_options, say, told
 from unsee.config import Run, paths
 from unsee.config.hints import hinted
 from unsee.config.paths import require_run
+from unsee.config.retention import KEEP, UNTIL_VERIFIED
 from unsee.data.open import open_benchmark
 from unsee.errors import UnknownNameError, UserError, unknown_name
 from unsee.models.location import folder_of
@@ -97,7 +98,20 @@ def action(options: argparse.Namespace) -> int:
         say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
     else:
         say("\n".join([_verdict(Path(out)), "", *_score_lines(scores, everything=options.all)]))
+    _apply_retention(Path(out))
     return OK
+
+
+def _apply_retention(out: Path) -> None:
+    """Remove caches and checkpoints of a run that no longer leaks, if its run file says so."""
+    if not (out / config.RECORD).is_file() or config.read(out / config.RECORD).retention == KEEP:
+        return
+    from unsee.workflows.purge import verified
+    from unsee.workflows.verdict import verdict_of
+
+    outcome = verdict_of(out)
+    if purged := verified(out, forgotten=outcome is not None and outcome.leaks == "no"):
+        told(f"retention {UNTIL_VERIFIED}: {len(purged.removed)} files of caches and checkpoints removed.")
 
 
 def _verdict(out: Path) -> str:

@@ -11,6 +11,7 @@ from unsee import config
 from unsee.api import registry
 from unsee.cli.commands._shared import FAILED, OK, UNFORGOTTEN, run_of, run_options, say, told
 from unsee.config import Run
+from unsee.config.retention import UNTIL_VERIFIED
 from unsee.distributed import processes
 from unsee.errors import UserError
 
@@ -46,6 +47,11 @@ def options(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="questions per role and kind asked at the end, for the verdict (default: 8; 0: none)",
+    )
+    parser.add_argument(
+        "--retention",
+        metavar="HOW",
+        help="keep (default), until_verified (remove caches once judged forgotten), or days:N (see unsee purge --due)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the interrupted run in --out")
 
@@ -117,6 +123,10 @@ def _verdict(folder: Path, questions: int | None) -> int:
         told(f"The model is complete, but could not be judged: {error}")
         return OK
     told(outcome)
+    from unsee.workflows.purge import verified
+
+    if purged := verified(folder, forgotten=outcome.leaks == "no"):
+        told(f"retention {UNTIL_VERIFIED}: {len(purged.removed)} files of caches and checkpoints removed.")
     return UNFORGOTTEN if outcome.leaks == "yes" else OK
 
 

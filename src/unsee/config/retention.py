@@ -1,0 +1,31 @@
+"""Retention of a run's private files: for good, until it is judged forgotten, or for a number of days."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, timedelta
+from typing import Final
+
+from unsee.errors import UserError, shown
+
+KEEP: Final = "keep"
+UNTIL_VERIFIED: Final = "until_verified"
+_DAYS: Final = re.compile(r"days:([1-9]\d{0,3})")
+
+
+def require_retention(text: str) -> None:
+    """Raise unless the text is keep, until_verified or days:N with N from 1 to 9999."""
+    if text not in (KEEP, UNTIL_VERIFIED) and not _DAYS.fullmatch(text):
+        raise UserError(
+            f"retention must be {KEEP}, {UNTIL_VERIFIED} or days:N with N from 1 to 9999 (e.g. days:30), got {shown(text)}."
+        )
+
+
+def due_date(retention: str, today: date) -> date | None:
+    """Return the date from which a run's private files are due for `unsee purge --due`, or None.
+
+    >>> due_date("days:30", date(2026, 11, 28))
+    datetime.date(2026, 12, 28)
+    """
+    found = _DAYS.fullmatch(retention)
+    return today + timedelta(days=int(found[1])) if found else None

@@ -1,0 +1,195 @@
+"""Table of the files that hold private data: level, reason, and what is left of those that are kept."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any, Final, Literal, get_args
+
+import yaml
+
+from unsee.config import RECORD
+from unsee.config.overrides import parse_yaml
+
+Level = Literal["answers", "requests", "caches", "checkpoints", "weights"]
+LEVELS: Final[tuple[Level, ...]] = get_args(Level)
+DEFAULT: Final[tuple[Level, ...]] = LEVELS[:-1]
+"""Levels removed unless others are named: the model stays."""
+PURGES: Final = "purge.json"
+"""File that says what was purged, and when."""
+
+_CODE: Final = re.compile(r"[\w.:@+-]{0,40}", re.ASCII)
+"""Text of a setting that is kept: a word of code, no sentence and no path."""
+
+
+@dataclass(frozen=True)
+class Private:
+    """Kind of file, by its path below the folder that unsee made."""
+
+    pattern: str
+    """`*` stands for a name, `**` for any path."""
+    level: Level
+    why: str
+    """What it holds, in words."""
+    rewrite: Callable[[str], str] | None = None
+    """What is left of its text. None: the file is removed."""
+
+    @cached_property
+    def _expression(self) -> re.Pattern[str]:
+        words = {"**": ".*", "*": "[^/]*"}
+        parts = re.split(r"(\*\*|\*)", self.pattern)
+        return re.compile("".join(words.get(part, re.escape(part)) for part in parts))
+
+    def fits(self, path: PurePath) -> bool:
+        """Tell whether a relative path is of this kind."""
+        return self._expression.fullmatch(path.as_posix()) is not None
+
+
+def _without_rows(text: str) -> str:
+    """Return scores without the values of single rows, whose keys are the ids."""
+    return _json({name: {**score, "value_by_index": {}} for name, score in json.loads(text).items()})
+
+
+def _judge_scores(text: str) -> str:
+    """Return the scores of a judge without the values of single rows."""
+    found = json.loads(text)
+    rows = {name: {**score, "value_by_index": {}} for name, score in found.get("scores", {}).items()}
+    return _json({**found, "scores": rows})
+
+
+def _rates(text: str) -> str:
+    """Return the rates of a safety report without the ids of the rows that failed."""
+    return _json(_without(json.loads(text), "failures"))
+
+
+def _attacks(text: str) -> str:
+    """Return attacks without the share of single entities; their mean stays."""
+    return _json(_without(json.loads(text), "recovered"))
+
+
+def _sequence(text: str) -> str:
+    """Return the results of a sequence with its requests numbered instead of named."""
+    found = json.loads(text)
+    tasks = [{**task, "id": f"request {number}"} for number, task in enumerate(found.get("tasks", ()), start=1)]
+    settings = found.get("settings", {})
+    settings = {**settings, "method": method_settings(settings.get("method", {}))}
+    return _json({**found, "tasks": tasks, "settings": settings})
+
+
+def _judged(text: str) -> str:
+    """Return what was judged without the data's path and settings that may name people."""
+    found = json.loads(text)
+    made = {key: value for key, value in found.get("made_by", {}).items() if key in _MADE_BY}
+    if "method" in made:
+        made["method"] = method_settings(made["method"])
+    return _json({**found, "made_by": made})
+
+
+_MADE_BY: Final = ("model", "method", "training", "plugins")
+"""Parts of a run that judged.json keeps."""
+
+
+def _run(text: str) -> str:
+    """Return the record of a run without the data's path and settings that may name people."""
+    values = parse_yaml(text, where=RECORD)
+    if not isinstance(values, dict) or "record" not in values:
+        return text  # a run file of the user's
+    values = {**values, "data": "", "benchmark": "", "method": method_settings(values.get("method", {}))}
+    if isinstance(values.get("result"), Mapping):
+        values["result"] = _figures(values["result"])
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+
+
+def method_settings(settings: Any) -> Any:
+    """Return the settings of a method that cannot name anybody: numbers, switches, words of code.
+
+    Texts with blanks (instructions), paths, mappings and lists of texts are left out.
+    """
+    if not isinstance(settings, Mapping):
+        return settings
+    return {name: value for name, value in settings.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return _CODE.fullmatch(value) is not None
+    if isinstance(value, list):
+        return not any(isinstance(item, str | list | Mapping) for item in value)
+    return not isinstance(value, Mapping)
+
+
+_SENTENCES: Final = frozenset({"verdict", "stop_reason", "tuned", "retention"})
+"""Parts of a result whose texts hold shares, dates and names of layers only."""
+
+
+def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's result without texts that a method noted, such as substitutes and pieces of names."""
+    found: dict[str, Any] = {}
+    for name, value in result.items():
+        if name in _SENTENCES:
+            found[name] = value
+        elif isinstance(value, Mapping):
+            found[name] = _figures(value)
+        elif not isinstance(value, str | list):
+            found[name] = value
+    return found
+
+
+def _without(value: Any, name: str) -> Any:
+    """Return a JSON value without the lists and mappings called `name`, at any depth. Numbers of that name stay."""
+    if isinstance(value, list):
+        return [_without(item, name) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _without(item, name) for key, item in value.items() if key != name or not isinstance(item, list | dict)
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+FILES: Final[tuple[Private, ...]] = (
+    Private("report.html", "answers", "quotes answers and leaks, and shows pictures"),
+    Private("answers.html", "answers", "quotes answers and leaks, and shows pictures"),
+    Private("continual.html", "answers", "ids of requests"),
+    Private("continual.png", "answers", "ids of requests"),
+    Private("continual.md", "answers", "ids of requests"),
+    Private("images/*.png", "answers", "pictures that were asked about"),
+    Private("vocabulary.json", "answers", "names and facts of everybody in the data"),
+    Private("verdicts.jsonl", "answers", "replies of the judge, which may repeat answers"),
+    Private("samples.jsonl", "answers", "ids of rows and entities"),
+    Private("**/samples.jsonl", "answers", "ids of rows and entities"),
+    Private("logs/*.log", "answers", "messages, which may name rows"),
+    Private("failed/*.txt", "answers", "messages, which may name rows"),
+    Private("slurm/**", "answers", "jobs and their messages"),
+    Private("responses.keys.jsonl", "answers", "ids of rows"),
+    Private("responses.jsonl", "answers", "questions, reference answers, private strings, and what the model said"),
+    Private("scores.json", "answers", "ids of rows", _without_rows),
+    Private("attacks.json", "answers", "ids of forgotten entities", _attacks),
+    Private("safety.json", "answers", "ids of rows", _rates),
+    Private("factuality.json", "answers", "ids of rows", _judge_scores),
+    Private("*.request.json", "requests", "entities of a request, and the path of the data"),
+    Private("adapters/*.request.json", "requests", "entities of a request, and the path of the data"),
+    Private("continual.yaml", "requests", "requests: ids and entities"),
+    Private("grid.yaml", "requests", "the path of the data, and settings that may name people"),
+    Private("jobs/*.yaml", "requests", "the path of the data, and settings that may name people"),
+    Private("run.yaml", "requests", "the path of the data, and settings that may name people", _run),
+    Private("judged.json", "requests", "the path of the data, and settings that may name people", _judged),
+    Private("continual.json", "requests", "ids of requests", _sequence),
+    Private("work/**", "caches", "answers that the original model gave about the person, and masks"),
+    Private("cache/responses/*.jsonl", "caches", "answers, shared by the runs beside it"),
+    Private("cache/likelihoods/*.jsonl", "caches", "log-probabilities of answers, shared by the runs beside it"),
+    Private("cache/features/**", "caches", "image features, shared by the runs beside it"),
+    Private("cache/masks/*.safetensors", "caches", "masks of weights, shared by the runs beside it"),
+    Private("checkpoints/**", "checkpoints", "weights and optimizer state of an unfinished run"),
+    Private("last_good/**", "checkpoints", "weights before a step that failed"),
+    Private("model/**", "weights", "the model, its card, and an instruction that inference needs"),
+    Private("adapters/*/**", "weights", "the adapter of one request, in a folder named after it"),
+)
+"""In the order of removal: what refers to others goes last, so that an interrupted purge can be told what is left."""

@@ -1,0 +1,499 @@
+"""Workflow of `purge`: remove what runs keep about the people that were to be forgotten.
+
+Only folders that unsee made are touched, and of these only files of the table in `private_files`; everything else is listed
+as staying. Removed files are gone for programs; disks, snapshots and backups may keep copies.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from unsee import config
+from unsee.config import RECORD, paths
+from unsee.config.retention import UNTIL_VERIFIED
+from unsee.data import shared_cache
+from unsee.distributed.file_lock import is_claimed, owner, require_free
+from unsee.errors import InUseError, UserError, unknown_name
+from unsee.utils.files import (
+    LOCK,
+    OWNED,
+    atomic_write_json,
+    atomic_write_text,
+    foreign,
+    is_own,
+    is_temporary,
+    read_jsonl,
+    remove_folder,
+)
+from unsee.utils.parsing import read_object
+from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, PURGES, Level, Private
+
+_MARKS: Final = (
+    *(LOCK, OWNED, PURGES, "judged.json", "step.json", "demo.json", "continual.json", "continual.yaml", "grid.yaml"),
+    f"model/{OWNED}",
+)
+"""Files whose folder was made by unsee, beside a run.yaml with a record and answers with their vocabulary."""
+_DEEP: Final = 2
+"""Levels of folders between a place and its runs, and between a run and the whole that it is part of."""
+_FEW: Final = 4
+"""Number of files of one folder from which they are counted instead of named."""
+_UNKNOWN: Final = "no file that is known to hold private data, or not written by unsee"
+_PICTURE: Final = re.compile(r"[0-9a-f]{16}\.png")
+_PICTURES: Final = Private("", "answers", "a picture that was asked about; no run beside it needs it")
+_PARTS: Final = Private("", "answers", "half-written by a process that was killed")
+_STAYING: Final = {
+    "scores.json": "figures, without ids",
+    "attacks.json": "figures, without ids",
+    "safety.json": "figures, without ids",
+    "factuality.json": "figures, without ids",
+    "summary.json": "figures, and names of runs",
+    "leaderboard.json": "figures, and names of runs",
+    "leaderboard.md": "figures, and names of runs",
+    "step.json": "cost and routing",
+    "steering.json": "gate scores",
+    "run.yaml": "settings and hashes, without the path of the data",
+    "judged.json": "hashes of weights",
+    "continual.json": "figures, without ids",
+    "log.jsonl": "losses",
+    PURGES: "what was purged, and when",
+}
+"""Files of unsee that stay -> what they hold then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """File that a purge removes, rewrites, or leaves."""
+
+    path: Path
+    shown: str
+    """Path as it is printed: relative to the place that was given."""
+    bytes: int
+    """What is freed. Of a file that stays, its size."""
+    level: Level | Literal[""] = ""
+    why: str = ""
+    """What it holds, or why it stays."""
+    left: str | None = None
+    """New text of a file that is rewritten."""
+    stays: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purged:
+    """What a purge removed, or would remove."""
+
+    levels: tuple[Level, ...]
+    removed: tuple[Item, ...]
+    """Removed and rewritten files."""
+    kept: tuple[Item, ...]
+    notes: tuple[str, ...]
+    """What could not be told, and what lies elsewhere."""
+    applied: bool
+    time: str
+    """UTC, ISO 8601."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes freed."""
+        return sum(item.bytes for item in self.removed)
+
+    def within(self, folder: Path) -> Purged:
+        """Return the part that lies in a folder."""
+        removed, kept = (
+            tuple(item for item in items if item.path.is_relative_to(folder)) for items in (self.removed, self.kept)
+        )
+        return replace(self, removed=removed, kept=kept)
+
+    def record(self) -> dict[str, Any]:
+        """Return counts and bytes by level and the time, without any name, as JSON values."""
+        files = Counter(item.level for item in self.removed)
+        sizes: Counter[str] = Counter()
+        for item in self.removed:
+            sizes[item.level] += item.bytes
+        return {
+            "time": self.time,
+            "levels": list(self.levels),
+            "files": len(self.removed),
+            "bytes": self.bytes,
+            "by_level": {level: {"files": files[level], "bytes": sizes[level]} for level in self.levels},
+            "kept": {"files": len(self.kept), "bytes": sum(item.bytes for item in self.kept)},
+        }
+
+    def __str__(self) -> str:
+        """Return the list of files, the totals, and what stays."""
+        verb = "removed" if self.applied else "would be removed"
+        lines = [
+            f"{'rewrite' if item.left is not None else 'remove'} {item.level:<11} {item.bytes:>12,}  {item.shown}: {item.why}"
+            for item in self.removed
+        ]
+        parts = [f"{level} {one['files']}" for level, one in self.record()["by_level"].items()]
+        lines += [f"{len(self.removed)} files ({', '.join(parts)}), {self.bytes:,} bytes {verb}."]
+        lines += _grouped(self.kept)
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(
+            [*lines, *([] if self.applied else ["Nothing was changed. Give --yes to remove these files."])]
+        )
+
+
+def purge(
+    places: Sequence[Path | str],
+    *,
+    levels: Collection[str] | None = None,
+    apply: bool = False,
+    due: bool = False,
+    shared: bool | None = None,
+) -> Purged:
+    """Remove what run folders keep about the forgotten, or list it unless `apply`.
+
+    A purge that was interrupted is finished by the same call.
+
+    Args:
+        places: Run folders, sequences, demos, sweeps, comparisons, or folders of such.
+        levels: What goes, of `LEVELS`. None: all but weights.
+        apply: Remove. Otherwise nothing changes.
+        due: Only runs whose `retention: days:N` has passed.
+        shared: Also remove a cache that runs beside may need. None: if `levels` names caches.
+
+    Raises:
+        UserError: A place was not made by unsee, is a link or holds one that leads out, or is in use. Nothing has been
+            removed then.
+    """
+    chosen = _chosen(levels)
+    roots = list(dict.fromkeys(root for place in places for root in _roots(Path(place), due=due)))
+    shared = levels is not None and "caches" in chosen if shared is None else shared
+    plan = _Plan(roots=roots, levels=chosen, shared=shared)
+    plan.require_free()
+    if not apply:
+        return plan.purged(applied=False)
+    with ExitStack() as locks:
+        for folder in plan.owned():
+            locks.enter_context(owner(folder))
+        done = plan.purged(applied=True)
+        for root in roots:
+            _note(root, {"begun": done.time, "levels": list(chosen)})
+        for item in done.removed:
+            _carry_out(item)
+        for root in roots:
+            _note(root, done.within(root).record())
+    _remove_empty(done, roots)
+    return done
+
+
+def verified(folder: Path | str, *, forgotten: bool) -> Purged | None:
+    """Purge caches and checkpoints of a run with `retention: until_verified` that was judged forgotten.
+
+    Returns:
+        What was removed, or None where the run keeps its files, or is not judged forgotten.
+    """
+    record = Path(folder) / RECORD
+    if not forgotten or not record.is_file() or config.read(record).retention != UNTIL_VERIFIED:
+        return None
+    return purge([folder], levels=("caches", "checkpoints"), apply=True, shared=False)
+
+
+def _chosen(levels: Collection[str] | None) -> tuple[Level, ...]:
+    """Return the levels in their order, or raise for an unknown one."""
+    for name in levels or ():
+        if name not in LEVELS:
+            raise unknown_name("level", name, LEVELS)
+    if levels is not None and not levels:
+        raise UserError(f"No level is given. Known: {', '.join(LEVELS)}.")
+    return DEFAULT if levels is None else tuple(level for level in LEVELS if level in levels)
+
+
+def _roots(place: Path, *, due: bool) -> list[Path]:
+    """Return the folders of a place that unsee made, outermost ones, or with `due` the runs whose time has passed."""
+    if place.is_symlink():
+        raise UserError(f"{place} is a link. Give the folder that it leads to.")
+    paths.require_run(place)
+    place = place.resolve()
+    roots = [place] if _is_unit(place) else _units_below(place, _DEEP)
+    if not roots:
+        raise UserError(
+            f"{place} was not made by unsee, and holds no run: nothing in it is removed. Give the --out of a command, or "
+            "the folder that holds such folders."
+        )
+    if not due:
+        return roots
+    today = datetime.now(UTC).date()
+    return [unit for root in roots for unit in _units(root) if _is_due(unit, today)]
+
+
+def _is_unit(folder: Path) -> bool:
+    """Tell whether unsee made a folder, by its marks."""
+    if any((folder / name).is_file() for name in _MARKS):
+        return True
+    if all((folder / name).is_file() for name in ("responses.jsonl", "vocabulary.json")):
+        return True
+    record = folder / RECORD
+    return record.is_file() and "\nrecord:" in record.read_text(encoding="utf-8", errors="replace")
+
+
+def _units_below(folder: Path, depth: int) -> list[Path]:
+    """Return the outermost folders below one that unsee made. A link that leads out is refused."""
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            _require_inside(path, folder)
+        elif path.is_dir() and _is_unit(path):
+            found.append(path)
+        elif path.is_dir() and depth > 1:
+            found += _units_below(path, depth - 1)
+    return found
+
+
+def _units(root: Path) -> list[Path]:
+    """Return a folder of unsee and those below it."""
+    return [folder for folder in (root, *_folders(root)) if folder == root or _is_unit(folder)]
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Yield the folders below one. Links are not followed."""
+    for folder, names, _ in os.walk(root):
+        yield from (Path(folder) / name for name in sorted(names) if not (Path(folder) / name).is_symlink())
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder, or raise for a link that leads out."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for path in (Path(folder) / name for name in sorted((*folders, *names))):
+            if path.is_symlink():
+                _require_inside(path, root)
+            if path.name in names:
+                yield path
+
+
+def _require_inside(link: Path, folder: Path) -> None:
+    if not link.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{link} is a link that leads out of {folder}. Nothing was removed; remove the link, or move it away."
+        )
+
+
+def _is_due(unit: Path, today: date) -> bool:
+    """Tell whether the retention of a finished run has passed, and it was not purged since."""
+    record = unit / RECORD
+    result = config.read_mapping(record).get("result") if record.is_file() else None
+    kept = result.get("retention", {}) if isinstance(result, dict) else {}
+    due = str(kept.get("due", ""))
+    return bool(due) and due <= today.isoformat() and not _done(unit, DEFAULT)
+
+
+def _done(unit: Path, levels: Collection[str]) -> bool:
+    """Tell whether a finished purge of a folder took these levels."""
+    finished = [row for row in _noted(unit) if "files" in row]
+    return set(levels) <= {level for row in finished for level in row["levels"]}
+
+
+def _noted(unit: Path) -> list[dict[str, Any]]:
+    """Return the purges that a folder notes."""
+    file = unit / PURGES
+    return list(read_object(file).get("purges", ())) if file.is_file() else []
+
+
+def _note(root: Path, record: Mapping[str, Any]) -> None:
+    """Append a purge to a folder's note, in place of one that was begun."""
+    earlier = [row for row in _noted(root) if "begun" not in row]
+    atomic_write_json(root / PURGES, {"purges": [*earlier, record]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What a purge is to do, looked up anew at each call."""
+
+    roots: Sequence[Path]
+    """Folders of unsee."""
+    levels: tuple[Level, ...]
+    shared: bool
+
+    def owned(self) -> list[Path]:
+        """Return the folders that are to be locked, outermost first."""
+        return [unit for root in self.roots for unit in _units(root) if unit == root or (unit / LOCK).is_file()]
+
+    def require_free(self) -> None:
+        """Raise InUseError if another process works in a folder, below it, or on a whole that it is part of."""
+        for root in self.roots:
+            for folder in (*root.parents[:_DEEP], *_units(root)):
+                require_free(folder)
+            for claim in sorted(root.glob("**/claims/*")):
+                if is_claimed(claim):
+                    raise InUseError(f"A process works at {claim}. Wait for it to end.")
+
+    def purged(self, *, applied: bool) -> Purged:
+        """Return what is removed and what stays."""
+        removed: list[Item] = []
+        kept: list[Item] = []
+        notes: list[str] = []
+        for root in self.roots:
+            for item in self._items(root):
+                (kept if item.stays else removed).append(item)
+        for folder in dict.fromkeys(root.parent for root in self.roots):
+            removed += self._cache_beside(folder, notes)
+            notes += self._quoting(folder)
+        for folder in dict.fromkeys(_picture_folders(self.roots)):
+            removed += self._pictures_beside(folder, notes)
+        place = os.environ.get(shared_cache.VARIABLE, "")
+        if place not in ("", "off"):
+            notes.append(f"the shared cache {place} ({shared_cache.VARIABLE}) is not touched; it may hold answers.")
+        return Purged(
+            levels=self.levels,
+            removed=tuple(removed),
+            kept=tuple(kept),
+            notes=tuple(notes),
+            applied=applied,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _items(self, root: Path) -> Iterator[Item]:
+        """Yield every file of a folder with what happens to it."""
+        units = set(_units(root))
+        bases = units | {unit.parent for unit in units if unit != root}
+        for path in _files(root):
+            if is_temporary(path):
+                yield self._item(path, root, _PARTS)
+            elif not is_own(path):
+                kinds = [
+                    kind
+                    for base in path.parents
+                    if base in bases
+                    for kind in FILES
+                    if kind.fits(path.relative_to(base))
+                ]
+                yield self._item(path, root, *kinds)
+
+    def _item(self, path: Path, root: Path, *kinds: Private) -> Item:
+        """Return what happens to one file: removal wins over rewriting, and either over staying."""
+        name, size = path.relative_to(root.parent).as_posix(), path.lstat().st_size
+        chosen = sorted(
+            (kind for kind in kinds if kind.level in self.levels), key=lambda kind: kind.rewrite is not None
+        )
+        if chosen and chosen[0].rewrite is None:
+            return Item(path=path, shown=name, bytes=size, level=chosen[0].level, why=chosen[0].why)
+        if chosen and chosen[0].rewrite is not None:
+            before = path.read_text(encoding="utf-8")
+            after = _rewritten(path, before, chosen[0].rewrite)
+            if after != before:
+                freed = max(0, size - len(after.encode()))
+                return Item(path=path, shown=name, bytes=freed, level=chosen[0].level, why=chosen[0].why, left=after)
+        others = [kind for kind in kinds if kind.level not in self.levels]
+        why = f"{others[0].why}; --level {others[0].level} takes it" if others else _STAYING.get(path.name, _UNKNOWN)
+        return Item(path=path, shown=name, bytes=size, why=why, stays=True)
+
+    def _cache_beside(self, folder: Path, notes: list[str]) -> list[Item]:
+        """Return the shared cache of the runs in a folder, if none that stays may need it.
+
+        Its entries are named by hashes of weights and prompts, which no run keeps, so nobody can tell whose an entry is.
+        """
+        cache = folder / "cache"
+        if "caches" not in self.levels or not cache.is_dir() or any(folder.is_relative_to(root) for root in self.roots):
+            return []
+        beside = [
+            unit for unit in _children(folder) if any((unit / name).is_file() for name in (RECORD, "judged.json"))
+        ]
+        beside = [unit for unit in beside if unit not in self.roots and not _done(unit, ["caches"])]
+        if busy := [unit.name for unit in beside if is_claimed(unit / LOCK)]:
+            notes.append(f"{cache} stays: {busy[0]} is in use and may need it.")
+            return []
+        if beside and not self.shared:
+            notes.append(
+                f"{cache} stays: nobody can tell which of its entries belong to which run, and {_some(beside)} may need them "
+                "(runs are only slower without). Name `--level caches` to remove all of it."
+            )
+            return []
+        found = [(path, [kind for kind in FILES if kind.fits(path.relative_to(folder))]) for path in _files(cache)]
+        return [self._item(path, folder, *kinds) for path, kinds in found if kinds]
+
+    def _pictures_beside(self, folder: Path, notes: list[str]) -> list[Item]:
+        """Return the shared pictures that no answer of another run refers to."""
+        if "answers" not in self.levels or not folder.is_dir():
+            return []
+        others = [unit for unit in _units_below(folder.parent, _DEEP) if unit not in self.roots]
+        others = [unit for other in others for unit in _units(other) if not self._takes(unit)]
+        if busy := [unit.name for unit in others if is_claimed(unit / LOCK)]:
+            notes.append(f"{folder} stays: {busy[0]} is in use and may need its pictures.")
+            return []
+        needed = {Path(row.get("image") or "").name for unit in others for row in _answers(unit)}
+        pictures = [path for path in _files(folder) if _PICTURE.fullmatch(path.name)]
+        return [self._item(path, folder.parent, _PICTURES) for path in pictures if path.name not in needed]
+
+    def _takes(self, unit: Path) -> bool:
+        return any(unit.is_relative_to(root) for root in self.roots)
+
+    def _quoting(self, folder: Path) -> Iterator[str]:
+        """Yield the reports beside the runs, which may quote their answers."""
+        for unit in _children(folder) if "answers" in self.levels else ():
+            for name in ("report.html", "answers.html"):
+                if unit not in self.roots and (unit / name).is_file():
+                    yield f"{unit / name} may quote answers of these runs; give {unit.name} too."
+
+
+def _children(folder: Path) -> list[Path]:
+    """Return the folders of unsee directly in a folder."""
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink() and _is_unit(path)]
+
+
+def _picture_folders(roots: Sequence[Path]) -> Iterator[Path]:
+    """Yield the folders of pictures that runs share with those beside them."""
+    for root in roots:
+        yield root.parent / paths.PICTURES
+        for whole in root.parents[:2]:  # rows of a demo, cells of a sweep, models of a sequence
+            if _is_unit(whole):
+                yield whole / "images"
+
+
+def _answers(unit: Path) -> list[Any]:
+    """Return the answers of a run, none where there are none."""
+    file = unit / "responses.jsonl"
+    return read_jsonl(file) if file.is_file() else []
+
+
+def _rewritten(path: Path, text: str, rewrite: Callable[[str], str]) -> str:
+    """Return the text without what is private, or raise for a damaged file before anything is removed."""
+    try:
+        return rewrite(text)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged ({error!s:.100}), so nobody can tell what it holds. Nothing was removed; remove it by hand."
+        ) from error
+
+
+def _carry_out(item: Item) -> None:
+    """Remove or rewrite one file. A missing one is no error."""
+    if item.left is not None:
+        atomic_write_text(item.path, item.left)
+    else:
+        item.path.unlink(missing_ok=True)
+
+
+def _remove_empty(done: Purged, roots: Sequence[Path]) -> None:
+    """Remove the folders that a purge has emptied."""
+    stops = {folder for root in roots for folder in (root, *root.parents)}
+    for item in done.removed:
+        folder = item.path.parent
+        while folder not in stops and folder.is_dir() and not foreign(folder) and not is_claimed(folder / LOCK):
+            remove_folder(folder)
+            folder = folder.parent
+
+
+def _some(units: Sequence[Path]) -> str:
+    names = [unit.name for unit in units[:3]]
+    return ", ".join(names) + (f" and {len(units) - 3} more" if len(units) > 3 else "")
+
+
+def _grouped(items: Sequence[Item]) -> Iterator[str]:
+    """Yield the lines of files that stay, those of one folder and kind in one."""
+    groups: dict[tuple[str, str], list[Item]] = {}
+    for item in items:
+        groups.setdefault((item.shown.rpartition("/")[0], item.why), []).append(item)
+    for (folder, why), found in groups.items():
+        few = ", ".join(item.shown for item in found)
+        name = few if len(found) < _FEW else f"{folder}/ ({len(found)} files)"
+        yield f"stays  {sum(item.bytes for item in found):>24,}  {name}: {why}"
