@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from unsee import config, evaluate, forget, load
 from unsee.errors import UserError
@@ -93,6 +94,21 @@ def test_scores_come_with_intervals_once_there_are_some_and_the_weights_keep_the
     assert f"| forget | clean | {forget_score.value:.3f} | {low:.3f} to {high:.3f} | {forget_score.n} |" in text
     assert "None yet" not in text
     assert hash_folder(out / "model", without=(model_card.CARD,)) == before
+
+
+def test_scores_are_the_hubs_model_index(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    scores = {
+        "unseen.leak": {"value": 0.0625, "n": 16, "interval": None},
+        "unseen.clean": {"value": None, "n": 0, "interval": None},
+        "retain.rougeL": {"value": 0.5, "n": 3, "interval": None},
+    }
+    (folder / "scores.json").write_text(json.dumps(scores))
+    data = ModelCard(model_card.card(folder)).data
+    (result,) = data.eval_results
+    assert (result.metric_name, result.metric_type, result.metric_value) == ("unseen.leak", "leak", 0.0625)
+    assert result.dataset_name.startswith("data ")
 
 
 def test_judging_a_model_elsewhere_leaves_its_card_alone(run, tmp_path):

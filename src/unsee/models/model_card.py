@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, Final
 
+import yaml
+
 from unsee import config
 from unsee.models import builtin
 from unsee.utils.files import atomic_write_text
@@ -52,10 +54,11 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
     adapter = written["training"].get("tune") == "lora" and not whole
     adapter = adapter and (run / "model" / "adapter_config.json").exists()
     lines = [
-        *_head(written, adapter=adapter),
+        *_head(written, run / "scores.json", adapter=adapter),
         "# An unlearned vision-language model",
         "",
         *_made(written, sidecar),
+        *_requests(written.get("result", {}).get("requests", {})),
         *_scores(run / "scores.json"),
         *_loading(written, run / "model", adapter=adapter),
         *_conditions(sidecar, run / "model"),
@@ -89,7 +92,7 @@ def code(text: object) -> str:
     return f"{fence}{pad}{line}{pad}{fence}"
 
 
-def _head(written: Mapping[str, Any], *, adapter: bool) -> list[str]:
+def _head(written: Mapping[str, Any], scores: Path, *, adapter: bool) -> list[str]:
     base = str(written["model"])
     named = [] if Path(base).exists() or builtin.name_of(base) else [f"base_model: {_scalar(base)}"]
     return [
@@ -99,8 +102,25 @@ def _head(written: Mapping[str, Any], *, adapter: bool) -> list[str]:
         *named,
         f"license: {_scalar(_licence(base) or 'other')}",
         "tags: [unlearning, unsee]",
+        *_index(written, scores),
         "---",
     ]
+
+
+def _index(written: Mapping[str, Any], file: Path) -> list[str]:
+    """Return the scores as the hub's `model-index`; the data are named by their hash."""
+    scores = read_object(file) if file.exists() else {}
+    metrics = [
+        {"type": name.partition(".")[2], "name": name, "value": round(score["value"], 4)}
+        for name, score in scores.items()
+        if name.partition(".")[2] in SHOWN and score["value"] is not None
+    ]
+    if not metrics:
+        return []
+    data = {"name": f"data {written['record']['data_hash'][:16]}", "type": "unsee"}
+    result = {"task": {"type": "image-text-to-text"}, "dataset": data, "metrics": metrics}
+    text = yaml.safe_dump({"model-index": [{"name": "unlearned model", "results": [result]}]}, sort_keys=False)
+    return text.rstrip().splitlines()
 
 
 def _scalar(text: str) -> str:
@@ -124,6 +144,18 @@ def _made(written: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[st
         yield f"- done: {result['steps']} steps on {result['trainable']:,} weights" + (
             f"; {stopped}" if stopped else ""
         )
+    yield ""
+
+
+def _requests(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how many deletion requests were unlearned, when they came, what was measured, and the ids of their receipts."""
+    if not found:
+        return
+    verdicts = ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in found["verdicts"].items())
+    yield "## Deletion requests"
+    yield ""
+    yield f"{found['count']} unlearned, received from {found['from']} to {found['to']}: {verdicts}."
+    yield f"Receipts: {', '.join(map(code, found['receipts']))}."
     yield ""
 
 

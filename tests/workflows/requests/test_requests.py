@@ -65,7 +65,9 @@ class Models:
         out = Path(run.out)
         (out / "model").mkdir(parents=True, exist_ok=True)
         (out / "model" / "model.safetensors").write_text(f"{run.data}{resume}")
-        config.write(out / RECORD, run, record={"commit": "abc"}, result={"steps": 3, "seconds": 1.5})
+        (out / "model" / "unsee.json").write_text('{"forgotten": 1}')
+        record = {"commit": "abc", "versions": {"unsee": "0"}, "model_hash": "m", "data_hash": "d"}
+        config.write(out / RECORD, run, record=record, result={"steps": 3, "seconds": 1.5, "trainable": 9})
         self.known[str(out.resolve())] = self.known[run.model] - (gone if self.forgets else set())
         return out
 
@@ -277,6 +279,18 @@ def test_gibberish_has_erased_nothing(project: Project, models: Models) -> None:
     assert not result.fulfilled
     with pytest.raises(UserError, match="was not judged yet"):
         desk.decision_of(project.ledger.state(name))
+
+
+def test_the_model_card_counts_requests_and_names_nobody(project: Project) -> None:
+    (first,) = approved(project, "Ada Lovell")
+    batch.run(project)
+    (second,) = approved(project, "Bo Winter")
+    (result,) = batch.run(project)
+    card = (Path(result.model) / "model" / "README.md").read_text()
+    assert "2 unlearned, received from" in card
+    assert ": 2 erased." in card
+    assert f"Receipts: `{first}-B-001`, `{second}-B-002`." in card
+    assert not [secret for secret in SECRETS if secret in card]
 
 
 def test_one_by_one_makes_a_batch_of_each(project: Project) -> None:

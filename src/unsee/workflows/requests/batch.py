@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -23,6 +24,7 @@ from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
+from unsee.models import model_card
 from unsee.models.location import folder_of
 from unsee.utils.files import atomic_write_json, owned_folder
 from unsee.utils.parsing import read_object
@@ -207,7 +209,7 @@ class Batch:
     def earlier(self) -> list[Request]:
         """Requests of earlier batches whose data are still there."""
         mine = set(self.facts["requests"])
-        names = [name for name, state in self.project.ledger.states().items() if _was_unlearned(state)]
+        names = [name for name, state in self.project.ledger.states().items() if _unlearned(state)]
         found = [self.project.request(name) for name in names if name not in mine]
         return [request for request in found if request is not None]
 
@@ -235,6 +237,7 @@ class Batch:
         kept = {name: (value, after.get(name)) for name, value in before.items()}
         keep_outcome(self.run_folder, _outcome(checked))
         receipts = self._close(checked, kept)
+        self._describe()
         write_overview(self.project)
         self.project.write(replace(self.project.settings(), model=str(self.run_folder.resolve())))
         atomic_write_json(self.folder / BATCH, {**self.facts, "ended": True})
@@ -421,6 +424,24 @@ class Batch:
             for name, one in found.items()
         }
 
+    def _describe(self) -> None:
+        """Write counts, dates, verdicts and receipts of everybody unlearned so far into run.yaml and the model card."""
+        states = [state for state in self.project.ledger.states().values() if _unlearned(state)]
+        days = sorted(state.received.isoformat() for state in states)
+        facts = {
+            "count": len(states),
+            "from": days[0],
+            "to": days[-1],
+            "verdicts": dict(Counter(state.verdict for state in states)),
+            "receipts": [e.content["receipt"] for state in states for e in state.entries if e.kind == "receipt"],
+        }
+        file = self.run_folder / RECORD
+        with owner(self.run_folder):
+            written = config.read_mapping(file)
+            result = {**written["result"], "requests": facts}
+            config.write(file, config.read(file), record=written["record"], result=result)
+            model_card.write(self.run_folder)
+
     def _close(self, checked: Sequence[Checked], kept: Mapping[str, tuple[float | None, float | None]]) -> list[Issued]:
         """Write verdicts into the ledger, and a receipt for every request of this batch."""
         issued = []
@@ -447,6 +468,10 @@ _JUDGED_KINDS: Final = (Kind.CHOICE, Kind.CLOZE, Kind.CHAIN, Kind.VISIBLE)
 """Kinds that the unlearning does not see, so that the verdict on them is about something new."""
 
 
+def _unlearned(state: State) -> bool:
+    return bool(state.last("unlearned"))
+
+
 def _asks_images(attack_name: str) -> bool:
     """Tell whether an attack has a setting for the number of pictures."""
     return "images" in {field.name for field in fields(registry.load("attacks", attack_name))}
@@ -462,10 +487,6 @@ def _outcome(checked: Sequence[Checked]) -> Outcome:
         sentence=f"deletion requests: something is left of {left} of {len(checked)} people",
         questions=sum(share.n for share in asked if share is not None),
     )
-
-
-def _was_unlearned(state: State) -> bool:
-    return bool(state.last("unlearned"))
 
 
 def _settings_hash(run_: Run) -> str:
