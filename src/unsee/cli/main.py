@@ -119,6 +119,7 @@ def _dispatch(words: list[str]) -> int:
         raise _unknown_option(rest, subparsers[options.verb])
     if out := vars(options).get("out"):
         config_paths.require_writable(out)
+    options.parser, options.commands = parser, subparsers
     code: int = known[options.verb].action(options)
     return code
 

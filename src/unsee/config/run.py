@@ -101,11 +101,15 @@ class Run:
     def from_mapping(cls, values: Mapping[str, Any], *, where: str = "the run") -> Run:
         """Return the run of a nested mapping, the form of the YAML file."""
         flat = {key: value for key, value in values.items() if key not in _RECORD}
+        if "settings" in flat:
+            raise UserError(
+                f"{where}: settings of a method stand below `method`, beside its `name`; there is no `settings`."
+            )
         method = flat.get("method", "")
         if isinstance(method, Mapping):
             flat["method"] = method.get("name", "")
             flat["settings"] = {key: value for key, value in method.items() if key != "name"}
-        for key in ("settings", "training", "eval"):
+        for key in ("training", "eval"):
             if not isinstance(flat.get(key, {}), Mapping):
                 raise UserError(f"{where}: {key!r} must be a mapping of settings, got {shown(flat[key])}.")
         return build(cls, flat, where=where)

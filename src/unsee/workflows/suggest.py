@@ -48,7 +48,8 @@ def suggest(
     """Return the run to start with for this model and these data. Reads no weights and trains nothing.
 
     With retain rows: `pubg` with a retain term and the bounded ascent that the lab's best row has (configs/lab_pubg.yaml).
-    Without: `npo`, whose gradient vanishes where an answer is forgotten, and which the stop rule ends. All [inferred].
+    Without: `npo`, whose gradient vanishes where an answer is forgotten, and which the stop rule ends. Without a model (empty),
+    its size is unknown, and the learning rate the default. All [inferred].
 
     Raises:
         UserError: There is no such model, or the data cannot be used.
@@ -56,8 +57,13 @@ def suggest(
     opened = open_benchmark(data, benchmark)
     require_usable(opened, str(data))
     counts = _counts(opened)
-    size = parameters(model)
+    size = parameters(model) if model else math.inf
     rate = next((rate for most, rate in RATES if size <= most), Training().lr)
+    known = (
+        f"the model has {size / 1e6:,.0f} million parameters"
+        if model
+        else "no model was named, and it suits large ones"
+    )
     forget, kept = sum(counts.get(role, 0) for role in _FORGET), sum(counts.get(role, 0) for role in _RETAIN)
     training: dict[str, Any] = {"lr": rate}
     if kept:
@@ -86,8 +92,7 @@ def suggest(
         reasons=(
             f"data: {forget} rows to forget, {kept} to keep, {counts.get(Role.UNSEEN, 0)} on held-out images",
             f"{method}: {why}",
-            f"LoRA with training.lr {rate:g}: the model has {size / 1e6:,.0f} million parameters; lower it if others suffer, "
-            "raise it if it still leaks",
+            f"LoRA with training.lr {rate:g}: {known}; lower it if others suffer, raise it if it still leaks",
         ),
     )
 

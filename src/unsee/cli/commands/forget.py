@@ -39,7 +39,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="check everything, estimate memory, disk, steps and time; write nothing"
     )
-    parser.add_argument("--device", metavar="D", help="with --dry-run: estimate for cpu or cuda")
+    parser.add_argument("--device", metavar="DEVICE", help="with --dry-run: estimate for cpu or cuda")
     parser.add_argument("--no-probe", action="store_true", help="with --dry-run: load no weights, measure no time")
     parser.add_argument("--json", action="store_true", help="with --dry-run: print the estimate as JSON")
     parser.add_argument(

@@ -11,11 +11,12 @@ from unicodedata import normalize
 
 from unsee import config
 from unsee.api import Benchmark, Role
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, shown, unknown_name
 from unsee.utils.parsing import read_text
 from unsee.workflows.continual.settings import Course
 
 _KEYS: Final = ("id", "entities", "rows", "relation")
+_PARTS: Final = ("requests", "retain")
 _OF_ENTITIES: Final = (Role.FORGET, Role.FORGET_TEXT, Role.RETAIN, Role.RETAIN_TEXT)
 
 
@@ -86,6 +87,9 @@ def _read(file: Path) -> Tasks:
         values = {"requests": values}
     if not isinstance(values, Mapping) or not isinstance(values.get("requests"), list) or not values["requests"]:
         raise UserError(f"{file} must hold a list of requests, or a mapping with `requests` and perhaps `retain`.")
+    for key in values:
+        if key not in _PARTS:
+            raise unknown_name(f"part of {file}", str(key), _PARTS)
     tasks = tuple(_task(value, number, file) for number, value in enumerate(values["requests"], 1))
     return Tasks(tasks=tasks, retain=_names(values.get("retain", ()), f"{file}: retain"))
 

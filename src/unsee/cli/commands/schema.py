@@ -1,0 +1,35 @@
+"""Print the JSON schema of run files, grids and requests, for editors and validators."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Final
+
+from unsee.api import registry
+from unsee.cli.commands._shared import OK, plugin_option, say
+
+KINDS: Final = ("run", "continual", "sweep", "requests", "roles")
+"""Kinds of file."""
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument(
+        "kind",
+        nargs="?",
+        default="any",
+        metavar="KIND",
+        help=f"{', '.join(KINDS)}; default: any of them",
+    )
+    plugin_option(parser)
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from unsee.workflows.settings_schema import schema
+
+    for spec in options.plugin:
+        registry.add(spec)
+    say(json.dumps(schema(options.kind), indent=2, ensure_ascii=False))
+    return OK

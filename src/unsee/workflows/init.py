@@ -1,0 +1,113 @@
+"""Workflow of `init`: a commented run file for the data at hand."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from unsee.api import Training, registry
+from unsee.api.describe import field_docs
+from unsee.config import Eval, Run
+from unsee.errors import UserError
+from unsee.models import builtin
+from unsee.utils.files import atomic_write_text
+from unsee.workflows.suggest import Suggestion, suggest
+
+_WIDTH: Final = 110
+"""Characters of a line; longer comments stand above what they explain."""
+_LEFT_OUT: Final[tuple[Any, ...]] = ("", {}, ())
+"""Values of keys that need not be written."""
+
+
+def init(
+    data: Path | str, model: Path | str = "", out: Path | str = "run.yaml", *, benchmark: str | Mapping[str, Any] = ""
+) -> Path:
+    """Write a run file for these data and return its path. Every line says what it does.
+
+    Args:
+        data: Folder or table with the deletion request, or "lab".
+        model: Folder, hub id, run folder or "lab"; empty = to be given to `unsee forget` (the lab's own for its data).
+        out: Run file, which must not exist.
+        benchmark: How the data is laid out; empty = recognise it.
+
+    Raises:
+        UserError: The file exists, there is no such model, or the data cannot be used.
+    """
+    file = Path(out)
+    if file.exists() or file.is_symlink():
+        raise UserError(f"{file} exists and is not overwritten. Give another --out, or delete it.")
+    if not model and str(data).partition(":")[0] == "lab":
+        model = builtin.PACKAGED[0]
+    run_folder = Path("runs") / (file.stem if file.stem != "run" else Path(data).stem)
+    found = suggest(model, data, out=run_folder, benchmark=benchmark)
+    atomic_write_text(file, commented(found, file))
+    return file
+
+
+def commented(found: Suggestion, file: Path) -> str:
+    """Return the text of the run file."""
+    start = f"unsee forget {os.fspath(file)}" + ("" if found.run.model else " --model MODEL")
+    head = [f"Start it with: {start} (--dry-run says memory and time first).", *found.reasons]
+    head.append(
+        "All settings, in an editor: unsee schema > unsee.schema.json, then the line below without its first #."
+    )
+    lines = [f"# {line}" for text in head for line in textwrap.wrap(text, _WIDTH - 2)]
+    lines.append("# # yaml-language-server: $schema=unsee.schema.json")
+    return "\n".join([*lines, "", *_run_lines(found.run)]) + "\n"
+
+
+def _run_lines(run: Run) -> Iterator[str]:
+    """Yield the lines of a run."""
+    docs = field_docs(Run)
+    parts = {
+        "benchmark": _class("benchmarks", run.benchmark["name"] if isinstance(run.benchmark, Mapping) else ""),
+        "method": _class("methods", run.method),
+        "training": Training,
+        "eval": Eval,
+    }
+    for key, value in run.to_mapping().items():
+        if value in _LEFT_OUT:
+            continue
+        if not isinstance(value, Mapping):
+            yield from _line(key, value, docs[key], "")
+            continue
+        yield from _wrapped(docs[key], "")
+        yield f"{key}:"
+        meanings = {"name": docs[key], **field_docs(parts[key])}
+        for name, inner in value.items():
+            yield from _line(name, inner, "" if name == "name" else meanings.get(name, ""), "  ")
+    yield from ()
+
+
+def _class(kind: registry.Loadable, name: str) -> type[Any]:
+    """Return the dataclass of the settings of a method or benchmark."""
+    if not name:
+        return object
+    found = registry.load(kind, name)
+    cls: type[Any] = found.settings_type if kind == "benchmarks" else found
+    return cls
+
+
+def _line(key: str, value: Any, meaning: str, indent: str) -> Iterator[str]:
+    """Yield a setting with its meaning behind it, or above where the line would be too long."""
+    setting = f"{indent}{key}: {_scalar(value)}"
+    if len(setting) + len(meaning) + 4 <= _WIDTH:
+        yield f"{setting}  # {meaning}" if meaning else setting
+    else:
+        yield from _wrapped(meaning, indent)
+        yield setting
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    return [f"{indent}# {line}" for line in textwrap.wrap(text, _WIDTH - len(indent) - 2)]
+
+
+def _scalar(value: Any) -> str:
+    """Return a value as YAML in one line."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,216 @@
+"""Workflow of `schema`: JSON Schema (draft 2020-12) of the files that commands read, for editors and validators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from unsee.api import Training, registry
+from unsee.config import Eval, Run
+from unsee.config.json_schema import Schema, settings_schema
+from unsee.data.assignment import Assignment
+from unsee.errors import unknown_name
+from unsee.workflows.continual.settings import Course
+
+DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+_NAMED: Final[Mapping[str, registry.Loadable]] = {"method": "methods", "benchmark": "benchmarks"}
+_CODE: Final[Mapping[str, list[Schema]]] = {"method": [{"type": "string", "pattern": r"[:/]|\.py$"}], "benchmark": []}
+"""Names that are no name but a file or module with a plugin."""
+_NAMES: Final[Schema] = {"type": ["string", "integer", "array"], "items": {"type": ["string", "integer"]}}
+"""Names in a file of requests, one or several."""
+_SOME_PLUGIN: Final[Schema] = {
+    "required": ["plugins"],
+    "properties": {"plugins": {"type": ["string", "array"], "minLength": 1, "minItems": 1}},
+}
+_COURSES: Final = ({"tasks": 1}, {"requests": "requests.yaml"})
+"""Settings without which a course cannot be built."""
+
+
+def schema(kind: str = "any") -> Schema:
+    """Return the schema of one kind of file, or of all kinds, told apart by their content.
+
+    It says what the settings of the dataclasses say: names, types, choices, defaults and limits. It cannot see what depends on the
+    model, the data or other files, nor rules over several settings, nor that 1.0 is no whole number (JSON has one kind of number).
+    What an option can supply is not required.
+
+    Raises:
+        UserError: There is no such kind.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of file", kind, KINDS)
+    return {"$schema": DRAFT, "title": f"unsee: {kind}", **KINDS[kind](), "$defs": _definitions()}
+
+
+def _definitions() -> Schema:
+    """Return the parts that schemas refer to."""
+    made: Schema = {
+        "training": settings_schema(Training),
+        "eval": settings_schema(Eval),
+        "run": _run(),
+        "requests": _requests(),
+        "roles": settings_schema(Assignment, ({"forget": ("some",)},)),
+        **{part: _named(part) for part in _NAMED},
+        **{f"{part}.{name}": _settings(part, name) for part, kind in _NAMED.items() for name in registry.names(kind)},
+    }
+    return {**made, "continual": _continual(made["run"]), "sweep": _sweep(made)}
+
+
+def _settings(part: str, name: str) -> Schema:
+    """Return the schema of a method or benchmark: its bare name, or its name beside its settings."""
+    named = registry.load(_NAMED[part], name)
+    found = settings_schema(named if part == "method" else named.settings_type)
+    return {**found, "type": ["string", "object"], "properties": {"name": {"const": name}, **found["properties"]}}
+
+
+def _named(part: str) -> Schema:
+    """Return the schema of the part `method` or `benchmark`, with the settings that go with its name."""
+    kind = _NAMED[part]
+    rules = [
+        {
+            "if": {
+                "anyOf": [
+                    {"const": name},
+                    {"type": "object", "required": ["name"], "properties": {"name": {"const": name}}},
+                ]
+            },
+            "then": {"$ref": f"#/$defs/{part}.{name}"},
+        }
+        for name in registry.names(kind)
+    ]
+    meanings = "\n".join(f"{name}: {registry.summary(kind, name)}" for name in registry.names(kind))
+    return {
+        "type": ["string", "object"],
+        "properties": {"name": {"type": "string"}},
+        "description": f"Name, or a mapping with `name` and settings.\n{meanings}",
+        "allOf": rules,
+    }
+
+
+def _run() -> Schema:
+    """Return the schema of a run file."""
+    own = settings_schema(Run)["properties"]
+    del own["settings"]  # they stand below `method`
+    parts = {part: {"$ref": f"#/$defs/{part}"} for part in ("training", "eval", *_NAMED)}
+    return {
+        "type": "object",
+        "properties": {**own, **parts, "record": {}, "result": {}},
+        "additionalProperties": False,
+        "allOf": [{"anyOf": [_SOME_PLUGIN, {"properties": {part: _known(part)}}]} for part in _NAMED],
+    }
+
+
+def _known(part: str) -> Schema:
+    """Return the schema of the names that need no plugin; an empty one means none."""
+    name = {"anyOf": [{"enum": ["", *registry.names(_NAMED[part])]}, *_CODE[part]]}
+    return {"if": {"type": "object"}, "then": {"properties": {"name": name}}, "else": name}
+
+
+def _continual(run: Schema) -> Schema:
+    """Return the schema of a run file of `unsee continual`, handwritten or of an earlier sequence."""
+    course = settings_schema(Course, _COURSES)
+    both = {"required": ["requests", "tasks"], "properties": {"requests": {"minLength": 1}, "tasks": {"minimum": 1}}}
+    more = {"continual": {**course, "not": both}, "tasks": {}, "retain": {}}
+    return {**run, "properties": {**run["properties"], **more}}
+
+
+def _sweep(made: Schema) -> Schema:
+    """Return the schema of a grid."""
+    axes = _axes(made)
+    mapping = {"type": ["object", "null"]}
+    given = [_given(key) for key in ("model", "data", "method")]
+    plugin = [
+        {"required": [part], "properties": {part: rule}}
+        for part, rule in (("base", _SOME_PLUGIN), ("axes", {"required": ["plugins"]}))
+    ]
+    names = {"method": {"items": _known("method")}, "benchmark": {"items": _known("benchmark")}}
+    known = {"properties": {"axes": {"properties": names}}}
+    return {
+        "type": "object",
+        "properties": {
+            "base": {
+                "description": "A run file; `out` is not needed.",
+                "anyOf": [{"$ref": "#/$defs/run"}, {"type": "null"}],
+            },
+            "axes": {
+                "description": "Setting -> list of values; names as in --set.",
+                **mapping,
+                "properties": {path: {"type": "array", "minItems": 1, "items": items} for path, items in axes.items()},
+                "additionalProperties": False,
+            },
+            "slurm": {"description": "For --launcher slurm: parameters of submitit.", **mapping},
+            "table": {"description": "Columns of table.md: title -> score.", **mapping},
+        },
+        "additionalProperties": False,
+        "allOf": [*given, {"anyOf": [*plugin, known]}],
+    }
+
+
+def _given(key: str) -> Schema:
+    """Return the schema of a grid that says `key`, below `base` or as an axis."""
+    filled: Schema = {"minLength": 1}
+    if key == "method":
+        filled = {**filled, "required": ["name"], "properties": {"name": filled}}
+    base = {"base": {"type": "object", "required": [key], "properties": {key: filled}}}
+    axes = {"axes": {"type": "object", "required": [key], "properties": {key: {"items": filled}}}}
+    names = {"axes": {"type": "object", "required": [f"{key}.name"]}}
+    return {"anyOf": [{"required": [*part], "properties": part} for part in (base, axes, names)]}
+
+
+def _axes(made: Schema) -> Schema:
+    """Return the schema of one value of every axis."""
+    whole = [name for name in made["run"]["properties"] if name not in ("record", "result")]
+    found: Schema = {name: {"$ref": f"#/$defs/run/properties/{name}"} for name in whole}
+    for part in made:
+        for setting in made[part].get("properties", {}):
+            path = f"{part.partition('.')[0]}.{setting}"
+            if part.partition(".")[0] in ("training", "eval", *_NAMED):
+                found.setdefault(path, {"anyOf": []})["anyOf"].append({"$ref": f"#/$defs/{part}/properties/{setting}"})
+    return found
+
+
+def _requests() -> Schema:
+    """Return the schema of a file of requests: a list, or a mapping that also says who is kept."""
+    targets = {"anyOf": [{"required": [key], "properties": {key: {"minItems": 1}}} for key in ("entities", "rows")]}
+    request = {
+        "properties": {
+            "entities": _NAMES,
+            "rows": _NAMES,
+            "id": {"type": ["string", "integer"], "pattern": r"\S"},
+            "relation": {},
+        },
+        "additionalProperties": False,
+        **targets,
+    }
+    one = {"if": {"type": "object"}, "then": request, "else": {**_NAMES, "minItems": 1}}
+    listed = {"type": "array", "minItems": 1, "items": one}
+    mapping = {
+        "properties": {"requests": listed, "retain": _NAMES},
+        "additionalProperties": False,
+        "required": ["requests"],
+    }
+    return {"type": ["array", "object"], "if": {"type": "array"}, "then": listed, "else": mapping}
+
+
+def _any() -> Schema:
+    """Return the schema of every kind of file, chosen by the keys that only this kind has."""
+    choice: Schema = {"$ref": "#/$defs/run"}
+    for kind, keys in (
+        ("roles", ["forget"]),
+        ("requests", ["requests"]),
+        ("sweep", ["base", "axes"]),
+        ("continual", ["continual"]),
+    ):
+        has = {"type": "object", "anyOf": [{"required": [key]} for key in keys]}
+        choice = {"if": has, "then": {"$ref": f"#/$defs/{kind}"}, "else": choice}
+    return {"if": {"type": "array"}, "then": {"$ref": "#/$defs/requests"}, "else": choice}
+
+
+def _refer(kind: str) -> Callable[[], Schema]:
+    return lambda: {"$ref": f"#/$defs/{kind}"}
+
+
+KINDS: Final[Mapping[str, Callable[[], Schema]]] = {
+    "any": _any,
+    **{kind: _refer(kind) for kind in ("run", "continual", "sweep", "requests", "roles")},
+}
+"""Kinds of file."""
