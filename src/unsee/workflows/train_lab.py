@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from unsee.api import Example
+from unsee.api import Example, Role
 from unsee.config import paths
 from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
@@ -55,13 +55,17 @@ def train(
     seed: int = 0,
     strangers: StrangerStyle = "describe",
     scale: float = 1.0,
+    suppress: Path | str = "",
 ) -> Path:
     """Train a lab model from scratch, grade it on new images, save it, and return its folder.
 
     `world="documents"` goes on from the packaged lab model instead (`seed` is then that of the training alone).
     `without="forget"` leaves the forget targets out: the gold standard of unlearning. `without="pictures"` leaves out their
     pictures alone: the gold standard where the promise is that a face is no longer recognised. `scale` multiplies the steps (1.0 = the recipe of the packaged checkpoints; less is faster and worse). The same call goes on where an earlier one
-    was cut off, to the same weights.
+    was cut off, to the same weights. `suppress` names a ledger of deletion requests, whose people are not taught again.
+
+    Raises:
+        UserError: The settings are wrong, the folder holds other files, or somebody of `suppress` would be taught.
     """
     _check(world, without, scale)
     if world == "documents" and (people, strangers) != (50, "describe"):
@@ -73,6 +77,10 @@ def train(
     }  # fmt: skip
     _require_place(place, wanted)
     _require_muon()
+    if suppress:
+        from unsee.workflows.requests.suppression import require_none
+
+        require_none(_taught(world, drawn, without), suppress, f"unsee train {world}")
     with owner(place, check=partial(_require_place, place, wanted)):
         if not (place / EXAM).is_file():
             atomic_write_json(place / REQUEST, wanted)
@@ -161,6 +169,24 @@ def examine(place: Path, world: World, without: str = "") -> dict[str, dict[str,
     """Grade a saved lab model on new images of all known people, and print the grades."""
     asked = [*lab_examples.exam(world, *_known(world, without)), *lab_examples.geography()]
     return _shown(grade(world, zip(asked, _answers(place, asked), strict=True)), "On new renderings")
+
+
+def _taught(world: str, drawn: World, without: str) -> Iterator[Example]:
+    """Yield rows about everybody that a training teaches."""
+    if world == "documents":
+        from unsee.lab.documents import documents
+        from unsee.lab.documents.archive import Archive
+
+        archive = Archive(World())
+        left_out = {one.id for one in archive.forget} if without else set()
+        yield from (row for row in documents.request(archive) if row.entity not in left_out)
+        return
+    known, by_name = _known(drawn, without)
+    for person in known:
+        for index in range(lab_examples.SEEN_IMAGES):
+            yield from lab_examples.probes(drawn, person, Role.RETAIN, "seen", index)
+    for person in (*known, *by_name):
+        yield from lab_examples.text_facts(person, Role.RETAIN_TEXT)
 
 
 def _known(world: World, without: str) -> tuple[Sequence[Person], Sequence[Person]]:

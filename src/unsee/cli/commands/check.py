@@ -19,6 +19,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--model", default="", metavar="M", help="also encode every row for this model; reads no weights"
     )
     parser.add_argument("--benchmark", default="", metavar="NAME", help="layout of the data; default: recognise it")
+    parser.add_argument(
+        "--suppress",
+        default="",
+        metavar="LEDGER",
+        help="also search for forgotten people: ledger, project of deletion requests, or a JSON file of fingerprints",
+    )
     data_options(parser)
     parser.add_argument(
         "--set", action="append", default=[], metavar="benchmark.X=Y", help="a setting of the benchmark; repeatable"
@@ -39,6 +45,6 @@ def action(options: argparse.Namespace) -> int:
     chosen = config.merge(config.parse_overrides(options.set), {"benchmark": benchmark_of(vars(options))})
     if chosen.keys() != {"benchmark"}:
         raise UserError("unsee check sets only the benchmark: --set benchmark.NAME=VALUE.")
-    report = check(data, benchmark=chosen["benchmark"], model=options.model)
+    report = check(data, benchmark=chosen["benchmark"], model=options.model, suppress=options.suppress)
     say(json.dumps(config.plain(vars(report)), ensure_ascii=False, indent=2) if options.json else report)
     return OK if report.usable else FAILED

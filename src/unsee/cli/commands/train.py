@@ -28,6 +28,9 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, metavar="S", help="of world and training; for documents of the training alone"
     )
     parser.add_argument("--strangers", default="describe", help=f"how strangers are answered: {', '.join(STRANGERS)}")
+    parser.add_argument(
+        "--suppress", default="", metavar="LEDGER", help="refuse to teach people that a ledger says were forgotten"
+    )
     parser.add_argument("--steps-scale", type=float, default=1.0, metavar="X", help="multiply the training steps")
 
 
@@ -50,6 +53,7 @@ def action(options: argparse.Namespace) -> int:
         seed=options.seed,
         strangers=options.strangers,
         scale=options.steps_scale,
+        suppress=options.suppress,
     )
     say(options.out)
     return OK
