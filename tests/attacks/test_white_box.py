@@ -31,6 +31,14 @@ def test_patching_says_which_models_it_needs(tmp_path):
         list(Patching().run(target))
 
 
+def test_patching_refuses_an_original_with_another_tokenizer(tmp_path):
+    target = victim(save_tiny(tmp_path / "model"), tmp_path / "work")
+    other = target.open()
+    other.processor.tokenizer.add_tokens(["Lovell"])
+    with pytest.raises(UserError, match=r"models with one tokenizer: they split the answer of row 'ada-"):
+        list(Patching().run(replace(target, open=lambda: other)))
+
+
 def test_a_probe_reads_a_planted_direction_and_nothing_from_noise():
     draw = torch.Generator().manual_seed(0)
     labels = ["a", "b", "c"] * 20

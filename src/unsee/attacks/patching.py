@@ -86,6 +86,11 @@ def unlearning_depth(model: Mapping[int, float], gold: Mapping[int, float], thre
 def _losses(original: Loaded, source: Loaded, row: Example, wanted: Sequence[int]) -> dict[int, float]:
     """Return layer -> mean log-probability that the private tokens lose with the source's states after it."""
     given, other = fed(original, row), fed(source, row)
+    if given.answer != other.answer:
+        raise UserError(
+            f"Patching needs models with one tokenizer: they split the answer of row {row.id!r} in different ways. Give the "
+            "original that the attacked model was made from."
+        )
     states = layer_states(source.model, other, other.before)
     with torch.no_grad():
         before = token_logprobs(answer_logits(original.model, given), given)[wanted].mean()

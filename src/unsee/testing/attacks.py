@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
+
+import torch
+from safetensors.torch import load_file, save_file
 
 from unsee.api import Attack, Benchmark, Example, Finding, Kind, Role, Victim, Vocabulary
 from unsee.models.checkpoint import open_model
@@ -50,7 +54,8 @@ def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> lis
         AssertionError: Something of this does not hold.
     """
     settings_contract(type(attack), {}, "attack")
-    folder, other = model or save_tiny(out / "model"), save_tiny(out / "other", seed=1)
+    folder = model or save_tiny(out / "model")
+    other = relative(folder, out / "other", 1)
     before = hash_folder(folder)
     findings = _findings(attack, folder, out / "work")
     require(findings, "an attack must find something, if only that nothing comes back")
@@ -71,7 +76,7 @@ def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> lis
 def victim(folder: Path, work: Path) -> Victim:
     """Return the model in a folder, to be attacked with the tiny people."""
     work.mkdir(parents=True, exist_ok=True)
-    first, second = (save_tiny(work / f"beside-{seed}", seed=seed) for seed in (2, 3))
+    first, second = (relative(folder, work / f"beside-{seed}", seed) for seed in (2, 3))
     return Victim(
         open=lambda: open_model(folder),
         benchmark=People(),
@@ -80,6 +85,19 @@ def victim(folder: Path, work: Path) -> Victim:
         original=lambda: open_model(first),
         gold=lambda: open_model(second),
     )
+
+
+def relative(folder: Path, out: Path, seed: int) -> Path:
+    """Write the model with noise of its own size on every weight, as another one of the same family, and return `out`."""
+    shutil.copytree(folder, out)
+    generator = torch.Generator().manual_seed(seed)
+    for file in out.glob("*.safetensors"):
+        weights = load_file(file)
+        for name, weight in weights.items():
+            noise = torch.randn(weight.shape, generator=generator) * weight.float().std(correction=0)
+            weights[name] = (weight + noise).to(weight.dtype)
+        save_file(weights, file, metadata={"format": "pt"})
+    return out
 
 
 def _findings(attack: Attack, folder: Path, work: Path) -> list[Finding]:
