@@ -23,7 +23,7 @@ from unsee.errors import UserError
 from unsee.report import charts, columns, compare, gallery, report, routes, summary, verdict
 from unsee.report.fulfilled import fulfilled
 from unsee.report.page import about, render
-from unsee.report.read import Record, Stage, read_run, read_stages
+from unsee.report.read import Record, Stage, gold_for, read_run, read_stages
 from unsee.report.seeds import grouped
 from unsee.report.table import table
 from unsee.scoring.aggregate import score
@@ -703,3 +703,25 @@ def test_a_request_is_fulfilled_only_if_attacks_bring_nothing_back(tmp_path: Pat
     assert _sworn(silent, tmp_path / "c", attacks=found) == "no: relearning brings 60% back"
     (original,) = read_stages({"original": [make_run(tmp_path / "d", "original")]})
     assert fulfilled(original, verdict.judge(original, None, "unseen"), "unseen") is None
+
+
+def test_a_promise_about_pictures_has_its_own_gold_and_lets_names_be_known() -> None:
+    golds = (stage_with("gold", {"clean": 1.0}), stage_with("gold-picture", {"clean": 1.0}))
+    assert [gold_for(golds, promise) for promise in ("person", "picture")] == list(golds)
+    assert gold_for(golds[:1], "picture") is golds[0]
+    assert gold_for((), "person") is None
+    assert verdict.judge(golds[1], ORIGINAL, "unseen").sentence.startswith(
+        "never saw the people to forget, whom it knows by name"
+    )
+    notes = []
+    for promise in ("person", "picture"):
+        stage = stage_with("siu", {"clean": 1.0})
+        scores = {**stage.runs[0].scores, "forget_text.fact": Score(value=1.0, n=20)}
+        run = replace(stage.runs[0], scores=scores, settings={"result": {"promise": promise}})
+        notes.append(verdict.judge(replace(stage, runs=(run,)), ORIGINAL, "unseen").notes)
+    assert notes == [
+        ("Asked about them by name, without a picture, it still gets 100% of the facts right.",),
+        (
+            "Asked about them by name, without a picture, it gets 100% of the facts right, as promised: it is to forget pictures only.",
+        ),
+    ]

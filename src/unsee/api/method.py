@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from unsee.api.session import Session
 
 
+Promise = Literal["person", "picture"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Needs:
     """Memory requirements of a training step, read by the estimate only."""
@@ -54,6 +57,8 @@ class Method(ABC):
 
     trial: ClassVar[Trial] = Trial()
     """Settings of the contract tests."""
+    promise: ClassVar[Promise] = "person"
+    """What is forgotten: the person, by picture and by name, or only who is in a picture. The gold model differs accordingly."""
 
     def __post_init__(self) -> None:
         """Reject NaN and infinite settings. Subclasses with own checks call this first."""

@@ -147,6 +147,8 @@ class Eval:
     """Prompts per batch."""
     roles: tuple[str, ...] = ()
     """Only these roles; none = all."""
+    split: Literal["all", "selection", "report", "attacks"] = "all"
+    """Disjoint third of the questions: `selection` to choose settings on, `report` for the figures, `attacks` for attacks."""
     likelihood: bool = False
     """Also compute log-probabilities of reference answers and options."""
     backend: Literal["hf", "vllm"] = "hf"

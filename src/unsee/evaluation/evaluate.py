@@ -18,6 +18,7 @@ from unsee import config
 from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary, registry
 from unsee.api.request import Backend, Decoding
 from unsee.config import paths
+from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
@@ -60,6 +61,7 @@ def evaluate(
     measures: Sequence[str] = (),
     gold: Path | str | None = None,
     clip: Path | str | None = None,
+    split: str = "all",
 ) -> dict[str, Score]:
     """Evaluate a model: write responses, vocabulary and scores into `out`, return the scores.
 
@@ -68,9 +70,10 @@ def evaluate(
     `likelihood` also asks how probable the reference answers and options are (a benchmark may need it anyway); `backend` "vllm" answers through vLLM.
     `measures` names further ones (`unsee.scoring.measures.EXTRA`); `gold` is the judged run of a model trained without what is to be
     forgotten and adds forget quality (with `likelihood`); `clip` is a folder or hub id of a CLIP model and adds CLIPScore.
+    `split` keeps one of three disjoint parts of the questions (`unsee.data.splits`).
     """
     out = Path(out)
-    opened = _opened(data)
+    opened = only(_opened(data), split)
     vocabulary = _asked_for(opened.vocabulary(), measures)
     golden = None if gold is None else _golden(Path(gold))
     critic = None if clip is None else _clip(clip)
@@ -97,7 +100,7 @@ def evaluate(
         if processes.is_main():
             if critic is not None:
                 atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in responses))
-            atomic_write_json(out / JUDGED, judged)
+            atomic_write_json(out / JUDGED, {**judged, **({} if split == "all" else {"split": split})})
             _write(scores, out)
             _note_steering(speaker, out)
         processes.barrier()

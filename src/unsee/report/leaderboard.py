@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from unsee.api import Score
-from unsee.report.read import Stage, only
+from unsee.report.read import REFERENCES, Stage, only
 from unsee.report.summary import judged_role, peak_gib, pooled, seconds
 from unsee.report.verdict import Verdict, judge, ranked
 
@@ -94,7 +94,7 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
         lines.append(f"Judged on different data: {' / '.join(', '.join(names) for names in groups.values())}.")
     lines += [
         f"There are several models called {kind}, so none is held against them."
-        for kind in ("original", "gold")
+        for kind in REFERENCES
         if sum(stage.kind == kind for stage in stages) > 1
     ]
     golds = {run.gold: run.gold_name for run in runs if run.gold}

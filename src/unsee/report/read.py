@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from unsee import config
 from unsee.api import Response, Score
@@ -69,6 +69,12 @@ class Record:
         """Folder of the gold model of the scores."""
         gold = self.judged.get("gold")
         return str(gold.get("folder", "")) if isinstance(gold, Mapping) else ""
+
+    @property
+    def promise(self) -> str:
+        """What the method promises to forget: "person", or "picture" where asking by name is to stay answered."""
+        kept = self.result.get("promise") or self.made_by.get("promise")
+        return "picture" if kept == "picture" else "person"
 
     @property
     def result(self) -> Mapping[str, Any]:
@@ -229,6 +235,12 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+GOLD: Final[Mapping[str, str]] = {"person": "gold", "picture": "gold-picture"}
+"""Promise -> stage of the model that never learnt what is promised to be forgotten."""
+REFERENCES: Final = ("original", *GOLD.values())
+"""Stages that are only compared with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """All runs (one per seed) of one model: the original, the gold model or a method."""
@@ -252,7 +264,7 @@ class Stage:
     @property
     def reference(self) -> bool:
         """Whether this is a reference row, not a method."""
-        return self.kind in ("original", "gold")
+        return self.kind in REFERENCES
 
 
 def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
@@ -264,9 +276,13 @@ def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
         if not folders:
             raise UserError(f"Stage {name!r} has no run folder. Leave the stage out or give its folder.")
         read.append(_require_seeds(Stage(name=name, runs=tuple(read_run(Path(folder)) for folder in folders))))
-    ordered = sorted(read, key=lambda stage: ("original", "gold", stage.kind).index(stage.kind))
-    gold = only(ordered, "gold")
-    return tuple(ordered if gold is None else (_beside(stage, gold.runs[0]) for stage in ordered))
+    ordered = sorted(read, key=lambda stage: (*REFERENCES, stage.kind).index(stage.kind))
+    return tuple(_beside(stage, gold_for(ordered, stage.runs[0].promise)) for stage in ordered)
+
+
+def gold_for(stages: Sequence[Stage], promise: str) -> Stage | None:
+    """Return the gold model for a promise, else the one that never met the people at all."""
+    return only(stages, GOLD[promise]) or only(stages, GOLD["person"])
 
 
 def only(stages: Sequence[Stage], kind: str) -> Stage | None:
@@ -290,9 +306,12 @@ def _require_seeds(stage: Stage) -> Stage:
     return stage
 
 
-def _beside(stage: Stage, gold: Record) -> Stage:
+def _beside(stage: Stage, golden: Stage | None) -> Stage:
     """Return the stage with its distance from the gold model, where both have truth ratios."""
-    if stage.kind == "gold" or not any(map(with_false_answers, (*stage.runs[0].responses, *gold.responses))):
+    if golden is None or stage.kind in GOLD.values():
+        return stage
+    gold = golden.runs[0]
+    if not any(map(with_false_answers, (*stage.runs[0].responses, *gold.responses))):
         return stage
     return replace(stage, runs=tuple(replace(run, scores=_distances(run, gold)) for run in stage.runs))
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from unsee.metrics.utility import harmonic_mean
 from unsee.report.attacked import worst
-from unsee.report.read import Stage
+from unsee.report.read import GOLD, Stage
 from unsee.report.summary import HAZARD, blank_share, cut_share, hidden_share, recalls, shares, value
 
 Tone = Literal["good", "mixed", "bad", "reference"]
@@ -159,7 +159,12 @@ def _reference(stage: Stage, share: Mapping[str, float]) -> Verdict:
     if stage.kind == "original":
         sentence = f"before unlearning: gives private details in {percent(share['leak'])} of its answers"
         return Verdict(sentence=sentence, tone="reference", badge="Before")
-    sentence = f"never met the people to forget: {_share(share, 'clean')} of its answers are clean, {percent(share['leak'])} leak"
+    met = (
+        "never saw the people to forget, whom it knows by name"
+        if stage.kind == GOLD["picture"]
+        else "never met the people to forget"
+    )
+    sentence = f"{met}: {_share(share, 'clean')} of its answers are clean, {percent(share['leak'])} leak"
     return Verdict(sentence=sentence, tone="reference", badge="Yardstick")
 
 
@@ -327,8 +332,10 @@ def _notes(stage: Stage, original: Stage | None, limits: Thresholds) -> tuple[st
         notes.append("It was judged on other questions than the original, so the two are not compared like with like.")
     by_name = value(stage, "forget_text.fact")
     if by_name is not None and by_name >= limits.text:
+        promised = ", as promised: it is to forget pictures only" if stage.runs[0].promise == "picture" else ""
+        still = "" if promised else "still "
         notes.append(
-            f"Asked about them by name, without a picture, it still gets {percent(by_name)} of the facts right."
+            f"Asked about them by name, without a picture, it {still}gets {percent(by_name)} of the facts right{promised}."
         )
     general, before = value(stage, "general.accuracy"), value(original, "general.accuracy") if original else None
     if general is not None and before is not None and before - general > limits.kept:

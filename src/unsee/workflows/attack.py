@@ -17,6 +17,7 @@ from unsee.api import Attack, Benchmark, Finding, Victim, registry
 from unsee.config import RECORD, Run
 from unsee.data.check import fingerprint
 from unsee.data.open import open_benchmark
+from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
@@ -24,6 +25,7 @@ from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
 from unsee.utils.files import atomic_write_json, hash_folder
 from unsee.utils.parsing import read_object
+from unsee.utils.terminal import note
 
 ATTACKS: Final = "attacks.json"
 COLLAPSED: Final = 0.5
@@ -42,6 +44,7 @@ def attack(
     seed: int = 0,
     out: Path | str = "",
     original: Path | str = "",
+    split: str = "all",
 ) -> dict[str, Any]:
     """Attack a model and return what came back, by attack.
 
@@ -59,6 +62,7 @@ def attack(
         seed: Start of every random stream.
         out: Folder of attacks.json; empty = the run folder.
         original: Model before unlearning, which activation patching needs; empty = the one that the run names.
+        split: Part of the questions to test (`unsee.data.splits`): "attacks" has none that settings were chosen on.
 
     Raises:
         UserError: Model, data, names or settings are wrong; nothing has been attacked then.
@@ -79,12 +83,16 @@ def attack(
     if not (data or run.data) or place == Path():
         missing = "--out" if data or run.data else "--data"
         raise UserError(f"Give {missing}: {model} is no run folder that records it.")
-    opened = open_benchmark(str(data or run.data), benchmark or run.benchmark)
+    opened = only(open_benchmark(str(data or run.data), benchmark or run.benchmark), split)
     models = {"model": str(model), **({"gold": str(gold)} if gold else {})}
     facts = {"data": fingerprint(opened), "seed": seed, **{name: _identity(path) for name, path in models.items()}}
     if original:
         facts["original"] = _identity(str(original))
+    if split != "all":
+        facts["split"] = split
     before = str(original or run.model or "")
+    if gold == "lab-gold" and run.model and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture":
+        note("This run promises to forget pictures only; the gold model for that is lab-gold-picture.")
     place.mkdir(parents=True, exist_ok=True)
     with owner(place):
         kept = _kept(place / ATTACKS, facts)

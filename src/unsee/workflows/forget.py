@@ -171,6 +171,7 @@ def _unlearn(session: Session, loaded: Loaded, run: Run, method: Method, record:
     if distributed_processes.is_main():
         config.write(file, run, record=record)
     start = time.perf_counter()
+    session.notes["promise"] = method.promise
     with registry.faults("methods", run.method):
         method.unlearn(session)
     _require_finite(session)

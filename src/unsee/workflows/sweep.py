@@ -259,6 +259,7 @@ def work(run: Run, label: str, out: Path) -> None:
             measures=settings.measures,
             gold=settings.gold or None,
             clip=settings.clip or None,
+            split=settings.split,
             images_dir=out / "images",
         )
 

@@ -29,6 +29,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer variants: about a minute per model on the lab")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="start of every random stream (default: 0)")
+    parser.add_argument(
+        "--split",
+        default="all",
+        metavar="PART",
+        help="part of the questions to test: all, or attacks (docs/attacks.md)",
+    )
     parser.add_argument("--out", default="", metavar="DIR", help="folder of attacks.json (default: the run folder)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     plugin_option(parser)
@@ -53,6 +59,7 @@ def action(options: argparse.Namespace) -> int:
         seed=options.seed,
         out=options.out,
         original=options.original,
+        split=options.split,
     )
     if options.json:
         say(json.dumps(found, ensure_ascii=False, indent=2))

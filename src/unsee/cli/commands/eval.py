@@ -22,7 +22,7 @@ from unsee.errors import UnknownNameError, UserError, unknown_name
 from unsee.models.location import folder_of
 from unsee.utils import fast_paths
 
-STAGES: Final = {"lab-gold": "gold"}
+STAGES: Final = {"lab-gold": "gold", "lab-gold-picture": "gold-picture"}
 """Names of the built-in models in reports, where they are no original."""
 SHOWN: Final = (
     *("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact"),
@@ -93,6 +93,7 @@ def action(options: argparse.Namespace) -> int:
             measures=settings.measures,
             gold=settings.gold or None,
             clip=settings.clip or None,
+            split=settings.split,
         )
     if options.json:
         say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))

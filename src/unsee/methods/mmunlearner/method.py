@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from unsee.api import Method, Needs, Part, Role, Session, Training, Trial
+from unsee.api import Method, Needs, Part, Promise, Role, Session, Training, Trial
 from unsee.api.request import Target
 from unsee.distributed import processes
 from unsee.errors import TrainingError, UserError
@@ -37,6 +37,7 @@ class MMUnlearner(Method):
     """g = -alpha m * grad CE(forget images) + grad CE(retain images), masked by saliency."""
 
     trial: ClassVar[Trial] = Trial(tunes=("full",))
+    promise: ClassVar[Promise] = "picture"
 
     mode: Literal["fixed", "as_released"] = "fixed"
     """fixed = the method; as_released = the published code, defects included, for comparison."""

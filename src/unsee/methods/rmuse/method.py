@@ -12,13 +12,13 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unsee.api import PROBES, Example, Kind, Method, Needs, Role, Session
+from unsee.api import PROBES, Example, Kind, Method, Needs, Promise, Role, Session
 from unsee.api.request import Request, Target
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
@@ -55,6 +55,8 @@ LOGGED: Final = 64
 @dataclass(frozen=True, kw_only=True)
 class RMuse(Method):
     """Steer generated tokens of gated requests towards refusal, protecting reasoning."""
+
+    promise: ClassVar[Promise] = "picture"
 
     mode: Literal["faithful", "safe"] = "faithful"
     """Defaults of empty settings: faithful = the formulas as written, safe = scale_only, tau and gate auto, 30 degrees."""

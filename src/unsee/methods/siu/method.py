@@ -9,13 +9,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 
-from unsee.api import Method, Needs, Session, Training
+from unsee.api import Method, Needs, Promise, Session, Training
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
@@ -31,6 +31,8 @@ from unsee.training.trainer import Objective, Parts, minimise, retain_term
 @dataclass(frozen=True, kw_only=True)
 class SIU(Method):
     """L = alpha * CE + beta * dual-masked KL, on four targets from one image per concept."""
+
+    promise: ClassVar[Promise] = "picture"
 
     mode: Literal["paper", "as_released"] = "paper"
     """paper = the formula; as_released = the released trainer, whose KL is some |V| times too small (arXiv 2405.12523)."""
