@@ -36,6 +36,11 @@ show $unsee request show "$third" --project "$project"
 show $unsee request approve "$third" --project "$project"
 show $unsee request run --project "$project" || test $? = 3
 
+echo; echo "# The requests are answered, and their data go"
+show $unsee request close "$first" --project "$project"
+show $unsee request close "$third" --project "$project"
+show $unsee request purge --project "$project" --yes
+
 echo; echo "# What an auditor sees"
 show $unsee request list --project "$project"
 show $unsee request verify --project "$project"

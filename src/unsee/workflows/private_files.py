@@ -174,6 +174,8 @@ FILES: Final[tuple[Private, ...]] = (
     Private("attacks.json", "answers", "ids of forgotten entities", _attacks),
     Private("safety.json", "answers", "ids of rows", _rates),
     Private("factuality.json", "answers", "ids of rows", _judge_scores),
+    Private("request.yaml", "requests", "who is to be forgotten: name and its forms"),
+    Private("data.jsonl", "requests", "rows about the people of deletion requests, and about those who are kept"),
     Private("*.request.json", "requests", "entities of a request, and the path of the data"),
     Private("adapters/*.request.json", "requests", "entities of a request, and the path of the data"),
     Private("continual.yaml", "requests", "requests: ids and entities"),

@@ -63,6 +63,10 @@ _STAYING: Final = {
     "judged.json": "hashes of weights",
     "continual.json": "figures, without ids",
     "log.jsonl": "losses",
+    "ledger.sqlite": "steps of requests, without names",
+    "project.yaml": "settings, with the path of the data",
+    "batch.json": "ids of requests, settings, with the path of the data",
+    "index.html": "figures by request, without names",
     PURGES: "what was purged, and when",
 }
 """Files of unsee that stay -> what they hold then."""

@@ -187,17 +187,18 @@ def test_many_processes_write_one_chain(tmp_path: Path) -> None:
 
 
 def test_a_kill_loses_no_entry_that_was_reported(tmp_path: Path) -> None:
-    """Five kills at different moments: every entry that `append` returned from is there, and the chain is whole."""
+    """Kills at different moments: every entry that `append` returned from is there, and the chain is whole."""
     reported = 0
-    for number in range(5):
+    kills = int(os.environ.get("UNSEE_KILLS", "5"))
+    for number in range(kills):
         writer = started(tmp_path, 100_000, str(number))
         assert writer.stdout is not None
         writer.stdout.readline()
-        time.sleep(0.02 * number)
+        time.sleep(0.02 * (number % 5))
         writer.send_signal(signal.SIGKILL)
         reported += 1 + len(writer.stdout.read().splitlines())
         writer.wait(timeout=30)
     made = Ledger(tmp_path, key=KEY)
     found = len(made.entries()) - 1
-    assert reported <= found <= reported + 5  # one more per kill: written, not yet reported
+    assert reported <= found <= reported + kills  # one more per kill: written, not yet reported
     assert made.verify() == []

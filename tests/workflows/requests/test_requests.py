@@ -20,7 +20,7 @@ from unsee.cli.main import main
 from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.workflows.requests import asking, batch, desk, intake, keys, receipt
+from unsee.workflows.requests import asking, batch, desk, intake, keys, receipt, suppression
 from unsee.workflows.requests.project import Project, opened
 from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
 from unsee.workflows.requests.rows import read_rows, write_rows
@@ -437,6 +437,51 @@ def test_a_model_that_goes_out_is_noted(project: Project) -> None:
     (entry,) = [entry for entry in project.ledger.entries() if entry.kind == "child"]
     assert entry.content["form"] == "push"
     assert "ada" not in entry.content["target"]
+
+
+def test_a_purge_leaves_figures_and_no_trace_of_the_person(project: Project) -> None:
+    """Every byte of the project is searched, and every picture compared."""
+    first, second = approved(project, "Ada Lovell", "Bo Winter")
+    batch.run(project)
+    with pytest.raises(UserError, match="Close it first"):
+        desk.purge(project, [first])
+    desk.close(project, first, "erased", "done")
+    pictures = {row.image.load().tobytes() for row in read_rows(project.place(first)) if row.image}
+    listed = desk.purge(project)
+    assert not listed.applied
+    assert {item.path.name for item in listed.removed} >= {"request.yaml", "data.jsonl"}
+    desk.purge(project, apply=True)
+    assert project.request(first) is None
+    assert project.request(second) is not None
+    assert (project.batch("B-001") / "data" / "data.jsonl").exists()  # of a person who is still open
+    desk.close(project, second, "erased", "done")
+    desk.purge(project, apply=True)
+    files = [file for file in project.folder.rglob("*") if file.is_file()]
+    for file in files:
+        content = file.read_bytes()
+        assert not [secret for secret in SECRETS if secret.encode() in content], file
+        if file.suffix == ".png":
+            assert Image.open(file).convert("RGB").tobytes() not in pictures, file
+    assert {file.name for file in files} >= {f"{first}-B-001.receipt.json", "ledger.sqlite", "index.html"}
+    assert project.ledger.state(first).last("purged")["files"] > 2
+    assert desk.faults(project) == []
+    with pytest.raises(UserError, match="is closed"):
+        intake.require_open(project, first)
+    with pytest.raises(UserError, match="Nothing to purge"):
+        desk.purge(project)
+
+
+def test_whoever_was_forgotten_is_found_in_new_data(project: Project) -> None:
+    (name,) = approved(project, "Ada Lovell")
+    batch.run(project)
+    desk.close(project, name, "erased", "done")
+    desk.purge(project, apply=True)
+    kept = [replace(row, role=Role.RETAIN) for row in open_benchmark(EXAMPLE).examples("train") if row.entity == "ada"]
+    other = [row for row in open_benchmark(EXAMPLE).examples("train") if row.entity == "cleo"]
+    hits = suppression.search([*kept, *other], *suppression.read(project.folder))
+    sure = {hit.row for hit in hits if "changed copy" not in hit.why}  # the example's drawings are all alike
+    assert sure == set(range(1, len(kept) + 1))
+    assert {hit.request for hit in hits} == {name}
 
 
 def test_rows_survive_the_table(tmp_path: Path) -> None:

@@ -57,6 +57,8 @@ def options(parser: argparse.ArgumentParser) -> None:
     close = action_("close", "end a request with a decision", one=True)
     close.add_argument("--decision", default="", metavar="D", help="default: what was measured; or refused, withdrawn")
     close.add_argument("--reason", default="done", metavar="CODE", help="default: done")
+    purge = action_("purge", "remove names, rows and pictures of closed requests", many=True)
+    purge.add_argument("--yes", action="store_true", help="remove; without it files are only listed")
     action_("verify", "check the ledger entry by entry")
     export = action_("export", "write the ledger as JSON lines")
     export.add_argument("--jsonl", required=True, metavar="FILE", help="file to write")
@@ -72,6 +74,7 @@ def action(options: argparse.Namespace) -> int:
         "show": _show,
         "extend": _extend,
         "close": _close,
+        "purge": _purge,
         "verify": _verify,
         "export": _export,
     }
@@ -188,6 +191,13 @@ def _close(options: argparse.Namespace) -> int:
     reason = "not_in_model" if decision == "no_baseline" and options.reason == "done" else options.reason
     desk.close(project, options.request, decision, reason, operator=options.operator)
     say(f"{options.request} closed: {decision}")
+    return OK
+
+
+def _purge(options: argparse.Namespace) -> int:
+    from unsee.workflows.requests import desk
+
+    say(desk.purge(_project(options), options.requests, apply=options.yes))
     return OK
 
 

@@ -34,7 +34,7 @@ from unsee.workflows.forget import forget_run
 from unsee.workflows.requests import asking, surfaces
 from unsee.workflows.requests.ledger import State
 from unsee.workflows.requests.overview import write_overview
-from unsee.workflows.requests.project import Project, Request, Settings, model_hash
+from unsee.workflows.requests.project import BATCH, Project, Request, Settings, model_hash
 from unsee.workflows.requests.questions import self_made, templates_of
 from unsee.workflows.requests.receipt import Issued, issue
 from unsee.workflows.requests.rows import read_rows, write_rows
@@ -45,7 +45,6 @@ from unsee.workflows.verdict import Outcome, keep_outcome
 if TYPE_CHECKING:
     from unsee.models.checkpoint import Loaded
 
-BATCH: Final = "batch.json"
 IMAGES: Final = 3
 """Pictures per question in an attack: with one, a share about a single person says nothing [inferred]."""
 RETAIN_LIMIT: Final = 12

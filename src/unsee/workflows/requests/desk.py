@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Final
 
 from unsee.errors import UserError
-from unsee.utils.files import atomic_write_text
+from unsee.utils.files import atomic_write_text, remove_folder
 from unsee.utils.parsing import read_object
+from unsee.workflows.purge import Purged
+from unsee.workflows.purge import purge as purge_folders
 from unsee.workflows.requests.ledger import DECISIONS, FILE, FURTHER, REASONS, Entry, Ledger, State, add_months
-from unsee.workflows.requests.project import REQUEST, Project, model_hash
+from unsee.workflows.requests.project import BATCH, REQUEST, Project, model_hash
 from unsee.workflows.requests.receipt import SUFFIX
+from unsee.workflows.requests.rows import read_rows
+from unsee.workflows.requests.suppression import suppress
 
 SOON: Final = 7
 """Days before the due date from which a request is marked."""
@@ -107,7 +111,60 @@ def close(project: Project, request: str, decision: str, reason: str, *, operato
         raise UserError(f"{request} cannot be closed as erased: what was measured is {measured}.")
     if decision == "no_baseline" and state.last("asked").get("found", True):
         raise UserError(f"{request} cannot be closed as not in the model: the model gave the person away when asked.")
-    return project.ledger.append("closed", request, operator=operator, decision=decision, reason=reason)
+    entry = project.ledger.append("closed", request, operator=operator, decision=decision, reason=reason)
+    _suppress(project, state)
+    return entry
+
+
+def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False) -> Purged:
+    """Remove name, rows and pictures of closed requests, and the data of batches in which nobody else is left.
+
+    Receipts, ledger, figures and weights stay. Fingerprints for `unsee check --suppress` are noted first.
+
+    Args:
+        project: Where the requests are kept.
+        requests: Ids; none = all that are closed.
+        apply: Remove. Otherwise it is only listed.
+
+    Raises:
+        UserError: A request is open: its data are still needed.
+    """
+    states = project.ledger.states()
+    chosen = list(requests) or [name for name, state in states.items() if not state.open]
+    for name in chosen:
+        if project.ledger.state(name).open:
+            raise UserError(f"{name} is {states[name].status}. Close it first: unsee request close {name}.")
+    here = [name for name in chosen if project.place(name).is_dir()]
+    places = [*map(project.place, here), *_batches_of(project, set(chosen))]
+    if not places:
+        raise UserError("Nothing to purge: no closed request has data here.")
+    if apply:
+        for name in here:
+            _suppress(project, states[name])
+    done = purge_folders(places, apply=apply)
+    if apply:
+        for name in here:
+            part = done.within(project.place(name).resolve()).record()
+            project.ledger.append("purged", name, levels=part["levels"], files=part["files"], bytes=part["bytes"])
+            remove_folder(project.place(name))
+    return done
+
+
+def _batches_of(project: Project, gone: set[str]) -> list[Path]:
+    """Return the ended batches all of whose requests are among those, or were purged before."""
+    gone |= {name for name, state in project.ledger.states().items() if state.last("purged")}
+    files = sorted((project.folder / "batches").glob(f"*/{BATCH}"))
+    ended = [(file.parent, facts) for file in files if "ended" in (facts := read_object(file))]
+    return [folder for folder, facts in ended if set(facts["requests"]) <= gone and any(folder.glob("*/data.jsonl"))]
+
+
+def _suppress(project: Project, state: State) -> None:
+    """Note the fingerprints of a person who was unlearned, so that new training data can be searched for them."""
+    request = project.request(state.request)
+    if request is None or state.last("suppressed") or not state.last("unlearned"):
+        return
+    pictures = {row.image.key: row.image for row in read_rows(project.place(request.id)) if row.image is not None}
+    suppress(project.ledger, request.id, [request.name, *request.forms], pictures.values())
 
 
 def decision_of(state: State) -> str:

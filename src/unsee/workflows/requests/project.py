@@ -21,6 +21,8 @@ from unsee.workflows.requests.ledger import Ledger
 
 SETTINGS: Final = "project.yaml"
 REQUEST: Final = "request.yaml"
+BATCH: Final = "batch.json"
+"""File of a batch: its requests, the settings it began with, and whether it has ended."""
 _ID: Final = re.compile(r"R-[0-9a-f]{8}")
 
 
