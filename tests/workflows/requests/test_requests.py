@@ -15,7 +15,7 @@ from PIL import Image
 
 from helpers.run import EXAMPLE
 from unsee import config
-from unsee.api import Example, Kind, Response, Role
+from unsee.api import Example, Finding, Kind, Response, Role
 from unsee.cli.main import main
 from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
@@ -24,6 +24,7 @@ from unsee.workflows.requests import asking, batch, desk, intake, keys, receipt,
 from unsee.workflows.requests.project import Project, opened
 from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
 from unsee.workflows.requests.rows import read_rows, write_rows
+from unsee.workflows.requests.surfaces import Surface
 from unsee.workflows.suggest import Suggestion
 
 SECRETS = ("Ada Lovell", "Lovell", "Bo Winter", "Winter", "Lisbon", "baker", "Mira Quell", "Quell")
@@ -78,6 +79,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     made = Models()
     monkeypatch.setattr(asking, "opened", lambda model: str(Path(model).resolve()) if Path(model).exists() else model)
     monkeypatch.setattr(asking, "ask", made.ask)
+    monkeypatch.setattr(asking, "drawn", lambda *_: Surface(verdict="not_measured", why="not in this test"))
     monkeypatch.setattr(asking, "kept", lambda *_: {"retain.name": 0.75})
     monkeypatch.setattr(batch, "forget_run", made.forget)
     monkeypatch.setattr(
@@ -393,6 +395,25 @@ def test_an_interrupted_add_is_found(project: Project, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         intake.add(project, "Ada Lovell")
     assert any("has data but no entry" in fault for fault in desk.faults(project))
+
+
+def test_drawn_answers_stand_beside_those_about_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row for row in open_benchmark(EXAMPLE).examples("eval") if row.entity == "ada" and row.kind is Kind.NAME]
+    rows = asking.with_controls(rows, [row.image for row in rows if row.image], {"ada": ("Ada Lovell",)})
+    said: dict[str, str] = {}
+
+    def found(self: Any, victim: Any) -> list[Finding]:
+        asked = victim.benchmark.examples("eval")
+        shares = {row.entity: float(said.get(row.entity, "") == "knows") for row in asked}
+        return [Finding(variant="leak@8", recovered=shares, degenerate=0.0, questions=9 * len(shares))]
+
+    monkeypatch.setattr(asking.Sampling, "run", found)
+    assert asking.drawn(None, rows, "ada", 0).verdict == "no_baseline"  # type: ignore[arg-type]
+    said["ada"] = "knows"
+    one = asking.drawn(None, rows, "ada", 0)  # type: ignore[arg-type]
+    assert (one.verdict, one.after) == ("residual", None)
+    assert one.before is not None
+    assert one.before.hits == one.before.n == 9
 
 
 def test_the_commitment_covers_every_row(project: Project) -> None:

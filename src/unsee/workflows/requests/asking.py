@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Response, Role, Vocabulary
+from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Response, Role, Victim, Vocabulary
 from unsee.api.benchmark import NoSettings
+from unsee.attacks.sampling import Sampling
+from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, read_answers
 from unsee.metrics.degeneration import degenerate
 from unsee.metrics.matching import leaked
 from unsee.models import builtin
 from unsee.workflows.requests.questions import controls
+from unsee.workflows.requests.surfaces import Surface, Word, attacked
 
 if TYPE_CHECKING:
     from unsee.models.checkpoint import Loaded
@@ -68,6 +71,22 @@ def ask(model: Loaded, rows: Sequence[Example]) -> list[Response]:
     with tempfile.TemporaryDirectory() as place:
         evaluate(model, Rows(rows), Path(place) / "asked", stage="asked", images_dir=Path(place))
         return read_answers(Path(place) / "asked")
+
+
+def drawn(model: Loaded, rows: Sequence[Example], entity: str, seed: int) -> Surface:
+    """Return what the best of several drawn answers gives away of a person, beside those about strangers.
+
+    A model may know what it does not say at first.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        victim = Victim(open=lambda: model, benchmark=Rows(rows), work=Path(place), seed=seed)
+        try:
+            found = [{**asdict(one), "mean": one.mean} for one in Sampling(images=2).quick().run(victim)]
+        except UserError as error:  # nothing to draw from, such as no question about a private string
+            return Surface(verdict="not_measured", why=str(error))
+    one = attacked({"findings": {"model": found}}, entity, controls_of(entity), known=True)
+    word: Word = "no_baseline" if one.verdict == "erased" else one.verdict
+    return replace(one, verdict=word, before=one.after, after=None)
 
 
 def kept(model: Loaded, data: Benchmark, roles: Sequence[Role]) -> dict[str, float | None]:

@@ -146,8 +146,8 @@ def add(
         in_data=found.in_data,
         received=arrived.isoformat(),
     )
-    found, responses = _asked(settings, found)
-    baseline = _baseline(responses, found)
+    found, responses, drawn = _asked(settings, found)
+    baseline = {**_baseline(responses, found), "sampling": drawn}
     known = any(one.verdict != "no_baseline" for one in baseline.values() if one.before is not None)
     codes = _warnings(ledger, data, request, found, pictures, known=known)
     limit = due or add_months(arrived, MONTHS)
@@ -334,14 +334,15 @@ def _further(
     return made
 
 
-def _asked(settings: Settings, found: Found) -> tuple[Found, list[Response]]:
-    """Ask the model what it says today. Rows without an answer get what it says as theirs."""
+def _asked(settings: Settings, found: Found) -> tuple[Found, list[Response], Surface]:
+    """Ask the model what it says today, greedily and by drawing. Rows without an answer get what it says as theirs."""
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
     rows = asking.with_controls(found.judged, asking.strangers_of(data), {found.entity: found.forms})
-    responses = asking.ask(asking.opened(settings.model), rows)
+    model = asking.opened(settings.model)
+    responses, drawn = asking.ask(model, rows), asking.drawn(model, rows, found.entity, 0)
     said = asking.split(responses, found.entity)[0]
     if found.in_data:
-        return found, responses
+        return found, responses, drawn
     train = asking.answered(found.train, said)
     if not any(row.role is Role.FORGET for row in train):
         raise UserError(
@@ -349,7 +350,7 @@ def _asked(settings: Settings, found: Found) -> tuple[Found, list[Response]]:
         )
     known = {row.id: row for row in train}
     judged = [known.get(row.id, row) for row in asking.answered(found.judged, said)]
-    return replace(found, train=train, judged=judged), responses
+    return replace(found, train=train, judged=judged), responses, drawn
 
 
 def _baseline(responses: Sequence[Response], found: Found) -> dict[str, Surface]:
