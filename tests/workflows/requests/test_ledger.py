@@ -148,6 +148,24 @@ def test_states_follow_the_entries(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("own", "again", "verdict"),
+    [
+        ("residual", ["erased"], "residual"),  # it was attacked then, and is only asked now
+        ("erased", ["erased", "residual"], "residual"),
+        ("erased", ["residual", "erased"], "erased"),  # a later batch took it again
+        ("erased", ["not_measured"], "erased"),
+    ],
+)
+def test_later_checks_can_only_find_more(tmp_path: Path, own: str, again: list[str], verdict: str) -> None:
+    made = Ledger(tmp_path, key=KEY)
+    made.append("received", "R-1", entity="e", due="2027-02-28")
+    made.append("verdict", "R-1", verdict=own, recheck=False)
+    for word in again:
+        made.append("verdict", "R-1", verdict=word, recheck=True)
+    assert made.state("R-1").verdict == verdict
+
+
+@pytest.mark.parametrize(
     ("day", "later"),
     [((2027, 1, 31), (2027, 2, 28)), ((2028, 1, 31), (2028, 2, 29)), ((2026, 12, 15), (2027, 1, 15))],
 )

@@ -124,8 +124,16 @@ class State:
 
     @property
     def verdict(self) -> str:
-        """Verdict of the last check, or empty."""
-        return str(self.last("verdict").get("verdict", ""))
+        """Verdict of the person's own batch, or what came back in a later one; empty before.
+
+        A later check asks but does not attack, so that it can only find more.
+        """
+        checks = [entry.content for entry in self.entries if entry.kind == "verdict"]
+        if not checks:
+            return ""
+        own = next((check for check in reversed(checks) if not check.get("recheck")), checks[-1])
+        last = str(checks[-1]["verdict"])
+        return last if last == "residual" else str(own["verdict"])
 
     @property
     def open(self) -> bool:
