@@ -12,6 +12,9 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -25,8 +28,12 @@ from unsee.config import Run
 from unsee.errors import UserError
 from unsee.models.checkpoint import load, open_switchable, save_model
 from unsee.testing.tiny import PEOPLE, QUESTION, person, save_tiny
+from unsee.workflows.requests import intake
+from unsee.workflows.requests.intake import Intake
+from unsee.workflows.requests.project import Project
 from unsee.workflows.serve import serve as workflow
 from unsee.workflows.serve.app import App
+from unsee.workflows.serve.filing import Filing
 from unsee.workflows.serve.judging import NOBODY, judge
 from unsee.workflows.serve.questions import LONGEST, Catalogue
 from unsee.workflows.serve.server import MOST_BODY, Access, PageServer
@@ -81,8 +88,8 @@ def catalogue():
 
 
 @contextmanager
-def serving(*sides, turns=16, **access):
-    app = App(title="<b>run</b>", sides=sides, catalogue=catalogue(), turns=Turns(turns))
+def serving(*sides, turns=16, filing=None, **access):
+    app = App(title="<b>run</b>", sides=sides, catalogue=catalogue(), turns=Turns(turns), filing=filing)
     with PageServer(app, Access(port=0, token=TOKEN, **access)) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -415,12 +422,12 @@ def test_an_adapter_shares_one_model_with_its_base(tiny):
     example = person("ada", Role.FORGET)
     sides = open_sides(str(run), str(base), ("before", "after"), 6)
     assert sides[0].loaded.model is sides[1].loaded.model
+    expected = [answer_of(base, example), answer_of(run, example)]
+    assert expected[0].text != expected[1].text
     for _ in range(2):
         texts = []
-        said = [side.say(example, texts.append) for side in sides]
-        assert said == [answer_of(base, example), answer_of(run, example)]
-        assert said[0].text != said[1].text
-        assert texts[-1] == said[1].text
+        assert [side.say(example, texts.append) for side in sides] == expected
+        assert texts[-1] == expected[1].text
 
 
 def test_other_pairs_are_two_models(tiny, tmp_path):
@@ -480,6 +487,64 @@ def test_wrong_arguments_are_said_before_a_model_is_opened(tmp_path, capsys, mon
     ):
         assert main.main(words) == 2
         assert message in capsys.readouterr().err
+
+
+def filed(server, **values):
+    reply = sent(server, "/api/request", values)
+    assert reply.status == 200
+    return [json.loads(line) for line in reply]
+
+
+def test_a_deletion_request_takes_the_picture_and_leaves_the_words(tmp_path, monkeypatch):
+    found = Intake(
+        request=Mock(id="R-00000001"), due=date(2027, 1, 1), rows=3, images=1, found=True, surfaces={}, warnings=(),
+        quotes=(("Who?", "Eva Nowak"),), table=Path("data.jsonl"),
+    )  # fmt: skip
+    taken = []
+
+    def add(project, name, files):
+        taken.append((project, name, [Image.open(file).size for file in files], files))
+        return found
+
+    monkeypatch.setattr(intake, "add", add)
+    filing = Filing(folder=tmp_path / "requests", model="lab", data="lab")
+    with serving(filing=filing) as server:
+        working, filed_, done = filed(server, name=" Eva Nowak ", upload=picture())
+        filed(server, name="Ada", picture=0)
+    assert (working, done) == ({"working": True}, {"done": True})
+    assert filed_["filed"][0] == "R-00000001: 3 rows, 1 picture, due 2027-01-01"
+    assert "Eva" not in json.dumps(filed_)
+    assert [(name, sizes) for _, name, sizes, _ in taken] == [("Eva Nowak", [(20, 10)]), ("Ada", [(16, 16)])]
+    assert (taken[0][0].settings().model, taken[0][0].settings().data) == ("lab", "lab")
+    assert not any(file.exists() for *_, files in taken for file in files)
+
+
+@pytest.mark.slow
+def test_a_deletion_request_is_received_as_by_the_command(tiny, tmp_path):
+    folder = tmp_path / "requests"
+    with serving(filing=Filing(folder=folder, model=str(tiny[0]))) as server:
+        events = filed(server, name="Eva Nowak", upload=picture())
+        assert [next(iter(event)) for event in events] == ["working", "filed", "done"]
+        (line, *_) = events[1]["filed"]
+        index = line.partition(":")[0]
+        assert "1 picture, due" in line
+        assert events[1]["filed"][-1] == f"project: {folder}"
+        project = Project(folder=folder)
+        assert project.settings().model == str(tiny[0])
+        assert project.request(index).name == "Eva Nowak"
+        assert project.ledger.state(index).open
+        assert "Eva" not in json.dumps([entry.to_json() for entry in project.ledger.entries()])
+        (error,) = filed(server, name=" ", upload=picture())
+        assert "Expected a name" in error["error"]
+        *_, error = filed(server, name="Eva Nowak")
+        assert "Give at least one picture" in error["error"]
+        assert len(project.ledger.states()) == 1
+
+
+def test_a_page_without_a_project_takes_no_requests(page):
+    assert not page.app.content()["filing"]
+    assert filed(page, name="Ada", picture=0) == [{"error": "This page takes no deletion requests."}]
+    assert sent(page, "/api/request", {"name": "Ada"}, token="").status == 401
 
 
 @pytest.mark.slow

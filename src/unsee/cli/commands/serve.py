@@ -22,6 +22,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="", metavar="D", help="pictures and questions (default: those of the run)")
     parser.add_argument("--benchmark", metavar="NAME", help="layout of the data; default: recognise it")
     data_options(parser)
+    parser.add_argument(
+        "--project", default="requests", metavar="DIR", help="folder that gets deletion requests (default: requests)"
+    )
     parser.add_argument("--port", type=int, default=7860, metavar="N", help="port (default: 7860; 0 = any free one)")
     parser.add_argument("--host", default="127.0.0.1", metavar="H", help="address (default: this machine only)")
     parser.add_argument(
@@ -53,6 +56,7 @@ def action(options: argparse.Namespace) -> int:
             before=options.before,
             data=options.data,
             benchmark=benchmark_of(vars(options)),
+            project=options.project,
             access=access,
             on_ready=ready,
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from unsee.api import Example
+from unsee.api import Example, ImageSource
 from unsee.errors import UserError, shown
 from unsee.report.columns import MEANING
 from unsee.report.gallery import printable
+from unsee.workflows.serve.filing import Filing
 from unsee.workflows.serve.judging import MISSING, judge
 from unsee.workflows.serve.questions import Catalogue
 from unsee.workflows.serve.sides import Side
@@ -18,6 +20,8 @@ from unsee.workflows.serve.uploads import MOST_BYTES, thumbnail, uploaded
 
 WAITING: Final = 16
 """Most questions at a time, the one that is being answered included."""
+LONGEST_NAME: Final = 200
+"""Most characters in a name."""
 _MISSING: Final = "cannot be judged"
 _FAILED: Final = "The model failed at this question; the terminal where unsee serve runs shows the error."
 
@@ -32,6 +36,8 @@ class App:
     sides: Sequence[Side]
     """The models, in the order in which they answer: before, after."""
     catalogue: Catalogue
+    filing: Filing | None = None
+    """Where deletion requests go; None = the page takes none."""
     turns: Turns = field(default_factory=lambda: Turns(WAITING))
 
     def content(self) -> dict[str, Any]:
@@ -41,6 +47,7 @@ class App:
             "sides": [printable(side.label) for side in self.sides],
             "meaning": {**MEANING, MISSING: _MISSING},
             "bytes": MOST_BYTES,
+            "filing": self.filing is not None,
             **self.catalogue.content(),
         }
 
@@ -50,9 +57,7 @@ class App:
         Raises:
             UserError: There is none of this number, or it cannot be decoded.
         """
-        if not 0 <= place < len(self.catalogue.pictures):
-            raise UserError(f"There is no picture {place}.")
-        return thumbnail(self.catalogue.pictures[place].image)
+        return thumbnail(self.catalogue.picture(place).image)
 
     def ask(self, asked: Mapping[str, Any], emit: Emit) -> None:
         """Answer a question with both models, and pass on what happens.
@@ -60,20 +65,28 @@ class App:
         `asked`: question, and picture (number in the gallery), upload (base64) or entity. Events: `waiting` (how many are
         ahead), `side` with the `text` so far, `side` with the judged answer, `done`; or `error`. What `emit` raises ends it.
         """
-        try:
+        with _faults_told(emit):
             example = self._example(asked)
             with self.turns.turn(lambda ahead: emit({"waiting": ahead})):
                 for place, side in enumerate(self.sides):
                     self._answer(example, place, side, emit)
-        except UserError as error:
-            emit({"error": printable(str(error))})
-        except OSError:  # the connection is gone
-            raise
-        except Exception:
-            emit({"error": _FAILED})
-            raise
-        else:
-            emit({"done": True})
+
+    def file(self, asked: Mapping[str, Any], emit: Emit) -> None:
+        """Receive a deletion request about a `name` and a picture, and pass on what came of it (`filed`).
+
+        `asked` and events as of `ask`. It waits for its turn, since it asks the model of the project about the person.
+        """
+        with _faults_told(emit):
+            if self.filing is None:
+                raise UserError("This page takes no deletion requests.")
+            name = _of(asked, "name", str, "")
+            if not name.strip() or len(name) > LONGEST_NAME:
+                raise UserError(f"Expected a name of 1 to {LONGEST_NAME} characters, got {len(name)}.")
+            image = self._image(asked)
+            with self.turns.turn(lambda ahead: emit({"waiting": ahead})):
+                emit({"working": True})
+                filed = self.filing.file(name.strip(), [] if image is None else [image])
+            emit({"filed": [printable(line) for line in filed.splitlines()]})
 
     def _answer(self, example: Example, place: int, side: Side, emit: Emit) -> None:
         emit({"side": place, "text": ""})
@@ -82,15 +95,38 @@ class App:
         pieces = [[piece.text, int(piece.private)] for piece in found.pieces]
         emit({**asdict(found), "side": place, "pieces": pieces, "ended": generated.ended})
 
+    def _image(self, asked: Mapping[str, Any]) -> ImageSource | None:
+        """Return the picture of a request: uploaded, or of the gallery."""
+        upload, picture = _of(asked, "upload", str, ""), _of(asked, "picture", int, None)
+        if upload:
+            return uploaded(upload)
+        return None if picture is None else self.catalogue.picture(picture).image
+
     def _example(self, asked: Mapping[str, Any]) -> Example:
         """Return the question that was asked, with everything known about it."""
         upload = _of(asked, "upload", str, "")
         return self.catalogue.example(
             _of(asked, "question", str, ""),
-            picture=_of(asked, "picture", int, None),
+            picture=None if upload else _of(asked, "picture", int, None),
             upload=uploaded(upload) if upload else None,
             entity=_of(asked, "entity", str, ""),
         )
+
+
+@contextmanager
+def _faults_told(emit: Emit) -> Iterator[None]:
+    """Pass on how the block ended: `done`, or `error` with the user's mistake. Faults are raised besides."""
+    try:
+        yield
+    except UserError as error:
+        emit({"error": printable(str(error))})
+    except OSError:  # the connection is gone
+        raise
+    except Exception:
+        emit({"error": _FAILED})
+        raise
+    else:
+        emit({"done": True})
 
 
 def _of(asked: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:

@@ -1,13 +1,14 @@
 // Asks both models through /api/ask and shows what they say while they say it. Writes text nodes only, never HTML.
 (() => {
   const find = (query, root = document) => root.querySelector(query);
-  const login = find("#login"), ask = find("#ask"), answers = find("#answers"), gallery = find("#gallery");
+  const login = find("#login"), ask = find("#ask"), answers = find("#answers"), gallery = find("#gallery"), filing = find("#delete");
   const form = find("form", ask), entity = find("#entity"), question = find("#question"), go = find(".go"), state = find("output", form);
   const drop = find(".drop"), preview = find("img", drop), chooser = find("input[type=file]"), none = find(".none");
   let token = decodeURIComponent(location.hash.slice(1)) || sessionStorage.getItem("unsee") || "";
   let content = null;
   let chosen = {}; // {picture: number} of the gallery, or {upload: base64}
   let suggested = ""; // the ready question that stands in the field, replaced by the next one
+  let named = ""; // likewise the name in the form for deletion
   history.replaceState(null, "", location.pathname);
 
   function make(tag, text, className) {
@@ -41,6 +42,7 @@
     find("#title").textContent = content.title;
     question.maxLength = content.longest;
     ask.hidden = false;
+    filing.hidden = !content.filing;
     fillEntities();
     fillGallery();
     pick({});
@@ -125,6 +127,8 @@
   function suggest() {
     const person = content.entities[entity.value];
     const row = content.pictures[chosen.picture];
+    const name = find("#name");
+    if (!name.value || name.value === named) name.value = named = person ? person.name : "";
     const ready = row ? row.questions : chosen.upload || !person ? content.ready : person.questions;
     find(".ready").replaceChildren(...ready.map((text) => {
       const button = make("button", text);
@@ -174,11 +178,9 @@
   }
 
   function show(event, sides) {
-    if (event.waiting) state.textContent = `Another question is being answered. Before yours: ${event.waiting}.`;
-    if (event.error) state.textContent = event.error;
     if (event.side === undefined) return;
     const { side, name, said } = sides[event.side];
-    state.textContent = `${content.sides[event.side]} answers …`;
+    state.textContent = event.verdict === undefined || event.side + 1 < content.sides.length ? `${content.sides[event.side]} answers …` : "";
     side.classList.toggle("writing", event.verdict === undefined);
     if (event.verdict === undefined) {
       said.textContent = event.text;
@@ -192,18 +194,32 @@
     side.append(make("p", `${event.verdict}: ${why}${event.ended ? "" : " (cut at the token limit)"}`, "why"));
   }
 
-  async function read(reply, sides) {
-    const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "", last = {};
-    for (;;) {
-      const { value, done } = await reader.read();
-      const lines = (rest + (value || "")).split("\n");
-      rest = lines.pop();
-      for (const line of lines) show((last = JSON.parse(line)), sides);
-      if (done) break;
+  // Posts values, passes every event on, and says in `place` who is waited for and what went wrong.
+  async function stream(path, values, place, onEvent) {
+    let last = {};
+    try {
+      const reply = await call(path, values);
+      if (!reply.ok) {
+        place.textContent = (await reply.json()).error;
+        return;
+      }
+      const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let rest = "", done = false; !done; ) {
+        const part = await reader.read();
+        done = part.done;
+        const lines = (rest + (part.value || "")).split("\n");
+        rest = lines.pop();
+        for (const line of lines) {
+          last = JSON.parse(line);
+          if (last.waiting) place.textContent = `The model is busy. Before you: ${last.waiting}.`;
+          if (last.error) place.textContent = last.error;
+          onEvent(last);
+        }
+      }
+      if (!last.done && !last.error) place.textContent = "The connection broke off.";
+    } catch (error) {
+      place.textContent = `No answer from unsee serve (${error.message}).`;
     }
-    if (last.done) state.textContent = "";
-    else if (!last.error) state.textContent = "The connection broke off.";
   }
 
   form.addEventListener("submit", async (event) => {
@@ -215,16 +231,21 @@
     answers.hidden = false;
     find("div", answers).prepend(article);
     article.scrollIntoView({ block: "nearest" });
-    try {
-      const reply = await call("/api/ask", { ...chosen, question: question.value, entity: person ? person.id : "" });
-      if (reply.ok) await read(reply, sides);
-      else state.textContent = (await reply.json()).error;
-    } catch (error) {
-      state.textContent = `No answer from unsee serve (${error.message}).`;
-    }
+    await stream("/api/ask", { ...chosen, question: question.value, entity: person ? person.id : "" }, state, (event) => show(event, sides));
     for (const { side } of sides) side.classList.remove("writing");
     if (sides.every(({ said }) => !said.textContent)) article.remove();
     go.disabled = false;
+  });
+  filing.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const place = find("output", filing), button = find("button", filing);
+    button.disabled = true;
+    place.textContent = "Filed.";
+    await stream("/api/request", { ...chosen, name: find("#name").value }, place, (what) => {
+      if (what.working) place.textContent = "The model is asked what it says of this person …";
+      if (what.filed) place.textContent = what.filed.join("\n");
+    });
+    button.disabled = false;
   });
   entity.addEventListener("change", suggest);
   drop.addEventListener("click", () => chooser.click());

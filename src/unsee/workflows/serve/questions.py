@@ -62,6 +62,12 @@ class Catalogue:
             by_role.setdefault(rows[0].role, []).append(Picture(image=image, rows=rows))
         return [picture for role in ROLES for picture in _spread(by_role.get(Role(role), []), PICTURES)]
 
+    def picture(self, place: int) -> Picture:
+        """Return a picture of the gallery, or raise UserError if there is none of this number."""
+        if not 0 <= place < len(self.pictures):
+            raise UserError(f"There is no picture {place}; the gallery has {len(self.pictures)}.")
+        return self.pictures[place]
+
     @cached_property
     def entities(self) -> Mapping[str, Sequence[Example]]:
         """Rows of each entity, those to be forgotten first."""
@@ -96,9 +102,7 @@ class Catalogue:
         if not question.strip() or len(question) > LONGEST:
             raise UserError(f"Expected a question of 1 to {LONGEST} characters, got {len(question)}.")
         if picture is not None and upload is None:
-            if not 0 <= picture < len(self.pictures):
-                raise UserError(f"There is no picture {picture}; the gallery has {len(self.pictures)}.")
-            return self._of_picture(self.pictures[picture].rows, question)
+            return self._of_picture(self.picture(picture).rows, question)
         if entity and entity not in self.entities:
             raise UserError(f"There is nobody called {shown(entity)} in the data of the run.")
         if entity:

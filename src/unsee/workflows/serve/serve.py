@@ -13,6 +13,7 @@ from unsee.errors import UserError
 from unsee.models.location import folder_of
 from unsee.workflows.serve import questions
 from unsee.workflows.serve.app import App
+from unsee.workflows.serve.filing import Filing
 from unsee.workflows.serve.server import Access, PageServer
 from unsee.workflows.serve.sides import open_sides
 
@@ -23,6 +24,7 @@ def serve(
     before: Path | str = "",
     data: Path | str = "",
     benchmark: str | Mapping[str, Any] = "",
+    project: Path | str = "",
     access: Access | None = None,
     on_ready: Callable[[PageServer], None] = lambda _: None,
 ) -> None:
@@ -33,6 +35,7 @@ def serve(
         before: Model to stand beside it; empty = the one that the run was made from.
         data: Data with the pictures and questions; empty = the run's judged answers, else its data.
         benchmark: Layout of the data; empty = that of the run, else recognised.
+        project: Folder that gets the deletion requests made on the page; empty = it takes none.
         access: Address and token; None = loopback with a random token.
         on_ready: Called once with the server when the page can be opened.
 
@@ -41,25 +44,25 @@ def serve(
     """
     if processes.world() > 1:
         raise UserError("`unsee serve` runs in one process: start it without accelerate or torchrun.")
-    with PageServer(_app(str(run), str(before), str(data), benchmark), access or Access()) as server:
+    with PageServer(_app(str(run), str(before), str(data), benchmark, project), access or Access()) as server:
         on_ready(server)
         server.serve_forever()
 
 
-def _app(model: str, before: str, data: str, benchmark: str | Mapping[str, Any]) -> App:
+def _app(model: str, before: str, data: str, benchmark: str | Mapping[str, Any], project: Path | str) -> App:
     """Return the page of a run, both models opened."""
     folder_of(model)
     record = Path(model) / RECORD
     run = config.read(record) if record.is_file() else Run()
     judged = bool(run.method) and (Path(model) / questions.VOCABULARY).is_file()
-    catalogue = questions.read(
-        Path(model), data or ("" if judged else run.data), benchmark or (run.benchmark if not data else "")
-    )
+    layout = benchmark or ("" if data else run.benchmark)
+    catalogue = questions.read(Path(model), data or ("" if judged else run.data), layout)
     settings = config.build(config.Eval, run.eval, where="eval")
     first = str(before or run.model or "the base")
     labels = (f"Before · {_short(first)}", f"After · {run.method.upper() or _short(model)}")
     sides = open_sides(model, before or run.model, labels, settings.max_new_tokens)
-    return App(title=_short(model), sides=sides, catalogue=catalogue)
+    filing = Filing(folder=Path(project), model=model, data=data or run.data, benchmark=layout) if project else None
+    return App(title=_short(model), sides=sides, catalogue=catalogue, filing=filing)
 
 
 def _short(model: str) -> str:

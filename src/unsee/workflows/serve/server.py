@@ -192,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answered(self._get)
 
     def do_POST(self) -> None:
-        """Answer a question."""
+        """Answer a question, or receive a deletion request."""
         self._answered(self._post)
 
     def _answered(self, answer: Any) -> None:
@@ -219,10 +219,11 @@ class Handler(BaseHTTPRequestHandler):
     def _post(self) -> None:
         self._require_token()
         asked = self._body()
-        if self.path != "/api/ask":
+        doing = {"/api/ask": self.server.app.ask, "/api/request": self.server.app.file}.get(self.path)
+        if doing is None:
             raise Refused(HTTPStatus.NOT_FOUND, f"There is no page {shown(self.path)}.")
         self._head(HTTPStatus.OK, {"Content-Type": "application/x-ndjson"})
-        self.server.app.ask(asked, self._event)
+        doing(asked, self._event)
 
     def _event(self, values: Mapping[str, Any]) -> None:
         """Send one line of a stream at once."""

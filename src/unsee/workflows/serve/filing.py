@@ -1,0 +1,42 @@
+"""Deletion requests from the page, received as by `unsee request add`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unsee.api import ImageSource
+from unsee.workflows.requests import intake, project
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filing:
+    """Where requests go."""
+
+    folder: Path
+    """Project of deletion requests; begun by the first one."""
+    model: str
+    """Model that a new project is about."""
+    data: str = ""
+    """Data of a new project."""
+    benchmark: str | Mapping[str, Any] = ""
+    """How they are laid out."""
+
+    def file(self, name: str, images: Sequence[ImageSource]) -> str:
+        """Receive a request, and return what the model says of the person today, without its words.
+
+        Raises:
+            UserError: As `unsee.workflows.requests.intake.add`; nothing is kept then.
+        """
+        begun = (self.folder / project.SETTINGS).is_file()
+        settings = {} if begun else {"model": self.model, "data": self.data, "benchmark": self.benchmark}
+        desk = project.opened(self.folder, settings)
+        with tempfile.TemporaryDirectory() as place:  # readable by its owner only
+            files = [Path(place) / f"{number}.png" for number in range(len(images))]
+            for file, image in zip(files, images, strict=True):
+                image.load().save(file)
+            found = intake.add(desk, name, files)
+        return f"{replace(found, quotes=())}\nproject: {self.folder}"
