@@ -14,11 +14,13 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
+from helpers.run import EXAMPLE
 from unsee.cli.main import main
 from unsee.config import Run, read
 from unsee.config.retention import due_date, require_retention
 from unsee.distributed.file_lock import owner
 from unsee.errors import InUseError, UnknownNameError, UserError
+from unsee.exporting.private_search import strings_of
 from unsee.utils.files import LOCK, OWNED
 from unsee.workflows import purge as module
 from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, PURGES
@@ -236,6 +238,13 @@ def test_receipts_ledgers_and_own_files_stay(runs):
     assert {item.path for item in done.kept} >= set(own)
 
 
+def test_a_purged_run_cannot_be_pushed_unsearched(runs, monkeypatch):
+    purge([runs], apply=True)
+    monkeypatch.chdir(EXAMPLE)  # an empty path must not mean the folder one stands in
+    with pytest.raises(UserError, match=r"as after unsee purge.*unsee eval --model"):
+        strings_of(runs / "x")
+
+
 def test_a_second_purge_finds_nothing(runs):
     purge([runs], levels=LEVELS, apply=True)
     assert purge([runs], levels=LEVELS).removed == ()
@@ -282,6 +291,26 @@ def test_a_missing_folder_an_unknown_level_and_no_level_are_refused(runs):
         purge([runs], levels=["answer"])
     with pytest.raises(UserError, match="No level"):
         purge([runs], levels=[])
+
+
+def test_a_project_of_deletion_requests_is_refused(runs, capsys):
+    project = runs / "requests"
+    write(project / OWNED, "")
+    write(project / "project.yaml", "model: lab\n")
+    write(project / "ledger.sqlite", "")
+    write_run(project / "batches" / "B-001" / "run")
+    write(project / "requests" / "R-1" / OWNED, "")
+    write(project / "requests" / "R-1" / "request.yaml", "name: Zyxada\n")
+    before = files(runs)
+    for place in (runs, project):
+        with pytest.raises(UserError, match="unsee request purge --project"):
+            purge([place], apply=True)
+    for place in (project / "requests" / "R-1", project / "batches", project / "batches" / "B-001" / "run"):
+        assert main(["purge", str(place), "--yes"]) == 2
+        assert "unsee request purge" in capsys.readouterr().err
+    assert files(runs) == before
+    assert main(["purge", str(project / "batches"), "--level", "weights", "--yes"]) == 0
+    assert not (project / "batches" / "B-001" / "run" / "model").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")

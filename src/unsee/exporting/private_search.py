@@ -42,6 +42,8 @@ def strings_of(run: Path) -> set[str]:
     found: set[str] = set()
     problem = ""
     try:
+        if not written.data:
+            raise UserError("run.yaml no longer names them, as after unsee purge")
         data = open_benchmark(written.data, written.benchmark)
         for split in ("train", "eval"):
             found.update(_strings(data.examples(split)))
@@ -52,7 +54,7 @@ def strings_of(run: Path) -> set[str]:
     elif problem:
         raise UserError(
             f"{run} cannot be searched for private strings before it goes: its data cannot be opened ({problem:.200}), "
-            "and it has no responses.jsonl. Put the data back, or judge the run with unsee eval."
+            f"and it has no responses.jsonl. Put the data back, or judge the run again: unsee eval --model {run} --data DATA."
         )
     return {text for text in found if _is_telling(text)}
 

@@ -43,6 +43,9 @@ _MARKS: Final = (
 """Files whose folder was made by unsee, beside a run.yaml with a record and answers with their vocabulary."""
 _DEEP: Final = 2
 """Levels of folders between a place and its runs, and between a run and the whole that it is part of."""
+_OF_PROJECT: Final = (
+    "Run `unsee request purge --project {}`: it removes the data of closed requests, and notes it in the ledger."
+)
 _FEW: Final = 4
 """Number of files of one folder from which they are counted instead of named."""
 _UNKNOWN: Final = "no file that is known to hold private data, or not written by unsee"
@@ -218,6 +221,8 @@ def _roots(place: Path, *, due: bool) -> list[Path]:
         raise UserError(f"{place} is a link. Give the folder that it leads to.")
     paths.require_run(place)
     place = place.resolve()
+    if _is_project(place):
+        raise UserError(f"{place} is a project of deletion requests. {_OF_PROJECT.format(place)}")
     roots = [place] if _is_unit(place) else _units_below(place, _DEEP)
     if not roots:
         raise UserError(
@@ -240,12 +245,32 @@ def _is_unit(folder: Path) -> bool:
     return record.is_file() and "\nrecord:" in record.read_text(encoding="utf-8", errors="replace")
 
 
+def _is_project(folder: Path) -> bool:
+    """Tell whether a folder keeps deletion requests, whose open ones need their data."""
+    return all((folder / name).is_file() for name in ("project.yaml", "ledger.sqlite"))
+
+
+def require_outside(place: Path | str, levels: Collection[str] | None) -> None:
+    """Raise if a place lies in a project of deletion requests and its requests' data would go.
+
+    Raises:
+        UserError: Only `unsee request purge` knows which requests are open, and notes in the ledger what went.
+    """
+    for folder in Path(place).resolve().parents[: _DEEP + 1]:
+        if _is_project(folder) and "requests" in _chosen(levels):
+            raise UserError(
+                f"{place} is part of {folder}, a project of deletion requests. {_OF_PROJECT.format(folder)}"
+            )
+
+
 def _units_below(folder: Path, depth: int) -> list[Path]:
     """Return the outermost folders below one that unsee made. A link that leads out is refused."""
     found: list[Path] = []
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
             _require_inside(path, folder)
+        elif _is_project(path):
+            raise UserError(f"{folder} holds a project of deletion requests, {path.name}. {_OF_PROJECT.format(path)}")
         elif path.is_dir() and _is_unit(path):
             found.append(path)
         elif path.is_dir() and depth > 1:

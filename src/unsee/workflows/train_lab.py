@@ -76,11 +76,11 @@ def train(
         "world": world, "without": without, "people": people, "seed": seed, "strangers": strangers, "scale": scale
     }  # fmt: skip
     _require_place(place, wanted)
-    _require_muon()
     if suppress:
         from unsee.workflows.requests.suppression import require_none
 
         require_none(_taught(world, drawn, without), suppress, f"unsee train {world}")
+    _require_muon()
     with owner(place, check=partial(_require_place, place, wanted)):
         if not (place / EXAM).is_file():
             atomic_write_json(place / REQUEST, wanted)

@@ -27,11 +27,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from unsee.workflows.purge import purge
+    from unsee.workflows.purge import purge, require_outside
 
     levels = None
     if options.level is not None:
         levels = [name.strip() for text in options.level for name in text.split(",") if name.strip()]
+    for place in options.places:
+        require_outside(place, levels)
     done = purge([Path(place) for place in options.places], levels=levels, apply=options.yes, due=options.due)
     say(json.dumps(done.record(), indent=2) if options.json else done)
     return OK

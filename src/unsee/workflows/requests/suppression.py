@@ -45,8 +45,6 @@ _MARGIN: Final = 1
 _DETAIL: Final = 32
 """Fewest set bits of a picture that has a perceptual hash: plain ones resemble all other plain ones."""
 _WIDE, _HIGH = 16, 16
-_LONGEST: Final = 8
-"""Most words of a name."""
 
 _SHOWN: Final = 20
 """Most hits listed in a message."""
@@ -102,14 +100,9 @@ def fingerprints(key: bytes, names: Iterable[str], pictures: Iterable[Picture]) 
     """Return the fingerprints of a person's names and pictures.
 
     Of names with several words those of one word (a first or a last name) are left out: others have them too.
-
-    Raises:
-        UserError: A name has more than 8 words.
     """
     words = {tuple(sorted(normalise(name).split())) for name in names}
     words = {name for name in words if name and (len(name) > 1 or all(len(other) <= 1 for other in words))}
-    if any(len(name) > _LONGEST for name in words):
-        raise UserError(f"A name has more than {_LONGEST} words. Give names, no sentences.")
     images: dict[str, None] = {}
     similar: dict[str, None] = {}
     for picture in pictures:
