@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from unsee.config import EvalConfig
     from unsee.evaluation.evaluate import evaluate
     from unsee.exporting import export
     from unsee.exporting.hub import push
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "EvalConfig",
     "attack",
     "check",
     "compare",
@@ -44,6 +46,7 @@ __all__ = [
 
 
 _PLACES: Final = {
+    "EvalConfig": "unsee.config",
     "attack": "unsee.workflows.attack",
     "check": "unsee.workflows.check",
     "compare": "unsee.report",
@@ -59,11 +62,11 @@ _PLACES: Final = {
     "suggest": "unsee.workflows.suggest",
     "train": "unsee.workflows.train_lab",
 }
-"""Function -> module that defines it; imported when first used."""
+"""Name -> module that defines it; imported when first used."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import a function of the command line."""
+    """Import a public name."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return vars(import_module(_PLACES[name]))[name]

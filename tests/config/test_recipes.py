@@ -45,7 +45,7 @@ def test_every_combination_is_a_valid_run(name):
         assert (run.model, run.data, run.out) == ("M", "D", "O")
         config.build(registry.load("methods", run.method), run.settings, where=f"{name} {options}")
         config.build(Training, run.training, where=f"{name} {options}")
-        config.build(config.Eval, run.eval, where=f"{name} {options}")
+        config.build(config.EvalConfig, run.eval, where=f"{name} {options}")
         layout, values = config.name_and_settings(run.benchmark)
         if layout:
             config.build(registry.load("benchmarks", layout).settings_type, values, where=f"{name} {options}")

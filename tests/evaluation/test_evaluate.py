@@ -16,6 +16,7 @@ from PIL import Image
 
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.api import request as api_request
+from unsee.config import EvalConfig
 from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, rescore, score
@@ -161,6 +162,34 @@ def test_the_instruction_of_the_checkpoint_is_put_before_every_question(tmp_path
     assert {request.instruction for request in calls} == {"Be brief."}
 
 
+def test_settings_and_changes_are_the_same_evaluation(tmp_path, calls):
+    config = EvalConfig(roles=("forget",), limit=1, max_new_tokens=4, gold="")
+    first = evaluate(loaded(), Small(), tmp_path / "x", config, progress=False)
+    asked = len(calls)
+    changes = {"roles": [Role.FORGET], "limit": 1, "gold": None, "clip": None, "measures": None}
+    assert ask(loaded(), tmp_path / "y", **changes) == first
+    assert asked >= 1
+    other = EvalConfig(roles=("retain",), limit=1, max_new_tokens=9, gold=str(tmp_path / "gone"))
+    changed = {"roles": ("forget",), "max_new_tokens": 4, "gold": None, "progress": False}
+    assert evaluate(loaded(), Small(), tmp_path / "z", other, **changed) == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"limit": 0}, "limit must be at least 1, got 0"),
+        ({"limits": 3}, "Unknown setting of evaluate 'limits'. Did you mean limit"),
+        ({"limit": "x"}, "evaluate: limit must be a whole number"),
+        ({"roles": ["forgot"]}, "Unknown role 'forgot'. Did you mean forget"),
+        ({"backend": "vlm"}, "backend must be one of hf, vllm, got 'vlm'. Did you mean vllm"),
+    ],
+)
+def test_wrong_settings_are_named_before_a_model_is_opened(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        evaluate("runs/gone", Small(), tmp_path / "x", **changes)
+    assert not (tmp_path / "x").exists()
+
+
 def test_roles_and_limit(tmp_path, calls):
     ask(loaded(), tmp_path / "x", roles=[Role.FORGET], limit=1)
     assert [request.question for request in calls] == [QUESTION, "Who is this?"]
@@ -279,7 +308,7 @@ def test_options_are_scored_by_letters_or_texts_whichever_is_more_probable(tmp_p
 
 
 def test_an_unknown_backend_is_refused(tmp_path):
-    with pytest.raises(UserError, match="hf or vllm"):
+    with pytest.raises(UserError, match="one of hf, vllm"):
         ask(loaded(), tmp_path / "x", backend="llama.cpp")
 
 

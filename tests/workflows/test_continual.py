@@ -17,14 +17,15 @@ from unsee import continual, load
 from unsee.api import Score, Session
 from unsee.cli.commands import continual as verb
 from unsee.cli.main import main
-from unsee.config import read, read_mapping
+from unsee.config import EvalConfig, Run, read, read_mapping
 from unsee.errors import UserError
 from unsee.methods.ga import GA
 from unsee.methods.npo import NPO
 from unsee.testing.tiny import save_tiny
-from unsee.workflows.continual import judging, merging, sequence
+from unsee.workflows.continual import continual_run, judging, merging, sequence
 from unsee.workflows.continual.judging import Judge
-from unsee.workflows.continual.work import folder_name
+from unsee.workflows.continual.settings import Course
+from unsee.workflows.continual.work import Work, folder_name
 
 SHORT = {"max_steps": 2, "stop": "never", "lr": 1e-2, "max_new_tokens": 4, "checkpoint_every": 1, "rank": 2, "alpha": 4}
 COURSE = {"tasks": 2, "max_new_tokens": 4, "kinds": ["name", "fact", "general"]}
@@ -376,3 +377,17 @@ def test_settings_on_the_command_line_belong_to_the_method_there(tmp_path):
 def test_importing_it_loads_no_torch():
     code = "import unsee.workflows.continual, unsee.cli.commands.continual, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_eval_settings_reach_every_model_of_a_sequence(tmp_path):
+    run = Run(model="m", data="d", method="ga", out=str(tmp_path), eval={"likelihood": True, "batch_size": 3})
+    work = Work(run=run, course=Course(tasks=1, max_new_tokens=5, batch_size=9), tasks=None)
+    assert work.judging == EvalConfig(likelihood=True, batch_size=3, max_new_tokens=5)
+
+
+@pytest.mark.parametrize("narrowed", [{"limit": 3}, {"split": "report"}, {"roles": ["forget"]}, {"gold": "runs/gold"}])
+def test_a_sequence_refuses_eval_settings_that_its_course_decides(tmp_path, narrowed):
+    run = Run(model="lab", data="lab", method="ga", out=str(tmp_path / "x"), eval=narrowed)
+    with pytest.raises(UserError, match=f"eval.{next(iter(narrowed))}.*continual"):
+        continual_run(run, {"tasks": 1})
+    assert not (tmp_path / "x").exists()

@@ -1,14 +1,14 @@
 """Run configuration: schema, run files, overrides, path checks."""
 
 from unsee.config.overrides import MOST_NODES, merge, name_and_settings, parse_overrides, parse_yaml, read_mapping
-from unsee.config.run import RECORD, SEEDS, Eval, Run, benchmark_of, commit, read, require_ended, versions, write
+from unsee.config.run import RECORD, SEEDS, EvalConfig, Run, benchmark_of, commit, read, require_ended, versions, write
 from unsee.config.schema import build, convert, plain, settings_of
 
 __all__ = [
     "MOST_NODES",
     "RECORD",
     "SEEDS",
-    "Eval",
+    "EvalConfig",
     "Run",
     "benchmark_of",
     "build",

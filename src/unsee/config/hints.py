@@ -41,7 +41,7 @@ def paths(method: str = "", benchmark: str = "", more: Mapping[str, Any] | None 
 
     `more` maps further sections to their dataclasses.
     """
-    parts: dict[str, Any] = {"training": Training, "eval": config.Eval, **(more or {})}
+    parts: dict[str, Any] = {"training": Training, "eval": config.EvalConfig, **(more or {})}
     if method in registry.names("methods"):
         parts["method"] = registry.load("methods", method)
     if benchmark in registry.names("benchmarks"):

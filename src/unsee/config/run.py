@@ -12,11 +12,11 @@ from typing import Any, Final, Literal
 
 import yaml
 
-from unsee.api import Method, registry
+from unsee.api import Method, Role, registry
 from unsee.config.overrides import merge, read_mapping
 from unsee.config.retention import KEEP, require_retention
 from unsee.config.schema import build, plain
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, shown, unknown_name
 from unsee.utils.fast_paths import Name
 from unsee.utils.files import atomic_write_text
 
@@ -50,7 +50,7 @@ class Run:
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Training` that differ from the defaults."""
     eval: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `Eval` that differ from the defaults."""
+    """Fields of `EvalConfig` that differ from the defaults."""
     retention: str = KEEP
     """How long caches and answers stay: keep, until_verified (docs/privacy.md), or days:N from the run's end."""
     plugins: tuple[str, ...] = ()
@@ -136,7 +136,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval:
+class EvalConfig:
     """Evaluation settings: `eval:` in a run file, `--set eval.x=y`."""
 
     limit: int | None = None
@@ -155,16 +155,28 @@ class Eval:
     """Generation backend: transformers, or vLLM (`pip install "unsee[vllm]"`)."""
     measures: tuple[str, ...] = ()
     """Further measures: rouge1, rouge2, bleu, exact."""
-    gold: str = ""
-    """Evaluated run of a model retrained without the forget set, for forget quality; implies likelihood."""
-    clip: str = ""
-    """Folder or hub id of a CLIP model, for the CLIPScore of responses about images."""
+    gold: str | None = None
+    """Evaluated run of a model retrained without the forget set, for forget quality; implies likelihood; "" = none."""
+    clip: str | None = None
+    """Folder or hub id of a CLIP model, for the CLIPScore of responses about images; "" = none."""
 
     def __post_init__(self) -> None:
         """Reject invalid values."""
-        for name in ("max_new_tokens", "batch_size"):
-            if vars(self)[name] < 1:
+        for name in ("limit", "max_new_tokens", "batch_size"):
+            if vars(self)[name] is not None and vars(self)[name] < 1:
                 raise UserError(f"eval.{name} must be at least 1, got {vars(self)[name]}.")
+        for name in self.roles:
+            if name not in set(Role):
+                raise unknown_name("role", name, [role.value for role in Role])
+
+    def changed(self, changes: Mapping[str, Any]) -> EvalConfig:
+        """Return the settings with changes, types checked. None stands for a field's default."""
+        given = plain({name: value for name, value in changes.items() if value is not None})
+        kept = {name: value for name, value in asdict(self).items() if name not in changes}
+        known = {item.name for item in fields(self)}
+        for name in changes.keys() - known:
+            raise unknown_name("setting of evaluate", name, known)
+        return build(EvalConfig, {**kept, **given}, where="evaluate")
 
 
 def read(path: Path) -> Run:

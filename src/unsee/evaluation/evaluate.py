@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
-from unsee.api import Benchmark, Example, ImageSource, Response, Role, Score, Vocabulary, registry
+from unsee.api import Benchmark, Example, ImageSource, Response, Score, Vocabulary, registry
 from unsee.api.request import Backend, Decoding
-from unsee.config import paths
+from unsee.config import EvalConfig, paths
 from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
@@ -47,43 +47,44 @@ def evaluate(
     model: Loaded | Path | str,
     data: Benchmark | Path | str,
     out: Path | str,
+    settings: EvalConfig | None = None,
     *,
     stage: str = "",
-    limit: int | None = None,
-    max_new_tokens: int = 256,
-    batch_size: int = 64,
     seed: int = 0,
-    roles: Sequence[Role] | None = None,
     images_dir: Path | str | None = None,
     progress: bool = True,
-    likelihood: bool = False,
-    backend: Backend = "hf",
-    measures: Sequence[str] = (),
-    gold: Path | str | None = None,
-    clip: Path | str | None = None,
-    split: str = "all",
+    **changes: Any,
 ) -> dict[str, Score]:
     """Evaluate a model: write responses, vocabulary and scores into `out`, return the scores.
 
-    `stage` names the model in the results (empty = the folder's name); `limit` keeps that many examples per role and
-    kind, spread evenly; `roles` keeps some roles only; `images_dir` (default: `unsee-images` beside `out` if only runs lie there, else `images` in it) takes one PNG per image.
-    `likelihood` also asks how probable the reference answers and options are (a benchmark may need it anyway); `backend` "vllm" answers through vLLM.
-    `measures` names further ones (`unsee.scoring.measures.EXTRA`); `gold` is the judged run of a model trained without what is to be
-    forgotten and adds forget quality (with `likelihood`); `clip` is a folder or hub id of a CLIP model and adds CLIPScore.
-    `split` keeps one of three disjoint parts of the questions (`unsee.data.splits`).
+    Args:
+        model: Folder, hub id, run folder, or an opened model (`unsee.load`).
+        data: Folder or table, "lab", or an opened benchmark.
+        out: Folder that receives responses.jsonl, vocabulary.json and scores.json; a run folder may be its own.
+        settings: What is asked and judged (`EvalConfig`); defaults if None.
+        stage: Name of the model in the results; empty = the folder's name.
+        seed: Start of the random streams of sampling and bootstrap.
+        images_dir: Takes one PNG per image; default `unsee-images` beside `out` if only runs lie there, else `images` in it.
+        progress: Whether to show how far it is.
+        **changes: Fields of `EvalConfig` that differ from `settings`; None stands for the field's default.
+
+    Raises:
+        UserError: A setting, the model or the data cannot be used; nothing has been generated then.
     """
+    settings = (settings or EvalConfig()).changed(changes)
+    gold, backend, batch_size = settings.gold or None, settings.backend, settings.batch_size
     out = Path(out)
-    opened = only(_opened(data), split)
-    vocabulary = _asked_for(opened.vocabulary(), measures)
+    opened = only(_opened(data), settings.split)
+    vocabulary = _asked_for(opened.vocabulary(), settings.measures)
     golden = None if gold is None else _golden(Path(gold))
-    critic = None if clip is None else _clip(clip)
-    examples = _chosen(opened.examples("eval"), roles, limit)
-    likelihood = likelihood or golden is not None or (opened.likelihood and backend == "hf")
+    critic = _clip(settings.clip) if settings.clip else None
+    examples = _chosen(opened.examples("eval"), settings)
+    likelihood = settings.likelihood or golden is not None or (opened.likelihood and backend == "hf")
     speaker = _speaker(model, backend, likelihood)
     judged = _judged(
         speaker, model, gold, golden, vocabulary.measures
     )  # hashes the weights, and so refuses what are no numbers
-    decoding = Decoding(max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
+    decoding = Decoding(max_new_tokens=settings.max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
     _require_encodable(speaker, examples, progress=progress)
     images = Path(images_dir) if images_dir is not None else paths.pictures_folder(out)
     with owner(out):
@@ -100,7 +101,9 @@ def evaluate(
         if processes.is_main():
             if critic is not None:
                 atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in responses))
-            atomic_write_json(out / JUDGED, {**judged, **({} if split == "all" else {"split": split})})
+            atomic_write_json(
+                out / JUDGED, {**judged, **({} if settings.split == "all" else {"split": settings.split})}
+            )
             _write(scores, out)
             _note_steering(speaker, out)
         processes.barrier()
@@ -251,8 +254,6 @@ def _opened(data: Benchmark | Path | str) -> Benchmark:
 
 def _speaker(model: Loaded | Path | str, backend: Backend, likelihood: bool) -> Speaker:
     """Return the backend: an opened model, or a folder served by vLLM."""
-    if backend not in ("hf", "vllm"):
-        raise UserError(f"backend must be hf or vllm, got {backend!r}.")
     if backend == "hf":
         return Opened(_loaded(model))
     if likelihood:
@@ -274,15 +275,16 @@ def _loaded(model: Loaded | Path | str) -> Loaded:
     return open_model(resolve(model))
 
 
-def _chosen(examples: Sequence[Example], roles: Sequence[Role] | None, limit: int | None) -> list[Example]:
-    """Return the examples of these roles, at most `limit` per role and kind, evenly spread."""
-    kept = [example for example in examples if roles is None or example.role in roles]
+def _chosen(examples: Sequence[Example], settings: EvalConfig) -> list[Example]:
+    """Return the examples of the wanted roles, at most `limit` per role and kind, evenly spread."""
+    roles, limit = settings.roles, settings.limit
+    kept = [example for example in examples if not roles or example.role in roles]
     if not kept:
-        raise UserError(f"Nothing to evaluate: the data has no examples to judge with roles {roles or 'at all'}.")
+        raise UserError(
+            f"Nothing to evaluate: the data has no examples to judge with roles {', '.join(roles) or 'at all'}."
+        )
     if limit is None:
         return kept
-    if limit < 1:
-        raise UserError(f"limit must be at least 1, got {limit}.")
     groups: dict[tuple[str, str, bool], list[int]] = {}
     for index, example in enumerate(kept):
         groups.setdefault((example.role, example.kind, example.image is None), []).append(index)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee.api import registry
+from unsee.config import EvalConfig
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, unknown_name
 from unsee.utils import fast_paths
@@ -23,6 +24,8 @@ FULL = ("prompt", "ga", "grad_diff", "kl", "npo", "reject", "random", "bg_only",
 """Every row of the comparison."""
 ANSWER_TOKENS = 96
 """Length limit of a response; the longest correct one has about 70 tokens."""
+JUDGING: Final = EvalConfig(max_new_tokens=ANSWER_TOKENS)
+"""Settings of every evaluation."""
 
 
 MARK: Final = "demo.json"
@@ -149,7 +152,7 @@ def make(row: Row, out: Path, engine: fast_paths.Name = "fast") -> None:
         )
     model = folder if row.method else row.model
     with fast_paths.using(engine):
-        evaluate(model, DATA, folder, stage=row.stage, max_new_tokens=ANSWER_TOKENS, images_dir=out / "images")
+        evaluate(model, DATA, folder, JUDGING, stage=row.stage, images_dir=out / "images")
 
 
 def outcome(folder: Path) -> str:

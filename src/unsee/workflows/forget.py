@@ -127,7 +127,7 @@ def _checked(run: Run, *, resume: bool) -> Checked:
     require_locations(run)  # before the method, whose import takes seconds
     method = _method(run)
     config.build(Training, run.training, where="training")
-    config.build(config.Eval, run.eval, where="eval")  # the verdict needs it, after the training
+    config.build(config.EvalConfig, run.eval, where="eval")  # the verdict needs it, after the training
     _require_place(Path(run.out), resume=resume)
     benchmark = open_benchmark(run.data, run.benchmark)
     require_usable(benchmark, run.data)

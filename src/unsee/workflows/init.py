@@ -12,7 +12,7 @@ import yaml
 
 from unsee.api import Training, registry
 from unsee.api.describe import field_docs
-from unsee.config import Eval, Run
+from unsee.config import EvalConfig, Run
 from unsee.errors import UserError
 from unsee.models import builtin
 from unsee.utils.files import atomic_write_text
@@ -68,7 +68,7 @@ def _run_lines(run: Run) -> Iterator[str]:
         "benchmark": _class("benchmarks", run.benchmark["name"] if isinstance(run.benchmark, Mapping) else ""),
         "method": _class("methods", run.method),
         "training": Training,
-        "eval": Eval,
+        "eval": EvalConfig,
     }
     for key, value in run.to_mapping().items():
         if value in _LEFT_OUT:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from unsee.api import Training, registry
-from unsee.config import Eval, Run
+from unsee.config import EvalConfig, Run
 from unsee.config.json_schema import Schema, settings_schema
 from unsee.data.assignment import Assignment
 from unsee.errors import unknown_name
@@ -45,7 +45,7 @@ def _definitions() -> Schema:
     """Return the parts that schemas refer to."""
     made: Schema = {
         "training": settings_schema(Training),
-        "eval": settings_schema(Eval),
+        "eval": settings_schema(EvalConfig),
         "run": _run(),
         "requests": _requests(),
         "roles": settings_schema(Assignment, ({"forget": ("some",)},)),

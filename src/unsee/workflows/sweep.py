@@ -31,7 +31,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from unsee import config
-from unsee.api import Role, Training, registry
+from unsee.api import Training, registry
 from unsee.config import Run
 from unsee.config.hints import hinted
 from unsee.config.paths import require_run
@@ -175,8 +175,7 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
     run = with_used(with_plugins(run), ("methods", run.method))
     method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
     config.build(Training, run.training, where="training")
-    judging = config.build(config.Eval, run.eval, where="eval")
-    _roles(judging)
+    judging = config.build(config.EvalConfig, run.eval, where="eval")
     for name in judging.measures:
         extra(name)
     if judging.gold:
@@ -204,13 +203,6 @@ def _label(run: Run, chosen: Mapping[str, Any]) -> str:
         parts += [f"{key}={value}" for key, value in chosen["method"].items() if key != "name"]
     parts += [f"{path.rpartition('.')[2]}={value}" for path, value in chosen.items() if path not in ("method", "seed")]
     return " ".join(parts)
-
-
-def _roles(settings: config.Eval) -> list[Role]:
-    for name in settings.roles:
-        if name not in set(Role):
-            raise unknown_name("role", name, [role.value for role in Role])
-    return [Role(name) for name in settings.roles]
 
 
 def run_cell(out: Path, name: str) -> None:
@@ -242,24 +234,15 @@ def work(run: Run, label: str, out: Path) -> None:
     from unsee.workflows.forget import forget_run
 
     forget_run(run, resume=(Path(run.out) / RECORD).exists())
-    settings = config.build(config.Eval, run.eval, where="eval")
+    settings = config.build(config.EvalConfig, run.eval, where="eval")
     with fast_paths.using(run.engine):
         evaluate(
             Path(run.out),
             open_benchmark(run.data, run.benchmark),
             Path(run.out),
+            settings,
             stage=label,
-            limit=settings.limit,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
             seed=run.seed,
-            roles=_roles(settings) or None,
-            likelihood=settings.likelihood,
-            backend=settings.backend,
-            measures=settings.measures,
-            gold=settings.gold or None,
-            clip=settings.clip or None,
-            split=settings.split,
             images_dir=out / "images",
         )
 

@@ -76,11 +76,13 @@ def _asked(model: str, run: Run, place: Path, stage: str, questions: int) -> Sta
         model,
         benchmark,
         place / stage,
+        config.EvalConfig(
+            limit=questions,
+            roles=tuple(role for role in SAMPLED if role in present),
+            max_new_tokens=config.build(config.EvalConfig, run.eval, where="eval").max_new_tokens,
+        ),
         stage=stage,
-        limit=questions,
-        roles=[role for role in SAMPLED if role in present],
         images_dir=place / "images",
-        max_new_tokens=config.build(config.Eval, run.eval, where="eval").max_new_tokens,
     )
     return _stage(place / stage)
 

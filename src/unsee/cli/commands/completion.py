@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from unsee.api import Training, registry
 from unsee.cli.commands._shared import OK, say
-from unsee.config import Eval, Run
+from unsee.config import EvalConfig, Run
 from unsee.config.hints import paths
 from unsee.errors import UserError, unknown_name
 
@@ -105,7 +105,7 @@ def _words(verb: str, name: str) -> Sequence[str]:
         return found
     if name == "set" and verb != "attack":
         return [f"{path}=" for path in paths()]
-    return next((words for cls in (Run, Training, Eval) if (words := _choices(cls, name))), ())
+    return next((words for cls in (Run, Training, EvalConfig) if (words := _choices(cls, name))), ())
 
 
 def _choices(cls: type[Any], name: str) -> Sequence[str]:

@@ -18,7 +18,7 @@ from unsee.config.hints import hinted
 from unsee.config.paths import require_run
 from unsee.config.retention import KEEP, UNTIL_VERIFIED
 from unsee.data.open import open_benchmark
-from unsee.errors import UnknownNameError, UserError, unknown_name
+from unsee.errors import UnknownNameError, UserError
 from unsee.models.location import folder_of
 from unsee.utils import fast_paths
 
@@ -62,7 +62,7 @@ def action(options: argparse.Namespace) -> int:
     if not run.model:
         raise UserError("Which model is to be judged? Give --model, a folder, hub id, run folder or lab.")
     with hinted(run):
-        settings = config.build(config.Eval, run.eval, where="eval")
+        settings = config.build(config.EvalConfig, run.eval, where="eval")
     earlier = _earlier(Path(run.model))
     data, out = run.data or earlier.data, run.out or (run.model if earlier.method else "")
     if (not data or not out) and paths.is_here(run.model) and not Path(run.model).exists():
@@ -82,18 +82,9 @@ def action(options: argparse.Namespace) -> int:
             resolve(run.model),
             benchmark,
             Path(out),
+            settings,
             stage=options.stage or earlier.method or STAGES.get(run.model, "original"),
-            limit=settings.limit,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
             seed=run.seed,
-            roles=[_role(name) for name in settings.roles] or None,
-            likelihood=settings.likelihood,
-            backend=settings.backend,
-            measures=settings.measures,
-            gold=settings.gold or None,
-            clip=settings.clip or None,
-            split=settings.split,
         )
     if options.json:
         say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
@@ -183,9 +174,3 @@ def _missing_lines(scores: dict[str, Any]) -> list[str]:
         if score.why and "@" not in key and "claim nothing" not in score.why:
             found.setdefault((role, score.why), []).append(key + ("" if score.value is None else " (in part)"))
     return [f"missing: {role} {', '.join(keys)}: {why}" for (role, why), keys in found.items()]
-
-
-def _role(name: str) -> Role:
-    if name not in set(Role):
-        raise unknown_name("role", name, [role.value for role in Role])
-    return Role(name)

@@ -90,14 +90,12 @@ class Judge:
     def ask(self, model: str, folder: Path, only: Sequence[Example] | None = None) -> dict[str, Score]:
         """Evaluate one model on all questions, or some."""
         data = self.request if only is None else _Part(self.request, only)
-        course = self.work.course
         return evaluate(
             model,
             data,
             folder,
+            self.work.judging,
             stage=self.work.run.method,
-            max_new_tokens=course.max_new_tokens,
-            batch_size=course.batch_size,
             seed=self.work.run.seed,
             images_dir=self.work.out / "images",
             progress=False,

@@ -107,6 +107,7 @@ def evaluated(count: int) -> list[int]:
 
 def _continual(run: Run, course: Course) -> Path:
     _require_names(run)
+    _require_all_judged(run)
     data = open_benchmark(run.data, run.benchmark)
     run = with_used(run, ("methods", run.method), ("benchmarks", data.name))
     run, course = _explicit(run, course, dict(data.suggested(run.method)))
@@ -121,6 +122,18 @@ def _continual(run: Run, course: Course) -> Path:
 
         write_page([out], out)
     return out
+
+
+def _require_all_judged(run: Run) -> None:
+    """Raise if `eval:` narrows what is judged, which the course decides for all models alike."""
+    settings = config.build(config.EvalConfig, run.eval, where="eval")
+    wide = config.EvalConfig()
+    narrowed = [
+        f"eval.{name}" for name in ("limit", "roles", "split") if getattr(settings, name) != getattr(wide, name)
+    ]
+    narrowed += ["eval.gold"] if settings.gold else []
+    if narrowed:
+        raise UserError(f"{', '.join(narrowed)}: in a sequence, continual.limit, kinds and gold say this. Remove it.")
 
 
 def _walk(judge: Judge) -> None:

@@ -73,9 +73,9 @@ class Course:
     fr_support: Literal["common", "running"] = "common"
     """Forgetting rebound compares equal sets of requests, or each mean over its own."""
     max_new_tokens: int = 96
-    """Length limit of every judged answer."""
+    """Length limit of every judged answer; `eval.max_new_tokens` overrides it."""
     batch_size: int = 64
-    """Prompts per batch."""
+    """Prompts per batch of the evaluation; `eval.batch_size` overrides it."""
 
     def __post_init__(self) -> None:
         """Reject settings that define no sequence."""

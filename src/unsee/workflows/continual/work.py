@@ -12,7 +12,7 @@ from typing import Any, Final
 from unsee import config
 from unsee.benchmarks.request import SUFFIX, Request, Roles
 from unsee.benchmarks.request import write as write_roles
-from unsee.config import RECORD, Run
+from unsee.config import RECORD, EvalConfig, Run
 from unsee.distributed.file_lock import owner
 from unsee.workflows.continual.settings import Course
 from unsee.workflows.continual.tasks import Tasks
@@ -39,6 +39,12 @@ class Work:
     def adapters(self) -> Path:
         """Folder of the adapters trained on the original model."""
         return Path(self.course.adapters) if self.course.adapters else self.out / "adapters"
+
+    @property
+    def judging(self) -> EvalConfig:
+        """Settings of every evaluation: `eval:` of the run, else those of the course."""
+        course = {"max_new_tokens": self.course.max_new_tokens, "batch_size": self.course.batch_size}
+        return config.build(EvalConfig, {**course, **self.run.eval}, where="eval")
 
     def roles(self, targets: Sequence[str], number: int = 0) -> Roles:
         """Return the roles with `targets` as forget set. Other requests have no role."""
