@@ -67,8 +67,8 @@ _STAYING: Final = {
     "continual.json": "figures, without ids",
     "log.jsonl": "losses",
     "ledger.sqlite": "steps of requests, without names",
-    "project.yaml": "settings, with the path of the data",
-    "batch.json": "ids of requests, settings, with the path of the data",
+    "project.yaml": "settings",
+    "batch.json": "ids of requests, and settings",
     "index.html": "figures by request, without names",
     PURGES: "what was purged, and when",
 }
