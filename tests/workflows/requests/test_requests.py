@@ -357,6 +357,20 @@ def test_a_receipt_holds_and_forged_ones_do_not(project: Project, tmp_path: Path
     assert any("another one" in fault for fault in other.faults)
 
 
+@pytest.mark.parametrize("part", ["model", "ledger", "surfaces", "signature"])
+def test_half_a_receipt_is_refused(tmp_path: Path, part: str) -> None:
+    content = {"format": receipt.FORMAT} | {name: {} for name in ("model", "ledger", "surfaces", "signature")}
+    (tmp_path / "x.json").write_text(json.dumps({**content, part: "x"}))
+    with pytest.raises(UserError, match=f"part {part} is missing"):
+        receipt.verify(tmp_path / "x.json")
+
+
+def test_an_empty_receipt_does_not_hold(project: Project, tmp_path: Path) -> None:
+    content = {"format": receipt.FORMAT} | {name: {} for name in ("model", "ledger", "surfaces", "signature")}
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    assert len(receipt.verify(tmp_path / "x.json", model="lab", project=project).faults) == 4
+
+
 def test_without_a_key_to_trust_nothing_is_vouched_for(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,8 @@ UNTRIED: Final = (
     "embeddings of the vision tower",
 )
 """What no receipt covers."""
+_FIELDS: Final = ("model", "ledger", "surfaces", "signature")
+"""Parts that a check reads."""
 _HERE: Final = Path(__file__).parent
 _WORDS: Final[Mapping[str, str]] = {
     "no_baseline": "no baseline",
@@ -196,6 +198,8 @@ def verify(
     content = read_object(Path(file))
     if content.get("format") != FORMAT:
         raise UserError(f"{file} is no receipt of this form ({FORMAT}).")
+    if lacking := [name for name in _FIELDS if not isinstance(content.get(name), Mapping)]:
+        raise UserError(f"{file} is no whole receipt: its part {', '.join(lacking)} is missing.")
     faults: list[str] = []
     checked: list[str] = []
 
@@ -205,7 +209,7 @@ def verify(
     own = trusted or (keys.folder() / keys.PUBLIC).as_posix()
     note(*_signed(content, _key_text(own)))
     if model:
-        after = str(content["model"]["after"])
+        after = str(content["model"].get("after"))
         note(
             model_hash(model)[:64] == after,
             f"the model is the one of the receipt ({after[:16]})",
@@ -252,9 +256,9 @@ def _in_ledger(content: Mapping[str, Any], file: Path, project: Project) -> list
     """Check the ledger's chain, that the receipt stands in it, and the entry before it."""
     faults = project.ledger.verify()
     entries = project.ledger.entries()
-    noted = [e for e in entries if e.kind == "receipt" and e.content["receipt"] == content["receipt"]]
+    noted = [e for e in entries if e.kind == "receipt" and e.content["receipt"] == content.get("receipt")]
     before = content["ledger"]
-    there = any(entry.number == before["entry"] and entry.seal == before["seal"] for entry in entries)
+    there = any(entry.number == before.get("entry") and entry.seal == before.get("seal") for entry in entries)
     return [
         (not faults, f"the ledger's {len(entries)} entries are unchanged", "; ".join(faults[:3])),
         (
@@ -264,7 +268,7 @@ def _in_ledger(content: Mapping[str, Any], file: Path, project: Project) -> list
         ),
         (
             there,
-            f"the ledger has the entry it was written after ({before['entry']})",
+            f"the ledger has the entry it was written after ({before.get('entry')})",
             "the ledger lacks the entry before",
         ),
     ]
@@ -277,11 +281,11 @@ def _asked_again(content: Mapping[str, Any], model: str, project: Project | None
 
     if project is None or not model:
         raise UserError("To ask again, give the project and --model.")
-    request = project.request(str(content["request"]))
+    request = project.request(str(content.get("request")))
     if request is None:
         return False, "", "the rows of the request were purged, so the model cannot be asked again"
     found = surfaces.shares(asking.ask(asking.opened(model), read_rows(project.place(request.id))))
-    told = {name: value["after"] for name, value in content["surfaces"].items() if name in surfaces.ASKED}
+    told = {name: value.get("after") for name, value in content["surfaces"].items() if name in surfaces.ASKED}
     other = [
         f"{name} {share.hits}/{share.n}, not {told[name]['hits']}/{told[name]['n']}"
         for name, share in found.items()
