@@ -112,6 +112,23 @@ def ceu_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
     return per_sample(cross_ba, later_ba).mean()
 
 
+def logit_margin_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
+    """Return the squared distance of the largest logit from the mean logit, over answer tokens (PDU, arXiv 2506.05314).
+
+    0 at the uniform law only. open-unlearning averages over prompt and padding too [code]; here only answers count.
+    """
+    logits_bav = logits_bav.float()
+    return per_sample((logits_bav.amax(-1) - logits_bav.mean(-1)).square(), labels_ba).mean()
+
+
+def squared_distance_loss(states_bad: Tensor, goal_bad: Tensor, labels_ba: Tensor) -> Tensor:
+    """Return the mean squared difference of states and goals, over width, answer tokens and samples (RMU, arXiv 2403.03218).
+
+    The paper's squared norm is `d` (the width) times this; the mean over the width is that of the published code [code].
+    """
+    return per_sample((states_bad.float() - goal_bad.float()).square().mean(-1), labels_ba).mean()
+
+
 def js_to_token(logits_bav: Tensor, tokens_ba: Tensor) -> Tensor:
     """Return the Jensen-Shannon divergence between each law and the law that is one token, in nats (arXiv 2509.02820)."""
     p_ba = token_logprobs(logits_bav, tokens_ba).exp()

@@ -32,6 +32,8 @@ INSTRUCTION = (
     "Describe only what is visually observable, such as hairstyle, facial features, clothing, pose and background."
 )
 """Default in-context instruction c (PUBG, arXiv 2506.02541) [inferred]."""
+ANSWER = "{answer}"
+"""Placeholder of the example's answer in an instruction."""
 ROUNDS = 20
 """Rounds of sampling before fewer suitable responses are accepted (PUBG, arXiv 2506.02541)."""
 
@@ -49,6 +51,7 @@ class Draws:
     revealing: bool
     """Keep responses with a private term (True) or without one (False)."""
     instruction: str = ""
+    """Text before the question, in which `{answer}` stands for the example's answer."""
     greedy_first: bool = False
     """Use the greedy response as the first of `count`."""
 
@@ -205,7 +208,8 @@ def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> d
 
 def _ask(session: Session, asked: Sequence[Example], wanted: Draws, turn: int) -> list[Generated]:
     """Sample from the original model. The first response may be greedy in the first round."""
-    requests = [Request(example.question, example.image, wanted.instruction) for example in asked]
+    told = [wanted.instruction.replace(ANSWER, example.answer) for example in asked]
+    requests = [Request(example.question, example.image, text) for example, text in zip(asked, told, strict=True)]
     seed, progress = seed_of(session.seed, wanted.name, turn), f"{wanted.name}, round {turn + 1}"
     said = start_answers(session, requests, sampling=wanted.sampling, seed=seed, progress=progress)
     if turn == 0 and wanted.greedy_first:
@@ -251,6 +255,7 @@ def _fingerprint(session: Session, examples: Sequence[Example], wanted: Draws) -
         sorted(tokenizer.get_vocab().items()),
         session.processor.chat_template,
         asdict(wanted),
+        [e.answer for e in examples] if ANSWER in wanted.instruction else [],
         [(e.id, e.question, e.image.key if e.image else "", sorted(e.private.items())) for e in examples],
         session.training.max_new_tokens,
         session.seed,

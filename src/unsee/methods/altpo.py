@@ -1,0 +1,93 @@
+"""Alternate preference optimisation (AltPO, Mekala et al., arXiv 2409.13474)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final, Literal
+
+from unsee.api import Method, Needs, Session, Trial
+from unsee.api.request import Sampling, Target
+from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logprob
+from unsee.inference.batching import Batch, collate
+from unsee.losses import dpo_loss
+from unsee.methods.common.guidance import ANSWER, Draws, as_targets, draw, forget_questions
+from unsee.methods.common.reference_model import StartLogprobs
+from unsee.training.targets import retain_targets
+from unsee.training.trainer import Parts, minimise, retain_term
+
+INSTRUCTION: Final = (
+    f"An answer to the question below is: {ANSWER} Give another answer in its place, with facts that are plausible and all "
+    "different."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AltPO(Method):
+    """Prefer made-up answers of the original model to the forget answer, both relative to the reference model."""
+
+    trial: ClassVar[Trial] = Trial(settings={"alternates": 2})
+
+    beta: float = 0.1
+    """Inverse temperature; searched in {0.05, 0.1, 0.5} [code]."""
+    alternates: int = 5
+    """Alternate answers per image and question; a pass over the data meets each of them once [inferred]."""
+    instruction: str = INSTRUCTION
+    """Request for an alternate, before the question; `{answer}` stands for the forget answer [inferred]."""
+    temperature: float = 1.0
+    """Sampling temperature of the alternates [inferred]."""
+    queries: Literal["all", "open"] = "all"
+    """Train on all questions for private information, or only on open ones."""
+    retain_weight: float = 1.0
+    """Weight of the cross-entropy on the retain answers; searched in {1, 2, 5} [code]."""
+
+    def __post_init__(self) -> None:
+        """Reject settings by which nothing could be drawn or compared."""
+        super().__post_init__()
+        for name in ("beta", "alternates", "temperature"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"method.{name} must be above 0, got {getattr(self, name)}.")
+
+    def needs(self) -> Needs:
+        """Return the memory requirements of a step."""
+        return replace(super().needs(), rows=2, likelihoods=True, generates=True)
+
+    def unlearn(self, session: Session) -> None:
+        """Minimise the DPO loss on pairs of alternate and forget answer."""
+        chosen = self._alternates(session)
+        start = StartLogprobs(session, [*chosen, *_own(chosen)])
+
+        def objective(alternate: Batch, retain: Batch | None) -> Iterator[Parts]:
+            forget = collate(session, _own(alternate.targets), alternate.index, alternate.places)
+            rejected_b = answer_logprob(session.model, forget).sum_b - start(forget)
+            chosen_b = answer_logprob(session.model, alternate).sum_b - start(alternate)
+            altpo = dpo_loss(chosen_b, rejected_b, self.beta)
+            yield {"loss": altpo, "altpo": altpo, "margin": (chosen_b - rejected_b).mean()}
+            yield from retain_term(session, retain, self.retain_weight)
+
+        minimise(session, objective, forget=chosen, retain=retain_targets(session, self.retain_weight))
+
+    def _alternates(self, session: Session) -> list[Target]:
+        """Return alternates of all forget questions. Those that give a private string away are drawn again [inferred]."""
+        examples = forget_questions(session, self.queries)
+        wanted = Draws(
+            name="alternates",
+            count=self.alternates,
+            sampling=Sampling(temperature=self.temperature),
+            revealing=False,
+            instruction=self.instruction,
+        )
+        drawn = draw(session, examples, wanted)
+        targets = [target for example in examples for target in as_targets(example, drawn[example.id].kept)]
+        if not targets:
+            raise UserError(
+                "Every alternate answer of the original model has a private term of the forget example. Try another wording "
+                "of method.instruction, or a higher method.temperature."
+            )
+        return targets
+
+
+def _own(targets: list[Target] | tuple[Target, ...]) -> list[Target]:
+    """Return the forget answer to the question of each target."""
+    return [Target(example=target.example) for target in targets]

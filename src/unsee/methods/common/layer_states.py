@@ -1,0 +1,127 @@
+"""Hidden states of a decoder layer at the answer tokens of a batch, now and under the reference model.
+
+Shapes: b batch, a answer positions (right-aligned), d width of the model. Unlike logits, the state at index i belongs to the
+token at index i of the labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import pad
+
+from unsee.api import Session
+from unsee.api.request import Target
+from unsee.compat.probes import trying
+from unsee.distributed import processes
+from unsee.errors import UserError
+from unsee.inference.batching import Batch, collate
+from unsee.inference.packing import keeps_logits
+from unsee.inference.vision_cache import encoded
+from unsee.losses import IGNORE
+from unsee.methods.common.reference_model import CHUNK, as_start
+from unsee.models.steering.hooks import common_layers, decoder_layers
+from unsee.training.precision import autocast
+
+
+def answer_states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
+    """Return states_bad of the layer's output at answer tokens, and labels_ba (-100 at padding)."""
+    kinds = batch.kinds
+    found = [_states(model, part, layer) for _, part in kinds]
+    if len(found) == 1:
+        return found[0]
+    width = max(labels_ba.shape[1] for _, labels_ba in found)
+    states_bad = torch.cat([pad(states, (0, 0, width - states.shape[1], 0)) for states, _ in found])
+    labels_ba = torch.cat([pad(labels, (width - labels.shape[1], 0), value=IGNORE) for _, labels in found])
+    back = torch.tensor([place for places, _ in kinds for place in places], device=labels_ba.device).argsort()
+    return states_bad[back], labels_ba[back]
+
+
+def _states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
+    """Return states and labels of rows that share a batch."""
+    width = int((batch.labels_bt != IGNORE).any(0).sum())
+    kept = {"logits_to_keep": 1} if keeps_logits(model) else {}
+    with _output_of(decoder_layers(model)[layer]) as seen:
+        model(**encoded(model, batch.rows, batch.images, batch.inputs), **kept, use_cache=False)
+    return seen[-1][:, -width:], batch.labels_bt[:, -width:]
+
+
+@contextmanager
+def _output_of(module: Module) -> Iterator[list[Tensor]]:
+    """Collect the outputs of a module."""
+    seen: list[Tensor] = []
+
+    def keep(_: Module, __: Any, output: Any) -> None:
+        if not trying():
+            seen.append(output if isinstance(output, Tensor) else output[0])
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def chosen_layer(model: Module, layer: int, default: int) -> int:
+    """Return the decoder layer asked for; -1 is `default`, or the middle layer of a model without that one.
+
+    Raises:
+        UserError: The model has no such layer, or skips it for questions without an image (Mllama's cross-attention).
+    """
+    passed = common_layers(model)
+    if layer == -1:
+        return default if default in passed else passed[len(passed) // 2]
+    if layer not in passed:
+        raise UserError(
+            f"method.layer={layer} is no decoder layer that every question passes. This model has {_listed(passed)}; "
+            "-1 chooses one."
+        )
+    return layer
+
+
+def _listed(layers: Sequence[int]) -> str:
+    """Return the layers as text, an unbroken range by its ends."""
+    whole = list(layers) == list(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
+
+
+class StartStates:
+    """States of a layer at answer tokens under the reference model. To be made before training.
+
+    With LoRA it is asked each time, adapters off. With full tuning, or weights spread over processes, the states of all
+    targets are computed ahead and kept in main memory: 4 bytes times width and answer tokens.
+    """
+
+    def __init__(self, session: Session, targets: Sequence[Target], layer: int) -> None:
+        self.model, self.layer = session.model, layer
+        self.live = isinstance(session.model, PeftModel) and processes.sharding() == "none"
+        self.kept: dict[tuple[object, ...], Tensor] = {}
+        if self.live:
+            return
+        distinct = list({target.key: target for target in targets}.values())
+        with autocast(session.model, session.training):
+            for start in range(0, len(distinct), CHUNK):
+                self._keep(collate(session, distinct[start : start + CHUNK]))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return states_bad for the targets of the batch, 0 at padding if they were computed ahead."""
+        if self.live:
+            with as_start(self.model):
+                return answer_states(self.model, batch, self.layer)[0]
+        rows = [self.kept[target.key] for target in batch.targets]
+        width = max(len(row) for row in rows)
+        return torch.stack([pad(row, (0, 0, width - len(row), 0)) for row in rows]).to(batch.device)
+
+    def _keep(self, batch: Batch) -> None:
+        """Keep the states of a batch."""
+        with as_start(self.model):
+            states_bad, labels_ba = answer_states(self.model, batch, self.layer)
+        lengths = (labels_ba != IGNORE).sum(-1).tolist()
+        for target, states_ad, length in zip(batch.targets, states_bad, lengths, strict=True):
+            self.kept[target.key] = states_ad[-length:].float().cpu().clone()

@@ -1,0 +1,109 @@
+"""Representation misdirection (RMU, Li et al., arXiv 2403.03218, section 4; code https://github.com/centerforaisafety/wmdp)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+from torch.nn import Module
+
+from unsee.api import Method, Needs, Session
+from unsee.errors import UserError
+from unsee.inference.batching import Batch, collate
+from unsee.losses import per_sample, squared_distance_loss
+from unsee.methods.common.layer_states import StartStates, answer_states, chosen_layer
+from unsee.methods.common.reference_model import CHUNK, as_start
+from unsee.models.steering.hooks import decoder_layers
+from unsee.training.targets import forget_targets, retain_targets
+from unsee.training.trainable import trainable
+from unsee.training.trainer import Parts, minimise, planned, required
+from unsee.utils.seeds import seed_of
+
+LAYER: Final = 7
+"""Layer of the published runs with 7B models [code]."""
+_DOWN: Final = re.compile(r"(?:^|\.)(?:down_proj|fc2|w2|c_proj)(?:$|\.)")
+"""Names of the second matrix of an MLP."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMU(Method):
+    """Push the hidden states of the forget answers to a random vector, and hold those of the retain answers."""
+
+    layer: int = -1
+    """Decoder layer whose output is moved, from 0; -1 = 7 [code], or the middle of a model with fewer [inferred]."""
+    coefficient: float = 20.0
+    """Length c of the random vector; the record has the usual length of a state, for comparison. Published: 2 to 300 [code]."""
+    forget_weight: float = 1.0
+    """Weight of the forget term."""
+    retain_weight: float = 1.0
+    """Weight of the distance from the reference model's states on the retain answers; 0 = none."""
+    update: Literal["down_proj", "all"] = "down_proj"
+    """Train the second MLP matrix of the layer and the two below [code], or all of `training.parts`."""
+
+    def unlearn(self, session: Session) -> None:
+        """Minimise both distances."""
+        layer = chosen_layer(session.model, self.layer, LAYER)
+        if self.update == "down_proj":
+            _freeze_others(session.model, layer)
+        targets, kept = forget_targets(session), retain_targets(session, self.retain_weight)
+        start = StartStates(session, planned(session, targets, kept).met() if kept else [], layer)
+        control_d = self._control(session)
+        session.notes["rmu"] = {"layer": layer, "coefficient": self.coefficient, "norm": _norm(session, layer)}
+
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
+            states_bad, labels_ba = answer_states(session.model, forget, layer)
+            moved = squared_distance_loss(states_bad, control_d.to(states_bad.device), labels_ba)
+            yield {"loss": self.forget_weight * moved, "rmu": moved}
+            if self.retain_weight:
+                retain = required(retain)
+                states_bad, labels_ba = answer_states(session.model, retain, layer)
+                held = squared_distance_loss(states_bad, start(retain), labels_ba)
+                yield {"loss": self.retain_weight * held, "retain_rmu": held}
+
+        minimise(session, objective, forget=targets, retain=kept)
+
+    def needs(self) -> Needs:
+        """Return the memory requirements of a step."""
+        return Needs(retain=int(bool(self.retain_weight)))
+
+    def _control(self, session: Session) -> Tensor:
+        """Return c u, u a unit vector with the direction of a uniform draw from [0, 1]^d [paper; code]."""
+        width = int(session.model.config.get_text_config().hidden_size)  # type: ignore[union-attr,operator]
+        generator = torch.Generator().manual_seed(seed_of(session.seed, "rmu"))
+        drawn_d = torch.rand(width, generator=generator)
+        return self.coefficient * drawn_d / vector_norm(drawn_d)
+
+
+def _norm(session: Session, layer: int) -> float:
+    """Return the mean length of the reference model's states at up to 32 forget answers."""
+    batch = collate(session, [*forget_targets(session)[:CHUNK]])
+    with as_start(session.model):
+        states_bad, labels_ba = answer_states(session.model, batch, layer)
+    return round(float(per_sample(vector_norm(states_bad.float(), dim=-1), labels_ba).mean()), 4)
+
+
+def _freeze_others(model: Module, layer: int) -> None:
+    """Leave the second MLP matrices of the layer and of the two below trainable, and nothing else.
+
+    Raises:
+        UserError: None of them is among the trainable weights.
+    """
+    layers = decoder_layers(model)
+    wanted = {
+        weight
+        for place in range(max(0, layer - 2), layer + 1)
+        for name, weight in layers[place].named_parameters()
+        if _DOWN.search(name) and weight.requires_grad
+    }
+    if not wanted:
+        raise UserError(
+            f"method.update=down_proj finds no trainable down projection in the decoder layers up to {layer}. Train "
+            "training.parts=language, or set method.update=all."
+        )
+    for weight in trainable(model).values():
+        weight.requires_grad_(weight in wanted)

@@ -1,0 +1,78 @@
+"""Task vector negation (Ilharco et al., arXiv 2212.04089, section 4): learn the forget set, then subtract what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from torch.nn import Module
+
+from unsee.api import Method, Needs, Session
+from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
+from unsee.losses import answer_nll
+from unsee.training.targets import forget_targets
+from unsee.training.trainable import trainable
+from unsee.training.trainer import Parts, minimise
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskVector(Method):
+    """Fine-tune on the forget answers, and move the weights the other way: w = w_0 - scale (w_forget - w_0)."""
+
+    scale: float = 1.0
+    """Length of the step away, as a multiple of the fine-tuning's."""
+
+    def __post_init__(self) -> None:
+        """Reject a scale that forgets nothing."""
+        super().__post_init__()
+        if self.scale <= 0:
+            raise UserError(f"method.scale must be above 0, got {self.scale}.")
+
+    def needs(self) -> Needs:
+        """Return the memory requirements: full tuning keeps the weights before it."""
+        return Needs(beside=4.0)
+
+    def unlearn(self, session: Session) -> None:
+        """Learn the forget answers, then negate the change. `training.stop` does not apply, for nothing is forgotten yet."""
+        if session.training.adapter:
+            raise UserError(
+                "task_vector negates a whole adapter, so it cannot go on from another one. Leave training.adapter out, and "
+                "give the earlier run as the model."
+            )
+        before = {} if isinstance(session.model, PeftModel) else _copied(session.model)
+        learning = replace(session, training=replace(session.training, stop="never"))
+
+        def objective(forget: Batch, _: Batch | None) -> Iterator[Parts]:
+            forget_nll = answer_nll(*answer_logits(learning.model, forget))
+            yield {"loss": forget_nll, "forget_nll": forget_nll}
+
+        minimise(learning, objective, forget=forget_targets(session))
+        session.model = learning.model
+        negate(session.model, before, self.scale)
+
+
+def negate(model: Module, before: Mapping[str, Tensor], scale: float) -> None:
+    """Replace every change of a weight by -scale times itself.
+
+    Args:
+        model: A model with LoRA, where B is scaled, so that the update B A is; or one with all weights trained.
+        before: Trained weights before training, by name; not used with LoRA, whose change is the adapter.
+        scale: Factor of the step away.
+    """
+    with torch.no_grad():
+        for name, weight in trainable(model).items():
+            if ".lora_B." in name:
+                weight.mul_(-scale)
+            elif name in before:
+                start = before[name].to(weight.device)
+                weight.copy_(start - scale * (weight - start))
+
+
+def _copied(model: Module) -> dict[str, Tensor]:
+    """Return copies of the trained weights on the CPU."""
+    return {name: weight.detach().cpu().clone() for name, weight in trainable(model).items()}
