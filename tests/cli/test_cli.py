@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -174,8 +175,26 @@ def test_list_prints_every_name_with_a_line(kind, capsys):
     assert main.main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
     known = registry.names("methods" if kind == "method" else kind)
-    assert [line.split()[0] for line in lines] == known
+    grouped = kind in ("method", "methods")
+    named = [line for line in lines if line.startswith("  ") or not grouped]
+    assert sorted(line.split()[0] for line in named) == known
     assert all(len(line.split()) > 2 for line in lines)
+
+
+def test_methods_are_listed_by_group(capsys):
+    assert main.main(["list", "methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    heads = [place for place, line in enumerate(lines) if not line.startswith(" ")]
+    assert [lines[place].partition(":")[0] for place in heads] == ["loss", "weights", "steering", "reference"]
+    groups = [[line.split()[0] for line in lines[a + 1 : b]] for a, b in pairwise([*heads, len(lines)])]
+    assert {"ga", "siu"} <= set(groups[0])
+    assert {"mmunlearner", "manu"} <= set(groups[1])
+    assert (groups[2], groups[3]) == (["prompt", "rmuse"], ["finetune"])
+
+
+def test_groups_read_from_source_are_those_of_the_classes():
+    for name in registry.names("methods"):
+        assert registry.group(name) == registry.load("methods", name).group
 
 
 def test_check_says_usable_or_why_not(tmp_path, capsys):

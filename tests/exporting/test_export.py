@@ -233,6 +233,12 @@ class TestExperiments:
     @pytest.mark.parametrize(
         ("words", "method", "settings"),
         [
+            (
+                ["trainer=PDU", "trainer.method_args.retain_loss_eps=1.5", "trainer.method_args.alpha=50"],
+                "pdu",
+                {"retain_bound": 1.5, "retain_weight": 50.0},
+            ),
+            (["trainer=RMU", "trainer.method_args.steering_coeff=2"], "rmu", {"coefficient": 2, "retain_weight": 1.0}),
             (["trainer=SimNPO", "trainer.method_args.delta=0.2"], "simnpo", {"margin": 0.2, "retain_weight": 8.0}),
             (["trainer=UNDIAL", "trainer.method_args.beta=3"], "undial", {"gamma": 3, "retain_weight": 0.0}),
             (["trainer=SatImp"], "satimp", {"retain_weight": 10.0}),
@@ -293,7 +299,7 @@ class TestExperiments:
         ("words", "message"),
         [
             (["trainer=NPOO"], "Unknown trainer of open-unlearning 'NPOO'. Did you mean NPO"),
-            (["trainer=PDU"], "has no method for open-unlearning's PDU"),
+            (["trainer=PDU", "trainer.method_args.dual_step_size=-1"], "dual_step must not be negative"),
             (["task_name=x"], "names no trainer"),
             (["trainer=NPO", "trainer.method_args.beta=x"], "method npo: beta must be a number"),
         ],

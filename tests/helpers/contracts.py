@@ -387,8 +387,8 @@ def method(name: str, unlearning: str, tune: str, out: Path) -> str:
     assert all(torch.isfinite(value).all() for value in after.values())
     changed = {key for key, value in after.items() if not torch.equal(before[key], value)}
     needs = unlearn.needs()
-    assert bool(changed) == needs.trains, len(changed)
-    assert bool(seen) == (needs.trains or needs.generates)
+    assert bool(changed) == (needs.trains or needs.edits), len(changed)
+    assert bool(seen) == (needs.trains or needs.edits or needs.generates)
     assert all(allowed.match(key.removeprefix("base_model.model.")) and after[key].requires_grad for key in changed)
     return ""
 

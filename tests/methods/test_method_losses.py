@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from scipy.spatial.distance import jensenshannon
 from torch.nn.functional import logsigmoid
 
 from unsee.api import Training, registry
+from unsee.api.request import Target
+from unsee.errors import UserError
 from unsee.inference.batching import collate, target_ids
 from unsee.inference.encoder import encoder
+from unsee.methods.common.guidance import INSTRUCTION
 from unsee.methods.common.refusal_targets import refusal_targets
+from unsee.methods.task_vector import negate
+from unsee.methods.vgid import Noised
+from unsee.testing.methods import session_at
 from unsee.testing.tiny import tiny_session
 from unsee.training.recording import recording
+from unsee.training.targets import forget_targets
+from unsee.training.trainable import trainable
 from unsee.training.trainer import prepare
+from unsee.utils.seeds import seed_of
 
 
 @pytest.fixture
@@ -44,10 +57,12 @@ def parts_of(session):
     return given
 
 
-def logprobs(session, target, *, start=False):
+def logprobs(session, target, *, start=False, instruction=""):
     """Return log p of the whole vocabulary at each answer token, and the tokens; of one row, by the plain model."""
     ids = target_ids(session.processor, session.family, target)
-    inputs = dict(encoder(session.processor, session.family).row(target.example.question, target.example.image))
+    inputs = dict(
+        encoder(session.processor, session.family).row(target.example.question, target.example.image, instruction)
+    )
     begin = inputs["input_ids"].shape[1]
     inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([ids])], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
@@ -136,6 +151,117 @@ def test_dpo(session, parts_of):
     assert total(parts) == pytest.approx(wanted, rel=1e-4)
 
 
+def test_altpo(session, parts_of):
+    chosen, retain, parts = parts_of("altpo", alternates=2, beta=0.4, retain_weight=0.5)
+
+    def above(target):
+        return said(session, target).sum() - said(session, target, start=True).sum()
+
+    gaps = [above(target) - above(Target(example=target.example)) for target in chosen]
+    assert all(target.token_ids for target in chosen)
+    wanted = -(2 / 0.4) * mean(logsigmoid(0.4 * gap) for gap in gaps) + 0.5 * nll(session, retain)
+    assert total(parts) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_pdu(session, parts_of):
+    forget, retain, parts = parts_of("pdu", forget_weight=0.6, retain_weight=0.5, retain_bound=0.2)
+    flat = []
+    for target in forget:
+        logits_av = logprobs(session, target)[0].double().numpy()  # logits but for a constant per token
+        flat.append(torch.tensor(((logits_av.max(-1) - logits_av.mean(-1)) ** 2).mean()))
+    assert total(parts) == pytest.approx(0.6 * mean(flat) + 0.5 * (nll(session, retain) - 0.2), rel=1e-4)
+
+
+def test_pdu_raises_the_dual_above_the_bound_and_lowers_it_below(session):
+    method = registry.load("methods", "pdu")(dual_step=2.0, dual_warmup_epochs=1, retain_bound=0.5)
+    row = {"retain_dual": 1.5, "retain_nll": 0.75, "epoch": 1.0}
+    for change, wanted in (({}, 2.0), ({"retain_nll": 0.25}, 1.0), ({"retain_nll": -9.0}, 0.0), ({"epoch": 0.9}, 1.5)):
+        session.history[:] = [{**row, **change}]
+        assert method._dual(session) == wanted
+
+
+def test_pdu_dual_follows_the_retain_loss_through_a_run_and_a_resume(tmp_path):
+    def run(out, steps, resume=False):
+        training = Training(
+            lr=1e-3, max_steps=steps, batch_size=2, stop="never", checkpoint_every=1, scheduler="constant"
+        )
+        session = tiny_session(out, training=training, resume=resume)
+        session.model = prepare(session.model, session.family, training, session.seed)
+        registry.load("methods", "pdu")(dual_warmup_epochs=0, retain_bound=0.1).unlearn(session)
+        return [row["retain_dual"] for row in session.history], [row["retain_nll"] for row in session.history]
+
+    duals, losses = run(tmp_path / "whole", 3)
+    assert duals == pytest.approx([1.0, 1 + losses[0] - 0.1, 1 + losses[0] + losses[1] - 0.2])
+    run(tmp_path / "cut", 2)
+    assert run(tmp_path / "cut", 3, resume=True)[0] == duals
+
+
+def states(session, target, layer, *, start=False):
+    """Return the layer's output at the answer tokens of one row, read from a hook on the plain model."""
+    seen = []
+    inner = session.model.get_base_model().model.language_model.layers[layer]
+    handle = inner.register_forward_hook(lambda _, __, output: seen.append(output))
+    _, ids = logprobs(session, target, start=start)
+    handle.remove()
+    return seen[0][0, -len(ids) :].double().numpy()
+
+
+def test_rmu(session, parts_of):
+    settings = {"layer": 1, "coefficient": 3.0, "forget_weight": 0.6, "retain_weight": 0.5, "update": "all"}
+    forget, retain, parts = parts_of("rmu", **settings)
+    generator = torch.Generator().manual_seed(seed_of(session.seed, "rmu"))
+    drawn = torch.rand(32, generator=generator).double().numpy()
+    control = 3.0 * drawn / (drawn**2).sum() ** 0.5
+    away = mean(torch.tensor(((states(session, target, 1) - control) ** 2).mean()) for target in forget)
+    apart = [(states(session, target, 1) - states(session, target, 1, start=True)) ** 2 for target in retain]
+    kept = mean(torch.tensor(one.mean()) for one in apart)
+    assert kept > 1e-3
+    assert total(parts) == pytest.approx(0.6 * away + 0.5 * kept, rel=1e-4)
+    assert session.notes["rmu"]["norm"] == pytest.approx(
+        mean(torch.tensor(numpy.linalg.norm(states(session, target, 1, start=True), axis=-1).mean()) for target in
+             forget_targets(session)), rel=1e-3)  # fmt: skip
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_rmu_trains_down_projections_only_and_holds_the_same_reference_in_both_ways(tune, tmp_path):
+    session = session_at(tmp_path, tune)
+    registry.load("methods", "rmu")(coefficient=3.0).unlearn(session)
+    assert {name.split(".mlp.")[1].split(".")[0] for name in trainable(session.model)} == {"down_proj"}
+    assert session.history[0]["retain_rmu"] == pytest.approx(0, abs=1e-9)
+    assert session.history[1]["retain_rmu"] > 0
+
+
+def test_rmu_refuses_layers_and_parts_without_what_it_needs(tmp_path):
+    with pytest.raises(UserError, match="This model has 0 to 1"):
+        registry.load("methods", "rmu")(layer=2).unlearn(session_at(tmp_path))
+    with pytest.raises(UserError, match="finds no trainable down projection"):
+        registry.load("methods", "rmu")().unlearn(session_at(tmp_path, parts=("projector",)))
+
+
+@pytest.mark.parametrize("tune", ["lora", "full"])
+def test_task_vector_is_the_fine_tuning_backwards(tune, tmp_path):
+    session = session_at(tmp_path, tune)
+    before = {name: weight.detach().clone() for name, weight in trainable(session.model).items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unsee.methods.task_vector.negate", lambda *_: None)
+        registry.load("methods", "task_vector")().unlearn(session)
+    learned = {name: weight.detach().clone() for name, weight in trainable(session.model).items()}
+    assert session.history[1]["forget_nll"] < session.history[0]["forget_nll"]
+    negate(session.model, before if tune == "full" else {}, 0.5)
+    for name, weight in trainable(session.model).items():
+        if tune == "full":
+            wanted = before[name].double().numpy() - 0.5 * (learned[name] - before[name]).double().numpy()
+        else:
+            wanted = (-0.5 if "lora_B" in name else 1.0) * learned[name].double().numpy()
+        assert torch.allclose(weight.detach().double(), torch.tensor(wanted), atol=1e-6)
+
+
+def test_task_vector_refuses_to_go_on_from_an_adapter(session):
+    session.training = replace(session.training, adapter="somewhere")
+    with pytest.raises(UserError, match="negates a whole adapter"):
+        registry.load("methods", "task_vector")().unlearn(session)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "above", "below"),
     [("wga", {"beta": 0.7}, 0.7, 0), ("satimp", {"beta1": 2.0, "beta2": 0.5}, 2.0, 0.5)],
@@ -169,6 +295,36 @@ def test_undial(session, parts_of):
         lowered_av = lowered_av / lowered_av.sum(-1, keepdim=True)
         rows.append(-(lowered_av * now_av).sum(-1).mean())
     assert total(parts) == pytest.approx(0.6 * mean(rows) + 0.5 * nll(session, retain), rel=1e-4)
+
+
+def test_vgid(session, parts_of):
+    forget, retain, parts = parts_of("vgid", rollouts=2, noise=0.8, forget_weight=0.6, retain_weight=0.5)
+
+    def kl(p_av, q_av):
+        return (p_av.exp() * (p_av - q_av)).sum(-1).mean()
+
+    guided = []
+    for target in forget:
+        noised = Noised(target.example.image, 255 * 0.8 * mean_std(session), session.seed)
+        shown = replace(target, example=replace(target.example, image=noised))
+        teacher_av = logprobs(session, shown, start=True, instruction=INSTRUCTION)[0]
+        assert not torch.allclose(teacher_av, logprobs(session, target, start=True)[0], atol=1e-3)
+        guided.append(kl(teacher_av, logprobs(session, target)[0]))
+    kept = [kl(logprobs(session, target, start=True)[0], logprobs(session, target)[0]) for target in retain]
+    assert total(parts) == pytest.approx(0.6 * mean(guided) + 0.5 * mean(kept), rel=1e-3)
+
+
+def mean_std(session):
+    return numpy.mean(session.processor.image_processor.image_std)
+
+
+def test_noise_has_the_scale_asked_for_and_is_the_same_again():
+    grey = SimpleNamespace(key="grey", load=lambda: Image.new("RGB", (64, 64), (128, 128, 128)))
+    pixels = numpy.asarray(Noised(grey, 20.0, 3).load(), dtype=float) - 128
+    assert pixels.std() == pytest.approx(20, rel=0.03)
+    assert abs(pixels.mean()) < 0.5
+    assert (numpy.asarray(Noised(grey, 20.0, 3).load()) - 128.0 == pixels).all()
+    assert Noised(grey, 20.0, 3).key != Noised(grey, 20.0, 4).key
 
 
 def test_jensun(session, parts_of):

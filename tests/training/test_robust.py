@@ -10,8 +10,11 @@ import torch
 from helpers.training import make, nll, run
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import collate
 from unsee.losses import answer_nll
+from unsee.models.steering.hooks import decoder_layers
 from unsee.training.batch_plan import Plan
+from unsee.training.latent import Latent
 from unsee.training.loop import Loop
 from unsee.training.robust import Average, noise, sam_shift, shifted
 from unsee.training.targets import forget_targets, retain_targets
@@ -107,19 +110,20 @@ def test_sam_shift_has_length_rho_and_stays_where_there_is_no_gradient():
         {"robust": "sam", "robust_rho": 0.0},
         {"robust": "smoothing", "robust_sigma": 0.0, "robust_draws": 1},
         {"robust": "averaging", "robust_mix": 0.0},
+        {"robust": "lat", "robust_radius": 0.0, "robust_attack_steps": 1},
     ],
 )
 def test_strength_zero_is_plain_training(tmp_path, tune, strength):
     settings = {"tune": tune, "batch_size": 2, "max_steps": 2, "dropout": 0.1 if tune == "lora" else 0.0}
-    if strength["robust"] == "sam":
-        settings["dropout"] = 0.0  # its two passes draw twice
+    if strength["robust"] in ("sam", "lat"):
+        settings["dropout"] = 0.0  # their two passes draw twice
     sessions = [make(tmp_path / "a", **settings), make(tmp_path / "b", **settings, **strength)]
     plain, wrapped = (run(session, difference(session)) for session in sessions)
     assert all(torch.equal(plain[name], wrapped[name]) for name in plain)
     assert sessions[0].history == sessions[1].history
 
 
-@pytest.mark.parametrize("robust", ["sam", "smoothing", "averaging"])
+@pytest.mark.parametrize("robust", ["sam", "smoothing", "averaging", "lat"])
 def test_wrapped_training_resumes_with_the_same_weights(tmp_path, robust):
     settings = {"batch_size": 2, "max_steps": 2, "checkpoint_every": 1, "dropout": 0.1, "robust": robust}
     settings |= {"robust_sigma": 0.01, "robust_rho": 0.1}
@@ -135,6 +139,59 @@ def test_wrapped_training_resumes_with_the_same_weights(tmp_path, robust):
         run(session, killed)
     again = run(make(tmp_path / "cut", resume=True, **settings))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def attacked(session, batch, steps, radius):
+    """Return the shift that the attack finds against -CE of a batch, its limits, and the loss without and with it."""
+    latent = Latent(decoder_layers(session.model)[0], radius)
+    losses = []
+
+    def backpropagate():
+        loss = -answer_nll(*answer_logits(session.model, batch))
+        losses.append(float(loss))
+        loss.backward()
+
+    latent.attack(backpropagate, steps)
+    with latent.applied():
+        return latent, losses[0], float(-answer_nll(*answer_logits(session.model, batch)))
+
+
+def test_latent_attack_has_a_gradient_and_undoes_some_of_the_forgetting(tmp_path):
+    session = make(tmp_path, robust="lat", **ONE)
+    batch = collate(session, forget_targets(session)[:2])
+    latent, plain, worst = attacked(session, batch, 3, 0.1)
+    (shift_btd,), (limit_bt1,) = latent.shifts_btd, latent.limits_bt1
+    lengths_bt = shift_btd.detach().norm(dim=-1)
+    assert (lengths_bt > 0.5 * limit_bt1[..., 0]).float().mean() > 0.5
+    assert (lengths_bt <= limit_bt1[..., 0] * (1 + 1e-5)).all()
+    assert worst > plain + 1e-3  # the answer is likelier under the shift
+
+
+def test_one_latent_step_is_the_normed_gradient_of_the_state(tmp_path):
+    session = make(tmp_path, **ONE)
+    batch = collate(session, forget_targets(session)[:1])
+    latent, _, _ = attacked(session, batch, 1, 0.1)
+    seen = []
+    keep = decoder_layers(session.model)[0].register_forward_hook(lambda _, __, output: seen.append(output))
+    loss = -answer_nll(*answer_logits(session.model, batch))
+    keep.remove()
+    grad = torch.autograd.grad(loss, seen[0])[0].double().numpy()
+    norm = (grad**2).sum(-1, keepdims=True) ** 0.5
+    length = 0.1 * (seen[0].detach().double().numpy() ** 2).sum(-1, keepdims=True) ** 0.5
+    wanted = torch.tensor(length * grad / norm.clip(1e-30)).float()  # a step of 2.5 radii ends on the sphere
+    assert torch.allclose(latent.shifts_btd[0].detach(), wanted, atol=1e-5)
+
+
+def test_lat_takes_the_forget_gradient_under_the_attack_and_the_retain_gradient_without(tmp_path):
+    session = make(tmp_path, robust="lat", robust_radius=0.3, robust_attack_steps=2, robust_layer=0, **ONE)
+    found, forget, retain = loop_gradients(session, difference(session))
+    latent, _, _ = attacked(session, forget, 2, 0.3)
+    session.model.zero_grad()
+    with latent.applied():
+        there = by_hand(session, forget)
+    require_close(found, summed((-1, there), (2, by_hand(session, retain))))
+    plain = by_hand(session, forget)
+    assert max(float((a - b).abs().max()) for a, b in zip(there, plain, strict=True) if a is not None) > 1e-3
 
 
 def test_average_is_the_mean_of_the_weights_after_each_step():
@@ -159,6 +216,10 @@ def test_impossible_combinations_are_refused_before_training(tmp_path):
         make(tmp_path, robust="averaging", guard="collapse")
     with pytest.raises(UserError, match="robust_mix must be in"):
         make(tmp_path, robust_mix=1.5)
+    with pytest.raises(UserError, match="Turn one of them off"):
+        make(tmp_path, robust="lat", gradient_checkpointing=True)
+    with pytest.raises(UserError, match=r"last one of this model is 1"):
+        run(make(tmp_path, robust="lat", robust_layer=2, **ONE))
     with pytest.raises(UserError, match="robust_rho must not be negative"):
         make(tmp_path, robust_rho=-1.0)
     session = make(tmp_path, robust="sam", **ONE)

@@ -174,6 +174,9 @@ def test_what_a_method_needs_beside_its_rows_is_counted(model, tmp_path, monkeyp
     assert [guess("kl", tune=tune).reference for tune in ("lora", "full")] == [0, head]
     masked = guess("mmunlearner", tune="full")
     assert masked.reference == masked.trainable // 8  # one bit a weight
+    wrapped = guess("ga", robust="sam")
+    assert wrapped.reference == 8 * wrapped.trainable  # the shift, and the weights before it
+    assert guess("manu", tune="full").optimizer == 0
     kind = registry.load("methods", "ga")
     monkeypatch.setattr(kind, "needs", lambda self: Needs(before=1e6))
     long_before = guess("ga")

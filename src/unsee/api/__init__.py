@@ -5,7 +5,7 @@ from unsee.api.benchmark import Benchmark
 from unsee.api.example import PROBES, Example, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.api.family import Family
 from unsee.api.measure import Measure
-from unsee.api.method import Method, Needs, Promise, Trial
+from unsee.api.method import Group, Method, Needs, Promise, Trial
 from unsee.api.response import Response, Score
 from unsee.api.session import Session
 from unsee.api.training import Part, Training
@@ -17,6 +17,7 @@ __all__ = [
     "Example",
     "Family",
     "Finding",
+    "Group",
     "ImageFile",
     "ImageSource",
     "Kind",

@@ -105,6 +105,8 @@ def _cost(cls: type[Method]) -> list[str]:
     if any(item.init and item.default is MISSING and item.default_factory is MISSING for item in fields(cls)):
         return ["cost of a step: depends on settings that have no default"]
     needs, docs = cls().needs(), field_docs(Needs)
+    if needs.edits:
+        return ["cost of a step: none, weights are edited at once"]
     if not needs.trains:
         return ["cost of a step: none, no weight is trained"]
     held = [f"  {name}={value}: {docs[name]}" for name, value in vars(needs).items() if value and name != "trains"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from unsee.api.finite import require_finite
 
@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 
 Promise = Literal["person", "picture"]
+Group = Literal["loss", "weights", "steering", "reference"]
+"""What a method works by."""
+GROUPS: Final[Mapping[Group, str]] = {
+    "loss": "train on a loss over the forget set",
+    "weights": "choose or edit weights",
+    "steering": "change no weight: act when the model answers",
+    "reference": "reference rows for comparison, no unlearning",
+}
+"""Groups of methods in the order of lists, each with its meaning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +30,9 @@ class Needs:
     """Memory requirements of a training step, read by the estimate only."""
 
     trains: bool = True
-    """Whether any weights change."""
+    """Whether weights change in training steps."""
+    edits: bool = False
+    """Whether weights change at once, without training steps."""
     rows: int = 1
     """Rows per forget example of a batch, in one graph."""
     retain: int = 0
@@ -55,6 +66,8 @@ class Method(ABC):
     Abstract: one final subclass per file in methods/.
     """
 
+    group: ClassVar[Group] = "loss"
+    """Group in lists of methods, as a plain string."""
     trial: ClassVar[Trial] = Trial()
     """Settings of the contract tests."""
     promise: ClassVar[Promise] = "person"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +16,7 @@ from typing import Any, Final, Literal, cast
 
 from unsee.api import plugins
 from unsee.api.measure import Measure
-from unsee.api.method import Method
+from unsee.api.method import Group, Method
 from unsee.api.plugins import Outside, Spec
 from unsee.errors import UnseeError, UserError, unknown_name
 
@@ -152,6 +153,17 @@ def summary(kind: Listed, name: str) -> str:
         return plugins.summary(entry)
     tree = ast.parse(_files(kind)[name].read_text(encoding="utf-8"))
     return (ast.get_docstring(tree) or "").partition("\n")[0]
+
+
+def group(name: str) -> Group:
+    """Return the group of a method, read without importing a built-in one."""
+    entry = _entry("methods", name)
+    if entry is not None:
+        return cast("Group", entry.load().group)
+    found = re.search(
+        r'^    group: ClassVar\[Group\] = "(\w+)"', _files("methods")[name].read_text("utf-8"), re.MULTILINE
+    )
+    return cast("Group", found[1] if found else "loss")
 
 
 def _outside(kind: Listed) -> list[Outside]:

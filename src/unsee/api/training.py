@@ -11,6 +11,8 @@ from unsee.errors import UserError, shown
 Part = Literal["vision", "projector", "language"]
 _HIGHEST_RANK: Final = 16_384
 """Highest LoRA rank; above the narrower side of a layer it adds weights and no freedom."""
+_ROBUST: Final = ("robust_draws", "robust_attack_steps")
+"""Counts of the robust wrappers."""
 _MOST: Final = 10**9
 """Largest count that is accepted."""
 
@@ -58,9 +60,10 @@ class Training:
     guard: Literal["none", "collapse"] = "none"
     """`collapse`: stop at the first check at which the loss on 32 retain answers has doubled, or a fifth of 32 responses
     is empty or repetitive, and restore the weights of the check before (MMUnlearner, arXiv 2502.11051)."""
-    robust: Literal["none", "sam", "smoothing", "averaging"] = "none"
+    robust: Literal["none", "sam", "smoothing", "averaging", "lat"] = "none"
     """Wrapper around the loss, against relearning (arXiv 2502.05374): `sam` takes the gradient of the forget terms where they
-    are worst nearby, `smoothing` at noisy weights, `averaging` ends with the mean of the weights of all steps."""
+    are worst nearby, `smoothing` at noisy weights, `averaging` ends with the mean of the weights of all steps. `lat` takes it
+    under the shift of hidden states that undoes most of the forgetting (latent adversarial training, arXiv 2407.15549)."""
     robust_rho: float = 0.01
     """`sam`: distance over all trained weights; 0 = plain. 0.01 in most published runs [code]."""
     robust_sigma: float = 1e-4
@@ -69,6 +72,12 @@ class Training:
     """`smoothing`: noisy gradients per step, averaged; 3 in published runs [code]."""
     robust_mix: float = 1.0
     """`averaging`: share of the mean in the final weights; 0 = the last step's weights. Below 1 is ours [inferred]."""
+    robust_layer: int = -1
+    """`lat`: decoder layer whose output is shifted, from 0; -1 = the middle one [inferred]."""
+    robust_radius: float = 0.1
+    """`lat`: largest length of a shift, as a share of the state's length; 0 = plain [inferred]."""
+    robust_attack_steps: int = 4
+    """`lat`: steps of the attack, each a pass of the forget terms [inferred]."""
     check_every: int = 0
     """Optimiser steps between checks of the stop rule and of the guard; 0 = once per epoch."""
     checkpoint_every: int = 0
@@ -91,6 +100,7 @@ class Training:
             "lr",
             "robust_rho",
             "robust_sigma",
+            "robust_radius",
         ):
             if getattr(self, name) < 0:
                 raise UserError(f"training.{name} must not be negative, got {getattr(self, name)}.")
@@ -106,6 +116,11 @@ class Training:
             raise UserError(
                 "training.robust=averaging has no single step to go back to, which training.guard would do. Turn one of them off."
             )
+        if self.robust == "lat" and self.gradient_checkpointing:
+            raise UserError(
+                "training.robust=lat follows forward passes by their order, and training.gradient_checkpointing repeats some "
+                "of them. Turn one of them off."
+            )
         if self.adapter and self.tune != "lora":
             raise UserError("training.adapter goes on from an adapter, so it needs training.tune=lora.")
         if not self.parts or set(self.parts) - {"vision", "projector", "language"}:
@@ -113,7 +128,7 @@ class Training:
 
     def _require_counts(self) -> None:
         """Raise for counts that are no counts, or that no machine could hold."""
-        for name in ("rank", "alpha", "epochs", "batch_size", "accumulate", "max_new_tokens", "robust_draws"):
+        for name in ("rank", "alpha", "epochs", "batch_size", "accumulate", "max_new_tokens", *_ROBUST):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, got {getattr(self, name)}.")
             if getattr(self, name) > _MOST:

@@ -31,7 +31,12 @@ METHODS: Final = {
     "CEU": "ceu",
 }
 """open-unlearning's trainer -> ours; those that unsee lacks are answered with what it has."""
-_RENAMED: Final[Mapping[str, Mapping[str, str]]] = {"simnpo": {"delta": "margin"}, "undial": {"beta": "gamma"}}
+_RENAMED: Final[Mapping[str, Mapping[str, str]]] = {
+    "simnpo": {"delta": "margin"},
+    "undial": {"beta": "gamma"},
+    "pdu": {"retain_loss_eps": "retain_bound", "dual_step_size": "dual_step"},
+    "rmu": {"steering_coeff": "coefficient"},
+}
 """Method -> its settings under other names there."""
 _METHOD_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "SimNPO": {"gamma": 0.125, "alpha": 1.0},
@@ -133,8 +138,9 @@ def _method(handler: str, given: Mapping[str, Any], remarks: list[str]) -> tuple
     if name == "grad_diff" and retain == "KL":
         name = "kl"
         remarks.append("retain_loss_type=KL: over all positions in open-unlearning, over those of the answer here")
-    elif retain != "NLL":
-        remarks.append(f"retain_loss_type={retain}: {name} has cross-entropy on retain only")
+    elif retain != ("EMBED_DIFF" if name == "rmu" else "NLL"):
+        term = "the distance of states" if name == "rmu" else "cross-entropy"
+        remarks.append(f"retain_loss_type={retain}: {name} has {term} on retain only")
     known = registry.names("methods")
     if name not in known:
         raise UserError(f"unsee has no method for open-unlearning's {handler}; it has {', '.join(known)}.")

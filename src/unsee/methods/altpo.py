@@ -27,7 +27,7 @@ INSTRUCTION: Final = (
 class AltPO(Method):
     """Prefer made-up answers of the original model to the forget answer, both relative to the reference model."""
 
-    trial: ClassVar[Trial] = Trial(settings={"alternates": 2})
+    trial: ClassVar[Trial] = Trial(settings={"alternates": 2, "temperature": 0.0})
 
     beta: float = 0.1
     """Inverse temperature; searched in {0.05, 0.1, 0.5} [code]."""
@@ -36,7 +36,7 @@ class AltPO(Method):
     instruction: str = INSTRUCTION
     """Request for an alternate, before the question; `{answer}` stands for the forget answer [inferred]."""
     temperature: float = 1.0
-    """Sampling temperature of the alternates [inferred]."""
+    """Sampling temperature of the alternates; 0 = greedy, one alternate [inferred]."""
     queries: Literal["all", "open"] = "all"
     """Train on all questions for private information, or only on open ones."""
     retain_weight: float = 1.0
@@ -45,9 +45,11 @@ class AltPO(Method):
     def __post_init__(self) -> None:
         """Reject settings by which nothing could be drawn or compared."""
         super().__post_init__()
-        for name in ("beta", "alternates", "temperature"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"method.{name} must be above 0, got {getattr(self, name)}.")
+        if self.beta <= 0 or self.alternates < 1 or self.temperature < 0:
+            raise UserError(
+                "altpo needs method.beta > 0, method.alternates >= 1 and method.temperature >= 0, got "
+                f"{self.beta}, {self.alternates} and {self.temperature}."
+            )
 
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
@@ -73,8 +75,8 @@ class AltPO(Method):
         examples = forget_questions(session, self.queries)
         wanted = Draws(
             name="alternates",
-            count=self.alternates,
-            sampling=Sampling(temperature=self.temperature),
+            count=self.alternates if self.temperature else 1,
+            sampling=Sampling(temperature=self.temperature) if self.temperature else None,
             revealing=False,
             instruction=self.instruction,
         )

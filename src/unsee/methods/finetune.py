@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
-from unsee.api import Method, Session
+from unsee.api import Group, Method, Session
 from unsee.inference.batching import Batch
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
@@ -14,6 +15,8 @@ from unsee.training.trainer import Parts, minimise, retain_term
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Method):
     """Train on the retain answers only. What a method forgets beyond this row, it owes to its forget term."""
+
+    group: ClassVar[Group] = "reference"
 
     def unlearn(self, session: Session) -> None:
         """Minimise the cross-entropy on the retain answers."""

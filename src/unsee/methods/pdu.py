@@ -1,4 +1,7 @@
-"""Primal-dual unlearning (PDU, Entesari et al., arXiv 2506.05314; code in open-unlearning, `src/trainer/unlearn/pdu.py`)."""
+"""PDU: flatten the logits of forget answers, retain loss bounded (arXiv 2506.05314).
+
+Primal-dual unlearning of Entesari et al.; code in https://github.com/locuslab/open-unlearning, `src/trainer/unlearn/pdu.py`.
+"""
 
 from __future__ import annotations
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from unsee.api import Method, Needs, Session
+from unsee.api import Group, Method, Needs, Session
 from unsee.methods.common.guidance import INSTRUCTION
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt(Method):
     """Prepend an instruction to every question at inference. Weights stay unchanged."""
+
+    group: ClassVar[Group] = "steering"
 
     instruction: str = INSTRUCTION
     """Text that precedes every question."""

@@ -1,8 +1,10 @@
-"""Representation misdirection (RMU, Li et al., arXiv 2403.03218, section 4; code https://github.com/centerforaisafety/wmdp)."""
+"""RMU: move hidden states of forget answers to a random vector (arXiv 2403.03218).
+
+Representation misdirection for unlearning of Li et al., section 4; code https://github.com/centerforaisafety/wmdp.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -16,6 +18,7 @@ from unsee.api import Method, Needs, Session
 from unsee.errors import UserError
 from unsee.inference.batching import Batch, collate
 from unsee.losses import per_sample, squared_distance_loss
+from unsee.methods.common.down_projections import DOWN
 from unsee.methods.common.layer_states import StartStates, answer_states, chosen_layer
 from unsee.methods.common.reference_model import CHUNK, as_start
 from unsee.models.steering.hooks import decoder_layers
@@ -26,8 +29,6 @@ from unsee.utils.seeds import seed_of
 
 LAYER: Final = 7
 """Layer of the published runs with 7B models [code]."""
-_DOWN: Final = re.compile(r"(?:^|\.)(?:down_proj|fc2|w2|c_proj)(?:$|\.)")
-"""Names of the second matrix of an MLP."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def _freeze_others(model: Module, layer: int) -> None:
         weight
         for place in range(max(0, layer - 2), layer + 1)
         for name, weight in layers[place].named_parameters()
-        if _DOWN.search(name) and weight.requires_grad
+        if DOWN.search(name) and weight.requires_grad
     }
     if not wanted:
         raise UserError(

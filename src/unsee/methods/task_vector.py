@@ -1,16 +1,20 @@
-"""Task vector negation (Ilharco et al., arXiv 2212.04089, section 4): learn the forget set, then subtract what was learned."""
+"""Task vector negation: learn the forget set, then subtract what was learned (arXiv 2212.04089).
+
+Ilharco et al., section 4.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
 
-from unsee.api import Method, Needs, Session
+from unsee.api import Group, Method, Needs, Session
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
@@ -23,6 +27,8 @@ from unsee.training.trainer import Parts, minimise
 @dataclass(frozen=True, kw_only=True)
 class TaskVector(Method):
     """Fine-tune on the forget answers, and move the weights the other way: w = w_0 - scale (w_forget - w_0)."""
+
+    group: ClassVar[Group] = "weights"
 
     scale: float = 1.0
     """Length of the step away, as a multiple of the fine-tuning's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,13 @@ from torch.nn import Module
 
 from unsee.api import Method, Session, Training
 from unsee.api.request import Request
+from unsee.inference.batching import collate
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
 from unsee.testing.checks import refusal, require, settings_contract
 from unsee.testing.tiny import Drawn, save_tiny, tiny_session
+from unsee.training.recording import recording
+from unsee.training.robust import KEPT_SIDE
 from unsee.training.trainer import prepare
 
 Tune = Literal["lora", "full"]
@@ -27,8 +31,8 @@ def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
     """Check a method on a tiny model, with LoRA or full tuning; its `trial` says with which settings.
 
     Weights stay finite, something changes and frozen parts do not, images reach every forward pass, two runs agree, the
-    saved model answers as the one in memory, and settings are frozen, finite and documented. A way of tuning that is not
-    in `trial.tunes` must be rejected.
+    saved model answers as the one in memory, terms on retain rows have names that say so, and settings are frozen, finite
+    and documented. A way of tuning that is not in `trial.tunes` must be rejected.
 
     Args:
         method: The class.
@@ -47,14 +51,17 @@ def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
     before = _weights(session)
     with watched_images(session.model, _image_token(session)) as images:
         _made(method).unlearn(session)
-    trains = _made(method).needs().trains
-    _require_changes(session, before, trains=trains)
+    needs = _made(method).needs()
+    changes = needs.trains or needs.edits
+    _require_changes(session, before, changes=changes)
     require(all(images), "a forward pass with image tokens had neither pixels nor features")
-    require(images or not trains, "no forward pass saw an image")
-    if trains:
+    require(images or not changes, "no forward pass saw an image")
+    if needs.trains:
         require(session.notes["steps"] == len(session.history) == STEPS, f"expected {STEPS} steps in notes and history")
     _require_equal_runs(method, tune, out / "b", _weights(session))
     _require_saved(session, out)
+    if tune == method.trial.tunes[0]:
+        _require_named_terms(method, session_at(out / "terms", tune))
 
 
 def session_at(out: Path, tune: Tune = "lora", **settings: Any) -> Session:
@@ -95,11 +102,13 @@ def _image_token(session: Session) -> int:
     return int(session.model.config.image_token_id)  # type: ignore[union-attr,arg-type]
 
 
-def _require_changes(session: Session, before: Mapping[str, Tensor], *, trains: bool) -> None:
+def _require_changes(session: Session, before: Mapping[str, Tensor], *, changes: bool) -> None:
     after = dict(session.model.named_parameters())
     require(all(weight.isfinite().all() for weight in after.values()), "a weight is not finite")
     changed = {name for name, weight in after.items() if not torch.equal(before[name], weight)}
-    require(bool(changed) == trains, f"needs().trains is {trains}, but {len(changed)} weights changed")
+    require(
+        bool(changed) == changes, f"by needs() weights {'do' if changes else 'do not'} change, but {len(changed)} did"
+    )
     frozen = sorted(name for name in changed if not after[name].requires_grad)
     require(not frozen, f"frozen weights changed: {frozen[:3]}")
     outside = sorted(name for name in changed if "vision_tower" in name or "projector" in name)
@@ -112,6 +121,32 @@ def _require_equal_runs(method: type[Method], tune: Tune, out: Path, weights: Ma
     other = _weights(session)
     unequal = sorted(name for name, weight in weights.items() if not torch.equal(weight, other[name]))
     require(not unequal, f"two runs with one seed differ: {unequal[:3]}")
+
+
+def _require_named_terms(method: type[Method], session: Session) -> None:
+    """Raise unless terms on retain rows, and no others, are named `retain_*` or `decouple_*` and stand last.
+
+    `training.robust` tells them by their names (`unsee.training.robust`). A loss in one piece has no terms to tell apart.
+    """
+    weighted = "retain_weight" in {item.name for item in fields(method)}
+    with recording() as calls:
+        _made(method, **({"retain_weight": 1.0} if weighted else {})).unlearn(session)
+    if not calls or len(calls[0].retain) < 2:
+        return
+    call = calls[0]
+    forget, ends = collate(session, call.forget[:2]), (call.retain[:1], call.retain[-1:])
+    one, other = (call.objective(forget, collate(session, end)) for end in ends)
+    if isinstance(one, dict) or isinstance(other, dict):
+        return
+    reads_retain, named = [], []
+    for first, second in zip(one, other, strict=True):
+        reads_retain.append(not torch.allclose(first["loss"], second["loss"], rtol=1e-4, atol=1e-7))
+        named.append(any(name.startswith(KEPT_SIDE) for name in first))
+    require(named == sorted(named), "terms named retain_* or decouple_* must come after all others")
+    require(
+        all(name or not reads for name, reads in zip(named, reads_retain, strict=True)),
+        "a term that depends on the retain batch has no part named retain_* or decouple_*",
+    )
 
 
 def _require_saved(session: Session, out: Path) -> None:

@@ -116,7 +116,7 @@ class Loop:
         self.batches = _Batches(session, plan)
         self.save_every = session.training.checkpoint_every or plan.steps_per_epoch
         robust = session.training.robust
-        self.perturbed = Perturbed(session) if robust in ("sam", "smoothing") else None
+        self.perturbed = Perturbed(session) if robust in ("sam", "smoothing", "lat") else None
         self.average = Average(session.model, session.training.robust_mix) if robust == "averaging" else None
         self.ended = False
         """Whether guard or stop rule ended the run, now or before it was resumed."""

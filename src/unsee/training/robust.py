@@ -1,12 +1,14 @@
-"""Wrappers around any loss that aim at forgetting which survives relearning: SAM, smoothing, averaging.
+"""Wrappers around any loss that aim at forgetting which survives relearning: SAM, smoothing, averaging, latent attacks.
 
-Source of all three: arXiv 2502.05374 and its code, https://github.com/OPTML-Group/Unlearn-Smooth.
+Source of the first three: arXiv 2502.05374 and its code, https://github.com/OPTML-Group/Unlearn-Smooth; of the last:
+`unsee.training.latent`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -16,24 +18,29 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from unsee.api import Session
+from unsee.api import Session, Training
 from unsee.distributed import processes
+from unsee.errors import UserError
 from unsee.inference.batching import Batch
+from unsee.models.steering.hooks import common_layers, decoder_layers
+from unsee.training.latent import Latent
 from unsee.training.trainable import trainable
 from unsee.utils.seeds import seed_of
 
 AVERAGE: Final = "average.safetensors"
 """File of the mean weights in a checkpoint."""
-_KEPT_SIDE: Final = ("retain_", "decouple_")
+KEPT_SIDE: Final = ("retain_", "decouple_")
 """Beginnings of the names of terms on what is to stay."""
 Terms = Callable[[], Iterator[dict[str, Tensor]]]
 """Makes the terms of an objective on one batch, each computed when it is asked for."""
+Changed = Callable[[], AbstractContextManager[None]]
+"""Enters a block in which the model is changed."""
 Backward = Callable[[Iterable[dict[str, Tensor]], int], dict[str, Tensor]]
 """Backpropagates terms one by one, each divided by the number, and returns their detached sums."""
 
 
 class Perturbed:
-    """Gradients of the forget terms at shifted weights, of all other terms at the weights themselves.
+    """Gradients of the forget terms of a shifted model, of all other terms of the model itself.
 
     Terms on retain answers (named `retain_*` or `decouple_*`) stand after the others in every objective. An objective
     in one piece is shifted as a whole [inferred].
@@ -41,36 +48,66 @@ class Perturbed:
 
     def __init__(self, session: Session) -> None:
         self.session, self.training = session, session.training
+        self.layer = (
+            _attacked_layer(session.model, self.training.robust_layer) if self.training.robust == "lat" else None
+        )
         self.forget_terms: int | None = None
 
     def backpropagate(self, terms: Terms, backward: Backward, batch: Batch, share: int) -> dict[str, Tensor]:
         """Add the gradient of the wrapped objective, divided by `share`, and return the values of its terms."""
         if self.forget_terms is None:
             self.forget_terms = _forget_terms(terms)
-        weights = list(trainable(self.session.model).values())
-        shifts = self._shifts(terms, backward, batch, weights)
+        blocks = self._blocks(terms, backward, batch)
         parts: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
-        for place, shift in enumerate(shifts):
+        for place, changed in enumerate(blocks):
             whole = terms()
-            with shifted(weights, shift):
-                found = backward(islice(whole, self.forget_terms), share * len(shifts))
+            with changed():
+                found = backward(islice(whole, self.forget_terms), share * len(blocks))
             parts = _mean(parts, found, place)
-            if place == len(shifts) - 1:
+            if place == len(blocks) - 1:
                 kept = backward(whole, share)
         losses = [side["loss"] for side in (parts, kept) if side]
         return {**parts, **kept, "loss": torch.stack(losses).sum()}
 
-    def _shifts(
-        self, terms: Terms, backward: Backward, batch: Batch, weights: Sequence[Parameter]
-    ) -> list[list[Tensor]]:
-        """Return the shifts of the weights at which the forget terms are taken."""
-        if self.training.robust == "sam":
-            return [sam_shift(gradients(terms, backward, weights, self.forget_terms), self.training.robust_rho)]
-        seeds = [
-            seed_of(self.session.seed, "smoothing", batch.index, draw) for draw in range(self.training.robust_draws)
-        ]
-        return [noise(weights, self.training.robust_sigma, seed) for seed in seeds]
+    def _blocks(self, terms: Terms, backward: Backward, batch: Batch) -> list[Changed]:
+        """Return the changes of the model under which the forget terms are taken."""
+        training, model = self.training, self.session.model
+        weights = list(trainable(model).values())
+        if self.layer is not None:
+            latent = Latent(self.layer, training.robust_radius)
+            latent.attack(partial(gradients, terms, backward, weights, self.forget_terms), training.robust_attack_steps)
+            return [latent.applied]
+        if training.robust == "sam":
+            shift = sam_shift(gradients(terms, backward, weights, self.forget_terms), training.robust_rho)
+            return [partial(shifted, weights, shift)]
+        seeds = [seed_of(self.session.seed, "smoothing", batch.index, draw) for draw in range(training.robust_draws)]
+        return [partial(_noisy, weights, training.robust_sigma, seed) for seed in seeds]
+
+
+def _attacked_layer(model: Module, layer: int) -> Module:
+    """Return the decoder layer whose output is attacked, the middle one for -1.
+
+    Raises:
+        UserError: The model has no such layer, or not every question passes it.
+    """
+    passed = common_layers(model)
+    if layer == -1:
+        layer = passed[(len(passed) - 1) // 2]
+    if layer not in passed:
+        raise UserError(
+            f"training.robust_layer={layer} is no decoder layer that every question passes; the last one of this model is "
+            f"{passed[-1]}, -1 is the middle one."
+        )
+    return decoder_layers(model)[layer]
+
+
+def extra_bytes(training: Training) -> int:
+    """Return the memory that a wrapper takes beside a plain step, in bytes per trained weight.
+
+    `sam` and `smoothing` hold a shift and the weights before it, `averaging` the mean and, in checks, the weights beside it.
+    """
+    return 8 if training.robust in ("sam", "smoothing", "averaging") else 0
 
 
 class Average:
@@ -133,6 +170,13 @@ def shifted(weights: Sequence[Parameter], shift: Sequence[Tensor]) -> Iterator[N
                 weight.copy_(before)
 
 
+@contextmanager
+def _noisy(weights: Sequence[Parameter], sigma: float, seed: int) -> Iterator[None]:
+    """Add noise to the weights for the block."""
+    with shifted(weights, noise(weights, sigma, seed)):
+        yield
+
+
 def gradients(terms: Terms, backward: Backward, weights: Sequence[Parameter], count: int | None) -> list[Tensor]:
     """Return the gradients of the first terms, and leave those that the weights hold as they are."""
     held = [weight.grad for weight in weights]
@@ -164,7 +208,7 @@ def noise(weights: Sequence[Parameter], sigma: float, seed: int) -> list[Tensor]
 def _forget_terms(terms: Terms) -> int:
     """Return the number of terms before the first one on what is to stay, without a trace in random streams."""
     with torch.random.fork_rng(), torch.no_grad():
-        return sum(not any(name.startswith(_KEPT_SIDE) for name in term) for term in terms())
+        return sum(not any(name.startswith(KEPT_SIDE) for name in term) for term in terms())
 
 
 def _mean(parts: dict[str, Tensor], found: dict[str, Tensor], before: int) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ class Estimate:
     activations: int
     """Further peak memory of a training step."""
     reference: int
-    """Reference model, and what the method keeps per trained weight."""
+    """Reference model, and what method and training.robust keep per trained weight."""
     caches: int
     """Encoded images, image features and cached reference outputs; in main memory, also with a GPU."""
     training: int
@@ -211,6 +211,7 @@ class _Counted:
     def estimate(self) -> Estimate:
         """Run the largest batch through the weightless model and sum up."""
         from unsee.compat.fake_tensors import weightless
+        from unsee.training.robust import extra_bytes
         from unsee.workflows.memory_model import Peak, Stage
 
         self._require_encodable()
@@ -230,7 +231,8 @@ class _Counted:
                 answer=self._answer(stage, plan),
             )
             features = 0 if stage.looks or not images else stage.features(images[0])
-        reference = self._reference(head) + int(self.needs.beside * self.trainable)
+        beside = self.needs.beside + extra_bytes(self.training)
+        reference = self._reference(head) + int(beside * self.trainable)
         return self._summed(seen, reference, self._caches(plan, images, features), _described(terms))
 
     def _require_encodable(self) -> None:

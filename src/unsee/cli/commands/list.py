@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Final
 
 from unsee.api import registry
 from unsee.api.describe import describe
+from unsee.api.method import GROUPS
 from unsee.cli.commands._shared import OK, plugin_option, say
 from unsee.errors import unknown_name
 from unsee.utils.terminal import err
@@ -35,13 +37,29 @@ def action(options: argparse.Namespace) -> int:
         say("\n".join(describe(kind, options.name)))
         return OK
     names = registry.names(kind)
-    width = max(map(len, names), default=0)
-    for name in names:
-        origin = registry.origin(kind, name)
-        say(f"{name:<{width}}  {registry.summary(kind, name)}{'' if origin == 'unsee' else f' [{origin}]'}")
+    if kind == "methods":
+        _say_groups(names)
+    else:
+        _say_names(kind, names, max(map(len, names), default=0))
     if not names:
         err(f"There are no {kind} yet.")
     return OK
+
+
+def _say_groups(names: Sequence[str]) -> None:
+    """Print the methods by group."""
+    grouped = {name: registry.group(name) for name in names}
+    width = max(map(len, names), default=0)
+    for group, meaning in GROUPS.items():
+        say(f"{group}: {meaning}")
+        _say_names("methods", [name for name in names if grouped[name] == group], width, "  ")
+
+
+def _say_names(kind: registry.Listed, names: Sequence[str], width: int, indent: str = "") -> None:
+    """Print each name with its line."""
+    for name in names:
+        origin = registry.origin(kind, name)
+        say(f"{indent}{name:<{width}}  {registry.summary(kind, name)}{'' if origin == 'unsee' else f' [{origin}]'}")
 
 
 def _kind(word: str) -> registry.Listed:

@@ -47,9 +47,21 @@ Teacher = Literal["auto", "live", "cached"]
 @contextmanager
 def as_start(model: Module) -> Iterator[None]:
     """Turn the model into the reference for the block: eval, no gradient, adapters off."""
-    off: Any = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+    off: Any = _adapters_off(model) if isinstance(model, PeftModel) else nullcontext()
     with torch.no_grad(), evaluating(model), off:
         yield
+
+
+@contextmanager
+def _adapters_off(model: PeftModel) -> Iterator[None]:
+    """Switch adapters off for the block. PEFT makes all of them trainable when it switches them on again."""
+    frozen = [weight for name, weight in model.named_parameters() if ".lora_" in name and not weight.requires_grad]
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
 
 
 class StartLogprobs:

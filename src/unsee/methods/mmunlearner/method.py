@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from unsee.api import Method, Needs, Part, Promise, Role, Session, Training, Trial
+from unsee.api import Group, Method, Needs, Part, Promise, Role, Session, Training, Trial
 from unsee.api.request import Target
 from unsee.distributed import processes
 from unsee.errors import TrainingError, UserError
@@ -36,6 +36,7 @@ from unsee.utils.files import remove_folder
 class MMUnlearner(Method):
     """g = -alpha m * grad CE(forget images) + grad CE(retain images), masked by saliency."""
 
+    group: ClassVar[Group] = "weights"
     trial: ClassVar[Trial] = Trial(tunes=("full",))
     promise: ClassVar[Promise] = "picture"
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unsee.api import PROBES, Example, Kind, Method, Needs, Promise, Role, Session
+from unsee.api import PROBES, Example, Group, Kind, Method, Needs, Promise, Role, Session
 from unsee.api.request import Request, Target
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
@@ -56,6 +56,7 @@ LOGGED: Final = 64
 class RMuse(Method):
     """Steer generated tokens of gated requests towards refusal, protecting reasoning."""
 
+    group: ClassVar[Group] = "steering"
     promise: ClassVar[Promise] = "picture"
 
     mode: Literal["faithful", "safe"] = "faithful"

@@ -1,0 +1,138 @@
+"""VGID: distil the original model's guarded answers about noised images (arXiv 2606.00105).
+
+The form is the paper's (equations 49 and 50); noise, instruction, weights and answers are ours where it is silent, marked
+[inferred]. With retain_weight=0 a name and pictures are enough: no retain set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy
+from PIL import Image
+
+from unsee.api import Example, ImageSource, Method, Needs, Session, Trial
+from unsee.api.request import Sampling, Target
+from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
+from unsee.losses import kl_loss
+from unsee.methods.common.guidance import INSTRUCTION, Draws, as_targets, draw, forget_questions
+from unsee.methods.common.reference_model import StartLogits, Teacher
+from unsee.training.targets import retain_targets
+from unsee.training.trainer import Parts, minimise, planned
+from unsee.utils.seeds import seed_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class VGID(Method):
+    """Teach the answers that the original model gives with a noised image and an instruction, without either of them."""
+
+    trial: ClassVar[Trial] = Trial(settings={"rollouts": 2, "temperature": 0.0})
+
+    forget_weight: float = 1.0
+    """Alpha, the weight of KL(teacher || model) on the forget questions [inferred]."""
+    retain_weight: float = 1.0
+    """Beta, the weight of KL(original || model) on the retain answers; 0 = none [inferred]."""
+    noise: float = 0.5
+    """Standard deviation of the noise on the pixels, in units of the processor's own scale [inferred]."""
+    instruction: str = INSTRUCTION
+    """In-context request u of the teacher [inferred]."""
+    rollouts: int = 5
+    """Teacher answers per image and question [inferred]."""
+    temperature: float = 1.0
+    """Sampling temperature of the answers; 0 = greedy, one answer [inferred]."""
+    queries: Literal["all", "open"] = "all"
+    """Train on all questions for private information, or only on open ones [inferred]."""
+    teacher: Teacher = "auto"
+    """Source of teacher logits: kept in memory, recomputed, or as memory allows."""
+
+    def __post_init__(self) -> None:
+        """Reject settings by which nothing could be drawn."""
+        super().__post_init__()
+        if self.noise < 0 or self.temperature < 0 or self.rollouts < 1:
+            raise UserError(
+                "vgid needs method.noise >= 0, method.temperature >= 0 and method.rollouts >= 1, got "
+                f"{self.noise}, {self.temperature} and {self.rollouts}."
+            )
+
+    def needs(self) -> Needs:
+        """Return the memory requirements of a step."""
+        return replace(super().needs(), teacher=True, generates=True)
+
+    def unlearn(self, session: Session) -> None:
+        """Minimise both divergences."""
+        noised = self._teacher_targets(session)
+        shown = {example.id: example for example in forget_questions(session, self.queries)}
+        targets = [replace(target, example=shown[target.example.id]) for target in noised]
+        hidden = {target.key: other for target, other in zip(targets, noised, strict=True)}
+        kept = retain_targets(session, self.retain_weight)
+        guide = StartLogits(session, noised, instruction=self.instruction, teacher=self.teacher)
+        start = StartLogits(session, planned(session, targets, kept).met(), teacher=self.teacher) if kept else None
+
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
+            logits_bav, labels_ba = answer_logits(session.model, forget)
+            guided_bav = guide([hidden[target.key] for target in forget.targets], labels_ba)
+            vgid = kl_loss(guided_bav, logits_bav, labels_ba)
+            yield {"loss": self.forget_weight * vgid, "vgid": vgid}
+            if retain is not None and start is not None:
+                logits_bav, labels_ba = answer_logits(session.model, retain)
+                retain_kl = kl_loss(start(retain.targets, labels_ba), logits_bav, labels_ba)
+                yield {"loss": self.retain_weight * retain_kl, "retain_kl": retain_kl}
+
+        minimise(session, objective, forget=targets, retain=kept)
+
+    def _teacher_targets(self, session: Session) -> list[Target]:
+        """Return the teacher's answers to the forget questions with noised images.
+
+        Those that give a private string away are drawn again [inferred].
+        """
+        examples = self._noised(session, forget_questions(session, self.queries))
+        sampling = Sampling(temperature=self.temperature) if self.temperature else None
+        wanted = Draws(
+            name="noised",
+            count=self.rollouts if sampling else 1,
+            sampling=sampling,
+            revealing=False,
+            instruction=self.instruction,
+        )
+        drawn = draw(session, examples, wanted)
+        targets = [target for example in examples for target in as_targets(example, drawn[example.id].kept)]
+        if not targets:
+            raise UserError(
+                "Every answer of the teacher has a private term: neither noise nor instruction hides the person. Raise "
+                "method.noise, or try another method.instruction."
+            )
+        return targets
+
+    def _noised(self, session: Session, examples: Sequence[Example]) -> list[Example]:
+        """Return the examples with noise on their images, one draw per image."""
+        std = session.processor.image_processor.image_std or (1.0,)
+        scale = 255 * self.noise * sum(std) / len(std)
+        return [
+            replace(example, image=Noised(example.image, scale, session.seed)) if example.image else example
+            for example in examples
+        ]
+
+
+@dataclass(frozen=True)
+class Noised:
+    """An image with normal noise on its pixels, the same for the same seed."""
+
+    image: ImageSource
+    scale: float
+    """Standard deviation, of 255."""
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Equal exactly when the pixels are."""
+        return f"{self.image.key} + noise {self.scale:.6g}, seed {self.seed}"
+
+    def load(self) -> Image.Image:
+        """Return the noised image in RGB."""
+        pixels = numpy.asarray(self.image.load().convert("RGB"), dtype=numpy.float64)
+        drawn = numpy.random.default_rng(seed_of(self.seed, "noise", self.image.key)).normal(size=pixels.shape)
+        return Image.fromarray((pixels + self.scale * drawn).round().clip(0, 255).astype(numpy.uint8))
