@@ -17,6 +17,7 @@ from unsee.testing import method_contract
 from unsee.testing.methods import session_at
 from unsee.testing.tiny import tiny_session
 from unsee.training.recording import recording
+from unsee.training.resume import checkpoints
 
 METHODS = registry.names("methods")
 TRAINED = [name for name in METHODS if registry.load("methods", name)().needs().trains]
@@ -135,3 +136,19 @@ def test_prompt_only_sets_the_instruction(tmp_path):
     session = session_at(tmp_path)
     method("prompt", instruction="Hush.").unlearn(session)
     assert session.instruction == "Hush."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_resume_gives_the_same_weights(name, tmp_path):
+    def run(out, steps, *, resume=False):
+        session = session_at(out, tune_of(name), max_steps=steps, checkpoint_every=1, scheduler="constant")
+        session.resume = resume
+        method(name).unlearn(session)
+        return {key: weight.detach().clone() for key, weight in session.model.named_parameters()}
+
+    whole = run(tmp_path / "whole", 3)
+    run(tmp_path / "cut", 2)
+    assert checkpoints(tmp_path / "cut")
+    again = run(tmp_path / "cut", 3, resume=True)
+    assert all(torch.equal(weight, again[key]) for key, weight in whole.items())
