@@ -148,12 +148,12 @@ def attacked(session, batch, steps, radius):
 
     def backpropagate():
         loss = -answer_nll(*answer_logits(session.model, batch))
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         loss.backward()
 
     latent.attack(backpropagate, steps)
     with latent.applied():
-        return latent, losses[0], float(-answer_nll(*answer_logits(session.model, batch)))
+        return latent, losses[0], float(-answer_nll(*answer_logits(session.model, batch)).detach())
 
 
 def test_latent_attack_has_a_gradient_and_undoes_some_of_the_forgetting(tmp_path):
