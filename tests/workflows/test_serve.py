@@ -8,8 +8,10 @@ import io
 import json
 import shutil
 import socket
+import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -26,6 +28,7 @@ from unsee.api.request import Generated, Request
 from unsee.cli import main
 from unsee.config import Run
 from unsee.errors import UserError
+from unsee.exporting import export
 from unsee.models.checkpoint import load, open_switchable, save_model
 from unsee.testing.tiny import PEOPLE, QUESTION, person, save_tiny
 from unsee.workflows.requests import intake
@@ -404,7 +407,8 @@ def tiny(tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
     save_model(model, loaded.processor, run / "model", base=base)
     made = Run(model=str(base), data="lab", method="npo", out=str(run), eval={"max_new_tokens": 6})
-    config.write(run / "run.yaml", made, record={}, result={"steps": 1})
+    record = {"versions": config.versions(), "commit": "", "model_hash": "", "data_hash": ""}
+    config.write(run / "run.yaml", made, record=record, result={"steps": 1, "seconds": 1.0, "trainable": 1})
     return base, run
 
 
@@ -545,6 +549,47 @@ def test_a_page_without_a_project_takes_no_requests(page):
     assert not page.app.content()["filing"]
     assert filed(page, name="Ada", picture=0) == [{"error": "This page takes no deletion requests."}]
     assert sent(page, "/api/request", {"name": "Ada"}, token="").status == 401
+
+
+@pytest.mark.slow
+def test_an_openai_endpoint_says_the_same_of_a_merged_run(tiny, tmp_path):
+    """The recipe of docs/serve.md, with the client it names. Needs transformers[serving] in an environment of its own."""
+    for package in ("openai", "fastapi", "uvicorn"):
+        pytest.importorskip(package, reason="pip install transformers[serving], in an environment of its own")
+    from openai import APIConnectionError, InternalServerError, OpenAI
+
+    merged = tmp_path / "merged"
+    export(tiny[1], "merged", merged)
+    (tmp_path / "own.png").write_bytes(base64.b64decode(picture()))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = "import sys; sys.argv[0] = 'transformers'; from transformers.cli.transformers import main; main()"
+    words = [sys.executable, "-c", code, "serve", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as endpoint:
+        try:
+            client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+            for _ in range(240):
+                try:
+                    client.models.list()
+                    break
+                except APIConnectionError:
+                    time.sleep(0.5)
+            url = {"url": f"data:image/png;base64,{picture()}"}
+            content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": "Who is this?"}]
+
+            def said(folder):
+                turns = [{"role": "user", "content": content}]
+                reply = client.chat.completions.create(model=str(folder), messages=turns, max_tokens=6, temperature=0)
+                return reply.choices[0].message.content.strip()
+
+            for folder in (tiny[0], merged):
+                example = replace(person("ada", Role.FORGET), question="Who is this?", image=uploaded(picture()))
+                assert said(folder) == answer_of(folder, example).text
+            with pytest.raises(InternalServerError):
+                said(tiny[1] / "model")
+        finally:
+            endpoint.terminate()
 
 
 @pytest.mark.slow
