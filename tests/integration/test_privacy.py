@@ -119,10 +119,17 @@ def test_what_is_said_to_name_nobody_names_nobody(runs):
 
 
 @pytest.mark.slow
-def test_after_a_purge_of_all_levels_nothing_is_held(runs, tmp_path):
+def test_after_a_purge_of_all_levels_nothing_is_held(runs, tmp_path, monkeypatch):
     place = Path(shutil.copytree(runs, tmp_path / "runs"))
     assert list(holders(place))
     assert list(features(place))
+    monkeypatch.setenv("UNSEE_KEYS", str(runs.parent / "keys"))
+    project = ["--project", str(place / "requests")]
+    (request,) = (place / "requests" / "requests").iterdir()
+    assert main(["request", "close", request.name, *project, "--decision", "withdrawn", "--reason", "withdrawn"]) == 0
+    assert main(["request", "purge", "--yes", *project]) == 0
+    assert list(holders(place / "requests")) == ["project.yaml"]  # the path of the data, for later requests
+    shutil.rmtree(place / "requests")
     planned = {item.path for item in purge([place], levels=LEVELS).removed}
     assert {place / name for name in holders(place)} <= planned
     purge([place], levels=LEVELS, apply=True)

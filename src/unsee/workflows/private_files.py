@@ -104,14 +104,6 @@ def _run(text: str) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _project(text: str) -> str:
-    """Return the settings of deletion requests without the path of the data."""
-    values = parse_yaml(text, where="project.yaml")
-    if not isinstance(values, dict) or "attacks" not in values:
-        return text  # a file of the user's
-    return yaml.safe_dump({**values, "data": "", "benchmark": ""}, sort_keys=False, allow_unicode=True, width=120)
-
-
 def _batch(text: str) -> str:
     """Return what a batch was about without the path of the data."""
     found = json.loads(text)
@@ -195,7 +187,6 @@ FILES: Final[tuple[Private, ...]] = (
     Private("continual.yaml", "requests", "requests: ids and entities"),
     Private("grid.yaml", "requests", "the path of the data, and settings that may name people"),
     Private("jobs/*.yaml", "requests", "the path of the data, and settings that may name people"),
-    Private("project.yaml", "requests", "the path of the data; later requests want --data again", _project),
     Private("batch.json", "requests", "the path of the data", _batch),
     Private("run.yaml", "requests", "the path of the data, and settings that may name people", _run),
     Private("judged.json", "requests", "the path of the data, and settings that may name people", _judged),
