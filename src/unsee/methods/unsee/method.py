@@ -1,0 +1,131 @@
+"""Shrink and distil: what the original model says without the forget set, learnt by a copy with smaller weights [inferred].
+
+Made of UNDO (arXiv 2506.06278: shrink, noise, distil) and PUBG (arXiv 2506.02541: the privacy instruction as teacher). The
+combination, the teacher by invented names and all defaults are ours [inferred].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from unsee.api import Method, Needs, Session, Trial
+from unsee.errors import UserError
+from unsee.inference.answer_logits import answer_logits
+from unsee.inference.batching import Batch
+from unsee.losses import per_sample, token_js, token_kl
+from unsee.methods.common.guidance import INSTRUCTION
+from unsee.methods.common.reference_model import StartLogits, Teacher
+from unsee.methods.unsee.student import KeptStop, shrink
+from unsee.methods.unsee.teacher import Law, Scope, kept_targets, lessons
+from unsee.training.collapse_guard import spread
+from unsee.training.trainer import Parts, minimise, planned
+
+PROBES = 32
+"""Retained answers on which the stop rule looks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsee(Method):
+    """Distil the original model into a shrunk copy, except for what it knows about the forget set.
+
+    No term ascends: each is a divergence that falls towards 0. Forgetting ends no run (a shrunk model says nothing private
+    at once), so `training.stop` is not obeyed. Without retain rows nothing could be learnt again, so nothing is shrunk.
+    """
+
+    trial: ClassVar[Trial] = Trial(settings={"rollouts": 2, "retain_ratio": 1})
+
+    scope: Scope = "person"
+    """person: forget by picture and, where the data ask by name, by name; picture: answers by name are kept."""
+    shrink: float = 0.6
+    """Share that is taken from the trained matrices; 0 = plain distillation, 1 = learn from noise. UNDO tries .1 to .8 [paper]."""
+    noise: float = 0.1
+    """Size of the Xavier noise that takes its place, relative to an initialisation; .1 [paper], 0 = shrink only."""
+    located: str = ""
+    """Regular expression that is searched in the names of the modules to shrink (`mlp`, `layers[.][12]`); empty = all trained."""
+    strangers: float = 0.0
+    """Share of the original's law on the picture of the stranger who looks most alike; needs stranger rows [inferred]."""
+    divergence: Literal["forward", "reverse", "js"] = "forward"
+    """KL(teacher || student), KL(student || teacher), or Jensen-Shannon, which is at most log 2."""
+    forget_weight: float = 1.0
+    """Weight of the divergence on the forget set."""
+    retain_weight: float = 1.0
+    """Weight of the divergence from the original on retain, stranger and general rows; 0 = without them, unshrunk."""
+    retain_ratio: int = 3
+    """Retained answers per answer about the forget set."""
+    kept: float = 0.0
+    """Stop at the first check where the divergence on 32 retained answers is at most this (nats per token); 0 = take all steps."""
+    instruction: str = INSTRUCTION
+    """Instruction under which the original model tells nothing private about a picture."""
+    rollouts: int = 4
+    """Answers drawn per picture and question, and per question by name."""
+    temperature: float = 1.0
+    """Sampling temperature of these answers; 0 = greedy, one answer."""
+    teacher: Teacher = "auto"
+    """Source of teacher logits: kept in memory, recomputed, or as memory allows."""
+
+    def __post_init__(self) -> None:
+        """Reject values that no run could use."""
+        super().__post_init__()
+        for name in ("shrink", "strangers"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"method.{name} is a share and must lie in 0..1, got {getattr(self, name)}.")
+        for name in ("noise", "kept", "forget_weight", "retain_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"method.{name} must not be negative, got {getattr(self, name)}.")
+        for name in ("retain_ratio", "rollouts"):
+            if getattr(self, name) < 1:
+                raise UserError(f"method.{name} must be at least 1, got {getattr(self, name)}.")
+        try:
+            re.compile(self.located)
+        except re.error as error:
+            raise UserError(f"method.located is no regular expression: {self.located!r} ({error}).") from error
+
+    def needs(self) -> Needs:
+        """Return the memory requirements of a step."""
+        return Needs(retain=self.retain_ratio if self.retain_weight else 0, teacher=True, generates=True)
+
+    def unlearn(self, session: Session) -> None:
+        """Fix the teacher, shrink the student, and distil."""
+        session.training = replace(session.training, stop="never")
+        taught = lessons(session, self.scope, self.instruction, self.rollouts, self.temperature)
+        kept = kept_targets(session, self.scope) if self.retain_weight else []
+        forget = [lesson.student for lesson in taught]
+        law = Law(session, taught, self.strangers, self.teacher)
+        probes = spread(kept, PROBES) if self.kept else []
+        plan = planned(session, forget, kept, self.retain_ratio)
+        start = StartLogits(session, [*plan.met(), *probes], teacher=self.teacher)
+        share = self.shrink if kept else 0.0
+        shrunk = shrink(session.model, session.training, share, self.noise, self.located, session.seed)
+        if share and not shrunk:
+            raise UserError(
+                f"method.located={self.located!r} fits no trained matrix; `unsee estimate` lists the modules."
+            )
+        session.notes.update(promise=self.scope, lessons=len(taught), shrink=share, shrunk=shrunk)
+
+        def gap(batch: Batch) -> Tensor:
+            logits_bav, labels_ba = answer_logits(session.model, batch)
+            return self._gap(start(batch.targets, labels_ba), logits_bav, labels_ba)
+
+        def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
+            logits_bav, labels_ba = answer_logits(session.model, forget)
+            forget_gap = self._gap(law(forget, labels_ba), logits_bav, labels_ba)
+            yield {"loss": self.forget_weight * forget_gap, "forget_gap": forget_gap}
+            if retain is not None:
+                retain_gap = gap(retain)
+                yield {"loss": self.retain_weight * retain_gap, "retain_gap": retain_gap}
+
+        if probes:
+            every = session.training.check_every or plan.steps_per_epoch
+            session.callbacks = [*session.callbacks, KeptStop(session, probes, gap, self.kept, every)]
+        minimise(session, objective, forget=forget, retain=kept, retain_ratio=self.retain_ratio)
+
+    def _gap(self, teacher_bav: Tensor, student_bav: Tensor, labels_ba: Tensor) -> Tensor:
+        """Return the divergence, averaged over the tokens of an answer, then over answers."""
+        if self.divergence == "js":
+            return per_sample(token_js(teacher_bav, student_bav), labels_ba).mean()
+        return per_sample(token_kl(teacher_bav, student_bav, self.divergence), labels_ba).mean()

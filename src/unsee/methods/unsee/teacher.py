@@ -1,0 +1,150 @@
+"""What the student is to say, and the law of the original model that it learns from.
+
+Shapes: b batch, a answer positions, v vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from unsee.api import Example, Role, Session
+from unsee.api.request import Sampling, Target
+from unsee.errors import UserError
+from unsee.inference.batching import Batch
+from unsee.methods.common.guidance import Draws, as_targets, draw, forget_questions
+from unsee.methods.common.reference_model import StartLogits, Teacher
+from unsee.training.targets import STAYS, own_answers
+from unsee.utils.seeds import seed_of
+
+Scope = Literal["person", "picture"]
+VOWELS: Final = "aeiou"
+CONSONANTS: Final = "bcdfghjklmnpqrstvwxyz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """Completion that the student is trained on, and the prompts under which the original model judges it."""
+
+    student: Target
+    guided: Target
+    """The same completion after a prompt under which the original model tells nothing private."""
+    stranger: Target | None = None
+    """The same completion about somebody it never met."""
+
+
+def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, temperature: float) -> list[Lesson]:
+    """Return the lessons about the forget set. To be called before training.
+
+    Pictures: answers under the privacy instruction. Text (`scope` person): answers to the same question about an invented
+    name.
+    """
+    sampling = Sampling(temperature=temperature) if temperature else None
+    count = rollouts if sampling else 1
+    pictures = forget_questions(session, "all")
+    wanted = Draws(name="rollouts", count=count, sampling=sampling, revealing=False, instruction=instruction)
+    drawn = draw(session, pictures, wanted)
+    strangers = [row for row in session.of(Role.STRANGER) if row.image is not None]
+    found = []
+    for example in pictures:
+        beside = _like(example, strangers, session.seed)
+        for target in as_targets(example, drawn[example.id].kept):
+            other = None if beside is None else replace(target, example=_shown(example, beside))
+            found.append(Lesson(student=target, guided=replace(target, instruction=instruction), stranger=other))
+    if scope == "person":
+        found += _by_name(session, count, sampling)
+    if not found:
+        raise UserError(
+            "Every answer under the instruction has a private term: the model does not follow it. "
+            f"Try another wording of method.instruction (now {instruction!r})."
+        )
+    return found
+
+
+def kept_targets(session: Session, scope: Scope) -> Sequence[Target]:
+    """Return the data's own answers that the student must still give; by name also the forget set's if scope is picture."""
+    also = (Role.FORGET_TEXT,) if scope == "picture" else ()
+    return own_answers(session.of(*STAYS, *also))
+
+
+class Law:
+    """Teacher's law on completions about the forget set: the guided one, with a share of the one on strangers."""
+
+    def __init__(self, session: Session, lessons: Sequence[Lesson], share: float, teacher: Teacher) -> None:
+        """Fix the original model's laws. To be made before training."""
+        self.share = share
+        self.lessons: Mapping[tuple[object, ...], Lesson] = {lesson.student.key: lesson for lesson in lessons}
+        heard = [lesson.guided for lesson in lessons]
+        heard += [lesson.stranger for lesson in lessons if lesson.stranger is not None and share]
+        self.start = StartLogits(session, heard, teacher=teacher)
+
+    def __call__(self, batch: Batch, labels_ba: Tensor) -> Tensor:
+        """Return the law of each position as log-probabilities."""
+        found = [self.lessons[target.key] for target in batch.targets]
+        guided_bav = self.start([lesson.guided for lesson in found], labels_ba)
+        if not self.share or all(lesson.stranger is None for lesson in found):
+            return guided_bav.float().log_softmax(-1)
+        strange_bav = self.start([lesson.stranger or lesson.guided for lesson in found], labels_ba)
+        return mixed(guided_bav, strange_bav, self.share)
+
+
+def mixed(first_bav: Tensor, second_bav: Tensor, share: float) -> Tensor:
+    """Return log((1 - share) p + share q) of two laws given by logits."""
+    p_bav, q_bav = first_bav.float().softmax(-1), second_bav.float().softmax(-1)
+    return torch.log((1 - share) * p_bav + share * q_bav)
+
+
+def invented(name: str, seed: int) -> str:
+    """Return a name with other letters: vowels for vowels, consonants for consonants, other characters as they are.
+
+    >>> invented("Ada Byron", 0) != "Ada Byron", len(invented("Ada Byron", 0))
+    (True, 9)
+    """
+    return "".join(_letter(letter, seed, place) for place, letter in enumerate(name))
+
+
+def _letter(letter: str, seed: int, place: int) -> str:
+    for letters in (VOWELS, CONSONANTS):
+        if letter.lower() in letters:
+            others = letters.replace(letter.lower(), "")
+            chosen = others[seed_of(seed, "letter", place) % len(others)]
+            return chosen.upper() if letter.isupper() else chosen
+    return letter
+
+
+def _by_name(session: Session, count: int, sampling: Sampling | None) -> list[Lesson]:
+    """Return lessons on the questions by name, where the question has the name."""
+    asked = {}
+    for example in session.of(Role.FORGET_TEXT):
+        name = next((form for form in example.private.get("name", ()) if form in example.question), "")
+        if name:
+            question = example.question.replace(name, invented(name, seed_of(session.seed, example.id)))
+            asked[example.id] = (example, replace(example, question=question))
+    if not asked:
+        return []
+    rows = [nobody for _, nobody in asked.values()]
+    drawn = draw(session, rows, Draws(name="rollouts-by-name", count=count, sampling=sampling, revealing=False))
+    return [
+        Lesson(student=replace(heard, example=asked[row.id][0]), guided=heard)
+        for row in rows
+        for heard in as_targets(row, drawn[row.id].kept)
+    ]
+
+
+def _like(example: Example, strangers: Sequence[Example], seed: int) -> Example | None:
+    """Return the stranger who looks most like the person in the picture; among equals by seed."""
+
+    def alike(other: Example) -> tuple[int, int]:
+        same = sum(other.visible.get(key) == value for key, value in example.visible.items())
+        return same, seed_of(seed, "stranger", example.id, other.id)
+
+    return max(strangers, key=alike, default=None)
+
+
+def _shown(example: Example, stranger: Example) -> Example:
+    """Return the question asked about a stranger's picture."""
+    return replace(example, id=f"{example.id} | {stranger.id}", image=stranger.image)
