@@ -92,6 +92,7 @@ def test_faults_are_said_as_before(folder, on_disk):
             open_benchmark(folder)
 
 
+@pytest.mark.slow
 def test_a_check_keeps_a_few_bytes_a_row(tmp_path, on_disk, monkeypatch):
     on_disk()
     monkeypatch.setattr(data_check, "_LANGUAGES", 50)  # answers that are read for their language, however many rows

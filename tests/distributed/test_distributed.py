@@ -29,7 +29,8 @@ from unsee.utils.files import read_jsonl
 
 WEIGHTS = 2e-5
 """How far weights may lie apart. AdamW divides by the size of a gradient, which magnifies the rounding of tiny ones; lr is 1e-3."""
-MODES = ("ddp", "fsdp2")
+MODES = tuple(two.RUNS)
+RUNS = [(mode, name, tune) for mode, runs in two.RUNS.items() for name, tune in runs]
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +69,8 @@ def free_port():
 def alone(folder):
     """The same runs in one process."""
     torch.set_num_threads(1)
-    for tune in ("lora", "full"):
-        for name in two.METHODS:
-            two.run(folder / f"alone-{name}-{tune}", name, tune)
+    for name, tune in sorted({pair for runs in two.RUNS.values() for pair in runs}):
+        two.run(folder / f"alone-{name}-{tune}", name, tune)
     session = two.train(two.start(folder / "alone-pieces", batch_size=2, accumulate=2))
     save_trainable(session.model, folder / "alone-pieces" / "end")
     session = two.train(two.start(folder / "alone-resumed", epochs=2, checkpoint_every=1))
@@ -95,9 +95,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("tune", ["lora", "full"])
-@pytest.mark.parametrize("name", two.METHODS)
+@pytest.mark.parametrize(("mode", "name", "tune"), RUNS)
 def test_two_processes_give_the_weights_of_one(out, mode, name, tune):
     assert_same(out / f"{mode}-{name}-{tune}" / "end", out / f"alone-{name}-{tune}" / "end")
 
@@ -143,12 +141,11 @@ def test_a_smaller_last_batch_is_filled_for_all_processes(tmp_path):
     assert [alone.batch(0), alone.batch(1)[0]] == [batches[0], batches[1][0][:3]]
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", two.METHODS)
-def test_all_processes_log_the_numbers_of_one(out, mode, name):
-    rows = [json.loads(line) for line in (out / f"alone-{name}-full" / "log.jsonl").read_text().splitlines()]
+@pytest.mark.parametrize(("mode", "name", "tune"), RUNS)
+def test_all_processes_log_the_numbers_of_one(out, mode, name, tune):
+    rows = [json.loads(line) for line in (out / f"alone-{name}-{tune}" / "log.jsonl").read_text().splitlines()]
     for rank in (0, 1):
-        for row, mine in zip(rows, said(out, rank)[f"{mode}-{name}-full"], strict=True):
+        for row, mine in zip(rows, said(out, rank)[f"{mode}-{name}-{tune}"], strict=True):
             assert mine == pytest.approx(row, rel=1e-4, abs=1e-5)
 
 

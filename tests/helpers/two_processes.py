@@ -32,6 +32,11 @@ METHODS = {
     "npo": NPO(retain_weight=1.0),
     "pubg": PUBG(undesired="dataset", rollouts=2, retain_weight=1.0),
 }
+RUNS = {
+    "ddp": (("ga", "lora"), ("npo", "full"), ("pubg", "lora")),
+    "fsdp2": (("ga", "full"), ("npo", "lora"), ("pubg", "full")),
+}
+"""Methods and ways of tuning by mode: every pair of two of the three stands together once at least."""
 GLOBAL = 4
 """Rows of a batch, however many processes share it."""
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
@@ -155,10 +160,9 @@ def everything(out):
     found = {}
     for mode in ("ddp", "fsdp2"):
         with spread(mode):
-            for tune in ("lora", "full"):
-                for name in METHODS:
-                    session = run(out / f"{mode}-{name}-{tune}", name, tune)
-                    found[f"{mode}-{name}-{tune}"] = session.history
+            for name, tune in RUNS[mode]:
+                session = run(out / f"{mode}-{name}-{tune}", name, tune)
+                found[f"{mode}-{name}-{tune}"] = session.history
             train(session := start(out / f"{mode}-pieces", batch_size=1, accumulate=2, gradient_checkpointing=True))
             save_trainable(session.model, out / f"{mode}-pieces" / "end")
             session = train(start(out / f"{mode}-stop", epochs=3, stop="forgotten", check_every=1))

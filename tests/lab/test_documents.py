@@ -211,6 +211,7 @@ def test_lessons_without_a_document_never_say_it(archive: Archive) -> None:
     assert gone.design not in {copy.design for copy in told.copied}
 
 
+@pytest.mark.slow
 def test_a_few_steps_change_eyes_and_tongue_and_keep_what_was_seen(lessons: DocumentLessons) -> None:
     from dataclasses import replace
 

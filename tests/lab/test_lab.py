@@ -307,6 +307,7 @@ def test_impossible_worlds_are_refused(settings: dict[str, float]) -> None:
         World(**settings)
 
 
+@pytest.mark.slow
 def test_packaged_models_load_without_unsee() -> None:
     code = (
         "import sys; from transformers import AutoModelForImageTextToText as M, AutoProcessor as P; "

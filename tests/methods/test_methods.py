@@ -32,8 +32,13 @@ def tune_of(name):
     return registry.load("methods", name).trial.tunes[0]
 
 
-@pytest.mark.parametrize("tune", ["lora", "full"])
-@pytest.mark.parametrize("name", METHODS)
+BOTH = [(name, tune) for name in METHODS for tune in ("lora", "full")]
+
+
+@pytest.mark.parametrize(
+    ("name", "tune"),
+    [case if case[1] == tune_of(case[0]) else pytest.param(*case, marks=pytest.mark.slow) for case in BOTH],
+)
 def test_contract(name, tune, tmp_path):
     method_contract(registry.load("methods", name), tune, tmp_path)
 

@@ -261,6 +261,7 @@ def taught_session(out):
     return session
 
 
+@pytest.mark.slow
 def test_overfit_two_people_two_images(tmp_path):
     """USR goes from 0 to 1, the guidance KL falls, in at most 200 steps; and what is said is the description."""
     session = taught_session(tmp_path)

@@ -163,6 +163,7 @@ def test_every_method_says_what_it_needs():
         assert needs.rows >= 1
 
 
+@pytest.mark.slow
 def test_what_a_method_needs_beside_its_rows_is_counted(model, tmp_path, monkeypatch):
     def guess(method, engine="fast", **training):
         training = {**SHORT, "batch_size": 1, **training}

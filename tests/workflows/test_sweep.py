@@ -340,6 +340,7 @@ def test_slurm_parameters_come_from_the_grid(grid, tmp_path, monkeypatch):
     assert FakeExecutor.asked == {"name": "unsee", "slurm_array_parallelism": 3, "partition": "gpu", "timeout_min": 30}
 
 
+@pytest.mark.slow
 def test_one_real_cell(tmp_path):
     """A process of its own unlearns and judges; asked again, nothing is started."""
     model = save_tiny(tmp_path / "model")
