@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
+from helpers.continual_folder import write_people
 from helpers.run import EXAMPLE
 from unsee.cli.main import main
 from unsee.config import Run, read
@@ -21,10 +23,14 @@ from unsee.config.retention import due_date, require_retention
 from unsee.distributed.file_lock import owner
 from unsee.errors import InUseError, UnknownNameError, UserError
 from unsee.exporting.private_search import strings_of
+from unsee.testing.tiny import save_tiny
 from unsee.utils.files import LOCK, OWNED
 from unsee.workflows import purge as module
+from unsee.workflows import verdict
+from unsee.workflows.forget import forget_run
 from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, PURGES
 from unsee.workflows.purge import purge, verified
+from unsee.workflows.verdict import Outcome
 
 SECRETS = (b"Zyxada", b"zyxada", b"qwbaker")
 PICTURE, OTHER = "0" * 15 + "1.png", "0" * 15 + "2.png"
@@ -437,3 +443,25 @@ def test_command_lists_then_removes(runs, capsys):
 
 def test_every_row_of_the_table_says_why():
     assert all(kind.why and kind.level in LEVELS for kind in FILES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("leaks", ["no", "yes"])
+def test_forget_applies_retention_after_its_verdict(tmp_path, monkeypatch, leaks):
+    model, data, out = save_tiny(tmp_path / "model"), write_people(tmp_path / "data"), tmp_path / "runs" / "x"
+    outcome = Outcome(leaks=leaks, sentence="asked", questions=8)
+    monkeypatch.setattr(verdict, "sample_verdict", lambda *_, **__: outcome)
+    words = ["forget", "--model", str(model), "--data", str(data), "--method", "prompt", "--out", str(out)]
+    assert main([*words, "--retention", "until_verified"]) == (0 if leaks == "no" else 3)
+    assert read(out / "run.yaml").retention == "until_verified"
+    assert (out / PURGES).is_file() is (leaks == "no")
+
+
+def test_forget_records_when_its_files_are_due(tmp_path):
+    model, data = save_tiny(tmp_path / "model"), write_people(tmp_path / "data")
+    run = Run.of(model, data, "prompt", tmp_path / "runs" / "x")
+    before = datetime.now(UTC).date()
+    forget_run(replace(run, retention="days:30"))
+    due = yaml.safe_load((tmp_path / "runs" / "x" / "run.yaml").read_text())["result"]["retention"]["due"]
+    assert before + timedelta(days=30) <= date.fromisoformat(due) <= datetime.now(UTC).date() + timedelta(days=30)
+    assert purge([tmp_path / "runs"], due=True).removed == ()
