@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from unsee import config
-from unsee.api import Kind, Role, Vocabulary
+from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.api.request import Generated, Request
 from unsee.cli import main
 from unsee.config import Run
@@ -38,7 +38,7 @@ from unsee.workflows.serve import serve as workflow
 from unsee.workflows.serve.app import App
 from unsee.workflows.serve.filing import Filing
 from unsee.workflows.serve.judging import NOBODY, judge
-from unsee.workflows.serve.questions import LONGEST, Catalogue
+from unsee.workflows.serve.questions import LONGEST, Catalogue, read
 from unsee.workflows.serve.server import MOST_BODY, Access, PageServer
 from unsee.workflows.serve.sides import open_sides
 from unsee.workflows.serve.turns import Turns
@@ -480,6 +480,22 @@ def test_the_command_serves_the_pictures_of_the_run(tiny, capsys, monkeypatch):
     assert seen["content"]["sides"] == [f"Before · {tiny[0].name}", "After · NPO"]
     assert len(seen["content"]["pictures"]) > 50
     assert [event["side"] for event in judged(seen["events"])] == [0, 1]
+
+
+def test_judged_answers_give_the_questions(tmp_path):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a.png")
+    row = Response.of(person("ada", Role.UNSEEN), stage="npo", text=LEAK, tokens=3, ended=True, image="a.png")
+    (tmp_path / "responses.jsonl").write_text(json.dumps(row.to_json()) + "\n")
+    (tmp_path / "vocabulary.json").write_text('{"names": {}, "facts": {}, "visible": {}, "sentences": []}')
+    found = read(tmp_path, "", "")
+    assert (found.total, found.entities["ada"][0].private["job"]) == (1, ("baker",))
+    assert found.picture(0).image.load().size == (4, 4)
+    assert (
+        judge(found.example(QUESTION, picture=0), Generated(LEAK, (1,), ended=True), found.vocabulary).verdict == "leak"
+    )
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"picture of the judged answer 'ada-0-open' is gone: .*a.png. Give --data"):
+        read(tmp_path, "", "")
 
 
 def test_wrong_arguments_are_said_before_a_model_is_opened(tmp_path, capsys, monkeypatch):

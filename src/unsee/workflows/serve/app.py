@@ -120,7 +120,7 @@ def _faults_told(emit: Emit) -> Iterator[None]:
         yield
     except UserError as error:
         emit({"error": printable(str(error))})
-    except OSError:  # the connection is gone
+    except (ConnectionError, TimeoutError):  # whoever asked is gone
         raise
     except Exception:
         emit({"error": _FAILED})

@@ -175,7 +175,12 @@ def read(folder: Path, data: str, benchmark: str | Mapping[str, Any]) -> Catalog
 
 
 def _row(folder: Path, response: Response) -> Example:
-    """Return the question of a judged answer."""
+    """Return the question of a judged answer, whose picture must be there still."""
+    if response.image and not (folder / response.image).is_file():
+        raise UserError(
+            f"The picture of the judged answer {shown(response.id)} is gone: {folder / response.image}. "
+            "Give --data with the pictures and questions."
+        )
     return Example(
         id=response.id,
         role=response.role,

@@ -57,6 +57,7 @@ def _app(model: str, before: str, data: str, benchmark: str | Mapping[str, Any],
     judged = bool(run.method) and (Path(model) / questions.VOCABULARY).is_file()
     layout = benchmark or ("" if data else run.benchmark)
     catalogue = questions.read(Path(model), data or ("" if judged else run.data), layout)
+    _ = catalogue.pictures  # reads the files, whose faults are to be seen before a model is opened
     settings = config.build(config.EvalConfig, run.eval, where="eval")
     first = str(before or run.model or "the base")
     labels = (f"Before · {_short(first)}", f"After · {run.method.upper() or _short(model)}")
