@@ -20,7 +20,9 @@ from unsee.models import builtin
 RATES: Final = ((20_000_000, 2e-3), (500_000_000, 1e-3), (2_000_000_000, 3e-4))
 """Most parameters -> learning rate of LoRA; above: 1e-4, the default [inferred: measured on the lab (4 million) only]."""
 STEPS: Final = 80
-"""Steps of a run with a retain term, as in configs/lab_pubg.yaml [inferred]."""
+"""Fewest steps of a run with a retain term, as in configs/lab_pubg.yaml [inferred]."""
+PASSES: Final = 1
+"""Fewest passes over the forget rows: half a pass left ten people of the lab known by name [inferred]."""
 RETAINING: Final = ("npo", "pubg", "bg_only", "reject", "random")
 """Methods whose published form has no retain term, and whose `retain_weight` adds one."""
 _FORGET: Final = (Role.FORGET, Role.FORGET_TEXT)
@@ -69,9 +71,10 @@ def suggest(
     if kept:
         settings = {"retain_weight": 2.0, "forget_weight": 0.3, "ga_floor": -4.0, "undesired": "dataset", "rollouts": 2}
         asked = sum(row.role in _FORGET and row.kind in PROBES for row in opened.examples("train"))
+        steps = max(STEPS, math.ceil(PASSES * asked / Training().batch_size))
         training |= {
-            "epochs": math.ceil(STEPS * Training().batch_size / max(1, asked)),
-            "max_steps": STEPS,
+            "epochs": math.ceil(steps * Training().batch_size / max(1, asked)),
+            "max_steps": steps,
             "stop": "never",
         }
         method, why = "pubg", "there are retain rows, so a retain term and a floor under the ascent keep the rest alive"
