@@ -136,10 +136,7 @@ class Purged:
     def __str__(self) -> str:
         """Return the list of files, the totals, and what stays."""
         verb = "removed" if self.applied else "would be removed"
-        lines = [
-            f"{'rewrite' if item.left is not None else 'remove'} {item.level:<11} {item.bytes:>12,}  {item.shown}: {item.why}"
-            for item in self.removed
-        ]
+        lines = list(_grouped(self.removed))
         parts = [f"{level} {one['files']}" for level, one in self.record()["by_level"].items()]
         lines += [f"{len(self.removed)} files ({', '.join(parts)}), {self.bytes:,} bytes {verb}."]
         lines += _grouped(self.kept)
@@ -518,11 +515,12 @@ def _some(units: Sequence[Path]) -> str:
 
 
 def _grouped(items: Sequence[Item]) -> Iterator[str]:
-    """Yield the lines of files that stay, those of one folder and kind in one."""
-    groups: dict[tuple[str, str], list[Item]] = {}
+    """Yield the lines of files, those of one folder and kind in one."""
+    groups: dict[tuple[str, str, str], list[Item]] = {}
     for item in items:
-        groups.setdefault((item.shown.rpartition("/")[0], item.why), []).append(item)
-    for (folder, why), found in groups.items():
+        what = "stays" if item.stays else f"{'rewrite' if item.left is not None else 'remove'} {item.level}"
+        groups.setdefault((what, item.shown.rpartition("/")[0], item.why), []).append(item)
+    for (what, folder, why), found in groups.items():
         few = ", ".join(item.shown for item in found)
         name = few if len(found) < _FEW else f"{folder}/ ({len(found)} files)"
-        yield f"stays  {sum(item.bytes for item in found):>24,}  {name}: {why}"
+        yield f"{what:<19} {sum(item.bytes for item in found):>12,}  {name}: {why}"
