@@ -203,4 +203,6 @@ def test_curves_of_the_page():
     # request 1 after itself: a has images (.5+1)/2 and .5 -> .625, b 0 -> .3125
     assert titles["Just asked to be forgotten: still remembered"](found) == [None, 0.3125, 0.5]
     assert titles["Not asked for yet: remembered"](found) == [0.75, 1.0, None]
-    assert len(page._svg(page._maps(page.grouped([found])))) > 1000
+    drawn = page._svg(page._maps(page.grouped([found])), "a & b")
+    assert drawn.startswith('<svg role="img" aria-label="a &amp; b" ')
+    assert len(drawn) > 1000

@@ -85,6 +85,7 @@
     nav.querySelector("[data-step='-1']").disabled = page === 0;
     nav.querySelector("[data-step='1']").disabled = page + 1 >= pages;
     document.getElementById("nothing").hidden = found.length > 0;
+    for (const text of list.querySelectorAll("dd")) if (text.scrollHeight > text.clientHeight) text.tabIndex = 0; // scrolls by keys
   }
 
   nav.addEventListener("click", (event) => {

@@ -124,7 +124,9 @@ def _drawings(groups: Sequence[Group], out: Path) -> tuple[str, str]:
         return _NOT_DRAWN, _NOT_DRAWN
     figure = _curves(groups)
     figure.savefig(out / PICTURE, dpi=110)
-    return _svg(figure), _svg(_maps(groups))
+    return _svg(figure, "Curves over the requests, one line per sequence"), _svg(
+        _maps(groups), "What is remembered, as maps"
+    )
 
 
 def grouped(runs: Sequence[Document]) -> list[Group]:
@@ -242,24 +244,27 @@ def _maps(groups: Sequence[Group]) -> Any:
     return figure
 
 
-def _svg(figure: Any) -> str:
+def _svg(figure: Any, label: str) -> str:
+    """Return the drawing as part of a page, with a name for those who do not see it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return f'<svg role="img" aria-label="{escape(label)}"{text[text.index("<svg") + len("<svg") :]}'
 
 
 _STYLE: Final = """body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1180px;padding:0 1rem;color:#1c1c1c;background:#fff}
 table{border-collapse:collapse;font-size:13px}td,th{padding:.3rem .55rem;border-bottom:1px solid #ddd;text-align:right}
 th{vertical-align:bottom;max-width:7rem}td{white-space:nowrap}td:first-child,th:first-child{text-align:left}
-.wide{overflow-x:auto}svg{max-width:100%;height:auto}p{max-width:52rem}"""
+tbody th{vertical-align:top}.wide{overflow-x:auto}svg{max-width:100%;height:auto}p{max-width:52rem}
+@media print{.wide{overflow:visible}table{font-size:8px}td,th{padding:.2rem;overflow-wrap:anywhere}h2,h2+p{break-after:avoid}}"""
 
 
 def _html(groups: Sequence[Group], curves: str, maps: str) -> str:
     """Return the page, which works offline and escapes all text."""
-    head = "".join(f"<th>{escape(heading)}</th>" for _, heading in COLUMNS)
+    head = "".join(f'<th scope="col">{escape(heading)}</th>' for _, heading in COLUMNS)
     body = "".join(
-        f"<tr><td>{escape(group.label)}</td>{''.join(f'<td>{group.cell(name)}</td>' for name, _ in COLUMNS)}</tr>"
+        f'<tr><th scope="row">{escape(group.label)}</th>'
+        f"{''.join(f'<td>{group.cell(name)}</td>' for name, _ in COLUMNS)}</tr>"
         for group in groups
     )
     first = groups[0].runs[0]
@@ -272,11 +277,11 @@ def _html(groups: Sequence[Group], curves: str, maps: str) -> str:
         f"{len(first['tasks'])} deletion requests, one after the other, to the model {escape(Path(first['model']).name)}. "
         f"Remembering is measured by {escape(' and '.join(first['headline']))}, on questions with an image. {several}"
     )
-    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Deletion requests in sequence</title><style>{_STYLE}</style></head>
-<body><h1>Deletion requests in sequence</h1><p>{said}</p>{curves}
-<h2>In numbers</h2><div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>
+    return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Deletion requests in sequence</title><style>{_STYLE}</style></head>
+<body><main><h1>Deletion requests in sequence</h1><p>{said}</p>{curves}
+<h2>In numbers</h2><div class="wide" tabindex="0"><table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>
 <p>A broken model forgets everything and shows no rebound: read the first columns together with retained utility. The protocol is ours
 (&ldquo;ICU-style&rdquo;), not ICU-Bench's own.</p>
 <h2>What is remembered after each request</h2><p>Rows: models after so many requests. Columns: requests. Dark = remembered. Left below the red
-line lies what had been asked for by then; it should be light. To its right lies what nobody had asked for yet; it should be dark.</p>{maps}</body></html>
+line lies what had been asked for by then; it should be light. To its right lies what nobody had asked for yet; it should be dark.</p>{maps}</main></body></html>
 """
