@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from unsee.workflows.doctor import doctor
     from unsee.workflows.estimate import estimate
     from unsee.workflows.forget import forget
+    from unsee.workflows.run import Run
     from unsee.workflows.suggest import suggest
     from unsee.workflows.train_lab import train
 
 __version__ = "0.1.0"
 __all__ = [
     "EvalConfig",
+    "Run",
     "attack",
     "check",
     "compare",
@@ -47,6 +49,7 @@ __all__ = [
 
 _PLACES: Final = {
     "EvalConfig": "unsee.config",
+    "Run": "unsee.workflows.run",
     "attack": "unsee.workflows.attack",
     "check": "unsee.workflows.check",
     "compare": "unsee.report",

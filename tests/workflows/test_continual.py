@@ -296,9 +296,9 @@ def test_the_gold_model_is_asked_the_same_and_bounds_what_could_be_forgotten(run
     gold, asked = save_tiny(place / "gold", seed=1), []
     known = {place / "model": {"ada": 1.0, "bo": 1.0, "cleo": 1.0, "dan": 1.0}, gold: {"ada": 0.5, "dan": 1.0}}
 
-    def evaluate(model, data, folder, **more):
+    def evaluate(model, data, folder, settings, **more):
         asked.append(Path(model))
-        judging_evaluate(model, data, folder, **more)
+        judging_evaluate(model, data, folder, settings, **more)
         worth = known.get(Path(model), {"ada": 0.25, "dan": 0.5})
         wanted = [row for row in data.examples("eval") if row.kind in ("name", "fact")]
         return {"x.name": Score(value=0.0, n=1, value_by_index={row.id: worth.get(row.entity, 0.0) for row in wanted})}

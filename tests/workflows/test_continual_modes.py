@@ -66,7 +66,11 @@ def test_a_question_belongs_to_the_request_that_names_its_entity_or_itself(tmp_p
 
 def test_every_model_is_asked_as_the_course_says(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(judging, "evaluate", lambda model, data, folder, **how: seen.append((model, folder, how)))
+    monkeypatch.setattr(
+        judging,
+        "evaluate",
+        lambda model, data, folder, settings, **how: seen.append((model, folder, {**vars(settings), **how})),
+    )
     request = object()
     judge = Judge(work=work_at(tmp_path, max_new_tokens=9, batch_size=3), request=request)
     judge.ask("m", judge.folder(2))

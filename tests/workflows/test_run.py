@@ -79,7 +79,7 @@ class TestRefusals:
     def test_unusable_training_setting(self):
         self.refuse("training.epochs must be at least 1, got 0", training={"epochs": 0})
 
-    @pytest.mark.parametrize("name", ["model", "data", "method", "out"])
+    @pytest.mark.parametrize("name", ["model", "data", "method"])
     def test_missing_name(self, name):
         self.refuse(f"names no .*Give --{name}", **{name: ""})
 

@@ -19,7 +19,9 @@ def finished(tmp_path, monkeypatch):
 
     def make(method, **run):
         stages = {"original": "original"} | ({method: method} if method in MIXES else {})
-        monkeypatch.setattr(verdict, "evaluate", lambda model, data, out, stage, **_: make_run(out, stages[stage]))
+        monkeypatch.setattr(
+            verdict, "evaluate", lambda model, data, out, settings, stage, **_: make_run(out, stages[stage])
+        )
         folder = tmp_path / method
         folder.mkdir()
         made = Run(model="lab", data=str(EXAMPLE), method=method, out=str(folder), **run)

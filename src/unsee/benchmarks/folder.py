@@ -20,7 +20,7 @@ from unsee.data.assignment import read as read_assignment
 from unsee.data.layouts import COLUMNS, MARK, READ, Layout, layout_of, too_many_marks
 from unsee.data.question_templates import lettered
 from unsee.data.row_store import digest64, repeats
-from unsee.data.sources import fits, open_source
+from unsee.data.sources import Source, fits, open_source
 from unsee.data.tables import SUFFIXES, table_warnings, undecodable, unreadable
 from unsee.errors import UserError, nearest, shown, unknown_name
 from unsee.metrics.scripts import bounded
@@ -82,10 +82,10 @@ class Folder(Benchmark):
     generic = True
     settings: FolderSettings
 
-    def __init__(self, place: Place | str, settings: FolderSettings | None = None) -> None:
+    def __init__(self, place: Place | Source | str, settings: FolderSettings | None = None) -> None:
         """Read the table at once, so that a wrong layout is reported first."""
         self.settings = settings or FolderSettings()
-        source = open_source(place if isinstance(place, Hub) else Path(place), self.settings.dataset)
+        source = place if isinstance(place, Source) else _opened(place, self.settings.dataset)
         self.table, self.base, self._rows = source.file, source.base, source.rows
         if not self._rows:
             raise UserError(f"{self.table} has no rows.")
@@ -200,6 +200,10 @@ class Folder(Benchmark):
                 )
             )
         return found
+
+
+def _opened(place: Place | str, dataset: str) -> Source:
+    return open_source(place if isinstance(place, Hub) else Path(place), dataset)
 
 
 class _Verdicts:

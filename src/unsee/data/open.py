@@ -11,11 +11,14 @@ from unsee import config
 from unsee.api import registry
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.config import paths
+from unsee.data.given import source_of
 from unsee.errors import UserError
 
 _HUB_ID: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _WORDS: Final = ("lab", "lab:documents", "lab:hazards")
 """Names of built-in data."""
+OBJECT: Final = "<object>"
+"""Place of data that were given as a Python object, in run.yaml."""
 _BY_FILE: Final = {"lab": "world.json"}
 """Benchmark with slow imports -> file that its layout requires."""
 
@@ -42,6 +45,22 @@ def open_benchmark(data: Path | str, benchmark: str | Mapping[str, Any] = "") ->
     return opened
 
 
+def of_object(data: Any, benchmark: str | Mapping[str, Any] = "") -> Benchmark:
+    """Open data given as a Python object: a benchmark, a list of mappings, a DataFrame or a `datasets.Dataset`.
+
+    Raises:
+        UserError: The object is no table, or `benchmark` is another layout than that of a table.
+    """
+    if isinstance(data, Benchmark):
+        return data
+    name, values = config.name_and_settings(benchmark)
+    if name not in ("", "folder"):
+        raise UserError(f"Data given as an object are read as a table, not as {name}. Leave `benchmark` out.")
+    found = _class("folder")
+    opened: Benchmark = found(source_of(data), _settings(found, values))
+    return opened
+
+
 def described(opened: Benchmark) -> str | dict[str, Any]:
     """Return the arguments that reopen the same benchmark, with every setting spelled out."""
     settings = config.settings_of(opened.settings)
@@ -60,6 +79,10 @@ def _settings(found: type[Benchmark], values: Mapping[str, Any]) -> Any:
 
 def location(data: Path | str) -> Place:
     """Return the folder, file or hub id of data, or raise if nothing can lie there."""
+    if str(data) == OBJECT:
+        raise UserError(
+            "The data of this run were given as a Python object, which no file holds. Give the data: --data, or the same object."
+        )
     place = Path(data)
     if place.is_file() or place.is_dir():
         return place

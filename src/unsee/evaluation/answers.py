@@ -108,7 +108,7 @@ class Opened:
         """SHA-256 of all weights, with adapters and steering."""
         from unsee.models.steering.hooks import hashes
 
-        return _weights_hash(self.loaded.model) + "".join(hashes(self.loaded.model))
+        return weights_hash(self.loaded.model) + "".join(hashes(self.loaded.model))
 
     def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
         """Generate through `unsee.inference.generation`."""
@@ -349,7 +349,7 @@ def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _weights_hash(model: Module) -> str:
+def weights_hash(model: Module) -> str:
     """Return the SHA-256 of all weights, adapters included."""
     import torch
 

@@ -28,6 +28,7 @@ from unsee.scoring import image_text_pairs
 from unsee.scoring.against_gold import against_gold, forget_quality_score
 from unsee.scoring.aggregate import score
 from unsee.scoring.measures import extra
+from unsee.scoring.scores import Scores
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
 from unsee.utils.parsing import read_object
 
@@ -54,7 +55,7 @@ def evaluate(
     images_dir: Path | str | None = None,
     progress: bool = True,
     **changes: Any,
-) -> dict[str, Score]:
+) -> Scores:
     """Evaluate a model: write responses, vocabulary and scores into `out`, return the scores.
 
     Args:
@@ -118,7 +119,7 @@ def _require_encodable(speaker: Speaker, examples: Sequence[Example], *, progres
     Preflight(model, speaker.processor, speaker.family, speaker.instruction).require(examples, progress=progress)
 
 
-def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Sequence[str] = ()) -> dict[str, Score]:
+def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Sequence[str] = ()) -> Scores:
     """Recompute scores.json of a run folder from its responses, without a model."""
     folder = Path(folder)
     responses = read_answers(folder)
@@ -212,13 +213,13 @@ def _asked_for(vocabulary: Vocabulary, measures: Sequence[str]) -> Vocabulary:
     )
 
 
-def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold: Sequence[Response] | None) -> dict[str, Score]:
+def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold: Sequence[Response] | None) -> Scores:
     """Return all scores, with those against the gold model if there is one."""
     scores = score(responses, vocabulary)
     if gold is None:
-        return scores
+        return Scores(scores)
     scores |= against_gold(responses, gold)
-    return {**scores, "model.fq": forget_quality_score(scores)}
+    return Scores({**scores, "model.fq": forget_quality_score(scores)})
 
 
 def _clip(folder: Path | str) -> Clip:

@@ -221,6 +221,11 @@ def family_of(path: Path | str) -> Family:
         raise UserError(
             f"{path} is no model that transformers can open{place}: {error}. Look at its config.json."
         ) from error
+    return family_of_config(found, path)
+
+
+def family_of_config(found: Any, path: Path | str) -> Family:
+    """Return the family of a model's configuration. `path` names the model in errors."""
     if quantised := vars(found).get("quantization_config"):
         kind = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
         raise UserError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +21,7 @@ from unsee.config.hints import hinted
 from unsee.config.plugins import with_plugins, with_specs, with_used
 from unsee.config.retention import due_date
 from unsee.data.check import fingerprint, require_usable
-from unsee.data.open import described, location, open_benchmark
+from unsee.data.open import OBJECT, described, location, of_object, open_benchmark
 from unsee.distributed import processes as distributed_processes
 from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
@@ -27,6 +29,8 @@ from unsee.models import builtin, model_card
 from unsee.models.location import folder_of
 from unsee.utils import fast_paths, trackers
 from unsee.utils.files import foreign, hash_folder, remove_folder, require_space
+from unsee.workflows.given import opened_of, stored
+from unsee.workflows.run import Run as FinishedRun
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -44,11 +48,12 @@ _CHECKPOINTS: Final = 3
 
 
 def forget(
-    model: Path | str,
-    data: Path | str,
+    model: Any,
+    data: Any,
     method: str | Method,
-    out: Path | str,
+    out: Path | str = "",
     *,
+    processor: Any = None,
     benchmark: str | Mapping[str, Any] = "",
     settings: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
@@ -57,30 +62,39 @@ def forget(
     plugins: Sequence[Path | str] = (),
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
-) -> Path:
-    """Unlearn the forget role of `data` from `model` and return the run folder `out`.
+) -> FinishedRun:
+    """Unlearn the forget role of `data` from `model` and return the run, a path with `.evaluate()` and more.
 
     Args:
-        model: Folder, hub id, earlier run folder, or "lab" / "lab-gold".
-        data: Folder or table with the deletion request, or "lab".
+        model: Folder, hub id, earlier run folder, or "lab" / "lab-gold"; or an opened model: what `unsee.load` returns,
+            `(model, processor)`, or a model of transformers with `processor`. An opened model stays as it is: its weights
+            are kept in `OUT-base`, which the run starts from.
+        data: Folder or table with the deletion request, or "lab"; or rows as a list of mappings, DataFrame or
+            `datasets.Dataset` with the columns of docs/own_data.md; or an opened benchmark. The rows are not written to
+            disk; run.yaml has their hash.
         method: A name that `unsee list methods` prints, a file or `pkg.mod:Class` that defines one, or an instance.
-        out: Folder that receives run.yaml, model/ and log.jsonl; must be empty unless `resume`.
+        out: Folder that receives run.yaml, model/ and log.jsonl; must be empty unless `resume`. "" = `runs/METHOD`, or the
+            first free of `runs/METHOD-2`, ...
+        processor: Processor of a model that is given as an object.
         benchmark: How the data is laid out: a name, or a mapping with `name` and settings; empty = recognise it.
         settings: Settings of the method that differ from its defaults.
         training: Fields of `Training` that differ from what suits the data and the defaults.
         seed: Start of every random stream.
         engine: "plain" switches every fast path off; the numbers stay the same.
         plugins: Files, folders or modules with methods, benchmarks or families of your own (docs/plugins.md).
-        resume: Go on with an interrupted run in `out`; gives the weights of an uninterrupted one.
+        resume: Go on with an interrupted run in `out`; gives the weights of an uninterrupted one. Objects must have the
+            same weights and rows as those that the run began with.
         callbacks: transformers' `TrainerCallback`s. Their `on_*` events are fired by the training; `should_training_stop`,
             `should_save` and `should_log` are obeyed.
 
     Raises:
         UserError: Anything is wrong with names, settings, folders, data, model or disk; no weight has changed then.
     """
+    opened = None if isinstance(model, str | os.PathLike) and processor is None else opened_of(model, processor)
+    given = None if isinstance(data, str | os.PathLike) else of_object(data, benchmark)
     run = Run.of(
-        model,
-        data,
+        "" if opened is not None else os.fspath(model),
+        os.fspath(data) if given is None else OBJECT,
         method,
         out,
         benchmark=benchmark,
@@ -90,18 +104,41 @@ def forget(
         engine=engine,
         plugins=plugins,
     )
-    return forget_run(run, resume=resume, callbacks=callbacks)
+    run = run if run.out else replace(run, out=str(_free(run.method, resume=resume)))
+    with nullcontext(run.model) if opened is None else _base_of(opened, Path(run.out), resume=resume) as base:
+        run = replace(run, model=str(base))
+        finished = FinishedRun(forget_run(run, resume=resume, callbacks=callbacks, data=given))
+    finished.data = given
+    return finished
 
 
-def forget_run(run: Run, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = ()) -> Path:
-    """Run `forget` from a run configuration."""
+@contextmanager
+def _base_of(opened: Loaded, out: Path, *, resume: bool) -> Iterator[Path]:
+    """Yield the folder of a model object, after checking that `out` can be used."""
+    _require_place(out, resume=resume)
+    with stored(opened, out) as folder:
+        yield folder
+
+
+def _free(method: str, *, resume: bool) -> Path:
+    """Return the first free folder `runs/METHOD`, `runs/METHOD-2`, ..."""
+    if resume:
+        raise UserError("Which run is to be resumed? Give `out`, its folder.")
+    names = (method, *(f"{method}-{number}" for number in range(2, 10_000)))
+    return next(place for name in names if not (place := Path("runs") / name).exists())
+
+
+def forget_run(
+    run: Run, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = (), data: Benchmark | None = None
+) -> Path:
+    """Run `forget` from a run configuration. `data` are those that it calls an object."""
     if callbacks:
         from unsee.compat.callbacks import made
 
         callbacks = made(callbacks)
     distributed_processes.start()
     with fast_paths.using(run.engine), distributed_processes.lost_peer_explained():
-        return _forget(run, callbacks, resume=resume)
+        return _forget(run, callbacks, data, resume=resume)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,38 +152,40 @@ class Checked:
     training: Training
 
 
-def checked(run: Run, *, resume: bool = False) -> Checked:
-    """Return the validated run, or raise for the first fault."""
+def checked(run: Run, *, resume: bool = False, data: Benchmark | None = None) -> Checked:
+    """Return the validated run, or raise for the first fault. `data` are those that it calls an object."""
     run = with_plugins(run)
     with hinted(run):
-        return _checked(run, resume=resume)
+        return _checked(run, data, resume=resume)
 
 
-def _checked(run: Run, *, resume: bool) -> Checked:
+def _checked(run: Run, data: Benchmark | None, *, resume: bool) -> Checked:
     _require_names(run)
     require_locations(run)  # before the method, whose import takes seconds
     method = _method(run)
     config.build(Training, run.training, where="training")
     config.build(config.EvalConfig, run.eval, where="eval")  # the verdict needs it, after the training
     _require_place(Path(run.out), resume=resume)
-    benchmark = open_benchmark(run.data, run.benchmark)
+    benchmark = data or open_benchmark(run.data, run.benchmark)
     require_usable(benchmark, run.data)
     training = config.build(Training, {**benchmark.suggested(run.method), **run.training}, where="training")
     trackers.require(training.report_to)
+    known = data is None or benchmark.name in registry.names("benchmarks")
     run = replace(
         run,
         model=builtin.lasting(run.model),
         data=builtin.lasting(run.data),
-        benchmark=described(benchmark),
+        benchmark=described(benchmark) if known else benchmark.name,
         settings=config.plain(asdict(method)),
         training=config.plain(asdict(training)),
     )
-    run = with_used(run, ("methods", run.method), ("benchmarks", benchmark.name))
+    run = with_used(run, ("methods", run.method))
+    run = with_used(run, ("benchmarks", benchmark.name)) if known else run
     return Checked(run=run, method=method, benchmark=benchmark, training=training)
 
 
-def _forget(run: Run, callbacks: Sequence[TrainerCallback], *, resume: bool) -> Path:
-    found = checked(run, resume=resume)
+def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | None, *, resume: bool) -> Path:
+    found = checked(run, resume=resume, data=data)
     run, method, benchmark, training, out = found.run, found.method, found.benchmark, found.training, Path(run.out)
     record = _record(run, benchmark)
     done = resume and _already_done(out, run, record)
@@ -219,7 +258,7 @@ def require_locations(run: Run) -> None:
     if run.method:
         registry.require("methods", run.method)
     folder_of(run.model)
-    if run.data.partition(":")[0] != "lab":
+    if run.data != OBJECT and run.data.partition(":")[0] != "lab":
         location(run.data)
 
 

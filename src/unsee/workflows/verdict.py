@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from unsee import config
-from unsee.api import Role
+from unsee.api import Benchmark, Role
 from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
 from unsee.distributed import processes
@@ -49,10 +49,10 @@ class Outcome:
         return "\n".join([head, *([self.advice] if self.advice else [])])
 
 
-def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS) -> Outcome:
+def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS, data: Benchmark | None = None) -> Outcome:
     """Ask a finished run's model and its original a sample of the questions, and return whether it still leaks.
 
-    Held-out images decide where the data have them. The outcome is kept in run.yaml; the answers are not. A sample of 8
+    `data` are the run's data where they were given as an object. Held-out images decide where the data have them. The outcome is kept in run.yaml; the answers are not. A sample of 8
     questions per role and kind sees that a model leaks, but not that it never does: `unsee eval` asks everything.
 
     Raises:
@@ -61,16 +61,16 @@ def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS) -> Outcome
     folder = Path(folder)
     config.require_ended(folder)
     run = config.read(folder / RECORD)
+    data = data or open_benchmark(run.data, run.benchmark)
     with tempfile.TemporaryDirectory() as place:
-        original = _asked(str(resolve(run.model)), run, Path(place), "original", questions)
-        outcome = _outcome(_asked(str(folder), run, Path(place), run.method, questions), original, run)
+        original = _asked(str(resolve(run.model)), data, run, Path(place), "original", questions)
+        outcome = _outcome(_asked(str(folder), data, run, Path(place), run.method, questions), original, run)
     keep_outcome(folder, outcome)
     return outcome
 
 
-def _asked(model: str, run: Run, place: Path, stage: str, questions: int) -> Stage:
+def _asked(model: str, benchmark: Benchmark, run: Run, place: Path, stage: str, questions: int) -> Stage:
     """Return the model's answers to the sample, judged."""
-    benchmark = open_benchmark(run.data, run.benchmark)
     present = {example.role for example in benchmark.examples("eval")}
     evaluate(
         model,

@@ -20,6 +20,7 @@ from unsee.config.retention import KEEP, UNTIL_VERIFIED
 from unsee.data.open import open_benchmark
 from unsee.errors import UnknownNameError, UserError
 from unsee.models.location import folder_of
+from unsee.scoring.scores import FIRST
 from unsee.utils import fast_paths
 
 STAGES: Final = {"lab-gold": "gold", "lab-gold-picture": "gold-picture"}
@@ -30,13 +31,6 @@ SHOWN: Final = (
     *("choice", "choice.no_pick", "choice.likelihood", "cloze", "rougeL", "both.choice", "both.cloze", "both.rougeL"),
 )
 """Scores printed by `unsee eval --all`, beside extra ones of data or user."""
-FIRST: Final = (
-    *(f"{role}.{key}" for role in ("unseen", "forget") for key in ("leak", "clean", "degenerate", "asr_proxy")),
-    *("forget.choice", "forget.choice.no_pick", "forget.cloze", "forget.forget_quality"),
-    *(f"retain.{key}" for key in ("name", "fact", "choice", "choice.no_pick", "cloze")),
-    *("benign.sarr_proxy", "general.accuracy", "model.utility", "model.fq"),
-)
-"""Scores printed after the verdict."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:

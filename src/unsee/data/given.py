@@ -1,0 +1,70 @@
+"""Data given as Python objects: a list of mappings, a pandas DataFrame or a `datasets.Dataset`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unsee.data.sources import SPLITS, Source
+from unsee.errors import UserError, shown
+
+
+def source_of(data: Any) -> Source:
+    """Return the rows of an object, with the columns of a table (docs/own_data.md).
+
+    Images may be paths (relative ones from the working folder), encoded bytes or PIL images, which are kept as PNG.
+
+    Raises:
+        UserError: The object is no table, or has no rows.
+    """
+    kind = type(data).__name__
+    rows = [_row(row, number, kind) for number, row in enumerate(_rows(data), 1)]
+    if not rows:
+        raise UserError(f"The data ({kind}) have no rows.")
+    return Source(file=Path(kind), rows=rows, base=Path())
+
+
+def _rows(data: Any) -> Iterable[Any]:
+    library = type(data).__module__.partition(".")[0]
+    if library == "pandas" and hasattr(data, "to_dict"):
+        return list(data.to_dict("records"))
+    if library == "datasets" and isinstance(data, Mapping):  # DatasetDict
+        return [{"split": SPLITS.get(name, ""), **row} for name, part in data.items() for row in _rows(part)]
+    if library == "datasets":
+        return [dict(row) for row in _encoded(data)]
+    if isinstance(data, Sequence) and not isinstance(data, str | bytes):
+        return data
+    raise UserError(
+        f"data must be a path, a hub id, a list of mappings, a DataFrame or a datasets.Dataset, got {shown(data)}."
+    )
+
+
+def _encoded(data: Any) -> Any:
+    """Return a Dataset whose image columns stay as they were encoded."""
+    from datasets import Image as Feature
+
+    for name, feature in (data.features or {}).items():
+        if isinstance(feature, Feature):
+            data = data.cast_column(name, Feature(decode=False))
+    return data
+
+
+def _row(row: Any, number: int, kind: str) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise UserError(f"Row {number} of the data ({kind}) must be a mapping of column to value, got {shown(row)}.")
+    return {str(name): _cell(value) for name, value in row.items()}
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell as a table on disk would hold it."""
+    if isinstance(value, Image.Image):
+        stream = io.BytesIO()
+        value.save(stream, format="PNG")
+        return stream.getvalue()
+    if isinstance(value, Path):
+        return str(value)
+    return [_cell(item) for item in value] if isinstance(value, list | tuple) else value

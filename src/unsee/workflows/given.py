@@ -1,0 +1,85 @@
+"""Models given as Python objects, kept as a folder beside the run so that its adapter opens everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unsee.config import RECORD
+from unsee.distributed import processes
+from unsee.errors import UserError, shown
+from unsee.utils.files import foreign, remove_folder, require_space
+
+if TYPE_CHECKING:
+    from unsee.models.checkpoint import Loaded
+
+_SLACK = 64 * 2**20
+"""Bytes for everything other than weights."""
+
+
+def opened_of(model: Any, processor: Any) -> Loaded:
+    """Return a model and its processor, given as one of the forms that `forget` takes, as opened.
+
+    Raises:
+        UserError: It is no whole vision-language model of transformers, or has no processor.
+    """
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from unsee.models.checkpoint import Loaded, family_of_config
+
+    if isinstance(model, Loaded):
+        return model
+    if isinstance(model, tuple) and len(model) == 2 and processor is None:
+        model, processor = model
+    kind = type(model).__name__
+    if isinstance(model, PeftModel):
+        raise UserError("The model has an adapter. Give what `model.merge_and_unload()` returns.")
+    if not isinstance(model, PreTrainedModel):
+        raise UserError(
+            f"model must be a path, a hub id or a vision-language model of transformers, got {shown(kind)}."
+        )
+    if processor is None:
+        raise UserError(f"Give the processor of the {kind}, too: forget(model=(model, processor), ...).")
+    family = family_of_config(model.config, f"the {kind} given as model")
+    if any(weight.is_meta for weight in model.parameters()):
+        raise UserError(f"Weights of the {kind} are not in memory (offloaded, or on the meta device). Give its folder.")
+    return Loaded(model=model, processor=processor, family=family, instruction="", base=None)
+
+
+@contextmanager
+def stored(opened: Loaded, out: Path) -> Iterator[Path]:
+    """Yield the folder `OUT-base`, which holds the weights of a model object.
+
+    The run reads them from there and leaves the object as it is. A folder of an earlier call is used again if class,
+    weights and instruction are the same. If the block fails before the run has begun, a new folder is removed.
+
+    Raises:
+        UserError: The folder holds something else, the disk is too small, or there are several processes.
+    """
+    from unsee.evaluation.answers import weights_hash
+    from unsee.models.checkpoint import read_sidecar, save_model
+
+    if processes.world() > 1:
+        raise UserError("A model object belongs to one process. Save it, and give its folder to several processes.")
+    folder = out.resolve().with_name(f"{out.resolve().name}-base")
+    facts = {"object": {"class": type(opened.model).__name__, "sha256": weights_hash(opened.model)}}
+    known = read_sidecar(folder)
+    if foreign(folder) and (known.get("object") != facts["object"] or known.get("instruction") != opened.instruction):
+        raise UserError(
+            f"{folder} holds other weights than the model given (or none). Give the model that this run began with, or "
+            "another `out`."
+        )
+    fresh = not foreign(folder)
+    if fresh:
+        size = sum(weight.numel() * weight.element_size() for weight in opened.model.state_dict().values())
+        require_space(folder, size + _SLACK, f"the model object in {folder}")
+        save_model(opened.model, opened.processor, folder, instruction=opened.instruction, facts=facts)
+    try:
+        yield folder
+    except BaseException:
+        if fresh and not (out / RECORD).exists():
+            remove_folder(folder)
+        raise

@@ -1,0 +1,161 @@
+"""forget with objects in place of paths, and what it returns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from helpers.run import EXAMPLE
+from unsee import Run, evaluate, forget, load
+from unsee.config import read_mapping
+from unsee.data.check import fingerprint
+from unsee.data.open import of_object, open_benchmark
+from unsee.errors import UserError
+from unsee.methods.npo import NPO
+from unsee.testing.tiny import save_tiny
+from unsee.utils.files import read_jsonl
+
+SHORT = {"max_steps": 2, "stop": "never", "lr": 1e-2, "max_new_tokens": 4, "checkpoint_every": 1, "rank": 2, "alpha": 4}
+NPO_HERE = NPO(beta=0.2)
+
+
+def rows():
+    """The example's rows, with absolute image paths."""
+    found = read_jsonl(next(EXAMPLE.glob("*.jsonl")))
+    return [{**row, "image": EXAMPLE / row["image"]} if row.get("image") else row for row in found]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("objects") / "model")
+
+
+@pytest.fixture(scope="module")
+def opened(model):
+    return load(model)
+
+
+@pytest.fixture(scope="module")
+def done(opened, tmp_path_factory):
+    out = tmp_path_factory.mktemp("done") / "npo"
+    return forget((opened.model, opened.processor), rows(), NPO_HERE, out, training=SHORT, seed=3)
+
+
+def test_objects_give_the_weights_that_paths_give_and_stay_as_they_are(model, opened, done, tmp_path):
+    by_path = forget(model, EXAMPLE, NPO_HERE, tmp_path / "npo", training=SHORT, seed=3)
+    ours, theirs = (load_file(run / "model" / "adapter_model.safetensors") for run in (done, by_path))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    fresh = load(model).model.state_dict()
+    now = opened.model.state_dict()
+    assert now.keys() == fresh.keys()
+    assert all(torch.equal(now[name], fresh[name]) for name in now)
+
+
+def test_the_record_says_that_objects_were_given_and_their_hashes(done):
+    written = read_mapping(done / "run.yaml")
+    base = Path(written["model"])
+    assert base == done.path.with_name("npo-base")
+    assert json.loads((base / "unsee.json").read_text())["object"]["class"] == "LlavaForConditionalGeneration"
+    assert len(json.loads((base / "unsee.json").read_text())["object"]["sha256"]) == 64
+    assert written["data"] == "<object>"
+    assert written["record"]["data_hash"] == fingerprint(of_object(rows()))
+    assert not [file for file in done.path.rglob("*") if file.suffix in (".csv", ".jsonl") and file.name != "log.jsonl"]
+
+
+def test_resume_wants_the_same_weights_and_rows(done, opened, tmp_path):
+    def again(model, data):
+        return forget((model.model, model.processor), data, NPO_HERE, done, training=SHORT, seed=3, resume=True)
+
+    assert again(opened, rows()) == done
+    with pytest.raises(UserError, match="data_hash differ"):
+        again(opened, [{**row, "answer": f"{row['answer']} Truly."} for row in rows()])
+    with pytest.raises(UserError, match="holds other weights"):
+        again(load(save_tiny(tmp_path / "other", seed=1)), rows())
+
+
+def test_rows_are_the_same_data_in_every_form(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    table = [
+        {name: json.dumps(cell) if isinstance(cell, dict | list) else cell for name, cell in row.items()}
+        for row in rows()
+    ]
+    texts = [{name: str(cell) for name, cell in row.items() if cell is not None} for row in table]
+    wanted = fingerprint(open_benchmark(EXAMPLE))
+    assert fingerprint(of_object(rows())) == wanted
+    assert fingerprint(of_object(pandas.DataFrame(texts))) == wanted
+    named = {name: [row.get(name) for row in texts] for name in {name for row in texts for name in row}}
+    dataset = datasets.Dataset.from_dict(named)
+    assert fingerprint(of_object(dataset)) == wanted
+    assert fingerprint(of_object(dataset.cast_column("image", datasets.Image()))) == wanted
+
+
+def test_pictures_in_memory_are_read(tmp_path):
+    row = {"question": "Who?", "answer": "Ada", "role": "forget", "entity": "ada", "private": {"name": ["Ada"]}}
+    picture = Image.new("RGB", (8, 8), (1, 2, 3))
+    (example,) = of_object([{**row, "image": picture}]).examples("train")
+    assert example.image.load().getpixel((0, 0)) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "data", "message"),
+    [
+        ("bare", rows, "Give the processor of the LlavaForConditionalGeneration, too"),
+        (torch.nn.Linear(1, 1), rows, "model must be a path, a hub id or a vision-language model"),
+        ("pair", list, "have no rows"),
+        ("pair", lambda: [1], "Row 1 of the data .list. must be a mapping"),
+        ("pair", lambda: 3, "data must be a path, a hub id, a list of mappings"),
+        ("pair", lambda: [{"question": "Who?"}], "answer"),
+    ],
+)
+def test_what_is_no_model_or_no_table_is_refused_and_leaves_nothing(opened, tmp_path, given, data, message):
+    known = {"bare": opened.model, "pair": (opened.model, opened.processor)}
+    given = known[given] if isinstance(given, str) else given
+    with pytest.raises(UserError, match=message):
+        forget(given, data(), NPO_HERE, tmp_path / "x", training=SHORT)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_after_the_weights_are_stored_removes_them(opened, tmp_path):
+    with pytest.raises(UserError, match="lr"):
+        forget(opened, rows(), NPO_HERE, tmp_path / "x", training={"lr": "fast"})
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+
+
+def test_without_a_folder_the_first_free_one_below_runs_is_used(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "prompt").mkdir(parents=True)
+    run = forget(model, EXAMPLE, "prompt", settings={"instruction": "Hush."})
+    assert run == Path("runs/prompt-2")
+    with pytest.raises(UserError, match="Give `out`"):
+        forget(model, EXAMPLE, "prompt", resume=True)
+
+
+def test_a_run_is_evaluated_shown_and_compared(done, opened, tmp_path):
+    scores = done.evaluate(limit=1, max_new_tokens=4, progress=False)
+    assert scores["retain.name"] == json_score(done, "retain.name", scores)
+    assert done.verdict is not None
+    assert "npo on <object>" in repr(done)
+    assert "&lt;object&gt;" in done._repr_html_()
+    assert done.config.settings["beta"] == 0.2
+    assert isinstance(done.model().processor, type(opened.processor))
+    original = tmp_path / "original"
+    evaluate(opened, of_object(rows()), original, stage="original", limit=1, max_new_tokens=4, progress=False)
+    page = done.compare(original, out=tmp_path / "report")
+    assert page == tmp_path / "report" / "report.html"
+    assert "original" in page.read_text(encoding="utf-8")
+    reread = Run(str(done))
+    with pytest.raises(UserError, match="given as a Python object"):
+        reread.evaluate()
+
+
+def json_score(run, name, scores):
+    """Return the score if scores.json holds the same value."""
+    assert json.loads((run / "scores.json").read_text())[name]["value"] == scores[name].value
+    return scores[name]
