@@ -111,7 +111,7 @@ def page():
 
 def sent(server, path, values=None, *, token=TOKEN, **headers):
     """Send a request and return the open response."""
-    link = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    link = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=120)
     given = {"Authorization": f"Bearer {token}"} if token else {}
     if values is not None:
         body = values if isinstance(values, bytes) else json.dumps(values)
