@@ -499,6 +499,9 @@ def test_a_purge_leaves_figures_and_no_trace_of_the_person(project: Project) -> 
             assert Image.open(file).convert("RGB").tobytes() not in pictures, file
     assert {file.name for file in files} >= {f"{first}-B-001.receipt.json", "ledger.sqlite", "index.html"}
     assert project.ledger.state(first).last("purged")["files"] > 2
+    page = (project.folder / "index.html").read_text()
+    assert page.count("data purged") == 2
+    assert page.count("<td>erased</td>") == 2
     assert desk.faults(project) == []
     with pytest.raises(UserError, match="is closed"):
         intake.require_open(project, first)

@@ -14,6 +14,7 @@ from unsee.utils.parsing import read_object
 from unsee.workflows.purge import Purged
 from unsee.workflows.purge import purge as purge_folders
 from unsee.workflows.requests.ledger import DECISIONS, FILE, FURTHER, REASONS, Entry, Ledger, State, add_months
+from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import BATCH, REQUEST, Project, model_hash
 from unsee.workflows.requests.receipt import SUFFIX
 from unsee.workflows.requests.rows import read_rows
@@ -91,7 +92,9 @@ def extend(project: Project, request: str, reason: str, *, today: date, operator
     if today > state.due:
         raise UserError(f"{request} was due on {state.due.isoformat()}: it could be put off until then.")
     due = add_months(state.due, FURTHER).isoformat()
-    return project.ledger.append("extended", request, operator=operator, due=due, reason=reason)
+    entry = project.ledger.append("extended", request, operator=operator, due=due, reason=reason)
+    write_overview(project)
+    return entry
 
 
 def close(project: Project, request: str, decision: str, reason: str, *, operator: str = "") -> Entry:
@@ -113,6 +116,7 @@ def close(project: Project, request: str, decision: str, reason: str, *, operato
         raise UserError(f"{request} cannot be closed as not in the model: the model gave the person away when asked.")
     entry = project.ledger.append("closed", request, operator=operator, decision=decision, reason=reason)
     _suppress(project, state)
+    write_overview(project)
     return entry
 
 
@@ -147,6 +151,7 @@ def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False
             part = done.within(project.place(name).resolve()).record()
             project.ledger.append("purged", name, levels=part["levels"], files=part["files"], bytes=part["bytes"])
             remove_folder(project.place(name))
+        write_overview(project)
     return done
 
 

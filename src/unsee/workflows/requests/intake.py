@@ -22,6 +22,7 @@ from unsee.utils.files import remove_folder
 from unsee.workflows.requests import asking, surfaces
 from unsee.workflows.requests.keys import sealed
 from unsee.workflows.requests.ledger import MONTHS, Entry, Ledger, add_months
+from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import Project, Request, Settings, model_hash
 from unsee.workflows.requests.questions import forms_of, rows_about, templates_of
 from unsee.workflows.requests.rows import canonical, read_rows, scoped, write_rows
@@ -154,6 +155,7 @@ def add(
     project.keep(request)
     table = write_rows(project.place(index), found.train, found.judged)
     _enter(ledger, request, found, settings, baseline, codes, limit, known, len(responses), basis, checked, operator)
+    write_overview(project)
     return Intake(
         request=request,
         due=limit,
@@ -175,7 +177,7 @@ def approve(project: Project, request: str, *, operator: str = "") -> Entry:
     """
     require_open(project, request)
     rows = read_rows(project.place(request))
-    return project.ledger.append(
+    entry = project.ledger.append(
         "approved",
         request,
         operator=operator,
@@ -183,6 +185,8 @@ def approve(project: Project, request: str, *, operator: str = "") -> Entry:
         images=len({row.image.key for row in rows if row.image}),
         commitment=commitment(project.ledger, request, rows),
     )
+    write_overview(project)
+    return entry
 
 
 def commitment(ledger: Ledger, request: str, rows: Iterable[Example]) -> str:
