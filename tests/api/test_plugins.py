@@ -389,7 +389,7 @@ def test_every_setting_of_every_method_and_benchmark_is_explained():
 
 
 def test_the_documented_example_is_the_package():
-    text = (EXAMPLE.parents[1] / "docs" / "plugins.md").read_text()
+    text = (EXAMPLE.parents[1] / "docs" / "extending.md").read_text()
     for file in ("fixed_answer.py", "brevity.py"):
         assert (EXAMPLE / "unsee_example" / file).read_text().strip() in text
     toml = (EXAMPLE / "pyproject.toml").read_text()

@@ -91,7 +91,7 @@ def unclaimed(monkeypatch):
 def refusal(folder):
     with pytest.raises(UserError) as caught:
         open_model(folder)
-    assert "docs/add_a_family.md" in str(caught.value)
+    assert "docs/extending.md" in str(caught.value)
     return str(caught.value)
 
 

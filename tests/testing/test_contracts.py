@@ -199,17 +199,19 @@ def test_a_family_that_breaks_its_contract_is_told_why(family, message, checkpoi
         family_contract(family(), checkpoint, tmp_path)
 
 
-def snippets(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+def snippets(heading: str) -> list[str]:
+    """Return the Python blocks below a heading of docs/extending.md."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0], re.DOTALL)
 
 
 @pytest.fixture
 def shapes(tmp_path):
-    """Return the benchmark of docs/add_a_benchmark.md and a folder for it."""
+    """Return the benchmark of docs/extending.md and a folder for it."""
     file = tmp_path / "shapes.py"
-    file.write_text(snippets("add_a_benchmark.md")[0], encoding="utf-8")
+    file.write_text(snippets("Add a benchmark")[0], encoding="utf-8")
     registry.add(file)
-    exec(snippets("add_a_benchmark.md")[1], {"place": tmp_path / "data"})  # the fixture that the page shows
+    exec(snippets("Add a benchmark")[1], {"place": tmp_path / "data"})  # the fixture that the page shows
     return registry.load("benchmarks", "shapes"), tmp_path / "data"
 
 
@@ -239,6 +241,6 @@ def test_a_benchmark_that_breaks_its_contract_is_told_why(shapes):
 
 def test_the_documented_method_holds_its_contract(tmp_path):
     file = tmp_path / "documented.py"
-    file.write_text(snippets("add_a_method.md")[0], encoding="utf-8")
+    file.write_text(snippets("Add a method")[0], encoding="utf-8")
     registry.add(file)
     method_contract(registry.load("methods", "documented"), "lora", tmp_path / "run")

@@ -142,7 +142,7 @@ def read(spec: Spec) -> list[Outside]:
     if not found:
         raise UserError(
             f"The plugin {spec.name} defines no method, benchmark, metric or family. "
-            "Expected a public subclass of Method, Benchmark or Family, or a Measure (docs/plugins.md)."
+            "Expected a public subclass of Method, Benchmark or Family, or a Measure (docs/extending.md)."
         )
     return found
 

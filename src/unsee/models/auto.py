@@ -99,7 +99,7 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
     if template and processor.chat_template is None:
         raise UserError(
             f"The processor of {path} has no chat template; add a chat_template.jinja to the folder, or write a family with a "
-            "`prompt` of its own: docs/add_a_family.md."
+            "`prompt` of its own: docs/extending.md."
         )
     if (shape := _hollow(path)) is not None:
         _require_decoder(shape, path)
@@ -167,7 +167,7 @@ def prompt(processor: Any, question: str, *, has_image: bool, instruction: str =
     except Exception as error:
         raise UserError(
             f"The chat template does not render a turn whose content is a list of an image and a text ({shown(str(error))}). "
-            "Write a family with a `prompt` of its own: docs/add_a_family.md."
+            "Write a family with a `prompt` of its own: docs/extending.md."
         ) from error
     if len(rendered) > LONGEST_PROMPT + len(text):
         raise UserError(

@@ -81,7 +81,7 @@ def forget(
         training: Fields of `Training` that differ from what suits the data and the defaults.
         seed: Start of every random stream.
         engine: "plain" switches every fast path off; the numbers stay the same.
-        plugins: Files, folders or modules with methods, benchmarks or families of your own (docs/plugins.md).
+        plugins: Files, folders or modules with methods, benchmarks or families of your own (docs/extending.md).
         resume: Go on with an interrupted run in `out`; gives the weights of an uninterrupted one. Objects must have the
             same weights and rows as those that the run began with.
         callbacks: transformers' `TrainerCallback`s. Their `on_*` events are fired by the training; `should_training_stop`,

@@ -93,7 +93,7 @@ def sweep(
         out: Folder for everything.
         launcher: Where cells run: "local" = processes of this machine, "slurm" = jobs through submitit.
         jobs: Cells that run at once.
-        plugins: Files, folders or modules with code of your own, beside those below `base` (docs/plugins.md).
+        plugins: Files, folders or modules with code of your own, beside those below `base` (docs/extending.md).
 
     Raises:
         UserError: The grid, or any cell of it, names what does not exist; nothing has been started then.
@@ -126,7 +126,7 @@ def read_grid(file: Path, plugins: Sequence[str] = ()) -> Grid:
     for key in values:
         if key not in _PARTS and key in vars(Run()):
             raise UserError(
-                f"{file} has {key!r} at its top, as a run has. A grid has the run below `base`, see docs/sweep.md."
+                f"{file} has {key!r} at its top, as a run has. A grid has the run below `base`, see docs/running.md."
             )
         if key not in _PARTS:
             raise unknown_name(f"part of {file}", str(key), _PARTS)

@@ -11,7 +11,7 @@ from unsee.utils.terminal import err
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("grid", metavar="GRID.yaml", help="base run and axes, see docs/sweep.md")
+    parser.add_argument("grid", metavar="GRID.yaml", help="base run and axes, see docs/running.md")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for everything; goes on with what is in it")
     parser.add_argument("--launcher", default="local", help="local (default) or slurm")
     plugin_option(parser)

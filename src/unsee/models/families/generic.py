@@ -33,7 +33,7 @@ class Generic(AutoFamily):
             kind: Any = model.config
             raise UserError(
                 f"unsee has no family of its own for {kind.model_type!r} models, and the generic one cannot serve {path}: "
-                f"{'; '.join(faults)}. Write a family for it: docs/add_a_family.md."
+                f"{'; '.join(faults)}. Write a family for it: docs/extending.md."
             )
         return model, processor
 

@@ -68,7 +68,7 @@ def continual(
         training: Fields of `Training` that differ from what suits the data and the defaults; for each request.
         seed: Start of every random stream.
         engine: "plain" switches every fast path off.
-        plugins: Files, folders or modules with methods, benchmarks or families of your own (docs/plugins.md).
+        plugins: Files, folders or modules with methods, benchmarks or families of your own (docs/extending.md).
 
     Raises:
         UserError: Names, settings, requests or data are wrong, or `out` holds something else; nothing has been trained then.
