@@ -11,7 +11,10 @@ JOBS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: install lock check test test-fast test-slow test-matrix demo requests docs clean
+CUDA_ARGS := --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 \
+	--build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128
+
+.PHONY: image install lock check test test-fast test-slow test-matrix demo requests docs clean
 
 install: $(STAMP)
 
@@ -61,6 +64,9 @@ docs: install
 	$(BIN)/python -m pip install -q --no-compile -r requirements/docs.txt
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "The site: $(CURDIR)/build/site/index.html"
+
+image:
+	docker build -t unsee$(if $(CUDA),:cuda) $(if $(CUDA),$(CUDA_ARGS)) .
 
 clean:
 	rm -rf $(VENV) .venvs .tools build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
