@@ -63,7 +63,7 @@ def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> lis
     require(hash_folder(folder) == before, "the attack has changed the model's files")
     forms = [(finding.variant, finding.at) for finding in findings]
     require(len(set(forms)) == len(forms), f"every variant and position must occur once, got {forms}")
-    beside = [(finding.variant, finding.at) for finding in _findings(attack, other, out / "beside")]
+    beside = [(finding.variant, finding.at) for finding in _findings(attack, other, out / "beside", folder)]
     require(forms == beside, "two models have different variants, so that gold could not stand beside a model")
     for finding in findings:
         _require_shares(finding, curve=bool(attack.axis))
@@ -73,10 +73,10 @@ def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> lis
     return findings
 
 
-def victim(folder: Path, work: Path) -> Victim:
-    """Return the model in a folder, to be attacked with the tiny people."""
+def victim(folder: Path, work: Path, base: Path | None = None) -> Victim:
+    """Return the model in a folder, to be attacked with the tiny people; original and gold are like `base`, else like it."""
     work.mkdir(parents=True, exist_ok=True)
-    first, second = (relative(folder, work / f"beside-{seed}", seed) for seed in (2, 3))
+    first, second = (relative(base or folder, work / f"beside-{seed}", seed) for seed in (2, 3))
     return Victim(
         open=lambda: open_model(folder),
         benchmark=People(),
@@ -100,8 +100,8 @@ def relative(folder: Path, out: Path, seed: int) -> Path:
     return out
 
 
-def _findings(attack: Attack, folder: Path, work: Path) -> list[Finding]:
-    return list(attack.run(victim(folder, work)))
+def _findings(attack: Attack, folder: Path, work: Path, base: Path | None = None) -> list[Finding]:
+    return list(attack.run(victim(folder, work, base)))
 
 
 def _require_shares(finding: Finding, *, curve: bool) -> None:
