@@ -21,8 +21,8 @@ RATES: Final = ((20_000_000, 2e-3), (500_000_000, 1e-3), (2_000_000_000, 3e-4))
 """Most parameters -> learning rate of LoRA; above: 1e-4, the default [inferred: measured on the lab (4 million) only]."""
 STEPS: Final = 80
 """Fewest steps of a run with a retain term, as in configs/lab_pubg.yaml [inferred]."""
-PASSES: Final = 1
-"""Fewest passes over the forget rows: half a pass left ten people of the lab known by name [inferred]."""
+PASSES: Final = 3
+"""Fewest passes over the forget rows [inferred: docs/deletion_requests.md has figures of ten people with half, 1 and 2.5]."""
 RETAINING: Final = ("npo", "pubg", "bg_only", "reject", "random")
 """Methods whose published form has no retain term, and whose `retain_weight` adds one."""
 _FORGET: Final = (Role.FORGET, Role.FORGET_TEXT)
