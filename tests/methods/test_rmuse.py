@@ -105,7 +105,7 @@ def test_safe_mode_limits_rotation_and_calibrates_the_gate(tmp_path):
 
 
 def test_directions_point_from_the_private_answer_to_refusal(tmp_path):
-    """Step 2 of docs/rmuse.md: the orientation is that of the mean shift of answer and chain."""
+    """Step 2 of docs/published.md: the orientation is that of the mean shift of answer and chain."""
     session = session_at(tmp_path)
     found = _Found(RMuse(zscore="scale_only"), session)
     pairs = found._forget_pairs()
@@ -116,7 +116,7 @@ def test_directions_point_from_the_private_answer_to_refusal(tmp_path):
 
 
 def test_shifts_lead_from_what_is_to_go_to_what_is_to_come(tmp_path):
-    """Steps 1 and 3 of docs/rmuse.md: refusal minus answer, rationale minus chain; on retain data reasoning minus the direct answer."""
+    """Steps 1 and 3 of docs/published.md: refusal minus answer, rationale minus chain; on retain data reasoning minus the direct answer."""
     session = session_at(tmp_path)
     found = _Found(RMuse(), session)
 

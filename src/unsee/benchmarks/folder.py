@@ -65,7 +65,7 @@ class FolderSettings:
     fields: Mapping[str, str] = field(default_factory=dict)
     """Column of unsee -> column of the table: `{"image": "image_path"}`; what is missing is guessed, and shown."""
     roles: str = ""
-    """File that says who is to be forgotten (docs/from_your_format.md)."""
+    """File that says who is to be forgotten (docs/own_data.md)."""
     dataset: str = ""
     """Name in a `dataset_info.json` of LLaMA-Factory that holds several."""
 
@@ -73,11 +73,11 @@ class FolderSettings:
 class Folder(Benchmark):
     """Table, shards or image folder of one's own, in one of several layouts.
 
-    docs/own_data.md describes the columns, docs/from_your_format.md the layouts.
+    docs/own_data.md describes columns and layouts.
     """
 
     name = "folder"
-    layout = f"one table ({', '.join(SUFFIXES)}), named data or the only one in its folder; or as docs/from_your_format.md says"
+    layout = f"one table ({', '.join(SUFFIXES)}), named data or the only one in its folder; or as docs/own_data.md says"
     settings_type = FolderSettings
     generic = True
     settings: FolderSettings

@@ -1,6 +1,6 @@
 """The published MMUnlearner code (arXiv 2502.11051), defects included, for comparison.
 
-A reimplementation from a description of that code. docs/mmunlearner.md lists its defects.
+A reimplementation from a description of that code. docs/published.md lists its defects.
 Shapes: b batch, t tokens.
 """
 

@@ -28,7 +28,7 @@ from unsee.utils.parsing import read_object
 
 NAME: Final = "rmuse"
 LEAST_NORM: Final = 1e-3
-"""Directions with a smaller norm outside the reasoning subspace are not used (docs/rmuse.md, step 5) [inferred]."""
+"""Directions with a smaller norm outside the reasoning subspace are not used (docs/published.md, step 5) [inferred]."""
 
 Gate = Literal["below", "above", "always", "off"]
 Update = Literal["slerp", "additive"]

@@ -1,6 +1,6 @@
 """Geometry of R-MUSE (arXiv 2512.17911): directions, subspaces, rotations.
 
-The letters are those of docs/rmuse.md. Shapes: n samples, d width of the model, k rank; other leading axes are free.
+The letters are those of docs/published.md. Shapes: n samples, d width of the model, k rank; other leading axes are free.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch.nn.functional import normalize
 from unsee.errors import UserError
 
 BORDER: Final = 1e-6
-"""Distance of clamped cosines from -1 and 1 (docs/rmuse.md, step 5) [inferred]."""
+"""Distance of clamped cosines from -1 and 1 (docs/published.md, step 5) [inferred]."""
 EPS: Final = 1e-6
-"""Smallest standard deviation used as a divisor (docs/rmuse.md, step 1) [inferred]."""
+"""Smallest standard deviation used as a divisor (docs/published.md, step 1) [inferred]."""
 
 ZScore = Literal["center_and_scale", "scale_only"]
 
@@ -35,7 +35,7 @@ def zscore(shifts_nd: Tensor, how: ZScore) -> Tensor:
 
 
 def rank_for(singular_k: Tensor, energy: float) -> int:
-    """Return the smallest rank that reaches this share of energy (docs/rmuse.md, step 2).
+    """Return the smallest rank that reaches this share of energy (docs/published.md, step 2).
 
     >>> rank_for(torch.tensor([4.0, 2.0, 1.0]), 0.76), rank_for(torch.tensor([4.0, 2.0, 1.0]), 0.8)
     (1, 2)
@@ -123,7 +123,7 @@ def aside(unit: Tensor) -> Tensor:
 
 
 def karcher_mean(points_nd: Tensor, weights_n: Tensor | None = None, steps: int = 10) -> Tensor:
-    """Return the Karcher mean of unit vectors on the sphere (docs/rmuse.md, step 5).
+    """Return the Karcher mean of unit vectors on the sphere (docs/published.md, step 5).
 
     >>> karcher_mean(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     tensor([0.7071, 0.7071])
@@ -146,7 +146,7 @@ def outside(states: Tensor, basis_dk: Tensor) -> Tensor:
 
 
 def share_inside(states: Tensor, basis_dk: Tensor) -> Tensor:
-    """Return the gate's score s = |P h| / |h| of each state (docs/rmuse.md, step 4).
+    """Return the gate's score s = |P h| / |h| of each state (docs/published.md, step 4).
 
     >>> share_inside(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0], [0.0]]))
     tensor([0.6000])
