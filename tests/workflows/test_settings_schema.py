@@ -202,7 +202,7 @@ def refusal_of(values):
         run = Run.from_mapping(values)
         if not run.method:  # an option may name it
             run = replace(run, method="prompt", settings={})
-        forget_module._checked(run, resume=False)
+        forget_module._checked(run, None, resume=False)
     except UserError as error:
         return str(error)
     return ""
