@@ -81,7 +81,7 @@ class Refusing(Nothing):
 @pytest.mark.parametrize(
     ("method", "message"),
     [
-        (Nothing, "trains is True, but 0 weights changed"),
+        (Nothing, r"by needs\(\) weights do change, but 0 did"),
         (Infinite, "a weight is not finite"),
         (Unfrozen, "frozen weights changed"),
         (Drawing, "no forward pass saw an image"),

@@ -197,14 +197,18 @@ def _loaded(point: importlib.metadata.EntryPoint, kind: str) -> Any:
     return found
 
 
+def text_of(entry: Outside) -> str:
+    """Return the source of a plugin's module, which is not imported."""
+    source = source_of(entry.spec)
+    return (source / "__init__.py" if source.is_dir() else source).read_text(encoding="utf-8")
+
+
 def summary(entry: Outside) -> str:
     """Return the first line of the docstring of the module, read without importing it."""
     if entry.doc:
         return entry.doc
-    source = source_of(entry.spec)
-    file = source / "__init__.py" if source.is_dir() else source
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = ast.parse(text_of(entry))
     except (SyntaxError, UnicodeDecodeError) as error:
         return f"cannot be read: {error}"
     return (ast.get_docstring(tree) or "").partition("\n")[0]

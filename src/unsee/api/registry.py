@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 
 from unsee.api import plugins
 from unsee.api.measure import Measure
-from unsee.api.method import Group, Method
+from unsee.api.method import GROUPS, Group, Method
 from unsee.api.plugins import Outside, Spec
 from unsee.errors import UnseeError, UserError, unknown_name
 
@@ -156,14 +156,14 @@ def summary(kind: Listed, name: str) -> str:
 
 
 def group(name: str) -> Group:
-    """Return the group of a method, read without importing a built-in one."""
+    """Return the group of a method, read from its source without importing it."""
     entry = _entry("methods", name)
-    if entry is not None:
-        return cast("Group", entry.load().group)
-    found = re.search(
-        r'^    group: ClassVar\[Group\] = "(\w+)"', _files("methods")[name].read_text("utf-8"), re.MULTILINE
-    )
-    return cast("Group", found[1] if found else "loss")
+    try:
+        text = _files("methods")[name].read_text("utf-8") if entry is None else plugins.text_of(entry)
+    except (OSError, UnicodeDecodeError, UserError):  # the summary says what is wrong with the file
+        text = ""
+    found = re.search(r'^    group: ClassVar\[Group\] = "(\w+)"', text, re.MULTILINE)
+    return cast("Group", found[1] if found and found[1] in GROUPS else "loss")
 
 
 def _outside(kind: Listed) -> list[Outside]:
