@@ -53,6 +53,18 @@ def test_a_tracker_gets_every_step_with_the_parts_of_the_loss(tracker, tmp_path)
     assert tracker.name == "unsee/npo"
 
 
+@pytest.mark.parametrize("where", ["__init__", "on_train_begin", "on_log"])
+def test_a_tracker_that_fails_ends_no_run(tracker, tmp_path, monkeypatch, capsys, where):
+    def fails(*_, **__):
+        raise ConnectionError(f"no network at {where}")
+
+    monkeypatch.setattr(tracker, where, fails)
+    training = {**SHORT, "report_to": "trackio"}
+    out = forget(save_tiny(tmp_path / "tiny"), EXAMPLE, "ga", tmp_path / "ga", training=training)
+    assert len((out / "log.jsonl").read_text().splitlines()) == 2
+    assert capsys.readouterr().err.count(f"the tracker Tracker failed (ConnectionError: no network at {where})") == 1
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

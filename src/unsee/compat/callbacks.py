@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations import get_reporting_integration_callbacks
 
 from unsee.errors import UserError
+from unsee.utils.terminal import note_once
 
 _LAUNCHER: Final = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 _RESET: Final[Mapping[str, Sequence[str]]] = {
@@ -37,6 +38,8 @@ class Callbacks:
     state: TrainerState
     given: Mapping[str, Any]
     """Keyword arguments of every event: model, processing_class, optimizer, ..."""
+    trackers: Sequence[TrainerCallback] = ()
+    """Those of the callbacks whose failure does not end the run: they report elsewhere what log.jsonl has."""
 
     def __post_init__(self) -> None:
         """Start with all control flags cleared."""
@@ -50,12 +53,24 @@ class Callbacks:
             setattr(self.control, wish, False)
         for callback in self.callbacks:
             before = self.control.should_training_stop
-            handler = getattr(callback, event)
-            changed = handler(self.arguments, self.state, self.control, **self.given, **more)
+            changed = self._called(callback, event, more)
             self.control = self.control if changed is None else changed
             if self.control.should_training_stop and not before:
                 self.stopped_by = type(callback).__name__
             self._require_possible(callback)
+
+    def _called(self, callback: TrainerCallback, event: str, more: Mapping[str, Any]) -> TrainerControl | None:
+        """Call one callback. A tracker that fails is left out from then on, with a remark."""
+        handler = getattr(callback, event)
+        try:
+            found: TrainerControl | None = handler(self.arguments, self.state, self.control, **self.given, **more)
+        except Exception as error:
+            if callback not in self.trackers:
+                raise
+            _without(type(callback).__name__, error)
+            self.callbacks = [one for one in self.callbacks if one is not callback]
+            return None
+        return found
 
     def _require_possible(self, callback: TrainerCallback) -> None:
         for wish in ("should_epoch_stop", "should_evaluate"):
@@ -76,8 +91,22 @@ def made(callbacks: Sequence[Any]) -> list[TrainerCallback]:
 
 
 def tracker_callbacks(names: Sequence[str]) -> list[TrainerCallback]:
-    """Return one callback per tracker."""
-    return [callback() for callback in get_reporting_integration_callbacks(list(names))]
+    """Return one callback per tracker that can be started."""
+    made_ = []
+    for callback in get_reporting_integration_callbacks(list(names)):
+        try:
+            made_.append(callback())
+        except Exception as error:  # noqa: BLE001 - no account, no network, a broken package: whatever it is, the run goes on
+            _without(callback.__name__, error)
+    return made_
+
+
+def _without(name: str, error: Exception) -> None:
+    """Say that a tracker failed and the run goes on."""
+    note_once(
+        f"the tracker {name} failed ({type(error).__name__}: {error!s:.200}) and gets nothing more; "
+        "log.jsonl in the run folder has every step."
+    )
 
 
 def arguments(**settings: Any) -> TrainingArguments:

@@ -160,11 +160,12 @@ class Loop:
             state, is_local_process_zero=processes.is_main(), is_world_process_zero=processes.is_main()
         )
         with trackers.beside(session.out):
-            chosen = [*tracker_callbacks(trackers.wanted(training.report_to)), *made(session.callbacks)]
+            reporting = tracker_callbacks(trackers.wanted(training.report_to))
+        chosen = [*reporting, *made(session.callbacks)]
         given = {"model": session.model, "processing_class": session.processor, "optimizer": self.optimizer}
         given |= {"lr_scheduler": self.schedule, "train_dataloader": None, "eval_dataloader": None}
         arguments = _arguments(session, self.plan, self.save_every)
-        self.events = Callbacks(chosen, arguments, self.state, given)
+        self.events = Callbacks(chosen, arguments, self.state, given, trackers=reporting)
         self.events.fire("on_init_end")
 
     def _state(self) -> TrainerState:
