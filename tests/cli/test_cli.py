@@ -48,6 +48,7 @@ def asked(monkeypatch):
         ("forget --model lab --data lab --out o --method npo --set method.beta=0", "method.beta must be above 0"),
         ("forget none.yaml", "Cannot read the run file none.yaml"),
         ("forget", "names no model. Give --model"),
+        ("forget --model lab --data lab --method npo", "names no output folder. Give --out"),
         ("train lba --out x", "Unknown world 'lba'. Did you mean lab"),
         ("train lab --out x --without forgt", "Did you mean forget"),
         ("train lab --out x --strangers gess", "Did you mean guess"),

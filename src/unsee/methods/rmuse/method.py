@@ -247,11 +247,6 @@ class _Found:
     def _ids(self, text: str) -> tuple[int, ...]:
         return encoder(self.session.processor, self.session.family).answer(text)
 
-    def _subspace(self, shifts: Sequence[Tensor], at: int) -> Tensor:
-        return subspace(
-            zscore(torch.stack([one[at] for one in shifts]), self._scaling), self.settings.energy, self.settings.cap
-        )
-
     @property
     def _scaling(self) -> ZScore:
         return self.settings.zscore or ("center_and_scale" if self.settings.mode == "faithful" else "scale_only")

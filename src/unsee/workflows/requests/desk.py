@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -222,10 +222,3 @@ def note_child(model: Path | str, form: str, target: str) -> None:
             digest = hashlib.sha256(target.encode()).hexdigest()[:32]
             Ledger(folder).append("child", form=form, model=model_hash(str(model))[:64], target=digest)
             return
-
-
-def receipts_of(project: Project, ids: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield the receipts of requests, or all."""
-    for file in sorted(project.receipts.glob(f"*{SUFFIX}")):
-        if not ids or any(file.name.startswith(f"{name}-B-") for name in ids):
-            yield file

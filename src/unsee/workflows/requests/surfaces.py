@@ -196,15 +196,6 @@ def overall(surfaces: Mapping[str, Surface]) -> Word:
     return next((word for word in order if word in words), "not_measured")
 
 
-def from_json(value: Mapping[str, Any]) -> Surface:
-    """Read a surface written by `to_json`."""
-    read = {
-        name: None if value.get(name) is None else Share(hits=value[name]["hits"], n=value[name]["n"])
-        for name in ("before", "after", "reference")
-    }
-    return Surface(verdict=value["verdict"], **read, kind=value["kind"], why=str(value.get("why", "")))
-
-
 def brief(surfaces: Mapping[str, Surface]) -> dict[str, Any]:
     """Return verdicts and counts, for the ledger."""
     return {
