@@ -38,8 +38,9 @@ def lines_without_a_word(text):
     ]
 
 
-def test_the_file_holds_the_suggestion_and_a_word_on_every_line(model, tmp_path):
-    file = init(EXAMPLE, model, tmp_path / "mine.yaml")
+def test_the_file_holds_the_suggestion_and_a_word_on_every_line(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a long path would be broken over two lines
+    file = init(EXAMPLE, model, "mine.yaml")
     text = file.read_text(encoding="utf-8")
     assert config.read(file) == suggest(model, EXAMPLE, out="runs/mine").run
     assert lines_without_a_word(text) == []

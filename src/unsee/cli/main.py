@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Final, NoReturn
 
 from unsee import __version__
-from unsee.cli.commands._shared import FAILED, INTERRUPTED, OK, TERMINATED, USAGE
+from unsee.cli.commands._shared import FAILED, INTERRUPTED, OK, TERMINATED, USAGE, arguments_of
 from unsee.config import paths as config_paths
 from unsee.config.hints import meant, paths
 from unsee.distributed import processes
@@ -151,9 +151,16 @@ def _unknown_option(rest: Sequence[str], parser: argparse.ArgumentParser) -> Use
         return UserError(f"Unexpected argument {word!r}. See `{parser.prog} --help`.")
     parts = [
         parser,
-        *(inner for action in parser._actions if isinstance(action.choices, dict) for inner in action.choices.values()),
+        *(
+            inner
+            for action in arguments_of(parser)
+            if isinstance(action.choices, dict)
+            for inner in action.choices.values()
+        ),
     ]
-    known = [text for part in parts for action in part._actions for text in action.option_strings if text[:2] == "--"]
+    known = [
+        text for part in parts for action in arguments_of(part) for text in action.option_strings if text[:2] == "--"
+    ]
     option = word.partition("=")[0]
     error = unknown_name(f"option of {parser.prog}", option, known)
     settings = meant(option.lstrip("-").replace("-", "_"), paths()) if "--set" in known else []

@@ -5,11 +5,11 @@ Whoever chooses settings by the questions that a report shows, or that an attack
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-from unsee.api import Benchmark, Example
+from unsee.api import Benchmark, Example, Vocabulary
+from unsee.api.benchmark import NoSettings
 from unsee.errors import unknown_name
 from unsee.utils.seeds import seed_of
 
@@ -33,16 +33,42 @@ def only(benchmark: Benchmark, split: str) -> Benchmark:
         raise unknown_name("split of the questions", split, SPLITS)
     if split == "all":
         return benchmark
-    part = copy.copy(benchmark)
-    part.__class__ = _restricted(type(benchmark), split)
-    return part
+    return _Part(benchmark, split)
 
 
-def _restricted(whole: type[Benchmark], split: str) -> Any:
-    """Return the class with the evaluation examples of one part, and all else as it is."""
+class _Part(Benchmark):
+    """Data with the evaluation examples of one part, and all else as it is."""
 
-    def examples(self: Benchmark, which: Literal["train", "eval"]) -> Sequence[Example]:
-        rows = whole.examples(self, which)
-        return rows if which == "train" else [row for row in rows if part_of(row) == split]
+    name = "part"
+    layout = ""
 
-    return type(whole.__name__, (whole,), {"examples": examples, "__doc__": whole.__doc__})
+    def __init__(self, whole: Benchmark, split: str) -> None:
+        """Keep the data; its name and needs are theirs."""
+        self.settings = getattr(whole, "settings", None) or NoSettings()
+        self._whole, self._split = whole, split
+        vars(self).update(name=whole.name, likelihood=whole.likelihood)
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return all training examples, or the evaluation examples of the part."""
+        rows = self._whole.examples(split)
+        return rows if split == "train" else [row for row in rows if part_of(row) == self._split]
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the vocabulary of all the data."""
+        return self._whole.vocabulary()
+
+    def suggested(self, method: str) -> Mapping[str, Any]:
+        """Return the suggestions of the data."""
+        return self._whole.suggested(method)
+
+    def about(self, entities: Sequence[str]) -> Benchmark:
+        """Return the part of the data with these entities as forget set."""
+        return _Part(self._whole.about(entities), self._split)
+
+    def problems(self) -> Sequence[str]:
+        """Return the faults of the data."""
+        return self._whole.problems()
+
+    def warnings(self) -> Sequence[str]:
+        """Return the warnings of the data."""
+        return self._whole.warnings()

@@ -16,7 +16,6 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn import Module
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
-from transformers.generation import BaseStreamer
 
 from unsee.api import Family
 from unsee.api.request import Generated, Request, Sampling
@@ -152,12 +151,12 @@ def stream(
     asked = _Asked(model, processor, family, [request], max_new_tokens, 1)
     said = _Said(lambda ids: on_text(_read(model, processor, ids).text.rstrip("\ufffd")))  # half a character
     with torch.no_grad(), evaluating(model):
-        (ids,) = asked._continue(asked._rows([0]), [_Numbers([0])], said)
+        (ids,) = asked.proceed(asked.rows([0]), [_Numbers([0])], said)
     return _read(model, processor, ids)
 
 
-class _Said(BaseStreamer):
-    """Streamer that passes on all tokens so far."""
+class _Said:
+    """Streamer that passes on all tokens so far: `put` and `end` are what transformers' `generate` calls."""
 
     def __init__(self, on_ids: Callable[[Sequence[int]], None]) -> None:
         self.on_ids = on_ids
@@ -278,14 +277,14 @@ class _Asked:
         order = sorted(asked, key=lambda i: _length(self.requests[i]))
         for start in range(0, len(order), self.batch_size):
             some = order[start : start + self.batch_size]
-            rows = self._rows(some)
+            rows = self.rows(some)
             for places in apart(rows):
                 chunk = [some[i] for i in places]
                 noise = _Gumbel(sampling, seeds, chunk) if sampling else None
                 checks = [_Numbers(chunk), *([noise] if noise else [])]
-                yield from zip(chunk, self._continue([rows[i] for i in places], checks), strict=True)
+                yield from zip(chunk, self.proceed([rows[i] for i in places], checks), strict=True)
 
-    def _rows(self, chunk: Sequence[int]) -> list[dict[str, Tensor]]:
+    def rows(self, chunk: Sequence[int]) -> list[dict[str, Tensor]]:
         """Return the model inputs of these requests."""
         encode = encoder(self.processor, self.family)
         asked = [self.requests[i] for i in chunk]
@@ -294,11 +293,11 @@ class _Asked:
             require_room(self.model, row["input_ids"].shape[1], one.question)
         return rows
 
-    def _continue(
+    def proceed(
         self,
         rows: Sequence[dict[str, Tensor]],
         checks: Sequence[LogitsProcessor],
-        streamer: BaseStreamer | None = None,
+        streamer: _Said | None = None,
     ) -> list[list[int]]:
         """Return the ids generated after each prompt, padding included."""
         pad = pad_id(self.processor)

@@ -138,6 +138,11 @@ def remove_file(file: Path) -> None:
     file.unlink(missing_ok=True)
 
 
+def remove_listed(file: Path) -> None:
+    """Remove a file that a purge has listed, after its own look at who made the folder. A missing one is no error."""
+    file.unlink(missing_ok=True)
+
+
 def foreign(folder: Path) -> list[Path]:
     """Return the folder's entries except markers, locks and temporary files."""
     return [] if not folder.exists() else [path for path in folder.iterdir() if not is_own(path)]

@@ -56,7 +56,8 @@ def commented(found: Suggestion, file: Path) -> str:
     head.append(
         "All settings, in an editor: unsee schema > unsee.schema.json, then the line below without its first #."
     )
-    lines = [f"# {line}" for text in head for line in textwrap.wrap(text, _WIDTH - 2)]
+    wrapped = [textwrap.wrap(text, _WIDTH - 2, break_long_words=False, break_on_hyphens=False) for text in head]
+    lines = [f"# {line}" for part in wrapped for line in part]
     lines.append("# # yaml-language-server: $schema=unsee.schema.json")
     return "\n".join([*lines, "", *_run_lines(found.run)]) + "\n"
 

@@ -32,6 +32,7 @@ from unsee.utils.files import (
     is_temporary,
     read_jsonl,
     remove_folder,
+    remove_listed,
 )
 from unsee.utils.parsing import read_object
 from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, PURGES, Level, Private
@@ -496,7 +497,7 @@ def _carry_out(item: Item) -> None:
     if item.left is not None:
         atomic_write_text(item.path, item.left)
     else:
-        item.path.unlink(missing_ok=True)
+        remove_listed(item.path)
 
 
 def _remove_empty(done: Purged, roots: Sequence[Path]) -> None:

@@ -128,6 +128,11 @@ def recipe_of(given: dict[str, Any], changed: dict[str, Any]) -> tuple[dict[str,
     return {key: value for key, value in made.items() if value not in ("", {})}, rest
 
 
+def arguments_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Return the arguments of a parser, which argparse keeps to itself."""
+    return list(parser._actions)
+
+
 def say(line: object) -> None:
     """Print a result on rank 0 only."""
     if processes.is_main():

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 from unsee.api import Training, registry
-from unsee.cli.commands._shared import OK, say
+from unsee.cli.commands._shared import OK, arguments_of, say
 from unsee.config import EvalConfig, Run
 from unsee.config.hints import paths
 from unsee.errors import UserError, unknown_name
@@ -81,7 +81,7 @@ def action(options: argparse.Namespace) -> int:
     except ImportError as error:
         raise UserError('Completion needs shtab: pip install "unsee[completion]".') from error
     for verb, parser in options.commands.items():
-        for argument in parser._actions:
+        for argument in arguments_of(parser):
             _explain(verb, argument, shtab)
     say(shtab.complete(options.parser, options.shell, preamble=_FUNCTIONS).rstrip())
     return OK
