@@ -81,7 +81,7 @@ def drawn(model: Loaded, rows: Sequence[Example], entity: str, seed: int) -> Sur
     with tempfile.TemporaryDirectory() as place:
         victim = Victim(open=lambda: model, benchmark=Rows(rows), work=Path(place), seed=seed)
         try:
-            found = [{**asdict(one), "mean": one.mean} for one in Sampling(images=2).quick().run(victim)]
+            found = [{**asdict(one), "mean": one.mean} for one in Sampling(images=1).quick().run(victim)]
         except UserError as error:  # nothing to draw from, such as no question about a private string
             return Surface(verdict="not_measured", why=str(error))
     one = attacked({"findings": {"model": found}}, entity, controls_of(entity), known=True)

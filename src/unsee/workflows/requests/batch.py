@@ -45,7 +45,7 @@ from unsee.workflows.verdict import Outcome, keep_outcome
 if TYPE_CHECKING:
     from unsee.models.checkpoint import Loaded
 
-IMAGES: Final = 3
+IMAGES: Final = 2
 """Pictures per question in an attack: with one, a share about a single person says nothing [inferred]."""
 RETAIN_LIMIT: Final = 12
 """Questions per kind about what is kept, asked before and after."""
