@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import ClassVar, Final, Literal
 
 from unsee.api import Method, Needs, Session, Trial
-from unsee.api.request import Sampling, Target
+from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import Batch, collate
 from unsee.losses import dpo_loss
-from unsee.methods.common.guidance import ANSWER, Draws, as_targets, draw, forget_questions
+from unsee.methods.common.guidance import ANSWER, drawn_targets, forget_questions, without_private
 from unsee.methods.common.reference_model import StartLogprobs
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
@@ -73,21 +74,12 @@ class AltPO(Method):
     def _alternates(self, session: Session) -> list[Target]:
         """Return alternates of all forget questions. Those that give a private string away are drawn again [inferred]."""
         examples = forget_questions(session, self.queries)
-        wanted = Draws(
-            name="alternates",
-            count=self.alternates if self.temperature else 1,
-            sampling=Sampling(temperature=self.temperature) if self.temperature else None,
-            revealing=False,
-            instruction=self.instruction,
+        wanted = without_private("alternates", self.alternates, self.temperature, self.instruction)
+        none = (
+            "Every alternate answer of the original model has a private term of the forget example. Try another wording "
+            "of method.instruction, or a higher method.temperature."
         )
-        drawn = draw(session, examples, wanted)
-        targets = [target for example in examples for target in as_targets(example, drawn[example.id].kept)]
-        if not targets:
-            raise UserError(
-                "Every alternate answer of the original model has a private term of the forget example. Try another wording "
-                "of method.instruction, or a higher method.temperature."
-            )
-        return targets
+        return list(chain.from_iterable(drawn_targets(session, examples, wanted, none).values()))
 
 
 def _own(targets: list[Target] | tuple[Target, ...]) -> list[Target]:

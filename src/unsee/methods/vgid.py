@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy
 from PIL import Image
 
 from unsee.api import Example, ImageSource, Method, Needs, Session, Trial
-from unsee.api.request import Sampling, Target
+from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import kl_loss
-from unsee.methods.common.guidance import INSTRUCTION, Draws, as_targets, draw, forget_questions
+from unsee.methods.common.guidance import INSTRUCTION, drawn_targets, forget_questions, without_private
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, planned
@@ -90,22 +91,12 @@ class VGID(Method):
         Those that give a private string away are drawn again [inferred].
         """
         examples = self._noised(session, forget_questions(session, self.queries))
-        sampling = Sampling(temperature=self.temperature) if self.temperature else None
-        wanted = Draws(
-            name="noised",
-            count=self.rollouts if sampling else 1,
-            sampling=sampling,
-            revealing=False,
-            instruction=self.instruction,
+        wanted = without_private("noised", self.rollouts, self.temperature, self.instruction)
+        none = (
+            "Every answer of the teacher has a private term: neither noise nor instruction hides the person. Raise "
+            "method.noise, or try another method.instruction."
         )
-        drawn = draw(session, examples, wanted)
-        targets = [target for example in examples for target in as_targets(example, drawn[example.id].kept)]
-        if not targets:
-            raise UserError(
-                "Every answer of the teacher has a private term: neither noise nor instruction hides the person. Raise "
-                "method.noise, or try another method.instruction."
-            )
-        return targets
+        return list(chain.from_iterable(drawn_targets(session, examples, wanted, none).values()))
 
     def _noised(self, session: Session, examples: Sequence[Example]) -> list[Example]:
         """Return the examples with noise on their images, one draw per image."""

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from torch import Tensor
@@ -117,13 +118,29 @@ def undesired_targets(
     if source == "dataset":
         return [Target(example=example) for example in examples]
     wanted = Draws(name="undesired", count=count, sampling=Sampling(top_p=0.9), revealing=True, greedy_first=True)
+    none = (
+        "The original model discloses nothing private about the forget images, so it has no revealing responses to "
+        "unlearn. Check the model and the data, or set method.undesired=dataset."
+    )
+    return list(chain.from_iterable(drawn_targets(session, examples, wanted, none).values()))
+
+
+def without_private(name: str, count: int, temperature: float, instruction: str = "") -> Draws:
+    """Return the order for `count` responses without a private term, or for the greedy one at temperature 0."""
+    sampling = Sampling(temperature=temperature) if temperature else None
+    return Draws(name=name, count=count if sampling else 1, sampling=sampling, revealing=False, instruction=instruction)
+
+
+def drawn_targets(session: Session, examples: Sequence[Example], wanted: Draws, none: str) -> dict[str, list[Target]]:
+    """Return the kept responses of the original model as targets, by id of the example.
+
+    Raises:
+        UserError: No response was kept for any example; `none` is the message.
+    """
     drawn = draw(session, examples, wanted)
-    targets = [target for example in examples for target in as_targets(example, drawn[example.id].kept)]
-    if not targets:
-        raise UserError(
-            "The original model discloses nothing private about the forget images, so it has no revealing responses to "
-            "unlearn. Check the model and the data, or set method.undesired=dataset."
-        )
+    targets = {example.id: as_targets(example, drawn[example.id].kept) for example in examples}
+    if not any(targets.values()):
+        raise UserError(none)
     return targets
 
 
@@ -148,21 +165,12 @@ class Guide:
     def __init__(self, session: Session, examples: Sequence[Example], settings: GuidanceSettings) -> None:
         self.seed = session.seed
         self.settings = settings
-        sampling = Sampling(temperature=settings.temperature) if settings.temperature else None
-        wanted = Draws(
-            name="rollouts",
-            count=settings.rollouts if sampling else 1,
-            sampling=sampling,
-            revealing=False,
-            instruction=settings.instruction,
+        wanted = without_private("rollouts", settings.rollouts, settings.temperature, settings.instruction)
+        none = (
+            "Every guidance rollout has a private term: the model does not follow the instruction. "
+            f"Try another wording of method.instruction (now {settings.instruction!r})."
         )
-        drawn = draw(session, examples, wanted)
-        self.targets = {example.id: as_targets(example, drawn[example.id].kept) for example in examples}
-        if not any(self.targets.values()):
-            raise UserError(
-                "Every guidance rollout has a private term: the model does not follow the instruction. "
-                f"Try another wording of method.instruction (now {settings.instruction!r})."
-            )
+        self.targets = drawn_targets(session, examples, wanted, none)
         known = [target for targets in self.targets.values() for target in targets]
         self.teacher = StartLogits(session, known, instruction=settings.instruction, teacher=settings.teacher)
 

@@ -103,7 +103,7 @@ class Unsee(Method):
         shrunk = shrink(session.model, session.training, share, self.noise, self.located, session.seed)
         if share and not shrunk:
             raise UserError(
-                f"method.located={self.located!r} fits no trained matrix; `unsee estimate` lists the modules."
+                f"method.located={self.located!r} fits no trained matrix. `mlp` or `self_attn` usually does; empty takes all."
             )
         session.notes.update(promise=self.scope, lessons=len(taught), shrink=share, shrunk=shrunk)
 

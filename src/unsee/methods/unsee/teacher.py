@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from unsee.api import Example, Role, Session
-from unsee.api.request import Sampling, Target
+from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.batching import Batch
-from unsee.methods.common.guidance import Draws, as_targets, draw, forget_questions
+from unsee.methods.common.guidance import as_targets, draw, forget_questions, without_private
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import STAYS, own_answers
 from unsee.utils.seeds import seed_of
@@ -43,11 +43,8 @@ def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, tem
     Pictures: answers under the privacy instruction. Text (`scope` person): answers to the same question about an invented
     name.
     """
-    sampling = Sampling(temperature=temperature) if temperature else None
-    count = rollouts if sampling else 1
     pictures = forget_questions(session, "all")
-    wanted = Draws(name="rollouts", count=count, sampling=sampling, revealing=False, instruction=instruction)
-    drawn = draw(session, pictures, wanted)
+    drawn = draw(session, pictures, without_private("rollouts", rollouts, temperature, instruction))
     strangers = [row for row in session.of(Role.STRANGER) if row.image is not None]
     found = []
     for example in pictures:
@@ -56,7 +53,7 @@ def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, tem
             other = None if beside is None else replace(target, example=_shown(example, beside))
             found.append(Lesson(student=target, guided=replace(target, instruction=instruction), stranger=other))
     if scope == "person":
-        found += _by_name(session, count, sampling)
+        found += _by_name(session, rollouts, temperature)
     if not found:
         raise UserError(
             "Every answer under the instruction has a private term: the model does not follow it. "
@@ -116,7 +113,7 @@ def _letter(letter: str, seed: int, place: int) -> str:
     return letter
 
 
-def _by_name(session: Session, count: int, sampling: Sampling | None) -> list[Lesson]:
+def _by_name(session: Session, rollouts: int, temperature: float) -> list[Lesson]:
     """Return lessons on the questions by name, where the question has the name."""
     asked = {}
     for example in session.of(Role.FORGET_TEXT):
@@ -127,7 +124,7 @@ def _by_name(session: Session, count: int, sampling: Sampling | None) -> list[Le
     if not asked:
         return []
     rows = [nobody for _, nobody in asked.values()]
-    drawn = draw(session, rows, Draws(name="rollouts-by-name", count=count, sampling=sampling, revealing=False))
+    drawn = draw(session, rows, without_private("rollouts-by-name", rollouts, temperature))
     return [
         Lesson(student=replace(heard, example=asked[row.id][0]), guided=heard)
         for row in rows

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
 from unsee.api import Benchmark, Example, Kind, Response, Role, registry
-from unsee.api.benchmark import Hub
 from unsee.benchmarks.request import OF_TARGETS, Roles
 from unsee.benchmarks.request import Request as Recast
 from unsee.config import RECORD, Run
@@ -293,7 +292,7 @@ class Batch:
 
         Those of purged requests are known by their pseudonym alone.
         """
-        if self._data is None or isinstance(self._data, Hub):
+        if self._data is None:
             return set()
         ledger = self.project.ledger
         pseudonyms = {
