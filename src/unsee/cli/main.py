@@ -112,6 +112,9 @@ def _dispatch(words: list[str]) -> int:
         return USAGE
     if not words[0].startswith("-") and words[0] not in known:
         raise unknown_name("command", words[0], known)
+    actions = _actions_of(subparsers[words[0]]) if words[0] in known else {}
+    if actions and words[1:] and not words[1].startswith("-") and words[1] not in actions:
+        raise unknown_name(f"action of unsee {words[0]}", words[1], actions)
     if odd := [word for word in words if "\0" in word]:
         raise UserError(f"The argument {shown(odd[0])} holds the control character U+0000; remove it.")
     options, rest = parser.parse_known_args(words)
@@ -145,19 +148,21 @@ def parsers(known: dict[str, ModuleType]) -> tuple[argparse.ArgumentParser, dict
     return parser, made
 
 
+def _actions_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of a command's actions by name, none of a command without actions."""
+    return {
+        name: inner
+        for argument in arguments_of(parser)
+        if isinstance(argument.choices, dict)
+        for name, inner in argument.choices.items()
+    }
+
+
 def _unknown_option(rest: Sequence[str], parser: argparse.ArgumentParser) -> UserError:
     word = next((word for word in rest if word.startswith("-")), rest[0])
     if not word.startswith("-"):
         return UserError(f"Unexpected argument {word!r}. See `{parser.prog} --help`.")
-    parts = [
-        parser,
-        *(
-            inner
-            for action in arguments_of(parser)
-            if isinstance(action.choices, dict)
-            for inner in action.choices.values()
-        ),
-    ]
+    parts = [parser, *_actions_of(parser).values()]
     known = [
         text for part in parts for action in arguments_of(part) for text in action.option_strings if text[:2] == "--"
     ]
