@@ -20,7 +20,7 @@ from unsee.cli.main import main
 from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.workflows.requests import asking, batch, desk, intake, keys, receipt, suppression
+from unsee.workflows.requests import asking, batch, intake, keys, manage, receipt, suppression
 from unsee.workflows.requests.project import Project, opened
 from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
 from unsee.workflows.requests.rows import read_rows, write_rows
@@ -131,9 +131,9 @@ def test_an_unknown_person_has_no_baseline(project: Project, tmp_path: Path) -> 
     assert "one_picture" in found.warnings
     assert {one.verdict for one in found.surfaces.values() if one.before} == {"no_baseline"}
     with pytest.raises(UserError, match="cannot be closed as erased"):
-        desk.close(project, found.request.id, "erased", "done")
-    assert desk.decision_of(project.ledger.state(found.request.id)) == "no_baseline"
-    desk.close(project, found.request.id, "no_baseline", "not_in_model")
+        manage.close(project, found.request.id, "erased", "done")
+    assert manage.decision_of(project.ledger.state(found.request.id)) == "no_baseline"
+    manage.close(project, found.request.id, "no_baseline", "not_in_model")
     assert not project.ledger.state(found.request.id).open
 
 
@@ -247,9 +247,9 @@ def test_a_model_that_still_says_it_is_residual(project: Project, models: Models
     (result,) = batch.run(project)
     assert not result.fulfilled
     assert project.ledger.state(name).verdict == "residual"
-    assert desk.decision_of(project.ledger.state(name)) == "residual"
+    assert manage.decision_of(project.ledger.state(name)) == "residual"
     with pytest.raises(UserError, match="cannot be closed as erased"):
-        desk.close(project, name, "erased", "done")
+        manage.close(project, name, "erased", "done")
     assert config.read_mapping(Path(result.model) / RECORD)["result"]["verdict"]["leaks"] == "yes"
 
 
@@ -280,7 +280,7 @@ def test_gibberish_has_erased_nothing(project: Project, models: Models) -> None:
     assert {one.verdict for one in result.checked[0].surfaces.values()} == {"not_measured"}
     assert not result.fulfilled
     with pytest.raises(UserError, match="was not judged yet"):
-        desk.decision_of(project.ledger.state(name))
+        manage.decision_of(project.ledger.state(name))
 
 
 def test_the_model_card_counts_requests_and_names_nobody(project: Project) -> None:
@@ -317,7 +317,7 @@ def test_an_interrupted_batch_is_finished_first(project: Project, monkeypatch: p
     assert result.batch == "B-001"
     kinds = [entry.kind for entry in project.ledger.state(name).entries]
     assert kinds == ["received", "asked", "approved", "unlearned", "verdict", "receipt"]
-    assert desk.faults(project) == []
+    assert manage.faults(project) == []
 
 
 def test_a_receipt_holds_and_forged_ones_do_not(project: Project, tmp_path: Path) -> None:
@@ -401,14 +401,14 @@ def test_a_ledger_cut_off_at_the_end_is_found_beside_the_receipts(project: Proje
         file.execute("DROP TRIGGER kept")
         file.execute(f"DELETE FROM entries WHERE number > {last - 3}")
     assert project.ledger.verify() == []
-    assert any("which is not in the ledger" in fault for fault in desk.faults(project))
+    assert any("which is not in the ledger" in fault for fault in manage.faults(project))
 
 
 def test_an_interrupted_add_is_found(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "_enter", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         intake.add(project, "Ada Lovell")
-    assert any("has data but no entry" in fault for fault in desk.faults(project))
+    assert any("has data but no entry" in fault for fault in manage.faults(project))
 
 
 def test_drawn_answers_stand_beside_those_about_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,19 +447,19 @@ def test_the_commitment_covers_every_row(project: Project) -> None:
 def test_due_dates_are_extended_once_and_in_time(project: Project) -> None:
     name = intake.add(project, "Ada Lovell", received=date(2026, 10, 31)).request.id
     with pytest.raises(UserError, match="was due on 2026-11-30"):
-        desk.extend(project, name, "complex", today=date(2026, 12, 1))
+        manage.extend(project, name, "complex", today=date(2026, 12, 1))
     with pytest.raises(UserError, match="a sentence could name"):
-        desk.extend(project, name, "Ada has many pictures", today=date(2026, 11, 1))
-    entry = desk.extend(project, name, "complex", today=date(2026, 11, 30))
+        manage.extend(project, name, "Ada has many pictures", today=date(2026, 11, 1))
+    entry = manage.extend(project, name, "complex", today=date(2026, 11, 30))
     assert entry.content["due"] == "2027-01-30"
     with pytest.raises(UserError, match="put off before"):
-        desk.extend(project, name, "complex", today=date(2026, 11, 30))
+        manage.extend(project, name, "complex", today=date(2026, 11, 30))
 
 
 def test_the_list_marks_what_is_late(project: Project) -> None:
     name = intake.add(project, "Ada Lovell", due=date(2026, 12, 1)).request.id
     for today, mark in (("2026-11-01", "2026-12-01"), ("2026-11-29", "(in 2 days)"), ("2026-12-04", "(3 days LATE)")):
-        _, row = desk.table(project, date.fromisoformat(today))
+        _, row = manage.table(project, date.fromisoformat(today))
         assert row[0] == name
         assert row[2].endswith(mark)
 
@@ -467,8 +467,8 @@ def test_the_list_marks_what_is_late(project: Project) -> None:
 def test_a_model_that_goes_out_is_noted(project: Project) -> None:
     approved(project, "Ada Lovell")
     (result,) = batch.run(project)
-    desk.note_child(result.model, "push", "me/ada-free")
-    desk.note_child(EXAMPLE, "push", "me/other")
+    manage.note_child(result.model, "push", "me/ada-free")
+    manage.note_child(EXAMPLE, "push", "me/other")
     (entry,) = [entry for entry in project.ledger.entries() if entry.kind == "child"]
     assert entry.content["form"] == "push"
     assert "ada" not in entry.content["target"]
@@ -479,18 +479,18 @@ def test_a_purge_leaves_figures_and_no_trace_of_the_person(project: Project) -> 
     first, second = approved(project, "Ada Lovell", "Bo Winter")
     batch.run(project)
     with pytest.raises(UserError, match="Close it first"):
-        desk.purge(project, [first])
-    desk.close(project, first, "erased", "done")
+        manage.purge(project, [first])
+    manage.close(project, first, "erased", "done")
     pictures = {row.image.load().tobytes() for row in read_rows(project.place(first)) if row.image}
-    listed = desk.purge(project)
+    listed = manage.purge(project)
     assert not listed.applied
     assert {item.path.name for item in listed.removed} >= {"request.yaml", "data.jsonl"}
-    desk.purge(project, apply=True)
+    manage.purge(project, apply=True)
     assert project.request(first) is None
     assert project.request(second) is not None
     assert (project.batch("B-001") / "data" / "data.jsonl").exists()  # of a person who is still open
-    desk.close(project, second, "erased", "done")
-    desk.purge(project, apply=True)
+    manage.close(project, second, "erased", "done")
+    manage.purge(project, apply=True)
     files = [file for file in project.folder.rglob("*") if file.is_file()]
     for file in files:
         content = file.read_bytes()
@@ -502,18 +502,18 @@ def test_a_purge_leaves_figures_and_no_trace_of_the_person(project: Project) -> 
     page = (project.folder / "index.html").read_text()
     assert page.count("data purged") == 2
     assert page.count("<td>erased</td>") == 2
-    assert desk.faults(project) == []
+    assert manage.faults(project) == []
     with pytest.raises(UserError, match="is closed"):
         intake.require_open(project, first)
     with pytest.raises(UserError, match="Nothing to purge"):
-        desk.purge(project)
+        manage.purge(project)
 
 
 def test_whoever_was_forgotten_is_found_in_new_data(project: Project) -> None:
     (name,) = approved(project, "Ada Lovell")
     batch.run(project)
-    desk.close(project, name, "erased", "done")
-    desk.purge(project, apply=True)
+    manage.close(project, name, "erased", "done")
+    manage.purge(project, apply=True)
     kept = [replace(row, role=Role.RETAIN) for row in open_benchmark(EXAMPLE).examples("train") if row.entity == "ada"]
     other = [row for row in open_benchmark(EXAMPLE).examples("train") if row.entity == "cleo"]
     hits = suppression.search([*kept, *other], *suppression.read(project.folder))

@@ -27,7 +27,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from unsee.exporting.hub import push
-    from unsee.workflows.requests.desk import note_child
+    from unsee.workflows.requests.manage import note_child
     from unsee.workflows.verdict import require_silent
 
     if not (options.anyway or options.dry_run):

@@ -156,27 +156,27 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from unsee.workflows.requests import desk
+    from unsee.workflows.requests import manage
 
-    rows = desk.table(_project(options), _today().date())
-    say(desk.aligned(rows) if len(rows) > 1 else "no requests")
+    rows = manage.table(_project(options), _today().date())
+    say(manage.aligned(rows) if len(rows) > 1 else "no requests")
     return OK
 
 
 def _show(options: argparse.Namespace) -> int:
-    from unsee.workflows.requests import desk
+    from unsee.workflows.requests import manage
 
     project = _project(options)
-    say(desk.story(project.ledger.state(options.request)))
+    say(manage.story(project.ledger.state(options.request)))
     if project.request(options.request) is not None:
         say(f"rows: {project.place(options.request) / 'data.jsonl'}")
     return OK
 
 
 def _extend(options: argparse.Namespace) -> int:
-    from unsee.workflows.requests import desk
+    from unsee.workflows.requests import manage
 
-    entry = desk.extend(
+    entry = manage.extend(
         _project(options), options.request, options.reason, today=_today().date(), operator=options.operator
     )
     say(f"{options.request} is due on {entry.content['due']}")
@@ -184,35 +184,35 @@ def _extend(options: argparse.Namespace) -> int:
 
 
 def _close(options: argparse.Namespace) -> int:
-    from unsee.workflows.requests import desk
+    from unsee.workflows.requests import manage
 
     project = _project(options)
-    decision = options.decision or desk.decision_of(project.ledger.state(options.request))
+    decision = options.decision or manage.decision_of(project.ledger.state(options.request))
     reason = "not_in_model" if decision == "no_baseline" and options.reason == "done" else options.reason
-    desk.close(project, options.request, decision, reason, operator=options.operator)
+    manage.close(project, options.request, decision, reason, operator=options.operator)
     say(f"{options.request} closed: {decision}")
     return OK
 
 
 def _purge(options: argparse.Namespace) -> int:
-    from unsee.workflows.requests import desk
+    from unsee.workflows.requests import manage
 
-    say(desk.purge(_project(options), options.requests, apply=options.yes))
+    say(manage.purge(_project(options), options.requests, apply=options.yes))
     return OK
 
 
 def _verify(options: argparse.Namespace) -> int:
     from unsee.cli.commands._shared import FAILED
-    from unsee.workflows.requests import desk
+    from unsee.workflows.requests import manage
 
     project = _project(options)
-    found = desk.faults(project)
+    found = manage.faults(project)
     say("\n".join(found) if found else f"{len(project.ledger.entries())} entries, none was changed or is missing")
     return FAILED if found else OK
 
 
 def _export(options: argparse.Namespace) -> int:
-    from unsee.workflows.requests import desk
+    from unsee.workflows.requests import manage
 
-    say(f"{desk.export(_project(options), Path(options.jsonl))} entries in {options.jsonl}")
+    say(f"{manage.export(_project(options), Path(options.jsonl))} entries in {options.jsonl}")
     return OK

@@ -126,7 +126,7 @@ def undesired_targets(
 
 
 def without_private(name: str, count: int, temperature: float, instruction: str = "") -> Draws:
-    """Return the order for `count` responses without a private term, or for the greedy one at temperature 0."""
+    """Return the settings that draw `count` responses without a private term; at temperature 0 the greedy one."""
     sampling = Sampling(temperature=temperature) if temperature else None
     return Draws(name=name, count=count if sampling else 1, sampling=sampling, revealing=False, instruction=instruction)
 

@@ -1,4 +1,4 @@
-"""Shrink and distil: what the original model says without the forget set, learnt by a copy with smaller weights [inferred].
+"""Shrink and distil: a copy with shrunk weights learns the original's answers outside the forget set [inferred].
 
 Made of UNDO (arXiv 2506.06278: shrink, noise, distil) and PUBG (arXiv 2506.02541: the privacy instruction as teacher). The
 combination, the teacher by invented names and all defaults are ours [inferred].

@@ -79,7 +79,7 @@ def xavier(weight: Tensor, seed: int) -> Tensor:
 
 
 class KeptStop(TrainerCallback):  # type: ignore[misc]
-    """End training once the student says about what stays nearly what the original model says."""
+    """End training once the student is close to the original model on retained answers."""
 
     def __init__(
         self, session: Session, probes: Sequence[Target], gap: Callable[[Batch], Tensor], limit: float, every: int

@@ -1,4 +1,4 @@
-"""What the student is to say, and the law of the original model that it learns from.
+"""Completions that the student is trained on, and the original model's distribution over them.
 
 Shapes: b batch, a answer positions, v vocabulary.
 """

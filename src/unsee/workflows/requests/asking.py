@@ -1,4 +1,4 @@
-"""Ask a model about the people of a request and, with the same questions, about people whom it does not know."""
+"""Query a model about the people of requests and, with the same questions, about strangers as controls."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def answered(rows: Sequence[Example], responses: Sequence[Response]) -> list[Exa
 
 
 def strangers_of(data: Benchmark | None) -> list[ImageSource]:
-    """Return pictures of people whom the model was never told about, each once."""
+    """Return the pictures of strangers, who occur in no training data, each once."""
     rows = () if data is None else data.examples("eval")
     found = {row.image.key: row.image for row in rows if row.role is Role.STRANGER and row.image is not None}
     return list(found.values())

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from unsee.models.checkpoint import Loaded
 
 IMAGES: Final = 2
-"""Pictures per question in an attack: with one, a share about a single person says nothing [inferred]."""
+"""Pictures per question in an attack: with one, the share for a single person has too wide an interval [inferred]."""
 RETAIN_LIMIT: Final = 12
 """Questions per kind about what is kept, asked before and after."""
 OF_KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.GENERAL)
@@ -399,7 +399,7 @@ class Batch:
     def _asked(
         self, request: Request, before: Sequence[Response], after: Sequence[Response], gold: Sequence[Response]
     ) -> dict[str, Surface]:
-        """Return the verdict on one person, by what models say when they are asked."""
+        """Return the verdict on one person on the surfaces that are queried without an attack."""
         about, beside = asking.split(after, request.entity)
         earlier, earlier_beside = asking.split(before, request.entity)
         reference = asking.split(gold, request.entity)[0] if gold else beside
@@ -488,6 +488,6 @@ def _outcome(checked: Sequence[Checked]) -> Outcome:
 
 
 def _settings_hash(run_: Run) -> str:
-    """Return a hash of everything that the run was told, without places."""
+    """Return a hash of the run's settings, without paths."""
     told = {name: config.plain(value) for name, value in vars(run_).items() if name not in ("out", "model", "data")}
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()

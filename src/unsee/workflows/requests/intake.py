@@ -1,4 +1,4 @@
-"""Receive a deletion request: find the person, fill the rows, ask the model what it says today, and warn."""
+"""Receive a deletion request: find the person, fill the rows, query the current model, and warn."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def add(
     checked: str = "",
     operator: str = "",
 ) -> Intake:
-    """Receive a request and return what the model says of the person today.
+    """Receive a request and return what the current model discloses about the person.
 
     The rows are written to `requests/ID/data.jsonl` for approval. With data, those of the person are used; else questions
     are made from templates, and what the model says today is their answer.
@@ -339,7 +339,7 @@ def _further(
 
 
 def _asked(settings: Settings, found: Found) -> tuple[Found, list[Response], Surface]:
-    """Ask the model what it says today, greedily and by drawing. Rows without an answer get what it says as theirs."""
+    """Generate the current model's responses, greedy and sampled. Rows without an answer get its response as theirs."""
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
     rows = asking.with_controls(found.judged, asking.strangers_of(data), {found.entity: found.forms})
     model = asking.opened(settings.model)

@@ -1,4 +1,4 @@
-"""Questions about a person of whom only a name and pictures are known, about strangers, and about what is to be kept."""
+"""Question rows for a person given by name and pictures, for stranger controls, and for self-made retain data."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _row(
 def controls(
     rows: Sequence[Example], strangers: Sequence[ImageSource], forms: Sequence[str], count: int
 ) -> list[Example]:
-    """Return the same questions about `count` people whom the model does not know.
+    """Return the same questions about `count` strangers, as controls.
 
     Pictures are those of strangers, and the name is another one. What of the *person's* private strings comes in answer is
     what comes by chance.

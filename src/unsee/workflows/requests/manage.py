@@ -1,4 +1,4 @@
-"""Everyday work with requests: list, show, extend, close, check the ledger, and note what became of a model."""
+"""List, show, extend, close and purge requests, check the ledger, and note copies of a model."""
 
 from __future__ import annotations
 
