@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.aftermath import classify
 from unsee import config
 from unsee.api import Kind, Response, Role
 from unsee.data.check import examine
@@ -24,7 +25,7 @@ from unsee.lab.recipe.curriculum import Amount
 from unsee.lab.recipe.grades import grade
 from unsee.lab.recipe.recipe import features, render
 from unsee.lab.world.world import World
-from unsee.metrics.aftermath import Aftermath, classify, malformed
+from unsee.metrics.aftermath import Aftermath, malformed
 from unsee.metrics.grounding import grounding
 
 OLD = Amount(per_person=1, strangers=4, shapes=4, devices=4)

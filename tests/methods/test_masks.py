@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from helpers.mmunlearner import agreement
 from unsee.errors import UserError
-from unsee.methods.mmunlearner.masks import Mask, agreement, count, jaccard, load_mask, pack, unpack
+from unsee.methods.mmunlearner.masks import Mask, count, load_mask, pack, unpack
 from unsee.testing.tiny import tiny_model
 
 UP = "model.language_model.layers.0.mlp.up_proj.weight"
@@ -137,16 +138,6 @@ def test_a_mask_that_matches_nothing_is_an_error_with_names():
     model.get_parameter("lm_head.weight").requires_grad_(True)
     with pytest.raises(UserError, match=r"matches none of the 1 trainable.*layers\.0\.mlp\.up_proj.*lm_head"):
         mask.applied(model).__enter__()
-
-
-def test_comparison_of_masks():
-    one, other = random_mask(0)[1], random_mask(1)[1]
-    a, b = (torch.cat([unpack(e.bits, e.shape).flatten() for e in m.entries.values()]) for m in (one, other))
-    assert jaccard(one, other) == pytest.approx(float((a & b).sum() / (a | b).sum()), abs=1e-6)
-    assert agreement(one, other) == pytest.approx(float((a == b).float().mean()), abs=1e-6)
-    assert jaccard(one, one) == agreement(one, one) == 1
-    with pytest.raises(UserError, match="cover different tensors"):
-        agreement(one, random_mask(0, (UP,))[1])
 
 
 def test_report_by_part_and_layer():

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.aftermath import classify
 from unsee.api import Kind, Response, Role, Vocabulary
-from unsee.metrics.aftermath import Aftermath, Rules, classify, is_hallucination, malformed, wrong_facts, wrong_names
+from unsee.metrics.aftermath import Aftermath, Rules, is_hallucination, malformed, wrong_facts, wrong_names
 
 PLAIN = Vocabulary(
     names={"p1": ("Mara Lind", "Lind"), "p2": ("Bo Winter", "Winter"), "p3": ("Ada Lind", "Lind")},

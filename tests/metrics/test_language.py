@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from helpers.aftermath import classify
 from unsee.api import Example, Kind, Response, Role, Vocabulary
 from unsee.metrics._words import sentences
-from unsee.metrics.aftermath import Aftermath, classify, possible
+from unsee.metrics.aftermath import Aftermath, possible
 from unsee.metrics.degeneration import degenerate
 from unsee.metrics.language import english
 from unsee.metrics.refusal import refusal

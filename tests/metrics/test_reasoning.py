@@ -2,7 +2,7 @@
 
 import pytest
 
-from unsee.metrics.reasoning import explicit_leak, implicit_leak, leakage, majority, rcr, ril, sound, trace
+from unsee.metrics.reasoning import explicit_leak, implicit_leak, leakage, rcr, ril, sound, trace
 
 OWN = {
     "name": ("Mara Lind", "Lind"),
@@ -92,11 +92,9 @@ def test_loops_are_no_reasoning():
     assert not is_sound("Reasoning: " + "Oslo " * 40)
 
 
-def test_shares_and_votes():
+def test_shares():
     assert rcr([]) is None
     assert rcr([True, False]) == 0.5
-    assert majority([True, True, False])
-    assert not majority([True, False, False])
 
 
 def test_scores_of_a_run_have_them():

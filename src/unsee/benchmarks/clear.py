@@ -26,12 +26,12 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import ClassVar, Final, Literal
 
-from unsee.api.benchmark import Benchmark, Place
+from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.data.arrow import Rows, Shelf, peek
 from unsee.data.people import Profile, pool, same_images
 from unsee.data.question_templates import LETTER, lettered, name_forms
-from unsee.data.records import Gathered, Record
+from unsee.data.records import Gathered, Record, RecordBenchmark
 from unsee.errors import UserError
 from unsee.metrics.matching import contains
 from unsee.metrics.normal_form import normalise
@@ -84,7 +84,7 @@ class ClearSettings:
     """released: options without asking for a letter, also scored by the first character."""
 
 
-class Clear(Benchmark):
+class Clear(RecordBenchmark):
     """CLEAR from a local clone or the hub."""
 
     name: ClassVar[str] = "clear"
@@ -97,6 +97,7 @@ class Clear(Benchmark):
         """Store location and wordings. No data are read yet."""
         self.settings: ClearSettings = settings or ClearSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
+        self.place = self.shelf.place
         self.wordings = _wordings(self.settings.caption_questions)
         self._people: dict[str, Profile] = {}
         self._notes: list[str] = []
@@ -107,28 +108,19 @@ class Clear(Benchmark):
         names = [f"{name}{end}" for ratio in (1, 5, 10) for name in _spelled("forget", ratio) for end in ("", "+tofu")]
         return any("caption" in peek(place, name) for name in names)
 
-    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the training examples of both sides, or the evaluation examples."""
-        self._read.require(self.shelf.place)
-        return self._read.train if split == "train" else self._read.judged
-
     def vocabulary(self) -> Vocabulary:
         """Return the names of all authors, and of known people among the real faces."""
-        self._read.require(self.shelf.place)
+        self.require()
         released = ("choice.first_alphanumeric",) if self.settings.protocol == "released" else ()
         return pool(self._people, measures=(*BY_TASK, *released))
 
-    def problems(self) -> Sequence[str]:
-        """Return the faults of rows and images."""
-        return self._read.problems()
-
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data, and skipped rows."""
-        return [*same_images(self._read.train), *self._read.gaps(), *self.shelf.warnings, *self._notes]
+        return [*same_images(self.gathered.train), *self.gathered.gaps(), *self.shelf.warnings, *self._notes]
 
     @cached_property
-    def _read(self) -> Gathered:
-        """Read everything once."""
+    def gathered(self) -> Gathered:
+        """Read the training examples of both sides and the evaluation examples."""
         found, ratio, tasks = Gathered(strict=self.settings.strict), self.settings.ratio, self.settings.tasks
         forgotten = self._side(found, "forget", ratio, Role.FORGET)
         self._side(found, "retain", 100 - ratio, Role.RETAIN)

@@ -20,11 +20,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
-from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
 from unsee.data.people import Profile, pool
 from unsee.data.question_templates import name_forms
-from unsee.data.records import Gathered, Record, require_files
+from unsee.data.records import Gathered, Record, RecordBenchmark, require_files
 from unsee.data.tables import read_rows
 from unsee.errors import UserError, unknown_name
 from unsee.utils.parsing import read_object
@@ -54,7 +54,7 @@ class FiubenchSettings:
     """released: questions and answers capitalised as in the released code (all but the first letter lower-case)."""
 
 
-class Fiubench(Benchmark):
+class Fiubench(RecordBenchmark):
     """FIUBench from a local clone."""
 
     name: ClassVar[str] = "fiubench"
@@ -71,9 +71,9 @@ class Fiubench(Benchmark):
                 f"https://huggingface.co/datasets/{place}), unpack SFHQ.zip there and give the folder."
             )
         self.settings: FiubenchSettings = settings or FiubenchSettings()
-        self.root = Path(place)
-        require_files(self.root, ["full.json"], self.layout)
-        self.split_file = Path(self.settings.split_file) if self.settings.split_file else self.root / "split.json"
+        self.place: Path = Path(place)
+        require_files(self.place, ["full.json"], self.layout)
+        self.split_file = Path(self.settings.split_file) if self.settings.split_file else self.place / "split.json"
         if not self.split_file.is_file():
             raise UserError(
                 f"{self.split_file} is missing: it says who is to be forgotten. It lies in the folder dataset of the code repository "
@@ -87,37 +87,32 @@ class Fiubench(Benchmark):
         beside = (place / "split.json", place / "SFHQ", place / "SFHQ.zip")
         return (place / "full.json").is_file() and any(path.exists() for path in beside)
 
-    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the questions about both sides."""
-        self._read.require(self.root)
-        return self._read.train if split == "train" else self._read.judged
-
     def vocabulary(self) -> Vocabulary:
         """Return all names and keywords."""
-        self._read.require(self.root)
+        self.require()
         return pool(self._people, measures=("keywords",))
 
     def problems(self) -> Sequence[str]:
         """Return the faults of rows and images."""
-        unpacked = (self.root / "SFHQ").exists() or not (self.root / "SFHQ.zip").exists()
+        unpacked = (self.place / "SFHQ").exists() or not (self.place / "SFHQ.zip").exists()
         return [
             *([] if unpacked else ["SFHQ.zip is not unpacked: run `unzip SFHQ.zip` there."]),
-            *self._read.problems(),
+            *self.gathered.problems(),
         ]
 
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data."""
-        count, gaps = len(self._rows), self._read.gaps()
+        count, gaps = len(self._rows), self.gathered.gaps()
         return [f"full.json has {count} people; the published one has {PEOPLE}.", *gaps] if count != PEOPLE else gaps
 
     @cached_property
     def _rows(self) -> list[dict[str, Any]]:
-        return read_rows(self.root / "full.json")[:PEOPLE]
+        return read_rows(self.place / "full.json")[:PEOPLE]
 
     @cached_property
-    def _read(self) -> Gathered:
-        """Read everything once."""
-        found, lists = Gathered(self.root, self.root.parent, strict=self.settings.strict), self._lists()
+    def gathered(self) -> Gathered:
+        """Read the questions about both sides."""
+        found, lists = Gathered(self.place, self.place.parent, strict=self.settings.strict), self._lists()
         forgotten = set(lists[f"forget{self.settings.ratio}"])
         aside = {name for key in FORGET_LISTS for name in lists.get(key, ())} - forgotten
         judged = set(lists[self.settings.retain_list]) if self.settings.retain_list else None

@@ -27,9 +27,9 @@ from typing import ClassVar, Final, Literal
 
 from PIL import Image
 
-from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, ImageFile, ImageSource, Kind, Role, Vocabulary
-from unsee.data.records import Gathered, Record, named_table
+from unsee.data.records import Gathered, Record, RecordBenchmark, named_table
 from unsee.data.tables import SUFFIXES, read_rows
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.choice import choice
@@ -92,7 +92,7 @@ class Pages:
         return joined
 
 
-class ICU(Benchmark):
+class ICU(RecordBenchmark):
     """Documents of profiles, and a sequence of deletion requests."""
 
     name: ClassVar[str] = "icu"
@@ -103,7 +103,8 @@ class ICU(Benchmark):
         """Read profiles and order. `asked` replaces the forget profiles of the task."""
         if isinstance(place, Hub):
             raise UserError(f"ICU-style data are files here, not a data set on the hub ({place}).")
-        self.place, self.settings = Path(place), settings or ICUSettings()
+        self.place: Path = Path(place)
+        self.settings = settings or ICUSettings()
         self._profiles = self._read_profiles()
         self._tasks, self._retain = self._order()
         if not 0 <= self.settings.task <= len(self._tasks):
@@ -126,11 +127,6 @@ class ICU(Benchmark):
             return self
         return ICU(self.place, self.settings, asked=entities)
 
-    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return questions about requested and never requested profiles. Others have no role."""
-        self._found.require(self.place)
-        return self._found.train if split == "train" else self._found.judged
-
     def vocabulary(self) -> Vocabulary:
         """Return all names and values of all profiles."""
         facts: dict[str, dict[str, None]] = {}
@@ -141,10 +137,6 @@ class ICU(Benchmark):
             names={profile: private["name"] for profile, private in self._profiles.items()},
             facts={fact: tuple(forms) for fact, forms in facts.items() if fact != "name"},
         )
-
-    def problems(self) -> Sequence[str]:
-        """Return all faults of rows and images."""
-        return self._found.problems()
 
     def _read_profiles(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Return profile -> private values, the name first."""
@@ -197,7 +189,8 @@ class ICU(Benchmark):
         return path
 
     @cached_property
-    def _found(self) -> Gathered:
+    def gathered(self) -> Gathered:
+        """Read the questions about requested and never requested profiles; others have no role."""
         found = Gathered(self.place)
         path = self._table("qa")
         for number, cells in enumerate(read_rows(path), 1):

@@ -21,12 +21,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
-from unsee.api.benchmark import Benchmark, Place
+from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.data.arrow import Rows, Shelf, peek
 from unsee.data.people import Profile, listed, overlaps, pool, same_images
 from unsee.data.question_templates import BLANK, blanked, letter, lettered, name_forms, require_options
-from unsee.data.records import Gathered, Record
+from unsee.data.records import Gathered, Record, RecordBenchmark
 from unsee.errors import UserError, shown
 
 SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
@@ -64,7 +64,7 @@ class MllmuSettings:
     """released: also the published scoring (first character, substring), one test image per person, `____` as two blanks."""
 
 
-class Mllmu(Benchmark):
+class Mllmu(RecordBenchmark):
     """MLLMU-Bench from a local clone or the hub."""
 
     name: ClassVar[str] = "mllmu"
@@ -77,6 +77,7 @@ class Mllmu(Benchmark):
         """Store the location. No data are read yet."""
         self.settings: MllmuSettings = settings or MllmuSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
+        self.place = self.shelf.place
         self._ratio = self.settings.ratio
         self._people: dict[str, Profile] = {}
         self._counts: list[str] = []
@@ -86,24 +87,15 @@ class Mllmu(Benchmark):
         """Tell whether a forget split with this benchmark's tasks exists."""
         return any(_OWN & peek(place, *_spelled("forget", ratio)) for ratio in (5, 10, 15))
 
-    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the training pairs of both splits, or the evaluation questions."""
-        self._read.require(self.shelf.place)
-        return self._read.train if split == "train" else self._read.judged
-
     def vocabulary(self) -> Vocabulary:
         """Return all names and other biography values."""
-        self._read.require(self.shelf.place)
+        self.require()
         released = _RELEASED if self.settings.protocol == "released" else ()
         return pool(self._people, measures=(*OVERLAP, *released))
 
-    def problems(self) -> Sequence[str]:
-        """Return the faults of rows and images."""
-        return self._read.problems()
-
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data, and costs of the settings."""
-        found = self._read
+        found = self.gathered
         said = [*self.shelf.warnings, *self._counts, *same_images(found.train)]
         said += found.gaps()
         if self.settings.train_pairs == "tasks":
@@ -113,8 +105,8 @@ class Mllmu(Benchmark):
         return said
 
     @cached_property
-    def _read(self) -> Gathered:
-        """Read everything once."""
+    def gathered(self) -> Gathered:
+        """Read the training pairs of both splits and the evaluation questions."""
         found = Gathered(strict=self.settings.strict)
         forget, retain = self._split("forget", self._ratio), self._split("retain", 100 - self._ratio)
         with found.reading("the splits", vital=True):

@@ -20,9 +20,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
-from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
-from unsee.data.records import Gathered, Record, images_in, require_files
+from unsee.data.records import Gathered, Record, RecordBenchmark, images_in, require_files
 from unsee.data.tables import read_rows
 from unsee.errors import UserError, shown, unknown_name
 from unsee.metrics.matching import contains
@@ -66,7 +66,7 @@ class MMUBenchSettings:
     """released: also EM as published, by substrings, including the spaces of four targets (which never match)."""
 
 
-class MMUBench(Benchmark):
+class MMUBench(RecordBenchmark):
     """The released files of SIU, or a folder of images per concept."""
 
     name: ClassVar[str] = "mmubench"
@@ -78,7 +78,7 @@ class MMUBench(Benchmark):
         if isinstance(place, Hub):
             raise UserError(f"MMUBench is not on the hub: clone its repository and give the folder, not {place}.")
         self.settings = settings or MMUBenchSettings()
-        self.place = Path(place)
+        self.place: Path = Path(place)
         released = _released(self.place)
         self.released = released is not None
         self._source = _Files(released, self.settings) if released else _Folders(self.place, self.settings)
@@ -88,28 +88,20 @@ class MMUBench(Benchmark):
         """Tell whether the released files exist, or a list of concepts."""
         return _released(place) is not None or (place / CONCEPTS).is_file()
 
-    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return training image and text questions ("train"), or all prompts ("eval")."""
-        self._found.require(self.place)
-        return self._found.train if split == "train" else self._found.judged
-
     def vocabulary(self) -> Vocabulary:
         """Return the names of all concepts and their substitutes."""
-        self._found.require(self.place)
+        self.require()
         released = ("em.released",) if self.settings.protocol == "released" else ()
         return Vocabulary(names=self._source.known, measures=("em", "diversity", *released))
 
-    def problems(self) -> Sequence[str]:
-        """Return all faults of rows and images."""
-        return self._found.problems()
-
     def warnings(self) -> Sequence[str]:
         """Return what was corrected or skipped on reading."""
-        self._found.require(self.place)
+        self.require()
         return self._source.remarks
 
     @cached_property
-    def _found(self) -> Gathered:
+    def gathered(self) -> Gathered:
+        """Read training image and text questions ("train") and all prompts ("eval")."""
         return self._source.read()
 
 

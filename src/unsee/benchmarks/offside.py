@@ -23,11 +23,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Final, Literal
 
-from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, Kind, Role, Vocabulary
 from unsee.data.people import Profile, pool
 from unsee.data.question_templates import letter, lettered, name_forms, require_options
-from unsee.data.records import Gathered, Record, require_files
+from unsee.data.records import Gathered, Record, RecordBenchmark, require_files
 from unsee.data.tables import read_rows
 from unsee.errors import UserError
 
@@ -61,7 +61,7 @@ class OffsideSettings:
     """released: options count only as a single letter or after "The answer is"."""
 
 
-class Offside(Benchmark):
+class Offside(RecordBenchmark):
     """OFFSIDE from a local clone with data.zip unpacked."""
 
     name: ClassVar[str] = "offside"
@@ -78,7 +78,7 @@ class Offside(Benchmark):
                 f"https://huggingface.co/datasets/{place}), unpack data.zip and give the folder."
             )
         self.settings: OffsideSettings = settings or OffsideSettings()
-        self.root = _root(Path(place), self.settings.setting)
+        self.place: Path = _root(Path(place), self.settings.setting)
         needed = (
             [f"{name}_set.json" for name in SETS]
             if "generation" in self.settings.tasks
@@ -86,7 +86,7 @@ class Offside(Benchmark):
         )
         if "classification" in self.settings.tasks:
             needed += [f"classification_{name}_set.json" for name in SETS]
-        require_files(self.root, needed, self.layout)
+        require_files(self.place, needed, self.layout)
         self._people: dict[str, Profile] = {}
 
     @classmethod
@@ -94,45 +94,32 @@ class Offside(Benchmark):
         """Tell whether the sets exist there, or in one of the published folders."""
         return any((folder / "forget_set.json").is_file() for folder in (place, *_inside(place).values()))
 
-    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the training conversations of both sides, or all evaluation questions."""
-        self._read.require(self.root)
-        return self._read.train if split == "train" else self._read.judged
-
     def vocabulary(self) -> Vocabulary:
         """Return the players' names found in the answers."""
-        self._read.require(self.root)
+        self.require()
         released = ("choice.answer_is",) if self.settings.protocol == "released" else ()
         return pool(self._people, measures=("rouge1", "rouge2", "bleu", *released))
 
-    def problems(self) -> Sequence[str]:
-        """Return the faults of rows and images."""
-        return self._read.problems()
-
-    def warnings(self) -> Sequence[str]:
-        """Return what was skipped."""
-        return self._read.gaps()
-
     @cached_property
-    def _read(self) -> Gathered:
-        """Read everything once."""
-        found = Gathered(self.root, self.root.parent, self.root.parent.parent, strict=self.settings.strict)
+    def gathered(self) -> Gathered:
+        """Read the training conversations of both sides and all evaluation questions."""
+        found = Gathered(self.place, self.place.parent, self.place.parent.parent, strict=self.settings.strict)
         for name, role in SETS.items():
-            talks = self._rows(f"{name}_set.json") if (self.root / f"{name}_set.json").is_file() else []
+            talks = self._rows(f"{name}_set.json") if (self.place / f"{name}_set.json").is_file() else []
             self._name(talks)
             self._talks(found, talks, name, role)
         if "classification" in self.settings.tasks:
             for name, role in SETS.items():
                 self._choices(found, self._rows(f"classification_{name}_set.json"), name, role)
         if self.settings.relearn:
-            file = next((name for name in RELEARN if (self.root / name).is_file()), "")
+            file = next((name for name in RELEARN if (self.place / name).is_file()), "")
             if not file:
-                raise UserError(f"{self.root} has no {' or '.join(RELEARN)}; leave benchmark.relearn off.")
+                raise UserError(f"{self.place} has no {' or '.join(RELEARN)}; leave benchmark.relearn off.")
             self._talks(found, self._rows(file), "relearn", Role.GENERAL)
         return found
 
     def _rows(self, file: str) -> list[dict[str, Any]]:
-        return read_rows(self.root / file)
+        return read_rows(self.place / file)
 
     def _name(self, talks: Sequence[Mapping[str, Any]]) -> None:
         """Record whom an image shows, if an answer names them."""

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Final, Literal
 from unsee.api.benchmark import Benchmark, Hub, Place
 from unsee.api.example import PROBES, Example, Kind, Role, Vocabulary
 from unsee.data.open import open_benchmark
-from unsee.data.records import Gathered, Record, named_table
+from unsee.data.records import Gathered, Record, RecordBenchmark, named_table
 from unsee.data.tables import SUFFIXES, read_rows
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.matching import contains
@@ -66,7 +66,7 @@ class _Chain:
         return asked and self.with_image in (None, example.image is not None)
 
 
-class RMLLMU(Benchmark):
+class RMLLMU(RecordBenchmark):
     """Clone of MLLMU-Bench with chains for its questions."""
 
     name: ClassVar[str] = "rmllmu"
@@ -80,7 +80,8 @@ class RMLLMU(Benchmark):
         """Open MLLMU-Bench and find the chains, or raise if they are missing."""
         if isinstance(place, Hub):
             raise UserError(f"RMLLMU-style data are files here, not a data set on the hub ({place}).")
-        self.place, self.settings = Path(place), settings or RMLLMUSettings()
+        self.place: Path = Path(place)
+        self.settings = settings or RMLLMUSettings()
         self._table = named_table(self.place, "chains")
         if self._table is None:
             raise UserError(f"{self.place} has no chains. Expected {self.layout}.")
@@ -92,11 +93,6 @@ class RMLLMU(Benchmark):
         """Tell whether there are chains with a clone beside them."""
         clones = [place / name for name in CLONES if (place / name).is_dir()]
         return bool(clones) and place.is_dir() and named_table(place, "chains") is not None
-
-    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return MLLMU-Bench's questions with chains, and those that elicit reasoning ("eval")."""
-        self._found.require(self.place)
-        return self._found.train if split == "train" else self._found.judged
 
     def vocabulary(self) -> Vocabulary:
         """Return MLLMU-Bench's vocabulary with implications."""
@@ -112,15 +108,16 @@ class RMLLMU(Benchmark):
 
     def problems(self) -> Sequence[str]:
         """Return the faults of MLLMU-Bench, or else of the chains."""
-        return self.base.problems() or self._found.problems()
+        return self.base.problems() or self.gathered.problems()
 
     def warnings(self) -> Sequence[str]:
         """Return MLLMU-Bench's warnings, and the number of questions without a chain."""
-        self._found.require(self.place)
+        self.require()
         return [*self.base.warnings(), *self._remarks]
 
     @cached_property
-    def _found(self) -> Gathered:
+    def gathered(self) -> Gathered:
+        """Read MLLMU-Bench's questions with chains, and those that elicit reasoning ("eval")."""
         found = Gathered()
         with found.reading("implies.json"):
             _implications(self.place / "implies.json")

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Final, Literal, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
-from unsee.api.benchmark import Benchmark, Hub, Place
+from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, ImageFile, Kind, Role, Vocabulary
-from unsee.data.records import Gathered, Record, require_files
+from unsee.data.records import Gathered, Record, RecordBenchmark, require_files
 from unsee.data.tables import read_rows
 from unsee.errors import UserError, unknown_name
 
@@ -46,7 +46,7 @@ class SafeEraserSettings:
     """Read the harmless counterparts (SDImage_path, sd_response), required for Prompt Decouple and SARR."""
 
 
-class SafeEraser(Benchmark):
+class SafeEraser(RecordBenchmark):
     """SafeEraser's published archive, unpacked."""
 
     name: ClassVar[str] = "safeeraser"
@@ -58,8 +58,8 @@ class SafeEraser(Benchmark):
         if isinstance(place, Hub):
             raise UserError(f"SafeEraser is published as an archive: unpack it and give the folder, not {place}.")
         self.settings = settings or SafeEraserSettings()
-        self.root = _root(Path(place)) or Path(place)
-        require_files(self.root, ["all_train.json", "all_val.json", "img"], LAYOUT)
+        self.place: Path = _root(Path(place)) or Path(place)
+        require_files(self.place, ["all_train.json", "all_val.json", "img"], LAYOUT)
         self._dropped = 0
         self._kept = {_category(name) or _unknown(name) for name in self.settings.categories} or set(CATEGORIES)
 
@@ -67,14 +67,6 @@ class SafeEraser(Benchmark):
     def fits(cls, place: Path) -> bool:
         """Tell whether one of the two splits exists."""
         return _root(place) is not None
-
-    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return hazards, counterparts and benign questions of a split.
-
-        all_train ("train"), or all_val and the trained hazards ("eval").
-        """
-        self._found.require(self.root)
-        return self._found.train if split == "train" else self._found.judged
 
     def vocabulary(self) -> Vocabulary:
         """Return an empty vocabulary, since the archive names no unsafe strings."""
@@ -84,13 +76,9 @@ class SafeEraser(Benchmark):
         """Return `stop: never`, since the stop rule needs names."""
         return {"stop": "never"}
 
-    def problems(self) -> Sequence[str]:
-        """Return all faults of records and images."""
-        return self._found.problems()
-
     def warnings(self) -> Sequence[str]:
         """Return limits of the data, and what was skipped."""
-        self._found.require(self.root)
+        self.require()
         left = self._dropped
         return (
             *([f"{left} pairs have an empty question or answer and are left out."] if left else []),
@@ -99,11 +87,15 @@ class SafeEraser(Benchmark):
         )
 
     @cached_property
-    def _found(self) -> Gathered:
-        found = Gathered(self.root, self.root.parent)
+    def gathered(self) -> Gathered:
+        """Read hazards, counterparts and benign questions.
+
+        all_train ("train"), or all_val and the trained hazards ("eval").
+        """
+        found = Gathered(self.place, self.place.parent)
         for split in ("train", "val"):
             file = f"all_{split}.json"
-            for number, cells in enumerate(read_rows(self.root / file), 1):
+            for number, cells in enumerate(read_rows(self.place / file), 1):
                 with found.reading(f"{file} record {number}"):
                     made = list(self._record(found, Record(cells), f"{split}-{number}", split))
                     found.train += made if split == "train" else []

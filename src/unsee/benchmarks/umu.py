@@ -25,12 +25,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
-from unsee.api.benchmark import Benchmark, Place
+from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.data.arrow import Rows, Shelf, peek
 from unsee.data.people import Profile, overlaps, pool, same_images
 from unsee.data.question_templates import letter, lettered, name_forms, require_options
-from unsee.data.records import Gathered, Record
+from unsee.data.records import Gathered, Record, RecordBenchmark
 from unsee.errors import UserError, shown
 
 SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
@@ -65,7 +65,7 @@ class UmuSettings:
     """released: options requested and scored by their text, with both published rules."""
 
 
-class Umu(Benchmark):
+class Umu(RecordBenchmark):
     """UMU-Bench from a local clone or the hub."""
 
     name: ClassVar[str] = "umu"
@@ -78,6 +78,7 @@ class Umu(Benchmark):
         """Store the location. No data are read yet."""
         self.settings: UmuSettings = settings or UmuSettings()
         self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
+        self.place = self.shelf.place
         self._people: dict[str, Profile] = {}
         self._counts: list[str] = []
 
@@ -86,29 +87,20 @@ class Umu(Benchmark):
         """Tell whether a forget split with this benchmark's columns exists."""
         return any({"MM_QA", "UM_QA"} & peek(place, f"forget_{ratio}") for ratio in (5, 10, 15))
 
-    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        """Return the training pairs of both sides, or the evaluation questions."""
-        self._read.require(self.shelf.place)
-        return self._read.train if split == "train" else self._read.judged
-
     def vocabulary(self) -> Vocabulary:
         """Return all names, with pairs enabled."""
-        self._read.require(self.shelf.place)
+        self.require()
         released = ("choice.text_exact", "choice.text_nearest") if self.settings.protocol == "released" else ()
         return pool(self._people, measures=("both", *released))
 
-    def problems(self) -> Sequence[str]:
-        """Return the faults of rows and images."""
-        return self._read.problems()
-
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data."""
-        found = self._read
+        found = self.gathered
         return [*self.shelf.warnings, *self._counts, *same_images(found.train), *found.gaps()]
 
     @cached_property
-    def _read(self) -> Gathered:
-        """Read everything once."""
+    def gathered(self) -> Gathered:
+        """Read the training pairs of both sides and the evaluation questions."""
         found, ratio = Gathered(strict=self.settings.strict), self.settings.ratio
         sides = {
             Role.FORGET: self._open(5 * ratio, f"forget_{ratio}"),

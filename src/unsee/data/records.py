@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageFile
 from unsee.data.arrow import ArrowImage
 from unsee.data.tables import SUFFIXES, unreadable
@@ -208,6 +211,34 @@ class Gathered:
         if self.faults:
             more = [f"... and {len(self.faults) - _SHOWN} more (unsee check lists all)"] * (len(self.faults) > _SHOWN)
             raise UserError("\n  ".join([f"{place} cannot be used:", *self.faults[:_SHOWN], *more]))
+
+
+class RecordBenchmark(Benchmark):
+    """Benchmark whose files are read once, into `gathered`."""
+
+    place: Place
+
+    @cached_property
+    @abstractmethod
+    def gathered(self) -> Gathered:
+        """Read all files."""
+
+    def require(self) -> None:
+        """Raise if any row could not be read."""
+        self.gathered.require(self.place)
+
+    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
+        """Return the training or the evaluation examples."""
+        self.require()
+        return self.gathered.train if split == "train" else self.gathered.judged
+
+    def problems(self) -> Sequence[str]:
+        """Return the faults of rows and images."""
+        return self.gathered.problems()
+
+    def warnings(self) -> Sequence[str]:
+        """Return the number of incomplete items, by reason."""
+        return self.gathered.gaps()
 
 
 def located(written: str, roots: Sequence[Path]) -> Path | None:

@@ -66,12 +66,6 @@ class Rules:
 DEFAULT: Final = Rules()
 
 
-def classify(response: Response, vocabulary: Vocabulary, rules: Rules = DEFAULT) -> Aftermath | None:
-    """Return the class of a response to an OPEN, NAME or FACT question, or None if ambiguous."""
-    classes = possible(response, vocabulary, rules)
-    return next(iter(classes)) if len(classes) == 1 else None
-
-
 def possible(response: Response, vocabulary: Vocabulary, rules: Rules = DEFAULT) -> frozenset[Aftermath]:
     """Return the classes that the rules allow: one, unless detection is impossible."""
     if leaked(response.text, response.private, response.question):

@@ -62,15 +62,6 @@ def js_divergence(one: Sequence[float], other: Sequence[float], bins: int = BINS
     return _js(_shares(one, edges), _shares(other, edges))
 
 
-def js_distance(one: Sequence[float], other: Sequence[float], bins: int = BINS) -> float:
-    """Return the Jensen-Shannon distance, the square root of the divergence.
-
-    >>> round(js_distance((0, 1), (1, 2), bins=4), 4)
-    0.7071
-    """
-    return math.sqrt(js_divergence(one, other, bins))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Intervals:
     """Lower and upper end for each distance."""

@@ -22,8 +22,6 @@ Match = Literal["word", "substring"]
 A = TypeVar("A")
 B = TypeVar("B")
 
-SPECIFICITY: Final = ("gqa", "vqav2", "pope", "mm-vet", "mmbench", "scienceqa", "vizwiz", "textvqa")
-"""The eight benchmarks behind specificity [inferred: which eight the paper has is not confirmed]."""
 _LEAST: Final = 1e-10
 """Distance of clamped probabilities from 0 and 1 (released: from 0)."""
 
@@ -144,19 +142,6 @@ def c_dis(original: Sequence[float], unlearned: Sequence[float]) -> float:
     return _mean([_binary_kl(p, q) for p, q in zip(original, unlearned, strict=True)])
 
 
-def c_dis_official_code(original: Sequence[Sequence[float]], unlearned: Sequence[Sequence[float]]) -> float:
-    """Return the released C-Dis [code].
-
-    For each special token |sum over all positions of p log(p / q)|, then the mean over tokens.
-
-    Not a divergence: single-token probabilities are no distribution, and the sum grows with the prompt.
-
-    >>> round(c_dis_official_code([[0.5, 0.5]], [[0.25, 0.25]]), 4)
-    0.6931
-    """
-    return _mean([abs(_plain_kl(ps, qs)) for ps, qs in zip(original, unlearned, strict=True)])
-
-
 def fluency(
     logprobs: Sequence[float],
     concept: Sequence[bool],
@@ -241,11 +226,6 @@ def _binary_kl(p: float, q: float) -> float:
     """Return KL between (p, 1 - p) and (q, 1 - q)."""
     p, q = (min(max(value, _LEAST), 1 - _LEAST) for value in (p, q))
     return max(0.0, p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
-
-
-def _plain_kl(ps: Sequence[float], qs: Sequence[float]) -> float:
-    bounded = [(max(p, _LEAST), max(q, _LEAST)) for p, q in zip(ps, qs, strict=True)]
-    return sum(p * math.log(p / q) for p, q in bounded)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -184,15 +184,6 @@ def rcr(verdicts: Iterable[bool]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def majority(votes: Sequence[bool]) -> bool:
-    """Return the majority of an odd number of independent judge calls (RCR uses three).
-
-    >>> majority([True, False, True])
-    True
-    """
-    return 2 * sum(votes) > len(votes)
-
-
 def _looked_for(private: Mapping[str, Sequence[str]], question: str) -> list[str]:
     """Return the forms that are searched: long enough and not in the question."""
     forms = [form for several in private.values() for form in several]

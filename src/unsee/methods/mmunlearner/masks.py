@@ -191,19 +191,6 @@ def count(packed: Tensor) -> int:
     return int(((fours + (fours >> 4)) & 0x0F).sum(dtype=torch.int64))
 
 
-def jaccard(one: Mask, other: Mask) -> float:
-    """Return |kept by both| / |kept by either|, or 1 if neither keeps anything."""
-    both = sum(count(a & b) for a, b in _pairs(one, other))
-    either = sum(count(a | b) for a, b in _pairs(one, other))
-    return both / either if either else 1.0
-
-
-def agreement(one: Mask, other: Mask) -> float:
-    """Return the share of weights on which both masks agree."""
-    sizes = sum(entry.size for entry in one.entries.values())
-    return 1 - sum(count(a ^ b) for a, b in _pairs(one, other)) / sizes
-
-
 def load_mask(path: Path, model: Module, model_hash: str) -> Mask:
     """Read a mask for this model, or raise UserError unless hash, names and shapes match."""
     try:
@@ -271,16 +258,6 @@ def _layer(name: str) -> str:
     """Return the name up to its first number (`a.layers.0`), or the module without one."""
     numbered = re.match(r".*?\.\d+(?=\.)", name)
     return numbered[0] if numbered else name.rpartition(".")[0]
-
-
-def _pairs(one: Mask, other: Mask) -> Iterator[tuple[Tensor, Tensor]]:
-    odd = sorted(one.entries.keys() ^ other.entries.keys())
-    if odd:
-        raise UserError(
-            f"The two masks cover different tensors, e.g. {_first(odd)}; compare masks of the same modules."
-        )
-    for name, entry in one.entries.items():
-        yield entry.bits, other.entries[name].bits.to(entry.bits.device)
 
 
 def _places(like: Tensor) -> Tensor:
