@@ -1,6 +1,6 @@
 # CPU:  make image                 docker run --rm unsee demo
 # CUDA: make image CUDA=1          docker run --rm --gpus all unsee:cuda doctor
-# Versions are those of requirements/lock.txt and requirements/torch.txt. See docs/image.md.
+# Versions are those of requirements/lock.txt and requirements/torch.txt. See docs/running.md.
 ARG BASE=python:3.12-slim-bookworm
 
 FROM ${BASE} AS build

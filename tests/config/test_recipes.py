@@ -150,4 +150,4 @@ def test_the_table_of_the_docs_is_what_its_command_prints():
     printed = subprocess.run(
         [sys.executable, "scripts/recipes_table.py"], cwd=root, capture_output=True, text=True, check=True
     )
-    assert printed.stdout in (root / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert printed.stdout in (root / "docs" / "published.md").read_text(encoding="utf-8")

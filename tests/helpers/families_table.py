@@ -1,4 +1,4 @@
-"""Print the contract matrix as Markdown: `python tests/helpers/families_table.py [FILE]` puts it between the marks of FILE."""
+"""Print what is known and what holds as Markdown: `python tests/helpers/families_table.py [FILE]` puts it between the marks of FILE."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from typing import Any
 import conftest  # noqa: F401 - offline, one thread
 from helpers.contracts import CONTRACTS, METHODS, method, refused
 from helpers.families import ALL, FAMILIES, VARIANTS, family, model_of, processor_of
-from unsee.api import Training
 from unsee.errors import UnseeError
 from unsee.inference.encoder import encoder
 from unsee.inference.packing import PER_TOKEN, is_sequence, packable
 from unsee.inference.prefix_groups import KNOWN
 from unsee.inference.vision_cache import known
 from unsee.models.auto import eos_id
-from unsee.training.trainable import prepare
 
 MARKS = ("<!-- printed by tests/helpers/families_table.py -->", "<!-- end -->")
 
@@ -29,12 +27,10 @@ def facts(name: str) -> list[str]:
     """Return what unsee knows about a family."""
     model, processor, kind = model_of(name), processor_of(name), family(name)
     tops = {part: _tops(pattern) for part, pattern in kind.parts(model).items()}
-    adapted = prepare(model_of(name), kind, Training(), 0)
-    targets = {key.split(".lora_")[0].rpartition(".")[2] for key, _ in adapted.named_parameters() if ".lora_" in key}
     end = processor.tokenizer.convert_ids_to_tokens(eos_id(processor))
     served = type(kind).__module__.rpartition(".")[2]
     row = [name, served, model.config.model_type, *(tops[part] for part in ("vision", "projector", "language"))]
-    return [*row, " ".join(sorted(targets)), f"`{end}`"]
+    return [*row, f"`{end}`"]
 
 
 def _tops(pattern: str) -> str:
@@ -71,16 +67,10 @@ def held(act: Callable[..., Any], *given: Any) -> str:
     return f"refused: {said}" if said else "✓"
 
 
-def methods(name: str) -> tuple[list[str], list[str]]:
-    """Return the row of a family over all methods, and the refusals in words."""
-    row, said = [name], []
-    for unlearning in METHODS:
-        found = [held(method, name, unlearning, tune) for tune in ("lora", "full")]
-        row.append(" ".join(one if one.startswith(("✓", "**")) else "no" for one in found))
-        said += [
-            f"`{unlearning}`, {tune}: {one}" for tune, one in zip(("lora", "full"), found, strict=True) if one[0] == "r"
-        ]
-    return row, said
+def outcomes(rows: list[tuple[str, str]]) -> str:
+    """Return how many of the trials hold, and a line for each that does not."""
+    odd = [f"- {what}: {found}" for what, found in rows if found != "✓"]
+    return "\n".join([f"{len(rows) - len(odd)} of {len(rows)} hold.", *([""] if odd else []), *odd])
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -93,16 +83,7 @@ def printed() -> str:
     """Return all tables."""
     gc.collect()
     gc.freeze()
-    known_as = [
-        "family",
-        "file",
-        "model type",
-        "vision",
-        "projector",
-        "language",
-        "LoRA by default",
-        "an answer ends with",
-    ]
+    known_as = ["family", "file", "model type", "vision", "projector", "language", "an answer ends with"]
     fast = [
         "family",
         "features of images kept",
@@ -110,12 +91,16 @@ def printed() -> str:
         "prefixes shared",
         "rows with and without image mixed",
     ]
-    contracts = [[name, *(held(check, name) for check in CONTRACTS.values())] for name in FAMILIES]
     some = ("batched", "full_logits", "answers", "scores")
-    variants = [[name, *(held(CONTRACTS[check], name) for check in some)] for name in VARIANTS]
-    found = [methods(name) for name in FAMILIES]
-    refusals = sorted({line for _, said in found for line in said})
-    assert len(refusals) == sum(bool(refused(name, tune)) for name in METHODS for tune in ("lora", "full")), refusals
+    contracts = [(f"{name}, {key}", held(check, name)) for name in FAMILIES for key, check in CONTRACTS.items()]
+    variants = [(f"{name}, {key}", held(CONTRACTS[key], name)) for name in VARIANTS for key in some]
+    trained = [
+        (f"`{unlearning}`, {tune}, {name}", held(method, name, unlearning, tune))
+        for unlearning in METHODS
+        for tune in ("lora", "full")
+        for name in FAMILIES
+        if not refused(unlearning, tune)
+    ]
     return "\n\n".join(
         [
             "### What is known about each",
@@ -123,12 +108,11 @@ def printed() -> str:
             "### Which fast paths each takes",
             table(fast, [paths(name) for name in ALL]),
             "### Families and contracts",
-            table(["family", *CONTRACTS], contracts),
-            "### Other checkpoints of these families",
-            table(["checkpoint", *some], variants),
+            outcomes(contracts),
+            f"### Other checkpoints of these families: {', '.join(some)}",
+            outcomes(variants),
             "### Families and methods: LoRA, full",
-            table(["family", *(f"`{one}`" for one in METHODS)], [row for row, _ in found]),
-            "Where it says no, the method refuses:\n\n" + "\n".join(f"- {line}" for line in refusals),
+            outcomes(trained),
         ]
     )
 

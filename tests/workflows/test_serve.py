@@ -569,7 +569,7 @@ def test_a_page_without_a_project_takes_no_requests(page):
 
 @pytest.mark.slow
 def test_an_openai_endpoint_says_the_same_of_a_merged_run(tiny, tmp_path):
-    """The recipe of docs/serve.md, with the client it names. Needs transformers[serving] in an environment of its own."""
+    """The recipe of docs/export.md, with the client it names. Needs transformers[serving] in an environment of its own."""
     for package in ("openai", "fastapi", "uvicorn"):
         pytest.importorskip(package, reason="pip install transformers[serving], in an environment of its own")
     from openai import APIConnectionError, InternalServerError, OpenAI
