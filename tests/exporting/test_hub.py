@@ -16,6 +16,7 @@ from unsee.errors import UserError
 from unsee.exporting import private_search
 from unsee.models import model_card
 from unsee.testing.tiny import save_tiny
+from unsee.utils.markdown import code
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 SHORT = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}
@@ -247,4 +248,4 @@ def test_settings_of_siu_that_name_people_stay_out_of_the_sidecar():
     ],
 )
 def test_text_does_not_break_out_of_the_card(text, shown):
-    assert model_card.code(text) == shown
+    assert code(text) == shown

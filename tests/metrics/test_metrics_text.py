@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
+from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.metrics.bleu import bleu, bleu_released
 from unsee.metrics.clip import clip_score
 from unsee.metrics.rouge import rouge_l, rouge_n
+from unsee.scoring.aggregate import score
 
 WORDS = st.lists(st.sampled_from(["ash", "bog", "cut", "dim", "elm"]), max_size=9).map(" ".join)
 
@@ -47,6 +49,24 @@ def test_bleu_is_sacrebleus():
     found = sacrebleu.sentence_bleu(said, [wanted], smooth_method="exp", use_effective_order=True).score / 100
     assert bleu(prediction=said, reference=wanted) == pytest.approx(found)
     assert bleu(prediction=said, reference=wanted) != pytest.approx(bleu(prediction=wanted, reference=said))
+
+
+def test_without_sacrebleu_bleu_is_missing_and_says_how_to_get_it(monkeypatch):
+    for module in ("values", "measures"):
+        monkeypatch.setattr(f"unsee.scoring.{module}.installed", lambda: False)
+    fields = {
+        "id": "1",
+        "stage": "x",
+        "role": Role.RETAIN,
+        "kind": Kind.OPEN,
+        "fact": "",
+        "entity": "p",
+        "question": "?",
+    }
+    row = Response(**fields, answer="a red coat", text="a red hat", tokens=3, ended=True, image="")
+    found = score([row], Vocabulary(measures=("bleu",)))["retain_text.bleu"]
+    assert found.value is None
+    assert found.why == '1 answers have no BLEU, which needs sacrebleu: pip install "unsee[bleu]"'
 
 
 @given(WORDS, WORDS, st.sampled_from([1, 2]))

@@ -203,6 +203,16 @@ def test_curves_of_the_page():
     # request 1 after itself: a has images (.5+1)/2 and .5 -> .625, b 0 -> .3125
     assert titles["Just asked to be forgotten: still remembered"](found) == [None, 0.3125, 0.5]
     assert titles["Not asked for yet: remembered"](found) == [0.75, 1.0, None]
-    drawn = page._svg(page._maps(page.grouped([found])), "a & b")
-    assert drawn.startswith('<svg role="img" aria-label="a &amp; b" ')
-    assert len(drawn) > 1000
+
+
+def test_the_page_draws_curves_and_maps_and_escapes_text():
+    found = {**document(a=0.5), "model": "a & b"}
+    groups = page.grouped([found])
+    drawn = page.html(groups)
+    assert "to the model a &amp; b." in drawn
+    assert "Just asked to be forgotten: still remembered: ga, sequential ends at 0.50" in drawn
+    # after 1 and 2 of 2 requests, 0.3125 and 0.5 of the height between 122 and 12
+    assert 'points="150.0,87.6 296.0,67.0"' in drawn
+    shown = page._map(groups[0])
+    assert [cell["value"] for cell in shown["cells"]] == [round(v, 2) for row in found["A"] for v in row]
+    assert shown["step"] == "0,14 20,14 20,28 40,28"  # one model before request 1, two before request 2

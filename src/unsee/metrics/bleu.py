@@ -5,8 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import Any
+
+
+@cache
+def installed() -> bool:
+    """Tell whether `bleu` can be computed: sacrebleu is an extra."""
+    return find_spec("sacrebleu") is not None
 
 
 @lru_cache(maxsize=8192)

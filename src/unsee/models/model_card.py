@@ -14,17 +14,18 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 import yaml
+from huggingface_hub import EvalResult, ModelCardData, metadata_load
 
 from unsee import config
 from unsee.models import builtin
 from unsee.utils.files import atomic_write_text
+from unsee.utils.markdown import code, table
 from unsee.utils.parsing import read_object
 
 CARD: Final = "README.md"
+TASK: Final = "image-text-to-text"
 SHOWN: Final = ("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact")
 """Scores in the table, after the role's name."""
-_LICENCE: Final = re.compile(r"^license: *(.+)$", re.MULTILINE)
-_HEAD: Final = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
 _LIMITS: Final = (
     "Unlearning makes answers about the forgotten less likely; it is no proof that nothing of them is left in the weights.",
     "The scores hold for the questions and images they were measured on. Other wordings, languages, long conversations, "
@@ -54,7 +55,7 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
     adapter = written["training"].get("tune") == "lora" and not whole
     adapter = adapter and (run / "model" / "adapter_config.json").exists()
     lines = [
-        *_head(written, run / "scores.json", adapter=adapter),
+        _head(written, run / "scores.json", adapter=adapter),
         "# An unlearned vision-language model",
         "",
         *_made(written, sidecar),
@@ -84,48 +85,36 @@ def public(settings: Mapping[str, Any]) -> dict[str, Any]:
     return finite({name: _public(value) for name, value in settings.items()})
 
 
-def code(text: object) -> str:
-    """Return the text as a Markdown code span on one line, with HTML disabled."""
-    line = json.dumps(str(text), ensure_ascii=False)[1:-1].replace('\\"', '"')
-    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
-    pad = " " if line[:1] in ("`", " ", "") or line[-1:] in ("`", " ") else ""
-    return f"{fence}{pad}{line}{pad}{fence}"
-
-
-def _head(written: Mapping[str, Any], scores: Path, *, adapter: bool) -> list[str]:
+def _head(written: Mapping[str, Any], scores: Path, *, adapter: bool) -> str:
+    """Return the metadata of the hub: `model-index` holds the scores, the data are named by their hash."""
     base = str(written["model"])
-    named = [] if Path(base).exists() or builtin.name_of(base) else [f"base_model: {_scalar(base)}"]
-    return [
-        "---",
-        f"library_name: {'peft' if adapter else 'transformers'}",
-        "pipeline_tag: image-text-to-text",
-        *named,
-        f"license: {_scalar(_licence(base) or 'other')}",
-        "tags: [unlearning, unsee]",
-        *_index(written, scores),
-        "---",
-    ]
+    results = _results(scores, f"data {written['record']['data_hash'][:16]}")
+    data = ModelCardData(
+        base_model=None if Path(base).exists() or builtin.name_of(base) else base,
+        library_name="peft" if adapter else "transformers",
+        license=_licence(base) or "other",
+        pipeline_tag=TASK,
+        tags=["unlearning", "unsee"],
+        model_name="unlearned model" if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
-def _index(written: Mapping[str, Any], file: Path) -> list[str]:
-    """Return the scores as the hub's `model-index`; the data are named by their hash."""
+def _results(file: Path, data: str) -> list[EvalResult]:
     scores = read_object(file) if file.exists() else {}
-    metrics = [
-        {"type": name.partition(".")[2], "name": name, "value": round(score["value"], 4)}
+    return [
+        EvalResult(
+            task_type=TASK,
+            dataset_type="unsee",
+            dataset_name=data,
+            metric_type=name.partition(".")[2],
+            metric_name=name,
+            metric_value=round(score["value"], 4),
+        )
         for name, score in scores.items()
         if name.partition(".")[2] in SHOWN and score["value"] is not None
     ]
-    if not metrics:
-        return []
-    data = {"name": f"data {written['record']['data_hash'][:16]}", "type": "unsee"}
-    result = {"task": {"type": "image-text-to-text"}, "dataset": data, "metrics": metrics}
-    text = yaml.safe_dump({"model-index": [{"name": "unlearned model", "results": [result]}]}, sort_keys=False)
-    return text.rstrip().splitlines()
-
-
-def _scalar(text: str) -> str:
-    """Return the text as a YAML scalar, quoted if necessary."""
-    return text if re.fullmatch(r"[A-Za-z0-9][\w./-]*", text) else json.dumps(text)
 
 
 def _made(written: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[str]:
@@ -181,19 +170,17 @@ def _scores(file: Path) -> Iterator[str]:
         return
     yield "Means over entities with 95 % bootstrap intervals; n answers."
     yield ""
-    yield "| role | score | value | interval | n |"
-    yield "|---|---|---|---|---|"
-    yield from rows
+    yield table(("role", "score", "value", "interval", "n"), rows)
     yield ""
 
 
-def _rows(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    found = []
+def _rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[object, ...]]:
+    found: list[tuple[object, ...]] = []
     for name, score in scores.items():
         role, _, metric = name.partition(".")
         if metric in SHOWN and score["value"] is not None:
             low_high = "" if score["interval"] is None else "{:.3f} to {:.3f}".format(*score["interval"])
-            found.append(f"| {role} | {metric} | {score['value']:.3f} | {low_high} | {score['n']} |")
+            found.append((role, metric, f"{score['value']:.3f}", low_high, score["n"]))
     return found
 
 
@@ -237,11 +224,18 @@ def _licence(base: str) -> str:
     """Return the licence in the card of a local base, if there is one."""
     folder = builtin.resolve(base)
     for file in (Path(folder) / CARD, Path(folder) / "model" / CARD):
-        head = _HEAD.match(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else None
-        named = _LICENCE.search(head.group(1)) if head else None
+        named = (_metadata(file) if file.is_file() else {}).get("license")
         if named:
-            return named.group(1).strip()
+            return str(named)
     return ""
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    """Return the metadata of somebody's card, which are none where they are no YAML."""
+    try:
+        return metadata_load(file) or {}
+    except (ValueError, yaml.YAMLError):
+        return {}
 
 
 def _licence_line(base: str) -> str:

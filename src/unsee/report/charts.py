@@ -270,7 +270,7 @@ def _curve(stage: Stage, name: str) -> Curve | None:
     start = min(points[0][0] for points in series)
     return Curve(
         name=name,
-        lines=tuple(_line(points, (start, steps), (low, high)) for points in series),
+        lines=tuple(polyline(points, (start, steps), (low, high)) for points in series),
         low=number(low),
         high=number(high),
         last=number(series[0][-1][1]),
@@ -284,7 +284,8 @@ def _points(log: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, 
     return points[:-1:stride] + points[-1:]
 
 
-def _line(points: Sequence[tuple[float, float]], across: tuple[float, float], up: tuple[float, float]) -> str:
+def polyline(points: Sequence[tuple[float, float]], across: tuple[float, float], up: tuple[float, float]) -> str:
+    """Return points of these ranges as an SVG point list in 300 x 130 units."""
     wide, tall = across[1] - across[0] or 1.0, up[1] - up[0]
     return " ".join(
         f"{4 + 292 * (x - across[0]) / wide:.1f},{122 - 110 * ((y - up[0]) / tall if tall else 0.5):.1f}"

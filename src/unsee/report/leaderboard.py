@@ -12,6 +12,7 @@ from unsee.api import Score
 from unsee.report.read import REFERENCES, Stage, only
 from unsee.report.summary import judged_role, peak_gib, pooled, seconds
 from unsee.report.verdict import Verdict, judge, ranked
+from unsee.utils.markdown import cell, table
 
 
 class Heading(Protocol):
@@ -61,15 +62,15 @@ def _row(stage: Stage, verdict: Verdict, columns: Sequence[Heading]) -> dict[str
 def markdown(stages: Sequence[Stage], verdicts: dict[str, Verdict], columns: Sequence[Heading]) -> str:
     """Return the table in Markdown, in the order given."""
     heads = ["model", *(f"{column.key} {column.better}" for column in columns), "seconds", "GiB", "seeds", "verdict"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    rows = []
     for stage in stages:
         verdict = verdicts[stage.name]
         cells = [stage.name, *(_cell(pooled(stage, column.key)) for column in columns)]
         cells += [_number(seconds(stage), 1), _number(peak_gib(stage), 2), str(len(stage.runs))]
         flag = "**collapsed, ranked last** - " if verdict.collapsed else ""
-        lines.append("| " + " | ".join(_plain(cell) for cell in [*cells, flag + verdict.sentence]) + " |")
+        rows.append([*cells, flag + verdict.sentence])
     notes = ["In brackets: 95 % bootstrap interval over entities (and seeds).", *_missing(stages), *remarks(stages)]
-    return "\n".join([*lines, "", *notes]) + "\n"
+    return "\n".join([table(heads, rows), "", *notes]) + "\n"
 
 
 def _missing(stages: Sequence[Stage]) -> list[str]:
@@ -79,7 +80,7 @@ def _missing(stages: Sequence[Stage]) -> list[str]:
         scores = stage.runs[0].scores
         keys = ("model.fq", *(key for role in ("unseen", "forget") for key in (f"{role}.leak", f"{role}.refusal")))
         for why in dict.fromkeys(scores[key].why for key in keys if key in scores):
-            found[f"{stage.name}: {_plain(why)}."] = bool(why)
+            found[f"{stage.name}: {cell(why)}."] = bool(why)
     return [line for line, said in found.items() if said]
 
 
@@ -101,7 +102,7 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
     if len(golds) > 1 and only(stages, "gold") is None:
         rows = [f"{stage.name} against {stage.runs[0].gold_name or 'none'}" for stage in stages if stage.runs[0].gold]
         lines.append(f"Forget quality stands on different gold models and cannot be compared: {', '.join(rows)}.")
-    return [_plain(line) for line in lines]
+    return [cell(line) for line in lines]
 
 
 def _cell(score: Score | None) -> str:
@@ -112,7 +113,3 @@ def _cell(score: Score | None) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _plain(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -68,7 +68,7 @@ def render(stages: Sequence[Stage], title: str = "", all_answers: str = "") -> s
 
     `all_answers`: file name of the page with all answers, for a link; empty = none.
     """
-    return _rendered("page.html", ("report.css",), "report.js", {**_context(stages, title), "all_answers": all_answers})
+    return rendered("page.html", ("report.css",), "report.js", {**_context(stages, title), "all_answers": all_answers})
 
 
 def render_answers(stages: Sequence[Stage], title: str = "") -> str:
@@ -78,10 +78,11 @@ def render_answers(stages: Sequence[Stage], title: str = "") -> str:
         "title": gallery.printable(title) or request(stages, role),
         "data": answers.embedded(answers.content(stages)),
     }
-    return _rendered("answers.html", ("report.css", "answers.css"), "answers.js", values)
+    return rendered("answers.html", ("report.css", "answers.css"), "answers.js", values)
 
 
-def _rendered(template: str, styles: Sequence[str], script_file: str, values: Mapping[str, Any]) -> str:
+def rendered(template: str, styles: Sequence[str], script_file: str, values: Mapping[str, Any]) -> str:
+    """Return a page of this folder's files, script and style bound by hash. Empty `script_file`: no script."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -89,7 +90,7 @@ def _rendered(template: str, styles: Sequence[str], script_file: str, values: Ma
     environment.filters["duration"] = duration
     environment.filters["size"] = routes.size
     style = "".join((HERE / name).read_text(encoding="utf-8") for name in styles)
-    script = (HERE / script_file).read_text(encoding="utf-8")
+    script = (HERE / script_file).read_text(encoding="utf-8") if script_file else ""
     return environment.get_template(template).render(
         **values,
         style=Markup(style),

@@ -11,6 +11,7 @@ from unsee.errors import UserError
 from unsee.report.read import Record, Stage, read_run
 from unsee.report.seeds import grouped
 from unsee.report.summary import pooled
+from unsee.utils import markdown
 
 RESULT: Final = "result."
 """Prefix of columns read from `result` in run.yaml, such as result.seconds or result.mask.kept."""
@@ -31,9 +32,7 @@ def table(runs: Sequence[Path], columns: Mapping[str, str]) -> str:
     for place, (title, key) in enumerate(columns.items(), start=1):
         if all(row[place] == "-" for row in rows):
             raise UserError(f"The column {title!r} is empty: no run has {key!r} in its scores.json or run.yaml.")
-    heads = ["run", *columns, "seeds"]
-    lines = [_line(heads), "|" + "---|" * len(heads), *map(_line, rows)]
-    return "\n".join(lines) + "\n"
+    return markdown.table(["run", *columns, "seeds"], rows) + "\n"
 
 
 def _stages(runs: Sequence[Path]) -> list[Stage]:
@@ -59,7 +58,3 @@ def _noted(run: Record, key: str) -> float | None:
 
     value = reduce(below, key.removeprefix(RESULT).split("."), run.result)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

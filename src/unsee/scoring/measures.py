@@ -14,6 +14,7 @@ from unsee.api import PROBES, Kind, Measure, Response, Role, Vocabulary, registr
 from unsee.api.measure import Direction
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.aftermath import Aftermath, possible
+from unsee.metrics.bleu import installed
 from unsee.metrics.exact import comparable
 from unsee.metrics.matching import unreadable
 from unsee.scoring import image_text_pairs, reasoning, values
@@ -49,6 +50,7 @@ _OTHER_NAMES: Final = "{missing} answers are in a script in which no name is giv
 _NOT_ENGLISH: Final = "{missing} answers are not in English, and the rules that tell refusals know English only"
 _NO_CLAIMS: Final = "{missing} answers claim nothing visible, so they have no precision"
 _ONE_WORD: Final = "{missing} reference answers are one word, so they have no pairs of words"
+_NO_BLEU: Final = '{missing} answers have no BLEU, which needs sacrebleu: pip install "unsee[bleu]"'
 _NO_REFERENCE: Final = "{missing} reference answers have no letter or digit, so nothing can match them"
 _NO_OPTION: Final = "{missing} reference answers name none of their options"
 
@@ -70,6 +72,10 @@ def _unclassed(response: Response) -> str:
 def _asked(response: Response) -> str:
     """Return why correctness cannot be determined."""
     return _OTHER_SCRIPT if comparable(response.answer) else _NO_REFERENCE
+
+
+def _no_bleu(_: Response) -> str:
+    return _NO_REFERENCE if installed() else _NO_BLEU
 
 
 _ALWAYS: Final = (
@@ -160,7 +166,7 @@ EXTRA: Final[Mapping[str, Measure]] = {
     for measure in (
         Measure(key="rouge1", better="neither", applies=written, value=values.rouge1_of, undefined=_NO_REFERENCE),
         Measure(key="rouge2", better="neither", applies=written, value=values.rouge2_of, undefined=_ONE_WORD),
-        Measure(key="bleu", better="neither", applies=written, value=values.bleu_of, undefined=_NO_REFERENCE),
+        Measure(key="bleu", better="neither", applies=written, value=values.bleu_of, undefined=_no_bleu),
         Measure(key="exact", better="neither", applies=written, value=values.exact_of, undefined=_NO_REFERENCE),
         Measure(key="keywords", better="neither", applies=with_keywords, value=values.keywords_of),
         Measure(

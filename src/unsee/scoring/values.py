@@ -9,7 +9,7 @@ from typing import Final
 from unsee.api import Response, Vocabulary
 from unsee.metrics._words import tokens
 from unsee.metrics.aftermath import wrong_names
-from unsee.metrics.bleu import bleu, bleu_released
+from unsee.metrics.bleu import bleu, bleu_released, installed
 from unsee.metrics.chain import chain_facts, parse_chain
 from unsee.metrics.choice import choice, choice_correct
 from unsee.metrics.degeneration import Limits, degenerate, ngram_entropy, rep_n
@@ -216,8 +216,9 @@ def rouge2_of(response: Response, _: Vocabulary) -> float | None:
 
 
 def bleu_of(response: Response, _: Vocabulary) -> float | None:
-    """Return sentence BLEU against the reference answer, or None for an empty one."""
-    return bleu(prediction=response.text, reference=response.answer) if response.answer.strip() else None
+    """Return sentence BLEU against the reference answer, or None for an empty one or without sacrebleu."""
+    known = installed() and response.answer.strip()
+    return bleu(prediction=response.text, reference=response.answer) if known else None
 
 
 def exact_of(response: Response, _: Vocabulary) -> float | None:

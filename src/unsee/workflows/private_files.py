@@ -164,7 +164,6 @@ FILES: Final[tuple[Private, ...]] = (
     Private("report.html", "answers", "quotes answers and leaks, and shows pictures"),
     Private("answers.html", "answers", "quotes answers and leaks, and shows pictures"),
     Private("continual.html", "answers", "ids of requests"),
-    Private("continual.png", "answers", "ids of requests"),
     Private("continual.md", "answers", "ids of requests"),
     Private("images/*.png", "answers", "pictures that were asked about"),
     Private("vocabulary.json", "answers", "names and facts of everybody in the data"),

@@ -2,7 +2,7 @@
 
 continual.yaml   what was asked for, the requests in order     judged/t-003/   answers and their worth after request 3
 t-003/           run folder of request 3 (or the merged model) adapters/       one run folder per request, from the original model
-continual.json   matrices, curves, metrics                     continual.html, continual.png   the page
+continual.json   matrices, curves, metrics                     continual.html   the page
 """
 
 from unsee.workflows.continual.page import write_page as compare_continual
