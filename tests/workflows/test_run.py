@@ -18,7 +18,7 @@ from unsee import config, forget
 from unsee.api import Session
 from unsee.errors import TrainingError, UserError
 from unsee.methods.ga import GA
-from unsee.models import model_card
+from unsee.models import model_card, quantized_base
 from unsee.testing.tiny import save_tiny
 from unsee.utils.files import owned_folder
 from unsee.workflows import forget as workflows_forget
@@ -75,6 +75,23 @@ class TestRefusals:
 
     def test_unknown_training_setting(self):
         self.refuse("Unknown setting of training 'learning'", training={"learning": 1})
+
+    def test_quantized_base_with_full_tuning(self):
+        self.refuse("only adapters train.*--tune lora", training={"tune": "full", "quantization": "nf4"})
+
+    @pytest.mark.parametrize(
+        ("method", "why"),
+        [("mmunlearner", "gradients of the base"), ("manu", "sets weights"), ("unsee", "method.shrink=0")],
+    )
+    def test_quantized_base_with_a_method_that_needs_its_weights(self, method, why):
+        self.refuse(f"{method} .*{why}.*training.quantization=int8", method=method, training={"quantization": "int8"})
+
+    def test_quantized_base_without_its_package(self, monkeypatch):
+        monkeypatch.setattr(quantized_base, "find_spec", lambda _: None)
+        self.refuse("pip install bitsandbytes", training={"quantization": "nf4"})
+
+    def test_unknown_quantization(self):
+        self.refuse("training: quantization must be.*nf4", training={"quantization": "4bit"})
 
     def test_unusable_training_setting(self):
         self.refuse("training.epochs must be at least 1, got 0", training={"epochs": 0})

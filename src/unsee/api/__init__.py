@@ -8,7 +8,7 @@ from unsee.api.measure import Measure
 from unsee.api.method import Group, Method, Needs, Promise, Trial
 from unsee.api.response import Response, Score
 from unsee.api.session import Session
-from unsee.api.training import Part, Training
+from unsee.api.training import Part, Quantization, Training
 
 __all__ = [
     "PROBES",
@@ -26,6 +26,7 @@ __all__ = [
     "Needs",
     "Part",
     "Promise",
+    "Quantization",
     "Response",
     "Role",
     "Score",

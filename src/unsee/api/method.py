@@ -27,7 +27,7 @@ GROUPS: Final[Mapping[Group, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """Memory requirements of a training step, read by the estimate only."""
+    """Requirements of a method: memory of a training step, for the estimate, and whole weights."""
 
     trains: bool = True
     """Whether weights change in training steps."""
@@ -47,6 +47,8 @@ class Needs:
     """Extra bytes per trained weight before training only (sums of a saliency sweep)."""
     beside: float = 0.0
     """Extra bytes per trained weight throughout (masks, second moments)."""
+    full_weights: str = ""
+    """What the method does with the base's own weights, which a quantised base does not have; "" = nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

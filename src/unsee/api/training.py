@@ -9,6 +9,8 @@ from unsee.api.finite import require_finite
 from unsee.errors import UserError, shown
 
 Part = Literal["vision", "projector", "language"]
+Quantization = Literal["none", "nf4", "int8"]
+"""How the linear layers of a frozen base are held."""
 _HIGHEST_RANK: Final = 16_384
 """Highest LoRA rank; above the narrower side of a layer it adds weights and no freedom."""
 _ROBUST: Final = ("robust_draws", "robust_attack_steps")
@@ -54,6 +56,9 @@ class Training:
     warmup_steps: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 = autocast over fp32 trainable weights; auto = bf16 on GPUs that have it, else fp32."""
+    quantization: Quantization = "none"
+    """Hold the linear layers of the frozen base in few bits (QLoRA, arXiv 2305.14314): `nf4` in 4 by bitsandbytes, `int8` in 8 by
+    torchao; needs LoRA."""
     gradient_checkpointing: bool = False
     stop: Literal["forgotten", "never"] = "forgotten"
     """`forgotten`: stop at the first check with USR = 1 on the seen forget images (PUBG, arXiv 2506.02541); `never`: run all steps."""
@@ -121,10 +126,19 @@ class Training:
                 "training.robust=lat follows forward passes by their order, and training.gradient_checkpointing repeats some "
                 "of them. Turn one of them off."
             )
-        if self.adapter and self.tune != "lora":
-            raise UserError("training.adapter goes on from an adapter, so it needs training.tune=lora.")
+        self._require_adapters()
         if not self.parts or set(self.parts) - {"vision", "projector", "language"}:
             raise UserError(f"training.parts must name some of vision, projector, language; got {self.parts!r}.")
+
+    def _require_adapters(self) -> None:
+        """Raise for settings that need LoRA."""
+        if self.adapter and self.tune != "lora":
+            raise UserError("training.adapter goes on from an adapter, so it needs training.tune=lora.")
+        if self.quantization != "none" and self.tune != "lora":
+            raise UserError(
+                f"training.quantization={self.quantization} holds weights that no gradient can change, so only adapters train "
+                "beside them: use --tune lora, or leave quantization out."
+            )
 
     def _require_counts(self) -> None:
         """Raise for counts that are no counts, or that no machine could hold."""

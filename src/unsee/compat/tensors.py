@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
@@ -13,6 +14,23 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 def storage_id(tensor: Tensor) -> int:
     """Return an identifier of a live storage, also for tensors without data."""
     return int(tensor.untyped_storage()._cdata)
+
+
+def stored(tensor: Any) -> list[Tensor]:
+    """Return the plain tensors that hold the values of a tensor, several if it is quantised."""
+    if state := getattr(tensor, "quant_state", None):  # bitsandbytes: codes, and scales beside them
+        scales = [value for value in state.as_dict().values() if isinstance(value, Tensor)]
+        return [tensor.data.as_subclass(Tensor), *scales]
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    names, _ = tensor.__tensor_flatten__()
+    return [plain for name in names for plain in stored(getattr(tensor, name))]
+
+
+def raw(tensor: Tensor) -> Iterator[Any]:
+    """Yield the bytes of a tensor's values as arrays, for hashes."""
+    for plain in stored(tensor):
+        yield plain.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
 
 
 def version(tensor: Tensor) -> int:

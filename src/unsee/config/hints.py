@@ -32,6 +32,10 @@ ALSO: Final[Mapping[str, str]] = {
     "bf16": "training.precision",
     "dtype": "training.precision",
     "wd": "training.weight_decay",
+    "load_in_4bit": "training.quantization",
+    "load_in_8bit": "training.quantization",
+    "quantization_config": "training.quantization",
+    "quantize": "training.quantization",
 }
 """Argument names of transformers and PEFT, and short forms -> path of the setting."""
 

@@ -351,13 +351,15 @@ def _digest(facts: Any) -> str:
 
 def weights_hash(model: Module) -> str:
     """Return the SHA-256 of all weights, adapters included."""
-    import torch
+    from unsee.compat.tensors import raw, stored
 
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
-        _require_finite(name, weight)
+        for plain in stored(weight):
+            _require_finite(name, plain)
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}\n".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        for values in raw(weight):
+            digest.update(values)
     return digest.hexdigest()
 
 

@@ -273,7 +273,7 @@ def _loaded(model: Loaded | Path | str) -> Loaded:
     from unsee.models.builtin import resolve
     from unsee.models.checkpoint import open_model
 
-    return open_model(resolve(model))
+    return open_model(resolve(model), quantized=True)
 
 
 def _chosen(examples: Sequence[Example], settings: EvalConfig) -> list[Example]:

@@ -27,7 +27,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from unsee.api import Session
 from unsee.compat import probes
-from unsee.compat.tensors import version
+from unsee.compat.tensors import raw, version
 from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.models import auto
@@ -161,7 +161,8 @@ def _fingerprint(kept: Kept, processor: Any) -> str:
     digest = hashlib.sha256(f"{processor.image_processor.to_json_string()} {kept.state[1]}".encode())
     weights: Sequence[Any] = kept.before_language
     for weight in weights:
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        for values in raw(weight):
+            digest.update(values)
     return digest.hexdigest()[:16]
 
 

@@ -55,7 +55,7 @@ class Manu(Method):
 
     def needs(self) -> Needs:
         """Return the memory requirements: four forward sweeps, no training."""
-        return Needs(trains=False, edits=True)
+        return Needs(trains=False, edits=True, full_weights="sets weights of the base to 0")
 
     def unlearn(self, session: Session) -> None:
         """Measure, score and prune, in each of `training.parts` by itself."""

@@ -6,8 +6,9 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -32,6 +33,8 @@ PROJECTOR = frozenset({"multi_modal_projector", "connector", "aligner", "merger"
 LANGUAGE = frozenset({"language_model", "text_model", "lm_head"})
 LONGEST_PROMPT = 1_000_000
 """Most characters that a chat template may add around a question."""
+_ON_CPU: Final[ContextVar[bool]] = ContextVar("on_cpu", default=False)
+"""Whether `load` leaves models on the CPU."""
 ANSWER = "unsee-answer"
 """Placeholder answer, to find out what the chat template writes after it."""
 
@@ -123,7 +126,17 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
             "... Its weights may have been saved under other names; save the model again with save_pretrained."
         )
     _require_decoder(model, path)
-    return model.eval().to(processes.device()), processor
+    return model.eval().to("cpu" if _ON_CPU.get() else processes.device()), processor
+
+
+@contextmanager
+def on_cpu() -> Iterator[None]:
+    """Make `load` leave models on the CPU for the block."""
+    token = _ON_CPU.set(True)
+    try:
+        yield
+    finally:
+        _ON_CPU.reset(token)
 
 
 def _hollow(path: Path | str) -> Module | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from peft import PeftModel
@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from torch.nn import Module
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoTokenizer
 
-from unsee.api import Family
-from unsee.errors import UserError, shown
-from unsee.models import auto, builtin
+from unsee.api import Family, Quantization
+from unsee.distributed import processes
+from unsee.errors import UserError, shown, unknown_name
+from unsee.models import auto, builtin, quantized_base
 from unsee.models.location import ADAPTER, folder_of
 from unsee.models.steering import hooks
 from unsee.utils.files import atomic_folder, atomic_write_json, is_public, remove_file
@@ -49,17 +50,20 @@ class Loaded:
     """Base named in an adapter folder; None for whole checkpoints."""
 
 
-def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] = ()) -> Loaded:
+def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] = (), quantized: bool = False) -> Loaded:
     """Open a Hugging Face folder or id, a PEFT adapter folder, or a run folder.
 
     Raises UserError if it is no vision-language model. Adapters are merged into the weights, so that "adapter off"
     in a later run is this checkpoint and not its ancestor. `above`: adapters that this is the base of.
+    The weights below an adapter that was trained on a quantised base are what quantisation made of them, in full, for the
+    adapter was trained beside these. `quantized` holds them in few bits instead, with the adapter unmerged: less memory, to
+    ask questions of only.
     """
     folder = folder_of(path)
     require_whole(folder)
     sidecar = read_sidecar(folder)
     if isinstance(folder, Path) and (folder / ADAPTER).exists():
-        return _open_adapter(folder, sidecar, dtype, above)
+        return _open_adapter(folder, sidecar, dtype, above, quantized=quantized)
     family = family_of(folder)
     model, processor = family.load(folder, dtype=dtype)
     hooks.attach_all(model, folder)
@@ -72,14 +76,15 @@ def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[Loaded, L
     """Open an adapter folder unmerged, and return its base and itself, which share one model.
 
     Inside `model.disable_adapter()` the model is the base. None where the two cannot be one model: no adapter folder, an
-    adapter with embeddings of its own, a steered model.
+    adapter with embeddings of its own, a steered model, a quantised base (which is not the base before).
     """
     folder = folder_of(path)
     require_whole(folder)
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         return None
     _require_weights(folder)
-    if any(map(_EMBEDDINGS.search, _shapes(folder))) or hooks.is_steered(folder):
+    apart = hooks.is_steered(folder) or _quantization(read_sidecar(folder)) != "none"
+    if apart or any(map(_EMBEDDINGS.search, _shapes(folder))):
         return None
     with _standing_on(folder, ()) as written:
         base = open_model(written, dtype=dtype, above=(folder.resolve(),))
@@ -169,9 +174,11 @@ def save_model(
         adapter.base_model_name_or_path = absolute or str(adapter.base_model_name_or_path)
     with atomic_folder(folder) as part:
         _write_weights(model, part)
+        kind = quantized_base.kind_of(model)
+        low_bits = {} if kind == "none" else {"quantization": kind}
         processor.save_pretrained(part)
         hooks.save_all(model, part)
-        atomic_write_json(part / SIDECAR, {"instruction": instruction, "base": lasting, **(facts or {})})
+        atomic_write_json(part / SIDECAR, {"instruction": instruction, "base": lasting, **low_bits, **(facts or {})})
 
 
 def _write_weights(model: Any, folder: Path) -> None:
@@ -204,7 +211,7 @@ def read_sidecar(folder: Path | str) -> dict[str, Any]:
     if not file.exists():
         return {}
     sidecar = read_object(file)
-    for name, kinds in (("instruction", (str,)), ("base", (str, type(None)))):
+    for name, kinds in (("instruction", (str,)), ("base", (str, type(None))), ("quantization", (str,))):
         if not isinstance(sidecar.get(name, ""), kinds):
             raise UserError(
                 f"{file}: {name!r} must be text, got {shown(sidecar[name])}. Restore the file from its run."
@@ -230,7 +237,8 @@ def family_of_config(found: Any, path: Path | str) -> Family:
         kind = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
         raise UserError(
             f"The weights of {path} are quantised ({shown(kind)}), and quantised weights can neither be tuned in full nor take "
-            "a merged adapter. Give the original checkpoint, whose config.json has no quantization_config."
+            "a merged adapter. Give the original checkpoint, whose config.json has no quantization_config; "
+            "training.quantization=nf4 or int8 then holds it in few bits."
         )
     if type(found) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise UserError(
@@ -325,17 +333,36 @@ def _require_all_used(adapted: PeftModel, folder: Path) -> None:
         )
 
 
-def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str, above: Sequence[Path]) -> Loaded:
-    """Open the base (which may be an adapter itself), then merge the adapter."""
+def _open_adapter(
+    folder: Path, sidecar: dict[str, Any], dtype: str, above: Sequence[Path], *, quantized: bool
+) -> Loaded:
+    """Open the base (which may be an adapter itself), then merge the adapter, or put it on the quantised base."""
     _require_weights(folder)
-    with _standing_on(folder, above) as written:
+    kind = _quantization(sidecar)
+    quantized_base.require(kind)
+    unmerged = quantized and kind != "none"
+    with _standing_on(folder, above) as written, auto.on_cpu() if unmerged else nullcontext():
         base = open_model(written, dtype=dtype, above=(*above, folder.resolve()))
     base = _fit_embeddings(base, folder)
+    if unmerged:
+        quantized_base.quantize(base.model, kind, processes.device())
+    elif kind != "none":
+        quantized_base.round_trip(base.model, kind)
     adapted = _adapted(base.model, folder)
     if sidecar:  # then the folder says everything that steers the model, its base's artefacts included
         hooks.detach(base.model)
         hooks.attach_all(base.model, folder)
-    return replace(base, model=adapted.merge_and_unload().eval(), base=written, **_own(folder, base))
+    model = adapted if unmerged else adapted.merge_and_unload()
+    return replace(base, model=model.eval(), base=written, **_own(folder, base))
+
+
+def _quantization(sidecar: Mapping[str, Any]) -> Quantization:
+    """Return how the base of an adapter was held in training."""
+    kind: Any = sidecar.get("quantization", "none")
+    if kind not in get_args(Quantization):
+        raise unknown_name("quantization", str(kind), get_args(Quantization))
+    found: Quantization = kind
+    return found
 
 
 def _own(folder: Path, base: Loaded) -> dict[str, Any]:
@@ -344,9 +371,15 @@ def _own(folder: Path, base: Loaded) -> dict[str, Any]:
     return {"processor": processor, "instruction": read_sidecar(folder).get("instruction", base.instruction)}
 
 
-def load(model: Path | str, *, dtype: str = "auto") -> Loaded:
+def load(model: Path | str, *, dtype: str = "auto", quantization: Quantization = "none") -> Loaded:
     """Open a model folder, hub id, run folder or built-in model.
 
-    Returns model (adapters merged), processor and family.
+    Returns model (adapters merged), processor and family. `quantization`: then hold its linear layers in few bits.
     """
-    return open_model(builtin.resolve(model), dtype=dtype)
+    if quantization == "none":
+        return open_model(builtin.resolve(model), dtype=dtype)
+    quantized_base.require(quantization)
+    with auto.on_cpu():
+        opened = open_model(builtin.resolve(model), dtype=dtype)
+    quantized_base.quantize(opened.model, quantization, processes.device())
+    return opened

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def _with_adapters(model: Module, patterns: Sequence[str], training: Training, s
         lora_dropout=training.dropout,
         target_modules=rf"(?:{'|'.join(map(re.escape, targets))})",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")  # merging is open_model's
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     if training.adapter:

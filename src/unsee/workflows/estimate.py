@@ -179,6 +179,7 @@ class _Counted:
 
         from unsee.models.checkpoint import open_config
         from unsee.models.meta_device import without_weights
+        from unsee.models.quantized_base import held_bytes
         from unsee.training.trainable import prepare
 
         self.run, self.training, self.needs = run, training, needs
@@ -193,7 +194,9 @@ class _Counted:
         self.session = self._session(processor, family, examples)
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
         self.trainable = sum(w.numel() for w in self.model.parameters() if w.requires_grad) if needs.trains else 0
-        self.weights = sum(weight.nbytes for weight in self.model.parameters())
+        self.loading = sum(weight.nbytes for weight in self.model.parameters())
+        """Bytes of the weights as they are loaded, before any quantisation."""
+        self.weights, self.unpacked = held_bytes(self.model, training.quantization)
         precision = training.precision
         self.half = precision == "bf16" or (precision == "auto" and self.device == "cuda")
 
@@ -244,12 +247,13 @@ class _Counted:
     def _summed(self, seen: _Seen, reference: int, caches: int, batch: str) -> Estimate:
         """Return the memory in training, generation and saving."""
         optimizer, disk = 8 * self.trainable, bytes_needed(self.model, self.training)
-        fixed = self.weights + reference + (caches if self.device == "cpu" else 0)
+        fixed = self.weights + self.unpacked + reference + (caches if self.device == "cpu" else 0)
         before = max(seen.look.bytes, seen.before.bytes, int(self.needs.before * self.trainable))
         training = fixed + max(optimizer + seen.step.bytes, before)
         answering = fixed + optimizer + seen.answer.bytes if seen.answer.bytes else 0
         saving = fixed + optimizer + 4 * self.trainable  # tensors are copied, then written as they lie in memory
-        memory = max(training, answering, saving)
+        loading = self.loading if self.device == "cpu" else 0  # a quantised model is loaded into main memory first
+        memory = max(loading, training, answering, saving)
         return Estimate(
             method=self.run.method,
             device=self.device,
@@ -265,7 +269,7 @@ class _Counted:
             answering=answering,
             saving=saving,
             memory=memory,
-            host=0 if self.device == "cpu" else caches + self.weights,
+            host=0 if self.device == "cpu" else caches + self.loading,
             disk=disk,
             batch=batch,
             steps=self.steps,
@@ -375,7 +379,7 @@ class _Counted:
         if room is not None and room < memory:
             yield (
                 f"the run takes {_in_gib(memory)} of memory, {_in_gib(room)} are free; lower training.batch_size, set "
-                "training.gradient_checkpointing=true or training.tune=lora."
+                "training.gradient_checkpointing=true or training.tune=lora, or quantize the base (--quantization nf4)."
             )
 
     def _remarks(self, exact: bool) -> Iterator[str]:

@@ -169,6 +169,7 @@ def _checked(run: Run, data: Benchmark | None, *, resume: bool) -> Checked:
     benchmark = data or open_benchmark(run.data, run.benchmark)
     require_usable(benchmark, run.data)
     training = config.build(Training, {**benchmark.suggested(run.method), **run.training}, where="training")
+    _require_quantizable(run.method, method, training)
     trackers.require(training.report_to)
     known = data is None or benchmark.name in registry.names("benchmarks")
     run = replace(
@@ -236,6 +237,24 @@ def _tidy(out: Path) -> None:
     """
     model_card.write(out)
     remove_folder(out / "checkpoints")
+
+
+def _require_quantizable(name: str, method: Method, training: Training) -> None:
+    """Raise if the base cannot be quantised for this method, on this machine."""
+    kind = training.quantization
+    if kind == "none":
+        return
+    if why := method.needs().full_weights:
+        raise UserError(
+            f"{name} {why}, which training.quantization={kind} does not keep in full. Leave quantization out, or take another method."
+        )
+    if distributed_processes.sharding() != "none":
+        raise UserError(
+            f"training.quantization={kind} needs whole weights in every process. Use configs/ddp.yaml, or one process."
+        )
+    from unsee.models.quantized_base import require
+
+    require(kind)
 
 
 def _require_names(run: Run) -> None:
@@ -349,7 +368,7 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
     from unsee.models.checkpoint import load
     from unsee.training.trainer import prepare
 
-    loaded = load(run.model)
+    loaded = load(run.model, quantization=training.quantization)
     torch.manual_seed(run.seed)
     model = prepare(loaded.model.to(distributed_processes.device()), loaded.family, training, run.seed)
     require_space(Path(run.out), bytes_needed(model, training), f"the run in {run.out}")

@@ -88,7 +88,7 @@ def run_of(options: argparse.Namespace) -> Run:
         if given.get(name) is not None
     }
     for part, names in (
-        ("training", ("tune", "parts")),
+        ("training", ("tune", "parts", "quantization")),
         ("eval", ("likelihood", "backend", "measures", "gold", "clip")),
     ):
         chosen = {name: given[name] for name in names if given.get(name) is not None}

@@ -37,6 +37,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tune", metavar="HOW", help="lora or full")
     parser.add_argument("--parts", metavar="A,B", help="parts to train: vision, projector, language")
     parser.add_argument(
+        "--quantization", metavar="KIND", help="hold the frozen base in few bits: nf4 (bitsandbytes) or int8 (torchao)"
+    )
+    for flag, kind in (("--load-in-4bit", "nf4"), ("--load-in-8bit", "int8")):
+        parser.add_argument(
+            flag, dest="quantization", action="store_const", const=kind, help=f"same as --quantization {kind}"
+        )
+    parser.add_argument(
         "--dry-run", action="store_true", help="check everything, estimate memory, disk, steps and time; write nothing"
     )
     parser.add_argument("--device", metavar="DEVICE", help="with --dry-run: estimate for cpu or cuda")

@@ -25,6 +25,7 @@ from torch.nn import Module
 from unsee.api import Session
 from unsee.api.request import Target
 from unsee.compat.probes import trying
+from unsee.compat.tensors import raw
 from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.errors import TrainingError
@@ -139,7 +140,8 @@ def weights_hash(session: Session) -> str:
     for name, weight in sorted(session.model.state_dict().items()):
         if ".lora_" not in name:
             digest.update(name.replace("base_model.model.", "").replace(".base_layer.", ".").encode())
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            for values in raw(weight):
+                digest.update(values)
     digest.update("".join(hashes(session.model)).encode())
     return digest.hexdigest()
 

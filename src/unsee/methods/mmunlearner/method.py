@@ -84,7 +84,12 @@ class MMUnlearner(Method):
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         moments = 8.0 if self.update == "alternating" else 0.0
-        return Needs(retain=self.retain_ratio, before=8.0, beside=1 / 8 + moments)
+        return Needs(
+            retain=self.retain_ratio,
+            before=8.0,
+            beside=1 / 8 + moments,
+            full_weights="takes its mask from gradients of the base's weights",
+        )
 
     def unlearn(self, session: Session) -> None:
         """Compute the mask, then train in the chosen mode."""

@@ -87,7 +87,14 @@ class Unsee(Method):
 
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
-        return Needs(retain=self.retain_ratio if self.retain_weight else 0, teacher=True, generates=True)
+        return Needs(
+            retain=self.retain_ratio if self.retain_weight else 0,
+            teacher=True,
+            generates=True,
+            full_weights="starts from singular components of the base's weights (unless method.shrink=0)"
+            if self.shrink
+            else "",
+        )
 
     def unlearn(self, session: Session) -> None:
         """Fix the teacher, shrink the student, and distil."""
