@@ -234,6 +234,40 @@ def test_a_report_beside_that_may_quote_the_run_is_named(runs):
     assert holders(runs) == []
 
 
+def write_base(runs: Path) -> Path:
+    """Write what `forget` keeps of a model object for the run x."""
+    write(runs / "x-base" / "unsee.json", json.dumps({"instruction": "", "object": {"class": "M", "sha256": "0"}}))
+    return write(runs / "x-base" / "model.safetensors", "Zyxada").parent
+
+
+@pytest.mark.parametrize("place", ["", "x"])
+def test_the_original_kept_beside_a_run_goes_with_its_weights(runs, place):
+    base = write_base(runs)
+    done = purge([runs / place], apply=True)
+    assert {item.path for item in done.kept} >= {base / "model.safetensors", base / "unsee.json"}
+    assert "x-base/model.safetensors, x-base/unsee.json: the original model of a run, which still knows" in str(done)
+    purge([runs / place], levels=["weights"], apply=True)
+    assert not base.exists()
+
+
+def test_an_original_without_its_run_can_be_purged(runs):
+    base = write_base(runs)
+    (runs / "x").rename(runs.parent / "elsewhere")
+    purge([base], levels=["weights"], apply=True)
+    assert [path.name for path in base.iterdir() if path.name != LOCK] == [PURGES]
+
+
+def test_an_original_that_another_run_was_made_from_stays(runs):
+    base = write_base(runs)
+    write_run(runs / "y", OTHER)
+    record = yaml.safe_load((runs / "y" / "run.yaml").read_text())
+    write(runs / "y" / "run.yaml", yaml.safe_dump({**record, "model": str(base)}, sort_keys=False))
+    assert "x-base/unsee.json: y was made from it" in str(purge([runs / "x"], levels=LEVELS, apply=True))
+    assert base.exists()
+    purge([runs], levels=LEVELS, apply=True)
+    assert not base.exists()
+
+
 def test_receipts_ledgers_and_own_files_stay(runs):
     own = [
         write(runs / "x" / name, "Zyxada")

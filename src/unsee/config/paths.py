@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from unsee.errors import UserError, did_you_mean, nearest
+from unsee.utils.parsing import read_object
 
 _RUN = ("run.yaml", "scores.json")
 """Files that mark a run folder."""
@@ -16,6 +17,8 @@ PICTURES = "unsee-images"
 """Shared image folder beside run folders."""
 _SHARED = (PICTURES, "images", "cache")
 """Folders beside runs that are not runs; `images` was written by earlier versions."""
+_BASE = "-base"
+"""Ending of the folder that keeps a model given as an object."""
 _SHOWN = 8
 """Most runs listed in a message."""
 
@@ -47,6 +50,22 @@ def pictures_folder(out: Path) -> Path:
     """
     beside = out.resolve().parent
     return beside / PICTURES if _only_runs(beside, out.resolve()) else out / "images"
+
+
+def base_of_run(run: Path) -> Path:
+    """Return the folder beside a run that keeps its original model, if that was given as an object."""
+    return run.with_name(run.name + _BASE)
+
+
+def run_of_base(base: Path) -> Path:
+    """Return the run that a kept original model belongs to."""
+    return base.with_name(base.name.removesuffix(_BASE))
+
+
+def is_base(folder: Path) -> bool:
+    """Tell whether unsee keeps the original model of a run in a folder."""
+    sidecar = folder / "unsee.json"
+    return folder.name.endswith(_BASE) and sidecar.is_file() and "object" in read_object(sidecar)
 
 
 def _only_runs(folder: Path, out: Path) -> bool:

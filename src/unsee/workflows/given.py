@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsee.config import RECORD
+from unsee.config import RECORD, paths
 from unsee.distributed import processes
 from unsee.errors import UserError, shown
 from unsee.utils.files import foreign, remove_folder, require_space
@@ -64,7 +64,7 @@ def stored(opened: Loaded, out: Path) -> Iterator[Path]:
 
     if processes.world() > 1:
         raise UserError("A model object belongs to one process. Save it, and give its folder to several processes.")
-    folder = out.resolve().with_name(f"{out.resolve().name}-base")
+    folder = paths.base_of_run(out.resolve())
     facts = {"object": {"class": type(opened.model).__name__, "sha256": weights_hash(opened.model)}}
     known = read_sidecar(folder)
     if foreign(folder) and (known.get("object") != facts["object"] or known.get("instruction") != opened.instruction):

@@ -52,6 +52,7 @@ _FEW: Final = 4
 _UNKNOWN: Final = "no file that is known to hold private data, or not written by unsee"
 _PICTURE: Final = re.compile(r"[0-9a-f]{16}\.png")
 _PICTURES: Final = Private("", "answers", "a picture that was asked about; no run beside it needs it")
+_ORIGINAL: Final = Private("", "weights", "the original model of a run, which still knows the forgotten")
 _PARTS: Final = Private("", "answers", "half-written by a process that was killed")
 _STAYING: Final = {
     "scores.json": "figures, without ids",
@@ -67,6 +68,7 @@ _STAYING: Final = {
     "judged.json": "hashes of weights",
     "continual.json": "figures, without ids",
     "log.jsonl": "losses",
+    "trackers.json": "settings of the training, and ids of the run in trackers",
     "ledger.sqlite": "steps of requests, without names",
     "project.yaml": "settings",
     "batch.json": "ids of requests, and settings",
@@ -227,6 +229,9 @@ def _roots(place: Path, *, due: bool) -> list[Path]:
             f"{place} was not made by unsee, and holds no run: nothing in it is removed. Give the --out of a command, or "
             "the folder that holds such folders."
         )
+    roots = [
+        root for root in roots if not (paths.is_base(root) and paths.run_of_base(root) in roots)
+    ]  # it goes with its run
     if not due:
         return roots
     today = datetime.now(UTC).date()
@@ -238,6 +243,8 @@ def _is_unit(folder: Path) -> bool:
     if any((folder / name).is_file() for name in _MARKS):
         return True
     if all((folder / name).is_file() for name in ("responses.jsonl", "vocabulary.json")):
+        return True
+    if paths.is_base(folder):
         return True
     record = folder / RECORD
     return record.is_file() and "\nrecord:" in record.read_text(encoding="utf-8", errors="replace")
@@ -380,6 +387,24 @@ class _Plan:
         )
 
     def _items(self, root: Path) -> Iterator[Item]:
+        """Yield every file of a folder, and of the original model beside it, with what happens to it."""
+        base = root if paths.is_base(root) else paths.base_of_run(root)
+        if paths.is_base(base):
+            found = [self._item(path, base, _ORIGINAL) for path in _files(base) if not is_own(path)]
+            user = self._user_of(base)
+            yield from (
+                replace(one, level="", stays=True, why=f"{user} was made from it") if user else one for one in found
+            )
+        if base != root:
+            yield from self._own_items(root)
+
+    def _user_of(self, base: Path) -> str:
+        """Return the name of a run beside that stays and was made from a base, or empty if there is none."""
+        runs = [unit for unit in _children(base.parent) if unit not in self.roots and (unit / RECORD).is_file()]
+        made = [run.name for run in runs if Path(str(config.read_mapping(run / RECORD).get("model", ""))) == base]
+        return made[0] if made else ""
+
+    def _own_items(self, root: Path) -> Iterator[Item]:
         """Yield every file of a folder with what happens to it."""
         units = set(_units(root))
         bases = units | {unit.parent for unit in units if unit != root}
