@@ -101,6 +101,7 @@ def asked(monkeypatch):
         ("sweep {example}/../../configs/lab_pubg.yaml --out /no/o", "as a run has. A grid has the run below `base`"),
         ("check", "Which data"),
         ("check --data /no/where", "No data at /no/where"),
+        ("request add --nam x", "Unknown option of unsee request add '--nam'. Did you mean --name"),
         ("request lst", "Unknown action of unsee request 'lst'. Did you mean list"),
         ("receipt verfy x", "Unknown action of unsee receipt 'verfy'. Did you mean verify"),
         ("list metods", "Unknown kind 'metods'. Did you mean methods"),

@@ -117,6 +117,8 @@ def _dispatch(words: list[str]) -> int:
         raise unknown_name(f"action of unsee {words[0]}", words[1], actions)
     if odd := [word for word in words if "\0" in word]:
         raise UserError(f"The argument {shown(odd[0])} holds the control character U+0000; remove it.")
+    if words[0] in known:
+        _require_options(words[1:], actions.get("".join(words[1:2]), subparsers[words[0]]))
     options, rest = parser.parse_known_args(words)
     if rest:
         raise _unknown_option(rest, subparsers[options.verb])
@@ -158,14 +160,25 @@ def _actions_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
     }
 
 
+def _require_options(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """Raise for an unknown option, before argparse reports what is then missing."""
+    known = {text for argument in arguments_of(parser) for text in argument.option_strings}
+    given = words[: words.index("--")] if "--" in words else words
+    wrong = [
+        word for word in given if word.startswith("--") and " " not in word and word.partition("=")[0] not in known
+    ]
+    if wrong:
+        raise _unknown_option(wrong, parser)
+
+
 def _unknown_option(rest: Sequence[str], parser: argparse.ArgumentParser) -> UserError:
     word = next((word for word in rest if word.startswith("-")), rest[0])
     if not word.startswith("-"):
         return UserError(f"Unexpected argument {word!r}. See `{parser.prog} --help`.")
     parts = [parser, *_actions_of(parser).values()]
-    known = [
-        text for part in parts for action in arguments_of(part) for text in action.option_strings if text[:2] == "--"
-    ]
+    known = sorted(
+        {text for part in parts for action in arguments_of(part) for text in action.option_strings if text[:2] == "--"}
+    )
     option = word.partition("=")[0]
     error = unknown_name(f"option of {parser.prog}", option, known)
     settings = meant(option.lstrip("-").replace("-", "_"), paths()) if "--set" in known else []
