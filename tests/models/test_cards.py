@@ -58,6 +58,17 @@ def test_card_of_an_adapter_run(run, base):
     assert "None yet" in text
 
 
+def test_a_record_that_says_nothing_is_unknown(run, tmp_path):
+    copied = shutil.copytree(run, tmp_path / "run")
+    written = config.read_mapping(copied / "run.yaml")
+    (copied / "run.yaml").write_text(yaml.safe_dump({**written, "record": {}, "result": None}))
+    (copied / "scores.json").write_text(json.dumps({"forget.leak": {"value": 0.5, "n": 2, "interval": None}}))
+    text = model_card.card(copied)
+    assert "Made by unsee (unknown version) with the method `npo`" in text
+    assert "(hash `unknown`)" in text
+    assert head(text)["model-index"][0]["results"][0]["dataset"]["name"] == "data unknown"
+
+
 def test_it_names_nobody_and_no_place(run, base):
     text = (run / "model" / "README.md").read_text()
     assert str(base.parent) not in text

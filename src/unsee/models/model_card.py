@@ -59,7 +59,7 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
         "# An unlearned vision-language model",
         "",
         *_made(written, sidecar),
-        *_requests(written.get("result", {}).get("requests", {})),
+        *_requests((written.get("result") or {}).get("requests", {})),
         *_scores(run / "scores.json"),
         *_loading(written, run / "model", adapter=adapter),
         *_conditions(sidecar, run / "model"),
@@ -88,7 +88,7 @@ def public(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _head(written: Mapping[str, Any], scores: Path, *, adapter: bool) -> str:
     """Return the metadata of the hub: `model-index` holds the scores, the data are named by their hash."""
     base = str(written["model"])
-    results = _results(scores, f"data {written['record']['data_hash'][:16]}")
+    results = _results(scores, f"data {_recorded(written)['data_hash']}")
     data = ModelCardData(
         base_model=None if Path(base).exists() or builtin.name_of(base) else base,
         library_name="peft" if adapter else "transformers",
@@ -118,14 +118,14 @@ def _results(file: Path, data: str) -> list[EvalResult]:
 
 
 def _made(written: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[str]:
-    record, result, method = written["record"], written.get("result", {}), written["method"]
+    record, result, method = _recorded(written), written.get("result") or {}, written["method"]
     settings = {name: value for name, value in method.items() if name != "name"}
     count = sidecar.get("forgotten", "some")
-    yield f"Made by unsee {record['versions']['unsee']} with the method {code(method['name'])}."
+    yield f"Made by unsee {record['version']} with the method {code(method['name'])}."
     yield f"It was made to forget {count} of the entities that its base model knows; which ones is not said here."
     yield ""
-    yield f"- base: {code(PurePath(written['model']).name)} (hash `{record['model_hash'][:16] or 'unknown'}`)"
-    yield f"- data: hash `{record['data_hash'][:16]}`, seed {written['seed']}"
+    yield f"- base: {code(PurePath(written['model']).name)} (hash `{record['model_hash']}`)"
+    yield f"- data: hash `{record['data_hash']}`, seed {written['seed']}"
     yield f"- settings: {code(_shown(settings))}"
     yield f"- training: {code(_shown(written['training']))}"
     if result:
@@ -134,6 +134,13 @@ def _made(written: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Iterator[st
             f"; {stopped}" if stopped else ""
         )
     yield ""
+
+
+def _recorded(written: Mapping[str, Any]) -> dict[str, str]:
+    """Return version and short hashes of a run's record, "unknown" where it lacks them."""
+    record = written.get("record") or {}
+    hashes = {name: str(record.get(name) or "")[:16] or "unknown" for name in ("model_hash", "data_hash")}
+    return {"version": str((record.get("versions") or {}).get("unsee") or "(unknown version)"), **hashes}
 
 
 def _requests(found: Mapping[str, Any]) -> Iterator[str]:
