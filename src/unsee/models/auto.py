@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import Module
 from transformers import AutoModelForImageTextToText
+from transformers.utils import logging
 
 from unsee.api import Family, Part, registry
 from unsee.compat.processors import open_processor
@@ -108,9 +109,10 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
         _require_decoder(shape, path)
         return shape, processor
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=wanted, use_safetensors=True, output_loading_info=True
-        )
+        with quiet(path):
+            model, report = AutoModelForImageTextToText.from_pretrained(
+                path, dtype=wanted, use_safetensors=True, output_loading_info=True
+            )
     except SafetensorError as error:
         raise UserError(
             f"A weights file of {path} is damaged or cut off ({error}). Copy or download the checkpoint again."
@@ -137,6 +139,23 @@ def on_cpu() -> Iterator[None]:
         yield
     finally:
         _ON_CPU.reset(token)
+
+
+@contextmanager
+def quiet(path: Path | str) -> Iterator[None]:
+    """Show no progress bars of transformers for the block, where a folder is read or written.
+
+    Commands open several models, and their bars would stand among the results. Downloads keep theirs, and so does everything
+    under TRANSFORMERS_VERBOSITY=info.
+    """
+    if not logging.is_progress_bar_enabled() or not Path(path).is_dir() or logging.get_verbosity() <= logging.INFO:
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _hollow(path: Path | str) -> Module | None:

@@ -184,7 +184,8 @@ def save_model(
 def _write_weights(model: Any, folder: Path) -> None:
     """Write the adapter, or all weights of a model without one."""
     options = {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
-    model.save_pretrained(folder, **options)
+    with auto.quiet(folder):
+        model.save_pretrained(folder, **options)
     remove_file(folder / "README.md")  # PEFT's card, which shows paths of this machine
 
 
@@ -251,6 +252,7 @@ def family_of_config(found: Any, path: Path | str) -> Family:
 def _adapted(model: Any, folder: Path) -> PeftModel:
     """Apply the adapter. Weights without a counterpart are an error."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")  # PEFT's, not ours
         warnings.filterwarnings("error", message=".*Found missing adapter keys")
         try:
             adapted: PeftModel = PeftModel.from_pretrained(model, folder)

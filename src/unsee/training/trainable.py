@@ -122,6 +122,7 @@ def _with_adapters(model: Module, patterns: Sequence[str], training: Training, s
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")  # merging is open_model's
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")  # PEFT's, not ours
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     if training.adapter:

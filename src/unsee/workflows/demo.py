@@ -95,12 +95,9 @@ def demo(
 
 def _run_all(rows: Sequence[Row], place: Path, engine: fast_paths.Name) -> Path:
     """Run every row and return the report's path."""
-    from transformers.utils import logging
-
     from unsee.report import report
 
     start = time.perf_counter()
-    logging.disable_progress_bar()  # the lab loads in a blink
     for number, row in enumerate(rows, start=1):
         _tell(number, len(rows), row)
         make(row, place, engine)
