@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import torch
 from PIL.Image import Image
-from rich.progress import track
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
@@ -20,6 +19,7 @@ from unsee.errors import UserError
 from unsee.metrics._words import tokens
 from unsee.metrics.clip import clip_score
 from unsee.utils.parsing import require_fetched
+from unsee.utils.progress import track
 
 PREFIX: Final = "A photo depicts "
 """Prefix of captions in the paper."""
@@ -61,7 +61,7 @@ class Clip:
         seen = [(place, image) for place, example in enumerate(examples) if (image := example.image) is not None]
         found: dict[int, float] = {}
         starts = range(0, len(seen), batch_size)
-        for start in track(starts, "CLIPScore", disable=not progress, transient=True):
+        for start in track(starts, "CLIPScore", shown=progress):
             chosen = seen[start : start + batch_size]
             texts = [responses[place].text for place, _ in chosen]
             scores = self.scores([image.load() for _, image in chosen], texts)

@@ -12,7 +12,6 @@ from itertools import chain
 from typing import Any, Final
 
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.nn import Module
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
@@ -29,6 +28,7 @@ from unsee.inference.prefix_groups import Group, groups
 from unsee.models.auto import eos_id, evaluating, pad_id
 from unsee.models.padding import apart, merge
 from unsee.utils import fast_paths
+from unsee.utils.progress import track
 from unsee.utils.seeds import seed_of
 
 PROBED: Final = 3
@@ -131,7 +131,7 @@ def generate(
         )
         asked = _Asked(model, processor, family, requests, max_new_tokens, batch_size)
         said = chain(fast, asked.plainly((place for place in rest if place not in readings.tokens), sampling, seeds))
-        answers = dict(track(said, progress, len(requests), disable=not progress, transient=True))
+        answers = dict(track(said, progress, len(requests), shown=bool(progress)))
     return [_read(model, processor, answers.get(i, ())) for i in range(len(requests))]
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import pad
@@ -35,6 +34,7 @@ from unsee.models.padding import IGNORE, is_sequence, merge
 from unsee.models.positions import alike
 from unsee.models.steering.hooks import attached
 from unsee.utils import fast_paths
+from unsee.utils.progress import track
 
 ROW_TOKENS: Final = 256
 """Tokens of a row before a new one is begun; more if the image alone takes more."""
@@ -232,7 +232,7 @@ def _logprobs(
             batches = list(_batches(trees, batch_size, model.config.get_text_config().vocab_size))  # type: ignore[operator,union-attr]
             if batches and not _proven(model, processor, family, pairs, batches[0][0]):
                 batches, rest = [], list(range(len(pairs)))
-            for batch in track(batches, progress, disable=not progress, transient=True):
+            for batch in track(batches, progress, shown=bool(progress)):
                 found.update(_forward(model, batch, pad_id(processor)))
         for start in range(0, len(rest), batch_size):
             found.update(_plainly(model, processor, family, pairs, rest[start : start + batch_size]))

@@ -20,6 +20,7 @@ from unsee.api.pictures import size_of
 from unsee.errors import UserError, shown
 from unsee.inference.batching import room, too_long
 from unsee.inference.encoder import answer_ids, encoder
+from unsee.utils.progress import track
 
 _SHOWN: Final = 10
 _REMEMBERED: Final = 4096
@@ -51,7 +52,7 @@ class Preflight:
     def lines(self, examples: Iterable[Example], *, progress: bool = True) -> Iterator[str]:
         """Yield one line per row that cannot be encoded: id, file, reason, question."""
         seen: set[tuple[str, str, str]] = set()
-        for example in _counted(examples, progress):
+        for example in track(examples, "Checking rows", shown=progress):
             fault = self.fault(example)
             if not fault or (example.id, example.question, example.answer) in seen:
                 continue
@@ -123,13 +124,3 @@ def _marks(processor: Any) -> re.Pattern[str]:
     texts = {token.content for token in added if token.special} | {text for text in named if isinstance(text, str)}
     odd = sorted((text for text in texts if text.strip() and not text.strip().isalnum()), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, odd)) or r"(?!)")
-
-
-def _counted(examples: Iterable[Example], progress: bool) -> Iterable[Example]:
-    """Return the examples, with a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    shown_here = progress and console.is_terminal
-    return track(examples, "Checking rows", console=console, transient=True, disable=not shown_here)

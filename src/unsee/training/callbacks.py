@@ -9,8 +9,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from unsee.api import Session
@@ -22,14 +20,8 @@ from unsee.training.collapse_guard import Collapse, spread
 from unsee.training.resume import full_disk_explained, last_checkpoint, step_of
 from unsee.training.stop_rule import finite_output, seen_probes, unlearning_success
 from unsee.training.trainable import WEIGHTS, finite, save_trainable, trainable
+from unsee.utils.progress import Bar
 
-_COLUMNS = (
-    TextColumn("training"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TextColumn("{task.description}"),
-    TimeRemainingColumn(),
-)
 _ROW = 4096
 """Largest size of a log row in bytes, for the message about a full disk."""
 
@@ -50,13 +42,10 @@ class Watch:
         self.sums: dict[str, float] = {}
         self.micro = 0
         self.usr: float | None = None
-        console = Console(stderr=True)
-        shown = console.is_terminal and processes.is_main()
-        self.progress = Progress(*_COLUMNS, console=console, transient=True, disable=not shown)
-        self.task = self.progress.add_task("", total=plan.steps)
+        self.progress = Bar("training", plan.steps, shown=processes.is_main())
 
     def begin(self, step: int) -> None:
-        """Start the progress bar (in a terminal only) and the guard's baseline."""
+        """Start the progress bar and the guard's baseline."""
         if self.guard is not None:
             self.guard.begin(resumed=step > 0)
         self.progress.start()
@@ -135,7 +124,7 @@ class Watch:
             self.guard.found = {}
         self.session.history.append(row | checks)
         usr = "" if self.usr is None else f" forgotten {self.usr:.0%}"
-        self.progress.update(self.task, completed=step, description=f"loss {row['loss']:.3f}{usr}")
+        self.progress.update(step, f"loss {row['loss']:.3f}{usr}")
         if processes.is_main():
             with (
                 full_disk_explained(self.log_file, "a row of the log", _ROW),

@@ -10,8 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
 from unsee import config
 from unsee.api import Attack, Benchmark, Finding, Victim, registry
 from unsee.config import RECORD, Run
@@ -25,6 +23,7 @@ from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
 from unsee.utils.files import atomic_write_json, hash_folder
 from unsee.utils.parsing import read_object
+from unsee.utils.progress import Bar
 from unsee.utils.terminal import note
 
 ATTACKS: Final = "attacks.json"
@@ -220,13 +219,9 @@ def _kept(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shown(findings: Iterator[Finding] | Sequence[Finding], label: str) -> Iterator[Finding]:
     """Yield the findings with a progress line."""
-    from rich.console import Console
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(label)
+    with Bar(label) as bar:
         for number, finding in enumerate(findings, start=1):
-            progress.update(task, description=f"{label}: {number} done, {finding.variant} {finding.mean:.0%}")
+            bar.update(number, f"{finding.variant} {finding.mean:.0%}")
             yield finding
 
 

@@ -1,0 +1,103 @@
+"""Progress of long work: a bar in terminals and notebooks, nothing elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sized
+from html import escape
+from typing import Any, Final, Self, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+_EVERY: Final = 0.2
+"""Least seconds between two pictures of a bar in a notebook."""
+
+
+class Bar:
+    """Progress of one piece of work on stderr, or as an output of a notebook's cell. `with` starts and stops it."""
+
+    def __init__(self, label: str, total: int | None = None, *, shown: bool = True) -> None:
+        """Prepare the bar. A `total` of None is unknown."""
+        console = Console(stderr=True)
+        self.label, self.total, self.done, self.text = label, total, 0, ""
+        columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
+        self._progress = Progress(
+            *columns, clock, console=console, transient=True, disable=not (shown and console.is_terminal)
+        )
+        self._task = self._progress.add_task("", total=total)
+        self._cell = _Cell() if shown and console.is_jupyter else None
+        self._begun: float | None = None
+
+    def start(self) -> None:
+        """Show the bar."""
+        self._begun = time.monotonic()
+        self._progress.start()
+        self._draw(last=False)
+
+    def update(self, done: int, text: str = "") -> None:
+        """Set how much is done, and a text beside it."""
+        self.done, self.text = done, text
+        self._progress.update(self._task, completed=done, description=text)
+        self._draw(last=False)
+
+    def stop(self) -> None:
+        """Remove the bar from a terminal. In a notebook its last state stays."""
+        self._progress.stop()
+        if self._begun is not None:
+            self._draw(last=True)
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
+
+    def _draw(self, *, last: bool) -> None:
+        if self._cell is not None:
+            self._cell.draw(self._html(last=last), now=last)
+
+    def _html(self, *, last: bool) -> str:
+        """Return the state as HTML, which needs no widgets."""
+        seconds = time.monotonic() - (self._begun or time.monotonic())
+        known = f' value="{self.done}" max="{self.total}"' if self.total else ""
+        bar = "" if last else f"<progress{known}></progress> "
+        count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
+        left = f"{seconds:.0f} s"
+        if not last and self.total and self.done:
+            left += f", about {seconds / self.done * (self.total - self.done):.0f} s left"
+        return f"{bar}{escape(' '.join(filter(None, (self.label, count, self.text, f'({left})'))))}"
+
+
+class _Cell:
+    """Output of a notebook's cell that is drawn again in place."""
+
+    def __init__(self) -> None:
+        self.handle: Any = None
+        self.drawn = 0.0
+
+    def draw(self, html: str, *, now: bool) -> None:
+        """Show the HTML, unless something was shown a moment ago."""
+        from IPython.display import HTML, display
+
+        if self.handle is None:
+            self.handle = display(HTML(html), display_id=True)
+        elif now or time.monotonic() - self.drawn >= _EVERY:
+            self.handle.update(HTML(html))
+        else:
+            return
+        self.drawn = time.monotonic()
+
+
+def track(items: Iterable[T], label: str, total: int | None = None, *, shown: bool = True) -> Iterator[T]:
+    """Yield the items, showing how many were taken."""
+    size = len(items) if total is None and isinstance(items, Sized) else total
+    with Bar(label, size, shown=shown) as bar:
+        for done, item in enumerate(items, start=1):
+            yield item
+            bar.update(done)

@@ -1,0 +1,88 @@
+"""Progress: HTML outputs in notebooks, a bar in terminals, nothing in files and pipes."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from helpers.run import EXAMPLE
+from unsee import forget
+from unsee.testing.tiny import save_tiny
+from unsee.utils import progress
+from unsee.utils.progress import Bar, track
+
+
+class Outputs(list):
+    """Outputs of a cell, each with every state that it showed."""
+
+    def display(self, html, *, display_id):
+        assert display_id is True
+        states = [html]
+        self.append(states)
+        return SimpleNamespace(update=states.append)
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """Make this process look like the kernel of a notebook, as rich recognises one."""
+    outputs = Outputs()
+    shell = type("ZMQInteractiveShell", (), {})
+    monkeypatch.setattr(builtins, "get_ipython", shell, raising=False)
+    shown = SimpleNamespace(HTML=str, display=outputs.display)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=shown))
+    monkeypatch.setitem(sys.modules, "IPython.display", shown)
+    monkeypatch.setattr(progress, "_EVERY", 0.0)
+    return outputs
+
+
+def test_a_cell_shows_training_and_answers(notebook, tmp_path):
+    training = {"max_steps": 2, "stop": "never", "max_new_tokens": 4}
+    run = forget(save_tiny(tmp_path / "tiny"), EXAMPLE, "ga", tmp_path / "ga", training=training)
+    (states,) = [states for states in notebook if "training" in states[0]]
+    assert '<progress value="0" max="2"></progress> training 0/2' in states[0]
+    assert "training 1/2 loss -" in states[1]
+    assert states[1].endswith("s left)")
+    assert states[-1].startswith("training 2/2 loss -")
+    notebook.clear()
+    run.evaluate(limit=1, max_new_tokens=4)
+    assert any("Answers" in states[-1] for states in notebook)
+    notebook.clear()
+    run.evaluate(limit=2, max_new_tokens=4, progress=False)
+    assert notebook == []
+
+
+def test_texts_are_escaped(notebook):
+    with Bar("<b>", 1) as bar:
+        bar.update(1, "<i>")
+    assert notebook[0][-1].startswith("&lt;b&gt; 1/1 &lt;i&gt; (")
+
+
+def test_states_that_follow_at_once_are_left_out_but_the_last(notebook, monkeypatch):
+    monkeypatch.setattr(progress, "_EVERY", 60.0)
+    assert list(track(range(100), "Rows")) == list(range(100))
+    (states,) = notebook
+    assert len(states) == 2
+    assert states[-1].startswith("Rows 100/100 (")
+
+
+def test_an_unknown_total_is_counted(notebook):
+    assert list(track(iter("ab"), "Rows")) == ["a", "b"]
+    assert notebook[0][0].startswith("<progress></progress> Rows 0 (")
+    assert notebook[0][-1].startswith("Rows 2 (")
+
+
+def test_a_pipe_shows_nothing(capsys):
+    assert list(track(range(3), "Rows")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_shows_a_bar_and_takes_it_away(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert list(track(range(3), "Rows")) == [0, 1, 2]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Rows" in err
+    assert err.endswith("\x1b[2K")
