@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import TrainerCallback
 from transformers.integrations import integration_utils
 
-from unsee import forget
+from unsee import config, forget
 from unsee.errors import UserError
+from unsee.models import tracking
 from unsee.testing.tiny import save_tiny
 from unsee.utils import trackers
 
@@ -25,16 +28,22 @@ class Tracker(TrainerCallback):
     seen: list[dict] = []  # noqa: RUF012 - one list for the test
     name = ""
 
+    settings: dict = {}  # noqa: RUF012
+    steps: list[int] = []  # noqa: RUF012
+
     def on_train_begin(self, args, state, control, **kwargs):
         Tracker.name = f"{args.project}/{args.run_name}"
+        Tracker.settings = args.to_dict()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.seen.append(dict(logs))
+        self.steps.append(state.global_step)
 
 
 @pytest.fixture
 def tracker(monkeypatch):
     monkeypatch.setattr(Tracker, "seen", [])
+    monkeypatch.setattr(Tracker, "steps", [])
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "trackio", Tracker)
     monkeypatch.setattr(integration_utils, "get_available_reporting_integrations", lambda: ["trackio"])
     return Tracker
@@ -51,6 +60,39 @@ def test_a_tracker_gets_every_step_with_the_parts_of_the_loss(tracker, tmp_path)
         assert step["forget_log_p"] == row["forget_log_p"]
         assert step["loss"] == pytest.approx(row["loss"], abs=1e-4)
     assert tracker.name == "unsee/npo"
+
+
+def test_a_tracker_gets_the_resolved_run_and_the_scores(tracker, tmp_path):
+    model = save_tiny(tmp_path / "tiny")
+    refusals = tmp_path / "ada.txt"
+    refusals.write_text("I do not know.\n")
+    training = {**SHORT, "report_to": "trackio"}
+    run = forget(model, EXAMPLE, "reject", tmp_path / "o", settings={"refusals": str(refusals)}, training=training)
+    trained, record = tracker.settings, config.read_mapping(run / "run.yaml")
+    assert trained["unsee/method"] == "reject"
+    assert trained["unsee/settings/retain_weight"] == 0.0
+    assert trained["unsee/training/lr"] == trained["learning_rate"] == 1e-4
+    assert trained["unsee/data_hash"] == record["record"]["data_hash"][:16]
+    assert "ada.txt" not in json.dumps(trained)
+    assert str(EXAMPLE) not in json.dumps(trained)
+    tracker.seen.clear()
+    tracker.steps.clear()
+    scores = run.evaluate(limit=1, max_new_tokens=4)
+    assert tracker.settings == trained  # MLflow refuses other settings of the same run
+    (logged,) = tracker.seen
+    assert logged == {
+        f"eval_{name.replace('@', '_')}": score.value for name, score in scores.items() if score.value is not None
+    }
+    assert tracker.steps == [2]
+    tracking.report(run, {"sample.leaks": 1.0})  # as the verdict on a sample does
+    assert tracker.seen[1:] == [{"eval_sample.leaks": 1.0}]
+
+
+def test_a_run_without_trackers_tells_nobody(tracker, tmp_path):
+    run = forget(save_tiny(tmp_path / "tiny"), EXAMPLE, "ga", tmp_path / "ga", training=SHORT)
+    run.evaluate(limit=1, max_new_tokens=4)
+    assert tracker.seen == []
+    assert not (run / trackers.KEPT).exists()
 
 
 @pytest.mark.parametrize("where", ["__init__", "on_train_begin", "on_log"])
@@ -95,6 +137,23 @@ def test_tensorboard_writes_beside_the_run_unless_told_where(monkeypatch, tmp_pa
         assert os.environ["TENSORBOARD_LOGGING_DIR"] == "mine"
 
 
+def test_scores_go_to_the_run_that_the_training_began(monkeypatch, tmp_path):
+    for name in ("WANDB_RUN_ID", "WANDB_RESUME", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    trackers.begin(tmp_path, {"report_to": ["wandb", "mlflow"], "run_name": "x"})
+    active = SimpleNamespace(info=SimpleNamespace(run_id="m1"))
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(active_run=lambda: active))
+    trackers.note_id(tmp_path)
+    first = trackers.kept(tmp_path)
+    trackers.begin(tmp_path, {"report_to": ["wandb"], "run_name": "y"})  # as --resume does
+    assert trackers.kept(tmp_path) == first
+    with trackers.beside(tmp_path):
+        assert os.environ["WANDB_RUN_ID"] == first["ids"]["wandb"]
+        assert os.environ["WANDB_RESUME"] == "allow"
+        assert os.environ["MLFLOW_RUN_ID"] == "m1"
+    assert "WANDB_RUN_ID" not in os.environ
+
+
 def test_tensorboard_keeps_what_it_was_given(tmp_path):
     if not integration_utils.is_tensorboard_available():
         pytest.skip("TensorBoard is not installed.")
@@ -102,3 +161,7 @@ def test_tensorboard_keeps_what_it_was_given(tmp_path):
     out = forget(model, EXAMPLE, "npo", tmp_path / "npo", training={**SHORT, "report_to": ["tensorboard"]})
     (events,) = (out / "tensorboard").glob("events*")
     assert b"train/npo" in events.read_bytes()
+    assert b"unsee/settings/beta" in events.read_bytes()
+    out.evaluate(limit=1, max_new_tokens=4)
+    (scores,) = set((out / "tensorboard").glob("events*")) - {events}
+    assert b"eval/unseen.leak" in scores.read_bytes()

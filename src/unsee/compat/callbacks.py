@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Final
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -109,11 +110,36 @@ def _without(name: str, error: Exception) -> None:
     )
 
 
-def arguments(**settings: Any) -> TrainingArguments:
-    """Return TrainingArguments with the settings that this transformers version supports."""
+class _Described(TrainingArguments):
+    """TrainingArguments whose description, which trackers show as the run's settings, says more."""
+
+    more: Mapping[str, Any] = MappingProxyType({})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, and what there is more."""
+        return {**super().to_dict(), **self.more}
+
+
+def arguments(settings: Mapping[str, Any], described: Mapping[str, Any]) -> TrainingArguments:
+    """Return TrainingArguments with the settings that this transformers version supports.
+
+    `described` is shown beside them by trackers.
+    """
     known = {field.name for field in fields(TrainingArguments)}
     with _launcher_hidden():
-        return TrainingArguments(**{name: value for name, value in settings.items() if name in known})
+        found = _Described(**{name: value for name, value in settings.items() if name in known})
+    found.more = described
+    return found
+
+
+def send(settings: Mapping[str, Any], described: Mapping[str, Any], logs: Mapping[str, float], step: int) -> None:
+    """Send numbers to the trackers of a run that has ended, as of a step. A tracker that fails is a remark."""
+    reporting = tracker_callbacks(settings["report_to"])
+    state = TrainerState(global_step=step, max_steps=step, is_local_process_zero=True, is_world_process_zero=True)
+    events = Callbacks(reporting, arguments(settings, described), state, {"model": None}, trackers=reporting)
+    events.fire("on_train_begin")
+    events.fire("on_log", logs=dict(logs))
+    events.fire("on_train_end")
 
 
 @contextmanager

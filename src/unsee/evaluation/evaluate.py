@@ -23,7 +23,7 @@ from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 from unsee.evaluation.answers import RESPONSES, Opened, Speaker, answered, require_finite_answers
-from unsee.models import model_card
+from unsee.models import model_card, tracking
 from unsee.scoring import image_text_pairs
 from unsee.scoring.against_gold import against_gold, forget_quality_score
 from unsee.scoring.aggregate import score
@@ -232,6 +232,7 @@ def _write(scores: Mapping[str, Score], out: Path) -> None:
     atomic_write_json(out / SCORES, {name: value.to_json() for name, value in scores.items()})
     if (out / "run.yaml").is_file() and (out / "model" / "unsee.json").is_file():
         model_card.write(out)
+        tracking.report_scores(out, scores)
 
 
 def _note_steering(speaker: Speaker, out: Path) -> None:

@@ -22,7 +22,7 @@ from torch.nn import LayerNorm, Module, Parameter
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import TrainerState, TrainingArguments, get_scheduler, set_seed
+from transformers import TrainerState, get_scheduler, set_seed
 
 from unsee.api import Session, Training
 from unsee.api.request import Target
@@ -31,6 +31,7 @@ from unsee.distributed import processes
 from unsee.distributed.deepspeed import Zero
 from unsee.distributed.fsdp import average_gradients, joined
 from unsee.inference.batching import Batch, collate, device_of
+from unsee.models import tracking
 from unsee.training.batch_plan import Plan
 from unsee.training.callbacks import Watch
 from unsee.training.precision import autocast
@@ -159,13 +160,16 @@ class Loop:
         self.state = replace(
             state, is_local_process_zero=processes.is_main(), is_world_process_zero=processes.is_main()
         )
+        given = _arguments(session, self.plan, self.save_every)
+        if processes.is_main():
+            trackers.begin(session.out, given)
         with trackers.beside(session.out):
             reporting = tracker_callbacks(trackers.wanted(training.report_to))
         chosen = [*reporting, *made(session.callbacks)]
-        given = {"model": session.model, "processing_class": session.processor, "optimizer": self.optimizer}
-        given |= {"lr_scheduler": self.schedule, "train_dataloader": None, "eval_dataloader": None}
-        arguments = _arguments(session, self.plan, self.save_every)
-        self.events = Callbacks(chosen, arguments, self.state, given, trackers=reporting)
+        objects = {"model": session.model, "processing_class": session.processor, "optimizer": self.optimizer}
+        objects |= {"lr_scheduler": self.schedule, "train_dataloader": None, "eval_dataloader": None}
+        described = tracking.described(session.out) if reporting else {}
+        self.events = Callbacks(chosen, arguments(given, described), self.state, objects, trackers=reporting)
         self.events.fire("on_init_end")
 
     def _state(self) -> TrainerState:
@@ -198,6 +202,8 @@ class Loop:
         self.watch.begin(self.state.global_step)
         with trackers.beside(self.session.out):
             self.events.fire("on_train_begin")
+        if processes.is_main():
+            trackers.note_id(self.session.out)
         torch.empty((), dtype=torch.int64).random_()  # as a DataLoader does: keeps the dropout of earlier versions
         restore_random_state(streams)
         start = time.perf_counter()
@@ -406,10 +412,10 @@ def _added(whole: Parts, term: Parts) -> Parts:
     return {**whole, **term, "loss": whole["loss"] + term["loss"]} if whole else term
 
 
-def _arguments(session: Session, plan: Plan, save_every: int) -> TrainingArguments:
+def _arguments(session: Session, plan: Plan, save_every: int) -> dict[str, Any]:
     """Return the settings under the names that callbacks and trackers read."""
     training = session.training
-    return arguments(
+    return dict(
         output_dir=str(session.out / "checkpoints"),
         per_device_train_batch_size=training.batch_size,
         gradient_accumulation_steps=training.accumulate,

@@ -1,20 +1,26 @@
 """Experiment trackers of transformers (`training.report_to`), named after the run folder.
 
-They get losses, learning rates and the settings of training and model; never a question, an answer or an image.
+They get losses, learning rates, settings, and the scores of evaluations; never a question, an answer or an image.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import secrets
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from unsee.errors import UserError, unknown_name
+from unsee.utils.files import atomic_write_json
+from unsee.utils.parsing import read_object
 
 PROJECT: Final = "unsee"
 """Default project of trackers without one in their environment variables."""
+KEPT: Final = "trackers.json"
+"""File of a run folder with what its trackers were given, and the ids of their runs."""
 _TENSORBOARD: Final = "TENSORBOARD_LOGGING_DIR"
 _PACKAGES: Final = {"azure_ml": "azureml-mlflow", "comet_ml": "comet-ml"}
 """Trackers whose package has a different name."""
@@ -47,17 +53,49 @@ def arguments(report_to: Sequence[str], out: Path) -> dict[str, Any]:
     return {"report_to": wanted(report_to) or "none", "run_name": out.resolve().name, "project": PROJECT}
 
 
+def begin(out: Path, given: Mapping[str, Any]) -> None:
+    """Note in `out` what trackers are given, so that scores go to the same run later. Kept where a run is resumed."""
+    names = given["report_to"]
+    if names == "none" or (out / KEPT).exists():
+        return
+    ids = {"wandb": secrets.token_hex(4)} if "wandb" in names else {}
+    atomic_write_json(out / KEPT, {"ids": ids, "arguments": dict(given)})
+
+
+def kept(out: Path) -> dict[str, Any]:
+    """Return what `begin` noted, or nothing where no tracker was used."""
+    return read_object(out / KEPT) if (out / KEPT).is_file() else {}
+
+
+def note_id(out: Path) -> None:
+    """Note the id of the run that MLflow has begun, which its server chooses."""
+    noted, mlflow = kept(out), sys.modules.get("mlflow")
+    if (
+        mlflow is None
+        or "mlflow" in noted.get("ids", {})
+        or "mlflow" not in noted.get("arguments", {}).get("report_to", ())
+    ):
+        return
+    if active := mlflow.active_run():
+        atomic_write_json(out / KEPT, {**noted, "ids": {**noted["ids"], "mlflow": active.info.run_id}})
+
+
 @contextmanager
 def beside(out: Path) -> Iterator[None]:
-    """Make TensorBoard write to `out/tensorboard` for the block.
+    """Make trackers go on with the run that `out` notes, and TensorBoard write to `out/tensorboard`, for the block.
 
-    Its default lies where checkpoints are deleted.
+    TensorBoard's default lies where checkpoints are deleted. What the environment says wins.
     """
-    if _TENSORBOARD in os.environ:
-        yield
-        return
-    os.environ[_TENSORBOARD] = str(out / "tensorboard")
+    ids = kept(out).get("ids", {})
+    wanted = {_TENSORBOARD: str(out / "tensorboard")}
+    if "wandb" in ids:
+        wanted |= {"WANDB_RUN_ID": ids["wandb"], "WANDB_RESUME": "allow"}
+    if "mlflow" in ids:
+        wanted |= {"MLFLOW_RUN_ID": ids["mlflow"]}
+    mine = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(mine)
     try:
         yield
     finally:
-        del os.environ[_TENSORBOARD]
+        for name in mine:
+            os.environ.pop(name, None)

@@ -14,6 +14,7 @@ import yaml
 
 from unsee.config import RECORD
 from unsee.config.overrides import parse_yaml
+from unsee.utils.nameless import nameless
 
 Level = Literal["answers", "requests", "caches", "checkpoints", "weights"]
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
@@ -21,9 +22,6 @@ DEFAULT: Final[tuple[Level, ...]] = LEVELS[:-1]
 """Levels removed unless others are named: the model stays."""
 PURGES: Final = "purge.json"
 """File that says what was purged, and when."""
-
-_CODE: Final = re.compile(r"[\w.:@+-]{0,40}", re.ASCII)
-"""Text of a setting that is kept: a word of code, no sentence and no path."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def _sequence(text: str) -> str:
     found = json.loads(text)
     tasks = [{**task, "id": f"request {number}"} for number, task in enumerate(found.get("tasks", ()), start=1)]
     settings = found.get("settings", {})
-    settings = {**settings, "method": method_settings(settings.get("method", {}))}
+    settings = {**settings, "method": nameless(settings.get("method", {}))}
     return _json({**found, "tasks": tasks, "settings": settings})
 
 
@@ -85,7 +83,7 @@ def _judged(text: str) -> str:
     found = json.loads(text)
     made = {key: value for key, value in found.get("made_by", {}).items() if key in _MADE_BY}
     if "method" in made:
-        made["method"] = method_settings(made["method"])
+        made["method"] = nameless(made["method"])
     return _json({**found, "made_by": made})
 
 
@@ -98,7 +96,7 @@ def _run(text: str) -> str:
     values = parse_yaml(text, where=RECORD)
     if not isinstance(values, dict) or "record" not in values:
         return text  # a run file of the user's
-    values = {**values, "data": "", "benchmark": "", "method": method_settings(values.get("method", {}))}
+    values = {**values, "data": "", "benchmark": "", "method": nameless(values.get("method", {}))}
     if isinstance(values.get("result"), Mapping):
         values["result"] = _figures(values["result"])
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
@@ -108,24 +106,6 @@ def _batch(text: str) -> str:
     """Return what a batch was about without the path of the data."""
     found = json.loads(text)
     return _json({**found, "settings": {**found.get("settings", {}), "data": "", "benchmark": ""}})
-
-
-def method_settings(settings: Any) -> Any:
-    """Return the settings of a method that cannot name anybody: numbers, switches, words of code.
-
-    Texts with blanks (instructions), paths, mappings and lists of texts are left out.
-    """
-    if not isinstance(settings, Mapping):
-        return settings
-    return {name: value for name, value in settings.items() if _is_plain(value)}
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, str):
-        return _CODE.fullmatch(value) is not None
-    if isinstance(value, list):
-        return not any(isinstance(item, str | list | Mapping) for item in value)
-    return not isinstance(value, Mapping)
 
 
 _SENTENCES: Final = frozenset({"verdict", "stop_reason", "tuned", "retention"})

@@ -16,6 +16,7 @@ from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate
+from unsee.models import tracking
 from unsee.models.builtin import resolve
 from unsee.report.read import Stage, read_run
 from unsee.report.summary import judged_role, shares
@@ -171,3 +172,5 @@ def keep_outcome(folder: Path, outcome: Outcome) -> None:
         written = config.read_mapping(folder / RECORD)
         result = {**written["result"], "verdict": config.plain(vars(outcome))}
         config.write(folder / RECORD, config.read(folder / RECORD), record=written["record"], result=result)
+    if outcome.leaks != "unknown":
+        tracking.report(folder, {"sample.leaks": float(outcome.leaks == "yes")})
