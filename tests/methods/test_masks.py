@@ -6,9 +6,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from helpers.mmunlearner import agreement
 from unsee.errors import UserError
-from unsee.methods.mmunlearner.masks import Mask, count, load_mask, pack, unpack
+from unsee.methods.mmunlearner.masks import Mask, agreement, count, load_mask, pack, unpack
 from unsee.testing.tiny import tiny_model
 
 UP = "model.language_model.layers.0.mlp.up_proj.weight"
@@ -25,6 +24,14 @@ def random_mask(seed=0, names=(UP, DOWN), model_hash="abc"):
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (8,), (9,), (3, 5), (2, 3, 5), (16, 16)])
+def test_agreement_is_the_share_of_equal_bits():
+    one, other = random_mask(0)[1], random_mask(1)[1]
+    a, b = (torch.cat([unpack(e.bits, e.shape).flatten() for e in m.entries.values()]) for m in (one, other))
+    assert agreement(one, other) == pytest.approx(float((a == b).float().mean()), abs=1e-6)
+    with pytest.raises(UserError, match="cover different tensors"):
+        agreement(one, random_mask(0, (UP,))[1])
+
+
 def test_pack_round_trip(shape):
     bits = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.5
     packed = pack(bits)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.mmunlearner import agreement
 from unsee.api import Example, Kind, Role, Training
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.losses import answer_nll
-from unsee.methods.mmunlearner.masks import load_mask, unpack
+from unsee.methods.mmunlearner.masks import agreement, load_mask, unpack
 from unsee.methods.mmunlearner.saliency import Sweep, accumulate, maskable, preserved, saliency_mask, targeted
 from unsee.models.auto import eos_id
 from unsee.testing.tiny import Drawn, tiny_session

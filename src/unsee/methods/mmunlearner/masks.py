@@ -191,6 +191,17 @@ def count(packed: Tensor) -> int:
     return int(((fours + (fours >> 4)) & 0x0F).sum(dtype=torch.int64))
 
 
+def agreement(one: Mask, other: Mask) -> float:
+    """Return the share of weights on which two masks of the same tensors agree."""
+    odd = sorted(one.entries.keys() ^ other.entries.keys())
+    if odd:
+        raise UserError(
+            f"The two masks cover different tensors, e.g. {_first(odd)}; compare masks of the same modules."
+        )
+    pairs = [(entry.bits, other.entries[name].bits.to(entry.bits.device)) for name, entry in one.entries.items()]
+    return 1 - sum(count(a ^ b) for a, b in pairs) / sum(entry.size for entry in one.entries.values())
+
+
 def load_mask(path: Path, model: Module, model_hash: str) -> Mask:
     """Read a mask for this model, or raise UserError unless hash, names and shapes match."""
     try:
