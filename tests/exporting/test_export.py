@@ -1,8 +1,11 @@
-"""What leaves in other programs' forms is what they read: plain transformers, plain PEFT, open-unlearning, lmms-eval."""
+"""What leaves in other programs' forms is what they read: transformers, PEFT, open-unlearning, lmms-eval and others."""
 
 from __future__ import annotations
 
+import base64
+import csv
 import importlib.util
+import io
 import json
 import math
 import shutil
@@ -14,6 +17,7 @@ import torch
 import yaml
 from datasets import load_dataset
 from peft import PeftModel
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from unsee import config, evaluate, export, forget, load
@@ -21,7 +25,7 @@ from unsee.api import Kind, Response, Role
 from unsee.api.request import Request
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.exporting import lmms_eval, open_unlearning, open_unlearning_import
+from unsee.exporting import lmms_eval, open_unlearning, open_unlearning_import, vlmevalkit
 from unsee.inference.encoder import encoder
 from unsee.inference.generation import generate
 from unsee.testing.tiny import person, save_tiny
@@ -417,3 +421,92 @@ class TestLmmsEval:
         row = {"role": "forget", "answer": "张伟", "options": [], **private}
         row = row if text.isascii() else {**row, "private": ["张伟", "Zhang Wei"], "private_facts": ["name", "name"]}
         assert functions.process_results(row, [text]).get("forget_leak") == leak
+
+
+class TestInspect:
+    def test_log_has_every_answer_and_score(self, run, tmp_path):
+        [file] = export(run, "inspect", tmp_path / "logs")
+        log, scores = json.loads(file.read_text()), json.loads((run / "scores.json").read_text())
+        rows = [json.loads(line) for line in (run / "responses.jsonl").read_text().splitlines()]
+        assert (
+            [sample["id"] for sample in log["samples"]]
+            == [row["id"] for row in rows]
+            == log["eval"]["dataset"]["sample_ids"]
+        )
+        assert [sample["output"]["choices"][0]["message"]["content"] for sample in log["samples"]] == [
+            row["text"] for row in rows
+        ]
+        means = {one["name"]: one["metrics"]["mean"]["value"] for one in log["results"]["scores"]}
+        assert means == {name: score["value"] for name, score in scores.items() if score["value"] is not None}
+        assert log["results"]["metadata"]["missing"] == {
+            name: score["why"] for name, score in scores.items() if score["value"] is None
+        }
+        given = {sample["id"]: sample["scores"].get("unseen.leak") for sample in log["samples"]}
+        leaks = scores["unseen.leak"]["value_by_index"]
+        assert {name: one["value"] for name, one in given.items() if one} == leaks
+
+    def test_inspect_ai_reads_it(self, run, tmp_path):
+        inspect = pytest.importorskip("inspect_ai.log", reason="inspect_ai is not installed")
+        export(run, "inspect", tmp_path / "logs")
+        [found] = inspect.list_eval_logs(str(tmp_path / "logs"))
+        log = inspect.read_eval_log(found)
+        assert (log.status, log.eval.model, len(log.samples)) == ("success", "unsee/ga", log.results.total_samples)
+        scores = json.loads((run / "scores.json").read_text())
+        leak = next(one for one in log.results.scores if one.name == "unseen.leak")
+        assert leak.metrics["mean"].value == scores["unseen.leak"]["value"]
+        rows = [json.loads(line) for line in (run / "responses.jsonl").read_text().splitlines()]
+        assert [sample.output.completion for sample in log.samples] == [row["text"] for row in rows]
+        assert all(sample.scores for sample in log.samples)
+
+    def test_refused_before_judging(self, run, tmp_path):
+        bare = shutil.copytree(run, tmp_path / "bare")
+        (bare / "scores.json").unlink()
+        with pytest.raises(UserError, match="has no scores.json. Judge it first"):
+            export(bare, "inspect", tmp_path / "logs")
+
+
+def table(file):
+    with file.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
+
+
+class TestVLMEvalKit:
+    def test_rows_are_the_questions_with_images(self, tmp_path):
+        files = {file.name: file for file in export(EXAMPLE, "vlmevalkit", tmp_path / "my-people")}
+        shown = [one for one in open_benchmark(EXAMPLE).examples("eval") if one.image]
+        for name, choice in (("unsee_my_people.tsv", False), ("unsee_my_people_choice.tsv", True)):
+            examples = [one for one in shown if (one.kind is Kind.CHOICE) is choice]
+            rows = table(files[name]) if examples else []
+            assert [row["id"] for row in rows] == [one.id for one in examples]
+            assert [row["question"] for row in rows] == [one.question for one in examples]
+            for row, one in zip(rows, examples, strict=True):
+                code = row["image"] if len(row["image"]) > 64 else rows[int(row["image"])]["image"]
+                assert Image.open(io.BytesIO(base64.b64decode(code))).tobytes() == one.image.load().tobytes()
+                if choice:
+                    assert [row[letter] for letter in "ABCD"[: len(one.options)]] == list(one.options)
+                    assert one.answer in (row["answer"], row[row["answer"]])
+
+    def test_tabs_and_lines_stay_in_their_cell(self, tmp_path):
+        asked = person("ada", Role.FORGET)
+        odd = replace(asked, question='What\t"is"\nthis?', answer="a\tb")
+        vlmevalkit._write([odd], tmp_path / "x.tsv", letters="")
+        assert [(row["question"], row["answer"]) for row in table(tmp_path / "x.tsv")] == [(odd.question, odd.answer)]
+
+    def test_vlmevalkit_reads_it(self, tmp_path, monkeypatch):
+        datasets = pytest.importorskip("vlmeval.dataset", reason="VLMEvalKit is not installed")
+        files = export(EXAMPLE, "vlmevalkit", tmp_path / "my-people")
+        monkeypatch.setenv("LMUData", str(tmp_path / "my-people"))
+        shown = [one for one in open_benchmark(EXAMPLE).examples("eval") if one.image]
+        for file in files:
+            with pytest.warns(UserWarning, match="not officially supported"):
+                opened = datasets.build_dataset(file.stem)
+            choice = file.stem.endswith("_choice")
+            assert type(opened).__name__ == ("CustomMCQDataset" if choice else "CustomVQADataset")
+            examples = [one for one in shown if (one.kind is Kind.CHOICE) is choice]
+            assert len(opened) == len(examples)
+            for place, one in enumerate(examples):
+                picture, text = opened.build_prompt(place)
+                assert one.question in text["value"]
+                assert (
+                    Image.open(picture["value"]).convert("RGB").tobytes() == one.image.load().convert("RGB").tobytes()
+                )

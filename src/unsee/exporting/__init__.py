@@ -11,8 +11,8 @@ from unsee.errors import UserError, unknown_name
 from unsee.models.builtin import PACKAGED
 from unsee.utils.files import foreign
 
-Format = Literal["merged", "peft", "open-unlearning", "lmms-eval"]
-FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval")
+Format = Literal["merged", "peft", "open-unlearning", "lmms-eval", "inspect", "vlmevalkit"]
+FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval", "inspect", "vlmevalkit")
 """Formats of `unsee export --to`."""
 
 
@@ -22,12 +22,13 @@ def export(
     """Write a run in the format `to` into the new folder `out`, and return the files.
 
     Args:
-        run: Run folder; for lmms-eval also data, as `unsee check` takes it.
+        run: Run folder; for lmms-eval and vlmevalkit also data, as `unsee check` takes it.
         to: merged = one whole checkpoint; peft = the adapter alone; open-unlearning = `UNSEE_EVAL.json` and
-            `UNSEE_SUMMARY.json` of the answers; lmms-eval = a task with its data.
+            `UNSEE_SUMMARY.json` of the answers; lmms-eval = a task with its data; inspect = the answers and scores as a log of
+            inspect_ai; vlmevalkit = the questions with images as its tables.
         out: Folder; must be empty or new.
         retain_logs_path: For open-unlearning: EVAL.json, or run folder, of the retrained model, for forget quality.
-        benchmark: For lmms-eval: layout of the data; empty = recognise it.
+        benchmark: For lmms-eval and vlmevalkit: layout of the data; empty = recognise it.
 
     Raises:
         UserError: The run has not what the form needs.
@@ -37,7 +38,8 @@ def export(
     place = Path(out)
     if place.is_file() or foreign(place):
         raise UserError(f"The output folder {place} is not empty. Give another --out.")
-    if to != "lmms-eval" and (to == "open-unlearning" or paths.is_here(str(run))) and str(run) not in PACKAGED:
+    of_data, of_answers = to in ("lmms-eval", "vlmevalkit"), to in ("open-unlearning", "inspect")
+    if not of_data and (of_answers or paths.is_here(str(run))) and str(run) not in PACKAGED:
         paths.require_run(run)
     with owner(place):
         return _write(run, to, place, retain_logs_path, benchmark)
@@ -52,6 +54,14 @@ def _write(run: Path | str, to: str, place: Path, retain_logs_path: Path | str |
         from unsee.exporting.open_unlearning import write
 
         return write(Path(run), place, retain_logs_path=retain_logs_path)
+    if to == "inspect":
+        from unsee.exporting import inspect_log
+
+        return inspect_log.write(Path(run), place)
+    if to == "vlmevalkit":
+        from unsee.exporting.vlmevalkit import write_tables
+
+        return write_tables(run, place, benchmark=benchmark)
     from unsee.exporting.lmms_eval import write_task
 
     return write_task(run, place, benchmark=benchmark)

@@ -28,6 +28,8 @@ from unsee.data.open import open_benchmark
 from unsee.metrics.matching import contains
 from unsee.utils.files import atomic_write_text
 
+LETTERS: Final = "ABCDEFGHIJ"
+"""Letters of the options of a question."""
 DATA: Final = "data.parquet"
 TEXT_DATA: Final = "text.parquet"
 _SHARED: Final = ("scripts", "everyday", "normal_form", "language", "inflection", "matching", "choice")
@@ -54,7 +56,7 @@ def write_task(place: Path | str, out: Path, *, benchmark: str = "") -> list[Pat
 
     One task with images, one as text.
     """
-    data, layout = _data(place, benchmark)
+    data, layout = data_of(place, benchmark)
     opened = open_benchmark(data, layout)
     require_usable(opened, str(data))
     examples = list(opened.examples("eval"))
@@ -93,7 +95,7 @@ def metrics(examples: Sequence[Example]) -> list[str]:
     return [*names, *(f"{role.value}_leak" for role in Role if role in leaky)]
 
 
-def _data(place: Path | str, benchmark: str) -> tuple[str, Any]:
+def data_of(place: Path | str, benchmark: str) -> tuple[str, Any]:
     """Return data and layout, those of a run folder or as given."""
     record = Path(place) / "run.yaml"
     if record.is_file():
@@ -155,19 +157,18 @@ def _row(example: Example) -> dict[str, Any]:
         "kind": example.kind.value,
         "entity": example.entity,
         "question": example.question,
-        "answer": example.options["ABCDEFGHIJ".index(example.answer)] if _by_letter(example) else example.answer,
+        "answer": example.options[LETTERS.index(example.answer)] if by_letter(example) else example.answer,
         "options": list(example.options) if example.kind is Kind.CHOICE else [],
         "private": [form for _, form in private],
         "private_facts": [fact for fact, _ in private],
-        "image": None if example.image is None else {"bytes": _png(example.image), "path": None},
+        "image": None if example.image is None else {"bytes": png(example.image), "path": None},
     }
 
 
-def _by_letter(example: Example) -> bool:
+def by_letter(example: Example) -> bool:
+    """Tell whether the answer of a multiple choice is a letter, not the text of an option."""
     return (
-        example.kind is Kind.CHOICE
-        and len(example.answer) == 1
-        and example.answer in "ABCDEFGHIJ"[: len(example.options)]
+        example.kind is Kind.CHOICE and len(example.answer) == 1 and example.answer in LETTERS[: len(example.options)]
     )
 
 
@@ -177,7 +178,8 @@ def _private(example: Example) -> Iterator[tuple[str, str]]:
         yield from ((fact, form) for form in forms if not contains(example.question, form))
 
 
-def _png(image: Any) -> bytes:
+def png(image: Any) -> bytes:
+    """Return an image source as PNG."""
     buffer = io.BytesIO()
     image.load().save(buffer, format="PNG")
     return buffer.getvalue()

@@ -19,9 +19,10 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from unsee.api import Kind, Response
 from unsee.errors import UserError
+from unsee.exporting.evaluated import evaluated
 from unsee.metrics.distance import ks_pvalue
 from unsee.metrics.truth_ratio import log_truth_ratio
-from unsee.utils.files import atomic_write_json, read_jsonl
+from unsee.utils.files import atomic_write_json
 
 NAME: Final = "UNSEE"
 """Benchmark name in open-unlearning's file names (TOFU_EVAL.json)."""
@@ -44,17 +45,8 @@ def write(run: Path, out: Path, *, retain_logs_path: Path | str | None = None) -
 
 def logs_of(run: Path) -> dict[str, Metric]:
     """Return the metrics of an evaluated run in open-unlearning's form."""
-    for name in ("responses.jsonl", "scores.json"):
-        if not (run / name).is_file():
-            raise UserError(f"{run} has no {name}. Judge it first: unsee eval --model {run} --data DATA --out {run}")
-    name = "responses.jsonl"
-    try:
-        responses = [Response.from_json(row) for row in read_jsonl(run / name)]
-        name = "scores.json"
-        scores = json.loads((run / name).read_text(encoding="utf-8"))
-        logs = {key: _score(one) for key, one in scores.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{run / name} is damaged ({error!s:.200}). Judge the run again with `unsee eval`.") from error
+    responses, scores = evaluated(run)
+    logs = {key: _score(one) for key, one in scores.items()}
     for role in dict.fromkeys(response.role for response in responses):
         logs.update(_role(role.value, [response for response in responses if response.role is role]))
     return logs

@@ -7,19 +7,21 @@ from typing import Final
 
 from unsee.cli.commands._shared import OK, say
 
-FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval")
+FORMATS: Final = ("merged", "peft", "open-unlearning", "lmms-eval", "inspect", "vlmevalkit")
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("run", metavar="RUN", help="run folder; for lmms-eval also data")
+    parser.add_argument("run", metavar="RUN", help="run folder; for lmms-eval and vlmevalkit also data")
     parser.add_argument("--to", required=True, metavar="FORMAT", help=", ".join(FORMATS))
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the files")
     parser.add_argument(
         "--retain-logs-path", metavar="P", help="for open-unlearning: EVAL.json or run folder of the retrained model"
     )
     parser.add_argument("--anyway", action="store_true", help="also a model that still leaks, or was never judged")
-    parser.add_argument("--benchmark", default="", metavar="NAME", help="for lmms-eval: layout of the data")
+    parser.add_argument(
+        "--benchmark", default="", metavar="NAME", help="for lmms-eval and vlmevalkit: layout of the data"
+    )
 
 
 def action(options: argparse.Namespace) -> int:

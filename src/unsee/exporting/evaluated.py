@@ -1,0 +1,32 @@
+"""Responses and scores of an evaluated run, read for other programs' files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unsee.api import Response
+from unsee.errors import UserError
+from unsee.utils.files import read_jsonl
+
+
+def evaluated(run: Path) -> tuple[list[Response], dict[str, dict[str, Any]]]:
+    """Return the responses and the scores (`api.Score` as JSON, by role and metric) of a run folder.
+
+    Raises:
+        UserError: It has not been judged, or a file is damaged.
+    """
+    for name in ("responses.jsonl", "scores.json"):
+        if not (run / name).is_file():
+            raise UserError(f"{run} has no {name}. Judge it first: unsee eval --model {run} --data DATA --out {run}")
+    name = "responses.jsonl"
+    try:
+        responses = [Response.from_json(row) for row in read_jsonl(run / name)]
+        name = "scores.json"
+        scores = json.loads((run / name).read_text(encoding="utf-8"))
+        for score in scores.values():
+            score["value"], score["n"], score["interval"], dict(score["value_by_index"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{run / name} is damaged ({error!s:.200}). Judge the run again with `unsee eval`.") from error
+    return responses, scores

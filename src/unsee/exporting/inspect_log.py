@@ -1,0 +1,126 @@
+"""Evaluation log of inspect_ai: one sample per response, one score per metric of ours.
+
+The layout is that of `inspect_ai.log.EvalLog`, version 2 (https://inspect.aisi.org.uk/eval-logs.html), which is written
+without the package: `inspect view --log-dir OUT`, or `inspect_ai.log.read_eval_log`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from unsee import config
+from unsee.api import Response
+from unsee.exporting.evaluated import evaluated
+from unsee.utils.files import atomic_write_json
+
+VERSION: Final = 2
+"""Version of the layout."""
+_SCORER: Final = "unsee"
+
+
+def write(run: Path, out: Path) -> list[Path]:
+    """Write the log of an evaluated run. Its name has the time of the responses, by which inspect_ai finds it."""
+    responses, scores = evaluated(run)
+    created = datetime.fromtimestamp(int((run / "responses.jsonl").stat().st_mtime), UTC).isoformat()
+    made = log(responses, scores, _about(run, responses), created)
+    file = out / f"{created.replace(':', '-')}_{made['eval']['task']}_{made['eval']['task_id']}.json"
+    atomic_write_json(file, made)
+    return [file]
+
+
+def log(
+    responses: Sequence[Response], scores: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any], created: str
+) -> dict[str, Any]:
+    """Return the log as JSON.
+
+    Args:
+        responses: Rows of responses.jsonl.
+        scores: Scores by role and metric, as in scores.json. Those without a value are metadata, with the reason.
+        about: `data`, `model` and `metadata` of the run.
+        created: ISO time with zone.
+    """
+    task_id = hashlib.sha256("\n".join(f"{row.id} {row.text}" for row in responses).encode()).hexdigest()[:22]
+    missing = {name: score.get("why", "") for name, score in scores.items() if score["value"] is None}
+    return {
+        "version": VERSION,
+        "status": "success",
+        "eval": {
+            "created": created,
+            "task": "unsee",
+            "task_id": task_id,
+            "run_id": task_id,
+            "eval_id": task_id,
+            "dataset": {
+                "name": about["data"],
+                "samples": len(responses),
+                "sample_ids": [row.id for row in responses],
+            },
+            "model": about["model"],
+            "config": {},
+            "packages": {"unsee": config.versions()["unsee"]},
+            "metadata": dict(about["metadata"]),
+        },
+        "results": {
+            "total_samples": len(responses),
+            "completed_samples": len(responses),
+            "scores": [_summary(name, score) for name, score in scores.items() if name not in missing],
+            "metadata": {"missing": missing},
+        },
+        "stats": {"started_at": created, "completed_at": created},
+        "samples": [_sample(row, scores, about["model"]) for row in responses],
+    }
+
+
+def _about(run: Path, responses: Sequence[Response]) -> dict[str, Any]:
+    """Return what the log says about model and data, from the run's record if it has one."""
+    record = run / config.RECORD
+    written = config.read(record) if record.is_file() else config.Run()
+    stage = next((row.stage for row in responses), "model")
+    facts = {"method": written.method, "seed": written.seed, "base": Path(written.model).name}
+    return {
+        "data": Path(written.data).name or "data",
+        "model": f"unsee/{stage}",
+        "metadata": facts if written.method else {},
+    }
+
+
+def _summary(name: str, score: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a score over its role. Its mean is over people, not over samples."""
+    return {
+        "name": name,
+        "scorer": _SCORER,
+        "scored_samples": score["n"],
+        "metrics": {"mean": {"name": "mean", "value": score["value"]}},
+        "metadata": {"interval": score["interval"], "better": score.get("better", "neither")},
+    }
+
+
+def _sample(row: Response, scores: Mapping[str, Mapping[str, Any]], model: str) -> dict[str, Any]:
+    """Return one response with its scores."""
+    values = {name: score["value_by_index"] for name, score in scores.items()}
+    reason = "stop" if row.ended else "max_tokens"
+    answer = {"role": "assistant", "content": row.text, "source": "generate"}
+    return {
+        "id": row.id,
+        "epoch": 1,
+        "input": row.question,
+        **({"choices": list(row.options)} if row.options else {}),
+        "target": row.answer,
+        "messages": [{"role": "user", "content": row.question}, answer],
+        "output": {"model": model, "choices": [{"message": answer, "stop_reason": reason}]},
+        "scores": {
+            name: {"value": found[row.id], "answer": row.text} for name, found in values.items() if row.id in found
+        },
+        "metadata": {
+            "role": row.role.value,
+            "kind": row.kind.value,
+            "fact": row.fact,
+            "entity": row.entity,
+            "image": row.image,
+            "tokens": row.tokens,
+        },
+    }

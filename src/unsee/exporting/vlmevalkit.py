@@ -1,0 +1,80 @@
+"""Benchmarks as tables of VLMEvalKit: `NAME.tsv` of open questions, `NAME_choice.tsv` of multiple choice.
+
+VLMEvalKit (https://github.com/open-compass/VLMEvalKit) opens a table in its data folder by the file's name: as
+CustomMCQDataset if it has columns A and B, which it also scores, else as CustomVQADataset, whose answers it writes and
+does not score. Questions without an image are left out, for both skip them.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unsee.api import Example, Kind
+from unsee.data.check import require_usable
+from unsee.data.open import open_benchmark
+from unsee.errors import UserError
+from unsee.exporting.lmms_eval import LETTERS, by_letter, data_of, png
+from unsee.utils.files import atomic_writer
+
+
+def write_tables(place: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
+    """Write the evaluation questions with an image (of data or of a run) as tables named after `out`.
+
+    Raises:
+        UserError: No question has an image.
+    """
+    data, layout = data_of(place, benchmark)
+    opened = open_benchmark(data, layout)
+    require_usable(opened, str(data))
+    shown = [example for example in opened.examples("eval") if example.image is not None]
+    if not shown:
+        raise UserError(f"{place} has no question with an image, and VLMEvalKit leaves out all others.")
+    name = "unsee_" + re.sub(r"\W+", "_", out.resolve().name.lower())
+    out.mkdir(parents=True, exist_ok=True)
+    files = []
+    for file, choice in ((out / f"{name}.tsv", False), (out / f"{name}_choice.tsv", True)):
+        rows = [example for example in shown if (example.kind is Kind.CHOICE) is choice]
+        if rows:
+            _write(rows, file, letters=LETTERS[: max(len(example.options) for example in rows)])
+            files.append(file)
+    return files
+
+
+def _write(examples: Sequence[Example], file: Path, *, letters: str) -> None:
+    """Write a table. An image that an earlier row has is that row's index, as VLMEvalKit reads it."""
+    columns = ["index", "image", "question", *letters, "answer", "category", "kind", "entity", "id"]
+    with atomic_writer(file) as binary:
+        stream = io.TextIOWrapper(binary, encoding="utf-8", newline="")
+        writer = csv.DictWriter(stream, columns, delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_rows(examples, letters))
+        stream.detach()  # flushes, and leaves the file open
+
+
+def _rows(examples: Iterable[Example], letters: str) -> Iterable[dict[str, Any]]:
+    first: dict[str, int] = {}
+    for index, example in enumerate(examples):
+        image: Any = example.image
+        seen = first.setdefault(image.key, index)
+        yield {
+            "index": index,
+            "image": base64.b64encode(png(image)).decode() if seen == index else seen,
+            "question": example.question,
+            **dict(zip(letters, example.options, strict=False)),
+            "answer": _letter(example) if letters else example.answer,
+            "category": example.role.value,
+            "kind": example.kind.value,
+            "entity": example.entity,
+            "id": example.id,
+        }
+
+
+def _letter(example: Example) -> str:
+    """Return the letter of the right option."""
+    return example.answer if by_letter(example) else LETTERS[example.options.index(example.answer)]
