@@ -14,6 +14,7 @@ from fixtures.benchmarks import fixtures
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.api.request import Target
 from unsee.benchmarks.folder import Folder
+from unsee.config.paths import is_model
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.evaluation.clip import PREFIX, Clip
@@ -253,6 +254,29 @@ def test_eval_with_gold_adds_forget_quality_and_rescoring_gives_the_same(tmp_pat
     assert "needs forget.cloze, forget.choice, unseen.cloze" in scores["model.fq"].why
     assert rescore(tmp_path / "x", gold=tmp_path / "gold") == scores
     assert "forget.ks" not in rescore(tmp_path / "x")
+
+
+def test_gold_may_be_a_checkpoint_that_nobody_judged(tmp_path):
+    """It is judged beside the run, as if the user had done so before."""
+    tiny_model(seed=1).save_pretrained(tmp_path / "theirs")
+    tiny_processor().save_pretrained(tmp_path / "theirs")
+    scores = asked(tmp_path / "x", likelihood=False, gold=tmp_path / "theirs")
+    assert rows_of(tmp_path / "x-gold")[0].stage == "gold"
+    asked(tmp_path / "judged", seed=1)
+    expected = asked(tmp_path / "y", gold=tmp_path / "judged")
+    for name in ("forget.forget_quality", "forget.ks", "forget.js"):
+        assert scores[name].value == pytest.approx(expected[name].value, abs=1e-6)
+    judged = json.loads((tmp_path / "x" / "judged.json").read_text())
+    assert judged["gold"]["folder"] == str(tmp_path / "x-gold")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("gold", "model"),
+    [("lab-gold", True), ("owner/name", True), ("runs/none", False), ("./owner/name", False), ("/no/where", False)],
+)
+def test_names_of_gold_models(gold, model):
+    assert is_model(gold) is model
 
 
 def test_eval_against_itself_or_nothing_is_refused(tmp_path):

@@ -36,6 +36,15 @@ def is_here(place: str) -> bool:
     return parent.name == "runs" or bool(runs_in(parent))
 
 
+def is_model(gold: str) -> bool:
+    """Tell whether a gold model is given by its weights (built-in, folder, hub id), not as a run that is judged."""
+    place = Path(gold)
+    if place.exists():
+        weights = any((place / name).exists() for name in ("config.json", "adapter_config.json", "model"))
+        return weights and not (place / "responses.jsonl").is_file()
+    return gold.partition("-")[0] == "lab" or (gold.count("/") == 1 and gold[0] not in "./~" and not is_here(gold))
+
+
 def near(place: Path | str, words: Iterable[str] = ()) -> str:
     """Return a "did you mean" clause of similar words and paths, or empty if there are none."""
     path = Path(place)

@@ -73,11 +73,12 @@ def evaluate(
         UserError: A setting, the model or the data cannot be used; nothing has been generated then.
     """
     settings = (settings or EvalConfig()).changed(changes)
-    gold, backend, batch_size = settings.gold or None, settings.backend, settings.batch_size
+    backend, batch_size = settings.backend, settings.batch_size
     out = Path(out)
     opened = only(_opened(data), settings.split)
     vocabulary = _asked_for(opened.vocabulary(), settings.measures)
-    golden = None if gold is None else _golden(Path(gold))
+    gold = None if not settings.gold else _gold_run(settings, opened, out, seed, progress=progress)
+    golden = None if gold is None else _golden(gold)
     critic = _clip(settings.clip) if settings.clip else None
     examples = _chosen(opened.examples("eval"), settings)
     likelihood = settings.likelihood or golden is not None or (opened.likelihood and backend == "hf")
@@ -165,6 +166,17 @@ def read_answers(folder: Path) -> list[Response]:
         raise UserError(
             f"{folder} cannot be scored: {RESPONSES} is damaged ({error!s:.200}). Run `unsee eval` again."
         ) from error
+
+
+def _gold_run(settings: EvalConfig, opened: Benchmark, out: Path, seed: int, *, progress: bool) -> Path:
+    """Return the judged run of the gold model. A model is judged first, in `OUT-gold`."""
+    gold = str(settings.gold)
+    if not paths.is_model(gold):
+        return Path(gold)
+    folder = out.resolve().with_name(f"{out.resolve().name}-gold")
+    asked = replace(settings, gold=None, likelihood=True, clip=None, split="all")  # `opened` is the split already
+    evaluate(gold, opened, folder, asked, stage="gold", seed=seed, progress=progress)
+    return folder
 
 
 def _golden(folder: Path) -> list[Response]:

@@ -41,7 +41,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--likelihood", action="store_true", default=None, help="also ask how probable answers are")
     parser.add_argument(
-        "--gold", metavar="RUN", help="judged run of a retrained model: adds forget quality (implies --likelihood)"
+        "--gold",
+        metavar="RUN",
+        help="a retrained model, or its judged run: adds forget quality (implies --likelihood); a model is judged first, in OUT-gold",
     )
     parser.add_argument("--measures", metavar="NAMES", help="further measures: rouge1,rouge2,bleu,exact")
     parser.add_argument("--clip", metavar="FOLDER", help="CLIP model: adds CLIPScore of answers about images")
@@ -133,8 +135,11 @@ def _plugins_named(earlier: Run) -> Iterator[None]:
 
 
 def _require_false_answers(data: Benchmark, gold: str) -> None:
-    """Raise before evaluation if the gold run or the false answers are missing."""
-    require_run(gold)
+    """Raise before evaluation if the gold model or the false answers are missing."""
+    if paths.is_model(gold):
+        folder_of(gold)
+    else:
+        require_run(gold)
     if not any(
         row.perturbed for row in data.examples("eval") if row.role in (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
     ):
