@@ -11,6 +11,7 @@ from mkdocs.structure.files import File, Files
 
 from unsee.api import registry
 from unsee.api.describe import describe, settings_rows
+from unsee.utils import markdown
 
 _OUTSIDE = re.compile(
     r"\[[^\]]+\]\((?:\.\./)?((?:perf|requirements|examples|configs|CONTRIBUTING|CHANGELOG|src|LICENSE)[^)#]*)\)"
@@ -67,12 +68,13 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Name files of the repository that are not part of the site instead of linking to them."""
+def on_page_markdown(text: str, **_: Any) -> str:
+    """Put in the settings of benchmarks, and name files that are not part of the site instead of linking to them."""
+    text = re.sub(r"<!-- settings: (\w+) -->", lambda found: "\n" + _benchmark(found[1]), text)
     return re.sub(
         r"\[`?([^\]`]+)`?\]\((?:\.\./)?((?:perf|requirements|examples|configs|CONTRIBUTING|CHANGELOG|src)[^)#]*)\)",
         r"`\2`",
-        markdown,
+        text,
     )
 
 
@@ -80,9 +82,7 @@ def method(name: str) -> str:
     """Return the page of a method: meaning, settings, cost of a step."""
     cls = registry.load("methods", name)
     cost = [line for line in describe("methods", name) if line.startswith("cost")]
-    rows = settings_rows(cls)
-    table = ["| setting | default | meaning |", "|---|---|---|"]
-    table += [f"| `method.{row.name}` | `{row.default}` | {row.meaning.replace('|', '/')} |" for row in rows]
+    settings = _settings("method", cls)
     return "\n".join(
         [
             f"# {name}",
@@ -95,13 +95,23 @@ def method(name: str) -> str:
             f"unsee forget --model lab --data lab --method {name} --out runs/{name}",
             "```",
             "",
-            *(["## Settings", "", *table, ""] if rows else []),
+            *(["## Settings", "", settings, ""] if settings else []),
             "## Cost",
             "",
             *cost,
             "",
         ]
     )
+
+
+def _benchmark(name: str) -> str:
+    return _settings("benchmark", registry.load("benchmarks", name).settings_type)
+
+
+def _settings(part: str, cls: type) -> str:
+    """Return the table of a class's fields, empty without any."""
+    rows = [(f"`{part}.{row.name}`", f"`{row.default}`", row.meaning) for row in settings_rows(cls)]
+    return markdown.table(("setting", "default", "meaning"), rows) + "\n" if rows else ""
 
 
 def reference() -> str:

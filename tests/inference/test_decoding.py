@@ -24,6 +24,9 @@ QUESTIONS = (
 )
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.fixture(params=[1, 16])
 def parts(request):
     return tiny_model(request.param), tiny_processor(request.param), Llava()
@@ -49,8 +52,16 @@ def wide(monkeypatch):
     monkeypatch.setattr(decoding, "LIKELY", 1)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
-@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize(
+    ("batch_size", "stop"),
+    [
+        (1, False),
+        (3, True),
+        (64, False),
+        (64, True),
+        *(pytest.param(*case, marks=SLOW) for case in ((1, True), (3, False))),
+    ],
+)
 def test_equal_to_the_plain_path(parts, batch_size, stop):
     if stop:  # a token that is often said: rows end at different times
         first = generate(*parts, mixed(), max_new_tokens=8)
@@ -62,8 +73,10 @@ def test_equal_to_the_plain_path(parts, batch_size, stop):
 
 
 @pytest.mark.usefixtures("wide")
-@pytest.mark.parametrize("batch_size", [2, 64])
-@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize(
+    ("batch_size", "stop"),
+    [(2, True), (64, False), *(pytest.param(*case, marks=SLOW) for case in ((2, False), (64, True)))],
+)
 def test_lanes_change_nothing(monkeypatch, batch_size, stop):
     parts = tiny_model(16), tiny_processor(16), Llava()
     lanes = []

@@ -49,7 +49,13 @@ def model(tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.mark.parametrize("name", RUNS)
+SLOW = ("fiubench", "icu", "offside", "umu")
+"""Those whose loader and measures have quick tests of their own."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in RUNS]
+)
 def test_forget_eval_and_compare(name, model, tmp_path, capsys):
     """A run starts from the recipe, is judged by its benchmark's measures, and stands in a report beside the original model."""
     how, settings, scores = RUNS[name]
