@@ -141,6 +141,7 @@ def test_a_run_is_evaluated_shown_and_compared(done, opened, tmp_path):
     scores = done.evaluate(limit=1, max_new_tokens=4, progress=False)
     assert scores["retain.name"] == json_score(done, "retain.name", scores)
     assert done.verdict is not None
+    assert done.scores == scores
     assert "npo on <object>" in repr(done)
     assert "&lt;object&gt;" in done._repr_html_()
     assert done.config.settings["beta"] == 0.2
@@ -153,6 +154,23 @@ def test_a_run_is_evaluated_shown_and_compared(done, opened, tmp_path):
     reread = Run(str(done))
     with pytest.raises(UserError, match="given as a Python object"):
         reread.evaluate()
+
+
+def test_a_run_has_its_losses_as_rows_table_and_figure(done, tmp_path):
+    assert [row["step"] for row in done.history] == [1, 2]
+    pytest.importorskip("pandas")
+    table = done.to_pandas()
+    assert list(table.index) == [1, 2]
+    assert list(table["loss"]) == [row["loss"] for row in done.history]
+    pytest.importorskip("matplotlib")
+    (axes,) = done.plot().axes
+    assert [line.get_label() for line in axes.lines] == ["loss", "npo", "forget_log_p"]
+    assert list(axes.lines[0].get_ydata()) == list(table["loss"])
+    assert [line.get_label() for line in done.plot(["lr"]).axes[0].lines] == ["lr"]
+    with pytest.raises(UserError, match=r"Unknown column of log.jsonl 'los'. Did you mean loss"):
+        done.plot(["los"])
+    with pytest.raises(UserError, match=r"was never evaluated: it has no scores.json"):
+        Run(str(tmp_path)).scores  # noqa: B018
 
 
 def json_score(run, name, scores):

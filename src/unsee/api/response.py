@@ -113,6 +113,12 @@ class Score:
     """Response id -> value."""
     why: str = ""
 
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Score:
+        """Return the score that `to_json` made the dict of."""
+        interval = row["interval"]
+        return cls(**{**row, "interval": None if interval is None else tuple(interval)})
+
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict for json.dumps."""
         return {**vars(self), "value_by_index": dict(self.value_by_index)}

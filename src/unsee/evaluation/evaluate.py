@@ -136,6 +136,16 @@ def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Seq
     return scores
 
 
+def read_scores(folder: Path) -> Scores:
+    """Read scores.json of an evaluated run."""
+    if not (folder / SCORES).is_file():
+        raise UserError(f"{folder} was never evaluated: it has no {SCORES}. Run `unsee eval --model {folder}`.")
+    try:
+        return Scores({name: Score.from_json(row) for name, row in read_object(folder / SCORES).items()})
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{folder / SCORES} is damaged ({error!s:.200}). Run `unsee eval` again.") from error
+
+
 def read_vocabulary(file: Path) -> Vocabulary:
     """Read vocabulary.json of an evaluated run."""
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unsee.api import Score
 from unsee.errors import UnknownNameError, UserError
+from unsee.utils.frames import data_frame, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,12 +68,8 @@ class Scores(dict[str, Score]):
         Raises:
             UserError: pandas is not installed.
         """
-        try:
-            from pandas import DataFrame
-        except ImportError as error:
-            raise UserError("to_pandas needs pandas, which is not installed: pip install pandas.") from error
         rows = [_record(name, score) for name, score in self.items()]
-        return DataFrame(rows, columns=["name", "value", "low", "high", "n", "better", "why"]).set_index("name")
+        return data_frame(rows, ["name", "value", "low", "high", "n", "better", "why"])
 
     def plot(self, names: Iterable[str] = ()) -> Figure:
         """Return a matplotlib figure of scores in 0..1 with their 95 % intervals.
@@ -83,15 +80,11 @@ class Scores(dict[str, Score]):
         Raises:
             UserError: matplotlib is not installed, or no such score has a value.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise UserError('plot needs matplotlib: pip install "unsee[plots]".') from error
         wanted = {name: self[name] for name in names} or self._chief()
         drawn = [(name, score.value, score) for name, score in wanted.items() if score.value is not None]
         if not drawn:
             raise UserError(f"None of the scores {', '.join(wanted) or '(there are none)'} has a value to draw.")
-        figure = Figure(figsize=(6, 1 + 0.3 * len(drawn)), layout="constrained")
+        figure = new_figure(1 + 0.3 * len(drawn))
         axes = figure.add_subplot()
         for place, (_, value, score) in enumerate(drawn):
             low, high = score.interval or (value, value)

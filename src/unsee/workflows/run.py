@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
 from unsee.api import Benchmark
 from unsee.config import RECORD, EvalConfig
+from unsee.errors import unknown_name
+from unsee.utils.files import read_jsonl
+from unsee.utils.frames import data_frame, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
     from unsee.models.checkpoint import Loaded
     from unsee.scoring.scores import Scores
     from unsee.workflows.verdict import Outcome
@@ -19,6 +25,10 @@ if TYPE_CHECKING:
     _Path = Path
 else:
     _Path = type(Path())  # Path itself cannot be subclassed before Python 3.12
+
+
+_NO_LOSS: Final = ("step", "epoch", "grad_norm", "lr", "usr")
+"""Columns of the history that are no loss."""
 
 
 class Run(_Path):
@@ -47,6 +57,53 @@ class Run(_Path):
         from unsee.workflows.verdict import verdict_of
 
         return verdict_of(self.path)
+
+    @property
+    def scores(self) -> Scores:
+        """Scores of its evaluation, as they are in the folder.
+
+        Raises:
+            UserError: It was never evaluated.
+        """
+        from unsee.evaluation.evaluate import read_scores
+
+        return read_scores(self.path)
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """Rows of log.jsonl: loss, its parts, gradient norm and learning rate of every step. Empty where nothing was trained."""
+        file = self.path / "log.jsonl"
+        return read_jsonl(file) if file.is_file() else []
+
+    def to_pandas(self) -> DataFrame:
+        """Return the history as a table, a row per step.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return data_frame(self.history, list(dict.fromkeys(["step", *(name for row in self.history for name in row)])))
+
+    def plot(self, names: Iterable[str] = ()) -> Figure:
+        """Return a matplotlib figure of the history over steps.
+
+        Args:
+            names: Columns to draw; none = the loss and its parts.
+
+        Raises:
+            UserError: matplotlib is not installed, or nothing of that name was logged.
+        """
+        rows = self.history
+        known = dict.fromkeys(name for row in rows for name in row if name not in _NO_LOSS)
+        if odd := [name for name in names if name not in {*known, *_NO_LOSS}] or ([] if rows else ["loss"]):
+            raise unknown_name("column of log.jsonl", odd[0], known)
+        figure = new_figure(3)
+        axes = figure.add_subplot()
+        for name in names or known:
+            points = [(row["step"], row[name]) for row in rows if name in row]
+            axes.plot([step for step, _ in points], [value for _, value in points], label=name)
+        axes.set_xlabel("step")
+        axes.legend()
+        return figure
 
     def sample(self, questions: int = 8) -> Outcome:
         """Ask a few questions per role and kind, keep and return the verdict."""
