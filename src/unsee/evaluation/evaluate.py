@@ -25,8 +25,11 @@ from unsee.errors import UserError
 from unsee.evaluation.answers import RESPONSES, Opened, Speaker, answered, require_finite_answers
 from unsee.models import model_card, tracking
 from unsee.scoring import image_text_pairs
-from unsee.scoring.against_gold import against_gold, forget_quality_score
+from unsee.scoring.against_gold import against_gold, forget_quality_score, incomparable, no_forget_quality
 from unsee.scoring.aggregate import score
+from unsee.scoring.conditions import with_false_answers
+from unsee.scoring.gold_distance import KEY as GOLD_DISTANCE
+from unsee.scoring.gold_distance import gold_distance
 from unsee.scoring.measures import extra
 from unsee.scoring.scores import Scores
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
@@ -240,6 +243,9 @@ def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold: Sequenc
     scores = score(responses, vocabulary)
     if gold is None:
         return Scores(scores)
+    scores |= gold_distance(responses, scores, score(gold, vocabulary))
+    if scores[GOLD_DISTANCE].value is not None and not any(map(with_false_answers, responses)):
+        return Scores({**scores, "model.fq": no_forget_quality(incomparable(responses, gold))})
     scores |= against_gold(responses, gold)
     return Scores({**scores, "model.fq": forget_quality_score(scores)})
 

@@ -113,6 +113,13 @@ def _aggregates(role: str) -> list[Column]:
     beside, kept = "Beside the gold model", "All to keep"
     utility = "harmonic mean of probability, ROUGE-L recall and truth ratio of what stays"
     rows = (
+        (
+            "model.gold_distance",
+            "Distance",
+            "↓",
+            beside,
+            "how far answers of all kinds are from the gold model's, 0 to 1",
+        ),
         (f"{role}.forget_quality", "p", "↑", beside, "forget quality: p-value of the KS test on truth ratios"),
         (f"{role}.ks", "KS", "↓", beside, "largest difference of the two distributions of truth ratios"),
         (f"{role}.js", "JS", "↓", beside, "Jensen-Shannon divergence of the two, in bits"),

@@ -15,8 +15,9 @@ from typing import Any, Final
 from unsee import config
 from unsee.api import Response, Score
 from unsee.errors import UserError, shown
-from unsee.scoring.against_gold import against_gold, forget_quality_score, incomparable
+from unsee.scoring.against_gold import against_gold, forget_quality_score, incomparable, no_forget_quality
 from unsee.scoring.conditions import with_false_answers
+from unsee.scoring.gold_distance import gold_distance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,18 +308,20 @@ def _require_seeds(stage: Stage) -> Stage:
 
 
 def _beside(stage: Stage, golden: Stage | None) -> Stage:
-    """Return the stage with its distance from the gold model, where both have truth ratios."""
+    """Return the stage with its distances from the gold model."""
     if golden is None or stage.kind in GOLD.values():
         return stage
     gold = golden.runs[0]
-    if not any(map(with_false_answers, (*stage.runs[0].responses, *gold.responses))):
-        return stage
     return replace(stage, runs=tuple(replace(run, scores=_distances(run, gold)) for run in stage.runs))
 
 
 def _distances(run: Record, gold: Record) -> dict[str, Score]:
+    """Return all scores with those beside gold. Forget quality needs truth ratios; its absence is explained where one side has them."""
+    scores = {**run.scores, **gold_distance(run.responses, run.scores, gold.scores)}
+    if not any(map(with_false_answers, (*run.responses, *gold.responses))):
+        return scores
     why = incomparable(run.responses, gold.responses)
     if why:
-        return {**run.scores, "model.fq": Score(value=None, n=0, better="higher", why=f"no forget quality: {why}")}
-    scores = {**run.scores, **against_gold(run.responses, gold.responses)}
+        return {**scores, "model.fq": no_forget_quality(why)}
+    scores |= against_gold(run.responses, gold.responses)
     return {**scores, "model.fq": forget_quality_score(scores)}

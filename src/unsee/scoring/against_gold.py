@@ -86,6 +86,11 @@ def incomparable(responses: Sequence[Response], gold: Sequence[Response]) -> str
     return ""
 
 
+def no_forget_quality(why: str) -> Score:
+    """Return FQ as missing, with the reason."""
+    return Score(value=None, n=0, better="higher", why=f"no forget quality: {why}")
+
+
 def forget_quality_score(scores: Mapping[str, Score]) -> Score:
     """Return FQ from the scores of a run with a gold model.
 

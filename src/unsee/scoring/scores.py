@@ -18,7 +18,7 @@ FIRST: Final = (
     *(f"{role}.{key}" for role in ("unseen", "forget") for key in ("leak", "clean", "degenerate", "asr_proxy")),
     *("forget.choice", "forget.choice.no_pick", "forget.cloze", "forget.forget_quality"),
     *(f"retain.{key}" for key in ("name", "fact", "choice", "choice.no_pick", "cloze")),
-    *("benign.sarr_proxy", "general.accuracy", "model.utility", "model.fq"),
+    *("benign.sarr_proxy", "general.accuracy", "model.utility", "model.gold_distance", "model.fq"),
 )
 """Scores that are shown first."""
 _HEADS: Final = ("score", "value", "95 % interval", "n", "better")

@@ -1,0 +1,190 @@
+"""Distance to gold: one number between a model's behaviour and that of one retrained without what was to be forgotten.
+
+Ours [inferred]; there is no published one (arXiv 2605.02206 argues for the comparison, and against forget accuracy alone).
+Shapes: r resamples, c columns of a part, e entities, u units (an entity's image, or a question without image).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unsee.api import Response, Score
+from unsee.metrics.aftermath import Aftermath
+from unsee.scoring.conditions import CLASSED, FORGOTTEN, group_of
+
+KEY: Final = "model.gold_distance"
+CLASSES: Final = tuple(str(kind) for kind in Aftermath)
+"""Shares that make one part: half the sum of their differences (total variation)."""
+FORMS: Final = ("chain", "choice", "cloze", "declined")
+"""Right answers in other forms than free text, about what was forgotten."""
+ABILITIES: Final = (
+    "name",
+    "fact",
+    "visible",
+    "chain",
+    "choice",
+    "cloze",
+    "accuracy",
+    "known_name",
+    "refusal",
+    "degenerate",
+)
+"""Measures of what should stay."""
+RESAMPLES: Final = 2000
+LEVEL: Final = 0.95
+
+_Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Differences of one aspect.
+
+    `mean_ce` is NaN where an entity was not asked; `share_cu` sums to the difference over all: what each unit adds to it.
+    """
+
+    name: str
+    mean_ce: _Matrix
+    share_cu: _Matrix
+
+
+@dataclass(frozen=True)
+class _Owner:
+    entity: str
+    unit: str
+
+
+def gold_distance(
+    responses: Sequence[Response], scores: Mapping[str, Score], gold_scores: Mapping[str, Score]
+) -> dict[str, Score]:
+    """Return `model.gold_distance` from the scores of a model and of gold on the same questions.
+
+    It is the mean of two halves, each the mean of its parts, all between 0 and 1. `forgotten`: the total variation between the
+    classes of answers; differences in choice, cloze and chain. `kept`: differences in what should stay; for strangers and harmless
+    images the classes. Parts are means over entities, by role. `value_by_index` has parts, halves, and `floor`: what a model that
+    answers like gold stays below in 95 % of cases, from exchanging both models' answers image by image. Below it the model cannot be
+    told from gold by these questions. The interval draws entities; a distance is never negative, so it lies a little too high near 0.
+    """
+    owner = {row.id: _owner(row) for row in responses}
+    groups = {group_of(row): row.role for row in responses}
+    wanted = {
+        "forgotten": [part for group, role in groups.items() if role in FORGOTTEN for part in _gone(group)],
+        "kept": [
+            part
+            for group, role in groups.items()
+            if role not in FORGOTTEN
+            for part in _staying(group, classed=role in CLASSED)
+        ],
+    }
+    halves = {half: _parts(parts, scores, gold_scores, owner) for half, parts in wanted.items()}
+    missing = [half for half, parts in halves.items() if not parts]
+    if missing:
+        why = f"no question about what was {' or '.join(missing)} was answered by both models"
+        return {KEY: Score(value=None, n=0, better="lower", why=why)}
+    return {KEY: _score(halves)}
+
+
+def _owner(row: Response) -> _Owner:
+    image = row.image_key or row.image
+    entity = row.entity or image or row.id
+    return _Owner(entity, f"{entity}/{image or row.id}")
+
+
+def _gone(group: str) -> list[tuple[str, list[str]]]:
+    """Return the parts of a forgotten group: classes together, each other form by itself."""
+    return [(f"{group}.classes", [f"{group}.{name}" for name in CLASSES]), *_single(group, FORMS)]
+
+
+def _staying(group: str, *, classed: bool) -> list[tuple[str, list[str]]]:
+    if classed:
+        return [*_gone(group)[:1], *_single(group, ("accuracy", "known_name"))]
+    return _single(group, ABILITIES)
+
+
+def _single(group: str, names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    return [(f"{group}.{name}", [f"{group}.{name}"]) for name in names]
+
+
+def _parts(
+    wanted: Sequence[tuple[str, list[str]]],
+    ours: Mapping[str, Score],
+    gold: Mapping[str, Score],
+    owner: Mapping[str, _Owner],
+) -> list[_Part]:
+    """Return the parts that both models have answers for, over the same entities and units."""
+    found = {name: columns for name, keys in wanted if all(columns := [_differences(key, ours, gold) for key in keys])}
+    asked = [owner[index] for columns in found.values() for column in columns for index in column]
+    entities, units = sorted({one.entity for one in asked}), sorted({one.unit for one in asked})
+    made = []
+    for name, columns in found.items():
+        means, shares = [], []
+        for column in columns:
+            mean = _means(column, owner)
+            counts = Counter(owner[index].entity for index in column)
+            share: dict[str, float] = defaultdict(float)
+            for index, value in column.items():
+                share[owner[index].unit] += value / counts[owner[index].entity] / len(mean)
+            means.append([mean.get(entity, np.nan) for entity in entities])
+            shares.append([share.get(unit, 0.0) for unit in units])
+        made.append(_Part(name, np.array(means), np.array(shares)))
+    return made
+
+
+def _differences(key: str, ours: Mapping[str, Score], gold: Mapping[str, Score]) -> dict[str, float]:
+    """Return id -> difference for the questions that both models have a value for."""
+    if key not in ours or key not in gold:
+        return {}
+    mine, theirs = ours[key].value_by_index, gold[key].value_by_index
+    return {index: mine[index] - theirs[index] for index in mine if index in theirs}
+
+
+def _means(column: Mapping[str, float], owner: Mapping[str, _Owner]) -> dict[str, float]:
+    """Return entity -> mean over its questions."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for index, value in column.items():
+        values[owner[index].entity].append(value)
+    return {entity: sum(found) / len(found) for entity, found in values.items()}
+
+
+def _score(halves: Mapping[str, Sequence[_Part]]) -> Score:
+    rng = np.random.default_rng(0)
+    values = {half: [_size(part.share_cu.sum(axis=1)[None])[0] for part in parts] for half, parts in halves.items()}
+    drawn, exchanged = [], []
+    for parts in halves.values():
+        count = parts[0].mean_ce.shape[1]
+        weight_re = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
+        sign_ru = rng.choice((-1.0, 1.0), size=(RESAMPLES, parts[0].share_cu.shape[1]))
+        drawn.append(np.nanmean([_size(_weighted(part, weight_re)) for part in parts], axis=0))
+        exchanged.append(np.mean([_size(sign_ru @ part.share_cu.T) for part in parts], axis=0))
+    low, high = np.quantile(np.mean(drawn, axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    named = {
+        part.name: float(value)
+        for half, parts in halves.items()
+        for part, value in zip(parts, values[half], strict=True)
+    }
+    means = {half: float(np.mean(found)) for half, found in values.items()}
+    return Score(
+        value=float(np.mean(list(means.values()))),
+        n=len(named),
+        interval=(float(low), float(high)),
+        better="lower",
+        value_by_index={**means, "floor": float(np.quantile(np.mean(exchanged, axis=0), LEVEL)), **named},
+    )
+
+
+def _weighted(part: _Part, weight_re: _Matrix) -> _Matrix:
+    """Return the mean difference of each column over drawn entities, NaN where none of them was asked."""
+    known_ce = ~np.isnan(part.mean_ce)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((weight_re @ np.where(known_ce, part.mean_ce, 0).T) / (weight_re @ known_ce.T.astype(float)))
+
+
+def _size(difference_rc: _Matrix) -> _Matrix:
+    """Return the absolute difference, or of several columns half the sum: the total variation."""
+    return np.asarray(np.abs(difference_rc).sum(axis=1) / (2 if difference_rc.shape[1] > 1 else 1))

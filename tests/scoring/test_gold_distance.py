@@ -1,0 +1,117 @@
+"""Distance to gold: derived values, floor, interval, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from unsee.api import Kind, Response, Role, Vocabulary
+from unsee.scoring.aggregate import score
+from unsee.scoring.gold_distance import CLASSES, KEY, gold_distance
+
+CLEAN = "The person has short red hair, wears a green hat, and smiles at the camera before a tall tree."
+PEOPLE = [f"person-{number}" for number in range(8)]
+VOCABULARY = Vocabulary(names={name: (f"Ada {name}",) for name in PEOPLE})
+
+
+def row(role: Role, kind: Kind, entity: str, text: str, answer: str = "", **more: object) -> Response:
+    fields = {
+        "id": f"{role}/{kind}/{entity}",
+        "role": role,
+        "kind": kind,
+        "entity": entity,
+        "text": text,
+        "answer": answer,
+    }
+    fields |= {"stage": "x", "fact": "", "question": "Who is this?", "tokens": 5, "ended": True, "image": "a.png"}
+    return Response(**{**fields, **more})
+
+
+def model(told: dict[str, str], kept: dict[str, str]) -> list[Response]:
+    """Answers about the forgotten (told) and names of the kept, everybody else as gold would."""
+    forgotten = [
+        row(Role.UNSEEN, Kind.OPEN, name, told.get(name, CLEAN), private={"name": (f"Ada {name}",)}) for name in PEOPLE
+    ]
+    retained = [
+        row(Role.RETAIN, Kind.NAME, f"kept-{i}", kept.get(f"kept-{i}", f"This is Bob{i}."), f"Bob{i}")
+        for i in range(10)
+    ]
+    return [*forgotten, *retained]
+
+
+def distance(ours: list[Response], gold: list[Response]):
+    return gold_distance(ours, score(ours, VOCABULARY), score(gold, VOCABULARY))[KEY]
+
+
+GOLD = model({}, {})
+
+
+def test_gold_itself_is_at_0() -> None:
+    found = distance(GOLD, GOLD)
+    assert found.value == 0
+    assert found.interval == (0, 0)
+    assert found.value_by_index["floor"] == 0
+
+
+def test_value_is_the_mean_of_both_halves() -> None:
+    told = {name: f"This is Ada {name}, who has short red hair." for name in PEOPLE[:4]}  # half of them leak
+    kept = {f"kept-{i}": "I do not know who this is." for i in range(3)}  # three of ten names lost, by refusals
+    found = distance(model(told, kept), GOLD)
+    parts = found.value_by_index
+    assert parts["unseen.classes"] == pytest.approx(0.5)
+    assert parts["retain.name"] == pytest.approx(0.3)
+    assert parts["retain.refusal"] == pytest.approx(0.3)
+    assert parts["retain.degenerate"] == 0
+    assert parts["forgotten"] == pytest.approx(0.5)
+    assert parts["kept"] == pytest.approx(0.2)  # name, refusal, degenerate
+    assert found.value == pytest.approx(0.35)
+    assert found.interval[0] < found.value < found.interval[1]
+
+
+def test_classes_are_compared_by_total_variation() -> None:
+    """Four leaks against four refusals: each share differs by a half, and half of the answers changed class."""
+    leaks = model({name: f"This is Ada {name}, who has short red hair." for name in PEOPLE[:4]}, {})
+    refusals = model(dict.fromkeys(PEOPLE[:4], "I cannot tell you who this is."), {})
+    assert distance(leaks, refusals).value_by_index["unseen.classes"] == pytest.approx(0.5)
+
+
+def test_floor_holds_for_models_that_are_equal_but_for_chance() -> None:
+    """Two models with the same law of answers stay below the floor in about 95 % of cases."""
+    rng = np.random.default_rng(0)
+    below = 0
+    for _ in range(20):
+        drawn = [
+            model({name: f"This is Ada {name} of the red hair." for name in PEOPLE if rng.random() < 0.4}, {})
+            for _ in range(2)
+        ]
+        found = distance(*drawn)
+        below += found.value <= found.value_by_index["floor"] + 1e-12
+    assert below >= 17
+
+
+def test_a_real_difference_is_above_the_floor() -> None:
+    found = distance(model({name: f"This is Ada {name}, with red hair." for name in PEOPLE}, {}), GOLD)
+    assert found.value > found.value_by_index["floor"]
+
+
+@pytest.mark.parametrize("half", ["forgotten", "kept"])
+def test_without_questions_of_one_half_it_is_missing_with_the_reason(half: str) -> None:
+    role = Role.UNSEEN if half == "forgotten" else Role.RETAIN
+    rows = [one for one in GOLD if one.role is not role]
+    found = distance(rows, GOLD)
+    assert found.value is None
+    assert half in found.why
+
+
+def test_other_questions_do_not_count() -> None:
+    """Only ids that both models answered are compared."""
+    others = [replace(one, id=f"{one.id}/more", text="This is nobody.") for one in GOLD]
+    assert distance([*GOLD, *others], GOLD).value == 0
+
+
+def test_every_class_of_answers_is_in_the_part() -> None:
+    keys = {f"unseen.{name}" for name in CLASSES}
+    assert keys <= score(GOLD, VOCABULARY).keys()
+    assert len(keys) == 6
