@@ -349,10 +349,10 @@ def tail(file: Path) -> str:
 
 
 def table(trials: Sequence[Trial]) -> str:
-    """Return the figures in Markdown: for each command its kills by signal, their exit codes, and what came of them."""
+    """Return the figures in Markdown: for each command its kills by signal, and what came of them."""
     lines = [
-        f"| command | {' | '.join(SIGNALS)} | exit codes | same results | at the first call | median seconds |",
-        "|---|" + "---|" * (len(SIGNALS) + 4),
+        f"| command | {' | '.join(SIGNALS)} | same results | at the first call | median seconds |",
+        "|---|" + "---|" * (len(SIGNALS) + 3),
     ]
     groups = {name: [trial for trial in trials if trial.job == name] for name in dict.fromkeys(t.job for t in trials)}
     return "\n".join([*lines, *(row(name, group) for name, group in groups.items()), row("all", trials)])
@@ -360,13 +360,12 @@ def table(trials: Sequence[Trial]) -> str:
 
 def row(name: str, trials: Sequence[Trial]) -> str:
     """Return the figures of some trials as a row."""
-    signals, codes = Counter(trial.signal for trial in trials), Counter(trial.code for trial in trials)
-    listed = ", ".join(f"{code}: {count}" for code, count in sorted(codes.items()))
+    signals = Counter(trial.signal for trial in trials)
     good = [trial for trial in trials if trial.same and not trial.message]
     seconds = statistics.median(trial.seconds for trial in trials)
     counts = " | ".join(str(signals[name]) for name in SIGNALS)
     first = sum(trial.rounds == 1 for trial in good)
-    return f"| {name} | {counts} | {listed} | {len(good)} of {len(trials)} | {first} | {seconds:.1f} |"
+    return f"| {name} | {counts} | {len(good)} of {len(trials)} | {first} | {seconds:.1f} |"
 
 
 def put(text: str, page: Path) -> None:
