@@ -97,7 +97,9 @@ def test_documented_commands_name_existing_options(capsys):
                 part for one in verbs[verb]._actions if isinstance(one.choices, dict) for part in one.choices.values()
             ]
             known = {name for part in (verbs[verb], *inner) for one in part._actions for name in one.option_strings}
-            assert set(re.findall(r"(?<!\S)--[a-z-]+", rest.partition("#")[0])) <= known, f"{file.name}: {verb} {rest}"
+            assert set(re.findall(r"(?<!\S)--[a-z0-9-]+", rest.partition("#")[0])) <= known, (
+                f"{file.name}: {verb} {rest}"
+            )
 
 
 @pytest.fixture(scope="module")
