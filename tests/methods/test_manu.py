@@ -12,13 +12,18 @@ from unsee.api import Role, registry
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.batching import collate
-from unsee.methods.manu import Activity, Manu, _measured, importance
+from unsee.methods.manu import released
+from unsee.methods.manu.activity import Activity, importance, measured
+from unsee.methods.manu.method import Manu
 from unsee.testing.methods import session_at
+
+CPU = torch.device("cpu")
+RESTS = (Role.FORGET, Role.RETAIN)
 
 
 def counted(states_tn, threshold=0.1):
     """Return the activity of one module on states, in two pieces."""
-    activity = Activity.none(torch.nn.Linear(states_tn.shape[1], 1))
+    activity = Activity.none(states_tn.shape[1], CPU)
     for piece in torch.tensor(states_tn).split(3):
         activity.add(piece, threshold)
     return activity
@@ -56,7 +61,7 @@ def test_a_neuron_that_only_forget_images_excite_is_ranked_first():
 
 def test_without_tokens_nothing_counts_against_the_image():
     states = numpy.array([[1.0, 0.0], [3.0, 0.0]])
-    found = importance(counted(states), Activity.none(torch.nn.Linear(2, 1)))
+    found = importance(counted(states), Activity.none(2, CPU))
     assert found.tolist() == pytest.approx(
         [3 + 1.0, 0.0], abs=1e-6
     )  # three contrasts of 1, the deviation of 1 and 3 is 1
@@ -68,7 +73,7 @@ def test_neurons_are_measured_at_the_answer_tokens(shown, tmp_path):
     examples = [replace(e, image=e.image if shown else None) for e in session.of(Role.FORGET)]
     name = "model.language_model.layers.1.mlp.down_proj"
     modules = {name: session.model.get_submodule(name)}
-    found = _measured(session, examples, modules, set(), 0.1)[name]
+    found = measured(session, examples, modules, set(), 0.1)[name]
     rows = []
     handle = modules[name].register_forward_pre_hook(lambda _, args: rows.append(args[0][0].double()))
     for example in examples:
@@ -113,3 +118,68 @@ def test_what_cannot_be_pruned_is_refused(tmp_path):
         Manu().unlearn(session)
     with pytest.raises(UserError, match="above 0 and below 1"):
         Manu(share=1.0)
+
+
+def by_hand_released(forget_tn, retain_tn):
+    """Return the score as the published code adds it up: absolute 2, frequency 0, variance 2, root mean square 2."""
+    total = 0
+    for weight, statistic in (
+        (2, lambda z: numpy.abs(z).mean(0)),
+        (0, lambda z: (numpy.abs(z) > 0.1).mean(0)),
+        (2, lambda z: z.var(0)),
+        (2, lambda z: numpy.sqrt((z**2).mean(0))),
+    ):
+        total = total + weight * (statistic(forget_tn) / (statistic(retain_tn) + 1e-5) - 1)
+    return total
+
+
+def test_released_score_is_a_weighted_sum_of_ratios():
+    rng = numpy.random.default_rng(2)
+    forget, retain = 1 + rng.normal(size=(7, 5)), rng.normal(size=(9, 5))
+    assert numpy.allclose(released.score(counted(forget), counted(retain)).numpy(), by_hand_released(forget, retain))
+
+
+def outputs(session, name, examples):
+    """Return what a module puts out at every token of the examples, asked one by one."""
+    rows = []
+    handle = session.model.get_submodule(name).register_forward_hook(lambda _, __, out: rows.append(out.double()))
+    for example in examples:
+        with torch.no_grad():
+            session.model(**collate(session, [Target(example=example)]).inputs)
+    handle.remove()
+    return torch.cat([row.flatten(0, -2) for row in rows]).clamp(-1e3, 1e3).numpy()
+
+
+def test_released_prunes_output_rows_of_the_last_layers_by_one_threshold(tmp_path):
+    """Vision by images, language by text; scored again from plain hooks, one example a pass."""
+    session = session_at(tmp_path, "full", parts=("vision", "language"))
+    session.model.eval()
+    expected = {}
+    for name, _ in session.model.named_modules():
+        vision = "vision_tower.encoder.layers" in name and name.endswith((".fc1", ".fc2"))
+        if vision or name.endswith((".gate_proj", ".up_proj", ".down_proj")):
+            shown = [[replace(e, image=e.image if vision else None) for e in session.of(role)] for role in RESTS]
+            expected[name] = by_hand_released(*(outputs(session, name, examples) for examples in shown))
+    every = numpy.concatenate(list(expected.values()))
+    count = round(0.1 * len(every))
+    limit = numpy.sort(every)[-count]
+    before = {name: weight.detach().clone() for name, weight in session.model.named_parameters()}
+    Manu(mode="as_released", share=0.1).unlearn(session)
+    zeroed = 0
+    for name, weight in session.model.named_parameters():
+        scores = expected.get(name.rpartition(".")[0])
+        if scores is None:
+            assert torch.equal(weight, before[name])
+            continue
+        chosen = torch.tensor(scores >= limit * (1 - 1e-6))
+        assert (weight[chosen] == 0).all()
+        assert torch.equal(weight[~chosen], before[name][~chosen])
+        zeroed += int(chosen.sum()) * name.endswith("weight")
+    assert zeroed == count == sum(session.notes["manu"]["zeroed"].values())
+
+
+def test_released_takes_the_last_three_layers():
+    stack = torch.nn.ModuleDict(
+        {"layers": torch.nn.ModuleList(torch.nn.ModuleDict({"fc1": torch.nn.Linear(2, 3)}) for _ in range(5))}
+    )
+    assert list(released.matrices(stack, ".*")) == [f"layers.{place}.fc1" for place in (2, 3, 4)]

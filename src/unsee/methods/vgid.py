@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 import numpy
 from PIL import Image
 
-from unsee.api import Example, ImageSource, Method, Needs, Session, Trial
+from unsee.api import Example, ImageSource, Method, Needs, Promise, Session, Trial
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
@@ -31,6 +31,7 @@ from unsee.utils.seeds import seed_of
 class VGID(Method):
     """Teach the answers that the original model gives with a noised image and an instruction, without either of them."""
 
+    promise: ClassVar[Promise] = "picture"
     trial: ClassVar[Trial] = Trial(settings={"rollouts": 2, "temperature": 0.0})
 
     forget_weight: float = 1.0

@@ -1,0 +1,86 @@
+"""MANU as its published code has it (https://github.com/franciscoliu/MANU, prune/prune_utility.py), layers told apart.
+
+Another algorithm than the paper's: activity with and without the image is not compared; what a neuron does on forget examples
+is divided by what it does on retain ones. The published hooks pool all layers under the names of three, so that these get the
+same scores; here every layer has its own. Shapes: n output features of a matrix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import Linear, Module
+
+from unsee.api import Example, Session
+from unsee.methods.common.down_projections import DOWN
+from unsee.methods.manu.activity import Activity, measured
+
+LAST: Final = 3
+"""Layers from the end that are pruned [code]."""
+LIMIT: Final = 1e3
+"""Activations are cut at plus and minus this [code]."""
+EPS: Final = 1e-5
+"""Added to the retain activity [code]."""
+_UP: Final = re.compile(r"(?:^|\.)(?:up_proj|gate_proj|fc1|linear_fc1|w1|w3|c_fc)(?:$|\.)")
+_LAYER: Final = re.compile(r"\.(\d+)\.")
+
+
+def matrices(model: Module, part: str) -> dict[str, Linear]:
+    """Return all MLP matrices of the last three layers of a part, by name.
+
+    Args:
+        model: The model.
+        part: Regular expression of a part, of `Family.parts`.
+    """
+    found = {
+        name: (int(layer[1]), module)
+        for name, module in model.named_modules()
+        if isinstance(module, Linear)
+        and (DOWN.search(name) or _UP.search(name))
+        and re.fullmatch(part, name)
+        and (layer := _LAYER.search(name))
+    }
+    last = sorted({layer for layer, _ in found.values()})[-LAST:]
+    return {name: module for name, (layer, module) in found.items() if layer in last}
+
+
+def activity(
+    session: Session, examples: Sequence[Example], modules: Mapping[str, Linear], *, seen: bool
+) -> dict[str, Activity]:
+    """Return what the matrices put out on examples, at every token or (`seen`) patch."""
+    return measured(session, examples, modules, set(modules) if seen else set(), 0.0, read="outputs", limit=LIMIT)
+
+
+def score(forget: Activity, retain: Activity) -> Tensor:
+    """Return score_n = sum of w (F / (R + 1e-5) - 1) over mean |z|, variance and root mean square, each of weight 2 [code].
+
+    The frequency of |z| above a threshold has weight 0 in the published code.
+    """
+    pairs = zip(_statistics(forget), _statistics(retain), strict=True)
+    return torch.stack([2 * (ours_n / (theirs_n + EPS) - 1) for ours_n, theirs_n in pairs]).sum(0)
+
+
+def _statistics(one: Activity) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean |z|, variance and root mean square over tokens."""
+    count = max(1, one.tokens)
+    mean_n, square_n = one.sum_n / count, one.square_n / count
+    return one.size_n / count, (square_n - mean_n.square()).clamp_min(0), square_n.sqrt()
+
+
+def prune(modules: Mapping[str, Linear], scores: Mapping[str, Tensor], share: float) -> dict[str, Any]:
+    """Zero the output rows (and biases [inferred]) with the highest scores of all matrices together; return how many each."""
+    every = torch.cat([scores[name].cpu() for name in modules])
+    highest = torch.zeros(len(every), dtype=torch.bool)
+    highest[every.topk(max(1, round(share * len(every)))).indices] = True
+    rows = highest.split([module.out_features for module in modules.values()])
+    with torch.no_grad():
+        for module, chosen_n in zip(modules.values(), rows, strict=True):
+            for weight in (module.weight, module.bias):
+                if weight is not None:
+                    weight[chosen_n.to(weight.device)] = 0
+    zeroed = {name: int(chosen_n.sum()) for name, chosen_n in zip(modules, rows, strict=True)}
+    return {"neurons": len(every), "zeroed": zeroed}
