@@ -13,15 +13,27 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from unsee.api import registry
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "methods.md"
 BEGIN, END = "<!-- tested: scripts/method_table.py -->", "<!-- /tested -->"
-_FILES: Final = ("tests/methods", "tests/models/test_families.py")
+_FILES: Final = (
+    "tests/methods",
+    "tests/models/test_families.py",
+    "tests/models/test_quantized_base.py",
+    "tests/distributed/test_distributed.py",
+)
 _CONTRACT: Final = "tests/methods/test_methods.py::test_contract"
 _RESUME: Final = "tests/methods/test_methods.py::test_resume_gives_the_same_weights"
 _FAMILY: Final = "tests/models/test_families.py::test_method"
+_FEW_BITS: Final = "tests/models/test_quantized_base.py::test_every_method_runs"
+_PROCESSES: Final = "tests/distributed/test_distributed.py::test_two_processes_give_the_weights_of_one"
+_LAB: Final = ROOT / "docs" / "results.md"
+"""Page with the rows of methods on the lab."""
+_TABLES: Final = ROOT / "configs" / "tables"
 
 
 def main() -> None:
@@ -47,7 +59,18 @@ def collected() -> list[str]:
 
 def table(ids: list[str]) -> str:
     """Return the table: one row per method, a number of tests or a refusal per cell."""
-    lines = ["| method | families, ways of tuning | LoRA | full | resume | derivation |", "|---|---|---|---|---|---|"]
+    head = (
+        "method",
+        "families, ways of tuning",
+        "LoRA",
+        "full",
+        "few bits",
+        "two processes",
+        "resume",
+        "derivation",
+        "on the lab",
+    )
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     return "\n".join([*lines, *(f"| `{name}` | {' | '.join(row(name, ids))} |" for name in registry.names("methods"))])
 
 
@@ -57,7 +80,33 @@ def row(name: str, ids: list[str]) -> list[str]:
     families = sum(_params(one)[1:2] == [name] for one in ids if one.startswith(_FAMILY + "["))
     tunes = [_tuned(cls, tune, f"{_CONTRACT}[{name}-{tune}]" in ids) for tune in ("lora", "full")]
     resume = "tested" if f"{_RESUME}[{name}]" in ids else "trains nothing" if not cls().needs().trains else "-"
-    return [str(families), *tunes, resume, ", ".join(f"`{test}`" for test in derivations(name)) or "-"]
+    tests = ", ".join(f"`{test}`" for test in derivations(name)) or "-"
+    return [str(families), *tunes, few_bits(cls, name, ids), processes(name, ids), resume, tests, lab(name)]
+
+
+def few_bits(cls: type, name: str, ids: list[str]) -> str:
+    """Return on which quantised bases a method is tested, or that it refuses them."""
+    if "lora" not in cls.trial.tunes or cls().needs().full_weights:
+        return "refused"
+    kinds = [_params(one)[1] for one in ids if one.startswith(_FEW_BITS + "[") and _params(one)[0] == name]
+    return ", ".join(sorted(kinds)) or "-"
+
+
+def processes(name: str, ids: list[str]) -> str:
+    """Return with which ways of sharding two processes are held against one."""
+    found = [_params(one) for one in ids if one.startswith(_PROCESSES + "[")]
+    return ", ".join(sorted({f"{mode} {tune}" for mode, method, tune in found if method == name})) or "-"
+
+
+def lab(name: str) -> str:
+    """Return the page that has a row of the method on the lab: by its first cell, or by the grid that made it."""
+    cells = [
+        line.split("|")[1].strip(" `") for line in _LAB.read_text(encoding="utf-8").splitlines() if line[:2] == "| "
+    ]
+    rows = any(cell == name or cell.startswith(f"{name} ") for cell in cells)
+    grids = [yaml.safe_load(file.read_text(encoding="utf-8"))["base"].get("method") for file in _TABLES.glob("*.yaml")]
+    made = {one["name"] if isinstance(one, dict) else one for one in grids}
+    return "[row](results.md)" if rows or name in made else "-"
 
 
 def derivations(name: str) -> list[str]:
