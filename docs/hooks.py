@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,11 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(text: str, **_: Any) -> str:
-    """Put in the settings of benchmarks, and name files that are not part of the site instead of linking to them."""
+    """Put in the settings of benchmarks and recipes, and name files that are not part of the site instead of linking to them."""
     text = re.sub(r"<!-- settings: (\w+) -->", lambda found: "\n" + _benchmark(found[1]), text)
+    text = text.replace(
+        "<!-- recipes -->", "\n" + runpy.run_path(str(ROOT / "scripts" / "recipes_table.py"))["table"]()
+    )
     return re.sub(
         r"\[`?([^\]`]+)`?\]\((?:\.\./)?((?:perf|requirements|examples|configs|CONTRIBUTING|CHANGELOG|src)[^)#]*)\)",
         r"`\2`",

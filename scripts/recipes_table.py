@@ -1,4 +1,4 @@
-"""Print the table of docs/published.md: every recipe with its options, and the run that it makes by default."""
+"""Print the table of recipes as Markdown: every recipe with its options, and the run that it makes by default."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_lanes_change_nothing(monkeypatch, batch_size, stop):
         first = generate(*parts, mixed(), max_new_tokens=8)
         parts[0].generation_config.eos_token_id = [2, first[0].token_ids[3], first[1].token_ids[5]]
     lanes.clear()
-    fast, plain = both(parts, mixed(), max_new_tokens=40, batch_size=batch_size)
+    fast, plain = both(parts, mixed(), max_new_tokens=16, batch_size=batch_size)
     assert max(lanes) == min(batch_size, 3)
     assert fast == plain
 
