@@ -125,6 +125,17 @@ def test_kl(direction, session, parts_of):
     assert total(parts) == pytest.approx(-nll(session, forget) + 0.6 * mean(divergences), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["grad_diff", "kl"])
+def test_a_floor_under_ascent_leaves_the_retain_term(name, session, parts_of):
+    forget, _, (_, kept) = parts_of(name)
+    low, high = sorted(float(said(session, target).mean()) for target in forget)
+    _, _, (ascent, same) = parts_of(name, ga_floor=(low + high) / 2)
+    assert float(ascent["loss"]) == pytest.approx(high / 2, rel=1e-4)
+    assert float(same["loss"]) == float(kept["loss"]) > 0
+    _, _, (ascent, _) = parts_of(name, ga_floor=high + 1)
+    assert float(ascent["loss"]) == 0.0
+
+
 def test_npo(session, parts_of):
     forget, retain, parts = parts_of("npo", beta=0.4, retain_weight=0.5)
     ratios = [said(session, target).sum() - said(session, target, start=True).sum() for target in forget]

@@ -13,7 +13,7 @@ from unsee import suggest
 from unsee.cli import main
 from unsee.config import Run
 from unsee.testing.tiny import save_tiny
-from unsee.workflows.suggest import parameters, with_retain_term
+from unsee.workflows.suggest import beside_retain_rows, parameters
 
 __all__ = ["folder"]
 
@@ -89,8 +89,18 @@ def test_methods_get_a_retain_term_unless_the_paper_is_wanted(model, tmp_path, m
     assert main.main(["forget", *words, "--variant", "papr"]) == 2
 
 
+def test_ascent_beside_retain_rows_gets_a_floor(model, tmp_path, monkeypatch, capsys):
+    words = ["--model", str(model), "--data", str(EXAMPLE), "--out", str(tmp_path / "o"), "--method"]
+    run = _started(monkeypatch, [*words, "grad_diff", "--set", "method.alpha=0.5"])
+    assert (run.settings, run.training) == ({"alpha": 0.5, "ga_floor": -1.0}, {"stop": "never"})
+    assert "grad_diff ran with method.ga_floor=-1 and training.stop=never" in capsys.readouterr().err
+    assert _started(monkeypatch, [*words, "kl"]).settings == {"ga_floor": -1.0, "weight": 3.0}
+    assert _started(monkeypatch, [*words, "kl", "--set", "method.weight=1"]).settings == {"weight": 1}
+    assert _started(monkeypatch, [*words, "kl", "--variant", "paper"]).settings == {}
+
+
 def test_nothing_is_added_without_retain_rows_or_for_other_methods(folder):
     data = str(write(folder, [row()]))
     for method in ("npo", "ga", "kl"):
         run = Run(model="m", data=data, method=method)
-        assert with_retain_term(run) == (run, "")
+        assert beside_retain_rows(run) == (run, "")

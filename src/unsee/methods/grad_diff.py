@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from unsee.api import Method, Session
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
-from unsee.losses import answer_nll
+from unsee.losses import ga_loss
 from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
@@ -20,6 +20,8 @@ class GradDiff(Method):
 
     alpha: float = 1.0
     """Weight of the forget term."""
+    ga_floor: float | None = None
+    """Forget samples below this mean token log-likelihood contribute no gradient, as in `ga`; null = off [inferred]."""
     retain_weight: float = 1.0
     """Weight of the cross-entropy on the retain answers; SafeEraser: 0.5 beside Prompt Decouple, else 1 [code]."""
     prompt_decouple_weight: float = 0.0
@@ -33,8 +35,8 @@ class GradDiff(Method):
         partners = decouple_partners(session, targets, self.prompt_decouple_weight, self.prompt_decouple_pairing)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-            forget_nll = answer_nll(*answer_logits(session.model, forget))
-            yield {"loss": -self.alpha * forget_nll, "forget_nll": forget_nll}
+            log_p = ga_loss(*answer_logits(session.model, forget), floor=self.ga_floor)
+            yield {"loss": self.alpha * log_p, "forget_nll": -log_p}
             yield from retain_term(session, retain, self.retain_weight)
             yield from decouple_term(session, forget, partners, self.prompt_decouple_weight)
 

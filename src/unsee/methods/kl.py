@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from unsee.api import Method, Needs, Session
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
-from unsee.losses import Direction, answer_nll, kl_loss
+from unsee.losses import Direction, ga_loss, kl_loss
 from unsee.methods.common.prompt_decouple import Pairing, decouple_partners, decouple_term
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import forget_targets, retain_targets
@@ -21,6 +21,8 @@ class KL(Method):
 
     weight: float = 1.0
     """Weight of the KL term."""
+    ga_floor: float | None = None
+    """Forget samples below this mean token log-likelihood contribute no gradient, as in `ga`; null = off [inferred]."""
     kl_direction: Direction = "forward"
     """forward = KL(reference || model), reverse = KL(model || reference)."""
     teacher: Teacher = "auto"
@@ -43,8 +45,8 @@ class KL(Method):
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             kept = required(retain)
-            forget_nll = answer_nll(*answer_logits(session.model, forget))
-            yield {"loss": -forget_nll, "forget_nll": forget_nll}
+            log_p = ga_loss(*answer_logits(session.model, forget), floor=self.ga_floor)
+            yield {"loss": log_p, "forget_nll": -log_p}
             logits_bav, labels_ba = answer_logits(session.model, kept)
             retain_kl = kl_loss(start(kept.targets, labels_ba), logits_bav, labels_ba, self.kl_direction)
             yield {"loss": self.weight * retain_kl, "retain_kl": retain_kl}

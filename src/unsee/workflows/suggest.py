@@ -23,8 +23,13 @@ STEPS: Final = 80
 """Fewest steps of a run with a retain term, as in configs/lab_pubg.yaml [inferred]."""
 PASSES: Final = 3
 """Fewest passes over the forget rows [inferred: docs/deletion_requests.md has figures of ten people with half, 1 and 2.5]."""
-RETAINING: Final = ("npo", "pubg", "bg_only", "reject", "random")
-"""Methods whose published form has no retain term, and whose `retain_weight` adds one."""
+RETAINING: Final[Mapping[str, Mapping[str, Any]]] = {
+    **{name: {"retain_weight": 1.0} for name in ("npo", "pubg", "bg_only", "reject", "random")},
+    "grad_diff": {"ga_floor": -1.0},
+    "kl": {"ga_floor": -1.0, "weight": 3.0},
+}
+"""Method -> settings beside retain rows: a retain term where the published form has none, a floor under the ascent where it has one
+(docs/methods.md has the figures of the last two) [inferred]."""
 _FORGET: Final = (Role.FORGET, Role.FORGET_TEXT)
 _RETAIN: Final = (Role.RETAIN, Role.RETAIN_TEXT)
 
@@ -100,20 +105,22 @@ def suggest(
     )
 
 
-def with_retain_term(run: Run) -> tuple[Run, str]:
-    """Return the run with a retain term where its method has none by default, and a sentence that says so.
+def beside_retain_rows(run: Run) -> tuple[Run, str]:
+    """Return the run with the settings that keep the others where there are retain rows, and a sentence that says so.
 
-    A setting of the user's stays, and so does a run on data without retain rows. The stop rule, which looks at forgetting only,
-    would end the run before what was dented is back.
+    A run that has one of these settings stays, and so does one on data without retain rows. The stop rule, which looks at forgetting
+    only, would end the run before what was dented is back.
     """
-    if run.method not in RETAINING or "retain_weight" in run.settings:
+    added = RETAINING.get(run.method, {})
+    if not added or set(added) & set(run.settings):
         return run, ""
     opened = open_benchmark(run.data, run.benchmark)
     if opened.problems() or not any(_counts(opened).get(role) for role in _RETAIN):
         return run, ""
-    settings, training = {**run.settings, "retain_weight": 1.0}, {"stop": "never", **run.training}
+    settings, training = {**run.settings, **added}, {"stop": "never", **run.training}
+    shown = ", ".join(f"method.{name}={value:g}" for name, value in added.items())
     said = (
-        f"{run.method} ran with method.retain_weight=1 and training.stop={training['stop']}, as there are retain rows; "
+        f"{run.method} ran with {shown} and training.stop={training['stop']}, as there are retain rows; "
         "--variant paper is the published form."
     )
     return replace(run, settings=settings, training=training), said

@@ -31,7 +31,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--variant",
         default="default",
         metavar="V",
-        help="default: with a retain term where the data have retain rows; paper: the published form",
+        help="default: keep the others where the data have retain rows (docs/commands.md); paper: the published form",
     )
     parser.add_argument("--seed", type=int, metavar="S", help="start of every random stream (default: 0)")
     parser.add_argument("--tune", metavar="HOW", help="lora or full")
@@ -85,9 +85,9 @@ def action(options: argparse.Namespace) -> int:
 
 
 def _chosen(run: Run, options: argparse.Namespace) -> tuple[Run, str]:
-    """Return the run with a method, and with a retain term unless its source says how it is meant; and what was added."""
+    """Return the run with a method and, unless its source says how it is meant, what keeps the others; and what was added."""
     from unsee.workflows.forget import require_locations
-    from unsee.workflows.suggest import RETAINING, require_variant, with_retain_term
+    from unsee.workflows.suggest import RETAINING, beside_retain_rows, require_variant
 
     require_variant(options.variant)
     if run.method:
@@ -98,7 +98,7 @@ def _chosen(run: Run, options: argparse.Namespace) -> tuple[Run, str]:
         return _suggested(run), ""
     if run.method in RETAINING and options.variant == "default":
         require_locations(run)
-        return with_retain_term(run)
+        return beside_retain_rows(run)
     return run, ""
 
 
