@@ -21,13 +21,12 @@ import torch
 from perf.conventional import answers, prompted
 from perf.subject import LETTERS, Subject
 from perf.timing import paired, rounded, spread, timed
-from unsee.api import Benchmark, Example, Session, Training, Vocabulary
+from unsee.api import VLM, Benchmark, Example, Session, Training, Vocabulary
 from unsee.api.request import Request, Target
 from unsee.data.shared_cache import VARIABLE
 from unsee.evaluation.evaluate import evaluate
 from unsee.inference import encoder, vision_cache
 from unsee.inference.likelihood import Choice, answer
-from unsee.models.checkpoint import Loaded
 
 LIMIT: Final = 50
 """New tokens of an answer, as in the published evaluations."""
@@ -94,26 +93,22 @@ def nothing_remembered() -> None:
     vision_cache._KEPT.clear()
 
 
-def prepare(subject: Subject, images: int) -> tuple[Loaded, Session, list[Example]]:
+def prepare(subject: Subject, images: int) -> tuple[VLM, Session, list[Example]]:
     """Return the model for both sides, and all questions about the first images."""
-    loaded = Loaded(
+    loaded = VLM(
         model=subject.placed().eval(),
         processor=subject.processor,
         family=subject.family,
-        instruction="",
-        base=None,
     )
     keys = list(dict.fromkeys(example.image.key for example in subject.judged if example.image))[:images]
     questions = [example for example in subject.judged if example.image and example.image.key in keys]
     return loaded, asking(loaded), questions
 
 
-def asking(loaded: Loaded) -> Session:
+def asking(loaded: VLM) -> Session:
     """Return a session on the model without examples, for the conventional way of asking."""
     return Session(
-        model=loaded.model,
-        processor=loaded.processor,
-        family=loaded.family,
+        vlm=loaded,
         examples={},
         training=Training(),
         seed=0,
@@ -121,17 +116,17 @@ def asking(loaded: Loaded) -> Session:
     )
 
 
-def fast(loaded: Loaded, questions: Sequence[Example], limit: int = LIMIT) -> list[str]:
+def fast(loaded: VLM, questions: Sequence[Example], limit: int = LIMIT) -> list[str]:
     """Read letters off one forward pass, generate the others, with one image encoding."""
     asked = [
         (Request(example.question, example.image), LETTERS[: len(example.options)] if lettered(example) else "")
         for example in questions
     ]
-    said = answer(loaded.model, loaded.processor, loaded.family, asked, max_new_tokens=limit)
+    said = answer(loaded, asked, max_new_tokens=limit)
     return [LETTERS[one.index] if isinstance(one, Choice) else one.text for one in said]
 
 
-def recorded(loaded: Loaded, questions: Sequence[Example]) -> list[str]:
+def recorded(loaded: VLM, questions: Sequence[Example]) -> list[str]:
     """Evaluate through `unsee.evaluate` into a fresh folder, with records and scores."""
     with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, {VARIABLE: "off"}):
         out = Path(folder) / "run"

@@ -15,7 +15,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, Final
@@ -29,12 +29,11 @@ from perf.saliency import ALL, fisher
 from perf.subject import INSTRUCTION
 from perf.timing import now, rounded, spread, timed
 from unsee import config
-from unsee.api import Method, Part, Session, Training, registry
+from unsee.api import VLM, Method, Part, Session, Training, registry
 from unsee.api.request import Target
 from unsee.data.open import open_benchmark
 from unsee.methods.mmunlearner.masks import Mask
 from unsee.methods.mmunlearner.saliency import accumulate, maskable, preserved, targeted
-from unsee.models.checkpoint import Loaded
 from unsee.training.batch_plan import Plan
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import prepare, trainable
@@ -182,9 +181,7 @@ class Bench:
         """Return a session on the model, prepared for training."""
         family = self.size.known_family()
         return Session(
-            model=prepare(self.base, family, training, seed=0),
-            processor=self.size.built_processor,
-            family=family,
+            vlm=replace(self.loaded(), model=prepare(self.base, family, training, seed=0)),
             examples=by_role(open_benchmark(self.data)),
             training=training,
             seed=0,
@@ -204,14 +201,12 @@ class Bench:
         warm = seconds[-self.warm :]
         return {"seconds": spread(warm), "repetitions": len(warm), "peak_gib": peak_gib()}
 
-    def loaded(self) -> Loaded:
+    def loaded(self) -> VLM:
         """Return the model for answering."""
-        return Loaded(
+        return VLM(
             model=self.base,
             processor=self.size.built_processor,
             family=self.size.known_family(),
-            instruction="",
-            base=None,
         )
 
     def evaluation(self, side: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from unsee.api import Example, Family, Kind, Role, Session, Training
+from unsee.api import VLM, Example, Family, Kind, Role, Session, Training
 from unsee.data.open import open_benchmark
 from unsee.models.checkpoint import load
 from unsee.models.families.llava import Llava
@@ -132,9 +132,7 @@ class Subject:
             roles |= {Role.FORGET_TEXT: list(self.forget_text), Role.RETAIN_TEXT: list(self.retain_text)}
         model = self.placed()
         return Session(
-            model=prepare(model, self.family, training, seed=0),
-            processor=self.processor,
-            family=self.family,
+            vlm=VLM(model=prepare(model, self.family, training, seed=0), processor=self.processor, family=self.family),
             examples=roles,
             training=training,
             seed=0,

@@ -127,9 +127,8 @@ def results(session):
     targets = forget_targets(session)[:3]
     asked = [(Request(one.example.question, one.example.image), "Red") for one in targets]
     asked += [(Request(f"{request.question} Why?", request.image), "Blue") for request, _ in asked]
-    made = (session.model, session.processor, session.family)
-    texts = [one.text for one in generate(*made, [request for request, _ in asked], max_new_tokens=4)]
-    scores = torch.tensor([one.mean for one in likelihood.likelihoods(*made, asked)])
+    texts = [one.text for one in generate(session.vlm, [request for request, _ in asked], max_new_tokens=4)]
+    scores = torch.tensor([one.mean for one in likelihood.likelihoods(session.vlm, asked)])
     batch = collate(session, [targets[0], replace(targets[0], text="Some other answer"), *targets[1:]])
     session.model.train()
     with recomputing(session.model) as forward:

@@ -21,9 +21,7 @@ from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, rescore, score
 from unsee.inference import generation, likelihood
-from unsee.models.checkpoint import Loaded
-from unsee.models.families.llava import Llava
-from unsee.testing.tiny import QUESTION, Drawn, person, tiny_examples, tiny_model, tiny_processor
+from unsee.testing.tiny import QUESTION, Drawn, person, tiny_examples, tiny_vlm
 from unsee.utils import fast_paths
 
 VOCABULARY = Vocabulary(
@@ -49,9 +47,7 @@ class Small(Benchmark):
 
 
 def loaded(seed=0, instruction=""):
-    return Loaded(
-        model=tiny_model(seed=seed), processor=tiny_processor(), family=Llava(), instruction=instruction, base=None
-    )
+    return tiny_vlm(seed=seed, instruction=instruction)
 
 
 def ask(model, out, **changes):
@@ -64,9 +60,9 @@ def calls(monkeypatch):
     asked: list[api_request.Request] = []
     true = generation.generate
 
-    def counted(model, processor, family, requests: Sequence[api_request.Request], **settings):
+    def counted(vlm, requests: Sequence[api_request.Request], **settings):
         asked.extend(requests)
-        return true(model, processor, family, requests, **settings)
+        return true(vlm, requests, **settings)
 
     monkeypatch.setattr(generation, "generate", counted)
     return asked
@@ -300,9 +296,7 @@ def test_options_are_scored_by_letters_or_texts_whichever_is_more_probable(tmp_p
         if example.options:
             request = api_request.Request(example.question, example.image)
             both = [("A", "B"), example.options]
-            found = likelihood.choose(
-                model.model, model.processor, model.family, [(request, options) for options in both]
-            )
+            found = likelihood.choose(model, [(request, options) for options in both])
             best = max(found, key=lambda choice: max(choice.logprobs))
             assert row["option_logprobs"] == pytest.approx(best.logprobs, abs=1e-4)
 

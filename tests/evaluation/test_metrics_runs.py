@@ -23,12 +23,10 @@ from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
 from unsee.lab.world.examples import judged
 from unsee.lab.world.world import World
-from unsee.models.checkpoint import Loaded
-from unsee.models.families.llava import Llava
 from unsee.report import compare
 from unsee.scoring.against_gold import FQ_NEEDS, against_gold, forget_quality_score, model_utility
 from unsee.scoring.aggregate import score
-from unsee.testing.tiny import Drawn, tiny_examples, tiny_model, tiny_processor, tokenizer_json
+from unsee.testing.tiny import Drawn, tiny_examples, tiny_vlm, tokenizer_json
 
 FALSE = ("a diver from Oslo", "a pilot from Rome", "a pilot")
 
@@ -45,7 +43,7 @@ class Facts(Benchmark):
 
 
 def loaded(seed=0):
-    return Loaded(model=tiny_model(seed=seed), processor=tiny_processor(), family=Llava(), instruction="", base=None)
+    return tiny_vlm(seed=seed)
 
 
 def asked(out, seed=0, data=None, **changes):

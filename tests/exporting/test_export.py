@@ -53,7 +53,7 @@ def questions():
 
 def answers(model, opened, questions):
     requests = [Request(example.question, example.image) for example in questions]
-    said = generate(model, opened.processor, opened.family, requests, max_new_tokens=8)
+    said = generate(replace(opened, model=model), requests, max_new_tokens=8)
     return [answer.text for answer in said]
 
 

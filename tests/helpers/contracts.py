@@ -13,7 +13,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from helpers.families import ALL, Picture, family, model_of, processor_of, save_family, session_of
+from helpers.families import ALL, Picture, family, model_of, processor_of, save_family, session_of, vlm_of
 from unsee.api import Role, Session, Training, registry
 from unsee.api.request import Request, Target
 from unsee.errors import UserError
@@ -156,7 +156,7 @@ def whole_generation(name: str, out: Path) -> None:
     """Greedy text is what taking the most likely token of the whole sequence gives, step by step, without a cache."""
     session = session_of(name, out)
     for request in QUESTIONS[2:4]:
-        said = generate(session.model, session.processor, session.family, [request], max_new_tokens=4)[0]
+        said = generate(session.vlm, [request], max_new_tokens=4)[0]
         example = replace(session.of(Role.FORGET)[0], question=request.question, image=request.image)
         for length in range(len(said.token_ids)):
             target = Target(example=example, token_ids=said.token_ids[: length + 1], ended=False)
@@ -167,13 +167,13 @@ def whole_generation(name: str, out: Path) -> None:
 
 def scores(name: str, out: Path) -> None:
     """Likelihoods and choices from shared rows equal those of one full row each."""
-    model, processor, kind = model_of(name), processor_of(name), family(name)
+    vlm = vlm_of(name)
     asked = [(request, answer) for request in QUESTIONS for answer in ANSWERS[:2]]
     options = [(request, ("A", "B", "Cleo Marsh")) for request in QUESTIONS]
     found = []
     for mode in ("fast", "plain"):
         with fast_paths.using(mode):
-            found.append((likelihoods(model, processor, kind, asked), choose(model, processor, kind, options)))
+            found.append((likelihoods(vlm, asked), choose(vlm, options)))
     for fast, plain in zip(found[0][0], found[1][0], strict=True):
         assert torch.allclose(torch.tensor(fast.tokens), torch.tensor(plain.tokens), **CLOSE)
     assert [one.index for one in found[0][1]] == [one.index for one in found[1][1]]
@@ -207,10 +207,10 @@ def never_cut(name: str, out: Path) -> None:
     with pytest.raises(UserError, match=r"takes \d+ tokens with its image"):
         collate(session, [Target(example=example)])
     with pytest.raises(UserError, match=r"takes \d+ tokens with its image"):
-        likelihoods(session.model, session.processor, session.family, [(asked, example.answer)])
+        likelihoods(session.vlm, [(asked, example.answer)])
     session.model.config.get_text_config().max_position_embeddings = 8
     with pytest.raises(UserError, match="reads at most 8"):
-        generate(session.model, session.processor, session.family, QUESTIONS[:1], max_new_tokens=9)
+        generate(session.vlm, QUESTIONS[:1], max_new_tokens=9)
 
 
 def adapter_off(name: str, out: Path) -> None:
@@ -256,7 +256,7 @@ def round_trip(name: str, out: Path) -> None:
 
 
 def _say(model: Any, loaded: Any) -> list[Any]:
-    return generate(model, loaded.processor, loaded.family, QUESTIONS[1:4], max_new_tokens=4)
+    return generate(replace(loaded, model=model), QUESTIONS[1:4], max_new_tokens=4)
 
 
 def parts(name: str, out: Path) -> None:

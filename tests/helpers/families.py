@@ -47,7 +47,7 @@ from helpers.family_parts import (
     smol_processor,
     vip_config,
 )
-from unsee.api import Example, Family, Kind, Role, Session, Training
+from unsee.api import VLM, Example, Family, Kind, Role, Session, Training
 from unsee.models.auto import family_for
 from unsee.testing.tiny import PEOPLE, person, tokenizer_json
 
@@ -403,12 +403,15 @@ def examples() -> dict[Role, list[Example]]:
     return {Role.FORGET: forget, Role.RETAIN: retain, Role.RETAIN_TEXT: [text]}
 
 
+def vlm_of(name: str) -> VLM:
+    """Return a fresh model of the family with its processor."""
+    return VLM(model=model_of(name), processor=processor_of(name), family=family(name))
+
+
 def session_of(name: str, out: Path, training: Training | None = None) -> Session:
     """Return a session on a fresh model of the family, not yet prepared for training."""
     return Session(
-        model=model_of(name),
-        processor=processor_of(name),
-        family=family(name),
+        vlm=vlm_of(name),
         examples=examples(),
         training=training or Training(lr=1e-2, epochs=1, max_new_tokens=6, stop="never"),
         seed=0,

@@ -12,7 +12,7 @@ from unsee.inference.generation import generate
 from unsee.inference.prefix_groups import groups
 from unsee.models.checkpoint import load
 from unsee.models.families.llava import Llava
-from unsee.testing.tiny import INSTRUCTION, QUESTION, Drawn, tiny_model, tiny_processor
+from unsee.testing.tiny import INSTRUCTION, QUESTION, Drawn, tiny_vlm
 from unsee.utils import fast_paths
 
 QUESTIONS = (
@@ -28,8 +28,8 @@ SLOW = pytest.mark.slow
 
 
 @pytest.fixture(params=[1, 16])
-def parts(request):
-    return tiny_model(request.param), tiny_processor(request.param), Llava()
+def vlm(request):
+    return tiny_vlm(request.param)
 
 
 def mixed() -> list[Request]:
@@ -40,10 +40,10 @@ def mixed() -> list[Request]:
     return asked[::2] + asked[1::2]
 
 
-def both(parts, asked, **settings):
+def both(vlm, asked, **settings):
     with fast_paths.using("plain"):
-        plain = generate(*parts, asked, **settings)
-    return generate(*parts, asked, **settings), plain
+        plain = generate(vlm, asked, **settings)
+    return generate(vlm, asked, **settings), plain
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ def wide(monkeypatch):
         *(pytest.param(*case, marks=SLOW) for case in ((1, True), (3, False))),
     ],
 )
-def test_equal_to_the_plain_path(parts, batch_size, stop):
+def test_equal_to_the_plain_path(vlm, batch_size, stop):
     if stop:  # a token that is often said: rows end at different times
-        first = generate(*parts, mixed(), max_new_tokens=8)
-        parts[0].generation_config.eos_token_id = [2, first[0].token_ids[3], first[1].token_ids[5]]
-    fast, plain = both(parts, mixed(), max_new_tokens=12, batch_size=batch_size)
+        first = generate(vlm, mixed(), max_new_tokens=8)
+        vlm.model.generation_config.eos_token_id = [2, first[0].token_ids[3], first[1].token_ids[5]]
+    fast, plain = both(vlm, mixed(), max_new_tokens=12, batch_size=batch_size)
     assert fast == plain
     assert len({answer.token_ids for answer in fast}) > 3
     assert {answer.ended for answer in fast} >= ({True} if stop else set())
@@ -78,27 +78,27 @@ def test_equal_to_the_plain_path(parts, batch_size, stop):
     [(2, True), (64, False), *(pytest.param(*case, marks=SLOW) for case in ((2, False), (64, True)))],
 )
 def test_lanes_change_nothing(monkeypatch, batch_size, stop):
-    parts = tiny_model(16), tiny_processor(16), Llava()
+    vlm = tiny_vlm()
     lanes = []
     true = decoding._Wave.run
     monkeypatch.setattr(decoding._Wave, "run", lambda wave, *a: lanes.append(wave.lanes) or true(wave, *a))
     monkeypatch.setattr(decoding, "_cells", several)
     if stop:
-        first = generate(*parts, mixed(), max_new_tokens=8)
-        parts[0].generation_config.eos_token_id = [2, first[0].token_ids[3], first[1].token_ids[5]]
+        first = generate(vlm, mixed(), max_new_tokens=8)
+        vlm.model.generation_config.eos_token_id = [2, first[0].token_ids[3], first[1].token_ids[5]]
     lanes.clear()
-    fast, plain = both(parts, mixed(), max_new_tokens=16, batch_size=batch_size)
+    fast, plain = both(vlm, mixed(), max_new_tokens=16, batch_size=batch_size)
     assert max(lanes) == min(batch_size, 3)
     assert fast == plain
 
 
 def test_lanes_are_as_wide_as_their_own_questions(monkeypatch, calls_of):
-    parts = tiny_model(16), tiny_processor(16), Llava()
+    vlm = tiny_vlm()
     monkeypatch.setattr(decoding, "_cells", several)
     asked = [Request(question, Drawn("red")) for question in QUESTIONS[:3]]
-    (group,) = groups(parts[1], parts[2], asked, 3)
-    shapes = calls_of(parts[0])
-    generate(*parts, asked, max_new_tokens=1)
+    (group,) = groups(vlm.processor, vlm.family, asked, 3)
+    shapes = calls_of(vlm.model)
+    generate(vlm, asked, max_new_tokens=1)
     lengths = [len(ids) - group.shared for ids in group.ids]
     assert len(set(lengths)) > 1
     assert shapes == [(1, group.shared), (1, sum(lengths))]
@@ -116,7 +116,7 @@ def calls_of(monkeypatch):
     return noted
 
 
-def test_the_pool_is_given_away_with_the_last_wave(monkeypatch, parts):
+def test_the_pool_is_given_away_with_the_last_wave(monkeypatch, vlm):
     held, true = [], decoding._Wave.__init__
 
     def begun(wave, model, pool, *rest):
@@ -124,8 +124,8 @@ def test_the_pool_is_given_away_with_the_last_wave(monkeypatch, parts):
 
     monkeypatch.setattr(decoding._Wave, "__init__", begun)
     asked = [Request(question, Drawn("red")) for question in QUESTIONS]
-    generate(*parts, asked, max_new_tokens=3, batch_size=2)
-    layers = parts[0].config.text_config.num_hidden_layers
+    generate(vlm, asked, max_new_tokens=3, batch_size=2)
+    layers = vlm.model.config.text_config.num_hidden_layers
     assert len(held) > 1
     assert [after for _, _, after in held] == [layers] * (len(held) - 1) + [0]
 
@@ -138,14 +138,15 @@ def several(place, group, _, batch_size):
         yield decoding._Cell(place, group.places[start : start + width], tuple(one[group.shared :] for one in ids))
 
 
-def test_sampling_draws_the_same(parts):
+def test_sampling_draws_the_same(vlm):
     for sampling in (Sampling(), Sampling(temperature=0.7, top_p=0.8)):
-        fast, plain = both(parts, mixed(), max_new_tokens=6, sampling=sampling, seed=3)
-        assert fast == plain == generate(*parts, mixed(), max_new_tokens=6, sampling=sampling, seed=3, batch_size=2)
+        fast, plain = both(vlm, mixed(), max_new_tokens=6, sampling=sampling, seed=3)
+        assert fast == plain == generate(vlm, mixed(), max_new_tokens=6, sampling=sampling, seed=3, batch_size=2)
 
 
 def test_an_image_is_prefilled_once_for_all_its_questions(monkeypatch):
-    model, processor = tiny_model(16), tiny_processor(16)
+    vlm = tiny_vlm()
+    model, processor = vlm.model, vlm.processor
     images, tokens = [], []
     vision, forward = model.model.get_image_features, model.forward
 
@@ -160,25 +161,25 @@ def test_an_image_is_prefilled_once_for_all_its_questions(monkeypatch):
     monkeypatch.setattr(model.model, "get_image_features", seen)
     monkeypatch.setattr(model, "forward", run)
     asked = [Request(question, Drawn(color)) for color in ("red", "blue") for question in QUESTIONS]
-    generate(model, processor, Llava(), asked, max_new_tokens=1)
+    generate(vlm, asked, max_new_tokens=1)
     assert sum(images) == 2
     assert len(tokens) == 2  # one for the prefixes of both images, one for what is left of all questions
     longest = max(len(ids) for group in groups(processor, Llava(), asked, 3) for ids in group.ids)
     assert sum(tokens) < 0.8 * longest * len(asked)
 
 
-def test_an_image_is_loaded_once_for_all_its_questions(monkeypatch, parts):
+def test_an_image_is_loaded_once_for_all_its_questions(monkeypatch, vlm):
     loads = []
     true = Drawn.load
     monkeypatch.setattr(Drawn, "load", lambda image: loads.append(image) or true(image))
     asked = [Request(question, Drawn("red")) for question in QUESTIONS]
-    generate(*parts, asked, max_new_tokens=1)
-    generate(*parts, [Request(question, Drawn("blue")) for question in QUESTIONS], max_new_tokens=1)
+    generate(vlm, asked, max_new_tokens=1)
+    generate(vlm, [Request(question, Drawn("blue")) for question in QUESTIONS], max_new_tokens=1)
     assert len(loads) <= 3  # one for each image, one to compare the spliced prompt with the processor's
 
 
-def test_spliced_prompts_are_the_processors(parts):
-    _, processor, family = parts
+def test_spliced_prompts_are_the_processors(vlm):
+    processor, family = vlm.processor, vlm.family
     token = processor.tokenizer.convert_tokens_to_ids("<image>")
     for group in groups(processor, family, mixed(), token):
         for place, ids in zip(group.places, group.ids, strict=True):
@@ -191,19 +192,19 @@ def test_spliced_prompts_are_the_processors(parts):
 
 
 @pytest.mark.parametrize("setting", [{"repetition_penalty": 1.3}, {"no_repeat_ngram_size": 2}])
-def test_a_checkpoint_with_its_own_decoding_settings_takes_the_plain_path(parts, monkeypatch, setting):
+def test_a_checkpoint_with_its_own_decoding_settings_takes_the_plain_path(vlm, monkeypatch, setting):
     monkeypatch.setattr(decoding._Wave, "run", lambda *_: pytest.fail("shared"))
     for name, value in setting.items():
-        setattr(parts[0].generation_config, name, value)
-    fast, plain = both(parts, mixed(), max_new_tokens=8)
+        setattr(vlm.model.generation_config, name, value)
+    fast, plain = both(vlm, mixed(), max_new_tokens=8)
     assert fast == plain
 
 
-def test_the_pool_and_the_prefill_may_be_small(parts, monkeypatch):
-    wanted = generate(*parts, mixed(), max_new_tokens=5)
+def test_the_pool_and_the_prefill_may_be_small(vlm, monkeypatch):
+    wanted = generate(vlm, mixed(), max_new_tokens=5)
     monkeypatch.setattr(prefix_cache, "POOL_BYTES", 1)
     monkeypatch.setattr(prefix_cache, "CPU_TOKENS", 1)
-    assert generate(*parts, mixed(), max_new_tokens=5) == wanted
+    assert generate(vlm, mixed(), max_new_tokens=5) == wanted
 
 
 @pytest.mark.slow
@@ -211,5 +212,5 @@ def test_the_lab_model_says_the_same():
     lab = load("lab")
     examples = open_benchmark("lab").examples("eval")
     asked = [Request(example.question, example.image, lab.instruction) for example in examples[::15]]
-    fast, plain = both((lab.model, lab.processor, lab.family), asked, max_new_tokens=80)
+    fast, plain = both(lab, asked, max_new_tokens=80)
     assert fast == plain

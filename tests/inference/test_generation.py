@@ -17,7 +17,7 @@ def ask(tmp_path):
     requests = [Request(example.question, example.image) for example in examples]
 
     def answers(chosen=requests, **settings):
-        return generate(session.model, session.processor, session.family, chosen, max_new_tokens=6, **settings)
+        return generate(session.vlm, chosen, max_new_tokens=6, **settings)
 
     answers.session = session
     return answers
@@ -49,9 +49,7 @@ def test_sampling_follows_the_distribution(ask):
     session = ask.session
     request = Request("Who is this?", Drawn("red"))
     said = generate(
-        session.model,
-        session.processor,
-        session.family,
+        session.vlm,
         [request] * 600,
         max_new_tokens=1,
         sampling=Sampling(temperature=0.5),

@@ -15,8 +15,14 @@ from unsee.inference.encoder import encoder
 from unsee.inference.generation import generate
 from unsee.inference.likelihood import Choice, answer, choose, likelihoods
 from unsee.inference.prefix_groups import Group
-from unsee.models.families.llava import Llava
-from unsee.testing.tiny import INSTRUCTION, QUESTION, Drawn, tiny_examples, tiny_model, tiny_processor, tiny_session
+from unsee.testing.tiny import (
+    INSTRUCTION,
+    QUESTION,
+    Drawn,
+    tiny_examples,
+    tiny_session,
+    tiny_vlm,
+)
 from unsee.utils import fast_paths
 
 QUESTIONS = ("Who is this?", QUESTION, "What does this person do? Tell me.")
@@ -24,21 +30,21 @@ ANSWERS = ("Ada Lovell", "Ada Winter , a diver .", "pilot")
 
 
 @pytest.fixture(params=[1, 16])
-def parts(request):
-    return tiny_model(request.param), tiny_processor(request.param), Llava()
+def vlm(request):
+    return tiny_vlm(request.param)
 
 
 @pytest.fixture
-def calls(parts, monkeypatch):
+def calls(vlm, monkeypatch):
     """Count forward passes and the tokens in them."""
     seen = []
-    true = parts[0].forward
+    true = vlm.model.forward
 
     def counted(**inputs):
         seen.append(inputs["input_ids"].shape)
         return true(**inputs)
 
-    monkeypatch.setattr(parts[0], "forward", counted)
+    monkeypatch.setattr(vlm.model, "forward", counted)
     return seen
 
 
@@ -59,51 +65,53 @@ def test_equal_to_one_row_an_answer(tmp_path):
     with fast_paths.using("plain"):
         wanted = answer_logprob(session.model, collate(session, [Target(example=example) for example in examples]))
     pairs = [(Request(example.question, example.image), example.answer) for example in examples]
-    found = likelihoods(session.model, session.processor, session.family, pairs)
+    found = likelihoods(session.vlm, pairs)
     assert_close([one.sum for one in found], wanted.sum_b.tolist(), atol=1e-4, rtol=0)
     assert_close([one.mean for one in found], wanted.mean_b.tolist(), atol=1e-4, rtol=0)
     for one, row in zip(found, wanted.token_ba.tolist(), strict=True):
         assert_close(list(one.tokens), row[-len(one.tokens) :], atol=1e-4, rtol=0)
 
 
-def test_fast_equals_plain_whatever_shares_a_row(parts):
-    fast = likelihoods(*parts, asked())
+def test_fast_equals_plain_whatever_shares_a_row(vlm):
+    fast = likelihoods(vlm, asked())
     with fast_paths.using("plain"):
-        plain = likelihoods(*parts, asked())
+        plain = likelihoods(vlm, asked())
     assert len({round(one.sum, 3) for one in fast}) > 40
     for one, other in zip(fast, plain, strict=True):
         assert_close(list(one.tokens), list(other.tokens), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("limit", [1, 40])
-def test_rows_and_batches_of_any_size_give_the_same(parts, monkeypatch, limit):
-    wanted = [one.sum for one in likelihoods(*parts, asked())]
+def test_rows_and_batches_of_any_size_give_the_same(vlm, monkeypatch, limit):
+    wanted = [one.sum for one in likelihoods(vlm, asked())]
     monkeypatch.setattr("unsee.inference.likelihood.ROW_TOKENS", limit)
-    assert_close([one.sum for one in likelihoods(*parts, asked(), batch_size=2)], wanted, atol=1e-4, rtol=0)
+    assert_close([one.sum for one in likelihoods(vlm, asked(), batch_size=2)], wanted, atol=1e-4, rtol=0)
 
 
-def test_one_forward_for_all_answers_about_an_image(parts, calls):
+def test_one_forward_for_all_answers_about_an_image(vlm, calls):
     pairs = [(Request(question, Drawn("red")), answer) for question in QUESTIONS for answer in ANSWERS]
-    likelihoods(*parts, pairs)
+    likelihoods(vlm, pairs)
     assert len(calls) == 1
     with fast_paths.using("plain"):
-        likelihoods(*parts, pairs, batch_size=1)
+        likelihoods(vlm, pairs, batch_size=1)
     assert len(calls) == 1 + len(pairs)
     assert calls[0].numel() < sum(shape.numel() for shape in calls[1:]) / 2
 
 
-def test_letters_cost_the_question_alone(parts, calls):
+def test_letters_cost_the_question_alone(vlm, calls):
     question = Request("Who is this? A. D. I. L.", Drawn("red"))
-    (said,) = choose(*parts, [(question, "ADIL")])
-    prompt = parts[1](text=Llava().prompt(parts[1], question.question, has_image=True), images=question.image.load())
+    (said,) = choose(vlm, [(question, "ADIL")])
+    prompt = vlm.processor(
+        text=vlm.family.prompt(vlm.processor, question.question, has_image=True), images=question.image.load()
+    )
     assert [tuple(shape) for shape in calls] == [(1, len(prompt["input_ids"][0]))]
     assert len(said.logprobs) == 4
 
 
-def test_letters_are_read_with_and_without_a_space(parts):
-    model, processor, family = parts
+def test_letters_are_read_with_and_without_a_space(vlm):
+    model, processor, family = vlm.model, vlm.processor, vlm.family
     question = Request("Who is this?", Drawn("red"))
-    (said,) = choose(*parts, [(question, "ADIL")])
+    (said,) = choose(vlm, [(question, "ADIL")])
     row = encoder(processor, family).row(question.question, question.image)
     p_v = model(**row).logits[0, -1].softmax(-1)
     forms = [
@@ -116,29 +124,29 @@ def test_letters_are_read_with_and_without_a_space(parts):
     assert said.index == max(range(4), key=said.logprobs.__getitem__)
 
 
-def test_options_by_text_are_judged_by_their_mean(parts):
+def test_options_by_text_are_judged_by_their_mean(vlm):
     options = ("Ada Lovell", "Bo Winter , a diver", "pilot")
     requests = [Request(question, image) for question in QUESTIONS for image in (Drawn("red"), None)]
     with fast_paths.using("plain"):
-        plain = choose(*parts, [(request, options) for request in requests])
-    fast = choose(*parts, [(request, options) for request in requests])
+        plain = choose(vlm, [(request, options) for request in requests])
+    fast = choose(vlm, [(request, options) for request in requests])
     assert [one.index for one in fast] == [one.index for one in plain]
     for one, other in zip(fast, plain, strict=True):
         assert_close(one.logprobs, other.logprobs, atol=1e-4, rtol=0)
 
 
-def test_the_mode_and_gradients_of_the_model_stay(parts):
-    parts[0].train()
-    likelihoods(*parts, asked()[:2])
-    assert parts[0].training
-    assert all(weight.grad is None for weight in parts[0].parameters())
+def test_the_mode_and_gradients_of_the_model_stay(vlm):
+    vlm.model.train()
+    likelihoods(vlm, asked()[:2])
+    assert vlm.model.training
+    assert all(weight.grad is None for weight in vlm.model.parameters())
 
 
-def test_empty_answers_and_options_are_refused(parts):
+def test_empty_answers_and_options_are_refused(vlm):
     with pytest.raises(UserError, match="empty"):
-        likelihoods(*parts, [(Request("Who is this?"), " ")])
+        likelihoods(vlm, [(Request("Who is this?"), " ")])
     with pytest.raises(UserError, match="options"):
-        choose(*parts, [(Request("Who is this?"), ())])
+        choose(vlm, [(Request("Who is this?"), ())])
 
 
 LONG = ("Ada Lovell", "Bo Winter , a diver", "pilot")
@@ -155,12 +163,12 @@ def mixed(count=3):
     ]
 
 
-def apart(parts, questions, **settings):
+def apart(vlm, questions, **settings):
     """Answer as `choose` and `generate` do on their own."""
     with_options = [place for place, (_, options) in enumerate(questions) if options]
     others = [place for place in range(len(questions)) if place not in with_options]
-    chosen = choose(*parts, [questions[place] for place in with_options])
-    said = generate(*parts, [questions[place][0] for place in others], places=others, max_new_tokens=7, **settings)
+    chosen = choose(vlm, [questions[place] for place in with_options])
+    said = generate(vlm, [questions[place][0] for place in others], places=others, max_new_tokens=7, **settings)
     found = dict(zip(with_options, chosen, strict=True)) | dict(zip(others, said, strict=True))
     return [found[place] for place in range(len(questions))]
 
@@ -177,49 +185,49 @@ def assert_same(found, wanted):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("sampling", [None, Sampling()])
-def test_a_mixed_list_is_answered_as_each_kind_on_its_own(parts, batch_size, sampling):
+def test_a_mixed_list_is_answered_as_each_kind_on_its_own(vlm, batch_size, sampling):
     with fast_paths.using("plain"):
-        wanted = apart(parts, mixed(), sampling=sampling, seed=4)
-        assert_same(answer(*parts, mixed(), max_new_tokens=7, sampling=sampling, seed=4), wanted)
-    found = answer(*parts, mixed(), max_new_tokens=7, batch_size=batch_size, sampling=sampling, seed=4)
+        wanted = apart(vlm, mixed(), sampling=sampling, seed=4)
+        assert_same(answer(vlm, mixed(), max_new_tokens=7, sampling=sampling, seed=4), wanted)
+    found = answer(vlm, mixed(), max_new_tokens=7, batch_size=batch_size, sampling=sampling, seed=4)
     assert_same(found, wanted)
     assert len({one.token_ids for one in found if not isinstance(one, Choice)}) > 2
     assert len({one.index for one in found if isinstance(one, Choice)}) > 1
 
 
-def test_an_image_is_computed_once_for_letters_and_answers(parts, calls, monkeypatch):
+def test_an_image_is_computed_once_for_letters_and_answers(vlm, calls, monkeypatch):
     images = []
-    vision = parts[0].model.get_image_features
+    vision = vlm.model.model.get_image_features
     monkeypatch.setattr(
-        parts[0].model,
+        vlm.model.model,
         "get_image_features",
         lambda **inputs: images.append(len(inputs["pixel_values"])) or vision(**inputs),
     )
     questions = [pair for pair in mixed() if pair[1] != LONG and pair[0].image]
-    answer(*parts, questions, max_new_tokens=1)
+    answer(vlm, questions, max_new_tokens=1)
     assert sum(images) == 2
     assert len(calls) == 3  # the prefixes, then the ends of the prompts with letters and of those without
 
 
-def test_letters_of_a_steered_model_are_those_without_steering(parts, monkeypatch):
+def test_letters_of_a_steered_model_are_those_without_steering(vlm, monkeypatch):
     questions = [pair for pair in mixed() if pair[1] == "ADIL"]
     monkeypatch.setattr("unsee.inference.likelihood.attached", lambda _: ("something",))
     monkeypatch.setattr(
         "unsee.inference.decoding.Readings.note", lambda *_: pytest.fail("read in a pass that is steered")
     )
-    assert_same(answer(*parts, questions, max_new_tokens=7), choose(*parts, questions))
+    assert_same(answer(vlm, questions, max_new_tokens=7), choose(vlm, questions))
 
 
-def test_letters_of_prompts_that_share_no_prefix_are_read_all_the_same(parts, monkeypatch):
-    wanted = answer(*parts, mixed(), max_new_tokens=7)
+def test_letters_of_prompts_that_share_no_prefix_are_read_all_the_same(vlm, monkeypatch):
+    wanted = answer(vlm, mixed(), max_new_tokens=7)
     true = Group.sharable
     monkeypatch.setattr(Group, "sharable", lambda group, token: group.image != Drawn("red").key and true(group, token))
-    assert_same(answer(*parts, mixed(), max_new_tokens=7), wanted)
+    assert_same(answer(vlm, mixed(), max_new_tokens=7), wanted)
 
 
-def test_a_mixed_list_may_have_one_kind_or_none(parts):
+def test_a_mixed_list_may_have_one_kind_or_none(vlm):
     with_letters = [pair for pair in mixed() if pair[1] == "ADIL"]
-    assert_same(answer(*parts, with_letters, max_new_tokens=7), choose(*parts, with_letters))
+    assert_same(answer(vlm, with_letters, max_new_tokens=7), choose(vlm, with_letters))
     without = [pair for pair in mixed() if not pair[1]]
-    assert answer(*parts, without, max_new_tokens=7) == generate(*parts, [one for one, _ in without], max_new_tokens=7)
-    assert answer(*parts, [], max_new_tokens=7) == []
+    assert answer(vlm, without, max_new_tokens=7) == generate(vlm, [one for one, _ in without], max_new_tokens=7)
+    assert answer(vlm, [], max_new_tokens=7) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from unsee.inference.encoder import Encoder, answer_ids
 from unsee.inference.preflight import Preflight, of_model
 from unsee.models.auto import encode_one
 from unsee.models.families.llava import Llava
-from unsee.testing.tiny import save_tiny, tiny_model, tiny_processor
+from unsee.testing.tiny import save_tiny, tiny_processor, tiny_vlm
 from unsee.workflows.check import check
 
 __all__ = ["folder"]
@@ -72,7 +73,7 @@ def test_a_tokenizer_that_ignores_add_special_tokens(monkeypatch):
 
 
 def preflight(processor=None):
-    return Preflight(tiny_model(), processor or tiny_processor(), Llava())
+    return Preflight(replace(tiny_vlm(), processor=processor or tiny_processor()))
 
 
 def test_rows_that_fit_pass_and_others_are_named(folder):
@@ -94,7 +95,7 @@ def test_the_length_of_a_row_is_what_collate_makes(folder):
     image = open_benchmark(write(folder, [row(), KEPT])).examples("train")[0]
     session = tiny_session(folder / "out")
     batch = collate(session, [Target(example=image)])
-    ready = Preflight(session.model, session.processor, session.family)
+    ready = Preflight(session.vlm)
     ready._most = 1
     found = int(ready.fault(image).split()[1])
     assert found == batch.inputs["input_ids"].shape[1]

@@ -103,10 +103,10 @@ def test_sampling_has_a_seed_for_each_request(fake, folder):
 def test_an_adapter_is_merged_into_a_temporary_folder(fake, folder, tmp_path):
     adapted = get_peft_model(tiny_model(), LoraConfig(target_modules=["q_proj"], r=2))
     save_model(adapted, tiny_processor(), tmp_path / "run/model", instruction="Be brief.", base=folder)
-    served = backend.Served(tmp_path / "run")
+    served = backend.VLLMBackend(tmp_path / "run")
     assert served.instruction == "Be brief."
     assert isinstance(served.family, Llava)
-    assert served.weights != backend.Served(folder).weights
+    assert served.weights != backend.VLLMBackend(folder).weights
     backend.generate(served.path, served.processor, served.family, ASKED, max_new_tokens=1)
     place = backend.Path(fake.started[0]["model"])
     assert not place.exists()
@@ -151,7 +151,7 @@ def test_parity_with_vllm():
     lab = load("lab")
     examples = open_benchmark("lab").examples("eval")[::20]
     asked = [Request(example.question, example.image) for example in examples]
-    ours = generate(lab.model, lab.processor, lab.family, asked, max_new_tokens=40)
+    ours = generate(lab, asked, max_new_tokens=40)
     theirs = backend.generate(resolve("lab"), lab.processor, lab.family, asked, max_new_tokens=40)
     same = sum(one.token_ids == other.token_ids for one, other in zip(ours, theirs, strict=True))
     assert same >= 0.9 * len(asked)

@@ -32,10 +32,9 @@ from unsee.metrics.distance import js_divergence, ks_pvalue
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.truth_ratio import log_truth_ratio
 from unsee.models.checkpoint import open_model, save_model
-from unsee.models.families.llava import Llava
 from unsee.scoring.aggregate import score
 from unsee.scoring.measures import EXTRA, measures_of
-from unsee.testing.tiny import save_tiny, tiny_model, tiny_processor, tiny_session
+from unsee.testing.tiny import save_tiny, tiny_session, tiny_vlm
 from unsee.training.targets import forget_targets
 from unsee.training.trainer import minimise, prepare
 
@@ -79,7 +78,7 @@ def test_7_true_and_false_answers_go_one_way_whatever_their_case():
     example = replace(tiny_session(Path()).examples[Role.RETAIN_TEXT][0], answer="Bo Winter")
     example = replace(example, paraphrase="Bo Winter", perturbed=("Bo Winter", "bo winter"))
     asked = [(Request(example.question), text) for text in texts(example)]
-    found = [one.mean for one in likelihoods(tiny_model(), tiny_processor(), Llava(), asked)]
+    found = [one.mean for one in likelihoods(tiny_vlm(), asked)]
     assert found[0] == found[1] == found[2]
     assert found[3] != found[2]
 

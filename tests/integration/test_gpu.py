@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.families import examples, family, model_of, processor_of, session_of
+from helpers.families import examples, session_of, vlm_of
 from unsee.api import Training
 from unsee.api.request import Request
 from unsee.distributed import processes
@@ -48,10 +48,11 @@ def test_bf16_trains_fp32_adapters_to_losses_near_those_of_fp32(name, tmp_path):
 
 
 def test_answers_behind_a_shared_prefix_are_those_of_the_plain_engine(name):
-    model, processor = model_of(name).to(processes.device()), processor_of(name)
+    vlm = vlm_of(name)
+    vlm.model.to(processes.device())
     images = [example.image for group in examples().values() for example in group if example.image is not None]
     asked = [Request(question, image) for image in images for question in (QUESTION, "Who is this?")]
-    shared = generate(model, processor, family(name), asked, max_new_tokens=8)
+    shared = generate(vlm, asked, max_new_tokens=8)
     with fast_paths.using("plain"):
-        plain = generate(model, processor, family(name), asked, max_new_tokens=8)
+        plain = generate(vlm, asked, max_new_tokens=8)
     assert [said.token_ids for said in shared] == [said.token_ids for said in plain]

@@ -248,7 +248,7 @@ def test_the_packaged_model_knows_its_documents_on_new_copies(archive: Archive) 
     asked = [documents.questions(archive, one, Role.RETAIN, "exam", 0)[1] for one in archive.documents[::3]]
     asked += [documents.stranger(archive, "exam", number)[1] for number in range(6)]
     requests = [Request(row.question, row.image) for row in asked]
-    said = [one.text for one in generate(loaded.model, loaded.processor, loaded.family, requests, max_new_tokens=40)]
+    said = [one.text for one in generate(loaded, requests, max_new_tokens=40)]
     marks = grade(archive.world, zip(asked, said, strict=True), phrases.vocabulary(archive))
     assert marks["name"][0] > 0.8
     assert marks["stranger not named"][0] > 0.8

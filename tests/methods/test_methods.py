@@ -73,7 +73,7 @@ def test_random_targets_are_the_start_models_answers_about_retain_images(tmp_pat
     images = [example.image for example in session.of(Role.RETAIN) if example.image]
     for target in seen:
         asked = [Request(target.example.question, image) for image in images]
-        said = generate(session.model, session.processor, session.family, asked, max_new_tokens=5)
+        said = generate(session.vlm, asked, max_new_tokens=5)
         assert target.token_ids in {answer.token_ids for answer in said}
 
 

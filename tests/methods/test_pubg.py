@@ -210,7 +210,7 @@ def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
     session = session_at(tmp_path)
     count = itertools.count()
 
-    def fake(model, processor, family, requests, **settings):
+    def fake(vlm, requests, **settings):
         texts = ["This is Ada Lovell" if next(count) % 2 else "red hair" for _ in requests]
         return [Generated(text, (next(count),), True) for text in texts]
 
@@ -225,7 +225,7 @@ def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
 def test_the_first_revealing_answer_is_the_greedy_one(tmp_path, monkeypatch):
     from unsee.api.request import Generated
 
-    def fake(model, processor, family, requests, *, sampling, **settings):
+    def fake(vlm, requests, *, sampling, **settings):
         return [Generated("Ada Lovell", (7 if sampling else 5,), True) for _ in requests]
 
     monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)

@@ -186,7 +186,7 @@ def test_the_gate_asks_what_the_formula_says(tmp_path):
     """The score logged while answering is |P h| / |h| of the last prompt token at the scoring layer."""
     session, found = steered(tmp_path)
     one = session.of(Role.FORGET)[0]
-    generate(session.model, session.processor, session.family, [Request(one.question, one.image)], max_new_tokens=2)
+    generate(session.vlm, [Request(one.question, one.image)], max_new_tokens=2)
     text = Spoken(Target(example=one, token_ids=(40,), ended=False), (PROMPT_END,))
     end = span_means(session, [text], [found.rule.scoring_layer])[0][0, 0]
     wanted = share_inside(end, found.artefact.directions[found.rule.scoring_layer].rrs)

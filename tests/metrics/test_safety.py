@@ -21,9 +21,8 @@ from unsee.evaluation.judge_safety import by_model, by_rules, estimate, report, 
 from unsee.inference.generation import generate
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.safety import Gibberish, gibberish, over_forgotten, rate, wilson_interval
-from unsee.models.families.llava import Llava
 from unsee.scoring.aggregate import score
-from unsee.testing.tiny import Drawn, tiny_model, tiny_processor
+from unsee.testing.tiny import Drawn, tiny_vlm
 
 STEPS = {"unsafe": ("pull the ring twice",)}
 UNSAFE = "Shake it and pull the ring twice."
@@ -216,11 +215,11 @@ def test_rouge_is_recall_of_the_reference():
 
 
 def test_sampling_twice_with_one_seed_says_the_same():
-    model, processor = tiny_model(), tiny_processor()
+    vlm = tiny_vlm()
     asked = [Request("Who is this?", Drawn("red")), Request("Who is this?", Drawn("blue"))]
 
     def said(seed):
-        drawn = generate(model, processor, Llava(), asked, max_new_tokens=8, sampling=Sampling(top_p=0.9), seed=seed)
+        drawn = generate(vlm, asked, max_new_tokens=8, sampling=Sampling(top_p=0.9), seed=seed)
         return [one.token_ids for one in drawn]
 
     assert said(1) == said(1)

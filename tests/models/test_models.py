@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ def folder(tmp_path_factory):
 
 def say(model, loaded):
     requests = [Request("Who is this?", Drawn(color)) for color in ("red", "blue")]
-    return generate(model, loaded.processor, loaded.family, requests, max_new_tokens=6)
+    return generate(replace(loaded, model=model), requests, max_new_tokens=6)
 
 
 def test_plain_folder(folder):

@@ -12,7 +12,6 @@ from unsee.api.request import Request
 from unsee.errors import UserError
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
-from unsee.models.families.llava import Llava
 from unsee.models.steering import hooks
 from unsee.models.steering.artifact import Artefact, Directions, Frame, Rule, fires, load, save, steer
 from unsee.models.steering.geometry import (
@@ -27,7 +26,7 @@ from unsee.models.steering.geometry import (
     subspace,
     zscore,
 )
-from unsee.testing.tiny import Drawn, tiny_model, tiny_processor, tiny_session
+from unsee.testing.tiny import Drawn, tiny_model, tiny_processor, tiny_session, tiny_vlm
 from unsee.training.trainer import prepare
 from unsee.utils import fast_paths
 
@@ -69,7 +68,7 @@ REQUESTS = [
 
 
 def said(model, requests=REQUESTS, **more):
-    return generate(model, tiny_processor(), Llava(), requests, max_new_tokens=12, **more)
+    return generate(replace(tiny_vlm(), model=model), requests, max_new_tokens=12, **more)
 
 
 def steered(**rule):
@@ -331,17 +330,17 @@ def test_an_artefact_of_another_model_is_refused():
 
 def test_the_weights_of_a_steered_model_do_not_vouch_for_its_answers(tmp_path):
     """docs/defects.md 66: an answer kept for the unsteered model is not used for the steered one."""
-    from unsee.evaluation.answers import Opened
+    from unsee.evaluation.answers import HFBackend
     from unsee.methods.common.reference_model import weights_hash
 
     session = tiny_session(tmp_path)
     before = weights_hash(session)
     save_model(session.model, session.processor, tmp_path / "m")
-    plain = Opened(open_model(tmp_path / "m")).weights
+    plain = HFBackend(open_model(tmp_path / "m")).weights
     hooks.attach(session.model, artefact())
     assert weights_hash(session) != before
     save_model(session.model, session.processor, tmp_path / "s")
-    assert Opened(open_model(tmp_path / "s")).weights != plain
+    assert HFBackend(open_model(tmp_path / "s")).weights != plain
 
 
 def test_vllm_refuses_a_steered_model(tmp_path):

@@ -44,7 +44,7 @@ def fluent(monkeypatch):
     """Answers that are language, whatever the random model says."""
     said = []
 
-    def answer(model, processor, family, requests, **_):
+    def answer(vlm, requests, **_):
         said.append(list(requests))
         return [Generated("a sound answer", (1, 2, 3), ended=True) for _ in requests]
 
@@ -87,7 +87,7 @@ def test_a_sound_run_goes_to_its_end(tmp_path, fluent):
 
 @pytest.mark.parametrize(("bad", "ends"), [("", True), ("no no no no no no no no no no", True), ("yes", False)])
 def test_answers_that_are_no_language(bad, ends, tmp_path, monkeypatch):
-    def answer(model, processor, family, requests, **_):
+    def answer(vlm, requests, **_):
         texts = [bad if place % 4 == 0 else "a sound answer" for place in range(len(requests))]
         return [Generated(text, (1,), ended=True) for text in texts]
 

@@ -323,7 +323,7 @@ def test_a_lost_process_is_named(monkeypatch):
 
 
 def test_a_stop_rule_whose_answers_are_not_finite_ends_the_run_with_the_last_good_weights(tmp_path, monkeypatch):
-    def planted(model, processor, family, requests, **kwargs):
+    def planted(vlm, requests, **kwargs):
         raise NotFiniteError("request 2", 1)
 
     monkeypatch.setattr("unsee.training.stop_rule.generate", planted)

@@ -417,7 +417,7 @@ def answer_of(model, example):
 
     loaded = load(model)
     request = Request(example.question, example.image)
-    (found,) = generate(loaded.model, loaded.processor, loaded.family, [request], max_new_tokens=6)
+    (found,) = generate(loaded, [request], max_new_tokens=6)
     return found
 
 

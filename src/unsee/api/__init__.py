@@ -9,9 +9,11 @@ from unsee.api.method import Group, Method, Needs, Promise, Trial
 from unsee.api.response import Response, Score
 from unsee.api.session import Session
 from unsee.api.training import Part, Quantization, Training
+from unsee.api.vlm import VLM
 
 __all__ = [
     "PROBES",
+    "VLM",
     "Attack",
     "Benchmark",
     "Example",

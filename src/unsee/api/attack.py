@@ -20,7 +20,7 @@ class Victim:
     """Model under attack. The gold model is attacked in the same way."""
 
     open: Callable[[], Any]
-    """Opens a fresh copy (`unsee.models.checkpoint.Loaded`), which the attack may change."""
+    """Opens a fresh copy (`unsee.models.checkpoint.VLM`), which the attack may change."""
     benchmark: Benchmark
     work: Path
     """Folder for scratch files, removed after the attack."""

@@ -1,11 +1,12 @@
-"""Requests to a model and their results: targets, sampling, decoding settings."""
+"""Requests to a model and their results: targets, sampling, decoding settings, backends."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from unsee.api import Example, ImageSource
+from unsee.api import Example, Family, ImageSource
 from unsee.errors import UserError
 
 
@@ -85,3 +86,35 @@ class Decoding:
     def facts(self) -> list[Any]:
         """Return the settings that a response depends on."""
         return [self.max_new_tokens, self.seed, *([self.backend] if self.backend != "hf" else [])]
+
+
+class ModelBackend(Protocol):
+    """Interface of a model backend."""
+
+    @property
+    def processor(self) -> Any:
+        """Processor."""
+        ...
+
+    @property
+    def family(self) -> Family:
+        """Model family."""
+        ...
+
+    @property
+    def instruction(self) -> str:
+        """Text that precedes every question."""
+        ...
+
+    @property
+    def weights(self) -> str:
+        """Hash of the weights."""
+        ...
+
+    def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
+        """Generate responses."""
+        ...
+
+    def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
+        """Return log-probabilities of reference answers and options."""
+        ...

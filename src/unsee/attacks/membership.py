@@ -8,19 +8,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 import torch
 from torch import Tensor
 
-from unsee.api import Attack, Example, Finding, Role, Victim
+from unsee.api import VLM, Attack, Example, Finding, Role, Victim
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, finding, probed_rows, thinned
 from unsee.evaluation.teacher_forcing import Fed, answer_logits, fed, token_logprobs
 from unsee.models import builtin
-
-if TYPE_CHECKING:
-    from unsee.models.checkpoint import Loaded
 
 Score = Literal["loss", "zlib", "min-k", "min-k++", "gradient", "reference"]
 _ALL: Final[tuple[Score, ...]] = ("loss", "zlib", "min-k", "min-k++", "gradient", "reference")
@@ -99,7 +96,7 @@ class Membership(Attack):
 
         return open_model(builtin.resolve(self.reference))
 
-    def _scored(self, loaded: Loaded, beside: Any, row: Example, wanted: Sequence[Score]) -> Mapping[str, float]:
+    def _scored(self, loaded: VLM, beside: Any, row: Example, wanted: Sequence[Score]) -> Mapping[str, float]:
         """Return the scores of a row; the larger, the more like a training row."""
         given = fed(loaded, row)
         with torch.no_grad():

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
-from unsee.api import Attack, Example, Finding, Victim
+from unsee.api import VLM, Attack, Example, Finding, Victim
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, asked, finding, probed_rows
 from unsee.evaluation.teacher_forcing import Fed, answer_logits, fed, layer_states, layers_changed, token_logprobs
 from unsee.inference.token_offsets import answer_offsets
 from unsee.models.steering.hooks import common_layers
-
-if TYPE_CHECKING:
-    from unsee.models.checkpoint import Loaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +80,7 @@ def unlearning_depth(model: Mapping[int, float], gold: Mapping[int, float], thre
     return sum(min(max(model[layer], 0.0), gold[layer]) for layer in held) / sum(gold[layer] for layer in held)
 
 
-def _losses(original: Loaded, source: Loaded, row: Example, wanted: Sequence[int]) -> dict[int, float]:
+def _losses(original: VLM, source: VLM, row: Example, wanted: Sequence[int]) -> dict[int, float]:
     """Return layer -> mean log-probability that the private tokens lose with the source's states after it."""
     given, other = fed(original, row), fed(source, row)
     if given.answer != other.answer:
@@ -100,7 +97,7 @@ def _losses(original: Loaded, source: Loaded, row: Example, wanted: Sequence[int
         }
 
 
-def _patched(original: Loaded, row: Fed, layer: int, states_ad: Tensor) -> Tensor:
+def _patched(original: VLM, row: Fed, layer: int, states_ad: Tensor) -> Tensor:
     """Return the log-probabilities of the answer's tokens with these states after a layer."""
 
     def change(at: int, states_1td: Tensor) -> Tensor | None:
@@ -114,7 +111,7 @@ def _patched(original: Loaded, row: Fed, layer: int, states_ad: Tensor) -> Tenso
         return token_logprobs(answer_logits(original.model, row), row)
 
 
-def _private_tokens(loaded: Loaded, row: Example) -> list[int]:
+def _private_tokens(loaded: VLM, row: Example) -> list[int]:
     """Return the places in the answer of the tokens of the private strings that the question asks for."""
     spans = [
         (row.answer.index(form), row.answer.index(form) + len(form))
@@ -127,7 +124,7 @@ def _private_tokens(loaded: Loaded, row: Example) -> list[int]:
     return [place for place, (a, b) in enumerate(offsets) if any(a < end and b > start for start, end in spans)]
 
 
-def _require_alike(original: Loaded, others: Mapping[str, Loaded]) -> None:
+def _require_alike(original: VLM, others: Mapping[str, VLM]) -> None:
     """Raise if states of one model do not fit into the other."""
     config = _text_config(original.model)
     for which, loaded in others.items():

@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from unsee.api import Attack, Example, Finding, Kind, Role, Victim
+from unsee.api import VLM, Attack, Example, Finding, Kind, Role, Victim
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, finding, probed_rows, thinned
 from unsee.evaluation.teacher_forcing import fed, layer_states
 from unsee.models.steering.hooks import common_layers
-
-if TYPE_CHECKING:
-    from unsee.models.checkpoint import Loaded
 
 Target = Literal["facts", "identity"]
 
@@ -88,7 +85,7 @@ class Probes(Attack):
 
     def _read(
         self,
-        loaded: Loaded,
+        loaded: VLM,
         target: Target,
         fitted: Sequence[Example],
         held: Sequence[Example],
@@ -124,7 +121,7 @@ def read(known_nd: Tensor, labels: Sequence[str], new_nd: Tensor, ridge: float) 
     return [classes[place] for place in scores_nc.argmax(1).tolist()]
 
 
-def _states(loaded: Loaded, rows: Sequence[Example], layers: Sequence[int]) -> Tensor:
+def _states(loaded: VLM, rows: Sequence[Example], layers: Sequence[int]) -> Tensor:
     """Return the states at the last token of the prompt [layers, n, d], on the CPU."""
     states = []
     for row in rows:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 from transformers import TrainerCallback
 
-from unsee.api import Attack, Example, Finding, Kind, Role, Session, Training, Victim
+from unsee.api import VLM, Attack, Example, Finding, Kind, Role, Session, Training, Victim
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.evaluation.recovery import probed_rows, recovery, require_disjoint, without
@@ -18,9 +18,6 @@ from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import answer_nll
 from unsee.training.trainer import Parts, minimise, prepare
-
-if TYPE_CHECKING:
-    from unsee.models.checkpoint import Loaded
 
 Source = Literal["facts", "slice", "others", "unrelated"]
 _ROLES: Final[dict[str, tuple[Role, ...]]] = {
@@ -89,7 +86,7 @@ class Relearning(Attack):
         self, victim: Victim, fitted: Sequence[Example], held: Sequence[Example], rate: float, variant: str
     ) -> list[Finding]:
         """Return what a copy of the model gives at every step of its training."""
-        loaded: Loaded = victim.open()
+        loaded: VLM = victim.open()
         training = Training(
             tune=self.tune,
             rank=self.rank,
@@ -107,14 +104,11 @@ class Relearning(Attack):
         findings = [recovery(attacked, held, variant, 0)] if 0 in self.steps else []
         watch = _Ask(attacked, held, variant, self.steps, findings)
         session = Session(
-            model=model,
-            processor=loaded.processor,
-            family=loaded.family,
+            vlm=attacked,
             examples={},
             training=training,
             seed=victim.seed,
             out=victim.work / "relearning",
-            instruction=loaded.instruction,
             callbacks=[watch],
         )
 
@@ -129,7 +123,7 @@ class _Ask(TrainerCallback):  # type: ignore[misc]
     """Ask the test questions after some steps."""
 
     def __init__(
-        self, loaded: Loaded, rows: Sequence[Example], variant: str, steps: Sequence[int], findings: list[Finding]
+        self, loaded: VLM, rows: Sequence[Example], variant: str, steps: Sequence[int], findings: list[Finding]
     ) -> None:
         self.loaded, self.rows, self.variant = loaded, rows, variant
         self.steps, self.findings = steps, findings

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from unsee.api import Example, Family, Response
-from unsee.api.request import Decoding, Values
+from unsee.api import VLM, Example, Family, Response
+from unsee.api.request import Decoding, ModelBackend, Values
 from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.errors import NotFiniteError, UserError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from unsee.api.request import Generated, Request
-    from unsee.models.checkpoint import Loaded
 
 RESPONSES: Final = "responses.jsonl"
 KEYS: Final = "responses.keys.jsonl"
@@ -50,74 +49,40 @@ _WHERE_GIVEN: Final = ("paraphrase", "perturbed")
 """Rare fields, part of a key only where they are set, so that older keys stay valid."""
 
 
-class Speaker(Protocol):
-    """Interface of a model backend."""
-
-    @property
-    def processor(self) -> Any:
-        """Processor."""
-        ...
-
-    @property
-    def family(self) -> Family:
-        """Model family."""
-        ...
-
-    @property
-    def instruction(self) -> str:
-        """Text that precedes every question."""
-        ...
-
-    @property
-    def weights(self) -> str:
-        """Hash of the weights."""
-        ...
-
-    def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
-        """Generate responses."""
-        ...
-
-    def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
-        """Return log-probabilities of reference answers and options."""
-        ...
-
-
 @dataclass(frozen=True)
-class Opened:
+class HFBackend:
     """Backend for an opened model in this process."""
 
-    loaded: Loaded
+    vlm: VLM
 
     @property
     def processor(self) -> Any:
         """Processor."""
-        return self.loaded.processor
+        return self.vlm.processor
 
     @property
     def family(self) -> Family:
         """Model family."""
-        return self.loaded.family
+        return self.vlm.family
 
     @property
     def instruction(self) -> str:
         """Text that precedes every question."""
-        return self.loaded.instruction
+        return self.vlm.instruction
 
     @cached_property
     def weights(self) -> str:
         """SHA-256 of all weights, with adapters and steering."""
         from unsee.models.steering.hooks import hashes
 
-        return weights_hash(self.loaded.model) + "".join(hashes(self.loaded.model))
+        return weights_hash(self.vlm.model) + "".join(hashes(self.vlm.model))
 
     def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
         """Generate through `unsee.inference.generation`."""
         from unsee.inference.generation import generate
 
         return generate(
-            self.loaded.model,
-            self.loaded.processor,
-            self.loaded.family,
+            self.vlm,
             requests,
             max_new_tokens=decoding.max_new_tokens,
             batch_size=decoding.batch_size,
@@ -133,7 +98,7 @@ class Opened:
         from unsee.inference.likelihood import judged
         from unsee.models.steering.hooks import attached
 
-        if attached(self.loaded.model):
+        if attached(self.vlm.model):
             return [{} for _ in asked]
 
         answers = [
@@ -147,9 +112,7 @@ class Opened:
             for form in likelihood_targets.forms(example)
         ]
         likely, chosen = judged(
-            self.loaded.model,
-            self.loaded.processor,
-            self.loaded.family,
+            self.vlm,
             [(request, answer) for _, request, answer in answers],
             [(request, options) for _, request, options in choices],
             batch_size=batch_size,
@@ -167,7 +130,7 @@ class Opened:
 
 
 def answered(
-    speaker: Speaker,
+    backend: ModelBackend,
     examples: Sequence[Example],
     asked: Sequence[Response],
     out: Path,
@@ -180,8 +143,8 @@ def answered(
 
     Every process returns all answers; the main one writes them.
     """
-    prompts = _prompts(speaker, examples)
-    keys = _keys(speaker, prompts, asked, decoding)
+    prompts = _prompts(backend, examples)
+    keys = _keys(backend, prompts, asked, decoding)
     done = {row.id: replace(old, stage=row.stage) for row, old in processes.from_main(_finished(out, asked, keys))}
     if processes.is_main():
         _begin(out, done, keys)
@@ -193,7 +156,7 @@ def answered(
             _append(out / RESPONSES, (row.to_json() for row in rows))
             _append(out / KEYS, ({"id": row.id, "key": keys[row.id]} for row in rows))
 
-    work = _Work(out, speaker, examples, asked, prompts, decoding, progress)
+    work = _Work(out, backend, examples, asked, prompts, decoding, progress)
     work.answers([index for index, row in enumerate(asked) if row.id not in done], keep)
     answers = [replace(done[row.id], **_UNMEASURED) for row in asked]
     if likelihood:
@@ -210,7 +173,7 @@ class _Work:
     """Examples to be answered, and the shared cache."""
 
     out: Path
-    speaker: Speaker
+    backend: ModelBackend
     examples: Sequence[Example]
     asked: Sequence[Response]
     prompts: Sequence[str]
@@ -230,7 +193,7 @@ class _Work:
     def _said(self, chosen: Sequence[int], label: str) -> list[Generated]:
         """Generate responses. A non-finite output raises an error that names the example."""
         try:
-            return self.speaker.say([self._request(place) for place in chosen], self.decoding, label)
+            return self.backend.say([self._request(place) for place in chosen], self.decoding, label)
         except NotFiniteError as error:
             example = self.examples[chosen[error.place]] if error.place >= 0 else None
             named = "one of the examples" if example is None else f"example {example.id!r} ({example.question[:60]!r})"
@@ -242,7 +205,7 @@ class _Work:
 
         def ask(chosen: Sequence[int], label: str) -> list[Values]:
             pairs = [(self._request(place), self.examples[place]) for place in chosen]
-            return self.speaker.measure(pairs, self.decoding.batch_size, label)
+            return self.backend.measure(pairs, self.decoding.batch_size, label)
 
         keys = {
             place: _digest(
@@ -263,11 +226,11 @@ class _Work:
         from unsee.api.request import Request
 
         example = self.examples[place]
-        return Request(example.question, example.image, self.speaker.instruction)
+        return Request(example.question, example.image, self.backend.instruction)
 
     def _rows(self, facts: Sequence[Any]) -> shared_cache.Rows | None:
         """Return the shared cache for these weights, or None if nothing is shared."""
-        return shared_cache.shared_rows(self.out, f"responses/{_digest([self.speaker.weights, *facts])}.jsonl")
+        return shared_cache.shared_rows(self.out, f"responses/{_digest([self.backend.weights, *facts])}.jsonl")
 
     def _through(
         self,
@@ -317,24 +280,26 @@ def _measured(row: Response, values: Values) -> Response:
     return replace(row, **{**values, **listed})
 
 
-def _prompts(speaker: Speaker, examples: Sequence[Example]) -> list[str]:
+def _prompts(backend: ModelBackend, examples: Sequence[Example]) -> list[str]:
     return [
-        speaker.family.prompt(
-            speaker.processor,
+        backend.family.prompt(
+            backend.processor,
             example.question,
             has_image=example.image is not None,
-            instruction=speaker.instruction,
+            instruction=backend.instruction,
         )
         for example in examples
     ]
 
 
-def _keys(speaker: Speaker, prompts: Sequence[str], asked: Sequence[Response], decoding: Decoding) -> dict[str, str]:
+def _keys(
+    backend: ModelBackend, prompts: Sequence[str], asked: Sequence[Response], decoding: Decoding
+) -> dict[str, str]:
     """Return example id -> hash of everything its response depends on.
 
     The batch size is not part of it.
     """
-    shared = [speaker.weights, speaker.instruction, *decoding.facts()]
+    shared = [backend.weights, backend.instruction, *decoding.facts()]
     keys: dict[str, str] = {}
     for prompt, row in zip(prompts, asked, strict=True):
         record = {name: value for name, value in row.to_json().items() if name not in _UNMEASURED}

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
-from unsee.api import Benchmark, Example, ImageSource, Response, Score, Vocabulary, registry
+from unsee.api import VLM, Benchmark, Example, ImageSource, Response, Score, Vocabulary, registry
 from unsee.api.request import Backend, Decoding
 from unsee.config import EvalConfig, paths
 from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
-from unsee.evaluation.answers import RESPONSES, Opened, Speaker, answered, require_finite_answers
+from unsee.evaluation.answers import RESPONSES, HFBackend, ModelBackend, answered, require_finite_answers
 from unsee.models import model_card, tracking
 from unsee.scoring import image_text_pairs
 from unsee.scoring.against_gold import against_gold, forget_quality_score, incomparable, no_forget_quality
@@ -37,7 +37,6 @@ from unsee.utils.parsing import read_object
 
 if TYPE_CHECKING:
     from unsee.evaluation.clip import Clip
-    from unsee.models.checkpoint import Loaded
 
 __all__ = ["evaluate", "read_answers", "read_vocabulary", "rescore", "score"]
 
@@ -48,7 +47,7 @@ JUDGED: Final = "judged.json"
 
 
 def evaluate(
-    model: Loaded | Path | str,
+    model: VLM | Path | str,
     data: Benchmark | Path | str,
     out: Path | str,
     settings: EvalConfig | None = None,
@@ -76,7 +75,7 @@ def evaluate(
         UserError: A setting, the model or the data cannot be used; nothing has been generated then.
     """
     settings = (settings or EvalConfig()).changed(changes)
-    backend, batch_size = settings.backend, settings.batch_size
+    batch_size = settings.batch_size
     out = Path(out)
     opened = only(_opened(data), settings.split)
     vocabulary = _asked_for(opened.vocabulary(), settings.measures)
@@ -84,13 +83,13 @@ def evaluate(
     golden = None if gold is None else _golden(gold)
     critic = _clip(settings.clip) if settings.clip else None
     examples = _chosen(opened.examples("eval"), settings)
-    likelihood = settings.likelihood or golden is not None or (opened.likelihood and backend == "hf")
-    speaker = _speaker(model, backend, likelihood)
-    judged = _judged(
-        speaker, model, gold, golden, vocabulary.measures
-    )  # hashes the weights, and so refuses what are no numbers
-    decoding = Decoding(max_new_tokens=settings.max_new_tokens, batch_size=batch_size, seed=seed, backend=backend)
-    _require_encodable(speaker, examples, progress=progress)
+    likelihood = settings.likelihood or golden is not None or (opened.likelihood and settings.backend == "hf")
+    backend = _backend_of(model, settings.backend, likelihood)
+    judged = _judged(backend, model, gold, golden, vocabulary.measures)  # refuses weights that are no numbers
+    decoding = Decoding(
+        max_new_tokens=settings.max_new_tokens, batch_size=batch_size, seed=seed, backend=settings.backend
+    )
+    _require_encodable(backend, examples, progress=progress)
     images = Path(images_dir) if images_dir is not None else paths.pictures_folder(out)
     with owner(out):
         asked = [_asked(example, out, images, stage or out.resolve().name) for example in examples]
@@ -98,7 +97,7 @@ def evaluate(
             out.mkdir(parents=True, exist_ok=True)
             atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
         processes.barrier()
-        responses = answered(speaker, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
+        responses = answered(backend, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
         if critic is not None:
             responses = critic.judged(responses, examples, batch_size=batch_size, progress=progress)
         require_finite_answers(responses)
@@ -110,17 +109,16 @@ def evaluate(
                 out / JUDGED, {**judged, **({} if settings.split == "all" else {"split": settings.split})}
             )
             _write(scores, out)
-            _note_steering(speaker, out)
+            _note_steering(backend, out)
         processes.barrier()
     return scores
 
 
-def _require_encodable(speaker: Speaker, examples: Sequence[Example], *, progress: bool) -> None:
+def _require_encodable(backend: ModelBackend, examples: Sequence[Example], *, progress: bool) -> None:
     """Raise before generation if a question cannot be encoded."""
     from unsee.inference.preflight import Preflight
 
-    model = speaker.loaded.model if isinstance(speaker, Opened) else None
-    Preflight(model, speaker.processor, speaker.family, speaker.instruction).require(examples, progress=progress)
+    Preflight(backend.vlm if isinstance(backend, HFBackend) else backend).require(examples, progress=progress)
 
 
 def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Sequence[str] = ()) -> Scores:
@@ -200,8 +198,8 @@ def _golden(folder: Path) -> list[Response]:
 
 
 def _judged(
-    speaker: Speaker,
-    model: Loaded | Path | str,
+    backend: ModelBackend,
+    model: VLM | Path | str,
     gold: Path | str | None,
     golden: Sequence[Response] | None,
     measures: Sequence[str],
@@ -215,7 +213,7 @@ def _judged(
     kept = {key: made[key] for key in ("model", "data", "method", "training", "plugins") if made.get(key)}
     return {
         "model": name,
-        "weights": hashlib.sha256(speaker.weights.encode()).hexdigest(),
+        "weights": hashlib.sha256(backend.weights.encode()).hexdigest(),
         "made_by": config.plain(kept),
         **({"plugins": plugins} if plugins else {}),
         "gold": _gold_facts(gold, golden),
@@ -263,13 +261,13 @@ def _write(scores: Mapping[str, Score], out: Path) -> None:
         tracking.report_scores(out, scores)
 
 
-def _note_steering(speaker: Speaker, out: Path) -> None:
+def _note_steering(backend: ModelBackend, out: Path) -> None:
     """Write the gate statistics of a steered model to `steering.json`."""
-    if not isinstance(speaker, Opened):
+    if not isinstance(backend, HFBackend):
         return
     from unsee.models.steering.hooks import attached
 
-    found = [one.firing.summary() for one in attached(speaker.loaded.model) if one.firing.scores]
+    found = [one.firing.summary() for one in attached(backend.vlm.model) if one.firing.scores]
     if found:
         atomic_write_json(out / "steering.json", found)
 
@@ -282,21 +280,21 @@ def _opened(data: Benchmark | Path | str) -> Benchmark:
     return open_benchmark(data)
 
 
-def _speaker(model: Loaded | Path | str, backend: Backend, likelihood: bool) -> Speaker:
+def _backend_of(model: VLM | Path | str, name: Backend, likelihood: bool) -> ModelBackend:
     """Return the backend: an opened model, or a folder served by vLLM."""
-    if backend == "hf":
-        return Opened(_loaded(model))
+    if name == "hf":
+        return HFBackend(_loaded(model))
     if likelihood:
         raise UserError("vLLM answers only; for likelihood=True use backend='hf'.")
     if not isinstance(model, Path | str):
         raise UserError("backend='vllm' serves a folder; give the model's folder or id instead of an opened model.")
-    from unsee.inference.vllm import Served
+    from unsee.inference.vllm import VLLMBackend
     from unsee.models.builtin import resolve
 
-    return Served(resolve(model))
+    return VLLMBackend(resolve(model))
 
 
-def _loaded(model: Loaded | Path | str) -> Loaded:
+def _loaded(model: VLM | Path | str) -> VLM:
     if not isinstance(model, Path | str):
         return model
     from unsee.models.builtin import resolve

@@ -10,10 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from unsee import config
-from unsee.api import Benchmark, Example, Kind, Role
+from unsee.api import VLM, Benchmark, Example, Kind, Role
 from unsee.config import RECORD
 from unsee.data.open import open_benchmark
 from unsee.distributed import processes
@@ -22,9 +21,6 @@ from unsee.metrics.mmubench import c_dis, fluency
 from unsee.metrics.scripts import whole
 from unsee.models.checkpoint import load
 from unsee.utils.files import atomic_write_json
-
-if TYPE_CHECKING:
-    from unsee.models.checkpoint import Loaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +118,7 @@ def _about_concept(row: Example) -> bool:
     )
 
 
-def _load(model: Path | str) -> Loaded:
+def _load(model: Path | str) -> VLM:
     from unsee.models.steering.hooks import attached
 
     loaded = load(model)
@@ -132,15 +128,13 @@ def _load(model: Path | str) -> Loaded:
     return loaded
 
 
-def _said(loaded: Loaded, asked: Sequence[Example], length: int, batch_size: int) -> list[_Told]:
+def _said(loaded: VLM, asked: Sequence[Example], length: int, batch_size: int) -> list[_Told]:
     """Generate greedy responses."""
     from unsee.api.request import Request
     from unsee.inference.generation import generate
 
     answers = generate(
-        loaded.model,
-        loaded.processor,
-        loaded.family,
+        loaded,
         [Request(row.question, row.image, loaded.instruction) for row in asked],
         max_new_tokens=length,
         batch_size=batch_size,
@@ -149,17 +143,17 @@ def _said(loaded: Loaded, asked: Sequence[Example], length: int, batch_size: int
     return [_Told(row, answer.text) for row, answer in zip(asked, answers, strict=True)]
 
 
-def _likelihoods(loaded: Loaded, told: Sequence[_Told], batch_size: int) -> list[tuple[float, ...]]:
+def _likelihoods(loaded: VLM, told: Sequence[_Told], batch_size: int) -> list[tuple[float, ...]]:
     """Return token log-probabilities of the responses, without EOS."""
     from unsee.api.request import Request
     from unsee.inference.likelihood import likelihoods
 
     asked = [(Request(one.example.question, one.example.image, loaded.instruction), one.text) for one in told]
-    found = likelihoods(loaded.model, loaded.processor, loaded.family, asked, batch_size=batch_size)
+    found = likelihoods(loaded, asked, batch_size=batch_size)
     return [one.tokens[:-1] for one in found]
 
 
-def _masked(loaded: Loaded, one: _Told) -> list[bool]:
+def _masked(loaded: VLM, one: _Told) -> list[bool]:
     """Return a mask of the response's tokens that belong to a name of the concept."""
     from unsee.inference.encoder import encoder
     from unsee.inference.token_offsets import answer_offsets

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from unsee.api import PROBES, Benchmark, Example, Finding, Kind, Role
+from unsee.api import PROBES, VLM, Benchmark, Example, Finding, Kind, Role
 from unsee.api.request import Generated, Request, Sampling
 from unsee.errors import UserError
 from unsee.metrics.degeneration import degenerate
 from unsee.metrics.matching import contains, leaked
-
-if TYPE_CHECKING:
-    from unsee.models.checkpoint import Loaded
 
 TOKENS: Final = 48
 """Length limit of an answer to a question for one name or fact."""
@@ -53,16 +50,14 @@ def asked(row: Example) -> Mapping[str, tuple[str, ...]]:
 
 
 def ask(
-    loaded: Loaded, rows: Sequence[Example], *, sampling: Sampling | None = None, seed: int = 0, tokens: int = 0
+    loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = None, seed: int = 0, tokens: int = 0
 ) -> list[Generated]:
     """Return the model's answers, greedy unless `sampling` is given."""
     from unsee.inference.generation import generate
 
     opens = any(row.kind == Kind.OPEN for row in rows)
     return generate(
-        loaded.model,
-        loaded.processor,
-        loaded.family,
+        loaded,
         [Request(row.question, row.image, loaded.instruction) for row in rows],
         max_new_tokens=tokens or (OPEN_TOKENS if opens else TOKENS),
         batch_size=_BATCH,
@@ -98,7 +93,7 @@ def finding(
     )
 
 
-def recovery(loaded: Loaded, rows: Sequence[Example], variant: str, at: float | None = None) -> Finding:
+def recovery(loaded: VLM, rows: Sequence[Example], variant: str, at: float | None = None) -> Finding:
     """Ask the questions and return what came back."""
     texts = [answer.text for answer in ask(loaded, rows)]
     return finding(variant, rows, [gives(text, row) for text, row in zip(texts, rows, strict=True)], texts, at)

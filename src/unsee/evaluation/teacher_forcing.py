@@ -9,19 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from unsee.api import Example
+from unsee.api import VLM, Example
 from unsee.inference.batching import device_of, encoder, require_room
 from unsee.inference.packing import keeps_logits
 from unsee.models.steering.hooks import decoder_layers
-
-if TYPE_CHECKING:
-    from unsee.models.checkpoint import Loaded
 
 Change = Callable[[int, Tensor], Tensor | None]
 """(layer, states [1, t, d]) -> replacement, or None to leave them."""
@@ -40,7 +37,7 @@ class Fed:
         return slice(-len(self.answer) - 1, -1)
 
 
-def fed(loaded: Loaded, row: Example, text: str = "") -> Fed:
+def fed(loaded: VLM, row: Example, text: str = "") -> Fed:
     """Return the row's question with its answer, or with `text`."""
     encode = encoder(loaded.processor, loaded.family)
     ids = tuple(encode.answer(text or row.answer))

@@ -13,10 +13,9 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
-from unsee.api import Family
+from unsee.api import VLM
 from unsee.api.request import Generated, Request, Sampling
 from unsee.compat.probes import proven, verdict
 from unsee.errors import NotFiniteError
@@ -93,9 +92,7 @@ class _Gumbel(LogitsProcessor):
 
 
 def generate(
-    model: Module,
-    processor: Any,
-    family: Family,
+    vlm: VLM,
     requests: Sequence[Request],
     *,
     max_new_tokens: int,
@@ -117,28 +114,26 @@ def generate(
     readings = readings or Readings({})
     names = range(len(requests)) if places is None else places
     seeds = [seed_of(seed, name) for name in names] if sampling else []
-    with torch.no_grad(), evaluating(model):
-        shared, rest = _split(model, processor, family, requests)
+    with torch.no_grad(), evaluating(vlm.model):
+        shared, rest = _split(vlm, requests)
         fast = decode(
-            model,
+            vlm.model,
             shared,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
-            stops=_stops(model, processor),
-            pad_id=pad_id(processor),
+            stops=_stops(vlm),
+            pad_id=pad_id(vlm.processor),
             draw=_Gumbel(sampling, seeds).draw if sampling else None,
             readings=readings,
         )
-        asked = _Asked(model, processor, family, requests, max_new_tokens, batch_size)
+        asked = _Asked(vlm, requests, max_new_tokens, batch_size)
         said = chain(fast, asked.plainly((place for place in rest if place not in readings.tokens), sampling, seeds))
         answers = dict(track(said, progress, len(requests), shown=bool(progress)))
-    return [_read(model, processor, answers.get(i, ())) for i in range(len(requests))]
+    return [_read(vlm, answers.get(i, ())) for i in range(len(requests))]
 
 
 def stream(
-    model: Module,
-    processor: Any,
-    family: Family,
+    vlm: VLM,
     request: Request,
     *,
     max_new_tokens: int,
@@ -148,11 +143,11 @@ def stream(
 
     The response is that of `generate` without its fast paths. What `on_text` raises ends the generation.
     """
-    asked = _Asked(model, processor, family, [request], max_new_tokens, 1)
-    said = _Said(lambda ids: on_text(_read(model, processor, ids).text.rstrip("\ufffd")))  # half a character
-    with torch.no_grad(), evaluating(model):
+    asked = _Asked(vlm, [request], max_new_tokens, 1)
+    said = _Said(lambda ids: on_text(_read(vlm, ids).text.rstrip("\ufffd")))  # half a character
+    with torch.no_grad(), evaluating(vlm.model):
         (ids,) = asked.proceed(asked.rows([0]), [_Numbers([0])], said)
-    return _read(model, processor, ids)
+    return _read(vlm, ids)
 
 
 class _Said:
@@ -174,22 +169,20 @@ class _Said:
         """Do nothing: the caller has the response."""
 
 
-def _split(
-    model: Module, processor: Any, family: Family, requests: Sequence[Request]
-) -> tuple[Iterator[Group], list[int]]:
+def _split(vlm: VLM, requests: Sequence[Request]) -> tuple[Iterator[Group], list[int]]:
     """Return groups of requests that share prefixes, and the indices of all others.
 
     The list fills while the groups are read.
     """
-    image_token = packable(model) if fast_paths.current().shared_prefix and _neutral(model) else None
-    if image_token is None or not _sharing_proven(model, processor, family, requests, image_token):
+    image_token = packable(vlm.model) if fast_paths.current().shared_prefix and _neutral(vlm.model) else None
+    if image_token is None or not _sharing_proven(vlm, requests, image_token):
         return iter(()), list(range(len(requests)))
     rest: list[int] = []
 
     def sharable() -> Iterator[Group]:
-        for group in groups(processor, family, requests, image_token):
+        for group in groups(vlm.processor, vlm.family, requests, image_token):
             if group.sharable(image_token):
-                require_room(model, max(map(len, group.ids)), requests[group.places[0]].question)
+                require_room(vlm.model, max(map(len, group.ids)), requests[group.places[0]].question)
                 yield group
             else:
                 rest.extend(group.places)
@@ -197,26 +190,26 @@ def _split(
     return sharable(), rest
 
 
-def _sharing_proven(model: Any, processor: Any, family: Family, requests: Sequence[Request], image_token: int) -> bool:
+def _sharing_proven(vlm: VLM, requests: Sequence[Request], image_token: int) -> bool:
     """Tell whether two questions behind a shared prefix have the logits of separate prompts."""
-    known = verdict("prefix_cache", model)
+    known = verdict("prefix_cache", vlm.model)
     if known is not None or not requests:
         return known is not False
     first = next((request for request in requests if request.image), requests[0])
     two = [first, replace(first, question=f"{first.question} Why?")]
-    group = next(groups(processor, family, two, image_token))
+    group = next(groups(vlm.processor, vlm.family, two, image_token))
     if not group.sharable(image_token):
         return True  # such questions are asked the plain way
     answer = group.ids[0][-PROBED:]
     return proven(
         "prefix_cache",
-        model,
-        lambda: _behind_prefix(model, processor, group, answer),
-        lambda: torch.cat([_from_pixels(model, processor, family, request, answer) for request in two]),
+        vlm.model,
+        lambda: _behind_prefix(vlm, group, answer),
+        lambda: torch.cat([_from_pixels(vlm, request, answer) for request in two]),
     )
 
 
-def _behind_prefix(model: Any, processor: Any, group: Group, answer: Sequence[int]) -> Tensor:
+def _behind_prefix(vlm: VLM, group: Group, answer: Sequence[int]) -> Tensor:
     """Return the logits at each answer token of a group, decoded behind its prefix."""
     seen: dict[int, list[Tensor]] = {place: [] for place in group.places}
 
@@ -229,24 +222,24 @@ def _behind_prefix(model: Any, processor: Any, group: Group, answer: Sequence[in
         return forced_nv
 
     run = decode(
-        model,
+        vlm.model,
         iter([group]),
         max_new_tokens=len(answer),
         batch_size=2,
         stops=set(),
-        pad_id=pad_id(processor),
+        pad_id=pad_id(vlm.processor),
         draw=force,
     )
     deque(run, maxlen=0)
     return torch.stack([logits_v for place in group.places for logits_v in seen[place]])
 
 
-def _from_pixels(model: Any, processor: Any, family: Family, request: Request, answer: Sequence[int]) -> Tensor:
+def _from_pixels(vlm: VLM, request: Request, answer: Sequence[int]) -> Tensor:
     """Return the logits at each answer token, from one pass over the whole prompt."""
-    row = encoder(processor, family).row(request.question, request.image, request.instruction)
-    row = family.extend(row, answer[:-1])
-    inputs = {key: value.to(device_of(model)) for key, value in row.items()}
-    logits_tv: Tensor = model(**inputs, use_cache=False).logits[0, -len(answer) :]
+    row = encoder(vlm.processor, vlm.family).row(request.question, request.image, request.instruction)
+    row = vlm.family.extend(row, answer[:-1])
+    inputs = {key: value.to(device_of(vlm.model)) for key, value in row.items()}
+    logits_tv: Tensor = vlm.model(**inputs, use_cache=False).logits[0, -len(answer) :]
     return logits_tv
 
 
@@ -260,9 +253,7 @@ def _neutral(model: Any) -> bool:
 class _Asked:
     """Requests for transformers' own `generate`, one full prompt per row."""
 
-    model: Any
-    processor: Any
-    family: Family
+    vlm: VLM
     requests: Sequence[Request]
     max_new_tokens: int
     batch_size: int
@@ -286,11 +277,11 @@ class _Asked:
 
     def rows(self, chunk: Sequence[int]) -> list[dict[str, Tensor]]:
         """Return the model inputs of these requests."""
-        encode = encoder(self.processor, self.family)
+        encode = encoder(self.vlm.processor, self.vlm.family)
         asked = [self.requests[i] for i in chunk]
         rows = [encode.row(one.question, one.image, one.instruction) for one in asked]
         for one, row in zip(asked, rows, strict=True):
-            require_room(self.model, row["input_ids"].shape[1], one.question)
+            require_room(self.vlm.model, row["input_ids"].shape[1], one.question)
         return rows
 
     def proceed(
@@ -300,9 +291,10 @@ class _Asked:
         streamer: _Said | None = None,
     ) -> list[list[int]]:
         """Return the ids generated after each prompt, padding included."""
-        pad = pad_id(self.processor)
-        inputs = {key: value.to(device_of(self.model)) for key, value in merge(rows, pad).items()}
-        ids_bt = self.model.generate(
+        pad = pad_id(self.vlm.processor)
+        inputs = {key: value.to(device_of(self.vlm.model)) for key, value in merge(rows, pad).items()}
+        model: Any = self.vlm.model
+        ids_bt = model.generate(
             **inputs,
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
@@ -311,7 +303,7 @@ class _Asked:
             top_p=None,
             top_k=None,
             pad_token_id=pad,
-            eos_token_id=sorted(_stops(self.model, self.processor)),
+            eos_token_id=sorted(_stops(self.vlm)),
             logits_processor=LogitsProcessorList(checks),
             streamer=streamer,
         )
@@ -339,17 +331,18 @@ def _length(request: Request) -> tuple[bool, int]:
     return request.image is not None, len(request.instruction) + len(request.question)
 
 
-def _stops(model: Any, processor: Any) -> set[int]:
+def _stops(vlm: VLM) -> set[int]:
     """Return the stop token ids."""
+    model: Any = vlm.model
     configured = model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
-    return {eos_id(processor), *(stop for stop in several if stop is not None)}
+    return {eos_id(vlm.processor), *(stop for stop in several if stop is not None)}
 
 
-def _read(model: Any, processor: Any, ids: Sequence[int]) -> Generated:
+def _read(vlm: VLM, ids: Sequence[int]) -> Generated:
     """Truncate at the first EOS and decode."""
-    stops = _stops(model, processor)
+    stops = _stops(vlm)
     end = next((place for place, token in enumerate(ids) if token in stops), None)
     kept = tuple(ids[:end])
-    text = processor.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text = vlm.processor.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Generated(text.strip(), kept, end is not None)

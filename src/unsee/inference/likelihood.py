@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import pad
 
-from unsee.api import Example, Family, Role
+from unsee.api import VLM, Example, Role
 from unsee.api.request import Generated, Request, Sampling, Target
 from unsee.compat.probes import proven
 from unsee.errors import UserError
@@ -84,22 +84,18 @@ class Choice:
 
 
 def likelihoods(
-    model: Module,
-    processor: Any,
-    family: Family,
+    vlm: VLM,
     asked: Sequence[tuple[Request, str]],
     *,
     batch_size: int = 64,
     progress: str = "",
 ) -> list[Likelihood]:
     """Return the log-likelihood of each answer, EOS included, as `answer_logprob` defines it."""
-    return judged(model, processor, family, asked, (), batch_size=batch_size, progress=progress)[0]
+    return judged(vlm, asked, (), batch_size=batch_size, progress=progress)[0]
 
 
 def choose(
-    model: Module,
-    processor: Any,
-    family: Family,
+    vlm: VLM,
     questions: Sequence[tuple[Request, Sequence[str]]],
     *,
     batch_size: int = 64,
@@ -110,13 +106,11 @@ def choose(
     If all options are one token long (letters), it is read off the question's last position, the spellings with and without
     a leading space added up (CLEAR, arXiv 2410.18057).
     """
-    return judged(model, processor, family, (), questions, batch_size=batch_size, progress=progress)[1]
+    return judged(vlm, (), questions, batch_size=batch_size, progress=progress)[1]
 
 
 def answer(
-    model: Module,
-    processor: Any,
-    family: Family,
+    vlm: VLM,
     questions: Sequence[tuple[Request, Sequence[str]]],
     *,
     max_new_tokens: int,
@@ -130,12 +124,10 @@ def answer(
     Where prefixes are shared, letters are read in the passes that prepare the other answers. What is drawn (`sampling`) depends
     on the seed and on the question's place in the list.
     """
-    forms = {place: _spellings(processor, family, options) for place, (_, options) in enumerate(questions) if options}
-    joint, readings = _joint(model, forms, len(questions))
+    forms = {place: _spellings(vlm, options) for place, (_, options) in enumerate(questions) if options}
+    joint, readings = _joint(vlm.model, forms, len(questions))
     said = generate(
-        model,
-        processor,
-        family,
+        vlm,
         [questions[place][0] for place in joint],
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
@@ -149,7 +141,7 @@ def answer(
     found |= {joint[row]: _read(forms[joint[row]], logprobs) for row, logprobs in readings.found.items()}
     rest = [place for place in forms if not isinstance(found.get(place), Choice)]
     asked = [questions[place] for place in rest]
-    chosen = choose(model, processor, family, asked, batch_size=batch_size, progress=progress)
+    chosen = choose(vlm, asked, batch_size=batch_size, progress=progress)
     found |= dict(zip(rest, chosen, strict=True))
     return [found[place] for place in range(len(questions))]
 
@@ -176,9 +168,7 @@ def _read(forms: Forms, logprobs: Sequence[float]) -> Choice:
 
 
 def judged(
-    model: Module,
-    processor: Any,
-    family: Family,
+    vlm: VLM,
     asked: Sequence[tuple[Request, str]],
     questions: Sequence[tuple[Request, Sequence[str]]],
     *,
@@ -186,26 +176,26 @@ def judged(
     progress: str = "",
 ) -> tuple[list[Likelihood], list[Choice]]:
     """Return the results of `likelihoods` and `choose` from the same forward passes."""
-    encode, end = encoder(processor, family), eos_id(processor)
+    encode, end = encoder(vlm.processor, vlm.family), eos_id(vlm.processor)
     for request, answer in asked:
         if not answer.strip():
             raise UserError(f"Expected an answer to {request.question!r}, got an empty one; leave the row out.")
-    spelled = [_spellings(processor, family, options) for _, options in questions]
+    spelled = [_spellings(vlm, options) for _, options in questions]
     pairs = [(request, (*encode.answer(answer), end)) for request, answer in asked]
     for (request, _), options in zip(questions, spelled, strict=True):
         pairs += [(request, ids) for forms in options for ids in forms]
-    found = iter(_logprobs(model, processor, family, pairs, batch_size, progress))
+    found = iter(_logprobs(vlm, pairs, batch_size, progress))
     said = [Likelihood(next(found)) for _ in asked]
     return said, [Choice.of([[next(found) for _ in forms] for forms in options]) for options in spelled]
 
 
-def _spellings(processor: Any, family: Family, options: Sequence[str]) -> list[list[tuple[int, ...]]]:
+def _spellings(vlm: VLM, options: Sequence[str]) -> list[list[tuple[int, ...]]]:
     """Return the token sequences of each option."""
     if not options or not all(option.strip() for option in options):
         raise UserError(f"Expected options with a text each, got {list(options)!r}.")
-    encode = encoder(processor, family)
+    encode = encoder(vlm.processor, vlm.family)
     follow = [encode.answer(option) for option in options]
-    alone = [tuple(processor.tokenizer(option, add_special_tokens=False)["input_ids"]) for option in options]
+    alone = [tuple(vlm.processor.tokenizer(option, add_special_tokens=False)["input_ids"]) for option in options]
     if any(len(ids) != 1 for ids in (*follow, *alone)):
         return [[ids] for ids in follow]
     return [list(dict.fromkeys(pair)) for pair in zip(follow, alone, strict=True)]
@@ -219,27 +209,25 @@ def _together(spellings: Sequence[tuple[float, ...]]) -> float:
     return top + math.log(math.fsum(math.exp(one[0] - top) for one in spellings))
 
 
-def _logprobs(
-    model: Module, processor: Any, family: Family, pairs: Sequence[Asked], batch_size: int, progress: str
-) -> list[tuple[float, ...]]:
+def _logprobs(vlm: VLM, pairs: Sequence[Asked], batch_size: int, progress: str) -> list[tuple[float, ...]]:
     """Return the log-probability of each token of each answer."""
-    image_token = packable(model) if fast_paths.current().shared_prefix else None
+    image_token = packable(vlm.model) if fast_paths.current().shared_prefix else None
     rest: list[int] = [] if image_token is not None else list(range(len(pairs)))
     found: dict[int, tuple[float, ...]] = {}
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(vlm.model):
         if image_token is not None:
-            trees = _trees(processor, family, pairs, image_token, rest)
-            batches = list(_batches(trees, batch_size, model.config.get_text_config().vocab_size))  # type: ignore[operator,union-attr]
-            if batches and not _proven(model, processor, family, pairs, batches[0][0]):
+            trees = _trees(vlm, pairs, image_token, rest)
+            batches = list(_batches(trees, batch_size, vlm.model.config.get_text_config().vocab_size))  # type: ignore[operator,union-attr]
+            if batches and not _proven(vlm, pairs, batches[0][0]):
                 batches, rest = [], list(range(len(pairs)))
             for batch in track(batches, progress, shown=bool(progress)):
-                found.update(_forward(model, batch, pad_id(processor)))
+                found.update(_forward(vlm.model, batch, pad_id(vlm.processor)))
         for start in range(0, len(rest), batch_size):
-            found.update(_plainly(model, processor, family, pairs, rest[start : start + batch_size]))
+            found.update(_plainly(vlm, pairs, rest[start : start + batch_size]))
     return [found[place] for place in range(len(pairs))]
 
 
-def _proven(model: Module, processor: Any, family: Family, pairs: Sequence[Asked], tree: _Tree) -> bool:
+def _proven(vlm: VLM, pairs: Sequence[Asked], tree: _Tree) -> bool:
     """Tell whether answers in one row have the same likelihoods as in separate rows."""
     places = [place for place, _, _ in tree.read][:4]
 
@@ -249,9 +237,9 @@ def _proven(model: Module, processor: Any, family: Family, pairs: Sequence[Asked
 
     return proven(
         "packed_likelihoods",
-        model,
-        lambda: joined(_forward(model, [tree], pad_id(processor))),
-        lambda: joined(_plainly(model, processor, family, pairs, places)),
+        vlm.model,
+        lambda: joined(_forward(vlm.model, [tree], pad_id(vlm.processor))),
+        lambda: joined(_plainly(vlm, pairs, places)),
     )
 
 
@@ -307,11 +295,9 @@ class _Tree:
         return sees
 
 
-def _trees(
-    processor: Any, family: Family, pairs: Sequence[Asked], image_token: int, rest: list[int]
-) -> Iterator[_Tree]:
+def _trees(vlm: VLM, pairs: Sequence[Asked], image_token: int, rest: list[int]) -> Iterator[_Tree]:
     """Yield rows. Indices of answers whose prompts cannot share a row are added to `rest`."""
-    for group in groups(processor, family, [request for request, _ in pairs], image_token):
+    for group in groups(vlm.processor, vlm.family, [request for request, _ in pairs], image_token):
         if not group.sharable(image_token):
             rest.extend(group.places)
             continue
@@ -376,21 +362,21 @@ def _forward(model: Any, trees: Sequence[_Tree], fill: int) -> Iterator[tuple[in
             yield place, tuple(next(logp) for _ in labels)
 
 
-def _plainly(
-    model: Module, processor: Any, family: Family, pairs: Sequence[Asked], places: Sequence[int]
-) -> Iterator[tuple[int, tuple[float, ...]]]:
+def _plainly(vlm: VLM, pairs: Sequence[Asked], places: Sequence[int]) -> Iterator[tuple[int, tuple[float, ...]]]:
     """Yield (index, token log-probabilities) with one full prompt and answer per row."""
     rows, targets = [], []
     for place in places:
         request, ids = pairs[place]
-        row = family.extend(encoder(processor, family).row(request.question, request.image, request.instruction), ids)
-        require_room(model, row["input_ids"].shape[1], request.question)
+        row = vlm.family.extend(
+            encoder(vlm.processor, vlm.family).row(request.question, request.image, request.instruction), ids
+        )
+        require_room(vlm.model, row["input_ids"].shape[1], request.question)
         labels = torch.full_like(row["input_ids"], IGNORE)
         labels[0, -len(ids) :] = torch.tensor(ids)
         rows.append({**row, "labels": labels})
         example = Example(id=str(place), role=Role.GENERAL, question=request.question, answer="-", image=request.image)
         targets.append(Target(example=example, token_ids=ids, ended=False, instruction=request.instruction))
-    batch = Batch(rows=tuple(rows), targets=tuple(targets), pad_id=pad_id(processor), device=device_of(model))
-    token_ba = answer_logprob(model, batch).token_ba
+    batch = Batch(rows=tuple(rows), targets=tuple(targets), pad_id=pad_id(vlm.processor), device=device_of(vlm.model))
+    token_ba = answer_logprob(vlm.model, batch).token_ba
     for place, logp_a in zip(places, token_ba.tolist(), strict=True):
         yield place, tuple(logp_a[-len(pairs[place][1]) :])

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from PIL import Image
 
-from unsee.api import Example, Family, ImageFile, ImageSource
+from unsee.api import VLM, Example, ImageFile, ImageSource
 from unsee.api.pictures import size_of
+from unsee.api.request import ModelBackend
 from unsee.errors import UserError, shown
 from unsee.inference.batching import room, too_long
 from unsee.inference.encoder import answer_ids, encoder
@@ -33,11 +34,11 @@ _MARKS: Final = ("image_token", "video_token", "boi_token", "eoi_token")
 class Preflight:
     """Check of what one model can encode."""
 
-    def __init__(self, model: Any, processor: Any, family: Family, instruction: str = "") -> None:
-        """Store processor and limits. `model` only gives the maximum length."""
-        self.processor, self.family, self.instruction = processor, family, instruction
-        self._most = room(model) if model is not None else None
-        self._marks = _marks(processor)
+    def __init__(self, vlm: VLM | ModelBackend) -> None:
+        """Store processor and limits. The maximum length is known for a model in this process."""
+        self.processor, self.family, self.instruction = vlm.processor, vlm.family, vlm.instruction
+        self._most = room(vlm.model) if isinstance(vlm, VLM) else None
+        self._marks = _marks(self.processor)
         self._around = {pictured: self._tokens(_QUESTION, pictured) for pictured in (False, True)}
         self._size_of = lru_cache(_REMEMBERED)(size_of)
         self._expanded: dict[tuple[int, int], int] = {}
@@ -113,8 +114,7 @@ def of_model(model: Path | str) -> Preflight:
     from unsee.models.meta_device import without_weights
 
     with without_weights("cpu"):
-        shape, processor, family = open_config(model)
-    return Preflight(shape, processor, family)
+        return Preflight(open_config(model))
 
 
 def _marks(processor: Any) -> re.Pattern[str]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Served:
+class VLLMBackend:
     """Model folder served by vLLM."""
 
     path: Path | str

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch.nn import Module
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoTokenizer
 
-from unsee.api import Family, Quantization
+from unsee.api import VLM, Family, Quantization
 from unsee.distributed import processes
 from unsee.errors import UserError, shown, unknown_name
 from unsee.models import auto, builtin, quantized_base
@@ -37,20 +37,7 @@ _EMBEDDINGS = re.compile(r"(?:embed_tokens|lm_head)\.(?:modules_to_save\.)?weigh
 """Adapter weights that replace the base's embeddings."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loaded:
-    """Opened checkpoint, in eval mode with adapters merged."""
-
-    model: Module
-    processor: Any
-    family: Family
-    instruction: str
-    """Text that precedes every question; empty unless the run steers by prompt."""
-    base: str | None
-    """Base named in an adapter folder; None for whole checkpoints."""
-
-
-def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] = (), quantized: bool = False) -> Loaded:
+def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] = (), quantized: bool = False) -> VLM:
     """Open a Hugging Face folder or id, a PEFT adapter folder, or a run folder.
 
     Raises UserError if it is no vision-language model. Adapters are merged into the weights, so that "adapter off"
@@ -67,12 +54,10 @@ def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] =
     family = family_of(folder)
     model, processor = family.load(folder, dtype=dtype)
     hooks.attach_all(model, folder)
-    return Loaded(
-        model=model, processor=processor, family=family, instruction=sidecar.get("instruction", ""), base=None
-    )
+    return VLM(model=model, processor=processor, family=family, instruction=sidecar.get("instruction", ""))
 
 
-def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[Loaded, Loaded] | None:
+def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[VLM, VLM] | None:
     """Open an adapter folder unmerged, and return its base and itself, which share one model.
 
     Inside `model.disable_adapter()` the model is the base. None where the two cannot be one model: no adapter folder, an
@@ -95,7 +80,7 @@ def open_switchable(path: Path | str, *, dtype: str = "auto") -> tuple[Loaded, L
     return replace(base, model=model), own
 
 
-def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> tuple[Module, Any, Family]:
+def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> VLM:
     """Open like `open_model`, but without weights and adapters.
 
     For use in `without_weights`.
@@ -106,7 +91,8 @@ def open_config(path: Path | str, *, above: Sequence[Path] = ()) -> tuple[Module
         with _standing_on(folder, above) as base:
             return open_config(base, above=(*above, folder.resolve()))
     family = family_of(folder)
-    return (*family.load(folder), family)
+    model, processor = family.load(folder)
+    return VLM(model=model, processor=processor, family=family)
 
 
 def require_whole(folder: Path | str) -> None:
@@ -301,7 +287,7 @@ def _require_weights(folder: Path) -> None:
     raise UserError(f"The adapter in {folder} has no {ADAPTER_WEIGHTS}.{only} Save it again as safetensors.")
 
 
-def _fit_embeddings(base: Loaded, folder: Path) -> Loaded:
+def _fit_embeddings(base: VLM, folder: Path) -> VLM:
     """Resize the base's embeddings to the adapter's, and load the adapter's tokenizer."""
     sizes = {shape[0] for name, shape in _shapes(folder).items() if _EMBEDDINGS.search(name) and len(shape) == 2}
     inner: Any = base.model
@@ -335,9 +321,7 @@ def _require_all_used(adapted: PeftModel, folder: Path) -> None:
         )
 
 
-def _open_adapter(
-    folder: Path, sidecar: dict[str, Any], dtype: str, above: Sequence[Path], *, quantized: bool
-) -> Loaded:
+def _open_adapter(folder: Path, sidecar: dict[str, Any], dtype: str, above: Sequence[Path], *, quantized: bool) -> VLM:
     """Open the base (which may be an adapter itself), then merge the adapter, or put it on the quantised base."""
     _require_weights(folder)
     kind = _quantization(sidecar)
@@ -367,13 +351,13 @@ def _quantization(sidecar: Mapping[str, Any]) -> Quantization:
     return found
 
 
-def _own(folder: Path, base: Loaded) -> dict[str, Any]:
+def _own(folder: Path, base: VLM) -> dict[str, Any]:
     """Return processor and instruction of an adapter folder, the base's where it has none."""
     processor = auto.load_processor(folder) if (folder / "processor_config.json").exists() else base.processor
     return {"processor": processor, "instruction": read_sidecar(folder).get("instruction", base.instruction)}
 
 
-def load(model: Path | str, *, dtype: str = "auto", quantization: Quantization = "none") -> Loaded:
+def load(model: Path | str, *, dtype: str = "auto", quantization: Quantization = "none") -> VLM:
     """Open a model folder, hub id, run folder or built-in model.
 
     Returns model (adapters merged), processor and family. `quantization`: then hold its linear layers in few bits.

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from unsee.api import Family, Role, Session, Training
+from unsee.api import VLM, Family, Role, Session, Training
 from unsee.api.request import Request, Target
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
@@ -49,9 +49,7 @@ def family_contract(family: Family, folder: Path, out: Path) -> None:
     model, processor = family.load(folder)
     require(not model.training, "load must return the model in eval mode")
     session = Session(
-        model=model,
-        processor=processor,
-        family=family,
+        vlm=VLM(model=model, processor=processor, family=family),
         examples=tiny_examples(),
         training=Training(lr=1e-2, epochs=1, max_new_tokens=6, stop="never"),
         seed=0,
@@ -137,5 +135,5 @@ def _logprobs(session: Session, targets: list[Target], mode: fast_paths.Name) ->
 
 
 def _generated(session: Session, questions: tuple[Request, ...]) -> list[tuple[int, ...]]:
-    made = generate(session.model, session.processor, session.family, questions, max_new_tokens=5)
+    made = generate(session.vlm, questions, max_new_tokens=5)
     return [response.token_ids for response in made]

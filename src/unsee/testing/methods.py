@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,14 +153,13 @@ def _require_saved(session: Session, out: Path) -> None:
     base = save_tiny(out / "base")
     save_model(session.model, session.processor, out / "run" / "model", base=base)
     loaded = open_model(out / "run")
-    session.processor = loaded.processor
-    before = answers(session)
-    session.model = loaded.model
+    before = answers(replace(session, vlm=replace(session.vlm, processor=loaded.processor)))
+    session.vlm = loaded
     require(answers(session) == before, "the saved model answers otherwise than the one in memory")
 
 
 def answers(session: Session) -> list[str]:
     """Return greedy answers about three people."""
     requests = [Request("Who is this?", Drawn(color)) for color in ("red", "blue", "green")]
-    made = generate(session.model, session.processor, session.family, requests, max_new_tokens=6)
+    made = generate(session.vlm, requests, max_new_tokens=6)
     return [response.text for response in made]

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from unsee.api import Example, Kind, Role, Session, Training
+from unsee.api import VLM, Example, Kind, Role, Session, Training
 from unsee.models.families.llava import Llava
 
 TEMPLATE = (
@@ -182,14 +182,18 @@ def tiny_examples() -> dict[Role, list[Example]]:
     return {Role.FORGET: forget, Role.RETAIN: retain, Role.RETAIN_TEXT: [text]}
 
 
+def tiny_vlm(image_tokens: int = 16, seed: int = 0, instruction: str = "") -> VLM:
+    """Return a fresh tiny model with its processor."""
+    model, processor = tiny_model(image_tokens, seed), tiny_processor(image_tokens)
+    return VLM(model=model, processor=processor, family=Llava(), instruction=instruction)
+
+
 def tiny_session(
     out: Path, *, training: Training | None = None, image_tokens: int = 16, seed: int = 0, resume: bool = False
 ) -> Session:
     """Return a session on a fresh tiny model, not yet prepared for training."""
     return Session(
-        model=tiny_model(image_tokens, seed),
-        processor=tiny_processor(image_tokens),
-        family=Llava(),
+        vlm=tiny_vlm(image_tokens, seed),
         examples=tiny_examples(),
         training=training or Training(lr=1e-2, epochs=1, max_new_tokens=8, stop="never"),
         seed=seed,

@@ -113,7 +113,7 @@ class Collapse:
         requests = [Request(one.example.question, one.example.image, session.instruction) for one in self.asked]
         limit = session.training.max_new_tokens
         with whole(session.model), autocast(session.model, session.training):
-            said = generate(session.model, session.processor, session.family, requests, max_new_tokens=limit)
+            said = generate(session.vlm, requests, max_new_tokens=limit)
         return sum(degenerate(one.text, _SPEECH) for one in said) / len(said)
 
 

@@ -50,7 +50,7 @@ def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
     answers, fault = [], ""
     try:
         with whole(session.model), autocast(session.model, session.training):
-            answers = generate(session.model, session.processor, session.family, requests, max_new_tokens=limit)
+            answers = generate(session.vlm, requests, max_new_tokens=limit)
     except NotFiniteError as error:
         fault = mine[error.place].id
     if faults := [found for found in processes.everyone(fault) if found]:

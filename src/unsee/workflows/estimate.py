@@ -20,7 +20,6 @@ from unsee.utils import fast_paths
 from unsee.workflows.forget import by_role, bytes_needed, checked
 
 if TYPE_CHECKING:
-    from unsee.api import Family
     from unsee.api.request import Target
     from unsee.inference.batching import Batch
     from unsee.training.batch_plan import Plan
@@ -189,9 +188,11 @@ class _Counted:
         """Whether this machine has the device."""
         self.steps = self.checks = 0
         with without_weights(self.device):
-            model, processor, family = open_config(run.model)
-        self.model = prepare(model, family, training, run.seed)
-        self.session = self._session(processor, family, examples)
+            vlm = open_config(run.model)
+        self.model = prepare(vlm.model, vlm.family, training, run.seed)
+        self.session = Session(
+            vlm=replace(vlm, model=self.model), examples=examples, training=training, seed=run.seed, out=Path(run.out)
+        )
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
         self.trainable = sum(w.numel() for w in self.model.parameters() if w.requires_grad) if needs.trains else 0
         self.loading = sum(weight.nbytes for weight in self.model.parameters())
@@ -199,17 +200,6 @@ class _Counted:
         self.weights, self.unpacked = held_bytes(self.model, training.quantization)
         precision = training.precision
         self.half = precision == "bf16" or (precision == "auto" and self.device == "cuda")
-
-    def _session(self, processor: Any, family: Family, examples: Mapping[Role, Sequence[Example]]) -> Session:
-        return Session(
-            model=self.model,
-            processor=processor,
-            family=family,
-            examples=examples,
-            training=self.training,
-            seed=self.run.seed,
-            out=Path(self.run.out),
-        )
 
     def estimate(self) -> Estimate:
         """Run the largest batch through the weightless model and sum up."""
@@ -242,7 +232,7 @@ class _Counted:
         from unsee.inference.preflight import Preflight
 
         rows = (example for examples in self.session.examples.values() for example in examples)
-        Preflight(self.model, self.session.processor, self.session.family).require(rows)
+        Preflight(self.session.vlm).require(rows)
 
     def _summed(self, seen: _Seen, reference: int, caches: int, batch: str) -> Estimate:
         """Return the memory in training, generation and saving."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
-from unsee.api import Benchmark, Example, Method, Role, Session, Training, registry
+from unsee.api import VLM, Benchmark, Example, Method, Role, Session, Training, registry
 from unsee.api.lazy import chosen
 from unsee.config import RECORD, Run, paths
 from unsee.config.hints import hinted
@@ -35,8 +35,6 @@ from unsee.workflows.run import Run as FinishedRun
 if TYPE_CHECKING:
     from torch.nn import Module
     from transformers import TrainerCallback
-
-    from unsee.models.checkpoint import Loaded
 
 
 _SLACK: Final = 64 * 2**20
@@ -113,7 +111,7 @@ def forget(
 
 
 @contextmanager
-def _base_of(opened: Loaded, out: Path, *, resume: bool) -> Iterator[Path]:
+def _base_of(opened: VLM, out: Path, *, resume: bool) -> Iterator[Path]:
     """Yield the folder of a model object, after checking that `out` can be used."""
     _require_place(out, resume=resume)
     with stored(opened, out) as folder:
@@ -205,7 +203,7 @@ def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | No
     return out
 
 
-def _unlearn(session: Session, loaded: Loaded, run: Run, method: Method, record: Mapping[str, Any]) -> None:
+def _unlearn(session: Session, loaded: VLM, run: Run, method: Method, record: Mapping[str, Any]) -> None:
     """Run the method and save its result, the record last, which marks the run as finished."""
     file = session.out / RECORD
     if distributed_processes.is_main():
@@ -361,7 +359,7 @@ def _dealt_anew(run: Run, processes: int) -> Run:
     return run if rest else replace(run, training={**run.training, "batch_size": size})
 
 
-def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -> tuple[Session, Loaded]:
+def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -> tuple[Session, VLM]:
     """Return the session, or raise if the model is unusable or the disk too small."""
     import torch
 
@@ -373,15 +371,12 @@ def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -
     model = prepare(loaded.model.to(distributed_processes.device()), loaded.family, training, run.seed)
     require_space(Path(run.out), bytes_needed(model, training), f"the run in {run.out}")
     session = Session(
-        model=model,
-        processor=loaded.processor,
-        family=loaded.family,
+        vlm=replace(loaded, model=model),
         examples=by_role(benchmark),
         training=training,
         seed=run.seed,
         out=Path(run.out),
         resume=resume,
-        instruction=loaded.instruction,
         benchmark=benchmark,
     )
     _require_encodable(session)
@@ -393,7 +388,7 @@ def _require_encodable(session: Session) -> None:
     from unsee.inference.preflight import Preflight
 
     rows = (example for examples in session.examples.values() for example in examples)
-    ready = Preflight(session.model, session.processor, session.family, session.instruction)
+    ready = Preflight(session.vlm)
     ready.require(rows, progress=distributed_processes.is_main())
 
 
@@ -416,7 +411,7 @@ def bytes_needed(model: Module, training: Training, *, checkpoints: int = _CHECK
     return 4 * (result + checkpoints * 3 * tuned) + _SLACK
 
 
-def _save(session: Session, loaded: Loaded, run: Run, record: Mapping[str, Any]) -> None:
+def _save(session: Session, loaded: VLM, run: Run, record: Mapping[str, Any]) -> None:
     """Write model/: weights, processor and sidecar."""
     from unsee.models.checkpoint import save_model
     from unsee.training.resume import full_disk_explained

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from unsee.api import VLM
 from unsee.config import RECORD, paths
 from unsee.distributed import processes
 from unsee.errors import UserError, shown
 from unsee.utils.files import foreign, remove_folder, require_space
 
-if TYPE_CHECKING:
-    from unsee.models.checkpoint import Loaded
-
 _SLACK = 64 * 2**20
 """Bytes for everything other than weights."""
 
 
-def opened_of(model: Any, processor: Any) -> Loaded:
+def opened_of(model: Any, processor: Any) -> VLM:
     """Return a model and its processor, given as one of the forms that `forget` takes, as opened.
 
     Raises:
@@ -28,9 +26,9 @@ def opened_of(model: Any, processor: Any) -> Loaded:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from unsee.models.checkpoint import Loaded, family_of_config
+    from unsee.models.checkpoint import family_of_config
 
-    if isinstance(model, Loaded):
+    if isinstance(model, VLM):
         return model
     if isinstance(model, tuple) and len(model) == 2 and processor is None:
         model, processor = model
@@ -46,11 +44,11 @@ def opened_of(model: Any, processor: Any) -> Loaded:
     family = family_of_config(model.config, f"the {kind} given as model")
     if any(weight.is_meta for weight in model.parameters()):
         raise UserError(f"Weights of the {kind} are not in memory (offloaded, or on the meta device). Give its folder.")
-    return Loaded(model=model, processor=processor, family=family, instruction="", base=None)
+    return VLM(model=model, processor=processor, family=family)
 
 
 @contextmanager
-def stored(opened: Loaded, out: Path) -> Iterator[Path]:
+def stored(opened: VLM, out: Path) -> Iterator[Path]:
     """Yield the folder `OUT-base`, which holds the weights of a model object.
 
     The run reads them from there and leaves the object as it is. A folder of an earlier call is used again if class,

@@ -69,14 +69,11 @@ def timed(run: Run, training: Training, examples: Mapping[Role, Sequence[Example
     torch.manual_seed(run.seed)
     with tempfile.TemporaryDirectory() as place, _no_cache():
         session = Session(
-            model=prepare(loaded.model.to(processes.device()), loaded.family, training, run.seed),
-            processor=loaded.processor,
-            family=loaded.family,
+            vlm=replace(loaded, model=prepare(loaded.model.to(processes.device()), loaded.family, training, run.seed)),
             examples={role: found[:rows] for role, found in examples.items()},
             training=_shortened(training),
             seed=run.seed,
             out=Path(place),
-            instruction=loaded.instruction,
             callbacks=(clock,),
         )
         start = _now()

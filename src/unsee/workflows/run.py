@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
-from unsee.api import Benchmark
+from unsee.api import VLM, Benchmark
 from unsee.config import RECORD, EvalConfig
 from unsee.errors import unknown_name
 from unsee.utils.files import read_jsonl
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from unsee.models.checkpoint import Loaded
     from unsee.scoring.scores import Scores
     from unsee.workflows.verdict import Outcome
 
@@ -111,7 +110,7 @@ class Run(_Path):
 
         return sample_verdict(self.path, questions=questions, data=self.data)
 
-    def model(self, *, dtype: str = "auto") -> Loaded:
+    def model(self, *, dtype: str = "auto") -> VLM:
         """Return the unlearned model, its processor and family."""
         from unsee.models.checkpoint import load
 

@@ -138,7 +138,7 @@ def parameters(model: Path | str) -> int:
     from unsee.models.meta_device import without_weights
 
     with without_weights("cpu"):
-        made, _, _ = open_config(str(model))
+        made = open_config(str(model)).model
     return sum(weight.numel() for weight in made.parameters())
 
 

@@ -213,7 +213,7 @@ def _answers(place: Path, asked: list[Example]) -> list[str]:
 
     loaded = open_model(place)
     requests = [Request(example.question, example.image) for example in asked]
-    said = generate(loaded.model, loaded.processor, loaded.family, requests, max_new_tokens=110)
+    said = generate(loaded, requests, max_new_tokens=110)
     return [answer.text for answer in said]
 
 

@@ -242,9 +242,7 @@ def start_answers(
     """
     with as_start(session.model):
         said = generate(
-            session.model,
-            session.processor,
-            session.family,
+            session.vlm,
             processes.share(requests),
             max_new_tokens=session.training.max_new_tokens,
             sampling=sampling,

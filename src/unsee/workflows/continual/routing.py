@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unsee.api import Example, ImageSource, Role
+from unsee.api import VLM, Example, ImageSource, Role
 from unsee.benchmarks.request import OF_TARGETS, Request
 from unsee.errors import UserError
 from unsee.inference.batching import device_of
 from unsee.inference.encoder import encoder
 from unsee.inference.vision_cache import encoded
 from unsee.metrics.matching import contains
-from unsee.models.checkpoint import Loaded, load
+from unsee.models.checkpoint import load
 from unsee.workflows.continual.work import Work
 
 CALIBRATION: int = 400
@@ -94,7 +94,7 @@ class Nearest:
 class Eyes:
     """Pooled, whitened image features of the original model's frozen vision tower."""
 
-    loaded: Loaded
+    loaded: VLM
     whiten_dd: Tensor | None = None
     """Whitening of the within-entity variation."""
     seen: dict[str, Tensor] = field(default_factory=dict)

@@ -6,9 +6,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Response, Role, Victim, Vocabulary
+from unsee.api import PROBES, VLM, Benchmark, Example, ImageSource, Kind, Response, Role, Victim, Vocabulary
 from unsee.api.benchmark import NoSettings
 from unsee.attacks.sampling import Sampling
 from unsee.errors import UserError
@@ -18,9 +18,6 @@ from unsee.metrics.matching import leaked
 from unsee.models import builtin
 from unsee.workflows.requests.questions import controls
 from unsee.workflows.requests.surfaces import Surface, Word, attacked
-
-if TYPE_CHECKING:
-    from unsee.models.checkpoint import Loaded
 
 CONTROLS: Final = 5
 """Strangers who are asked about: the more, the narrower the interval of what comes by chance [inferred]."""
@@ -57,14 +54,14 @@ class Rows(Benchmark):
         return Vocabulary(names=names, facts={fact: tuple(forms) for fact, forms in facts.items()})
 
 
-def opened(model: str) -> Loaded:
+def opened(model: str) -> VLM:
     """Open a model to be asked several times."""
     from unsee.models.checkpoint import open_model
 
     return open_model(builtin.resolve(model))
 
 
-def ask(model: Loaded, rows: Sequence[Example]) -> list[Response]:
+def ask(model: VLM, rows: Sequence[Example]) -> list[Response]:
     """Return a model's greedy answers. They are not kept."""
     if not rows:
         return []
@@ -73,7 +70,7 @@ def ask(model: Loaded, rows: Sequence[Example]) -> list[Response]:
         return read_answers(Path(place) / "asked")
 
 
-def drawn(model: Loaded, rows: Sequence[Example], entity: str, seed: int) -> Surface:
+def drawn(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surface:
     """Return what the best of several drawn answers gives away of a person, beside those about strangers.
 
     A model may know what it does not say at first.
@@ -89,7 +86,7 @@ def drawn(model: Loaded, rows: Sequence[Example], entity: str, seed: int) -> Sur
     return replace(one, verdict=word, before=one.after, after=None)
 
 
-def kept(model: Loaded, data: Benchmark, roles: Sequence[Role]) -> dict[str, float | None]:
+def kept(model: VLM, data: Benchmark, roles: Sequence[Role]) -> dict[str, float | None]:
     """Return the recall scores of a model for questions about what is kept."""
     with tempfile.TemporaryDirectory() as place:
         scores = evaluate(model, data, Path(place) / "kept", roles=roles, images_dir=Path(place))

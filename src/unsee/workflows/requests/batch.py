@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from unsee import config
-from unsee.api import Benchmark, Example, Kind, Response, Role, registry
+from unsee.api import VLM, Benchmark, Example, Kind, Response, Role, registry
 from unsee.benchmarks.request import OF_TARGETS, Roles
 from unsee.benchmarks.request import Request as Recast
 from unsee.config import RECORD, Run
@@ -40,9 +40,6 @@ from unsee.workflows.requests.rows import read_rows, write_rows
 from unsee.workflows.requests.surfaces import Surface, Word
 from unsee.workflows.suggest import suggest
 from unsee.workflows.verdict import Outcome, keep_outcome
-
-if TYPE_CHECKING:
-    from unsee.models.checkpoint import Loaded
 
 IMAGES: Final = 2
 """Pictures per question in an attack: with one, the share for a single person has too wide an interval [inferred]."""
@@ -336,7 +333,7 @@ class Batch:
                     steps=int(written["result"].get("steps", 0)),
                 )
 
-    def _check(self, old: Loaded, new: Loaded) -> list[Checked]:
+    def _check(self, old: VLM, new: VLM) -> list[Checked]:
         """Return the verdict on everybody of this batch, attacks included."""
         asked = open_benchmark(self.folder / "asked", "folder").examples("eval")
         before, after = asking.ask(old, asked), asking.ask(new, asked)
@@ -357,7 +354,7 @@ class Batch:
             found.append(Checked(request=request.id, surfaces=its, verdict=surfaces.overall(its), recheck=False))
         return found
 
-    def _check_again(self, new: Loaded) -> list[Checked]:
+    def _check_again(self, new: VLM) -> list[Checked]:
         """Return the verdict on everybody of earlier batches whose rows are still there: nothing may have come back."""
         found = []
         for model, requests in self._earlier_by_model().items():

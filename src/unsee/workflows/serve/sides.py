@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from unsee.api import Example
+from unsee.api import VLM, Example
 from unsee.api.request import Generated, Request
 from unsee.distributed import processes
 from unsee.errors import UserError
@@ -17,7 +17,6 @@ from unsee.models import builtin
 
 if TYPE_CHECKING:
     from unsee.inference.preflight import Preflight
-    from unsee.models.checkpoint import Loaded
 
 
 class Side(Protocol):
@@ -38,7 +37,7 @@ class ModelSide:
     """Opened model, whose adapter may be off."""
 
     label: str
-    loaded: Loaded
+    loaded: VLM
     max_new_tokens: int
     switched: Callable[[], AbstractContextManager[object]] = nullcontext
     """Context in which the model answers: its adapter is off there if this is the side before."""
@@ -47,7 +46,7 @@ class ModelSide:
     def _preflight(self) -> Preflight:
         from unsee.inference.preflight import Preflight
 
-        return Preflight(self.loaded.model, self.loaded.processor, self.loaded.family, self.loaded.instruction)
+        return Preflight(self.loaded)
 
     def say(self, example: Example, on_text: Callable[[str], None]) -> Generated:
         """Answer greedily.
@@ -61,9 +60,7 @@ class ModelSide:
             raise UserError(f"{self.label}: {fault}.")
         with self.switched():
             return stream(
-                self.loaded.model,
-                self.loaded.processor,
-                self.loaded.family,
+                self.loaded,
                 Request(example.question, example.image, self.loaded.instruction),
                 max_new_tokens=self.max_new_tokens,
                 on_text=on_text,
