@@ -22,7 +22,7 @@ from perf.conventional import answers, prompted
 from perf.subject import LETTERS, Subject
 from perf.timing import paired, rounded, spread, timed
 from unsee.api import VLM, Benchmark, Example, Session, Training, Vocabulary
-from unsee.api.request import Request, Target
+from unsee.api.request import Prompt, Target
 from unsee.data.shared_cache import VARIABLE
 from unsee.evaluation.evaluate import evaluate
 from unsee.inference import encoder, vision_cache
@@ -119,8 +119,7 @@ def asking(loaded: VLM) -> Session:
 def fast(loaded: VLM, questions: Sequence[Example], limit: int = LIMIT) -> list[str]:
     """Read letters off one forward pass, generate the others, with one image encoding."""
     asked = [
-        (Request(example.question, example.image), LETTERS[: len(example.options)] if lettered(example) else "")
-        for example in questions
+        (Prompt.of(example), LETTERS[: len(example.options)] if lettered(example) else "") for example in questions
     ]
     said = answer(loaded, asked, max_new_tokens=limit)
     return [LETTERS[one.index] if isinstance(one, Choice) else one.text for one in said]

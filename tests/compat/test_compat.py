@@ -17,7 +17,7 @@ import unsee
 from helpers.families import FAMILIES, session_of
 from helpers.library_touches import touches, touches_in
 from unsee.api import Training
-from unsee.api.request import Request
+from unsee.api.request import Prompt
 from unsee.compat import cache as kv_cache
 from unsee.compat import fast_paths, probes, tensors
 from unsee.compat.cache import BufferedLayer
@@ -125,8 +125,8 @@ def session_for(name, tmp_path):
 def results(session):
     """Return answers, likelihoods, logits and gradients of a few questions about two images."""
     targets = forget_targets(session)[:3]
-    asked = [(Request(one.example.question, one.example.image), "Red") for one in targets]
-    asked += [(Request(f"{request.question} Why?", request.image), "Blue") for request, _ in asked]
+    asked = [(Prompt.of(one.example), "Red") for one in targets]
+    asked += [(Prompt(f"{request.question} Why?", request.image), "Blue") for request, _ in asked]
     texts = [one.text for one in generate(session.vlm, [request for request, _ in asked], max_new_tokens=4)]
     scores = torch.tensor([one.mean for one in likelihood.likelihoods(session.vlm, asked)])
     batch = collate(session, [targets[0], replace(targets[0], text="Some other answer"), *targets[1:]])

@@ -60,18 +60,18 @@ def test_an_unlearned_model_is_at_a_distance_and_names_are_dropped_from_fluency(
 def test_only_tokens_of_the_name_are_masked(made):
     loaded = mmubench.load(made / "model")
     (row,) = [one for one in open_benchmark(made / "data").examples("eval") if one.id == "execcuatedata/1"]
-    mask = mmubench._masked(loaded, mmubench._Told(row, "trumpet, Trump."))
+    mask = mmubench._masked(loaded, row, "trumpet, Trump.")
     assert 0 < sum(mask) < len(mask)
     assert not mask[0]
-    assert not any(mmubench._masked(loaded, mmubench._Told(row, "A trumpet.")))
+    assert not any(mmubench._masked(loaded, row, "A trumpet."))
 
 
 def test_tokens_are_those_of_the_answer_without_the_end(made):
     loaded = mmubench.load(made / "model")
     (row,) = [one for one in open_benchmark(made / "data").examples("eval") if one.id == "execcuatedata/1"]
-    told = [mmubench._Told(row, "It is Bo .")]
+    told = [(row, "It is Bo .")]
     (tokens,) = mmubench._likelihoods(loaded, told, 4)
-    assert len(tokens) == len(mmubench._masked(loaded, told[0]))
+    assert len(tokens) == len(mmubench._masked(loaded, *told[0]))
     assert all(value < 0 and math.isfinite(value) for value in tokens)
 
 

@@ -57,10 +57,10 @@ def ask(model, out, **changes):
 @pytest.fixture
 def calls(monkeypatch):
     """Count the questions that reach the model."""
-    asked: list[api_request.Request] = []
+    asked: list[api_request.Prompt] = []
     true = generation.generate
 
-    def counted(vlm, requests: Sequence[api_request.Request], **settings):
+    def counted(vlm, requests: Sequence[api_request.Prompt], **settings):
         asked.extend(requests)
         return true(vlm, requests, **settings)
 
@@ -294,7 +294,7 @@ def test_options_are_scored_by_letters_or_texts_whichever_is_more_probable(tmp_p
     model = loaded()
     for row, example in zip(rows, Choices().examples("eval"), strict=True):
         if example.options:
-            request = api_request.Request(example.question, example.image)
+            request = api_request.Prompt.of(example)
             both = [("A", "B"), example.options]
             found = likelihood.choose(model, [(request, options) for options in both])
             best = max(found, key=lambda choice: max(choice.logprobs))

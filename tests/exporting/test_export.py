@@ -22,7 +22,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from unsee import config, evaluate, export, forget, load
 from unsee.api import Kind, Response, Role
-from unsee.api.request import Request
+from unsee.api.request import Prompt
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.exporting import lmms_eval, open_unlearning, open_unlearning_import, vlmevalkit
@@ -52,13 +52,13 @@ def questions():
 
 
 def answers(model, opened, questions):
-    requests = [Request(example.question, example.image) for example in questions]
+    requests = [Prompt.of(example) for example in questions]
     said = generate(replace(opened, model=model), requests, max_new_tokens=8)
     return [answer.text for answer in said]
 
 
 def logits(model, opened, example):
-    row = encoder(opened.processor, opened.family).row(example.question, example.image)
+    row = encoder(opened.processor, opened.family).row(Prompt.of(example))
     with torch.no_grad():
         return model(**row).logits
 

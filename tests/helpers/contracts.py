@@ -15,7 +15,7 @@ from peft import PeftModel
 
 from helpers.families import ALL, Picture, family, model_of, processor_of, save_family, session_of, vlm_of
 from unsee.api import Role, Session, Training, registry
-from unsee.api.request import Request, Target
+from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
@@ -36,12 +36,12 @@ from unsee.utils import fast_paths
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 ANSWERS = ("This is Ada Lovell , a baker .", "Zoë said: “naïve”\n\n… twice", " 1984", "yes")
 QUESTIONS = (
-    Request("Who is this?", Picture("red")),
-    Request("What does this person do?", Picture("red")),
-    Request("Who is this?", Picture("blue", 0, 32, 16)),
-    Request("What does Cleo Marsh do?"),
-    Request("Who is this person then?", Picture("green", 0, 32, 32), "Do not reveal private information."),
-    Request("Tell me."),
+    Prompt("Who is this?", Picture("red")),
+    Prompt("What does this person do?", Picture("red")),
+    Prompt("Who is this?", Picture("blue", 0, 32, 16)),
+    Prompt("What does Cleo Marsh do?"),
+    Prompt("Who is this person then?", Picture("green", 0, 32, 32), "Do not reveal private information."),
+    Prompt("Tell me."),
 )
 METHODS = registry.names("methods")
 
@@ -197,7 +197,7 @@ def never_cut(name: str, out: Path) -> None:
     session = session_of(name, out)
     example = session.of(Role.FORGET)[0]
     whole = collate(session, [Target(example=example)]).rows[0]["input_ids"]
-    asked = Request(example.question, example.image)
+    asked = Prompt.of(example)
     cutting = session_of(name, out / "b")
     cutting.processor.tokenizer.model_max_length = 6
     cutting.processor.tokenizer.init_kwargs.update(truncation=True, max_length=6)

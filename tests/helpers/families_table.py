@@ -44,7 +44,7 @@ def paths(name: str) -> list[str]:
     from helpers.contracts import QUESTIONS
 
     model, kind = model_of(name).requires_grad_(False), family(name)
-    row = encoder(processor_of(name), kind).row(QUESTIONS[0].question, QUESTIONS[0].image)
+    row = encoder(processor_of(name), kind).row(QUESTIONS[0])
     able = packable(model) is not None
     packs = able and not {key for key in row if is_sequence(row, key)} - PER_TOKEN
     shares = able and row.keys() <= KNOWN

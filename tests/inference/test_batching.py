@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unsee.api import Role
-from unsee.api.request import Request, Target
+from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.inference.batching import collate, target_ids
@@ -100,7 +100,7 @@ def test_greedy_answers_are_the_argmax_of_answer_logits(tmp_path):
     """Generation and training see the same prompt: teacher-forcing a greedy answer reproduces it."""
     session = tiny_session(tmp_path)
     example = person("ada", Role.FORGET)
-    (said,) = generate(session.vlm, [Request(example.question, example.image)], max_new_tokens=6)
+    (said,) = generate(session.vlm, [Prompt.of(example)], max_new_tokens=6)
     target = Target(example=example, token_ids=said.token_ids, ended=said.ended)
     logits, labels = answer_logits(session.model, collate(session, [target]))
     assert torch.equal(logits.argmax(-1), labels)

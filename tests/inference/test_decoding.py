@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unsee.api.request import Request, Sampling
+from unsee.api.request import Prompt, Sampling
 from unsee.data.open import open_benchmark
 from unsee.inference import decoding, prefix_cache
 from unsee.inference.encoder import encoder
@@ -32,11 +32,11 @@ def vlm(request):
     return tiny_vlm(request.param)
 
 
-def mixed() -> list[Request]:
+def mixed() -> list[Prompt]:
     """Questions about four images and none, under two instructions, in no order."""
     images = (Drawn("red"), None, Drawn("blue"), Drawn("green", 4), Drawn("red", 2))
-    asked = [Request(question, image) for image in images for question in QUESTIONS[: 2 + len(str(image)) % 4]]
-    asked += [Request(question, Drawn("blue"), INSTRUCTION) for question in QUESTIONS]
+    asked = [Prompt(question, image) for image in images for question in QUESTIONS[: 2 + len(str(image)) % 4]]
+    asked += [Prompt(question, Drawn("blue"), INSTRUCTION) for question in QUESTIONS]
     return asked[::2] + asked[1::2]
 
 
@@ -95,7 +95,7 @@ def test_lanes_change_nothing(monkeypatch, batch_size, stop):
 def test_lanes_are_as_wide_as_their_own_questions(monkeypatch, calls_of):
     vlm = tiny_vlm()
     monkeypatch.setattr(decoding, "_cells", several)
-    asked = [Request(question, Drawn("red")) for question in QUESTIONS[:3]]
+    asked = [Prompt(question, Drawn("red")) for question in QUESTIONS[:3]]
     (group,) = groups(vlm.processor, vlm.family, asked, 3)
     shapes = calls_of(vlm.model)
     generate(vlm, asked, max_new_tokens=1)
@@ -123,7 +123,7 @@ def test_the_pool_is_given_away_with_the_last_wave(monkeypatch, vlm):
         held.append((len(pool.layers), true(wave, model, pool, *rest), len(pool.layers)))
 
     monkeypatch.setattr(decoding._Wave, "__init__", begun)
-    asked = [Request(question, Drawn("red")) for question in QUESTIONS]
+    asked = [Prompt(question, Drawn("red")) for question in QUESTIONS]
     generate(vlm, asked, max_new_tokens=3, batch_size=2)
     layers = vlm.model.config.text_config.num_hidden_layers
     assert len(held) > 1
@@ -160,7 +160,7 @@ def test_an_image_is_prefilled_once_for_all_its_questions(monkeypatch):
 
     monkeypatch.setattr(model.model, "get_image_features", seen)
     monkeypatch.setattr(model, "forward", run)
-    asked = [Request(question, Drawn(color)) for color in ("red", "blue") for question in QUESTIONS]
+    asked = [Prompt(question, Drawn(color)) for color in ("red", "blue") for question in QUESTIONS]
     generate(vlm, asked, max_new_tokens=1)
     assert sum(images) == 2
     assert len(tokens) == 2  # one for the prefixes of both images, one for what is left of all questions
@@ -172,9 +172,9 @@ def test_an_image_is_loaded_once_for_all_its_questions(monkeypatch, vlm):
     loads = []
     true = Drawn.load
     monkeypatch.setattr(Drawn, "load", lambda image: loads.append(image) or true(image))
-    asked = [Request(question, Drawn("red")) for question in QUESTIONS]
+    asked = [Prompt(question, Drawn("red")) for question in QUESTIONS]
     generate(vlm, asked, max_new_tokens=1)
-    generate(vlm, [Request(question, Drawn("blue")) for question in QUESTIONS], max_new_tokens=1)
+    generate(vlm, [Prompt(question, Drawn("blue")) for question in QUESTIONS], max_new_tokens=1)
     assert len(loads) <= 3  # one for each image, one to compare the spliced prompt with the processor's
 
 
@@ -184,7 +184,7 @@ def test_spliced_prompts_are_the_processors(vlm):
     for group in groups(processor, family, mixed(), token):
         for place, ids in zip(group.places, group.ids, strict=True):
             asked = mixed()[place]
-            row = encoder(processor, family).row(asked.question, asked.image, asked.instruction)
+            row = encoder(processor, family).row(asked)
             assert ids == tuple(row["input_ids"][0].tolist())
         assert group.sharable(token)
         assert all(ids[: group.shared] == group.ids[0][: group.shared] for ids in group.ids)
@@ -211,6 +211,6 @@ def test_the_pool_and_the_prefill_may_be_small(vlm, monkeypatch):
 def test_the_lab_model_says_the_same():
     lab = load("lab")
     examples = open_benchmark("lab").examples("eval")
-    asked = [Request(example.question, example.image, lab.instruction) for example in examples[::15]]
+    asked = [Prompt.of(example, lab.instruction) for example in examples[::15]]
     fast, plain = both(lab, asked, max_new_tokens=80)
     assert fast == plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from unsee.api.request import Request, Sampling
+from unsee.api.request import Prompt, Sampling
 from unsee.errors import UserError
 from unsee.inference.generation import generate
 from unsee.testing.tiny import Drawn, tiny_examples, tiny_session
@@ -14,7 +14,7 @@ from unsee.testing.tiny import Drawn, tiny_examples, tiny_session
 def ask(tmp_path):
     session = tiny_session(tmp_path)
     examples = [example for group in tiny_examples().values() for example in group]
-    requests = [Request(example.question, example.image) for example in examples]
+    requests = [Prompt.of(example) for example in examples]
 
     def answers(chosen=requests, **settings):
         return generate(session.vlm, chosen, max_new_tokens=6, **settings)
@@ -30,7 +30,7 @@ def test_order_and_batching_do_not_matter(ask):
 def test_the_image_matters(ask):
     question = "Tell me the information of this person."
     colors = ("red", "blue", "black", "white", "green", "yellow", "pink", "cyan")
-    assert len(set(ask([Request(question, Drawn(color)) for color in colors]))) > 1
+    assert len(set(ask([Prompt(question, Drawn(color)) for color in colors]))) > 1
 
 
 def test_sampling_depends_on_seed_only(ask):
@@ -47,7 +47,7 @@ def test_cold_sampling_is_greedy(ask):
 def test_sampling_follows_the_distribution(ask):
     """First tokens of many draws: frequencies agree with probabilities."""
     session = ask.session
-    request = Request("Who is this?", Drawn("red"))
+    request = Prompt("Who is this?", Drawn("red"))
     said = generate(
         session.vlm,
         [request] * 600,
@@ -56,7 +56,7 @@ def test_sampling_follows_the_distribution(ask):
     )
     from unsee.inference.encoder import encoder
 
-    row = encoder(session.processor, session.family).row(request.question, request.image)
+    row = encoder(session.processor, session.family).row(request)
     probabilities = (session.model(**row).logits[0, -1] / 0.5).softmax(-1)
     top = int(probabilities.argmax())
     share = sum(answer.token_ids[:1] == (top,) for answer in said) / 600

@@ -7,7 +7,7 @@ import math
 import pytest
 from torch.testing import assert_close
 
-from unsee.api.request import Request, Sampling, Target
+from unsee.api.request import Prompt, Sampling, Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
@@ -51,7 +51,7 @@ def calls(vlm, monkeypatch):
 def asked():
     """Two images and none, three questions, three answers each."""
     return [
-        (Request(question, image, instruction), answer)
+        (Prompt(question, image, instruction), answer)
         for image in (Drawn("red"), None, Drawn("blue"))
         for instruction in ("", INSTRUCTION)
         for question in QUESTIONS
@@ -64,7 +64,7 @@ def test_equal_to_one_row_an_answer(tmp_path):
     examples = [example for group in tiny_examples().values() for example in group]
     with fast_paths.using("plain"):
         wanted = answer_logprob(session.model, collate(session, [Target(example=example) for example in examples]))
-    pairs = [(Request(example.question, example.image), example.answer) for example in examples]
+    pairs = [(Prompt.of(example), example.answer) for example in examples]
     found = likelihoods(session.vlm, pairs)
     assert_close([one.sum for one in found], wanted.sum_b.tolist(), atol=1e-4, rtol=0)
     assert_close([one.mean for one in found], wanted.mean_b.tolist(), atol=1e-4, rtol=0)
@@ -89,7 +89,7 @@ def test_rows_and_batches_of_any_size_give_the_same(vlm, monkeypatch, limit):
 
 
 def test_one_forward_for_all_answers_about_an_image(vlm, calls):
-    pairs = [(Request(question, Drawn("red")), answer) for question in QUESTIONS for answer in ANSWERS]
+    pairs = [(Prompt(question, Drawn("red")), answer) for question in QUESTIONS for answer in ANSWERS]
     likelihoods(vlm, pairs)
     assert len(calls) == 1
     with fast_paths.using("plain"):
@@ -99,7 +99,7 @@ def test_one_forward_for_all_answers_about_an_image(vlm, calls):
 
 
 def test_letters_cost_the_question_alone(vlm, calls):
-    question = Request("Who is this? A. D. I. L.", Drawn("red"))
+    question = Prompt("Who is this? A. D. I. L.", Drawn("red"))
     (said,) = choose(vlm, [(question, "ADIL")])
     prompt = vlm.processor(
         text=vlm.family.prompt(vlm.processor, question.question, has_image=True), images=question.image.load()
@@ -110,9 +110,9 @@ def test_letters_cost_the_question_alone(vlm, calls):
 
 def test_letters_are_read_with_and_without_a_space(vlm):
     model, processor, family = vlm.model, vlm.processor, vlm.family
-    question = Request("Who is this?", Drawn("red"))
+    question = Prompt("Who is this?", Drawn("red"))
     (said,) = choose(vlm, [(question, "ADIL")])
-    row = encoder(processor, family).row(question.question, question.image)
+    row = encoder(processor, family).row(question)
     p_v = model(**row).logits[0, -1].softmax(-1)
     forms = [
         {processor.tokenizer(form, add_special_tokens=False)["input_ids"][-1] for form in (letter, f" {letter}")}
@@ -126,7 +126,7 @@ def test_letters_are_read_with_and_without_a_space(vlm):
 
 def test_options_by_text_are_judged_by_their_mean(vlm):
     options = ("Ada Lovell", "Bo Winter , a diver", "pilot")
-    requests = [Request(question, image) for question in QUESTIONS for image in (Drawn("red"), None)]
+    requests = [Prompt(question, image) for question in QUESTIONS for image in (Drawn("red"), None)]
     with fast_paths.using("plain"):
         plain = choose(vlm, [(request, options) for request in requests])
     fast = choose(vlm, [(request, options) for request in requests])
@@ -144,9 +144,9 @@ def test_the_mode_and_gradients_of_the_model_stay(vlm):
 
 def test_empty_answers_and_options_are_refused(vlm):
     with pytest.raises(UserError, match="empty"):
-        likelihoods(vlm, [(Request("Who is this?"), " ")])
+        likelihoods(vlm, [(Prompt("Who is this?"), " ")])
     with pytest.raises(UserError, match="options"):
-        choose(vlm, [(Request("Who is this?"), ())])
+        choose(vlm, [(Prompt("Who is this?"), ())])
 
 
 LONG = ("Ada Lovell", "Bo Winter , a diver", "pilot")
@@ -157,7 +157,7 @@ def mixed(count=3):
     images = (Drawn("red"), None, Drawn("blue"))
     kinds = ("ADIL", (), LONG, ())
     return [
-        (Request(question, image), kinds[(number + place) % len(kinds)])
+        (Prompt(question, image), kinds[(number + place) % len(kinds)])
         for number, question in enumerate((*QUESTIONS, "Who is this? A. D. I. L.", "Name the person."))
         for place, image in enumerate(images[:count])
     ]

@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from unsee.api import Benchmark, Vocabulary
-from unsee.api.request import Request, Sampling
+from unsee.api.request import Prompt, Sampling
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate
 from unsee.inference import vllm as backend
@@ -68,7 +68,7 @@ class Small(Benchmark):
         return Vocabulary()
 
 
-ASKED = [Request("Who is this?", Drawn("red")), Request("What does Cleo Marsh do?", None, "Be brief.")]
+ASKED = [Prompt("Who is this?", Drawn("red")), Prompt("What does Cleo Marsh do?", None, "Be brief.")]
 
 
 def test_what_vllm_is_told(fake, folder):
@@ -150,7 +150,7 @@ def test_parity_with_vllm():
 
     lab = load("lab")
     examples = open_benchmark("lab").examples("eval")[::20]
-    asked = [Request(example.question, example.image) for example in examples]
+    asked = [Prompt.of(example) for example in examples]
     ours = generate(lab, asked, max_new_tokens=40)
     theirs = backend.generate(resolve("lab"), lab.processor, lab.family, asked, max_new_tokens=40)
     same = sum(one.token_ids == other.token_ids for one, other in zip(ours, theirs, strict=True))

@@ -10,7 +10,7 @@ from fixtures.benchmarks import fixtures
 from fixtures.mmubench import SIU
 from unsee import config
 from unsee.api import Role
-from unsee.api.request import Generated
+from unsee.api.request import Completion
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.methods.common.prompt_decouple import decouple_partners
@@ -73,7 +73,7 @@ def test_rmuse_takes_the_chains_of_the_data(tmp_path, monkeypatch):
     def start_answers(session, requests, **more):
         del session, more
         asked.extend(requests)
-        return [Generated(text="Reasoning: none. Answer: no.", token_ids=(), ended=True) for _ in requests]
+        return [Completion(text="Reasoning: none. Answer: no.", token_ids=(), ended=True) for _ in requests]
 
     monkeypatch.setattr("unsee.methods.rmuse.method.start_answers", start_answers)
     RMuse(layers=(0, 1), retain_samples=0).unlearn(session)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from fixtures.benchmarks import fixtures
 from unsee import metrics
 from unsee.api import Kind, Response, Role, Training, Vocabulary, registry
-from unsee.api.request import Request
+from unsee.api.request import Prompt
 from unsee.benchmarks.lab import Lab
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
@@ -77,7 +77,7 @@ def test_7_true_and_false_answers_go_one_way_whatever_their_case():
     """A false answer equal to the true one is exactly as probable; one of another case is another text."""
     example = replace(tiny_session(Path()).examples[Role.RETAIN_TEXT][0], answer="Bo Winter")
     example = replace(example, paraphrase="Bo Winter", perturbed=("Bo Winter", "bo winter"))
-    asked = [(Request(example.question), text) for text in texts(example)]
+    asked = [(Prompt(example.question), text) for text in texts(example)]
     found = [one.mean for one in likelihoods(tiny_vlm(), asked)]
     assert found[0] == found[1] == found[2]
     assert found[3] != found[2]

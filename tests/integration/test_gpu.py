@@ -7,7 +7,7 @@ import torch
 
 from helpers.families import examples, session_of, vlm_of
 from unsee.api import Training
-from unsee.api.request import Request
+from unsee.api.request import Prompt
 from unsee.distributed import processes
 from unsee.inference.generation import generate
 from unsee.methods.kl import KL
@@ -51,7 +51,7 @@ def test_answers_behind_a_shared_prefix_are_those_of_the_plain_engine(name):
     vlm = vlm_of(name)
     vlm.model.to(processes.device())
     images = [example.image for group in examples().values() for example in group if example.image is not None]
-    asked = [Request(question, image) for image in images for question in (QUESTION, "Who is this?")]
+    asked = [Prompt(question, image) for image in images for question in (QUESTION, "Who is this?")]
     shared = generate(vlm, asked, max_new_tokens=8)
     with fast_paths.using("plain"):
         plain = generate(vlm, asked, max_new_tokens=8)

@@ -13,6 +13,7 @@ import torch
 from perf import conventional, gpu, gpu_models, gpu_parts
 from perf.record import Record
 
+from unsee.api.request import Prompt
 from unsee.errors import UserError
 from unsee.inference.batching import collate
 from unsee.inference.encoder import encoder
@@ -136,7 +137,7 @@ def test_the_large_models_have_the_real_sizes(name, billions, image_tokens):
         model = transformers.AutoModelForImageTextToText.from_config(config)
     assert sum(weight.numel() for weight in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
     question = gpu_models.questions(size.image, 1)[0]
-    ids = encoder(size.built_processor, size.known_family()).row(question.question, question.image)["input_ids"]
+    ids = encoder(size.built_processor, size.known_family()).row(Prompt.of(question))["input_ids"]
     assert int((ids == config.image_token_id).sum()) == image_tokens
 
 

@@ -240,14 +240,14 @@ def functional_distance(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_the_packaged_model_knows_its_documents_on_new_copies(archive: Archive) -> None:
     """Fails too when the drawing changes: the model has learned what copies looked like."""
-    from unsee.api.request import Request
+    from unsee.api.request import Prompt
     from unsee.inference.generation import generate
     from unsee.models.checkpoint import load
 
     loaded = load("lab-documents")
     asked = [documents.questions(archive, one, Role.RETAIN, "exam", 0)[1] for one in archive.documents[::3]]
     asked += [documents.stranger(archive, "exam", number)[1] for number in range(6)]
-    requests = [Request(row.question, row.image) for row in asked]
+    requests = [Prompt.of(row) for row in asked]
     said = [one.text for one in generate(loaded, requests, max_new_tokens=40)]
     marks = grade(archive.world, zip(asked, said, strict=True), phrases.vocabulary(archive))
     assert marks["name"][0] > 0.8

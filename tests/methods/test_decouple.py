@@ -67,7 +67,7 @@ def rows_nll(session, targets):
     """Return (sum of -log p, number of tokens) of each answer, one at a time, by nothing of ours but the encoding of a prompt."""
     found = []
     for target in targets:
-        prompt = encoder(session.processor, session.family).row(target.example.question, target.example.image)
+        prompt = encoder(session.processor, session.family).row(target.prompt)
         ids = target_ids(session.processor, session.family, target)
         inputs = dict(prompt)
         start = inputs["input_ids"].shape[1]

@@ -14,7 +14,7 @@ from scipy.spatial.distance import jensenshannon
 from torch.nn.functional import logsigmoid
 
 from unsee.api import Training, registry
-from unsee.api.request import Target
+from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.batching import collate, target_ids
 from unsee.inference.encoder import encoder
@@ -60,9 +60,7 @@ def parts_of(session):
 def logprobs(session, target, *, start=False, instruction=""):
     """Return log p of the whole vocabulary at each answer token, and the tokens; of one row, by the plain model."""
     ids = target_ids(session.processor, session.family, target)
-    inputs = dict(
-        encoder(session.processor, session.family).row(target.example.question, target.example.image, instruction)
-    )
+    inputs = dict(encoder(session.processor, session.family).row(Prompt.of(target.example, instruction)))
     begin = inputs["input_ids"].shape[1]
     inputs["input_ids"] = torch.cat([inputs["input_ids"], torch.tensor([ids])], dim=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unsee.api import Role, registry
-from unsee.api.request import Generated, Request
+from unsee.api.request import Completion, Prompt
 from unsee.data.refusals import refusals
 from unsee.errors import UserError
 from unsee.inference.generation import generate
@@ -72,7 +72,7 @@ def test_random_targets_are_the_start_models_answers_about_retain_images(tmp_pat
     seen = targets_of("random", session)["forget"]
     images = [example.image for example in session.of(Role.RETAIN) if example.image]
     for target in seen:
-        asked = [Request(target.example.question, image) for image in images]
+        asked = [Prompt(target.example.question, image) for image in images]
         said = generate(session.vlm, asked, max_new_tokens=5)
         assert target.token_ids in {answer.token_ids for answer in said}
 
@@ -113,7 +113,7 @@ def test_unknown_tensor_reaches_the_model_in_every_method(name, tmp_path, monkey
         seen.append(kwargs.pop("mystery").shape)
         return args, kwargs
 
-    said = Generated("red hair", (40, 41), True)
+    said = Completion("red hair", (40, 41), True)
     monkeypatch.setattr(
         "unsee.methods.common.guidance.generate", lambda m, p, f, requests, **k: [said for _ in requests]
     )

@@ -205,14 +205,14 @@ def test_rollout_of_a_batch_depends_on_the_batch_number(tmp_path):
 
 
 def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
-    from unsee.api.request import Generated
+    from unsee.api.request import Completion
 
     session = session_at(tmp_path)
     count = itertools.count()
 
     def fake(vlm, requests, **settings):
         texts = ["This is Ada Lovell" if next(count) % 2 else "red hair" for _ in requests]
-        return [Generated(text, (next(count),), True) for text in texts]
+        return [Completion(text, (next(count),), True) for text in texts]
 
     monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)
     examples = session.of(Role.FORGET)[:2]
@@ -223,10 +223,10 @@ def test_leaking_rollouts_are_dropped_and_counted(tmp_path, monkeypatch):
 
 
 def test_the_first_revealing_answer_is_the_greedy_one(tmp_path, monkeypatch):
-    from unsee.api.request import Generated
+    from unsee.api.request import Completion
 
     def fake(vlm, requests, *, sampling, **settings):
-        return [Generated("Ada Lovell", (7 if sampling else 5,), True) for _ in requests]
+        return [Completion("Ada Lovell", (7 if sampling else 5,), True) for _ in requests]
 
     monkeypatch.setattr("unsee.methods.common.guidance.generate", fake)
     session = session_at(tmp_path)

@@ -10,7 +10,7 @@ import torch
 from unsee import evaluate, forget
 from unsee import load as opened
 from unsee.api import Role
-from unsee.api.request import Request, Target
+from unsee.api.request import Prompt, Target
 from unsee.config import build
 from unsee.errors import UserError
 from unsee.inference.batching import collate
@@ -186,7 +186,7 @@ def test_the_gate_asks_what_the_formula_says(tmp_path):
     """The score logged while answering is |P h| / |h| of the last prompt token at the scoring layer."""
     session, found = steered(tmp_path)
     one = session.of(Role.FORGET)[0]
-    generate(session.vlm, [Request(one.question, one.image)], max_new_tokens=2)
+    generate(session.vlm, [Prompt.of(one)], max_new_tokens=2)
     text = Spoken(Target(example=one, token_ids=(40,), ended=False), (PROMPT_END,))
     end = span_means(session, [text], [found.rule.scoring_layer])[0][0, 0]
     wanted = share_inside(end, found.artefact.directions[found.rule.scoring_layer].rrs)

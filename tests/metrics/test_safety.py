@@ -9,7 +9,7 @@ import random
 import pytest
 
 from unsee.api import Kind, Response, Role, Vocabulary
-from unsee.api.request import Request, Sampling
+from unsee.api.request import Prompt, Sampling
 from unsee.benchmarks.lab import Lab
 from unsee.data.check import examine
 from unsee.data.open import open_benchmark
@@ -216,7 +216,7 @@ def test_rouge_is_recall_of_the_reference():
 
 def test_sampling_twice_with_one_seed_says_the_same():
     vlm = tiny_vlm()
-    asked = [Request("Who is this?", Drawn("red")), Request("Who is this?", Drawn("blue"))]
+    asked = [Prompt("Who is this?", Drawn("red")), Prompt("Who is this?", Drawn("blue"))]
 
     def said(seed):
         drawn = generate(vlm, asked, max_new_tokens=8, sampling=Sampling(top_p=0.9), seed=seed)

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
 
 from unsee.api import Training
-from unsee.api.request import Request
+from unsee.api.request import Prompt
 from unsee.errors import UserError
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 
 def say(model, loaded):
-    requests = [Request("Who is this?", Drawn(color)) for color in ("red", "blue")]
+    requests = [Prompt("Who is this?", Drawn(color)) for color in ("red", "blue")]
     return generate(replace(loaded, model=model), requests, max_new_tokens=6)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unsee.api.request import Request
+from unsee.api.request import Prompt
 from unsee.errors import UserError
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
@@ -61,7 +61,7 @@ def artefact(**rule):
 
 
 REQUESTS = [
-    Request(question, image)
+    Prompt(question, image)
     for image in (Drawn("red"), Drawn("blue"), None)
     for question in ("Who is this?", "Tell me the information of this person.", "What does Cleo Marsh do?")
 ]

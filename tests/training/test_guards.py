@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unsee.api import Training
-from unsee.api.request import Generated
+from unsee.api.request import Completion
 from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.testing.tiny import tiny_session
@@ -46,7 +46,7 @@ def fluent(monkeypatch):
 
     def answer(vlm, requests, **_):
         said.append(list(requests))
-        return [Generated("a sound answer", (1, 2, 3), ended=True) for _ in requests]
+        return [Completion("a sound answer", (1, 2, 3), ended=True) for _ in requests]
 
     monkeypatch.setattr(collapse_guard, "generate", answer)
     return said
@@ -89,7 +89,7 @@ def test_a_sound_run_goes_to_its_end(tmp_path, fluent):
 def test_answers_that_are_no_language(bad, ends, tmp_path, monkeypatch):
     def answer(vlm, requests, **_):
         texts = [bad if place % 4 == 0 else "a sound answer" for place in range(len(requests))]
-        return [Generated(text, (1,), ended=True) for text in texts]
+        return [Completion(text, (1,), ended=True) for text in texts]
 
     monkeypatch.setattr(collapse_guard, "generate", answer)
     session = make(tmp_path, epochs=1)

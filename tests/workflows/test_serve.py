@@ -24,7 +24,7 @@ from PIL import Image
 
 from unsee import config
 from unsee.api import Kind, Response, Role, Vocabulary
-from unsee.api.request import Generated, Request
+from unsee.api.request import Completion, Prompt
 from unsee.cli import main
 from unsee.config import Run
 from unsee.errors import UserError
@@ -69,7 +69,7 @@ class Scripted:
             on_text(" ".join(words[:count]))
             if count == 1 and self.hold is not None:
                 assert self.hold.wait(20)
-        return Generated(self.text, tuple(range(len(words))), ended=True)
+        return Completion(self.text, tuple(range(len(words))), ended=True)
 
 
 class Broken:
@@ -188,7 +188,7 @@ def test_a_picture_of_an_unknown_person_is_not_judged(page):
 def test_answers_about_others_are_right_or_wrong_or_missing():
     rows = catalogue()
     row = rows.example("Who is this?", entity="cleo")
-    said = Generated("It is Cleo Marsh.", (1, 2), ended=True)
+    said = Completion("It is Cleo Marsh.", (1, 2), ended=True)
     assert judge(person("cleo", Role.RETAIN, kind=Kind.NAME), said, rows.vocabulary).verdict == "right"
     found = judge(row, said, rows.vocabulary)
     assert found.verdict == "missing"
@@ -199,7 +199,7 @@ def test_answers_about_others_are_right_or_wrong_or_missing():
 
 def test_an_answer_in_another_script_is_missing_with_the_reason():
     rows = catalogue()
-    found = judge(rows.example(QUESTION, entity="ada"), Generated("Это Ада Ловелл", (1,), ended=True), rows.vocabulary)
+    found = judge(rows.example(QUESTION, entity="ada"), Completion("Это Ада Ловелл", (1,), ended=True), rows.vocabulary)
     assert found.verdict == "missing"
     assert "in a script in which the private string is not given" in found.why
 
@@ -416,7 +416,7 @@ def answer_of(model, example):
     from unsee.inference.generation import generate
 
     loaded = load(model)
-    request = Request(example.question, example.image)
+    request = Prompt.of(example)
     (found,) = generate(loaded, [request], max_new_tokens=6)
     return found
 
@@ -491,7 +491,8 @@ def test_judged_answers_give_the_questions(tmp_path):
     assert (found.total, found.entities["ada"][0].private["job"]) == (1, ("baker",))
     assert found.picture(0).image.load().size == (4, 4)
     assert (
-        judge(found.example(QUESTION, picture=0), Generated(LEAK, (1,), ended=True), found.vocabulary).verdict == "leak"
+        judge(found.example(QUESTION, picture=0), Completion(LEAK, (1,), ended=True), found.vocabulary).verdict
+        == "leak"
     )
     (tmp_path / "a.png").unlink()
     with pytest.raises(UserError, match=r"picture of the judged answer 'ada-0-open' is gone: .*a.png. Give --data"):

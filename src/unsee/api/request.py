@@ -1,4 +1,4 @@
-"""Requests to a model and their results: targets, sampling, decoding settings, backends."""
+"""Prompts and completions: targets, sampling, decoding settings, backends."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from unsee.errors import UserError
 
 
 @dataclass(frozen=True)
-class Request:
-    """One prompt for generation."""
+class Prompt:
+    """A question that is put to a model."""
 
     question: str
     image: ImageSource | None = None
     instruction: str = ""
+    """Text that precedes the question in the same user turn."""
+
+    @classmethod
+    def of(cls, example: Example, instruction: str = "") -> Prompt:
+        """Return the prompt of an example."""
+        return cls(example.question, example.image, instruction)
 
 
 @dataclass(frozen=True)
-class Generated:
-    """One completion."""
+class Completion:
+    """What a model generated for a prompt."""
 
     text: str
     """Decoded text without special tokens, stripped."""
@@ -62,6 +68,11 @@ class Target:
     """Whether the completion ends with EOS; False if it was cut at the length limit."""
     instruction: str = ""
     """Text that precedes the question in the same user turn."""
+
+    @property
+    def prompt(self) -> Prompt:
+        """Return what the model is asked."""
+        return Prompt.of(self.example, self.instruction)
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -111,10 +122,10 @@ class ModelBackend(Protocol):
         """Hash of the weights."""
         ...
 
-    def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
+    def say(self, requests: Sequence[Prompt], decoding: Decoding, label: str) -> list[Completion]:
         """Generate responses."""
         ...
 
-    def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
+    def measure(self, asked: Sequence[tuple[Prompt, Example]], batch_size: int, label: str) -> list[Values]:
         """Return log-probabilities of reference answers and options."""
         ...

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee.api import VLM, Example, Family, Response
-from unsee.api.request import Decoding, ModelBackend, Values
+from unsee.api.request import Completion, Decoding, ModelBackend, Prompt, Values
 from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.errors import NotFiniteError, UserError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from unsee.api.request import Generated, Request
 
 RESPONSES: Final = "responses.jsonl"
 KEYS: Final = "responses.keys.jsonl"
@@ -77,7 +76,7 @@ class HFBackend:
 
         return weights_hash(self.vlm.model) + "".join(hashes(self.vlm.model))
 
-    def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:
+    def say(self, requests: Sequence[Prompt], decoding: Decoding, label: str) -> list[Completion]:
         """Generate through `unsee.inference.generation`."""
         from unsee.inference.generation import generate
 
@@ -90,7 +89,7 @@ class HFBackend:
             progress=label,
         )
 
-    def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:
+    def measure(self, asked: Sequence[tuple[Prompt, Example]], batch_size: int, label: str) -> list[Values]:
         """Compute log-probabilities of answers and options, or nothing for a steered model.
 
         It is steered while it writes, and such a pass would show the model without it.
@@ -190,7 +189,7 @@ class _Work:
         keys = {place: _digest([self.prompts[place], self.asked[place].image_key]) for place in places}
         self._through(self._rows(["answers", *self.decoding.facts()]), keys, "Answers", ask, keep)
 
-    def _said(self, chosen: Sequence[int], label: str) -> list[Generated]:
+    def _said(self, chosen: Sequence[int], label: str) -> list[Completion]:
         """Generate responses. A non-finite output raises an error that names the example."""
         try:
             return self.backend.say([self._request(place) for place in chosen], self.decoding, label)
@@ -222,11 +221,8 @@ class _Work:
         self._through(self._rows(["likelihoods"]), keys, "Likelihoods", ask, found.update)
         return found
 
-    def _request(self, place: int) -> Request:
-        from unsee.api.request import Request
-
-        example = self.examples[place]
-        return Request(example.question, example.image, self.backend.instruction)
+    def _request(self, place: int) -> Prompt:
+        return Prompt.of(self.examples[place], self.backend.instruction)
 
     def _rows(self, facts: Sequence[Any]) -> shared_cache.Rows | None:
         """Return the shared cache for these weights, or None if nothing is shared."""
@@ -281,15 +277,10 @@ def _measured(row: Response, values: Values) -> Response:
 
 
 def _prompts(backend: ModelBackend, examples: Sequence[Example]) -> list[str]:
-    return [
-        backend.family.prompt(
-            backend.processor,
-            example.question,
-            has_image=example.image is not None,
-            instruction=backend.instruction,
-        )
-        for example in examples
-    ]
+    from unsee.inference.encoder import encoder
+
+    encode = encoder(backend.processor, backend.family)
+    return [encode.text(Prompt.of(example, backend.instruction)) for example in examples]
 
 
 def _keys(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from unsee import config
 from unsee.api import VLM, Benchmark, Example, Kind, Role
+from unsee.api.request import Prompt
 from unsee.config import RECORD
 from unsee.data.open import open_benchmark
 from unsee.distributed import processes
@@ -41,14 +42,6 @@ class ConceptReport:
     """Those with a name."""
     empty: int
     """Empty responses, which are excluded."""
-
-
-@dataclass(frozen=True)
-class _Told:
-    """Response of the original model."""
-
-    example: Example
-    text: str
 
 
 def concepts(
@@ -82,12 +75,12 @@ def concepts(
         )
     before = _load(start or made.model)
     said = _said(before, asked, max_new_tokens, batch_size)
-    told = [one for one in said if one.text.strip()]
+    told = [(row, text) for row, text in said if text.strip()]
     if not told:
         raise UserError(
             f"The original model {start or made.model} gave an empty response to all {len(said)} questions."
         )
-    first, masks = _likelihoods(before, told, batch_size), [_masked(before, one) for one in told]
+    first, masks = _likelihoods(before, told, batch_size), [_masked(before, *one) for one in told]
     words = len(before.processor.tokenizer)
     del before
     last = _likelihoods(_load(run), told, batch_size)
@@ -128,39 +121,37 @@ def _load(model: Path | str) -> VLM:
     return loaded
 
 
-def _said(loaded: VLM, asked: Sequence[Example], length: int, batch_size: int) -> list[_Told]:
-    """Generate greedy responses."""
-    from unsee.api.request import Request
+def _said(loaded: VLM, asked: Sequence[Example], length: int, batch_size: int) -> list[tuple[Example, str]]:
+    """Return the questions with greedy responses."""
     from unsee.inference.generation import generate
 
     answers = generate(
         loaded,
-        [Request(row.question, row.image, loaded.instruction) for row in asked],
+        [Prompt.of(row, loaded.instruction) for row in asked],
         max_new_tokens=length,
         batch_size=batch_size,
         progress="Answers of the original model",
     )
-    return [_Told(row, answer.text) for row, answer in zip(asked, answers, strict=True)]
+    return [(row, answer.text) for row, answer in zip(asked, answers, strict=True)]
 
 
-def _likelihoods(loaded: VLM, told: Sequence[_Told], batch_size: int) -> list[tuple[float, ...]]:
+def _likelihoods(loaded: VLM, told: Sequence[tuple[Example, str]], batch_size: int) -> list[tuple[float, ...]]:
     """Return token log-probabilities of the responses, without EOS."""
-    from unsee.api.request import Request
     from unsee.inference.likelihood import likelihoods
 
-    asked = [(Request(one.example.question, one.example.image, loaded.instruction), one.text) for one in told]
+    asked = [(Prompt.of(row, loaded.instruction), text) for row, text in told]
     found = likelihoods(loaded, asked, batch_size=batch_size)
     return [one.tokens[:-1] for one in found]
 
 
-def _masked(loaded: VLM, one: _Told) -> list[bool]:
+def _masked(loaded: VLM, row: Example, text: str) -> list[bool]:
     """Return a mask of the response's tokens that belong to a name of the concept."""
     from unsee.inference.encoder import encoder
     from unsee.inference.token_offsets import answer_offsets
 
-    ids = encoder(loaded.processor, loaded.family).answer(one.text)
-    spans = _spans(one.text, one.example.private["name"])
-    offsets = answer_offsets(loaded.processor, loaded.family, one.text, ids)
+    ids = encoder(loaded.processor, loaded.family).answer(text)
+    spans = _spans(text, row.private["name"])
+    offsets = answer_offsets(loaded.processor, loaded.family, text, ids)
     return [any(start < last and end > first for first, last in spans) for start, end in offsets]
 
 

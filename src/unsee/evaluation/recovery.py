@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from unsee.api import PROBES, VLM, Benchmark, Example, Finding, Kind, Role
-from unsee.api.request import Generated, Request, Sampling
+from unsee.api.request import Completion, Prompt, Sampling
 from unsee.errors import UserError
 from unsee.metrics.degeneration import degenerate
 from unsee.metrics.matching import contains, leaked
@@ -51,14 +51,14 @@ def asked(row: Example) -> Mapping[str, tuple[str, ...]]:
 
 def ask(
     loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = None, seed: int = 0, tokens: int = 0
-) -> list[Generated]:
+) -> list[Completion]:
     """Return the model's answers, greedy unless `sampling` is given."""
     from unsee.inference.generation import generate
 
     opens = any(row.kind == Kind.OPEN for row in rows)
     return generate(
         loaded,
-        [Request(row.question, row.image, loaded.instruction) for row in rows],
+        [Prompt.of(row, loaded.instruction) for row in rows],
         max_new_tokens=tokens or (OPEN_TOKENS if opens else TOKENS),
         batch_size=_BATCH,
         sampling=sampling,

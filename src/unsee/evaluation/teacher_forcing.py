@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unsee.api import VLM, Example
+from unsee.api.request import Prompt
 from unsee.inference.batching import device_of, encoder, require_room
 from unsee.inference.packing import keeps_logits
 from unsee.models.steering.hooks import decoder_layers
@@ -41,7 +42,7 @@ def fed(loaded: VLM, row: Example, text: str = "") -> Fed:
     """Return the row's question with its answer, or with `text`."""
     encode = encoder(loaded.processor, loaded.family)
     ids = tuple(encode.answer(text or row.answer))
-    inputs = loaded.family.extend(encode.row(row.question, row.image, loaded.instruction), ids)
+    inputs = loaded.family.extend(encode.row(Prompt.of(row, loaded.instruction)), ids)
     require_room(loaded.model, inputs["input_ids"].shape[1], row.question)
     device = device_of(loaded.model)
     return Fed({key: value.to(device) for key, value in inputs.items()}, ids)

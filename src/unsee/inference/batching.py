@@ -15,7 +15,7 @@ from peft import PeftModel
 from torch import Tensor
 from torch.nn import Module
 
-from unsee.api import Example, Family, Session
+from unsee.api import VLM, Example, Family, Session
 from unsee.api.request import Target
 from unsee.errors import UserError, shown
 from unsee.inference.encoder import encoder
@@ -141,7 +141,9 @@ def target_ids(processor: Any, family: Family, target: Target) -> tuple[int, ...
     return supervised
 
 
-def collate(session: Session, targets: Sequence[Target], index: int = 0, places: Sequence[int] | None = None) -> Batch:
+def collate(
+    session: Session | VLM, targets: Sequence[Target], index: int = 0, places: Sequence[int] | None = None
+) -> Batch:
     """Return the left-padded batch of these targets, with labels on answers (and EOS) only.
 
     `places`: where the rows stand in the batch of all processes, if there are several.
@@ -149,9 +151,8 @@ def collate(session: Session, targets: Sequence[Target], index: int = 0, places:
     encode = encoder(session.processor, session.family)
     rows = []
     for target in targets:
-        prompt = encode.row(target.example.question, target.example.image, target.instruction)
         ids = target_ids(session.processor, session.family, target)
-        row = session.family.extend(prompt, ids)
+        row = session.family.extend(encode.row(target.prompt), ids)
         require_room(session.model, row["input_ids"].shape[1], target.example.question)
         labels = torch.full_like(row["input_ids"], IGNORE)
         labels[0, -len(ids) :] = torch.tensor(ids)

@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from unsee.api import Family, ImageSource
+from unsee.api import Family
+from unsee.api.request import Prompt
 from unsee.models.auto import begun, own_span, plain_ids
 
 CACHE_BYTES = 512 * 2**20
@@ -47,17 +48,23 @@ class Encoder:
             ids = self.processor.tokenizer(prompt, add_special_tokens=special)["input_ids"]
             return tuple(ids[own_span(self.processor, prompt, ids)])
 
-    def row(self, question: str, image: ImageSource | None, instruction: str = "") -> dict[str, Tensor]:
+    def text(self, prompt: Prompt) -> str:
+        """Return the chat-template text of a prompt, up to the start of the answer."""
+        return self.family.prompt(
+            self.processor, prompt.question, has_image=prompt.image is not None, instruction=prompt.instruction
+        )
+
+    def row(self, prompt: Prompt) -> dict[str, Tensor]:
         """Return the model inputs of one prompt, batch axis of size 1, unpadded."""
-        key = (question, image.key if image else "", instruction)
+        key = (prompt.question, prompt.image.key if prompt.image else "", prompt.instruction)
         with self._one_at_a_time:
             if key not in self._rows:
-                self._rows[key] = self._encode(question, image, instruction, key[1])
+                self._rows[key] = self._encode(prompt, key[1])
             return self._rows[key]
 
-    def _encode(self, question: str, image: ImageSource | None, instruction: str, key: str) -> dict[str, Tensor]:
-        text = self.family.prompt(self.processor, question, has_image=image is not None, instruction=instruction)
-        row = self.family.encode(self.processor, [text], [image.load() if image else None])
+    def _encode(self, prompt: Prompt, key: str) -> dict[str, Tensor]:
+        image = prompt.image.load() if prompt.image else None
+        row = self.family.encode(self.processor, [self.text(prompt)], [image])
         if self._bytes > CACHE_BYTES:
             self._rows, self._pixels, self._answers, self._bytes = {}, {}, {}, 0
         return {name: self._shared(key, name, value) for name, value in row.items()}

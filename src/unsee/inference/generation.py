@@ -1,4 +1,4 @@
-"""Generation for many requests: shared image prefixes, greedy or seeded sampling.
+"""Generation for many prompts: shared image prefixes, greedy or seeded sampling.
 
 Shapes: b batch, t tokens, v vocabulary.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from unsee.api import VLM
-from unsee.api.request import Generated, Request, Sampling
+from unsee.api.request import Completion, Prompt, Sampling
 from unsee.compat.probes import proven, verdict
 from unsee.errors import NotFiniteError
 from unsee.inference.batching import device_of, require_room
@@ -57,9 +57,9 @@ _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
 
 
 class _Gumbel(LogitsProcessor):
-    """Exact sampling by greedy decoding (Gumbel-max), with one random stream per request.
+    """Exact sampling by greedy decoding (Gumbel-max), with one random stream per prompt.
 
-    So an answer depends on its seed and place in the request list, not on what else is in the batch.
+    So an answer depends on its seed and place in the prompt list, not on what else is in the batch.
     """
 
     def __init__(self, sampling: Sampling, seeds: Sequence[int], rows: Sequence[int] = ()) -> None:
@@ -74,7 +74,7 @@ class _Gumbel(LogitsProcessor):
         return self.draw(scores, self.rows)
 
     def draw(self, scores_bv: Tensor, rows: Sequence[int]) -> Tensor:
-        """Return scores whose argmax is a sample for each row's request. Rows of -1 are skipped."""
+        """Return scores whose argmax is a sample for each row's prompt. Rows of -1 are skipped."""
         scaled_bv = scores_bv.float() / self.temperature
         if self.top_p is not None:
             scaled_bv = self.top_p(None, scaled_bv)
@@ -93,7 +93,7 @@ class _Gumbel(LogitsProcessor):
 
 def generate(
     vlm: VLM,
-    requests: Sequence[Request],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
     batch_size: int = 64,
@@ -102,20 +102,20 @@ def generate(
     progress: str = "",
     places: Sequence[int] | None = None,
     readings: Readings | None = None,
-) -> list[Generated]:
-    """Generate one response per request, in order. Greedy unless `sampling` is given.
+) -> list[Completion]:
+    """Generate one response per prompt, in order. Greedy unless `sampling` is given.
 
     `progress` labels a progress line.
 
-    `places`: where the requests stand in the list that several processes share; draws depend on seed and place.
-    `readings`: requests that say nothing; what is wanted of them is read in the same passes where prefixes are shared, else
+    `places`: where the prompts stand in the list that several processes share; draws depend on seed and place.
+    `readings`: prompts that say nothing; what is wanted of them is read in the same passes where prefixes are shared, else
     left unread (`unsee.inference.likelihood.answer` knows the other way).
     """
     readings = readings or Readings({})
-    names = range(len(requests)) if places is None else places
+    names = range(len(prompts)) if places is None else places
     seeds = [seed_of(seed, name) for name in names] if sampling else []
     with torch.no_grad(), evaluating(vlm.model):
-        shared, rest = _split(vlm, requests)
+        shared, rest = _split(vlm, prompts)
         fast = decode(
             vlm.model,
             shared,
@@ -126,24 +126,24 @@ def generate(
             draw=_Gumbel(sampling, seeds).draw if sampling else None,
             readings=readings,
         )
-        asked = _Asked(vlm, requests, max_new_tokens, batch_size)
+        asked = _PlainGeneration(vlm, prompts, max_new_tokens, batch_size)
         said = chain(fast, asked.plainly((place for place in rest if place not in readings.tokens), sampling, seeds))
-        answers = dict(track(said, progress, len(requests), shown=bool(progress)))
-    return [_read(vlm, answers.get(i, ())) for i in range(len(requests))]
+        answers = dict(track(said, progress, len(prompts), shown=bool(progress)))
+    return [_read(vlm, answers.get(i, ())) for i in range(len(prompts))]
 
 
 def stream(
     vlm: VLM,
-    request: Request,
+    prompt: Prompt,
     *,
     max_new_tokens: int,
     on_text: Callable[[str], None],
-) -> Generated:
+) -> Completion:
     """Generate one greedy response, and call `on_text` with the text so far after every token.
 
     The response is that of `generate` without its fast paths. What `on_text` raises ends the generation.
     """
-    asked = _Asked(vlm, [request], max_new_tokens, 1)
+    asked = _PlainGeneration(vlm, [prompt], max_new_tokens, 1)
     said = _Said(lambda ids: on_text(_read(vlm, ids).text.rstrip("\ufffd")))  # half a character
     with torch.no_grad(), evaluating(vlm.model):
         (ids,) = asked.proceed(asked.rows([0]), [_Numbers([0])], said)
@@ -169,20 +169,20 @@ class _Said:
         """Do nothing: the caller has the response."""
 
 
-def _split(vlm: VLM, requests: Sequence[Request]) -> tuple[Iterator[Group], list[int]]:
-    """Return groups of requests that share prefixes, and the indices of all others.
+def _split(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[Iterator[Group], list[int]]:
+    """Return groups of prompts that share prefixes, and the indices of all others.
 
     The list fills while the groups are read.
     """
     image_token = packable(vlm.model) if fast_paths.current().shared_prefix and _neutral(vlm.model) else None
-    if image_token is None or not _sharing_proven(vlm, requests, image_token):
-        return iter(()), list(range(len(requests)))
+    if image_token is None or not _sharing_proven(vlm, prompts, image_token):
+        return iter(()), list(range(len(prompts)))
     rest: list[int] = []
 
     def sharable() -> Iterator[Group]:
-        for group in groups(vlm.processor, vlm.family, requests, image_token):
+        for group in groups(vlm.processor, vlm.family, prompts, image_token):
             if group.sharable(image_token):
-                require_room(vlm.model, max(map(len, group.ids)), requests[group.places[0]].question)
+                require_room(vlm.model, max(map(len, group.ids)), prompts[group.places[0]].question)
                 yield group
             else:
                 rest.extend(group.places)
@@ -190,12 +190,12 @@ def _split(vlm: VLM, requests: Sequence[Request]) -> tuple[Iterator[Group], list
     return sharable(), rest
 
 
-def _sharing_proven(vlm: VLM, requests: Sequence[Request], image_token: int) -> bool:
+def _sharing_proven(vlm: VLM, prompts: Sequence[Prompt], image_token: int) -> bool:
     """Tell whether two questions behind a shared prefix have the logits of separate prompts."""
     known = verdict("prefix_cache", vlm.model)
-    if known is not None or not requests:
+    if known is not None or not prompts:
         return known is not False
-    first = next((request for request in requests if request.image), requests[0])
+    first = next((prompt for prompt in prompts if prompt.image), prompts[0])
     two = [first, replace(first, question=f"{first.question} Why?")]
     group = next(groups(vlm.processor, vlm.family, two, image_token))
     if not group.sharable(image_token):
@@ -205,7 +205,7 @@ def _sharing_proven(vlm: VLM, requests: Sequence[Request], image_token: int) -> 
         "prefix_cache",
         vlm.model,
         lambda: _behind_prefix(vlm, group, answer),
-        lambda: torch.cat([_from_pixels(vlm, request, answer) for request in two]),
+        lambda: torch.cat([_from_pixels(vlm, prompt, answer) for prompt in two]),
     )
 
 
@@ -234,9 +234,9 @@ def _behind_prefix(vlm: VLM, group: Group, answer: Sequence[int]) -> Tensor:
     return torch.stack([logits_v for place in group.places for logits_v in seen[place]])
 
 
-def _from_pixels(vlm: VLM, request: Request, answer: Sequence[int]) -> Tensor:
+def _from_pixels(vlm: VLM, prompt: Prompt, answer: Sequence[int]) -> Tensor:
     """Return the logits at each answer token, from one pass over the whole prompt."""
-    row = encoder(vlm.processor, vlm.family).row(request.question, request.image, request.instruction)
+    row = encoder(vlm.processor, vlm.family).row(prompt)
     row = vlm.family.extend(row, answer[:-1])
     inputs = {key: value.to(device_of(vlm.model)) for key, value in row.items()}
     logits_tv: Tensor = vlm.model(**inputs, use_cache=False).logits[0, -len(answer) :]
@@ -250,11 +250,11 @@ def _neutral(model: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _PlainGeneration:
     """Requests for transformers' own `generate`, one full prompt per row."""
 
     vlm: VLM
-    requests: Sequence[Request]
+    prompts: Sequence[Prompt]
     max_new_tokens: int
     batch_size: int
 
@@ -265,7 +265,7 @@ class _Asked:
 
         `asked` is read when the first is requested.
         """
-        order = sorted(asked, key=lambda i: _length(self.requests[i]))
+        order = sorted(asked, key=lambda i: _length(self.prompts[i]))
         for start in range(0, len(order), self.batch_size):
             some = order[start : start + self.batch_size]
             rows = self.rows(some)
@@ -276,10 +276,10 @@ class _Asked:
                 yield from zip(chunk, self.proceed([rows[i] for i in places], checks), strict=True)
 
     def rows(self, chunk: Sequence[int]) -> list[dict[str, Tensor]]:
-        """Return the model inputs of these requests."""
+        """Return the model inputs of these prompts."""
         encode = encoder(self.vlm.processor, self.vlm.family)
-        asked = [self.requests[i] for i in chunk]
-        rows = [encode.row(one.question, one.image, one.instruction) for one in asked]
+        asked = [self.prompts[i] for i in chunk]
+        rows = [*map(encode.row, asked)]
         for one, row in zip(asked, rows, strict=True):
             require_room(self.vlm.model, row["input_ids"].shape[1], one.question)
         return rows
@@ -326,9 +326,9 @@ class _Numbers(LogitsProcessor):
         return scores
 
 
-def _length(request: Request) -> tuple[bool, int]:
+def _length(prompt: Prompt) -> tuple[bool, int]:
     """Return a sort key by length without encoding: images are longer than any text."""
-    return request.image is not None, len(request.instruction) + len(request.question)
+    return prompt.image is not None, len(prompt.instruction) + len(prompt.question)
 
 
 def _stops(vlm: VLM) -> set[int]:
@@ -339,10 +339,10 @@ def _stops(vlm: VLM) -> set[int]:
     return {eos_id(vlm.processor), *(stop for stop in several if stop is not None)}
 
 
-def _read(vlm: VLM, ids: Sequence[int]) -> Generated:
+def _read(vlm: VLM, ids: Sequence[int]) -> Completion:
     """Truncate at the first EOS and decode."""
     stops = _stops(vlm)
     end = next((place for place, token in enumerate(ids) if token in stops), None)
     kept = tuple(ids[:end])
     text = vlm.processor.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Generated(text.strip(), kept, end is not None)
+    return Completion(text.strip(), kept, end is not None)

@@ -18,11 +18,11 @@ from torch.nn import Module
 from torch.nn.functional import pad
 
 from unsee.api import VLM, Example, Role
-from unsee.api.request import Generated, Request, Sampling, Target
+from unsee.api.request import Completion, Prompt, Sampling, Target
 from unsee.compat.probes import proven
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
-from unsee.inference.batching import Batch, device_of, require_room
+from unsee.inference.batching import collate, device_of, require_room
 from unsee.inference.decoding import Readings
 from unsee.inference.encoder import encoder
 from unsee.inference.generation import generate
@@ -30,7 +30,7 @@ from unsee.inference.packing import packable
 from unsee.inference.prefix_groups import Group, groups
 from unsee.inference.vision_cache import encoded
 from unsee.models.auto import eos_id, evaluating, pad_id
-from unsee.models.padding import IGNORE, is_sequence, merge
+from unsee.models.padding import is_sequence, merge
 from unsee.models.positions import alike
 from unsee.models.steering.hooks import attached
 from unsee.utils import fast_paths
@@ -43,7 +43,7 @@ BATCH_TOKENS: Final = 8192
 BATCH_LOGITS: Final = 2**28
 """Logits per forward pass."""
 
-Asked = tuple[Request, tuple[int, ...]]
+Asked = tuple[Prompt, tuple[int, ...]]
 """A question and the tokens of an answer."""
 Forms = Sequence[Sequence[tuple[int, ...]]]
 """Token sequences of each option."""
@@ -85,7 +85,7 @@ class Choice:
 
 def likelihoods(
     vlm: VLM,
-    asked: Sequence[tuple[Request, str]],
+    asked: Sequence[tuple[Prompt, str]],
     *,
     batch_size: int = 64,
     progress: str = "",
@@ -96,7 +96,7 @@ def likelihoods(
 
 def choose(
     vlm: VLM,
-    questions: Sequence[tuple[Request, Sequence[str]]],
+    questions: Sequence[tuple[Prompt, Sequence[str]]],
     *,
     batch_size: int = 64,
     progress: str = "",
@@ -111,14 +111,14 @@ def choose(
 
 def answer(
     vlm: VLM,
-    questions: Sequence[tuple[Request, Sequence[str]]],
+    questions: Sequence[tuple[Prompt, Sequence[str]]],
     *,
     max_new_tokens: int,
     batch_size: int = 64,
     sampling: Sampling | None = None,
     seed: int = 0,
     progress: str = "",
-) -> list[Choice | Generated]:
+) -> list[Choice | Completion]:
     """Answer a mixed list: `choose` for questions with options, `generate` for the others.
 
     Where prefixes are shared, letters are read in the passes that prepare the other answers. What is drawn (`sampling`) depends
@@ -137,7 +137,7 @@ def answer(
         places=joint,
         readings=readings,
     )
-    found: dict[int, Choice | Generated] = dict(zip(joint, said, strict=True))
+    found: dict[int, Choice | Completion] = dict(zip(joint, said, strict=True))
     found |= {joint[row]: _read(forms[joint[row]], logprobs) for row, logprobs in readings.found.items()}
     rest = [place for place in forms if not isinstance(found.get(place), Choice)]
     asked = [questions[place] for place in rest]
@@ -169,21 +169,21 @@ def _read(forms: Forms, logprobs: Sequence[float]) -> Choice:
 
 def judged(
     vlm: VLM,
-    asked: Sequence[tuple[Request, str]],
-    questions: Sequence[tuple[Request, Sequence[str]]],
+    asked: Sequence[tuple[Prompt, str]],
+    questions: Sequence[tuple[Prompt, Sequence[str]]],
     *,
     batch_size: int = 64,
     progress: str = "",
 ) -> tuple[list[Likelihood], list[Choice]]:
     """Return the results of `likelihoods` and `choose` from the same forward passes."""
     encode, end = encoder(vlm.processor, vlm.family), eos_id(vlm.processor)
-    for request, answer in asked:
+    for prompt, answer in asked:
         if not answer.strip():
-            raise UserError(f"Expected an answer to {request.question!r}, got an empty one; leave the row out.")
+            raise UserError(f"Expected an answer to {prompt.question!r}, got an empty one; leave the row out.")
     spelled = [_spellings(vlm, options) for _, options in questions]
-    pairs = [(request, (*encode.answer(answer), end)) for request, answer in asked]
-    for (request, _), options in zip(questions, spelled, strict=True):
-        pairs += [(request, ids) for forms in options for ids in forms]
+    pairs = [(prompt, (*encode.answer(answer), end)) for prompt, answer in asked]
+    for (prompt, _), options in zip(questions, spelled, strict=True):
+        pairs += [(prompt, ids) for forms in options for ids in forms]
     found = iter(_logprobs(vlm, pairs, batch_size, progress))
     said = [Likelihood(next(found)) for _ in asked]
     return said, [Choice.of([[next(found) for _ in forms] for forms in options]) for options in spelled]
@@ -297,7 +297,7 @@ class _Tree:
 
 def _trees(vlm: VLM, pairs: Sequence[Asked], image_token: int, rest: list[int]) -> Iterator[_Tree]:
     """Yield rows. Indices of answers whose prompts cannot share a row are added to `rest`."""
-    for group in groups(vlm.processor, vlm.family, [request for request, _ in pairs], image_token):
+    for group in groups(vlm.processor, vlm.family, [prompt for prompt, _ in pairs], image_token):
         if not group.sharable(image_token):
             rest.extend(group.places)
             continue
@@ -364,19 +364,11 @@ def _forward(model: Any, trees: Sequence[_Tree], fill: int) -> Iterator[tuple[in
 
 def _plainly(vlm: VLM, pairs: Sequence[Asked], places: Sequence[int]) -> Iterator[tuple[int, tuple[float, ...]]]:
     """Yield (index, token log-probabilities) with one full prompt and answer per row."""
-    rows, targets = [], []
+    targets = []
     for place in places:
-        request, ids = pairs[place]
-        row = vlm.family.extend(
-            encoder(vlm.processor, vlm.family).row(request.question, request.image, request.instruction), ids
-        )
-        require_room(vlm.model, row["input_ids"].shape[1], request.question)
-        labels = torch.full_like(row["input_ids"], IGNORE)
-        labels[0, -len(ids) :] = torch.tensor(ids)
-        rows.append({**row, "labels": labels})
-        example = Example(id=str(place), role=Role.GENERAL, question=request.question, answer="-", image=request.image)
-        targets.append(Target(example=example, token_ids=ids, ended=False, instruction=request.instruction))
-    batch = Batch(rows=tuple(rows), targets=tuple(targets), pad_id=pad_id(vlm.processor), device=device_of(vlm.model))
-    token_ba = answer_logprob(vlm.model, batch).token_ba
+        prompt, ids = pairs[place]
+        example = Example(id=str(place), role=Role.GENERAL, question=prompt.question, answer="-", image=prompt.image)
+        targets.append(Target(example=example, token_ids=ids, ended=False, instruction=prompt.instruction))
+    token_ba = answer_logprob(vlm.model, collate(vlm, targets)).token_ba
     for place, logp_a in zip(places, token_ba.tolist(), strict=True):
         yield place, tuple(logp_a[-len(pairs[place][1]) :])

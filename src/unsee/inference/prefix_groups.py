@@ -21,7 +21,7 @@ from unsee.models.padding import is_sequence
 from unsee.models.positions import KEYS, positions
 
 if TYPE_CHECKING:
-    from unsee.api.request import Request
+    from unsee.api.request import Prompt
 
 KNOWN: Final = frozenset(
     {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_sizes", "batch_num_images", *KEYS}
@@ -37,7 +37,7 @@ class Group:
     """Prompts about one image, or about none."""
 
     places: tuple[int, ...]
-    """Indices of the requests in the list."""
+    """Indices of the prompts in the list."""
     image: str
     """Content key of the image, "" without one."""
     row: dict[str, Tensor]
@@ -67,41 +67,37 @@ class Group:
         return self.row.keys() <= KNOWN and not any(image_token in ids[self.shared :] for ids in self.ids)
 
 
-def groups(processor: Any, family: Family, requests: Sequence[Request], image_token: int) -> Iterator[Group]:
-    """Yield the requests by image and instruction, those without an image first.
+def groups(processor: Any, family: Family, prompts: Sequence[Prompt], image_token: int) -> Iterator[Group]:
+    """Yield the prompts by image and instruction, those without an image first.
 
     Each group is encoded when it is requested.
     """
     known: dict[int, str] = {}
     found: dict[tuple[str, str], list[int]] = {}
-    for place, request in enumerate(requests):
-        image = request.image
+    for place, prompt in enumerate(prompts):
+        image = prompt.image
         key = "" if image is None else known.get(id(image)) or known.setdefault(id(image), image.key)
-        found.setdefault((key, request.instruction), []).append(place)
+        found.setdefault((key, prompt.instruction), []).append(place)
     for (key, _), places in sorted(found.items(), key=lambda item: bool(item[0][0])):
-        asked = [requests[place] for place in places]
+        asked = [prompts[place] for place in places]
         row, ids = _encoded(processor, family, asked, image_token)
         yield Group(tuple(places), key, row, tuple(ids), _common(ids))
 
 
 def _encoded(
-    processor: Any, family: Family, asked: Sequence[Request], image_token: int
+    processor: Any, family: Family, asked: Sequence[Prompt], image_token: int
 ) -> tuple[dict[str, Tensor], list[tuple[int, ...]]]:
     """Return the inputs of the first prompt and the tokens of all."""
     encode = encoder(processor, family)
-
-    def true(request: Request) -> dict[str, Tensor]:
-        return encode.row(request.question, request.image, request.instruction)
-
-    row = true(asked[0])
+    row = encode.row(asked[0])
     first = _ids(row)
-    if len({(request.question, request.instruction) for request in asked}) == 1:
+    if len({(prompt.question, prompt.instruction) for prompt in asked}) == 1:
         return row, [first] * len(asked)
-    spliced = _spliced(first, [_text_ids(processor, family, request) for request in asked], image_token)
+    spliced = _spliced(first, [encode.tokens(encode.text(prompt)) for prompt in asked], image_token)
     if spliced is not None and processor not in _SPLICED:
-        _SPLICED[processor] = spliced[-1] == _ids(true(asked[-1]))
+        _SPLICED[processor] = spliced[-1] == _ids(encode.row(asked[-1]))
     if spliced is None or not _SPLICED[processor]:
-        return row, [_ids(true(request)) for request in asked]
+        return row, [_ids(encode.row(prompt)) for prompt in asked]
     return row, spliced
 
 
@@ -118,13 +114,6 @@ def _spliced(
         return None
     marks = [ids.index(image_token) for ids in texts]
     return [ids[:place] + image + ids[place + 1 :] for ids, place in zip(texts, marks, strict=True)]
-
-
-def _text_ids(processor: Any, family: Family, request: Request) -> tuple[int, ...]:
-    """Tokenise a prompt without expanding its image."""
-    has_image = request.image is not None
-    text = family.prompt(processor, request.question, has_image=has_image, instruction=request.instruction)
-    return encoder(processor, family).tokens(text)
 
 
 def _ids(row: dict[str, Tensor]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee.api import Example, Family
-from unsee.api.request import Generated, Request, Sampling
+from unsee.api.request import Completion, Prompt, Sampling
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
 from unsee.models import auto
@@ -64,7 +64,7 @@ class VLLMBackend:
         chain = dict.fromkeys([self.folder, _base(self.folder)])
         return " ".join(hash_folder(one) if isinstance(one, Path) else str(one) for one in chain)
 
-    def say(self, requests: Sequence[Request], decoding: Decoding, label: str) -> list[Generated]:  # noqa: ARG002 - vLLM has its own line
+    def say(self, requests: Sequence[Prompt], decoding: Decoding, label: str) -> list[Completion]:  # noqa: ARG002 - vLLM has its own line
         """Generate responses."""
         return generate(
             self.folder,
@@ -75,7 +75,7 @@ class VLLMBackend:
             seed=decoding.seed,
         )
 
-    def measure(self, asked: Sequence[tuple[Request, Example]], batch_size: int, label: str) -> list[Values]:  # noqa: ARG002
+    def measure(self, asked: Sequence[tuple[Prompt, Example]], batch_size: int, label: str) -> list[Values]:  # noqa: ARG002
         """Raise, since log-likelihoods need a model in this process."""
         raise UserError("vLLM answers only; for likelihoods use backend='hf'.")
 
@@ -84,12 +84,12 @@ def generate(
     folder: Path | str,
     processor: Any,
     family: Family,
-    requests: Sequence[Request],
+    requests: Sequence[Prompt],
     *,
     max_new_tokens: int,
     sampling: Sampling | None = None,
     seed: int = 0,
-) -> list[Generated]:
+) -> list[Completion]:
     """Generate one response per request, in order. Greedy unless `sampling` is given.
 
     `folder` may hold a model or an adapter.
@@ -169,10 +169,10 @@ def _stops(folder: Path | str, processor: Any) -> set[int]:
     return {eos_id(processor), *(stop for stop in several if stop is not None)}
 
 
-def _prompt(processor: Any, family: Family, asked: Request, loaded: dict[int, Any]) -> dict[str, Any]:
+def _prompt(processor: Any, family: Family, asked: Prompt, loaded: dict[int, Any]) -> dict[str, Any]:
     """Return one prompt in vLLM's form. Equal image sources are loaded once."""
-    text = family.prompt(processor, asked.question, has_image=asked.image is not None, instruction=asked.instruction)
-    ids = list(encoder(processor, family).tokens(text))
+    encode = encoder(processor, family)
+    ids = list(encode.tokens(encode.text(asked)))
     if asked.image is None:
         return {"prompt_token_ids": ids}
     key = id(asked.image)
@@ -181,10 +181,10 @@ def _prompt(processor: Any, family: Family, asked: Request, loaded: dict[int, An
     return {"prompt_token_ids": ids, "multi_modal_data": {"image": loaded[key]}}
 
 
-def _read(processor: Any, output: Any, stops: set[int]) -> Generated:
+def _read(processor: Any, output: Any, stops: set[int]) -> Completion:
     """Truncate at the first stop token and decode, as `unsee.inference.generation` does."""
     ids = list(output.token_ids)
     end = next((place for place, token in enumerate(ids) if token in stops), None)
     kept = tuple(ids[:end])
     text = processor.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Generated(text.strip(), kept, end is not None or output.finish_reason == "stop")
+    return Completion(text.strip(), kept, end is not None or output.finish_reason == "stop")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from unsee.api import Example, Method, Needs, Role, Session
-from unsee.api.request import Request, Target
+from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
@@ -50,7 +50,7 @@ def answers_about_others(session: Session) -> list[Target]:
     if not donors:
         raise UserError("RANDOM takes its answers from retain images, but the data have none; add retain images.")
     chosen = _choose(forget, donors, session.seed)
-    requests = [Request(asked.question, donor.image) for asked, donor in zip(forget, chosen, strict=True)]
+    requests = [Prompt(asked.question, donor.image) for asked, donor in zip(forget, chosen, strict=True)]
     said = start_answers(session, requests, progress="other answers")
     return [
         Target(example=asked, token_ids=answer.token_ids, ended=answer.ended)

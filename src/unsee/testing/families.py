@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from unsee.api import VLM, Family, Role, Session, Training
-from unsee.api.request import Request, Target
+from unsee.api.request import Prompt, Target
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
@@ -23,11 +23,11 @@ from unsee.utils import fast_paths
 MODES: Final[tuple[fast_paths.Name, ...]] = ("fast", "plain")
 ATOL, RTOL = 2e-4, 1e-4
 QUESTIONS: Final = (
-    Request("Who is this?", Drawn("red")),
-    Request("What does this person do?", Drawn("red")),
-    Request("Who is this?", Drawn("blue")),
-    Request("What does Cleo Marsh do?"),
-    Request("Who is this person then?", Drawn("green"), "Do not reveal private information."),
+    Prompt("Who is this?", Drawn("red")),
+    Prompt("What does this person do?", Drawn("red")),
+    Prompt("Who is this?", Drawn("blue")),
+    Prompt("What does Cleo Marsh do?"),
+    Prompt("Who is this person then?", Drawn("green"), "Do not reveal private information."),
 )
 
 
@@ -106,7 +106,7 @@ def same_loss_in_batches(session: Session) -> None:
         )
 
 
-def same_answers_in_batches(session: Session, questions: tuple[Request, ...]) -> None:
+def same_answers_in_batches(session: Session, questions: tuple[Prompt, ...]) -> None:
     """Check that greedy answers are the same alone and among others, with the fast paths and without."""
     answers = []
     for mode in MODES:
@@ -134,6 +134,6 @@ def _logprobs(session: Session, targets: list[Target], mode: fast_paths.Name) ->
         return answer_logprob(session.model, collate(session, targets)).sum_b
 
 
-def _generated(session: Session, questions: tuple[Request, ...]) -> list[tuple[int, ...]]:
+def _generated(session: Session, questions: tuple[Prompt, ...]) -> list[tuple[int, ...]]:
     made = generate(session.vlm, questions, max_new_tokens=5)
     return [response.token_ids for response in made]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unsee.api import Method, Session, Training
-from unsee.api.request import Request
+from unsee.api.request import Prompt
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
@@ -160,6 +160,6 @@ def _require_saved(session: Session, out: Path) -> None:
 
 def answers(session: Session) -> list[str]:
     """Return greedy answers about three people."""
-    requests = [Request("Who is this?", Drawn(color)) for color in ("red", "blue", "green")]
+    requests = [Prompt("Who is this?", Drawn(color)) for color in ("red", "blue", "green")]
     made = generate(session.vlm, requests, max_new_tokens=6)
     return [response.text for response in made]

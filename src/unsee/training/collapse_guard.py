@@ -14,7 +14,7 @@ from typing import Final
 import torch
 
 from unsee.api import Session
-from unsee.api.request import Request, Target
+from unsee.api.request import Prompt, Target
 from unsee.distributed import processes
 from unsee.distributed.fsdp import whole
 from unsee.errors import TrainingError
@@ -110,7 +110,7 @@ class Collapse:
     def _degenerate(self) -> float:
         """Return the share of greedy responses that are empty or repetitive."""
         session = self.session
-        requests = [Request(one.example.question, one.example.image, session.instruction) for one in self.asked]
+        requests = [Prompt.of(one.example, session.instruction) for one in self.asked]
         limit = session.training.max_new_tokens
         with whole(session.model), autocast(session.model, session.training):
             said = generate(session.vlm, requests, max_new_tokens=limit)

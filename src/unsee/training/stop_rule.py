@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from unsee.api import PROBES, Example, Session
-from unsee.api.request import Request, Target
+from unsee.api.request import Prompt, Target
 from unsee.distributed import processes
 from unsee.distributed.fsdp import whole
 from unsee.errors import NotFiniteError
@@ -45,7 +45,7 @@ def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
     """
     together = processes.sharding() == "zero3"
     mine = list(probes) if together else processes.share(probes)
-    requests = [Request(example.question, example.image, session.instruction) for example in mine]
+    requests = [Prompt.of(example, session.instruction) for example in mine]
     limit = session.training.max_new_tokens
     answers, fault = [], ""
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from unsee.api import Example, Method, Needs, Role, Session, Training
+from unsee.api.request import Prompt
 from unsee.config import Run
 from unsee.errors import UserError
 from unsee.utils import fast_paths
@@ -352,7 +353,7 @@ class _Counted:
         from unsee.compat.fake_tensors import with_values
 
         with with_values():
-            return int(encode.row(example.question, example.image)["input_ids"].shape[1])
+            return int(encode.row(Prompt.of(example))["input_ids"].shape[1])
 
     def _problems(self, memory: int, disk: int) -> Iterator[str]:
         from unsee.utils.memory import free_bytes

@@ -207,12 +207,12 @@ def _shown(figures: Mapping[str, tuple[float, int]], title: str) -> dict[str, di
 
 
 def _answers(place: Path, asked: list[Example]) -> list[str]:
-    from unsee.api.request import Request
+    from unsee.api.request import Prompt
     from unsee.inference.generation import generate
     from unsee.models.checkpoint import open_model
 
     loaded = open_model(place)
-    requests = [Request(example.question, example.image) for example in asked]
+    requests = [Prompt.of(example) for example in asked]
     said = generate(loaded, requests, max_new_tokens=110)
     return [answer.text for answer in said]
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from unsee.api import PROBES, Example, Kind, Role, Session
-from unsee.api.request import Generated, Request, Sampling, Target
+from unsee.api.request import Completion, Prompt, Sampling, Target
 from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.inference.batching import Batch
@@ -61,7 +61,7 @@ class Draws:
 class Drawn:
     """Samples of one question: kept responses, number drawn and rejected."""
 
-    kept: tuple[Generated, ...]
+    kept: tuple[Completion, ...]
     drawn: int
     rejected: int
 
@@ -90,7 +90,7 @@ def draw(session: Session, examples: Sequence[Example], wanted: Draws) -> dict[s
     return found
 
 
-def as_targets(example: Example, answers: Sequence[Generated]) -> list[Target]:
+def as_targets(example: Example, answers: Sequence[Completion]) -> list[Target]:
     """Return distinct responses as targets with token ids."""
     distinct = {(said.token_ids, said.ended): said for said in answers if said.token_ids or said.ended}
     return [Target(example=example, token_ids=said.token_ids, ended=said.ended) for said in distinct.values()]
@@ -196,7 +196,7 @@ class Guide:
 
 def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> dict[str, Drawn]:
     """Sample until every question has its responses or the rounds are used up."""
-    kept: dict[str, list[Generated]] = {example.id: [] for example in examples}
+    kept: dict[str, list[Completion]] = {example.id: [] for example in examples}
     counts = {example.id: [0, 0] for example in examples}
     image_token = image_token_id(session.model)  # a response with one cannot be trained on: no image belongs to it
     for turn in range(ROUNDS if wanted.sampling else 1):
@@ -214,10 +214,10 @@ def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> d
     return {key: Drawn(tuple(said), counts[key][0], counts[key][1]) for key, said in kept.items()}
 
 
-def _ask(session: Session, asked: Sequence[Example], wanted: Draws, turn: int) -> list[Generated]:
+def _ask(session: Session, asked: Sequence[Example], wanted: Draws, turn: int) -> list[Completion]:
     """Sample from the original model. The first response may be greedy in the first round."""
     told = [wanted.instruction.replace(ANSWER, example.answer) for example in asked]
-    requests = [Request(example.question, example.image, text) for example, text in zip(asked, told, strict=True)]
+    requests = [Prompt.of(example, text) for example, text in zip(asked, told, strict=True)]
     seed, progress = seed_of(session.seed, wanted.name, turn), f"{wanted.name}, round {turn + 1}"
     said = start_answers(session, requests, sampling=wanted.sampling, seed=seed, progress=progress)
     if turn == 0 and wanted.greedy_first:
@@ -230,12 +230,12 @@ def _ask(session: Session, asked: Sequence[Example], wanted: Draws, turn: int) -
 
 def start_answers(
     session: Session,
-    requests: Sequence[Request],
+    requests: Sequence[Prompt],
     *,
     sampling: Sampling | None = None,
     seed: int = 0,
     progress: str = "",
-) -> list[Generated]:
+) -> list[Completion]:
     """Generate with the original model, greedily unless `sampling` is given.
 
     Each rank generates its share.
@@ -270,5 +270,5 @@ def _fingerprint(session: Session, examples: Sequence[Example], wanted: Draws) -
 
 
 def _drawn(row: Mapping[str, Any]) -> Drawn:
-    kept = tuple(Generated(said["text"], tuple(said["token_ids"]), said["ended"]) for said in row["kept"])
+    kept = tuple(Completion(said["text"], tuple(said["token_ids"]), said["ended"]) for said in row["kept"])
     return Drawn(kept, row["drawn"], row["rejected"])

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from unsee.api import PROBES, Example, Group, Kind, Method, Needs, Promise, Role, Session
-from unsee.api.request import Request, Target
+from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
 from unsee.methods.common.guidance import start_answers
@@ -230,7 +230,7 @@ class _Found:
         own = {one.id: parse_chain(one.answer).reasoning or one.chain for one in examples}
         open_ones = [one for one in examples if not own[one.id]]
         asked = [
-            Request(f"{one.question} {self.settings.step_by_step}", one.image, self.session.instruction)
+            Prompt(f"{one.question} {self.settings.step_by_step}", one.image, self.session.instruction)
             for one in open_ones
         ]
         said = start_answers(self.session, asked, progress="Chains")

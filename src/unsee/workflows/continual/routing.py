@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unsee.api import VLM, Example, ImageSource, Role
+from unsee.api.request import Prompt
 from unsee.benchmarks.request import OF_TARGETS, Request
 from unsee.errors import UserError
 from unsee.inference.batching import device_of
@@ -108,7 +109,7 @@ class Eyes:
         """Return the mean over the image's tokens."""
         key = image.key
         if key not in self.seen:
-            row = encoder(self.loaded.processor, self.loaded.family).row("?", image)
+            row = encoder(self.loaded.processor, self.loaded.family).row(Prompt("?", image))
             inputs = {name: value.to(device_of(self.loaded.model)) for name, value in row.items()}
             found = encoded(self.loaded.model, [row], [key], inputs).get("mm_encoder_outputs")
             if found is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from unsee.api import Example, Response, Role, Score, Vocabulary
-from unsee.api.request import Generated
+from unsee.api.request import Completion
 from unsee.report.gallery import Piece, answer
 from unsee.report.read import Record
 from unsee.report.summary import CLASSES
@@ -34,7 +34,7 @@ class Judged:
     """The text, its private parts marked if it leaks."""
 
 
-def judge(example: Example, generated: Generated, vocabulary: Vocabulary) -> Judged:
+def judge(example: Example, generated: Completion, vocabulary: Vocabulary) -> Judged:
     """Return the class of one answer, from the scores that `unsee eval` would give it."""
     response = Response.of(
         example,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unsee.api import VLM, Example
-from unsee.api.request import Generated, Request
+from unsee.api.request import Completion, Prompt
 from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.models import builtin
@@ -27,7 +27,7 @@ class Side(Protocol):
         """Name on the page."""
         ...
 
-    def say(self, example: Example, on_text: Callable[[str], None]) -> Generated:
+    def say(self, example: Example, on_text: Callable[[str], None]) -> Completion:
         """Answer a question, passing on the text so far after every token."""
         ...
 
@@ -48,7 +48,7 @@ class ModelSide:
 
         return Preflight(self.loaded)
 
-    def say(self, example: Example, on_text: Callable[[str], None]) -> Generated:
+    def say(self, example: Example, on_text: Callable[[str], None]) -> Completion:
         """Answer greedily.
 
         Raises:
@@ -61,7 +61,7 @@ class ModelSide:
         with self.switched():
             return stream(
                 self.loaded,
-                Request(example.question, example.image, self.loaded.instruction),
+                Prompt.of(example, self.loaded.instruction),
                 max_new_tokens=self.max_new_tokens,
                 on_text=on_text,
             )
