@@ -114,15 +114,15 @@ class ImageBytes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
-    """One question about one image (or none), with all ground truth needed for judging."""
+class Question:
+    """A question with all ground truth needed for judging, without its image."""
 
     id: str
     """Unique within the data set and stable between runs."""
     role: Role
     question: str
     answer: str
-    image: ImageSource | None = None
+    """The reference answer."""
     entity: str = ""
     """Identifier of the entity asked about; empty for general examples."""
     kind: Kind = Kind.OPEN
@@ -140,6 +140,13 @@ class Example:
     """Paraphrased answer for the truth ratio; empty = the answer itself."""
     perturbed: tuple[str, ...] = ()
     """False answers of the same form as the true one; required for the truth ratio."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example(Question):
+    """One question about one image (or none)."""
+
+    image: ImageSource | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from unsee.api.example import Example, Kind, Role
+from unsee.api.example import Example, Kind, Question, Role
 from unsee.errors import shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Response:
-    """One generated response with everything needed to rescore it (a row of responses.jsonl)."""
+class Response(Question):
+    """A question with one generated response: everything needed to rescore it (a row of responses.jsonl)."""
 
-    id: str
     stage: str
     """Model that generated it: "original", "gold" or the method's name."""
-    role: Role
-    kind: Kind
-    fact: str
-    entity: str
-    question: str
-    answer: str
-    """The reference answer."""
     text: str
     """Generated text without special tokens. Untrusted."""
     tokens: int
@@ -33,19 +25,12 @@ class Response:
     image: str = ""
     """Path of the image relative to the folder of responses.jsonl; empty for text-only questions."""
     image_key: str = ""
-    private: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    visible: Mapping[str, str] = field(default_factory=dict)
-    options: tuple[str, ...] = ()
-    chain: str = ""
     logprob: float | None = None
     """Log-probability of the reference answer given the question, EOS included; None if not computed."""
     logprob_tokens: int = 0
     """Number of tokens it sums over."""
     option_logprobs: tuple[float, ...] = ()
     """Mean token log-probability of each option, of its text or its letter, whichever is higher."""
-    paraphrase: str = ""
-    perturbed: tuple[str, ...] = ()
-    """False answers of the same form as the true one."""
     true_logprob: float | None = None
     """Mean token log-probability of the paraphrase (or answer), EOS included; computed with `perturbed` only."""
     perturbed_logprobs: tuple[float, ...] = ()
@@ -58,27 +43,8 @@ class Response:
         cls, example: Example, *, stage: str, text: str, tokens: int, ended: bool, image: str = "", image_key: str = ""
     ) -> Response:
         """Return the record of the response `text` to `example`."""
-        return cls(
-            id=example.id,
-            stage=stage,
-            role=example.role,
-            kind=example.kind,
-            fact=example.fact,
-            entity=example.entity,
-            question=example.question,
-            answer=example.answer,
-            text=text,
-            tokens=tokens,
-            ended=ended,
-            image=image,
-            image_key=image_key,
-            private=dict(example.private),
-            visible=dict(example.visible),
-            options=example.options,
-            chain=example.chain,
-            paraphrase=example.paraphrase,
-            perturbed=example.perturbed,
-        )
+        asked = {part.name: getattr(example, part.name) for part in fields(Question)}
+        return cls(**asked, stage=stage, text=text, tokens=tokens, ended=ended, image=image, image_key=image_key)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict for json.dumps."""
@@ -89,13 +55,13 @@ class Response:
         """Read a row written by `to_json`."""
         if not isinstance(row, Mapping) or not isinstance(row.get("text"), str):
             raise TypeError(f"expected a row with an answer as text, got {shown(row)}")
-        fields = dict(row)
-        fields["role"] = Role(fields["role"])
-        fields["kind"] = Kind(fields["kind"])
-        fields["private"] = {fact: tuple(forms) for fact, forms in fields["private"].items()}
+        values = dict(row)
+        values["role"] = Role(values["role"])
+        values["kind"] = Kind(values["kind"])
+        values["private"] = {fact: tuple(forms) for fact, forms in values["private"].items()}
         for name in ("options", "option_logprobs", "perturbed", "perturbed_logprobs"):
-            fields[name] = tuple(fields.get(name, ()))
-        return cls(**fields)
+            values[name] = tuple(values.get(name, ()))
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
