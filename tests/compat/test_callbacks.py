@@ -204,7 +204,7 @@ def test_a_wish_of_another_process_counts(tmp_path, monkeypatch):
     session = make(tmp_path, epochs=3, batch_size=2)
     session.callbacks = [Recorder()]
     monkeypatch.setattr(
-        "unsee.training.loop.processes.everyone", lambda value: [value, True] if value is False else [value]
+        "unsee.training.loop.processes.all_gather", lambda value: [value, True] if value is False else [value]
     )
     monkeypatch.setattr(Loop, "_save", lambda self, folder: None)
     run(session)

@@ -19,7 +19,7 @@ from unsee.api.benchmark import Hub
 from unsee.cli.main import main
 from unsee.config import Run
 from unsee.data import arrow
-from unsee.data.arrow import Rows, Shelf
+from unsee.data.arrow import ArrowTable, DatasetFolder
 from unsee.data.check import fingerprint
 from unsee.data.open import described, open_benchmark
 from unsee.errors import UserError
@@ -269,7 +269,7 @@ def test_large_files_are_mapped_and_give_the_same(mllmu, monkeypatch, tmp_path, 
     before = fingerprint(open_benchmark(mllmu))
     monkeypatch.setattr(arrow, "IN_MEMORY", 0)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    rows = Shelf(mllmu).rows("Test_Set")
+    rows = DatasetFolder(mllmu).rows("Test_Set")
     allocated = pyarrow.total_allocated_bytes()
     assert fingerprint(open_benchmark(mllmu)) == before
     assert list(tmp_path.rglob("*.arrow"))
@@ -286,7 +286,7 @@ def test_broken_tables_are_user_errors(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "mixed" / "train-00000-of-00001.parquet")
     pyarrow.parquet.write_table(table, tmp_path / "mixed" / "train-00001-of-00002.parquet")
     pyarrow.parquet.write_table(table.slice(1), tmp_path / "none.parquet")
-    shelf = Shelf(tmp_path)
+    shelf = DatasetFolder(tmp_path)
     for name, message in (
         ("empty", "empty has no shard: expected train-"),
         ("both", "both beside and inside train/"),
@@ -311,10 +311,10 @@ def test_images_in_cells_of_every_form(tmp_path):
         "struct with path": pyarrow.array([{"bytes": None, "path": "a.png"}], struct),
         "list": pyarrow.array([[{"bytes": data, "path": None}]], pyarrow.list_(struct)),
     }
-    rows = Rows("t", pyarrow.table(forms), tmp_path)
+    rows = ArrowTable("t", pyarrow.table(forms), tmp_path)
     images = [image for column in forms for image in rows.images(0, column)]
     assert len({image.key for image in images}) == 1
     assert {image.load().size for image in images} == {(24, 24)}
-    assert Rows("t", pyarrow.table({"image": pyarrow.array([None], struct)})).images(0) == []
-    missing = Rows("t", pyarrow.table({"image": ["gone.png"]}), tmp_path).images(0)
+    assert ArrowTable("t", pyarrow.table({"image": pyarrow.array([None], struct)})).images(0) == []
+    missing = ArrowTable("t", pyarrow.table({"image": ["gone.png"]}), tmp_path).images(0)
     assert [image.fault() for image in missing] == ["is missing"]

@@ -23,7 +23,7 @@ def launched(monkeypatch):
 def test_one_process_is_the_main_one():
     assert (processes.rank(), processes.world(), processes.is_main(), processes.sharding()) == (0, 1, True, "none")
     assert processes.gather([1, 2]) == [1, 2] == processes.share([1, 2])
-    assert processes.everyone("x") == ["x"]
+    assert processes.all_gather("x") == ["x"]
     assert processes.from_main("x") == "x"
     processes.start()
     processes.barrier()
@@ -44,7 +44,7 @@ def test_shares_are_dealt_and_joined_again(launched):
         shares.append(processes.share(items))
         assert processes.is_main() == (rank == 0)
     assert [len(part) for part in shares] == [3, 2, 2]
-    assert processes.dealt(shares) == items
+    assert processes.interleave(shares) == items
 
 
 def test_half_an_environment_is_no_launch(monkeypatch):

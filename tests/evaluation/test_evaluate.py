@@ -316,7 +316,7 @@ def two(monkeypatch):
     meeting = threading.Barrier(2, timeout=60)
     brought = [None, None]
 
-    def everyone(value):
+    def all_gather(value):
         brought[here.rank] = value
         meeting.wait()
         found = list(brought)
@@ -333,7 +333,7 @@ def two(monkeypatch):
 
     monkeypatch.setattr(processes, "rank", lambda: here.rank)
     monkeypatch.setattr(processes, "world", lambda: 2)
-    monkeypatch.setattr(processes, "everyone", everyone)
+    monkeypatch.setattr(processes, "all_gather", all_gather)
     return run
 
 

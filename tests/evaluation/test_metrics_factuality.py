@@ -7,7 +7,7 @@ import pytest
 
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.cli.main import main
-from unsee.data.shared_cache import Rows
+from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
 from unsee.evaluation import judge_factuality, judge_safety
 from unsee.evaluation.judge_client import Endpoint
@@ -44,7 +44,7 @@ ROWS = [row(1, "She bakes 8"), row(2, "Nobody 2", entity="1"), row(3, "Ada 10", 
 
 def test_points_are_means_over_entities_and_empty_answers_get_one_unasked(tmp_path):
     model = Model()
-    found = points(ROWS, Vocabulary(), model, "m", Rows(tmp_path / "v.jsonl"))["forget.factuality"]
+    found = points(ROWS, Vocabulary(), model, "m", KeyValueLog(tmp_path / "v.jsonl"))["forget.factuality"]
     assert found.value_by_index == {"1": 8.0, "2": 2.0, "3": 10.0, "4": 1.0}
     assert found.value == pytest.approx(((8 + 2) / 2 + (10 + 1) / 2) / 2)
     assert len(model.asked) == 3
@@ -53,10 +53,10 @@ def test_points_are_means_over_entities_and_empty_answers_get_one_unasked(tmp_pa
 
 def test_what_was_asked_is_never_asked_again_and_gives_the_same(tmp_path):
     model = Model()
-    first = points(ROWS, Vocabulary(), model, "m", Rows(tmp_path / "v.jsonl"))
-    assert points(ROWS, Vocabulary(), model, "m", Rows(tmp_path / "v.jsonl")) == first
+    first = points(ROWS, Vocabulary(), model, "m", KeyValueLog(tmp_path / "v.jsonl"))
+    assert points(ROWS, Vocabulary(), model, "m", KeyValueLog(tmp_path / "v.jsonl")) == first
     assert len(model.asked) == 3
-    points(ROWS, Vocabulary(), model, "other", Rows(tmp_path / "v.jsonl"))
+    points(ROWS, Vocabulary(), model, "other", KeyValueLog(tmp_path / "v.jsonl"))
     assert len(model.asked) == 6
 
 
@@ -69,17 +69,17 @@ def test_a_few_failures_are_left_out_and_many_are_no_result(tmp_path):
     def failing(prompt):
         return None if prompt.endswith("answer 10") else model(prompt)
 
-    found = points(rows, Vocabulary(), failing, "m", Rows(tmp_path / "v.jsonl"))["forget.factuality"]
+    found = points(rows, Vocabulary(), failing, "m", KeyValueLog(tmp_path / "v.jsonl"))["forget.factuality"]
     assert found.n == 99
     assert found.value == pytest.approx((sum(range(1, 10)) + 90 * 5) / 99)
     assert "1 answers got no points" in found.why
     with pytest.raises(UserError, match="no verdict on 3 of 3"):
-        points(ROWS, Vocabulary(), lambda _: "fine", "m", Rows(tmp_path / "w.jsonl"))
+        points(ROWS, Vocabulary(), lambda _: "fine", "m", KeyValueLog(tmp_path / "w.jsonl"))
 
 
 def test_only_sentences_beside_a_reference_are_compared(tmp_path):
     rows = [row(1, "A 3", kind=Kind.CHOICE), row(2, "red 3", kind=Kind.CLOZE), row(3, "x 3", answer=" "), row(4, "y 3")]
-    found = points(rows, Vocabulary(), Model(), "m", Rows(tmp_path / "v.jsonl"))["forget.factuality"]
+    found = points(rows, Vocabulary(), Model(), "m", KeyValueLog(tmp_path / "v.jsonl"))["forget.factuality"]
     assert set(found.value_by_index) == {"4"}
 
 

@@ -12,7 +12,7 @@ from helpers.families import FAMILIES, Picture, family, model_of, processor_of
 from unsee.api import Training
 from unsee.inference import vision_cache
 from unsee.inference.answer_logits import answer_logits
-from unsee.inference.batching import by_length, collate
+from unsee.inference.batching import collate, group_by_length
 from unsee.inference.vision_cache import encoded
 from unsee.models.padding import merge
 from unsee.testing.tiny import tiny_session
@@ -143,7 +143,7 @@ def test_autocast_has_features_of_its_own(tmp_path, monkeypatch):
     ],
 )
 def test_rows_of_similar_length_stay_together(lengths, groups):
-    assert by_length(lengths) == groups
+    assert group_by_length(lengths) == groups
 
 
 def test_split_batches_give_the_same_logits(tmp_path, monkeypatch):

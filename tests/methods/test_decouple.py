@@ -268,7 +268,7 @@ def test_cosine_ends_at_zero_whatever_the_number_of_processes(world, tmp_path, m
     epochs = {1: 6, 2: 12, 8: 24}[world]
     session = session_at(tmp_path, max_steps=-1, epochs=epochs, batch_size=1, scheduler="cosine", lr=1e-3)
     monkeypatch.setattr(processes, "world", lambda: world)
-    monkeypatch.setattr(processes, "everyone", lambda value: [value] * world)
+    monkeypatch.setattr(processes, "all_gather", lambda value: [value] * world)
     monkeypatch.setattr(processes, "start", lambda: None)
     monkeypatch.setattr("unsee.training.loop.average_gradients", lambda weights: None)
 

@@ -14,7 +14,7 @@ from unsee.benchmarks.lab import Lab
 from unsee.data.check import examine
 from unsee.data.open import open_benchmark
 from unsee.data.refusals import refusals
-from unsee.data.shared_cache import Rows
+from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
 from unsee.evaluation.judge_client import Endpoint
 from unsee.evaluation.judge_safety import by_model, by_rules, estimate, report, safety
@@ -63,7 +63,7 @@ class Fake:
 
 
 def judged(rows, tmp_path, ask):
-    return report(rows, by_model(rows, ask, "m", Rows(tmp_path / "v.jsonl"), workers=2), "m")
+    return report(rows, by_model(rows, ask, "m", KeyValueLog(tmp_path / "v.jsonl"), workers=2), "m")
 
 
 def test_rules_tell_the_three_outcomes_apart():

@@ -23,23 +23,23 @@ def test_lies_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_values_come_back(tmp_path: Path) -> None:
-    rows = shared_cache.Rows(tmp_path / "deep" / "x.jsonl")
+    rows = shared_cache.KeyValueLog(tmp_path / "deep" / "x.jsonl")
     assert rows.get("a") is None
     rows.put({"a": -1.5, "b": ["ü", None]})
     rows.put({"a": 7, "c": 1})
-    again = shared_cache.Rows(tmp_path / "deep" / "x.jsonl")
+    again = shared_cache.KeyValueLog(tmp_path / "deep" / "x.jsonl")
     assert [again.get(key) for key in "abc"] == [-1.5, ["ü", None], 1]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 12])
 def test_survives_a_torn_line(tmp_path: Path, cut: int) -> None:
     file = tmp_path / "x.jsonl"
-    shared_cache.Rows(file).put({"a": 1, "b": 2})
+    shared_cache.KeyValueLog(file).put({"a": 1, "b": 2})
     file.write_bytes(file.read_bytes()[:-cut])
-    torn = shared_cache.Rows(file)
+    torn = shared_cache.KeyValueLog(file)
     assert torn.get("a") == 1
     torn.put({"b": 3, "c": 4})
-    whole = shared_cache.Rows(file)
+    whole = shared_cache.KeyValueLog(file)
     assert (whole.get("a"), whole.get("c")) == (1, 4)
     assert whole.get("b") == (2 if cut == 1 else 3)  # only the newline was missing
 
@@ -51,7 +51,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def signed(tmp_path: Path) -> shared_cache.Rows:
+def signed(tmp_path: Path) -> shared_cache.KeyValueLog:
     rows = shared_cache.shared_rows(tmp_path / "run", "responses/x.jsonl")
     assert rows is not None
     return rows
@@ -123,7 +123,7 @@ class TestSharedRows:
     ) -> None:
         rows = signed(tmp_path)
         monkeypatch.setattr(
-            shared_cache.Rows, "_append", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
+            shared_cache.KeyValueLog, "_append", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
         )
         rows.put({"a": 1})
         rows.put({"b": 2})
@@ -133,7 +133,7 @@ class TestSharedRows:
     def test_rows_of_a_run_folder_still_fail(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(FileExistsError):
-            shared_cache.Rows(tmp_path / "file" / "x.jsonl").put({"a": 1})
+            shared_cache.KeyValueLog(tmp_path / "file" / "x.jsonl").put({"a": 1})
 
     def test_a_home_that_cannot_be_written_stops_no_run(
         self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

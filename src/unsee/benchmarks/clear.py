@@ -28,7 +28,7 @@ from typing import ClassVar, Final, Literal
 
 from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
-from unsee.data.arrow import Rows, Shelf, peek
+from unsee.data.arrow import ArrowTable, DatasetFolder, peek
 from unsee.data.people import Profile, pool, same_images
 from unsee.data.question_templates import LETTER, lettered, name_forms
 from unsee.data.records import Gathered, Record, RecordBenchmark
@@ -96,7 +96,7 @@ class Clear(RecordBenchmark):
     def __init__(self, place: Place | str, settings: ClearSettings | None = None) -> None:
         """Store location and wordings. No data are read yet."""
         self.settings: ClearSettings = settings or ClearSettings()
-        self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
+        self.shelf = DatasetFolder(Path(place) if isinstance(place, str) else place)
         self.place = self.shelf.place
         self.wordings = _wordings(self.settings.caption_questions)
         self._people: dict[str, Profile] = {}
@@ -133,7 +133,7 @@ class Clear(RecordBenchmark):
             self._real(found, self._open("real_world"))
         return found
 
-    def _open(self, *spellings: str) -> Rows:
+    def _open(self, *spellings: str) -> ArrowTable:
         rows = self.shelf.rows(*spellings)
         published = ROWS.get(spellings[0], len(rows))
         if len(rows) != published:
@@ -159,7 +159,7 @@ class Clear(RecordBenchmark):
         return set(names)
 
     def _caption(
-        self, found: Gathered, rows: Rows, row: int, record: Record, role: Role, person: str, name: str
+        self, found: Gathered, rows: ArrowTable, row: int, record: Record, role: Role, person: str, name: str
     ) -> Example:
         profile = self._profile(person)
         return Example(
@@ -168,7 +168,7 @@ class Clear(RecordBenchmark):
             perturbed=record.strings("perturbed_captions"),
         )  # fmt: skip
 
-    def _texts(self, found: Gathered, rows: Rows, role: Role, names: Sequence[str]) -> None:
+    def _texts(self, found: Gathered, rows: ArrowTable, role: Role, names: Sequence[str]) -> None:
         """Collect the text questions of a mixed configuration with their authors."""
         rows.require("image", "caption", "question", "answer")
         asked: list[tuple[int, Record]] = []
@@ -203,7 +203,7 @@ class Clear(RecordBenchmark):
         if "text" in self.settings.tasks:
             found.judged.append(told)
 
-    def _perturbed(self, found: Gathered, rows: Rows, role: Role, forgotten: set[str]) -> None:
+    def _perturbed(self, found: Gathered, rows: ArrowTable, role: Role, forgotten: set[str]) -> None:
         """Collect captions and names with false alternatives."""
         rows.require("image", "caption", "paraphrased_caption", "perturbed_captions")
         old = [column for column in ("name", "perturbed_names") if column not in rows.columns]
@@ -229,7 +229,7 @@ class Clear(RecordBenchmark):
         if left:
             self._notes.append(f"{left} rows of {rows.name} are about people to be forgotten; they are left out.")
 
-    def _real(self, found: Gathered, rows: Rows) -> None:
+    def _real(self, found: Gathered, rows: ArrowTable) -> None:
         """Collect the questions about real faces or the real world."""
         rows.require("image", "answer", "options")
         for row, cells in enumerate(rows.records("question", "answer", "options")):

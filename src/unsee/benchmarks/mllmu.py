@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
-from unsee.data.arrow import Rows, Shelf, peek
+from unsee.data.arrow import ArrowTable, DatasetFolder, peek
 from unsee.data.people import Profile, listed, overlaps, pool, same_images
 from unsee.data.question_templates import BLANK, blanked, letter, lettered, name_forms, require_options
 from unsee.data.records import Gathered, Record, RecordBenchmark
@@ -76,7 +76,7 @@ class Mllmu(RecordBenchmark):
     def __init__(self, place: Place | str, settings: MllmuSettings | None = None) -> None:
         """Store the location. No data are read yet."""
         self.settings: MllmuSettings = settings or MllmuSettings()
-        self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
+        self.shelf = DatasetFolder(Path(place) if isinstance(place, str) else place)
         self.place = self.shelf.place
         self._ratio = self.settings.ratio
         self._people: dict[str, Profile] = {}
@@ -128,14 +128,14 @@ class Mllmu(RecordBenchmark):
             found.faults.append(f"{found.gaps()[0]} That is more than one in a hundred.")
         return found
 
-    def _open(self, *spellings: str) -> Rows:
+    def _open(self, *spellings: str) -> ArrowTable:
         rows = self.shelf.rows(*spellings)
         published = ROWS.get(spellings[0])
         if published is not None and len(rows) != published:
             self._counts.append(f"{rows.name} has {len(rows)} rows; the published one has {published}.")
         return rows
 
-    def _split(self, side: str, ratio: int) -> Rows:
+    def _split(self, side: str, ratio: int) -> ArrowTable:
         rows = self._open(*_spelled(side, ratio))
         rows.require("image", "ID", *TASKS)
         if len(rows) != 5 * ratio:
@@ -147,7 +147,7 @@ class Mllmu(RecordBenchmark):
         everybody = self._open("Full_Set").names() if self.shelf.has("Full_Set") else None
         overlaps(forget, retain, everybody)
 
-    def _train(self, found: Gathered, rows: Rows, role: Role) -> None:
+    def _train(self, found: Gathered, rows: ArrowTable, role: Role) -> None:
         """Collect the training pairs of one side."""
         if self.settings.train_pairs == "tasks":
             return self._train_on_tasks(found, rows, role)
@@ -168,7 +168,7 @@ class Mllmu(RecordBenchmark):
             found.faults.append(f"{source.name} has no training pairs for people {listed(missing)} of {rows.name}.")
         return None
 
-    def _train_on_tasks(self, found: Gathered, rows: Rows, role: Role) -> None:
+    def _train_on_tasks(self, found: Gathered, rows: ArrowTable, role: Role) -> None:
         for row, cells in enumerate(rows.records(*_ABOUT)):
             record = Record(cells)
             with found.reading(f"{rows.where(row)} (ID {cells.get('ID')})"):
@@ -179,7 +179,7 @@ class Mllmu(RecordBenchmark):
                 asked += _told_about(shown, "Ground_Truth")
                 found.train += _told(asked, owner, role, image, profile)
 
-    def _open_pairs(self, rows: Rows) -> Rows:
+    def _open_pairs(self, rows: ArrowTable) -> ArrowTable:
         if not self.shelf.has("ft_Data"):
             raise UserError(
                 f"There are no training pairs: {rows.name} has no column metadata and there is no ft_Data. Fetch ft_Data of the "
@@ -189,7 +189,7 @@ class Mllmu(RecordBenchmark):
         source.require("image", "metadata")
         return source
 
-    def _owners(self, source: Rows) -> list[str]:
+    def _owners(self, source: ArrowTable) -> list[str]:
         """Return the person ID of each row of ft_Data.
 
         Its column, else the IDs inside its pairs, else the person with the same image.
@@ -206,7 +206,7 @@ class Mllmu(RecordBenchmark):
         images = {_digest(full, row): name for row, name in enumerate(names)}
         return [name or images.get(_digest(source, row), "") for row, name in enumerate(known)]
 
-    def _judge(self, found: Gathered, rows: Rows, role: Role, only: set[str] | None = None) -> None:
+    def _judge(self, found: Gathered, rows: ArrowTable, role: Role, only: set[str] | None = None) -> None:
         """Collect the questions of one set. `only` restricts them to these people."""
         column = "images" if "images" in rows.columns else "image"
         rows.require(column, "ID", *TASKS)
@@ -225,7 +225,7 @@ class Mllmu(RecordBenchmark):
         if missing := sorted((only or set()) - met):
             found.faults.append(f"{rows.name} has no row for people {listed(missing)}, who are to be forgotten.")
 
-    def _shown(self, images: Sequence[ImageSource], owner: str, rows: Rows) -> Sequence[ImageSource]:
+    def _shown(self, images: Sequence[ImageSource], owner: str, rows: ArrowTable) -> Sequence[ImageSource]:
         """Return a person's images: all, or, as published, one at random (here: by ID)."""
         if not images:
             raise UserError(f"the image of {owner} in {rows.name} is empty.")
@@ -260,7 +260,7 @@ class Mllmu(RecordBenchmark):
         if "generation" in self.settings.tasks:
             yield from _read_each(found, _generated(found, record), _generation)
 
-    def _person(self, rows: Rows, owner: str) -> Profile:
+    def _person(self, rows: ArrowTable, owner: str) -> Profile:
         """Return the profile of a person of a split."""
         if owner not in self._people:
             for cells in rows.records("ID", "biography"):
@@ -294,7 +294,7 @@ def _id_inside(cells: Mapping[str, Any]) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _digest(rows: Rows, row: int) -> str:
+def _digest(rows: ArrowTable, row: int) -> str:
     found = rows.images(row)
     return found[0].key if found else ""
 

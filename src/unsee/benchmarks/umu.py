@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
-from unsee.data.arrow import Rows, Shelf, peek
+from unsee.data.arrow import ArrowTable, DatasetFolder, peek
 from unsee.data.people import Profile, overlaps, pool, same_images
 from unsee.data.question_templates import letter, lettered, name_forms, require_options
 from unsee.data.records import Gathered, Record, RecordBenchmark
@@ -77,7 +77,7 @@ class Umu(RecordBenchmark):
     def __init__(self, place: Place | str, settings: UmuSettings | None = None) -> None:
         """Store the location. No data are read yet."""
         self.settings: UmuSettings = settings or UmuSettings()
-        self.shelf = Shelf(Path(place) if isinstance(place, str) else place)
+        self.shelf = DatasetFolder(Path(place) if isinstance(place, str) else place)
         self.place = self.shelf.place
         self._people: dict[str, Profile] = {}
         self._counts: list[str] = []
@@ -115,14 +115,14 @@ class Umu(RecordBenchmark):
             self._gather(found, self._open(153, *REAL), Role.GENERAL, judged=True)
         return found
 
-    def _open(self, published: int, *spellings: str) -> Rows:
+    def _open(self, published: int, *spellings: str) -> ArrowTable:
         rows = self.shelf.rows(*spellings)
         rows.require("ID", "image", *_TASKS, *([] if spellings == REAL else ["MM_QA", "UM_QA"]))
         if len(rows) != published:
             self._counts.append(f"{rows.name} has {len(rows)} rows; the published one has {published}.")
         return rows
 
-    def _gather(self, found: Gathered, rows: Rows, role: Role, *, judged: bool) -> None:
+    def _gather(self, found: Gathered, rows: ArrowTable, role: Role, *, judged: bool) -> None:
         """Collect training pairs and questions of each person in a folder."""
         for row, cells in enumerate(rows.records("ID", "Biography", "MM_QA", "UM_QA", *_TASKS)):
             record = Record(cells)

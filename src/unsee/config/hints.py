@@ -74,7 +74,7 @@ def like(name: str, known: list[str]) -> list[str]:
 
 
 @contextmanager
-def hinted(run: Any, more: Mapping[str, Any] | None = None) -> Iterator[None]:
+def setting_hints(run: Any, more: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Add suggested paths to the error for an unknown setting.
 
     `run` is a Run or its mapping.

@@ -77,7 +77,7 @@ class ArrowImage:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class ArrowTable:
     """Rows of one configuration."""
 
     name: str
@@ -144,7 +144,7 @@ class Rows:
         return found
 
 
-class Shelf:
+class DatasetFolder:
     """Collection of named configurations: a cloned folder, or a data set on the hub."""
 
     def __init__(self, place: Place) -> None:
@@ -159,10 +159,10 @@ class Shelf:
         """
         return isinstance(self.place, Hub) or _found(self.place, spellings) is not None
 
-    def rows(self, *spellings: str) -> Rows:
+    def rows(self, *spellings: str) -> ArrowTable:
         """Open a configuration. Errors for a missing or incomplete one list what was found."""
         if isinstance(self.place, Hub):
-            return Rows(spellings[0], _fetched(self.place, spellings[0]))
+            return ArrowTable(spellings[0], _fetched(self.place, spellings[0]))
         found = _found(self.place, spellings)
         if found is None:
             there = (
@@ -173,7 +173,7 @@ class Shelf:
                 f"There is: {there or 'nothing'}."
             )
         table = _opened(found, self.warnings)
-        rows = Rows(found.name.removesuffix(".parquet"), table, self.place)
+        rows = ArrowTable(found.name.removesuffix(".parquet"), table, self.place)
         if not len(rows):
             raise UserError(f"{found} has no rows.")
         return rows

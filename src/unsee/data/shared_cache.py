@@ -41,11 +41,11 @@ def shared(out: Path) -> Path | None:
     return folder
 
 
-def shared_rows(out: Path, name: str) -> Rows | None:
+def shared_rows(out: Path, name: str) -> KeyValueLog | None:
     """Return the signed rows `name` of the shared folder, or None if caching is off."""
     folder = shared(out)
     key = signing_key() if folder else None
-    return None if folder is None or key is None else Rows(folder / name, key=key)
+    return None if folder is None or key is None else KeyValueLog(folder / name, key=key)
 
 
 @cache
@@ -97,7 +97,7 @@ def _without(folder: Path, problem: str) -> None:
     )
 
 
-class Rows:
+class KeyValueLog:
     """Key-value log in a JSONL file. An incomplete last line is ignored.
 
     With a `key` rows are signed: those that anybody else wrote or changed count as missing, and a file that cannot be

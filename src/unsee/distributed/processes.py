@@ -93,13 +93,13 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[rank() :: world()])
 
 
-def dealt(shares: Sequence[Sequence[T]]) -> list[T]:
+def interleave(shares: Sequence[Sequence[T]]) -> list[T]:
     """Undo `share`: restore the original order from the shares of all ranks."""
     count = sum(map(len, shares))
     return [shares[place % len(shares)][place // len(shares)] for place in range(count)]
 
 
-def everyone(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """All-gather one value per rank. Collective: every rank must call it.
 
     Values travel pickled.
@@ -116,17 +116,17 @@ def everyone(value: T) -> list[T]:
 
 def gather(items: Sequence[T]) -> list[T]:
     """All-gather lists and concatenate them by rank. Collective: every rank must call it."""
-    return [item for part in everyone(list(items)) for item in part]
+    return [item for part in all_gather(list(items)) for item in part]
 
 
 def from_main(value: T) -> T:
     """Broadcast the value of rank 0."""
-    return everyone(value if is_main() else None)[0]  # type: ignore[return-value]
+    return all_gather(value if is_main() else None)[0]  # type: ignore[return-value]
 
 
 def barrier() -> None:
     """Wait for all ranks."""
-    everyone(None)
+    all_gather(None)
 
 
 @contextmanager

@@ -224,13 +224,13 @@ class _Work:
     def _request(self, place: int) -> Prompt:
         return Prompt.of(self.examples[place], self.backend.instruction)
 
-    def _rows(self, facts: Sequence[Any]) -> shared_cache.Rows | None:
+    def _rows(self, facts: Sequence[Any]) -> shared_cache.KeyValueLog | None:
         """Return the shared cache for these weights, or None if nothing is shared."""
         return shared_cache.shared_rows(self.out, f"responses/{_digest([self.backend.weights, *facts])}.jsonl")
 
     def _through(
         self,
-        rows: shared_cache.Rows | None,
+        rows: shared_cache.KeyValueLog | None,
         keys: Mapping[int, str],
         name: str,
         ask: Callable[[Sequence[int], str], list[Values]],

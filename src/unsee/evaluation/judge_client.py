@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from unsee.data.shared_cache import Rows
+from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
 from unsee.evaluation.judge_http import FAILURES as FAILED_CALLS
 from unsee.evaluation.judge_http import BusyError, UnfitError, post_json, require_address
@@ -88,7 +88,7 @@ def ask_missing(
     prompts: Mapping[str, str],
     ask: Ask,
     model: str,
-    kept: Rows,
+    kept: KeyValueLog,
     is_verdict: Callable[[str, str], bool],
     *,
     workers: int = 8,

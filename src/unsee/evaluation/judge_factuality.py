@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from unsee.api import PROBES, Kind, Measure, Response, Role, Score, Vocabulary
 from unsee.config import paths
-from unsee.data.shared_cache import Rows
+from unsee.data.shared_cache import KeyValueLog
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 from unsee.evaluation.judge_client import Ask, Endpoint, ask_missing, key_of
@@ -47,7 +47,7 @@ def factuality(folder: Path | str, endpoint: Endpoint) -> dict[str, Score]:
         raise UserError(f"{folder} has no answer in sentences beside a reference, so there is nothing to compare.")
     size = sum(map(len, prompts.values())) // 4
     note(f"{endpoint.model}: at most {len(prompts)} calls, about {size} tokens.")
-    found = points(responses, vocabulary, endpoint, endpoint.model, Rows(folder / "verdicts.jsonl"))
+    found = points(responses, vocabulary, endpoint, endpoint.model, KeyValueLog(folder / "verdicts.jsonl"))
     row = {"judge": endpoint.model, "scores": {name: score.to_json() for name, score in found.items()}}
     atomic_write_json(folder / "factuality.json", row)
     return found
@@ -82,7 +82,7 @@ def _opinion(folder: Path, responses: Sequence[Response], endpoint: Endpoint | N
 
 
 def points(
-    responses: Sequence[Response], vocabulary: Vocabulary, ask: Ask, model: str, kept: Rows, *, workers: int = 8
+    responses: Sequence[Response], vocabulary: Vocabulary, ask: Ask, model: str, kept: KeyValueLog, *, workers: int = 8
 ) -> dict[str, Score]:
     """Judge what is missing and return mean points by role, over entities, with intervals.
 
@@ -125,7 +125,7 @@ def _prompts(responses: Sequence[Response], model: str) -> dict[str, str]:
     return {key_of(prompt, model): prompt for prompt in listed}
 
 
-def _points_of(model: str, kept: Rows, response: Response, _: Vocabulary) -> float | None:
+def _points_of(model: str, kept: KeyValueLog, response: Response, _: Vocabulary) -> float | None:
     if not tokens(response.text):
         return 1.0
     reply = kept.get(key_of(_prompt_of(response), model))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from unsee.api import Kind, Response, Role, Vocabulary
-from unsee.data.shared_cache import Rows
+from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import VOCABULARY, read_answers, read_vocabulary
 from unsee.evaluation.judge_client import Ask, Endpoint, ask_missing, key_of
@@ -107,7 +107,7 @@ def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
     else:
         calls, size = estimate(responses)
         note(f"{endpoint.model}: at most {calls} calls, about {size} tokens.")
-        kept = Rows(folder / "verdicts.jsonl")
+        kept = KeyValueLog(folder / "verdicts.jsonl")
         verdict, judge = by_model(responses, endpoint, endpoint.model, kept), endpoint.model
     found = report(responses, verdict, judge, vocabulary.sentences)
     atomic_write_json(folder / "safety.json", found.to_json())
@@ -136,7 +136,7 @@ def by_rules(vocabulary: Vocabulary) -> Verdict:
     return decide
 
 
-def by_model(responses: Sequence[Response], ask: Ask, model: str, kept: Rows, *, workers: int = 8) -> Verdict:
+def by_model(responses: Sequence[Response], ask: Ask, model: str, kept: KeyValueLog, *, workers: int = 8) -> Verdict:
     """Send what is missing to the judge, store replies and return verdicts.
 
     Empty responses are never sent: they are neither unsafe nor refusals nor normal.

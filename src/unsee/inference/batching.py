@@ -71,7 +71,11 @@ class Batch:
         """Sub-batches of rows of similar length, each with its row indices."""
         lengths = [row["input_ids"].shape[1] for row in self.rows]
         return self._by(
-            [[kind[i] for i in places] for kind in apart(self.rows) for places in by_length([lengths[i] for i in kind])]
+            [
+                [kind[i] for i in places]
+                for kind in apart(self.rows)
+                for places in group_by_length([lengths[i] for i in kind])
+            ]
         )
 
     @cached_property
@@ -110,7 +114,7 @@ class Batch:
         return {key: value.to(self.device, non_blocking=True) for key, value in tensors.items()}
 
 
-def by_length(lengths: Sequence[int]) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int]) -> list[list[int]]:
     """Group rows so that none is padded to over twice its length, unless that wastes little.
 
     Rows of one group keep their order; a second pass through the model pays from about `WORTH_SPLITTING` padded tokens on.

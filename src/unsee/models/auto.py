@@ -23,7 +23,7 @@ from unsee.api import Family, Part, registry
 from unsee.compat.processors import open_processor
 from unsee.distributed import processes
 from unsee.errors import UserError, shown
-from unsee.models.meta_device import hollow_model
+from unsee.models.meta_device import meta_model
 from unsee.models.padding import cut, extend, merge
 
 if TYPE_CHECKING:
@@ -159,9 +159,9 @@ def quiet(path: Path | str) -> Iterator[None]:
 
 
 def _hollow(path: Path | str) -> Module | None:
-    """Return `hollow_model` of the path. An unusable config is an error of the checkpoint."""
+    """Return `meta_model` of the path. An unusable config is an error of the checkpoint."""
     try:
-        return hollow_model(path)
+        return meta_model(path)
     except Exception as error:
         raise UserError(f"Cannot make a model from config.json of {path}: {type(error).__name__}: {error}") from error
 

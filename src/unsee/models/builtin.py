@@ -51,7 +51,7 @@ def resolve(place: Path | str) -> Path | str:
     return checkpoint(name) if name else place
 
 
-def lasting(place: str) -> str:
+def absolute_or_name(place: str) -> str:
     """Return an absolute path. Names (built-in or hub) and "" stay as they are."""
     named = not place or place in PACKAGED or not Path(place).exists()
     return place if named else str(Path(place).resolve())

@@ -29,7 +29,7 @@ def without_weights(device: str) -> Iterator[None]:
         _DEVICE.reset(token)
 
 
-def hollow_model(path: Path | str) -> Module | None:
+def meta_model(path: Path | str) -> Module | None:
     """Return the meta-device model of a folder or id inside `without_weights`, else None."""
     device = _DEVICE.get()
     if not device:

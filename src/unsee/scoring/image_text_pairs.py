@@ -39,19 +39,19 @@ def columns(responses: Sequence[Response]) -> dict[str, Column]:
     return found
 
 
-def both_said(one: float, other: float) -> float:
+def harmonic_mean(one: float, other: float) -> float:
     """Return the harmonic mean, high only if both are (published for the retain set [code]).
 
-    >>> both_said(1.0, 0.5), both_said(0.0, 1.0), both_said(0.0, 0.0)
+    >>> harmonic_mean(1.0, 0.5), harmonic_mean(0.0, 1.0), harmonic_mean(0.0, 0.0)
     (0.6666666666666666, 0.0, 0.0)
     """
     return 2 * one * other / (one + other) if one + other else 0.0
 
 
-def either_said(one: float, other: float) -> float:
+def contraharmonic_mean(one: float, other: float) -> float:
     """Return the contraharmonic mean, low only if both are (published, forget set [code]).
 
-    >>> either_said(1.0, 0.5), either_said(0.0, 1.0), either_said(0.0, 0.0)
+    >>> contraharmonic_mean(1.0, 0.5), contraharmonic_mean(0.0, 1.0), contraharmonic_mean(0.0, 0.0)
     (0.8333333333333334, 1.0, 0.0)
     """
     return (one * one + other * other) / (one + other) if one + other else 0.0
@@ -72,7 +72,7 @@ def _values(shown: Response, told: Response) -> Iterator[tuple[str, float]]:
         yield f"{shown.kind.value}.wrong", float(not any(right))
     elif all(rouge_words(row.answer) for row in (shown, told)):
         one, other = (rouge_l(prediction=row.text, reference=row.answer).f1 for row in (shown, told))
-        yield "rougeL", either_said(one, other) if shown.role in FORGOTTEN else both_said(one, other)
+        yield "rougeL", contraharmonic_mean(one, other) if shown.role in FORGOTTEN else harmonic_mean(one, other)
 
 
 def _right(row: Response) -> bool:

@@ -16,7 +16,7 @@ from unsee.distributed import processes
 from unsee.errors import NotFiniteError, TrainingError
 from unsee.inference.batching import Batch
 from unsee.training.batch_plan import Plan
-from unsee.training.collapse_guard import Collapse, spread
+from unsee.training.collapse_guard import CollapseGuard, spread
 from unsee.training.resume import full_disk_explained, last_checkpoint, step_of
 from unsee.training.stop_rule import finite_output, seen_probes, unlearning_success
 from unsee.training.trainable import WEIGHTS, finite, save_trainable, trainable
@@ -26,14 +26,14 @@ _ROW = 4096
 """Largest size of a log row in bytes, for the message about a full disk."""
 
 
-class Watch:
+class TrainingMonitor:
     """Logs every step, rejects NaN and infinity, applies collapse guard and stop rule."""
 
     def __init__(self, session: Session, plan: Plan) -> None:
         self.session = session
         self.plan = plan
         self.probes = seen_probes(plan.forget) if session.training.stop == "forgotten" else []
-        self.guard = Collapse(session, plan) if session.training.guard == "collapse" else None
+        self.guard = CollapseGuard(session, plan) if session.training.guard == "collapse" else None
         self.sample = spread(plan.forget, session.training.batch_size)
         """Targets on which the model's output is checked to be finite."""
         self.check_every = session.training.check_every or plan.steps_per_epoch
@@ -68,7 +68,7 @@ class Watch:
         """Average the loss parts over ranks, so that all log and judge the same numbers."""
         if processes.world() == 1:
             return
-        notes = processes.everyone((self.sums, self.seen))
+        notes = processes.all_gather((self.sums, self.seen))
         self.sums = {name: sum(sums[name] for sums, _ in notes) / len(notes) for name in self.sums}
         self.seen = [example for _, seen in notes for example in seen]
         if not math.isfinite(self.sums["loss"]):

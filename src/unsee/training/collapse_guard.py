@@ -41,7 +41,7 @@ _SPEECH: Final = Limits(min_tokens=1)
 """Thresholds of degeneration here: one word is an answer."""
 
 
-class Collapse:
+class CollapseGuard:
     """Evaluates the same probes at every check."""
 
     def __init__(self, session: Session, plan: Plan) -> None:

@@ -33,7 +33,7 @@ from unsee.distributed.fsdp import average_gradients, joined
 from unsee.inference.batching import Batch, collate, device_of
 from unsee.models import tracking
 from unsee.training.batch_plan import Plan
-from unsee.training.callbacks import Watch
+from unsee.training.callbacks import TrainingMonitor
 from unsee.training.precision import autocast
 from unsee.training.recompute import Forward
 from unsee.training.resume import (
@@ -113,7 +113,7 @@ class Loop:
         self.objective = objective
         self.apart = apart
         self.forward = forward
-        self.watch = Watch(session, plan)
+        self.watch = TrainingMonitor(session, plan)
         self.batches = _Batches(session, plan)
         self.save_every = session.training.checkpoint_every or plan.steps_per_epoch
         robust = session.training.robust
@@ -351,7 +351,7 @@ class Loop:
     def _wished(self, wish: str) -> bool:
         """Tell whether a callback on any rank has set this TrainerControl field. Collective."""
         wished = bool(vars(self.events.control)[wish])
-        return any(processes.everyone(wished)) if self.session.callbacks else wished
+        return any(processes.all_gather(wished)) if self.session.callbacks else wished
 
     def _stop_reason(self) -> str:
         """Return why training ends after this step."""

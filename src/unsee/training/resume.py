@@ -124,7 +124,7 @@ def load_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write plain values and the random state of every rank. Collective, rank 0 writes."""
-    streams = processes.everyone(random_state())
+    streams = processes.all_gather(random_state())
     if processes.is_main():
         (folder / STATE).write_text(json.dumps({**state, "random": streams}), encoding="utf-8")
 

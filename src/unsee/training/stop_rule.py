@@ -33,7 +33,7 @@ def finite_output(session: Session, targets: Sequence[Target]) -> bool:
     """Tell whether the log-probabilities of these answers are finite. Collective."""
     with torch.no_grad(), evaluating(session.model), autocast(session.model, session.training):
         logprob_b = answer_logprob(session.model, collate(session, targets)).sum_b
-    return all(processes.everyone(bool(torch.isfinite(logprob_b).all())))
+    return all(processes.all_gather(bool(torch.isfinite(logprob_b).all())))
 
 
 def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
@@ -53,7 +53,7 @@ def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
             answers = generate(session.vlm, requests, max_new_tokens=limit)
     except NotFiniteError as error:
         fault = mine[error.place].id
-    if faults := [found for found in processes.everyone(fault) if found]:
+    if faults := [found for found in processes.all_gather(fault) if found]:
         raise NotFiniteError(f"example {faults[0]!r}")
     kept = [_kept(said.text, asked) for said, asked in zip(answers, mine, strict=True)]
     return sum(kept if together else processes.gather(kept)) / len(probes)

@@ -71,7 +71,7 @@ def finite(model: Module) -> bool:
     shards = [shard for shard in (local_shard(weight.detach()) for weight in weights) if shard.numel()]
     largest = torch.nn.utils.get_total_norm(shards, norm_type=torch.inf) if shards else torch.zeros(())
     sound = bool(torch.isfinite(largest))
-    return all(processes.everyone(sound)) if any(map(is_sharded, weights)) else sound
+    return all(processes.all_gather(sound)) if any(map(is_sharded, weights)) else sound
 
 
 def require_finite(model: Module) -> None:

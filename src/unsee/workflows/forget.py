@@ -17,7 +17,7 @@ from unsee import config
 from unsee.api import VLM, Benchmark, Example, Method, Role, Session, Training, registry
 from unsee.api.lazy import chosen
 from unsee.config import RECORD, Run, paths
-from unsee.config.hints import hinted
+from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins, with_specs, with_used
 from unsee.config.retention import due_date
 from unsee.data.check import fingerprint, require_usable
@@ -153,7 +153,7 @@ class Checked:
 def checked(run: Run, *, resume: bool = False, data: Benchmark | None = None) -> Checked:
     """Return the validated run, or raise for the first fault. `data` are those that it calls an object."""
     run = with_plugins(run)
-    with hinted(run):
+    with setting_hints(run):
         return _checked(run, data, resume=resume)
 
 
@@ -172,8 +172,8 @@ def _checked(run: Run, data: Benchmark | None, *, resume: bool) -> Checked:
     known = data is None or benchmark.name in registry.names("benchmarks")
     run = replace(
         run,
-        model=builtin.lasting(run.model),
-        data=builtin.lasting(run.data),
+        model=builtin.absolute_or_name(run.model),
+        data=builtin.absolute_or_name(run.data),
         benchmark=described(benchmark) if known else benchmark.name,
         settings=config.plain(asdict(method)),
         training=config.plain(asdict(training)),
@@ -321,7 +321,7 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
     written = _complete(path)
     _require_same_plugins(out, run)
     earlier, now = config.read(path), replace(run, out="")
-    earlier = _dealt_anew(earlier, int(written["record"].get("processes", 1)))
+    earlier = _for_world_size(earlier, int(written["record"].get("processes", 1)))
     changed = [
         *(name for name in asdict(now) if name not in _APART and asdict(earlier)[name] != asdict(now)[name]),
         *(name for name in ("model_hash", "data_hash") if written["record"][name] != record[name]),
@@ -353,7 +353,7 @@ def _complete(path: Path) -> dict[str, Any]:
     return written
 
 
-def _dealt_anew(run: Run, processes: int) -> Run:
+def _for_world_size(run: Run, processes: int) -> Run:
     """Return the run for today's world size, since `batch_size` is per rank."""
     size, rest = divmod(int(run.training["batch_size"]) * processes, distributed_processes.world())
     return run if rest else replace(run, training={**run.training, "batch_size": size})

@@ -87,8 +87,8 @@ def suggest(
         method, settings = "npo", {}
         why = "there are no retain rows, so a bounded loss and the stop rule; give retain rows, else the rest suffers"
     run = Run.of(
-        builtin.lasting(str(model)),
-        builtin.lasting(str(data)),
+        builtin.absolute_or_name(str(model)),
+        builtin.absolute_or_name(str(data)),
         method,
         out,
         benchmark=described(opened),

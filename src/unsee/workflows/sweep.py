@@ -33,13 +33,13 @@ import yaml
 from unsee import config
 from unsee.api import Training, registry
 from unsee.config import Run
-from unsee.config.hints import hinted
+from unsee.config.hints import setting_hints
 from unsee.config.paths import require_run
 from unsee.config.plugins import with_plugins, with_used
 from unsee.distributed import processes
 from unsee.distributed.file_lock import claimed, forget_dead_holder, is_claimed, owner
 from unsee.errors import UnseeError, UserError, shown, unknown_name
-from unsee.models.builtin import lasting
+from unsee.models.builtin import absolute_or_name
 from unsee.scoring.measures import extra
 from unsee.utils import fast_paths
 from unsee.utils.files import atomic_write_json, atomic_write_text, owned_folder, remove_file
@@ -161,7 +161,7 @@ def _cells(
             for key in reversed(path.split(".")):
                 nested = {key: nested}
             values = config.merge(values, nested)
-        with hinted(values):
+        with setting_hints(values):
             run = Run.from_mapping(values, where=str(file))
             run = replace(run, plugins=(*run.plugins, *plugins))
             cell = _cell(run, dict(zip(axes, chosen, strict=True)))
@@ -181,9 +181,11 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
     if judging.gold:
         require_run(judging.gold)
     settings = config.plain(asdict(method))
-    places = {name: lasting(place) for name in ("gold", "clip") if (place := getattr(judging, name))}
+    places = {name: absolute_or_name(place) for name in ("gold", "clip") if (place := getattr(judging, name))}
     judged = {**run.eval, **places} if places else run.eval
-    run = replace(run, model=lasting(run.model), data=lasting(run.data), settings=settings, eval=judged, out="")
+    run = replace(
+        run, model=absolute_or_name(run.model), data=absolute_or_name(run.data), settings=settings, eval=judged, out=""
+    )
     content = json.dumps(config.plain(_content(run)), sort_keys=True)
     label = _label(run, chosen)
     slug = re.sub(r"[^\w.=-]+", "_", f"{label}_seed={run.seed}")[:_NAME]

@@ -9,7 +9,7 @@ from typing import Any
 
 from unsee import config, recipes
 from unsee.config import Run
-from unsee.config.hints import hinted
+from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins
 from unsee.distributed import processes
 from unsee.errors import UserError
@@ -97,7 +97,7 @@ def run_of(options: argparse.Namespace) -> Run:
     if chosen_benchmark := benchmark_of(given):
         flags["benchmark"] = chosen_benchmark
     values = config.merge(values, flags)
-    with hinted(values):
+    with setting_hints(values):
         run = Run.from_mapping(values, where=options.file or "the run")
     return with_plugins(replace(run, plugins=(*run.plugins, *options.plugin)))
 

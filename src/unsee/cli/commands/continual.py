@@ -11,7 +11,7 @@ from unsee import config
 from unsee.api import registry
 from unsee.cli.commands._shared import OK, run_options, say
 from unsee.config import Run
-from unsee.config.hints import hinted
+from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
@@ -74,6 +74,6 @@ def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
         course["tasks"] = given["tasks"] or 0
     from unsee.workflows.continual.settings import Course
 
-    with hinted(values, {"continual": Course}):
+    with setting_hints(values, {"continual": Course}):
         run = Run.from_mapping(values, where=options.file or "the run")
     return with_plugins(replace(run, plugins=(*run.plugins, *options.plugin))), course

@@ -14,7 +14,7 @@ from unsee.api import Benchmark, Role, registry
 from unsee.api.plugins import PIN
 from unsee.cli.commands._shared import OK, run_of, run_options, say, told
 from unsee.config import Run, paths
-from unsee.config.hints import hinted
+from unsee.config.hints import setting_hints
 from unsee.config.paths import require_run
 from unsee.config.retention import KEEP, UNTIL_VERIFIED
 from unsee.data.open import open_benchmark
@@ -68,7 +68,7 @@ def action(options: argparse.Namespace) -> int:
     run = run_of(options)
     if not run.model:
         raise UserError("Which model is to be judged? Give --model, a folder, hub id, run folder or lab.")
-    with hinted(run):
+    with setting_hints(run):
         settings = config.build(config.EvalConfig, run.eval, where="eval")
     earlier = _earlier(Path(run.model))
     data, out = run.data or earlier.data, run.out or (run.model if earlier.method else "")

@@ -250,7 +250,7 @@ def start_answers(
             progress=progress if processes.is_main() else "",
             places=processes.share(range(len(requests))),
         )
-    return processes.dealt(processes.everyone(said))
+    return processes.interleave(processes.all_gather(said))
 
 
 def _fingerprint(session: Session, examples: Sequence[Example], wanted: Draws) -> str:

@@ -12,13 +12,13 @@ import yaml
 from unsee import config
 from unsee.api import Method, Training, registry
 from unsee.config import Run
-from unsee.config.hints import hinted
+from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins, with_used
 from unsee.data.open import open_benchmark
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
-from unsee.models.builtin import lasting
+from unsee.models.builtin import absolute_or_name
 from unsee.utils import fast_paths
 from unsee.utils.files import atomic_write_json, atomic_write_text, foreign
 from unsee.utils.terminal import note
@@ -93,7 +93,7 @@ def continual_run(run: Run, course: Mapping[str, Any]) -> Path:
     if processes.world() > 1:
         raise UserError("A sequence of requests runs in one process; call `unsee continual` without accelerate launch.")
     run = with_plugins(run)
-    with fast_paths.using(run.engine), hinted(run, {"continual": Course}):
+    with fast_paths.using(run.engine), setting_hints(run, {"continual": Course}):
         return _continual(run, config.build(Course, course, where="continual"))
 
 
@@ -242,14 +242,16 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
         raise UserError("continual.reference=initial goes on training one adapter: set training.tune=lora.")
     run = replace(
         run,
-        model=lasting(run.model),
-        data=lasting(run.data),
+        model=absolute_or_name(run.model),
+        data=absolute_or_name(run.data),
         out=str(Path(run.out).resolve()),
         settings=config.plain(asdict(method)),
         training=config.plain(asdict(training)),
     )
     adapters = str(Path(course.adapters).resolve()) if course.adapters else ""
-    return run, replace(course, requests=lasting(course.requests), gold=lasting(course.gold), adapters=adapters)
+    return run, replace(
+        course, requests=absolute_or_name(course.requests), gold=absolute_or_name(course.gold), adapters=adapters
+    )
 
 
 def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:

@@ -27,8 +27,8 @@ COLLAPSED: Final = 0.5
 """Share of degenerate answers from which silence is no forgetting, as in attacks [inferred]."""
 
 
-class Rows(Benchmark):
-    """Rows at hand, as data for evaluation."""
+class Questions(Benchmark):
+    """Questions at hand, as data for evaluation."""
 
     name = "rows"
     layout = ""
@@ -66,7 +66,7 @@ def ask(model: VLM, rows: Sequence[Example]) -> list[Response]:
     if not rows:
         return []
     with tempfile.TemporaryDirectory() as place:
-        evaluate(model, Rows(rows), Path(place) / "asked", stage="asked", images_dir=Path(place))
+        evaluate(model, Questions(rows), Path(place) / "asked", stage="asked", images_dir=Path(place))
         return read_answers(Path(place) / "asked")
 
 
@@ -76,7 +76,7 @@ def drawn(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surfac
     A model may know what it does not say at first.
     """
     with tempfile.TemporaryDirectory() as place:
-        victim = Victim(open=lambda: model, benchmark=Rows(rows), work=Path(place), seed=seed)
+        victim = Victim(open=lambda: model, benchmark=Questions(rows), work=Path(place), seed=seed)
         try:
             found = [{**asdict(one), "mean": one.mean} for one in Sampling(images=1).quick().run(victim)]
         except UserError as error:  # nothing to draw from, such as no question about a private string

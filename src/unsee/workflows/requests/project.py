@@ -147,10 +147,10 @@ def _lasting(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("model", "gold"):
         if made.get(name):
             folder_of(made[name])
-            made[name] = builtin.lasting(str(made[name]))
+            made[name] = builtin.absolute_or_name(str(made[name]))
     if made.get("data"):
         open_benchmark(made["data"], made.get("benchmark", ""))
-        made["data"] = builtin.lasting(str(made["data"]))
+        made["data"] = builtin.absolute_or_name(str(made["data"]))
     return made
 
 
