@@ -31,6 +31,7 @@ from perf.timing import now, rounded, spread, timed
 from unsee import config
 from unsee.api import VLM, Method, Part, Session, Training, registry
 from unsee.api.request import Target
+from unsee.data.check import Survey
 from unsee.data.open import open_benchmark
 from unsee.methods.mmunlearner.masks import Mask
 from unsee.methods.mmunlearner.saliency import accumulate, maskable, preserved, targeted
@@ -38,7 +39,6 @@ from unsee.training.batch_plan import Plan
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import prepare, trainable
 from unsee.utils.memory import GIB, peak_gib, reset_peak
-from unsee.workflows.forget import by_role
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEOPLE: Final = 1
@@ -182,7 +182,7 @@ class Bench:
         family = self.size.known_family()
         return Session(
             vlm=replace(self.loaded(), model=prepare(self.base, family, training, seed=0)),
-            examples=by_role(open_benchmark(self.data)),
+            examples=Survey(open_benchmark(self.data)).by_role(),
             training=training,
             seed=0,
             out=out,

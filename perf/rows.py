@@ -61,6 +61,9 @@ def main() -> None:
         "--steps", type=int, default=200, help="optimiser steps; -1 = a whole pass over the forget rows"
     )
     parser.add_argument("--check-only", action="store_true", help="do not train, and load no torch")
+    parser.add_argument(
+        "--before-step-1", action="store_true", help="only what a run reads of its data before training"
+    )
     parser.add_argument("--in-memory", action="store_true", help="keep the whole table in memory, whatever its size")
     options = parser.parse_args()
     if options.in_memory:
@@ -70,11 +73,24 @@ def main() -> None:
         folder.mkdir()
         write(folder, options.rows)
         found: dict[str, object] = {"rows": options.rows, "in_memory": options.in_memory}
-        print(
-            json.dumps(
-                found | (checked(folder) if options.check_only else trained(folder, options.method, options.steps))
-            )
-        )
+        if options.before_step_1:
+            found |= surveyed(folder)
+        elif options.check_only:
+            found |= checked(folder)
+        else:
+            found |= trained(folder, options.method, options.steps)
+        print(json.dumps(found))
+
+
+def surveyed(folder: Path) -> dict[str, object]:
+    """Check and fingerprint the table, sort its rows by role, and return what it took."""
+    from unsee.data.check import require_usable
+    from unsee.data.open import open_benchmark
+
+    before, start = peak(), time.process_time()
+    survey = require_usable(open_benchmark(folder), str(folder), hashed=True)
+    survey.by_role()
+    return {"before_mib": before, "survey_mib": peak(), "survey_seconds": round(time.process_time() - start, 1)}
 
 
 def checked(folder: Path) -> dict[str, object]:

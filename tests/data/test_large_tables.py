@@ -154,8 +154,8 @@ def test_lazy_sequences_are_sequences():
 
 
 def test_roles_of_a_session_are_views_of_the_data(folder, on_disk):
-    from unsee.workflows.forget import by_role
+    from unsee.data.check import Survey
 
     on_disk()
-    found = by_role(open_benchmark(write(folder, [row(), KEPT])))
+    found = Survey(open_benchmark(write(folder, [row(), KEPT]))).by_role()
     assert {role: type(examples) for role, examples in found.items()} == {Role.FORGET: Lazy, Role.RETAIN: Lazy}

@@ -26,7 +26,7 @@ from unsee.lab.world.world import World
 from unsee.report import compare
 from unsee.scoring.against_gold import FQ_NEEDS, against_gold, forget_quality_score, model_utility
 from unsee.scoring.aggregate import score
-from unsee.testing.tiny import Drawn, tiny_examples, tiny_vlm, tokenizer_json
+from unsee.testing.tiny import Drawn, tiny_examples, tiny_model, tiny_processor, tiny_vlm, tokenizer_json
 
 FALSE = ("a diver from Oslo", "a pilot from Rome", "a pilot")
 

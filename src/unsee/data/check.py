@@ -15,6 +15,7 @@ from typing import Final
 
 from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Role
 from unsee.api.example import ImageFile
+from unsee.api.lazy import chosen
 from unsee.data.row_store import ambiguous, contains, digest64, ordered, repeats
 from unsee.errors import UserError, shown
 from unsee.metrics.language import english
@@ -73,7 +74,7 @@ def examine(opened: Benchmark, data: str) -> Report:
     problems = list(dict.fromkeys(opened.problems()))
     if problems:
         return Report(data=data, problems=tuple(problems), warnings=(), counts={})
-    seen = _Seen(opened.examples("train"), opened.examples("eval"), warn=True)
+    seen = Survey(opened, warn=True)
     return Report(
         data=data,
         problems=tuple(_problems(seen)),
@@ -82,16 +83,20 @@ def examine(opened: Benchmark, data: str) -> Report:
     )
 
 
-def require_usable(opened: Benchmark, data: str, most: int = 20) -> None:
-    """Raise if the data has problems, listing them."""
-    problems = list(opened.problems()) or list(_problems(_Seen(opened.examples("train"), opened.examples("eval"))))
-    if problems:
+def require_usable(opened: Benchmark, data: str, most: int = 20, *, hashed: bool = False) -> Survey:
+    """Return what one pass over the data finds, or raise if they have problems, listing them."""
+    problems, survey = list(opened.problems()), None
+    if not problems:
+        survey = Survey(opened, hashed=hashed)
+        problems = list(_problems(survey))
+    if problems or survey is None:
         more = (
             [f"... and {len(problems) - most} more (unsee check --data {data} lists all)"]
             if len(problems) > most
             else []
         )
         raise UserError("\n  ".join([f"The data at {data} cannot be used:", *problems[:most], *more]))
+    return survey
 
 
 def fingerprint(opened: Benchmark) -> str:
@@ -99,36 +104,44 @@ def fingerprint(opened: Benchmark) -> str:
     digest = hashlib.sha256()
     for split in ("train", "eval"):
         for example in opened.examples(split):
-            row = [
-                split,
-                *(
-                    example.id,
-                    example.role,
-                    example.question,
-                    example.answer,
-                    example.entity,
-                    example.kind,
-                    example.fact,
-                ),
-                *(dict(example.private), dict(example.visible), example.options, example.chain),
-                *((example.paraphrase, example.perturbed) if example.perturbed or example.paraphrase else ()),
-                example.image.key if example.image else "",
-            ]
-            digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
+            digest.update(_hashed(split, example, example.image.key if example.image else ""))
     return digest.hexdigest()
 
 
-class _Seen:
+def _hashed(split: str, example: Example, image: str) -> bytes:
+    """Return what the fingerprint knows of a row; `image` is the content key."""
+    row = [
+        *(
+            split,
+            example.id,
+            example.role,
+            example.question,
+            example.answer,
+            example.entity,
+            example.kind,
+            example.fact,
+        ),
+        *(dict(example.private), dict(example.visible), example.options, example.chain),
+        *((example.paraphrase, example.perturbed) if example.perturbed or example.paraphrase else ()),
+        image,
+    ]
+    return json.dumps(row, ensure_ascii=False, sort_keys=True).encode()
+
+
+class Survey:
     """Findings of one pass over both splits: a few bytes per row, and more per entity."""
 
-    def __init__(self, train: Sequence[Example], judged: Sequence[Example], *, warn: bool = False) -> None:
+    def __init__(self, opened: Benchmark, *, warn: bool = False, hashed: bool = False) -> None:
         """Read every row of both splits. A row in both counts once where ids are named.
 
         With `warn`, rows of others are also compared with what is known of the forget set so far (see `again`).
+        With `hashed`, `fingerprint` is that of the function of this name, else "".
         """
+        train, judged = opened.examples("train"), opened.examples("eval")
         self.splits = {"train": train, "eval": judged}
         self.ids = {split: array("Q") for split in self.splits}
-        self.train_roles: Counter[Role] = Counter()
+        self.places: dict[Role, array[int]] = {}
+        """Role -> indices of its training examples."""
         self.judged_roles: Counter[Role] = Counter()
         self.empty, self.bare, self.told, self.blanks = _Ids(), _Ids(), _Ids(), _Ids()
         self.secrets = _Secrets()
@@ -139,8 +152,11 @@ class _Seen:
         self._said, self._by = array("Q"), array("Q")
         self.digests, self.trained = _Digests(), set[int]()
         """Images of the forget set that unlearning may train on."""
-        for example in train:
-            self.train_roles[example.role] += 1
+        digest = hashlib.sha256() if hashed else None
+        for place, example in enumerate(train):
+            self.places.setdefault(example.role, array("Q")).append(place)
+            if digest is not None:
+                digest.update(_hashed("train", example, self.digests.key(example.image)))
             if example.role is Role.FORGET and example.image:
                 self.trained.add(self.digests.of(example.image))
             if not example.answer.strip():
@@ -152,14 +168,24 @@ class _Seen:
         known = self.secrets.size
         for example in judged:
             self.judged_roles[example.role] += 1
-            digest = digest64(example.id)
-            self.ids["eval"].append(digest)
-            if not contains(trained, digest):
+            if digest is not None:
+                digest.update(_hashed("eval", example, self.digests.key(example.image)))
+            name = digest64(example.id)
+            self.ids["eval"].append(name)
+            if not contains(trained, name):
                 self._look(example)
             if self._compared is not None:
                 self._compare(example, self._compared)
         if self.secrets.size > known:
             self._compared = None
+        self.fingerprint = "" if digest is None else digest.hexdigest()
+
+    def by_role(self) -> dict[Role, Sequence[Example]]:
+        """Return the training examples by role. Of data on disk only their indices."""
+        examples = self.splits["train"]
+        if isinstance(examples, list):
+            return {role: [examples[place] for place in places] for role, places in self.places.items()}
+        return {role: chosen(examples, places) for role, places in self.places.items()}
 
     def _look(self, example: Example) -> None:
         """Collect what can be checked only over the whole data set."""
@@ -297,16 +323,20 @@ class _Digests:
 
     def __init__(self) -> None:
         """Start with an empty cache."""
-        self._files: dict[Path, int] = {}
+        self._files: dict[Path, str] = {}
 
     def of(self, image: ImageSource) -> int:
         """Return an eight-byte hash of the content."""
+        return digest64(self.key(image))
+
+    def key(self, image: ImageSource | None) -> str:
+        """Return the content key, "" without an image."""
         if not isinstance(image, ImageFile):
-            return digest64(image.key)
+            return image.key if image else ""
         if image.path not in self._files:
             if len(self._files) >= _REMEMBERED:
                 self._files.clear()
-            self._files[image.path] = digest64(image.key)
+            self._files[image.path] = image.key
         return self._files[image.path]
 
 
@@ -353,9 +383,9 @@ class _Words:
             )
 
 
-def _problems(seen: _Seen) -> Iterator[str]:
-    if not seen.train_roles[Role.FORGET]:
-        raised = "but there are text-only ones" if seen.train_roles[Role.FORGET_TEXT] else "at all"
+def _problems(seen: Survey) -> Iterator[str]:
+    if Role.FORGET not in seen.places:
+        raised = "but there are text-only ones" if Role.FORGET_TEXT in seen.places else "at all"
         yield f"no image is to be forgotten: there is no training row of role forget with an image {raised}."
     for split, examples in seen.splits.items():
         again = Counter(examples[first].id for first, _ in repeats(seen.ids[split]))
@@ -370,8 +400,8 @@ def _problems(seen: _Seen) -> Iterator[str]:
         )
 
 
-def _warnings(seen: _Seen) -> Iterator[str]:
-    if not seen.train_roles[Role.RETAIN] + seen.train_roles[Role.RETAIN_TEXT]:
+def _warnings(seen: Survey) -> Iterator[str]:
+    if not {Role.RETAIN, Role.RETAIN_TEXT} & seen.places.keys():
         yield "there are no retain rows: methods with a retain term have nothing to hold on to."
     if not seen.judged_roles[Role.UNSEEN]:
         yield "there are no unseen rows: forgetting is judged only on images that the unlearning has seen."
@@ -396,7 +426,7 @@ def _warnings(seen: _Seen) -> Iterator[str]:
     )
 
 
-def _entity_warnings(seen: _Seen) -> Iterator[str]:
+def _entity_warnings(seen: Survey) -> Iterator[str]:
     """Yield entities that differ only in capitals, accents or punctuation: a typing error splits a person."""
     alike: dict[str, list[str]] = {}
     for entity in sorted(seen.forgotten.keys() | seen.kept.keys()):
@@ -408,7 +438,7 @@ def _entity_warnings(seen: _Seen) -> Iterator[str]:
     )
 
 
-def _picture_warnings(seen: _Seen) -> Iterator[str]:
+def _picture_warnings(seen: Survey) -> Iterator[str]:
     again, both = seen.again.unseen, seen.again.kept
     if again.count:
         yield f"unseen rows have a picture that the unlearning sees in a forget row, so it is not new: {again}."
@@ -416,7 +446,7 @@ def _picture_warnings(seen: _Seen) -> Iterator[str]:
         yield f"a picture is to be forgotten and to be kept: {both} have the picture of a forget row."
 
 
-def _secret_warnings(seen: _Seen) -> Iterator[str]:
+def _secret_warnings(seen: Survey) -> Iterator[str]:
     told = seen.again.told
     if told.count:
         yield f"answers that are to be kept hold a private string of somebody who is to be forgotten: {told}."

@@ -18,7 +18,7 @@ from unsee.api.request import Prompt
 from unsee.config import Run
 from unsee.errors import UserError
 from unsee.utils import fast_paths
-from unsee.workflows.forget import by_role, bytes_needed, checked
+from unsee.workflows.forget import bytes_needed, checked
 
 if TYPE_CHECKING:
     from unsee.api.request import Target
@@ -145,7 +145,7 @@ def estimate_run(run: Run, *, resume: bool = False, device: Device = "auto", pro
         raise UserError(f"device must be auto, cpu or cuda, got {device!r}.")
     with fast_paths.using(run.engine):
         found = checked(run, resume=resume)
-        examples = by_role(found.benchmark)
+        examples = found.survey.by_role()
         counted = _Counted(found.run, found.training, examples, found.method.needs(), device)
         made = counted.estimate()
         if not probe or made.problems or not counted.here:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -14,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
-from unsee.api import VLM, Benchmark, Example, Method, Role, Session, Training, registry
-from unsee.api.lazy import chosen
+from unsee.api import VLM, Benchmark, Method, Role, Session, Training, registry
 from unsee.config import RECORD, Run, paths
 from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins, with_specs, with_used
 from unsee.config.retention import due_date
-from unsee.data.check import fingerprint, require_usable
+from unsee.data.check import Survey, require_usable
 from unsee.data.open import OBJECT, described, location, of_object, open_benchmark
 from unsee.distributed import processes as distributed_processes
 from unsee.distributed.file_lock import owner, require_free
@@ -148,16 +146,21 @@ class Checked:
     method: Method
     benchmark: Benchmark
     training: Training
+    survey: Survey
+    """What the one pass over the data has found."""
 
 
-def checked(run: Run, *, resume: bool = False, data: Benchmark | None = None) -> Checked:
-    """Return the validated run, or raise for the first fault. `data` are those that it calls an object."""
+def checked(run: Run, *, resume: bool = False, data: Benchmark | None = None, hashed: bool = False) -> Checked:
+    """Return the validated run, or raise for the first fault. `data` are those that it calls an object.
+
+    `hashed`: fingerprint the data in the same pass.
+    """
     run = with_plugins(run)
     with setting_hints(run):
-        return _checked(run, data, resume=resume)
+        return _checked(run, data, resume=resume, hashed=hashed)
 
 
-def _checked(run: Run, data: Benchmark | None, *, resume: bool) -> Checked:
+def _checked(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) -> Checked:
     _require_names(run)
     require_locations(run)  # before the method, whose import takes seconds
     method = _method(run)
@@ -165,7 +168,7 @@ def _checked(run: Run, data: Benchmark | None, *, resume: bool) -> Checked:
     config.build(config.EvalConfig, run.eval, where="eval")  # the verdict needs it, after the training
     _require_place(Path(run.out), resume=resume)
     benchmark = data or open_benchmark(run.data, run.benchmark)
-    require_usable(benchmark, run.data)
+    survey = require_usable(benchmark, run.data, hashed=hashed)
     training = config.build(Training, {**benchmark.suggested(run.method), **run.training}, where="training")
     _require_quantizable(run.method, method, training)
     trackers.require(training.report_to)
@@ -180,30 +183,30 @@ def _checked(run: Run, data: Benchmark | None, *, resume: bool) -> Checked:
     )
     run = with_used(run, ("methods", run.method))
     run = with_used(run, ("benchmarks", benchmark.name)) if known else run
-    return Checked(run=run, method=method, benchmark=benchmark, training=training)
+    return Checked(run=run, method=method, benchmark=benchmark, training=training, survey=survey)
 
 
 def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | None, *, resume: bool) -> Path:
-    found = checked(run, resume=resume, data=data)
-    run, method, benchmark, training, out = found.run, found.method, found.benchmark, found.training, Path(run.out)
-    record = _record(run, benchmark)
+    found = checked(run, resume=resume, data=data, hashed=True)
+    run, out = found.run, Path(run.out)
+    record = _record(run, found.survey.fingerprint)
     done = resume and _already_done(out, run, record)
-    session, loaded = (None, None) if done else _open(run, benchmark, training, resume=resume)
+    session = None if done else _open(found, resume=resume)
     if session is not None:
         session.callbacks = callbacks
         run = with_specs(run, registry.pin_of_family(type(session.family)))
         _require_same_plugins(out, run)
     distributed_processes.barrier()  # from here on there are files
     with owner(out, check=partial(_require_place, out, resume=resume)):  # again: now nobody else writes here
-        if session is not None and loaded is not None:
-            _unlearn(session, loaded, run, method, record)
+        if session is not None:
+            _unlearn(session, run, found.method, record)
         if distributed_processes.is_main():
             _tidy(out)
     distributed_processes.barrier()
     return out
 
 
-def _unlearn(session: Session, loaded: VLM, run: Run, method: Method, record: Mapping[str, Any]) -> None:
+def _unlearn(session: Session, run: Run, method: Method, record: Mapping[str, Any]) -> None:
     """Run the method and save its result, the record last, which marks the run as finished."""
     file = session.out / RECORD
     if distributed_processes.is_main():
@@ -217,7 +220,7 @@ def _unlearn(session: Session, loaded: VLM, run: Run, method: Method, record: Ma
     if due := due_date(run.retention, datetime.now(UTC).date()):
         result["retention"] = {"due": due.isoformat()}
     if distributed_processes.is_main():
-        _save(session, loaded, run, record)
+        _save(session, run, record)
         config.write(file, run, record=record, result=result)
 
 
@@ -300,7 +303,7 @@ def _require_place(out: Path, *, resume: bool) -> None:
         raise UserError(f"Nothing to resume: {out} holds files, but no {RECORD} of an earlier run.")
 
 
-def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
+def _record(run: Run, data_hash: str) -> dict[str, Any]:
     """Return the environment that a result depends on."""
     model = Path(builtin.resolve(run.model))
     weights = model / "model" if (model / "model").is_dir() else model
@@ -309,7 +312,7 @@ def _record(run: Run, benchmark: Benchmark) -> dict[str, Any]:
         "versions": config.versions(),
         "commit": config.commit(),
         "model_hash": hash_folder(weights, without=(model_card.CARD,)) if weights.is_dir() else "",
-        "data_hash": fingerprint(benchmark),
+        "data_hash": data_hash,
     }
 
 
@@ -359,28 +362,29 @@ def _for_world_size(run: Run, processes: int) -> Run:
     return run if rest else replace(run, training={**run.training, "batch_size": size})
 
 
-def _open(run: Run, benchmark: Benchmark, training: Training, *, resume: bool) -> tuple[Session, VLM]:
+def _open(found: Checked, *, resume: bool) -> Session:
     """Return the session, or raise if the model is unusable or the disk too small."""
     import torch
 
     from unsee.models.checkpoint import load
     from unsee.training.trainer import prepare
 
+    run, training = found.run, found.training
     loaded = load(run.model, quantization=training.quantization)
     torch.manual_seed(run.seed)
     model = prepare(loaded.model.to(distributed_processes.device()), loaded.family, training, run.seed)
     require_space(Path(run.out), bytes_needed(model, training), f"the run in {run.out}")
     session = Session(
         vlm=replace(loaded, model=model),
-        examples=by_role(benchmark),
+        examples=found.survey.by_role(),
         training=training,
         seed=run.seed,
         out=Path(run.out),
         resume=resume,
-        benchmark=benchmark,
+        benchmark=found.benchmark,
     )
     _require_encodable(session)
-    return session, loaded
+    return session
 
 
 def _require_encodable(session: Session) -> None:
@@ -388,19 +392,7 @@ def _require_encodable(session: Session) -> None:
     from unsee.inference.preflight import Preflight
 
     rows = (example for examples in session.examples.values() for example in examples)
-    ready = Preflight(session.vlm)
-    ready.require(rows, progress=distributed_processes.is_main())
-
-
-def by_role(benchmark: Benchmark) -> dict[Role, Sequence[Example]]:
-    """Return the training examples by role. Of data on disk only their indices."""
-    examples = benchmark.examples("train")
-    places: dict[Role, array[int]] = {}
-    for place, example in enumerate(examples):
-        places.setdefault(example.role, array("Q")).append(place)
-    if isinstance(examples, list):
-        return {role: [examples[place] for place in found] for role, found in places.items()}
-    return {role: chosen(examples, found) for role, found in places.items()}
+    Preflight(session.vlm).require(rows, progress=distributed_processes.is_main())
 
 
 def bytes_needed(model: Module, training: Training, *, checkpoints: int = _CHECKPOINTS) -> int:
@@ -411,14 +403,14 @@ def bytes_needed(model: Module, training: Training, *, checkpoints: int = _CHECK
     return 4 * (result + checkpoints * 3 * tuned) + _SLACK
 
 
-def _save(session: Session, loaded: VLM, run: Run, record: Mapping[str, Any]) -> None:
+def _save(session: Session, run: Run, record: Mapping[str, Any]) -> None:
     """Write model/: weights, processor and sidecar."""
     from unsee.models.checkpoint import save_model
     from unsee.training.resume import full_disk_explained
 
     facts = {
         "base_hash": record["model_hash"],
-        "ancestor": loaded.base,
+        "ancestor": session.vlm.base,
         "method": run.method,
         "settings": model_card.public(run.settings),
         "seed": run.seed,
