@@ -1,7 +1,19 @@
 """Run configuration: schema, run files, overrides, path checks."""
 
 from unsee.config.overrides import MOST_NODES, merge, name_and_settings, parse_overrides, parse_yaml, read_mapping
-from unsee.config.run import RECORD, SEEDS, EvalConfig, Run, benchmark_of, commit, read, require_ended, versions, write
+from unsee.config.run import (
+    RECORD,
+    SEEDS,
+    EvalConfig,
+    Run,
+    RunOptions,
+    benchmark_of,
+    commit,
+    read,
+    require_ended,
+    versions,
+    write,
+)
 from unsee.config.schema import build, convert, plain, settings_of
 
 __all__ = [
@@ -10,6 +22,7 @@ __all__ = [
     "SEEDS",
     "EvalConfig",
     "Run",
+    "RunOptions",
     "benchmark_of",
     "build",
     "commit",

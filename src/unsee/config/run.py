@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict
 
 import yaml
 
@@ -25,6 +25,17 @@ SEEDS: Final = 2**32
 
 _RECORD: Final = ("record", "result")
 """Top-level keys of run.yaml that record results; skipped on reading."""
+
+
+class RunOptions(TypedDict, total=False):
+    """Arguments of `forget` that other functions pass on as they are."""
+
+    benchmark: str | Mapping[str, Any]
+    settings: Mapping[str, Any] | None
+    training: Mapping[str, Any] | None
+    seed: int
+    engine: Name
+    plugins: Iterable[Path | str]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,11 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from unsee.api import Example, Method, Needs, Role, Session, Training
 from unsee.api.request import Prompt
-from unsee.config import Run
+from unsee.config import Run, RunOptions
 from unsee.errors import UserError
 from unsee.utils import fast_paths
 from unsee.workflows.forget import bytes_needed, checked
@@ -105,18 +105,14 @@ def estimate(
     method: str | Method,
     out: Path | str,
     *,
-    benchmark: str | Mapping[str, Any] = "",
-    settings: Mapping[str, Any] | None = None,
-    training: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    engine: fast_paths.Name = "fast",
-    plugins: Sequence[Path | str] = (),
     device: Device = "auto",
     probe: bool = False,
+    **options: Unpack[RunOptions],
 ) -> Estimate:
     """Return the estimate for `forget` with these arguments, after the same checks.
 
-    Reads configs and data, writes nothing.
+    Reads configs and data, writes nothing. `options`: `benchmark`, `settings`, `training`, `seed`, `engine` and `plugins`, as
+    of `forget`.
 
     `device`: what the run is for, cpu or cuda (any GPU, which need not be here); auto = what this machine has. One process.
     `probe`: also take a few steps on part of the data, for the time; loads the weights.
@@ -124,18 +120,7 @@ def estimate(
     Raises:
         UserError: `forget` would refuse the names, settings, places or data.
     """
-    run = Run.of(
-        model,
-        data,
-        method,
-        out,
-        benchmark=benchmark,
-        settings=settings,
-        training=training,
-        seed=seed,
-        engine=engine,
-        plugins=plugins,
-    )
+    run = Run.of(model, data, method, out, **options)
     return estimate_run(run, device=device, probe=probe)
 
 

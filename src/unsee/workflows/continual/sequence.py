@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import yaml
 
@@ -43,13 +43,8 @@ def continual(
     method: str | Method,
     out: Path | str,
     *,
-    benchmark: str | Mapping[str, Any] = "",
     course: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    training: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    engine: fast_paths.Name = "fast",
-    plugins: Sequence[Path | str] = (),
+    **options: Unpack[config.RunOptions],
 ) -> Path:
     """Unlearn requests in order, evaluate all after each, write `continual.json` and its page.
 
@@ -62,30 +57,13 @@ def continual(
         data: Data whose entities are asked for, or "lab".
         method: A name that `unsee list methods` prints, a file or `pkg.mod:Class` that defines one, or an instance.
         out: Folder for everything; empty, or that of the same call.
-        benchmark: How the data is laid out; empty = recognise it.
         course: Fields of `Course`: `tasks` or `requests`, `mode`, `order`, ... (docs/continual.md).
-        settings: Settings of the method that differ from its defaults.
-        training: Fields of `Training` that differ from what suits the data and the defaults; for each request.
-        seed: Start of every random stream.
-        engine: "plain" switches every fast path off.
-        plugins: Files, folders or modules with methods, benchmarks or families of your own (docs/extending.md).
+        **options: `benchmark`, `settings`, `training`, `seed`, `engine` and `plugins`, as of `forget`, for each request.
 
     Raises:
         UserError: Names, settings, requests or data are wrong, or `out` holds something else; nothing has been trained then.
     """
-    run = Run.of(
-        model,
-        data,
-        method,
-        out,
-        benchmark=benchmark,
-        settings=settings,
-        training=training,
-        seed=seed,
-        engine=engine,
-        plugins=plugins,
-    )
-    return continual_run(run, course or {})
+    return continual_run(Run.of(model, data, method, out, **options), course or {})
 
 
 def continual_run(run: Run, course: Mapping[str, Any]) -> Path:
