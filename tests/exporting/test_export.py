@@ -470,6 +470,15 @@ def table(file):
         return list(csv.DictReader(stream, delimiter="\t"))
 
 
+def choices():
+    """Return two multiple choices about one picture, one answered by letter and one by text."""
+    asked = replace(person("ada", Role.FORGET), kind=Kind.CHOICE, question="Who?")
+    return [
+        replace(asked, options=("Ada", "Bo"), answer="B"),
+        replace(asked, id="other", options=("Cleo", "Dan", "Ada"), answer="Ada"),
+    ]
+
+
 class TestVLMEvalKit:
     def test_rows_are_the_questions_with_images(self, tmp_path):
         files = {file.name: file for file in export(EXAMPLE, "vlmevalkit", tmp_path / "my-people")}
@@ -485,6 +494,16 @@ class TestVLMEvalKit:
                 if choice:
                     assert [row[letter] for letter in "ABCD"[: len(one.options)]] == list(one.options)
                     assert one.answer in (row["answer"], row[row["answer"]])
+
+    def test_choices_have_a_column_per_option_and_the_letter_of_the_right_one(self, tmp_path):
+        vlmevalkit._write(choices(), tmp_path / "x.tsv", letters="ABC")
+        rows = table(tmp_path / "x.tsv")
+        assert [[row[name] for name in ("A", "B", "C", "answer")] for row in rows] == [
+            ["Ada", "Bo", "", "B"],
+            ["Cleo", "Dan", "Ada", "C"],
+        ]
+        assert [len(row["image"]) > 64 for row in rows] == [True, False]
+        assert rows[1]["image"] == rows[0]["index"] == "0"
 
     def test_tabs_and_lines_stay_in_their_cell(self, tmp_path):
         asked = person("ada", Role.FORGET)
@@ -510,3 +529,11 @@ class TestVLMEvalKit:
                 assert (
                     Image.open(picture["value"]).convert("RGB").tobytes() == one.image.load().convert("RGB").tobytes()
                 )
+        vlmevalkit._write(choices(), tmp_path / "my-people" / "unsee_choice.tsv", letters="ABC")
+        opened = datasets.build_dataset("unsee_choice")
+        assert type(opened).__name__ == "CustomMCQDataset"
+        assert list(opened.data["answer"]) == ["B", "C"]
+        for place, options in enumerate((["A. Ada", "B. Bo"], ["A. Cleo", "B. Dan", "C. Ada"])):
+            picture, text = opened.build_prompt(place)
+            assert all(option in text["value"] for option in options)
+            assert Image.open(picture["value"]).tobytes() == choices()[0].image.load().tobytes()
