@@ -33,6 +33,8 @@ _FEW_BITS: Final = "tests/models/test_quantized_base.py::test_every_method_runs"
 _PROCESSES: Final = "tests/distributed/test_distributed.py::test_two_processes_give_the_weights_of_one"
 _LAB: Final = ROOT / "docs" / "results.md"
 """Page with the rows of methods on the lab."""
+_HERE: Final = "The newer methods on the lab"
+"""Section of `PAGE` with further rows."""
 _TABLES: Final = ROOT / "configs" / "tables"
 
 
@@ -99,14 +101,19 @@ def processes(name: str, ids: list[str]) -> str:
 
 
 def lab(name: str) -> str:
-    """Return the page that has a row of the method on the lab: by its first cell, or by the grid that made it."""
-    cells = [
-        line.split("|")[1].strip(" `") for line in _LAB.read_text(encoding="utf-8").splitlines() if line[:2] == "| "
-    ]
-    rows = any(cell == name or cell.startswith(f"{name} ") for cell in cells)
+    """Return where a row of the method on the lab is: by its first cell, or by the grid that made it."""
+    here = PAGE.read_text(encoding="utf-8").partition(f"## {_HERE}\n")[2].partition("\n## ")[0]
+    if name in _first_cells(here):
+        return f"[row](#{_HERE.lower().replace(' ', '-')})"
+    rows = any(cell == name or cell.startswith(f"{name} ") for cell in _first_cells(_LAB.read_text(encoding="utf-8")))
     grids = [yaml.safe_load(file.read_text(encoding="utf-8"))["base"].get("method") for file in _TABLES.glob("*.yaml")]
     made = {one["name"] if isinstance(one, dict) else one for one in grids}
     return "[row](results.md)" if rows or name in made else "-"
+
+
+def _first_cells(text: str) -> list[str]:
+    """Return the first cells of all table rows of a text."""
+    return [line.split("|")[1].strip(" `") for line in text.splitlines() if line.startswith("| ")]
 
 
 def derivations(name: str) -> list[str]:
