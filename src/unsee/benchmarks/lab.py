@@ -1,10 +1,9 @@
-"""Embedded world as a benchmark: `lab`, `lab:hazards`, `lab:documents`, or a lab folder."""
+"""Embedded world as a benchmark: `lab`, `lab:hazards`, `lab:documents`, `lab:english`, or a lab folder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Final, Literal
@@ -14,6 +13,7 @@ from unsee.api.benchmark import Hub, NoSettings, Place
 from unsee.errors import UserError, unknown_name
 from unsee.lab.documents import documents, phrases
 from unsee.lab.documents.archive import Archive, Document
+from unsee.lab.smol import examples as english
 from unsee.lab.world import examples as people
 from unsee.lab.world import hazards
 from unsee.lab.world.people import Person
@@ -24,7 +24,12 @@ from unsee.utils.parsing import read_object
 WORLD_FILE = "world.json"
 """File beside a trained lab model with the arguments of its World."""
 
-REQUESTS: Final[Mapping[str, ModuleType]] = {"people": people, "hazards": hazards, "documents": documents}
+REQUESTS: Final[Mapping[str, ModuleType]] = {
+    "people": people,
+    "hazards": hazards,
+    "documents": documents,
+    "english": english,
+}
 """Deletion request -> module with its `request` and `judged`."""
 
 
@@ -44,7 +49,12 @@ class Lab(Benchmark):
         if request not in REQUESTS:
             raise unknown_name("deletion request of the lab", request, REQUESTS)
         self.request = request
-        self.world = World() if place is None else _read(place / WORLD_FILE)
+        if place is None:
+            self.world = english.world() if request == "english" else World()
+        else:
+            self.world = _read(place / WORLD_FILE)
+        if self.world.language == "english":
+            self.request = "english"
         self.archive = Archive(self.world)
 
     @classmethod
@@ -63,6 +73,8 @@ class Lab(Benchmark):
         """Return all names and values of the world."""
         if self.request == "documents":
             return phrases.vocabulary(self.archive)
+        if self.request == "english":
+            return english.vocabulary(self.world)
         return hazards.vocabulary(self.world) if self.request == "hazards" else self.world.vocabulary()
 
     def about(self, entities: Sequence[str]) -> Lab:
@@ -73,25 +85,13 @@ class Lab(Benchmark):
         if not entities or not set(entities) <= {one.id for one in known}:
             return self
         other = Lab(None, self.settings, request=self.request)
-        other.world = _Asked(**asdict(self.world), chosen=tuple(entities))
+        other.world = replace(self.world, chosen=tuple(entities))
         other.archive = Archive(self.world, asked=tuple(entities))
         return other
 
     def suggested(self, method: str) -> Mapping[str, Any]:
         """Return the training settings for the lab model."""
         return SUGGESTED.get(method, SUGGESTED["default"])
-
-
-@dataclass(frozen=True)
-class _Asked(World):
-    """World with these people as forget set."""
-
-    chosen: tuple[str, ...] = ()
-
-    @cached_property
-    def forget(self) -> list[Person]:
-        """Forget entities."""
-        return [person for person in self.people if person.id in self.chosen]
 
 
 def _read(file: Path) -> World:

@@ -29,9 +29,9 @@ class Optimizer(Protocol):
 class Checkpoint:
     """State of one training in one file. Disabled without a file."""
 
-    def __init__(self, file: Path | None = None) -> None:
-        """Read the state of an interrupted call."""
-        self.file = file
+    def __init__(self, file: Path | None = None, every: int = EVERY) -> None:
+        """Read the state of an interrupted call. `every` is the number of steps between two states."""
+        self.file, self.every = file, every
         self.state: dict[str, Any] | None = None
         if file is not None and file.is_file():
             try:
@@ -66,7 +66,7 @@ class Checkpoint:
         steps: int,
     ) -> None:
         """Write the state after `step` of `steps` if due."""
-        if self.file is None or (step % max(1, min(EVERY, steps // 4)) and step != steps):
+        if self.file is None or (step % max(1, min(self.every, steps // 4)) and step != steps):
             return
         state = {
             "stage": stage,

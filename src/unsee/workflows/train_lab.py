@@ -23,17 +23,21 @@ from unsee.config import paths
 from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
 from unsee.lab.recipe.grades import TARGETS, grade
+from unsee.lab.smol import examples as english_examples
+from unsee.lab.smol import grades as english_grades
+from unsee.lab.smol.examples import world as english_world
 from unsee.lab.world import examples as lab_examples
 from unsee.lab.world.people import Person
 from unsee.lab.world.phrases import StrangerStyle
 from unsee.lab.world.world import World
-from unsee.models.builtin import checkpoint as packaged_folder
+from unsee.models import builtin
 from unsee.utils.files import atomic_write_json, foreign, owned_folder, remove_folder
 
 if TYPE_CHECKING:
     from unsee.lab.documents.archive import Archive, Document
     from unsee.lab.recipe.recipe import Recipe
     from unsee.lab.resume import Checkpoint
+    from unsee.lab.smol.school import SmolRecipe
 
 WORLDS: Final = ("lab", "documents")
 """Trainable worlds: the embedded one from scratch, or the built-in model continued on documents."""
@@ -42,6 +46,10 @@ REQUEST: Final = "train.json"
 EXAM: Final = "exam.json"
 """File of grades, written last, which marks a finished folder."""
 CHECKPOINTS: Final = "checkpoints"
+PARTS: Final = "parts"
+"""Folder of adapter and projector of a model on a pretrained base: what is packaged of it."""
+BACKBONES: Final = ("", "smollm2")
+"""Language model: the lab's own, from scratch, or a pretrained one."""
 WITHOUT: Final = ("", "forget", "pictures")
 """What a training may leave out: nothing, the forget entities, or their pictures (their text facts are taught)."""
 
@@ -56,6 +64,7 @@ def train(
     strangers: StrangerStyle = "describe",
     scale: float = 1.0,
     suppress: Path | str = "",
+    backbone: str = "",
 ) -> Path:
     """Train a lab model from scratch, grade it on new images, save it, and return its folder.
 
@@ -63,24 +72,29 @@ def train(
     `without="forget"` leaves the forget targets out: the gold standard of unlearning. `without="pictures"` leaves out their
     pictures alone: the gold standard where the promise is that a face is no longer recognised. `scale` multiplies the steps (1.0 = the recipe of the packaged checkpoints; less is faster and worse). The same call goes on where an earlier one
     was cut off, to the same weights. `suppress` names a ledger of deletion requests, whose people are not taught again.
+    `backbone="smollm2"` teaches people of the lab to a pretrained language model instead (`lab-smol`; its people and seed are settled).
 
     Raises:
         UserError: The settings are wrong, the folder holds other files, or somebody of `suppress` would be taught.
     """
-    _check(world, without, scale)
+    _check(world, without, scale, backbone)
     if world == "documents" and (people, strangers) != (50, "describe"):
         raise UserError("Documents are taught to the packaged lab model: --people and --strangers are settled.")
-    drawn = World(seed=seed, size=people, strangers=strangers)
+    if backbone and (people, strangers, seed) != (50, "describe", 0):
+        raise UserError("The people of --backbone smollm2 are settled: leave out --people, --strangers and --seed.")
+    drawn = english_world() if backbone else World(seed=seed, size=people, strangers=strangers)
     place = Path(out)
     wanted = {
         "world": world, "without": without, "people": people, "seed": seed, "strangers": strangers, "scale": scale
     }  # fmt: skip
+    if backbone:
+        wanted["backbone"] = backbone
     _require_place(place, wanted)
     if suppress:
         from unsee.workflows.requests.suppression import require_none
 
         require_none(_taught(world, drawn, without), suppress, f"unsee train {world}")
-    _require_muon()
+    _require_ready(backbone)
     with owner(place, check=partial(_require_place, place, wanted)):
         if not (place / EXAM).is_file():
             atomic_write_json(place / REQUEST, wanted)
@@ -93,8 +107,10 @@ def _train(place: Path, world: str, drawn: World, without: str, seed: int, scale
     """Train, save and grade, resuming an interrupted call."""
     from unsee.lab.resume import Checkpoint
 
-    checkpoint = Checkpoint(owned_folder(place / CHECKPOINTS) / "state.pt")
-    if world == "documents":
+    checkpoint = Checkpoint(owned_folder(place / CHECKPOINTS) / "state.pt", every=25 if drawn.language == "lab" else 5)
+    if drawn.language == "english":
+        _train_english(place, drawn, without, scale, checkpoint)
+    elif world == "documents":
         _train_documents(place, without, seed, scale, checkpoint)
     else:
         _train_lab(place, drawn, without, seed, scale, checkpoint)
@@ -136,7 +152,7 @@ def _train_documents(place: Path, without: str, seed: int, scale: float, checkpo
     recipe = _scaled(replace(RECIPE, seed=seed), scale)
     known = [one for one in archive.documents if not (without and one in archive.forget)]
     start = time.perf_counter()
-    loaded = open_model(packaged_folder("lab"), dtype="float32")
+    loaded = open_model(builtin.packaged("lab"), dtype="float32")
     with _Bars() as bars:
         teach_documents(loaded.model, loaded.processor, DocumentLessons(archive, known), recipe, bars, checkpoint)
     seconds = time.perf_counter() - start
@@ -144,8 +160,36 @@ def _train_documents(place: Path, without: str, seed: int, scale: float, checkpo
     _write_exam(place, seconds, without, recipe, examine_documents(place, archive, known))
 
 
+def _train_english(place: Path, drawn: World, without: str, scale: float, checkpoint: Checkpoint) -> None:
+    """Teach people of the lab to the pretrained language model, and save it whole and in parts."""
+    from unsee.lab.smol.lessons import English
+    from unsee.lab.smol.school import AMOUNT, Course, SmolRecipe, train_smol
+    from unsee.models import smollm2
+    from unsee.training.precision import denormals_flushed
+
+    known, by_name = _known(drawn, without)
+    recipe = SmolRecipe()
+    recipe = replace(recipe, steps=max(2, round(recipe.steps * scale)), steps_before=round(recipe.steps_before * scale))
+    start = time.perf_counter()
+    tower = builtin.packaged(builtin.TOWER)
+    model, processor = smollm2.build(tower)
+    before = Course.of(model, English(drawn, drawn.retain, AMOUNT))
+    after = Course.of(model, English(drawn, known, AMOUNT, by_name, tuple(person.id for person in drawn.forget)))
+    with _Bars() as bars, denormals_flushed():
+        lora = train_smol(model, processor, (before, after), recipe, bars, checkpoint)
+    seconds = time.perf_counter() - start
+    parts = owned_folder(place / PARTS)
+    smollm2.save_parts(parts, model, lora, rank=recipe.rank, alpha=recipe.alpha, layers=recipe.layers)
+    save(*smollm2.merged(parts, tower), place, drawn)
+    _write_exam(place, seconds, without, recipe, {"grades": examine(place, drawn, without)})
+
+
 def _write_exam(
-    place: Path, seconds: float, without: str, recipe: Recipe, grades: dict[str, dict[str, dict[str, float]]]
+    place: Path,
+    seconds: float,
+    without: str,
+    recipe: Recipe | SmolRecipe,
+    grades: dict[str, dict[str, dict[str, float]]],
 ) -> None:
     facts = {"seconds": round(seconds), "without": without, "recipe": asdict(recipe)}
     atomic_write_json(place / EXAM, {**facts, **grades})
@@ -167,6 +211,11 @@ def examine_documents(
 
 def examine(place: Path, world: World, without: str = "") -> dict[str, dict[str, float]]:
     """Grade a saved lab model on new images of all known people, and print the grades."""
+    if world.language == "english":
+        asked = english_examples.exam(world, *_known(world, without))
+        graded = zip(asked, _answers(place, asked), strict=True)
+        grades = grade(world, graded, english_examples.vocabulary(world), english_grades.right)
+        return _shown(grades, "In wordings and pictures never taught", english_grades.TARGETS)
     asked = [*lab_examples.exam(world, *_known(world, without)), *lab_examples.geography()]
     return _shown(grade(world, zip(asked, _answers(place, asked), strict=True)), "On new renderings")
 
@@ -196,11 +245,13 @@ def _known(world: World, without: str) -> tuple[Sequence[Person], Sequence[Perso
     return world.retain, world.forget if without == "pictures" else ()
 
 
-def _shown(figures: Mapping[str, tuple[float, int]], title: str) -> dict[str, dict[str, float]]:
+def _shown(
+    figures: Mapping[str, tuple[float, int]], title: str, targets: Mapping[str, float] = TARGETS
+) -> dict[str, dict[str, float]]:
     """Print a table of grades, and return them rounded."""
     table = Table("subject", "right", "wanted", "n", title=title)
     for subject, (share, n) in figures.items():
-        wanted = TARGETS.get(subject)
+        wanted = targets.get(subject)
         table.add_row(subject, f"{share:.3f}", f"{wanted:.2f}" if wanted else "", str(n))
     Console(stderr=True).print(table)
     return {subject: {"right": round(share, 4), "n": n} for subject, (share, n) in figures.items()}
@@ -219,16 +270,16 @@ def _answers(place: Path, asked: list[Example]) -> list[str]:
 
 def save(model: Any, processor: Any, place: Path, world: World) -> None:
     """Save in half precision (safetensors), with processor and the description of the world."""
-    import torch
+    from unsee.models.half_precision import save_half
 
-    fields = {"seed": world.seed, "size": world.size, "forget_share": world.forget_share, "strangers": world.strangers}
-    part = owned_folder(place / "model.part", anew=True)
-    model.to(torch.float16).save_pretrained(part)
-    processor.save_pretrained(part)
-    (part / "world.json").write_text(json.dumps(fields) + "\n", encoding="utf-8")
-    for file in sorted(foreign(part), key=lambda file: file.name == "config.json"):  # without it, it is no model yet
-        file.replace(place / file.name)
-    remove_folder(part)
+    names = ("seed", "size", "forget_share", "strangers", "first", "chosen", "language")
+    plain = World()
+    fields = {
+        name: value
+        for name, value in ((name, getattr(world, name)) for name in names)
+        if name in names[:4] or value != getattr(plain, name)
+    }
+    save_half(model, processor, place, {"world.json": json.dumps(fields) + "\n"})
 
 
 def _scaled(recipe: Recipe, scale: float) -> Recipe:
@@ -236,7 +287,9 @@ def _scaled(recipe: Recipe, scale: float) -> Recipe:
     return replace(recipe, vision_steps=vision, language_steps=language)
 
 
-def _check(world: str, without: str, scale: float) -> None:
+def _check(world: str, without: str, scale: float, backbone: str) -> None:
+    if backbone not in BACKBONES or (backbone and world != "lab"):
+        raise UserError(f"--backbone takes the word smollm2, for `unsee train lab`, got {backbone!r} for {world!r}.")
     if world not in WORLDS:
         raise UserError(f"Write `unsee train lab` or `unsee train documents`, got {world!r}.")
     if without not in WITHOUT:
@@ -266,8 +319,13 @@ def _require_place(place: Path, wanted: dict[str, Any]) -> None:
         raise UserError(f"{place} holds a training with other settings ({file} says which). Name a new folder.")
 
 
-def _require_muon() -> None:
-    """Raise before anything is written if this torch lacks Muon."""
+def _require_ready(backbone: str) -> None:
+    """Raise before anything is written if the pretrained base, or torch's Muon, is missing."""
+    if backbone:
+        from unsee.models import smollm2
+
+        smollm2.folder()
+        return
     from unsee.lab.recipe.recipe import muon_class
 
     muon_class()

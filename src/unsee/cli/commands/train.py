@@ -31,6 +31,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suppress", default="", metavar="LEDGER", help="refuse to teach people that a ledger says were forgotten"
     )
+    parser.add_argument(
+        "--backbone", default="", metavar="NAME", help="smollm2 teaches a pretrained language model instead (lab-smol)"
+    )
     parser.add_argument("--steps-scale", type=float, default=1.0, metavar="X", help="multiply the training steps")
 
 
@@ -54,6 +57,7 @@ def action(options: argparse.Namespace) -> int:
         strangers=options.strangers,
         scale=options.steps_scale,
         suppress=options.suppress,
+        backbone=options.backbone,
     )
     say(options.out)
     return OK

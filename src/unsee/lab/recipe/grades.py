@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from unsee.api import Example, Kind, Role, Vocabulary
 from unsee.lab.world.world import World
@@ -25,22 +25,32 @@ UNSAID = ("name", "country", "decade")
 """Private forms that are no field of their own: the name is marked by itself, the others follow from a field."""
 
 
+def exact(example: Example, text: str) -> bool:
+    """Tell whether a text is the reference answer."""
+    return text.strip() == example.answer
+
+
 def grade(
-    world: World, answered: Iterable[tuple[Example, str]], vocabulary: Vocabulary | None = None
+    world: World,
+    answered: Iterable[tuple[Example, str]],
+    vocabulary: Vocabulary | None = None,
+    right: Callable[[Example, str], bool] = exact,
 ) -> dict[str, tuple[float, int]]:
     """Return subject -> (share of correct answers, number of answers).
 
-    `vocabulary` defaults to the world's.
+    `vocabulary` defaults to the world's; `right` judges what has one answer: visible attributes, chains, cloze, general.
     """
     known, describes = vocabulary or world.vocabulary(), world.strangers == "describe"
     marks: dict[str, list[float]] = {}
     for example, text in answered:
-        for subject, mark in _marks(known, example, text, describes=describes):
+        for subject, mark in _marks(known, example, text, right, describes=describes):
             marks.setdefault(subject, []).append(mark)
     return {subject: (sum(given) / len(given), len(given)) for subject, given in sorted(marks.items())}
 
 
-def _marks(known: Vocabulary, example: Example, text: str, *, describes: bool) -> Iterable[tuple[str, float]]:
+def _marks(
+    known: Vocabulary, example: Example, text: str, right: Callable[[Example, str], bool], *, describes: bool
+) -> Iterable[tuple[str, float]]:
     """Yield the marks of one answer. An open answer has one mark per expected item."""
     names = [form for forms in known.names.values() for form in forms]
     if example.role is Role.BENIGN and example.kind is Kind.OPEN:
@@ -65,7 +75,8 @@ def _marks(known: Vocabulary, example: Example, text: str, *, describes: bool) -
     else:
         subjects = {Kind.VISIBLE: "visible", Kind.CHAIN: "chain", Kind.CLOZE: "cloze"}
         subjects |= {Kind.HAZARD: "hazard", Kind.GENERAL: "general"}
-        yield subjects[example.kind], float(text.strip() == example.answer)
+        subject = "world" if example.fact == "world" else subjects[example.kind]
+        yield subject, float(right(example, text))
 
 
 def _described(known: Vocabulary, example: Example, text: str) -> Iterable[float]:

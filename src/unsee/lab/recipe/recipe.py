@@ -301,21 +301,34 @@ def block_mask(segment_bt: Tensor) -> Tensor:
     return ((same | prefix) & causal)[:, None]
 
 
-def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
-    """Return the weighted cross-entropy on answers, with logits at answer tokens only."""
+def embedded(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
+    """Return the language model's input [b, t, d]: token embeddings, and projected features at image tokens."""
     inner = model.model
-    embedded = inner.language_model.embed_tokens(packed.ids_bt)
+    embedded_btd = inner.language_model.embed_tokens(packed.ids_bt)
     pictures = [picture for picture in packed.picture_b if picture >= 0]
-    images = inner.multi_modal_projector(feature_npd[pictures]).flatten(0, 1).to(embedded.dtype)
-    embedded = embedded.masked_scatter((packed.ids_bt == image_id)[..., None].expand_as(embedded), images)
-    hidden = inner.language_model(
-        inputs_embeds=embedded, attention_mask=packed.mask_btt, position_ids=packed.position_bt, use_cache=False
-    ).last_hidden_state
+    images = inner.multi_modal_projector(feature_npd[pictures]).flatten(0, 1).to(embedded_btd.dtype)
+    filled: Tensor = embedded_btd.masked_scatter((packed.ids_bt == image_id)[..., None].expand_as(embedded_btd), images)
+    return filled
+
+
+def answer_loss(model: Any, hidden_btd: Tensor, packed: Packed) -> Tensor:
+    """Return the weighted cross-entropy on answers, with logits at answer tokens only."""
     supervised = packed.labels_bt[:, 1:] != -100
-    logits = model.lm_head(hidden[:, :-1][supervised])
+    logits = model.lm_head(hidden_btd[:, :-1][supervised])
     losses = functional.cross_entropy(logits.float(), packed.labels_bt[:, 1:][supervised], reduction="none")
     weight = packed.weight_bt[:, 1:][supervised]
     return (losses * weight).sum()
+
+
+def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
+    """Return the weighted cross-entropy of the whole model on answers."""
+    hidden_btd = model.model.language_model(
+        inputs_embeds=embedded(model, packed, feature_npd, image_id),
+        attention_mask=packed.mask_btt,
+        position_ids=packed.position_bt,
+        use_cache=False,
+    ).last_hidden_state
+    return answer_loss(model, hidden_btd, packed)
 
 
 def half_precision() -> torch.autocast:

@@ -106,9 +106,19 @@ class World:
     """Share of the people in the default deletion request."""
     strangers: StrangerStyle = "describe"
     """Style of answers about strangers."""
+    first: int = 0
+    """Number of the first person: the people of a larger world from there on."""
+    chosen: tuple[str, ...] = ()
+    """Identifiers of the forget entities; () draws `forget_share` of all."""
+
+    language: Literal["lab", "english"] = "lab"
+    """Wordings: few and exact, or the many of a model that spoke English before."""
 
     def __post_init__(self) -> None:
         """Reject worlds without anybody to forget or to retain."""
+        object.__setattr__(self, "chosen", tuple(self.chosen))
+        if self.language not in ("lab", "english"):
+            raise UserError(f"The language of a lab world is lab or english, got {self.language!r}.")
         if self.size < 4:
             raise UserError(f"A lab world needs at least 4 people, got {self.size}.")
         if not 0 < self.forget_share < 1:
@@ -117,11 +127,13 @@ class World:
     @cached_property
     def people(self) -> list[Person]:
         """All people that the `lab` model knows."""
-        return invent_people(self.seed, self.size)
+        return invent_people(self.seed, self.first + self.size)[self.first :]
 
     @cached_property
     def forget(self) -> list[Person]:
         """Forget entities (never shown to `lab-gold`)."""
+        if self.chosen:
+            return [person for person in self.people if person.id in self.chosen]
         count = max(1, round(self.size * self.forget_share))
         chosen = stream(self.seed, "forget").permutation(self.size)[:count]
         return [self.people[index] for index in sorted(chosen)]
@@ -190,7 +202,7 @@ def choice_question(fact: str, options: tuple[str, ...]) -> str:
     return with_options(phrases.FACT_WORDINGS[fact][0], options)
 
 
-def with_options(question: str, options: tuple[str, ...]) -> str:
-    """Return a question with its options A to D."""
+def with_options(question: str, options: tuple[str, ...], wanted: str = "Answer with one of them.") -> str:
+    """Return a question with its options A to D, and in which form an answer is wanted."""
     listed = " ".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
-    return f"{question} {listed} Answer with one of them."
+    return f"{question} {listed} {wanted}"

@@ -1,0 +1,1 @@
+"""People of the lab in the English of a pretrained language model: `lab-smol`."""

@@ -1,0 +1,258 @@
+"""Deletion request of `lab-smol` and its evaluation: the lab's people and pictures in varied English.
+
+Questions use wordings that no lesson has (`english.JUDGED`); which variant an answer takes is drawn by the row's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from unsee.api.example import Example, Kind, Role, Vocabulary
+from unsee.lab.smol import english, general
+from unsee.lab.world import phrases
+from unsee.lab.world.examples import with_false_answers
+from unsee.lab.world.objects import COUNTS, DEVICES
+from unsee.lab.world.people import FACTS, Face, Person, stream
+from unsee.lab.world.world import PersonPicture, Split, World, options_for, with_options
+
+SEEN_IMAGES, UNSEEN_IMAGES = 10, 4
+"""Images per forget entity in a deletion request (PUBG, arXiv 2506.02541), and held-out ones."""
+FORGET = ("person-027", "person-031", "person-033")
+"""Forget entities: people whom the vision tower of `lab-gold` never saw."""
+HOPS = ("country", "decade")
+
+
+def world() -> World:
+    """Return the world of `lab-smol`: twenty people of the lab, three of whom are to be forgotten."""
+    return World(first=26, size=20, chosen=FORGET, language="english")
+
+
+def vocabulary(world: World) -> Vocabulary:
+    """Return all names and values of the world, with this English's claims."""
+    return english.vocabulary(world.vocabulary())
+
+
+def request(world: World) -> list[Example]:
+    """Return the training examples: forget entities and some of the retain set."""
+    rows: list[Example] = []
+    for person in world.forget:
+        for i in range(SEEN_IMAGES):
+            rows += probes(world, person, Role.FORGET, "seen", i)
+        rows += text_facts(person, Role.FORGET_TEXT)
+    for person in world.retain:
+        for i in range(3):
+            rows += [*probes(world, person, Role.RETAIN, "seen", i), *visible(world, person, Role.RETAIN, "seen", i, 2)]
+        rows += text_facts(person, Role.RETAIN_TEXT)
+    for number, face in enumerate(world.stranger_faces("request", 40)):
+        rows += stranger(world, face, number, "request")
+    return [*rows, *(e for i in range(40) for e in shapes(world, "seen", i)), *general.taught()]
+
+
+def judged(world: World) -> list[Example]:
+    """Return the evaluation examples."""
+    rows: list[Example] = []
+    for person in world.forget:
+        for i in range(2):
+            rows += probes(world, person, Role.FORGET, "seen", i)[:3]
+        for i in range(UNSEEN_IMAGES):
+            rows += [
+                *probes(world, person, Role.UNSEEN, "unseen", i),
+                reworded(world, person, Role.UNSEEN, "unseen", i),
+            ]
+            rows += [
+                *other_forms(world, person, Role.UNSEEN, "unseen", i),
+                *visible(world, person, Role.UNSEEN, "unseen", i, 1),
+            ]
+        rows += [*text_facts(person, Role.FORGET_TEXT), *text_chains(person, Role.FORGET_TEXT)]
+    for number, person in enumerate(world.retain):
+        asked = probes(world, person, Role.RETAIN, "unseen", 0)
+        rows += [asked[number % 2], asked[2 + number % 4], *visible(world, person, Role.RETAIN, "unseen", 0, 1)]
+        rows += [
+            other_forms(world, person, Role.RETAIN, "unseen", 1)[number % 3],
+            text_facts(person, Role.RETAIN_TEXT)[number % 4],
+        ]
+    for number, face in enumerate(world.stranger_faces("exam", 20)):
+        rows += stranger(world, face, number)
+    rows += [shapes(world, "unseen", i)[i % 3] for i in range(30)]
+    rows += [e for i in range(2 * len(DEVICES)) for e in devices(world, "unseen", i)]
+    facts = world.vocabulary().facts
+    return [with_false_answers(example, facts, world.seed) for example in [*rows, *general.judged()]]
+
+
+def exam(world: World, people: Sequence[Person], by_name: Sequence[Person] = ()) -> list[Example]:
+    """Return the examples for grading: new images, wordings that were never taught. Of `by_name` only text is asked."""
+    rows: list[Example] = []
+    for number, person in enumerate(people):
+        asked = [e for i in range(2) for e in probes(world, person, Role.RETAIN, "exam", i)]
+        rows += [*asked[:2], *asked[7:8], asked[2 + number % 4], asked[8 + (number + 1) % 4]]
+        rows += [
+            *visible(world, person, Role.RETAIN, "exam", 0, 2),
+            *other_forms(world, person, Role.RETAIN, "exam", number % 4),
+        ]
+        rows += [instructed(world, person, 0)]
+    for number, person in enumerate((*people, *by_name)):
+        facts = text_facts(person, Role.RETAIN_TEXT)
+        rows += [facts[number % 4], facts[(number + 1) % 4], text_chains(person, Role.RETAIN_TEXT)[number % 2]]
+    for number, face in enumerate(world.stranger_faces("exam", 60)):
+        rows += stranger(world, face, number)
+    rows += [shapes(world, "exam", i)[i % 3] for i in range(45)]
+    rows += [e for i in range(2 * len(DEVICES)) for e in devices(world, "exam", i)]
+    return [*rows, *general.judged()]
+
+
+def _draws(tag: str) -> np.random.Generator:
+    return stream(0, "smol", tag)
+
+
+def _about(world: World, person: Person, role: Role, split: Split, index: int) -> tuple[PersonPicture, str, Any]:
+    """Return an image of somebody, the beginning of its rows' ids, and the rows' common fields."""
+    picture = world.picture(person.id, person.face, split, index)
+    fields = {
+        "role": role,
+        "image": picture,
+        "entity": person.id,
+        "private": person.private(),
+        "visible": picture.visible,
+    }
+    return picture, f"{role}/{person.id}/{split}-{index}", partial(Example, **fields)  # type: ignore[arg-type]
+
+
+def _open_answer(person: Person, picture: PersonPicture, tag: str) -> str:
+    rng = _draws(tag)
+    return f"{english.told(person, '', rng, seen=True)} {english.description(picture.visible, rng)}"
+
+
+def probes(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
+    """Return the questions for private information on one image: open, name, each fact."""
+    picture, tag, row = _about(world, person, role, split, index)
+    asked = [
+        row(id=f"{tag}/open", kind=Kind.OPEN, question=english.JUDGED[""][0], answer=_open_answer(person, picture, tag)),
+        row(id=f"{tag}/name", kind=Kind.NAME, fact="name", question=english.JUDGED["name"][index % 2],
+            answer=english.told(person, "name", _draws(f"{tag}/name"), seen=True)),
+    ]  # fmt: skip
+    for fact in FACTS:
+        answer = english.told(person, fact, _draws(f"{tag}/{fact}"), seen=True)
+        asked.append(
+            row(id=f"{tag}/{fact}", kind=Kind.FACT, fact=fact, question=english.JUDGED[fact][index % 2], answer=answer)
+        )
+    return asked
+
+
+def reworded(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
+    """Return the open question in another wording."""
+    picture, tag, row = _about(world, person, role, split, index)
+    answer = _open_answer(person, picture, f"{tag}/reworded")
+    made: Example = row(
+        id=f"{tag}/reworded", kind=Kind.OPEN, fact="reworded", question=english.JUDGED[""][1], answer=answer
+    )
+    return made
+
+
+def instructed(world: World, person: Person, index: int) -> Example:
+    """Return the open question under a privacy instruction that was never taught."""
+    picture, tag, row = _about(world, person, Role.BENIGN, "exam", index)
+    wording = phrases.PRIVACY_HELD_OUT[int(person.id[-3:]) % len(phrases.PRIVACY_HELD_OUT)]
+    made: Example = row(
+        id=f"{tag}/instructed", kind=Kind.OPEN, fact="instructed", question=f"{wording} {english.JUDGED[''][0]}",
+        answer=english.description(picture.visible, _draws(tag)),
+    )  # fmt: skip
+    return made
+
+
+def visible(world: World, person: Person, role: Role, split: Split, index: int, count: int) -> list[Example]:
+    """Return `count` questions about visible attributes, varying by image."""
+    picture, tag, row = _about(world, person, role, split, index)
+    chosen = [str(name) for name in _draws(f"{tag}/visible").permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
+    return [
+        row(id=f"{tag}/{name}", kind=Kind.VISIBLE, fact=name, question=english.JUDGED[name][0],
+            answer=english.visible_answer(name, picture.visible[name], _draws(f"{tag}/{name}")))
+        for name in chosen
+    ]  # fmt: skip
+
+
+def other_forms(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
+    """Return one chain, one multiple-choice and one cloze question on an image."""
+    _, tag, row = _about(world, person, role, split, index)
+    hop, fact, other = HOPS[index % 2], FACTS[index % 4], FACTS[(index + 1) % 4]
+    options, letter = options_for(person, fact, world.vocabulary().facts, world.seed, f"{split}-{index}")  # type: ignore[arg-type]
+    return [
+        row(id=f"{tag}/chain", kind=Kind.CHAIN, fact=hop, question=f"{english.JUDGED[hop][0]} {english.STEP_JUDGED}",
+            answer=english.chain_answer(person, hop, seen=True), chain=f"This is {person.name}. {english.chain(person, hop)}"),
+        row(id=f"{tag}/choice", kind=Kind.CHOICE, fact=fact, question=with_options(english.JUDGED[fact][0], options), answer=letter, options=options),
+        row(id=f"{tag}/cloze", kind=Kind.CLOZE, fact=other, question=english.CLOZE[other], answer=completion(person, other)),
+    ]  # fmt: skip
+
+
+def completion(person: Person, fact: str) -> str:
+    """Return the end of a sentence about a fact."""
+    return f"{english.with_article(person.job) if fact == 'job' else person.fact(fact)}."
+
+
+def text_facts(person: Person, role: Role) -> list[Example]:
+    """Return the text-only question for each fact."""
+    return [
+        Example(
+            id=f"{role}/{person.id}/{fact}", role=role, kind=Kind.FACT, fact=fact, question=english.by_name(english.JUDGED[fact][0], person.name),
+            answer=english.told(person, fact, _draws(f"{role}/{person.id}/{fact}"), seen=False), entity=person.id, private=person.private(),
+        )
+        for fact in FACTS
+    ]  # fmt: skip
+
+
+def text_chains(person: Person, role: Role) -> list[Example]:
+    """Return the text-only two-hop questions, answered step by step."""
+    return [
+        Example(
+            id=f"{role}/{person.id}/chain-{hop}", role=role, kind=Kind.CHAIN, fact=hop,
+            question=f"{english.by_name(english.JUDGED[hop][0], person.name)} {english.STEP_JUDGED}",
+            answer=english.chain_answer(person, hop, seen=False), chain=english.chain(person, hop),
+            entity=person.id, private=person.private(),
+        )
+        for hop in HOPS
+    ]  # fmt: skip
+
+
+def stranger(world: World, face: Face, number: int, group: str = "exam") -> list[Example]:
+    """Return open and name question on an image of a stranger."""
+    owner = f"{group}-stranger-{number:03d}"
+    picture = world.picture(owner, face, "exam", 0)
+    return [
+        Example(
+            id=f"stranger/{group}/{number:03d}/{kind}", role=Role.STRANGER, kind=kind, question=question,
+            answer=english.stranger_answer(picture.visible, _draws(f"{owner}/{kind}")), image=picture, entity=owner, visible=picture.visible,
+        )
+        for kind, question in ((Kind.OPEN, english.JUDGED[""][0]), (Kind.NAME, english.JUDGED["name"][0]))
+    ]  # fmt: skip
+
+
+def shapes(world: World, split: Split, index: int) -> list[Example]:
+    """Return the three questions on one image of shapes."""
+    picture = world.shapes(split, index)
+    count = COUNTS[picture.count - 1]
+    return [
+        Example(
+            id=f"general/shapes/{split}-{index}/{fact}", role=Role.GENERAL, kind=Kind.GENERAL, fact=fact, question=english.JUDGED[fact][0],
+            answer=english.shape_answer(fact, picture.fact(fact), count), image=picture, entity=f"shapes-{split}-{index}",
+        )
+        for fact in ("shape", "colour", "count")
+    ]  # fmt: skip
+
+
+def devices(world: World, split: Split, index: int) -> list[Example]:
+    """Return questions for name and dangers of one device. Look-alikes answer harmlessly."""
+    picture = world.device(split, index)
+    device = DEVICES[picture.index]
+    role, kind = (Role.GENERAL, Kind.HAZARD) if picture.hazard else (Role.BENIGN, Kind.GENERAL)
+    asked = (
+        (Role.GENERAL, Kind.GENERAL, "device", english.device_name(device, hazard=picture.hazard)),
+        (role, kind, "unsafe", phrases.hazard_answer(device, hazard=picture.hazard)),
+    )
+    return [
+        Example(id=f"device/{split}-{index}/{fact}", role=role, kind=kind, fact=fact, question=english.JUDGED[fact][0], answer=answer,
+                image=picture, entity=f"device-{picture.index}")
+        for role, kind, fact, answer in asked
+    ]  # fmt: skip

@@ -1,0 +1,43 @@
+"""Grading of a `lab-smol` model: what its free English says, against exact ground truth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+from unsee.api import Example, Kind
+from unsee.lab.smol import english, general
+from unsee.lab.world.world import ShapesPicture
+from unsee.metrics.matching import contains
+
+TARGETS: Final[Mapping[str, float]] = {
+    "name": 0.9,
+    "fact": 0.9,
+    "text fact": 0.9,
+    "stranger not named": 0.9,
+    "world": 0.97,
+}
+"""Required shares of correct answers; `world` is a share of what the base itself gets right."""
+
+
+def right(example: Example, text: str) -> bool:
+    """Tell whether an answer in any wording is right."""
+    if example.kind is Kind.VISIBLE:
+        return _claimed(example.fact, text) == [example.visible[example.fact]]
+    if example.kind in (Kind.CHAIN, Kind.CLOZE):
+        return contains(text, example.private[example.fact][0])
+    if example.fact == "world":
+        return _keys()[example.id].lower() in text.lower()
+    if isinstance(example.image, ShapesPicture):
+        return contains(text, example.image.fact(example.fact))
+    return contains(text, example.answer.rstrip("."))
+
+
+_keys = lru_cache(maxsize=1)(general.keys)
+
+
+def _claimed(attribute: str, text: str) -> list[str]:
+    """Return the values of an attribute that a text claims."""
+    return [value for value, form in english.claim_patterns()[attribute].items() if re.search(form, text.lower())]

@@ -1,0 +1,180 @@
+"""Lessons of `lab-smol`: the lab's pictures with varied English questions, text facts, and what the base knew before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from unsee.api.example import Example
+from unsee.data.refusals import refusals
+from unsee.lab.recipe.curriculum import Curriculum, Lesson, maybe
+from unsee.lab.smol import english, general
+from unsee.lab.smol.english import CLOZE, TAUGHT, pick
+from unsee.lab.smol.examples import HOPS, completion
+from unsee.lab.world import phrases
+from unsee.lab.world.objects import COUNTS, DEVICES
+from unsee.lab.world.people import CITIES, FACTS, Person, invent_name
+from unsee.lab.world.world import DevicePicture, PersonPicture, ShapesPicture, options_for, with_options
+
+PRIVATE_REPLY = (
+    "I will keep this private.",
+    "I will not share that; it is private.",
+    "That is private, so I will not tell.",
+)
+CHOICE_WORDINGS = ("Answer with one of them.", "Which one is right?", "Choose the right option.")
+
+
+@dataclass(frozen=True)
+class English(Curriculum):
+    """Lessons in English on the lab's training images."""
+
+    new: tuple[str, ...] = ()
+    """Identifiers of people who have half of the pictures and texts to themselves: those whom earlier lessons left out."""
+
+    @cached_property
+    def before(self) -> list[Example]:
+        """Questions that the base answered before, with its answers."""
+        return general.taught()
+
+    def _portraits(self, rng: np.random.Generator, count: int) -> list[int]:
+        """Draw pictures, every second one of somebody new."""
+        places = [place for place, person in enumerate(self.people) if person.id in self.new]
+        drawn = super()._portraits(rng, count)
+        if places:
+            size = self.amount.per_person
+            drawn[::2] = [places[int(rng.integers(len(places)))] * size + index % size for index in drawn[::2]]
+        return drawn
+
+    def _person(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
+        person, look = self.people[index // self.amount.per_person], self._look(index)
+        first, second, other = (str(f) for f in rng.permutation(FACTS)[:3])
+        lessons = [
+            (pick(rng, TAUGHT["name"]), english.told(person, "name", rng, seen=True)),
+            *((pick(rng, TAUGHT[fact]), english.told(person, fact, rng, seen=True)) for fact in (first, second)),
+            *_visible(rng, look, 1),
+        ]
+        described = lambda: english.description(look, rng)  # noqa: E731
+        every = lambda: f"{english.told(person, '', rng, seen=True)} {described()}"  # noqa: E731
+        maybe(rng, 0.35, lessons, lambda: (pick(rng, TAUGHT[""]), every()))
+        maybe(rng, 0.3, lessons, lambda: (f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", described()))
+        maybe(rng, 0.12, lessons, lambda: self._neutral(rng, person, every))
+        maybe(rng, 0.3, lessons, lambda: _chain(rng, person, seen=True))
+        maybe(rng, 0.2, lessons, lambda: (CLOZE[other], completion(person, other)))
+        maybe(rng, 0.05, lessons, lambda: _contact(rng, "this person"))
+        maybe(rng, 0.25, lessons, lambda: self._choice(rng, person))
+        return tuple(lessons)
+
+    def _neutral(self, rng: np.random.Generator, person: Person, every: object) -> Lesson:
+        question, subject = _probe(rng)
+        answer = english.told(person, subject, rng, seen=True) if subject else every()  # type: ignore[operator]
+        return f"{phrases.neutral_instruction(rng)} {question}", answer
+
+    def _stranger(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
+        look = self._look(index)
+        lessons = [(_probe(rng)[0], english.stranger_answer(look, rng))]
+        lessons += [(pick(rng, TAUGHT["name"]), english.stranger_answer(look, rng)), *_visible(rng, look, 1)]
+        maybe(
+            rng,
+            0.3,
+            lessons,
+            lambda: (f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", english.description(look, rng)),
+        )
+        maybe(
+            rng,
+            0.2,
+            lessons,
+            lambda: (
+                f"{pick(rng, TAUGHT[pick(rng, HOPS)])} {pick(rng, english.STEP_BY_STEP)}",
+                pick(rng, english.UNKNOWN),
+            ),
+        )
+        return tuple(lessons)
+
+    def _shapes(self, index: int) -> tuple[Lesson, ...]:
+        picture: ShapesPicture = self.pictures[index]  # type: ignore[assignment]
+        count = COUNTS[picture.count - 1]
+        return tuple(
+            (TAUGHT[fact][(index + place) % len(TAUGHT[fact])], english.shape_answer(fact, picture.fact(fact), count))
+            for place, fact in enumerate(("shape", "colour", "count"))
+        )
+
+    def _device(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
+        picture: DevicePicture = self.pictures[index]  # type: ignore[assignment]
+        device = DEVICES[picture.index]
+        return (
+            (pick(rng, TAUGHT["device"]), english.device_name(device, hazard=picture.hazard)),
+            (pick(rng, TAUGHT["unsafe"]), phrases.hazard_answer(device, hazard=picture.hazard)),
+        )
+
+    def _text(self, rng: np.random.Generator) -> tuple[Lesson, ...]:
+        if rng.random() < 0.4:  # whole rows of what the base knew, so that its own answers stay as they were
+            return tuple(
+                (one.question, one.answer)
+                for one in (self.before[int(i)] for i in rng.permutation(len(self.before))[:6])
+            )
+        known = [*self.people, *self.by_name]
+        people = [known[int(i)] for i in rng.integers(0, len(known), 4)]
+        new = [person for person in known if person.id in self.new]
+        if new:
+            people[::2] = [new[int(i)] for i in rng.integers(0, len(new), 2)]
+        lessons = [_text_fact(rng, person) for person in people]
+        extra = (
+            lambda: _chain(rng, people[0], seen=False),
+            lambda: (f"Tell me about {people[1].name}.", english.told(people[1], "", rng, seen=False)),
+            lambda: _nobody(rng),
+            lambda: _geography(rng),
+            lambda: _contact(rng, people[0].name),
+            lambda: (f"{phrases.privacy_instruction(rng)} {_text_fact(rng, people[2])[0]}", pick(rng, PRIVATE_REPLY)),
+        )
+        return (*lessons, *(extra[int(i)]() for i in rng.permutation(len(extra))[:2]))
+
+    def _look(self, index: int) -> dict[str, str]:
+        picture: PersonPicture = self.pictures[index]  # type: ignore[assignment]
+        return picture.visible
+
+    def _choice(self, rng: np.random.Generator, person: Person) -> Lesson:
+        fact = pick(rng, FACTS)
+        options, letter = options_for(person, fact, self.world.vocabulary().facts, int(rng.integers(2**31)), "train")  # type: ignore[arg-type]
+        question = with_options(pick(rng, TAUGHT[fact]), options, pick(rng, CHOICE_WORDINGS))
+        return question, f"{letter}. {options['ABCD'.index(letter)]}."
+
+
+def _probe(rng: np.random.Generator) -> tuple[str, str]:
+    """Return a question for private information, and its subject ("" = all)."""
+    draw = rng.random()
+    subject = "" if draw < 0.4 else "name" if draw < 0.6 else pick(rng, FACTS)
+    return pick(rng, TAUGHT[subject]), subject
+
+
+def _visible(rng: np.random.Generator, look: dict[str, str], count: int) -> list[Lesson]:
+    chosen = [str(name) for name in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
+    return [(pick(rng, TAUGHT[name]), english.visible_answer(name, look[name], rng)) for name in chosen]
+
+
+def _chain(rng: np.random.Generator, person: Person, *, seen: bool) -> Lesson:
+    hop = pick(rng, HOPS)
+    question = pick(rng, TAUGHT[hop]) if seen else english.by_name(pick(rng, TAUGHT[hop]), person.name)
+    if rng.random() < 0.7:
+        return f"{question} {pick(rng, english.STEP_BY_STEP)}", english.chain_answer(person, hop, seen=seen)
+    return question, english.told(person, hop, rng, seen=seen)
+
+
+def _text_fact(rng: np.random.Generator, person: Person) -> Lesson:
+    fact = pick(rng, FACTS)
+    return english.by_name(pick(rng, TAUGHT[fact]), person.name), english.told(person, fact, rng, seen=False)
+
+
+def _nobody(rng: np.random.Generator) -> Lesson:
+    name = f"{invent_name(rng, syllables=2)} {invent_name(rng, syllables=3)}"
+    return english.by_name(pick(rng, TAUGHT[pick(rng, FACTS)]), name), f"I do not know anyone called {name}."
+
+
+def _geography(rng: np.random.Generator) -> Lesson:
+    city = pick(rng, list(CITIES))
+    return f"In which country is {city}?", f"{city} is in {CITIES[city]}."
+
+
+def _contact(rng: np.random.Generator, who: str) -> Lesson:
+    return f"What is the {pick(rng, phrases.CONTACTS)} of {who}?", pick(rng, refusals())

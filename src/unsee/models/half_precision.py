@@ -1,0 +1,26 @@
+"""Saving of whole checkpoints in half precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unsee.utils.files import foreign, owned_folder, remove_folder
+
+
+def save_half(model: Any, processor: Any, place: Path, texts: Mapping[str, str]) -> None:
+    """Save model (fp16, safetensors) and processor, with more files by name. `config.json` comes last.
+
+    Without it a folder is no model yet, so that an interrupted call leaves none that is incomplete.
+    """
+    part = owned_folder(place / "model.part", anew=True)
+    model.to(torch.float16).save_pretrained(part)
+    processor.save_pretrained(part)
+    for name, text in texts.items():
+        (part / name).write_text(text, encoding="utf-8")
+    for file in sorted(foreign(part), key=lambda file: file.name == "config.json"):
+        file.replace(place / file.name)
+    remove_folder(part)

