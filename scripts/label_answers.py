@@ -15,16 +15,14 @@ import random
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from unsee.api import Response, Role
 from unsee.benchmarks.lab import Lab
-from unsee.data.responses import read_responses
 from unsee.metrics.aftermath import Aftermath, possible
+from unsee.utils.files import read_jsonl
 
-FIELDS = ("id", "stage", "role", "kind", "fact", "entity", "question", "text", "tokens", "ended", "image_key", "private", "visible")
 ASKED = (Role.FORGET, Role.UNSEEN, Role.FORGET_TEXT)
 VOCABULARY = Lab(request="english").vocabulary()
 
@@ -38,7 +36,7 @@ def draw(folders: Sequence[Path], count: int) -> Iterator[dict[str, Any]]:
     """Yield different answers, one of each run and class in turn."""
     piles: dict[tuple[str, str], list[Response]] = defaultdict(list)
     for number, folder in enumerate(folders):
-        for response in read_responses(folder):
+        for response in map(Response.from_json, read_jsonl(folder / "responses.jsonl")):
             if response.role in ASKED and response.kind in ("open", "name", "fact"):
                 piles[f"{number:03d}", judged(response)].append(response)
     rng, texts = random.Random(0), set()
@@ -52,17 +50,16 @@ def draw(folders: Sequence[Path], count: int) -> Iterator[dict[str, Any]]:
                 continue
             texts.add(response.text)
             count -= 1
-            yield {name: value for name, value in asdict(response).items() if name in FIELDS} | {"label": "", "why": ""}
+            yield response.to_json() | {"label": "", "why": ""}
 
 
 def rows(file: Path) -> list[tuple[Response, str]]:
     """Return answers and labels."""
     made = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in read_jsonl(file):
         label = row.pop("label")
         row.pop("why")
-        made.append((Response(**{"answer": "", **row}), label))
+        made.append((Response.from_json(row), label))
     return made
 
 

@@ -17,7 +17,7 @@ from unsee.lab.smol import examples as english
 from unsee.lab.world import examples as people
 from unsee.lab.world import hazards
 from unsee.lab.world.people import Person
-from unsee.lab.world.settings import SUGGESTED
+from unsee.lab.world.settings import ENGLISH, SUGGESTED
 from unsee.lab.world.world import World
 from unsee.utils.parsing import read_object
 
@@ -91,6 +91,8 @@ class Lab(Benchmark):
 
     def suggested(self, method: str) -> Mapping[str, Any]:
         """Return the training settings for the lab model."""
+        if self.request == "english":
+            return ENGLISH
         return SUGGESTED.get(method, SUGGESTED["default"])
 
 

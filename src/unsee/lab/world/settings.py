@@ -20,3 +20,14 @@ SUGGESTED: Mapping[str, Mapping[str, Any]] = {
     "random": {**_COMMON, "max_steps": 80},  # some wrong answers are right by chance, so the stop rule never fires
 }
 """Method -> fields of `Training`."""
+ENGLISH: Mapping[str, Any] = {
+    "batch_size": 8,
+    "lr": 5e-4,
+    "rank": 16,
+    "alpha": 32,
+    "max_new_tokens": 72,
+    "check_every": 5,
+    "max_steps": 60,
+    "by_image": True,
+}
+"""The same for `lab-smol`, all methods alike [inferred]: usual rates of adapters on small pretrained models, not searched."""
