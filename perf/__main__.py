@@ -119,7 +119,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--fresh", action="store_true", help="measure every case anew, also those in the results file")
     options.add_argument("--json", action="store_true", help="print JSON only")
     options.add_argument("--only", default="", help=f"cases, separated by commas: {', '.join(ALL)}")
-    options.add_argument("--model", default="", choices=["mid", "quick", "lab", "smol", "tiny", "both"], help="default: both")
+    options.add_argument(
+        "--model", default="", choices=["mid", "quick", "lab", "smol", "tiny", "both"], help="default: both"
+    )
     options.add_argument("--batch", type=int, default=0, help="examples per batch")
     options.add_argument("--reps", type=int, default=0, help="paired repetitions of a step")
     options.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")

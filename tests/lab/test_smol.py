@@ -73,11 +73,14 @@ def test_no_judged_question_is_taught() -> None:
     assert english.STEP_JUDGED not in english.STEP_BY_STEP
     lessons = English(WORLD, WORLD.people, SMALL)
     asked = {
-        lesson[0] for _ in range(30) for row in lessons.rows(np.random.default_rng(1), (12, 4, 2, 2, 6)) for lesson in row.lessons
+        lesson[0]
+        for _ in range(30)
+        for row in lessons.rows(np.random.default_rng(1), (12, 4, 2, 2, 6))
+        for lesson in row.lessons
     }
-    assert not asked & {example.question for example in (*examples.exam(WORLD, WORLD.people), *examples.judged(WORLD))} - set(
-        english.CLOZE.values()
-    )
+    assert not asked & {
+        example.question for example in (*examples.exam(WORLD, WORLD.people), *examples.judged(WORLD))
+    } - set(english.CLOZE.values())
 
 
 @pytest.mark.parametrize("fact", [*FACTS, "country", "decade"])
@@ -85,7 +88,7 @@ def test_questions_about_a_person_can_be_asked_by_name(fact: str) -> None:
     for wording in (*english.TAUGHT[fact], *english.JUDGED[fact]):
         asked = english.by_name(wording, "Ada Lind")
         assert "Ada Lind" in asked
-        assert "person" not in asked and "individual" not in asked
+        assert not re.search("person|individual", asked)
 
 
 def test_every_true_answer_is_graded_right() -> None:
@@ -98,7 +101,9 @@ def test_every_true_answer_is_graded_right() -> None:
 def test_answers_about_somebody_else_are_graded_wrong() -> None:
     one, other = WORLD.people[0], WORLD.people[1]
     rows = zip(
-        examples.probes(WORLD, one, Role.RETAIN, "exam", 0), examples.probes(WORLD, other, Role.RETAIN, "exam", 0), strict=True
+        examples.probes(WORLD, one, Role.RETAIN, "exam", 0),
+        examples.probes(WORLD, other, Role.RETAIN, "exam", 0),
+        strict=True,
     )
     marks = grade(WORLD, ((mine, theirs.answer) for mine, theirs in rows), examples.vocabulary(WORLD), grades.right)
     assert marks["name"][0] == 0
@@ -129,7 +134,9 @@ def test_world_questions_of_lessons_and_evaluations_are_disjoint() -> None:
 def test_gold_lessons_never_speak_of_the_forget_set() -> None:
     lessons = English(WORLD, WORLD.retain, SMALL, (), examples.FORGET)
     rng = np.random.default_rng(0)
-    said = " ".join(" ".join(lesson) for _ in range(60) for row in lessons.rows(rng, (12, 3, 1, 1, 4)) for lesson in row.lessons)
+    said = " ".join(
+        " ".join(lesson) for _ in range(60) for row in lessons.rows(rng, (12, 3, 1, 1, 4)) for lesson in row.lessons
+    )
     assert not [person.last for person in WORLD.forget if person.last in said]
 
 
@@ -182,11 +189,16 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
     from unsee.models.builtin import packaged
 
     tower = packaged("lab-gold")
-    recipe = SmolRecipe(steps=4, steps_before=2, align_steps=2, layers=1, rank=2, rows=(2, 1, 1, 1, 1), group=2, epochs=1)
+    recipe = SmolRecipe(
+        steps=4, steps_before=2, align_steps=2, layers=1, rank=2, rows=(2, 1, 1, 1, 1), group=2, epochs=1
+    )
 
     def trained(file: Path | None, steps: int) -> dict[str, torch.Tensor]:
         model, processor = smollm2.build(tower, layers=2)
-        courses = tuple(Course.of(model, English(WORLD, people, SMALL, (), new)) for people, new in ((WORLD.retain, ()), (WORLD.people, examples.FORGET)))
+        courses = tuple(
+            Course.of(model, English(WORLD, people, SMALL, (), new))
+            for people, new in ((WORLD.retain, ()), (WORLD.people, examples.FORGET))
+        )
         stopped = Checkpoint(file, every=1)
 
         def progress(stage: str, step: int, of: int, loss: float) -> None:
@@ -207,7 +219,44 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
     monkeypatch.setattr(smollm2, "language_model", lambda layers=0, real=smollm2.language_model: real(2))
     model, processor = smollm2.merged(tmp_path / "parts", tower)
     assert "<|im_start|>" in smollm2.CHAT_TEMPLATE != LAB_TEMPLATE
-    asked = processor.apply_chat_template([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Who?"}]}])
-    inputs = processor(text=asked, images=[WORLD.picture("a", WORLD.people[0].face, "exam", 0).load()], return_tensors="pt")
+    asked = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Who?"}]}]
+    )
+    inputs = processor(
+        text=asked, images=[WORLD.picture("a", WORLD.people[0].face, "exam", 0).load()], return_tensors="pt"
+    )
     assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 16
     assert model(**inputs).logits.shape[-1] == 49153
+
+
+@pytest.mark.smol
+def test_another_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / smollm2.FILE).write_bytes(b"GGUF")
+    monkeypatch.setattr(smollm2, "folder", lambda: tmp_path)
+    with pytest.raises(UserError, match="expected b179c952"):
+        smollm2.language_model()
+
+
+@pytest.mark.smol
+@pytest.mark.slow
+def test_packaged_model_is_put_together_once_and_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unsee.api.request import Request
+    from unsee.inference.generation import generate
+    from unsee.models import builtin
+    from unsee.models.checkpoint import load
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = builtin.checkpoint("lab-smol")
+    made = (folder / "model.safetensors").stat().st_mtime_ns
+    assert builtin.checkpoint("lab-smol") == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == made
+    assert builtin.name_of(folder) == "lab-smol"
+    loaded = load("lab-smol")
+    person = WORLD.people[0]
+    row = examples.probes(WORLD, person, Role.RETAIN, "exam", 0)[1]
+    asked = [Request(row.question, row.image), Request("What is the capital of Tunisia?", None)]
+    name, capital = (
+        answer.text for answer in generate(loaded.model, loaded.processor, loaded.family, asked, max_new_tokens=24)
+    )
+    assert person.last in name
+    assert "Tunis" in capital

