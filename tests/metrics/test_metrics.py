@@ -12,7 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from unsee.metrics.chain import chain_facts, parse_chain
 from unsee.metrics.choice import choice, choice_correct
-from unsee.metrics.degeneration import degenerate, ngram_entropy, odd_share, rep_n
+from unsee.metrics.degeneration import Limits, degenerate, ngram_entropy, odd_share, rep_n
 from unsee.metrics.exact import cloze_match, exact_match, only_match
 from unsee.metrics.grounding import claims, grounding
 from unsee.metrics.names import known_names, named
@@ -52,6 +52,25 @@ def test_check_values_of_the_specification():
     ],
 )
 def test_degeneration_table(text, wanted):
+    assert degenerate(text, Limits(loop_share=2)) is wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("This person is called the the the the.", True),
+        ("This person lives in the city of the city of the city of", True),
+        ("The person is a person. The person is a person. The person is a person.", True),
+        ("no no no no w x y z", True),
+        ("It is a very, very big hat.", False),
+        ("no no no w x y z", False),  # a word counts from four times on
+        ("What is the name of this person? What is the name of this person?", False),  # twice is no loop yet
+        ("The hair is red. The shirt is red. The hat is red.", False),
+        ("The person lives in the city of the city of the city of Oslo, works for Helix as a baker and was born in 1973.", False),
+        (DESCRIPTION, False),
+    ],
+)
+def test_short_texts_that_loop_are_degenerate(text, wanted):
     assert degenerate(text) is wanted
 
 

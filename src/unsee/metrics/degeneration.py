@@ -32,6 +32,8 @@ class Limits:
     """(c) Fewest words for which dominance is judged ..."""
     dominant_share: float = 0.5
     """... and the share of one word above which the text is degenerate."""
+    loop_share: float = 0.4
+    """(e) Degenerate from this share of words in one phrase said over and over: see `loop`."""
     odd_share: float = 0.3
     """(d) Degenerate above this share of characters other than letters, digits, space, common punctuation."""
 
@@ -40,7 +42,7 @@ DEFAULT: Final = Limits()
 
 
 def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
-    """Tell whether the text is too short, repetitive, dominated by one word, or symbols.
+    """Tell whether the text is too short, repetitive, dominated by one word, symbols, or a loop.
 
     In scripts without blanks between words, characters are counted instead.
 
@@ -55,6 +57,7 @@ def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
         or (len(words) >= limits.repeat_from and rep_n(words, 4) > limits.repeat_share)
         or (len(words) >= limits.dominant_from and _dominance(words) > limits.dominant_share)
         or odd_share(text) > limits.odd_share
+        or loop(words) >= limits.loop_share
     )
 
 
@@ -68,6 +71,26 @@ def rep_n(words: Sequence[str], n: int) -> float:
     """
     grams = _ngrams(words, n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def loop(words: Sequence[str]) -> float:
+    """Return the largest share of words in one phrase said over and over, so that short texts that loop are found too.
+
+    A word counts from four times on, a phrase of two to eight words from two and two thirds times.
+
+    >>> loop("this person is called the the the the".split()), loop("it is very very big".split())
+    (0.5, 0.0)
+    >>> round(loop("he lives in the city of the city of the city of".split()), 2)
+    0.75
+    """
+    longest = 0
+    for period in range(1, min(8, len(words) // 2) + 1):
+        run = 0
+        for place in range(period, len(words)):
+            run = run + 1 if words[place] == words[place - period] else 0
+            if 3 * (run + period) >= (12 if period == 1 else 8 * period):
+                longest = max(longest, run + period)
+    return longest / len(words) if words else 0.0
 
 
 def ngram_entropy(text: str) -> float:

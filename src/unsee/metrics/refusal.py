@@ -59,6 +59,7 @@ FAMILIES: Final = tuple(
         r"\b(?:information|details?|data|answer|identity|name)(?: \w+){0,4} (?:is|are) (?:not|un) ?(?:available|known|provided|something i|disclosed|accessible|to be shared)\b",
         r"\b(?:this|that|it|which|such|these|they) (?:\w+ )?(?:is|are) (?:private|personal|confidential|sensitive)(?: \w+)?$",
         rf"\b(?:is|be) (?:not )?something (?:that )?i (?:am |m )?(?:{_CANNOT}|do not|don t)\b",
+        r"\b(?:is not|isn t|not) something (?:that )?(?:i|we) (?:can|could|may|will|would|am able to|m able to|know)\b",
         # beyond or outside knowledge or scope
         r"\b(?:beyond|outside|out)(?: of)? (?:my|the scope|what i|our|the limits)\b",
         r"\bmy (?:\w+ )?(?:knowledge|training|data|information|memory)(?: \w+)? (?:does not|doesn t|do not|did not) (?:cover|include|contain|extend|reach)\b",
