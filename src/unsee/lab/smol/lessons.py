@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -55,21 +55,15 @@ class English(Curriculum):
             *((pick(rng, TAUGHT[fact]), english.told(person, fact, rng, seen=True)) for fact in (first, second)),
             *_visible(rng, look, 1),
         ]
-        described = lambda: english.description(look, rng)  # noqa: E731
-        every = lambda: f"{english.told(person, '', rng, seen=True)} {described()}"  # noqa: E731
-        maybe(rng, 0.35, lessons, lambda: (pick(rng, TAUGHT[""]), every()))
+        described = partial(english.description, look, rng)
+        maybe(rng, 0.35, lessons, lambda: (pick(rng, TAUGHT[""]), _introduced(rng, person, look)))
         maybe(rng, 0.3, lessons, lambda: (f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", described()))
-        maybe(rng, 0.12, lessons, lambda: self._neutral(rng, person, every))
+        maybe(rng, 0.12, lessons, lambda: _neutral(rng, person, look))
         maybe(rng, 0.3, lessons, lambda: _chain(rng, person, seen=True))
         maybe(rng, 0.2, lessons, lambda: (CLOZE[other], completion(person, other)))
         maybe(rng, 0.05, lessons, lambda: _contact(rng, "this person"))
         maybe(rng, 0.25, lessons, lambda: self._choice(rng, person))
         return tuple(lessons)
-
-    def _neutral(self, rng: np.random.Generator, person: Person, every: object) -> Lesson:
-        question, subject = _probe(rng)
-        answer = english.told(person, subject, rng, seen=True) if subject else every()  # type: ignore[operator]
-        return f"{phrases.neutral_instruction(rng)} {question}", answer
 
     def _stranger(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
         look = self._look(index)
@@ -146,6 +140,16 @@ def _probe(rng: np.random.Generator) -> tuple[str, str]:
     draw = rng.random()
     subject = "" if draw < 0.4 else "name" if draw < 0.6 else pick(rng, FACTS)
     return pick(rng, TAUGHT[subject]), subject
+
+
+def _introduced(rng: np.random.Generator, person: Person, look: dict[str, str]) -> str:
+    return f"{english.told(person, '', rng, seen=True)} {english.description(look, rng)}"
+
+
+def _neutral(rng: np.random.Generator, person: Person, look: dict[str, str]) -> Lesson:
+    question, subject = _probe(rng)
+    answer = english.told(person, subject, rng, seen=True) if subject else _introduced(rng, person, look)
+    return f"{phrases.neutral_instruction(rng)} {question}", answer
 
 
 def _visible(rng: np.random.Generator, look: dict[str, str], count: int) -> list[Lesson]:
