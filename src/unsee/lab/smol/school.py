@@ -7,17 +7,17 @@ the adapted layers is computed once for each row. Shapes: b rows of a group, t t
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import LlamaModel
 
-from unsee.lab.recipe.curriculum import Amount, Row
+from unsee.lab.recipe.curriculum import Amount, Picture, Row
 from unsee.lab.recipe.recipe import (
     Packed,
     Packer,
@@ -27,14 +27,13 @@ from unsee.lab.recipe.recipe import (
     features,
     flat_then_linear,
     half_precision,
-    object_classes,
-    portrait_targets,
     render,
 )
 from unsee.lab.resume import Checkpoint
 from unsee.lab.smol.lessons import English
-from unsee.lab.world.people import TRAITS, stream
-from unsee.lab.world.portraits import VISIBLE
+from unsee.lab.world.objects import DEVICES
+from unsee.lab.world.people import stream
+from unsee.lab.world.world import PersonPicture, ShapesPicture
 from unsee.models.smollm2 import adapt
 
 
@@ -48,7 +47,7 @@ class SmolRecipe:
     """All steps."""
     epochs: int = 2
     """Times that each row is seen."""
-    align_steps: int = 400
+    align_steps: int = 1000
     """Steps of the projector alone."""
     lr: float = 1.5e-3
     layers: int = 12
@@ -84,59 +83,74 @@ class Course:
         return [row for _ in range(steps) for row in self.lessons.rows(rng, tuple(counts))]
 
 
-def align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: Progress) -> None:
-    """Train the projector alone, so that the mean image feature points to the words of what is visible.
+FACE: Final[Mapping[str, tuple[str, ...]]] = {
+    "skin": ("pale", "pink", "tan", "olive", "brown", "dark", "golden", "black"),
+    "eye_colour": ("blue", "green", "brown", "grey", "black", "amber"),
+    "mark": ("none", "left", "right", "chin", "forehead", "cheek", "nose", "lip", "temple"),
+    "cheek": ("round", "hollow", "rosy", "flat"),
+    "nose": ("small", "big", "long", "wide"),
+    "width": ("narrow", "medium", "wide"),
+    "eye_gap": ("close", "normal", "far"),
+    "ears": ("small", "medium", "large"),
+    "eye_size": ("small", "medium", "large"),
+}
+"""Traits of a face -> a word for each value, any that differ: a caption, not what is drawn."""
+SLOTS: Final = (
+    ("expression", "face"), ("nose", "nose"), ("hair_style", "hair"), ("ears", "ears"), ("mark", "mole"), ("hair_colour", "hair"),
+    ("hat", "hat"), ("eye_size", "size"), ("width", "head"), ("skin", "skin"), ("glasses", "glasses"), ("eye_gap", "gap"),
+    ("eye_colour", "eyes"), ("shirt", "shirt"), ("cheek", "cheeks"), ("background", "background"),
+)  # fmt: skip
+"""Attribute and noun that each of the 16 image tokens stands for, chosen by what single patches of the tower tell best."""
 
-    A cheap stand-in for LLaVA's caption stage (arXiv 2304.08485, section 4.2) [inferred]: cross-entropy between the mean
-    projected feature and the base's embeddings of each attribute's values. Linear heads (thrown away) keep traits of faces and
-    objects readable. Nothing about who somebody is.
+
+def align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: Progress) -> None:
+    """Train the projector alone, so that each image token is near the base's embedding of one word about the picture.
+
+    A cheap stand-in for LLaVA's caption stage (arXiv 2304.08485, section 4.2) [inferred]: without the language model, image token
+    k is drawn to the mean of the embeddings of a noun and its value ("shirt", "red"). So the base reads features as words from
+    the start. What is said of faces are traits that strangers have too, never who somebody is.
     """
-    lessons, feature_npd = course.lessons, course.feature_npd
+    pictures = course.lessons.pictures
+    target_npd = torch.stack(_targets(model.get_input_embeddings().weight.detach(), tokenizer, pictures), 0)
     projector = model.model.multi_modal_projector.requires_grad_(True)
-    table = model.get_input_embeddings().weight.detach()
-    scale, people = table.std(), lessons.starts[1]
-    words = [_directions(torch.stack([table[ids].mean(0) for ids in _word_ids(tokenizer, name)])) for name in VISIBLE]
-    faces = portrait_targets(lessons.pictures[:people], lessons.people)  # type: ignore[arg-type]
-    things = object_classes(lessons)
-    torch.manual_seed(0)
-    traits = nn.ModuleList(nn.Linear(table.shape[1], count) for count in TRAITS.values())
-    objects = nn.Linear(table.shape[1], int(things.max()) + 1)
-    adam = torch.optim.AdamW(
-        [*projector.parameters(), *traits.parameters(), *objects.parameters()], lr=1e-3, weight_decay=0.0
-    )
-    rng = stream(0, "align")
+    adam = torch.optim.AdamW(projector.parameters(), lr=2e-3, weight_decay=0.0)
+    people, rng = course.lessons.starts[1], stream(0, "align")
+    scale = target_npd[:people].var(0).sum(1).mean()
     for step in range(steps):
-        chosen = torch.from_numpy(rng.integers(0, people, 192))
-        others = torch.from_numpy(rng.integers(people, len(feature_npd), 64))
-        out_bpd = projector(feature_npd[torch.cat([chosen, others])])
-        mean_bd = out_bpd.mean(1) / scale
-        loss = (out_bpd.std() / scale).log().square() + functional.cross_entropy(
-            objects(mean_bd[192:]), things[others - people]
-        )
-        for column, word_vd in enumerate(words):
-            loss = loss + functional.cross_entropy(mean_bd[:192] @ word_vd.T, faces.visible_nc[chosen, column])
-        for column, head in enumerate(traits):
-            loss = loss + functional.cross_entropy(head(mean_bd[:192]), faces.traits_nc[chosen, column])
+        chosen = np.concatenate([rng.integers(0, people, 160), rng.integers(people, len(pictures), 32)])
+        out_bpd = projector(course.feature_npd[torch.from_numpy(chosen)])
+        loss = (out_bpd - target_npd[chosen]).square().sum(2).mean() / scale
         loss.backward()
         for group in adam.param_groups:
-            group["lr"] = 1e-3 * flat_then_linear(step, steps, flat=0.5)
+            group["lr"] = 2e-3 * flat_then_linear(step, steps, flat=0.4, warmup=20)
+        nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
         adam.step()
         adam.zero_grad(set_to_none=True)
         progress("projector", step + 1, steps, loss.item())
     projector.requires_grad_(False)
 
 
-def _directions(word_vd: Tensor) -> Tensor:
-    """Return words as unit vectors around their mean."""
-    return functional.normalize(word_vd - word_vd.mean(0), dim=1)
+def _targets(table: Tensor, tokenizer: Any, pictures: Sequence[Picture]) -> list[Tensor]:
+    """Return the wanted image tokens [p, d] of each picture."""
+
+    @cache
+    def word(noun: str, value: str) -> Tensor:
+        found = [table[tokenizer(f" {text}", add_special_tokens=False)["input_ids"]].mean(0) for text in (noun, value)]
+        return (found[0] + found[1]) / 2
+
+    return [torch.stack([word(noun, value) for noun, value in caption(picture)]) for picture in pictures]
 
 
-def _word_ids(tokenizer: Any, attribute: str) -> list[list[int]]:
-    """Return the tokens of an attribute's values as words of a sentence."""
-    worn = {"yes": attribute, "no": "nothing"}
-    return [
-        tokenizer(f" {worn.get(value, value)}", add_special_tokens=False)["input_ids"] for value in VISIBLE[attribute]
-    ]
+def caption(picture: Picture) -> list[tuple[str, str]]:
+    """Return a noun and its value for each image token."""
+    if isinstance(picture, PersonPicture):
+        said = {name: FACE[name][picture.face[name]] for name in FACE} | picture.visible
+        return [(noun, said[name]) for name, noun in SLOTS]
+    if isinstance(picture, ShapesPicture):
+        told = [("shape", picture.shape), ("colour", picture.colour), ("number", picture.fact("count"))]
+    else:
+        told = [("object", DEVICES[picture.index].body), ("danger" if picture.hazard else "toy", "yes")]
+    return [told[place % len(told)] for place in range(len(SLOTS))]
 
 
 class Adam:
