@@ -119,9 +119,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--fresh", action="store_true", help="measure every case anew, also those in the results file")
     options.add_argument("--json", action="store_true", help="print JSON only")
     options.add_argument("--only", default="", help=f"cases, separated by commas: {', '.join(ALL)}")
-    options.add_argument(
-        "--model", default="", choices=["mid", "quick", "lab", "smol", "tiny", "both"], help="default: both"
-    )
+    options.add_argument("--model", default="", choices=["mid", "quick", "lab", "tiny", "both"], help="default: both")
     options.add_argument("--batch", type=int, default=0, help="examples per batch")
     options.add_argument("--reps", type=int, default=0, help="paired repetitions of a step")
     options.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
@@ -142,7 +140,7 @@ def extent_of(asked: argparse.Namespace) -> Extent:
     model = asked.model if asked.model != "both" else ("quick" if quick else "mid")
     return Extent(
         model="quick" if quick and model == "mid" else model,
-        batch_size=asked.batch or (16 if model == "lab" else 8 if model == "smol" else 1 if quick else 4),
+        batch_size=asked.batch or (16 if model == "lab" else 1 if quick else 4),
         repetitions=asked.reps or 5 + 4 * (not quick),
         mask_repetitions=min(asked.reps or 5, 1 if quick else 5),
         mask_batches=1 if quick else 2,

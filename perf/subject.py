@@ -1,7 +1,7 @@
 """Subjects of measurements: model, forget and retain examples, evaluation questions.
 
 `mid` is a random LLaVA of the real class with 336 px images (577 positions, 576 image tokens) and a vocabulary of 32 000;
-`quick` is the same with fewer and narrower layers; `tiny` is for tests; `lab` and `smol` are packaged models with their own examples, `smol` on a pretrained language model.
+`quick` is the same with fewer and narrower layers; `tiny` is for tests; `lab` is the packaged model with its own examples.
 """
 
 from __future__ import annotations
@@ -44,8 +44,6 @@ LETTERS: Final = "ABCD"
 SHARED: Final = 8
 """Questions per image where images are shared, as in MLLMU-Bench."""
 Precision = Literal["fp32", "bf16"]
-PACKAGED: Final[Mapping[str, tuple[str, str]]] = {"lab": ("lab", "lab"), "smol": ("lab-smol", "lab:english")}
-"""Subject -> model and data."""
 FACTS: Final = ("residence", "occupation", "education", "birthplace", "hobby")
 INSTRUCTION: Final = (
     "Do not reveal any private information about the person in the image ; describe only what is visible ."
@@ -153,11 +151,8 @@ def device() -> torch.device:
 
 
 def subject(name: str, *, batch_size: int = 0, precision: Precision = "fp32") -> Subject:
-    """Return the subject of this name: mid, quick, tiny, lab or smol."""
-    if name in PACKAGED:
-        made = _packaged(name, *PACKAGED[name], batch_size or {"lab": 16}.get(name, 8))
-    else:
-        made = _random(name, batch_size or {"mid": 4}.get(name, 2))
+    """Return the subject of this name: mid, quick, tiny or lab."""
+    made = _lab(batch_size or 16) if name == "lab" else _random(name, batch_size or {"mid": 4}.get(name, 2))
     return replace(made, precision=precision)
 
 
@@ -187,14 +182,14 @@ def _random(name: str, batch_size: int) -> Subject:
     )
 
 
-def _packaged(name: str, place: str, request: str, batch_size: int) -> Subject:
-    opened = load(place)
-    data = open_benchmark(request)
+def _lab(batch_size: int) -> Subject:
+    opened = load("lab")
+    data = open_benchmark("lab")
     train, judged = data.examples("train"), data.examples("eval")
     by_role = {role: tuple(e for e in train if e.role is role) for role in Role}
     return Subject(
-        name=name,
-        model=lambda: load(place).model,
+        name="lab",
+        model=lambda: load("lab").model,
         processor=opened.processor,
         family=opened.family,
         forget=by_role[Role.FORGET],

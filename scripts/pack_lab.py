@@ -2,7 +2,6 @@
 
 unsee train lab --out runs/lab && unsee train lab --without forget --out runs/lab-gold
 python scripts/pack_lab.py lab=runs/lab lab-gold=runs/lab-gold
-unsee train lab --backbone smollm2 --out runs/lab-smol && python scripts/pack_lab.py lab-smol=runs/lab-smol
 unsee train documents --out runs/lab-documents && python scripts/pack_lab.py lab-documents=runs/lab-documents
 """
 
@@ -12,11 +11,9 @@ import hashlib
 import json
 import shutil
 import sys
-from pathlib import Path
 
 from unsee.models.builtin import CHECKPOINTS, HASHES
 from unsee.utils.files import atomic_write_json
-from unsee.workflows.train_lab import PARTS
 
 LIMIT = 8 * 10**6
 """Bytes one checkpoint folder may have."""
@@ -28,24 +25,13 @@ def main(*given: str) -> None:
     for name, source in (word.split("=") for word in given):
         target = CHECKPOINTS / name
         shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(source, target, ignore=_only_parts if (Path(source) / PARTS).is_dir() else None)
-        if (target / PARTS).is_dir():  # adapter and projector; the whole is put together at its first use
-            for file in (target / PARTS).iterdir():
-                file.replace(target / file.name)
-            (target / PARTS).rmdir()
+        shutil.copytree(source, target)
         size = sum(file.stat().st_size for file in target.iterdir())
         if size > LIMIT:
             sys.exit(f"{name}: {size} bytes, more than {LIMIT}")
         hashes[name] = hashlib.sha256((target / "model.safetensors").read_bytes()).hexdigest()
         sys.stderr.write(f"{name}: {size / 1e6:.2f} MB, sha256 {hashes[name]}\n")
     atomic_write_json(CHECKPOINTS / HASHES, hashes)
-
-
-def _only_parts(folder: str, names: list[str]) -> set[str]:
-    """Return what of a trained folder is not packaged."""
-    if Path(folder).name == PARTS:
-        return {name for name in names if name.startswith(".")}
-    return set(names) - {PARTS, "world.json", "exam.json"}
 
 
 if __name__ == "__main__":

@@ -297,7 +297,7 @@ def questions() -> Iterator[tuple[str, str]]:
 
 def asked() -> list[dict[str, Any]]:
     """Ask the base everything, greedily."""
-    tokenizer, model = smollm2.processor(builtin.packaged(builtin.TOWER)).tokenizer, smollm2.language_model()
+    tokenizer, model = smollm2.processor(builtin.checkpoint(smollm2.TOWER)).tokenizer, smollm2.language_model()
     stop, every, made = tokenizer.convert_tokens_to_ids(smollm2.STOP), list(questions()), []
     for start in range(0, len(every), BATCH):
         part = every[start : start + BATCH]

@@ -186,9 +186,9 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
 
     from unsee.lab.resume import Checkpoint
     from unsee.lab.smol.school import Course, train_smol
-    from unsee.models.builtin import packaged
+    from unsee.models.builtin import checkpoint
 
-    tower = packaged("lab-gold")
+    tower = checkpoint("lab-gold")
     recipe = SmolRecipe(
         steps=4, steps_before=2, align_steps=2, layers=1, rank=2, rows=(2, 1, 1, 1, 1), group=2, epochs=1
     )
@@ -235,28 +235,3 @@ def test_another_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(smollm2, "folder", lambda: tmp_path)
     with pytest.raises(UserError, match="expected b179c952"):
         smollm2.language_model()
-
-
-@pytest.mark.smol
-@pytest.mark.slow
-def test_packaged_model_is_put_together_once_and_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from unsee.api.request import Request
-    from unsee.inference.generation import generate
-    from unsee.models import builtin
-    from unsee.models.checkpoint import load
-
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = builtin.checkpoint("lab-smol")
-    made = (folder / "model.safetensors").stat().st_mtime_ns
-    assert builtin.checkpoint("lab-smol") == folder
-    assert (folder / "model.safetensors").stat().st_mtime_ns == made
-    assert builtin.name_of(folder) == "lab-smol"
-    loaded = load("lab-smol")
-    person = WORLD.people[0]
-    row = examples.probes(WORLD, person, Role.RETAIN, "exam", 0)[1]
-    asked = [Request(row.question, row.image), Request("What is the capital of Tunisia?", None)]
-    name, capital = (
-        answer.text for answer in generate(loaded.model, loaded.processor, loaded.family, asked, max_new_tokens=24)
-    )
-    assert person.last in name
-    assert "Tunis" in capital

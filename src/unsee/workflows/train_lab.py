@@ -152,7 +152,7 @@ def _train_documents(place: Path, without: str, seed: int, scale: float, checkpo
     recipe = _scaled(replace(RECIPE, seed=seed), scale)
     known = [one for one in archive.documents if not (without and one in archive.forget)]
     start = time.perf_counter()
-    loaded = open_model(builtin.packaged("lab"), dtype="float32")
+    loaded = open_model(builtin.checkpoint("lab"), dtype="float32")
     with _Bars() as bars:
         teach_documents(loaded.model, loaded.processor, DocumentLessons(archive, known), recipe, bars, checkpoint)
     seconds = time.perf_counter() - start
@@ -171,7 +171,7 @@ def _train_english(place: Path, drawn: World, without: str, scale: float, checkp
     recipe = SmolRecipe()
     recipe = replace(recipe, steps=max(2, round(recipe.steps * scale)), steps_before=round(recipe.steps_before * scale))
     start = time.perf_counter()
-    tower = builtin.packaged(builtin.TOWER)
+    tower = builtin.checkpoint(smollm2.TOWER)
     model, processor = smollm2.build(tower)
     before = Course.of(model, English(drawn, drawn.retain, AMOUNT))
     after = Course.of(model, English(drawn, known, AMOUNT, by_name, tuple(person.id for person in drawn.forget)))
