@@ -223,7 +223,7 @@ def train_smol(
 ) -> Any:
     """Train projector, then adapter: first on a course without the forget set, then on another. Return the PEFT model.
 
-    With a `checkpoint` of an interrupted call it goes on from there, to the same weights.
+    With a `checkpoint` of an interrupted call it goes on from there, to the same weights up to rounding.
     """
     checkpoint = checkpoint or Checkpoint()
     if checkpoint.state is None:
