@@ -15,6 +15,7 @@ import pytest
 import unsee
 
 ROOT = Path(__file__).parents[2]
+NAMING = (".py", ".md", ".sh", ".yaml", ".html", ".js")
 HEAVY = ("torch", "transformers", "peft", "numpy", "scipy", "matplotlib")
 
 
@@ -82,6 +83,22 @@ def test_every_page_is_in_the_navigation_of_the_site():
     assert sorted(re.findall(r"- (\w+\.md)", nav)) == sorted(
         ["index.md", "reference.md", *(page.name for page in (ROOT / "docs").glob("*.md"))]
     )
+
+
+def test_every_page_that_is_named_anywhere_exists():
+    read = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    read += [
+        file
+        for folder in ("src", "scripts", "configs", "examples", "perf")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in NAMING
+    ]
+    assert {
+        (file.name, page)
+        for file in read
+        for page in re.findall(r"docs/[\w-]+\.md", file.read_text("utf-8"))
+        if not (ROOT / page).is_file()
+    } == set()
 
 
 def test_documented_commands_name_existing_options(capsys):
