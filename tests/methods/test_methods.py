@@ -114,9 +114,7 @@ def test_unknown_tensor_reaches_the_model_in_every_method(name, tmp_path, monkey
         return args, kwargs
 
     said = Completion("red hair", (40, 41), True)
-    monkeypatch.setattr(
-        "unsee.methods.common.guidance.generate", lambda m, p, f, requests, **k: [said for _ in requests]
-    )
+    monkeypatch.setattr("unsee.methods.common.guidance.generate", lambda vlm, prompts, **k: [said for _ in prompts])
     monkeypatch.setattr(kind, "encode", encode)
     model = session.model if tune_of(name) == "full" else session.model.get_base_model()
     model.register_forward_pre_hook(strip, with_kwargs=True)

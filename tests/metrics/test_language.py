@@ -165,9 +165,7 @@ def test_the_stop_rule_does_not_believe_what_it_cannot_read(monkeypatch):
         monkeypatch.setattr(stop_rule, name, lambda *_: nullcontext())
     said = []
     monkeypatch.setattr(stop_rule, "generate", lambda *_, **__: [SimpleNamespace(text=text) for text in said])
-    session = SimpleNamespace(
-        model=None, processor=None, family=None, instruction="", training=SimpleNamespace(max_new_tokens=8)
-    )
+    session = SimpleNamespace(vlm=None, model=None, instruction="", training=SimpleNamespace(max_new_tokens=8))
     for text, success in (("这是张伟，一名来自上海的医生。", 0.0), ("这是一名医生。", 0.5), ("A doctor.", 0.5)):
         said[:] = [text, text]
         assert stop_rule.unlearning_success(session, probes) == success

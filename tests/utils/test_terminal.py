@@ -47,7 +47,7 @@ def test_errors_are_shown_the_same_way(capsys, tmp_path):
 
 def test_nothing_prints_beside_the_helper():
     """`print`, `console.print` and the streams themselves are used in terminal.py alone."""
-    calls = re.compile(r"(?<![\w.])print\(|[Cc]onsole(\(stderr=True\))?\.print\(|sys\.(stdout|stderr)\.write")
+    calls = re.compile(r"(?<!>>> )(?<![\w.])print\(|[Cc]onsole(\(stderr=True\))?\.print\(|sys\.(stdout|stderr)\.write")
     allowed = {
         "terminal.py",
         "train_lab.py",

@@ -232,7 +232,7 @@ def without_data(monkeypatch):
     monkeypatch.setattr(forget_module, "require_locations", lambda *_: None)
     monkeypatch.setattr(forget_module, "described", lambda opened: opened.name)
     monkeypatch.setattr(forget_module, "_require_names", lambda run: None)
-    monkeypatch.setattr(forget_module.builtin, "lasting", lambda place: place)
+    monkeypatch.setattr(forget_module.builtin, "absolute_or_name", lambda place: place)
 
 
 def test_schema_and_loader_agree_on_mutated_files(validators, without_data, tmp_path):

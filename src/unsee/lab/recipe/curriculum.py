@@ -76,14 +76,14 @@ class Curriculum:
         """Draw rows: numbers of people, strangers, shapes, devices and text-only rows."""
         people, strangers, shapes, devices, texts = counts
         first, second, third, end = self.starts
-        chosen = self._portraits(rng, people)
+        chosen = self.portraits(rng, people)
         rows = [Row(i, self._person(rng, i)) for i in chosen]
         rows += [Row(int(i), self._stranger(rng, int(i))) for i in rng.integers(first, second, strangers)]
         rows += [Row(int(i), self._shapes(int(i))) for i in rng.integers(second, third, shapes)]
         rows += [Row(int(i), self._device(rng, int(i))) for i in rng.integers(third, end, devices)]
         return rows + [Row(-1, self._text(rng)) for _ in range(texts)]
 
-    def _portraits(self, rng: np.random.Generator, count: int) -> list[int]:
+    def portraits(self, rng: np.random.Generator, count: int) -> list[int]:
         """Draw pictures of known people."""
         return [int(i) for i in rng.integers(0, self.starts[0], count)]
 

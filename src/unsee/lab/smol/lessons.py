@@ -38,10 +38,10 @@ class English(Curriculum):
         """Questions that the base answered before, with its answers."""
         return general.taught()
 
-    def _portraits(self, rng: np.random.Generator, count: int) -> list[int]:
+    def portraits(self, rng: np.random.Generator, count: int) -> list[int]:
         """Draw pictures, every second one of somebody new."""
         places = [place for place, person in enumerate(self.people) if person.id in self.new]
-        drawn = super()._portraits(rng, count)
+        drawn = super().portraits(rng, count)
         if places:
             size = self.amount.per_person
             drawn[::2] = [places[int(rng.integers(len(places)))] * size + index % size for index in drawn[::2]]
