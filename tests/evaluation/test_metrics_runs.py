@@ -254,6 +254,30 @@ def test_eval_with_gold_adds_forget_quality_and_rescoring_gives_the_same(tmp_pat
     assert "forget.ks" not in rescore(tmp_path / "x")
 
 
+class Plain(Facts):
+    """The same questions without false answers, as most people have them."""
+
+    name = "plain"
+
+    def examples(self, split):
+        return [replace(row, perturbed=()) for row in super().examples(split)]
+
+
+def test_gold_without_false_answers_gives_the_distance_alone(tmp_path):
+    asked(tmp_path / "gold", seed=1, data=Plain())
+    scores = asked(tmp_path / "x", data=Plain(), gold=tmp_path / "gold")
+    assert 0 <= scores["model.gold_distance"].value <= 1
+    assert "no truth ratio" in scores["model.fq"].why
+    assert "forget.ks" not in scores
+
+
+def test_the_judged_model_is_no_gold_for_itself_without_false_answers_either(tmp_path):
+    asked(tmp_path / "same", data=Plain())
+    with pytest.raises(UserError, match="judged model itself"):
+        asked(tmp_path / "x", data=Plain(), gold=tmp_path / "same")
+    assert not (tmp_path / "x").exists()
+
+
 def test_gold_may_be_a_checkpoint_that_nobody_judged(tmp_path):
     """It is judged beside the run, as if the user had done so before."""
     tiny_model(seed=1).save_pretrained(tmp_path / "theirs")

@@ -86,6 +86,7 @@ def evaluate(
     likelihood = settings.likelihood or golden is not None or (opened.likelihood and settings.backend == "hf")
     backend = _backend_of(model, settings.backend, likelihood)
     judged = _judged(backend, model, gold, golden, vocabulary.measures)  # refuses weights that are no numbers
+    _require_other_weights(gold, judged["weights"])
     decoding = Decoding(
         max_new_tokens=settings.max_new_tokens, batch_size=batch_size, seed=seed, backend=settings.backend
     )
@@ -220,11 +221,21 @@ def _judged(
     }
 
 
+def _require_other_weights(gold: Path | None, weights: str) -> None:
+    """Raise if the gold run is of the judged model: every distance would be 0."""
+    file = None if gold is None else gold / JUDGED
+    if file is not None and file.is_file() and read_object(file).get("weights") == weights:
+        raise UserError(
+            f"--gold {gold} is a run of the judged model itself (same weights); give one of a model that was trained without "
+            "what was to be forgotten."
+        )
+
+
 def _gold_facts(gold: Path | str | None, golden: Sequence[Response] | None) -> dict[str, str]:
     """Return folder and hash of the gold model's responses, or empty without any."""
     if gold is None or golden is None:
         return {}
-    values = sorted((row.id, row.true_logprob or 0.0, row.perturbed_logprobs) for row in golden)
+    values = sorted((row.id, row.text, row.true_logprob or 0.0, row.perturbed_logprobs) for row in golden)
     return {"folder": str(gold), "answers": hashlib.sha256(json.dumps(values).encode()).hexdigest()}
 
 

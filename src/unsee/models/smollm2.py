@@ -109,10 +109,7 @@ def processor(tower: Path) -> LlavaProcessor:
 
 
 def build(tower: Path, layers: int = 0) -> tuple[Any, LlavaProcessor]:
-    """Return a LLaVA of the base and the vision tower of a lab checkpoint, with an untrained projector, and its processor.
-
-    The projector's last layer is scaled so that image features are as long as the base's embeddings.
-    """
+    """Return a LLaVA of the base and the vision tower of a lab checkpoint, with an untrained projector, and its processor."""
     text = language_model(layers)
     seen = LlavaConfig.from_pretrained(tower)
     ready = processor(tower)
@@ -132,9 +129,6 @@ def build(tower: Path, layers: int = 0) -> tuple[Any, LlavaProcessor]:
     model.model.language_model.load_state_dict(text.model.state_dict())
     model.tie_weights()
     model.model.vision_tower.load_state_dict(tower_weights(tower))
-    with torch.no_grad():
-        length = text.get_input_embeddings().weight.std()
-        model.model.multi_modal_projector.linear_2.weight.mul_(length / 0.02 * 0.1)
     model.generation_config.update(
         pad_token_id=ready.tokenizer.pad_token_id,
         bos_token_id=ready.tokenizer.bos_token_id,

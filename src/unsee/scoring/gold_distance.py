@@ -118,7 +118,7 @@ def _parts(
     owner: Mapping[str, _Owner],
 ) -> list[_Part]:
     """Return the parts that both models have answers for, over the same entities and units."""
-    found = {name: columns for name, keys in wanted if all(columns := [_differences(key, ours, gold) for key in keys])}
+    found = {name: columns for name, keys in wanted if all(columns := _columns(keys, ours, gold))}
     asked = [owner[index] for columns in found.values() for column in columns for index in column]
     entities, units = sorted({one.entity for one in asked}), sorted({one.unit for one in asked})
     made = []
@@ -136,12 +136,16 @@ def _parts(
     return made
 
 
-def _differences(key: str, ours: Mapping[str, Score], gold: Mapping[str, Score]) -> dict[str, float]:
-    """Return id -> difference for the questions that both models have a value for."""
-    if key not in ours or key not in gold:
-        return {}
-    mine, theirs = ours[key].value_by_index, gold[key].value_by_index
-    return {index: mine[index] - theirs[index] for index in mine if index in theirs}
+def _columns(keys: Sequence[str], ours: Mapping[str, Score], gold: Mapping[str, Score]) -> list[dict[str, float]]:
+    """Return id -> difference for each score, over the questions that both models have all these scores for.
+
+    One that a model has no class for counts in no column, so that the columns of classes sum to 0.
+    """
+    if not all(key in scores for key in keys for scores in (ours, gold)):
+        return [{}]
+    values = [(ours[key].value_by_index, gold[key].value_by_index) for key in keys]
+    shared = set.intersection(*({*mine} & {*theirs} for mine, theirs in values))
+    return [{index: mine[index] - theirs[index] for index in sorted(shared)} for mine, theirs in values]
 
 
 def _means(column: Mapping[str, float], owner: Mapping[str, _Owner]) -> dict[str, float]:

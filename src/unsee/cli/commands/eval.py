@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee import config
-from unsee.api import Benchmark, Role, registry
+from unsee.api import registry
 from unsee.api.plugins import PIN
 from unsee.cli.commands._shared import OK, run_of, run_options, say, told
 from unsee.config import Run, paths
@@ -80,7 +80,7 @@ def action(options: argparse.Namespace) -> int:
     with _plugins_named(earlier):
         benchmark = open_benchmark(data, config.benchmark_of(run, earlier))
     if settings.gold:
-        _require_false_answers(benchmark, settings.gold)
+        _require_gold(settings.gold)
     from unsee.evaluation.evaluate import evaluate
     from unsee.models.builtin import resolve
 
@@ -145,19 +145,12 @@ def _plugins_named(earlier: Run) -> Iterator[None]:
         ) from error
 
 
-def _require_false_answers(data: Benchmark, gold: str) -> None:
-    """Raise before evaluation if the gold model or the false answers are missing."""
+def _require_gold(gold: str) -> None:
+    """Raise before evaluation if the gold model is missing."""
     if paths.is_model(gold):
         folder_of(gold)
     else:
         require_run(gold)
-    if not any(
-        row.perturbed for row in data.examples("eval") if row.role in (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
-    ):
-        raise UserError(
-            "--gold compares by false answers, and no row that is to be forgotten has any: give the data `perturbed` "
-            "answers (docs/own_data.md), or leave --gold out and put both runs into `unsee compare`."
-        )
 
 
 def _score_lines(scores: dict[str, Any], *, everything: bool) -> list[str]:
