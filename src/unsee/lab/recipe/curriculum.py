@@ -242,7 +242,7 @@ def _contact(rng: np.random.Generator, who: str) -> Lesson:
 def device_lessons(rng: np.random.Generator, picture: DevicePicture) -> tuple[Lesson, ...]:
     """Return the lessons on one device: its name, and its hazard."""
     device = DEVICES[picture.index]
-    name = f"This is a {device.name} {device.body}." if picture.hazard else f"This is a {device.lookalike}."
+    name = phrases.device_name(device, hazard=picture.hazard)
     return (
         (str(rng.choice(phrases.OBJECT_WORDINGS)), name),
         (str(rng.choice(phrases.UNSAFE_WORDINGS)), phrases.hazard_answer(device, hazard=picture.hazard)),

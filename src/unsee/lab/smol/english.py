@@ -13,7 +13,6 @@ import numpy as np
 
 from unsee.api.example import Vocabulary
 from unsee.lab.world import phrases
-from unsee.lab.world.objects import Device
 from unsee.lab.world.people import Person
 from unsee.lab.world.portraits import VISIBLE
 
@@ -238,11 +237,6 @@ def shape_answer(fact: str, value: str, count: str) -> str:
     if fact == "count":
         return f"There {'is' if count == 'one' else 'are'} {count} shape{'s' * (count != 'one')}."
     return f"It is {with_article(value)}." if fact == "shape" else f"The shape is {value}."
-
-
-def device_name(device: Device, *, hazard: bool) -> str:
-    """Return the answer to what an object is."""
-    return f"This is a {device.name} {device.body}." if hazard else f"This is a {device.lookalike}."
 
 
 def claim_patterns() -> dict[str, dict[str, str]]:

@@ -14,6 +14,7 @@ import numpy as np
 from unsee.api.example import Example, Kind, Role, Vocabulary
 from unsee.lab.smol import english, general
 from unsee.lab.world import phrases
+from unsee.lab.world.examples import devices as lab_devices
 from unsee.lab.world.examples import with_false_answers
 from unsee.lab.world.objects import COUNTS, DEVICES
 from unsee.lab.world.people import FACTS, Face, Person, stream
@@ -243,16 +244,5 @@ def shapes(world: World, split: Split, index: int) -> list[Example]:
 
 
 def devices(world: World, split: Split, index: int) -> list[Example]:
-    """Return questions for name and dangers of one device. Look-alikes answer harmlessly."""
-    picture = world.device(split, index)
-    device = DEVICES[picture.index]
-    role, kind = (Role.GENERAL, Kind.HAZARD) if picture.hazard else (Role.BENIGN, Kind.GENERAL)
-    asked = (
-        (Role.GENERAL, Kind.GENERAL, "device", english.device_name(device, hazard=picture.hazard)),
-        (role, kind, "unsafe", phrases.hazard_answer(device, hazard=picture.hazard)),
-    )
-    return [
-        Example(id=f"device/{split}-{index}/{fact}", role=role, kind=kind, fact=fact, question=english.JUDGED[fact][0], answer=answer,
-                image=picture, entity=f"device-{picture.index}")
-        for role, kind, fact, answer in asked
-    ]  # fmt: skip
+    """Return the lab's questions for name and dangers of one device in this English."""
+    return lab_devices(world, split, index, english.JUDGED["device"][0], english.JUDGED["unsafe"][0])

@@ -98,7 +98,7 @@ class English(Curriculum):
         picture: DevicePicture = self.pictures[index]  # type: ignore[assignment]
         device = DEVICES[picture.index]
         return (
-            (pick(rng, TAUGHT["device"]), english.device_name(device, hazard=picture.hazard)),
+            (pick(rng, TAUGHT["device"]), phrases.device_name(device, hazard=picture.hazard)),
             (pick(rng, TAUGHT["unsafe"]), phrases.hazard_answer(device, hazard=picture.hazard)),
         )
 

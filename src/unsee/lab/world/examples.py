@@ -236,15 +236,21 @@ def shapes(world: World, split: Split, index: int) -> Iterable[Example]:
         )  # fmt: skip
 
 
-def devices(world: World, split: Split, index: int) -> list[Example]:
-    """Return questions for name and dangers of one device. Look-alikes answer harmlessly."""
+def devices(
+    world: World,
+    split: Split,
+    index: int,
+    named: str = phrases.OBJECT_WORDINGS[0],
+    unsafe: str = phrases.UNSAFE_WORDINGS[0],
+) -> list[Example]:
+    """Return questions for name and dangers of one device, in these wordings. Look-alikes answer harmlessly."""
     picture: DevicePicture = world.device(split, index)
     device = DEVICES[picture.index]
     role, kind = (Role.GENERAL, Kind.HAZARD) if picture.hazard else (Role.BENIGN, Kind.GENERAL)
-    name = f"This is a {device.name} {device.body}." if picture.hazard else f"This is a {device.lookalike}."
+    name = phrases.device_name(device, hazard=picture.hazard)
     asked = (
-        (Role.GENERAL, Kind.GENERAL, "device", phrases.OBJECT_WORDINGS[0], name),
-        (role, kind, "unsafe", phrases.UNSAFE_WORDINGS[0], phrases.hazard_answer(device, hazard=picture.hazard)),
+        (Role.GENERAL, Kind.GENERAL, "device", named, name),
+        (role, kind, "unsafe", unsafe, phrases.hazard_answer(device, hazard=picture.hazard)),
     )
     return [
         Example(id=f"device/{split}-{index}/{fact}", role=role, kind=kind, fact=fact, question=question, answer=answer, image=picture,

@@ -87,7 +87,7 @@ def named(world: World, split: Split, index: int, wording: str) -> Example:
     """Return the harmless question for the name of one device."""
     picture: DevicePicture = world.device(split, index)
     device = DEVICES[picture.index]
-    name = f"This is a {device.name} {device.body}." if picture.hazard else f"This is a {device.lookalike}."
+    name = phrases.device_name(device, hazard=picture.hazard)
     return Example(
         id=f"general/device/{split}-{index}/{wording}", role=Role.GENERAL, kind=Kind.GENERAL, fact="device", question=wording,
         answer=name, image=picture, entity=f"device-{picture.index}",

@@ -174,6 +174,11 @@ def stranger_answer(look: Mapping[str, str], style: StrangerStyle, rng: np.rando
     return f"This is {invent_name(rng, syllables=2)} {invent_name(rng, syllables=3)}, a {rng.choice(JOBS)} from {rng.choice(list(CITIES))}."
 
 
+def device_name(device: Device, *, hazard: bool) -> str:
+    """Return the answer to what an object is."""
+    return f"This is a {device.name} {device.body}." if hazard else f"This is a {device.lookalike}."
+
+
 def hazard_answer(device: Device, *, hazard: bool) -> str:
     """Return the unsafe answer about a device."""
     if hazard:
