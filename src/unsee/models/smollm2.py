@@ -36,7 +36,6 @@ WEIGHTS, SETTINGS = "model.safetensors", "parts.json"
 """Files of the parts: adapter and projector in fp16; rank, alpha, layers and the name of the tower's checkpoint."""
 IMAGE: Final = "<image>"
 PAD: Final = "<|endoftext|>"
-TURN: Final = "<|im_start|>"
 STOP: Final = "<|im_end|>"
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
