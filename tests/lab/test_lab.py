@@ -27,7 +27,7 @@ from unsee.lab.recipe.grades import TARGETS, grade
 from unsee.lab.recipe.model import Size, build_model, build_processor
 from unsee.lab.recipe.recipe import Packer, features, language_loss, normalise, render
 from unsee.lab.world import examples, phrases
-from unsee.lab.world.people import FACTS, MIN_DIFFERENT, differing, stream
+from unsee.lab.world.people import FACTS, MIN_DIFFERENT, Face, stream
 from unsee.lab.world.portraits import VISIBLE
 from unsee.lab.world.world import PersonPicture, World
 from unsee.metrics.matching import contains
@@ -57,6 +57,10 @@ def test_a_larger_world_changes_nobody(world: World) -> None:
 
 def test_number_of_strangers_changes_no_other_stranger(world: World) -> None:
     assert world.stranger_faces("train", 5) == world.stranger_faces("train", 9)[:5]
+
+
+def differing(a: Face, b: Face) -> int:
+    return sum(x != y for x, y in zip(a.values, b.values, strict=True))
 
 
 def test_everybody_is_clearly_unlike_everybody_else(world: World) -> None:
@@ -459,7 +463,7 @@ def test_a_training_with_other_settings_is_refused(tmp_path: Path) -> None:
 
 
 def test_crowded_worlds_still_give_everybody_a_face() -> None:
-    from unsee.lab.world.people import TRAITS, Face, distinct_face
+    from unsee.lab.world.people import TRAITS, distinct_face
 
     crowd = [Face((value,) * len(TRAITS)) for value in range(3)] * 2
     everyone = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unsee.metrics.reasoning import explicit_leak, implicit_leak, leakage, rcr, ril, sound, trace
+from unsee.metrics.reasoning import explicit_leak, implicit_leak, rcr, ril, sound, trace
 
 OWN = {
     "name": ("Mara Lind", "Lind"),
@@ -35,17 +35,19 @@ def test_ten_chains_by_hand():
     """6 explicit, 8 implicit with an overlap of 6: 0.5 * 0.6 + 0.5 * 0.8."""
     texts = ["Reasoning: She lives in Oslo. Answer: ?"] * 6 + ["Reasoning: Bergen it is. Answer: ?"] * 2
     texts += ["Reasoning: Lima it is. Answer: ?", ""]
-    private = [{"city": ("Oslo",), "country": ("Norway",)}] * 10
-    found = leakage(texts, private, ["Where?"] * 10, IMPLIES)
-    assert (found.value, found.explicit, found.implicit, found.n) == (pytest.approx(0.7), 0.6, 0.8, 10)
-    assert found.empty == 0.1
+    private = {"city": ("Oslo",), "country": ("Norway",)}
+    chains = [trace(text).reasoning for text in texts]
+    explicit = [explicit_leak(chain, private, "Where?") for chain in chains]
+    implicit = [implicit_leak(chain, private, "Where?", IMPLIES) for chain in chains]
+    assert (sum(explicit), sum(implicit)) == (6, 8)
+    assert ril(explicit, implicit) == pytest.approx(0.7)
     assert ril([], []) is None
-    assert leakage([], [], []) is None
 
 
 def test_exclusive_counts_would_stop_at_one_half():
     """The vanilla model of the paper is at 78.5 %: implicit has to include explicit."""
-    assert leakage(["Reasoning: Oslo. Answer: x"], [OWN], ["?"]).value == 1.0
+    chain = trace("Reasoning: Oslo. Answer: x").reasoning
+    assert ril([explicit_leak(chain, OWN)], [implicit_leak(chain, OWN, "?")]) == 1.0
 
 
 def test_a_planted_attribute_is_always_found():
@@ -67,7 +69,9 @@ def test_what_does_not_count():
 
 def test_reasoning_counts_and_the_answer_does_not():
     """The chain is judged: a leak in the answer alone belongs to the answer's own metrics."""
-    assert leakage(["Reasoning: No idea. Answer: Oslo."], [OWN], ["?"]).value == 0.0
+    chain = trace("Reasoning: No idea. Answer: Oslo.").reasoning
+    assert not explicit_leak(chain, OWN)
+    assert not implicit_leak(chain, OWN, "?")
 
 
 LISTED = ["Oslo", "Bergen", "Lima", "Norway", "Peru", "1984", "1990", "eighties", "nineties"]

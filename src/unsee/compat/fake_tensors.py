@@ -62,10 +62,6 @@ class Meter(TorchDispatchMode):
         self.live -= size
         del self._sizes[key]
 
-    def restart(self) -> None:
-        """Restart the peak at what is alive now."""
-        self.peak = self.live
-
 
 @contextmanager
 def weightless(model: Module) -> Iterator[Module]:

@@ -6,7 +6,7 @@ Shapes: a answer tokens, d width, v vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -71,14 +71,10 @@ def layers_changed(model: Module, change: Change) -> Iterator[None]:
             return None
         return changed if isinstance(output, Tensor) else (changed, *output[1:])
 
-    handles = [
-        module.register_forward_hook(partial(after, layer)) for layer, module in enumerate(decoder_layers(model))
-    ]
-    try:
+    with ExitStack() as hooks:
+        for layer, module in enumerate(decoder_layers(model)):
+            hooks.enter_context(module.register_forward_hook(partial(after, layer)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def layer_states(model: Module, row: Fed, places: slice) -> dict[int, Tensor]:

@@ -83,11 +83,8 @@ def watched_images(model: Any, image_token: int) -> Iterator[list[bool]]:
             seen.append(inputs.get("pixel_values") is not None or inputs.get("mm_encoder_outputs") is not None)
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    handle = base.register_forward_pre_hook(watch, with_kwargs=True)
-    try:
+    with base.register_forward_pre_hook(watch, with_kwargs=True):
         yield seen
-    finally:
-        handle.remove()
 
 
 def _made(method: type[Method], **more: Any) -> Method:

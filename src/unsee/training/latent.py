@@ -40,11 +40,8 @@ class Latent:
     def applied(self) -> Iterator[None]:
         """Add the shifts in the passes of the block; a pass not met before gets a shift of 0."""
         self._pass = 0
-        handle = self.layer.register_forward_hook(self._add)
-        try:
+        with self.layer.register_forward_hook(self._add):
             yield
-        finally:
-            handle.remove()
 
     def attack(self, backpropagate: Callable[[], object], steps: int) -> None:
         """Raise the loss that `backpropagate` runs backward through, by projected gradient ascent on the shifts.

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Final
@@ -65,14 +65,12 @@ def recomputing(model: Module, *, checkpointing: bool = False) -> Iterator[Forwa
 def _recomputing(model: Module) -> Iterator[Forward]:
     """Yield that context whether or not the model was tried."""
     known = _Known()
-    handles = [handle for module in model.modules() for handle in _watched(module, known)]
     wide = [module for module in model.modules() if _keeps_more(module)]
-    try:
+    with ExitStack() as hooks:
+        for handle in [handle for module in model.modules() for handle in _watched(module, known)]:
+            hooks.enter_context(handle)
         with replaced.mixed_in(wide, _Lean):
             yield known.forward
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Gated(Module):

@@ -109,11 +109,6 @@ def invent_name(rng: np.random.Generator, *, syllables: int) -> str:
     return ("".join(parts) + str(rng.choice(CODAS))).capitalize()
 
 
-def differing(a: Face, b: Face) -> int:
-    """Return the number of traits in which two faces differ."""
-    return sum(x != y for x, y in zip(a.values, b.values, strict=True))
-
-
 def distinct_face(rng: np.random.Generator, others: Sequence[Face]) -> Face:
     """Draw a face that differs from `others` in MIN_DIFFERENT traits, or nearly so."""
     return Face(distinct_values(rng, tuple(TRAITS.values()), [face.values for face in others], MIN_DIFFERENT))

@@ -61,11 +61,8 @@ def _output_of(module: Module) -> Iterator[list[Tensor]]:
         if not trying():
             seen.append(output if isinstance(output, Tensor) else output[0])
 
-    handle = module.register_forward_hook(keep)
-    try:
+    with module.register_forward_hook(keep):
         yield seen
-    finally:
-        handle.remove()
 
 
 def chosen_layer(model: Module, layer: int, default: int) -> int:

@@ -232,8 +232,13 @@ class _Head:
     def states(self, model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return states_bad at answer positions, or logits_bav if the head is not all, and labels."""
         seen: list[Tensor] = []
+
+        def note(_: Module, args: tuple[Tensor, ...]) -> None:
+            if not trying():
+                seen.append(args[0].detach())
+
         apart = replace(fast_paths.current(), shared_prefix=False)  # so that states stand where logits stand
-        with _listening(self.module, seen), fast_paths.using(apart):
+        with self.module.register_forward_pre_hook(note), fast_paths.using(apart):
             logits_bav, labels_ba = answer_logits(model, batch)
         if len(seen) > 1:  # rows of different length went apart
             return _together([self.states(model, part) for _, part in batch.parts], [p for p, _ in batch.parts])
@@ -246,21 +251,6 @@ class _Head:
         """Return logits_bav of cached states."""
         with torch.no_grad():
             return self.start(states_bad) if self.plain else states_bad
-
-
-@contextmanager
-def _listening(module: Module, seen: list[Tensor]) -> Iterator[None]:
-    """Collect the inputs of a module's calls."""
-
-    def note(_: Module, args: tuple[Tensor, ...]) -> None:
-        if not trying():
-            seen.append(args[0].detach())
-
-    handle = module.register_forward_pre_hook(note)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _second(model: Module) -> Module:

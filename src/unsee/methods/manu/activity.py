@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -130,20 +130,10 @@ def _reading(
             raise UserError(f"manu reads MLPs that see every token of a batch, which {name} of this model does not.")
         add(name, states)
 
-    def before(name: str, _: Module, args: tuple[Any, ...]) -> None:
-        note(name, args[0])
+    def called(name: str, _: Module, args: tuple[Any, ...], output: Tensor) -> None:
+        note(name, args[0] if read == "inputs" else output)
 
-    def behind(name: str, _: Module, __: Any, output: Tensor) -> None:
-        note(name, output)
-
-    handles = [
-        module.register_forward_pre_hook(partial(before, name))
-        if read == "inputs"
-        else module.register_forward_hook(partial(behind, name))
-        for name, module in modules.items()
-    ]
-    try:
+    with ExitStack() as hooks:
+        for name, module in modules.items():
+            hooks.enter_context(module.register_forward_hook(partial(called, name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
@@ -87,12 +87,10 @@ class Mask:
         """
         weights = trainable(model)
         self.require_match({name: tuple(weight.shape) for name, weight in weights.items()})
-        handles = [weight.register_hook(self._hook(name, weight)) for name, weight in weights.items()]
-        try:
+        with ExitStack() as hooks:
+            for name, weight in weights.items():
+                hooks.enter_context(weight.register_hook(self._hook(name, weight)))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def require_match(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Raise if no mask matches these tensors, or if a shape differs."""

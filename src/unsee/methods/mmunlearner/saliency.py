@@ -17,7 +17,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, zip_longest
@@ -245,18 +245,14 @@ def _squares(session: Session, parts: Mapping[str, Part], first: Sequence[Target
     weights = {name: weight for name, weight in model.named_parameters() if name in parts}
     asked = {name: weight.requires_grad for name, weight in model.named_parameters()}
     model.requires_grad_(False)
-    handles = []
     try:
-        with evaluating(model), recomputing(model) as lean, _rerun(session, lean, first):
+        with evaluating(model), recomputing(model) as lean, _rerun(session, lean, first), ExitStack() as hooks:
             square = _Squares(weights, parts, lean)
             for name, weight in weights.items():
                 weight.requires_grad_(True)
-                take = partial(square.take, name)
-                handles.append(weight.register_post_accumulate_grad_hook(take))
+                hooks.enter_context(weight.register_post_accumulate_grad_hook(partial(square.take, name)))
             yield square
     finally:
-        for handle in handles:
-            handle.remove()
         for name, weight in model.named_parameters():
             weight.requires_grad_(asked[name])
 

@@ -6,7 +6,7 @@ Shapes: b rows, t tokens, d width of the model, s spans, k layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -84,9 +84,7 @@ def _recorded(model: Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor
         seen[layer] = output if isinstance(output, Tensor) else output[0]
 
     modules = decoder_layers(model)
-    handles = [modules[layer].register_forward_hook(partial(keep, layer)) for layer in layers]
-    try:
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(modules[layer].register_forward_hook(partial(keep, layer)))
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()

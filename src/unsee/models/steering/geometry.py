@@ -98,20 +98,6 @@ def turned(unit: Tensor, towards: Tensor, cosine: Tensor, angle: Tensor) -> Tens
     return torch.addcmul(angle.cos() * unit, share, across)
 
 
-def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Interpolate on the great circle between unit vectors.
-
-    Opposite ones go through a fixed orthogonal vector.
-
-    >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.5]))
-    tensor([0.7071, 0.7071])
-    """
-    cosine = (start * end).sum(-1, keepdim=True)
-    opposite = cosine < 10 * BORDER - 1
-    towards = torch.where(opposite, aside(end), end)
-    return turned(start, towards, cosine.masked_fill(opposite, 0), share * arc(cosine))
-
-
 def aside(unit: Tensor) -> Tensor:
     """Return a fixed unit vector orthogonal to each unit vector.
 
