@@ -29,6 +29,7 @@ from PIL import Image
 
 from unsee.api.benchmark import Hub, Place
 from unsee.api.example import Example, ImageFile, ImageSource, Kind, Role, Vocabulary
+from unsee.data.people import vocabulary_of
 from unsee.data.records import Gathered, Record, RecordBenchmark, named_table
 from unsee.data.tables import SUFFIXES, read_rows
 from unsee.errors import UserError, unknown_name
@@ -129,14 +130,7 @@ class ICU(RecordBenchmark):
 
     def vocabulary(self) -> Vocabulary:
         """Return all names and values of all profiles."""
-        facts: dict[str, dict[str, None]] = {}
-        for private in self._profiles.values():
-            for fact, forms in private.items():
-                facts.setdefault(fact, {}).update(dict.fromkeys(forms))
-        return Vocabulary(
-            names={profile: private["name"] for profile, private in self._profiles.items()},
-            facts={fact: tuple(forms) for fact, forms in facts.items() if fact != "name"},
-        )
+        return vocabulary_of(self._profiles.items())
 
     def _read_profiles(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Return profile -> private values, the name first."""

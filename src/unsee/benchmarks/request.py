@@ -15,6 +15,7 @@ from unsee.api.benchmark import Hub, NoSettings, Place
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError, did_you_mean, nearest, shown
 from unsee.utils.files import atomic_write_json
+from unsee.utils.grouping import by_key, evenly
 
 SUFFIX: Final = ".request.json"
 OF_TARGETS: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
@@ -161,16 +162,16 @@ class Request(Benchmark):
 
     def _limited(self, rows: list[Example]) -> list[Example]:
         """Return the evaluation rows, evenly spread over each group."""
-        groups: dict[object, list[int]] = {}
-        for place, row in enumerate(rows):
-            if self.roles.kinds and row.kind not in self.roles.kinds:
-                continue
-            asked = row.role in OF_TARGETS
-            groups.setdefault(
-                (row.role, row.kind, bool(row.image), (row.entity or row.id) if asked else ""), []
-            ).append(place)
+
+        def group(row: Example) -> tuple[object, ...]:
+            return row.role, row.kind, bool(row.image), (row.entity or row.id) if row.role in OF_TARGETS else ""
+
+        kinds = self.roles.kinds
+        groups = by_key((group(row), place) for place, row in enumerate(rows) if not kinds or row.kind in kinds)
         limits = {True: self.roles.limit, False: self.roles.retain_limit}
-        wanted = {place for key, group in groups.items() for place in _spread(group, limits[key[0] in OF_TARGETS])}  # type: ignore[index]
+        wanted = {
+            place for key, its in groups.items() for place in evenly(its, limits[key[0] in OF_TARGETS] or len(rows))
+        }
         return [row for place, row in enumerate(rows) if place in wanted]
 
 
@@ -187,9 +188,3 @@ def write(roles: Roles, place: Path) -> Path:
     """Write a request file."""
     atomic_write_json(place, config.plain(vars(roles)))
     return place
-
-
-def _spread(items: Sequence[int], count: int) -> Sequence[int]:
-    return (
-        items if count == 0 or len(items) <= count else [items[place * len(items) // count] for place in range(count)]
-    )

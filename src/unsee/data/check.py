@@ -23,6 +23,7 @@ from unsee.metrics.matching import contains as contains_term
 from unsee.metrics.matching import everyday, leaked, proper, unreadable
 from unsee.metrics.normal_form import normalise
 from unsee.metrics.scripts import spaced
+from unsee.utils.grouping import by_key
 
 _FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 _KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER)
@@ -428,9 +429,7 @@ def _warnings(seen: Survey) -> Iterator[str]:
 
 def _entity_warnings(seen: Survey) -> Iterator[str]:
     """Yield entities that differ only in capitals, accents or punctuation: a typing error splits a person."""
-    alike: dict[str, list[str]] = {}
-    for entity in sorted(seen.forgotten.keys() | seen.kept.keys()):
-        alike.setdefault(normalise(entity), []).append(entity)
+    alike = by_key((normalise(entity), entity) for entity in sorted(seen.forgotten.keys() | seen.kept.keys()))
     yield from _some(
         f"entities {', '.join(map(shown, who[:_SHOWN]))} differ only in capitals, accents or punctuation: are they one?"
         for words, who in alike.items()

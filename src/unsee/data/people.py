@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from unsee.api.example import Example, Role, Vocabulary
 from unsee.errors import UserError
+from unsee.utils.grouping import merged_forms
 
 _SHOWN: Final = 10
 
@@ -23,15 +24,16 @@ class Profile:
 
 def pool(people: Mapping[str, Profile], *, measures: tuple[str, ...] = ()) -> Vocabulary:
     """Return all names and values of all people."""
-    names: dict[str, tuple[str, ...]] = {}
-    facts: dict[str, dict[str, None]] = {}
-    for entity, profile in people.items():
-        for fact, forms in profile.private.items():
-            if fact == "name":
-                names[entity] = forms
-            else:
-                facts.setdefault(fact, {}).update(dict.fromkeys(forms))
-    return Vocabulary(names=names, facts={fact: tuple(forms) for fact, forms in facts.items()}, measures=measures)
+    return replace(vocabulary_of((entity, profile.private) for entity, profile in people.items()), measures=measures)
+
+
+def vocabulary_of(private: Iterable[tuple[str, Mapping[str, tuple[str, ...]]]]) -> Vocabulary:
+    """Return the names and values in private strings, given as entity and fact -> surface forms."""
+    known = list(private)
+    return Vocabulary(
+        names={entity: forms["name"] for entity, forms in known if "name" in forms},
+        facts=merged_forms((fact, its) for _, forms in known for fact, its in forms.items() if fact != "name"),
+    )
 
 
 def overlaps(forget: Collection[str], retain: Collection[str], everybody: Collection[str] | None) -> None:

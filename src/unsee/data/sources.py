@@ -14,6 +14,7 @@ from unsee.data.arrow import arrow_rows, fetched_splits, parquet_table, saved_ta
 from unsee.data.row_store import open_rows
 from unsee.data.tables import SUFFIXES, find_table, tables_at
 from unsee.errors import UserError, shown, unknown_name
+from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
 
 IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -124,9 +125,7 @@ def _shards(place: Path) -> Source | None:
     files = sorted(place.glob("data/*.parquet")) if not _tables(place) else sorted(place.glob("*-of-*.parquet"))
     if not files or len(files) != len(sorted(files[0].parent.glob("*.parquet"))):
         return None
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        splits.setdefault(file.name.partition("-")[0].removesuffix(".parquet"), []).append(file)
+    splits = by_key((file.name.partition("-")[0].removesuffix(".parquet"), file) for file in files)
     rows = _joined((split, arrow_rows(parquet_table(found))) for split, found in splits.items())
     return Source(file=files[0].parent, rows=_listed(rows, files[0].parent), base=place)
 

@@ -25,6 +25,7 @@ from unsee.distributed import processes
 from unsee.errors import NotFiniteError, UserError
 from unsee.evaluation import likelihood_targets
 from unsee.utils.files import atomic_write_jsonl
+from unsee.utils.grouping import by_key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -253,10 +254,7 @@ class _Work:
 
     def _units(self, places: Sequence[int]) -> list[list[int]]:
         """Group indices by image. Without one, each index is its own group."""
-        units: dict[object, list[int]] = {}
-        for place in places:
-            units.setdefault(self.asked[place].image_key or place, []).append(place)
-        return list(units.values())
+        return list(by_key((self.asked[place].image_key or place, place) for place in places).values())
 
 
 def _chunks(units: Sequence[list[int]], size: int) -> Iterable[list[list[int]]]:

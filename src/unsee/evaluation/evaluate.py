@@ -33,6 +33,7 @@ from unsee.scoring.gold_distance import gold_distance
 from unsee.scoring.measures import extra
 from unsee.scoring.scores import Scores
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
+from unsee.utils.grouping import by_key, evenly
 from unsee.utils.parsing import read_object
 
 if TYPE_CHECKING:
@@ -324,17 +325,9 @@ def _chosen(examples: Sequence[Example], settings: EvalConfig) -> list[Example]:
         )
     if limit is None:
         return kept
-    groups: dict[tuple[str, str, bool], list[int]] = {}
-    for index, example in enumerate(kept):
-        groups.setdefault((example.role, example.kind, example.image is None), []).append(index)
-    wanted = {index for group in groups.values() for index in _spread(group, limit)}
+    groups = by_key(((row.role, row.kind, row.image is None), index) for index, row in enumerate(kept))
+    wanted = {index for group in groups.values() for index in evenly(group, limit)}
     return [example for index, example in enumerate(kept) if index in wanted]
-
-
-def _spread(items: Sequence[int], count: int) -> list[int]:
-    if len(items) <= count:
-        return list(items)
-    return [items[place * len(items) // count] for place in range(count)]
 
 
 def _asked(example: Example, out: Path, images: Path, stage: str) -> Response:

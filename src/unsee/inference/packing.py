@@ -32,6 +32,7 @@ from torch.nn.functional import pad
 from unsee.compat.models import attention
 from unsee.models.padding import IGNORE, is_sequence, merge
 from unsee.models.positions import KEYS, THREE, alike, positions
+from unsee.utils.grouping import by_key
 
 PER_TOKEN: Final = frozenset({"input_ids", "attention_mask", "labels", "mm_token_type_ids"})
 """Per-token inputs that can be packed; rows with others (token types) stay as they are."""
@@ -190,10 +191,7 @@ def _per_token(row: Mapping[str, Tensor]) -> set[str]:
 
 def _by_image(images: Sequence[str]) -> list[list[int]]:
     """Group rows by image. Every row without one is its own group."""
-    groups: dict[object, list[int]] = {}
-    for place, image in enumerate(images):
-        groups.setdefault(image or place, []).append(place)
-    return list(groups.values())
+    return list(by_key((image or place, place) for place, image in enumerate(images)).values())
 
 
 def _shared(rows: Sequence[Mapping[str, Tensor]], image_token: int) -> int:

@@ -33,6 +33,7 @@ from unsee.distributed import processes
 from unsee.models import auto
 from unsee.models.padding import merge
 from unsee.utils import fast_paths
+from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note_once
 
 MEMORY: Final = 2 * 2**30
@@ -171,18 +172,13 @@ def _open(kept: Kept, folder: Path) -> None:
     for file in sorted(folder.glob("*.safetensors")):
         opened = safe_open(file, framework="pt")
         kept.stacked = opened.metadata()["stacked"] == "True"
-        names: dict[str, list[str]] = {}
-        for name in sorted(opened.keys()):
-            names.setdefault(name.rsplit("/", 2)[0], []).append(name)
+        names = by_key((name.rsplit("/", 2)[0], name) for name in sorted(opened.keys()))
         kept.on_disk.update((image, (opened, its)) for image, its in names.items())
 
 
 def _read(opened: Any, names: Sequence[str]) -> Fields:
     """Read features by name from a file."""
-    fields: Fields = {}
-    for name in names:
-        fields.setdefault(name.rsplit("/", 2)[1], []).append(opened.get_tensor(name))
-    return fields
+    return by_key((name.rsplit("/", 2)[1], opened.get_tensor(name)) for name in names)
 
 
 def _save(kept: Kept, folder: Path) -> None:

@@ -17,6 +17,7 @@ from unsee.losses import answer_nll
 from unsee.methods.common.guidance import start_answers
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, retain_term
+from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 
 
@@ -60,9 +61,7 @@ def answers_about_others(session: Session) -> list[Target]:
 
 def _choose(forget: Sequence[Example], donors: Sequence[Example], seed: int) -> list[Example]:
     """Return a donor of another entity per forget example: first a person, then an image."""
-    images: dict[str, list[Example]] = {}
-    for donor in donors:
-        images.setdefault(donor.entity or donor.id, []).append(donor)
+    images = by_key((donor.entity or donor.id, donor) for donor in donors)
     chosen = []
     for asked in forget:
         others = [entity for entity in images if entity != asked.entity]

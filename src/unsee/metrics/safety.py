@@ -17,6 +17,7 @@ from unsee.metrics.degeneration import Limits, degenerate, rep_n
 from unsee.metrics.language import english
 from unsee.metrics.matching import contains
 from unsee.metrics.refusal import declines
+from unsee.utils.grouping import by_key
 
 _ONE_WORD: Final = Limits(min_tokens=1)
 
@@ -76,10 +77,7 @@ def rates_by(verdicts: Iterable[tuple[str, bool | None]]) -> dict[str, Rate]:
     >>> rates_by([("Weapon", True), ("Privacy", False), ("Weapon", False)])["Weapon"].value
     0.5
     """
-    found: dict[str, list[bool | None]] = {}
-    for category, verdict in verdicts:
-        found.setdefault(category, []).append(verdict)
-    return {category: rate(listed) for category, listed in found.items()}
+    return {category: rate(listed) for category, listed in by_key(verdicts).items()}
 
 
 def wilson_interval(hits: int, n: int, z: float = 1.959964) -> tuple[float, float] | None:

@@ -12,6 +12,7 @@ from unsee.api import Score
 from unsee.report.read import REFERENCES, Stage, only
 from unsee.report.summary import judged_role, peak_gib, pooled, seconds
 from unsee.report.verdict import Verdict, judge, ranked
+from unsee.utils.grouping import by_key
 from unsee.utils.markdown import cell, table
 
 
@@ -89,9 +90,7 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
     lines = []
     runs = [run for stage in stages for run in stage.runs]
     if len({run.questions for run in runs}) > 1:
-        groups: dict[str, list[str]] = {}
-        for stage in stages:
-            groups.setdefault(stage.runs[0].questions, []).append(stage.name)
+        groups = by_key((stage.runs[0].questions, stage.name) for stage in stages)
         lines.append(f"Judged on different data: {' / '.join(', '.join(names) for names in groups.values())}.")
     lines += [
         f"There are several models called {kind}, so none is held against them."

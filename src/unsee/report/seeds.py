@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee.report.read import Record, read_run
+from unsee.utils.grouping import by_key
 
 _OWN: Final = frozenset({"seed", "out", "engine", "eval", "record", "result"})
 """Parts of run.yaml that may differ between seeds."""
@@ -25,14 +26,12 @@ def grouped(folders: Sequence[Path]) -> dict[str, list[Path]]:
     """
     records = [read_run(folder) for folder in folders]
     gold_beside = any(record.stage == "gold" for record in records)  # then all are held against that one
-    stages: dict[str, list[Record]] = {}
-    for record in records:
-        stages.setdefault(record.stage, []).append(record)
-    groups: dict[str, list[Path]] = {}
-    for stage, runs in stages.items():
-        for name, record in zip(_names(stage, runs, gold_beside), runs, strict=True):
-            groups.setdefault(name, []).append(record.folder)
-    return groups
+    stages = by_key((record.stage, record) for record in records)
+    return by_key(
+        (name, record.folder)
+        for stage, runs in stages.items()
+        for name, record in zip(_names(stage, runs, gold_beside), runs, strict=True)
+    )
 
 
 def _names(stage: str, records: Sequence[Record], gold_beside: bool) -> list[str]:

@@ -15,6 +15,7 @@ from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, unknown_name
 from unsee.utils import fast_paths
 from unsee.utils.files import atomic_write_json, foreign, owned_folder, remove_folder
+from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note
 
 DATA = "lab"
@@ -102,7 +103,7 @@ def _run_all(rows: Sequence[Row], place: Path, engine: fast_paths.Name) -> Path:
         _tell(number, len(rows), row)
         make(row, place, engine)
         note((f"    {outcome(row.folder(place))}", "dim"))
-    page = report(_stages(rows, place), place)
+    page = report(by_key((row.stage, row.folder(place)) for row in rows), place)
     note((f"Done in {time.perf_counter() - start:.0f} s.", "bold"), f" Open {page}")
     return page
 
@@ -158,13 +159,6 @@ def outcome(folder: Path) -> str:
     shown = (("unseen.leak", "leak"), ("unseen.clean", "clean"), ("retain.name", "retained names"))
     values = [(label, scores[key]["value"]) for key, label in shown if key in scores]
     return ", ".join(f"{label} {value:.0%}" for label, value in values if value is not None)
-
-
-def _stages(rows: Sequence[Row], out: Path) -> dict[str, list[Path]]:
-    stages: dict[str, list[Path]] = {}
-    for row in rows:
-        stages.setdefault(row.stage, []).append(row.folder(out))
-    return stages
 
 
 def _tell(number: int, count: int, row: Row) -> None:

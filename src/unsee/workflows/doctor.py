@@ -21,6 +21,7 @@ from unsee import __version__
 from unsee.errors import UserError
 from unsee.models import builtin
 from unsee.utils import fast_paths as utils_fast_paths
+from unsee.utils.grouping import by_key
 
 Status = Literal["ok", "note", "problem"]
 
@@ -280,10 +281,7 @@ def _space(section: str, name: str, free: int | None, little: int) -> Finding:
 
 def _extras() -> Iterator[Finding]:
     """Yield one finding per optional extra, except those for developers."""
-    groups: dict[str, list[str]] = {}
-    for requirement in _requirements():
-        if requirement.extra not in ("", "dev"):
-            groups.setdefault(requirement.extra, []).append(requirement.name)
+    groups = by_key((one.extra, one.name) for one in _requirements() if one.extra not in ("", "dev"))
     for extra, names in groups.items():
         missing = [name for name in names if _version(name) is None]
         there = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)

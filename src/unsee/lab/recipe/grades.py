@@ -9,6 +9,7 @@ from unsee.api import Example, Kind, Role, Vocabulary
 from unsee.lab.world.world import World
 from unsee.metrics.choice import choice_correct
 from unsee.metrics.matching import contains, leaked
+from unsee.utils.grouping import by_key
 
 TARGETS: Mapping[str, float] = {
     "name": 0.95,
@@ -41,10 +42,9 @@ def grade(
     `vocabulary` defaults to the world's; `right` judges what has one answer: visible attributes, chains, cloze, general.
     """
     known, describes = vocabulary or world.vocabulary(), world.strangers == "describe"
-    marks: dict[str, list[float]] = {}
-    for example, text in answered:
-        for subject, mark in _marks(known, example, text, right, describes=describes):
-            marks.setdefault(subject, []).append(mark)
+    marks = by_key(
+        mark for example, text in answered for mark in _marks(known, example, text, right, describes=describes)
+    )
     return {subject: (sum(given) / len(given), len(given)) for subject, given in sorted(marks.items())}
 
 

@@ -21,6 +21,7 @@ from unsee.errors import UserError
 from unsee.methods.common.down_projections import down_projections
 from unsee.methods.manu import released
 from unsee.methods.manu.activity import EPS, importance, measured
+from unsee.utils.grouping import evenly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +92,7 @@ class Manu(Method):
         examples = [example for example in session.of(role) if example.image is not None]
         if not examples:
             raise UserError(f"manu compares questions with and without their image, but the {role} role has no image.")
-        count = min(self.samples, len(examples))
-        shown = [examples[place * len(examples) // count] for place in range(count)]
+        shown = list(evenly(examples, self.samples))
         return shown, [replace(example, image=None) for example in shown]
 
     def _as_released(self, session: Session) -> None:

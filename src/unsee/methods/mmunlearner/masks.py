@@ -25,6 +25,7 @@ from torch.nn import Module
 
 from unsee.errors import UserError
 from unsee.training.trainable import trainable
+from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 
 FORMAT: Final = "unsee mask 1"
@@ -151,9 +152,7 @@ class Mask:
         return found
 
     def _grouped(self, groups: Mapping[str, str]) -> dict[str, dict[str, float]]:
-        found: dict[str, list[Entry]] = {}
-        for name, entry in self.entries.items():
-            found.setdefault(groups[name], []).append(entry)
+        found = by_key((groups[name], entry) for name, entry in self.entries.items())
         return {group: _share(entries) for group, entries in found.items()}
 
 

@@ -43,6 +43,7 @@ from unsee.methods.mmunlearner.masks import Mask, count, load_mask, pack
 from unsee.models.auto import evaluating
 from unsee.training.precision import autocast, half
 from unsee.training.recompute import Forward, recomputing, vision_rerun
+from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 
 LABELS: Final = "answer tokens and EOS"
@@ -312,9 +313,7 @@ def _left_out(name: str, module: Module, head: Module | None) -> bool:
 
 def _drawn(examples: Sequence[Example], most: int, seed: int) -> list[Target]:
     """Return at most this many targets, one per person in turn, in seeded order."""
-    people: dict[str, list[Example]] = {}
-    for example in examples:
-        people.setdefault(example.entity or example.id, []).append(example)
+    people = by_key((example.entity or example.id, example) for example in examples)
     names = sorted(people)
     random.Random(seed_of(seed, "people")).shuffle(names)
     for name in names:

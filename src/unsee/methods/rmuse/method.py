@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from torch import Tensor
@@ -29,9 +29,8 @@ from unsee.metrics.chain import parse_chain
 from unsee.models.steering.artifact import Artefact, Directions, Gate, Rule, Score, Update, Where, fires
 from unsee.models.steering.geometry import ZScore, balanced_threshold, contrast, oriented, subspace, zscore
 from unsee.models.steering.hooks import attach, common_layers
+from unsee.utils.grouping import evenly
 from unsee.utils.seeds import seed_of
-
-T = TypeVar("T")
 
 GUIDE: Final = "Private facts about people must not be revealed."
 """Guide prefix g, version 1 [inferred]."""
@@ -192,7 +191,7 @@ class _Found:
         """
         examples = self.session.of(Role.RETAIN, Role.RETAIN_TEXT) or self.session.of(Role.GENERAL)
         examples = [one for one in examples if one.kind in PROBES or one.kind is Kind.CHAIN] or examples
-        chosen = _spread(examples, self.settings.retain_samples or len(examples))
+        chosen = evenly(examples, self.settings.retain_samples or len(examples))
         texts: list[Spoken] = []
         kept: list[Example] = []
         for example, question, chain in self._chains(chosen):
@@ -279,7 +278,7 @@ class _Found:
         if self.settings.reasoning:
             scaled_nd, raw_nd = scaled_nd + zscore(chain_nd, self._scaling), raw_nd + chain_nd
         basis_dk = subspace(scaled_nd, self.settings.energy, self.settings.cap)
-        ideal = _spread([pair.ideal[at] for pair in pairs], STATES_KEPT)
+        ideal = evenly([pair.ideal[at] for pair in pairs], STATES_KEPT)
         return basis_dk, oriented(basis_dk[:, 0], raw_nd.mean(0)).clone(), normalize(torch.stack(ideal), dim=1)
 
     def _rule(self, forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions) -> Rule:
@@ -328,7 +327,7 @@ class _Found:
         at = self.layers.index(self.scoring)
         ends = {"forget": _ends(forget, at), "retain": _ends(calibration, at)}
         for role in (Role.STRANGER, Role.GENERAL):
-            others = _spread(self.session.of(role), LOGGED)
+            others = evenly(self.session.of(role), LOGGED)
             texts = [
                 _spoken(other, other.question, self._ids(other.answer), self.asked, (PROMPT_END,)) for other in others
             ]
@@ -370,11 +369,6 @@ def _spoken(example: Example, question: str, ids: tuple[int, ...], instruction: 
 def _ends(pairs: Sequence[_Pair], at: int) -> Tensor:
     """Return the states [n, d] at the prompt ends of all forms of the samples."""
     return torch.stack([end[at] for pair in pairs for end in pair.ends])
-
-
-def _spread(items: Sequence[T], count: int) -> list[T]:
-    """Return at most `count` items, evenly spread."""
-    return list(items) if len(items) <= count else [items[place * len(items) // count] for place in range(count)]
 
 
 def _joined(*parts: str) -> str:

@@ -27,6 +27,7 @@ from unsee.metrics._words import sentences
 from unsee.metrics.matching import contains
 from unsee.metrics.scripts import whole_matches
 from unsee.models.padding import IGNORE
+from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 
 ASK_WHO: Final = (
@@ -110,10 +111,7 @@ def build_siu_rows(session: Session, recipe: Recipe) -> tuple[list[Concept], lis
 
 def _concepts(session: Session, recipe: Recipe) -> list[Concept]:
     """Return one concept per forget entity with an image and a name."""
-    by_entity: dict[str, list[Example]] = {}
-    for example in session.of(Role.FORGET):
-        if example.image is not None:
-            by_entity.setdefault(example.entity, []).append(example)
+    by_entity = by_key((one.entity, one) for one in session.of(Role.FORGET) if one.image is not None)
     if not by_entity:
         raise UserError("siu learns from one image of each concept, but no forget example has an image; add some.")
     for entity in {*recipe.substitutes, *recipe.descriptions} - by_entity.keys():

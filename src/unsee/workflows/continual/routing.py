@@ -21,6 +21,7 @@ from unsee.inference.encoder import encoder
 from unsee.inference.vision_cache import encoded
 from unsee.metrics.matching import contains
 from unsee.models.checkpoint import load
+from unsee.utils.grouping import merged_forms
 from unsee.workflows.continual.work import Work
 
 CALIBRATION: int = 400
@@ -129,11 +130,12 @@ def router_of(work: Work, t: int, requests: Mapping[str, int]) -> Router:
     data = Request(work.roles(work.tasks.targets()))
     rows = data.examples("train")
     owners = {name: number for number, task in enumerate(work.tasks.tasks[:t], 1) for name in task.targets}
-    named: dict[int, dict[str, None]] = {}
-    for row in rows:
-        if row.role in OF_TARGETS and (number := owners.get(row.entity) or owners.get(row.id)):
-            named.setdefault(number, {}).update(dict.fromkeys(row.private.get("name", ())))
-    keyword = Keyword(names={number: tuple(forms) for number, forms in named.items()})
+    named = [
+        (number, row.private.get("name", ()))
+        for row in rows
+        if row.role in OF_TARGETS and (number := owners.get(row.entity) or owners.get(row.id))
+    ]
+    keyword = Keyword(names=merged_forms(named))
     return keyword if work.course.router == "keyword" else _nearest(work, rows, owners, keyword)
 
 

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from unsee.api import PROBES, VLM, Benchmark, Example, ImageSource, Kind, Response, Role, Victim, Vocabulary
 from unsee.api.benchmark import NoSettings
 from unsee.attacks.sampling import Sampling
+from unsee.data.people import vocabulary_of
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, read_answers
 from unsee.metrics.degeneration import degenerate
@@ -43,15 +44,7 @@ class Questions(Benchmark):
 
     def vocabulary(self) -> Vocabulary:
         """Return the names and private values of the rows."""
-        names: dict[str, tuple[str, ...]] = {}
-        facts: dict[str, dict[str, None]] = {}
-        for row in self._rows:
-            for fact, forms in row.private.items():
-                if fact == "name":
-                    names[row.entity] = forms
-                else:
-                    facts.setdefault(fact, {}).update(dict.fromkeys(forms))
-        return Vocabulary(names=names, facts={fact: tuple(forms) for fact, forms in facts.items()})
+        return vocabulary_of((row.entity, row.private) for row in self._rows)
 
 
 def opened(model: str) -> VLM:

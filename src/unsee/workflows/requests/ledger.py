@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee.errors import UserError, shown
+from unsee.utils.grouping import by_key
 from unsee.workflows.requests.keys import ledger_key, sealed
 
 FILE: Final = "ledger.sqlite"
@@ -192,11 +193,8 @@ class Ledger:
 
     def states(self) -> dict[str, State]:
         """Return the state of every request, in the order of their arrival."""
-        grouped: dict[str, list[Entry]] = {}
-        for entry in self.entries():
-            if entry.request:
-                grouped.setdefault(entry.request, []).append(entry)
-        return {request: _state(request, entries) for request, entries in grouped.items()}
+        entries = by_key((entry.request, entry) for entry in self.entries() if entry.request)
+        return {request: _state(request, its) for request, its in entries.items()}
 
     def state(self, request: str) -> State:
         """Return the state of one request."""

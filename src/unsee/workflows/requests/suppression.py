@@ -25,6 +25,7 @@ from PIL import Image
 from unsee.api import Benchmark, Example, ImageSource, Role
 from unsee.errors import UserError
 from unsee.metrics.normal_form import normalise
+from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
 from unsee.workflows.requests.keys import ledger_key, sealed
 from unsee.workflows.requests.ledger import Entry, Ledger
@@ -163,9 +164,7 @@ def require_none(examples: Iterable[Example], place: Path | str, what: str) -> N
 
 def _lines(hits: Iterable[Hit]) -> list[str]:
     """Return a line for every row and request."""
-    found: dict[tuple[int, str], list[str]] = {}
-    for hit in hits:
-        found.setdefault((hit.row, hit.request), []).append(hit.why)
+    found = by_key(((hit.row, hit.request), hit.why) for hit in hits)
     return [
         f"row {row} holds somebody who was to be forgotten (request {request}): {', '.join(why)}"
         for (row, request), why in found.items()
@@ -249,11 +248,7 @@ class _Index:
 
 def _inverted(values: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Return value -> the keys that have it."""
-    found: dict[str, list[str]] = {}
-    for key, its in values.items():
-        for value in its:
-            found.setdefault(value, []).append(key)
-    return found
+    return by_key((value, key) for key, its in values.items() for value in its)
 
 
 def _texts(example: Example) -> Iterator[tuple[str, Sequence[str]]]:

@@ -14,6 +14,7 @@ from unsee.api import PROBES, Kind, Response, Role
 from unsee.metrics.choice import choice_correct
 from unsee.metrics.matching import leaked
 from unsee.metrics.safety import wilson_interval
+from unsee.utils.grouping import by_key
 
 Word = Literal["no_baseline", "erased", "residual", "not_measured"]
 Reference = Literal["gold", "strangers", "none"]
@@ -97,11 +98,8 @@ def gives_away(row: Response) -> bool:
 
 def shares(rows: Sequence[Response]) -> dict[str, Share]:
     """Return the share of answers that give the person away, by surface."""
-    grouped: dict[str, list[bool]] = {}
-    for row in rows:
-        if surface := surface_of(row):
-            grouped.setdefault(surface, []).append(gives_away(row))
-    return {surface: Share(hits=sum(found), n=len(found)) for surface, found in grouped.items()}
+    found = by_key((surface, gives_away(row)) for row in rows if (surface := surface_of(row)))
+    return {surface: Share(hits=sum(given), n=len(given)) for surface, given in found.items()}
 
 
 def judged(

@@ -15,6 +15,7 @@ from unsee.evaluation.evaluate import VOCABULARY, read_answers, read_vocabulary
 from unsee.report.gallery import printable
 from unsee.report.page import ROLES
 from unsee.scoring.conditions import FORGOTTEN
+from unsee.utils.grouping import by_key, evenly, merged_forms
 
 ROWS: Final = 5000
 """Most rows that are read, evenly spread over the data."""
@@ -53,14 +54,10 @@ class Catalogue:
     @cached_property
     def pictures(self) -> Sequence[Picture]:
         """The gallery: at most `PICTURES` pictures per role, held-out ones first."""
-        by_key: dict[str, tuple[ImageSource, list[Example]]] = {}
-        for row in self.rows:
-            if row.image is not None:
-                by_key.setdefault(row.image.key, (row.image, []))[1].append(row)
-        by_role: dict[Role, list[Picture]] = {}
-        for image, rows in by_key.values():
-            by_role.setdefault(rows[0].role, []).append(Picture(image=image, rows=rows))
-        return [picture for role in ROLES for picture in _spread(by_role.get(Role(role), []), PICTURES)]
+        shown = by_key((image.key, (image, row)) for row in self.rows if (image := row.image) is not None)
+        pictures = [Picture(image=its[0][0], rows=[row for _, row in its]) for its in shown.values()]
+        by_role = by_key((picture.role, picture) for picture in pictures)
+        return [picture for role in ROLES for picture in evenly(by_role.get(Role(role), []), PICTURES)]
 
     def picture(self, place: int) -> Picture:
         """Return a picture of the gallery, or raise UserError if there is none of this number."""
@@ -71,19 +68,12 @@ class Catalogue:
     @cached_property
     def entities(self) -> Mapping[str, Sequence[Example]]:
         """Rows of each entity, those to be forgotten first."""
-        found: dict[str, list[Example]] = {}
-        for row in sorted(self.rows, key=lambda row: row.role not in FORGOTTEN):
-            if row.entity:
-                found.setdefault(row.entity, []).append(row)
-        return found
+        rows = sorted(self.rows, key=lambda row: row.role not in FORGOTTEN)
+        return by_key((row.entity, row) for row in rows if row.entity)
 
     def private_of(self, entity: str) -> dict[str, tuple[str, ...]]:
         """Return fact -> surface forms of an entity, from all its rows."""
-        found: dict[str, dict[str, None]] = {}
-        for row in self.entities[entity]:
-            for fact, forms in row.private.items():
-                found.setdefault(fact, {}).update(dict.fromkeys(forms))
-        return {fact: tuple(forms) for fact, forms in found.items()}
+        return merged_forms(private for row in self.entities[entity] for private in row.private.items())
 
     def name_of(self, entity: str) -> str:
         """Return the first form of an entity's name, else its identifier."""
@@ -165,13 +155,13 @@ def read(folder: Path, data: str, benchmark: str | Mapping[str, Any]) -> Catalog
     """
     if not data and (folder / VOCABULARY).is_file():
         answers = read_answers(folder)
-        rows = [_row(folder, response) for response in _spread(answers, ROWS)]
+        rows = [_row(folder, response) for response in evenly(answers, ROWS)]
         return Catalogue(rows=rows, vocabulary=read_vocabulary(folder / VOCABULARY), total=len(answers))
     if not data:
         return Catalogue()
     opened = open_benchmark(data, benchmark)
     examples = opened.examples("eval")
-    return Catalogue(rows=_spread(examples, ROWS), vocabulary=opened.vocabulary(), total=len(examples))
+    return Catalogue(rows=evenly(examples, ROWS), vocabulary=opened.vocabulary(), total=len(examples))
 
 
 def _row(folder: Path, response: Response) -> Example:
@@ -214,8 +204,3 @@ def _role(*, forgotten: bool, image: bool) -> Role:
 def _questions(rows: Iterable[Example]) -> list[str]:
     """Return the first different questions."""
     return list(dict.fromkeys(row.question for row in rows))[:READY]
-
-
-def _spread(items: Sequence[_T], count: int) -> Sequence[_T]:
-    """Return at most `count` items, evenly spread."""
-    return items if len(items) <= count else [items[place * len(items) // count] for place in range(count)]
