@@ -15,7 +15,8 @@ from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.inference.batching import collate, target_ids
 from unsee.losses import answer_nll, ga_loss, npo_loss
-from unsee.methods.common.guidance import Draws, GuidanceSettings, Guide, draw, forget_questions, undesired_targets
+from unsee.methods.bg_only import BGOnly
+from unsee.methods.common.guidance import Draws, Guide, draw, forget_questions, undesired_targets
 from unsee.methods.common.reference_model import StartLogits, as_start, start_logprobs
 from unsee.methods.pubg import PUBG
 from unsee.testing.tiny import INSTRUCTION, QUESTION, person, tiny_session
@@ -34,17 +35,7 @@ def session_at(out, prepared=True, image_tokens=16, **settings):
 
 
 def guidance(**more):
-    return GuidanceSettings(
-        **{
-            "instruction": "",
-            "rollouts": 2,
-            "temperature": 1.0,
-            "kl_direction": "forward",
-            "reduction": "token_mean",
-            "teacher": "auto",
-            **more,
-        }
-    )
+    return BGOnly(**{"instruction": "", "rollouts": 2, **more})
 
 
 def guidance_loss(session, guide, index=0):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn import Module
 
-from unsee.api import Method, Needs, Session
+from unsee.api import Method, Session
 from unsee.errors import UserError
 from unsee.inference.batching import Batch, collate
 from unsee.losses import per_sample, squared_distance_loss
@@ -67,10 +67,6 @@ class RMU(Method):
                 yield {"loss": self.retain_weight * held, "retain_rmu": held}
 
         minimise(session, objective, forget=targets, retain=kept)
-
-    def needs(self) -> Needs:
-        """Return the memory requirements of a step."""
-        return Needs(retain=int(bool(self.retain_weight)))
 
     def _control(self, session: Session) -> Tensor:
         """Return c u, u a unit vector with the direction of a uniform draw from [0, 1]^d [paper; code]."""

@@ -81,16 +81,18 @@ def render_answers(stages: Sequence[Stage], title: str = "") -> str:
     return rendered("answers.html", ("report.css", "answers.css"), "answers.js", values)
 
 
-def rendered(template: str, styles: Sequence[str], script_file: str, values: Mapping[str, Any]) -> str:
-    """Return a page of this folder's files, script and style bound by hash. Empty `script_file`: no script."""
+def rendered(
+    template: str, styles: Sequence[str], script_file: str, values: Mapping[str, Any], *, here: Path = HERE
+) -> str:
+    """Return a page of a folder's files, script and style bound by hash. Empty `script_file`: no script."""
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["percent"] = percent
     environment.filters["duration"] = duration
     environment.filters["size"] = routes.size
-    style = "".join((HERE / name).read_text(encoding="utf-8") for name in styles)
-    script = (HERE / script_file).read_text(encoding="utf-8") if script_file else ""
+    style = "".join((here / name).read_text(encoding="utf-8") for name in styles)
+    script = (here / script_file).read_text(encoding="utf-8") if script_file else ""
     return environment.get_template(template).render(
         **values,
         style=Markup(style),

@@ -43,7 +43,7 @@ MODULES: Final = {
 _MARKS: Final[dict[Status, str]] = {"ok": " ", "note": "-", "problem": "!"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Finding:
     """One line of the diagnosis."""
 
@@ -109,16 +109,16 @@ def doctor(folder: Path | str = "runs", *, trial: bool = True) -> Diagnosis:
 
 
 def _system() -> Iterator[Finding]:
-    yield Finding(section="system", name="unsee", value=__version__)
+    yield Finding("system", "unsee", __version__)
     version = platform.python_version()
     other = not version.startswith(f"{TESTED_PYTHON}.")
     yield Finding(
-        section="system",
-        name="Python",
-        value=f"{version} (tested: {TESTED_PYTHON})" if other else version,
+        "system",
+        "Python",
+        f"{version} (tested: {TESTED_PYTHON})" if other else version,
         status="note" if other else "ok",
     )
-    yield Finding(section="system", name="platform", value=f"{platform.system()} {platform.machine()}")
+    yield Finding("system", "platform", f"{platform.system()} {platform.machine()}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +169,8 @@ def _applies(marker: str) -> bool:
 def _packages() -> Iterator[Finding]:
     required = {requirement.name: requirement.ranges for requirement in _requirements() if not requirement.extra}
     if not required:
-        yield Finding(
-            section="packages", name="unsee", value="not installed as a package", status="note",
-            advice="Ranges of versions cannot be checked. Run `pip install -e .`",
+        yield Finding("packages", "unsee", "not installed as a package", status="note",
+            advice="Ranges of versions cannot be checked. Run `pip install -e .`"
         )  # fmt: skip
     tested = versions_tested()
     for name in required or tested:
@@ -183,7 +182,7 @@ def _package(name: str, ranges: str, tested: str) -> Finding:
     install = f'Run: pip install "{name}{ranges}"'
 
     def finding(value: str, status: Status = "ok", advice: str = "") -> Finding:
-        return Finding(section="packages", name=name, value=value, status=status, advice=advice)
+        return Finding("packages", name, value, status, advice)
 
     version = _version(name)
     if version is None:
@@ -229,7 +228,7 @@ def _device() -> Iterator[Finding]:
     try:
         yield from _torch_device()
     except Exception as error:  # noqa: BLE001 - torch may be missing or broken in any way
-        yield Finding(section="device", name="torch", value=f"cannot be asked ({_one_line(error)})", status="problem")
+        yield Finding("device", "torch", f"cannot be asked ({_one_line(error)})", status="problem")
 
 
 def _torch_device() -> Iterator[Finding]:
@@ -241,21 +240,11 @@ def _torch_device() -> Iterator[Finding]:
     from unsee.utils import memory
 
     chosen = processes.device()
-    yield Finding(section="device", name="used", value=_described(torch, chosen.type))
+    yield Finding("device", "used", _described(torch, chosen.type))
     if chosen.type == "cpu" and torch.backends.mps.is_available():
-        yield Finding(
-            section="device",
-            name="mps",
-            value="there, not used",
-            status="note",
-            advice="unsee computes on CUDA or on the CPU",
-        )
+        yield Finding("device", "mps", "there, not used", status="note", advice="unsee computes on CUDA or on the CPU")
     bf16 = precision.half(Training())
-    yield Finding(
-        section="device",
-        name="precision",
-        value="bf16 autocast" if bf16 else "fp32 (training.precision: bf16 changes it)",
-    )
+    yield Finding("device", "precision", "bf16 autocast" if bf16 else "fp32 (training.precision: bf16 changes it)")
     yield _space("device", f"free memory, {chosen.type}", memory.free_bytes(chosen.type), LITTLE_MEMORY)
 
 
@@ -268,12 +257,12 @@ def _described(torch: Any, kind: str) -> str:
 
 def _space(section: str, name: str, free: int | None, little: int) -> Finding:
     if free is None:
-        return Finding(section=section, name=name, value="unknown", status="note")
+        return Finding(section, name, "unknown", status="note")
     scarce = free < little
     return Finding(
-        section=section,
-        name=name,
-        value=f"{free / GIB:.1f} GiB",
+        section,
+        name,
+        f"{free / GIB:.1f} GiB",
         status="note" if scarce else "ok",
         advice=f"Less than {little / GIB:.0f} GiB: even a small run may fail" if scarce else "",
     )
@@ -286,15 +275,15 @@ def _extras() -> Iterator[Finding]:
         missing = [name for name in names if _version(name) is None]
         there = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
         yield Finding(
-            section="optional extras",
-            name=extra,
-            value=f"{', '.join(missing)} not installed" if missing else there,
+            "optional extras",
+            extra,
+            f"{', '.join(missing)} not installed" if missing else there,
             status="note" if missing else "ok",
             advice=f'To use it: pip install "unsee[{extra}]"' if missing else "",
         )
 
 
-_NOT_TRIED: Final = Finding(section="trial", name="lab", value="not tried because of the problems above", status="note")
+_NOT_TRIED: Final = Finding("trial", "lab", "not tried because of the problems above", status="note")
 
 
 def _trial() -> Finding:
@@ -304,9 +293,9 @@ def _trial() -> Finding:
         with tempfile.TemporaryDirectory() as folder:
             _unlearn_and_evaluate(Path(folder))
     except Exception as error:  # noqa: BLE001 - this is to show whatever goes wrong
-        return Finding(section="trial", name="lab", value=_one_line(error), status="problem", advice="Please report it")
+        return Finding("trial", "lab", _one_line(error), status="problem", advice="Please report it")
     seconds = time.monotonic() - start
-    return Finding(section="trial", name="lab", value=f"unlearning and evaluation work ({seconds:.0f} s)")
+    return Finding("trial", "lab", f"unlearning and evaluation work ({seconds:.0f} s)")
 
 
 def _unlearn_and_evaluate(folder: Path) -> None:
@@ -335,7 +324,7 @@ def _path(name: str, state: str, reason: str = "", cost: str = "") -> Finding:
     off = state.startswith("off")
     value = f"{state} ({reason})" if reason else state
     advice = f"Results are the same, but {cost}" if off and cost else ""
-    return Finding(section="fast paths", name=name, value=value, status="note" if off else "ok", advice=advice)
+    return Finding("fast paths", name, value, status="note" if off else "ok", advice=advice)
 
 
 def _packaged_models() -> Iterator[Finding]:
@@ -343,16 +332,16 @@ def _packaged_models() -> Iterator[Finding]:
         try:
             builtin.checkpoint(name)
         except (UserError, OSError, ValueError) as error:
-            yield Finding(section="packaged models", name=name, value=_one_line(error), status="problem")
+            yield Finding("packaged models", name, _one_line(error), status="problem")
         else:
-            yield Finding(section="packaged models", name=name, value="intact")
+            yield Finding("packaged models", name, "intact")
 
 
 def _folders(folder: Path) -> Iterator[Finding]:
     yield _writable("run folders", folder, "Give runs another --out")
     cache = os.environ.get(CACHE) or folder / "cache"
     if cache == "off":
-        yield Finding(section="folders", name="shared cache", value=f"switched off ({CACHE}=off)", status="note")
+        yield Finding("folders", "shared cache", f"switched off ({CACHE}=off)", status="note")
     else:
         yield _writable("shared cache", Path(cache), f"Set {CACHE} to a folder that can be written, or to off")
     hub = _writable("hub cache", _hub_cache(), "Models of the hub cannot be kept; set HF_HOME to another folder")
@@ -381,14 +370,8 @@ def _writable(name: str, folder: Path, advice: str) -> Finding:
             file.write(b"x")
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        return Finding(
-            section="folders",
-            name=name,
-            value=f"{folder} cannot be written ({reason})",
-            status="problem",
-            advice=advice,
-        )
-    return Finding(section="folders", name=name, value=f"{folder} can be written")
+        return Finding("folders", name, f"{folder} cannot be written ({reason})", status="problem", advice=advice)
+    return Finding("folders", name, f"{folder} can be written")
 
 
 def _one_line(error: Exception) -> str:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
 from torch import Tensor
 
-from unsee.api import PROBES, Example, Kind, Role, Session
+from unsee.api import PROBES, Example, Kind, Method, Needs, Role, Session
 from unsee.api.request import Completion, Prompt, Sampling, Target
 from unsee.distributed import processes
 from unsee.errors import UserError
@@ -145,15 +145,31 @@ def drawn_targets(session: Session, examples: Sequence[Example], wanted: Draws, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class GuidanceSettings:
-    """Settings of the behaviour-guidance term."""
+class Guided(Method):
+    """Method with a behaviour-guidance term and its settings (PUBG)."""
 
-    instruction: str
-    rollouts: int
-    temperature: float
-    kl_direction: Direction
-    reduction: Reduction
-    teacher: Teacher
+    guidance_weight: float = 1.0
+    """Lambda, the weight of the behaviour-guidance term [inferred]."""
+    retain_weight: float = 0.0
+    """Weight of the cross-entropy on the retain answers; 0 = the paper's form."""
+    instruction: str = INSTRUCTION
+    """In-context instruction c of the teacher (the original model) [inferred]."""
+    rollouts: int = 5
+    """J, guidance rollouts per image and question [inferred]."""
+    temperature: float = 1.0
+    """Sampling temperature of rollouts; 0 = greedy, one rollout [inferred]."""
+    queries: Literal["all", "open"] = "all"
+    """Train on all questions for private information, or only on open ones (the paper's single query)."""
+    reduction: Reduction = "token_mean"
+    """Mean or sum over an answer's tokens, in every term [inferred]."""
+    kl_direction: Direction = "forward"
+    """forward = KL(teacher || model), the paper's."""
+    teacher: Teacher = "auto"
+    """Source of teacher logits: kept in memory, recomputed, or as memory allows."""
+
+    def needs(self) -> Needs:
+        """Return the memory requirements of a step."""
+        return replace(super().needs(), teacher=True, generates=True)
 
 
 class Guide:
@@ -162,7 +178,7 @@ class Guide:
     To be made before training: draws (or reads) the rollouts and fixes the teacher.
     """
 
-    def __init__(self, session: Session, examples: Sequence[Example], settings: GuidanceSettings) -> None:
+    def __init__(self, session: Session, examples: Sequence[Example], settings: Guided) -> None:
         self.seed = session.seed
         self.settings = settings
         wanted = without_private("rollouts", settings.rollouts, settings.temperature, settings.instruction)

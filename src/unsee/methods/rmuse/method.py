@@ -278,7 +278,7 @@ class _Found:
         if self.settings.reasoning:
             scaled_nd, raw_nd = scaled_nd + zscore(chain_nd, self._scaling), raw_nd + chain_nd
         basis_dk = subspace(scaled_nd, self.settings.energy, self.settings.cap)
-        ideal = evenly([pair.ideal[at] for pair in pairs], STATES_KEPT)
+        ideal = list(evenly([pair.ideal[at] for pair in pairs], STATES_KEPT))
         return basis_dk, oriented(basis_dk[:, 0], raw_nd.mean(0)).clone(), normalize(torch.stack(ideal), dim=1)
 
     def _rule(self, forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions) -> Rule:

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
-from markupsafe import Markup
-
+from unsee.report.page import rendered
 from unsee.utils.files import atomic_write_text
 from unsee.workflows.requests import surfaces
 from unsee.workflows.requests.ledger import State
 from unsee.workflows.requests.project import Project
+from unsee.workflows.requests.receipt import HERE
 
 PAGE: Final = "index.html"
-_HERE: Final = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +31,8 @@ def write_overview(project: Project) -> Path:
     """Write the page of a project and return it."""
     states = list(project.ledger.states().values())
     batches = sorted({str(entry.content["batch"]) for state in states for entry in state.entries if _checked(entry)})
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    text = environment.get_template("overview.html").render(
-        style=Markup((_HERE / "receipt.css").read_text(encoding="utf-8")),
-        batches=batches,
-        rows=[_row(project, state, batches) for state in states],
-    )
+    rows = [_row(project, state, batches) for state in states]
+    text = rendered("overview.html", ("receipt.css",), "", {"batches": batches, "rows": rows}, here=HERE)
     atomic_write_text(project.folder / PAGE, text)
     return project.folder / PAGE
 

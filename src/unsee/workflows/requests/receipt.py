@@ -15,12 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
-from markupsafe import Markup
-
 from unsee import __version__, config
 from unsee.config import RECORD
 from unsee.errors import UserError
+from unsee.report.page import rendered
 from unsee.utils.files import atomic_write_json, atomic_write_text
 from unsee.utils.parsing import read_object
 from unsee.workflows.requests import keys, surfaces
@@ -45,7 +43,7 @@ UNTRIED: Final = (
 """What no receipt covers."""
 _FIELDS: Final = ("model", "ledger", "surfaces", "signature")
 """Parts that a check reads."""
-_HERE: Final = Path(__file__).parent
+HERE: Final = Path(__file__).parent
 _WORDS: Final[Mapping[str, str]] = {
     "no_baseline": "no baseline",
     "erased": "erased",
@@ -300,21 +298,21 @@ def _file_hash(file: Path) -> str:
 
 def _page(content: Mapping[str, Any]) -> str:
     """Return the page for people: one sheet of paper, no script, nothing from outside."""
-    loader = jinja2.FileSystemLoader(_HERE)
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["percent"] = lambda value: "-" if value is None else f"{value:.0%}"
-    return environment.get_template("receipt.html").render(
-        receipt=content,
-        meaning=surfaces.WORDS,
-        words=_WORDS,
-        headline=_headline(content),
-        kept={_kept_words(name): value for name, value in content["utility"].items()},
-        style=Markup((_HERE / "receipt.css").read_text(encoding="utf-8")),
-        shares={
+    values = {
+        "receipt": content,
+        "meaning": surfaces.WORDS,
+        "words": _WORDS,
+        "headline": _headline(content),
+        "kept": {
+            _kept_words(name): {key: "-" if share is None else f"{share:.0%}" for key, share in value.items()}
+            for name, value in content["utility"].items()
+        },
+        "shares": {
             name: {key: _share(value.get(key)) for key in ("before", "after", "reference")}
             for name, value in content["surfaces"].items()
         },
-    )
+    }
+    return rendered("receipt.html", ("receipt.css",), "", values, here=HERE)
 
 
 def _headline(content: Mapping[str, Any]) -> str:
