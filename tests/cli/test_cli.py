@@ -75,7 +75,10 @@ def asked(monkeypatch):
         ("check --data runs/none", "No data at runs/none"),
         ("eval --model runs/none", "There is no folder runs/none. A run folder is"),
         ("eval --model m --set eval.epochs=1", "Did you mean training.epochs? Known"),
-        ("eval --model labb --data lab --out /no/o", "one of lab, lab-gold, lab-documents. Did you mean lab"),
+        (
+            "eval --model labb --data lab --out /no/o",
+            "one of lab, lab-gold, lab-gold-picture, lab-documents. Did you mean lab",
+        ),
         ("export runs/none --to merged --out /no/o", "There is no folder runs/none. A run folder is"),
         ("export runs/none --to peft --out /no/o", "There is no folder runs/none. A run folder is"),
         ("export runs/none --to open-unlearning --out /no/o", "There is no folder runs/none. A run folder is"),

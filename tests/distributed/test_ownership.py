@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 
 import unsee
 from helpers.folder import folder
@@ -20,6 +21,7 @@ from unsee.cli.main import main
 from unsee.distributed import file_lock
 from unsee.errors import InUseError, UserError
 from unsee.testing.tiny import save_tiny
+from unsee.training.trainable import save_trainable
 from unsee.utils.files import (
     LOCK,
     OWNED,
@@ -228,6 +230,21 @@ def test_the_umask_holds(tmp_path, umask, mode):
         os.umask(before)
     assert (tmp_path / "deep" / "x").stat().st_mode & 0o777 == mode
     assert (tmp_path / "deep").stat().st_mode & 0o077 == 0o077 & ~umask
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize(("umask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o002, 0o664)])
+def test_the_umask_holds_for_weights_too(tmp_path, umask, mode):
+    """safetensors 0.8 makes files that nobody else can read, whatever the umask."""
+    before = os.umask(umask)
+    try:
+        with atomic_folder(tmp_path / "model") as part:
+            (part / "model.safetensors").touch(0o600)
+        save_trainable(torch.nn.Linear(2, 2), tmp_path / "checkpoint")
+    finally:
+        os.umask(before)
+    for file in ((tmp_path / "model" / "model.safetensors"), *(tmp_path / "checkpoint").iterdir()):
+        assert file.stat().st_mode & 0o777 == mode, file
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends processes without a signal")

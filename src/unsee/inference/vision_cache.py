@@ -33,6 +33,7 @@ from unsee.distributed import processes
 from unsee.models import auto
 from unsee.models.padding import merge
 from unsee.utils import fast_paths
+from unsee.utils.files import follow_umask
 from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note_once
 
@@ -195,6 +196,7 @@ def _save(kept: Kept, folder: Path) -> None:
     name = hashlib.sha256("".join(sorted(tensors)).encode()).hexdigest()[:16]
     part = folder / f".{name}.part"
     save_file(tensors, part, metadata={"stacked": str(kept.stacked)})
+    follow_umask(part)
     part.replace(folder / f"{name}.safetensors")
     kept.new = set()
 

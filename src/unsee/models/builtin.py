@@ -9,7 +9,7 @@ from typing import Final
 
 from unsee.errors import UserError, unknown_name
 
-PACKAGED: Final = ("lab", "lab-gold", "lab-documents")
+PACKAGED: Final = ("lab", "lab-gold", "lab-gold-picture", "lab-documents")
 """Names of the built-in models."""
 CHECKPOINTS: Path = Path(__file__).parents[1] / "lab" / "checkpoints"
 HASHES: Final = "hashes.json"

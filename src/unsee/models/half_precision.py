@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from unsee.utils.files import foreign, owned_folder, remove_folder
+from unsee.utils.files import follow_umask, foreign, owned_folder, remove_folder
 
 
 def save_half(model: Any, processor: Any, place: Path, texts: Mapping[str, str]) -> None:
@@ -21,6 +21,7 @@ def save_half(model: Any, processor: Any, place: Path, texts: Mapping[str, str])
     processor.save_pretrained(part)
     for name, text in texts.items():
         (part / name).write_text(text, encoding="utf-8")
+    follow_umask(*part.iterdir())
     for file in sorted(foreign(part), key=lambda file: file.name == "config.json"):
         file.replace(place / file.name)
     remove_folder(part)

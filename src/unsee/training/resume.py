@@ -28,7 +28,7 @@ from unsee.distributed import processes
 from unsee.distributed.fsdp import joined, spread_like
 from unsee.errors import TrainingError
 from unsee.training.trainable import trainable
-from unsee.utils.files import GIB, owned_folder, remove_folder
+from unsee.utils.files import GIB, follow_umask, owned_folder, remove_folder
 from unsee.utils.terminal import err
 
 COMPLETE: Final = "complete"
@@ -111,6 +111,7 @@ def save_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
             moments[f"{kind}:{name}"] = joined(value).detach().contiguous().clone()
     if processes.is_main():
         save_file(moments, folder / MOMENTS)
+        follow_umask(folder / MOMENTS)
 
 
 def load_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:

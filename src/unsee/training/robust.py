@@ -25,6 +25,7 @@ from unsee.inference.batching import Batch
 from unsee.models.steering.hooks import common_layers, decoder_layers
 from unsee.training.latent import Latent
 from unsee.training.trainable import trainable
+from unsee.utils.files import follow_umask
 from unsee.utils.seeds import seed_of
 
 AVERAGE: Final = "average.safetensors"
@@ -148,6 +149,7 @@ class Average:
         """Write the mean beside the weights of a checkpoint."""
         if self.mean and processes.is_main():
             save_file({name: mean.contiguous() for name, mean in self.mean.items()}, folder / AVERAGE)
+            follow_umask(folder / AVERAGE)
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""

@@ -19,7 +19,7 @@ from unsee.distributed import processes
 from unsee.distributed.fsdp import is_sharded, joined, local_shard, spread_like
 from unsee.errors import TrainingError, UserError
 from unsee.training.precision import half
-from unsee.utils.files import PART, remove_file
+from unsee.utils.files import PART, follow_umask, remove_file
 from unsee.utils.parsing import require_fetched
 
 WEIGHTS = "trainable.safetensors"
@@ -88,6 +88,7 @@ def save_trainable(model: Module, folder: Path) -> None:
         part = folder / f".{WEIGHTS}{PART}"
         try:
             save_file(weights, part)
+            follow_umask(part)
             part.replace(folder / WEIGHTS)
         finally:
             remove_file(part)

@@ -69,11 +69,25 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     _require_removable(folder)
     part = owned_folder(folder.with_name(f"{folder.name}.part"), anew=True)
     yield part
+    follow_umask(*part.rglob("*"))
     for file in part.rglob("*"):
         _sync(file)
     remove_folder(folder)
     part.rename(folder)
     _sync(folder.parent)
+
+
+def follow_umask(*paths: Path) -> None:
+    """Give files the mode of any new file: safetensors (0.8) leaves them readable by their owner only."""
+    files = [path for path in paths if path.is_file()]
+    if not files or os.name == "nt":
+        return
+    new = files[0].with_name(f".{secrets.token_hex(8)}{PART}")
+    new.touch(exist_ok=False)
+    mode = new.stat().st_mode & 0o777
+    new.unlink()
+    for file in files:
+        file.chmod(mode)
 
 
 def _sync(path: Path) -> None:

@@ -91,7 +91,7 @@ def attack(
         facts["split"] = split
     before = str(original or run.model or "")
     if gold == "lab-gold" and run.model and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture":
-        note("This run promises to forget pictures only; gold for that is `unsee train lab --without pictures`.")
+        note("This run promises to forget pictures only; gold for that is lab-gold-picture.")
     place.mkdir(parents=True, exist_ok=True)
     with owner(place):
         kept = _kept(place / ATTACKS, facts)

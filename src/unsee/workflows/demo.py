@@ -117,9 +117,11 @@ def plan(*, full: bool, seeds: int, methods: Sequence[str] | None) -> list[Row]:
     for name in chosen:
         if name not in known:
             raise unknown_name("method", name, known)
+    forms = {name: VARIANTS.get(name, Variant(method=name, settings={}, training={})) for name in chosen}
     rows = [Row(stage="original"), Row(stage="gold", model="lab-gold")]
-    for name in chosen:
-        chosen_form = VARIANTS.get(name, Variant(method=name, settings={}, training={}))
+    if any(registry.load("methods", form.method).promise == "picture" for form in forms.values()):
+        rows.append(Row(stage="gold-picture", model="lab-gold-picture"))
+    for name, chosen_form in forms.items():
         count = 1 if name == "prompt" else seeds
         rows += [Row(stage=name, **vars(chosen_form), seed=seed) for seed in range(count)]
     return rows
@@ -178,5 +180,5 @@ def _require_own(out: Path) -> None:
 
 def _clear(out: Path) -> None:
     """Delete the results of an earlier demo, and nothing else."""
-    for name in ("original", "gold", *FULL, "images"):
+    for name in ("original", "gold", "gold-picture", *FULL, "images"):
         remove_folder(out / name)

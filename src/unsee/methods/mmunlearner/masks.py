@@ -25,6 +25,7 @@ from torch.nn import Module
 
 from unsee.errors import UserError
 from unsee.training.trainable import trainable
+from unsee.utils.files import follow_umask
 from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 
@@ -117,7 +118,7 @@ class Mask:
         half_done = path.with_name(f".{path.name}.{os.getpid()}")
         metadata = {"format": FORMAT, "facts": json.dumps(dict(self.facts)), "tensors": json.dumps(self._shares())}
         save_file({name: entry.bits.cpu() for name, entry in self.entries.items()}, half_done, metadata)
-        half_done.chmod(0o644)
+        follow_umask(half_done)
         half_done.replace(path)
 
     def _shares(self) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 
 from unsee.errors import UserError
 from unsee.models.steering.geometry import BORDER, arc, aside, karcher_mean, outside, share_inside, turned
-from unsee.utils.files import atomic_write_json
+from unsee.utils.files import atomic_write_json, follow_umask
 from unsee.utils.parsing import read_object
 
 NAME: Final = "rmuse"
@@ -185,6 +185,7 @@ def save(artefact: Artefact, folder: Path, name: str = NAME) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: tensor.float().contiguous() for key, tensor in _flat(artefact.directions).items()}
     save_file(tensors, folder / f"{name}.safetensors")
+    follow_umask(folder / f"{name}.safetensors")
     facts = {**artefact.facts, "rule": asdict(artefact.rule), "hash": artefact.hash}
     atomic_write_json(folder / f"{name}.json", facts)
 

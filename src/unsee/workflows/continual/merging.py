@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.linalg import eigh, qr, svd
 
 from unsee.errors import UserError
-from unsee.utils.files import atomic_write_json
+from unsee.utils.files import atomic_write_json, follow_umask
 from unsee.utils.parsing import read_object
 from unsee.utils.seeds import seed_of
 
@@ -263,6 +263,7 @@ def write_adapter(adapter: Adapter, folder: Path, like: Path) -> int:
         weights[f"{layer}.lora_A.weight"] = torch.nn.functional.pad(update.a_ri, (0, 0, 0, missing)).contiguous()
         weights[f"{layer}.lora_B.weight"] = torch.nn.functional.pad(update.b_or, (0, missing)).contiguous()
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    follow_umask(folder / WEIGHTS)
     written = read_object(like / CONFIG)
     atomic_write_json(folder / CONFIG, {**written, "r": rank, "lora_alpha": rank})
     return rank
