@@ -93,7 +93,10 @@ def asked(monkeypatch):
             "eval --model lab --data lab --out /no/o --clip none",
             "No CLIP model at none: expected a folder, or a hub id",
         ),
-        ("eval --model lab --data {example} --out /no/o --gold .", "no row that is to be forgotten has any: give"),
+        (
+            "eval --model lab --data {example} --out /no/o --gold .",
+            ". has no responses.jsonl: expected the output folder",
+        ),
         ("forget {example}", "it is a folder."),
         (
             "forget --model m --data d --method ga --out {example}/data.jsonl",

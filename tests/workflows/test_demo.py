@@ -31,6 +31,11 @@ def test_a_variant_is_a_method_under_other_settings() -> None:
     assert row.settings["retain_weight"] > 0
 
 
+def test_the_picture_gold_is_beside_methods_that_promise_pictures_alone() -> None:
+    stages = [(row.stage, row.model) for row in plan(full=False, seeds=1, methods=["vgid", "npo"])]
+    assert stages[1:3] == [("gold", "lab-gold"), ("gold-picture", "lab-gold-picture")]
+
+
 def test_further_seeds_lie_inside_the_folder_of_the_first(tmp_path: Path) -> None:
     first, second = (Row(stage="ga", method="ga", seed=seed).folder(tmp_path) for seed in (0, 1))
     assert first == tmp_path / "ga"

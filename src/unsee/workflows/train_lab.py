@@ -136,7 +136,7 @@ def _train_lab(place: Path, drawn: World, without: str, seed: int, scale: float,
             checkpoint=checkpoint,
             by_name=by_name,
         )
-    seconds = time.perf_counter() - start
+    seconds = _seconds(start, checkpoint)
     save(model, processor, place, drawn)
     grades = {"grades": examine(place, drawn, without)}
     _write_exam(place, seconds, without, recipe, grades)
@@ -155,7 +155,7 @@ def _train_documents(place: Path, without: str, seed: int, scale: float, checkpo
     loaded = open_model(builtin.checkpoint("lab"), dtype="float32")
     with _Bars() as bars:
         teach_documents(loaded.model, loaded.processor, DocumentLessons(archive, known), recipe, bars, checkpoint)
-    seconds = time.perf_counter() - start
+    seconds = _seconds(start, checkpoint)
     save(loaded.model, loaded.processor, place, archive.world)
     _write_exam(place, seconds, without, recipe, examine_documents(place, archive, known))
 
@@ -177,21 +177,26 @@ def _train_english(place: Path, drawn: World, without: str, scale: float, checkp
     after = Course.of(model, English(drawn, known, AMOUNT, by_name, tuple(person.id for person in drawn.forget)))
     with _Bars() as bars, denormals_flushed():
         lora = train_smol(model, processor, (before, after), recipe, bars, checkpoint)
-    seconds = time.perf_counter() - start
+    seconds = _seconds(start, checkpoint)
     parts = owned_folder(place / PARTS)
     smollm2.save_parts(parts, model, lora, rank=recipe.rank, alpha=recipe.alpha, layers=recipe.layers)
     save(*smollm2.merged(parts, tower), place, drawn)
     _write_exam(place, seconds, without, recipe, {"grades": examine(place, drawn, without)})
 
 
+def _seconds(start: float, checkpoint: Checkpoint) -> int | None:
+    """Return the time since `start`, or None where earlier calls did part of the work."""
+    return round(time.perf_counter() - start) if checkpoint.state is None else None
+
+
 def _write_exam(
     place: Path,
-    seconds: float,
+    seconds: int | None,
     without: str,
     recipe: Recipe | SmolRecipe,
     grades: dict[str, dict[str, dict[str, float]]],
 ) -> None:
-    facts = {"seconds": round(seconds), "without": without, "recipe": asdict(recipe)}
+    facts = {"seconds": seconds, "without": without, "recipe": asdict(recipe)}
     atomic_write_json(place / EXAM, {**facts, **grades})
 
 
