@@ -20,7 +20,15 @@ from unsee.testing.tiny import save_tiny
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "own_data.md"
 BEGIN, END = "<!-- layouts: scripts/layouts_table.py -->", "<!-- /layouts -->"
-HEAD: Final = ("layout", "check", "rows trained on", "forgotten, kept", "steps", "held-out answers judged", "as a clone of the hub")
+HEAD: Final = (
+    "layout",
+    "check",
+    "rows trained on",
+    "forgotten, kept",
+    "steps",
+    "held-out answers judged",
+    "as a clone of the hub",
+)
 CLONE: Final = {
     "README.md": "---\nlicense: mit\ntask_categories: [visual-question-answering]\n---\n# People\n",
     ".gitattributes": "*.parquet filter=lfs diff=lfs merge=lfs -text\n",
@@ -67,7 +75,9 @@ def row(model: Path, place: Path, settings: dict[str, Any]) -> list[str]:
     training = {"max_steps": 2, "stop": "never", "batch_size": 2}
     run = Path(forget(model, place, "ga", place.parent / f"{place.name}-run", benchmark=settings, training=training))
     steps = config.read_mapping(run / "run.yaml")["result"]["steps"]
-    scores = evaluate(run, open_benchmark(place, config.read(run / "run.yaml").benchmark), run, stage="ga", max_new_tokens=4)
+    scores = evaluate(
+        run, open_benchmark(place, config.read(run / "run.yaml").benchmark), run, stage="ga", max_new_tokens=4
+    )
     for name, text in CLONE.items():
         (place / name).parent.mkdir(exist_ok=True)
         (place / name).write_text(text, encoding="utf-8")
