@@ -36,6 +36,11 @@ def test_the_picture_gold_is_beside_methods_that_promise_pictures_alone() -> Non
     assert stages[1:3] == [("gold", "lab-gold"), ("gold-picture", "lab-gold-picture")]
 
 
+def test_a_method_without_adapters_is_tuned_in_full() -> None:
+    tuned = {row.stage: row.training for row in plan(full=False, seeds=1, methods=["mmunlearner", "npo"])}
+    assert (tuned["mmunlearner"], tuned["npo"]) == ({"tune": "full"}, {})
+
+
 def test_further_seeds_lie_inside_the_folder_of_the_first(tmp_path: Path) -> None:
     first, second = (Row(stage="ga", method="ga", seed=seed).folder(tmp_path) for seed in (0, 1))
     assert first == tmp_path / "ga"

@@ -117,7 +117,7 @@ def plan(*, full: bool, seeds: int, methods: Sequence[str] | None) -> list[Row]:
     for name in chosen:
         if name not in known:
             raise unknown_name("method", name, known)
-    forms = {name: VARIANTS.get(name, Variant(method=name, settings={}, training={})) for name in chosen}
+    forms = {name: VARIANTS.get(name) or _plain(name) for name in chosen}
     rows = [Row(stage="original"), Row(stage="gold", model="lab-gold")]
     if any(registry.load("methods", form.method).promise == "picture" for form in forms.values()):
         rows.append(Row(stage="gold-picture", model="lab-gold-picture"))
@@ -125,6 +125,12 @@ def plan(*, full: bool, seeds: int, methods: Sequence[str] | None) -> list[Row]:
         count = 1 if name == "prompt" else seeds
         rows += [Row(stage=name, **vars(chosen_form), seed=seed) for seed in range(count)]
     return rows
+
+
+def _plain(method: str) -> Variant:
+    """Return a method under its defaults, with full tuning where it takes no adapters."""
+    full = "lora" not in registry.load("methods", method).trial.tunes
+    return Variant(method=method, settings={}, training={"tune": "full"} if full else {})
 
 
 def make(row: Row, out: Path, engine: fast_paths.Name = "fast") -> None:
