@@ -214,14 +214,17 @@ def examine_documents(
     return {"grades": _shown(about, "On new copies"), "before": _shown(old, "On what it knew before")}
 
 
-def examine(place: Path, world: World, without: str = "") -> dict[str, dict[str, float]]:
-    """Grade a saved lab model on new images of all known people, and print the grades."""
+def examine(
+    place: Path, world: World, without: str = "", *, people: Sequence[Person] = ()
+) -> dict[str, dict[str, float]]:
+    """Grade a saved lab model on new images of `people` (default: all that it knows), and print the grades."""
     if world.language == "english":
-        asked = english_examples.exam(world, *_known(world, without))
+        asked = english_examples.exam(world, *((people,) if people else _known(world, without)))
         graded = zip(asked, _answers(place, asked), strict=True)
         grades = grade(world, graded, english_examples.vocabulary(world), english_grades.right)
         return _shown(grades, "In wordings and pictures never taught", english_grades.TARGETS)
-    asked = [*lab_examples.exam(world, *_known(world, without)), *lab_examples.geography()]
+    known = (people,) if people else _known(world, without)
+    asked = [*lab_examples.exam(world, *known), *lab_examples.geography()]
     return _shown(grade(world, zip(asked, _answers(place, asked), strict=True)), "On new renderings")
 
 
