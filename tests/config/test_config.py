@@ -14,6 +14,7 @@ from unsee.config import Run
 from unsee.errors import UserError
 from unsee.utils.files import atomic_write_json, atomic_write_text, hash_folder, read_jsonl, require_space
 from unsee.workflows.continual.settings import Course
+from unsee.workflows.leaderboard import read_plan
 from unsee.workflows.sweep import read_grid
 
 
@@ -135,6 +136,8 @@ def test_configs_in_the_repository_can_be_read():
             assert file.stem in ("ddp", "fsdp2", "zero3")
         elif file.stem.startswith("sweep"):
             assert read_grid(file).cells
+        elif file.stem.startswith("leaderboard"):
+            assert read_plan(file).search
         elif file.stem.startswith("requests"):  # for unsee continual --requests
             assert config.read_mapping(file)["requests"]
         elif file.stem.startswith("continual"):

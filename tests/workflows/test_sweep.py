@@ -52,7 +52,7 @@ def grid(tmp_path):
 def stubbed(monkeypatch):
     """Cells run in this process, one after the other, and do nothing but say that they did."""
 
-    def work(run, label, out):
+    def work(run, label, out, _):
         if run.seed == 1 and run.method == "npo":
             raise UserError("planted")
         folder = Path(run.out)
@@ -199,7 +199,7 @@ def test_a_failed_cell_stops_no_other_and_is_tried_again(grid, tmp_path, monkeyp
     before = (out / "done.txt").read_text()
     sweep.sweep(grid, out)
     assert (out / "done.txt").read_text() == before
-    monkeypatch.setattr(sweep, "work", lambda run, label, out: write(Path(run.out) / "scores.json"))
+    monkeypatch.setattr(sweep, "work", lambda run, *_: write(Path(run.out) / "scores.json"))
     assert set(sweep.sweep(grid, out).values()) == {"done"}
     assert (out / "done.txt").read_text() == before
     assert not foreign(out / "failed")

@@ -51,6 +51,20 @@ def bootstrap_interval(values: Sequence[float], *, level: float = 0.95, seed: in
     return float(low), float(high)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for all comparisons made together (Holm, 1979: step-down Bonferroni).
+
+    >>> holm([0.5, 0.01, 0.02])
+    [0.5, 0.03, 0.04]
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, highest = [0.0] * len(order), 0.0
+    for place, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - place) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 

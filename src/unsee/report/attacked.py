@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from unsee.report.read import Stage
+from unsee.utils.grouping import by_key
+
+COLLAPSED: Final = 0.5
+"""Share of degenerate answers from which what does not come back counts as collapse, not as forgetting [inferred]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,25 @@ def worst(stage: Stage) -> Returned | None:
     """Return the attack that brought back most above gold."""
     measured = [one for one in returned(stage).values() if isinstance(one, Returned)]
     return max(measured, key=lambda one: one.above, default=None)
+
+
+def relearning_area(stage: Stage) -> float | None:
+    """Return the area between the relearning curves of the model and of gold, or None without both.
+
+    Mean over the steps of the most that any source and rate bring back above gold, and over seeds [inferred].
+    """
+    found = []
+    for run in stage.runs:
+        findings = run.attacks.get("relearning", {}).get("findings", {})
+        beside = {(row["variant"], row["at"]): float(row["mean"]) for row in findings.get("gold", ())}
+        above = by_key(
+            (row["at"], float(row["mean"]) - beside[row["variant"], row["at"]])
+            for row in findings.get("model", ())
+            if (row["variant"], row["at"]) in beside and row["degenerate"] < COLLAPSED
+        )
+        if above:
+            found.append(sum(map(max, above.values())) / len(above))
+    return sum(found) / len(found) if found else None
 
 
 def attacks_of(stages: Sequence[Stage]) -> list[str]:

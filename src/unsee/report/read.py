@@ -278,7 +278,7 @@ def read_stages(stages: Mapping[str, Sequence[Path]]) -> tuple[Stage, ...]:
             raise UserError(f"Stage {name!r} has no run folder. Leave the stage out or give its folder.")
         read.append(_require_seeds(Stage(name=name, runs=tuple(read_run(Path(folder)) for folder in folders))))
     ordered = sorted(read, key=lambda stage: (*REFERENCES, stage.kind).index(stage.kind))
-    return tuple(_beside(stage, gold_for(ordered, stage.runs[0].promise)) for stage in ordered)
+    return tuple(beside_gold(stage, gold_for(ordered, stage.runs[0].promise)) for stage in ordered)
 
 
 def gold_for(stages: Sequence[Stage], promise: str) -> Stage | None:
@@ -307,7 +307,7 @@ def _require_seeds(stage: Stage) -> Stage:
     return stage
 
 
-def _beside(stage: Stage, golden: Stage | None) -> Stage:
+def beside_gold(stage: Stage, golden: Stage | None) -> Stage:
     """Return the stage with its distances from the gold model."""
     if golden is None or stage.kind in GOLD.values():
         return stage

@@ -71,6 +71,28 @@ def gold_distance(
     answers like gold stays below in 95 % of cases, from exchanging both models' answers image by image. Below it the model cannot be
     told from gold by these questions. The interval draws entities; a distance is never negative, so it lies a little too high near 0.
     """
+    halves = _halves(responses, scores, gold_scores)
+    missing = [half for half, parts in halves.items() if not parts]
+    if missing:
+        why = f"no question about what was {' or '.join(missing)} was answered by both models"
+        return {KEY: Score(value=None, n=0, better="lower", why=why)}
+    return {KEY: _score(halves)}
+
+
+def drawn_distances(
+    responses: Sequence[Response], scores: Mapping[str, Score], gold_scores: Mapping[str, Score]
+) -> _Matrix:
+    """Return the distance over each of `RESAMPLES` draws of entities; empty where there is no distance.
+
+    Equal entities and images are drawn alike, so that the differences between two models' draws are paired.
+    """
+    halves = _halves(responses, scores, gold_scores)
+    return _resampled(halves)[0] if all(halves.values()) else np.empty(0)
+
+
+def _halves(
+    responses: Sequence[Response], scores: Mapping[str, Score], gold_scores: Mapping[str, Score]
+) -> dict[str, list[_Part]]:
     owner = {row.id: _owner(row) for row in responses}
     groups = {group_of(row): row.role for row in responses}
     wanted = {
@@ -82,12 +104,7 @@ def gold_distance(
             for part in _staying(group, classed=role in CLASSED)
         ],
     }
-    halves = {half: _parts(parts, scores, gold_scores, owner) for half, parts in wanted.items()}
-    missing = [half for half, parts in halves.items() if not parts]
-    if missing:
-        why = f"no question about what was {' or '.join(missing)} was answered by both models"
-        return {KEY: Score(value=None, n=0, better="lower", why=why)}
-    return {KEY: _score(halves)}
+    return {half: _parts(parts, scores, gold_scores, owner) for half, parts in wanted.items()}
 
 
 def _owner(row: Response) -> _Owner:
@@ -157,16 +174,9 @@ def _means(column: Mapping[str, float], owner: Mapping[str, _Owner]) -> dict[str
 
 
 def _score(halves: Mapping[str, Sequence[_Part]]) -> Score:
-    rng = np.random.default_rng(0)
     values = {half: [_size(part.share_cu.sum(axis=1)[None])[0] for part in parts] for half, parts in halves.items()}
-    drawn, exchanged = [], []
-    for parts in halves.values():
-        count = parts[0].mean_ce.shape[1]
-        weight_re = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
-        sign_ru = rng.choice((-1.0, 1.0), size=(RESAMPLES, parts[0].share_cu.shape[1]))
-        drawn.append(np.nanmean([_size(_weighted(part, weight_re)) for part in parts], axis=0))
-        exchanged.append(np.mean([_size(sign_ru @ part.share_cu.T) for part in parts], axis=0))
-    low, high = np.quantile(np.mean(drawn, axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    drawn_r, exchanged_r = _resampled(halves)
+    low, high = np.quantile(drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     named = {
         part.name: float(value)
         for half, parts in halves.items()
@@ -178,8 +188,21 @@ def _score(halves: Mapping[str, Sequence[_Part]]) -> Score:
         n=len(named),
         interval=(float(low), float(high)),
         better="lower",
-        value_by_index={**means, "floor": float(np.quantile(np.mean(exchanged, axis=0), LEVEL)), **named},
+        value_by_index={**means, "floor": float(np.quantile(exchanged_r, LEVEL)), **named},
     )
+
+
+def _resampled(halves: Mapping[str, Sequence[_Part]]) -> tuple[_Matrix, _Matrix]:
+    """Return the distance over drawn entities, and over exchanged answers, for each resample."""
+    rng = np.random.default_rng(0)
+    drawn, exchanged = [], []
+    for parts in halves.values():
+        count = parts[0].mean_ce.shape[1]
+        weight_re = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
+        sign_ru = rng.choice((-1.0, 1.0), size=(RESAMPLES, parts[0].share_cu.shape[1]))
+        drawn.append(np.nanmean([_size(_weighted(part, weight_re)) for part in parts], axis=0))
+        exchanged.append(np.mean([_size(sign_ru @ part.share_cu.T) for part in parts], axis=0))
+    return np.mean(drawn, axis=0), np.mean(exchanged, axis=0)
 
 
 def _weighted(part: _Part, weight_re: _Matrix) -> _Matrix:

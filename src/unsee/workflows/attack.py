@@ -21,14 +21,13 @@ from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
+from unsee.report.attacked import COLLAPSED
 from unsee.utils.files import atomic_write_json, hash_folder
 from unsee.utils.parsing import read_object
 from unsee.utils.progress import Bar
 from unsee.utils.terminal import note
 
 ATTACKS: Final = "attacks.json"
-COLLAPSED: Final = 0.5
-"""Share of degenerate answers from which what does not come back counts as collapse, not as forgetting [inferred]."""
 
 
 def attack(

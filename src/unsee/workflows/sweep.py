@@ -67,6 +67,9 @@ class Cell:
     label: str
     """Name in reports: what distinguishes it from other cells, without the seed."""
     run: Run
+    """Without a method its model is judged as it is."""
+    attack: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `unsee.attack`, before the evaluation; none = no attack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,26 +101,39 @@ def sweep(
     Raises:
         UserError: The grid, or any cell of it, names what does not exist; nothing has been started then.
     """
+    require_launcher(launcher, jobs)
+    read, place = read_grid(Path(grid), plugins), Path(out)
+    atomic_write_text(place / "grid.yaml", Path(grid).read_text(encoding="utf-8"))
+    states = run_cells(read.cells, place, launcher=launcher, jobs=jobs, slurm=read.slurm)
+    _compare(place, [name for name, state in states.items() if state == "done"], read.table)
+    return states
+
+
+def require_launcher(launcher: str, jobs: int) -> None:
+    """Raise for an unknown launcher, no jobs, or a process among several."""
     if launcher not in LAUNCHERS:
         raise unknown_name("launcher", launcher, LAUNCHERS)
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {jobs}.")
     if processes.world() > 1:
         raise UserError("A sweep starts its own processes; call `unsee sweep` without accelerate launch or torchrun.")
-    read, place = read_grid(Path(grid), plugins), Path(out)
-    _write_jobs(read, place, Path(grid))
-    todo = [cell.name for cell in read.cells if not _is_done(place, cell.name)]
-    for cell in read.cells:
+
+
+def run_cells(
+    cells: Sequence[Cell], out: Path, *, launcher: Launcher, jobs: int, slurm: Mapping[str, Any]
+) -> dict[str, State]:
+    """Run the unfinished cells and return the state of each. The index has these cells only."""
+    _write_jobs(cells, out)
+    todo = [cell.name for cell in cells if not _is_done(out, cell.name)]
+    for cell in cells:
         if cell.name not in todo:
-            forget_dead_holder(place / "claims" / cell.name)
-    note(f"{len(read.cells)} cells, {len(read.cells) - len(todo)} of them done before.")
+            forget_dead_holder(out / "claims" / cell.name)
+    note(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before.")
     launch = _locally if launcher == "local" else _on_slurm
-    for name in launch(place, todo, jobs, read.slurm):
-        note((name, "dim"), f" {_state(place, name)}")
-        _write_index(place, read.cells)
-    states = _write_index(place, read.cells)
-    _compare(place, [name for name, state in states.items() if state == "done"], read.table)
-    return states
+    for name in launch(out, todo, jobs, slurm):
+        note((name, "dim"), f" {_state(out, name)}")
+        _write_index(out, cells)
+    return _write_index(out, cells)
 
 
 def read_grid(file: Path, plugins: Sequence[str] = ()) -> Grid:
@@ -134,7 +150,7 @@ def read_grid(file: Path, plugins: Sequence[str] = ()) -> Grid:
     for part, value in zip(_PARTS, (base, axes, slurm, table), strict=True):
         if not isinstance(value, Mapping):
             raise UserError(f"{file}: {part!r} must be a mapping, got {shown(value)}.")
-    cells = {cell.name: cell for cell in _cells(base, _axes(axes, file), file, plugins)}
+    cells = {cell.name: cell for cell in product_of(base, axes, file, plugins)}
     return Grid(cells=tuple(cells.values()), slurm=slurm, table={str(title): str(key) for title, key in table.items()})
 
 
@@ -151,9 +167,11 @@ def _axes(axes: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
     return {name: axes[name] for name in sorted(axes, key=lambda name: name != "method")}
 
 
-def _cells(
-    base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]], file: Path, plugins: Sequence[str]
+def product_of(
+    base: Mapping[str, Any], axes: Mapping[str, Any], file: Path, plugins: Sequence[str] = ()
 ) -> Iterator[Cell]:
+    """Yield a checked cell for every combination of the axes' values on top of `base`."""
+    axes = _axes(axes, file)
     for chosen in itertools.product(*axes.values()):
         values = dict(base)
         for path, value in zip(axes, chosen, strict=True):
@@ -186,10 +204,15 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
     run = replace(
         run, model=absolute_or_name(run.model), data=absolute_or_name(run.data), settings=settings, eval=judged, out=""
     )
-    content = json.dumps(config.plain(_content(run)), sort_keys=True)
-    label = _label(run, chosen)
+    return named(run, _label(run, chosen))
+
+
+def named(run: Run, label: str, attack: Mapping[str, Any] | None = None) -> Cell:
+    """Return the cell of a checked run, named by its content."""
+    content = json.dumps(config.plain({**_content(run), **({"attack": attack} if attack else {})}), sort_keys=True)
     slug = re.sub(r"[^\w.=-]+", "_", f"{label}_seed={run.seed}")[:_NAME]
-    return Cell(name=f"{slug}-{hashlib.sha256(content.encode()).hexdigest()[:10]}", label=label, run=run)
+    name = f"{slug}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+    return Cell(name=name, label=label, run=run, attack=attack or {})
 
 
 def _content(run: Run) -> dict[str, Any]:
@@ -219,7 +242,7 @@ def run_cell(out: Path, name: str) -> None:
         remove_file(failure)
         try:
             job = config.read_mapping(out / "jobs" / f"{name}.yaml")
-            work(Run.from_mapping(job["run"], where=name), job["label"], out)
+            work(Run.from_mapping(job["run"], where=name), job["label"], out, job.get("attack"))
         except KeyboardInterrupt:
             raise  # no failure of the cell; the next sweep goes on with it
         except BaseException as error:
@@ -228,18 +251,22 @@ def run_cell(out: Path, name: str) -> None:
             raise
 
 
-def work(run: Run, label: str, out: Path) -> None:
-    """Unlearn, resuming an earlier attempt, and evaluate."""
+def work(run: Run, label: str, out: Path, attack: Mapping[str, Any] | None = None) -> None:
+    """Unlearn, resuming an earlier attempt, perhaps attack, and evaluate. Without a method only the latter."""
     from unsee.config import RECORD
     from unsee.data.open import open_benchmark
     from unsee.evaluation.evaluate import evaluate
+    from unsee.workflows import attack as attacking
     from unsee.workflows.forget import forget_run
 
-    forget_run(run, resume=(Path(run.out) / RECORD).exists())
+    if run.method:
+        forget_run(run, resume=(Path(run.out) / RECORD).exists())
+    if attack:
+        attacking.attack(run.out, seed=run.seed, **attack)
     settings = config.build(config.EvalConfig, run.eval, where="eval")
     with fast_paths.using(run.engine):
         evaluate(
-            Path(run.out),
+            Path(run.out) if run.method else run.model,
             open_benchmark(run.data, run.benchmark),
             Path(run.out),
             settings,
@@ -359,15 +386,16 @@ def _on_slurm(out: Path, names: Sequence[str], jobs: int, parameters: Mapping[st
         yield name
 
 
-def _write_jobs(grid: Grid, out: Path, file: Path) -> None:
+def _write_jobs(cells: Sequence[Cell], out: Path) -> None:
     """Write one job file per cell, all that its process needs."""
-    for cell in grid.cells:
+    for cell in cells:
         job = out / "jobs" / f"{cell.name}.yaml"
         run = replace(cell.run, out=str((out / "cells" / cell.name).resolve()))
-        text = yaml.safe_dump({"label": cell.label, "run": run.to_mapping()}, sort_keys=False, allow_unicode=True)
+        attack = {"attack": config.plain(cell.attack)} if cell.attack else {}
+        values = {"label": cell.label, "run": run.to_mapping(), **attack}
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         if not job.exists() or job.read_text(encoding="utf-8") != text:
             atomic_write_text(job, text)
-    atomic_write_text(out / "grid.yaml", file.read_text(encoding="utf-8"))
 
 
 def _is_done(out: Path, name: str) -> bool:
@@ -387,12 +415,22 @@ def _write_index(out: Path, cells: Sequence[Cell]) -> dict[str, State]:
     states = {cell.name: _state(out, cell.name) for cell in cells}
     rows = []
     for cell in cells:
-        failure = out / "failed" / f"{cell.name}.txt"
-        why = failure.read_text(encoding="utf-8").strip().splitlines() if states[cell.name] == "failed" else []
+        why = failure_of(out, cell.name) if states[cell.name] == "failed" else ""
         row = {"name": cell.name, "label": cell.label, "seed": cell.run.seed, "state": states[cell.name]}
-        rows.append({**row, "folder": f"cells/{cell.name}", "error": why[-1] if why else ""})
+        rows.append({**row, "folder": f"cells/{cell.name}", "error": why})
     atomic_write_json(out / "index.json", rows)
     return states
+
+
+def failure_of(out: Path, name: str) -> str:
+    """Return the last line of why a cell failed, or empty if it did not."""
+    file = out / "failed" / f"{name}.txt"
+    return file.read_text(encoding="utf-8").strip().splitlines()[-1] if file.is_file() else ""
+
+
+def compare_done(out: Path, cells: Sequence[Cell]) -> None:
+    """Write leaderboard and report of the finished ones of these cells."""
+    _compare(out, [cell.name for cell in cells if _is_done(out, cell.name)], {})
 
 
 def _compare(out: Path, names: Sequence[str], columns: Mapping[str, str]) -> None:

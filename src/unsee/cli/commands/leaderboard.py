@@ -1,0 +1,32 @@
+"""Give every method the same search, and rank the chosen settings on other questions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from unsee.cli.commands._shared import FAILED, OK, plugin_option, say
+from unsee.utils.terminal import err
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("file", metavar="FILE.yaml", help="methods and what each tries, see docs/running.md")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for everything; goes on with what is in it")
+    parser.add_argument("--launcher", default="local", help="local (default) or slurm")
+    plugin_option(parser)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells that run at once (default: 1)")
+
+
+def action(options: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from unsee.workflows.leaderboard import leaderboard
+
+    states = leaderboard(
+        options.file, options.out, launcher=options.launcher, jobs=options.jobs, plugins=options.plugin
+    )
+    for name, state in states.items():
+        if state != "done":
+            err(f"{state}: {name}")
+    say(Path(options.out) / "leaderboard.md")
+    return FAILED if "failed" in states.values() else OK

@@ -1,0 +1,221 @@
+"""Table of a leaderboard: methods by distance to the gold model of their promise, ties and missing rows included.
+
+Shapes: r resamples, s seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unsee.api import Score
+from unsee.metrics.statistics import holm
+from unsee.report.attacked import relearning_area, worst
+from unsee.report.read import Stage
+from unsee.report.summary import judged_role, pooled, seconds, value
+from unsee.scoring.gold_distance import KEY, LEVEL, RESAMPLES, drawn_distances
+from unsee.utils.grouping import by_key
+from unsee.utils.markdown import table
+
+TOLD: Final = ("clean", "leak", "degenerate")
+"""Shares of answers about the forgotten that are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method of the leaderboard, or a model that it is compared with."""
+
+    name: str
+    promise: str
+    settings: str = ""
+    """Chosen settings, as text."""
+    searched: str = ""
+    """How many of how many settings could be judged."""
+    keeps: float | None = None
+    """Share that is kept of what the original keeps, on the questions of this table."""
+    stage: Stage | None = None
+    """Evaluated runs, one per seed, beside gold; None = nothing to show."""
+    gold: Stage | None = None
+    reference: bool = False
+    notes: tuple[str, ...] = ()
+    """What must be known about this row, such as why it has no figures."""
+
+    @property
+    def distance(self) -> Score | None:
+        """Distance to gold: mean over seeds; the interval draws entities and seeds."""
+        score = None if self.stage is None else pooled(self.stage, KEY)
+        if score is None or score.value is None or not self.drawn_r.size:
+            return score
+        low, high = np.quantile(self.drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return Score(value=score.value, n=score.n, better="lower", interval=(float(low), float(high)))
+
+    @cached_property
+    def drawn_r(self) -> NDArray[np.float64]:
+        """Distance over each draw of entities and seeds (two-way bootstrap). Rows of the same questions and seeds are paired."""
+        if self.stage is None or self.gold is None:
+            return np.empty(0)
+        gold = self.gold.runs[0].scores
+        found = [drawn_distances(run.responses, run.scores, gold) for run in self.stage.runs]
+        drawn_sr = np.array([drawn for drawn in found if drawn.size])
+        if not drawn_sr.size:
+            return np.empty(0)
+        seeds = len(drawn_sr)
+        weight_rs = np.random.default_rng(1).multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+        return np.asarray(np.einsum("rs,sr->r", weight_rs, drawn_sr))
+
+
+def ranks(rows: Sequence[Row]) -> dict[str, int]:
+    """Return name -> rank of the rows that have a distance, the nearest to gold first.
+
+    The nearest one shares its rank with all that cannot be told from it: the difference of their distances, paired over
+    the same draws, has a two-sided p above 0.05 after Holm's correction for all pairs with the nearest. The others are
+    ranked in the same way among themselves. [inferred]
+    """
+    left = sorted((row for row in rows if not row.reference and row.drawn_r.size), key=_value)
+    found: dict[str, int] = {}
+    while left:
+        first, others = left[0], left[1:]
+        p_values = holm([_p_value(row.drawn_r - first.drawn_r) for row in others])
+        tied = [row for row, p in zip(others, p_values, strict=True) if p > 1 - LEVEL]
+        rank = len(found) + 1
+        found |= {row.name: rank for row in (first, *tied)}
+        left = [row for row in others if row.name not in found]
+    return found
+
+
+def _value(row: Row) -> float:
+    """Return the distance; only for rows that have one."""
+    score = row.distance
+    return float("inf") if score is None or score.value is None else score.value
+
+
+def _p_value(difference_r: NDArray[np.float64]) -> float:
+    """Return the two-sided bootstrap p-value of no difference."""
+    beyond = min(int((difference_r <= 0).sum()), int((difference_r >= 0).sum()))
+    return min(1.0, 2 * (1 + beyond) / (1 + len(difference_r)))
+
+
+def as_json(rows: Sequence[Row], gold_seconds: float | None) -> list[dict[str, Any]]:
+    """Return the rows with all their figures, ranked ones first within each promise."""
+    return [
+        {
+            "promise": row.promise,
+            "rank": rank,
+            "name": row.name,
+            "reference": row.reference,
+            "settings": row.settings,
+            "searched": row.searched,
+            "keeps": row.keeps,
+            "seeds": len(row.stage.runs) if row.stage else 0,
+            "gold_distance": None if row.distance is None else row.distance.value,
+            "interval": None if row.distance is None else row.distance.interval,
+            **_shares(row),
+            **_attacked(row),
+            "seconds": seconds(row.stage) if row.stage else None,
+            "share_of_gold_seconds": _of_gold(row, gold_seconds),
+            "notes": list(row.notes),
+        }
+        for group in by_key((row.promise, row) for row in rows).values()
+        for rank, row in _ordered(group)
+    ]
+
+
+def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], gold_seconds: float | None) -> str:
+    """Return one table per promise, and what its columns mean."""
+    heads = ["rank", "method", "gold distance", *TOLD, "retained names", "keeps", "relearning area", "worst attack"]
+    heads += ["seconds", *(["of gold's time"] if gold_seconds else []), "seeds", "settings", "searched", "notes"]
+    parts = []
+    for promise, group in by_key((row.promise, row) for row in rows).items():
+        lines = [_line(row, rank, gold_seconds) for rank, row in _ordered(group)]
+        parts += [f"### Promise: {promise}", "", table(heads, lines), ""]
+    return "\n".join([*parts, *_legend(keep, kept)]) + "\n"
+
+
+def _ordered(rows: Sequence[Row]) -> Iterator[tuple[int | None, Row]]:
+    """Yield rank and row: references, then by rank and distance, then those without a distance."""
+    places = ranks(rows)
+    last = len(rows) + 1
+    for row in sorted(rows, key=lambda row: (not row.reference, places.get(row.name, last), _value(row))):
+        yield places.get(row.name), row
+
+
+def _legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
+    yield (
+        "Gold distance: 0 = answers like a model that never saw what was to be forgotten; in brackets the 95 % bootstrap interval, "
+        "which draws entities and seeds."
+    )
+    yield (
+        "Rank: methods whose distance cannot be told from that of the first one share its rank (paired bootstrap over entities and "
+        "seeds, Holm's correction over all pairs with the first one, 5 %); the others are ranked in the same way among themselves. "
+        "Each promise is ranked by itself."
+    )
+    yield (
+        f"Keeps: the smallest share of what the original keeps, over {', '.join(f'`{key}`' for key in kept)}. Chosen were, on other "
+        f"questions, the settings nearest to gold that keep at least {keep:.0%}; where none does, those that keep most (noted)."
+    )
+    yield (
+        "Relearning area, worst attack: what comes back above gold (mean over the steps of the worst variant; the attack with most). "
+        "An empty cell was not measured."
+    )
+
+
+def _line(row: Row, rank: int | None, gold_seconds: float | None) -> list[str]:
+    shares, attacked = _shares(row), _attacked(row)
+    took = seconds(row.stage) if row.stage else None
+    how = f" ({attacked['worst_attack']})" if attacked["worst_attack"] else ""
+    return [
+        "" if rank is None else str(rank),
+        row.name,
+        _with_interval(row.distance),
+        *(_number(shares[name]) for name in (*TOLD, "retained_names")),
+        _number(row.keeps),
+        _number(attacked["relearning_area"]),
+        _number(attacked["worst_above_gold"]) + how,
+        "" if took is None else f"{took:.0f}",
+        *([_percent(_of_gold(row, gold_seconds))] if gold_seconds else []),
+        str(len(row.stage.runs)) if row.stage else "0",
+        row.settings,
+        row.searched,
+        "; ".join(row.notes),
+    ]
+
+
+def _shares(row: Row) -> dict[str, float | None]:
+    if row.stage is None:
+        return dict.fromkeys((*TOLD, "retained_names"))
+    role = judged_role([row.stage])
+    found = {name: value(row.stage, f"{role}.{name}") for name in TOLD}
+    return {**found, "retained_names": value(row.stage, "retain.name")}
+
+
+def _attacked(row: Row) -> Mapping[str, Any]:
+    found = None if row.stage is None else worst(row.stage)
+    return {
+        "relearning_area": None if row.stage is None else relearning_area(row.stage),
+        "worst_above_gold": None if found is None else found.above,
+        "worst_attack": "" if found is None else found.attack,
+    }
+
+
+def _of_gold(row: Row, gold_seconds: float | None) -> float | None:
+    took = seconds(row.stage) if row.stage else None
+    return None if took is None or not gold_seconds else took / gold_seconds
+
+
+def _with_interval(score: Score | None) -> str:
+    if score is None or score.value is None:
+        return ""
+    return f"{score.value:.3f}" + (f" [{score.interval[0]:.3f}, {score.interval[1]:.3f}]" if score.interval else "")
+
+
+def _number(found: float | None) -> str:
+    return "" if found is None else f"{found:.2f}"
+
+
+def _percent(found: float | None) -> str:
+    return "" if found is None else f"{found:.0%}"

@@ -1,0 +1,361 @@
+"""Workflow of `leaderboard`: the same search for every method, then the chosen settings on other questions.
+
+    leaderboard.yaml                   what was asked for
+    chosen.json                        every setting tried, its distance to gold, what it keeps, and the chosen one
+    leaderboard.md, leaderboard.json   a table per world and promise, written again after every few methods
+    compare/                           report of the chosen settings in the first world
+
+The rest of the folder is that of a sweep (`unsee.workflows.sweep`), whose cells do all the work. Choosing reads the
+questions of the split `selection` only; figures come from `report`, attacks from `attacks`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from unsee import config
+from unsee.api import registry
+from unsee.api.method import Promise
+from unsee.config import Run
+from unsee.errors import UserError
+from unsee.models.builtin import absolute_or_name
+from unsee.report.board import Row, as_json, markdown
+from unsee.report.read import GOLD, Stage, beside_gold, read_run
+from unsee.report.summary import value
+from unsee.scoring.gold_distance import KEY
+from unsee.utils.files import atomic_write_json, atomic_write_text
+from unsee.workflows import sweep
+from unsee.workflows.sweep import Cell, Launcher, State
+
+OURS: Final = ("split", "gold")
+"""Settings of `base.eval` that the leaderboard sets itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Models and data that settings are tried on."""
+
+    model: str = ""
+    data: str = ""
+    benchmark: str | Mapping[str, Any] = ""
+    golds: Mapping[str, str]
+    """Promise (person, picture) -> model that never learnt what a method with it is to forget."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """Content of a leaderboard file."""
+
+    base: Mapping[str, Any]
+    """Run that all settings stand on: model, data, training, eval."""
+    golds: Mapping[str, str]
+    methods: Mapping[str, Any]
+    """Row -> settings of its own: a list is an axis of its search (an empty one takes a shared axis away), anything else is fixed;
+    `method` if the row is not named after it."""
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    """Axes of every method's search, unless it names them itself."""
+    settings: int
+    """Most settings that a method may try."""
+    kept: tuple[str, ...]
+    """Scores of what is to stay."""
+    keep: float = 0.95
+    """Smallest share of each of them, relative to the original, that a setting must keep to be chosen."""
+    search_seed: int = 0
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Seeds of the chosen settings."""
+    attacks: Literal["quick", "none"] = "none"
+    gold_seconds: float | None = None
+    """Seconds that training the gold model takes on the same machine."""
+    worlds: Mapping[str, Any] = field(default_factory=dict)
+    """Name -> further world, for the chosen settings as they are."""
+
+    def __post_init__(self) -> None:
+        """Reject values that no leaderboard can use."""
+        if not (self.methods and self.kept and self.seeds and self.settings >= 1):
+            raise UserError("A leaderboard needs methods, kept scores, seeds and at least one setting each.")
+        if not 0 < self.keep <= 1:
+            raise UserError(f"keep must be a share above 0 and at most 1, got {self.keep}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """One setting of a method, judged on the selection questions."""
+
+    cell: str
+    label: str
+    promise: Promise = "person"
+    distance: float = 1.0
+    keeps: float = 0.0
+    """Smallest share kept of what the original keeps."""
+    why: str = ""
+    """Why it was not judged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Everything to do, known and checked before the first cell starts."""
+
+    board: Board
+    worlds: Mapping[str, World]
+    search: Mapping[str, Sequence[Cell]]
+
+
+def leaderboard(
+    file: Path | str, out: Path | str, *, launcher: Launcher = "local", jobs: int = 1, plugins: Sequence[str] = ()
+) -> dict[str, State]:
+    """Search settings for every method, judge the chosen ones, rank them, and return the state of each cell.
+
+    The same call goes on where it was stopped, and tries failed cells again. Several may work on one folder.
+
+    Args:
+        file: YAML file (docs/running.md).
+        out: Folder for everything.
+        launcher: Where cells run, as in `sweep`.
+        jobs: Cells that run at once.
+        plugins: Code of your own, beside what `base` names.
+
+    Raises:
+        UserError: The file, or any setting in it, cannot be used; nothing has been started then. Or a model to compare with
+            could not be judged.
+    """
+    sweep.require_launcher(launcher, jobs)
+    plan, place = read_plan(Path(file), plugins), Path(out)
+    atomic_write_text(place / "leaderboard.yaml", Path(file).read_text(encoding="utf-8"))
+    known: dict[str, Cell] = {}
+    states: dict[str, State] = {}
+
+    def run(cells: Iterable[Cell]) -> None:
+        known.update({cell.name: cell for cell in cells})
+        states.update(sweep.run_cells(list(known.values()), place, launcher=launcher, jobs=jobs, slurm={}))
+
+    first = next(iter(plan.worlds))
+    pairs = [(first, "selection"), *((world, "report") for world in plan.worlds)]
+    beside = {pair: _references(plan.board, plan.worlds[pair[0]], pair[1]) for pair in pairs}
+    run(cell for cells in beside.values() for cell in cells.values())
+    judges = {pair: _Judge(plan.board, place, cells) for pair, cells in beside.items()}
+    tried: dict[str, list[Tried]] = {}
+    rows = {world: _references_rows(judges[world, "report"], plan.worlds[world]) for world in plan.worlds}
+    names = list(plan.search)
+    at_once = max(1, jobs // plan.board.settings)
+    for start in range(0, len(names), at_once):
+        batch = names[start : start + at_once]
+        run(cell for name in batch for cell in plan.search[name])
+        tried |= {name: [judges[first, "selection"].tried(cell) for cell in plan.search[name]] for name in batch}
+        _write_chosen(place, tried, plan.board.keep)
+        run(cell for name in batch for world in plan.worlds for cell in _final(plan, world, name, tried[name]))
+        for world in plan.worlds:
+            judge = judges[world, "report"]
+            rows[world] += [_row(plan, world, judge, name, tried[name]) for name in batch]
+        _write(plan, place, rows, names[start + at_once :])
+    finals = [cell for name in names for cell in _final(plan, first, name, tried[name])]
+    sweep.compare_done(place, [*beside[first, "report"].values(), *finals])
+    return states
+
+
+def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
+    """Read and check a leaderboard file, and make the cells of the search."""
+    values = config.read_mapping(file)
+    board = config.build(Board, values, where=str(file))
+    judging = board.base.get("eval") or {}
+    if given := [name for name in OURS if name in judging]:
+        raise UserError(f"{file}: base.eval.{given[0]} is set by the leaderboard itself. Leave it out.")
+    first = {
+        "golds": board.golds,
+        **{key: board.base[key] for key in ("model", "data", "benchmark") if key in board.base},
+    }
+    worlds = {"first": first, **{name: one for name, one in board.worlds.items() if name != "first"}}
+    made = {name: config.build(World, one, where=f"{file}, world {name}") for name, one in worlds.items()}
+    search = {name: _search(board, name, file, plugins) for name in board.methods}
+    for name, cells in search.items():
+        promise = registry.load("methods", cells[0].run.method).promise
+        for world, one in made.items():
+            if promise not in one.golds:
+                raise UserError(
+                    f"{file}: world {world} has no gold model for the promise {promise!r} of {name}. Name it in golds."
+                )
+    return _Plan(board=board, worlds=made, search=search)
+
+
+def _search(board: Board, name: str, file: Path, plugins: Sequence[str]) -> list[Cell]:
+    """Return one cell per setting that a method tries."""
+    own = board.methods[name] or {}
+    if not isinstance(own, Mapping):
+        raise UserError(f"{file}: methods.{name} must be a mapping of settings, or nothing.")
+    axes = {"method": name, **board.axes, **own}
+    lists = {path: value if isinstance(value, list) else [value] for path, value in axes.items() if value != []}
+    if (count := math.prod(map(len, lists.values()))) > board.settings:
+        raise UserError(
+            f"{file}: {name} tries {count} settings, and each method at most {board.settings} (`settings`)."
+        )
+    base = {**board.base, "seed": board.search_seed, "eval": _judging(board, "selection")}
+    return list(sweep.product_of(base, lists, file, plugins))
+
+
+def _judging(board: Board, part: str) -> dict[str, Any]:
+    """Return the evaluation settings for one part of the questions; gold distance needs likelihoods."""
+    return {"likelihood": True, **(board.base.get("eval") or {}), "split": part}
+
+
+def _references(board: Board, world: World, part: str) -> dict[str, Cell]:
+    """Return stage -> cell of the original and the gold models."""
+    models = {"original": world.model, **{GOLD[promise]: model for promise, model in world.golds.items()}}
+    plugins = tuple(board.base.get("plugins") or ())
+    cells = {}
+    for stage, model in models.items():
+        run = Run(
+            model=absolute_or_name(model),
+            data=absolute_or_name(world.data),
+            benchmark=world.benchmark,
+            eval=_judging(board, part),
+            plugins=plugins,
+        )
+        cells[stage] = sweep.named(run, stage)
+    return cells
+
+
+def _final(plan: _Plan, world: str, name: str, tried: Sequence[Tried]) -> list[Cell]:
+    """Return the cells of the chosen setting in a world, one per seed."""
+    choice = chosen(tried, plan.board.keep)
+    if choice is None:
+        return []
+    run, place = next(cell.run for cell in plan.search[name] if cell.name == choice.cell), plan.worlds[world]
+    there: dict[str, Any] = {
+        "model": absolute_or_name(place.model),
+        "data": absolute_or_name(place.data),
+        "benchmark": place.benchmark,
+    }
+    judging = {**run.eval, **_judging(plan.board, "report")}
+    attack = {"gold": place.golds[choice.promise], "quick": True, "split": "attacks"}
+    return [
+        sweep.named(
+            replace(run, **there, seed=seed, eval=judging), name, attack if plan.board.attacks == "quick" else None
+        )
+        for seed in plan.board.seeds
+    ]
+
+
+def chosen(tried: Sequence[Tried], keep: float) -> Tried | None:
+    """Return the setting nearest to gold among those that keep enough, else the one that keeps most; None if none was judged."""
+    judged = [one for one in tried if not one.why]
+    enough = [one for one in judged if one.keeps >= keep]
+    return min(enough, key=lambda one: one.distance) if enough else max(judged, key=lambda one: one.keeps, default=None)
+
+
+class _Judge:
+    """Distances and kept shares of cells in one world, on one part of the questions."""
+
+    def __init__(self, board: Board, place: Path, references: Mapping[str, Cell]) -> None:
+        """Read the models to compare with."""
+        self.board, self.place = board, place
+        self.stages = {stage: self._reference(stage, cell) for stage, cell in references.items()}
+        original = self.stages["original"]
+        if missing := [key for key in board.kept if not value(original, key)]:
+            raise UserError(
+                f"The original has nothing to keep in {missing[0]} (kept): the score is missing or 0. "
+                f"It has: {', '.join(key for key in original.runs[0].scores if value(original, key))}."
+            )
+
+    def _reference(self, stage: str, cell: Cell) -> Stage:
+        if why := sweep.failure_of(self.place, cell.name):
+            raise UserError(f"{stage} ({cell.run.model}) could not be judged: {why}")
+        return Stage(name=stage, runs=(read_run(self.place / "cells" / cell.name),))
+
+    def stage(self, name: str, cells: Sequence[Cell]) -> tuple[Stage | None, list[str]]:
+        """Return the judged cells beside their gold model, and why others are missing."""
+        runs, notes = [], []
+        for cell in cells:
+            try:
+                if why := sweep.failure_of(self.place, cell.name):
+                    raise UserError(why)
+                runs.append(read_run(self.place / "cells" / cell.name))
+            except UserError as error:
+                notes.append(f"seed {cell.run.seed}: {error}")
+        found = beside_gold(Stage(name=name, runs=tuple(runs)), self.gold(runs[0].promise)) if runs else None
+        return found, notes
+
+    def gold(self, promise: str) -> Stage | None:
+        """Return the gold model of a promise."""
+        return self.stages.get(GOLD[promise])
+
+    def keeps(self, stage: Stage) -> float | None:
+        """Return the smallest share that is kept of what the original keeps, or None without one of the scores."""
+        original = self.stages["original"]
+        shares = [
+            None if (ours := value(stage, key)) is None else ours / (value(original, key) or 1)
+            for key in self.board.kept
+        ]
+        known = [share for share in shares if share is not None]
+        return min(known) if len(known) == len(shares) else None
+
+    def tried(self, cell: Cell) -> Tried:
+        """Return what a setting of the search came to."""
+        stage, notes = self.stage(cell.label, [cell])
+        if stage is None:
+            return Tried(cell=cell.name, label=cell.label, why="; ".join(notes))
+        distance, keeps = stage.runs[0].scores.get(KEY), self.keeps(stage)
+        found: dict[str, Any] = {"cell": cell.name, "label": cell.label, "promise": stage.runs[0].promise}
+        if distance is None or distance.value is None:
+            why = distance.why if distance else f"there is no gold model for its promise, {stage.runs[0].promise}"
+            return Tried(**found, why=why)
+        if keeps is None:
+            return Tried(**found, why=f"one of the scores {', '.join(self.board.kept)} is missing")
+        return Tried(**found, distance=distance.value, keeps=keeps)
+
+
+def _write_chosen(place: Path, tried: Mapping[str, Sequence[Tried]], keep: float) -> None:
+    choices = {name: chosen(found, keep) for name, found in tried.items()}
+    rows = {
+        name: {"chosen": choice.label if choice else None, "tried": list(map(asdict, tried[name]))}
+        for name, choice in choices.items()
+    }
+    atomic_write_json(place / "chosen.json", rows)
+
+
+def _write(plan: _Plan, place: Path, rows: Mapping[str, Sequence[Row]], waiting: Sequence[str]) -> None:
+    """Write leaderboard.md and leaderboard.json with the methods that have been searched so far."""
+    board, values = plan.board, {}
+    text = ["# Leaderboard", "", *([f"Not searched yet: {', '.join(waiting)}.", ""] if waiting else [])]
+    for name, world in plan.worlds.items():
+        text += [f"## {name.capitalize()} world: data {world.data}, model {world.model}", ""]
+        text += [markdown(rows[name], board.keep, board.kept, board.gold_seconds)]
+        values[name] = {"model": world.model, "data": world.data, "rows": as_json(rows[name], board.gold_seconds)}
+    atomic_write_text(place / "leaderboard.md", "\n".join(text))
+    atomic_write_json(place / "leaderboard.json", values)
+
+
+def _references_rows(judge: _Judge, world: World) -> list[Row]:
+    """Return the rows of the original and the gold model, for each promise."""
+    return [
+        Row(name=stage.name, promise=promise, stage=stage, gold=gold, keeps=judge.keeps(stage), reference=True)
+        for promise in world.golds
+        if (gold := judge.gold(promise))
+        for stage in (beside_gold(judge.stages["original"], gold), gold)
+    ]
+
+
+def _row(plan: _Plan, world: str, judge: _Judge, name: str, tried: Sequence[Tried]) -> Row:
+    choice, keep = chosen(tried, plan.board.keep), plan.board.keep
+    failed = [one.why for one in tried if one.why]
+    searched = f"{len(tried) - len(failed)} of {len(tried)}"
+    if choice is None:
+        promise = registry.load("methods", plan.search[name][0].run.method).promise
+        return Row(name=name, promise=promise, searched=searched, notes=(f"no setting could be judged: {failed[-1]}",))
+    stage, notes = judge.stage(name, _final(plan, world, name, tried))
+    if choice.keeps < keep:
+        notes.insert(0, f"no setting kept {keep:.0%}; the one that kept most ({choice.keeps:.0%})")
+    if failed:
+        notes.append(f"not judged in the search: {failed[-1]}")
+    return Row(
+        name=name,
+        promise=choice.promise,
+        settings=choice.label.partition(" ")[2],
+        searched=searched,
+        keeps=None if stage is None else judge.keeps(stage),
+        stage=stage,
+        gold=judge.gold(choice.promise),
+        notes=tuple(notes),
+    )

@@ -1,0 +1,250 @@
+"""Leaderboard: the same search for all, a choice that sees only its own questions, ranks with ties, rows that stay."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.evaluated import make_run
+from unsee.cli.main import main
+from unsee.errors import UserError
+from unsee.report.attacked import relearning_area
+from unsee.report.board import Row, markdown, ranks
+from unsee.report.read import Stage, beside_gold, read_run
+from unsee.scoring.gold_distance import KEY, drawn_distances
+from unsee.workflows import sweep
+from unsee.workflows.leaderboard import Tried, chosen, leaderboard, read_plan
+
+FILE = """
+base: {model: lab, data: lab, training: {max_steps: 2, stop: never}}
+golds: {person: lab-gold}
+gold_seconds: 145
+kept: [retain.name]
+settings: 2
+axes: {training.lr: [1e-4, 1e-3]}
+methods:
+  npo:
+  milder: {method: npo, method.beta: 0.5}
+  ga:
+  simnpo:
+seeds: [1, 2]
+attacks: quick
+"""
+
+
+def mix(run) -> str:
+    """Name the made-up behaviour of a cell: npo is good with a low rate, ga always loses the others."""
+    if not run.method:
+        return {"lab": "original", "lab-gold": "gold"}[run.model]
+    if run.method == "simnpo":
+        raise UserError("planted")
+    return "ga" if run.method == "ga" else "pubg" if run.training["lr"] < 1e-3 else "npo"
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "board.yaml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Cells run in this process and are made up; yields what each was asked to do, in order."""
+    asked = []
+
+    def work(run, label, out, attack):
+        asked.append((run, label, attack))
+        folder = make_run(Path(run.out), mix(run), seed=run.seed)
+        if attack:
+            found = {"recovered": 0.5, "gold": 0.1, "worst": "x", "at": None, "axis": ""}
+            (folder / "attacks.json").write_text(json.dumps({"attacks": {"prompts": found}}))
+
+    def launch(out, names, jobs, parameters):
+        for name in names:
+            with suppress(UserError):
+                sweep.run_cell(out, name)
+            yield name
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep, "work", work)
+        patch.setattr(sweep, "_locally", launch)
+        yield asked
+
+
+@pytest.fixture(scope="module")
+def done(cells, tmp_path_factory):
+    """A finished leaderboard, and what its cells were asked to do."""
+    place = tmp_path_factory.mktemp("board")
+    (place / "board.yaml").write_text(FILE)
+    before = len(cells)
+    assert "failed" in leaderboard(place / "board.yaml", place / "out").values()
+    return place / "out", tuple(cells[before:])
+
+
+@pytest.fixture
+def board(done):
+    return done[0]
+
+
+def rows(board):
+    return {row["name"]: row for row in json.loads((board / "leaderboard.json").read_text())["first"]["rows"]}
+
+
+def test_the_choice_sees_only_its_own_questions(done):
+    """A search cell asks `selection` and attacks nothing; whatever asks `report` ran after its method's search."""
+    cells = done[1]
+    parts = [(label, run.eval["split"], run.seed, bool(attack)) for run, label, attack in cells]
+    methods = [part for part in parts if part[0] not in ("original", "gold")]
+    assert {part[1:] for part in methods if part[1] == "selection"} == {("selection", 0, False)}
+    assert {part[1:] for part in methods if part[1] != "selection"} == {("report", 1, True), ("report", 2, True)}
+    first_report = next(place for place, part in enumerate(parts) if part[:2] == ("npo", "report"))
+    assert [part[0] for part in parts[:first_report] if part[0].startswith("npo ")] == ["npo lr=0.0001", "npo lr=0.001"]
+    attack = next(attack for run, label, attack in cells if attack)
+    assert attack == {"gold": "lab-gold", "quick": True, "split": "attacks"}
+
+
+def test_the_chosen_setting_keeps_and_is_near_gold(board):
+    found = json.loads((board / "chosen.json").read_text())
+    assert found["npo"]["chosen"] == "npo lr=0.0001"
+    near, far = (one["distance"] for one in found["npo"]["tried"])
+    assert near < far
+    row = rows(board)["npo"]
+    assert (row["settings"], row["searched"], row["seeds"]) == ("lr=0.0001", "2 of 2", 2)
+    assert row["notes"] == []
+    assert row["worst_above_gold"] == pytest.approx(0.4)
+    assert row["seconds"] == pytest.approx(16.5)
+    assert row["share_of_gold_seconds"] == pytest.approx(16.5 / 145)
+    low, high = row["interval"]
+    assert low <= row["gold_distance"] <= high
+
+
+def test_equal_rows_tie_and_a_far_one_comes_after_them(board):
+    found = {name: row["rank"] for name, row in rows(board).items()}
+    assert found == {"original": None, "gold": None, "npo": 1, "milder": 1, "ga": 3, "simnpo": None}
+
+
+def test_rows_without_figures_stay_with_their_reason(board):
+    found = rows(board)
+    assert found["simnpo"]["notes"] == ["no setting could be judged: seed 0: planted"]
+    assert found["simnpo"]["gold_distance"] is None
+    assert found["ga"]["notes"] == ["no setting kept 95%; the one that kept most (0%)"]
+    text = (board / "leaderboard.md").read_text()
+    assert "|  | simnpo |  |" in text
+    assert "Holm's correction" in text
+    assert "Not searched yet" not in text
+    assert (board / "compare" / "report.html").is_file()
+
+
+def test_again_only_what_failed_runs(board, file, cells):
+    before = len(cells)
+    leaderboard(file, board)
+    assert {run.method for run, _, _ in cells[before:]} == {"simnpo"}
+
+
+def test_a_second_world_takes_the_settings_as_they_are(file, cells, tmp_path):
+    file.write_text(
+        FILE.replace("  ga:\n  simnpo:\n", "")
+        + "worlds: {other: {model: lab, data: 'lab:hazards', golds: {person: lab-gold}}}\n"
+    )
+    before = len(cells)
+    leaderboard(file, tmp_path / "out")
+    there = [(label, run.eval["split"]) for run, label, _ in cells[before:] if run.data == "lab:hazards" and run.method]
+    assert there == [("npo", "report")] * 2 + [("milder", "report")] * 2
+    assert set(json.loads((tmp_path / "out" / "leaderboard.json").read_text())) == {"first", "other"}
+
+
+def test_too_little_kept_takes_what_keeps_most_and_ties_in_distance_do_not_matter():
+    one, two = (
+        Tried(cell=name, label=name, distance=distance, keeps=keeps)
+        for name, distance, keeps in (("near", 0.1, 0.5), ("keeps", 0.4, 0.9))
+    )
+    broken = Tried(cell="broken", label="broken", why="it failed")
+    assert chosen([one, two, broken], 0.95) is two
+    assert chosen([one, two, broken], 0.5) is one
+    assert chosen([broken], 0.5) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("settings: 2", "settings: 1", "npo tries 2 settings"),
+        (
+            "golds: {person: lab-gold}",
+            "golds: {picture: lab-gold-picture}",
+            "no gold model for the promise 'person' of npo",
+        ),
+        ("stop: never}", "stop: never}, eval: {split: report}", "base.eval.split is set by the leaderboard"),
+        ("  ga:", "  gaa:", "Unknown method 'gaa'"),
+        ("attacks: quick", "attacks: slow", "attacks must be one of"),
+        ("seeds: [1, 2]", "seeds: []", "needs methods, kept scores, seeds"),
+        ("kept: [retain.name]", "kept: [retain.name]\nkeep: 95", "keep must be a share"),
+    ],
+)
+def test_a_mistake_starts_nothing(file, tmp_path, capsys, old, new, message):
+    file.write_text(FILE.replace(old, new))
+    assert main(["leaderboard", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_kept_score_is_named_before_methods_run(file, cells, tmp_path):
+    file.write_text(FILE.replace("retain.name", "retain.gone"))
+    before = len(cells)
+    with pytest.raises(UserError, match=r"nothing to keep in retain.gone .*retain.name"):
+        leaderboard(file, tmp_path / "out")
+    assert {run.method for run, _, _ in cells[before:]} == {""}
+
+
+def test_an_empty_list_takes_a_shared_axis_away(file):
+    file.write_text(FILE.replace("  ga:", "  ga: {training.lr: [], training.max_steps: [3, 4]}"))
+    assert [cell.label for cell in read_plan(file).search["ga"]] == ["ga max_steps=3", "ga max_steps=4"]
+
+
+def drawn_row(name: str, drawn_r: np.ndarray) -> Row:
+    row = Row(name=name, promise="person")
+    vars(row)["drawn_r"] = drawn_r
+    return row
+
+
+def test_ranks_pair_the_draws_and_correct_for_all_pairs(monkeypatch):
+    """Draws that go up and down together tell models apart whose intervals overlap."""
+    monkeypatch.setattr(Row, "distance", property(lambda row: type("Mean", (), {"value": float(row.drawn_r.mean())})))
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0.3, 0.1, 2000)
+    rows = [
+        drawn_row("first", shared),
+        drawn_row("same", shared + rng.normal(0.01, 0.02, 2000)),
+        drawn_row("behind", shared + 0.05),
+        drawn_row("last", shared + 0.2),
+        drawn_row("none", np.empty(0)),
+    ]
+    assert ranks(rows) == {"first": 1, "same": 1, "behind": 3, "last": 4}
+
+
+def test_draws_of_one_seed_give_the_interval_of_the_distance(tmp_path):
+    gold = Stage(name="gold", runs=(read_run(make_run(tmp_path / "gold", "gold")),))
+    stage = beside_gold(Stage(name="npo", runs=(read_run(make_run(tmp_path / "npo", "npo")),)), gold)
+    run = stage.runs[0]
+    drawn_r = drawn_distances(run.responses, run.scores, gold.runs[0].scores)
+    assert tuple(np.quantile(drawn_r, [0.025, 0.975])) == pytest.approx(run.scores[KEY].interval)
+    row = Row(name="npo", promise="person", stage=stage, gold=gold)
+    assert row.distance.interval == pytest.approx(run.scores[KEY].interval)
+    assert "| 1 | npo |" in markdown([row], 0.95, ["retain.name"], None)
+
+
+def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):
+    def found(variant, at, mean, degenerate=0.0):
+        return {"variant": variant, "at": at, "mean": mean, "degenerate": degenerate}
+
+    model = [found("a", 0, 0.1), found("a", 10, 0.5), found("b", 10, 0.8), found("c", 10, 1.0, 0.9)]
+    gold = [found("a", 0, 0.0), found("a", 10, 0.1), found("b", 10, 0.2), found("c", 10, 0.0)]
+    folder = make_run(tmp_path / "x", "npo")
+    result = {"findings": {"model": model, "gold": gold}}
+    (folder / "attacks.json").write_text(json.dumps({"attacks": {"relearning": result}}))
+    assert relearning_area(Stage(name="x", runs=(read_run(folder),))) == pytest.approx((0.1 + 0.6) / 2)
+    assert relearning_area(Stage(name="x", runs=(read_run(make_run(tmp_path / "y", "npo")),))) is None
