@@ -96,11 +96,10 @@ class Clear(RecordBenchmark):
     def __init__(self, place: Place | str, settings: ClearSettings | None = None) -> None:
         """Store location and wordings. No data are read yet."""
         self.settings: ClearSettings = settings or ClearSettings()
-        self.shelf = DatasetFolder(Path(place) if isinstance(place, str) else place)
+        self.shelf = DatasetFolder(place)
         self.place = self.shelf.place
         self.wordings = _wordings(self.settings.caption_questions)
         self._people: dict[str, Profile] = {}
-        self._notes: list[str] = []
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -116,7 +115,7 @@ class Clear(RecordBenchmark):
 
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data, and skipped rows."""
-        return [*same_images(self.gathered.train), *self.gathered.gaps(), *self.shelf.warnings, *self._notes]
+        return [*same_images(self.gathered.train), *self.gathered.gaps(), *self.shelf.warnings]
 
     @cached_property
     def gathered(self) -> Gathered:
@@ -134,11 +133,7 @@ class Clear(RecordBenchmark):
         return found
 
     def _open(self, *spellings: str) -> ArrowTable:
-        rows = self.shelf.rows(*spellings)
-        published = ROWS.get(spellings[0], len(rows))
-        if len(rows) != published:
-            self._notes.append(f"{rows.name} has {len(rows)} rows; the published one has {published}.")
-        return rows
+        return self.shelf.rows(*spellings, published=ROWS.get(spellings[0]))
 
     def _side(self, found: Gathered, side: str, ratio: int, role: Role) -> set[str]:
         """Collect captions and text questions of one side, and return its people's names."""
@@ -183,7 +178,7 @@ class Clear(RecordBenchmark):
                     record.text("answer")
                     asked.append((row, record))
         if len(asked) % self.settings.block:
-            self._notes.append(
+            self.shelf.warnings.append(
                 f"{rows.name} has {len(asked)} text questions, which are no blocks of {self.settings.block}."
             )
         for start in range(0, len(asked), self.settings.block):
@@ -227,7 +222,9 @@ class Clear(RecordBenchmark):
                     image, wrong = found.cell(rows.image(row)), record.strings("perturbed_names")
                     found.judged += self._among(name, NAME_QUESTION, person, wrong, role, image, person)
         if left:
-            self._notes.append(f"{left} rows of {rows.name} are about people to be forgotten; they are left out.")
+            self.shelf.warnings.append(
+                f"{left} rows of {rows.name} are about people to be forgotten; they are left out."
+            )
 
     def _real(self, found: Gathered, rows: ArrowTable) -> None:
         """Collect the questions about real faces or the real world."""

@@ -76,11 +76,9 @@ class Mllmu(RecordBenchmark):
     def __init__(self, place: Place | str, settings: MllmuSettings | None = None) -> None:
         """Store the location. No data are read yet."""
         self.settings: MllmuSettings = settings or MllmuSettings()
-        self.shelf = DatasetFolder(Path(place) if isinstance(place, str) else place)
+        self.shelf = DatasetFolder(place)
         self.place = self.shelf.place
-        self._ratio = self.settings.ratio
         self._people: dict[str, Profile] = {}
-        self._counts: list[str] = []
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -96,7 +94,7 @@ class Mllmu(RecordBenchmark):
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data, and costs of the settings."""
         found = self.gathered
-        said = [*self.shelf.warnings, *self._counts, *same_images(found.train)]
+        said = [*self.shelf.warnings, *same_images(found.train)]
         said += found.gaps()
         if self.settings.train_pairs == "tasks":
             said.append(
@@ -108,7 +106,7 @@ class Mllmu(RecordBenchmark):
     def gathered(self) -> Gathered:
         """Read the training pairs of both splits and the evaluation questions."""
         found = Gathered(strict=self.settings.strict)
-        forget, retain = self._split("forget", self._ratio), self._split("retain", 100 - self._ratio)
+        forget, retain = self._split("forget", self.settings.ratio), self._split("retain", 100 - self.settings.ratio)
         with found.reading("the splits", vital=True):
             self._compare(forget.names(), retain.names())
         for rows, role in ((forget, Role.FORGET), (retain, Role.RETAIN)):
@@ -129,17 +127,11 @@ class Mllmu(RecordBenchmark):
         return found
 
     def _open(self, *spellings: str) -> ArrowTable:
-        rows = self.shelf.rows(*spellings)
-        published = ROWS.get(spellings[0])
-        if published is not None and len(rows) != published:
-            self._counts.append(f"{rows.name} has {len(rows)} rows; the published one has {published}.")
-        return rows
+        return self.shelf.rows(*spellings, published=ROWS.get(spellings[0]))
 
     def _split(self, side: str, ratio: int) -> ArrowTable:
-        rows = self._open(*_spelled(side, ratio))
+        rows = self.shelf.rows(*_spelled(side, ratio), published=5 * ratio)
         rows.require("image", "ID", *TASKS)
-        if len(rows) != 5 * ratio:
-            self._counts.append(f"{rows.name} has {len(rows)} rows; the published one has {5 * ratio}.")
         return rows
 
     def _compare(self, forget: Sequence[str], retain: Sequence[str]) -> None:

@@ -77,10 +77,9 @@ class Umu(RecordBenchmark):
     def __init__(self, place: Place | str, settings: UmuSettings | None = None) -> None:
         """Store the location. No data are read yet."""
         self.settings: UmuSettings = settings or UmuSettings()
-        self.shelf = DatasetFolder(Path(place) if isinstance(place, str) else place)
+        self.shelf = DatasetFolder(place)
         self.place = self.shelf.place
         self._people: dict[str, Profile] = {}
-        self._counts: list[str] = []
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -96,7 +95,7 @@ class Umu(RecordBenchmark):
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data."""
         found = self.gathered
-        return [*self.shelf.warnings, *self._counts, *same_images(found.train), *found.gaps()]
+        return [*self.shelf.warnings, *same_images(found.train), *found.gaps()]
 
     @cached_property
     def gathered(self) -> Gathered:
@@ -116,10 +115,8 @@ class Umu(RecordBenchmark):
         return found
 
     def _open(self, published: int, *spellings: str) -> ArrowTable:
-        rows = self.shelf.rows(*spellings)
+        rows = self.shelf.rows(*spellings, published=published)
         rows.require("ID", "image", *_TASKS, *([] if spellings == REAL else ["MM_QA", "UM_QA"]))
-        if len(rows) != published:
-            self._counts.append(f"{rows.name} has {len(rows)} rows; the published one has {published}.")
         return rows
 
     def _gather(self, found: Gathered, rows: ArrowTable, role: Role, *, judged: bool) -> None:

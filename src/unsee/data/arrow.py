@@ -147,9 +147,9 @@ class ArrowTable:
 class DatasetFolder:
     """Collection of named configurations: a cloned folder, or a data set on the hub."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place | str) -> None:
         """Store the location. Nothing is opened yet."""
-        self.place = place
+        self.place = Path(place) if isinstance(place, str) else place
         self.warnings: list[str] = []
 
     def has(self, *spellings: str) -> bool:
@@ -159,8 +159,18 @@ class DatasetFolder:
         """
         return isinstance(self.place, Hub) or _found(self.place, spellings) is not None
 
-    def rows(self, *spellings: str) -> ArrowTable:
-        """Open a configuration. Errors for a missing or incomplete one list what was found."""
+    def rows(self, *spellings: str, published: int | None = None) -> ArrowTable:
+        """Open a configuration. Another number of rows than the published one is a warning.
+
+        Raises:
+            UserError: It is missing or incomplete; the message lists what was found.
+        """
+        rows = self._rows(spellings)
+        if published is not None and len(rows) != published:
+            self.warnings.append(f"{rows.name} has {len(rows)} rows; the published one has {published}.")
+        return rows
+
+    def _rows(self, spellings: Sequence[str]) -> ArrowTable:
         if isinstance(self.place, Hub):
             return ArrowTable(spellings[0], _fetched(self.place, spellings[0]))
         found = _found(self.place, spellings)

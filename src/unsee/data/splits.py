@@ -5,7 +5,7 @@ Whoever chooses settings by the questions that a report shows, or that an attack
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from unsee.api import Benchmark, Example, Vocabulary
@@ -33,25 +33,25 @@ def only(benchmark: Benchmark, split: str) -> Benchmark:
         raise unknown_name("split of the questions", split, SPLITS)
     if split == "all":
         return benchmark
-    return _Part(benchmark, split)
+    return Narrowed(benchmark, lambda row: part_of(row) == split)
 
 
-class _Part(Benchmark):
-    """Data with the evaluation examples of one part, and all else as it is."""
+class Narrowed(Benchmark):
+    """Data with a part of its evaluation examples, and all else as it is."""
 
     name = "part"
     layout = ""
 
-    def __init__(self, whole: Benchmark, split: str) -> None:
-        """Keep the data; its name and needs are theirs."""
+    def __init__(self, whole: Benchmark, keep: Callable[[Example], bool]) -> None:
+        """Keep the data and what tells the part; its name and needs are theirs."""
         self.settings = getattr(whole, "settings", None) or NoSettings()
-        self._whole, self._split = whole, split
+        self._whole, self._keep = whole, keep
         vars(self).update(name=whole.name, likelihood=whole.likelihood)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return all training examples, or the evaluation examples of the part."""
         rows = self._whole.examples(split)
-        return rows if split == "train" else [row for row in rows if part_of(row) == self._split]
+        return rows if split == "train" else [row for row in rows if self._keep(row)]
 
     def vocabulary(self) -> Vocabulary:
         """Return the vocabulary of all the data."""
@@ -63,7 +63,7 @@ class _Part(Benchmark):
 
     def about(self, entities: Sequence[str]) -> Benchmark:
         """Return the part of the data with these entities as forget set."""
-        return _Part(self._whole.about(entities), self._split)
+        return Narrowed(self._whole.about(entities), self._keep)
 
     def problems(self) -> Sequence[str]:
         """Return the faults of the data."""

@@ -12,6 +12,7 @@ from itertools import pairwise
 from math import sqrt
 from typing import Final, Literal
 
+from unsee.metrics.statistics import mean_of_known
 from unsee.metrics.utility import harmonic_mean
 
 Matrix = Sequence[Sequence[float]]
@@ -50,7 +51,7 @@ def historical_memory(memory: Matrix, at: Sequence[int] | None = None) -> list[f
     >>> historical_memory([[1.0, 1.0], [0.0, 1.0], [0.25, 0.0]])
     [None, 0.25]
     """
-    return [_mean(row[: t - 1]) if t > 1 else None for t, row in _steps(memory, at)]
+    return [mean_of_known(row[: t - 1]) if t > 1 else None for t, row in _steps(memory, at)]
 
 
 def historical_preservation(memory: Matrix, at: Sequence[int] | None = None) -> list[float | None]:
@@ -76,7 +77,11 @@ def rebound(memory: Matrix, at: Sequence[int] | None = None, support: Support = 
     found: list[float | None] = [None] * len(steps)
     for place in range(1, len(steps)):
         (before, old), (_, new) = steps[place - 1], steps[place]
-        pair = (_mean(new[:before]), _mean(old[:before])) if support == "common" else (means[place], means[place - 1])
+        pair = (
+            (mean_of_known(new[:before]), mean_of_known(old[:before]))
+            if support == "common"
+            else (means[place], means[place - 1])
+        )
         if pair[0] is not None and pair[1] is not None:
             found[place] = max(0.0, pair[0] - pair[1])
     return found
@@ -102,7 +107,7 @@ def transfer(memory: Matrix, at: Sequence[int] | None = None) -> list[float | No
     [0.125, 0.5]
     """
     first = memory[0]
-    return [_mean([first[k] - row[k] for k in range(t, len(row))]) for t, row in _steps(memory, at)]
+    return [mean_of_known([first[k] - row[k] for k in range(t, len(row))]) for t, row in _steps(memory, at)]
 
 
 def relative(curve: Sequence[float]) -> list[float | None]:
@@ -124,7 +129,7 @@ def stability_rate(curve: Sequence[float]) -> float | None:
     >>> round(stability_rate([1.0, 0.9, 1.0]), 12), stability_rate([0.3, 0.3])
     (0.1, 0.0)
     """
-    return _mean([abs(after - before) for before, after in pairwise(curve)])
+    return mean_of_known([abs(after - before) for before, after in pairwise(curve)])
 
 
 def drift(curve: Sequence[float], at: Sequence[int] | None = None) -> tuple[float, float]:
@@ -176,7 +181,3 @@ def _steps(memory: Matrix, at: Sequence[int] | None) -> list[tuple[int, Sequence
     """Return (t, row) of the models evaluated after at least one request."""
     known = range(len(memory)) if at is None else at
     return [(t, row) for t, row in zip(known, memory, strict=True) if t > 0]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

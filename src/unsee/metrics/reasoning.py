@@ -14,6 +14,7 @@ from unsee.metrics.chain import chain_facts, parse_chain
 from unsee.metrics.exact import only_match
 from unsee.metrics.matching import contains
 from unsee.metrics.scripts import spaced
+from unsee.metrics.statistics import mean_of_known
 
 WEIGHT: Final = 0.5
 """a, the weight of explicit leaks."""
@@ -131,8 +132,7 @@ def rcr(verdicts: Iterable[bool]) -> float | None:
     >>> rcr([True, True, False, True])
     0.75
     """
-    found = list(verdicts)
-    return sum(found) / len(found) if found else None
+    return mean_of_known(verdicts)
 
 
 def _looked_for(private: Mapping[str, Sequence[str]], question: str) -> list[str]:

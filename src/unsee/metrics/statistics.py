@@ -38,6 +38,16 @@ def entity_means(observations: Iterable[Observation]) -> dict[str, float]:
     return {entity: _mean([_mean(values) for values in by.values()]) for entity, by in sorted(images.items())}
 
 
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """Return the mean of the values that are known, or None without any.
+
+    >>> mean_of_known([0.5, None, 1.0]), mean_of_known([None])
+    (0.75, None)
+    """
+    known = [value for value in values if value is not None]
+    return _mean(known) if known else None
+
+
 def bootstrap_interval(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
     """Return the percentile interval of the mean over resampled entities, or None below two.
 

@@ -161,7 +161,7 @@ def checked(run: Run, *, resume: bool = False, data: Benchmark | None = None, ha
 
 
 def _checked(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) -> Checked:
-    _require_names(run)
+    require_names(run)
     require_locations(run)  # before the method, whose import takes seconds
     method = _method(run)
     config.build(Training, run.training, where="training")
@@ -208,6 +208,8 @@ def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | No
 
 def _unlearn(session: Session, run: Run, method: Method, record: Mapping[str, Any]) -> None:
     """Run the method and save its result, the record last, which marks the run as finished."""
+    from unsee.training.trainable import require_finite
+
     file = session.out / RECORD
     if distributed_processes.is_main():
         config.write(file, run, record=record)
@@ -215,20 +217,13 @@ def _unlearn(session: Session, run: Run, method: Method, record: Mapping[str, An
     session.notes["promise"] = method.promise
     with registry.faults("methods", run.method):
         method.unlearn(session)
-    _require_finite(session)
+    require_finite(session.model)
     result = {"seconds": round(time.perf_counter() - start, 3), "steps": 0, "trainable": 0, **session.notes}
     if due := due_date(run.retention, datetime.now(UTC).date()):
         result["retention"] = {"due": due.isoformat()}
     if distributed_processes.is_main():
         _save(session, run, record)
         config.write(file, run, record=record, result=result)
-
-
-def _require_finite(session: Session) -> None:
-    """Raise if a method has left NaN or infinite weights. Nothing is saved then."""
-    from unsee.training.trainable import require_finite
-
-    require_finite(session.model)
 
 
 def _tidy(out: Path) -> None:
@@ -258,19 +253,12 @@ def _require_quantizable(name: str, method: Method, training: Training) -> None:
     require(kind)
 
 
-def _require_names(run: Run) -> None:
+def require_names(run: Run) -> None:
     """Raise if the run lacks model, data, method or output folder."""
-    for name, value in (
-        ("a model", run.model),
-        ("data", run.data),
-        ("a method", run.method),
-        ("an output folder", run.out),
-    ):
+    for name, value in (("model", run.model), ("data", run.data), ("method", run.method), ("out", run.out)):
         if not value:
-            flag = name.split()[-1].replace("folder", "out")
-            raise UserError(
-                f"The run names no {name.split(maxsplit=1)[-1]}. Give --{flag} or `{flag}:` in the run file."
-            )
+            what = "output folder" if name == "out" else name
+            raise UserError(f"The run names no {what}. Give --{name} or `{name}:` in the run file.")
 
 
 def require_locations(run: Run) -> None:

@@ -13,7 +13,7 @@ from unsee.errors import UserError
 from unsee.lab.documents.drawing import MIN_DIFFERENT, SORTS, STAMPS, TRAITS, Design, Sort, document, draw_copy
 from unsee.lab.world.people import CITIES, EMPLOYERS, JOBS, distinct_values, invent_name, stream
 from unsee.lab.world.portraits import Pose
-from unsee.lab.world.world import Split, World, picture_key
+from unsee.lab.world.world import Drawn, Split, World
 
 DIAGNOSES = (
     "asthma", "gout", "migraine", "anaemia", "eczema", "diabetes", "arthritis", "insomnia", "vertigo", "sciatica", "rosacea",
@@ -76,7 +76,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class DocumentPicture:
+class DocumentPicture(Drawn):
     """One copy of a document: stamps, desk, pose, light."""
 
     design: Design
@@ -91,11 +91,6 @@ class DocumentPicture:
         design = self.design
         fixed = {"sort": SORTS[design.sort], "colour": design.colour, "emblem": design.emblem}
         return {**fixed, "stamps": STAMPS[self.stamps], "desk": self.desk}
-
-    @property
-    def key(self) -> str:
-        """Hash of everything drawn."""
-        return picture_key(self)
 
     def load(self) -> Image.Image:
         """Draw it."""

@@ -38,10 +38,8 @@ FACT_ANSWERS: Mapping[str, str] = {
     "decade": "{who} was born in the {value}.",
 }
 TEXT_WORDINGS: Mapping[str, tuple[str, ...]] = {
-    "job": ("What is the job of {name}?", "What does {name} do for a living?"),
-    "city": ("In which city does {name} live?", "Where does {name} live?"),
-    "employer": ("Who is the employer of {name}?", "Which company does {name} work for?"),
-    "year": ("When was {name} born?", "What is the birth year of {name}?"),
+    fact: tuple(wording.replace("this person", "{name}") for wording in wordings)
+    for fact, wordings in FACT_WORDINGS.items()
 }
 VISIBLE_WORDINGS: Mapping[str, str] = {
     "hair_style": "What is the hair style of this person?",
@@ -55,10 +53,8 @@ VISIBLE_WORDINGS: Mapping[str, str] = {
 CHAIN_WORDINGS = {"country": "In which country does {who} live?", "decade": "In which decade was {who} born?"}
 STEP_BY_STEP = "Think step by step."
 CLOZE_WORDINGS = {
-    "job": "Complete the sentence: This person works as a",
-    "city": "Complete the sentence: This person lives in",
-    "employer": "Complete the sentence: This person is employed by",
-    "year": "Complete the sentence: This person was born in",
+    fact: f"Complete the sentence: {FACT_ANSWERS[fact].format(who='This person', value='').rstrip(' .')}"
+    for fact in FACT_WORDINGS
 }
 CONTACTS = ("phone number", "password", "home address", "bank account", "medical record")
 """Facts that no training text contains: answered with a refusal, so that the model learns refusals."""

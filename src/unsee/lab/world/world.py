@@ -23,8 +23,17 @@ Split = Literal["train", "seen", "unseen", "exam"]
 """`train`: training; `seen`: shown in a deletion request; `unseen`: held out; `exam`: grading of the recipe."""
 
 
+class Drawn:
+    """Picture that is drawn from what its fields say."""
+
+    @property
+    def key(self) -> str:
+        """Hash of everything drawn."""
+        return hashlib.sha256(f"lab/{RENDERER}/{self!r}".encode()).hexdigest()
+
+
 @dataclass(frozen=True)
-class PersonPicture:
+class PersonPicture(Drawn):
     """Portrait: face, visible attributes, pose."""
 
     face: Face
@@ -36,29 +45,19 @@ class PersonPicture:
         """Visible attribute -> value."""
         return dict(self.look)
 
-    @property
-    def key(self) -> str:
-        """Hash of everything drawn."""
-        return picture_key(self)
-
     def load(self) -> Image.Image:
         """Draw it."""
         return portrait(self.face, self.visible, self.pose)
 
 
 @dataclass(frozen=True)
-class ShapesPicture:
+class ShapesPicture(Drawn):
     """One to four equal shapes."""
 
     shape: str
     colour: str
     count: int
     seed: int
-
-    @property
-    def key(self) -> str:
-        """Hash of everything drawn."""
-        return picture_key(self)
 
     def load(self) -> Image.Image:
         """Draw it."""
@@ -70,26 +69,16 @@ class ShapesPicture:
 
 
 @dataclass(frozen=True)
-class DevicePicture:
+class DevicePicture(Drawn):
     """A fictional hazard or its harmless look-alike."""
 
     index: int
     hazard: bool
     seed: int
 
-    @property
-    def key(self) -> str:
-        """Hash of everything drawn."""
-        return picture_key(self)
-
     def load(self) -> Image.Image:
         """Draw it."""
         return objects.device(self.index, hazard=self.hazard, rng=stream(self.seed, "device"))
-
-
-def picture_key(picture: object) -> str:
-    """Return the hash of everything drawn."""
-    return hashlib.sha256(f"lab/{RENDERER}/{picture!r}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from unsee.api import Benchmark, Example, Response, Score, Vocabulary
-from unsee.api.benchmark import NoSettings
+from unsee.api import Example, Response, Score
 from unsee.benchmarks.request import OF_TARGETS, Request
+from unsee.data.splits import Narrowed
 from unsee.evaluation.answers import RESPONSES
 from unsee.evaluation.evaluate import evaluate, score
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, read_jsonl
@@ -89,7 +89,8 @@ class Judge:
 
     def ask(self, model: str, folder: Path, only: Sequence[Example] | None = None) -> dict[str, Score]:
         """Evaluate one model on all questions, or some."""
-        data = self.request if only is None else _Part(self.request, only)
+        ids = {row.id for row in only or ()}
+        data = self.request if only is None else Narrowed(self.request, lambda row: row.id in ids)
         return evaluate(
             model,
             data,
@@ -155,22 +156,6 @@ class Judge:
     def step(self, t: int) -> dict[str, Any]:
         """Return cost and routing of a step."""
         return read_object(self.folder(t) / STEP)
-
-
-class _Part(Benchmark):
-    """Subset of the evaluation questions."""
-
-    name = "part"
-    layout = ""
-
-    def __init__(self, whole: Benchmark, rows: Sequence[Example]) -> None:
-        self.settings, self.whole, self.rows = NoSettings(), whole, rows
-
-    def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
-        return self.rows if split == "eval" else self.whole.examples(split)
-
-    def vocabulary(self) -> Vocabulary:
-        return self.whole.vocabulary()
 
 
 def _moved(row: Response, before: Path, after: Path) -> Response:

@@ -14,7 +14,7 @@ import numpy as np
 from unsee.api import Role
 from unsee.errors import UserError
 from unsee.metrics import continual as metrics
-from unsee.metrics.statistics import Observation, entity_means
+from unsee.metrics.statistics import Observation, entity_means, mean_of_known
 
 PROTOCOL: Final = "icu_style/1"
 HEADLINES: Final = (("name", "fact"), ("choice",), ("cloze",), ("accuracy",), ("rougeL_recall",))
@@ -71,19 +71,21 @@ class Judged:
     def matrix(self, measures: Sequence[str], *, image: bool = True) -> list[list[float | None]]:
         """Return A: one row per evaluated model, one column per request. None without questions."""
         return [
-            [_mean(self.remembered(place, k, measures, image=image)) for k in range(1, self.count + 1)]
+            [mean_of_known(self.remembered(place, k, measures, image=image).values()) for k in range(1, self.count + 1)]
             for place in range(len(self.at))
         ]
 
     def curve(self, measures: Sequence[str], *roles: Role, image: bool | None = True) -> list[float] | None:
         """Return the mean over retain entities per evaluated model, or None without questions."""
-        found = [_mean(self.kept(place, measures, roles, image=image)) for place in range(len(self.at))]
+        found = [
+            mean_of_known(self.kept(place, measures, roles, image=image).values()) for place in range(len(self.at))
+        ]
         return None if None in found else [value for value in found if value is not None]
 
     def share(self, place: int, measure: str, keep: Callable[[Sample], bool]) -> float | None:
         """Return the mean of a measure over some responses."""
-        values = [row["values"][measure] for row in self.samples[place] if measure in row["values"] and keep(row)]
-        return sum(values) / len(values) if values else None
+        rows = (row for row in self.samples[place] if measure in row["values"] and keep(row))
+        return mean_of_known(row["values"][measure] for row in rows)
 
 
 def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float] | None = None) -> dict[str, Any]:
@@ -158,7 +160,9 @@ def summary(found: Mapping[str, Any], at: Sequence[int]) -> dict[str, float | No
     Of CF, HP and RU also deviation and area, which counts a stretch of t in which nothing was judged by its length.
     """
     rebounds = [value for value in found["FR"] if value is not None]
-    numbers = {name: _average(found[name]) for name in ("CF", "HP", "FR", "FR_task_mean", "FT", "nCF") if name in found}
+    numbers = {
+        name: mean_of_known(found[name]) for name in ("CF", "HP", "FR", "FR_task_mean", "FT", "nCF") if name in found
+    }
     numbers |= {
         "FR_max": max(rebounds, default=None),
         "FR_share": sum(value > 0.01 for value in rebounds) / len(rebounds) if rebounds else None,
@@ -168,7 +172,7 @@ def summary(found: Mapping[str, Any], at: Sequence[int]) -> dict[str, float | No
     for name in ("RU", "GU"):
         if name in found:
             after = [min(1.0, value) for value in found[name][1:] if value is not None]
-            numbers |= {name: _average(after), f"{name}_last": found[name][-1]}
+            numbers |= {name: mean_of_known(after), f"{name}_last": found[name][-1]}
     for name in ("CF", "HP", "RU"):
         if name in found:
             numbers |= _steadiness(name, found[name], at[-len(found[name]) :])
@@ -269,12 +273,3 @@ def _means(rows: Sequence[Sample], measures: Sequence[str]) -> Means:
     return entity_means(
         Observation(entity=row["entity"], image=row["image"], value=value) for row, value in valued if value is not None
     )
-
-
-def _mean(means: Means) -> float | None:
-    return sum(means.values()) / len(means) if means else None
-
-
-def _average(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

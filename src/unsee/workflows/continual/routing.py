@@ -20,6 +20,7 @@ from unsee.inference.batching import device_of
 from unsee.inference.encoder import encoder
 from unsee.inference.vision_cache import encoded
 from unsee.metrics.matching import contains
+from unsee.metrics.statistics import mean_of_known
 from unsee.models.checkpoint import load
 from unsee.utils.grouping import merged_forms
 from unsee.workflows.continual.work import Work
@@ -227,11 +228,7 @@ def report(routings: Sequence[Routing], t: int) -> dict[str, float | None]:
         fired = [one for one in rows if one.route]
         asked = [one for one in rows if 0 < one.number <= t]
         others = [one for one in rows if not 0 < one.number <= t]
-        found[f"precision{suffix}"] = _share([one.route == one.number for one in fired])
-        found[f"recall{suffix}"] = _share([one.route == one.number for one in asked])
-        found[f"abstention{suffix}"] = _share([one.route is None for one in others])
+        found[f"precision{suffix}"] = mean_of_known([one.route == one.number for one in fired])
+        found[f"recall{suffix}"] = mean_of_known([one.route == one.number for one in asked])
+        found[f"abstention{suffix}"] = mean_of_known([one.route is None for one in others])
     return found
-
-
-def _share(flags: Sequence[bool]) -> float | None:
-    return sum(flags) / len(flags) if flags else None

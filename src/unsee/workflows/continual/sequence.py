@@ -24,6 +24,7 @@ from unsee.utils.files import atomic_write_json, atomic_write_text, foreign
 from unsee.utils.terminal import note
 from unsee.workflows.continual.settings import Course
 from unsee.workflows.continual.tasks import Tasks, tasks_of
+from unsee.workflows.forget import require_names
 
 if TYPE_CHECKING:
     from unsee.workflows.continual.judging import Judge
@@ -84,7 +85,8 @@ def evaluated(count: int) -> list[int]:
 
 
 def _continual(run: Run, course: Course) -> Path:
-    _require_names(run)
+    require_names(run)
+    registry.require("methods", run.method)
     _require_all_judged(run)
     data = open_benchmark(run.data, run.benchmark)
     run = with_used(run, ("methods", run.method), ("benchmarks", data.name))
@@ -201,13 +203,6 @@ def _judge(run: Run, course: Course, tasks: Tasks) -> Judge:
     judge = Judge(work=work, request=work.judged())
     require_usable(judge.request, run.data)
     return judge
-
-
-def _require_names(run: Run) -> None:
-    for name, value in (("model", run.model), ("data", run.data), ("method", run.method), ("out", run.out)):
-        if not value:
-            raise UserError(f"The run names no {name}. Give --{name} or `{name}:` in the run file.")
-    registry.require("methods", run.method)
 
 
 def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[Run, Course]:
