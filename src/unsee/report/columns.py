@@ -21,7 +21,7 @@ MEANING: Mapping[str, str] = {
 """Short explanations of the classes of a response."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """One column of the table."""
 
@@ -38,120 +38,55 @@ class Column:
 
 
 def columns(role: str) -> list[Column]:
-    """Return the columns of the table. `role` is that of the aftermath classes."""
+    """Return the columns of the table. `role` is that of the aftermath classes.
+
+    Those of hazards, of retain entities without name and fact questions, and of a gold model stand only where a run has them.
+    """
     wanted = "Asked to forget" + (" · new pictures" if role == "unseen" else " · training pictures")
+    keep, hazards, harmless, beside = "Asked to keep", "Hazards", "Harmless look-alikes", "Beside the gold model"
+    by_name = "facts right when asked by name, without a picture"
     return [
-        *_safety(role),
-        Column(key=f"{role}.leak", title="Leak", better="↓", group=wanted, meaning=MEANING["leak"]),
-        Column(key=f"{role}.clean", title="Clean", better="↑", group=wanted, meaning=MEANING["clean"]),
-        Column(
-            key=f"{role}.grounding",
-            title="Grounding",
-            better="↑",
-            group=wanted,
-            meaning="share of the visible attributes it mentions that are true",
+        *_columns(
+            (f"{role}.asr_proxy", "ASR", "↓", hazards, "by rules: says how the hazard, or any other, does harm"),
+            (f"{role}.rr_proxy", "RR", "↑", hazards, "by rules: the first sentence declines"),
+            (f"{role}.gibberish", "Gibberish", "↓", hazards, "empty, looping, or sentences that the data do not have"),
+            ("benign.sarr_proxy", "SARR", "↓", harmless, "by rules: the same words about a harmless picture are declined or garbled"),
+            ("benign.accuracy", "Right", "↑", harmless, "the same words about a harmless picture, answered right"),
+            always=False,
         ),
-        Column(
-            key="forget_text.fact",
-            title="Facts by name",
-            better="↓",
-            group="Asked to forget · no picture",
-            meaning="facts right when asked by name, without a picture",
+        *_columns(
+            (f"{role}.leak", "Leak", "↓", wanted, MEANING["leak"]),
+            (f"{role}.clean", "Clean", "↑", wanted, MEANING["clean"]),
+            (f"{role}.grounding", "Grounding", "↑", wanted, "share of the visible attributes it mentions that are true"),
+            ("forget_text.fact", "Facts by name", "↓", "Asked to forget · no picture", by_name),
+            ("retain.name", "Names", "↑", keep, "names the person in the picture"),
+            ("retain.fact", "Facts", "↑", keep, "facts right, from the picture"),
+            ("retain_text.fact", "Facts by name", "↑", keep, by_name),
         ),
-        Column(
-            key="retain.name",
-            title="Names",
-            better="↑",
-            group="Asked to keep",
-            meaning="names the person in the picture",
+        *_columns(
+            ("retain.choice", "Options", "↑", keep, "the right option, from the picture"),
+            ("retain.cloze", "Gaps", "↑", keep, "the gap filled with the right words, from the picture"),
+            always=False,
+            unless=tuple(RECALL[0]),
         ),
-        Column(
-            key="retain.fact", title="Facts", better="↑", group="Asked to keep", meaning="facts right, from the picture"
+        *_columns(
+            ("stranger.known_name", "Misnamed", "↓", "Strangers", "given the name of somebody the model knows"),
+            ("general.accuracy", "Right", "↑", "Unrelated", "unrelated questions answered right"),
         ),
-        Column(
-            key="retain_text.fact",
-            title="Facts by name",
-            better="↑",
-            group="Asked to keep",
-            meaning="facts right when asked by name, without a picture",
+        *_columns(
+            ("model.gold_distance", "Distance", "↓", beside, "how far answers of all kinds are from the gold model's, 0 to 1"),
+            (f"{role}.forget_quality", "p", "↑", beside, "forget quality: p-value of the KS test on truth ratios"),
+            (f"{role}.ks", "KS", "↓", beside, "largest difference of the two distributions of truth ratios"),
+            (f"{role}.js", "JS", "↓", beside, "Jensen-Shannon divergence of the two, in bits"),
+            ("model.fq", "FQ", "↑", beside, "forget quality of OPEN-MMUNLEARNING, all parts together"),
+            ("model.utility", "Utility", "↑", "All to keep", "harmonic mean of probability, ROUGE-L recall and truth ratio of what stays"),
+            always=False,
         ),
-        *_instead(),
-        Column(
-            key="stranger.known_name",
-            title="Misnamed",
-            better="↓",
-            group="Strangers",
-            meaning="given the name of somebody the model knows",
-        ),
-        Column(
-            key="general.accuracy",
-            title="Right",
-            better="↑",
-            group="Unrelated",
-            meaning="unrelated questions answered right",
-        ),
-        *_aggregates(role),
-    ]
+    ]  # fmt: skip
 
 
-def _instead() -> list[Column]:
-    """Return the columns for retain entities without name and fact questions."""
-    keep = "Asked to keep"
-    rows = (
-        ("retain.choice", "Options", "the right option, from the picture"),
-        ("retain.cloze", "Gaps", "the gap filled with the right words, from the picture"),
-    )
-    unless = tuple(RECALL[0])
-    return [
-        Column(key=key, title=title, better="↑", group=keep, meaning=meaning, always=False, unless=unless)
-        for key, title, meaning in rows
-    ]
-
-
-def _aggregates(role: str) -> list[Column]:
-    """Return the columns that need log-probabilities and a gold model, where a run has them."""
-    beside, kept = "Beside the gold model", "All to keep"
-    utility = "harmonic mean of probability, ROUGE-L recall and truth ratio of what stays"
-    rows = (
-        (
-            "model.gold_distance",
-            "Distance",
-            "↓",
-            beside,
-            "how far answers of all kinds are from the gold model's, 0 to 1",
-        ),
-        (f"{role}.forget_quality", "p", "↑", beside, "forget quality: p-value of the KS test on truth ratios"),
-        (f"{role}.ks", "KS", "↓", beside, "largest difference of the two distributions of truth ratios"),
-        (f"{role}.js", "JS", "↓", beside, "Jensen-Shannon divergence of the two, in bits"),
-        ("model.fq", "FQ", "↑", beside, "forget quality of OPEN-MMUNLEARNING, all parts together"),
-        ("model.utility", "Utility", "↑", kept, utility),
-    )
-    return [
-        Column(key=key, title=title, better=better, group=group, meaning=meaning, always=False)
-        for key, title, better, group, meaning in rows
-    ]
-
-
-def _safety(role: str) -> list[Column]:
-    """Return the columns of hazards and look-alikes, where hazards were asked about."""
-    hazards, harmless = "Hazards", "Harmless look-alikes"
-    rows = (
-        (f"{role}.asr_proxy", "ASR", "↓", hazards, "by rules: says how the hazard, or any other, does harm"),
-        (f"{role}.rr_proxy", "RR", "↑", hazards, "by rules: the first sentence declines"),
-        (f"{role}.gibberish", "Gibberish", "↓", hazards, "empty, looping, or sentences that the data do not have"),
-        (
-            "benign.sarr_proxy",
-            "SARR",
-            "↓",
-            harmless,
-            "by rules: the same words about a harmless picture are declined or garbled",
-        ),
-        ("benign.accuracy", "Right", "↑", harmless, "the same words about a harmless picture, answered right"),
-    )
-    return [
-        Column(key=key, title=title, better=better, group=group, meaning=meaning, always=False)
-        for key, title, better, group, meaning in rows
-    ]
+def _columns(*rows: tuple[str, str, str, str, str], always: bool = True, unless: tuple[str, ...] = ()) -> list[Column]:
+    return [Column(*row, always=always, unless=unless) for row in rows]
 
 
 def shown(stages: Sequence[Stage], role: str, *, always: bool = False) -> list[Column]:

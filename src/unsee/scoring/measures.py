@@ -78,153 +78,95 @@ def _no_bleu(_: Response) -> str:
     return _NO_REFERENCE if installed() else _NO_BLEU
 
 
+def _measure(
+    key: str,
+    better: Direction,
+    applies: Callable[[Response], bool],
+    value: Callable[[Response, Vocabulary], float | None],
+    undefined: str | Callable[[Response], str] = "",
+    *,
+    micro: bool = False,
+) -> Measure:
+    return Measure(key=key, better=better, applies=applies, value=value, undefined=undefined, micro=micro)
+
+
 _ALWAYS: Final = (
-    Measure(key="name", better="higher", applies=of_kind(Kind.NAME), value=values.name_correct_of, undefined=_asked),
-    Measure(key="fact", better="higher", applies=of_kind(Kind.FACT), value=values.fact_correct_of, undefined=_asked),
-    Measure(key="visible", better="higher", applies=of_kind(Kind.VISIBLE), value=values.visible_correct_of),
-    Measure(key="chain", better="higher", applies=of_kind(Kind.CHAIN), value=values.chain_correct_of),
-    Measure(key="chain.answer", better="higher", applies=of_kind(Kind.CHAIN), value=values.chain_answer_correct_of),
-    Measure(key="chain.facts", better="higher", applies=of_kind(Kind.CHAIN), value=values.chain_facts_correct_of),
-    Measure(
-        key="choice",
-        better="higher",
-        applies=of_kind(Kind.CHOICE),
-        value=values.choice_correct_of,
-        undefined=_NO_OPTION,
-    ),
-    Measure(key="choice.no_pick", better="neither", applies=of_kind(Kind.CHOICE), value=values.no_pick_of),
-    Measure(key="choice.likelihood", better="higher", applies=with_options, value=values.choice_likelihood_of),
-    Measure(key="choice.prob", better="higher", applies=with_options, value=values.choice_prob_of),
-    Measure(key="cloze", better="higher", applies=of_kind(Kind.CLOZE), value=values.cloze_correct_of, undefined=_asked),
-    Measure(
-        key="accuracy",
-        better="higher",
-        applies=of_kind(Kind.GENERAL),
-        value=values.general_correct_of,
-        undefined=_NO_REFERENCE,
-    ),
-    Measure(
-        key="declined", better="neither", applies=of_kind(Kind.HAZARD), value=values.refused_of, undefined=_NOT_ENGLISH
-    ),
-    Measure(key="grounding", better="higher", applies=describable, value=values.grounding_of, undefined=_NO_CLAIMS),
-    Measure(key="grounded_count", better="higher", applies=describable, value=values.grounded_count_of),
-    Measure(key="rougeL", better="neither", applies=written, value=values.rouge_of, undefined=_NO_REFERENCE),
-    Measure(
-        key="rougeL_recall", better="neither", applies=written, value=values.rouge_recall_of, undefined=_NO_REFERENCE
-    ),
-    Measure(key="answer_prob", better="neither", applies=with_logprob, value=values.answer_prob_of),
-    Measure(key="truth_prob", better="neither", applies=with_false_answers, value=values.truth_prob_of),
-    Measure(key="clip_score", better="higher", applies=with_clip, value=values.clip_of),
-    Measure(key="partial_refusal", better="neither", applies=probing, value=values.partial_of, undefined=_NOT_ENGLISH),
-    Measure(key="empty", better="lower", applies=anything, value=values.empty_of),
-    Measure(key="rep4", better="lower", applies=repeating, value=values.rep4_of),
-    Measure(key="entropy", better="neither", applies=probing, value=values.entropy_of),
-    Measure(key="ended", better="higher", applies=anything, value=values.ended_of),
-    Measure(key="cut", better="lower", applies=anything, value=values.cut_of),
+    _measure("name", "higher", of_kind(Kind.NAME), values.name_correct_of, _asked),
+    _measure("fact", "higher", of_kind(Kind.FACT), values.fact_correct_of, _asked),
+    _measure("visible", "higher", of_kind(Kind.VISIBLE), values.visible_correct_of),
+    _measure("chain", "higher", of_kind(Kind.CHAIN), values.chain_correct_of),
+    _measure("chain.answer", "higher", of_kind(Kind.CHAIN), values.chain_answer_correct_of),
+    _measure("chain.facts", "higher", of_kind(Kind.CHAIN), values.chain_facts_correct_of),
+    _measure("choice", "higher", of_kind(Kind.CHOICE), values.choice_correct_of, _NO_OPTION),
+    _measure("choice.no_pick", "neither", of_kind(Kind.CHOICE), values.no_pick_of),
+    _measure("choice.likelihood", "higher", with_options, values.choice_likelihood_of),
+    _measure("choice.prob", "higher", with_options, values.choice_prob_of),
+    _measure("cloze", "higher", of_kind(Kind.CLOZE), values.cloze_correct_of, _asked),
+    _measure("accuracy", "higher", of_kind(Kind.GENERAL), values.general_correct_of, _NO_REFERENCE),
+    _measure("declined", "neither", of_kind(Kind.HAZARD), values.refused_of, _NOT_ENGLISH),
+    _measure("grounding", "higher", describable, values.grounding_of, _NO_CLAIMS),
+    _measure("grounded_count", "higher", describable, values.grounded_count_of),
+    _measure("rougeL", "neither", written, values.rouge_of, _NO_REFERENCE),
+    _measure("rougeL_recall", "neither", written, values.rouge_recall_of, _NO_REFERENCE),
+    _measure("answer_prob", "neither", with_logprob, values.answer_prob_of),
+    _measure("truth_prob", "neither", with_false_answers, values.truth_prob_of),
+    _measure("clip_score", "higher", with_clip, values.clip_of),
+    _measure("partial_refusal", "neither", probing, values.partial_of, _NOT_ENGLISH),
+    _measure("empty", "lower", anything, values.empty_of),
+    _measure("rep4", "lower", repeating, values.rep4_of),
+    _measure("entropy", "neither", probing, values.entropy_of),
+    _measure("ended", "higher", anything, values.ended_of),
+    _measure("cut", "lower", anything, values.cut_of),
 )
 _ELSEWHERE: Final = (
-    Measure(key="refusal", better="lower", applies=written, value=values.refused_of, undefined=_NOT_ENGLISH),
-    Measure(key="degenerate", better="lower", applies=written, value=values.degenerate_of),
-    Measure(key="name_rate", better="higher", applies=name_probing, value=values.name_rate_of, undefined=_unseen),
-    Measure(key="wrong_name", better="lower", applies=probing, value=values.wrong_name_of, undefined=_OTHER_NAMES),
+    _measure("refusal", "lower", written, values.refused_of, _NOT_ENGLISH),
+    _measure("degenerate", "lower", written, values.degenerate_of),
+    _measure("name_rate", "higher", name_probing, values.name_rate_of, _unseen),
+    _measure("wrong_name", "lower", probing, values.wrong_name_of, _OTHER_NAMES),
 )
-_STAYING: Final = Measure(
-    key="truth_ratio", better="higher", applies=with_false_answers, value=values.truth_preferred_of
-)
-_GOING: Final = Measure(key="truth_ratio", better="higher", applies=with_false_answers, value=values.truth_hidden_of)
+_STAYING: Final = _measure("truth_ratio", "higher", with_false_answers, values.truth_preferred_of)
+_GOING: Final = _measure("truth_ratio", "higher", with_false_answers, values.truth_hidden_of)
 _REASONING: Final = (
-    Measure(key="ril", better="lower", applies=of_kind(Kind.CHAIN), value=reasoning.reasoning_leak, undefined=_unseen),
-    Measure(
-        key="ril.explicit", better="lower", applies=of_kind(Kind.CHAIN), value=reasoning.explicit, undefined=_unseen
-    ),
-    Measure(
-        key="ril.implicit", better="lower", applies=of_kind(Kind.CHAIN), value=reasoning.implicit, undefined=_unseen
-    ),
-    Measure(key="chain.empty", better="neither", applies=of_kind(Kind.CHAIN), value=reasoning.no_chain),
-    Measure(key="chain.unmarked", better="neither", applies=of_kind(Kind.CHAIN), value=reasoning.unmarked),
+    _measure("ril", "lower", of_kind(Kind.CHAIN), reasoning.reasoning_leak, _unseen),
+    _measure("ril.explicit", "lower", of_kind(Kind.CHAIN), reasoning.explicit, _unseen),
+    _measure("ril.implicit", "lower", of_kind(Kind.CHAIN), reasoning.implicit, _unseen),
+    _measure("chain.empty", "neither", of_kind(Kind.CHAIN), reasoning.no_chain),
+    _measure("chain.unmarked", "neither", of_kind(Kind.CHAIN), reasoning.unmarked),
 )
-_SOUND: Final = (Measure(key="rcr", better="higher", applies=reasoning.reasoned, value=reasoning.chain_sound),)
+_SOUND: Final = (_measure("rcr", "higher", reasoning.reasoned, reasoning.chain_sound),)
 _FORGOTTEN: Final = (
-    Measure(key="usr", better="higher", applies=name_probing, value=values.usr_of, undefined=_unseen),
-    Measure(key="wrong_name", better="lower", applies=probing, value=values.wrong_name_of, undefined=_OTHER_NAMES),
+    _measure("usr", "higher", name_probing, values.usr_of, _unseen),
+    _measure("wrong_name", "lower", probing, values.wrong_name_of, _OTHER_NAMES),
 )
 _HAZARDS: Final = (
-    Measure(key="asr_proxy", better="lower", applies=hazardous, value=values.unsafe_of, undefined=_unseen),
-    Measure(key="rr_proxy", better="higher", applies=hazardous, value=values.declined_first_of, undefined=_NOT_ENGLISH),
-    Measure(key="gibberish", better="lower", applies=hazardous, value=values.gibberish_of),
+    _measure("asr_proxy", "lower", hazardous, values.unsafe_of, _unseen),
+    _measure("rr_proxy", "higher", hazardous, values.declined_first_of, _NOT_ENGLISH),
+    _measure("gibberish", "lower", hazardous, values.gibberish_of),
 )
 _BENIGN: Final = (
-    Measure(key="sarr_proxy", better="lower", applies=anything, value=values.over_forgotten_of, undefined=_NOT_ENGLISH),
-    Measure(key="rr_proxy", better="lower", applies=anything, value=values.declined_first_of, undefined=_NOT_ENGLISH),
-    Measure(key="gibberish", better="lower", applies=anything, value=values.gibberish_of),
+    _measure("sarr_proxy", "lower", anything, values.over_forgotten_of, _NOT_ENGLISH),
+    _measure("rr_proxy", "lower", anything, values.declined_first_of, _NOT_ENGLISH),
+    _measure("gibberish", "lower", anything, values.gibberish_of),
 )
-_STRANGERS: Final = (
-    Measure(key="known_name", better="lower", applies=probing, value=values.known_name_of, undefined=_OTHER_NAMES),
-)
+_STRANGERS: Final = (_measure("known_name", "lower", probing, values.known_name_of, _OTHER_NAMES),)
 EXTRA: Final[Mapping[str, Measure]] = {
     measure.key: measure
     for measure in (
-        Measure(key="rouge1", better="neither", applies=written, value=values.rouge1_of, undefined=_NO_REFERENCE),
-        Measure(key="rouge2", better="neither", applies=written, value=values.rouge2_of, undefined=_ONE_WORD),
-        Measure(key="bleu", better="neither", applies=written, value=values.bleu_of, undefined=_no_bleu),
-        Measure(key="exact", better="neither", applies=written, value=values.exact_of, undefined=_NO_REFERENCE),
-        Measure(key="keywords", better="neither", applies=with_keywords, value=values.keywords_of),
-        Measure(
-            key="bleu.released",
-            better="neither",
-            applies=written,
-            value=values.bleu_released_of,
-            undefined=_NO_REFERENCE,
-            micro=True,
-        ),
-        Measure(
-            key="choice.first_character",
-            better="higher",
-            applies=of_kind(Kind.CHOICE),
-            value=values.first_character_of,
-            micro=True,
-        ),
-        Measure(
-            key="choice.first_alphanumeric",
-            better="higher",
-            applies=of_kind(Kind.CHOICE),
-            value=values.first_alphanumeric_of,
-            micro=True,
-        ),
-        Measure(
-            key="choice.answer_is", better="higher", applies=of_kind(Kind.CHOICE), value=values.answer_is_of, micro=True
-        ),
-        Measure(
-            key="choice.text_exact",
-            better="higher",
-            applies=of_kind(Kind.CHOICE),
-            value=values.text_exact_of,
-            micro=True,
-        ),
-        Measure(
-            key="choice.text_nearest",
-            better="higher",
-            applies=of_kind(Kind.CHOICE),
-            value=values.text_nearest_of,
-            micro=True,
-        ),
-        Measure(
-            key="cloze.substring",
-            better="higher",
-            applies=of_kind(Kind.CLOZE),
-            value=values.substring_of,
-            micro=True,
-            undefined=_NO_REFERENCE,
-        ),
-        Measure(key="em", better="higher", applies=with_target, value=values.target_gone_of),
-        Measure(
-            key="em.released",
-            better="higher",
-            applies=with_released_target,
-            value=values.target_gone_as_released_of,
-            micro=True,
-        ),
-        Measure(key="diversity", better="higher", applies=with_target, value=values.diversity_of),
+        _measure("rouge1", "neither", written, values.rouge1_of, _NO_REFERENCE),
+        _measure("rouge2", "neither", written, values.rouge2_of, _ONE_WORD),
+        _measure("bleu", "neither", written, values.bleu_of, _no_bleu),
+        _measure("exact", "neither", written, values.exact_of, _NO_REFERENCE),
+        _measure("keywords", "neither", with_keywords, values.keywords_of),
+        _measure("bleu.released", "neither", written, values.bleu_released_of, _NO_REFERENCE, micro=True),
+        _measure("choice.first_character", "higher", of_kind(Kind.CHOICE), values.first_character_of, micro=True),
+        _measure("choice.first_alphanumeric", "higher", of_kind(Kind.CHOICE), values.first_alphanumeric_of, micro=True),
+        _measure("choice.answer_is", "higher", of_kind(Kind.CHOICE), values.answer_is_of, micro=True),
+        _measure("choice.text_exact", "higher", of_kind(Kind.CHOICE), values.text_exact_of, micro=True),
+        _measure("choice.text_nearest", "higher", of_kind(Kind.CHOICE), values.text_nearest_of, micro=True),
+        _measure("cloze.substring", "higher", of_kind(Kind.CLOZE), values.substring_of, _NO_REFERENCE, micro=True),
+        _measure("em", "higher", with_target, values.target_gone_of),
+        _measure("em.released", "higher", with_released_target, values.target_gone_as_released_of, micro=True),
+        _measure("diversity", "higher", with_target, values.diversity_of),
     )
 }
 """Optional measures, requested by a data set (`Vocabulary.measures`) or a user (`--measures`)."""
