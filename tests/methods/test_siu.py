@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -21,9 +22,10 @@ from unsee.lab.world import examples as lab_examples
 from unsee.lab.world.world import World
 from unsee.losses import answer_nll, dual_masked_kl, released_masked_cross, token_kl
 from unsee.methods.common.reference_model import StartLogits
+from unsee.methods.siu import targets as siu_targets
 from unsee.methods.siu.method import SIU, _matches, _unexpanded
 from unsee.methods.siu.names import FIRST, name_tokens
-from unsee.methods.siu.targets import Kept, Recipe, Row, build_siu_rows
+from unsee.methods.siu.targets import Kept, Row, build_siu_rows
 from unsee.metrics.matching import leaked
 from unsee.models.families.llava import Llava
 from unsee.models.padding import IGNORE
@@ -31,6 +33,8 @@ from unsee.testing.tiny import PEOPLE, Drawn, tiny_processor, tiny_session
 from unsee.training.recording import recording
 from unsee.training.trainer import prepare
 from unsee.utils.fast_paths import using
+
+Recipe = partial(siu_targets.Recipe, substitute="listed")
 
 
 def session_at(out, tune="lora", **settings):

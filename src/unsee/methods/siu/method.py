@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,7 +21,7 @@ from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import dual_masked_kl, released_masked_cross, token_logprobs
 from unsee.methods.common.reference_model import StartLogits, Teacher, as_start
-from unsee.methods.siu.names import Choice, NameTokens, name_tokens
+from unsee.methods.siu.names import NameTokens, name_tokens
 from unsee.methods.siu.targets import Concept, Kept, Recipe, Row, build_siu_rows
 from unsee.models.padding import IGNORE
 from unsee.training.targets import retain_targets
@@ -29,7 +29,7 @@ from unsee.training.trainer import Objective, Parts, minimise, retain_term
 
 
 @dataclass(frozen=True, kw_only=True)
-class SIU(Method):
+class SIU(Recipe, Method):
     """L = alpha * CE + beta * dual-masked KL, on four targets from one image per concept."""
 
     promise: ClassVar[Promise] = "picture"
@@ -42,16 +42,6 @@ class SIU(Method):
     """Weight of the dual-masked KL [second-hand]; as_released has 1 [code]."""
     steps: int = 6
     """Most optimiser steps per concept, of batches of 4 [second-hand]; 0 = as many as `training` says."""
-    rows: int = 4
-    """Rows per target and concept [second-hand]; the released file has 9, 2, 7 and 7 [code]."""
-    image: int = 0
-    """Index of the training image among a concept's forget images."""
-    substitutes: Mapping[str, str] = field(default_factory=dict)
-    """Entity -> fictitious name; others get a generated one."""
-    substitute: Choice = "plausible"
-    """Generated name: the original model's most likely one, or the next of the list [inferred]."""
-    descriptions: Mapping[str, str] = field(default_factory=dict)
-    """Entity -> invented look, as a sentence; others get one that contradicts the training image."""
     reduction: Literal["mean", "sum"] = "mean"
     """Of the KL over kept tokens: mean [inferred], or the sum printed in the paper [second-hand]."""
     retain_weight: float = 0.0
@@ -74,7 +64,7 @@ class SIU(Method):
 
     def unlearn(self, session: Session) -> None:
         """Build the rows and minimise the two terms on them."""
-        concepts, rows = build_siu_rows(session, self._recipe(session.seed))
+        concepts, rows = build_siu_rows(session, self)
         masked = name_tokens(session.processor, [name for concept in concepts for name in concept.names])
         session.notes["siu"] = _facts(concepts, rows, masked)
         session.training = _limited(session, self.steps * len(concepts))
@@ -126,16 +116,6 @@ class SIU(Method):
             yield from retain_term(session, retain, self.retain_weight)
 
         return objective
-
-    def _recipe(self, seed: int) -> Recipe:
-        return Recipe(
-            rows=self.rows,
-            image=self.image,
-            substitutes=self.substitutes,
-            substitute=self.substitute,
-            descriptions=self.descriptions,
-            seed=seed,
-        )
 
 
 @dataclass(frozen=True)

@@ -59,16 +59,15 @@ class Recipe:
     """Settings of the rows."""
 
     rows: int = 4
-    """Rows per target and concept."""
+    """Rows per target and concept [second-hand]; the released file has 9, 2, 7 and 7 [code]."""
     image: int = 0
-    """Index of a concept's training image."""
+    """Index of the training image among a concept's forget images."""
     substitutes: Mapping[str, str] = field(default_factory=dict)
-    """Entity -> fictitious name."""
-    substitute: Choice = "listed"
-    """Choice of the other names."""
+    """Entity -> fictitious name; others get a generated one."""
+    substitute: Choice = "plausible"
+    """Generated name: the original model's most likely one, or the next of the list [inferred]."""
     descriptions: Mapping[str, str] = field(default_factory=dict)
-    """Entity -> invented look, as a sentence."""
-    seed: int = 0
+    """Entity -> invented look, as a sentence; others get one that contradicts the training image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +118,7 @@ def _concepts(session: Session, recipe: Recipe) -> list[Concept]:
     names = {entity: _names(entity, examples) for entity, examples in by_entity.items()}
     shown = {entity: _shown(entity, examples, recipe) for entity, examples in by_entity.items()}
     asked = {entity: min(examples, key=lambda one: one.kind is not Kind.NAME) for entity, examples in shown.items()}
-    chosen = substitutes(session, asked, recipe.substitutes, recipe.substitute, recipe.seed)
+    chosen = substitutes(session, asked, recipe.substitutes, recipe.substitute, session.seed)
     return [
         Concept(entity=entity, names=names[entity], substitute=chosen[entity], shown=examples)
         for entity, examples in shown.items()
@@ -205,7 +204,7 @@ def _redescribed(session: Session, concept: Concept, recipe: Recipe) -> Iterator
     Only the question says the name: an answer that did would teach to say it about the image [inferred].
     """
     base = concept.shown[0]
-    invented = recipe.descriptions.get(concept.entity) or _invented(session, concept, recipe.seed)
+    invented = recipe.descriptions.get(concept.entity) or _invented(session, concept, session.seed)
     answer = " ".join(part for part in ("No, this is somebody else.", _look(concept), invented) if part)
     for number, question in enumerate(islice(cycle(ASK_WHETHER), recipe.rows)):
         asked = replace(
@@ -269,7 +268,7 @@ def _told(examples: Sequence[Example]) -> list[Example]:
 def _others(session: Session, place: int, recipe: Recipe) -> list[Example]:
     """Return text-only retain questions, a different share for each concept."""
     pool = [example for example in session.of(Role.RETAIN_TEXT, Role.GENERAL) if example.image is None]
-    order = sorted(pool, key=lambda example: seed_of(recipe.seed, "siu other", example.id))
+    order = sorted(pool, key=lambda example: seed_of(session.seed, "siu other", example.id))
     if len(order) < recipe.rows:
         order += _told(list({example.entity: example for example in session.of(Role.RETAIN)}.values()))
     start = place * recipe.rows
