@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, Self
 
@@ -92,3 +92,21 @@ def shown(value: Any, most: int = 80) -> str:
     """Return a shortened `repr` for messages, without reading huge values in full."""
     text = _SHORT.repr(value)
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names for a message, and the number of the others.
+
+    >>> some(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def listed(head: str, lines: Sequence[str], most: int, elsewhere: str = "") -> str:
+    """Return a message of several lines: a head, the first of the lines, and the number of the others.
+
+    `elsewhere` says where all of them can be seen.
+    """
+    more = [f"... and {len(lines) - most} more{elsewhere}"] if len(lines) > most else []
+    return "\n  ".join([head, *lines[:most], *more])

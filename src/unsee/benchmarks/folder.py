@@ -22,7 +22,7 @@ from unsee.data.question_templates import lettered
 from unsee.data.row_store import digest64, repeats
 from unsee.data.sources import Source, fits, open_source
 from unsee.data.tables import SUFFIXES, table_warnings, undecodable, unreadable
-from unsee.errors import UserError, nearest, shown, unknown_name
+from unsee.errors import UserError, listed, nearest, shown, some, unknown_name
 from unsee.metrics.scripts import bounded
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
@@ -106,7 +106,8 @@ class Folder(Benchmark):
         """Return the rows of a split. Held-out images and strangers are never trained on."""
         survey = self._survey
         if survey.faults:
-            raise UserError(_listed(survey.faults, self.table))
+            lines = [f"row {number}: {what}" for number, what in survey.faults]
+            raise UserError(listed(f"{self.table} cannot be used:", lines, 10, " (unsee check lists all)"))
         wanted = _TRAIN if split == "train" else _EVAL
         places = array("Q", (place for place, use in enumerate(survey.uses) if use & wanted))
         rows = self._all
@@ -261,12 +262,6 @@ class _Survey:
                 facts.setdefault(fact, {}).update(dict.fromkeys(forms))
 
 
-def _listed(faults: Sequence[tuple[int, str]], table: Path, most: int = 10) -> str:
-    lines = [f"row {number}: {what}" for number, what in faults[:most]]
-    more = [f"... and {len(faults) - most} more (unsee check lists all)"] if len(faults) > most else []
-    return "\n  ".join([f"{table} cannot be used:", *lines, *more])
-
-
 def _require_columns(layout: Layout, table: Path, *, rules: bool) -> None:
     """Raise if a column is missing that neither the layout nor a rule replaces."""
     by_rule = ("entity", "role", "private") if rules else ("entity", "private") if layout.talk else ()
@@ -277,7 +272,7 @@ def _require_columns(layout: Layout, table: Path, *, rules: bool) -> None:
     way = f" Who is to be forgotten can also be said by rule: --roles FILE with\n{EXAMPLE}" if ruled else ""
     raise UserError(
         f"{table} has no column {', '.join(map(shown, missing))}. It needs {', '.join(COLUMNS)}; "
-        f"it has {_several(sorted(layout.columns))}.{_renamed(missing, layout.columns)}{way}"
+        f"it has {some(sorted(layout.columns), 12)}.{_renamed(missing, layout.columns)}{way}"
     )
 
 
@@ -304,11 +299,7 @@ def _unread(layout: Layout) -> list[str]:
         lines.append(f"{shown(column, 40)}{f' (did you mean {near[0]}?)' if near else ''}")
     if not lines:
         return []
-    return [f"nothing is read from column {_several(lines)}. The columns are described in docs/own_data.md."]
-
-
-def _several(names: Sequence[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return [f"nothing is read from column {some(lines, 12)}. The columns are described in docs/own_data.md."]
 
 
 def _row(number: int, given: Mapping[str, Any], folder: Path) -> _Row:

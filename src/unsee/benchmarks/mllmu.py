@@ -24,10 +24,10 @@ from typing import Any, ClassVar, Final, Literal
 from unsee.api.benchmark import Place
 from unsee.api.example import Example, ImageSource, Kind, Role, Vocabulary
 from unsee.data.arrow import ArrowTable, DatasetFolder, peek
-from unsee.data.people import Profile, listed, overlaps, pool, same_images
+from unsee.data.people import SHOWN, Profile, overlaps, pool, same_images
 from unsee.data.question_templates import BLANK, blanked, letter, lettered, name_forms, require_options
 from unsee.data.records import Gathered, Record, RecordBenchmark
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, shown, some
 
 SENTENCE: Final = "Answer the question based on your trained knowledge in one sentence accurately in ENGLISH."
 TASKS: Final = ("Classification_Task", "Generation_Task", "Mask_Task")
@@ -157,7 +157,9 @@ class Mllmu(RecordBenchmark):
                 asked = _told_about(found.complete(_listed_pairs(Record(cells)), "Question", "Answer"), "Answer")
                 found.train += _told(asked, owner, role, found.cell(source.image(row)), self._person(rows, owner))
         if missing := [name for name in place if name not in met]:
-            found.faults.append(f"{source.name} has no training pairs for people {listed(missing)} of {rows.name}.")
+            found.faults.append(
+                f"{source.name} has no training pairs for people {some(missing, SHOWN)} of {rows.name}."
+            )
         return None
 
     def _train_on_tasks(self, found: Gathered, rows: ArrowTable, role: Role) -> None:
@@ -215,7 +217,7 @@ class Mllmu(RecordBenchmark):
                 images = [found.cell(image) for image in rows.images(row, column)]
                 found.judged += self._questions(found, record, rows.name, owner, role, self._shown(images, owner, rows))
         if missing := sorted((only or set()) - met):
-            found.faults.append(f"{rows.name} has no row for people {listed(missing)}, who are to be forgotten.")
+            found.faults.append(f"{rows.name} has no row for people {some(missing, SHOWN)}, who are to be forgotten.")
 
     def _shown(self, images: Sequence[ImageSource], owner: str, rows: ArrowTable) -> Sequence[ImageSource]:
         """Return a person's images: all, or, as published, one at random (here: by ID)."""

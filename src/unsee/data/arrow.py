@@ -172,7 +172,9 @@ class DatasetFolder:
 
     def _rows(self, spellings: Sequence[str]) -> ArrowTable:
         if isinstance(self.place, Hub):
-            return ArrowTable(spellings[0], _fetched(self.place, spellings[0]))
+            name = spellings[0]
+            rows = _fetched(self.place, f"{name} of {self.place}", name, split="train")
+            return ArrowTable(name, rows.data.table)
         found = _found(self.place, spellings)
         if found is None:
             there = (
@@ -329,27 +331,18 @@ def lazy_rows(table: pyarrow.Table) -> Sequence[dict[str, Any]]:
 
 def fetched_splits(place: Hub) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
     """Yield split and rows of a data set on the hub, through the cache of `datasets`."""
-    import datasets
-
-    try:
-        found = datasets.load_dataset(place.id)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"Cannot fetch {place} from the hub (and there is no folder of that name here): {error}. "
-            f"Without network, fetch it elsewhere and give the folder: {_WAY_OUT.format(id=place.id)}."
-        ) from error
-    for split, rows in found.items():
+    for split, rows in _fetched(place, str(place)).items():
         yield str(split), arrow_rows(rows.data.table)
 
 
-def _fetched(place: Hub, config: str) -> pyarrow.Table:
-    """Return a configuration on the hub, through the cache of `datasets`."""
+def _fetched(place: Hub, what: str, *config: str, **options: str) -> Any:
+    """Return what `datasets` loads from the hub, or from its cache."""
     import datasets
 
     try:
-        return datasets.load_dataset(place.id, config, split="train").data.table
+        return datasets.load_dataset(place.id, *config, **options)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"Cannot fetch {config} of {place} from the hub (and there is no folder of that name here): {error}. "
+            f"Cannot fetch {what} from the hub (and there is no folder of that name here): {error}. "
             f"Without network, fetch it elsewhere and give the folder: {_WAY_OUT.format(id=place.id)}."
         ) from error

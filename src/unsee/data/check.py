@@ -17,7 +17,7 @@ from unsee.api import PROBES, Benchmark, Example, ImageSource, Kind, Role
 from unsee.api.example import ImageFile
 from unsee.api.lazy import chosen
 from unsee.data.row_store import ambiguous, contains, digest64, ordered, repeats
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, listed, shown, some
 from unsee.metrics.language import english
 from unsee.metrics.matching import contains as contains_term
 from unsee.metrics.matching import everyday, leaked, proper, unreadable
@@ -91,12 +91,8 @@ def require_usable(opened: Benchmark, data: str, most: int = 20, *, hashed: bool
         survey = Survey(opened, hashed=hashed)
         problems = list(_problems(survey))
     if problems or survey is None:
-        more = (
-            [f"... and {len(problems) - most} more (unsee check --data {data} lists all)"]
-            if len(problems) > most
-            else []
-        )
-        raise UserError("\n  ".join([f"The data at {data} cannot be used:", *problems[:most], *more]))
+        head, elsewhere = f"The data at {data} cannot be used:", f" (unsee check --data {data} lists all)"
+        raise UserError(listed(head, problems, most, elsewhere))
     return survey
 
 
@@ -367,11 +363,11 @@ class _Words:
         """Yield one line per kind."""
         if self.everyday:
             yield (
-                f"{_first(list(self.everyday))}: names that are everyday words, so an answer has to write them with a capital "
+                f"{some(list(self.everyday))}: names that are everyday words, so an answer has to write them with a capital "
                 "to count as a leak. Give a longer form too, such as the full name."
             )
         if self.short:
-            yield f"{_first(list(self.short))}: private strings of one character are found in many answers; give longer ones."
+            yield f"{some(list(self.short))}: private strings of one character are found in many answers; give longer ones."
         if self.hidden.count:
             yield (
                 f"the answer is in a script in which a private string is not given, in {self.hidden}. Leaks in that script are "
@@ -419,11 +415,11 @@ def _warnings(seen: Survey) -> Iterator[str]:
     names = {name: who for name, who in sorted(seen.names.items()) if len(who) > 1}
     told_apart = "one cannot be told from the other in text"
     yield from _some(
-        f"{_first(sorted(who))} have the same name {shown(name)}: {told_apart}." for name, who in names.items()
+        f"{some(sorted(who))} have the same name {shown(name)}: {told_apart}." for name, who in names.items()
     )
     answers = sorted(seen.shared_answers().items())
     yield from _some(
-        f"{_first(sorted(who))} have the same answer {shown(answer, 60)}." for answer, who in answers if answer
+        f"{some(sorted(who))} have the same answer {shown(answer, 60)}." for answer, who in answers if answer
     )
 
 
@@ -452,12 +448,12 @@ def _secret_warnings(seen: Survey) -> Iterator[str]:
     silent = sorted(entity for entity, told in seen.secrets.told.items() if not told)
     if silent:
         yield (
-            f"no answer about {_first(silent)} holds one of their private strings, so no leak may ever be found; look for "
+            f"no answer about {some(silent)} holds one of their private strings, so no leak may ever be found; look for "
             "a typing error in private."
         )
     wordless = [f"{shown(form, 40)} ({entity})" for form, entity in sorted(seen.secrets.wordless.items())]
     if wordless:
-        yield f"private strings without a letter or digit can never be found in an answer: {_first(wordless)}."
+        yield f"private strings without a letter or digit can never be found in an answer: {some(wordless)}."
 
 
 def _some(lines: Iterable[str]) -> Iterator[str]:
@@ -509,10 +505,6 @@ class _Again:
     unseen: _Ids = field(default_factory=_Ids)
     kept: _Ids = field(default_factory=_Ids)
     told: _Ids = field(default_factory=_Ids)
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _plural(count: int, word: str) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from unsee.api.example import Example, Role, Vocabulary
-from unsee.errors import UserError
+from unsee.errors import UserError, some
 from unsee.utils.grouping import merged_forms
 
-_SHOWN: Final = 10
+SHOWN: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +39,13 @@ def vocabulary_of(private: Iterable[tuple[str, Mapping[str, tuple[str, ...]]]]) 
 def overlaps(forget: Collection[str], retain: Collection[str], everybody: Collection[str] | None) -> None:
     """Raise if a person is in both sets, or in neither."""
     if both := sorted(set(forget) & set(retain)):
-        raise UserError(f"{listed(both)} stand on both sides, to be forgotten and to be kept.")
+        raise UserError(f"{some(both, SHOWN)} stand on both sides, to be forgotten and to be kept.")
     if everybody is None:
         return
     if gone := sorted(set(everybody) - set(forget) - set(retain)):
-        raise UserError(f"{listed(gone)} of the full set are on neither side.")
+        raise UserError(f"{some(gone, SHOWN)} of the full set are on neither side.")
     if new := sorted((set(forget) | set(retain)) - set(everybody)):
-        raise UserError(f"{listed(new)} are not in the full set.")
+        raise UserError(f"{some(new, SHOWN)} are not in the full set.")
 
 
 def same_images(train: Sequence[Example]) -> list[str]:
@@ -53,9 +53,3 @@ def same_images(train: Sequence[Example]) -> list[str]:
     forgotten = {example.image.key: example.id for example in train if example.role is Role.FORGET and example.image}
     kept = {example.image.key: example.id for example in train if example.role is Role.RETAIN and example.image}
     return [f"{forgotten[key]} and {kept[key]} have the same image." for key in forgotten.keys() & kept.keys()]
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names for a message: the first few, and the number of others."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -13,7 +13,7 @@ from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageFile
 from unsee.data.arrow import ArrowImage
 from unsee.data.tables import SUFFIXES, unreadable
-from unsee.errors import UserError, shown
+from unsee.errors import UserError, listed, shown
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
 IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -209,8 +209,7 @@ class Gathered:
     def require(self, place: object) -> None:
         """Raise if any row could not be read."""
         if self.faults:
-            more = [f"... and {len(self.faults) - _SHOWN} more (unsee check lists all)"] * (len(self.faults) > _SHOWN)
-            raise UserError("\n  ".join([f"{place} cannot be used:", *self.faults[:_SHOWN], *more]))
+            raise UserError(listed(f"{place} cannot be used:", self.faults, _SHOWN, " (unsee check lists all)"))
 
 
 class RecordBenchmark(Benchmark):

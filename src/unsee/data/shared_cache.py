@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from unsee.compat import fast_paths
 from unsee.utils import fast_paths as utils_fast_paths
+from unsee.utils.files import write_private
 from unsee.utils.terminal import note_once
 
 VARIABLE: Final = "UNSEE_CACHE"
@@ -57,19 +58,11 @@ def signing_key() -> bytes | None:
         file = folder / "key"
         with FileLock(folder / "key.lock"):
             if not file.is_file() or file.stat().st_size != _KEY_BYTES:
-                _write_key(file)
+                write_private(file, secrets.token_bytes(_KEY_BYTES))
             return file.read_bytes()
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         note_once(f"the cache shared by runs is not used: its key cannot be kept in the home folder ({error}).")
         return None
-
-
-def _write_key(file: Path) -> None:
-    """Write a new key readable by this user only."""
-    part = file.with_name(f".key.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
-        stream.write(secrets.token_bytes(_KEY_BYTES))
-    part.replace(file)
 
 
 def _problem(folder: Path) -> str:

@@ -54,6 +54,16 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_private(file: Path, content: bytes) -> None:
+    """Write a file, whole or not at all, that only this user can read."""
+    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(file)
+
+
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_writer(path) as stream:

@@ -21,7 +21,7 @@ from unsee.config import RECORD, paths
 from unsee.config.retention import UNTIL_VERIFIED
 from unsee.data import shared_cache
 from unsee.distributed.file_lock import is_claimed, owner, require_free
-from unsee.errors import InUseError, UserError, unknown_name
+from unsee.errors import InUseError, UserError, some, unknown_name
 from unsee.utils.files import (
     LOCK,
     OWNED,
@@ -456,7 +456,7 @@ class _Plan:
             return []
         if beside and not self.shared:
             notes.append(
-                f"{cache} stays: nobody can tell which of its entries belong to which run, and {_some(beside)} may need them "
+                f"{cache} stays: nobody can tell which of its entries belong to which run, and {some([unit.name for unit in beside], 3)} may need them "
                 "(runs are only slower without). Name `--level caches` to remove all of it."
             )
             return []
@@ -533,11 +533,6 @@ def _remove_empty(done: Purged, roots: Sequence[Path]) -> None:
         while folder not in stops and folder.is_dir() and not foreign(folder) and not is_claimed(folder / LOCK):
             remove_folder(folder)
             folder = folder.parent
-
-
-def _some(units: Sequence[Path]) -> str:
-    names = [unit.name for unit in units[:3]]
-    return ", ".join(names) + (f" and {len(units) - 3} more" if len(units) > 3 else "")
 
 
 def _grouped(items: Sequence[Item]) -> Iterator[str]:

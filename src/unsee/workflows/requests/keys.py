@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from filelock import FileLock
 
 from unsee.errors import UserError
+from unsee.utils.files import write_private
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -43,7 +44,7 @@ def ledger_key() -> bytes:
     file = folder() / LEDGER
     with FileLock(file.with_suffix(".lock")):
         if not file.exists():
-            _create(file, secrets.token_bytes(_BYTES))
+            write_private(file, secrets.token_bytes(_BYTES))
         key = file.read_bytes()
     if len(key) != _BYTES:
         raise UserError(f"{file} is damaged: expected {_BYTES} bytes, got {len(key)}. Restore it from a backup.")
@@ -68,7 +69,7 @@ def signing_key() -> Ed25519PrivateKey | None:
         if not file.exists():
             made = Ed25519PrivateKey.generate()
             plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-            _create(file, made.private_bytes(*plain))
+            write_private(file, made.private_bytes(*plain))
             (folder() / PUBLIC).write_text(public_text(made.public_key()) + "\n", encoding="ascii")
         try:
             key = serialization.load_pem_private_key(file.read_bytes(), password=None)
@@ -82,13 +83,3 @@ def signing_key() -> Ed25519PrivateKey | None:
 def public_text(key: Any) -> str:
     """Return a public key as the 64 hexadecimal digits of its raw bytes."""
     return str(key.public_bytes_raw().hex())
-
-
-def _create(file: Path, content: bytes) -> None:
-    """Write a new file that only this user can read."""
-    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)

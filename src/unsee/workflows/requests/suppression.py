@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unsee.api import Benchmark, Example, ImageSource, Role
-from unsee.errors import UserError
+from unsee.errors import UserError, listed
 from unsee.metrics.normal_form import normalise
 from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
@@ -158,8 +158,7 @@ def search_data(opened: Benchmark, place: Path | str) -> list[str]:
 def require_none(examples: Iterable[Example], place: Path | str, what: str) -> None:
     """Raise if rows hold somebody of a ledger, before they are trained on."""
     if lines := _lines(search(examples, *read(place))):
-        more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-        raise UserError("\n  ".join([f"{what} would teach what was to be forgotten:", *lines[:_SHOWN], *more]))
+        raise UserError(listed(f"{what} would teach what was to be forgotten:", lines, _SHOWN))
 
 
 def _lines(hits: Iterable[Hit]) -> list[str]:
