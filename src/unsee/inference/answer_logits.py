@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,14 +30,21 @@ def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
     apart; what a frozen vision tower says about an image is computed once (`unsee.inference.vision_cache`).
     """
     parts = batch.parts if fast_paths.current().split_batches else batch.kinds
-    found = [_answer_logits(model, part) for _, part in parts]
+    return in_order([places for places, _ in parts], [_answer_logits(model, part) for _, part in parts])
+
+
+def in_order(places: Sequence[Sequence[int]], found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return values [b, a, v] and labels [b, a] of the parts of a batch as one, padded on the left, in the batch's order.
+
+    `places` are the rows of each part in the batch.
+    """
     if len(found) == 1:
         return found[0]
     width = max(labels_ba.shape[1] for _, labels_ba in found)
-    logits_bav = torch.cat([_widened(logits_bav, width, 0.0) for logits_bav, _ in found])
-    labels_ba = torch.cat([_widened(labels_ba, width, IGNORE) for _, labels_ba in found])
-    back = torch.tensor([place for places, _ in parts for place in places], device=labels_ba.device).argsort()
-    return logits_bav[back], labels_ba[back]
+    values_bav = torch.cat([widened(values_bav, width) for values_bav, _ in found])
+    labels_ba = torch.cat([widened(labels_ba, width, IGNORE) for _, labels_ba in found])
+    back = torch.tensor([place for part in places for place in part], device=labels_ba.device).argsort()
+    return values_bav[back], labels_ba[back]
 
 
 def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -99,7 +106,7 @@ def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tenso
     return packed.answers(output.logits), packed.labels_ra
 
 
-def _widened(values: Tensor, width: int, fill: float) -> Tensor:
+def widened(values: Tensor, width: int, fill: float = 0.0) -> Tensor:
     """Pad the answer positions (axis 1) on the left with `fill`."""
     behind = [0, 0] * (values.ndim - 2)
     return pad(values, [*behind, width - values.shape[1], 0], value=fill)

@@ -14,6 +14,7 @@ from itertools import cycle, islice
 
 from unsee.api import Training
 from unsee.api.request import Target
+from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 
 
@@ -100,8 +101,6 @@ class Plan:
 
 def _by_image(order: Sequence[int], targets: Sequence[Target]) -> list[int]:
     """Reorder so that questions about one image are adjacent."""
-    groups: dict[object, list[int]] = {}
-    for place in order:
-        image = targets[place].example.image
-        groups.setdefault(image.key if image else place, []).append(place)
+    images = ((targets[place].example.image, place) for place in order)
+    groups = by_key((image.key if image else place, place) for image, place in images)
     return [place for group in groups.values() for place in group]

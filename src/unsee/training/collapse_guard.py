@@ -28,6 +28,7 @@ from unsee.training.precision import autocast
 from unsee.training.targets import STAYS, own_answers
 from unsee.training.trainable import load_trainable, save_trainable
 from unsee.utils.files import atomic_write_json
+from unsee.utils.grouping import evenly
 
 PROBES: Final = 32
 """Number of probes, half from the forget and half from the retain set."""
@@ -122,8 +123,5 @@ def spread(targets: Sequence[Target], most: int) -> list[Target]:
 
     It examines four times as many, not all.
     """
-    looked = min(4 * most, len(targets))
-    some = [targets[place * len(targets) // looked] for place in range(looked)]
-    distinct = list({(one.example.id, one.example.question): one for one in some}.values())
-    count = min(most, len(distinct))
-    return [distinct[place * len(distinct) // count] for place in range(count)]
+    distinct = {(one.example.id, one.example.question): one for one in evenly(targets, 4 * most)}
+    return list(evenly(list(distinct.values()), most))

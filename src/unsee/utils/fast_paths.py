@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 from unsee.errors import UserError
@@ -43,17 +43,7 @@ class Engine:
 
 
 FAST: Final = Engine()
-PLAIN: Final = Engine(
-    answer_logits=False,
-    split_batches=False,
-    vision_features=False,
-    reference=False,
-    separate_terms=False,
-    recompute=False,
-    prefetch=False,
-    shared_prefix=False,
-    shared_cache=False,
-)
+PLAIN: Final = Engine(**{field.name: False for field in fields(Engine)})
 
 _CURRENT: ContextVar[Engine] = ContextVar("engine", default=FAST)
 

@@ -19,6 +19,7 @@ from torch.nn import Module
 
 from unsee.api import Needs, Training
 from unsee.compat.fake_tensors import NEEDS_VALUES, Meter, with_values
+from unsee.inference.answer_logits import widened
 from unsee.inference.batching import WORTH_SPLITTING, Batch
 from unsee.inference.decoding import LIKELY
 from unsee.inference.packing import pack, packable, saving
@@ -173,7 +174,7 @@ class Stage:
         with self._cast():
             found = [self._logits(one) for one in term]
             widest = max(one.answers[1] for one in term)
-            logits_bav = found[0] if len(found) == 1 else torch.cat([_widened(one, widest) for one in found])
+            logits_bav = found[0] if len(found) == 1 else torch.cat([widened(one, widest) for one in found])
             labels_ba = torch.zeros(logits_bav.shape[:2], dtype=torch.long)
             if teacher:
                 start_bav = self.inner.get_output_embeddings()(
@@ -256,7 +257,3 @@ class Stage:
 def per_token(row: Mapping[str, Tensor], key: str) -> bool:
     """Tell whether an input has one entry per token, not per image."""
     return key == "labels" or row[key].shape[:2] == row["input_ids"].shape
-
-
-def _widened(logits_bav: Tensor, width: int) -> Tensor:
-    return torch.nn.functional.pad(logits_bav, (0, 0, width - logits_bav.shape[1], 0))

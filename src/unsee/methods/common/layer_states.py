@@ -21,6 +21,7 @@ from unsee.api.request import Target
 from unsee.compat.probes import trying
 from unsee.distributed import processes
 from unsee.errors import UserError
+from unsee.inference.answer_logits import in_order
 from unsee.inference.batching import Batch, collate
 from unsee.inference.packing import keeps_logits
 from unsee.inference.vision_cache import encoded
@@ -33,14 +34,7 @@ from unsee.training.precision import autocast
 def answer_states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
     """Return states_bad of the layer's output at answer tokens, and labels_ba (-100 at padding)."""
     kinds = batch.kinds
-    found = [_states(model, part, layer) for _, part in kinds]
-    if len(found) == 1:
-        return found[0]
-    width = max(labels_ba.shape[1] for _, labels_ba in found)
-    states_bad = torch.cat([pad(states, (0, 0, width - states.shape[1], 0)) for states, _ in found])
-    labels_ba = torch.cat([pad(labels, (width - labels.shape[1], 0), value=IGNORE) for _, labels in found])
-    back = torch.tensor([place for places, _ in kinds for place in places], device=labels_ba.device).argsort()
-    return states_bad[back], labels_ba[back]
+    return in_order([places for places, _ in kinds], [_states(model, part, layer) for _, part in kinds])
 
 
 def _states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ from unsee.compat.tensors import raw
 from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.errors import TrainingError
-from unsee.inference.answer_logits import answer_logits, answer_logprob
+from unsee.inference.answer_logits import answer_logits, answer_logprob, in_order
 from unsee.inference.batching import Batch, collate
 from unsee.models.auto import evaluating
 from unsee.models.padding import IGNORE
@@ -241,7 +241,9 @@ class _Head:
         with self.module.register_forward_pre_hook(note), fast_paths.using(apart):
             logits_bav, labels_ba = answer_logits(model, batch)
         if len(seen) > 1:  # rows of different length went apart
-            return _together([self.states(model, part) for _, part in batch.parts], [p for p, _ in batch.parts])
+            return in_order(
+                [places for places, _ in batch.parts], [self.states(model, part) for _, part in batch.parts]
+            )
         states_bad = seen[0][:, -labels_ba.shape[1] - 1 : -1]
         if self.plain is None:
             self.plain = torch.allclose(self.start(states_bad), logits_bav, rtol=1e-3, atol=1e-3)
@@ -256,18 +258,6 @@ class _Head:
 def _second(model: Module) -> Module:
     """Return a frozen second copy of the model, in eval mode."""
     return copy.deepcopy(model).requires_grad_(False).eval()
-
-
-def _together(found: Sequence[tuple[Tensor, Tensor]], places: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Merge values and labels of sub-batches into those of the batch."""
-    rows = [pair for values_bax, labels_ba in found for pair in zip(values_bax, labels_ba, strict=True)]
-    order = [place for group in places for place in group]
-    back = sorted(range(len(rows)), key=order.__getitem__)
-    width = max(labels_ba.shape[1] for _, labels_ba in found)
-    labels_ba = found[0][1].new_full((len(rows), width), IGNORE)
-    for row, place in enumerate(back):
-        labels_ba[row, width - len(rows[place][1]) :] = rows[place][1]
-    return _aligned([rows[place][0] for place in back], labels_ba), labels_ba
 
 
 def _split(values_bax: Tensor, labels_ba: Tensor) -> list[tuple[Tensor, Tensor]]:
