@@ -23,22 +23,8 @@ from unsee.errors import Terminated, UnseeError, UserError, shown, unknown_name
 from unsee.utils.signals import raise_on_sigterm
 from unsee.utils.terminal import err
 
-_STORY: Final = (
-    "demo",
-    "train",
-    "suggest",
-    "forget",
-    "eval",
-    "attack",
-    "serve",
-    "compare",
-    "sweep",
-    "leaderboard",
-    "continual",
-    "request",
-    "receipt",
-    "check",
-    "list",
+_STORY: Final = tuple(
+    "demo train suggest forget eval attack serve compare sweep leaderboard continual request receipt check list".split()
 )
 """Order of commands in the help; others follow by name."""
 _AGAIN: Final = {

@@ -17,7 +17,7 @@ FILE: Final = "fast_paths.json"
 """File of passed trials in the shared cache folder."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FastPath:
     """A fast path that uses a library's internals."""
 
@@ -34,46 +34,26 @@ PATHS: Final = {
     path.name: path
     for path in (
         FastPath(
-            name="answer_logits",
-            switch="answer_logits",
-            library="transformers",
-            cost="logits are computed for the whole sequence, which takes more memory",
+            "answer_logits",
+            "answer_logits",
+            "transformers",
+            "logits are computed for the whole sequence, which takes more memory",
         ),
+        FastPath("vision_features", "vision_features", "transformers", "every image is encoded in every step"),
+        FastPath("packed_rows", "shared_prefix", "transformers", "every question in training encodes its image again"),
+        FastPath("packed_likelihoods", "shared_prefix", "transformers", "every scored answer encodes its image again"),
         FastPath(
-            name="vision_features",
-            switch="vision_features",
-            library="transformers",
-            cost="every image is encoded in every step",
+            "prefix_cache",
+            "shared_prefix",
+            "transformers",
+            "every question is answered from the pixels, which takes several times as long",
         ),
+        FastPath("recompute", "recompute", "torch", "training keeps about two fifths more activations in memory"),
         FastPath(
-            name="packed_rows",
-            switch="shared_prefix",
-            library="transformers",
-            cost="every question in training encodes its image again",
-        ),
-        FastPath(
-            name="packed_likelihoods",
-            switch="shared_prefix",
-            library="transformers",
-            cost="every scored answer encodes its image again",
-        ),
-        FastPath(
-            name="prefix_cache",
-            switch="shared_prefix",
-            library="transformers",
-            cost="every question is answered from the pixels, which takes several times as long",
-        ),
-        FastPath(
-            name="recompute",
-            switch="recompute",
-            library="torch",
-            cost="training keeps about two fifths more activations in memory",
-        ),
-        FastPath(
-            name="vision_rerun",
-            switch="recompute",
-            library="transformers",
-            cost="a saliency sweep keeps the activations of the vision tower beside those of the language model",
+            "vision_rerun",
+            "recompute",
+            "transformers",
+            "a saliency sweep keeps the activations of the vision tower beside those of the language model",
         ),
     )
 }

@@ -129,19 +129,7 @@ class Run:
         """Return the nested mapping, the form of the YAML file."""
         values = {key: plain(value) for key, value in asdict(self).items() if key not in ("method", "settings")}
         values["method"] = {"name": self.method, **plain(self.settings)}
-        order = (
-            "model",
-            "data",
-            "benchmark",
-            "method",
-            "training",
-            "eval",
-            "seed",
-            "engine",
-            "retention",
-            "plugins",
-            "out",
-        )
+        order = "model data benchmark method training eval seed engine retention plugins out".split()
         default = {"plugins": (), "retention": KEEP}
         return {key: values[key] for key in order if key not in default or vars(self)[key] != default[key]}
 

@@ -108,16 +108,8 @@ def fingerprint(opened: Benchmark) -> str:
 def _hashed(split: str, example: Example, image: str) -> bytes:
     """Return what the fingerprint knows of a row; `image` is the content key."""
     row = [
-        *(
-            split,
-            example.id,
-            example.role,
-            example.question,
-            example.answer,
-            example.entity,
-            example.kind,
-            example.fact,
-        ),
+        *(split, example.id, example.role, example.question, example.answer),
+        *(example.entity, example.kind, example.fact),
         *(dict(example.private), dict(example.visible), example.options, example.chain),
         *((example.paraphrase, example.perturbed) if example.perturbed or example.paraphrase else ()),
         image,

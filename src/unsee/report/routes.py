@@ -12,7 +12,7 @@ INSTEAD = 0.05
 """Smallest share of a class that is named as the behaviour instead of leaking."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Route:
     """One way of asking for forget information."""
 
@@ -24,23 +24,18 @@ class Route:
 
 
 ROUTES = (
-    Route(key="unseen.leak", title="New", group="By picture", meaning="new pictures: a private string is said"),
-    Route(key="forget.leak", title="Trained on", group="By picture", meaning="pictures of the request itself"),
-    Route(key="forget_text.leak", title="Asked", group="By name, no picture", meaning="facts asked for by name"),
+    Route("unseen.leak", "New", "By picture", "new pictures: a private string is said"),
+    Route("forget.leak", "Trained on", "By picture", "pictures of the request itself"),
+    Route("forget_text.leak", "Asked", "By name, no picture", "facts asked for by name"),
     Route(
-        key="unseen.ril",
-        title="By picture",
-        group="In the reasoning",
-        meaning="RIL: half the chains that say a private fact, half those from which one follows",
+        "unseen.ril",
+        "By picture",
+        "In the reasoning",
+        "RIL: half the chains that say a private fact, half those from which one follows",
     ),
-    Route(key="forget_text.ril", title="By name", group="In the reasoning", meaning="RIL of chains asked for by name"),
-    Route(
-        key="unseen.choice",
-        title="Of four",
-        group="In other forms",
-        meaning="picks the right option; chance is a quarter",
-    ),
-    Route(key="unseen.cloze", title="Gap", group="In other forms", meaning="fills the fact into a sentence"),
+    Route("forget_text.ril", "By name", "In the reasoning", "RIL of chains asked for by name"),
+    Route("unseen.choice", "Of four", "In other forms", "picks the right option; chance is a quarter"),
+    Route("unseen.cloze", "Gap", "In other forms", "fills the fact into a sentence"),
 )
 
 

@@ -23,18 +23,7 @@ CLASSES: Final = tuple(str(kind) for kind in Aftermath)
 """Shares that make one part: half the sum of their differences (total variation)."""
 FORMS: Final = ("chain", "choice", "cloze", "declined")
 """Right answers in other forms than free text, about what was forgotten."""
-ABILITIES: Final = (
-    "name",
-    "fact",
-    "visible",
-    "chain",
-    "choice",
-    "cloze",
-    "accuracy",
-    "known_name",
-    "refusal",
-    "degenerate",
-)
+ABILITIES: Final = tuple("name fact visible chain choice cloze accuracy known_name refusal degenerate".split())
 """Measures of what should stay."""
 RESAMPLES: Final = 2000
 LEVEL: Final = 0.95

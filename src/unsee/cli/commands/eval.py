@@ -26,20 +26,9 @@ from unsee.utils import fast_paths
 STAGES: Final = {"lab-gold": "gold", "lab-gold-picture": "gold-picture"}
 """Names of the built-in models in reports, where they are no original."""
 SHOWN: Final = (
-    *("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean", "grounding", "name", "fact"),
-    *(
-        "answer_prob",
-        "truth_ratio",
-        "forget_quality",
-        "ks",
-        "js",
-        "utility",
-        "fq",
-        "gold_distance",
-        "clip_score",
-        "cut",
-    ),
-    *("choice", "choice.no_pick", "choice.likelihood", "cloze", "rougeL", "both.choice", "both.cloze", "both.rougeL"),
+    *"leak degenerate hallucination refusal uninformative clean grounding name fact".split(),
+    *"answer_prob truth_ratio forget_quality ks js utility fq gold_distance clip_score cut".split(),
+    *"choice choice.no_pick choice.likelihood cloze rougeL both.choice both.cloze both.rougeL".split(),
 )
 """Scores printed by `unsee eval --all`, beside extra ones of data or user."""
 

@@ -27,20 +27,8 @@ STEP: Final = "step.json"
 GOLD: Final = -1
 """Stands for the number of requests of the model trained without any requested entity."""
 MEASURES: Final = (
-    *(
-        "name",
-        "fact",
-        "choice",
-        "cloze",
-        "chain.answer",
-        "accuracy",
-        "rougeL_recall",
-        "name_rate",
-        "empty",
-        "rep4",
-        "visible",
-    ),
-    *("leak", "degenerate", "hallucination", "refusal", "uninformative", "clean"),
+    *"name fact choice cloze chain.answer accuracy rougeL_recall name_rate empty rep4 visible".split(),
+    *"leak degenerate hallucination refusal uninformative clean".split(),
 )
 """Measures kept for every response."""
 

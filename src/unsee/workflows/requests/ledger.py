@@ -50,20 +50,8 @@ FIELDS: Final[Mapping[str, frozenset[str]]] = {
 }
 """Kind of entry -> what it may hold."""
 REASONS: Final = (
-    "done",
-    "not_in_model",
-    "withdrawn",
-    "duplicate",
-    "person_not_identified",
-    "requester_not_verified",
-    "legal_obligation",
-    "public_interest",
-    "freedom_of_expression",
-    "legal_claims",
-    "manifestly_unfounded",
-    "complex",
-    "many_requests",
-    "other",
+    *"done not_in_model withdrawn duplicate person_not_identified requester_not_verified legal_obligation".split(),
+    *"public_interest freedom_of_expression legal_claims manifestly_unfounded complex many_requests other".split(),
 )
 """Reasons of a decision or extension. Codes only: a sentence could name the person."""
 DECISIONS: Final = ("erased", "residual", "no_baseline", "refused", "withdrawn")
