@@ -13,41 +13,43 @@ from pathlib import Path
 import pytest
 
 import unsee
+from unsee.cli.commands.list import KINDS
 
 ROOT = Path(__file__).parents[2]
 NAMING = (".py", ".md", ".sh", ".yaml", ".html", ".js")
 HEAVY = ("torch", "transformers", "peft", "numpy", "scipy", "matplotlib")
+CALLS = {
+    "import": "import unsee, unsee.api, unsee.config, unsee.api.registry, unsee.data.check; dir(unsee)",
+    "processes": "from unsee.distributed import processes; processes.world(), processes.barrier()",
+    "fast paths": "from unsee.compat import fast_paths; fast_paths.status()",
+    "continual": "import unsee.workflows.continual, unsee.cli.commands.continual",
+    **{
+        words: f"from unsee.cli import main\ntry: assert main.main({words.split()}) == {code}\nexcept SystemExit: pass"
+        for words, code in {
+            "--help": 0,
+            "forget --help": 0,
+            **{f"list {kind}": 0 for kind in KINDS},
+            "check own_folder": 0,
+            "forget --model nowhere --data lab --method npo --out x": 2,
+            "forget --model lab --data nowhere --method npo --out x": 2,
+            "eval --model nowhere --data lab --out x": 2,
+            "eval --model lab --data nowhere --out x": 2,
+        }.items()
+    },
+}
 
 
-def loaded(code: str) -> set[str]:
-    """Return which heavy packages a fresh interpreter has loaded after `code`."""
-    probe = f"{code}\nimport sys\nprint('LOADED', *[name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    return set(done.stdout.splitlines()[-1].split()[1:])
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import unsee, unsee.api, unsee.config, unsee.api.registry, unsee.data.check; dir(unsee)",
-        "from unsee.cli import main as cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass",
-        "from unsee.cli import main as cli\ntry:\n    cli.main(['forget', '--help'])\nexcept SystemExit:\n    pass",
-        "from unsee.cli import main as cli\nfrom unsee.cli.commands.list import KINDS\nfor kind in KINDS:\n    cli.main(['list', kind])",
-        f"from unsee.cli import main as cli\ncli.main(['check', {str(ROOT / 'examples' / 'own_folder')!r}])",
-        *(
-            f"from unsee.cli import main as cli\nassert cli.main({words.split()}) == 2"
-            for words in (
-                "forget --model nowhere --data lab --method npo --out x",
-                "forget --model lab --data nowhere --method npo --out x",
-                "eval --model nowhere --data lab --out x",
-                "eval --model lab --data nowhere --out x",
-            )
-        ),
-    ],
-    ids=["import", "help", "verb-help", "list", "check", "no-model", "no-data", "eval-no-model", "eval-no-data"],
-)
-def test_nothing_heavy_is_loaded_before_it_is_needed(code):
-    assert loaded(code) == set()
+def test_nothing_heavy_is_loaded_before_it_is_needed():
+    """One fresh interpreter makes the calls one after another, and says after each what it has loaded."""
+    code = "import sys\n" + "".join(
+        f"{call}\nprint('LOADED', {name!r}, *[name for name in {HEAVY!r} if name in sys.modules], sep='|')\n"
+        for name, call in CALLS.items()
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT / "examples"
+    )
+    found = [line.split("|")[1:] for line in done.stdout.splitlines() if line.startswith("LOADED|")]
+    assert found == [[name] for name in CALLS]
 
 
 def test_verbs_stay_functions_when_their_modules_are_imported():
