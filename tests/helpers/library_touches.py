@@ -138,7 +138,7 @@ class Reader(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        name = ast.unparse(node.func)
+        name = node.func.id if isinstance(node.func, ast.Name) else None
         if name == "type" and len(node.args) == 3:
             self.note(node, "class made at run time", ast.unparse(node.args[1]))
         elif name == "SimpleNamespace":

@@ -305,7 +305,7 @@ def test_bf16_autocast_leaves_fp32_weights(tmp_path):
 
 def test_resumed_run_stops_where_the_uninterrupted_one_stops(tmp_path, monkeypatch):
     """The checks of the stop rule replay alike; the stopping step leaves no checkpoint to go on from."""
-    settings = {"epochs": 4, "batch_size": 2, "stop": "forgotten", "check_every": 5, "checkpoint_every": 1}
+    settings = {"epochs": 4, "batch_size": 2, "stop": "forgotten", "check_every": 2, "checkpoint_every": 1}
 
     def planted(session, probes):
         norm = sum(weight.abs().sum().item() for name, weight in trainable(session.model).items() if "lora_B" in name)
@@ -313,7 +313,7 @@ def test_resumed_run_stops_where_the_uninterrupted_one_stops(tmp_path, monkeypat
 
     monkeypatch.setattr("unsee.training.callbacks.unlearning_success", planted)
     limit = float("inf")
-    probe = make(tmp_path / "probe", **settings, max_steps=10)
+    probe = make(tmp_path / "probe", **settings, max_steps=4)
     run(probe)
     limit = 0.99 * sum(w.abs().sum().item() for name, w in trainable(probe.model).items() if "lora_B" in name)
     whole = make(tmp_path / "whole", **settings)
@@ -322,7 +322,7 @@ def test_resumed_run_stops_where_the_uninterrupted_one_stops(tmp_path, monkeypat
     session = make(tmp_path / "cut", **settings)
 
     def killed(forget, retain):
-        if forget.index == 7:
+        if forget.index == 3:
             raise KeyboardInterrupt
         return nll(session)(forget, retain)
 
