@@ -59,14 +59,9 @@ def _judge_scores(text: str) -> str:
     return _json({**found, "scores": rows})
 
 
-def _rates(text: str) -> str:
-    """Return the rates of a safety report without the ids of the rows that failed."""
-    return _json(_without(json.loads(text), "failures"))
-
-
-def _attacks(text: str) -> str:
-    """Return attacks without the share of single entities; their mean stays."""
-    return _json(_without(json.loads(text), "recovered"))
+def _lacking(name: str) -> Callable[[str], str]:
+    """Return a function that takes what is called `name` out of a JSON text."""
+    return lambda text: _json(_without(json.loads(text), name))
 
 
 def _sequence(text: str) -> str:
@@ -157,8 +152,8 @@ FILES: Final[tuple[Private, ...]] = (
     Private("responses.keys.jsonl", "answers", "ids of rows"),
     Private("responses.jsonl", "answers", "questions, reference answers, private strings, and what the model said"),
     Private("scores.json", "answers", "ids of rows", _without_rows),
-    Private("attacks.json", "answers", "ids of forgotten entities", _attacks),
-    Private("safety.json", "answers", "ids of rows", _rates),
+    Private("attacks.json", "answers", "ids of forgotten entities", _lacking("recovered")),
+    Private("safety.json", "answers", "ids of rows", _lacking("failures")),
     Private("factuality.json", "answers", "ids of rows", _judge_scores),
     Private("request.yaml", "requests", "who is to be forgotten: name and its forms"),
     Private("data.jsonl", "requests", "rows about the people of deletion requests, and about those who are kept"),

@@ -445,7 +445,7 @@ class _Plan:
         Its entries are named by hashes of weights and prompts, which no run keeps, so nobody can tell whose an entry is.
         """
         cache = folder / "cache"
-        if "caches" not in self.levels or not cache.is_dir() or any(folder.is_relative_to(root) for root in self.roots):
+        if "caches" not in self.levels or not cache.is_dir() or self._takes(folder):
             return []
         beside = [
             unit for unit in _children(folder) if any((unit / name).is_file() for name in (RECORD, "judged.json"))

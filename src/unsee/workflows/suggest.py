@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -144,9 +145,5 @@ def parameters(model: Path | str) -> int:
 
 def _counts(opened: Benchmark) -> dict[Role, int]:
     """Return the number of rows by role; of held-out images those judged, else those trained on."""
-    found: dict[Role, int] = {}
-    for split, roles in (("train", {*Role} - {Role.UNSEEN}), ("eval", {Role.UNSEEN})):
-        for example in opened.examples(split):  # type: ignore[arg-type]
-            if example.role in roles:
-                found[example.role] = found.get(example.role, 0) + 1
-    return found
+    trained = Counter(row.role for row in opened.examples("train"))
+    return {**trained, Role.UNSEEN: sum(row.role is Role.UNSEEN for row in opened.examples("eval"))}

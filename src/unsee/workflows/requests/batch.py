@@ -17,8 +17,7 @@ from typing import Any, Final
 
 from unsee import config
 from unsee.api import VLM, Benchmark, Example, Kind, Response, Role, registry
-from unsee.benchmarks.request import OF_TARGETS, Roles
-from unsee.benchmarks.request import Request as Recast
+from unsee.benchmarks.request import OF_TARGETS
 from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
 from unsee.distributed.file_lock import owner
@@ -36,7 +35,7 @@ from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import BATCH, Project, Request, Settings, model_hash
 from unsee.workflows.requests.questions import self_made, templates_of
 from unsee.workflows.requests.receipt import Issued, issue
-from unsee.workflows.requests.rows import read_rows, write_rows
+from unsee.workflows.requests.rows import read_rows, recast, write_rows
 from unsee.workflows.requests.surfaces import Surface, Word
 from unsee.workflows.suggest import suggest
 from unsee.workflows.verdict import Outcome, keep_outcome
@@ -270,16 +269,10 @@ class Batch:
         """Return what is kept, for training and for judging: of the data, else self-made."""
         if self._data is None:
             return self._self_made()
-        layout = self.settings.benchmark or self._data.name
-        roles = Roles(
-            data=self.settings.data,
-            benchmark=layout if isinstance(layout, Mapping) else {"name": layout},
-            aside=tuple(sorted(self._named_by_requests())),
-            retain_limit=RETAIN_LIMIT,
-        )
-        recast = Recast(roles)
+        aside = tuple(sorted(self._named_by_requests()))
+        others = recast(self._data, self.settings.data, self.settings.benchmark, aside=aside, retain_limit=RETAIN_LIMIT)
         train, judged = (
-            [row for row in recast.examples(split) if row.role not in OF_TARGETS]  # type: ignore[arg-type]
+            [row for row in others.examples(split) if row.role not in OF_TARGETS]  # type: ignore[arg-type]
             for split in ("train", "eval")
         )
         return train, judged

@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from unsee.api import Benchmark, Example, ImageFile, ImageSource, Kind, Response, Role
 from unsee.api.pictures import decode_image
-from unsee.benchmarks.request import OF_TARGETS, Roles
-from unsee.benchmarks.request import Request as Recast
+from unsee.benchmarks.request import OF_TARGETS
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError, shown
 from unsee.metrics.matching import everyday
@@ -25,7 +24,7 @@ from unsee.workflows.requests.ledger import MONTHS, Entry, Ledger, add_months
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import Project, Request, Settings, model_hash
 from unsee.workflows.requests.questions import forms_of, rows_about, templates_of
-from unsee.workflows.requests.rows import canonical, read_rows, scoped, write_rows
+from unsee.workflows.requests.rows import canonical, read_rows, recast, scoped, write_rows
 from unsee.workflows.requests.surfaces import Surface
 
 LIMIT: Final = 24
@@ -306,16 +305,9 @@ def _pixels(image: ImageSource) -> str:
 def _rows_of(project: Project, data: Benchmark, entity: str) -> tuple[list[Example], list[Example]]:
     """Return the rows of the data about an entity, in the roles of a forget set."""
     settings = project.settings()
-    layout = {"name": data.name} if settings.benchmark == "" else settings.benchmark
-    roles = Roles(
-        data=settings.data,
-        benchmark=layout if isinstance(layout, Mapping) else {"name": layout},
-        forget=(entity,),
-        limit=LIMIT,
-    )
-    recast = Recast(roles)
+    own = recast(data, settings.data, settings.benchmark, forget=(entity,), limit=LIMIT)
     train, judged = (
-        [row for row in recast.examples(split) if row.role in OF_TARGETS and row.kind is not Kind.VISIBLE]  # type: ignore[arg-type]
+        [row for row in own.examples(split) if row.role in OF_TARGETS and row.kind is not Kind.VISIBLE]  # type: ignore[arg-type]
         for split in ("train", "eval")
     )
     return train, judged

@@ -16,7 +16,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -55,22 +55,15 @@ REASONS: Final = (
 )
 """Reasons of a decision or extension. Codes only: a sentence could name the person."""
 DECISIONS: Final = ("erased", "residual", "no_baseline", "refused", "withdrawn")
-_STATUS: Final = {
-    "received": "received",
-    "asked": "asked",
-    "approved": "approved",
-    "unlearned": "unlearned",
-    "verdict": "judged",
-    "closed": "closed",
-}
-_TABLES: Final = """
-CREATE TABLE entries (
+_STATUS: Final = {kind: kind for kind in "received asked approved unlearned closed".split()} | {"verdict": "judged"}
+_TABLES: Final = (
+    """CREATE TABLE entries (
     number INTEGER PRIMARY KEY, time TEXT NOT NULL, request TEXT NOT NULL, kind TEXT NOT NULL,
     operator TEXT NOT NULL, content TEXT NOT NULL, seal TEXT NOT NULL
-);
-CREATE TRIGGER unchanged BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER kept BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-"""
+)""",
+    "CREATE TRIGGER unchanged BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+    "CREATE TRIGGER kept BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+)
 _WAIT: Final = 30.0
 """Seconds to wait for another process that writes."""
 _CODE: Final = re.compile(r"[\w.:@/+=,-]{0,200}", re.ASCII)
@@ -225,13 +218,12 @@ class Ledger:
         made = Entry(
             number=number + 1, time=now, request=request, kind=kind, operator=operator, content=content, seal=""
         )
-        text = _canonical(content)
-        sealed_now = self._seal(seal, made)
+        made = replace(made, seal=self._seal(seal, made))
         file.execute(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (made.number, now, request, kind, operator, text, sealed_now),
+            "INSERT INTO entries VALUES (:number, :time, :request, :kind, :operator, :content, :seal)",
+            {**vars(made), "content": _canonical(content)},
         )
-        return Entry(**{**vars(made), "seal": sealed_now})
+        return made
 
     def _seal(self, before: str, entry: Entry) -> str:
         parts = (str(entry.number), entry.time, entry.request, entry.kind, entry.operator, _canonical(entry.content))
@@ -253,7 +245,7 @@ class Ledger:
                 raise
 
     def _create(self, file: sqlite3.Connection) -> None:
-        for statement in _statements(_TABLES):
+        for statement in _TABLES:
             file.execute(statement)
         file.execute(f"PRAGMA user_version = {SCHEMA}")
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -296,17 +288,6 @@ def add_months(day: date, months: int) -> date:
     """
     year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
-
-
-def _statements(text: str) -> list[str]:
-    """Return the complete SQL statements of a text."""
-    found, part = [], ""
-    for line in text.splitlines(keepends=True):
-        part += line
-        if part.strip() and sqlite3.complete_statement(part):
-            found.append(part)
-            part = ""
-    return found
 
 
 def _canonical(content: Mapping[str, Any]) -> str:

@@ -44,12 +44,6 @@ UNTRIED: Final = (
 _FIELDS: Final = ("model", "ledger", "surfaces", "signature")
 """Parts that a check reads."""
 HERE: Final = Path(__file__).parent
-_WORDS: Final[Mapping[str, str]] = {
-    "no_baseline": "no baseline",
-    "erased": "erased",
-    "residual": "residual",
-    "not_measured": "not measured",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +295,6 @@ def _page(content: Mapping[str, Any]) -> str:
     values = {
         "receipt": content,
         "meaning": surfaces.WORDS,
-        "words": _WORDS,
         "headline": _headline(content),
         "kept": {
             _kept_words(name): {key: "-" if share is None else f"{share:.0%}" for key, share in value.items()}

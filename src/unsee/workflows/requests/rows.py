@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from unsee.api import Example, ImageSource, Kind, Role
+from unsee.api import Benchmark, Example, ImageSource, Kind, Role
 from unsee.benchmarks.folder import Folder
+from unsee.benchmarks.request import Request, Roles
 from unsee.utils.files import atomic_write_jsonl, atomic_writer
 
 TABLE: Final = "data.jsonl"
@@ -37,6 +38,12 @@ def read_rows(folder: Path) -> list[Example]:
     """Return the examples of a request, each once, in the order of the table."""
     data = Folder(folder / TABLE)
     return list({row.id: row for split in ("train", "eval") for row in data.examples(split)}.values())  # type: ignore[arg-type]
+
+
+def recast(data: Benchmark, place: str, layout: str | Mapping[str, Any], **amounts: Any) -> Request:
+    """Return the data at a place, laid out as told or as was recognised, with other roles (see `Roles`)."""
+    layout = layout if isinstance(layout, Mapping) else {"name": layout or data.name}
+    return Request(Roles(data=place, benchmark=layout, **amounts))
 
 
 def canonical(example: Example) -> str:
