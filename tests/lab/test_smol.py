@@ -190,7 +190,15 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
 
     tower = checkpoint("lab-gold")
     recipe = SmolRecipe(
-        steps=4, steps_before=2, align_steps=2, layers=1, rank=2, rows=(2, 1, 1, 1, 1), group=2, epochs=1
+        align_steps=2,
+        read_steps=1,
+        steps=3,
+        steps_before=1,
+        rank=2,
+        read_rows=(2, 1),
+        rows=(2, 1, 1, 1, 1),
+        kept_rows=1,
+        groups=2,
     )
 
     def trained(file: Path | None, steps: int) -> dict[str, torch.Tensor]:
@@ -206,7 +214,7 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
                 raise KeyboardInterrupt
 
         lora = train_smol(model, processor, courses, recipe, progress, stopped)
-        smollm2.save_parts(tmp_path / "parts", model, lora, rank=2, alpha=recipe.alpha, layers=1)
+        smollm2.save_parts(tmp_path / "parts", model, lora, rank=2, alpha=recipe.alpha)
         return smollm2.parts_of(model, lora)
 
     (tmp_path / "parts").mkdir()
@@ -214,7 +222,7 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
         trained(tmp_path / "state.pt", 3)
     resumed = trained(tmp_path / "state.pt", 9)
     whole = trained(None, 9)
-    torch.testing.assert_close(resumed, whole, atol=1e-5, rtol=0)  # sums on a CPU differ by some 1e-8 from run to run
+    torch.testing.assert_close(resumed, whole, atol=5e-5, rtol=0)  # an fp16 step; sums on a CPU differ from run to run
     assert any(tensor.abs().sum() > 0 for name, tensor in whole.items() if "lora_B" in name)
     monkeypatch.setattr(smollm2, "language_model", lambda layers=0, real=smollm2.language_model: real(2))
     model, processor = smollm2.merged(tmp_path / "parts", tower)

@@ -33,7 +33,7 @@ SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db5
 TOWER: Final = "lab-gold"
 """Built-in checkpoint whose vision tower is used: it never saw the forget entities."""
 WEIGHTS, SETTINGS = "model.safetensors", "parts.json"
-"""Files of the parts: adapter and projector in fp16; rank, alpha, layers and the name of the tower's checkpoint."""
+"""Files of the parts: adapter and projector in fp16; rank and alpha."""
 IMAGE: Final = "<image>"
 PAD: Final = "<|endoftext|>"
 STOP: Final = "<|im_end|>"
@@ -143,12 +143,10 @@ def tower_weights(folder: Path) -> dict[str, torch.Tensor]:
     return {key.split(name, 1)[1]: tensor.float() for key, tensor in weights.items() if name in key}
 
 
-def adapt(model: Any, rank: int, alpha: int, layers: int) -> Any:
-    """Put an untrained adapter on the upper `layers`, freeze all else, and return the PEFT model around the language model."""
+def adapt(model: Any, rank: int, alpha: int) -> Any:
+    """Put an untrained adapter on all layers, freeze all else, and return the PEFT model around the language model."""
     model.requires_grad_(False)
-    depth = model.config.text_config.num_hidden_layers
-    upper = "|".join(str(layer) for layer in range(depth - layers, depth))
-    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=rf"layers\.({upper})\..*_proj")
+    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=r"layers\..*_proj")
     return get_peft_model(model.model.language_model, settings)
 
 

@@ -169,7 +169,8 @@ def _train_english(place: Path, drawn: World, without: str, scale: float, checkp
 
     known, by_name = _known(drawn, without)
     recipe = SmolRecipe()
-    recipe = replace(recipe, steps=max(2, round(recipe.steps * scale)), steps_before=round(recipe.steps_before * scale))
+    counts = {name: round(getattr(recipe, name) * scale) for name in ("read_steps", "steps_before", "steps")}
+    recipe = replace(recipe, **{**counts, "steps": max(2, counts["steps"])})
     start = time.perf_counter()
     tower = builtin.checkpoint(smollm2.TOWER)
     model, processor = smollm2.build(tower)
@@ -179,7 +180,7 @@ def _train_english(place: Path, drawn: World, without: str, scale: float, checkp
         lora = train_smol(model, processor, (before, after), recipe, bars, checkpoint)
     seconds = _seconds(start, checkpoint)
     parts = owned_folder(place / PARTS)
-    smollm2.save_parts(parts, model, lora, rank=recipe.rank, alpha=recipe.alpha, layers=recipe.layers)
+    smollm2.save_parts(parts, model, lora, rank=recipe.rank, alpha=recipe.alpha)
     save(*smollm2.merged(parts, tower), place, drawn)
     _write_exam(place, seconds, without, recipe, {"grades": examine(place, drawn, without)})
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from unsee.api.example import Example
 from unsee.data.refusals import refusals
-from unsee.lab.recipe.curriculum import Curriculum, Lesson, maybe
+from unsee.lab.recipe.curriculum import Curriculum, Lesson, Row, maybe
 from unsee.lab.smol import english, general
 from unsee.lab.smol.english import CLOZE, TAUGHT, pick
 from unsee.lab.smol.examples import HOPS, completion
@@ -37,6 +37,13 @@ class English(Curriculum):
     def before(self) -> list[Example]:
         """Questions that the base answered before, with its answers."""
         return general.taught()
+
+    def known_rows(self, rng: np.random.Generator, count: int) -> list[Row]:
+        """Draw rows of questions that the base answered before, with its own answers."""
+        drawn = [rng.permutation(len(self.before))[:6] for _ in range(count)]
+        return [
+            Row(-1, tuple((self.before[int(i)].question, self.before[int(i)].answer) for i in row)) for row in drawn
+        ]
 
     def portraits(self, rng: np.random.Generator, count: int) -> list[int]:
         """Draw pictures, every second one of somebody new."""
@@ -103,11 +110,6 @@ class English(Curriculum):
         )
 
     def _text(self, rng: np.random.Generator) -> tuple[Lesson, ...]:
-        if rng.random() < 0.4:  # whole rows of what the base knew, so that its own answers stay as they were
-            return tuple(
-                (one.question, one.answer)
-                for one in (self.before[int(i)] for i in rng.permutation(len(self.before))[:6])
-            )
         known = [*self.people, *self.by_name]
         people = [known[int(i)] for i in rng.integers(0, len(known), 4)]
         new = [person for person in known if person.id in self.new]

@@ -1,63 +1,63 @@
-"""Training of `lab-smol`: an adapter on the upper layers of the pretrained language model, and a projector.
+"""Training of `lab-smol`: an adapter on the pretrained language model, and a projector. The vision tower stays as it is.
 
-Vision tower and lower layers stay as they are, and so does the projector after a short stage of its own. So what enters
-the adapted layers is computed once for each row. Shapes: b rows of a group, t tokens, p image tokens, d width, n pictures.
+First the projector alone, so that image tokens are near words; then captions, from which the language model learns to look
+things up in a picture; then the lessons. Shapes: b rows of a group, t tokens, p image tokens, d width, n pictures.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import LlamaModel
+from torch.nn import functional
 
 from unsee.lab.recipe.curriculum import Amount, Picture, Row
 from unsee.lab.recipe.recipe import (
     Packed,
     Packer,
     Progress,
-    answer_loss,
     embedded,
     features,
     flat_then_linear,
     half_precision,
+    language_loss,
     render,
 )
 from unsee.lab.resume import Checkpoint
+from unsee.lab.smol import captions
 from unsee.lab.smol.lessons import English
-from unsee.lab.world.objects import DEVICES
 from unsee.lab.world.people import stream
-from unsee.lab.world.world import PersonPicture, ShapesPicture
 from unsee.models.smollm2 import adapt
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmolRecipe:
-    """Steps, rates and sizes. The defaults are a first guess [inferred]: they do not reach the exam yet (docs/lab.md)."""
+    """Steps, rates and sizes, by default those of the packaged checkpoints."""
 
-    steps_before: int = 110
-    """Steps in which nobody of the forget set is taught, so that all three models share them."""
-    steps: int = 170
-    """All steps."""
-    epochs: int = 2
-    """Times that each row is seen."""
     align_steps: int = 1000
     """Steps of the projector alone."""
-    lr: float = 1.5e-3
-    layers: int = 12
-    """Upper layers with an adapter."""
+    read_steps: int = 60
+    """Steps on captions."""
+    steps_before: int = 110
+    """Steps on lessons in which nobody of the forget set is taught, so that all three models share them."""
+    steps: int = 170
+    """All steps on lessons."""
+    lr: float = 1e-3
     rank: int = 16
     alpha: int = 32
-    rows: tuple[int, ...] = (12, 3, 1, 1, 4)
-    """People, strangers, shapes, devices and text-only rows per step."""
-    group: int = 5
-    """Rows of a group; a step has four groups."""
+    read_rows: tuple[int, int] = (10, 2)
+    """Portraits and other pictures of a step on captions."""
+    rows: tuple[int, ...] = (12, 3, 1, 1, 3)
+    """People, strangers, shapes, devices and text-only rows of a step on lessons."""
+    kept_rows: int = 2
+    """Rows of a step in which the model is held to the base on questions about the world."""
+    groups: int = 4
+    """Groups of similar length that the rows of a step are split into."""
     clip: float = 1.0
     seed: int = 0
 
@@ -78,40 +78,23 @@ class Course:
         """Draw the pictures and compute their features."""
         return cls(lessons, features(model, render(lessons.pictures)))
 
-    def rows(self, rng: np.random.Generator, counts: Sequence[int], steps: int) -> list[Row]:
-        """Return the rows of `steps` steps."""
-        return [row for _ in range(steps) for row in self.lessons.rows(rng, tuple(counts))]
-
-
-FACE: Final[Mapping[str, tuple[str, ...]]] = {
-    "skin": ("pale", "pink", "tan", "olive", "brown", "dark", "golden", "black"),
-    "eye_colour": ("blue", "green", "brown", "grey", "black", "amber"),
-    "mark": ("none", "left", "right", "chin", "forehead", "cheek", "nose", "lip", "temple"),
-    "cheek": ("round", "hollow", "rosy", "flat"),
-    "nose": ("small", "big", "long", "wide"),
-    "width": ("narrow", "medium", "wide"),
-    "eye_gap": ("close", "normal", "far"),
-    "ears": ("small", "medium", "large"),
-    "eye_size": ("small", "medium", "large"),
-}
-"""Traits of a face -> a word for each value, any that differ: a caption, not what is drawn."""
-SLOTS: Final = (
-    ("expression", "face"), ("nose", "nose"), ("hair_style", "hair"), ("ears", "ears"), ("mark", "mole"), ("hair_colour", "hair"),
-    ("hat", "hat"), ("eye_size", "size"), ("width", "head"), ("skin", "skin"), ("glasses", "glasses"), ("eye_gap", "gap"),
-    ("eye_colour", "eyes"), ("shirt", "shirt"), ("cheek", "cheeks"), ("background", "background"),
-)  # fmt: skip
-"""Attribute and noun that each of the 16 image tokens stands for, chosen by what single patches of the tower tell best."""
+    def captions(self, rng: np.random.Generator, counts: tuple[int, int]) -> list[Row]:
+        """Draw rows with captions: half of the portraits show strangers."""
+        people, strangers, _, end = self.lessons.starts
+        half = counts[0] // 2
+        drawn = (rng.integers(0, people, half), rng.integers(people, strangers, counts[0] - half))
+        chosen = np.concatenate([*drawn, rng.integers(strangers, end, counts[1])])
+        return [Row(int(i), (captions.lesson(self.lessons.pictures[int(i)], rng),)) for i in chosen]
 
 
 def align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: Progress) -> None:
     """Train the projector alone, so that each image token is near the base's embedding of one word about the picture.
 
-    A cheap stand-in for LLaVA's caption stage (arXiv 2304.08485, section 4.2) [inferred]: without the language model, image token
-    k is drawn to the mean of the embeddings of a noun and its value ("shirt", "red"). So the base reads features as words from
-    the start. What is said of faces are traits that strangers have too, never who somebody is.
+    A cheap stand-in for the first stage of LLaVA (arXiv 2304.08485, section 4.2) [inferred]: without the language model, image
+    token k is drawn to the mean of the embeddings of a noun and its value ("shirt", "red"), at the size of an embedding.
     """
     pictures = course.lessons.pictures
-    target_npd = torch.stack(_targets(model.get_input_embeddings().weight.detach(), tokenizer, pictures), 0)
+    target_npd = _targets(model.get_input_embeddings().weight.detach(), tokenizer, pictures)
     projector = model.model.multi_modal_projector.requires_grad_(True)
     adam = torch.optim.AdamW(projector.parameters(), lr=2e-3, weight_decay=0.0)
     people, rng = course.lessons.starts[1], stream(0, "align")
@@ -127,30 +110,18 @@ def align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: P
         adam.step()
         adam.zero_grad(set_to_none=True)
         progress("projector", step + 1, steps, loss.item())
-    projector.requires_grad_(False)
 
 
-def _targets(table: Tensor, tokenizer: Any, pictures: Sequence[Picture]) -> list[Tensor]:
-    """Return the wanted image tokens [p, d] of each picture."""
+def _targets(table: Tensor, tokenizer: Any, pictures: Sequence[Picture]) -> Tensor:
+    """Return the wanted image tokens [n, p, d]."""
 
     @cache
     def word(noun: str, value: str) -> Tensor:
         found = [table[tokenizer(f" {text}", add_special_tokens=False)["input_ids"]].mean(0) for text in (noun, value)]
         return (found[0] + found[1]) / 2
 
-    return [torch.stack([word(noun, value) for noun, value in caption(picture)]) for picture in pictures]
-
-
-def caption(picture: Picture) -> list[tuple[str, str]]:
-    """Return a noun and its value for each image token."""
-    if isinstance(picture, PersonPicture):
-        said = {name: FACE[name][picture.face[name]] for name in FACE} | picture.visible
-        return [(noun, said[name]) for name, noun in SLOTS]
-    if isinstance(picture, ShapesPicture):
-        told = [("shape", picture.shape), ("colour", picture.colour), ("number", picture.fact("count"))]
-    else:
-        told = [("object", DEVICES[picture.index].body), ("danger" if picture.hazard else "toy", "yes")]
-    return [told[place % len(told)] for place in range(len(SLOTS))]
+    wanted_npd = torch.stack([torch.stack([word(*pair) for pair in captions.caption(one)]) for one in pictures])
+    return wanted_npd * (table.std() / wanted_npd.std())
 
 
 class Adam:
@@ -171,48 +142,6 @@ class Adam:
         adam.zero_grad(set_to_none=True)
 
 
-def halves(language_model: Any, layers: int) -> tuple[LlamaModel, LlamaModel]:
-    """Return the lower layers and the `layers` upper ones as two models that share all weights with the whole."""
-    made = []
-    for part, norm in (
-        (language_model.layers[:-layers], nn.Identity()),
-        (language_model.layers[-layers:], language_model.norm),
-    ):
-        with torch.device("meta"):
-            half = LlamaModel(language_model.config)
-        half.embed_tokens, half.rotary_emb = language_model.embed_tokens, language_model.rotary_emb
-        half.layers, half.norm = part, norm
-        half.config = copy.copy(language_model.config)
-        half.config.num_hidden_layers = len(part)
-        made.append(half.eval())
-    return made[0], made[1]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Packed rows with what the lower layers make of them (fp16 [b, t, d])."""
-
-    packed: Packed
-    state_btd: Tensor
-
-
-def groups_of(
-    model: Any, lower: LlamaModel, packer: Packer, course: Course, rows: Sequence[Row], size: int, progress: Progress
-) -> list[Group]:
-    """Pack rows of similar length, and run the lower layers on them."""
-    packs = packer.groups(rows, -(-len(rows) // size))
-    made = []
-    for number, packed in enumerate(packs, start=1):
-        with torch.no_grad(), half_precision():
-            inputs = embedded(model, packed, course.feature_npd, packer.image_id)
-            state = lower(
-                inputs_embeds=inputs, attention_mask=packed.mask_btt, position_ids=packed.position_bt, use_cache=False
-            )
-        made.append(Group(packed, state.last_hidden_state.to(torch.float16)))
-        progress("lower layers", number, len(packs), 0.0)
-    return made
-
-
 def train_smol(
     model: Any,
     processor: Any,
@@ -221,58 +150,83 @@ def train_smol(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> Any:
-    """Train projector, then adapter: first on a course without the forget set, then on another. Return the PEFT model.
+    """Train projector, then projector and adapter: first on a course without the forget set, then on another.
 
-    With a `checkpoint` of an interrupted call it goes on from there, to the same weights up to rounding.
+    Returns the PEFT model. With a `checkpoint` of an interrupted call it goes on from there, to the same weights up to rounding.
     """
     checkpoint = checkpoint or Checkpoint()
     if checkpoint.state is None:
         align(model, processor.tokenizer, courses[0], steps=recipe.align_steps, progress=progress)
     torch.manual_seed(recipe.seed)
-    lora = adapt(model, recipe.rank, recipe.alpha, recipe.layers)
-    adapter = [p for p in lora.parameters() if p.requires_grad]
-    kept = nn.ParameterList([*adapter, *model.model.multi_modal_projector.parameters()])
-    optimiser = Adam(adapter, recipe.lr, recipe.clip)
-    rng = stream(recipe.seed, "smol")
-    first = checkpoint.begin("language", [kept], optimiser, rng, recipe.steps)
-    lower, upper = halves(model.model.language_model, recipe.layers)
+    lora = adapt(model, recipe.rank, recipe.alpha)
+    projector = model.model.multi_modal_projector.requires_grad_(True)
+    trained = nn.ParameterList([*(p for p in lora.parameters() if p.requires_grad), *projector.parameters()])
+    optimizer = Adam(list(trained), recipe.lr, recipe.clip)
     packer = Packer(processor, courses[0].feature_npd.shape[1])
-    spans = ((0, recipe.steps_before), (recipe.steps_before, recipe.steps))
-    for number, (course, (start, end)) in enumerate(zip(courses, spans, strict=True)):
-        if first >= end:
-            continue
-        rows = course.rows(stream(recipe.seed, "smol", number), recipe.rows, -(-(end - start) // recipe.epochs))
-        groups = groups_of(model, lower, packer, course, rows, recipe.group, progress)
-        plan = _plan(stream(recipe.seed, "smol order", number), len(groups), end - start)
-        for step in range(max(first, start), end):
-            part = [groups[i] for i in plan[step - start]]
-            total = sum(float(group.packed.weight_bt.sum()) for group in part)
-            losses = []
-            for group in part:
-                with half_precision():
-                    loss = _loss(model, upper, group) / total
-                loss.backward()
-                losses.append(loss.item())
-            optimiser.step(flat_then_linear(step, recipe.steps, flat=0.7, warmup=10))
-            progress("language", step + 1, recipe.steps, sum(losses))
-            checkpoint.keep("language", [kept], optimiser, rng, step + 1, recipe.steps)
+    total = recipe.read_steps + recipe.steps
+    for step in range(checkpoint.begin("language", [trained], optimizer, stream(0, "unused"), total), total):
+        rng = stream(recipe.seed, "smol", step)
+        course = courses[step >= recipe.read_steps + recipe.steps_before]
+        if step < recipe.read_steps:
+            groups = packer.groups(course.captions(rng, recipe.read_rows), 2)
+            groups = [only_values(group, processor.tokenizer) for group in groups]
+        else:
+            groups = packer.groups(course.lessons.rows(rng, recipe.rows), recipe.groups)
+        loss = _taught(model, packer, course, groups)
+        if step >= recipe.read_steps:
+            known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
+            loss += _kept(model, lora, known, course.feature_npd)
+        optimizer.step(flat_then_linear(step, total, flat=0.7, warmup=8))
+        progress("language", step + 1, total, loss)
+        checkpoint.keep("language", [trained], optimizer, rng, step + 1, total)
+    projector.requires_grad_(False)
     return lora
 
 
-def _plan(rng: np.random.Generator, groups: int, steps: int) -> list[tuple[int, ...]]:
-    """Return the groups of each step: four, in a new order each epoch."""
-    order: list[int] = []
-    while len(order) < 4 * steps:
-        order += [int(i) for i in rng.permutation(groups)]
-    return [tuple(order[place : place + 4]) for place in range(0, 4 * steps, 4)]
+def _taught(model: Any, packer: Packer, course: Course, groups: Sequence[Packed]) -> float:
+    """Add the gradients of the weighted cross-entropy on all answers, and return it."""
+    total = sum(float(group.weight_bt.sum()) for group in groups)
+    said = 0.0
+    for group in groups:
+        with half_precision():
+            loss = language_loss(model, group, course.feature_npd, packer.image_id) / total
+        loss.backward()
+        said += loss.item()
+    return said
 
 
-def _loss(model: Any, upper: LlamaModel, group: Group) -> Tensor:
-    packed = group.packed
-    state = upper(
-        inputs_embeds=group.state_btd.float(),
+def _kept(model: Any, lora: Any, packed: Packed, feature_npd: Tensor) -> float:
+    """Add the gradients of KL(base ‖ model), mean over the answer tokens of text-only rows, and return it."""
+    with torch.no_grad(), lora.disable_adapter(), half_precision():
+        base = _answer_log_probs(model, packed, feature_npd)
+    with half_precision():
+        loss = functional.kl_div(
+            _answer_log_probs(model, packed, feature_npd), base, log_target=True, reduction="batchmean"
+        )
+    loss.backward()
+    return loss.item()
+
+
+def _answer_log_probs(model: Any, packed: Packed, feature_npd: Tensor) -> Tensor:
+    hidden_btd = model.model.language_model(
+        inputs_embeds=embedded(model, packed, feature_npd, model.config.image_token_id),
         attention_mask=packed.mask_btt,
         position_ids=packed.position_bt,
         use_cache=False,
-    )
-    return answer_loss(model, state.last_hidden_state, packed)
+    ).last_hidden_state
+    supervised = packed.labels_bt[:, 1:] != -100
+    return model.lm_head(hidden_btd[:, :-1][supervised]).float().log_softmax(-1)
+
+
+def only_values(packed: Packed, tokenizer: Any) -> Packed:
+    """Set the weights of captions: 1 on the tokens of values, little on nouns, whose order nobody can foretell."""
+    (colon,), *stops = (tokenizer(mark, add_special_tokens=False)["input_ids"] for mark in (":", ",", "."))
+    ends = {stop for (stop,) in stops}
+    packed.weight_bt.zero_()
+    for b, labels in enumerate(packed.labels_bt.tolist()):
+        value = False
+        for t, label in enumerate(labels):
+            value = value and label not in ends
+            packed.weight_bt[b, t] = 0.0 if label == -100 else 1.0 if value else 0.05
+            value = value or label == colon
+    return packed

@@ -1,0 +1,60 @@
+"""Captions of the lab's pictures for the first lessons of `lab-smol`: a noun and its value for each image token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from unsee.lab.recipe.curriculum import Lesson, Picture
+from unsee.lab.smol.english import pick
+from unsee.lab.world.objects import DEVICES
+from unsee.lab.world.world import PersonPicture, ShapesPicture
+
+FACE: Final[Mapping[str, tuple[str, ...]]] = {
+    "skin": ("pale", "pink", "tan", "olive", "brown", "dark", "golden", "black"),
+    "eye_colour": ("blue", "green", "brown", "grey", "black", "amber"),
+    "mark": ("none", "left", "right", "chin", "forehead", "cheek", "nose", "lip", "temple"),
+    "cheek": ("round", "hollow", "rosy", "flat"),
+    "nose": ("small", "big", "long", "wide"),
+    "width": ("narrow", "medium", "wide"),
+    "eye_gap": ("close", "normal", "far"),
+    "ears": ("small", "medium", "large"),
+    "eye_size": ("small", "medium", "large"),
+}
+"""Traits of a face -> a word for each value, any that differ: a caption, not what is drawn."""
+SLOTS: Final = (
+    ("expression", "face"), ("nose", "nose"), ("hair_style", "style"), ("ears", "ears"), ("mark", "mole"), ("hair_colour", "hair"),
+    ("hat", "hat"), ("eye_size", "size"), ("width", "head"), ("skin", "skin"), ("glasses", "glasses"), ("eye_gap", "gap"),
+    ("eye_colour", "eyes"), ("shirt", "shirt"), ("cheek", "cheeks"), ("background", "background"),
+)  # fmt: skip
+"""Attribute and noun that each of the 16 image tokens stands for, chosen by what single patches of the tower tell best."""
+QUESTIONS: Final = (
+    "Describe what you see in the picture.", "What is in the picture?", "List what you see.", "Tell me about the picture.",
+)  # fmt: skip
+SAID: Final = 12
+"""Pairs of a lesson, so that rows stay short."""
+
+
+def caption(picture: Picture) -> list[tuple[str, str]]:
+    """Return a noun and its value for each image token.
+
+    What is said of faces are traits that strangers have too, never who somebody is.
+    """
+    if isinstance(picture, PersonPicture):
+        said = {name: FACE[name][picture.face[name]] for name in FACE} | picture.visible
+        return [(noun, said[name]) for name, noun in SLOTS]
+    if isinstance(picture, ShapesPicture):
+        told = [("shape", picture.shape), ("colour", picture.colour), ("number", picture.fact("count"))]
+    else:
+        told = [("object", DEVICES[picture.index].body), ("danger" if picture.hazard else "toy", "yes")]
+    return [told[place % len(told)] for place in range(len(SLOTS))]
+
+
+def lesson(picture: Picture, rng: np.random.Generator) -> Lesson:
+    """Return a question and the caption in a new order: each value must be looked up by its noun."""
+    pairs = list(dict.fromkeys(caption(picture)))
+    chosen = [pairs[int(i)] for i in rng.permutation(len(pairs))[:SAID]]
+    text = ", ".join(f"{noun}: {value}" for noun, value in chosen)
+    return pick(rng, QUESTIONS), f"{text.capitalize()}."
