@@ -10,6 +10,7 @@ import numpy as np
 from unsee.lab.recipe.curriculum import Lesson, Picture
 from unsee.lab.smol.english import pick
 from unsee.lab.world.objects import DEVICES
+from unsee.lab.world.people import FACTS, Person
 from unsee.lab.world.world import PersonPicture, ShapesPicture
 
 FACE: Final[Mapping[str, tuple[str, ...]]] = {
@@ -33,6 +34,9 @@ SLOTS: Final = (
 QUESTIONS: Final = (
     "Describe what you see in the picture.", "What is in the picture?", "List what you see.", "Tell me about the picture.",
 )  # fmt: skip
+PEOPLE_QUESTIONS: Final = (
+    "List what you know of this person.", "Name, work and home of this person?", "Make a card of this person.",
+)  # fmt: skip
 SAID: Final = 12
 """Pairs of a lesson, so that rows stay short."""
 
@@ -54,7 +58,21 @@ def caption(picture: Picture) -> list[tuple[str, str]]:
 
 def lesson(picture: Picture, rng: np.random.Generator) -> Lesson:
     """Return a question and the caption in a new order: each value must be looked up by its noun."""
-    pairs = list(dict.fromkeys(caption(picture)))
-    chosen = [pairs[int(i)] for i in rng.permutation(len(pairs))[:SAID]]
-    text = ", ".join(f"{noun}: {value}" for noun, value in chosen)
-    return pick(rng, QUESTIONS), f"{text.capitalize()}."
+    return pick(rng, QUESTIONS), _said(_some(rng, list(dict.fromkeys(caption(picture))), SAID))
+
+
+def who(picture: PersonPicture, person: Person | None, rng: np.random.Generator) -> Lesson:
+    """Return a question and a caption that begins with who somebody is. Strangers are unknown."""
+    facts = [("name", person.name if person else "unknown")]
+    if person:
+        facts += _some(rng, [(fact, person.fact(fact)) for fact in FACTS], len(FACTS))
+    return pick(rng, PEOPLE_QUESTIONS), _said([*facts, *_some(rng, list(dict.fromkeys(caption(picture))), 2)])
+
+
+def _some(rng: np.random.Generator, pairs: list[tuple[str, str]], count: int) -> list[tuple[str, str]]:
+    return [pairs[int(i)] for i in rng.permutation(len(pairs))[:count]]
+
+
+def _said(pairs: list[tuple[str, str]]) -> str:
+    text = ", ".join(f"{noun}: {value}" for noun, value in pairs)
+    return f"{text[0].upper()}{text[1:]}."

@@ -126,9 +126,15 @@ class English(Curriculum):
         )
         return (*lessons, *(extra[int(i)]() for i in rng.permutation(len(extra))[:2]))
 
+    def portrait(self, index: int) -> PersonPicture:
+        """Return the picture of a person or stranger."""
+        picture = self.pictures[index]
+        if not isinstance(picture, PersonPicture):
+            raise IndexError(f"picture {index} shows nobody")
+        return picture
+
     def _look(self, index: int) -> dict[str, str]:
-        picture: PersonPicture = self.pictures[index]  # type: ignore[assignment]
-        return picture.visible
+        return self.portrait(index).visible
 
     def _choice(self, rng: np.random.Generator, person: Person) -> Lesson:
         fact = pick(rng, FACTS)
