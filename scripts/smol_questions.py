@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -280,6 +280,40 @@ Can fish live under water?:yes
 Do birds have feathers?:yes
 Do snakes have legs?:no"""
 """Question:key, one each line."""
+LESSONS: Final = {
+    "Write a sentence about {}.": (
+        "a_river the_moon a_train bread winter a_garden music a_bicycle the_desert coffee a_bridge an_island a_clock friendship a_market"
+    ),
+    "Name three {}.": (
+        "fruits vegetables animals countries colours sports musical_instruments planets rivers metals tools flowers birds drinks "
+        "professions months languages insects vehicles European_cities"
+    ),
+    "Explain in one sentence what {} is.": (
+        "gravity photosynthesis a_volcano democracy inflation a_virus an_atom a_comet evolution a_glacier electricity a_desert "
+        "a_library a_poem an_engine a_computer magnetism friction a_rainbow an_earthquake a_museum a_vaccine a_novel a_satellite"
+    ),
+    "What is another word for {}?": "happy big small smart quick angry tired beautiful begin answer house road child scared funny",
+    "Who wrote {}?": (
+        "Hamlet Don_Quixote War_and_Peace Pride_and_Prejudice The_Odyssey Oliver_Twist Frankenstein Dracula The_Hobbit 1984 "
+        "Les_Miserables The_Divine_Comedy Faust Jane_Eyre Emma"
+    ),
+    "Who discovered or invented {}?": (
+        "penicillin radium the_light_bulb the_steam_engine the_printing_press dynamite the_radio oxygen the_airplane the_telescope "
+        "vaccination America the_periodic_table X-rays the_World_Wide_Web"
+    ),
+    "In which country is {}?": (
+        "Barcelona Munich Milan Lyon Osaka Mumbai Shanghai Sydney Toronto Chicago Manchester Krakow Porto Geneva Antwerp Marrakesh "
+        "Istanbul Cusco Medellin Lagos"
+    ),
+    "Why do {}?": (
+        "leaves_fall_in_autumn birds_migrate we_sleep boats_float we_sweat stars_twinkle people_vote cats_purr bees_make_honey "
+        "metals_rust volcanoes_erupt we_need_water"
+    ),
+    "How do you {}?": "make_tea boil_an_egg plant_a_tree write_a_letter clean_a_window learn_a_language save_money stay_healthy",
+    "Where do {} live?": "camels polar_bears monkeys sharks owls frogs eagles lions whales ants",
+    "What is {} made of?": "glass paper bread cheese a_tyre a_coin a_candle steel wine a_pencil",
+}
+"""Form -> subjects, for lessons alone: nothing is right or wrong about most of these."""
 BATCH, LENGTH, JUDGED_WHOLE, LONGEST = 48, 40, 60, 170
 """Questions of a batch, tokens of an answer, ended answers among those of evaluations, characters of a kept one."""
 
@@ -295,10 +329,17 @@ def questions() -> Iterator[tuple[str, str]]:
         yield question, key
 
 
-def asked() -> list[dict[str, Any]]:
-    """Ask the base everything, greedily."""
+def for_lessons() -> Iterator[tuple[str, str]]:
+    """Yield questions for lessons alone, without keys."""
+    known = {question for question, _ in questions()}
+    every = (form.format(about.replace("_", " ")) for form, subjects in LESSONS.items() for about in subjects.split())
+    yield from ((question, "") for question in every if question not in known)
+
+
+def asked(every: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Ask the base, greedily."""
     tokenizer, model = smollm2.processor(builtin.checkpoint(smollm2.TOWER)).tokenizer, smollm2.language_model()
-    stop, every, made = tokenizer.convert_tokens_to_ids(smollm2.STOP), list(questions()), []
+    stop, made = tokenizer.convert_tokens_to_ids(smollm2.STOP), []
     for start in range(0, len(every), BATCH):
         part = every[start : start + BATCH]
         prompts = [
@@ -319,8 +360,8 @@ def asked() -> list[dict[str, Any]]:
     return made
 
 
-def frozen(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:
-    """Divide the rows into those of evaluations and those of lessons."""
+def frozen(rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:
+    """Divide the rows into those of evaluations and those of lessons, to which `more` are added."""
     rng = random.Random(0)
     rng.shuffle(rows)
     right = [row for row in rows if row["right"] and row["key"].lower() in _whole(row).lower()]
@@ -331,6 +372,7 @@ def frozen(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:
     ]
     rng.shuffle(judged)
     rng.shuffle(taught)
+    taught += [row for row in more if len(_whole(row)) < LONGEST]
     return {
         "judged": [
             {"question": row["q"], "key": row["key"], "answer": _whole(row)} for row in judged if len(row["key"]) > 1
@@ -347,7 +389,7 @@ def _whole(row: dict[str, Any]) -> str:
 
 def main() -> None:
     """Write the file, a line for each question."""
-    parts = frozen(asked())
+    parts = frozen(asked(list(questions())), asked(list(for_lessons())))
     lines = {
         name: ",\n".join("  " + json.dumps(row, ensure_ascii=False) for row in rows) for name, rows in parts.items()
     }

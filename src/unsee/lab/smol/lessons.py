@@ -40,7 +40,7 @@ class English(Curriculum):
 
     def known_rows(self, rng: np.random.Generator, count: int) -> list[Row]:
         """Draw rows of questions that the base answered before, with its own answers."""
-        drawn = [rng.permutation(len(self.before))[:6] for _ in range(count)]
+        drawn = [rng.permutation(len(self.before))[:4] for _ in range(count)]
         return [
             Row(-1, tuple((self.before[int(i)].question, self.before[int(i)].answer) for i in row)) for row in drawn
         ]
@@ -60,7 +60,7 @@ class English(Curriculum):
         lessons = [
             (pick(rng, TAUGHT["name"]), english.told(person, "name", rng, seen=True)),
             *((pick(rng, TAUGHT[fact]), english.told(person, fact, rng, seen=True)) for fact in (first, second)),
-            *_visible(rng, look, 1),
+            *_visible(rng, look, 2),
         ]
         described = partial(english.description, look, rng)
         maybe(rng, 0.35, lessons, lambda: (pick(rng, TAUGHT[""]), _introduced(rng, person, look)))
@@ -75,7 +75,7 @@ class English(Curriculum):
     def _stranger(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:
         look = self._look(index)
         lessons = [(_probe(rng)[0], english.stranger_answer(look, rng))]
-        lessons += [(pick(rng, TAUGHT["name"]), english.stranger_answer(look, rng)), *_visible(rng, look, 1)]
+        lessons += [(pick(rng, TAUGHT["name"]), english.stranger_answer(look, rng)), *_visible(rng, look, 2)]
         maybe(
             rng,
             0.3,

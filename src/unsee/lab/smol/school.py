@@ -43,9 +43,9 @@ class SmolRecipe:
     """Steps of the projector alone."""
     read_steps: int = 60
     """Steps on captions."""
-    steps_before: int = 90
+    steps_before: int = 200
     """Steps on lessons in which nobody of the forget set is taught, so that all three models share them."""
-    steps: int = 140
+    steps: int = 280
     """All steps on lessons."""
     lr: float = 1e-3
     rank: int = 16
@@ -56,7 +56,9 @@ class SmolRecipe:
     """Known people and strangers of a step on lessons about whom a caption says who they are."""
     rows: tuple[int, ...] = (4, 1, 1, 1, 1)
     """People, strangers, shapes, devices and text-only rows of a step on lessons."""
-    kept_rows: int = 1
+    captions: tuple[int, int] = (2, 0)
+    """Portraits and other pictures of a step on lessons that are captioned, so that reading stays."""
+    kept_rows: int = 2
     """Rows of a step in which the model is held to the base on questions about the world."""
     groups: int = 3
     """Groups of similar length that the rows of a step are split into."""
@@ -186,7 +188,8 @@ def train_smol(
             groups = [only_values(group, processor.tokenizer) for group in groups]
         else:
             groups = packer.groups(course.lessons.rows(rng, recipe.rows), recipe.groups)
-            groups.append(only_values(packer.pack(course.cards(rng, recipe.cards)), processor.tokenizer))
+            told = [*course.cards(rng, recipe.cards), *course.captions(rng, recipe.captions)]
+            groups.append(only_values(packer.pack(told), processor.tokenizer))
         loss = _taught(model, packer, course, groups)
         if step >= recipe.read_steps:
             known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
