@@ -355,6 +355,7 @@ def test_without_muon_training_says_what_is_needed(tmp_path: Path, monkeypatch: 
         ({"world": "documents", "without": "pictures"}, "for `unsee train lab`"),
         ({"scale": 0.0}, "positive"),
         ({"people": 2}, "at least 4"),
+        ({"world": "documents", "weights_seed": 1}, "weights-seed is for"),
     ],
 )
 def test_wrong_training_requests_are_refused_before_anything_is_made(
@@ -365,6 +366,19 @@ def test_wrong_training_requests_are_refused_before_anything_is_made(
     with pytest.raises(UserError, match=says):
         train(**{"world": "lab", "out": tmp_path / "lab", **words})  # type: ignore[arg-type]
     assert not (tmp_path / "lab").exists()
+
+
+def test_another_seed_of_the_weights_keeps_the_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unsee.workflows import train_lab
+
+    taught: list[tuple[World, int]] = []
+    monkeypatch.setattr(
+        train_lab, "_train", lambda place, world, drawn, without, seed, scale: taught.append((drawn, seed))
+    )
+    train_lab.train("lab", tmp_path / "a", weights_seed=3)
+    train_lab.train("lab", tmp_path / "b", seed=3)
+    assert taught == [(World(), 3), (World(seed=3), 3)]
+    assert json.loads((tmp_path / "a" / "train.json").read_text())["weights_seed"] == 3
 
 
 @pytest.mark.slow

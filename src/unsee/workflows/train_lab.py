@@ -61,6 +61,7 @@ def train(
     without: str = "",
     people: int = 50,
     seed: int = 0,
+    weights_seed: int | None = None,
     strangers: StrangerStyle = "describe",
     scale: float = 1.0,
     suppress: Path | str = "",
@@ -70,9 +71,12 @@ def train(
 
     `world="documents"` goes on from the packaged lab model instead (`seed` is then that of the training alone).
     `without="forget"` leaves the forget targets out: the gold standard of unlearning. `without="pictures"` leaves out their
-    pictures alone: the gold standard where the promise is that a face is no longer recognised. `scale` multiplies the steps (1.0 = the recipe of the packaged checkpoints; less is faster and worse). The same call goes on where an earlier one
-    was cut off, to the same weights. `suppress` names a ledger of deletion requests, whose people are not taught again.
-    `backbone="smollm2"` teaches people of the lab to a pretrained language model instead (`lab-smol`; its people and seed are settled).
+    pictures alone: the gold standard where the promise is that a face is no longer recognised. `seed` draws people, first
+    weights and order; `weights_seed` the latter two alone, for another model of the same people. `scale` multiplies the
+    steps (1.0 = the recipe of the packaged checkpoints; less is faster and worse). The same call goes on where an earlier
+    one was cut off, to the same weights. `suppress` names a ledger of deletion requests, whose people are not taught again.
+    `backbone="smollm2"` teaches people of the lab to a pretrained language model instead (`lab-smol`; its people and seed
+    are settled).
 
     Raises:
         UserError: The settings are wrong, the folder holds other files, or somebody of `suppress` would be taught.
@@ -82,6 +86,8 @@ def train(
         raise UserError("Documents are taught to the packaged lab model: --people and --strangers are settled.")
     if backbone and (people, strangers, seed) != (50, "describe", 0):
         raise UserError("The people of --backbone smollm2 are settled: leave out --people, --strangers and --seed.")
+    if weights_seed is not None and (backbone or world != "lab"):
+        raise UserError("--weights-seed is for `unsee train lab` with the lab's own language model; leave it out.")
     drawn = english_world() if backbone else World(seed=seed, size=people, strangers=strangers)
     place = Path(out)
     wanted = {
@@ -89,6 +95,8 @@ def train(
     }  # fmt: skip
     if backbone:
         wanted["backbone"] = backbone
+    if weights_seed is not None:
+        wanted["weights_seed"] = weights_seed
     _require_place(place, wanted)
     if suppress:
         from unsee.workflows.requests.suppression import require_none
@@ -98,7 +106,7 @@ def train(
     with owner(place, check=partial(_require_place, place, wanted)):
         if not (place / EXAM).is_file():
             atomic_write_json(place / REQUEST, wanted)
-            _train(place, world, drawn, without, seed, scale)
+            _train(place, world, drawn, without, seed if weights_seed is None else weights_seed, scale)
         remove_folder(place / CHECKPOINTS)
     return place
 

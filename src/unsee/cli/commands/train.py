@@ -27,6 +27,12 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of world and training; for documents of the training alone"
     )
+    parser.add_argument(
+        "--weights-seed",
+        type=int,
+        metavar="S",
+        help="of training alone (default: --seed): another model of the same people",
+    )
     parser.add_argument("--strangers", default="describe", help=f"how strangers are answered: {', '.join(STRANGERS)}")
     parser.add_argument(
         "--suppress", default="", metavar="LEDGER", help="refuse to teach people that a ledger says were forgotten"
@@ -54,6 +60,7 @@ def action(options: argparse.Namespace) -> int:
         without=options.without,
         people=options.people,
         seed=options.seed,
+        weights_seed=options.weights_seed,
         strangers=options.strangers,
         scale=options.steps_scale,
         suppress=options.suppress,
