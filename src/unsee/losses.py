@@ -46,14 +46,15 @@ def ga_loss(
 ) -> Tensor:
     """Return the gradient-ascent loss, the mean log-likelihood of the forget answers.
 
-    Samples whose mean token log-likelihood is below `floor` contribute no gradient (PUBG, arXiv 2506.02541, `ga_floor`) [inferred].
+    Samples whose mean token log-likelihood is below `floor` contribute no gradient, only their value (PUBG, arXiv 2506.02541,
+    `ga_floor`) [inferred].
     """
     logp_ba = token_logprobs(logits_bav, labels_ba)
     logp_b = per_sample(logp_ba, labels_ba, reduction)
     if floor is None:
         return logp_b.mean()
     alive_b = per_sample(logp_ba.detach(), labels_ba) >= floor
-    return (logp_b * alive_b).mean()
+    return torch.where(alive_b, logp_b, logp_b.detach()).mean()
 
 
 def npo_loss(logp_b: Tensor, start_b: Tensor, beta: float = 0.1) -> Tensor:
@@ -92,14 +93,14 @@ def weighted_ga_loss(logits_bav: Tensor, labels_ba: Tensor, above: float, below:
 
 
 def undial_loss(start_bav: Tensor, logits_bav: Tensor, labels_ba: Tensor, gamma: float) -> Tensor:
-    """Return the cross-entropy to the reference model's law with the true token's logit lowered by gamma (arXiv 2402.10052)."""
+    """Return the cross-entropy to the reference distribution, the true token's logit lowered by gamma (arXiv 2402.10052)."""
     lowered_bav = _true_token(labels_ba, start_bav.shape[-1]) * -gamma + start_bav.float()
     cross_ba = -(lowered_bav.softmax(-1) * logits_bav.float().log_softmax(-1)).sum(-1)
     return per_sample(cross_ba, labels_ba).mean()
 
 
 def ceu_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-    """Return the cross-entropy to the model's own law without the true token, from the second token on (arXiv 2503.01224).
+    """Return the cross-entropy to the model's own distribution without the true token, from the second on (arXiv 2503.01224).
 
     The target has no gradient. The first token of an answer does not count, as in open-unlearning [code]; an answer of one
     token counts whole [inferred].
@@ -115,7 +116,7 @@ def ceu_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
 def logit_margin_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
     """Return the squared distance of the largest logit from the mean logit, over answer tokens (PDU, arXiv 2506.05314).
 
-    0 at the uniform law only. open-unlearning averages over prompt and padding too [code]; here only answers count.
+    0 at the uniform distribution only. open-unlearning averages over prompt and padding too [code]; here only answers count.
     """
     logits_bav = logits_bav.float()
     return per_sample((logits_bav.amax(-1) - logits_bav.mean(-1)).square(), labels_ba).mean()
@@ -130,7 +131,7 @@ def squared_distance_loss(states_bad: Tensor, goal_bad: Tensor, labels_ba: Tenso
 
 
 def js_to_token(logits_bav: Tensor, tokens_ba: Tensor) -> Tensor:
-    """Return the Jensen-Shannon divergence between each law and the law that is one token, in nats (arXiv 2509.02820)."""
+    """Return the Jensen-Shannon divergence of each distribution from the one-token distribution, in nats (arXiv 2509.02820)."""
     p_ba = token_logprobs(logits_bav, tokens_ba).exp()
     one_side = (1 - p_ba) * math.log(2) + torch.special.xlogy(p_ba, 2 * p_ba / (1 + p_ba))
     return 0.5 * (one_side + torch.log(2 / (1 + p_ba)))

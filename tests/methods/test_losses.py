@@ -36,11 +36,14 @@ def test_per_sample_reductions(case):
 def test_ga_is_minus_cross_entropy_and_floor_drops_samples(case):
     logits, labels = case
     assert ga_loss(logits, labels) == pytest.approx(-float(answer_nll(logits, labels)))
-    assert ga_loss(logits, labels, floor=0.0) == 0.0
+    assert ga_loss(logits, labels, floor=0.0) == ga_loss(logits, labels)  # the log says what is, floor or not
+    low, high = sorted(-float(answer_nll(row[None], label[None])) for row, label in zip(logits, labels, strict=True))
+    kept, dropped = (0, 1) if -float(answer_nll(logits[:1], labels[:1])) == high else (1, 0)
     logits.requires_grad_()
-    ga_loss(logits, labels, floor=0.0).backward()
-    assert logits.grad is not None
-    assert logits.grad.abs().sum() == 0
+    (free,) = torch.autograd.grad(ga_loss(logits, labels), logits)
+    (held,) = torch.autograd.grad(ga_loss(logits, labels, floor=(low + high) / 2), logits)
+    assert torch.equal(held[kept], free[kept])
+    assert held[dropped].abs().sum() == 0
 
 
 def test_npo_starts_at_two_over_beta_log_two_with_the_gradient_of_ascent():

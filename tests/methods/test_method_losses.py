@@ -51,7 +51,9 @@ def parts_of(session):
             if "lora_B" in weight_name:
                 torch.nn.init.normal_(weight, std=0.2)
         forget, retain = calls[0].forget[1:3], calls[0].retain[:3]
-        made = calls[0].objective(collate(session, forget), collate(session, retain) if retain else None)
+        made = list(calls[0].objective(collate(session, forget), collate(session, retain) if retain else None))
+        weights = trainable(session.model).values()
+        given.slopes = torch.autograd.grad(made[0]["loss"], weights, retain_graph=True, allow_unused=True)
         return forget, retain, [{key: value.detach() for key, value in part.items()} for part in made]
 
     return given
@@ -99,11 +101,22 @@ def test_ga(reduction, session, parts_of):
     assert total(parts) == pytest.approx(wanted, rel=1e-4)
 
 
-def test_ga_floor_leaves_out_what_is_below_it(session, parts_of):
-    forget, _, _ = parts_of("ga")
+@pytest.mark.parametrize("name", ["ga", "grad_diff", "kl"])
+def test_what_is_below_the_floor_has_no_gradient_and_is_logged_as_it_is(name, session, parts_of):
+    forget, _, (ascent, *kept) = parts_of(name)
+    free = slope(parts_of)
     low, high = sorted(float(said(session, target).mean()) for target in forget)
-    _, _, parts = parts_of("ga", ga_floor=(low + high) / 2)
-    assert total(parts) == pytest.approx(high / 2, rel=1e-4)
+    for floor, share in ((low - 1, 1.0), ((low + high) / 2, None), (high + 1, 0.0)):
+        _, _, (held, *same) = parts_of(name, ga_floor=floor)
+        assert float(held["loss"]) == pytest.approx((low + high) / 2, rel=1e-4)
+        assert held == ascent
+        assert same == kept
+        assert slope(parts_of) == pytest.approx(share * free) if share is not None else 0 < slope(parts_of) != free
+
+
+def slope(parts_of):
+    """Return the norm of the last gradient of the first part."""
+    return float(torch.nn.utils.get_total_norm([grad for grad in parts_of.slopes if grad is not None]))
 
 
 def test_grad_diff(session, parts_of):
@@ -121,17 +134,6 @@ def test_kl(direction, session, parts_of):
         divergences.append((p_av.exp() * (p_av - q_av)).sum(-1).mean())
     assert mean(divergences) > 0.01
     assert total(parts) == pytest.approx(-nll(session, forget) + 0.6 * mean(divergences), rel=1e-4)
-
-
-@pytest.mark.parametrize("name", ["grad_diff", "kl"])
-def test_a_floor_under_ascent_leaves_the_retain_term(name, session, parts_of):
-    forget, _, (_, kept) = parts_of(name)
-    low, high = sorted(float(said(session, target).mean()) for target in forget)
-    _, _, (ascent, same) = parts_of(name, ga_floor=(low + high) / 2)
-    assert float(ascent["loss"]) == pytest.approx(high / 2, rel=1e-4)
-    assert float(same["loss"]) == float(kept["loss"]) > 0
-    _, _, (ascent, _) = parts_of(name, ga_floor=high + 1)
-    assert float(ascent["loss"]) == 0.0
 
 
 def test_npo(session, parts_of):
@@ -383,8 +385,10 @@ def test_pubg(session, parts_of):
     assert float(joint["loss"]) == pytest.approx(0.3 * forgotten + 0.7 * float(joint["guidance_kl"]), rel=1e-4)
     assert float(kept["loss"]) == pytest.approx(0.5 * nll(session, retain), rel=1e-4)
     low, high = sorted(float(said(session, target).mean()) for target in forget)
+    free = slope(parts_of)
     _, _, (joint, _) = parts_of("pubg", **settings, ga_floor=(low + high) / 2)
-    assert float(joint["forget_log_p"]) == pytest.approx(high / 2, rel=1e-4)
+    assert float(joint["forget_log_p"]) == pytest.approx((low + high) / 2, rel=1e-4)
+    assert slope(parts_of) != free
 
 
 def test_bg_only(session, parts_of):

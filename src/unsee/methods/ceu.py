@@ -15,13 +15,13 @@ from unsee.training.trainer import Parts, minimise, retain_term
 
 @dataclass(frozen=True, kw_only=True)
 class CEU(Method):
-    """Train the forget tokens towards the model's own law without the true token. Bounded, unlike gradient ascent."""
+    """Train the forget tokens towards the model's own distribution without the true token. Bounded, unlike gradient ascent."""
 
     retain_weight: float = 0.0
     """Weight of the cross-entropy on the retain answers."""
 
     def unlearn(self, session: Session) -> None:
-        """Minimise the cross-entropy to the law without the true token."""
+        """Minimise the cross-entropy to the distribution without the true token."""
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             ceu = ceu_loss(*answer_logits(session.model, forget))

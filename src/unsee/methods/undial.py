@@ -32,7 +32,7 @@ class Undial(Method):
         return Needs(retain=int(bool(self.retain_weight)), teacher=True)
 
     def unlearn(self, session: Session) -> None:
-        """Minimise the cross-entropy to the adjusted reference law."""
+        """Minimise the cross-entropy to the adjusted reference distribution."""
         targets, kept = forget_targets(session), retain_targets(session, self.retain_weight)
         start = StartLogits(session, targets, teacher=self.teacher)
 
