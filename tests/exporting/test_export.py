@@ -11,6 +11,8 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from string import ascii_uppercase
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -479,6 +481,11 @@ def choices():
     ]
 
 
+def of_rows(rows):
+    """Return a stand-in for a benchmark with these evaluation rows."""
+    return SimpleNamespace(examples=lambda _: rows)
+
+
 class TestVLMEvalKit:
     def test_rows_are_the_questions_with_images(self, tmp_path):
         files = {file.name: file for file in export(EXAMPLE, "vlmevalkit", tmp_path / "my-people")}
@@ -504,6 +511,20 @@ class TestVLMEvalKit:
         ]
         assert [len(row["image"]) > 64 for row in rows] == [True, False]
         assert rows[1]["image"] == rows[0]["index"] == "0"
+
+    def test_every_letter_that_data_may_use_is_an_option(self, tmp_path):
+        many = replace(choices()[0], options=tuple(f"name {number}" for number in range(26)), answer="Z")
+        assert lmms_eval._row(many)["answer"] == "name 25"
+        vlmevalkit._write([many], tmp_path / "x.tsv", letters=ascii_uppercase)
+        assert [table(tmp_path / "x.tsv")[0][name] for name in ("A", "Z", "answer")] == ["name 0", "name 25", "Z"]
+
+    def test_a_choice_that_names_no_option_is_left_out_and_said(self, tmp_path, monkeypatch, capsys):
+        rows = [*choices(), replace(choices()[0], id="odd", answer="nobody")]
+        monkeypatch.setattr(vlmevalkit, "open_benchmark", lambda *_: of_rows(rows))
+        monkeypatch.setattr(vlmevalkit, "require_usable", lambda *_: None)
+        (file,) = vlmevalkit.write_tables(tmp_path, tmp_path / "out")
+        assert [row["id"] for row in table(file)] == [row.id for row in rows[:2]]
+        assert "1 multiple choices are left out" in capsys.readouterr().err
 
     def test_tabs_and_lines_stay_in_their_cell(self, tmp_path):
         asked = person("ada", Role.FORGET)

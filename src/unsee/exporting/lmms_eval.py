@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Final
 
 import pyarrow as pa
@@ -28,8 +29,6 @@ from unsee.data.open import open_benchmark
 from unsee.metrics.matching import contains
 from unsee.utils.files import atomic_write_text
 
-LETTERS: Final = "ABCDEFGHIJ"
-"""Letters of the options of a question."""
 DATA: Final = "data.parquet"
 TEXT_DATA: Final = "text.parquet"
 _SHARED: Final = ("scripts", "everyday", "normal_form", "language", "inflection", "matching", "choice")
@@ -157,7 +156,7 @@ def _row(example: Example) -> dict[str, Any]:
         "kind": example.kind.value,
         "entity": example.entity,
         "question": example.question,
-        "answer": example.options[LETTERS.index(example.answer)] if by_letter(example) else example.answer,
+        "answer": example.options[ascii_uppercase.index(example.answer)] if by_letter(example) else example.answer,
         "options": list(example.options) if example.kind is Kind.CHOICE else [],
         "private": [form for _, form in private],
         "private_facts": [fact for fact, _ in private],
@@ -167,9 +166,8 @@ def _row(example: Example) -> dict[str, Any]:
 
 def by_letter(example: Example) -> bool:
     """Tell whether the answer of a multiple choice is a letter, not the text of an option."""
-    return (
-        example.kind is Kind.CHOICE and len(example.answer) == 1 and example.answer in LETTERS[: len(example.options)]
-    )
+    letters = ascii_uppercase[: len(example.options)]
+    return example.kind is Kind.CHOICE and len(example.answer) == 1 and example.answer in letters
 
 
 def _private(example: Example) -> Iterator[tuple[str, str]]:

@@ -13,14 +13,17 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from unsee.api import Example, Kind
 from unsee.data.check import require_usable
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.exporting.lmms_eval import LETTERS, by_letter, data_of, png
+from unsee.exporting.lmms_eval import by_letter, data_of, png
+from unsee.metrics.choice import choice
 from unsee.utils.files import atomic_writer
+from unsee.utils.terminal import note
 
 
 def write_tables(place: Path | str, out: Path, *, benchmark: str = "") -> list[Path]:
@@ -33,15 +36,18 @@ def write_tables(place: Path | str, out: Path, *, benchmark: str = "") -> list[P
     opened = open_benchmark(data, layout)
     require_usable(opened, str(data))
     shown = [example for example in opened.examples("eval") if example.image is not None]
+    usable = [example for example in shown if example.kind is not Kind.CHOICE or _letter(example)]
+    if len(usable) < len(shown):
+        note(f"{len(shown) - len(usable)} multiple choices are left out: their answer names none of the options.")
     if not shown:
         raise UserError(f"{place} has no question with an image, and VLMEvalKit leaves out all others.")
     name = "unsee_" + re.sub(r"\W+", "_", out.resolve().name.lower())
     out.mkdir(parents=True, exist_ok=True)
     files = []
-    for file, choice in ((out / f"{name}.tsv", False), (out / f"{name}_choice.tsv", True)):
-        rows = [example for example in shown if (example.kind is Kind.CHOICE) is choice]
+    for file, multiple in ((out / f"{name}.tsv", False), (out / f"{name}_choice.tsv", True)):
+        rows = [example for example in usable if (example.kind is Kind.CHOICE) is multiple]
         if rows:
-            _write(rows, file, letters=LETTERS[: max(len(example.options) for example in rows)])
+            _write(rows, file, letters=ascii_uppercase[: max(len(example.options) for example in rows)])
             files.append(file)
     return files
 
@@ -76,5 +82,7 @@ def _rows(examples: Iterable[Example], letters: str) -> Iterable[dict[str, Any]]
 
 
 def _letter(example: Example) -> str:
-    """Return the letter of the right option."""
-    return example.answer if by_letter(example) else LETTERS[example.options.index(example.answer)]
+    """Return the letter of the right option, or "" if the answer names none of the options."""
+    if not by_letter(example) and example.answer in example.options:
+        return ascii_uppercase[example.options.index(example.answer)]
+    return choice(example.answer, example.options)
