@@ -23,6 +23,7 @@ from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
 from unsee.lab.world.examples import judged
 from unsee.lab.world.world import World
+from unsee.models import builtin
 from unsee.report import compare
 from unsee.scoring.against_gold import FQ_NEEDS, against_gold, forget_quality_score, model_utility
 from unsee.scoring.aggregate import score
@@ -276,6 +277,8 @@ def test_the_judged_model_is_no_gold_for_itself_without_false_answers_either(tmp
     with pytest.raises(UserError, match="judged model itself"):
         asked(tmp_path / "x", data=Plain(), gold=tmp_path / "same")
     assert not (tmp_path / "x").exists()
+    with pytest.raises(UserError, match="judged model itself"):
+        rescore(tmp_path / "same", gold=tmp_path / "same")
 
 
 def test_gold_may_be_a_checkpoint_that_nobody_judged(tmp_path):
@@ -290,6 +293,21 @@ def test_gold_may_be_a_checkpoint_that_nobody_judged(tmp_path):
         assert scores[name].value == pytest.approx(expected[name].value, abs=1e-6)
     judged = json.loads((tmp_path / "x" / "judged.json").read_text())
     assert judged["gold"]["folder"] == str(tmp_path / "x-gold")
+
+
+def test_a_gold_model_is_judged_in_no_other_run_and_under_its_own_name(tmp_path, monkeypatch):
+    tiny_model(seed=1).save_pretrained(tmp_path / "theirs")
+    tiny_processor().save_pretrained(tmp_path / "theirs")
+    monkeypatch.setattr(builtin, "STAGES", {str(tmp_path / "theirs"): "gold-picture"})
+    asked(tmp_path / "x", data=Plain(), gold=tmp_path / "theirs")
+    assert rows_of(tmp_path / "x-gold")[0].stage == "gold-picture"
+    (tmp_path / "y-gold").mkdir()
+    (tmp_path / "y-gold" / "run.yaml").write_text("model: lab\n")
+    with pytest.raises(UserError, match="is a run of another model"):
+        asked(tmp_path / "y", data=Plain(), gold=tmp_path / "theirs")
+    with pytest.raises(UserError, match="No model at"):
+        evaluate(tmp_path / "none", Plain(), tmp_path / "z", gold=tmp_path / "theirs")
+    assert not (tmp_path / "z-gold").exists()
 
 
 @pytest.mark.fast

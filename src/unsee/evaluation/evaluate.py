@@ -23,7 +23,8 @@ from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 from unsee.evaluation.answers import RESPONSES, HFBackend, ModelBackend, answered, require_finite_answers
-from unsee.models import model_card, tracking
+from unsee.models import builtin, model_card, tracking
+from unsee.models.location import folder_of
 from unsee.scoring import image_text_pairs
 from unsee.scoring.against_gold import against_gold, forget_quality_score, incomparable, no_forget_quality
 from unsee.scoring.aggregate import score
@@ -73,21 +74,24 @@ def evaluate(
         **changes: Fields of `EvalConfig` that differ from `settings`; None stands for the field's default.
 
     Raises:
-        UserError: A setting, the model or the data cannot be used; nothing has been generated then.
+        UserError: A setting, the model or the data cannot be used; nothing has been generated then, but by a gold model.
     """
     settings = (settings or EvalConfig()).changed(changes)
     batch_size = settings.batch_size
     out = Path(out)
     opened = only(_opened(data), settings.split)
     vocabulary = _asked_for(opened.vocabulary(), settings.measures)
-    gold = None if not settings.gold else _gold_run(settings, opened, out, seed, progress=progress)
-    golden = None if gold is None else _golden(gold)
     critic = _clip(settings.clip) if settings.clip else None
     examples = _chosen(opened.examples("eval"), settings)
+    if isinstance(model, Path | str):
+        folder_of(model)  # before a gold model is judged
+    gold = None if not settings.gold else _gold_run(settings, opened, out, seed, progress=progress)
+    golden = None if gold is None else _golden(gold)
     likelihood = settings.likelihood or golden is not None or (opened.likelihood and settings.backend == "hf")
     backend = _backend_of(model, settings.backend, likelihood)
     judged = _judged(backend, model, gold, golden, vocabulary.measures)  # refuses weights that are no numbers
-    _require_other_weights(gold, judged["weights"])
+    if gold is not None:
+        _require_other_weights(gold, judged["weights"])
     decoding = Decoding(
         max_new_tokens=settings.max_new_tokens, batch_size=batch_size, seed=seed, backend=settings.backend
     )
@@ -129,12 +133,14 @@ def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Seq
     responses = read_answers(folder)
     vocabulary = _asked_for(read_vocabulary(folder / VOCABULARY), measures)
     require_finite_answers(responses)
+    known = read_object(folder / JUDGED) if (folder / JUDGED).is_file() else {}
+    if gold is not None:
+        _require_other_weights(Path(gold), known.get("weights"))
     golden = None if gold is None else _golden(Path(gold))
     scores = _scores(responses, vocabulary, golden)
     with owner(folder):
         _write(scores, folder)
-        if (folder / JUDGED).is_file():
-            known = read_object(folder / JUDGED)
+        if known:
             atomic_write_json(folder / JUDGED, {**known, "gold": _gold_facts(gold, golden)})
     return scores
 
@@ -187,8 +193,13 @@ def _gold_run(settings: EvalConfig, opened: Benchmark, out: Path, seed: int, *, 
     if not paths.is_model(gold):
         return Path(gold)
     folder = out.resolve().with_name(f"{out.resolve().name}-gold")
+    if (folder / config.RECORD).is_file() and folder != Path(gold).resolve():
+        raise UserError(
+            f"The gold model is judged in {folder}, which is a run of another model. Judge it elsewhere (`unsee eval --model {gold} "
+            "--likelihood --out DIR`), and give that folder as --gold."
+        )
     asked = replace(settings, gold=None, likelihood=True, clip=None, split="all")  # `opened` is the split already
-    evaluate(gold, opened, folder, asked, stage="gold", seed=seed, progress=progress)
+    evaluate(gold, opened, folder, asked, stage=builtin.STAGES.get(gold, "gold"), seed=seed, progress=progress)
     return folder
 
 
@@ -222,10 +233,10 @@ def _judged(
     }
 
 
-def _require_other_weights(gold: Path | None, weights: str) -> None:
+def _require_other_weights(gold: Path, weights: str | None) -> None:
     """Raise if the gold run is of the judged model: every distance would be 0."""
-    file = None if gold is None else gold / JUDGED
-    if file is not None and file.is_file() and read_object(file).get("weights") == weights:
+    file = gold / JUDGED
+    if weights and file.is_file() and read_object(file).get("weights") == weights:
         raise UserError(
             f"--gold {gold} is a run of the judged model itself (same weights); give one of a model that was trained without "
             "what was to be forgotten."
@@ -301,18 +312,16 @@ def _backend_of(model: VLM | Path | str, name: Backend, likelihood: bool) -> Mod
     if not isinstance(model, Path | str):
         raise UserError("backend='vllm' serves a folder; give the model's folder or id instead of an opened model.")
     from unsee.inference.vllm import VLLMBackend
-    from unsee.models.builtin import resolve
 
-    return VLLMBackend(resolve(model))
+    return VLLMBackend(builtin.resolve(model))
 
 
 def _loaded(model: VLM | Path | str) -> VLM:
     if not isinstance(model, Path | str):
         return model
-    from unsee.models.builtin import resolve
     from unsee.models.checkpoint import open_model
 
-    return open_model(resolve(model), quantized=True)
+    return open_model(builtin.resolve(model), quantized=True)
 
 
 def _chosen(examples: Sequence[Example], settings: EvalConfig) -> list[Example]:

@@ -11,6 +11,8 @@ from unsee.errors import UserError, unknown_name
 
 PACKAGED: Final = ("lab", "lab-gold", "lab-gold-picture", "lab-documents")
 """Names of the built-in models."""
+STAGES: Final = {"lab-gold": "gold", "lab-gold-picture": "gold-picture"}
+"""What reports call built-in models that are no original."""
 CHECKPOINTS: Path = Path(__file__).parents[1] / "lab" / "checkpoints"
 HASHES: Final = "hashes.json"
 """SHA-256 of the weights, by checkpoint name."""

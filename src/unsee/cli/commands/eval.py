@@ -23,8 +23,6 @@ from unsee.models.location import folder_of
 from unsee.scoring.scores import FIRST
 from unsee.utils import fast_paths
 
-STAGES: Final = {"lab-gold": "gold", "lab-gold-picture": "gold-picture"}
-"""Names of the built-in models in reports, where they are no original."""
 SHOWN: Final = (
     *"leak degenerate hallucination refusal uninformative clean grounding name fact".split(),
     *"answer_prob truth_ratio forget_quality ks js utility fq gold_distance clip_score cut".split(),
@@ -43,7 +41,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gold",
         metavar="RUN",
-        help="a retrained model, or its judged run: adds forget quality (implies --likelihood); a model is judged first, in OUT-gold",
+        help="a retrained model (judged first, in OUT-gold) or its judged run: adds distance to gold and forget quality",
     )
     parser.add_argument("--measures", metavar="NAMES", help="further measures: rouge1,rouge2,bleu,exact")
     parser.add_argument("--clip", metavar="FOLDER", help="CLIP model: adds CLIPScore of answers about images")
@@ -71,7 +69,7 @@ def action(options: argparse.Namespace) -> int:
     if settings.gold:
         _require_gold(settings.gold)
     from unsee.evaluation.evaluate import evaluate
-    from unsee.models.builtin import resolve
+    from unsee.models.builtin import STAGES, resolve
 
     with fast_paths.using(run.engine):
         scores = evaluate(
