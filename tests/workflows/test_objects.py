@@ -167,6 +167,9 @@ def test_a_run_has_its_losses_as_rows_table_and_figure(done, tmp_path):
     assert [line.get_label() for line in axes.lines] == ["loss", "npo", "forget_log_p"]
     assert list(axes.lines[0].get_ydata()) == list(table["loss"])
     assert [line.get_label() for line in done.plot(["lr"]).axes[0].lines] == ["lr"]
+    assert [line.get_label() for line in done.plot(name for name in ("lr", "npo")).axes[0].lines] == ["lr", "npo"]
+    with pytest.raises(UserError, match=r"Unknown column of log.jsonl 'usr'"):  # no stop rule in this run
+        done.plot(["usr"])
     with pytest.raises(UserError, match=r"Unknown column of log.jsonl 'los'. Did you mean loss"):
         done.plot(["los"])
     with pytest.raises(UserError, match=r"was never evaluated: it has no scores.json"):

@@ -91,13 +91,13 @@ class Run(_Path):
         Raises:
             UserError: matplotlib is not installed, or nothing of that name was logged.
         """
-        rows = self.history
-        known = dict.fromkeys(name for row in rows for name in row if name not in _NO_LOSS)
-        if odd := [name for name in names if name not in {*known, *_NO_LOSS}] or ([] if rows else ["loss"]):
-            raise unknown_name("column of log.jsonl", odd[0], known)
+        rows, chosen = self.history, list(names)
+        logged = dict.fromkeys(name for row in rows for name in row)
+        if odd := [name for name in chosen if name not in logged] or ([] if rows else ["loss"]):
+            raise unknown_name("column of log.jsonl", odd[0], logged)
         figure = new_figure(3)
         axes = figure.add_subplot()
-        for name in names or known:
+        for name in chosen or (name for name in logged if name not in _NO_LOSS):
             points = [(row["step"], row[name]) for row in rows if name in row]
             axes.plot([step for step, _ in points], [value for _, value in points], label=name)
         axes.set_xlabel("step")
@@ -135,7 +135,7 @@ class Run(_Path):
         )
 
     def compare(self, *others: Path | str, out: Path | str | None = None) -> Path:
-        """Report on this and other evaluated runs; return the path of report.html.
+        """Report on this and other evaluated runs, and return the path of report.html.
 
         Args:
             others: Evaluated run folders, such as the original's.
@@ -151,7 +151,7 @@ class Run(_Path):
         return f"Run({str(self)!r}: {self._summary()})"
 
     def _repr_html_(self) -> str:
-        """Return the same for notebooks, escaped; loads nothing from elsewhere."""
+        """Return the same for notebooks, escaped, without anything from elsewhere."""
         return f"<b>{escape(str(self))}</b><br>{escape(self._summary())}"
 
     def _summary(self) -> str:
