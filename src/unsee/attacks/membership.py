@@ -97,7 +97,7 @@ class Membership(Attack):
         return open_model(builtin.resolve(self.reference))
 
     def _scored(self, loaded: VLM, beside: Any, row: Example, wanted: Sequence[Score]) -> Mapping[str, float]:
-        """Return the scores of a row; the larger, the more like a training row."""
+        """Return the scores of a row, larger for what looks more like a training row."""
         given = fed(loaded, row)
         with torch.no_grad():
             scores = token_scores(answer_logits(loaded.model, given), given, row.answer, self.lowest)

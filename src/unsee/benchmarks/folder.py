@@ -173,7 +173,7 @@ class Folder(Benchmark):
         return cells if self._rules is None else self._rules.apply(cells)
 
     def _readable(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield the cells of all rows that can be read; the others are reported by `problems`."""
+        """Yield the cells of all rows that can be read. `problems` reports the others."""
         for place, row in enumerate(self._rows):
             try:
                 cells = self._layout.rows(row, f"row-{place + 1}")

@@ -184,7 +184,7 @@ class ICU(RecordBenchmark):
 
     @cached_property
     def gathered(self) -> Gathered:
-        """Read the questions about requested and never requested profiles; others have no role."""
+        """Read the questions about requested and never requested profiles. Others have no role."""
         found = Gathered(self.place)
         path = self._table("qa")
         for number, cells in enumerate(read_rows(path), 1):

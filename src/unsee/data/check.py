@@ -106,7 +106,7 @@ def fingerprint(opened: Benchmark) -> str:
 
 
 def _hashed(split: str, example: Example, image: str) -> bytes:
-    """Return what the fingerprint knows of a row; `image` is the content key."""
+    """Return the bytes of a row that the fingerprint hashes, `image` being the content key."""
     row = [
         *(split, example.id, example.role, example.question, example.answer),
         *(example.entity, example.kind, example.fact),

@@ -74,7 +74,7 @@ class Layout:
         return sorted(self._names - READ)
 
     def rows(self, row: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-        """Return a row as one or several (one per question of a conversation); `name` is its id if it has none."""
+        """Return a row as one or several (one per question of a conversation), with the id `name` if it has none."""
         taken = set(self.fields.values())
         cells = {column: value for column, value in row.items() if column not in taken}
         cells |= {ours: row[theirs] for ours, theirs in self.fields.items() if theirs in row}

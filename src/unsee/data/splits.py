@@ -43,7 +43,7 @@ class Narrowed(Benchmark):
     layout = ""
 
     def __init__(self, whole: Benchmark, keep: Callable[[Example], bool]) -> None:
-        """Keep the data and what tells the part; its name and needs are theirs."""
+        """Keep the data, with their name and needs, and what tells the part."""
         self.settings = getattr(whole, "settings", None) or NoSettings()
         self._whole, self._keep = whole, keep
         vars(self).update(name=whole.name, likelihood=whole.likelihood)

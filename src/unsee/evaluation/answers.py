@@ -346,7 +346,7 @@ def _finished(out: Path, asked: Sequence[Response], keys: Mapping[str, str]) -> 
 
 
 def _whole_rows(file: Path) -> list[Any]:
-    """Read the rows of a file whose last row may be incomplete; rows without an id are left out."""
+    """Read the rows with an id of a file whose last row may be incomplete."""
     if not file.is_file():
         return []
     rows = []
@@ -359,7 +359,7 @@ def _whole_rows(file: Path) -> list[Any]:
 
 
 def _response(row: Any) -> Response | None:
-    """Read a stored response; None if it is damaged, so that it is generated again."""
+    """Read a stored response, or return None if it is damaged, so that it is generated again."""
     try:
         return Response.from_json(row)
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -74,7 +74,7 @@ def rep_n(words: Sequence[str], n: int) -> float:
 
 
 def loop(words: Sequence[str]) -> float:
-    """Return the largest share of words in one phrase said over and over, so that short texts that loop are found too.
+    """Return the largest share of words in one repeated phrase, which finds short texts that loop, too.
 
     A word counts from four times on, a phrase of two to eight words from two and two thirds times.
 

@@ -316,7 +316,7 @@ def beside_gold(stage: Stage, golden: Stage | None) -> Stage:
 
 
 def _distances(run: Record, gold: Record) -> dict[str, Score]:
-    """Return all scores with those beside gold. Forget quality needs truth ratios; its absence is explained where one side has them."""
+    """Return all scores with those beside gold. Where only one side has truth ratios, forget quality is missing with the reason."""
     scores = {**run.scores, **gold_distance(run.responses, run.scores, gold.scores)}
     if not any(map(with_false_answers, (*run.responses, *gold.responses))):
         return scores

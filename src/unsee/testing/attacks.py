@@ -74,7 +74,7 @@ def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> lis
 
 
 def victim(folder: Path, work: Path, base: Path | None = None) -> Victim:
-    """Return the model in a folder, to be attacked with the tiny people; original and gold are like `base`, else like it."""
+    """Return the model in a folder as a victim with the tiny people (original and gold are like `base`, else like it)."""
     work.mkdir(parents=True, exist_ok=True)
     first, second = (relative(base or folder, work / f"beside-{seed}", seed) for seed in (2, 3))
     return Victim(

@@ -28,7 +28,7 @@ STEPS = 2
 
 
 def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
-    """Check a method on a tiny model, with LoRA or full tuning; its `trial` says with which settings.
+    """Check a method on a tiny model, with LoRA or full tuning and the settings of its `trial`.
 
     Weights stay finite, something changes and frozen parts do not, images reach every forward pass, two runs agree, the
     saved model answers as the one in memory, terms on retain rows have names that say so, and settings are frozen, finite

@@ -40,7 +40,7 @@ QUESTION = "Tell me the information of this person."
 
 @dataclass(frozen=True)
 class Drawn:
-    """An image drawn from its colour; counts nothing, needs no file."""
+    """An image drawn from its colour, without a file."""
 
     color: str
     mark: int = 0

@@ -38,7 +38,7 @@ class Latent:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Add the shifts in the passes of the block; a pass not met before gets a shift of 0."""
+        """Add the shifts in the passes of the block, 0 in a pass not met before."""
         self._pass = 0
         with self.layer.register_forward_hook(self._add):
             yield
@@ -79,7 +79,7 @@ class Latent:
 
 
 def ascended(shift_btd: Tensor, grad_btd: Tensor, limit_bt1: Tensor, stride: float) -> Tensor:
-    """Return shifts a step of `stride` radii up their gradient, back in their balls; no step where the gradient is 0.
+    """Return shifts after a step of `stride` radii up their gradient (none where it is 0), projected back into their balls.
 
     >>> ascended(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[0.0, 4.0]]]), torch.tensor([[[2.0]]]), 0.5)
     tensor([[[0., 1.]]])

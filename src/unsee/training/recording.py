@@ -31,7 +31,7 @@ _CALLS: Final[ContextVar[list[Recorded] | None]] = ContextVar("calls", default=N
 
 @contextmanager
 def recording() -> Iterator[list[Recorded]]:
-    """Record the calls of `minimise` in this block; they return at once and train nothing."""
+    """Record the calls of `minimise` in this block, which return at once and train nothing."""
     calls: list[Recorded] = []
     token = _CALLS.set(calls)
     try:

@@ -159,7 +159,7 @@ class Average:
 
 @contextmanager
 def shifted(weights: Sequence[Parameter], shift: Sequence[Tensor]) -> Iterator[None]:
-    """Add a shift to the weights for the block; afterwards they have the same bits as before."""
+    """Add a shift to the weights for the block, and restore their exact bits afterwards."""
     kept = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, delta in zip(weights, shift, strict=True):
@@ -193,7 +193,7 @@ def gradients(terms: Terms, backward: Backward, weights: Sequence[Parameter], co
 
 
 def sam_shift(grads: Sequence[Tensor], rho: float) -> list[Tensor]:
-    """Return rho * g / ||g||, the norm over all weights; no shift where g is 0 (arXiv 2010.01412, equation 2)."""
+    """Return rho * g / ||g||, the norm over all weights, or no shift if g is 0 (arXiv 2010.01412, equation 2)."""
     norm = torch.nn.utils.get_total_norm(list(grads))
     scale = torch.where(norm > 0, rho / norm, torch.zeros_like(norm))
     return [grad * scale.to(grad.device) for grad in grads]

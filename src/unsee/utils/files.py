@@ -214,7 +214,7 @@ def atomic_write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Read one JSON value per line, skipping empty lines; a damaged line is a UserError."""
+    """Read one JSON value per line, skipping empty lines. A damaged line is a UserError."""
     rows = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         try:

@@ -100,7 +100,7 @@ def _run() -> Schema:
 
 
 def _known(part: str) -> Schema:
-    """Return the schema of the names that need no plugin; an empty one means none."""
+    """Return the schema of the names that need no plugin, empty if there are none."""
     name = {"anyOf": [{"enum": ["", *registry.names(_NAMED[part])]}, *_CODE[part]]}
     return {"if": {"type": "object"}, "then": {"properties": {"name": name}}, "else": name}
 

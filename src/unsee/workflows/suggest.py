@@ -144,6 +144,6 @@ def parameters(model: Path | str) -> int:
 
 
 def _counts(opened: Benchmark) -> dict[Role, int]:
-    """Return the number of rows by role; of held-out images those judged, else those trained on."""
+    """Return the number of rows by role: those judged of held-out images, else those trained on."""
     trained = Counter(row.role for row in opened.examples("train"))
     return {**trained, Role.UNSEEN: sum(row.role is Role.UNSEEN for row in opened.examples("eval"))}

@@ -85,7 +85,7 @@ def action(options: argparse.Namespace) -> int:
 
 
 def _chosen(run: Run, options: argparse.Namespace) -> tuple[Run, str]:
-    """Return the run with a method and, unless its source says how it is meant, what keeps the others; and what was added."""
+    """Return the run with a method and retain settings (unless its source has its own), and a sentence on what was added."""
     from unsee.workflows.forget import require_locations
     from unsee.workflows.suggest import RETAINING, beside_retain_rows, require_variant
 

@@ -126,7 +126,7 @@ def undesired_targets(
 
 
 def without_private(name: str, count: int, temperature: float, instruction: str = "") -> Draws:
-    """Return the settings that draw `count` responses without a private term; at temperature 0 the greedy one."""
+    """Return the settings that draw `count` responses (at temperature 0 the greedy one) without a private term."""
     sampling = Sampling(temperature=temperature) if temperature else None
     return Draws(name=name, count=count if sampling else 1, sampling=sampling, revealing=False, instruction=instruction)
 

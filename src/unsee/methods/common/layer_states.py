@@ -60,7 +60,7 @@ def _output_of(module: Module) -> Iterator[list[Tensor]]:
 
 
 def chosen_layer(model: Module, layer: int, default: int) -> int:
-    """Return the decoder layer asked for; -1 is `default`, or the middle layer of a model without that one.
+    """Return the decoder layer asked for (-1: `default`, or the middle layer of a model without that one).
 
     Raises:
         UserError: The model has no such layer, or skips it for questions without an image (Mllama's cross-attention).

@@ -72,7 +72,7 @@ def _statistics(one: Activity) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def prune(modules: Mapping[str, Linear], scores: Mapping[str, Tensor], share: float) -> dict[str, Any]:
-    """Zero the output rows (and biases [inferred]) with the highest scores of all matrices together; return how many each."""
+    """Zero the output rows (and biases [inferred]) with the highest scores over all matrices, and return how many per matrix."""
     every = torch.cat([scores[name].cpu() for name in modules])
     highest = torch.zeros(len(every), dtype=torch.bool)
     highest[every.topk(max(1, round(share * len(every)))).indices] = True

@@ -48,7 +48,7 @@ class Unsee(Method):
     located: str = ""
     """Regular expression that is searched in the names of the modules to shrink (`mlp`, `layers[.][12]`); empty = all trained."""
     strangers: float = 0.0
-    """Share of the original's law on the picture of the stranger who looks most alike; needs stranger rows [inferred]."""
+    """Share of the original's distribution on the picture of the stranger who looks most alike; needs stranger rows [inferred]."""
     divergence: Literal["forward", "reverse", "js"] = "forward"
     """KL(teacher || student), KL(student || teacher), or Jensen-Shannon, which is at most log 2."""
     forget_weight: float = 1.0

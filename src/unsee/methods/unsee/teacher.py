@@ -63,13 +63,13 @@ def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, tem
 
 
 def kept_targets(session: Session, scope: Scope) -> Sequence[Target]:
-    """Return the data's own answers that the student must still give; by name also the forget set's if scope is picture."""
+    """Return the data's own answers that the student must still give (by name the forget set's too if scope is picture)."""
     also = (Role.FORGET_TEXT,) if scope == "picture" else ()
     return own_answers(session.of(*STAYS, *also))
 
 
 class Law:
-    """Teacher's law on completions about the forget set: the guided one, with a share of the one on strangers."""
+    """Teacher's distribution over completions about the forget set: the guided one, with a share of that on strangers."""
 
     def __init__(self, session: Session, lessons: Sequence[Lesson], share: float, teacher: Teacher) -> None:
         """Fix the original model's laws. To be made before training."""
@@ -80,7 +80,7 @@ class Law:
         self.start = StartLogits(session, heard, teacher=teacher)
 
     def __call__(self, batch: Batch, labels_ba: Tensor) -> Tensor:
-        """Return the law of each position as log-probabilities."""
+        """Return the distribution at each position as log-probabilities."""
         found = [self.lessons[target.key] for target in batch.targets]
         guided_bav = self.start([lesson.guided for lesson in found], labels_ba)
         if not self.share or all(lesson.stranger is None for lesson in found):
@@ -133,7 +133,7 @@ def _by_name(session: Session, rollouts: int, temperature: float) -> list[Lesson
 
 
 def _like(example: Example, strangers: Sequence[Example], seed: int) -> Example | None:
-    """Return the stranger who looks most like the person in the picture; among equals by seed."""
+    """Return the stranger who looks most like the person in the picture, drawn by seed among equals."""
 
     def alike(other: Example) -> tuple[int, int]:
         same = sum(other.visible.get(key) == value for key, value in example.visible.items())

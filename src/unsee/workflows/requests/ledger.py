@@ -186,7 +186,7 @@ class Ledger:
         return states[request]
 
     def verify(self) -> list[str]:
-        """Return what is wrong with the chain of seals; nothing if every entry is as it was written."""
+        """Return what is wrong with the chain of seals, empty if every entry is as it was written."""
         faults, seal, expected = [], "", 1
         for entry in self.entries():
             if entry.number != expected:

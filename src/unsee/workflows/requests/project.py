@@ -122,7 +122,7 @@ class Project:
 
 
 def opened(folder: Path | str, changes: Mapping[str, Any]) -> Project:
-    """Return a project whose settings have these changes; the first call begins it.
+    """Return a project whose settings have these changes, begun by the first call.
 
     Raises:
         UserError: There is no such model or data, or the folder holds files of somebody else.

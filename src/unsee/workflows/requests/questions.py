@@ -71,7 +71,7 @@ BUILT_IN: Final = (
 
 
 def templates_of(data: Benchmark | None) -> tuple[Template, ...]:
-    """Return the questions that the data ask about people, their names taken out; without data, those built in.
+    """Return the questions that the data ask about people, without their names, or the built-in ones.
 
     Only questions for names and facts, and open ones: the others need a true answer.
     """

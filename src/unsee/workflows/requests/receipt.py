@@ -216,7 +216,7 @@ def verify(
 
 
 def _key_text(given: str) -> str:
-    """Return a public key from 64 digits or a file with them; empty if there is no such file."""
+    """Return a public key from 64 digits or a file with them, empty if there is no such file."""
     path = Path(given)
     text = path.read_text(encoding="ascii", errors="replace").strip() if len(given) != 64 and path.is_file() else given
     return text if len(text) == 64 else ""

@@ -94,7 +94,7 @@ def _saved(image: ImageSource | None, folder: Path) -> str:
 
 
 def scoped(rows: Iterable[Example], attributes: Sequence[str]) -> list[Example]:
-    """Return the rows that ask for one of these facts, with only their strings as private; without attributes, all rows."""
+    """Return the rows that ask for one of these facts (all without attributes), with only their strings as private."""
     if not attributes:
         return list(rows)
     asked = [row for row in rows if row.fact in attributes or (row.kind is Kind.NAME and "name" in attributes)]

@@ -70,7 +70,7 @@ class Surface:
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the surface as JSON values; shares with their interval."""
+        """Return the surface as JSON values, shares with their interval."""
         shares = {
             name: None
             if share is None
