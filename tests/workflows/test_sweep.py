@@ -120,6 +120,26 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.parametrize(("method", "before"), [("ga", ["forget", "attack"]), ("", [])])
+def test_a_cell_may_be_attacked_before_it_is_judged_or_be_a_model_as_it_is(tmp_path, monkeypatch, method, before):
+    """Scores are written last: a cell that was cut off while it was attacked is not done."""
+    steps = []
+    forget, attack = import_module("unsee.workflows.forget"), import_module("unsee.workflows.attack")
+    monkeypatch.setattr(forget, "forget_run", lambda run, resume: steps.append("forget"))
+    monkeypatch.setattr(attack, "attack", lambda model, **how: steps.append("attack") or steps.append((model, how)))
+    monkeypatch.setattr(import_module("unsee.data.open"), "open_benchmark", lambda data, layout: (data, layout))
+    monkeypatch.setattr(
+        import_module("unsee.evaluation.evaluate"), "evaluate", lambda model, *_, **__: steps.append(("judge", model))
+    )
+    out = tmp_path / "x"
+    how = {"gold": "g", "quick": True, "split": "attacks"} if method else None
+    sweep.work(Run(model="m", data="d", method=method, out=str(out), seed=4), "label", tmp_path, how)
+    assert [step for step in steps if isinstance(step, str)] == before
+    assert steps[-1] == ("judge", out if method else "m")
+    if method:
+        assert steps[2] == (str(out), {"gold": "g", "quick": True, "split": "attacks", "seed": 4})
+
+
 def test_measures_and_gold_of_a_grid_must_exist(grid, tmp_path):
     for old, new, message in (
         ("limit: 1", "limit: 1, measures: [rouge9]", "Unknown measure 'rouge9'"),
