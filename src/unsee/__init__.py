@@ -1,6 +1,6 @@
 """Unlearning of people, facts and concepts in vision-language models, with evaluation.
 
-Every verb of the command line is a function here. Importing this package loads no torch; calling a verb does.
+Most commands are functions here. Importing this package loads no torch, calling a function does.
 """
 
 from __future__ import annotations
