@@ -52,6 +52,7 @@ def test_gold_itself_is_at_0() -> None:
     found = distance(GOLD, GOLD)
     assert found.value == 0
     assert found.interval == (0, 0)
+    assert found.why == ""
     assert found.value_by_index["floor"] == 0
 
 
@@ -111,13 +112,17 @@ def test_answers_without_a_class_count_in_no_column() -> None:
     gold = model({PEOPLE[0]: f"This is Ada {PEOPLE[0]}, who has short red hair."}, {})
     assert score(ours, VOCABULARY)["unseen.leak"].n == 8
     assert score(ours, VOCABULARY)["unseen.refusal"].n == 7
-    assert distance(ours, gold).value_by_index["unseen.classes"] == 0
+    found = distance(ours, gold)
+    assert found.value_by_index["unseen.classes"] == 0
+    assert found.why.startswith("1 questions are left out")
 
 
 def test_other_questions_do_not_count() -> None:
     """Only ids that both models answered are compared."""
     others = [replace(one, id=f"{one.id}/more", text="This is nobody.") for one in GOLD]
-    assert distance([*GOLD, *others], GOLD).value == 0
+    found = distance([*GOLD, *others], GOLD)
+    assert found.value == 0
+    assert found.why.startswith(f"{len(others)} questions are left out")
 
 
 def test_every_class_of_answers_is_in_the_part() -> None:

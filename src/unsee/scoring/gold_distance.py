@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -65,7 +65,10 @@ def gold_distance(
     if missing:
         why = f"no question about what was {' or '.join(missing)} was answered by both models"
         return {KEY: Score(value=None, n=0, better="lower", why=why)}
-    return {KEY: _score(halves)}
+    compared = [keys for parts in _wanted(responses).values() for _, keys in parts]
+    count = _left_out(compared, scores, gold_scores)
+    why = f"{count} questions are left out, as one of the models has no score for them" if count else ""
+    return {KEY: replace(_score(halves), why=why)}
 
 
 def drawn_distances(
@@ -83,8 +86,13 @@ def _halves(
     responses: Sequence[Response], scores: Mapping[str, Score], gold_scores: Mapping[str, Score]
 ) -> dict[str, list[_Part]]:
     owner = {row.id: _owner(row) for row in responses}
+    return {half: _parts(parts, scores, gold_scores, owner) for half, parts in _wanted(responses).items()}
+
+
+def _wanted(responses: Sequence[Response]) -> dict[str, list[tuple[str, list[str]]]]:
+    """Return half -> its parts, each with the keys of its scores."""
     groups = {group_of(row): row.role for row in responses}
-    wanted = {
+    return {
         "forgotten": [part for group, role in groups.items() if role in FORGOTTEN for part in _gone(group)],
         "kept": [
             part
@@ -93,7 +101,6 @@ def _halves(
             for part in _staying(group, classed=role in CLASSED)
         ],
     }
-    return {half: _parts(parts, scores, gold_scores, owner) for half, parts in wanted.items()}
 
 
 def _owner(row: Response) -> _Owner:
@@ -152,6 +159,15 @@ def _columns(keys: Sequence[str], ours: Mapping[str, Score], gold: Mapping[str, 
     values = [(ours[key].value_by_index, gold[key].value_by_index) for key in keys]
     shared = set.intersection(*({*mine} & {*theirs} for mine, theirs in values))
     return [{index: mine[index] - theirs[index] for index in sorted(shared)} for mine, theirs in values]
+
+
+def _left_out(parts: Sequence[Sequence[str]], ours: Mapping[str, Score], gold: Mapping[str, Score]) -> int:
+    """Return the number of questions that a model has a score for and no part compares."""
+    asked, compared = set[str](), set[str]()
+    for keys in parts:
+        asked.update(*(scores[key].value_by_index for key in keys for scores in (ours, gold) if key in scores))
+        compared.update(_columns(keys, ours, gold)[0])
+    return len(asked - compared)
 
 
 def _means(column: Mapping[str, float], owner: Mapping[str, _Owner]) -> dict[str, float]:
