@@ -13,7 +13,7 @@ from helpers.evaluated import make_run
 from unsee.cli.main import main
 from unsee.errors import UserError
 from unsee.report.attacked import relearning_area
-from unsee.report.board import Row, markdown, ranks
+from unsee.report.board import Cost, Row, markdown, ranks
 from unsee.report.read import Stage, beside_gold, read_run
 from unsee.scoring.gold_distance import KEY, drawn_distances
 from unsee.workflows import sweep
@@ -234,7 +234,7 @@ def test_draws_of_one_seed_give_the_interval_of_the_distance(tmp_path):
     assert tuple(np.quantile(drawn_r, [0.025, 0.975])) == pytest.approx(run.scores[KEY].interval)
     row = Row(name="npo", promise="person", stage=stage, gold=gold)
     assert row.distance.interval == pytest.approx(run.scores[KEY].interval)
-    assert "| 1 | npo |" in markdown([row], 0.95, ["retain.name"], None)
+    assert "| 1 | npo |" in markdown([row], 0.95, ["retain.name"], Cost())
 
 
 def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):

@@ -156,6 +156,7 @@ def test_a_run_leaves_its_record(done, model):
     assert written["result"]["steps"] == 2
     assert written["result"]["trainable"] > 0
     assert written["result"]["seconds"] > 0
+    assert written["result"]["cpu_seconds"] > 0
     assert len((done / "log.jsonl").read_text().splitlines()) == 2
     assert not (done / "checkpoints").exists()
 

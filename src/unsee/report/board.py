@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,20 @@ from unsee.utils.markdown import table
 
 TOLD: Final = ("clean", "leak", "degenerate")
 """Shares of answers about the forgotten that are shown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """How the cost of unlearning is told."""
+
+    clock: Literal["seconds", "cpu_seconds"] = "seconds"
+    """Wall clock, or time of the processor, which other programs on the machine do not lengthen."""
+    gold_seconds: float | None = None
+    """The same for training the gold model; None = unknown."""
+
+    def share(self, took: float | None) -> float | None:
+        """Return a time as a share of the gold model's."""
+        return None if took is None or not self.gold_seconds else took / self.gold_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +114,7 @@ def _p_value(difference_r: NDArray[np.float64]) -> float:
     return min(1.0, 2 * (1 + beyond) / (1 + len(difference_r)))
 
 
-def as_json(rows: Sequence[Row], gold_seconds: float | None) -> list[dict[str, Any]]:
+def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
     """Return the rows with all their figures, ranked ones first within each promise."""
     return [
         {
@@ -116,8 +130,8 @@ def as_json(rows: Sequence[Row], gold_seconds: float | None) -> list[dict[str, A
             "interval": None if row.distance is None else row.distance.interval,
             **_shares(row),
             **_attacked(row),
-            "seconds": seconds(row.stage) if row.stage else None,
-            "share_of_gold_seconds": _of_gold(row, gold_seconds),
+            cost.clock: (took := _took(row, cost)),
+            "share_of_gold_seconds": cost.share(took),
             "notes": list(row.notes),
         }
         for group in by_key((row.promise, row) for row in rows).values()
@@ -125,13 +139,20 @@ def as_json(rows: Sequence[Row], gold_seconds: float | None) -> list[dict[str, A
     ]
 
 
-def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], gold_seconds: float | None) -> str:
+def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], cost: Cost) -> str:
     """Return one table per promise, and what its columns mean."""
     heads = ["rank", "method", "gold distance", *TOLD, "retained names", "keeps", "relearning area", "worst attack"]
-    heads += ["seconds", *(["of gold's time"] if gold_seconds else []), "seeds", "settings", "searched", "notes"]
+    heads += [
+        cost.clock.replace("cpu_", "CPU "),
+        *(["of gold's time"] if cost.gold_seconds else []),
+        "seeds",
+        "settings",
+        "searched",
+        "notes",
+    ]
     parts = []
     for promise, group in by_key((row.promise, row) for row in rows).items():
-        lines = [_line(row, rank, gold_seconds) for rank, row in _ordered(group)]
+        lines = [_line(row, rank, cost) for rank, row in _ordered(group)]
         parts += [f"### Promise: {promise}", "", table(heads, lines), ""]
     return "\n".join([*parts, *_legend(keep, kept)]) + "\n"
 
@@ -164,9 +185,9 @@ def _legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
     )
 
 
-def _line(row: Row, rank: int | None, gold_seconds: float | None) -> list[str]:
+def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
     shares, attacked = _shares(row), _attacked(row)
-    took = seconds(row.stage) if row.stage else None
+    took = _took(row, cost)
     how = f" ({attacked['worst_attack']})" if attacked["worst_attack"] else ""
     return [
         "" if rank is None else str(rank),
@@ -177,7 +198,7 @@ def _line(row: Row, rank: int | None, gold_seconds: float | None) -> list[str]:
         _number(attacked["relearning_area"]),
         _number(attacked["worst_above_gold"]) + how,
         "" if took is None else f"{took:.0f}",
-        *([_percent(_of_gold(row, gold_seconds))] if gold_seconds else []),
+        *([_percent(cost.share(took))] if cost.gold_seconds else []),
         str(len(row.stage.runs)) if row.stage else "0",
         row.settings,
         row.searched,
@@ -202,9 +223,8 @@ def _attacked(row: Row) -> Mapping[str, Any]:
     }
 
 
-def _of_gold(row: Row, gold_seconds: float | None) -> float | None:
-    took = seconds(row.stage) if row.stage else None
-    return None if took is None or not gold_seconds else took / gold_seconds
+def _took(row: Row, cost: Cost) -> float | None:
+    return seconds(row.stage, cost.clock) if row.stage else None
 
 
 def _with_interval(score: Score | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -146,9 +146,9 @@ def _is_one(run: Record, key: str, index: str) -> bool:
     return key in run.scores and run.scores[key].value_by_index.get(index) == 1
 
 
-def seconds(stage: Stage) -> float | None:
-    """Return the mean unlearning time over seeds, in seconds."""
-    times = _numbers(stage, "seconds")
+def seconds(stage: Stage, clock: Literal["seconds", "cpu_seconds"] = "seconds") -> float | None:
+    """Return the mean unlearning time over seeds, in seconds of the wall clock or of the processor."""
+    times = _numbers(stage, clock)
     return sum(times) / len(times) if times else None
 
 

@@ -213,12 +213,13 @@ def _unlearn(session: Session, run: Run, method: Method, record: Mapping[str, An
     file = session.out / RECORD
     if distributed_processes.is_main():
         config.write(file, run, record=record)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     session.notes["promise"] = method.promise
     with registry.faults("methods", run.method):
         method.unlearn(session)
     require_finite(session.model)
-    result = {"seconds": round(time.perf_counter() - start, 3), "steps": 0, "trainable": 0, **session.notes}
+    took = {"seconds": round(time.perf_counter() - start, 3), "cpu_seconds": round(time.process_time() - cpu, 3)}
+    result = {**took, "steps": 0, "trainable": 0, **session.notes}
     if due := due_date(run.retention, datetime.now(UTC).date()):
         result["retention"] = {"due": due.isoformat()}
     if distributed_processes.is_main():

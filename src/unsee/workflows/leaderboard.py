@@ -23,7 +23,7 @@ from unsee.api.method import Promise
 from unsee.config import Run
 from unsee.errors import UserError
 from unsee.models.builtin import absolute_or_name
-from unsee.report.board import Row, as_json, markdown
+from unsee.report.board import Cost, Row, as_json, markdown
 from unsee.report.read import GOLD, Stage, beside_gold, read_run
 from unsee.report.summary import value
 from unsee.scoring.gold_distance import KEY
@@ -69,7 +69,9 @@ class Board:
     """Seeds of the chosen settings."""
     attacks: Literal["quick", "none"] = "none"
     gold_seconds: float | None = None
-    """Seconds that training the gold model takes on the same machine."""
+    """Seconds that training the gold model takes on the same machine, by the same clock."""
+    clock: Literal["seconds", "cpu_seconds"] = "seconds"
+    """Time that the cost is told in: of the wall clock, or of the processor."""
     worlds: Mapping[str, Any] = field(default_factory=dict)
     """Name -> further world, for the chosen settings as they are."""
 
@@ -318,11 +320,12 @@ def _write_chosen(place: Path, tried: Mapping[str, Sequence[Tried]], keep: float
 def _write(plan: _Plan, place: Path, rows: Mapping[str, Sequence[Row]], waiting: Sequence[str]) -> None:
     """Write leaderboard.md and leaderboard.json with the methods that have been searched so far."""
     board, values = plan.board, {}
+    cost = Cost(clock=board.clock, gold_seconds=board.gold_seconds)
     text = ["# Leaderboard", "", *([f"Not searched yet: {', '.join(waiting)}.", ""] if waiting else [])]
     for name, world in plan.worlds.items():
         text += [f"## {name.capitalize()} world: data {world.data}, model {world.model}", ""]
-        text += [markdown(rows[name], board.keep, board.kept, board.gold_seconds)]
-        values[name] = {"model": world.model, "data": world.data, "rows": as_json(rows[name], board.gold_seconds)}
+        text += [markdown(rows[name], board.keep, board.kept, cost)]
+        values[name] = {"model": world.model, "data": world.data, "rows": as_json(rows[name], cost)}
     atomic_write_text(place / "leaderboard.md", "\n".join(text))
     atomic_write_json(place / "leaderboard.json", values)
 
