@@ -48,7 +48,7 @@ def test_relearning_brings_back_what_it_trains_and_counts_only_the_rest(tmp_path
     assert start.at == 0
     assert end.at == 60
     assert start.questions == end.questions == 2  # the names: the jobs are what it trains on
-    taught = replace(attack, sources=("slice",))
+    taught = replace(attack, sources=("slice",), steps=(0, 2))
     assert {finding.questions for finding in taught.run(victim(tmp_path / "model", tmp_path / "more"))} == {2}
 
 
