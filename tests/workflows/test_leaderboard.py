@@ -113,6 +113,7 @@ def test_the_chosen_setting_keeps_and_is_near_gold(board):
     assert found["npo"]["chosen"] == "npo lr=0.0001"
     near, far = (one["distance"] for one in found["npo"]["tried"])
     assert near < far
+    assert [(one["distance"], one["keeps"]) for one in found["simnpo"]["tried"]] == [(None, None)] * 2
     row = rows(board)["npo"]
     assert (row["settings"], row["searched"], row["seeds"]) == ("lr=0.0001", "2 of 2", 2)
     assert row["notes"] == []

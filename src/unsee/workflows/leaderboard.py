@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -90,9 +91,9 @@ class Tried:
     cell: str
     label: str
     promise: Promise = "person"
-    distance: float = 1.0
-    keeps: float = 0.0
-    """Smallest share kept of what the original keeps."""
+    distance: float | None = None
+    keeps: float | None = None
+    """Smallest share kept of what the original keeps; None, like the distance, if it was not judged."""
     why: str = ""
     """Why it was not judged."""
 
@@ -242,9 +243,11 @@ def _final(plan: _Plan, world: str, name: str, tried: Sequence[Tried]) -> list[C
 
 def chosen(tried: Sequence[Tried], keep: float) -> Tried | None:
     """Return the setting nearest to gold among those that keep enough, else the one that keeps most; None if none was judged."""
-    judged = [one for one in tried if not one.why]
-    enough = [one for one in judged if one.keeps >= keep]
-    return min(enough, key=lambda one: one.distance) if enough else max(judged, key=lambda one: one.keeps, default=None)
+    judged = [(one, one.distance, one.keeps) for one in tried if one.distance is not None and one.keeps is not None]
+    enough = [(one, distance) for one, distance, keeps in judged if keeps >= keep]
+    if enough:
+        return min(enough, key=itemgetter(1))[0]
+    return max(judged, key=itemgetter(2))[0] if judged else None
 
 
 class _Judge:
@@ -348,7 +351,7 @@ def _row(plan: _Plan, world: str, judge: _Judge, name: str, tried: Sequence[Trie
         promise = registry.load("methods", plan.search[name][0].run.method).promise
         return Row(name=name, promise=promise, searched=searched, notes=(f"no setting could be judged: {failed[-1]}",))
     stage, notes = judge.stage(name, _final(plan, world, name, tried))
-    if choice.keeps < keep:
+    if choice.keeps is not None and choice.keeps < keep:
         notes.insert(0, f"no setting kept {keep:.0%}; the one that kept most ({choice.keeps:.0%})")
     if failed:
         notes.append(f"not judged in the search: {failed[-1]}")
