@@ -20,6 +20,7 @@ from unsee.inference.batching import Batch
 from unsee.losses import per_sample, token_js, token_kl
 from unsee.methods.common.guidance import INSTRUCTION
 from unsee.methods.common.reference_model import StartLogits, Teacher
+from unsee.methods.unsee.forms import Form
 from unsee.methods.unsee.student import KeptStop, shrink
 from unsee.methods.unsee.teacher import Law, Scope, kept_targets, lessons
 from unsee.training.collapse_guard import spread
@@ -57,6 +58,8 @@ class Unsee(Method):
     """Weight of the divergence from the original on retain, stranger and general rows; 0 = without them, unshrunk."""
     retain_ratio: int = 3
     """Retained answers per answer about the forget set."""
+    forms: tuple[Form, ...] = ()
+    """Other forms in which the retain set is asked too, made from its rows: cloze, choice [inferred]."""
     kept: float = 0.0
     """Stop at the first check where the divergence on 32 retained answers is at most this (nats per token); 0 = take all steps."""
     instruction: str = INSTRUCTION
@@ -100,7 +103,7 @@ class Unsee(Method):
         """Fix the teacher, shrink the student, and distil."""
         session.training = replace(session.training, stop="never")
         taught = lessons(session, self.scope, self.instruction, self.rollouts, self.temperature)
-        kept = kept_targets(session, self.scope) if self.retain_weight else []
+        kept = kept_targets(session, self.scope, self.forms) if self.retain_weight else []
         forget = [lesson.student for lesson in taught]
         law = Law(session, taught, self.strangers, self.teacher)
         probes = spread(kept, PROBES) if self.kept else []

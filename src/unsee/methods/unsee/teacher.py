@@ -18,6 +18,7 @@ from unsee.errors import UserError
 from unsee.inference.batching import Batch
 from unsee.methods.common.guidance import as_targets, draw, forget_questions, without_private
 from unsee.methods.common.reference_model import StartLogits, Teacher
+from unsee.methods.unsee.forms import Form, other_forms
 from unsee.training.targets import STAYS, own_answers
 from unsee.utils.seeds import seed_of
 
@@ -64,8 +65,16 @@ def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, tem
 
 def kept_targets(session: Session, scope: Scope) -> Sequence[Target]:
     """Return the data's own answers that the student must still give (by name the forget set's too if scope is picture)."""
+def kept_targets(session: Session, scope: Scope, forms: Sequence[Form] = ()) -> Sequence[Target]:
+    """Return the data's own answers that the student must still give; by name also the forget set's if scope is picture.
+
+    `forms` are other forms in which the retain set is asked too.
+    """
     also = (Role.FORGET_TEXT,) if scope == "picture" else ()
-    return own_answers(session.of(*STAYS, *also))
+    rows = session.of(*STAYS, *also)
+    if not forms:
+        return own_answers(rows)
+    return own_answers([*rows, *other_forms(rows, forms, session.seed)])
 
 
 class Law:
