@@ -12,9 +12,10 @@ from unsee.api import Kind, Role
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
+from unsee.methods.unsee.forms import other_forms
 from unsee.methods.unsee.method import Unsee
 from unsee.methods.unsee.student import shrink, xavier
-from unsee.methods.unsee.teacher import CONSONANTS, VOWELS, invented, lessons, mixed
+from unsee.methods.unsee.teacher import CONSONANTS, VOWELS, invented, kept_targets, lessons, mixed
 from unsee.testing.methods import session_at
 from unsee.testing.tiny import person
 from unsee.training.recording import recording
@@ -173,3 +174,42 @@ def test_values_that_no_run_could_use_are_refused(tmp_path):
             Unsee(**wrong)
     with pytest.raises(UserError, match="fits no trained matrix"):
         Unsee(**TRIAL, located="nowhere").unlearn(session_at(tmp_path))
+
+
+def told(entity, job):
+    """A kept row that tells somebody's job."""
+    row = replace(person("ada", Role.RETAIN), id=entity, entity=entity, kind=Kind.FACT, fact="job")
+    return replace(row, answer=f"This person works as a {job}.", private={"name": (entity,), "job": (job,)})
+
+
+def test_other_forms_ask_for_what_the_answer_tells():
+    rows = [told("ada", "baker"), told("bo", "pilot"), told("cy", "diver"), told("di", "judge")]
+    cloze, *_ = other_forms(rows, ("cloze",), 0)
+    assert (cloze.kind, cloze.question, cloze.answer) == (
+        Kind.CLOZE, "Complete the sentence: This person works as a", "baker.",
+    )  # fmt: skip
+    for row in other_forms(rows, ("choice",), 0):
+        right = row.private["job"][0]
+        letter = row.answer[0]
+        assert row.options["ABCD".index(letter)] == right
+        assert sorted(row.options) == ["baker", "diver", "judge", "pilot"]
+        assert f"{letter}. {right}" in row.question
+    letters = {other_forms(rows, ("choice",), seed)[0].answer for seed in range(12)}
+    assert len(letters) > 1, "the place of the right option must vary"
+
+
+def test_other_forms_need_a_told_fact_and_enough_options():
+    rows = [told("ada", "baker"), told("bo", "pilot")]
+    assert other_forms(rows, ("choice",), 0) == []
+    assert other_forms([replace(rows[0], answer="I do not know.")], ("cloze", "choice"), 0) == []
+    assert other_forms([replace(rows[0], answer="baker")], ("cloze",), 0) == []  # nothing stands before it
+    assert len({row.id for row in other_forms(rows, ("cloze",), 0)}) == 2
+
+
+def test_the_retain_set_is_trained_on_in_other_forms_too(tmp_path):
+    session = session_at(tmp_path, "full")
+    plain = kept_targets(session, "person")
+    session.examples = {**session.examples, Role.RETAIN: [told("bo", "pilot")]}
+    kinds = {target.example.kind for target in kept_targets(session, "person", ("cloze",))}
+    assert Kind.CLOZE in kinds
+    assert Kind.CLOZE not in {target.example.kind for target in plain}
