@@ -63,10 +63,8 @@ def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, tem
     return found
 
 
-def kept_targets(session: Session, scope: Scope) -> Sequence[Target]:
-    """Return the data's own answers that the student must still give (by name the forget set's too if scope is picture)."""
 def kept_targets(session: Session, scope: Scope, forms: Sequence[Form] = ()) -> Sequence[Target]:
-    """Return the data's own answers that the student must still give; by name also the forget set's if scope is picture.
+    """Return the data's own answers that the student must still give (by name the forget set's too if scope is picture).
 
     `forms` are other forms in which the retain set is asked too.
     """
