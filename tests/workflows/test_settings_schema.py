@@ -231,7 +231,7 @@ def without_data(monkeypatch):
     monkeypatch.setattr(forget_module, "require_usable", lambda *_, **__: None)
     monkeypatch.setattr(forget_module, "require_locations", lambda *_: None)
     monkeypatch.setattr(forget_module, "described", lambda opened: opened.name)
-    monkeypatch.setattr(forget_module, "_require_names", lambda run: None)
+    monkeypatch.setattr(forget_module, "require_names", lambda run: None)
     monkeypatch.setattr(forget_module.builtin, "absolute_or_name", lambda place: place)
 
 

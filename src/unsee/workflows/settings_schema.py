@@ -11,6 +11,7 @@ from unsee.config.json_schema import Schema, settings_schema
 from unsee.data.assignment import Assignment
 from unsee.errors import unknown_name
 from unsee.workflows.continual.settings import Course
+from unsee.workflows.leaderboard import Board
 
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 _NAMED: Final[Mapping[str, registry.Loadable]] = {"method": "methods", "benchmark": "benchmarks"}
@@ -24,6 +25,12 @@ _SOME_PLUGIN: Final[Schema] = {
 }
 _COURSES: Final = ({"tasks": 1}, {"requests": "requests.yaml"})
 """Settings without which a course cannot be built."""
+
+
+_BOARDS: Final = (
+    {"base": {"model": "m"}, "golds": {"person": "g"}, "methods": {"npo": {}}, "settings": 1, "kept": ["retain.name"]},
+)
+"""Settings without which a leaderboard cannot be built."""
 
 
 def schema(kind: str = "any") -> Schema:
@@ -49,6 +56,7 @@ def _definitions() -> Schema:
         "run": _run(),
         "requests": _requests(),
         "roles": settings_schema(Assignment, ({"forget": ("some",)},)),
+        "leaderboard": settings_schema(Board, _BOARDS),
         **{part: _named(part) for part in _NAMED},
         **{f"{part}.{name}": _settings(part, name) for part, kind in _NAMED.items() for name in registry.names(kind)},
     }
@@ -199,6 +207,7 @@ def _any() -> Schema:
         ("requests", ["requests"]),
         ("sweep", ["base", "axes"]),
         ("continual", ["continual"]),
+        ("leaderboard", ["methods", "golds"]),
     ):
         has = {"type": "object", "anyOf": [{"required": [key]} for key in keys]}
         choice = {"if": has, "then": {"$ref": f"#/$defs/{kind}"}, "else": choice}
@@ -211,6 +220,6 @@ def _refer(kind: str) -> Callable[[], Schema]:
 
 KINDS: Final[Mapping[str, Callable[[], Schema]]] = {
     "any": _any,
-    **{kind: _refer(kind) for kind in ("run", "continual", "sweep", "requests", "roles")},
+    **{kind: _refer(kind) for kind in ("run", "continual", "sweep", "requests", "roles", "leaderboard")},
 }
 """Kinds of file."""

@@ -1,4 +1,4 @@
-"""Print the JSON schema of run files, grids and requests, for editors and validators."""
+"""Print the JSON schema of run files, grids, leaderboards and requests, for editors and validators."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from unsee.api import registry
 from unsee.cli.commands._shared import OK, plugin_option, say
 
-KINDS: Final = ("run", "continual", "sweep", "requests", "roles")
+KINDS: Final = ("run", "continual", "sweep", "requests", "roles", "leaderboard")
 """Kinds of file."""
 
 
