@@ -22,6 +22,7 @@ SHORT = {
     "pictures": {"changes": ("plain", "noise")},
     "membership": {"images": 1},
     "crossmodal": {"routes": ("picture", "written name")},
+    "perturbation": {"variants": ("random signs", "per picture", "universal, denoised"), "steps": 2, "images": 1},
 }
 ATTACKS = registry.names("attacks")
 CASES = [(name, family) for name in ATTACKS for family in FAMILIES]

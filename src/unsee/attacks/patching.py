@@ -14,9 +14,16 @@ from torch import Tensor
 
 from unsee.api import VLM, Attack, Example, Finding, Victim
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, asked, finding, probed_rows
-from unsee.evaluation.teacher_forcing import Fed, answer_logits, fed, layer_states, layers_changed, token_logprobs
-from unsee.inference.token_offsets import answer_offsets
+from unsee.evaluation.recovery import ask, finding, probed_rows
+from unsee.evaluation.teacher_forcing import (
+    Fed,
+    answer_logits,
+    fed,
+    layer_states,
+    layers_changed,
+    private_tokens,
+    token_logprobs,
+)
 from unsee.models.steering.hooks import common_layers
 
 
@@ -50,7 +57,7 @@ class Patching(Attack):
         _require_alike(original, {"attacked": loaded, "gold": gold})
         depths, kept, lost = [], [], []
         for row in rows:
-            wanted = _private_tokens(original, row)
+            wanted = private_tokens(original, row)
             if not wanted:
                 continue
             by_gold, by_model = (_losses(original, source, row, wanted) for source in (gold, loaded))
@@ -109,19 +116,6 @@ def _patched(original: VLM, row: Fed, layer: int, states_ad: Tensor) -> Tensor:
 
     with layers_changed(original.model, change):
         return token_logprobs(answer_logits(original.model, row), row)
-
-
-def _private_tokens(loaded: VLM, row: Example) -> list[int]:
-    """Return the places in the answer of the tokens of the private strings that the question asks for."""
-    spans = [
-        (row.answer.index(form), row.answer.index(form) + len(form))
-        for forms in asked(row).values()
-        for form in forms
-        if form in row.answer
-    ]
-    ids = fed(loaded, row).answer
-    offsets = answer_offsets(loaded.processor, loaded.family, row.answer, ids)
-    return [place for place, (a, b) in enumerate(offsets) if any(a < end and b > start for start, end in spans)]
 
 
 def _require_alike(original: VLM, others: Mapping[str, VLM]) -> None:

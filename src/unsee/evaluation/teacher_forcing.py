@@ -17,8 +17,10 @@ from torch.nn import Module
 
 from unsee.api import VLM, Example
 from unsee.api.request import Prompt
+from unsee.evaluation.recovery import asked
 from unsee.inference.batching import device_of, encoder, require_room
 from unsee.inference.packing import keeps_logits
+from unsee.inference.token_offsets import answer_offsets
 from unsee.models.steering.hooks import decoder_layers
 
 Change = Callable[[int, Tensor], Tensor | None]
@@ -58,6 +60,19 @@ def token_logprobs(logits_av: Tensor, row: Fed) -> Tensor:
     """Return the log-probability of each token of the answer [a]."""
     labels_a = torch.tensor(row.answer, device=logits_av.device)
     return logits_av.log_softmax(-1).gather(1, labels_a[:, None])[:, 0]
+
+
+def private_tokens(loaded: VLM, row: Example) -> list[int]:
+    """Return the places in the answer of the tokens of the private strings that the question asks for."""
+    spans = [
+        (row.answer.index(form), row.answer.index(form) + len(form))
+        for forms in asked(row).values()
+        for form in forms
+        if form in row.answer
+    ]
+    ids = fed(loaded, row).answer
+    offsets = answer_offsets(loaded.processor, loaded.family, row.answer, ids)
+    return [place for place, (a, b) in enumerate(offsets) if any(a < end and b > start for start, end in spans)]
 
 
 @contextmanager

@@ -1,0 +1,390 @@
+"""Perturbation: small changes of pictures, fitted by gradient (PGD, arXiv 1706.06083; SUA, in arXiv 2610.10358).
+
+Levels are pixel values in 0..255, as an 8-bit file has them. Shapes: [..., 3, h, w] levels of the views that the processor
+makes of a picture, m numbers in a view or patch.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar, Final, Literal, Self, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import conv2d, pad
+
+from unsee.api import VLM, Attack, Example, Family, Finding, ImageSource, Part, Role, Victim
+from unsee.api.request import Completion, Prompt, Target
+from unsee.errors import UserError
+from unsee.evaluation.recovery import ask, asked, finding, gives, probed_rows, require_disjoint, thinned
+from unsee.evaluation.teacher_forcing import answer_logits, fed, private_tokens, token_logprobs
+from unsee.inference import answer_logits as batched
+from unsee.inference.batching import collate
+from unsee.inference.encoder import encoder
+from unsee.losses import answer_nll
+from unsee.models.auto import pad_id
+from unsee.models.padding import merge
+from unsee.utils import fast_paths
+from unsee.utils.seeds import seed_of
+
+Variant = Literal["plain", "random signs", "per picture", "universal", "universal, denoised"]
+_Half = tuple[Sequence[Example], frozenset[str]]
+"""Rows to fit on, and the people to test on."""
+_CHANGE: Final = "unsee: change in levels"
+"""Key of a change in `Image.info`."""
+_WHITE: Final = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbation(Attack):
+    """Change every pixel of the test pictures by a few levels, so that the model says what it knows.
+
+    `universal`: one change for all pictures raises the probability of the true answers about half of the forgotten people,
+    and is tested on the other half, and the other way round. An overlap is an error; the published code fits and tests the
+    same pictures. `universal, denoised` adds `denoiser` times the same loss on filtered pictures. `per picture`: an attacker
+    who does not know the answer drives the model away from what it now says about the test picture, and uses nothing else.
+
+    Without training pictures of two people the universal forms are left out. Controls: `plain` pictures; `random signs`, noise of full size in every pixel. `private loss` is the mean negative
+    log-likelihood of the private tokens of the true answers: it tells what a change does where none comes back.
+
+    The change lies on what the processor makes of a picture, in whole levels within 0..255. Where it makes several views or
+    tiles of one, they change independently, so that a file could do less. Pictures of which the processor makes different
+    shapes are first brought to their most common size [inferred]. A 3 x 3 binomial filter stands for SUA's learned denoiser
+    (DnCNN), and its third term, the cosine of image features before and after it, is left out [inferred].
+    """
+
+    needs: ClassVar[Literal["answers", "weights"]] = "weights"
+
+    variants: tuple[Variant, ...] = ("plain", "random signs", "per picture", "universal", "universal, denoised")
+    """Forms of the attack and its controls."""
+    bound: float = 12.0
+    """Largest change of a pixel value, in levels of 255; published: 12."""
+    steps: int = 100
+    """Gradient steps; published: 500."""
+    step: float = 1.0
+    """Change of a pixel value per step, in levels; published: 1."""
+    denoiser: float = 0.7
+    """Weight of the loss on filtered pictures; published: 0.7."""
+    batch_size: int = 6
+    """Pictures with their question per step; published: 6."""
+    images: int = 2
+    """Test and fit pictures per entity and question."""
+
+    def __post_init__(self) -> None:
+        """Reject a change of nothing."""
+        super().__post_init__()
+        if min(self.bound, self.step, self.steps, self.batch_size) <= 0 or self.bound > _WHITE:
+            raise UserError(
+                "perturbation needs attack.steps, attack.step and attack.batch_size above 0 and attack.bound in 0..255, got "
+                f"{self.steps}, {self.step}, {self.batch_size} and {self.bound}."
+            )
+
+    def quick(self) -> Self:
+        """Return the universal change beside its controls, with a fifth of the steps."""
+        return replace(self, variants=("plain", "random signs", "universal"), steps=20, images=1)
+
+    def run(self, victim: Victim) -> Iterator[Finding]:
+        """Fit and test every variant.
+
+        Raises:
+            UserError: No test picture, nothing to fit on, or inputs that are no levels of pixels.
+        """
+        rows = [row for row in probed_rows(victim.benchmark, self.images) if row.image is not None]
+        if not rows:
+            raise UserError("The test questions have no images that could be changed.")
+        known = thinned(_fittable(victim.benchmark.examples("train"), rows), self.images)
+        loaded = _changeable(victim.open())
+        size = _common_size(loaded, [*rows, *known])
+        rows, known = ([_changed(row, size) for row in some] for some in (rows, known))
+        halves = _halves(rows, known, victim.seed)
+        possible = [variant for variant in self.variants if halves or not variant.startswith("universal")]
+        if not possible:
+            raise UserError("A universal perturbation needs training pictures of at least two forgotten entities.")
+        for variant in possible:
+            yield _tested(loaded, self._shown(loaded, variant, rows, halves, victim.seed), variant)
+
+    def _shown(
+        self, loaded: VLM, variant: Variant, rows: Sequence[Example], halves: Sequence[_Half], seed: int
+    ) -> list[Example]:
+        """Return the test rows with the pictures of a variant."""
+        if variant == "plain":
+            return list(rows)
+        if variant == "random signs":
+            change = random_signs(_room(loaded, rows[0]), self.bound, seed_of(seed, variant))
+            return [_changed(row, None, change) for row in rows]
+        if variant == "per picture":
+            return self._each(loaded, rows)
+        weight = self.denoiser if variant == "universal, denoised" else 0.0
+        shown = {}
+        for fitted, tested in halves:
+            held = [row for row in rows if row.entity in tested]
+            require_disjoint(fitted, held)
+            change = self._one(loaded, fitted, weight, seed)
+            shown.update({row.id: _changed(row, None, change) for row in held})
+        return [shown[row.id] for row in rows]
+
+    def _one(self, loaded: VLM, fitted: Sequence[Example], weight: float, seed: int) -> Tensor:
+        """Return one change for all pictures that raises the probability of the rows' answers."""
+        draw = Random(seed)
+        targets = [Target(example=row, instruction=loaded.instruction) for row in fitted]
+
+        def loss(changes: list[Tensor]) -> Tensor:
+            chosen = draw.sample(targets, min(self.batch_size, len(targets)))
+            given = changes * len(chosen)
+            total = _nll(loaded, chosen, given)
+            return total + weight * _nll(loaded, chosen, given, denoised) if weight else total
+
+        (change,) = self._fit(loss, [_room(loaded, fitted[0])])
+        return change
+
+    def _each(self, loaded: VLM, rows: Sequence[Example]) -> list[Example]:
+        """Return the rows with pictures that lower the probability of what the model says about them."""
+        said = ask(loaded, rows)
+        targets = [_own(row, answer, loaded.instruction) for row, answer in zip(rows, said, strict=True)]
+        changes: list[Tensor] = []
+        for start in range(0, len(rows), self.batch_size):
+            some = targets[start : start + self.batch_size]
+            rooms = [_room(loaded, target.example) for target in some]
+            changes += self._fit(lambda given, some=some: -_nll(loaded, some, given), rooms)  # type: ignore[misc]
+        return [_changed(row, None, change) for row, change in zip(rows, changes, strict=True)]
+
+    def _fit(self, loss: Callable[[list[Tensor]], Tensor], start: Sequence[Tensor]) -> list[Tensor]:
+        """Return the changes in whole levels after `steps` of projected gradient descent by signs, from 0 [inferred]."""
+        changes = [change.clone().requires_grad_() for change in start]
+        for _ in range(self.steps):
+            value = loss(changes)
+            if not value.requires_grad:
+                raise UserError("This model's answers have no gradient by its pixels, so no picture can be fitted.")
+            grads = torch.autograd.grad(value, changes)
+            changes = [
+                (change.detach() - self.step * grad.sign()).clamp(-self.bound, self.bound).requires_grad_()
+                for change, grad in zip(changes, grads, strict=True)
+            ]
+        return [change.detach().trunc() for change in changes]
+
+
+class Pixels:
+    """What a processor's `pixel_values` are in levels, and the other way round."""
+
+    def __init__(self, images: Any) -> None:
+        """Read scale, mean and standard deviation from an image processor."""
+        known = images.to_dict()
+        scale = known["rescale_factor"] if known.get("do_rescale") else 1.0
+        mean, std = (known["image_mean"], known["image_std"]) if known.get("do_normalize") else (0.0, 1.0)
+        self.scale = float(scale)
+        self.mean_c11, self.std_c11 = (
+            torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1) for values in (mean, std)
+        )
+        self.frames, self.side = known.get("temporal_patch_size") or 1, known.get("patch_size")
+
+    def levels(self, values: Tensor) -> Tensor:
+        """Return the levels [..., 3, h, w] of pixel values.
+
+        Flat patches [n, 3 * frames * side * side], as Qwen-VL has them, become [n, frames, 3, side, side].
+
+        Raises:
+            UserError: The values have another form, or are no levels by the processor's mean and standard deviation.
+        """
+        if values.ndim == 2 and isinstance(self.side, int) and values.shape[1] == 3 * self.frames * self.side**2:
+            values = values.view(-1, 3, self.frames, self.side, self.side).transpose(1, 2)
+        elif values.ndim < 4 or values.shape[-3] != 3:
+            raise UserError(
+                f"The processor makes pixel values of shape {list(values.shape)}, of which no colour channel is known; so "
+                "a change of so many levels cannot be told from any other."
+            )
+        found = (values * self.std_c11 + self.mean_c11) / self.scale
+        least, most = float(found.detach().min()), float(found.detach().max())
+        if least < -1 or most > _WHITE + 1:
+            raise UserError(
+                f"By the processor's mean and standard deviation a picture has levels from {least:.0f} to {most:.0f}, not in "
+                "0..255; so a change of so many levels cannot be told from any other."
+            )
+        return found
+
+    def values(self, levels: Tensor, shape: torch.Size) -> Tensor:
+        """Return the pixel values of this shape."""
+        found = (levels * self.scale - self.mean_c11) / self.std_c11
+        return (found.transpose(1, 2) if len(shape) == 2 else found).reshape(shape)
+
+    def shown(self, values: Tensor, change: Tensor, view: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return pixel values with a change in levels, kept in 0..255, and seen through a filter if one is given."""
+        levels = (self.levels(values) + change).clamp(0, _WHITE)
+        return self.values(view(levels) if view else levels, values.shape).to(values.dtype)
+
+
+def random_signs(like: Tensor, bound: float, seed: int) -> Tensor:
+    """Return a change of the full bound, in whole levels, up or down at random."""
+    up = torch.randint(2, like.shape, generator=torch.Generator().manual_seed(seed))
+    return int(bound) * (2.0 * up - 1)
+
+
+def denoised(levels: Tensor) -> Tensor:
+    """Return every view, or every patch where the processor cuts flat ones, through a 3 x 3 binomial filter.
+
+    >>> denoised(torch.tensor([[[[0.0, 0.0, 0.0], [0.0, 16.0, 0.0], [0.0, 0.0, 0.0]]]]))[0, 0, :, 1].tolist()
+    [2.0, 4.0, 2.0]
+    """
+    line_3 = torch.tensor([0.25, 0.5, 0.25])
+    kernel_1133 = torch.outer(line_3, line_3)[None, None]
+    planes_m1hw = levels.reshape(-1, 1, *levels.shape[-2:])
+    return conv2d(pad(planes_m1hw, (1, 1, 1, 1), mode="replicate"), kernel_1133).reshape(levels.shape)
+
+
+class Shifted(Family):
+    """A family whose pictures may carry a change, which is added to their pixel values."""
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, family: Family, pixels: Pixels) -> None:
+        self.family, self.pixels = family, pixels
+
+    def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
+        """Return what the family loads."""
+        return self.family.load(path, dtype=dtype)
+
+    def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
+        """Return the family's prompt."""
+        return self.family.prompt(processor, question, has_image=has_image, instruction=instruction)
+
+    def encode(
+        self, processor: Any, prompts: Sequence[str], images: Sequence[Image.Image | None]
+    ) -> Mapping[str, Tensor]:
+        """Return the family's inputs with changed pixels."""
+        return merge([self._row(processor, *both) for both in zip(prompts, images, strict=True)], pad_id(processor))
+
+    def _row(self, processor: Any, text: str, image: Image.Image | None) -> dict[str, Tensor]:
+        row = dict(self.family.encode(processor, [text], [image]))
+        change = None if image is None else image.info.get(_CHANGE)
+        return row if change is None else {**row, "pixel_values": self.pixels.shown(row["pixel_values"], change)}
+
+    def extend(self, row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
+        """Return the family's longer row."""
+        return self.family.extend(row, token_ids)
+
+    def parts(self, model: Module) -> Mapping[Part, str]:
+        """Return the family's parts."""
+        return self.family.parts(model)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """Picture at another size, with a change for `Shifted`."""
+
+    source: ImageSource
+    size: tuple[int, int] | None
+    change: Tensor | None = field(default=None, compare=False)
+
+    @property
+    def key(self) -> str:
+        pixels = b"" if self.change is None else self.change.numpy().tobytes()
+        return hashlib.sha256(f"{self.source.key} {self.size} ".encode() + pixels).hexdigest()
+
+    def load(self) -> Image.Image:
+        image = self.source.load()
+        image = image.copy() if self.size is None else image.resize(self.size, Image.Resampling.BICUBIC)
+        if self.change is not None:
+            image.info[_CHANGE] = self.change
+        return image
+
+
+def _changeable(loaded: VLM) -> VLM:
+    """Return the model with frozen weights, asked about pictures that may carry a change.
+
+    The processor is a copy, since prompts are cached by processor.
+    """
+    loaded.model.requires_grad_(False)
+    family = Shifted(loaded.family, Pixels(loaded.processor.image_processor))
+    return replace(loaded, family=family, processor=copy.copy(loaded.processor))
+
+
+def _own(row: Example, answer: Completion, instruction: str) -> Target:
+    """Return the model's answer as a target. Special tokens are left out, since one for an image would ask for pixels."""
+    if answer.text:
+        return Target(example=row, text=answer.text, ended=answer.ended, instruction=instruction)
+    return Target(example=row, token_ids=(), instruction=instruction)
+
+
+def _pixels(loaded: VLM) -> Pixels:
+    return cast(Shifted, loaded.family).pixels
+
+
+def _changed(row: Example, size: tuple[int, int] | None, change: Tensor | None = None) -> Example:
+    """Return the row with its picture at this size, with this change."""
+    if row.image is None or (size is None and change is None):
+        return row
+    return replace(row, image=_Picture(row.image, size, change))
+
+
+def _fittable(known: Sequence[Example], rows: Sequence[Example]) -> list[Example]:
+    """Return the training rows of the forgotten people with a picture whose answer tells what is asked for."""
+    kinds = {row.kind for row in rows}
+    return [row for row in known if row.role == Role.FORGET and row.image and row.kind in kinds and asked(row)]
+
+
+def _halves(rows: Sequence[Example], known: Sequence[Example], seed: int) -> list[_Half]:
+    """Return for each half of the tested people the rows of the other half, or nothing where one has none."""
+    people = sorted({row.entity for row in rows})
+    first = frozenset(Random(seed).sample(people, len(people) // 2))
+    both = [first, frozenset(people) - first]
+    found: list[_Half] = [
+        ([row for row in known if row.entity in half], both[1 - place]) for place, half in enumerate(both)
+    ]
+    return found if all(fitted for fitted, _ in found) else []
+
+
+def _common_size(loaded: VLM, rows: Sequence[Example]) -> tuple[int, int] | None:
+    """Return the most common size of the pictures if the processor makes different shapes of them, else None."""
+    encode = encoder(loaded.processor, loaded.family)
+    shapes = {encode.row(Prompt.of(row, loaded.instruction))["pixel_values"].shape for row in rows}
+    return Counter(row.image.load().size for row in rows if row.image).most_common(1)[0][0] if len(shapes) > 1 else None
+
+
+def _room(loaded: VLM, row: Example) -> Tensor:
+    """Return a change of 0 for the row's picture; the frames of a still picture are one."""
+    values = encoder(loaded.processor, loaded.family).row(Prompt.of(row, loaded.instruction))["pixel_values"]
+    levels = _pixels(loaded).levels(values)
+    return torch.zeros_like(levels[:, :1] if values.ndim == 2 else levels)
+
+
+def _nll(
+    loaded: VLM,
+    targets: Sequence[Target],
+    changes: Sequence[Tensor] = (),
+    view: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Return the mean negative log-likelihood per answer token, with changes that can have gradients."""
+    batch = collate(loaded, targets)
+    if changes:
+        rows = [
+            {**row, "pixel_values": _pixels(loaded).shown(row["pixel_values"], change, view)}
+            for row, change in zip(batch.rows, changes, strict=True)
+        ]
+        batch = replace(batch, rows=tuple(rows))
+    with fast_paths.using(replace(fast_paths.current(), vision_features=False, shared_prefix=False)):
+        return answer_nll(*batched.answer_logits(loaded.model, batch))
+
+
+def _tested(loaded: VLM, rows: Sequence[Example], variant: str) -> Finding:
+    """Ask about the changed pictures, and return what came back."""
+    texts = [answer.text for answer in ask(loaded, rows)]
+    hits = [gives(text, row) for text, row in zip(texts, rows, strict=True)]
+    return finding(variant, rows, hits, texts, further=_private_loss(loaded, rows))
+
+
+def _private_loss(loaded: VLM, rows: Sequence[Example]) -> dict[str, float]:
+    """Return the mean loss of the private tokens of the true answers, or nothing where no answer has any."""
+    losses = []
+    for row in rows:
+        if row.answer and (places := private_tokens(loaded, row)):
+            given = fed(loaded, row)
+            with torch.no_grad():
+                losses.append(-float(token_logprobs(answer_logits(loaded.model, given), given)[places].mean()))
+    return {"private loss": sum(losses) / len(losses)} if losses else {}
