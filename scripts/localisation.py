@@ -35,8 +35,8 @@ STEPS: Final = 150
 ROWS: Final = (12, 2, 1, 1, 5)
 """People, strangers, shapes, devices and text-only rows of a step."""
 LR: Final = 3e-3
-GAMMAS: Final = (0.5, 1.0, 2.0)
-"""Thresholds of the mask, those that the authors searched."""
+GAMMAS: Final = (0.5, 1.0, 2.0, 8.0, 32.0)
+"""Thresholds of the mask: those that the authors searched, and larger ones, which keep less."""
 MATRICES: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Where = Callable[[str, Tensor], Tensor]
 

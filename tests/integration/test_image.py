@@ -7,10 +7,18 @@ import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
 
-from scripts import image
-
 ROOT = Path(__file__).parents[2]
-LINES = list(image.instructions((ROOT / "Dockerfile").read_text(encoding="utf-8")))
+
+
+def instructions(text):
+    """Yield the instructions of a Dockerfile, continued lines joined, without comments."""
+    lines = "\n".join(line for line in text.splitlines() if not line.startswith("#")).replace("\\\n", " ")
+    for line in filter(str.strip, lines.splitlines()):
+        name, _, rest = line.strip().partition(" ")
+        yield name, rest.strip()
+
+
+LINES = list(instructions((ROOT / "Dockerfile").read_text(encoding="utf-8")))
 
 
 def test_what_is_copied_exists_and_is_not_ignored():
@@ -34,17 +42,6 @@ def test_every_installation_is_held_to_the_lock():
     installed = [rest for name, rest in LINES if name == "RUN" and "pip install" in rest]
     assert len(installed) == 3
     assert all("requirements/lock.txt" in line for line in installed)
-
-
-def test_lines_run_below_a_folder(tmp_path):
-    made = image.Image(tmp_path / "image", {"WHERE": "there"})
-    text = "ARG WHERE=here\n# a comment\nWORKDIR \\\n  /work\nCOPY LICENSE ./\nRUN apt-get update\n"
-    for name, rest in image.instructions(text):
-        made.execute(name, rest)
-    made.execute("RUN", "echo $WHERE > /work/said")
-    assert (tmp_path / "image" / "work" / "said").read_text() == "there\n"
-    assert (tmp_path / "image" / "work" / "LICENSE").is_file()
-    assert made.inside("/usr/work /opt/x:/bin ./opt") == f"/usr/work {tmp_path}/image/opt/x:/bin ./opt"
 
 
 def test_make_builds_for_cpu_and_for_cuda():

@@ -24,7 +24,9 @@ OK, FAILED, USAGE, UNFORGOTTEN, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 def run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for model, data, output and settings of a run."""
     parser.add_argument("file", nargs="?", metavar="RUN.yaml", help="run file; options below win over it")
-    parser.add_argument("--model", metavar="M", help="folder, hub id, run folder, lab or lab-gold")
+    parser.add_argument(
+        "--model", metavar="M", help="folder, hub id, run folder, or lab (also lab-gold, lab-gold-picture)"
+    )
     parser.add_argument("--data", metavar="D", help="folder or table with the data, or lab")
     parser.add_argument("--benchmark", metavar="NAME", help="layout of the data; default: recognise it")
     data_options(parser)
