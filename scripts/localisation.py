@@ -3,7 +3,7 @@
 The five people whom `lab-gold` never met are taught to it with the gradient of all other weights held at 0 (masked injection, after
 arXiv 2607.02513 [second-hand]; places and recipe are ours), so where the facts are is known exactly: nowhere but in the weights that
 could change. MMUnlearner's mask of the taught model (arXiv 2502.11051) is then held against these. A call goes on where an earlier one
-ended. On one core a place takes about ten minutes.
+ended.
 """
 
 from __future__ import annotations
