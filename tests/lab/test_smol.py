@@ -197,6 +197,8 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
         rank=2,
         read_rows=(2, 1),
         cards=(2, 1),
+        card_steps=2,
+        rows_after=(2, 1, 1, 1, 1),
         captions=(1, 0),
         rows=(2, 1, 1, 1, 1),
         kept_rows=1,

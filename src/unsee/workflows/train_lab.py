@@ -177,7 +177,9 @@ def _train_english(place: Path, drawn: World, without: str, scale: float, checkp
 
     known, by_name = _known(drawn, without)
     recipe = SmolRecipe()
-    counts = {name: round(getattr(recipe, name) * scale) for name in ("read_steps", "steps_before", "steps")}
+    counts = {
+        name: round(getattr(recipe, name) * scale) for name in ("read_steps", "card_steps", "steps_before", "steps")
+    }
     recipe = replace(recipe, **{**counts, "steps": max(2, counts["steps"])})
     start = time.perf_counter()
     tower = builtin.checkpoint(smollm2.TOWER)

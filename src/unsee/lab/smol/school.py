@@ -58,6 +58,10 @@ class SmolRecipe:
     """People, strangers, shapes, devices and text-only rows of a step on lessons."""
     captions: tuple[int, int] = (2, 0)
     """Portraits and other pictures of a step on lessons that are captioned, so that reading stays."""
+    card_steps: int = 120
+    """Steps on lessons with cards and captions; then none, since they would become answers to open questions."""
+    rows_after: tuple[int, ...] = (8, 3, 1, 1, 2)
+    """As `rows`, of a step without cards."""
     kept_rows: int = 2
     """Rows of a step in which the model is held to the base on questions about the world."""
     groups: int = 3
@@ -187,9 +191,7 @@ def train_smol(
             groups = packer.groups(course.captions(rng, recipe.read_rows), 2)
             groups = [only_values(group, processor.tokenizer) for group in groups]
         else:
-            groups = packer.groups(course.lessons.rows(rng, recipe.rows), recipe.groups)
-            told = [*course.cards(rng, recipe.cards), *course.captions(rng, recipe.captions)]
-            groups.append(only_values(packer.pack(told), processor.tokenizer))
+            groups = _lesson_groups(packer, course, recipe, rng, cards=step < recipe.read_steps + recipe.card_steps)
         loss = _taught(model, packer, course, groups)
         if step >= recipe.read_steps:
             known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
@@ -199,6 +201,17 @@ def train_smol(
         checkpoint.keep("language", [trained], optimizer, rng, step + 1, total)
     projector.requires_grad_(False)
     return lora
+
+
+def _lesson_groups(
+    packer: Packer, course: Course, recipe: SmolRecipe, rng: np.random.Generator, *, cards: bool
+) -> list[Packed]:
+    """Return the packed rows of a step on lessons."""
+    groups = packer.groups(course.lessons.rows(rng, recipe.rows if cards else recipe.rows_after), recipe.groups)
+    if cards:
+        told = [*course.cards(rng, recipe.cards), *course.captions(rng, recipe.captions)]
+        groups.append(only_values(packer.pack(told), packer.tokenizer))
+    return groups
 
 
 def _taught(model: Any, packer: Packer, course: Course, groups: Sequence[Packed]) -> float:
