@@ -34,6 +34,7 @@ from unsee.models.auto import pad_id
 from unsee.models.padding import merge
 from unsee.utils import fast_paths
 from unsee.utils.seeds import seed_of
+from unsee.utils.terminal import note_once
 
 Variant = Literal["plain", "random signs", "per picture", "universal", "universal, denoised"]
 _Half = tuple[Sequence[Example], frozenset[str]]
@@ -52,8 +53,9 @@ class Perturbation(Attack):
     same pictures. `universal, denoised` adds `denoiser` times the same loss on filtered pictures. `per picture`: an attacker
     who does not know the answer drives the model away from what it now says about the test picture, and uses nothing else.
 
-    Without training pictures of two people the universal forms are left out. Controls: `plain` pictures; `random signs`, noise of full size in every pixel. `private loss` is the mean negative
-    log-likelihood of the private tokens of the true answers: it tells what a change does where none comes back.
+    Without training pictures of two people the universal forms are left out, and the attack says so. Controls: `plain`
+    pictures; `random signs`, noise of full size in every pixel. `private loss` is the mean negative log-likelihood of the
+    private tokens of the true answers: it tells what a change does where no answer comes back.
 
     The change lies on what the processor makes of a picture, in whole levels within 0..255. Where it makes several views or
     tiles of one, they change independently, so that a file could do less. Pictures of which the processor makes different
@@ -108,6 +110,10 @@ class Perturbation(Attack):
         possible = [variant for variant in self.variants if halves or not variant.startswith("universal")]
         if not possible:
             raise UserError("A universal perturbation needs training pictures of at least two forgotten entities.")
+        if left_out := [variant for variant in self.variants if variant not in possible]:
+            note_once(
+                f"perturbation: no training pictures of two forgotten entities, so without {' and '.join(left_out)}"
+            )
         for variant in possible:
             yield _tested(loaded, self._shown(loaded, variant, rows, halves, victim.seed), variant)
 

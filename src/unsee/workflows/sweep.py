@@ -116,7 +116,9 @@ def require_launcher(launcher: str, jobs: int) -> None:
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, got {jobs}.")
     if processes.world() > 1:
-        raise UserError("A sweep starts its own processes; call `unsee sweep` without accelerate launch or torchrun.")
+        raise UserError(
+            "Sweeps and leaderboards start their own processes; call them without accelerate launch or torchrun."
+        )
 
 
 def run_cells(
