@@ -60,6 +60,14 @@ def benchmark_of(given: dict[str, Any]) -> str | dict[str, Any]:
     return {**({"name": name} if name else {}), **settings} if settings else name
 
 
+def cells_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that run many cells in one folder."""
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for everything; goes on with what is in it")
+    parser.add_argument("--launcher", default="local", help="local (default) or slurm")
+    plugin_option(parser)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells that run at once (default: 1)")
+
+
 def plugin_option(parser: argparse.ArgumentParser) -> None:
     """Add `--plugin`."""
     parser.add_argument(

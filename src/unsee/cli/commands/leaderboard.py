@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from unsee.cli.commands._shared import FAILED, OK, plugin_option, say
+from unsee.cli.commands._shared import FAILED, OK, cells_options, say
 from unsee.utils.terminal import err
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("file", metavar="FILE.yaml", help="methods and what each tries, see docs/running.md")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for everything; goes on with what is in it")
-    parser.add_argument("--launcher", default="local", help="local (default) or slurm")
-    plugin_option(parser)
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells that run at once (default: 1)")
+    cells_options(parser)
 
 
 def action(options: argparse.Namespace) -> int:
