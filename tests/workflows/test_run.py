@@ -222,6 +222,10 @@ def test_interrupted_run_goes_on_to_the_same_weights(model, tmp_path, monkeypatc
     one, two = (load_file(out / "model" / "adapter_model.safetensors") for out in (whole, cut))
     assert all(one[name].equal(two[name]) for name in one)
     assert len((cut / "log.jsonl").read_text().splitlines()) == 4
+    times = [
+        config.read_mapping(out / "run.yaml")["result"].keys() & {"seconds", "cpu_seconds"} for out in (whole, cut)
+    ]
+    assert times == [{"seconds", "cpu_seconds"}, set()], "the time of the call that was cut off is not known"
 
 
 def test_infinite_settings_are_spelled_out_for_json():

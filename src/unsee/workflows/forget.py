@@ -208,9 +208,10 @@ def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | No
 
 def _unlearn(session: Session, run: Run, method: Method, record: Mapping[str, Any]) -> None:
     """Run the method and save its result, the record last, which marks the run as finished."""
+    from unsee.training.resume import checkpoints
     from unsee.training.trainable import require_finite
 
-    file = session.out / RECORD
+    file, went_on = session.out / RECORD, session.resume and bool(checkpoints(session.out))
     if distributed_processes.is_main():
         config.write(file, run, record=record)
     start, cpu = time.perf_counter(), time.process_time()
@@ -219,6 +220,7 @@ def _unlearn(session: Session, run: Run, method: Method, record: Mapping[str, An
         method.unlearn(session)
     require_finite(session.model)
     took = {"seconds": round(time.perf_counter() - start, 3), "cpu_seconds": round(time.process_time() - cpu, 3)}
+    took = {} if went_on else took  # earlier calls did part of the work
     result = {**took, "steps": 0, "trainable": 0, **session.notes}
     if due := due_date(run.retention, datetime.now(UTC).date()):
         result["retention"] = {"due": due.isoformat()}

@@ -96,9 +96,9 @@ def folder_name(request: str) -> str:
 
 
 def cost_of(folder: Path) -> dict[str, Any]:
-    """Return the cost of a request from its run: seconds, peak memory, bytes stored."""
+    """Return the cost of a request from its run: seconds (None after a resumed run), peak memory, bytes stored."""
     result = config.read_mapping(folder / RECORD).get("result", {})
-    return {"sec": result.get("seconds", 0.0), "peak_gb": result.get("peak_gib"), "bytes": bytes_of(folder / "model")}
+    return {"sec": result.get("seconds"), "peak_gb": result.get("peak_gib"), "bytes": bytes_of(folder / "model")}
 
 
 def bytes_of(folder: Path) -> int:

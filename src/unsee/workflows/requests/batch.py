@@ -310,6 +310,7 @@ class Batch:
         states = self.project.ledger.states()
         written = config.read_mapping(self.run_folder / RECORD)
         before, after = model_hash(self.settings.model)[:64], model_hash(str(self.run_folder))[:64]
+        took = written["result"].get("seconds")  # unknown after a resumed run
         for request in self.requests:
             if states[request.id].last("unlearned").get("batch") != self.name:
                 self.project.ledger.append(
@@ -322,7 +323,7 @@ class Batch:
                     method=chosen.method,
                     settings=_settings_hash(config.read(self.run_folder / RECORD)),
                     rows=len(read_rows(self.project.place(request.id))),
-                    seconds=round(float(written["result"].get("seconds", 0.0)), 1),
+                    seconds=None if took is None else round(float(took), 1),
                     steps=int(written["result"].get("steps", 0)),
                 )
 
