@@ -1,6 +1,7 @@
 """`unsee attack`: what it writes, resumes, prints and shows."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,30 @@ def test_finished_attacks_are_kept_and_other_weights_start_anew(tmp_path, monkey
     attack(save_tiny(tmp_path / "other", seed=3), EXAMPLE, attacks=["prompts"], settings=settings, out=out)
     assert calls == ["prompts"] * 3
     assert list(json.loads((out / "attacks.json").read_text())["attacks"]) == ["prompts"]
+
+
+def test_the_gold_model_is_attacked_once_for_all_runs_beside_it(tmp_path, monkeypatch):
+    attacked = []
+    real = workflow._opener
+    monkeypatch.setattr(workflow, "_opener", lambda path: attacked.append(Path(path).name) or real(path))
+    gold = save_tiny(tmp_path / "gold", seed=5)
+    asked = {"data": EXAMPLE, "gold": gold, "attacks": ["prompts"], "settings": {"prompts": {"forms": ["plain"]}}}
+
+    def findings(run, **more):
+        model = save_tiny(tmp_path / run, seed=ord(run))
+        attacked.clear()
+        return attack(model, out=tmp_path / "runs" / run, **{**asked, **more})["prompts"]["findings"], set(attacked)
+
+    first, models = findings("a")
+    assert models == {"a", "gold"}
+    beside, _ = findings("b")
+    assert beside["gold"] == first["gold"]
+    assert beside["model"] != first["model"]
+    lines = (tmp_path / "runs" / "cache" / "attacks.jsonl").read_text().splitlines()
+    assert len(lines) == 1
+    findings("c", seed=1)
+    findings("d", settings={"prompts": {"forms": ["doubt"]}})
+    assert len((tmp_path / "runs" / "cache" / "attacks.jsonl").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize(

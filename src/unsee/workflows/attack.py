@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -10,9 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from unsee import config
+from unsee import __version__, config
 from unsee.api import Attack, Benchmark, Finding, Victim, registry
 from unsee.config import RECORD, Run
+from unsee.data import shared_cache
 from unsee.data.check import fingerprint
 from unsee.data.open import open_benchmark
 from unsee.data.splits import only
@@ -47,7 +49,8 @@ def attack(
     """Attack a model and return what came back, by attack.
 
     The findings are written to `attacks.json` after every attack. One that is there already, of the same weights, data, seed
-    and settings, is not repeated.
+    and settings, is not repeated. The findings on a gold model are kept in the shared cache too (`unsee.data.shared_cache`), for
+    all runs that stand beside it.
 
     Args:
         model: Run folder, folder, hub id or packaged model.
@@ -96,7 +99,8 @@ def attack(
         kept = _kept(place / ATTACKS, facts)
         for name, one in chosen:
             if kept.get(name, {}).get("settings") != config.plain(asdict(one)):
-                kept[name] = _attacked(name, one, opened, models, before, seed)
+                gold_rows = _GoldRows(place, {"attack": name, "settings": config.plain(asdict(one)), **facts}, before)
+                kept[name] = _attacked(name, one, opened, models, before, seed, gold_rows)
                 atomic_write_json(place / ATTACKS, {"facts": facts, "attacks": kept})
     return {name: kept[name] for name, _ in chosen}
 
@@ -112,13 +116,22 @@ def _made(name: str | Attack, settings: Mapping[str, Any], *, quick: bool) -> tu
 
 
 def _attacked(
-    name: str, one: Attack, data: Benchmark, models: Mapping[str, str], original: str, seed: int
+    name: str,
+    one: Attack,
+    data: Benchmark,
+    models: Mapping[str, str],
+    original: str,
+    seed: int,
+    gold_rows: _GoldRows,
 ) -> dict[str, Any]:
     """Return the findings of an attack on all models, and what they amount to."""
     start = time.perf_counter()
     found: dict[str, list[Finding]] = {}
     try:
         for which, path in models.items():
+            if which == "gold" and (known := gold_rows.read()):
+                found[which] = known
+                continue
             with TemporaryDirectory() as work:
                 victim = Victim(
                     open=_opener(path),
@@ -129,6 +142,8 @@ def _attacked(
                     gold=_opener(models["gold"]) if "gold" in models else None,
                 )
                 found[which] = list(_shown(one.run(victim), f"{name}: {which}"))
+            if which == "gold":
+                gold_rows.write(found[which])
     except UserError as error:
         return {"settings": config.plain(asdict(one)), "why": str(error)}
     return {
@@ -141,6 +156,28 @@ def _attacked(
             which: [{**asdict(finding), "mean": finding.mean} for finding in rows] for which, rows in found.items()
         },
     }
+
+
+class _GoldRows:
+    """Findings of one attack on a gold model, in the shared cache of the run folders."""
+
+    def __init__(self, place: Path, facts: Mapping[str, Any], original: str) -> None:
+        """Open the cache. All that the findings depend on is in the key; the attacked model is not."""
+        rest = {key: value for key, value in facts.items() if key != "model"}
+        self.key = json.dumps(
+            {**rest, "original": original and _identity(original), "unsee": __version__}, sort_keys=True
+        )
+        self.rows = shared_cache.shared_rows(place, "attacks.jsonl") if "gold" in facts else None
+
+    def read(self) -> list[Finding]:
+        """Return the findings of an earlier run, empty if there are none."""
+        rows = self.rows.get(self.key) if self.rows else None
+        return [Finding(**row) for row in rows or ()]
+
+    def write(self, findings: Sequence[Finding]) -> None:
+        """Keep the findings."""
+        if self.rows:
+            self.rows.put({self.key: [asdict(finding) for finding in findings]})
 
 
 def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str, Any]:

@@ -170,6 +170,9 @@ FILES: Final[tuple[Private, ...]] = (
     Private("work/**", "caches", "answers that the original model gave about the person, and masks"),
     Private("cache/responses/*.jsonl", "caches", "answers, shared by the runs beside it"),
     Private("cache/likelihoods/*.jsonl", "caches", "log-probabilities of answers, shared by the runs beside it"),
+    Private(
+        "cache/attacks.jsonl", "caches", "what attacks brought back from gold models, shared by the runs beside it"
+    ),
     Private("cache/features/**", "caches", "image features, shared by the runs beside it"),
     Private("cache/masks/*.safetensors", "caches", "masks of weights, shared by the runs beside it"),
     Private("checkpoints/**", "checkpoints", "weights and optimizer state of an unfinished run"),
