@@ -237,6 +237,7 @@ def test_kinds_of_questions_are_compared_by_themselves_too():
         ([row(1, None, ())], [row(1, -1.0, (-2.0,))], "no truth ratio.*--likelihood"),
         ([row(1, -1.0, (-2.0,))], [row(1, None, ())], "gold model's answers have no truth ratio"),
         ([row(1, -1.0, (-2.0,))], [row(2, -1.0, (-2.0,))], "other questions"),
+        ([row(1, -1.0, (-2.0,))], [replace(row(1, -1.0, (-3.0,)), question="Where?")], "other questions"),
         ([row(1, -1.0, (-2.0,))], [row(1, -1.0, (-2.0,))], "judged model itself"),
     ],
 )

@@ -26,7 +26,7 @@ from unsee.evaluation.answers import RESPONSES, HFBackend, ModelBackend, answere
 from unsee.models import builtin, model_card, tracking
 from unsee.models.location import folder_of
 from unsee.scoring import image_text_pairs
-from unsee.scoring.against_gold import against_gold, forget_quality_score, incomparable, no_forget_quality
+from unsee.scoring.against_gold import against_gold, asked_alike, forget_quality_score, incomparable, no_forget_quality
 from unsee.scoring.aggregate import score
 from unsee.scoring.conditions import with_false_answers
 from unsee.scoring.gold_distance import KEY as GOLD_DISTANCE
@@ -264,7 +264,7 @@ def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold: Sequenc
     scores = score(responses, vocabulary)
     if gold is None:
         return Scores(scores)
-    scores |= gold_distance(responses, scores, score(gold, vocabulary))
+    scores |= gold_distance(responses, scores, score(asked_alike(gold, responses), vocabulary))
     if scores[GOLD_DISTANCE].value is not None and not any(map(with_false_answers, responses)):
         return Scores({**scores, "model.fq": no_forget_quality(incomparable(responses, gold))})
     scores |= against_gold(responses, gold)

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Final
 from unsee import config
 from unsee.api import Response, Score
 from unsee.errors import UserError, shown
-from unsee.scoring.against_gold import against_gold, forget_quality_score, incomparable, no_forget_quality
+from unsee.scoring.against_gold import against_gold, asked_alike, forget_quality_score, incomparable, no_forget_quality
 from unsee.scoring.conditions import with_false_answers
 from unsee.scoring.gold_distance import gold_distance
 
@@ -317,7 +318,9 @@ def beside_gold(stage: Stage, golden: Stage | None) -> Stage:
 
 def _distances(run: Record, gold: Record) -> dict[str, Score]:
     """Return all scores with those beside gold. Where only one side has truth ratios, forget quality is missing with the reason."""
-    scores = {**run.scores, **gold_distance(run.responses, run.scores, gold.scores)}
+    alike = {row.id for row in asked_alike(gold.responses, run.responses)}
+    gold_scores = {key: _only(score, alike) for key, score in gold.scores.items()}
+    scores = {**run.scores, **gold_distance(run.responses, run.scores, gold_scores)}
     if not any(map(with_false_answers, (*run.responses, *gold.responses))):
         return scores
     why = incomparable(run.responses, gold.responses)
@@ -325,3 +328,12 @@ def _distances(run: Record, gold: Record) -> dict[str, Score]:
         return {**scores, "model.fq": no_forget_quality(why)}
     scores |= against_gold(run.responses, gold.responses)
     return {**scores, "model.fq": forget_quality_score(scores)}
+
+
+def _only(score: Score, ids: AbstractSet[str]) -> Score:
+    """Return a score with the values of some questions only."""
+    if score.value_by_index.keys() <= ids:
+        return score
+    return replace(
+        score, value_by_index={index: value for index, value in score.value_by_index.items() if index in ids}
+    )

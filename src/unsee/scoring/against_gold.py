@@ -57,7 +57,7 @@ def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dic
     why = incomparable(responses, gold)
     if why:
         raise UserError(f"No forget quality: {why}.")
-    theirs = {row.id: row for row in gold if with_false_answers(row)}
+    theirs = {row.id: row for row in asked_alike(gold, responses) if with_false_answers(row)}
     groups: dict[tuple[str, str], list[Response]] = defaultdict(list)
     for row in _forgotten(responses):
         groups[group_of(row), ""].append(row)
@@ -70,13 +70,27 @@ def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dic
     }
 
 
+def asked_alike(gold: Sequence[Response], responses: Sequence[Response]) -> list[Response]:
+    """Return the gold model's responses without those that share an id with another question or image.
+
+    Two data sets may number their questions alike; figures of such a pair would compare answers to different questions.
+    """
+    asked = {row.id: row for row in responses}
+    return [row for row in gold if row.id not in asked or _alike(row, asked[row.id])]
+
+
+def _alike(one: Response, other: Response) -> bool:
+    image = one.image_key == other.image_key or not (one.image_key and other.image_key)  # older runs have no key
+    return image and (one.question, one.answer) == (other.question, other.answer)
+
+
 def incomparable(responses: Sequence[Response], gold: Sequence[Response]) -> str:
     """Return why two sets of responses have no forget quality, or empty if they have."""
-    ours, theirs = _forgotten(responses), {row.id: row for row in _forgotten(gold)}
+    ours, theirs = _forgotten(responses), {row.id: row for row in _forgotten(asked_alike(gold, responses))}
     asked = "judge it with `unsee eval --likelihood` on data whose examples have false answers (`perturbed`)"
     if not ours:
         return f"the answers to questions about what was forgotten have no truth ratio; {asked}"
-    if not theirs:
+    if not _forgotten(gold):
         return f"the gold model's answers have no truth ratio; {asked}"
     common = [(row, theirs[row.id]) for row in ours if row.id in theirs]
     if not common:

@@ -67,7 +67,11 @@ def gold_distance(
         return {KEY: Score(value=None, n=0, better="lower", why=why)}
     compared = [keys for parts in _wanted(responses).values() for _, keys in parts]
     count = _left_out(compared, scores, gold_scores)
-    why = f"{count} questions are left out, as one of the models has no score for them" if count else ""
+    why = (
+        f"{count} questions are left out, as one of the models was asked otherwise or has no score for them"
+        if count
+        else ""
+    )
     return {KEY: replace(_score(halves), why=why)}
 
 
