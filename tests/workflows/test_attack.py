@@ -100,10 +100,15 @@ def test_the_report_shows_what_came_back(tmp_path):
     assert "What attacks bring back" not in clean
     result = {"recovered": 0.68, "gold": 0.13, "worst": "facts, lr 0.001", "at": 10, "axis": "optimiser steps"}
     hidden = {"why": "the data have no <b>facts</b>"}
-    (run / "attacks.json").write_text(json.dumps({"facts": {}, "attacks": {"relearning": result, "prompts": hidden}}))
+    traces = {"recovered": 0.9, "gold": 0.1, "worst": "layer 2", "at": None, "finds": "traces"}
+    (run / "attacks.json").write_text(
+        json.dumps({"facts": {}, "attacks": {"relearning": result, "prompts": hidden, "probes": traces}})
+    )
     page = compare([original, run], tmp_path / "after").read_text()
     assert "What attacks bring back" in page
     assert 'title="facts, lr 0.001, 10 optimiser steps">68%<small>gold 13%</small>' in page
     assert "Attacked: relearning brings 68% back (gold 13%), at worst." in page
+    assert "Attacked: probes finds traces of 90% (gold 10%), at worst." in page
+    assert '<th scope="col">probes <small>inside</small></th>' in page
     assert "Hidden" in page
     assert "<b>facts</b>" not in page

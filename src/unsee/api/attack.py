@@ -63,6 +63,8 @@ class Attack(ABC):
 
     needs: ClassVar[Literal["answers", "weights"]] = "answers"
     """Access assumed: questions to the model, or its weights."""
+    finds: ClassVar[Literal["answers", "traces"]] = "answers"
+    """What counts as success: answers that give the forgotten away, or traces inside the model, which nobody has to read."""
     axis: ClassVar[str] = ""
     """Meaning of `Finding.at`, empty for attacks without a curve."""
 

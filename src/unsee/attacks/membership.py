@@ -36,6 +36,7 @@ class Membership(Attack):
     """
 
     needs: ClassVar[Literal["answers", "weights"]] = "weights"
+    finds: ClassVar[Literal["answers", "traces"]] = "traces"
 
     scores: tuple[Score, ...] = _ALL
     """Scores; `reference` only with a reference model."""

@@ -38,6 +38,7 @@ class Patching(Attack):
     """
 
     needs: ClassVar[Literal["answers", "weights"]] = "weights"
+    finds: ClassVar[Literal["answers", "traces"]] = "traces"
 
     threshold: float = 0.05
     """Loss of log-probability (nats per token) with gold's states from which a layer holds the knowledge; published: 0.05."""

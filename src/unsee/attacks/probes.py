@@ -34,6 +34,7 @@ class Probes(Attack):
     """
 
     needs: ClassVar[Literal["answers", "weights"]] = "weights"
+    finds: ClassVar[Literal["answers", "traces"]] = "traces"
     axis: ClassVar[str] = "decoder layer"
 
     targets: tuple[Target, ...] = ("facts", "identity")

@@ -12,6 +12,9 @@ from unsee.utils.grouping import by_key
 COLLAPSED: Final = 0.5
 """Share of degenerate answers from which what does not come back counts as collapse, not as forgetting [inferred]."""
 
+FINDS: Final = ("answers", "traces")
+"""What attacks look for, the graver first: what a model can be made to say, and what is left inside it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Returned:
@@ -24,6 +27,8 @@ class Returned:
     """The same share of the gold model, or None without one."""
     how: str
     """Worst variant."""
+    finds: str = "answers"
+    """answers that give the forgotten away, or traces inside the model."""
 
     @property
     def above(self) -> float:
@@ -49,9 +54,9 @@ def returned(stage: Stage) -> dict[str, Returned | str]:
     return found
 
 
-def worst(stage: Stage) -> Returned | None:
-    """Return the attack that brought back most above gold."""
-    measured = [one for one in returned(stage).values() if isinstance(one, Returned)]
+def worst(stage: Stage, finds: str) -> Returned | None:
+    """Return the attack with most above gold among those that look for answers, or for traces."""
+    measured = [one for one in returned(stage).values() if isinstance(one, Returned) and one.finds == finds]
     return max(measured, key=lambda one: one.above, default=None)
 
 
@@ -74,9 +79,10 @@ def relearning_area(stage: Stage) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def attacks_of(stages: Sequence[Stage]) -> list[str]:
-    """Return the attacks that any model has met, in the order of the files."""
-    return list(dict.fromkeys(name for stage in stages for run in stage.runs for name in run.attacks))
+def attacks_of(stages: Sequence[Stage]) -> dict[str, str]:
+    """Return the attacks that any model has met, and what each looks for, in the order of the files."""
+    runs = [run for stage in stages for run in stage.runs]
+    return {name: str(result.get("finds", "answers")) for run in runs for name, result in run.attacks.items()}
 
 
 def _mean(name: str, results: Sequence[Mapping[str, Any]]) -> Returned:
@@ -88,4 +94,5 @@ def _mean(name: str, results: Sequence[Mapping[str, Any]]) -> Returned:
         share=sum(float(result["recovered"]) for result in results) / len(results),
         gold=sum(golds) / len(golds) if golds else None,
         how=how,
+        finds=str(results[0].get("finds", "answers")),
     )

@@ -141,7 +141,17 @@ def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
 
 def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], cost: Cost) -> str:
     """Return one table per promise, and what its columns mean."""
-    heads = ["rank", "method", "gold distance", *TOLD, "retained names", "keeps", "relearning area", "worst attack"]
+    heads = [
+        "rank",
+        "method",
+        "gold distance",
+        *TOLD,
+        "retained names",
+        "keeps",
+        "relearning area",
+        "worst attack",
+        "traces",
+    ]
     heads += [
         cost.clock.replace("cpu_", "CPU "),
         *(["of gold's time"] if cost.gold_seconds else []),
@@ -181,6 +191,7 @@ def _legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
     )
     yield (
         "Relearning area, worst attack: what comes back above gold (mean over the steps of the worst variant; the attack with most). "
+        "Traces: what is left inside above gold, by the test that finds most (probes, patching, membership); nobody has to say it. "
         "An empty cell was not measured."
     )
 
@@ -188,7 +199,10 @@ def _legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
 def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
     shares, attacked = _shares(row), _attacked(row)
     took = _took(row, cost)
-    how = f" ({attacked['worst_attack']})" if attacked["worst_attack"] else ""
+    found = (
+        _number(attacked[f"{name}_above_gold"]) + (f" ({how})" if (how := attacked[f"{name}_attack"]) else "")
+        for name in ("worst", "traces")
+    )
     return [
         "" if rank is None else str(rank),
         row.name,
@@ -196,7 +210,7 @@ def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
         *(_number(shares[name]) for name in (*TOLD, "retained_names")),
         _number(row.keeps),
         _number(attacked["relearning_area"]),
-        _number(attacked["worst_above_gold"]) + how,
+        *found,
         "" if took is None else f"{took:.0f}",
         *([_percent(cost.share(took))] if cost.gold_seconds else []),
         str(len(row.stage.runs)) if row.stage else "0",
@@ -215,12 +229,12 @@ def _shares(row: Row) -> dict[str, float | None]:
 
 
 def _attacked(row: Row) -> Mapping[str, Any]:
-    found = None if row.stage is None else worst(row.stage)
-    return {
-        "relearning_area": None if row.stage is None else relearning_area(row.stage),
-        "worst_above_gold": None if found is None else found.above,
-        "worst_attack": "" if found is None else found.attack,
-    }
+    values: dict[str, Any] = {"relearning_area": None if row.stage is None else relearning_area(row.stage)}
+    for name, finds in (("worst", "answers"), ("traces", "traces")):
+        found = None if row.stage is None else worst(row.stage, finds)
+        values[f"{name}_above_gold"] = None if found is None else found.above
+        values[f"{name}_attack"] = "" if found is None else found.attack
+    return values
 
 
 def _took(row: Row, cost: Cost) -> float | None:

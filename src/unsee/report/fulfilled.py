@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from unsee.report.attacked import Returned, returned, worst
+from unsee.report.attacked import FINDS, Returned, returned, worst
 from unsee.report.read import Stage
 from unsee.report.summary import shares
-from unsee.report.verdict import LIMITS, Verdict, percent
+from unsee.report.verdict import LIMITS, Verdict, found_words, percent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
     found = returned(stage)
     if not any(isinstance(one, Returned) for one in found.values()):
         return Fulfilled(word="not measured", why="it no longer says it, but no attack was made: unsee attack")
-    back = worst(stage)
-    if back is not None and back.above >= LIMITS.returns:
-        return Fulfilled(word="no", why=f"{back.attack} brings {percent(back.share)} back")
+    for finds in FINDS:
+        if (back := worst(stage, finds)) is not None and back.above >= LIMITS.returns:
+            return Fulfilled(word="no", why=found_words(back))
     return Fulfilled(word="yes", why="it no longer says it, and no attack brings it back")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unsee.metrics.utility import harmonic_mean
-from unsee.report.attacked import worst
+from unsee.report.attacked import FINDS, Returned, worst
 from unsee.report.read import GOLD, Stage
 from unsee.report.summary import HAZARD, blank_share, cut_share, hidden_share, recalls, shares, value
 
@@ -118,7 +118,8 @@ def judge(stage: Stage, original: Stage | None, role: str, limits: Thresholds = 
     )
     tone = _tone(share, collapsed=collapsed, keeping=keeping, limits=limits)
     badge = _badge(share, tone, collapsed=collapsed, keeping=keeping, limits=limits)
-    if tone == "good" and (back := worst(stage)) is not None and back.above >= limits.returns:
+    found = [back.above for finds in FINDS if (back := worst(stage, finds)) is not None]
+    if tone == "good" and max(found, default=0.0) >= limits.returns:
         tone, badge = "mixed", "Hidden"
     return Verdict(
         sentence=sentence,
@@ -323,11 +324,17 @@ def _badge(share: Mapping[str, float], tone: Tone, *, collapsed: bool, keeping: 
     return {"lost": "Forgot too much", "damaged": "Collateral damage"}.get(keeping, "Mixed")
 
 
+def found_words(back: Returned) -> str:
+    """Return what an attack found, in words."""
+    share = percent(back.share)
+    return f"{back.attack} finds traces of {share}" if back.finds == "traces" else f"{back.attack} brings {share} back"
+
+
 def _notes(stage: Stage, original: Stage | None, limits: Thresholds) -> tuple[str, ...]:
     notes = []
-    if (back := worst(stage)) is not None:
+    for back in filter(None, (worst(stage, finds) for finds in FINDS)):
         beside = "" if back.gold is None else f" (gold {percent(back.gold)})"
-        notes.append(f"Attacked: {back.attack} brings {percent(back.share)} back{beside}, at worst.")
+        notes.append(f"Attacked: {found_words(back)}{beside}, at worst.")
     if original and original.runs[0].questions != stage.runs[0].questions:
         notes.append("It was judged on other questions than the original, so the two are not compared like with like.")
     by_name = value(stage, "forget_text.fact")

@@ -149,6 +149,7 @@ def _attacked(
     return {
         "settings": config.plain(asdict(one)),
         "needs": one.needs,
+        "finds": one.finds,
         "axis": one.axis,
         "seconds": round(time.perf_counter() - start, 1),
         **summed(found["model"], found.get("gold")),
@@ -219,7 +220,8 @@ def line(name: str, result: Mapping[str, Any]) -> str:
         return f"{name}: not measured: {result.get('why', 'no finding')}"
     at = "" if result["at"] is None else f", {result['at']:g} {result['axis']}"
     beside = "" if result["gold"] is None else f", gold {result['gold']:.0%}"
-    return f"{name}: {result['recovered']:.0%} comes back{beside} ({result['worst']}{at}; {result['seconds']:.0f} s)"
+    found = "left inside" if result.get("finds") == "traces" else "comes back"
+    return f"{name}: {result['recovered']:.0%} {found}{beside} ({result['worst']}{at}; {result['seconds']:.0f} s)"
 
 
 def _opener(path: str) -> Callable[[], Any]:
