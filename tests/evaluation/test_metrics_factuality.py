@@ -1,6 +1,5 @@
 """Points of a language model: asked once, kept, counted from what is kept; failures left out, empty answers the worst."""
 
-import doctest
 import json
 
 import pytest
@@ -9,7 +8,6 @@ from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.cli.main import main
 from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
-from unsee.evaluation import judge_factuality, judge_safety
 from unsee.evaluation.judge_client import Endpoint
 from unsee.evaluation.judge_factuality import opinion, points
 from unsee.utils.files import atomic_write_json
@@ -143,10 +141,3 @@ def test_mistakes_are_said(tmp_path, capsys, words, message):
 def test_a_folder_without_answers_is_said(tmp_path):
     with pytest.raises(UserError, match="no responses.jsonl"):
         opinion(tmp_path)
-
-
-@pytest.mark.parametrize("module", [judge_factuality, judge_safety])
-def test_examples_in_the_docstrings_hold(module):
-    found = doctest.testmod(module)
-    assert found.attempted > 0
-    assert found.failed == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import doctest
 import hashlib
 import importlib.util
 import json
@@ -561,12 +560,6 @@ def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
         compare([], tmp_path)
     with pytest.raises(UserError, match="no run folder"):
         report({"ga": []}, tmp_path)
-
-
-def test_examples_in_the_docstrings_hold() -> None:
-    from unsee.report import page
-
-    assert all(doctest.testmod(module).failed == 0 for module in (verdict, charts, page, routes))
 
 
 def script(name: str) -> ModuleType:

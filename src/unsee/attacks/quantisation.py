@@ -53,7 +53,7 @@ def rounded(weight_oi: Tensor, bits: int, group: int) -> Tensor:
 
     Shapes: o output features, i input features, g groups.
 
-    >>> rounded(torch.tensor([[1.0, 0.3, -0.1, -1.0]]), 2, 4).tolist()
+    >>> rounded(torch.tensor([[1.0, 0.3, 0.1, -1.0]]), 2, 4).tolist()
     [[1.0, 0.0, 0.0, -1.0]]
     """
     levels = 2 ** (bits - 1) - 1
