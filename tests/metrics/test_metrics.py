@@ -8,7 +8,6 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
-from rouge_score.rouge_scorer import RougeScorer
 
 from unsee.metrics.chain import chain_facts, parse_chain
 from unsee.metrics.choice import choice, choice_correct
@@ -125,6 +124,8 @@ ascii_text = st.text(st.characters(max_codepoint=127), max_size=60)
 
 @given(ascii_text, ascii_text)
 def test_rouge_l_is_the_librarys(said, reference):
+    from rouge_score.rouge_scorer import RougeScorer
+
     theirs = RougeScorer(["rougeL"], use_stemmer=True).score(target=reference, prediction=said)["rougeL"]
     ours = rouge_l(prediction=said, reference=reference)
     assert (ours.precision, ours.recall, ours.f1) == (theirs.precision, theirs.recall, theirs.fmeasure)

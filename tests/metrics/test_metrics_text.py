@@ -8,7 +8,6 @@ import pytest
 import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
-from rouge_score.rouge_scorer import RougeScorer
 
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.metrics.bleu import bleu, bleu_released
@@ -82,6 +81,8 @@ def test_rouge_n_is_a_count_of_common_ngrams(prediction, reference, n):
 
 
 def test_rouge_n_is_the_librarys_with_stemming():
+    from rouge_score.rouge_scorer import RougeScorer
+
     said, wanted = "She was running in the parks.", "She runs in a park, running."
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(wanted, said)
     for n in (1, 2):

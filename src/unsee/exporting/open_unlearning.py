@@ -13,9 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
-
-from rouge_score.rouge_scorer import RougeScorer
+from typing import TYPE_CHECKING, Any, Final
 
 from unsee.api import Kind, Response
 from unsee.errors import UserError
@@ -23,6 +21,9 @@ from unsee.exporting.evaluated import evaluated
 from unsee.metrics.distance import ks_pvalue
 from unsee.metrics.truth_ratio import log_truth_ratio
 from unsee.utils.files import atomic_write_json
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 NAME: Final = "UNSEE"
 """Benchmark name in open-unlearning's file names (TOFU_EVAL.json)."""
@@ -136,6 +137,8 @@ def _rouge(row: Response) -> dict[str, Any]:
 @cache
 def _scorer() -> RougeScorer:
     """Return open-unlearning's scorer."""
+    from rouge_score.rouge_scorer import RougeScorer
+
     return RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
 
 

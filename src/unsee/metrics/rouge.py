@@ -7,13 +7,14 @@ without accents, and character by character in scripts that have no blanks betwe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final, Literal
-
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Literal
 
 from unsee.metrics.normal_form import normalise
+
+if TYPE_CHECKING:  # it imports nltk and scipy, which takes a second
+    from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ def rouge_l(*, prediction: str, reference: str) -> RougeL:
     >>> rouge_l(prediction="Это Анна", reference="Это Анна Петрова").recall
     0.6666666666666666
     """
-    score = _SCORER.score(target=reference, prediction=prediction)["rougeL"]
+    score = _scorer("rougeL").score(target=reference, prediction=prediction)["rougeL"]
     return RougeL(precision=float(score.precision), recall=float(score.recall), f1=float(score.fmeasure))
 
 
@@ -72,15 +73,24 @@ class _Tokenizer:
 @lru_cache(maxsize=65536)
 def _stems(word: str) -> tuple[str, ...]:
     parts = [word] if word.isascii() else normalise(word).split()
-    return tuple(stem for part in parts for stem in (_LIBRARY.tokenize(part) if part.isascii() else [part]))
+    return tuple(stem for part in parts for stem in (_library().tokenize(part) if part.isascii() else [part]))
 
 
-_LIBRARY: Final = DefaultTokenizer(use_stemmer=True)
-_SCORER: Final = RougeScorer(["rougeL"], tokenizer=_Tokenizer())
-_COUNTER: Final = RougeScorer(["rouge1", "rouge2"], tokenizer=_Tokenizer())
+@cache
+def _library() -> DefaultTokenizer:
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    return DefaultTokenizer(use_stemmer=True)
+
+
+@cache
+def _scorer(*names: str) -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(list(names), tokenizer=_Tokenizer())
 
 
 @lru_cache(maxsize=8192)
 def _ngrams(prediction: str, reference: str) -> tuple[float, float]:
-    found = _COUNTER.score(target=reference, prediction=prediction)
+    found = _scorer("rouge1", "rouge2").score(target=reference, prediction=prediction)
     return float(found["rouge1"].fmeasure), float(found["rouge2"].fmeasure)
