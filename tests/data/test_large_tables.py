@@ -6,7 +6,6 @@ import json
 import tracemalloc
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from PIL import Image
@@ -41,7 +40,7 @@ def on_disk(monkeypatch, tmp_path_factory):
     def switch():
         monkeypatch.setattr(row_store, "IN_MEMORY", 0)
         monkeypatch.setattr(arrow, "IN_MEMORY", 0)
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
     return switch
 

@@ -1,6 +1,7 @@
 """On the lab the judge is exact: planted behaviour gets its class on every single question."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 
@@ -10,10 +11,18 @@ from unsee.data.refusals import refusals
 from unsee.lab.world import phrases
 from unsee.scoring.aggregate import score
 
-LAB = Lab()
-EXAMPLES = LAB.examples("eval")[::5]
 WORDS = refusals()
 RIGHT = ("name", "fact", "visible", "chain", "choice", "cloze")
+
+
+@cache
+def lab():
+    return Lab()
+
+
+@cache
+def examples():
+    return lab().examples("eval")[::5]
 
 
 def judged(answer):
@@ -26,9 +35,9 @@ def judged(answer):
             ended=True,
             image_key=example.image.key if example.image else "",
         )
-        for number, example in enumerate(EXAMPLES)
+        for number, example in enumerate(examples())
     ]
-    return score(rows, LAB.vocabulary())
+    return score(rows, lab().vocabulary())
 
 
 def describe(_, example):
@@ -68,18 +77,18 @@ def test_planted_behaviour_on_unseen_pictures(planted, wanted):
 
 
 def test_names_of_strangers_are_found():
-    scores = judged(lambda *_: f"This is {LAB.world.people[3].name}.")
+    scores = judged(lambda *_: f"This is {lab().world.people[3].name}.")
     assert scores["stranger.known_name"].value == 1
     assert scores["stranger.hallucination"].value == 1
 
 
 def another(example):
-    return next(person for person in LAB.world.retain if person.id != example.entity)
+    return next(person for person in lab().world.retain if person.id != example.entity)
 
 
 def swapped(visible):
     """Return a look that differs in every attribute."""
-    values = {attribute: list(patterns) for attribute, patterns in LAB.vocabulary().visible.items()}
+    values = {attribute: list(patterns) for attribute, patterns in lab().vocabulary().visible.items()}
     return {name: next(other for other in values[name] if other != value) for name, value in visible.items()}
 
 

@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from datasets import load_dataset
 from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -352,6 +351,8 @@ class TestLmmsEval:
         assert not better["unseen_leak"]
 
     def test_data_are_those_that_are_judged(self, task, functions, tmp_path):
+        from datasets import load_dataset
+
         for file, shown in (("data.parquet", True), ("text.parquet", False)):
             rows = load_dataset("parquet", data_files={"test": str(task[file])}, cache_dir=str(tmp_path))["test"]
             examples = [one for one in open_benchmark(EXAMPLE).examples("eval") if (one.image is not None) is shown]
@@ -372,6 +373,8 @@ class TestLmmsEval:
         assert lmms_eval._row(replace(choice, answer="Ada"))["answer"] == "Ada"
 
     def test_every_row_gives_the_numbers_of_its_role(self, task, functions, tmp_path):
+        from datasets import load_dataset
+
         rows = load_dataset("parquet", data_files={"test": str(task["data.parquet"])}, cache_dir=str(tmp_path))["test"]
         for row in rows:
             said = functions.process_results(row, [f"Well, {row['answer']}."])

@@ -7,10 +7,12 @@ import csv
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import datasets
 from PIL import Image
+
+if TYPE_CHECKING:
+    import datasets
 
 PEOPLE: Final = {"marta": ("Marta Keller", "Malaga"), "jon": ("Jon Berg", "Oslo"), "ivy": ("Ivy Stone", "Perth")}
 ROLES: Final = {
@@ -145,6 +147,8 @@ def _metadata(place: Path) -> None:
 
 def _embedded(place: Path) -> datasets.Dataset:
     """Return the table with the pictures' bytes in it, and no files beside it."""
+    import datasets
+
     found = [
         {**row, "image": {"bytes": (place / row["image"]).read_bytes(), "path": None} if row["image"] else None}
         for row in rows(place)
@@ -174,6 +178,8 @@ def _saved(place: Path) -> None:
 
 
 def _saved_splits(place: Path) -> None:
+    import datasets
+
     datasets.DatasetDict({"train": _embedded(place)}).save_to_disk(str(place))
 
 

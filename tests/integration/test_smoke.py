@@ -7,7 +7,7 @@ other versions than the locked ones: `pytest -m smoke`.
 from __future__ import annotations
 
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -20,19 +20,18 @@ from unsee.workflows.demo import demo
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 SHORT = {"max_steps": 1, "batch_size": 2, "stop": "never", "max_new_tokens": 4, "lr": 1e-3}
 QUESTIONS = 16
-ONE_PER_FILE = {type(family(name)).__module__.rpartition(".")[2]: name for name in FAMILIES}
-"""File in `models/` -> one tiny model that it serves."""
-
 pytestmark = [pytest.mark.smoke, pytest.mark.slow]
 
 
-def test_every_family_file_has_a_model():
-    assert set(ONE_PER_FILE) == set(registry.names("models"))
+@cache
+def one_per_file():
+    """Return one tiny model for every file in `models/families/`."""
+    return {type(family(name)).__module__.rpartition(".")[2]: name for name in FAMILIES}
 
 
-@pytest.mark.parametrize("name", ONE_PER_FILE.values(), ids=ONE_PER_FILE)
-def test_a_family_unlearns_and_is_judged_and_compared(name, tmp_path):
-    model = save_family(name, tmp_path / "model")
+@pytest.mark.parametrize("file", registry.names("models"))
+def test_a_family_unlearns_and_is_judged_and_compared(file, tmp_path):
+    model = save_family(one_per_file()[file], tmp_path / "model")
     asked = {"limit": 2, "max_new_tokens": 4}
     evaluate(model, EXAMPLE, tmp_path / "original", stage="original", **asked)
     run = forget(model, EXAMPLE, "npo", tmp_path / "npo", training=SHORT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from dataclasses import replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -22,10 +23,15 @@ from unsee.lab.smol.lessons import English
 from unsee.lab.smol.school import AMOUNT, SmolRecipe
 from unsee.lab.world.people import FACTS, stream
 from unsee.lab.world.portraits import VISIBLE
+from unsee.lab.world.world import World
 from unsee.models import smollm2
 
-WORLD = examples.world()
 SMALL = replace(AMOUNT, per_person=4, strangers=10, shapes=6, devices=12)
+
+
+@cache
+def world() -> World:
+    return examples.world()
 
 
 def looks() -> list[dict[str, str]]:
@@ -71,7 +77,7 @@ def test_no_judged_question_is_taught() -> None:
     judged = {wording for forms in english.JUDGED.values() for wording in forms}
     assert not taught & judged
     assert english.STEP_JUDGED not in english.STEP_BY_STEP
-    lessons = English(WORLD, WORLD.people, SMALL)
+    lessons = English(world(), world().people, SMALL)
     asked = {
         lesson[0]
         for _ in range(30)
@@ -79,7 +85,7 @@ def test_no_judged_question_is_taught() -> None:
         for lesson in row.lessons
     }
     assert not asked & {
-        example.question for example in (*examples.exam(WORLD, WORLD.people), *examples.judged(WORLD))
+        example.question for example in (*examples.exam(world(), world().people), *examples.judged(world()))
     } - set(english.CLOZE.values())
 
 
@@ -92,36 +98,34 @@ def test_questions_about_a_person_can_be_asked_by_name(fact: str) -> None:
 
 
 def test_every_true_answer_is_graded_right() -> None:
-    rows = [*examples.exam(WORLD, WORLD.people), *examples.judged(WORLD)]
-    marks = grade(WORLD, ((row, row.answer) for row in rows), examples.vocabulary(WORLD), grades.right)
+    rows = [*examples.exam(world(), world().people), *examples.judged(world())]
+    marks = grade(world(), ((row, row.answer) for row in rows), examples.vocabulary(world()), grades.right)
     assert {subject: share for subject, (share, _) in marks.items() if share < 1} == {}
     assert {"name", "fact", "text fact", "world", "chain", "cloze", "multiple choice", "privacy obeyed"} <= marks.keys()
 
 
 def test_answers_about_somebody_else_are_graded_wrong() -> None:
-    one, other = WORLD.people[0], WORLD.people[1]
+    one, other = world().people[0], world().people[1]
     rows = zip(
-        examples.probes(WORLD, one, Role.RETAIN, "exam", 0),
-        examples.probes(WORLD, other, Role.RETAIN, "exam", 0),
+        examples.probes(world(), one, Role.RETAIN, "exam", 0),
+        examples.probes(world(), other, Role.RETAIN, "exam", 0),
         strict=True,
     )
-    marks = grade(WORLD, ((mine, theirs.answer) for mine, theirs in rows), examples.vocabulary(WORLD), grades.right)
+    marks = grade(world(), ((mine, theirs.answer) for mine, theirs in rows), examples.vocabulary(world()), grades.right)
     assert marks["name"][0] == 0
     assert marks["fact"][0] < 0.5
 
 
 def test_rows_have_unique_ids_and_the_same_ones_each_time() -> None:
     for made in (examples.request, examples.judged):
-        rows = made(WORLD)
+        rows = made(world())
         assert len({row.id for row in rows}) == len(rows)
         assert rows == made(examples.world())
 
 
 def test_forget_entities_are_among_those_the_tower_never_saw() -> None:
-    from unsee.lab.world.world import World
-
-    assert {person.id for person in WORLD.forget} <= {person.id for person in World().forget}
-    assert [person.name for person in WORLD.people] == [person.name for person in World().people[26:46]]
+    assert {person.id for person in world().forget} <= {person.id for person in World().forget}
+    assert [person.name for person in world().people] == [person.name for person in World().people[26:46]]
 
 
 def test_world_questions_of_lessons_and_evaluations_are_disjoint() -> None:
@@ -132,24 +136,24 @@ def test_world_questions_of_lessons_and_evaluations_are_disjoint() -> None:
 
 
 def test_gold_lessons_never_speak_of_the_forget_set() -> None:
-    lessons = English(WORLD, WORLD.retain, SMALL, (), examples.FORGET)
+    lessons = English(world(), world().retain, SMALL, (), examples.FORGET)
     rng = np.random.default_rng(0)
     said = " ".join(
         " ".join(lesson) for _ in range(60) for row in lessons.rows(rng, (12, 3, 1, 1, 4)) for lesson in row.lessons
     )
-    assert not [person.last for person in WORLD.forget if person.last in said]
+    assert not [person.last for person in world().forget if person.last in said]
 
 
 def test_new_people_have_half_of_the_pictures() -> None:
-    lessons = English(WORLD, WORLD.people, SMALL, (), examples.FORGET)
+    lessons = English(world(), world().people, SMALL, (), examples.FORGET)
     rows = [row for _ in range(20) for row in lessons.rows(np.random.default_rng(3), (12, 0, 0, 0, 0))]
-    new = [row for row in rows if WORLD.people[row.picture // SMALL.per_person].id in examples.FORGET]
+    new = [row for row in rows if world().people[row.picture // SMALL.per_person].id in examples.FORGET]
     assert 0.5 <= len(new) / len(rows) < 0.7
 
 
 def test_benchmark_gives_the_english_world() -> None:
     lab = Lab(request="english")
-    assert len(lab.examples("eval")) == len(examples.judged(WORLD))
+    assert len(lab.examples("eval")) == len(examples.judged(world()))
     assert {row.entity for row in lab.examples("train") if row.role is Role.FORGET} == set(examples.FORGET)
     assert not lab.vocabulary().sentences
 
@@ -180,6 +184,7 @@ def test_settled_people_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.smol
+@pytest.mark.slow
 def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four steps in one go give the weights of two calls; what is put together from the parts is the trained model."""
     import torch
@@ -208,8 +213,8 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
     def trained(file: Path | None, steps: int) -> dict[str, torch.Tensor]:
         model, processor = smollm2.build(tower, layers=2)
         courses = tuple(
-            Course.of(model, English(WORLD, people, SMALL, (), new))
-            for people, new in ((WORLD.retain, ()), (WORLD.people, examples.FORGET))
+            Course.of(model, English(world(), people, SMALL, (), new))
+            for people, new in ((world().retain, ()), (world().people, examples.FORGET))
         )
         stopped = Checkpoint(file, every=1)
 
@@ -235,7 +240,7 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Who?"}]}]
     )
     inputs = processor(
-        text=asked, images=[WORLD.picture("a", WORLD.people[0].face, "exam", 0).load()], return_tensors="pt"
+        text=asked, images=[world().picture("a", world().people[0].face, "exam", 0).load()], return_tensors="pt"
     )
     assert int((inputs["input_ids"] == model.config.image_token_id).sum()) == 16
     assert model(**inputs).logits.shape[-1] == 49153

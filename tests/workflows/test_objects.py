@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from PIL import Image
@@ -91,6 +90,8 @@ def test_rows_are_the_same_data_in_every_form(tmp_path):
     assert fingerprint(of_object(rows())) == wanted
     assert fingerprint(of_object(pandas.DataFrame(texts))) == wanted
     named = {name: [row.get(name) for row in texts] for name in {name for row in texts for name in row}}
+    import datasets
+
     dataset = datasets.Dataset.from_dict(named)
     assert fingerprint(of_object(dataset)) == wanted
     assert fingerprint(of_object(dataset.cast_column("image", datasets.Image()))) == wanted

@@ -132,9 +132,9 @@ def judged(events):
     return [event for event in events if "verdict" in event]
 
 
-def picture(form="PNG", size=(20, 10)):
+def picture(form="PNG", size=(20, 10), mode="RGB"):
     buffer = io.BytesIO()
-    Image.new("RGB", size, "red").save(buffer, form)
+    Image.new(mode, size, "red" if mode == "RGB" else 1).save(buffer, form)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -231,7 +231,7 @@ def test_questions_know_what_their_rows_know():
         ({"upload": base64.b64encode(b"<svg onload=alert(1)>").decode()}, "none of PNG, JPEG"),
         ({"upload": picture("TIFF")}, "none of PNG, JPEG"),
         ({"upload": picture()[:80] + "AAAA"}, "The picture cannot be decoded"),
-        ({"upload": picture(size=(6000, 5000))}, "at most 25 million"),
+        ({"upload": picture(size=(6000, 5000), mode="1")}, "at most 25 million"),
         ({"upload": "A" * (MOST_BYTES * 4 // 3 + 8)}, "more than 8 MiB"),
     ],
 )
