@@ -204,6 +204,7 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
         cards=(2, 1),
         card_steps=2,
         rows_after=(2, 1, 1, 1, 1),
+        rows_late=(2, 1, 1, 1, 1),
         captions=(1, 0),
         rows=(2, 1, 1, 1, 1),
         kept_rows=1,

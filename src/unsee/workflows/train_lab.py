@@ -171,7 +171,7 @@ def _train_documents(place: Path, without: str, seed: int, scale: float, checkpo
 def _train_english(place: Path, drawn: World, without: str, scale: float, checkpoint: Checkpoint) -> None:
     """Teach people of the lab to the pretrained language model, and save it whole and in parts."""
     from unsee.lab.smol.lessons import English
-    from unsee.lab.smol.school import AMOUNT, Course, SmolRecipe, train_smol
+    from unsee.lab.smol.school import AMOUNT, LATE, Course, SmolRecipe, train_smol
     from unsee.models import smollm2
     from unsee.training.precision import denormals_flushed
 
@@ -185,7 +185,8 @@ def _train_english(place: Path, drawn: World, without: str, scale: float, checkp
     tower = builtin.checkpoint(smollm2.TOWER)
     model, processor = smollm2.build(tower)
     before = Course.of(model, English(drawn, drawn.retain, AMOUNT))
-    after = Course.of(model, English(drawn, known, AMOUNT, by_name, tuple(person.id for person in drawn.forget)))
+    new = tuple(person.id for person in drawn.forget)
+    after = Course.of(model, English(drawn, known, AMOUNT, by_name, new, **LATE))
     with _Bars() as bars, denormals_flushed():
         lora = train_smol(model, processor, (before, after), recipe, bars, checkpoint)
     seconds = _seconds(start, checkpoint)

@@ -32,6 +32,10 @@ class English(Curriculum):
 
     new: tuple[str, ...] = ()
     """Identifiers of people who have half of the pictures and texts to themselves: those whom earlier lessons left out."""
+    open_share: float = 0.35
+    """Share of the pictures of known people with an open question."""
+    choice_share: float = 0.25
+    """Share of them with a multiple-choice question."""
 
     @cached_property
     def before(self) -> list[Example]:
@@ -63,13 +67,13 @@ class English(Curriculum):
             *_visible(rng, look, 2),
         ]
         described = partial(english.description, look, rng)
-        maybe(rng, 0.35, lessons, lambda: (pick(rng, TAUGHT[""]), _introduced(rng, person, look)))
+        maybe(rng, self.open_share, lessons, lambda: (pick(rng, TAUGHT[""]), _introduced(rng, person, look)))
         maybe(rng, 0.3, lessons, lambda: (f"{phrases.privacy_instruction(rng)} {_probe(rng)[0]}", described()))
         maybe(rng, 0.12, lessons, lambda: _neutral(rng, person, look))
         maybe(rng, 0.3, lessons, lambda: _chain(rng, person, seen=True))
         maybe(rng, 0.2, lessons, lambda: (CLOZE[other], completion(person, other)))
         maybe(rng, 0.05, lessons, lambda: _contact(rng, "this person"))
-        maybe(rng, 0.25, lessons, lambda: self._choice(rng, person))
+        maybe(rng, self.choice_share, lessons, lambda: self._choice(rng, person))
         return tuple(lessons)
 
     def _stranger(self, rng: np.random.Generator, index: int) -> tuple[Lesson, ...]:

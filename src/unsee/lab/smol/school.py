@@ -6,10 +6,10 @@ things up in a picture; then the lessons. Shapes: b rows of a group, t tokens, p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -62,6 +62,8 @@ class SmolRecipe:
     """Steps on lessons with cards and captions; then none, since they would become answers to open questions."""
     rows_after: tuple[int, ...] = (8, 3, 1, 1, 2)
     """As `rows`, of a step without cards."""
+    rows_late: tuple[int, ...] = (8, 3, 1, 2, 2)
+    """As `rows`, of a step on the second course."""
     kept_rows: int = 2
     """Rows of a step in which the model is held to the base on questions about the world."""
     groups: int = 3
@@ -72,6 +74,9 @@ class SmolRecipe:
 
 AMOUNT = Amount(per_person=150, strangers=1500, shapes=500, devices=180)
 """Training images: far fewer than for `lab`, whose tower and features are taken over."""
+
+LATE: Final[Mapping[str, float]] = {"open_share": 0.9, "choice_share": 0.5}
+"""Shares of the last lessons: open questions are the last that tell known people from strangers, after questions for one fact."""
 
 
 @dataclass(frozen=True)
@@ -186,12 +191,17 @@ def train_smol(
     total = recipe.read_steps + recipe.steps
     for step in range(checkpoint.begin("language", [trained], optimizer, stream(0, "unused"), total), total):
         rng = stream(recipe.seed, "smol", step)
-        course = courses[step >= recipe.read_steps + recipe.steps_before]
+        late = step >= recipe.read_steps + recipe.steps_before
+        course = courses[late]
         if step < recipe.read_steps:
             groups = packer.groups(course.captions(rng, recipe.read_rows), 2)
             groups = [only_values(group, processor.tokenizer) for group in groups]
         else:
-            groups = _lesson_groups(packer, course, recipe, rng, cards=step < recipe.read_steps + recipe.card_steps)
+            cards = step < recipe.read_steps + recipe.card_steps
+            rows = recipe.rows_late if late else recipe.rows if cards else recipe.rows_after
+            groups = packer.groups(course.lessons.rows(rng, rows), recipe.groups)
+            if cards:
+                groups.append(_card_group(packer, course, recipe, rng))
         loss = _taught(model, packer, course, groups)
         if step >= recipe.read_steps:
             known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
@@ -203,15 +213,10 @@ def train_smol(
     return lora
 
 
-def _lesson_groups(
-    packer: Packer, course: Course, recipe: SmolRecipe, rng: np.random.Generator, *, cards: bool
-) -> list[Packed]:
-    """Return the packed rows of a step on lessons."""
-    groups = packer.groups(course.lessons.rows(rng, recipe.rows if cards else recipe.rows_after), recipe.groups)
-    if cards:
-        told = [*course.cards(rng, recipe.cards), *course.captions(rng, recipe.captions)]
-        groups.append(only_values(packer.pack(told), packer.tokenizer))
-    return groups
+def _card_group(packer: Packer, course: Course, recipe: SmolRecipe, rng: np.random.Generator) -> Packed:
+    """Return the packed captions of a step on lessons, with the loss on their values."""
+    told = [*course.cards(rng, recipe.cards), *course.captions(rng, recipe.captions)]
+    return only_values(packer.pack(told), packer.tokenizer)
 
 
 def _taught(model: Any, packer: Packer, course: Course, groups: Sequence[Packed]) -> float:
