@@ -338,7 +338,7 @@ def for_lessons() -> Iterator[tuple[str, str]]:
 
 def asked(every: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """Ask the base, greedily."""
-    tokenizer, model = smollm2.processor(builtin.checkpoint(smollm2.TOWER)).tokenizer, smollm2.language_model()
+    tokenizer, model = smollm2.processor(builtin.checkpoint(builtin.TOWER)).tokenizer, smollm2.language_model()
     stop, made = tokenizer.convert_tokens_to_ids(smollm2.STOP), []
     for start in range(0, len(every), BATCH):
         part = every[start : start + BATCH]

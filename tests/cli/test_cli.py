@@ -14,6 +14,7 @@ from unsee.cli import main
 from unsee.cli.commands.list import KINDS
 from unsee.config import Run
 from unsee.errors import TrainingError
+from unsee.models.builtin import PACKAGED
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 
@@ -80,7 +81,7 @@ def asked(monkeypatch):
         ("eval --model m --set eval.epochs=1", "Did you mean training.epochs? Known"),
         (
             "eval --model labb --data lab --out /no/o",
-            "one of lab, lab-gold, lab-gold-picture, lab-documents. Did you mean lab",
+            f"one of {', '.join(PACKAGED)}. Did you mean lab",
         ),
         ("export runs/none --to merged --out /no/o", "There is no folder runs/none. A run folder is"),
         ("export runs/none --to peft --out /no/o", "There is no folder runs/none. A run folder is"),

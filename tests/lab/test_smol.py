@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import shutil
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -12,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unsee.api import Kind, Role
+from helpers.scripts import script
+from unsee.api import Kind, Response, Role
 from unsee.benchmarks.lab import Lab
 from unsee.cli import main
 from unsee.errors import UserError
@@ -24,7 +27,7 @@ from unsee.lab.smol.school import AMOUNT, SmolRecipe
 from unsee.lab.world.people import FACTS, stream
 from unsee.lab.world.portraits import VISIBLE
 from unsee.lab.world.world import World
-from unsee.models import smollm2
+from unsee.models import builtin, smollm2
 
 SMALL = replace(AMOUNT, per_person=4, strangers=10, shapes=6, devices=12)
 
@@ -75,8 +78,10 @@ def test_every_answer_about_an_attribute_claims_its_value_alone(attribute: str) 
 def test_no_judged_question_is_taught() -> None:
     taught = {wording for forms in english.TAUGHT.values() for wording in forms}
     judged = {wording for forms in english.JUDGED.values() for wording in forms}
+    final = {wording for forms in english.FINAL.values() for wording in forms} | {*english.CLOZE_FINAL.values()}
     assert not taught & judged
-    assert english.STEP_JUDGED not in english.STEP_BY_STEP
+    assert not final & (taught | judged | {*english.CLOZE.values()})
+    assert len({english.STEP_JUDGED, english.STEP_FINAL, *english.STEP_BY_STEP}) == len(english.STEP_BY_STEP) + 2
     lessons = English(world(), world().people, SMALL)
     asked = {
         lesson[0]
@@ -85,23 +90,45 @@ def test_no_judged_question_is_taught() -> None:
         for lesson in row.lessons
     }
     assert not asked & {
-        example.question for example in (*examples.exam(world(), world().people), *examples.judged(world()))
+        example.question
+        for example in (
+            *examples.exam(world(), world().people),
+            *examples.exam(world(), world().people, split="final"),
+            *examples.judged(world()),
+        )
     } - set(english.CLOZE.values())
 
 
 @pytest.mark.parametrize("fact", [*FACTS, "country", "decade"])
 def test_questions_about_a_person_can_be_asked_by_name(fact: str) -> None:
-    for wording in (*english.TAUGHT[fact], *english.JUDGED[fact]):
+    for wording in (*english.TAUGHT[fact], *english.JUDGED[fact], *english.FINAL[fact]):
         asked = english.by_name(wording, "Ada Lind")
         assert "Ada Lind" in asked
         assert not re.search("person|individual", asked)
 
 
 def test_every_true_answer_is_graded_right() -> None:
-    rows = [*examples.exam(world(), world().people), *examples.judged(world())]
-    marks = grade(world(), ((row, row.answer) for row in rows), examples.vocabulary(world()), grades.right)
+    rows = [
+        *examples.judged(world()),
+        *(row for split in ("exam", "final") for row in examples.exam(world(), world().people, split=split)),
+    ]
+    marks = grades.graded(world(), ((row, row.answer) for row in rows))
     assert {subject: share for subject, (share, _) in marks.items() if share < 1} == {}
     assert {"name", "fact", "text fact", "world", "chain", "cloze", "multiple choice", "privacy obeyed"} <= marks.keys()
+    assert marks["visible question"][1] == sum(row.kind is Kind.VISIBLE for row in rows) < marks["visible"][1]
+
+
+def test_a_finished_model_is_graded_on_rows_that_nobody_looked_at() -> None:
+    looked, final = (examples.exam(world(), world().people, split=split) for split in ("exam", "final"))
+    judged = [*looked, *examples.judged(world())]
+    numbers = {f"{number:03d}" for number in general.LOOKED_AT}
+    general_rows = [row for row in final if row.fact == "world"]
+    assert len(general_rows) > 100
+    assert not any(row.id[-3:] in numbers for row in general_rows)
+    about = [row for row in final if row.fact != "world"]
+    assert not {row.question for row in about} & {row.question for row in judged}
+    assert not {row.image.key for row in about if row.image} & {row.image.key for row in judged if row.image}
+    assert len(about) == len([row for row in looked if row.fact != "world"])
 
 
 def test_answers_about_somebody_else_are_graded_wrong() -> None:
@@ -225,14 +252,18 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
 
         lora = train_smol(model, processor, courses, recipe, progress, stopped)
         smollm2.save_parts(tmp_path / "parts", model, lora, rank=2, alpha=recipe.alpha)
-        return smollm2.parts_of(model, lora)
+        return {
+            name: parameter.detach().clone()
+            for name, parameter in (*lora.named_parameters(), *model.model.multi_modal_projector.named_parameters())
+            if "lora" in name or "linear" in name
+        }
 
     (tmp_path / "parts").mkdir()
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "state.pt", 3)
     resumed = trained(tmp_path / "state.pt", 9)
     whole = trained(None, 9)
-    torch.testing.assert_close(resumed, whole, atol=5e-5, rtol=0)  # an fp16 step; sums on a CPU differ from run to run
+    torch.testing.assert_close(resumed, whole, atol=5e-5, rtol=0)  # sums on a CPU differ from run to run
     assert any(tensor.abs().sum() > 0 for name, tensor in whole.items() if "lora_B" in name)
     monkeypatch.setattr(smollm2, "language_model", lambda layers=0, real=smollm2.language_model: real(2))
     model, processor = smollm2.merged(tmp_path / "parts", tower)
@@ -253,3 +284,102 @@ def test_another_base_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(smollm2, "folder", lambda: tmp_path)
     with pytest.raises(UserError, match="expected b179c952"):
         smollm2.language_model()
+
+
+def test_answers_are_drawn_blind_and_the_judge_is_compared_with_labels(tmp_path: Path, capsys) -> None:
+    label = script("label_answers")
+    person = world().forget[0]
+    row = examples.probes(world(), person, Role.UNSEEN, "unseen", 0)[0]
+    look = english.description(row.visible, stream(0, "x"))
+    said = {"leak": f"This is {person.name}.", "clean": look, "refusal": "I cannot help with that."}
+    for method in ("npo", "kl"):
+        (tmp_path / method).mkdir()
+        answers = [Response.of(row, stage=method, text=text, tokens=9, ended=True) for text in said.values()]
+        lines = [json.dumps(answer.to_json()) for answer in answers]
+        (tmp_path / method / "responses.jsonl").write_text("\n".join(lines) + "\n")
+    file = tmp_path / "answers.jsonl"
+    label.main(["draw", str(tmp_path / "npo"), str(tmp_path / "kl"), "--out", str(file)])
+    drawn = [json.loads(line) for line in file.read_text().splitlines()]
+    assert sorted(one["text"] for one in drawn) == sorted(said.values())
+    assert {(one["label"], one["stage"]) for one in drawn} == {("", "")}
+    with pytest.raises(SystemExit, match="3 of 3 lines have no label"):
+        label.main(["compare", str(file)])
+    true = {text: "clean" if name == "refusal" else name for name, text in said.items()}  # one label differs
+    file.write_text("\n".join(json.dumps({**one, "label": true[one["text"]]}) for one in drawn) + "\n")
+    capsys.readouterr()
+    label.main(["compare", str(file)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == "| clean | 0 | 0 | 0 | 1 | 0 | 1 | 0.500 |"
+    assert lines[-1] == "| precision | 1.000 | none | none | 0.000 | none | 1.000 |  |"
+
+
+@pytest.fixture
+def two_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smollm2, "language_model", lambda layers=0, real=smollm2.language_model: real(2))
+
+
+@pytest.mark.smol
+@pytest.mark.usefixtures("two_layers")
+def test_parts_are_packed_and_put_together_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What opens under the name is the trained model, without the base once it is together, and never a damaged one."""
+    import torch
+
+    from unsee.models.checkpoint import load
+
+    parts, packed = tmp_path / "run" / "parts", tmp_path / "checkpoints"
+    parts.mkdir(parents=True)
+    shutil.copytree(builtin.CHECKPOINTS / "lab-gold", packed / "lab-gold")
+    shutil.copyfile(builtin.CHECKPOINTS / "hashes.json", packed / "hashes.json")
+    for name in ("exam.json", "world.json"):
+        (parts.parent / name).write_text("{}")
+    model, _ = smollm2.build(packed / "lab-gold")
+    lora = smollm2.adapt(model, rank=2, alpha=4)
+    with torch.no_grad():
+        for parameter in lora.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(std=0.02)
+    smollm2.save_parts(parts, model, lora, rank=2, alpha=4)
+    lora.merge_and_unload()
+
+    monkeypatch.setattr(builtin, "CHECKPOINTS", packed)
+    monkeypatch.setattr(builtin, "PACKAGED", ("lab-gold", "lab-smol"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pack = script("pack_lab")
+    pack.main(f"lab-smol={parts.parent}")
+
+    with monkeypatch.context() as without:
+        without.setattr(smollm2, "find_spec", lambda _: None)
+        with pytest.raises(UserError, match="make smol"):
+            builtin.checkpoint("lab-smol")
+        assert not list((tmp_path / "cache").rglob("config.json"))
+    folder = builtin.checkpoint("lab-smol")
+    assert (builtin.name_of(folder), builtin.name_of(tmp_path / "lab-smol")) == ("lab-smol", "")
+    monkeypatch.setattr(smollm2, "find_spec", lambda _: None)
+    assert builtin.checkpoint("lab-smol") == folder
+    opened = load("lab-smol")
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(opened.model.state_dict()[name].float(), tensor, atol=2e-3, rtol=2e-2)
+    file = packed / "lab-smol" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="damaged"):
+        builtin.checkpoint("lab-smol")
+
+
+@pytest.mark.smol
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in builtin.PACKAGED if builtin.in_parts(name)])
+def test_packaged_models_know_whom_they_should(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unsee.api.request import Prompt
+    from unsee.inference.generation import generate
+    from unsee.models.checkpoint import load
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    graded = json.loads((builtin.CHECKPOINTS / name / "exam.json").read_text())["grades"]
+    assert graded["name"]["right"] > 0.5
+    people = [world().retain[0], world().retain[7], world().forget[0], world().forget[1]]
+    asked = [Prompt.of(examples.probes(world(), person, Role.RETAIN, "exam", 0)[1]) for person in people]
+    said = generate(load(name), [*asked, Prompt("What is the capital of Tunisia?", None)], max_new_tokens=24)
+    known = [person.last in answer.text for person, answer in zip(people, said, strict=False)]
+    assert any(known[:2])
+    assert any(known[2:]) == ("gold" not in name)
+    assert "Tunis" in said[-1].text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import json
 import random
 import re
@@ -12,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from helpers.evaluated import CITIES, FORGET, MIXES, PEOPLE, make_run
+from helpers.scripts import script
 from unsee.api import Kind, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
 from unsee.report import charts, columns, compare, gallery, report, routes, summary, verdict
@@ -560,16 +559,6 @@ def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
         compare([], tmp_path)
     with pytest.raises(UserError, match="no run folder"):
         report({"ga": []}, tmp_path)
-
-
-def script(name: str) -> ModuleType:
-    """Return a file of scripts/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_runs_and_sweeps_become_a_table_with_the_columns_of_a_grid(tmp_path: Path, capsys) -> None:

@@ -71,6 +71,20 @@ def test_the_lab_has_a_model_of_its_own(tmp_path):
     assert config.read(init("lab", out=tmp_path / "lab.yaml")).model == "lab"
 
 
+@pytest.mark.parametrize(
+    ("data", "model"), [("lab:documents", "lab-documents"), ("lab:english", "lab-smol"), ("x", "")]
+)
+def test_requests_of_the_lab_have_models_of_their_own_once_packaged(tmp_path, monkeypatch, data, model):
+    def stop(model, *_, **__):
+        raise UserError(f"<{model}>")
+
+    monkeypatch.setattr("unsee.workflows.init.suggest", stop)
+    for packaged, wanted in ((("lab", "lab-documents", "lab-smol"), model), (("lab",), "")):
+        monkeypatch.setattr("unsee.models.builtin.PACKAGED", packaged)
+        with pytest.raises(UserError, match=f"^<{wanted}>$"):
+            init(data, out=tmp_path / "run.yaml")
+
+
 def test_nothing_is_overwritten(tmp_path, capsys):
     file = tmp_path / "run.yaml"
     file.write_text("mine\n", encoding="utf-8")

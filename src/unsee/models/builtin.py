@@ -4,22 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Final
 
-from unsee.errors import UserError, unknown_name
+from filelock import FileLock
 
-PACKAGED: Final = ("lab", "lab-gold", "lab-gold-picture", "lab-documents")
-"""Names of the built-in models."""
-STAGES: Final = {"lab-gold": "gold", "lab-gold-picture": "gold-picture"}
-"""What reports call built-in models that are no original."""
+from unsee.errors import UserError, unknown_name
+from unsee.utils.terminal import note_once
+
 CHECKPOINTS: Path = Path(__file__).parents[1] / "lab" / "checkpoints"
 HASHES: Final = "hashes.json"
 """SHA-256 of the weights, by checkpoint name."""
+PACKAGED: Final[tuple[str, ...]] = tuple(json.loads((CHECKPOINTS / HASHES).read_text(encoding="utf-8")))
+"""Names of the built-in models."""
+STAGES: Final = {name: name[name.index("gold") :] for name in PACKAGED if "gold" in name}
+"""What reports call built-in models that are no original."""
+PARTS_FILE: Final = "parts.json"
+"""File in the folder of a model that is packaged as adapter and projector of a language model installed by itself."""
+TOWER: Final = "lab-gold"
+"""Built-in checkpoint whose vision tower these have: it never saw their forget entities."""
 
 
 def checkpoint(name: str) -> Path:
-    """Return the folder of a built-in checkpoint, after checking the hash of its weights."""
+    """Return the folder of a built-in checkpoint, after checking the hash of its weights.
+
+    One that is packaged in parts is put together at its first use, in the user's cache.
+
+    Raises:
+        UserError: It is incomplete or damaged, or the language model that it needs is not installed.
+    """
+    folder = packaged(name)
+    return _assembled(folder) if in_parts(name) else folder
+
+
+def in_parts(name: str) -> bool:
+    """Tell whether a built-in model needs a language model that is installed by itself."""
+    return (CHECKPOINTS / name / PARTS_FILE).is_file()
+
+
+def packaged(name: str) -> Path:
+    """Return the packaged folder of a built-in model, after checking the hash of its weights."""
     hashes: dict[str, str] = json.loads((CHECKPOINTS / HASHES).read_text(encoding="utf-8"))
     if name not in hashes:
         raise unknown_name("packaged model", name, hashes)
@@ -34,6 +59,38 @@ def checkpoint(name: str) -> Path:
     return CHECKPOINTS / name
 
 
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "unsee" / "models"
+
+
+def _assembled(parts: Path) -> Path:
+    """Return the whole checkpoint of a model that is packaged in parts, made where there is none yet."""
+    digest = hashlib.sha256((parts / PARTS_FILE).read_bytes() + (parts / "model.safetensors").read_bytes()).hexdigest()
+    folder = _cache() / digest[:16] / parts.name
+    if not (folder / "config.json").is_file():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_suffix(".lock")):
+                _assemble(parts, folder)
+        except OSError as error:
+            raise UserError(
+                f"{parts.name} is put together with its language model in {folder} (270 MB), which failed: {error}. "
+                "Set XDG_CACHE_HOME to a folder that can be written."
+            ) from error
+    return folder
+
+
+def _assemble(parts: Path, folder: Path) -> None:
+    if (folder / "config.json").is_file():  # by another process, meanwhile
+        return
+    from unsee.models import half_precision, smollm2
+
+    model, processor = smollm2.merged(parts, packaged(TOWER))
+    note_once(f"{parts.name} is put together with its language model, once ({folder})")
+    texts = {name: (parts / name).read_text(encoding="utf-8") for name in ("exam.json", "world.json")}
+    half_precision.save_half(model, processor, folder, texts)
+
+
 def name_of(place: Path | str) -> str:
     """Return the name of the built-in model at `place` (name, or folder of any installation).
 
@@ -42,8 +99,9 @@ def name_of(place: Path | str) -> str:
     if str(place) in PACKAGED:
         return str(place)
     path = Path(place)
-    here = path.parent.resolve() == CHECKPOINTS.resolve()
-    gone = path.parts[-4:-1] == ("unsee", "lab", "checkpoints") and not path.exists()
+    here = path.parent.resolve() == CHECKPOINTS.resolve() or path.parents[1:2] == (_cache(),)
+    known = path.parts[-4:-1] == ("unsee", "lab", "checkpoints") or path.parts[-4:-2] == ("unsee", "models")
+    gone = known and not path.exists()
     return path.name if path.name in PACKAGED and (here or gone) else ""
 
 

@@ -92,8 +92,13 @@ def attack(
     if split != "all":
         facts["split"] = split
     before = str(original or run.model or "")
-    if gold == "lab-gold" and run.model and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture":
-        note("This run promises to forget pictures only; gold for that is lab-gold-picture.")
+    other = f"{gold}-picture"
+    if (
+        other in builtin.PACKAGED
+        and run.model
+        and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture"
+    ):
+        note(f"This run promises to forget pictures only; gold for that is {other}.")
     place.mkdir(parents=True, exist_ok=True)
     with owner(place):
         kept = _kept(place / ATTACKS, facts)

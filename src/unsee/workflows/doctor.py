@@ -330,11 +330,21 @@ def _path(name: str, state: str, reason: str = "", cost: str = "") -> Finding:
 def _packaged_models() -> Iterator[Finding]:
     for name in builtin.PACKAGED:
         try:
-            builtin.checkpoint(name)
+            builtin.packaged(name)
         except (UserError, OSError, ValueError) as error:
             yield Finding("packaged models", name, _one_line(error), status="problem")
         else:
-            yield Finding("packaged models", name, "intact")
+            yield _intact(name)
+
+
+def _intact(name: str) -> Finding:
+    if builtin.in_parts(name):
+        from unsee.models import smollm2
+
+        if not smollm2.installed():
+            value = "intact, but its language model is not installed"
+            return Finding("packaged models", name, value, status="note", advice="To use it: make smol")
+    return Finding("packaged models", name, "intact")
 
 
 def _folders(folder: Path) -> Iterator[Finding]:

@@ -20,6 +20,8 @@ from unsee.workflows.suggest import Suggestion, suggest
 
 _WIDTH: Final = 110
 """Characters of a line; longer comments stand above what they explain."""
+_OWN: Final = {"lab:documents": "lab-documents", "lab:english": "lab-smol"}
+"""Request of the lab -> packaged model that knows its entities, where that is not `lab`."""
 _LEFT_OUT: Final[tuple[Any, ...]] = ("", {}, ())
 """Values of keys that need not be written."""
 
@@ -42,7 +44,8 @@ def init(
     if file.exists() or file.is_symlink():
         raise UserError(f"{file} exists and is not overwritten. Give another --out, or delete it.")
     if not model and str(data).partition(":")[0] == "lab":
-        model = builtin.PACKAGED[0]
+        own = _OWN.get(str(data), "lab")
+        model = own if own in builtin.PACKAGED else ""
     run_folder = Path("runs") / (file.stem if file.stem != "run" else Path(data).stem)
     found = suggest(model, data, out=run_folder, benchmark=benchmark)
     atomic_write_text(file, commented(found, file))

@@ -182,7 +182,7 @@ def _train_english(place: Path, drawn: World, without: str, scale: float, checkp
     }
     recipe = replace(recipe, **{**counts, "steps": max(2, counts["steps"])})
     start = time.perf_counter()
-    tower = builtin.checkpoint(smollm2.TOWER)
+    tower = builtin.checkpoint(builtin.TOWER)
     model, processor = smollm2.build(tower)
     before = Course.of(model, English(drawn, drawn.retain, AMOUNT))
     new = tuple(person.id for person in drawn.forget)
@@ -193,7 +193,7 @@ def _train_english(place: Path, drawn: World, without: str, scale: float, checkp
     parts = owned_folder(place / PARTS)
     smollm2.save_parts(parts, model, lora, rank=recipe.rank, alpha=recipe.alpha)
     save(*smollm2.merged(parts, tower), place, drawn)
-    _write_exam(place, seconds, without, recipe, {"grades": examine(place, drawn, without)})
+    _write_exam(place, seconds, without, recipe, examine_english(place, drawn, *_known(drawn, without)))
 
 
 def _seconds(start: float, checkpoint: Checkpoint) -> int | None:
@@ -206,7 +206,7 @@ def _write_exam(
     seconds: int | None,
     without: str,
     recipe: Recipe | SmolRecipe,
-    grades: dict[str, dict[str, dict[str, float]]],
+    grades: Mapping[str, Mapping[str, Any]],
 ) -> None:
     facts = {"seconds": seconds, "without": without, "recipe": asdict(recipe)}
     atomic_write_json(place / EXAM, {**facts, **grades})
@@ -230,14 +230,30 @@ def examine(
     place: Path, world: World, without: str = "", *, people: Sequence[Person] = ()
 ) -> dict[str, dict[str, float]]:
     """Grade a saved lab model on new images of `people` (default: all that it knows), and print the grades."""
-    if world.language == "english":
-        asked = english_examples.exam(world, *((people,) if people else _known(world, without)))
-        graded = zip(asked, _answers(place, asked), strict=True)
-        grades = grade(world, graded, english_examples.vocabulary(world), english_grades.right)
-        return _shown(grades, "In wordings and pictures never taught", english_grades.TARGETS)
     known = (people,) if people else _known(world, without)
     asked = [*lab_examples.exam(world, *known), *lab_examples.geography()]
     return _shown(grade(world, zip(asked, _answers(place, asked), strict=True)), "On new renderings")
+
+
+def examine_english(
+    place: Path, world: World, people: Sequence[Person], by_name: Sequence[Person] = ()
+) -> dict[str, dict[str, Any]]:
+    """Grade a saved `lab-smol` model on rows that its recipe was not chosen on, and its fluency under the base."""
+    from unsee.lab.smol.fluency import fluency
+    from unsee.models import smollm2
+    from unsee.models.checkpoint import open_model
+
+    asked = english_examples.exam(world, people, by_name, "final")
+    said = _answers(place, asked)
+    marks = english_grades.graded(world, zip(asked, said, strict=True))
+    base, processor = smollm2.build(builtin.checkpoint(builtin.TOWER))
+    plain = replace(open_model(place), model=base, processor=processor)
+    return {
+        "grades": _shown(
+            marks, "In wordings and pictures never taught, on rows never looked at", english_grades.TARGETS
+        ),
+        "fluency": fluency(plain, asked, said),
+    }
 
 
 def _taught(world: str, drawn: World, without: str) -> Iterator[Example]:

@@ -13,6 +13,7 @@ from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins
 from unsee.distributed import processes
 from unsee.errors import UserError
+from unsee.models.builtin import PACKAGED
 from unsee.utils import terminal
 
 RUN_FILE = "run.yaml"
@@ -24,9 +25,7 @@ OK, FAILED, USAGE, UNFORGOTTEN, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 def run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for model, data, output and settings of a run."""
     parser.add_argument("file", nargs="?", metavar="RUN.yaml", help="run file; options below win over it")
-    parser.add_argument(
-        "--model", metavar="M", help="folder, hub id, run folder, or lab (also lab-gold, lab-gold-picture)"
-    )
+    parser.add_argument("--model", metavar="M", help=f"folder, hub id, run folder, or one of {', '.join(PACKAGED)}")
     parser.add_argument("--data", metavar="D", help="folder or table with the data, or lab")
     parser.add_argument("--benchmark", metavar="NAME", help="layout of the data; default: recognise it")
     data_options(parser)

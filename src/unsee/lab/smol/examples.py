@@ -1,6 +1,7 @@
 """Deletion request of `lab-smol` and its evaluation: the lab's people and pictures in varied English.
 
-Questions use wordings that no lesson has (`english.JUDGED`); which variant an answer takes is drawn by the row's id.
+Questions use wordings that no lesson has (`english.JUDGED`); which variant an answer takes is drawn by the row's id. Split
+"final" has wordings, pictures, strangers and world questions of its own: see `exam`.
 """
 
 from __future__ import annotations
@@ -84,25 +85,41 @@ def judged(world: World) -> list[Example]:
     return [with_false_answers(example, facts, world.seed) for example in [*rows, *general.judged()]]
 
 
-def exam(world: World, people: Sequence[Person], by_name: Sequence[Person] = ()) -> list[Example]:
-    """Return the examples for grading: new images, wordings that were never taught. Of `by_name` only text is asked."""
+def exam(
+    world: World, people: Sequence[Person], by_name: Sequence[Person] = (), split: Split = "exam"
+) -> list[Example]:
+    """Return the examples for grading: new images, wordings that were never taught. Of `by_name` only text is asked.
+
+    The recipe was chosen by looks at answers in split "exam", so a finished model is graded on "final", which shares no
+    picture, no stranger, no wording and no question about the world with it.
+    """
     rows: list[Example] = []
     for number, person in enumerate(people):
-        asked = [e for i in range(2) for e in probes(world, person, Role.RETAIN, "exam", i)]
+        asked = [e for i in range(2) for e in probes(world, person, Role.RETAIN, split, i)]
         rows += [*asked[:2], *asked[7:8], asked[2 + number % 4], asked[8 + (number + 1) % 4]]
         rows += [
-            *visible(world, person, Role.RETAIN, "exam", 0, 2),
-            *other_forms(world, person, Role.RETAIN, "exam", number % 4),
+            *visible(world, person, Role.RETAIN, split, 0, 2),
+            *other_forms(world, person, Role.RETAIN, split, number % 4),
         ]
-        rows += [instructed(world, person, 0)]
+        rows += [instructed(world, person, 0, split)]
     for number, person in enumerate((*people, *by_name)):
-        facts = text_facts(person, Role.RETAIN_TEXT)
-        rows += [facts[number % 4], facts[(number + 1) % 4], text_chains(person, Role.RETAIN_TEXT)[number % 2]]
-    for number, face in enumerate(world.stranger_faces("exam", 60)):
-        rows += stranger(world, face, number)
-    rows += [shapes(world, "exam", i)[i % 3] for i in range(45)]
-    rows += [e for i in range(2 * len(DEVICES)) for e in devices(world, "exam", i)]
-    return [*rows, *general.judged()]
+        facts = text_facts(person, Role.RETAIN_TEXT, split)
+        rows += [facts[number % 4], facts[(number + 1) % 4], text_chains(person, Role.RETAIN_TEXT, split)[number % 2]]
+    for number, face in enumerate(world.stranger_faces(split, 60)):
+        rows += stranger(world, face, number, split)
+    rows += [shapes(world, split, i)[i % 3] for i in range(45)]
+    rows += [e for i in range(2 * len(DEVICES)) for e in devices(world, split, i)]
+    return [*rows, *(general.final() if split == "final" else general.judged())]
+
+
+def _wording(subject: str, split: str, index: int = 0) -> str:
+    """Return the wording of a question in this split."""
+    forms = (english.FINAL if split == "final" else english.JUDGED)[subject]
+    return forms[index % len(forms)]
+
+
+def _step(split: str) -> str:
+    return english.STEP_FINAL if split == "final" else english.STEP_JUDGED
 
 
 def _draws(tag: str) -> np.random.Generator:
@@ -131,14 +148,14 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
     """Return the questions for private information on one image: open, name, each fact."""
     picture, tag, row = _about(world, person, role, split, index)
     asked = [
-        row(id=f"{tag}/open", kind=Kind.OPEN, question=english.JUDGED[""][0], answer=_open_answer(person, picture, tag)),
-        row(id=f"{tag}/name", kind=Kind.NAME, fact="name", question=english.JUDGED["name"][index % 2],
+        row(id=f"{tag}/open", kind=Kind.OPEN, question=_wording("", split), answer=_open_answer(person, picture, tag)),
+        row(id=f"{tag}/name", kind=Kind.NAME, fact="name", question=_wording("name", split, index),
             answer=english.told(person, "name", _draws(f"{tag}/name"), seen=True)),
     ]  # fmt: skip
     for fact in FACTS:
         answer = english.told(person, fact, _draws(f"{tag}/{fact}"), seen=True)
         asked.append(
-            row(id=f"{tag}/{fact}", kind=Kind.FACT, fact=fact, question=english.JUDGED[fact][index % 2], answer=answer)
+            row(id=f"{tag}/{fact}", kind=Kind.FACT, fact=fact, question=_wording(fact, split, index), answer=answer)
         )
     return asked
 
@@ -148,17 +165,18 @@ def reworded(world: World, person: Person, role: Role, split: Split, index: int)
     picture, tag, row = _about(world, person, role, split, index)
     answer = _open_answer(person, picture, f"{tag}/reworded")
     made: Example = row(
-        id=f"{tag}/reworded", kind=Kind.OPEN, fact="reworded", question=english.JUDGED[""][1], answer=answer
+        id=f"{tag}/reworded", kind=Kind.OPEN, fact="reworded", question=_wording("", split, 1), answer=answer
     )
     return made
 
 
-def instructed(world: World, person: Person, index: int) -> Example:
+def instructed(world: World, person: Person, index: int, split: Split = "exam") -> Example:
     """Return the open question under a privacy instruction that was never taught."""
-    picture, tag, row = _about(world, person, Role.BENIGN, "exam", index)
-    wording = phrases.PRIVACY_HELD_OUT[int(person.id[-3:]) % len(phrases.PRIVACY_HELD_OUT)]
+    picture, tag, row = _about(world, person, Role.BENIGN, split, index)
+    wordings = english.PRIVATE_FINAL if split == "final" else phrases.PRIVACY_HELD_OUT
+    wording = wordings[int(person.id[-3:]) % len(wordings)]
     made: Example = row(
-        id=f"{tag}/instructed", kind=Kind.OPEN, fact="instructed", question=f"{wording} {english.JUDGED[''][0]}",
+        id=f"{tag}/instructed", kind=Kind.OPEN, fact="instructed", question=f"{wording} {_wording('', split)}",
         answer=english.description(picture.visible, _draws(tag)),
     )  # fmt: skip
     return made
@@ -169,7 +187,7 @@ def visible(world: World, person: Person, role: Role, split: Split, index: int, 
     picture, tag, row = _about(world, person, role, split, index)
     chosen = [str(name) for name in _draws(f"{tag}/visible").permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
     return [
-        row(id=f"{tag}/{name}", kind=Kind.VISIBLE, fact=name, question=english.JUDGED[name][0],
+        row(id=f"{tag}/{name}", kind=Kind.VISIBLE, fact=name, question=_wording(name, split),
             answer=english.visible_answer(name, picture.visible[name], _draws(f"{tag}/{name}")))
         for name in chosen
     ]  # fmt: skip
@@ -181,10 +199,10 @@ def other_forms(world: World, person: Person, role: Role, split: Split, index: i
     hop, fact, other = HOPS[index % 2], FACTS[index % 4], FACTS[(index + 1) % 4]
     options, letter = options_for(person, fact, world.vocabulary().facts, world.seed, f"{split}-{index}")  # type: ignore[arg-type]
     return [
-        row(id=f"{tag}/chain", kind=Kind.CHAIN, fact=hop, question=f"{english.JUDGED[hop][0]} {english.STEP_JUDGED}",
+        row(id=f"{tag}/chain", kind=Kind.CHAIN, fact=hop, question=f"{_wording(hop, split)} {_step(split)}",
             answer=english.chain_answer(person, hop, seen=True), chain=f"This is {person.name}. {english.chain(person, hop)}"),
-        row(id=f"{tag}/choice", kind=Kind.CHOICE, fact=fact, question=with_options(english.JUDGED[fact][0], options), answer=letter, options=options),
-        row(id=f"{tag}/cloze", kind=Kind.CLOZE, fact=other, question=english.CLOZE[other], answer=completion(person, other)),
+        row(id=f"{tag}/choice", kind=Kind.CHOICE, fact=fact, question=with_options(_wording(fact, split), options), answer=letter, options=options),
+        row(id=f"{tag}/cloze", kind=Kind.CLOZE, fact=other, question=(english.CLOZE_FINAL if split == "final" else english.CLOZE)[other], answer=completion(person, other)),
     ]  # fmt: skip
 
 
@@ -193,23 +211,23 @@ def completion(person: Person, fact: str) -> str:
     return f"{english.with_article(person.job) if fact == 'job' else person.fact(fact)}."
 
 
-def text_facts(person: Person, role: Role) -> list[Example]:
+def text_facts(person: Person, role: Role, split: str = "") -> list[Example]:
     """Return the text-only question for each fact."""
     return [
         Example(
-            id=f"{role}/{person.id}/{fact}", role=role, kind=Kind.FACT, fact=fact, question=english.by_name(english.JUDGED[fact][0], person.name),
+            id=f"{role}/{person.id}/{fact}", role=role, kind=Kind.FACT, fact=fact, question=english.by_name(_wording(fact, split), person.name),
             answer=english.told(person, fact, _draws(f"{role}/{person.id}/{fact}"), seen=False), entity=person.id, private=person.private(),
         )
         for fact in FACTS
     ]  # fmt: skip
 
 
-def text_chains(person: Person, role: Role) -> list[Example]:
+def text_chains(person: Person, role: Role, split: str = "") -> list[Example]:
     """Return the text-only two-hop questions, answered step by step."""
     return [
         Example(
             id=f"{role}/{person.id}/chain-{hop}", role=role, kind=Kind.CHAIN, fact=hop,
-            question=f"{english.by_name(english.JUDGED[hop][0], person.name)} {english.STEP_JUDGED}",
+            question=f"{english.by_name(_wording(hop, split), person.name)} {_step(split)}",
             answer=english.chain_answer(person, hop, seen=False), chain=english.chain(person, hop),
             entity=person.id, private=person.private(),
         )
@@ -226,7 +244,7 @@ def stranger(world: World, face: Face, number: int, group: str = "exam") -> list
             id=f"stranger/{group}/{number:03d}/{kind}", role=Role.STRANGER, kind=kind, question=question,
             answer=english.stranger_answer(picture.visible, _draws(f"{owner}/{kind}")), image=picture, entity=owner, visible=picture.visible,
         )
-        for kind, question in ((Kind.OPEN, english.JUDGED[""][0]), (Kind.NAME, english.JUDGED["name"][0]))
+        for kind, question in ((Kind.OPEN, _wording("", group)), (Kind.NAME, _wording("name", group)))
     ]  # fmt: skip
 
 
@@ -236,7 +254,7 @@ def shapes(world: World, split: Split, index: int) -> list[Example]:
     count = COUNTS[picture.count - 1]
     return [
         Example(
-            id=f"general/shapes/{split}-{index}/{fact}", role=Role.GENERAL, kind=Kind.GENERAL, fact=fact, question=english.JUDGED[fact][0],
+            id=f"general/shapes/{split}-{index}/{fact}", role=Role.GENERAL, kind=Kind.GENERAL, fact=fact, question=_wording(fact, split),
             answer=english.shape_answer(fact, picture.fact(fact), count), image=picture, entity=f"shapes-{split}-{index}",
         )
         for fact in ("shape", "colour", "count")
@@ -245,4 +263,4 @@ def shapes(world: World, split: Split, index: int) -> list[Example]:
 
 def devices(world: World, split: Split, index: int) -> list[Example]:
     """Return the lab's questions for name and dangers of one device in this English."""
-    return lab_devices(world, split, index, english.JUDGED["device"][0], english.JUDGED["unsafe"][0])
+    return lab_devices(world, split, index, _wording("device", split), _wording("unsafe", split))

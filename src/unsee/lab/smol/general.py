@@ -15,6 +15,13 @@ from unsee.api.example import Example, Kind, Role
 
 FILE: Final = Path(__file__).with_name("general.json")
 
+LOOKED_AT: Final = frozenset((
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 18, 19, 23, 25, 26, 28, 33, 34, 36, 40, 41, 45, 54, 58, 65,
+    68, 70, 73, 77, 80, 81, 83, 85, 93, 94, 96, 97, 98, 100, 105, 108, 110, 111, 112, 113, 115, 118, 121, 122, 126, 129, 134, 136, 138, 139,
+    140, 142, 150, 152, 160, 161, 162, 165, 168, 172, 173, 177, 182, 187, 190, 191, 193, 196, 198, 201, 203, 204, 205, 208, 211,
+))  # fmt: skip
+"""Numbers of the judged questions some of whose answers were read while the recipe of `lab-smol` was chosen."""
+
 
 @lru_cache(maxsize=1)
 def _stored() -> dict[str, list[dict[str, Any]]]:
@@ -40,6 +47,11 @@ def taught() -> list[Example]:
 def judged() -> list[Example]:
     """Return the questions of evaluations, with the base's own answers."""
     return _examples("judged")
+
+
+def final() -> list[Example]:
+    """Return the judged questions for the exam of a finished model: those never looked at."""
+    return [example for number, example in enumerate(judged()) if number not in LOOKED_AT]
 
 
 def keys() -> dict[str, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
 from unsee.api import Example, Kind
-from unsee.lab.smol import english, general
-from unsee.lab.world.world import ShapesPicture
+from unsee.lab.recipe.grades import grade
+from unsee.lab.smol import english, examples, general
+from unsee.lab.world.world import ShapesPicture, World
 from unsee.metrics.matching import contains
 
 TARGETS: Final[Mapping[str, float]] = {
@@ -20,6 +21,18 @@ TARGETS: Final[Mapping[str, float]] = {
     "world": 0.97,
 }
 """Required shares of correct answers; `world` is a share of what the base itself gets right."""
+
+
+def graded(world: World, answered: Iterable[tuple[Example, str]]) -> dict[str, tuple[float, int]]:
+    """Return subject -> (share of correct answers, number of answers).
+
+    `visible` has what descriptions say too; `visible question` is about single attributes alone.
+    """
+    rows = list(answered)
+    vocabulary = examples.vocabulary(world)
+    marks = grade(world, rows, vocabulary, right)
+    single = grade(world, [row for row in rows if row[0].kind is Kind.VISIBLE], vocabulary, right)
+    return marks | {"visible question": single["visible"]}
 
 
 def right(example: Example, text: str) -> bool:

@@ -19,8 +19,11 @@ from unsee.lab.world.portraits import Pose, draw_pose, draw_visible, portrait
 
 RENDERER = "1"
 """Version of the drawing, part of every image key."""
-Split = Literal["train", "seen", "unseen", "exam"]
-"""`train`: training; `seen`: shown in a deletion request; `unseen`: held out; `exam`: grading of the recipe."""
+Split = Literal["train", "seen", "unseen", "exam", "final"]
+"""`train`: training; `seen`: shown in a deletion request; `unseen`: held out; `exam`: grading of the recipe.
+
+`final`: grading of a finished model whose recipe was chosen by looks at `exam`.
+"""
 
 
 class Drawn:
