@@ -18,9 +18,10 @@ import torch
 
 from perf import budget, evaluation, memory, report, saliency, steps
 from perf.record import Record, open_record
-from perf.subject import Precision, Subject, subject
+from perf.subject import PACKAGED, Precision, Subject, subject
 from unsee import config
 from unsee.errors import UserError
+from unsee.models.builtin import checkpoint
 
 OTHERS: Final = ("mmunlearner_mask", "mmunlearner_mask_stop", "mmunlearner_run", "evaluation", "trainer", "scaling")
 ALL: Final = (*steps.CASES, *OTHERS)
@@ -91,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     extent, names = extent_of(asked), _chosen(asked)
     place = asked.out or Path("runs", "perf", f"{extent.model}{'-quick' * extent.quick}.json")
     try:
+        if extent.model in PACKAGED:
+            checkpoint(PACKAGED[extent.model].model)  # before anything is measured
         record = open_record(place, {"machine": machine(extent), "settings": asdict(extent)}, fresh=asked.fresh)
         left_out = measure(extent, names, record, seconds=asked.budget * 60 if asked.budget else None)
     except UserError as error:
@@ -119,7 +122,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--fresh", action="store_true", help="measure every case anew, also those in the results file")
     options.add_argument("--json", action="store_true", help="print JSON only")
     options.add_argument("--only", default="", help=f"cases, separated by commas: {', '.join(ALL)}")
-    options.add_argument("--model", default="", choices=["mid", "quick", "lab", "tiny", "both"], help="default: both")
+    options.add_argument(
+        "--model", default="", choices=["mid", "quick", *PACKAGED, "tiny", "both"], help="default: both"
+    )
     options.add_argument("--batch", type=int, default=0, help="examples per batch")
     options.add_argument("--reps", type=int, default=0, help="paired repetitions of a step")
     options.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: all cores")
@@ -140,7 +145,7 @@ def extent_of(asked: argparse.Namespace) -> Extent:
     model = asked.model if asked.model != "both" else ("quick" if quick else "mid")
     return Extent(
         model="quick" if quick and model == "mid" else model,
-        batch_size=asked.batch or (16 if model == "lab" else 1 if quick else 4),
+        batch_size=asked.batch or (PACKAGED[model].batch_size if model in PACKAGED else 1 if quick else 4),
         repetitions=asked.reps or 5 + 4 * (not quick),
         mask_repetitions=min(asked.reps or 5, 1 if quick else 5),
         mask_batches=1 if quick else 2,

@@ -174,6 +174,13 @@ def test_an_unknown_case_ends_with_the_list():
         command.main(["--only", "npo_lroa"])
 
 
+def test_a_packaged_model_that_is_not_there_ends_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "PACKAGED", {"smol": command.PACKAGED["smol"]._replace(model="lab-none")})
+    with pytest.raises(SystemExit, match="Unknown packaged model 'lab-none'"):
+        command.main(["--model", "smol", "--out", str(tmp_path / "x.json")])
+    assert not list(tmp_path.iterdir())
+
+
 TRAINER = ["--model", "tiny", "--quick", "--only", "trainer", "--reps", "2", "--out"]
 
 

