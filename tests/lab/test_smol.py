@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -383,3 +386,19 @@ def test_packaged_models_know_whom_they_should(name: str, tmp_path: Path, monkey
     assert any(known[:2])
     assert any(known[2:]) == ("gold" not in name)
     assert "Tunis" in said[-1].text
+
+
+@pytest.mark.smol
+@pytest.mark.slow
+def test_the_recipe_for_a_gpu_can_be_rehearsed(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "scripts/gpu_smol.py", "--device", "cpu", "--tiny", "--out", str(tmp_path)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"},
+        check=True,
+    )
+    found = json.loads((tmp_path / "exam.json").read_text())
+    assert found["seconds"].keys() == {"tower", "base", "pictures", "training", "exam"}
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["vision_config"]["image_size"] == found["pixels"] == 224

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from unsee.api import Example, Role
 from unsee.config import paths
+from unsee.distributed import processes
 from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
 from unsee.lab.recipe.grades import TARGETS, grade
@@ -247,7 +248,7 @@ def examine_english(
     said = _answers(place, asked)
     marks = english_grades.graded(world, zip(asked, said, strict=True))
     base, processor = smollm2.build(builtin.checkpoint(builtin.TOWER))
-    plain = replace(open_model(place), model=base, processor=processor)
+    plain = replace(open_model(place), model=base.to(processes.device()), processor=processor)
     return {
         "grades": _shown(
             marks, "In wordings and pictures never taught, on rows never looked at", english_grades.TARGETS
@@ -299,6 +300,7 @@ def _answers(place: Path, asked: list[Example]) -> list[str]:
     from unsee.models.checkpoint import open_model
 
     loaded = open_model(place)
+    loaded.model.to(processes.device())
     requests = [Prompt.of(example) for example in asked]
     said = generate(loaded, requests, max_new_tokens=110)
     return [answer.text for answer in said]

@@ -6,6 +6,7 @@ Shapes: b batch, t tokens of a packed row, p image tokens, d width.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -48,10 +49,10 @@ class Recipe:
 
 
 def render(pictures: Sequence[ImageSource]) -> Tensor:
-    """Draw images in two processes, as uint8 [n, 3, side, side]."""
-    with ProcessPoolExecutor(max_workers=2, initializer=exit_with_parent) as pool:
+    """Draw images in processes, as uint8 [n, 3, side, side] on torch's default device."""
+    with ProcessPoolExecutor(max_workers=os.cpu_count() or 2, initializer=exit_with_parent) as pool:
         arrays = list(pool.map(_pixels, pictures, chunksize=256))
-    return torch.from_numpy(np.stack(arrays))
+    return torch.from_numpy(np.stack(arrays)).to(torch.get_default_device())
 
 
 def _pixels(picture: ImageSource) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -332,7 +333,9 @@ def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int
 
 
 def half_precision() -> torch.autocast:
-    """Return bf16 autocast where the processor supports it natively, else no autocast."""
+    """Return bf16 autocast where the processor supports it natively, else no autocast. GPUs are taken to."""
+    if (kind := torch.get_default_device().type) != "cpu":
+        return torch.autocast(kind, torch.bfloat16)
     known = vars(torch.cpu)
     asked = [known[name] for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported") if name in known]
     return torch.autocast("cpu", torch.bfloat16, enabled=any(ask() for ask in asked))

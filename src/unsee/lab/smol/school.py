@@ -6,9 +6,11 @@ things up in a picture; then the lessons. Shapes: b rows of a group, t tokens, p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -49,6 +51,7 @@ class SmolRecipe:
     """All steps on lessons."""
     lr: float = 1e-3
     rank: int = 16
+    """Of the adapter; 0 = no adapter, all weights of the language model are trained."""
     alpha: int = 32
     read_rows: tuple[int, int] = (10, 2)
     """Portraits and other pictures of a step on captions."""
@@ -177,15 +180,16 @@ def train_smol(
 ) -> Any:
     """Train projector, then projector and adapter: first on a course without the forget set, then on another.
 
-    Returns the PEFT model. With a `checkpoint` of an interrupted call it goes on from there, to the same weights up to rounding.
+    Returns the PEFT model, or the language model that was trained without an adapter. With a `checkpoint` of an interrupted
+    call it goes on from there, to the same weights up to rounding.
     """
     checkpoint = checkpoint or Checkpoint()
     if checkpoint.state is None:
         align(model, processor.tokenizer, courses[0], steps=recipe.align_steps, progress=progress)
     torch.manual_seed(recipe.seed)
-    lora = adapt(model, recipe.rank, recipe.alpha)
+    tuned, untouched = _opened(model, recipe)
     projector = model.model.multi_modal_projector.requires_grad_(True)
-    trained = nn.ParameterList([*(p for p in lora.parameters() if p.requires_grad), *projector.parameters()])
+    trained = nn.ParameterList([*(p for p in tuned.parameters() if p.requires_grad), *projector.parameters()])
     optimizer = Adam(list(trained), recipe.lr, recipe.clip)
     packer = Packer(processor, courses[0].feature_npd.shape[1])
     total = recipe.read_steps + recipe.steps
@@ -205,12 +209,28 @@ def train_smol(
         loss = _taught(model, packer, course, groups)
         if step >= recipe.read_steps:
             known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
-            loss += _kept(model, lora, known, course.feature_npd)
+            loss += _kept(model, untouched, known, course.feature_npd)
         optimizer.step(flat_then_linear(step, total, flat=0.7, warmup=8))
         progress("language", step + 1, total, loss)
         checkpoint.keep("language", [trained], optimizer, rng, step + 1, total)
     projector.requires_grad_(False)
-    return lora
+    return tuned
+
+
+def _opened(model: Any, recipe: SmolRecipe) -> tuple[nn.Module, Callable[[], AbstractContextManager[Any]]]:
+    """Return what of the language model is trained, and a context that gives the model as it was."""
+    if not recipe.rank:
+        before = copy.deepcopy(model).requires_grad_(False)
+        model.requires_grad_(False)
+        return model.model.language_model.requires_grad_(True), partial(nullcontext, before)
+    lora = adapt(model, recipe.rank, recipe.alpha)
+
+    @contextmanager
+    def disabled() -> Iterator[Any]:
+        with lora.disable_adapter():
+            yield model
+
+    return lora, disabled
 
 
 def _card_group(packer: Packer, course: Course, recipe: SmolRecipe, rng: np.random.Generator) -> Packed:
@@ -231,10 +251,12 @@ def _taught(model: Any, packer: Packer, course: Course, groups: Sequence[Packed]
     return said
 
 
-def _kept(model: Any, lora: Any, packed: Packed, feature_npd: Tensor) -> float:
+def _kept(
+    model: Any, untouched: Callable[[], AbstractContextManager[Any]], packed: Packed, feature_npd: Tensor
+) -> float:
     """Add the gradients of KL(base ‖ model), mean over the answer tokens of text-only rows, and return it."""
-    with torch.no_grad(), lora.disable_adapter(), half_precision():
-        base = _answer_log_probs(model, packed, feature_npd)
+    with torch.no_grad(), untouched() as before, half_precision():
+        base = _answer_log_probs(before, packed, feature_npd)
     with half_precision():
         loss = functional.kl_div(
             _answer_log_probs(model, packed, feature_npd), base, log_target=True, reduction="batchmean"
