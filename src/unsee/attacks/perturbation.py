@@ -91,7 +91,7 @@ class Perturbation(Attack):
 
     def quick(self) -> Self:
         """Return the universal change beside its controls, with a fifth of the steps."""
-        return replace(self, variants=("plain", "random signs", "universal"), steps=20, images=1)
+        return replace(self, variants=("plain", "random signs", "universal"), steps=max(1, self.steps // 5), images=1)
 
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Fit and test every variant.

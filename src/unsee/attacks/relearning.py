@@ -54,8 +54,9 @@ class Relearning(Attack):
     """Test images per entity and question."""
 
     def quick(self) -> Self:
-        """Return two sources, two rates, and the start and the tenth step."""
-        return replace(self, sources=("facts", "others"), steps=(0, 10), rates=(1e-3, 3e-3), images=1)
+        """Return two sources, two rates, and the start and the tenth step, or the last one before it."""
+        last = min(10, max(self.steps))
+        return replace(self, sources=("facts", "others"), steps=(0, last), rates=(1e-3, 3e-3), images=1)
 
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Train a fresh copy for every source and rate."""

@@ -150,7 +150,14 @@ def collate(
 ) -> Batch:
     """Return the left-padded batch of these targets, with labels on answers (and EOS) only.
 
-    `places`: where the rows stand in the batch of all processes, if there are several.
+    Args:
+        session: Session or model that the batch is for.
+        targets: Prompts with their answers; one row each.
+        index: Number of the batch in the run.
+        places: Indices of the rows in the batch of all processes; 0, 1, ... if not given.
+
+    Raises:
+        UserError: A row is longer than the model's maximum sequence length.
     """
     encode = encoder(session.processor, session.family)
     rows = []

@@ -105,11 +105,17 @@ def generate(
 ) -> list[Completion]:
     """Generate one response per prompt, in order. Greedy unless `sampling` is given.
 
-    `progress` labels a progress line.
-
-    `places`: where the prompts stand in the list that several processes share; draws depend on seed and place.
-    `readings`: prompts that say nothing; what is wanted of them is read in the same passes where prefixes are shared, else
-    left unread (`unsee.inference.likelihood.answer` knows the other way).
+    Args:
+        vlm: Model, processor, family and instruction.
+        prompts: Questions with or without an image.
+        max_new_tokens: Most tokens of a response, EOS included.
+        batch_size: Rows per forward pass.
+        sampling: Temperature and nucleus to draw with.
+        seed: Seed of the draws, together with the place of the prompt.
+        progress: Label of a progress line; empty for none.
+        places: Indices of the prompts in the list that several processes share; 0, 1, ... if not given.
+        readings: Prompts without a response; their logits are read in the same passes where prefixes are shared, else
+            left unread (`unsee.inference.likelihood.answer` knows the other way).
     """
     readings = readings or Readings({})
     names = range(len(prompts)) if places is None else places

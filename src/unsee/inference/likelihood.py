@@ -121,8 +121,16 @@ def answer(
 ) -> list[Choice | Completion]:
     """Answer a mixed list: `choose` for questions with options, `generate` for the others.
 
-    Where prefixes are shared, letters are read in the passes that prepare the other answers. What is drawn (`sampling`) depends
-    on the seed and on the question's place in the list.
+    Where prefixes are shared, letters are read in the passes that prepare the other answers.
+
+    Args:
+        vlm: Model, processor, family and instruction.
+        questions: Prompts, each with the letters to choose from, or none.
+        max_new_tokens: Most tokens of a generated response.
+        batch_size: Rows per forward pass.
+        sampling: Temperature and nucleus to draw responses with; greedy if not given.
+        seed: Seed of the draws, together with the question's place in the list.
+        progress: Label of a progress line; empty for none.
     """
     forms = {place: _spellings(vlm, options) for place, (_, options) in enumerate(questions) if options}
     joint, readings = _joint(vlm.model, forms, len(questions))

@@ -40,11 +40,18 @@ _EMBEDDINGS = re.compile(r"(?:embed_tokens|lm_head)\.(?:modules_to_save\.)?weigh
 def open_model(path: Path | str, *, dtype: str = "auto", above: Sequence[Path] = (), quantized: bool = False) -> VLM:
     """Open a Hugging Face folder or id, a PEFT adapter folder, or a run folder.
 
-    Raises UserError if it is no vision-language model. Adapters are merged into the weights, so that "adapter off"
-    in a later run is this checkpoint and not its ancestor. `above`: adapters that this is the base of.
+    Adapters are merged into the weights, so that "adapter off" in a later run is this checkpoint and not its ancestor.
     The weights below an adapter that was trained on a quantised base are what quantisation made of them, in full, for the
-    adapter was trained beside these. `quantized` holds them in few bits instead, with the adapter unmerged: less memory, to
-    ask questions of only.
+    adapter was trained beside these.
+
+    Args:
+        path: Folder, or id on the hub.
+        dtype: Floating-point type of the weights; `auto` is the checkpoint's.
+        above: Adapters that this is the base of.
+        quantized: Hold a quantised base in few bits, with the adapter unmerged: less memory, to ask questions of only.
+
+    Raises:
+        UserError: No vision-language model, or files that are missing or damaged.
     """
     folder = folder_of(path)
     require_whole(folder)

@@ -1,4 +1,4 @@
-"""What trackers are told of a run beside its losses: how it was made, and what was measured. It names nobody."""
+"""Summary of a run for trackers, beside its losses: how it was made and what was measured. It names nobody."""
 
 from __future__ import annotations
 

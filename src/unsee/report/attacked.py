@@ -1,4 +1,4 @@
-"""What attacks brought back, read from attacks.json of the run folders."""
+"""Findings of attacks, read from attacks.json of the run folders."""
 
 from __future__ import annotations
 

@@ -55,10 +55,20 @@ def minimise(
 ) -> None:
     """Minimise the objective over the forget targets, paired with retain batches if any.
 
-    `retain_ratio`: the retain batch is so many times as large as the forget batch.
-    `separate`: the terms of the objective must be backpropagated apart, even by the plain engine (one backward for all).
     Obeys `session.training` (epochs, stop rule, schedule, ...), resumes from `out/checkpoints` if `session.resume`,
     and adds to `session.history`, `session.notes` and `out/log.jsonl`.
+
+    Args:
+        session: Model, examples and settings of the run.
+        objective: Yields the loss terms of a forget and a retain batch.
+        forget: Targets of the forget set.
+        retain: Targets of the retain set; none for an objective without one.
+        separate: Backpropagate the terms one by one, even with the plain engine (one backward pass for all).
+        retain_ratio: Rows of a retain batch per row of a forget batch.
+
+    Raises:
+        UserError: No forget target, or weights that are sharded although the objective needs them whole.
+        TrainingError: A loss or gradient that is not finite.
     """
     if recorded(session, objective, forget, retain):
         return

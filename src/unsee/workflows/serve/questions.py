@@ -1,4 +1,4 @@
-"""What can be asked on the page: pictures, entities and questions of a run."""
+"""Pictures, entities and questions of a run that the page offers."""
 
 from __future__ import annotations
 
