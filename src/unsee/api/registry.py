@@ -10,6 +10,7 @@ import importlib
 import inspect
 import re
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal, cast
@@ -207,6 +208,7 @@ def _require_one(kind: Listed, name: str, origins: list[str]) -> None:
         )
 
 
+@cache
 def _files(kind: Listed) -> dict[str, Path]:
     """Return the file of each name: `NAME.py`, or `NAME/<kind>.py` such as `NAME/method.py`."""
     folder = _ROOT / _FOLDER.get(kind, kind)

@@ -40,6 +40,8 @@ _AGAIN: Final = {
     "request": " `unsee request run` goes on where it stopped; `unsee request verify` finds an `add` that did not end.",
 }
 """Messages after Ctrl-C and SIGTERM."""
+_SHOWS_ALL: Final = ("completion",)
+"""Commands that read the options of all others."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -94,7 +96,8 @@ def script() -> NoReturn:
 
 def _dispatch(words: list[str]) -> int:
     known = verbs()
-    parser, subparsers = parsers(known)
+    chosen = words[0] if words and words[0] in known and words[0] not in _SHOWS_ALL else None
+    parser, subparsers = parsers(known, chosen)
     if not words:
         parser.print_help()
         return USAGE
@@ -117,10 +120,13 @@ def _dispatch(words: list[str]) -> int:
     return code
 
 
-def parsers(known: dict[str, ModuleType]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def parsers(
+    known: dict[str, ModuleType], chosen: str | None = None
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """Return the parser of `unsee` and those of its commands.
 
-    A command's help is its file's docstring.
+    A command's help is its file's docstring. If one is `chosen`, only its parser gets its options: making all of them takes
+    longer than what many commands do.
     """
     parser = _Parser(
         prog="unsee",
@@ -134,7 +140,8 @@ def parsers(known: dict[str, ModuleType]) -> tuple[argparse.ArgumentParser, dict
     for name, verb in known.items():
         text = (verb.__doc__ or "").partition("\n")[0]
         made[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        verb.options(made[name])
+        if chosen in (None, name):
+            verb.options(made[name])
     return parser, made
 
 
