@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -103,6 +104,20 @@ def test_a_damaged_model_is_a_problem(installed, tmp_path):
     (folder / builtin.HASHES).write_text(json.dumps(dict.fromkeys(builtin.PACKAGED, "0")))
     installed.setattr(builtin, "CHECKPOINTS", folder)
     assert [finding.name for finding in doctor(trial=False).problems] == list(builtin.PACKAGED)
+
+
+def test_a_model_in_parts_without_its_language_model_is_a_note(installed, tmp_path):
+    parts = tmp_path / "lab-smol"
+    parts.mkdir()
+    (parts / "model.safetensors").write_bytes(b"x")
+    (tmp_path / builtin.HASHES).write_text(json.dumps({"lab-smol": hashlib.sha256(b"x").hexdigest()}))
+    installed.setattr(builtin, "CHECKPOINTS", tmp_path)
+    installed.setattr(builtin, "PACKAGED", ("lab-smol",))
+    for there, status, advice in ((False, "note", "make smol"), (True, "ok", "")):
+        installed.setattr("unsee.models.smollm2.installed", lambda there=there: there)
+        finding = found(doctor(trial=False), "packaged models", "lab-smol")
+        assert finding.status == status
+        assert advice in finding.advice
 
 
 def test_folders_that_cannot_be_written_are_problems(installed, tmp_path):
