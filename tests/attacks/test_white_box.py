@@ -7,9 +7,9 @@ import torch
 
 from unsee.api import Role
 from unsee.attacks.crossmodal import Crossmodal
-from unsee.attacks.membership import Membership, above, auc, token_scores
+from unsee.attacks.membership import Membership, _token_scores, above, auc
 from unsee.attacks.patching import Patching, unlearning_depth
-from unsee.attacks.probes import read
+from unsee.attacks.probes import _ridge_classes
 from unsee.errors import UserError
 from unsee.evaluation.teacher_forcing import Fed
 from unsee.testing.attacks import victim
@@ -45,8 +45,13 @@ def test_a_probe_reads_a_planted_direction_and_nothing_from_noise():
     noise = torch.randn(120, 8, generator=draw, dtype=torch.float64)
     planted = noise.clone()
     planted[:, :3] += 4 * torch.eye(3, dtype=torch.float64).repeat(40, 1)
-    right = [said == label for said, label in zip(read(planted[:60], labels, planted[60:], 1.0), labels, strict=True)]
-    chance = [said == label for said, label in zip(read(noise[:60], labels, noise[60:], 1.0), labels, strict=True)]
+    right = [
+        said == label
+        for said, label in zip(_ridge_classes(planted[:60], labels, planted[60:], 1.0), labels, strict=True)
+    ]
+    chance = [
+        said == label for said, label in zip(_ridge_classes(noise[:60], labels, noise[60:], 1.0), labels, strict=True)
+    ]
     assert sum(right) >= 57
     assert sum(chance) <= 35
 
@@ -54,7 +59,7 @@ def test_a_probe_reads_a_planted_direction_and_nothing_from_noise():
 def test_token_scores_follow_their_formulas():
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
     logp = logits.log_softmax(-1)
-    scores = token_scores(logits, Fed({}, (0, 0, 2)), "abc", 0.34)
+    scores = _token_scores(logits, Fed({}, (0, 0, 2)), "abc", 0.34)
     taken = torch.stack([logp[0, 0], logp[1, 0], logp[2, 2]])
     assert scores["loss"] == pytest.approx(float(taken.mean()))
     assert scores["min-k"] == pytest.approx(float(taken.min()))

@@ -9,7 +9,7 @@ from unsee.cli.main import main
 from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
 from unsee.evaluation.judge_client import Endpoint
-from unsee.evaluation.judge_factuality import opinion, points
+from unsee.evaluation.judge_factuality import _points, opinion
 from unsee.utils.files import atomic_write_json
 
 
@@ -42,7 +42,7 @@ ROWS = [row(1, "She bakes 8"), row(2, "Nobody 2", entity="1"), row(3, "Ada 10", 
 
 def test_points_are_means_over_entities_and_empty_answers_get_one_unasked(tmp_path):
     model = Model()
-    found = points(ROWS, Vocabulary(), model, "m", KeyValueLog(tmp_path / "v.jsonl"))["forget.factuality"]
+    found = _points(ROWS, Vocabulary(), model, "m", KeyValueLog(tmp_path / "v.jsonl"))["forget.factuality"]
     assert found.value_by_index == {"1": 8.0, "2": 2.0, "3": 10.0, "4": 1.0}
     assert found.value == pytest.approx(((8 + 2) / 2 + (10 + 1) / 2) / 2)
     assert len(model.asked) == 3
@@ -51,10 +51,10 @@ def test_points_are_means_over_entities_and_empty_answers_get_one_unasked(tmp_pa
 
 def test_what_was_asked_is_never_asked_again_and_gives_the_same(tmp_path):
     model = Model()
-    first = points(ROWS, Vocabulary(), model, "m", KeyValueLog(tmp_path / "v.jsonl"))
-    assert points(ROWS, Vocabulary(), model, "m", KeyValueLog(tmp_path / "v.jsonl")) == first
+    first = _points(ROWS, Vocabulary(), model, "m", KeyValueLog(tmp_path / "v.jsonl"))
+    assert _points(ROWS, Vocabulary(), model, "m", KeyValueLog(tmp_path / "v.jsonl")) == first
     assert len(model.asked) == 3
-    points(ROWS, Vocabulary(), model, "other", KeyValueLog(tmp_path / "v.jsonl"))
+    _points(ROWS, Vocabulary(), model, "other", KeyValueLog(tmp_path / "v.jsonl"))
     assert len(model.asked) == 6
 
 
@@ -67,17 +67,17 @@ def test_a_few_failures_are_left_out_and_many_are_no_result(tmp_path):
     def failing(prompt):
         return None if prompt.endswith("answer 10") else model(prompt)
 
-    found = points(rows, Vocabulary(), failing, "m", KeyValueLog(tmp_path / "v.jsonl"))["forget.factuality"]
+    found = _points(rows, Vocabulary(), failing, "m", KeyValueLog(tmp_path / "v.jsonl"))["forget.factuality"]
     assert found.n == 99
     assert found.value == pytest.approx((sum(range(1, 10)) + 90 * 5) / 99)
     assert "1 answers got no points" in found.why
     with pytest.raises(UserError, match="no verdict on 3 of 3"):
-        points(ROWS, Vocabulary(), lambda _: "fine", "m", KeyValueLog(tmp_path / "w.jsonl"))
+        _points(ROWS, Vocabulary(), lambda _: "fine", "m", KeyValueLog(tmp_path / "w.jsonl"))
 
 
 def test_only_sentences_beside_a_reference_are_compared(tmp_path):
     rows = [row(1, "A 3", kind=Kind.CHOICE), row(2, "red 3", kind=Kind.CLOZE), row(3, "x 3", answer=" "), row(4, "y 3")]
-    found = points(rows, Vocabulary(), Model(), "m", KeyValueLog(tmp_path / "v.jsonl"))["forget.factuality"]
+    found = _points(rows, Vocabulary(), Model(), "m", KeyValueLog(tmp_path / "v.jsonl"))["forget.factuality"]
     assert set(found.value_by_index) == {"4"}
 
 

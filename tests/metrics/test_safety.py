@@ -17,7 +17,7 @@ from unsee.data.refusals import refusals
 from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
 from unsee.evaluation.judge_client import Endpoint
-from unsee.evaluation.judge_safety import by_model, by_rules, estimate, report, safety
+from unsee.evaluation.judge_safety import _by_model, _by_rules, _report, estimate, safety
 from unsee.inference.generation import generate
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.safety import Gibberish, gibberish, over_forgotten, rate, wilson_interval
@@ -63,7 +63,7 @@ class Fake:
 
 
 def judged(rows, tmp_path, ask):
-    return report(rows, by_model(rows, ask, "m", KeyValueLog(tmp_path / "v.jsonl"), workers=2), "m")
+    return _report(rows, _by_model(rows, ask, "m", KeyValueLog(tmp_path / "v.jsonl")), "m")
 
 
 def test_rules_tell_the_three_outcomes_apart():
@@ -98,7 +98,7 @@ def test_broken_sentences_are_gibberish_where_the_language_is_known():
     rows = run_of(["To make the fumes out.", REFUSAL], [NORMAL])
     patterns = ("to make the .* dangerous, .*",)
     assert score(rows, Vocabulary(sentences=patterns))["unseen.gibberish"].value == 0.5
-    assert report(rows, by_rules(Vocabulary()), "rules", patterns).gibberish.hits == 2
+    assert _report(rows, _by_rules(Vocabulary()), "rules", patterns).gibberish.hits == 2
     assert score(rows, Vocabulary())["unseen.gibberish"].value == 0
 
 
@@ -109,8 +109,8 @@ def test_normal_answers_do_not_count(text):
 
 def test_an_empty_answer_raises_sarr_and_is_neither_unsafe_nor_a_refusal():
     """The released script skips empty answers (docs/defects.md 62)."""
-    before = report(run_of([UNSAFE, REFUSAL], [NORMAL, REFUSAL]), by_rules(Vocabulary()), "rules")
-    after = report(run_of([UNSAFE, REFUSAL, ""], [NORMAL, REFUSAL, ""]), by_rules(Vocabulary()), "rules")
+    before = _report(run_of([UNSAFE, REFUSAL], [NORMAL, REFUSAL]), _by_rules(Vocabulary()), "rules")
+    after = _report(run_of([UNSAFE, REFUSAL, ""], [NORMAL, REFUSAL, ""]), _by_rules(Vocabulary()), "rules")
     assert after.sarr.value > before.sarr.value
     assert (after.asr.value, after.rr.value) == (1 / 3, 1 / 3)
     assert after.empty.hits == 2
@@ -120,7 +120,7 @@ def test_an_empty_answer_raises_sarr_and_is_neither_unsafe_nor_a_refusal():
 def test_trained_and_new_images_are_counted_apart(tmp_path):
     """The paper's efficacy is of the former, its generality of the latter."""
     rows = [*run_of([REFUSAL, UNSAFE], [NORMAL]), answer("t", UNSAFE, Role.FORGET), answer("u", UNSAFE, Role.FORGET)]
-    for found in (judged(rows, tmp_path, Fake()), report(rows, by_rules(Vocabulary()), "rules")):
+    for found in (judged(rows, tmp_path, Fake()), _report(rows, _by_rules(Vocabulary()), "rules")):
         assert {role: (one.hits, one.n) for role, one in found.asr_by_role.items()} == {
             "unseen": (1, 2),
             "forget": (2, 2),
@@ -143,7 +143,7 @@ def test_empty_answers_are_judged_without_a_call(tmp_path):
 def test_collapse_and_blanket_refusal_are_seen_beside_an_asr_of_zero():
     """A model that says nothing has ASR 0 (docs/defects.md 77): the report holds what gives it away."""
     for text, garbled in (("", 1.0), (REFUSAL, 0.0)):
-        found = report(run_of([text] * 4, [text] * 4), by_rules(Vocabulary()), "rules").to_json()
+        found = _report(run_of([text] * 4, [text] * 4), _by_rules(Vocabulary()), "rules").to_json()
         assert found["asr_proxy"]["value"] == 0
         assert found["sarr_proxy"]["value"] == 1
         assert found["gibberish"]["value"] == garbled
@@ -182,7 +182,7 @@ def test_estimate_counts_equal_answers_once():
 
 def test_categories_have_wilson_intervals():
     rows = [*run_of([UNSAFE] * 2 + [REFUSAL] * 8, [NORMAL]), answer("p", REFUSAL, fact="Privacy")]
-    table = report(rows, by_rules(Vocabulary()), "rules").to_json()["asr_proxy_by_category"]
+    table = _report(rows, _by_rules(Vocabulary()), "rules").to_json()["asr_proxy_by_category"]
     assert list(table) == ["Weapon", "Privacy"]
     assert table["Weapon"]["interval"] == pytest.approx([0.0567, 0.5098], abs=1e-3)
     assert wilson_interval(0, 0) is None
@@ -247,7 +247,7 @@ def test_an_endpoint_that_does_not_answer_is_a_failure(tmp_path):
 
 def test_a_report_needs_both_sides():
     with pytest.raises(UserError, match="harmless images"):
-        report([answer("h", UNSAFE)], by_rules(Vocabulary()), "rules")
+        _report([answer("h", UNSAFE)], _by_rules(Vocabulary()), "rules")
 
 
 def test_the_lab_has_a_hazards_request():

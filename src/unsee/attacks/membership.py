@@ -101,7 +101,7 @@ class Membership(Attack):
         """Return the scores of a row, larger for what looks more like a training row."""
         given = fed(loaded, row)
         with torch.no_grad():
-            scores = token_scores(answer_logits(loaded.model, given), given, row.answer, self.lowest)
+            scores = _token_scores(answer_logits(loaded.model, given), given, row.answer, self.lowest)
             if beside is not None:
                 other = fed(beside, row)
                 scores["reference"] = scores["loss"] - float(
@@ -112,7 +112,7 @@ class Membership(Attack):
         return scores
 
 
-def token_scores(logits_av: Tensor, row: Fed, answer: str, lowest: float) -> dict[str, float]:
+def _token_scores(logits_av: Tensor, row: Fed, answer: str, lowest: float) -> dict[str, float]:
     """Return the scores that the answer's logits give."""
     logp_av = logits_av.log_softmax(-1)
     logp_a = token_logprobs(logits_av, row)

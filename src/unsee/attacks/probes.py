@@ -100,7 +100,7 @@ class Probes(Attack):
         Random(seed).shuffle(shuffled)
         for place, layer in enumerate(layers):
             told, control = (
-                read(known[place], labels, new[place], self.ridge)
+                _ridge_classes(known[place], labels, new[place], self.ridge)
                 for labels in ([label(row) for row in fitted], shuffled)
             )
             hits, chance = (
@@ -109,7 +109,7 @@ class Probes(Attack):
             yield finding(target, held, hits, texts, layer, {"random labels": sum(chance) / len(chance)})
 
 
-def read(known_nd: Tensor, labels: Sequence[str], new_nd: Tensor, ridge: float) -> list[str]:
+def _ridge_classes(known_nd: Tensor, labels: Sequence[str], new_nd: Tensor, ridge: float) -> list[str]:
     """Return the classes of the new rows by ridge regression to one-hot labels, on standardised states."""
     classes = sorted(set(labels))
     mean_d, spread_d = known_nd.mean(0), known_nd.std(0, correction=0).clamp_min(1e-6)

@@ -142,6 +142,15 @@ def answered(
     """Return all responses in the order of the examples, resuming an interrupted call.
 
     Every process returns all answers; the main one writes them.
+
+    Args:
+        backend: Model that answers.
+        examples: Questions, with their images.
+        asked: Record of each example without its response, in the same order.
+        out: Folder of responses.jsonl; what an interrupted call left there is continued.
+        decoding: Length limit, batch size and seed of the responses.
+        likelihood: Compute log-probabilities of answers and options too.
+        progress: Show a progress line.
     """
     prompts = _prompts(backend, examples)
     keys = _keys(backend, prompts, asked, decoding)

@@ -57,7 +57,14 @@ class Clip:
     def judged(
         self, responses: Sequence[Response], examples: Sequence[Example], *, batch_size: int = 64, progress: bool = True
     ) -> list[Response]:
-        """Return the responses with `clip` set where there is an image. Empty texts score 0."""
+        """Return the responses with `clip` set where there is an image. Empty texts score 0.
+
+        Args:
+            responses: Responses, whose texts are compared with the images.
+            examples: Their questions, in the same order.
+            batch_size: Pairs of image and text per forward pass.
+            progress: Show a progress line.
+        """
         seen = [(place, image) for place, example in enumerate(examples) if (image := example.image) is not None]
         found: dict[int, float] = {}
         starts = range(0, len(seen), batch_size)

@@ -23,6 +23,10 @@ FAILURES: Final = 0.02
 """Share of failed calls above which there is no result (docs/defects.md 61)."""
 
 
+WORKERS: Final = 8
+"""Calls at the same time."""
+
+
 REPLY_TOKENS: Final = 512
 """Token limit of a reply; a verdict is one word, but some judges reason first."""
 
@@ -90,19 +94,22 @@ def ask_missing(
     model: str,
     kept: KeyValueLog,
     is_verdict: Callable[[str, str], bool],
-    *,
-    workers: int = 8,
 ) -> None:
     """Send the prompts (key -> prompt) without a stored reply, and store valid replies.
 
-    `is_verdict` (key, reply) decides whether a reply is valid.
+    Args:
+        prompts: Key -> prompt (`key_of` makes the key).
+        ask: Sends a prompt and returns the reply, or None for a failed call.
+        model: Name of the judge, for the error message.
+        kept: Valid replies by key, of this and earlier calls.
+        is_verdict: (key, reply) -> whether the reply is valid.
 
     Raises:
         UserError: More than 2 % have no verdict; those that came are kept for the next call.
     """
     missing = {key: prompt for key, prompt in prompts.items() if kept.get(key) is None}
     odd = ""
-    with ThreadPoolExecutor(workers) as pool, _cancelled_with(pool):
+    with ThreadPoolExecutor(WORKERS) as pool, _cancelled_with(pool):
         for key, reply in zip(missing, pool.map(ask, missing.values()), strict=True):
             if reply is not None and is_verdict(key, reply):
                 kept.put({key: reply})

@@ -47,7 +47,7 @@ def factuality(folder: Path | str, endpoint: Endpoint) -> dict[str, Score]:
         raise UserError(f"{folder} has no answer in sentences beside a reference, so there is nothing to compare.")
     size = sum(map(len, prompts.values())) // 4
     note(f"{endpoint.model}: at most {len(prompts)} calls, about {size} tokens.")
-    found = points(responses, vocabulary, endpoint, endpoint.model, KeyValueLog(folder / "verdicts.jsonl"))
+    found = _points(responses, vocabulary, endpoint, endpoint.model, KeyValueLog(folder / "verdicts.jsonl"))
     row = {"judge": endpoint.model, "scores": {name: score.to_json() for name, score in found.items()}}
     atomic_write_json(folder / "factuality.json", row)
     return found
@@ -81,15 +81,15 @@ def _opinion(folder: Path, responses: Sequence[Response], endpoint: Endpoint | N
     return found
 
 
-def points(
-    responses: Sequence[Response], vocabulary: Vocabulary, ask: Ask, model: str, kept: KeyValueLog, *, workers: int = 8
+def _points(
+    responses: Sequence[Response], vocabulary: Vocabulary, ask: Ask, model: str, kept: KeyValueLog
 ) -> dict[str, Score]:
     """Judge what is missing and return mean points by role, over entities, with intervals.
 
     Failed calls are excluded and counted.
     """
     prompts = _prompts(responses, model)
-    ask_missing(prompts, ask, model, kept, lambda _, reply: read_points(reply) is not None, workers=workers)
+    ask_missing(prompts, ask, model, kept, lambda _, reply: read_points(reply) is not None)
     measure = Measure(
         key="factuality",
         better="neither",

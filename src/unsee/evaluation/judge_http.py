@@ -86,6 +86,12 @@ def is_local(url: str) -> bool:
 def post_json(url: str, body: Any, headers: Mapping[str, str], *, timeout: float) -> Any:
     """Post JSON and return the JSON of the reply.
 
+    Args:
+        url: Full address, on this machine or elsewhere.
+        body: What is sent, as JSON.
+        headers: Further HTTP headers, such as the bearer token.
+        timeout: Seconds without any byte before the call fails; the whole reply may take twice as long.
+
     Raises:
         UserError: The server redirects, or refuses whatever it is asked (wrong key, wrong path).
         BusyError: It wants to be asked again later.

@@ -103,13 +103,13 @@ def safety(folder: Path | str, endpoint: Endpoint | None = None) -> Safety:
     folder = Path(folder)
     responses, vocabulary = read_run(folder)
     if endpoint is None:
-        verdict, judge = by_rules(vocabulary), "rules"
+        verdict, judge = _by_rules(vocabulary), "rules"
     else:
         calls, size = estimate(responses)
         note(f"{endpoint.model}: at most {calls} calls, about {size} tokens.")
         kept = KeyValueLog(folder / "verdicts.jsonl")
-        verdict, judge = by_model(responses, endpoint, endpoint.model, kept), endpoint.model
-    found = report(responses, verdict, judge, vocabulary.sentences)
+        verdict, judge = _by_model(responses, endpoint, endpoint.model, kept), endpoint.model
+    found = _report(responses, verdict, judge, vocabulary.sentences)
     atomic_write_json(folder / "safety.json", found.to_json())
     return found
 
@@ -119,7 +119,7 @@ def read_run(folder: Path) -> tuple[list[Response], Vocabulary]:
     return read_answers(folder), read_vocabulary(folder / VOCABULARY)
 
 
-def by_rules(vocabulary: Vocabulary) -> Verdict:
+def _by_rules(vocabulary: Vocabulary) -> Verdict:
     """Return verdicts by rules. `unsafe` is None without private strings of the hazard."""
 
     def decide(question: Question, response: Response) -> bool | None:
@@ -136,7 +136,7 @@ def by_rules(vocabulary: Vocabulary) -> Verdict:
     return decide
 
 
-def by_model(responses: Sequence[Response], ask: Ask, model: str, kept: KeyValueLog, *, workers: int = 8) -> Verdict:
+def _by_model(responses: Sequence[Response], ask: Ask, model: str, kept: KeyValueLog) -> Verdict:
     """Send what is missing to the judge, store replies and return verdicts.
 
     Empty responses are never sent: they are neither unsafe nor refusals nor normal.
@@ -146,7 +146,7 @@ def by_model(responses: Sequence[Response], ask: Ask, model: str, kept: KeyValue
     """
     listed = _prompts(responses, model)
     prompts = {key: prompt for key, (_, prompt) in listed.items()}
-    ask_missing(prompts, ask, model, kept, lambda key, reply: read(listed[key][0], reply) is not None, workers=workers)
+    ask_missing(prompts, ask, model, kept, lambda key, reply: read(listed[key][0], reply) is not None)
 
     def decide(question: Question, response: Response) -> bool | None:
         if not tokens(response.text):
@@ -163,7 +163,7 @@ def estimate(responses: Sequence[Response]) -> tuple[int, int]:
     return len(prompts), sum(map(len, prompts)) // 4
 
 
-def report(responses: Sequence[Response], verdict: Verdict, judge: str, patterns: tuple[str, ...] = ()) -> Safety:
+def _report(responses: Sequence[Response], verdict: Verdict, judge: str, patterns: tuple[str, ...] = ()) -> Safety:
     """Count the verdicts of a run. Responses without one count as failures.
 
     `patterns`: what sentences of the data set look like, where that is known.

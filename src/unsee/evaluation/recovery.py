@@ -49,17 +49,22 @@ def asked(row: Example) -> Mapping[str, tuple[str, ...]]:
     return {fact: forms for fact, forms in facts.items() if forms and not leaked(row.question, {fact: forms})}
 
 
-def ask(
-    loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = None, seed: int = 0, tokens: int = 0
-) -> list[Completion]:
-    """Return the model's answers, greedy unless `sampling` is given."""
+def ask(loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = None, seed: int = 0) -> list[Completion]:
+    """Return the model's answers, greedy unless `sampling` is given.
+
+    Args:
+        loaded: Model, processor, family and instruction.
+        rows: Questions.
+        sampling: Temperature and nucleus to draw with.
+        seed: Seed of the draws, together with the question's place in the list.
+    """
     from unsee.inference.generation import generate
 
     opens = any(row.kind == Kind.OPEN for row in rows)
     return generate(
         loaded,
         [Prompt.of(row, loaded.instruction) for row in rows],
-        max_new_tokens=tokens or (OPEN_TOKENS if opens else TOKENS),
+        max_new_tokens=OPEN_TOKENS if opens else TOKENS,
         batch_size=_BATCH,
         sampling=sampling,
         seed=seed,
@@ -79,7 +84,16 @@ def finding(
     at: float | None = None,
     further: Mapping[str, float] | None = None,
 ) -> Finding:
-    """Return the finding of these answers: shares by entity, `hits` in 0..1 per row."""
+    """Return the finding of these answers.
+
+    Args:
+        variant: Name of this form of the attack.
+        rows: Questions about forgotten entities.
+        hits: How much came back per row, 0 to 1.
+        texts: Answers whose degenerate share is reported; they need not belong to the rows.
+        at: Number that the variant was run at (step, layer, number of draws), for curves.
+        further: Other numbers worth keeping, by name.
+    """
     by_entity: dict[str, list[float]] = defaultdict(list)
     for row, hit in zip(rows, hits, strict=True):
         by_entity[row.entity].append(hit)
@@ -94,7 +108,14 @@ def finding(
 
 
 def recovery(loaded: VLM, rows: Sequence[Example], variant: str, at: float | None = None) -> Finding:
-    """Ask the questions and return what came back."""
+    """Ask the questions and return what came back.
+
+    Args:
+        loaded: Attacked model.
+        rows: Questions about forgotten entities, changed as the attack wants them.
+        variant: Name of this form of the attack.
+        at: Number that the variant was run at, for curves.
+    """
     texts = [answer.text for answer in ask(loaded, rows)]
     return finding(variant, rows, [gives(text, row) for text, row in zip(texts, rows, strict=True)], texts, at)
 

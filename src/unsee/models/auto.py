@@ -60,7 +60,7 @@ class AutoFamily(Family):
 
     def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
         """Return the user turn in the checkpoint's chat template."""
-        return prompt(processor, question, has_image=has_image, instruction=instruction, date=self.date)
+        return _prompt(processor, question, has_image=has_image, instruction=instruction, date=self.date)
 
     def encode(self, processor: Any, prompts: Sequence[str], images: Sequence[Image | None]) -> dict[str, Tensor]:
         """Return left-padded inputs with every key of the processor.
@@ -187,7 +187,7 @@ def _require_decoder(model: Any, path: Path | str) -> None:
         )
 
 
-def prompt(processor: Any, question: str, *, has_image: bool, instruction: str = "", date: str = "") -> str:
+def _prompt(processor: Any, question: str, *, has_image: bool, instruction: str = "", date: str = "") -> str:
     """Render the user turn in the chat template, up to the start of the answer."""
     text = f"{instruction} {question}" if instruction else question
     content = [{"type": "image"}] if has_image else []

@@ -62,7 +62,7 @@ class Latent:
                 )
             for shift_btd, limit_bt1, grad_btd in zip(self.shifts_btd, self.limits_bt1, grads, strict=True):
                 if grad_btd is not None:
-                    shift_btd.data = ascended(shift_btd.data, grad_btd, limit_bt1, _STRIDE / steps)
+                    shift_btd.data = _ascended(shift_btd.data, grad_btd, limit_bt1, _STRIDE / steps)
                 shift_btd.grad = None
 
     def _add(self, _: Module, __: Any, output: Any) -> Any:
@@ -78,10 +78,10 @@ class Latent:
         return moved_btd if isinstance(output, Tensor) else (moved_btd, *output[1:])
 
 
-def ascended(shift_btd: Tensor, grad_btd: Tensor, limit_bt1: Tensor, stride: float) -> Tensor:
+def _ascended(shift_btd: Tensor, grad_btd: Tensor, limit_bt1: Tensor, stride: float) -> Tensor:
     """Return shifts after a step of `stride` radii up their gradient (none where it is 0), projected back into their balls.
 
-    >>> ascended(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[0.0, 4.0]]]), torch.tensor([[[2.0]]]), 0.5)
+    >>> _ascended(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[0.0, 4.0]]]), torch.tensor([[[2.0]]]), 0.5)
     tensor([[[0., 1.]]])
     """
     norm_bt1 = vector_norm(grad_btd, dim=-1, keepdim=True)

@@ -55,7 +55,14 @@ class Perturbed:
         self.forget_terms: int | None = None
 
     def backpropagate(self, terms: Terms, backward: Backward, batch: Batch, share: int) -> dict[str, Tensor]:
-        """Add the gradient of the wrapped objective, divided by `share`, and return the values of its terms."""
+        """Add the gradient of the wrapped objective and return the values of its terms.
+
+        Args:
+            terms: Makes the terms of the objective on the batch, once per call.
+            backward: Adds the gradients of terms.
+            batch: Forget batch, whose index seeds the noise.
+            share: Number of batches that one optimiser step accumulates.
+        """
         if self.forget_terms is None:
             self.forget_terms = _forget_terms(terms)
         blocks = self._blocks(terms, backward, batch)
@@ -77,10 +84,12 @@ class Perturbed:
         weights = list(trainable(model).values())
         if self.layer is not None:
             latent = Latent(self.layer, training.robust_radius)
-            latent.attack(partial(gradients, terms, backward, weights, self.forget_terms), training.robust_attack_steps)
+            latent.attack(
+                partial(_gradients, terms, backward, weights, self.forget_terms), training.robust_attack_steps
+            )
             return [latent.applied]
         if training.robust == "sam":
-            shift = sam_shift(gradients(terms, backward, weights, self.forget_terms), training.robust_rho)
+            shift = sam_shift(_gradients(terms, backward, weights, self.forget_terms), training.robust_rho)
             return [partial(shifted, weights, shift)]
         seeds = [seed_of(self.session.seed, "smoothing", batch.index, draw) for draw in range(training.robust_draws)]
         return [partial(_noisy, weights, training.robust_sigma, seed) for seed in seeds]
@@ -179,7 +188,7 @@ def _noisy(weights: Sequence[Parameter], sigma: float, seed: int) -> Iterator[No
         yield
 
 
-def gradients(terms: Terms, backward: Backward, weights: Sequence[Parameter], count: int | None) -> list[Tensor]:
+def _gradients(terms: Terms, backward: Backward, weights: Sequence[Parameter], count: int | None) -> list[Tensor]:
     """Return the gradients of the first terms, and leave those that the weights hold as they are."""
     held = [weight.grad for weight in weights]
     for weight in weights:
