@@ -48,6 +48,12 @@ def ga_loss(
 
     Samples whose mean token log-likelihood is below `floor` contribute no gradient, only their value (PUBG, arXiv 2506.02541,
     `ga_floor`) [inferred].
+
+    Args:
+        logits_bav: Logits at answer positions.
+        labels_ba: Forget answers.
+        reduction: Mean or sum over an answer's tokens.
+        floor: Mean token log-likelihood in nats below which a sample has no gradient; None = all have one.
     """
     logp_ba = token_logprobs(logits_bav, labels_ba)
     logp_b = per_sample(logp_ba, labels_ba, reduction)
@@ -86,6 +92,12 @@ def weighted_ga_loss(logits_bav: Tensor, labels_ba: Tensor, above: float, below:
     """Return gradient ascent with token weights p^above (1 - p)^below, themselves without gradient.
 
     WGA (arXiv 2502.19301) has `below` 0, SatImp (arXiv 2505.11953) both.
+
+    Args:
+        logits_bav: Logits at answer positions.
+        labels_ba: Forget answers.
+        above: Exponent of p, which lowers the weight of tokens that are unlikely already.
+        below: Exponent of 1 - p, which lowers the weight of near-certain tokens.
     """
     logp_ba = token_logprobs(logits_bav, labels_ba)
     p_ba = logp_ba.detach().exp()
@@ -93,7 +105,16 @@ def weighted_ga_loss(logits_bav: Tensor, labels_ba: Tensor, above: float, below:
 
 
 def undial_loss(start_bav: Tensor, logits_bav: Tensor, labels_ba: Tensor, gamma: float) -> Tensor:
-    """Return the cross-entropy to the reference distribution, the true token's logit lowered by gamma (arXiv 2402.10052)."""
+    """Return the cross-entropy to the reference distribution, the true token lowered.
+
+    UNDIAL (arXiv 2402.10052).
+
+    Args:
+        start_bav: Logits of the reference model.
+        logits_bav: Logits of the trained model.
+        labels_ba: Forget answers.
+        gamma: What is taken from the true token's logit in the target.
+    """
     lowered_bav = _true_token(labels_ba, start_bav.shape[-1]) * -gamma + start_bav.float()
     cross_ba = -(lowered_bav.softmax(-1) * logits_bav.float().log_softmax(-1)).sum(-1)
     return per_sample(cross_ba, labels_ba).mean()
@@ -168,6 +189,13 @@ def kl_loss(
     """Return the KL averaged over answer tokens, then over samples.
 
     Prompt, image and padding do not count.
+
+    Args:
+        teacher_bav: Logits of the teacher, at the same positions.
+        student_bav: Logits of the trained model.
+        labels_ba: Labels, used only to tell answer tokens from padding.
+        direction: forward = KL(teacher || student), reverse = KL(student || teacher).
+        reduction: Mean or sum over an answer's tokens.
     """
     return per_sample(token_kl(teacher_bav, student_bav, direction), labels_ba, reduction).mean()
 
@@ -183,6 +211,13 @@ def dual_masked_kl(
 
     Nothing is renormalised, so that descent lowers the entries left out, and the value can be negative. "mean" divides by
     the number of kept positions [inferred], "sum" is what the paper prints.
+
+    Args:
+        teacher_bav: Logits of the original model.
+        student_bav: Logits of the trained model.
+        kept_ba: 1 at the positions that count (K_S), else 0.
+        allowed_v: 1 at the vocabulary entries that count (K_V), else 0.
+        reduction: Mean over the kept positions, or sum.
     """
     u_bav, v_bav = teacher_bav.float().log_softmax(-1), student_bav.float().log_softmax(-1)
     kl_ba = (allowed_v * u_bav.exp() * (u_bav - v_bav)).sum(-1)
@@ -194,6 +229,12 @@ def released_masked_cross(teacher_bav: Tensor, student_bav: Tensor, kept_ba: Ten
     """Return the second term of SIU's released trainer, a wrongly normalised cross-entropy.
 
     About |V| times smaller than a divergence per token. For comparison with published numbers only.
+
+    Args:
+        teacher_bav: Logits of the original model.
+        student_bav: Logits of the trained model.
+        kept_ba: 1 at the positions that count (K_S), else 0.
+        allowed_v: 1 at the vocabulary entries that count (K_V), else 0.
     """
     p_bav, q_bav = allowed_v * teacher_bav.float().softmax(-1), allowed_v * student_bav.float().softmax(-1)
     cross_ba = -(p_bav * (q_bav + 1e-12).log()).sum(-1)

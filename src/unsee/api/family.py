@@ -32,7 +32,11 @@ class Family(ABC):
     def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
         """Return the chat-template text up to the start of the answer.
 
-        A non-empty instruction precedes the question in the same user turn.
+        Args:
+            processor: Processor of the model, whose chat template is used.
+            question: Text of the user turn, without image placeholder.
+            has_image: Whether an image stands before the question.
+            instruction: Text that precedes the question; empty for none.
         """
 
     @abstractmethod

@@ -42,7 +42,17 @@ class Response(Question):
     def of(
         cls, example: Example, *, stage: str, text: str, tokens: int, ended: bool, image: str = "", image_key: str = ""
     ) -> Response:
-        """Return the record of the response `text` to `example`."""
+        """Return the record of the response `text` to `example`.
+
+        Args:
+            example: Question that was asked.
+            stage: Model that generated it: "original", "gold" or the method's name.
+            text: Generated text without special tokens.
+            tokens: Number of generated tokens, EOS included.
+            ended: Whether generation ended with EOS.
+            image: Path of the image relative to the folder of responses.jsonl; empty for text-only questions.
+            image_key: Content hash of the image.
+        """
         asked = {part.name: getattr(example, part.name) for part in fields(Question)}
         return cls(**asked, stage=stage, text=text, tokens=tokens, ended=ended, image=image, image_key=image_key)
 

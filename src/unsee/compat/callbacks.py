@@ -133,7 +133,14 @@ def arguments(settings: Mapping[str, Any], described: Mapping[str, Any]) -> Trai
 
 
 def send(settings: Mapping[str, Any], described: Mapping[str, Any], logs: Mapping[str, float], step: int) -> None:
-    """Send numbers to the trackers of a run that has ended, as of a step. A tracker that fails is a remark."""
+    """Send numbers to the trackers of a run that has ended, as of a step. A tracker that fails is a remark.
+
+    Args:
+        settings: Training settings of the run, of which `report_to` names the trackers.
+        described: Facts of the run (model, data, method) that trackers store as its configuration.
+        logs: Metric -> number.
+        step: Step at which the numbers are drawn.
+    """
     reporting = tracker_callbacks(settings["report_to"])
     state = TrainerState(global_step=step, max_steps=step, is_local_process_zero=True, is_world_process_zero=True)
     events = Callbacks(reporting, arguments(settings, described), state, {"model": None}, trackers=reporting)

@@ -90,7 +90,15 @@ def decode(
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield (index of the request, generated tokens with EOS), in order of completion.
 
-    Requests that `readings` names have no tokens; what is read goes there.
+    Args:
+        model: Decoder in eval mode.
+        groups: Prompts by common prefix, encoded when they are requested.
+        max_new_tokens: Most tokens of a response, EOS included.
+        batch_size: Rows per wave; a row may hold several lanes.
+        stops: Ids of the tokens that end a response.
+        pad_id: Id of the padding token.
+        draw: Draws the next tokens; None = greedy.
+        readings: Requests without a response, whose log-probabilities are stored there instead.
     """
     readings = readings or Readings({})
     for chunk in chunks(groups, bytes_per_token(model)):

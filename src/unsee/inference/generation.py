@@ -145,9 +145,15 @@ def stream(
     max_new_tokens: int,
     on_text: Callable[[str], None],
 ) -> Completion:
-    """Generate one greedy response, and call `on_text` with the text so far after every token.
+    """Generate one greedy response.
 
     The response is that of `generate` without its fast paths. What `on_text` raises ends the generation.
+
+    Args:
+        vlm: Model, processor, family and instruction.
+        prompt: Question with or without an image.
+        max_new_tokens: Most tokens of the response, EOS included.
+        on_text: Called with the whole text so far, after every token.
     """
     asked = _PlainGeneration(vlm, [prompt], max_new_tokens, 1)
     said = _Said(lambda ids: on_text(_read(vlm, ids).text.rstrip("\ufffd")))  # half a character

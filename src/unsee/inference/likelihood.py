@@ -88,10 +88,9 @@ def likelihoods(
     asked: Sequence[tuple[Prompt, str]],
     *,
     batch_size: int = 64,
-    progress: str = "",
 ) -> list[Likelihood]:
     """Return the log-likelihood of each answer, EOS included, as `answer_logprob` defines it."""
-    return judged(vlm, asked, (), batch_size=batch_size, progress=progress)[0]
+    return judged(vlm, asked, (), batch_size=batch_size)[0]
 
 
 def choose(
@@ -105,6 +104,12 @@ def choose(
 
     If all options are one token long (letters), it is read off the question's last position, the spellings with and without
     a leading space added up (CLEAR, arXiv 2410.18057).
+
+    Args:
+        vlm: Model, processor, family and instruction.
+        questions: Prompts, each with its options.
+        batch_size: Most rows (images) per forward pass.
+        progress: Label of a progress line; empty for none.
     """
     return judged(vlm, (), questions, batch_size=batch_size, progress=progress)[1]
 
@@ -183,7 +188,18 @@ def judged(
     batch_size: int = 64,
     progress: str = "",
 ) -> tuple[list[Likelihood], list[Choice]]:
-    """Return the results of `likelihoods` and `choose` from the same forward passes."""
+    """Return the results of `likelihoods` and `choose` from the same forward passes.
+
+    Args:
+        vlm: Model, processor, family and instruction.
+        asked: Prompts, each with the answer whose likelihood is wanted.
+        questions: Prompts, each with the options to choose from.
+        batch_size: Most rows (images) per forward pass.
+        progress: Label of a progress line; empty for none.
+
+    Raises:
+        UserError: An answer is empty.
+    """
     encode, end = encoder(vlm.processor, vlm.family), eos_id(vlm.processor)
     for prompt, answer in asked:
         if not answer.strip():

@@ -84,7 +84,14 @@ def saving(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_to
 
 
 def pack(rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], image_token: int, pad_id: int) -> Packed:
-    """Pack all rows about one image behind one prefix. Rows without an image stay separate."""
+    """Pack all rows about one image behind one prefix. Rows without an image stay separate.
+
+    Args:
+        rows: Encoded targets, unpadded, with `labels`.
+        images: Content hash of each row's image; empty for none.
+        image_token: Id of the image placeholder, which ends the prefix that rows share.
+        pad_id: Id of the padding token.
+    """
     groups = _by_image(images)
     chains = [_Chain.of([rows[place] for place in places], image_token) for places in groups]
     width = max(len(chain.ids) for chain in chains)

@@ -73,7 +73,14 @@ def chunks(groups: Iterator[Group], token_bytes: int) -> Iterator[list[Group]]:
 
 
 def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int) -> Pool:
-    """Prefill the prefixes, a bounded number of tokens at a time."""
+    """Prefill the prefixes, a bounded number of tokens at a time.
+
+    Args:
+        model: Decoder in eval mode.
+        chunk: Groups whose KV caches fit in the pool (`chunks`).
+        pad_id: Id of the padding token.
+        batch_size: Most prefixes per forward pass.
+    """
     width = max(group.shared for group in chunk)
     tokens = CPU_TOKENS if device_of(model).type == "cpu" else PREFILL_TOKENS
     step = max(1, min(batch_size, tokens // max(1, width)))

@@ -71,6 +71,12 @@ def groups(processor: Any, family: Family, prompts: Sequence[Prompt], image_toke
     """Yield the prompts by image and instruction, those without an image first.
 
     Each group is encoded when it is requested.
+
+    Args:
+        processor: Processor of the model.
+        family: Its family, which renders and encodes prompts.
+        prompts: Requests; a group names them by their place in this list.
+        image_token: Id of the image placeholder.
     """
     known: dict[int, str] = {}
     found: dict[tuple[str, str], list[int]] = {}

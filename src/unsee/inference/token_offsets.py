@@ -16,6 +16,16 @@ def answer_offsets(processor: Any, family: Family, text: str, ids: Sequence[int]
     """Return the character span in `text` of each answer token in `ids`.
 
     A leading blank that a tokenizer merges into the first word belongs to nothing.
+
+    Args:
+        processor: Processor with a fast tokenizer.
+        family: Family of the model, whose prompt precedes the answer.
+        text: Answer.
+        ids: Its tokens, without EOS.
+
+    Raises:
+        UserError: The tokenizer is a slow one, without offsets.
+        TrainingError: The text alone has other tokens than `ids`.
     """
     tokenizer = processor.tokenizer
     if not tokenizer.is_fast:

@@ -92,7 +92,17 @@ def generate(
 ) -> list[Completion]:
     """Generate one response per request, in order. Greedy unless `sampling` is given.
 
-    `folder` may hold a model or an adapter.
+    Args:
+        folder: Model folder, or that of an adapter, which is merged into a temporary copy for vLLM.
+        processor: Processor of the model.
+        family: Its family, which renders the prompts.
+        requests: Questions with or without an image.
+        max_new_tokens: Most tokens of a response, EOS included.
+        sampling: Temperature and nucleus to draw with.
+        seed: Seed of the draws, together with the place of the request.
+
+    Raises:
+        UserError: vLLM cannot be imported.
     """
     vllm = _vllm()
     place = folder_of(folder)
