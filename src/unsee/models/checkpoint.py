@@ -155,10 +155,16 @@ def save_model(
 ) -> None:
     """Save weights (adapter or full), processor, steering files and sidecar.
 
-    `folder` appears when everything is in it, and takes the place of an earlier one that was saved here.
-    `facts` are further entries of the sidecar.
-    `base` is the checkpoint an adapter was trained on, as given by the user. The sidecar keeps a packaged model's name,
-    which any installation understands; PEFT's adapter_config.json, which knows folders and ids only, its folder of today.
+    The sidecar keeps a packaged model's name, which any installation understands; PEFT's adapter_config.json, which knows
+    folders and ids only, its folder of today.
+
+    Args:
+        model: Model, or a PEFT model, of which only the adapter is written.
+        processor: Its processor.
+        folder: Appears when everything is in it, and takes the place of an earlier one that was saved here.
+        instruction: Text that precedes every question to this model.
+        base: Checkpoint an adapter was trained on, as given by the user; None = what the adapter records.
+        facts: Further entries of the sidecar.
     """
     absolute = None if base is None else _absolute(builtin.resolve(base))
     lasting = absolute if base is None else builtin.name_of(base) or absolute

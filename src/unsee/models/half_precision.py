@@ -12,9 +12,15 @@ from unsee.utils.files import follow_umask, foreign, owned_folder, remove_folder
 
 
 def save_half(model: Any, processor: Any, place: Path, texts: Mapping[str, str]) -> None:
-    """Save model (fp16, safetensors) and processor, with more files by name. `config.json` comes last.
+    """Save model (fp16, safetensors) and processor. `config.json` comes last.
 
     Without it a folder is no model yet, so that an interrupted call leaves none that is incomplete.
+
+    Args:
+        model: Model, converted to fp16 in place.
+        processor: Its processor.
+        place: Folder of the checkpoint.
+        texts: File name -> text of further files.
     """
     part = owned_folder(place / "model.part", anew=True)
     model.to(torch.float16).save_pretrained(part)

@@ -153,7 +153,14 @@ def adapt(model: Any, rank: int, alpha: int) -> Any:
 
 
 def save_parts(folder: Path, model: Any, lora: Any, **settings: int) -> None:
-    """Save adapter and projector of a trained model, as `merged` reads them. `settings` are those of `adapt`."""
+    """Save adapter and projector of a trained model, as `merged` reads them.
+
+    Args:
+        folder: Folder of the two files.
+        model: Model with the trained projector.
+        lora: PEFT model around its language model (`adapt`).
+        **settings: Rank and alpha, as given to `adapt`.
+    """
     atomic_write_json(folder / SETTINGS, settings)
     with atomic_writer(folder / WEIGHTS) as stream:
         stream.write(save(parts_of(model, lora)))

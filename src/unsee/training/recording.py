@@ -41,7 +41,17 @@ def recording() -> Iterator[list[Recorded]]:
 
 
 def recorded(session: Session, objective: Objective, forget: Sequence[Target], retain: Sequence[Target]) -> bool:
-    """Record a call, and tell whether this was done."""
+    """Record a call, and tell whether this was done.
+
+    Args:
+        session: Model, examples and settings of the run.
+        objective: Objective of the call to `minimise`.
+        forget: Its forget targets.
+        retain: Its retain targets.
+
+    Returns:
+        False outside of a recording, when the caller has to train.
+    """
     calls = _CALLS.get()
     if calls is None:
         return False

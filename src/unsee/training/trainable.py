@@ -31,8 +31,16 @@ HEAD = "lm_head"
 def prepare(model: Module, family: Family, training: Training, seed: int) -> Module:
     """Make exactly the chosen weights trainable, and return a PeftModel for LoRA.
 
-    Adapters and fully tuned weights are fp32 whatever the base's type. Raises UserError if nothing matches or the model
-    carries an adapter, which would make its adapter-off state another model than the one given.
+    Adapters and fully tuned weights are fp32 whatever the base's type.
+
+    Args:
+        model: Model without an adapter.
+        family: Its family, which knows the modules of each part.
+        training: Parts, LoRA or full tuning, rank, alpha and dropout.
+        seed: Seed of the adapter's initial weights.
+
+    Raises:
+        UserError: Nothing matches, or the model carries an adapter, so that it would not be the one given when that is off.
     """
     if isinstance(model, PeftModel):
         raise UserError("This model carries an adapter already; open it with `open_model`, which merges it first.")

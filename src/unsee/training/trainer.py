@@ -118,7 +118,14 @@ def _require_whole(session: Session, *, separate: bool) -> None:
 
 
 def planned(session: Session, forget: Sequence[Target], retain: Sequence[Target], retain_ratio: int = 1) -> Plan:
-    """Return the batch schedule of `minimise`, and reject a warm-up longer than the run."""
+    """Return the batch schedule of `minimise`, and reject a warm-up longer than the run.
+
+    Args:
+        session: Model, examples and settings of the run.
+        forget: Targets of the forget set.
+        retain: Targets of the retain set.
+        retain_ratio: Rows of a retain batch per row of a forget batch.
+    """
     plan = Plan(forget, retain, session.training, session.seed, processes.world(), retain_ratio)
     if forget and session.training.warmup_steps >= max(1, plan.steps):
         raise UserError(

@@ -114,7 +114,17 @@ def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[
 def undesired_targets(
     session: Session, examples: Sequence[Example], source: Literal["self", "dataset"], count: int
 ) -> list[Target]:
-    """Return the answers to unlearn: the data's own, or revealing ones of the original."""
+    """Return the answers to unlearn: the data's own, or revealing ones of the original.
+
+    Args:
+        session: Model, examples and settings of the run.
+        examples: Forget questions.
+        source: dataset = the data's own answers, self = revealing responses of the original model.
+        count: Responses per question to draw, with source self.
+
+    Raises:
+        UserError: The original model gives no revealing response.
+    """
     if source == "dataset":
         return [Target(example=example) for example in examples]
     wanted = Draws(name="undesired", count=count, sampling=Sampling(top_p=0.9), revealing=True, greedy_first=True)
@@ -126,7 +136,14 @@ def undesired_targets(
 
 
 def without_private(name: str, count: int, temperature: float, instruction: str = "") -> Draws:
-    """Return the settings that draw `count` responses (at temperature 0 the greedy one) without a private term."""
+    """Return the settings that draw responses without a private term.
+
+    Args:
+        name: First part of the cache's file name.
+        count: Responses per question.
+        temperature: Sampling temperature; 0 = greedy, and one response only.
+        instruction: Text before the question; empty for none.
+    """
     sampling = Sampling(temperature=temperature) if temperature else None
     return Draws(name=name, count=count if sampling else 1, sampling=sampling, revealing=False, instruction=instruction)
 
@@ -134,8 +151,14 @@ def without_private(name: str, count: int, temperature: float, instruction: str 
 def drawn_targets(session: Session, examples: Sequence[Example], wanted: Draws, none: str) -> dict[str, list[Target]]:
     """Return the kept responses of the original model as targets, by id of the example.
 
+    Args:
+        session: Model, examples and settings of the run.
+        examples: Questions, which become the examples of the targets.
+        wanted: Number and kind of the responses.
+        none: Error message if no response was kept.
+
     Raises:
-        UserError: No response was kept for any example; `none` is the message.
+        UserError: No response was kept.
     """
     drawn = draw(session, examples, wanted)
     targets = {example.id: as_targets(example, drawn[example.id].kept) for example in examples}
@@ -254,7 +277,15 @@ def start_answers(
 ) -> list[Completion]:
     """Generate with the original model, greedily unless `sampling` is given.
 
-    Each rank generates its share.
+    Args:
+        session: Model, examples and settings of the run.
+        requests: All prompts, the same list in every process.
+        sampling: Temperature and nucleus to draw with.
+        seed: Seed of the draws, together with the place of the prompt.
+        progress: Label of a progress line; empty for none.
+
+    Returns:
+        Responses to all prompts, in order, in every process.
     """
     with as_start(session.model):
         said = generate(

@@ -29,7 +29,13 @@ Partners = Mapping[str, tuple[Target, ...]]
 def decouple_partners(
     session: Session, forget: Sequence[Target], weight: float, pairing: Pairing = "paired"
 ) -> Partners:
-    """Return the harmless counterparts of the forget targets, or nothing without weight.
+    """Return the harmless counterparts of the forget targets.
+
+    Args:
+        session: Model, examples and settings of the run.
+        forget: Targets of the forget set.
+        weight: Weight of the term; 0 = no term.
+        pairing: How harmless rows are chosen.
 
     Raises:
         UserError: The data have no benign rows, or some forget question has no counterpart among them.
@@ -56,6 +62,12 @@ def decouple_term(session: Session, forget: Batch, partners: Partners, weight: f
     Nothing without partners.
 
     Which of several counterparts stands beside a row is a function of seed, batch and place.
+
+    Args:
+        session: Model, examples and settings of the run.
+        forget: Batch of forget targets.
+        partners: Harmless rows of each forget example (`decouple_partners`).
+        weight: Factor of the loss.
     """
     if not partners:
         return

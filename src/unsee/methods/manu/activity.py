@@ -93,7 +93,16 @@ def measured(
     """Return the activity of every module on the examples' own answers.
 
     In the language model the tokens of the answer count, which are the same with and without the image, or with "outputs" all
-    tokens; in the vision tower (`seen`) all patches [inferred]. `limit`: activations are cut there.
+    tokens; in the vision tower (`seen`) all patches [inferred].
+
+    Args:
+        session: Model, examples and settings of the run.
+        examples: Rows whose own answers are run through the original model.
+        modules: Name -> linear layer whose activations are summed.
+        seen: Names of the modules in the vision tower.
+        threshold: Magnitude above which a neuron counts as active at a token.
+        read: Activations that go into a module, or those that come out of it.
+        limit: Activations are clamped to +/- this value.
     """
     width: Callable[[Linear], int] = (
         (lambda one: one.in_features) if read == "inputs" else (lambda one: one.out_features)

@@ -51,7 +51,14 @@ def matrices(model: Module, part: str) -> dict[str, Linear]:
 def activity(
     session: Session, examples: Sequence[Example], modules: Mapping[str, Linear], *, seen: bool
 ) -> dict[str, Activity]:
-    """Return what the matrices put out on examples, at every token or (`seen`) patch."""
+    """Return what the matrices put out on examples, at every token or (`seen`) patch.
+
+    Args:
+        session: Model, examples and settings of the run.
+        examples: Rows whose own answers are run through the original model.
+        modules: Name -> linear layer, all of them inside or all outside the vision tower.
+        seen: Whether they are those of the vision tower.
+    """
     return measured(session, examples, modules, set(modules) if seen else set(), 0.0, read="outputs", limit=LIMIT)
 
 

@@ -132,6 +132,13 @@ def accumulate(
 
     T and P are means over samples (over the samples with an image for vision and projector). With `tolerance` 0 there is
     one round and every sample of a side weighs the same; with several, every round does.
+
+    Args:
+        session: Model, examples and settings of the run.
+        parts: Parameter name -> part of the model (`maskable`).
+        target: Forget targets T.
+        preserve: Targets P of what is to stay.
+        sweep: How the gradients are gathered.
     """
     sides = [_units(target, sweep), _units(preserve, sweep)]
     rounds = _rounds(sides, sweep)

@@ -35,12 +35,22 @@ CJK: Final = "\u2e80"
 def substitutes(
     session: Session, shown: Mapping[str, Example], given: Mapping[str, str], choice: Choice, seed: int
 ) -> dict[str, str]:
-    """Return a fictitious name per entity (given by one image).
+    """Return a fictitious name per entity.
 
     The user's, else one that shares no word with a name in the data.
 
     "plausible" follows the paper's reason for the target, that models give unknown people names they find likely: of names
     from the list and names blended from halves of the retained people's, the original model's favourite is taken [inferred].
+
+    Args:
+        session: Model, examples and settings of the run.
+        shown: Entity -> example whose image shows it, in the order in which names are given.
+        given: Entity -> name chosen by the user.
+        choice: How the other names are chosen.
+        seed: Seed of the order of candidates.
+
+    Raises:
+        UserError: No name is left for an entity, or the user's is one of its own.
     """
     taken = set(given.values())
     chosen: dict[str, str] = {}

@@ -27,8 +27,17 @@ def shrink(model: Module, training: Training, share: float, noise: float, locate
     """Shrink the trained matrices in place and return how many weights that are.
 
     Full tuning: W becomes (1 - share) W + share * noise * N, N Xavier-uniform. Embeddings, norms and biases stay, since what is
-    rare in the training rows could not be learnt again [inferred]. `located` is searched in the names of modules. LoRA: the adapter starts as minus `share` times the
-    `rank` largest singular components of W, so that the original stays the adapter-off model [inferred].
+    rare in the training rows could not be learnt again [inferred].
+    LoRA: the adapter starts as minus `share` times the `rank` largest singular components of W, so that the original stays the
+    adapter-off model [inferred].
+
+    Args:
+        model: Model prepared for training.
+        training: Settings, of which `parts` and `rank` say what is trained.
+        share: Share of the weights that is taken away, 0 to 1; 0 = change nothing.
+        noise: Scale of the noise put in its place, relative to Xavier's.
+        located: Regular expression, searched in module names, for what is shrunk; empty = all that is trained.
+        seed: Seed of the noise.
     """
     if not share:
         return 0

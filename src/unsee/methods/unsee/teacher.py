@@ -41,8 +41,17 @@ class Lesson:
 def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, temperature: float) -> list[Lesson]:
     """Return the lessons about the forget set. To be called before training.
 
-    Pictures: answers under the privacy instruction. Text (`scope` person): answers to the same question about an invented
-    name.
+    Pictures: answers under the privacy instruction. Text: answers to the same question about an invented name.
+
+    Args:
+        session: Model, examples and settings of the run.
+        scope: person = forget names in text too, picture = answers about pictures only.
+        instruction: Privacy instruction, under which the original model answers about pictures.
+        rollouts: Responses per question.
+        temperature: Sampling temperature; 0 = greedy, one response.
+
+    Raises:
+        UserError: Every answer under the instruction has a private term.
     """
     pictures = forget_questions(session, "all")
     drawn = draw(session, pictures, without_private("rollouts", rollouts, temperature, instruction))

@@ -164,7 +164,13 @@ def steer(states: Tensor, frame: Frame, kind: int | Tensor, rule: Rule) -> tuple
     """Return the steered states [b, c, d], norms kept, and the angles (none for additive).
 
     lambda * theta_dir of the paper is min(theta_dir, theta_tar): a state is turned as far as it is from the target z*, but
-    not beyond the direction itself. kind: 0 text, 1 image, or one of them per row.
+    not beyond the direction itself.
+
+    Args:
+        states: Hidden states of one layer, b rows of c tokens.
+        frame: Precomputed update of that layer.
+        kind: 0 for text-only requests, 1 for those with an image, or one of them per row.
+        rule: Kind of update, its strength and its largest angle.
     """
     plain_bcd = states.float()
     norm_bc1 = vector_norm(plain_bcd, dim=-1, keepdim=True)

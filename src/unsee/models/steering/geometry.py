@@ -88,7 +88,13 @@ def balanced_threshold(forget: Tensor, retain: Tensor, sign: Literal["below", "a
 
 
 def turned(unit: Tensor, towards: Tensor, cosine: Tensor, angle: Tensor) -> Tensor:
-    """Rotate unit vectors by `angle` towards `towards`. `cosine` is their inner product.
+    """Rotate unit vectors by `angle` towards `towards`.
+
+    Args:
+        unit: Unit vectors, in the last dimension.
+        towards: Unit vectors to turn towards.
+        cosine: Inner products of the two, the last dimension kept as 1.
+        angle: Angles in radians, in the shape of `cosine`.
 
     >>> turned(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.0), torch.tensor(0.0))
     tensor([1., 0.])
