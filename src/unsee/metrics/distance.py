@@ -75,9 +75,15 @@ def intervals(
 ) -> Intervals | None:
     """Return bootstrap intervals of KS and JS, or None with fewer than two entities.
 
-    `one` and `other` answer the same questions, `entities` says about whom; entities are drawn, with both their answers. The
-    statistic of a resample is on average a little larger than that of the sample.
+    The statistic of a resample is on average a little larger than that of the sample.
     Shapes: r resamples, e entities, n values of both samples in order, k bins.
+
+    Args:
+        one: Values of one model, one per question.
+        other: Values of the other model on the same questions.
+        entities: Entity of each question; resampled with all of its answers.
+        level: Share of the resamples between the two ends.
+        seed: Seed of the resamples.
     """
     _demand(one, other)
     names = sorted(set(entities))

@@ -31,6 +31,12 @@ def only_match(*, prediction: str, right: Iterable[str], wrong: Iterable[str], q
 
     Values inside the question or inside a right value are no claim.
 
+    Args:
+        prediction: Answer of the model.
+        right: Spellings of the right value.
+        wrong: Other values that the fact could have.
+        question: Text whose values are not counted as a claim.
+
     >>> only_match(prediction="Oslo or Bergen.", right=["Oslo"], wrong=["Bergen", "Rome"])
     False
     >>> only_match(prediction="In New York City.", right=["New York City"], wrong=["York"])

@@ -150,8 +150,13 @@ def fluency(
 ) -> float | None:
     """Return the unlearned model's perplexity of the original model's greedy response.
 
-    `logprobs`: one per answer token, of all answers; `concept`: whether the token belongs to the concept's name. Those are
-    dropped, or count as one of `vocabulary` tokens. Exponential of the mean over tokens; None if no token is left.
+    Exponential of the mean over tokens; None if no token is left.
+
+    Args:
+        logprobs: Log-probability in nats of each answer token under the unlearned model, of all answers.
+        concept: Whether the token belongs to the concept's name.
+        neutral: What becomes of those: left out, or counted as one of `vocabulary` tokens.
+        vocabulary: Number of tokens in the vocabulary, for uniform.
 
     >>> fluency([math.log(0.5), math.log(0.001)], [False, True])
     2.0

@@ -50,7 +50,16 @@ def forget_quality(
 ) -> float | None:
     """Return FQ from F of forget and held-out images, and distances to the retrained model.
 
-    The distances are KS statistic and JS distance.
+    Args:
+        forget: F of the forget images.
+        test: F of held-out images of the same entities.
+        truth_ratio: Truth ratio on the forget set.
+        answer_prob: Probability of the forget answers, lower = better forgotten.
+        ks: KS statistic between the truth ratios of this and the retrained model.
+        js: Jensen-Shannon distance between them, in nats.
+
+    Returns:
+        FQ, or None if a part is missing.
 
     >>> forget_quality(forget=1.0, test=0.5, truth_ratio=0.5, answer_prob=0.25, ks=0.25, js=0.25)
     0.7

@@ -25,7 +25,14 @@ PLACES: Final = ("model", "data", "out")
 def recipe(
     name: str, *, model: str = "", data: str = "", out: str = "", options: Mapping[str, Any] | None = None
 ) -> Run:
-    """Return the run of a recipe. `options` are checked against the arguments of its function.
+    """Return the run of a recipe.
+
+    Args:
+        name: Name of the recipe (`unsee list recipes`).
+        model: Folder or hub id of the original model.
+        data: Folder of the data set.
+        out: Run folder.
+        options: Option -> value, as text or of its type; others have the recipe's defaults.
 
     Raises:
         UserError: No recipe has this name, or the recipe no such option.

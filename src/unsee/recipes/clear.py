@@ -35,7 +35,17 @@ def clear(
     protocol: Literal["mmunlearner", "clear"] = "mmunlearner",
     seed: int = 0,
 ) -> Run:
-    """Return the run of one method at one ratio, with the settings of one of the papers."""
+    """Return the run of one method at one ratio, with the settings of one of the papers.
+
+    Args:
+        model: Folder or hub id of the original model.
+        data: Folder of the data set.
+        out: Run folder.
+        ratio: Percentage of the authors to forget.
+        method: MMUnlearner, or one of the baselines.
+        protocol: Paper whose training settings are used.
+        seed: Start of every random stream.
+    """
     both = protocol == "clear" or method == "mmunlearner"  # whose mask wants text questions, and trains on none
     return Run(
         model=model,

@@ -46,7 +46,15 @@ def mllmu(
 ) -> Run:
     """Return the run of one method at one ratio.
 
-    `family` matters where the release trains LLaVA and Qwen differently.
+    Args:
+        model: Folder or hub id of the original model.
+        data: Folder of the data set.
+        out: Run folder.
+        ratio: Percentage of the people to forget.
+        method: MMUnlearner, or one of the baselines.
+        family: Kind of the model; the release trains LLaVA and Qwen differently.
+        mode: as_released keeps what looks like mistakes in the published code (table above).
+        seed: Start of every random stream.
     """
     return Run(
         model=model,

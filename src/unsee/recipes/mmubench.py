@@ -43,7 +43,15 @@ def mmubench(
 ) -> Run:
     """Return the run of one method.
 
-    `taken_for` is the substitute name of `concept` (empty = generated).
+    Args:
+        model: Folder or hub id of the original model.
+        data: Folder of the data set.
+        out: Run folder.
+        method: SIU, or one of the baselines.
+        concept: Entity to forget, as the data name it.
+        taken_for: Substitute name of the concept; empty = a generated one.
+        mode: SIU's loss as in the paper, or as in the published code.
+        seed: Start of every random stream.
     """
     siu = {"mode": mode, **({"substitutes": {concept: taken_for}} if taken_for else {})}
     length = {} if method == "siu" else {"max_steps": BASELINE_STEPS, "epochs": BASELINE_STEPS}

@@ -34,7 +34,13 @@ REJECT: Final[Mapping[str, Any]] = {
 def pubg(*, model: str, data: str, out: str, method: Method = "pubg", retain_weight: float = 0.0, seed: int = 0) -> Run:
     """Return the run of one method.
 
-    `retain_weight` adds the usual retain term, which the paper lacks.
+    Args:
+        model: Folder or hub id of the original model.
+        data: Folder of the data set.
+        out: Run folder.
+        method: PUBG, its guidance term alone, or one of the baselines.
+        retain_weight: Weight of the cross-entropy on retain answers, which the paper lacks; 0 = none.
+        seed: Start of every random stream.
     """
     held = {"retain_weight": retain_weight} if retain_weight and method not in ("ga", "prompt") else {}
     beta = {"beta": 0.1} if method == "npo" else {}

@@ -32,7 +32,15 @@ def rmllmu(
 ) -> Run:
     """Return the run of one method at one ratio.
 
-    `ablation` is for R-MUSE, `family` for what is trained.
+    Args:
+        model: Folder or hub id of the original model.
+        data: Folder of the data set.
+        out: Run folder.
+        ratio: Percentage of the people to forget.
+        method: R-MUSE, or one of the baselines.
+        ablation: Row of R-MUSE's ablation table; baselines have none.
+        family: Kind of the model, on which the training of the baselines depends.
+        seed: Start of every random stream.
     """
     if method == "rmuse":
         made = rmuse(model=model, data=data, out=out, ablation=ablation, seed=seed)

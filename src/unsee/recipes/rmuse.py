@@ -21,6 +21,13 @@ def rmuse(*, model: str, data: str, out: str, ablation: Ablation = "full", seed:
     """Return the faithful run, or one of its ablations.
 
     Eta 0.8, tau 0.75, formula gate, middle third of the layers [inferred].
+
+    Args:
+        model: Folder or hub id of the original model.
+        data: Folder of the data set.
+        out: Run folder.
+        ablation: Row of the ablation table; full = nothing left out.
+        seed: Start of every random stream.
     """
     if ablation not in ABLATIONS:
         raise unknown_name("R-MUSE ablation", ablation, ABLATIONS)

@@ -62,7 +62,13 @@ warm-up (6 % of the steps there: set `warmup_steps`, which counts steps). The ad
 def safeeraser(*, model: str, data: str, out: str, loss: Name = "popd", refusals: str = "", seed: int = 233) -> Run:
     """Return the run of one SafeEraser loss, on data with roles forget, benign and general.
 
-    `refusals` is the archive's prompt.json (PO and PO+PD draw from it); empty = the packaged sentences.
+    Args:
+        model: Folder or hub id of the original model.
+        data: Folder of the data set.
+        out: Run folder.
+        loss: Loss by the name of its configuration file, with or without Prompt Decouple (pd).
+        refusals: File prompt.json of the archive, from which PO and PO+PD draw; empty = the packaged sentences.
+        seed: Start of every random stream.
     """
     if loss not in LOSSES:
         raise unknown_name("SafeEraser loss", loss, LOSSES)

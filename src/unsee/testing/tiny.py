@@ -144,7 +144,14 @@ PEOPLE = {
 
 
 def person(entity: str, role: Role, mark: int = 0, kind: Kind = Kind.OPEN) -> Example:
-    """Return one image question about a person."""
+    """Return one image question about a person.
+
+    Args:
+        entity: Key of `PEOPLE`.
+        role: Role of the row in the deletion request.
+        mark: Number drawn into the image, so that an entity has several.
+        kind: Open question, or any other for the question who this is.
+    """
     name, job, city, color = PEOPLE[entity]
     question, answer = (
         (QUESTION, f"This is {name} , a {job} from {city} .") if kind is Kind.OPEN else ("Who is this?", f"{name}")
@@ -191,7 +198,15 @@ def tiny_vlm(image_tokens: int = 16, seed: int = 0, instruction: str = "") -> VL
 def tiny_session(
     out: Path, *, training: Training | None = None, image_tokens: int = 16, seed: int = 0, resume: bool = False
 ) -> Session:
-    """Return a session on a fresh tiny model, not yet prepared for training."""
+    """Return a session on a fresh tiny model, not yet prepared for training.
+
+    Args:
+        out: Run folder.
+        training: Settings; None = one epoch without a stop rule.
+        image_tokens: Image tokens per picture, a square number.
+        seed: Seed of weights and run.
+        resume: Continue from the checkpoints in `out`.
+    """
     return Session(
         vlm=tiny_vlm(image_tokens, seed),
         examples=tiny_examples(),
