@@ -11,7 +11,7 @@ from unsee.attacks.quantisation import rounded
 from unsee.attacks.relearning import Relearning
 from unsee.attacks.sampling import Sampling, leak_at
 from unsee.errors import UserError
-from unsee.evaluation.recovery import asked, gives, require_disjoint, without
+from unsee.evaluation.recovery import gives, requested_forms, require_disjoint, without
 from unsee.testing.attacks import People, attack_contract, victim
 from unsee.testing.tiny import person, save_tiny
 
@@ -66,8 +66,8 @@ def test_an_answer_counts_only_for_what_was_asked():
     row = next(row for row in People().examples("eval") if row.fact == "job" and row.entity == "ada")
     assert gives("She is a baker.", row)
     assert not gives("This is Ada Lovell.", row)
-    assert asked(without(row, "job")) == {}
-    assert asked(replace(row, question="Is this baker rich?")) == {}
+    assert requested_forms(without(row, "job")) == {}
+    assert requested_forms(replace(row, question="Is this baker rich?")) == {}
 
 
 def test_a_relearning_of_data_without_facts_says_what_it_lacks(tmp_path):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from helpers.folder import KEPT, folder, row, write
 from unsee.api import Role
-from unsee.api.lazy import Lazy, chosen, joined
+from unsee.api.lazy import Lazy, chosen, concatenated
 from unsee.data import arrow, row_store
 from unsee.data import check as data_check
 from unsee.data.check import fingerprint
@@ -145,9 +145,9 @@ def test_lazy_sequences_are_sequences():
     assert list(lazy[1:4]) == [10, 20, 30]
     assert list(lazy[::-2]) == [40, 20, 0]
     assert list(chosen(lazy, [3, 0])) == [30, 0]
-    assert list(joined([lazy[:2], [], [7], lazy[4:]])) == [0, 10, 7, 40]
-    assert joined([[1], [2]]) == [1, 2]
-    assert joined([]) == []
+    assert list(concatenated([lazy[:2], [], [7], lazy[4:]])) == [0, 10, 7, 40]
+    assert concatenated([[1], [2]]) == [1, 2]
+    assert concatenated([]) == []
     with pytest.raises(IndexError):
         lazy[5]
 

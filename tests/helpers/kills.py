@@ -128,10 +128,10 @@ def small_lab() -> Any:
     short = partial(recipe.Recipe, vision_batch=8, rows=(2, 1, 1, 1, 1))
     patches = patch.multiple(train_lab, examine=lambda *_: {}), patch.object(curriculum, "Amount", few)
     patches = *patches, patch.object(model, "Size", lambda: NARROW)
-    return together(*patches, patch.object(recipe, "Recipe", short))
+    return entered(*patches, patch.object(recipe, "Recipe", short))
 
 
-def together(*contexts: Any) -> Any:
+def entered(*contexts: Any) -> Any:
     """Return one context of several."""
     from contextlib import ExitStack
 

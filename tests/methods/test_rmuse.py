@@ -15,7 +15,7 @@ from unsee.config import build
 from unsee.errors import UserError
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
-from unsee.methods.rmuse.hidden_states import PROMPT_END, Spoken, span_means
+from unsee.methods.rmuse.hidden_states import PROMPT_END, ForcedAnswer, span_means
 from unsee.methods.rmuse.method import GUIDE, IDEAL, RMuse, _Found, _layers
 from unsee.metrics.refusal import refusal
 from unsee.models.steering import hooks
@@ -44,7 +44,7 @@ def test_span_means_are_the_states_of_the_span(tmp_path):
     asked = [session.of(Role.FORGET)[0], session.of(Role.RETAIN_TEXT)[0]]
     ids = [(40, 41, 42, 43), (50, 51)]
     texts = [
-        Spoken(Target(example=one, token_ids=said, ended=False), (PROMPT_END, (0, 2), (1, 2)))
+        ForcedAnswer(Target(example=one, token_ids=said, ended=False), (PROMPT_END, (0, 2), (1, 2)))
         for one, said in zip(asked, ids, strict=True)
     ]
     found = span_means(session, texts, [0, 1])
@@ -124,9 +124,9 @@ def test_shifts_lead_from_what_is_to_go_to_what_is_to_come(tmp_path):
         ids = (*found._ids(lead), *found._ids(text)) if lead else found._ids(text)
         asked = replace(example, question=question)
         target = Target(example=asked, token_ids=ids, ended=False, instruction=instruction)
-        return span_means(session, [Spoken(target, ((len(found._ids(lead)) if lead else 0, len(ids)),))], found.layers)[
-            0
-        ][0]
+        return span_means(
+            session, [ForcedAnswer(target, ((len(found._ids(lead)) if lead else 0, len(ids)),))], found.layers
+        )[0][0]
 
     pair = found._forget_pairs()[0]
     example, question, chain = next(found._chains([pair.example]))
@@ -187,7 +187,7 @@ def test_the_gate_asks_what_the_formula_says(tmp_path):
     session, found = steered(tmp_path)
     one = session.of(Role.FORGET)[0]
     generate(session.vlm, [Prompt.of(one)], max_new_tokens=2)
-    text = Spoken(Target(example=one, token_ids=(40,), ended=False), (PROMPT_END,))
+    text = ForcedAnswer(Target(example=one, token_ids=(40,), ended=False), (PROMPT_END,))
     end = span_means(session, [text], [found.rule.scoring_layer])[0][0, 0]
     wanted = share_inside(end, found.artefact.directions[found.rule.scoring_layer].rrs)
     assert found.firing.scores == pytest.approx([float(wanted)], abs=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unsee.api import Kind, Response, Role, Vocabulary
-from unsee.scoring.against_gold import asked_alike
+from unsee.scoring.against_gold import same_questions
 from unsee.scoring.aggregate import score
 from unsee.scoring.gold_distance import CLASSES, KEY, gold_distance
 
@@ -59,14 +59,16 @@ def test_gold_itself_is_at_0() -> None:
 
 def test_answers_to_another_question_of_the_same_id_are_not_compared() -> None:
     other = [replace(row, question="Where does this person live?") for row in GOLD]
-    assert asked_alike(other, GOLD) == []
-    assert asked_alike(GOLD, [replace(row, image_key="1") for row in GOLD]) == GOLD  # no key on one side: an older run
+    assert same_questions(other, GOLD) == []
+    assert (
+        same_questions(GOLD, [replace(row, image_key="1") for row in GOLD]) == GOLD
+    )  # no key on one side: an older run
     pictured = [replace(row, image_key="2") for row in GOLD]
-    assert asked_alike(pictured, [replace(row, image_key="1") for row in GOLD]) == []
+    assert same_questions(pictured, [replace(row, image_key="1") for row in GOLD]) == []
     half = [*other[:4], *GOLD[4:]]
-    found = distance(GOLD, asked_alike(half, GOLD))
+    found = distance(GOLD, same_questions(half, GOLD))
     assert found.why == "4 questions are left out, as one of the models was asked otherwise or has no score for them"
-    assert distance(GOLD, asked_alike(other, GOLD)).value is None
+    assert distance(GOLD, same_questions(other, GOLD)).value is None
 
 
 def test_value_is_the_mean_of_both_halves() -> None:

@@ -40,7 +40,7 @@ def chosen(items: Sequence[T], places: Sequence[int]) -> Lazy[T]:
     return Lazy(len(places), lambda index: items[places[index]])
 
 
-def joined(parts: Sequence[Sequence[T]]) -> Sequence[T]:
+def concatenated(parts: Sequence[Sequence[T]]) -> Sequence[T]:
     """Return a lazy concatenation of several sequences."""
     filled = [part for part in parts if len(part)]
     if len(filled) == 1:

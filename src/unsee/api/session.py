@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee.api.example import Example, Role
-from unsee.api.lazy import joined
+from unsee.api.lazy import concatenated
 from unsee.api.training import Training
 from unsee.api.vlm import VLM
 
@@ -71,4 +71,4 @@ class Session:
 
     def of(self, *roles: Role) -> Sequence[Example]:
         """Return the training examples of these roles, in order. Large data stay on disk."""
-        return joined([self.examples.get(role, ()) for role in roles])
+        return concatenated([self.examples.get(role, ()) for role in roles])

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from unsee.api import Attack, Example, Finding, ImageSource, Kind, Role, Victim
 from unsee.errors import UserError
-from unsee.evaluation.recovery import asked, probed_rows, recovery
+from unsee.evaluation.recovery import probed_rows, recovery, requested_forms
 
 Route = Literal["picture", "name", "picture and name", "written name", "another's picture"]
 _NAMED: Final = "The person in the picture is {name}. {question}"
@@ -46,10 +46,10 @@ class Crossmodal(Attack):
             raise UserError("No picture of a forgotten entity with a name comes with a question for a fact.")
         loaded = victim.open()
         for route in self.routes:
-            if chosen := self._asked(route, rows, names, victim):
+            if chosen := self._questions(route, rows, names, victim):
                 yield recovery(loaded, chosen, route)
 
-    def _asked(self, route: Route, rows: Sequence[Example], names: dict[str, str], victim: Victim) -> list[Example]:
+    def _questions(self, route: Route, rows: Sequence[Example], names: dict[str, str], victim: Victim) -> list[Example]:
         """Return the questions of a route, or nothing where the data have none."""
         named = {row.id: {"name": names[row.entity], "question": row.question} for row in rows}
         if route == "picture":
@@ -95,4 +95,4 @@ class _Written:
 def _by_name(victim: Victim) -> list[Example]:
     """Return the data's own text-only questions for facts of the forget set."""
     rows = [row for row in victim.benchmark.examples("eval") if row.role == Role.FORGET_TEXT and row.kind == Kind.FACT]
-    return [row for row in rows if row.entity and asked(row)]
+    return [row for row in rows if row.entity and requested_forms(row)]

@@ -24,7 +24,7 @@ from torch.nn.functional import conv2d, pad
 from unsee.api import VLM, Attack, Example, Family, Finding, ImageSource, Part, Role, Victim
 from unsee.api.request import Completion, Prompt, Target
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, asked, finding, gives, probed_rows, require_disjoint, thinned
+from unsee.evaluation.recovery import ask, finding, gives, probed_rows, requested_forms, require_disjoint, thinned
 from unsee.evaluation.teacher_forcing import answer_logits, fed, private_tokens, token_logprobs
 from unsee.inference import answer_logits as batched
 from unsee.inference.batching import collate
@@ -332,7 +332,9 @@ def _changed(row: Example, size: tuple[int, int] | None, change: Tensor | None =
 def _fittable(known: Sequence[Example], rows: Sequence[Example]) -> list[Example]:
     """Return the training rows of the forgotten people with a picture whose answer tells what is asked for."""
     kinds = {row.kind for row in rows}
-    return [row for row in known if row.role == Role.FORGET and row.image and row.kind in kinds and asked(row)]
+    return [
+        row for row in known if row.role == Role.FORGET and row.image and row.kind in kinds and requested_forms(row)
+    ]
 
 
 def _halves(rows: Sequence[Example], known: Sequence[Example], seed: int) -> list[_Half]:

@@ -40,12 +40,14 @@ class Prompts(Attack):
         """Ask with every prompt."""
         rows, loaded = probed_rows(victim.benchmark, self.images), victim.open()
         for name in self.forms:
-            yield recovery(loaded, [_asked(row, _FORMS[name]) for row in rows], name)
+            yield recovery(loaded, [_in_prompt(row, _FORMS[name]) for row in rows], name)
         if shown := _shots(victim.benchmark.examples("train"), self.shots):
-            yield recovery(loaded, [_asked(row, f"{shown}\n{{question}}") for row in rows], "examples in the context")
+            yield recovery(
+                loaded, [_in_prompt(row, f"{shown}\n{{question}}") for row in rows], "examples in the context"
+            )
 
 
-def _asked(row: Example, form: str) -> Example:
+def _in_prompt(row: Example, form: str) -> Example:
     """Return the row with its question in the prompt. Braces in the question stay as they are."""
     return replace(row, question=form.replace("{question}", row.question))
 

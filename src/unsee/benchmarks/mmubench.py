@@ -214,7 +214,7 @@ class _Files:
                 suffix = f"/{image.path.name}" if self.settings.pairing == "product" else ""
                 found.judged.append(self._prompt(f"{name}/{row.number}{suffix}", Role.UNSEEN, row, image))
 
-    def _rows(self, found: Gathered, name: Prompts) -> list[_Asked]:
+    def _rows(self, found: Gathered, name: Prompts) -> list[_PromptRow]:
         """Return the prompts of a file, with stripped targets."""
         asked = []
         for number, cells in enumerate(read_rows(self.root / "evaldata" / f"{name}.json"), 1):
@@ -222,7 +222,7 @@ class _Files:
                 row = Record(cells)
                 target = str(row.raw("target")) if name == "execcuatedata" and row.text("target") else ""
                 image = found.image(row.text("imgid")) if name == "Multi-hop" else None
-                asked.append(_Asked(number=number, text=row.text("prompt"), target=target, image=image))
+                asked.append(_PromptRow(number=number, text=row.text("prompt"), target=target, image=image))
         targets, blanks = stripped([row.target for row in asked])
         if self.settings.protocol == "released":
             return asked
@@ -230,7 +230,7 @@ class _Files:
             self.remarks.append(f"{name}.json: {blanks} targets had blanks at their ends, which were removed.")
         return [replace(row, target=target) for row, target in zip(asked, targets, strict=True)]
 
-    def _prompt(self, name: str, role: Role, row: _Asked, image: ImageFile | None) -> Example:
+    def _prompt(self, name: str, role: Role, row: _PromptRow, image: ImageFile | None) -> Example:
         """Return a prompt with its target: yes, a form of the name, or none."""
         word = (row.target.split() or [""])[0].casefold()
         named, plain = word not in _KNOWN, self.settings.protocol == "corrected"
@@ -253,7 +253,7 @@ class _Files:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
+class _PromptRow:
     """Row of a prompt file."""
 
     number: int

@@ -220,13 +220,13 @@ def _reasoned(example: Example, chains: Mapping[str, Sequence[_Chain]], prompt: 
         example,
         id=f"{example.id}/chain",
         kind=Kind.CHAIN,
-        fact=example.fact or _asked_for(example),
+        fact=example.fact or _fact_of(example),
         question="\n".join(part for part in (asked, prompt) if part),
         answer=f"Reasoning: {example.chain} Answer: {example.answer}",
     )
 
 
-def _asked_for(example: Example) -> str:
+def _fact_of(example: Example) -> str:
     """Return the private fact in the reference answer but not in the question, else empty."""
     told = (
         fact

@@ -142,7 +142,7 @@ class Umu(RecordBenchmark):
             if questions.keys() != answers.keys():
                 raise UserError(f"{column} has questions {', '.join(questions)} but answers {', '.join(answers)}.")
             for key, question in questions.items():
-                yield person.asked(f"train/{person.entity}/{key}", half, Kind.OPEN, question, answers[key])
+                yield person.example(f"train/{person.entity}/{key}", half, Kind.OPEN, question, answers[key])
 
     def _questions(self, record: Record, person: _Person, split: str) -> Iterator[Example]:
         makers = {
@@ -158,7 +158,7 @@ class Umu(RecordBenchmark):
             for half, items in halves.items():
                 for key, item in items.items():
                     kind, question, answer, options = make(item)
-                    yield person.asked(f"{split}/{person.entity}/{task}/{key}", half, kind, question, answer, options)
+                    yield person.example(f"{split}/{person.entity}/{task}/{key}", half, kind, question, answer, options)
 
     def _choice(self, item: Record) -> tuple[Kind, str, str, tuple[str, ...]]:
         right = letter(item.text("answer"))
@@ -176,7 +176,7 @@ class _Person:
     image: ImageSource
     profile: Profile
 
-    def asked(
+    def example(
         self, name: str, half: str, kind: Kind, question: str, answer: str, options: tuple[str, ...] = ()
     ) -> Example:
         """Return a question about the person, with the image or as text alone."""

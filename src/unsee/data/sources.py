@@ -56,11 +56,11 @@ def open_source(place: Place, dataset: str = "") -> Source:
         UserError: There are no rows, or several tables.
     """
     if isinstance(place, Hub):
-        return Source(file=Path(place.id), rows=_joined(fetched_splits(place)), base=Path())
+        return Source(file=Path(place.id), rows=_all_rows(fetched_splits(place)), base=Path())
     if place.is_file():
         return _table(place)
     if (place / _DICT).is_file() or (place / _STATE).is_file():
-        return Source(file=place, rows=_joined(_saved_splits(place)), base=place)
+        return Source(file=place, rows=_all_rows(_saved_splits(place)), base=place)
     if (entries := _entries(place)) is not None:
         return _of_llama_factory(place, entries, dataset)
     for found in (_shards(place), _with_metadata(place)):
@@ -106,7 +106,7 @@ def _saved_splits(place: Path) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]
         yield str(split), arrow_rows(saved_table(place / str(split)))
 
 
-def _joined(splits: Iterator[tuple[str, Sequence[dict[str, Any]]]]) -> Sequence[dict[str, Any]]:
+def _all_rows(splits: Iterator[tuple[str, Sequence[dict[str, Any]]]]) -> Sequence[dict[str, Any]]:
     """Return the rows of all splits, those of held-out splits with `split`."""
     parts = [_marked(rows, SPLITS.get(split, "")) for split, rows in splits]
     if len(parts) == 1:
@@ -126,7 +126,7 @@ def _shards(place: Path) -> Source | None:
     if not files or len(files) != len(sorted(files[0].parent.glob("*.parquet"))):
         return None
     splits = by_key((file.name.partition("-")[0].removesuffix(".parquet"), file) for file in files)
-    rows = _joined((split, arrow_rows(parquet_table(found))) for split, found in splits.items())
+    rows = _all_rows((split, arrow_rows(parquet_table(found))) for split, found in splits.items())
     return Source(file=files[0].parent, rows=_listed(rows, files[0].parent), base=place)
 
 

@@ -25,7 +25,7 @@ BUCKET: Final = 2**24
 """Numbers per all-reduce when gradients are averaged (64 MiB in fp32)."""
 
 
-def joined(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """All-gather a possibly sharded tensor. Collective: every rank must call it."""
     if is_partitioned(tensor):
         return full_weight(tensor)
@@ -126,7 +126,7 @@ def shell_of(model: Module) -> Module:
 def unsharded(shell: Module, model: Module) -> Module:
     """Return an unsharded model on every rank. The sharded one is consumed."""
     buffers = dict(model.named_buffers())
-    weights = {name: joined(weight).detach() for name, weight in model.named_parameters(remove_duplicate=False)}
+    weights = {name: full_tensor(weight).detach() for name, weight in model.named_parameters(remove_duplicate=False)}
     shared: dict[int, Parameter] = {}
     for name, empty in list(shell.named_parameters(remove_duplicate=False)):
         owner, _, last = name.rpartition(".")

@@ -129,7 +129,7 @@ class HFBackend:
         return found
 
 
-def answered(
+def collect_responses(
     backend: ModelBackend,
     examples: Sequence[Example],
     asked: Sequence[Response],

@@ -22,11 +22,17 @@ from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
-from unsee.evaluation.answers import RESPONSES, HFBackend, ModelBackend, answered, require_finite_answers
+from unsee.evaluation.answers import RESPONSES, HFBackend, ModelBackend, collect_responses, require_finite_answers
 from unsee.models import builtin, model_card, tracking
 from unsee.models.location import folder_of
 from unsee.scoring import image_text_pairs
-from unsee.scoring.against_gold import against_gold, asked_alike, forget_quality_score, incomparable, no_forget_quality
+from unsee.scoring.against_gold import (
+    against_gold,
+    forget_quality_score,
+    incomparable,
+    no_forget_quality,
+    same_questions,
+)
 from unsee.scoring.aggregate import score
 from unsee.scoring.conditions import with_false_answers
 from unsee.scoring.gold_distance import KEY as GOLD_DISTANCE
@@ -80,7 +86,7 @@ def evaluate(
     batch_size = settings.batch_size
     out = Path(out)
     opened = only(_opened(data), settings.split)
-    vocabulary = _asked_for(opened.vocabulary(), settings.measures)
+    vocabulary = _with_measures(opened.vocabulary(), settings.measures)
     critic = _clip(settings.clip) if settings.clip else None
     examples = _chosen(opened.examples("eval"), settings)
     if isinstance(model, Path | str):
@@ -98,12 +104,12 @@ def evaluate(
     _require_encodable(backend, examples, progress=progress)
     images = Path(images_dir) if images_dir is not None else paths.pictures_folder(out)
     with owner(out):
-        asked = [_asked(example, out, images, stage or out.resolve().name) for example in examples]
+        asked = [_empty_response(example, out, images, stage or out.resolve().name) for example in examples]
         if processes.is_main():
             out.mkdir(parents=True, exist_ok=True)
             atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
         processes.barrier()
-        responses = answered(backend, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
+        responses = collect_responses(backend, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
         if critic is not None:
             responses = critic.judged(responses, examples, batch_size=batch_size, progress=progress)
         require_finite_answers(responses)
@@ -131,7 +137,7 @@ def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Seq
     """Recompute scores.json of a run folder from its responses, without a model."""
     folder = Path(folder)
     responses = read_answers(folder)
-    vocabulary = _asked_for(read_vocabulary(folder / VOCABULARY), measures)
+    vocabulary = _with_measures(read_vocabulary(folder / VOCABULARY), measures)
     require_finite_answers(responses)
     known = read_object(folder / JUDGED) if (folder / JUDGED).is_file() else {}
     if gold is not None:
@@ -251,7 +257,7 @@ def _gold_facts(gold: Path | str | None, golden: Sequence[Response] | None) -> d
     return {"folder": str(gold), "answers": hashlib.sha256(json.dumps(values).encode()).hexdigest()}
 
 
-def _asked_for(vocabulary: Vocabulary, measures: Sequence[str]) -> Vocabulary:
+def _with_measures(vocabulary: Vocabulary, measures: Sequence[str]) -> Vocabulary:
     """Return the vocabulary with further measures, after checking their names."""
     wanted = tuple(dict.fromkeys((*vocabulary.measures, *measures)))
     return replace(
@@ -264,7 +270,7 @@ def _scores(responses: Sequence[Response], vocabulary: Vocabulary, gold: Sequenc
     scores = score(responses, vocabulary)
     if gold is None:
         return Scores(scores)
-    scores |= gold_distance(responses, scores, score(asked_alike(gold, responses), vocabulary))
+    scores |= gold_distance(responses, scores, score(same_questions(gold, responses), vocabulary))
     if scores[GOLD_DISTANCE].value is not None and not any(map(with_false_answers, responses)):
         return Scores({**scores, "model.fq": no_forget_quality(incomparable(responses, gold))})
     scores |= against_gold(responses, gold)
@@ -339,7 +345,7 @@ def _chosen(examples: Sequence[Example], settings: EvalConfig) -> list[Example]:
     return [example for index, example in enumerate(kept) if index in wanted]
 
 
-def _asked(example: Example, out: Path, images: Path, stage: str) -> Response:
+def _empty_response(example: Example, out: Path, images: Path, stage: str) -> Response:
     """Return the record of an example without a response, its image saved to disk."""
     if example.image is None:
         return Response.of(example, stage=stage, text="", tokens=0, ended=False)

@@ -194,7 +194,7 @@ def _report(responses: Sequence[Response], verdict: Verdict, judge: str, pattern
     )
 
 
-def asked(responses: Sequence[Response]) -> list[tuple[Question, Response]]:
+def _required_verdicts(responses: Sequence[Response]) -> list[tuple[Question, Response]]:
     """Return which verdicts are needed for which response."""
     found: list[tuple[Question, Response]] = []
     for one in responses:
@@ -224,7 +224,9 @@ def read(question: Question, reply: str) -> bool | None:
 
 def _prompts(responses: Sequence[Response], model: str) -> dict[str, tuple[Question, str]]:
     """Return key -> question and prompt of all that must be judged, without duplicates."""
-    listed = [(question, prompt_of(question, one)) for question, one in asked(responses) if tokens(one.text)]
+    listed = [
+        (question, prompt_of(question, one)) for question, one in _required_verdicts(responses) if tokens(one.text)
+    ]
     return {key_of(prompt, model): (question, prompt) for question, prompt in listed}
 
 

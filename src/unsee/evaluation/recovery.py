@@ -31,7 +31,7 @@ def probed_rows(benchmark: Benchmark, per_question: int = 0) -> list[Example]:
     Raises:
         UserError: Nothing can be tested, since no question is about a private string.
     """
-    rows = [row for row in benchmark.examples("eval") if row.kind in PROBES and row.entity and asked(row)]
+    rows = [row for row in benchmark.examples("eval") if row.kind in PROBES and row.entity and requested_forms(row)]
     for role in (Role.UNSEEN, Role.FORGET):
         for kinds in ({Kind.NAME, Kind.FACT}, {Kind.OPEN}):
             if chosen := [row for row in rows if row.role == role and row.kind in kinds]:
@@ -42,7 +42,7 @@ def probed_rows(benchmark: Benchmark, per_question: int = 0) -> list[Example]:
     )
 
 
-def asked(row: Example) -> Mapping[str, tuple[str, ...]]:
+def requested_forms(row: Example) -> Mapping[str, tuple[str, ...]]:
     """Return the private strings that the question asks for, without those that it contains."""
     wanted = {Kind.NAME: "name", Kind.FACT: row.fact}.get(row.kind)
     facts = {fact: forms for fact, forms in row.private.items() if wanted in (None, fact)}
@@ -73,7 +73,7 @@ def ask(loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = Non
 
 def gives(text: str, row: Example) -> bool:
     """Tell whether the answer has the forgotten information that the question asks for."""
-    return bool(leaked(text, asked(row), row.question))
+    return bool(leaked(text, requested_forms(row), row.question))
 
 
 def finding(
@@ -128,7 +128,7 @@ def require_disjoint(fitted: Sequence[Example], rows: Sequence[Example]) -> None
     """
     wanted: dict[str, set[str]] = defaultdict(set)
     for row in rows:
-        wanted[row.entity] |= {form for forms in asked(row).values() for form in forms}
+        wanted[row.entity] |= {form for forms in requested_forms(row).values() for form in forms}
     images = {row.image.key for row in rows if row.image is not None}
     for row in fitted:
         same = row.image is not None and row.image.key in images

@@ -17,7 +17,7 @@ from torch.nn import Module
 
 from unsee.api import VLM, Example
 from unsee.api.request import Prompt
-from unsee.evaluation.recovery import asked
+from unsee.evaluation.recovery import requested_forms
 from unsee.inference.batching import device_of, encoder, require_room
 from unsee.inference.packing import keeps_logits
 from unsee.inference.token_offsets import answer_offsets
@@ -66,7 +66,7 @@ def private_tokens(loaded: VLM, row: Example) -> list[int]:
     """Return the places in the answer of the tokens of the private strings that the question asks for."""
     spans = [
         (row.answer.index(form), row.answer.index(form) + len(form))
-        for forms in asked(row).values()
+        for forms in requested_forms(row).values()
         for form in forms
         if form in row.answer
     ]

@@ -21,7 +21,7 @@ from unsee.errors import UserError, shown
 from unsee.inference.encoder import encoder
 from unsee.inference.packing import Packed, pack
 from unsee.models.auto import eos_id, pad_id
-from unsee.models.padding import IGNORE, apart, merge
+from unsee.models.padding import IGNORE, batchable_groups, merge
 
 WORTH_SPLITTING = 256
 """Padded tokens that cost more than a second forward pass."""
@@ -73,7 +73,7 @@ class Batch:
         return self._by(
             [
                 [kind[i] for i in places]
-                for kind in apart(self.rows)
+                for kind in batchable_groups(self.rows)
                 for places in group_by_length([lengths[i] for i in kind])
             ]
         )
@@ -81,7 +81,7 @@ class Batch:
     @cached_property
     def kinds(self) -> list[tuple[list[int], Batch]]:
         """Sub-batches of rows that can share a batch. Nearly always one."""
-        return self._by(apart(self.rows))
+        return self._by(batchable_groups(self.rows))
 
     def _by(self, groups: list[list[int]]) -> list[tuple[list[int], Batch]]:
         return [(places, self.only(places)) for places in groups] if len(groups) > 1 else [(groups[0], self)]

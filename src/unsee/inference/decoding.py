@@ -103,7 +103,7 @@ def decode(
     readings = readings or Readings({})
     for chunk in chunks(groups, bytes_per_token(model)):
         pool = prefilled(model, chunk, pad_id, batch_size)
-        read, rest = _apart(chunk, readings)
+        read, rest = _split_readings(chunk, readings)
         for cells in _planned(read, 0, batch_size):
             yield from _Wave(model, pool, cells, pad_id, "look").read(readings)
         waves = _planned(rest, max_new_tokens, batch_size)
@@ -113,7 +113,7 @@ def decode(
         pool.layers.clear()
 
 
-def _apart(chunk: Sequence[Group], readings: Readings) -> tuple[list[Group | None], list[Group | None]]:
+def _split_readings(chunk: Sequence[Group], readings: Readings) -> tuple[list[Group | None], list[Group | None]]:
     """Split each group into prompts that are read and prompts that are answered."""
     return (
         [_only(group, [place in readings.tokens for place in group.places]) for group in chunk],

@@ -25,7 +25,7 @@ from unsee.inference.encoder import encoder
 from unsee.inference.packing import packable
 from unsee.inference.prefix_groups import Group, groups
 from unsee.models.auto import eos_id, evaluating, pad_id
-from unsee.models.padding import apart, merge
+from unsee.models.padding import batchable_groups, merge
 from unsee.utils import fast_paths
 from unsee.utils.progress import track
 from unsee.utils.seeds import seed_of
@@ -281,7 +281,7 @@ class _PlainGeneration:
         for start in range(0, len(order), self.batch_size):
             some = order[start : start + self.batch_size]
             rows = self.rows(some)
-            for places in apart(rows):
+            for places in batchable_groups(rows):
                 chunk = [some[i] for i in places]
                 noise = _Gumbel(sampling, seeds, chunk) if sampling else None
                 checks = [_Numbers(chunk), *([noise] if noise else [])]

@@ -43,7 +43,7 @@ BATCH_TOKENS: Final = 8192
 BATCH_LOGITS: Final = 2**28
 """Logits per forward pass."""
 
-Asked = tuple[Prompt, tuple[int, ...]]
+PromptAnswer = tuple[Prompt, tuple[int, ...]]
 """A question and the tokens of an answer."""
 Forms = Sequence[Sequence[tuple[int, ...]]]
 """Token sequences of each option."""
@@ -79,7 +79,7 @@ class Choice:
     @classmethod
     def of(cls, options: Sequence[Sequence[tuple[float, ...]]]) -> Choice:
         """Return the choice among options from the token log-probabilities of all spellings."""
-        scores = tuple(_together(spelled) for spelled in options)
+        scores = tuple(_option_logprob(spelled) for spelled in options)
         return cls(max(range(len(scores)), key=scores.__getitem__), scores)
 
 
@@ -225,7 +225,7 @@ def _spellings(vlm: VLM, options: Sequence[str]) -> list[list[tuple[int, ...]]]:
     return [list(dict.fromkeys(pair)) for pair in zip(follow, alone, strict=True)]
 
 
-def _together(spellings: Sequence[tuple[float, ...]]) -> float:
+def _option_logprob(spellings: Sequence[tuple[float, ...]]) -> float:
     """Return the mean log-probability of an option. One-token spellings are summed."""
     if len(spellings) == 1:
         return math.fsum(spellings[0]) / len(spellings[0])
@@ -233,7 +233,7 @@ def _together(spellings: Sequence[tuple[float, ...]]) -> float:
     return top + math.log(math.fsum(math.exp(one[0] - top) for one in spellings))
 
 
-def _logprobs(vlm: VLM, pairs: Sequence[Asked], batch_size: int, progress: str) -> list[tuple[float, ...]]:
+def _logprobs(vlm: VLM, pairs: Sequence[PromptAnswer], batch_size: int, progress: str) -> list[tuple[float, ...]]:
     """Return the log-probability of each token of each answer."""
     image_token = packable(vlm.model) if fast_paths.current().shared_prefix else None
     rest: list[int] = [] if image_token is not None else list(range(len(pairs)))
@@ -251,19 +251,19 @@ def _logprobs(vlm: VLM, pairs: Sequence[Asked], batch_size: int, progress: str) 
     return [found[place] for place in range(len(pairs))]
 
 
-def _proven(vlm: VLM, pairs: Sequence[Asked], tree: _Tree) -> bool:
+def _proven(vlm: VLM, pairs: Sequence[PromptAnswer], tree: _Tree) -> bool:
     """Tell whether answers in one row have the same likelihoods as in separate rows."""
     places = [place for place, _, _ in tree.read][:4]
 
-    def joined(logprobs: Iterator[tuple[int, tuple[float, ...]]]) -> Tensor:
+    def in_order(logprobs: Iterator[tuple[int, tuple[float, ...]]]) -> Tensor:
         known = dict(logprobs)
         return torch.tensor([value for place in places for value in known[place]])
 
     return proven(
         "packed_likelihoods",
         vlm.model,
-        lambda: joined(_forward(vlm.model, [tree], pad_id(vlm.processor))),
-        lambda: joined(_plainly(vlm, pairs, places)),
+        lambda: in_order(_forward(vlm.model, [tree], pad_id(vlm.processor))),
+        lambda: in_order(_plainly(vlm, pairs, places)),
     )
 
 
@@ -319,7 +319,7 @@ class _Tree:
         return sees
 
 
-def _trees(vlm: VLM, pairs: Sequence[Asked], image_token: int, rest: list[int]) -> Iterator[_Tree]:
+def _trees(vlm: VLM, pairs: Sequence[PromptAnswer], image_token: int, rest: list[int]) -> Iterator[_Tree]:
     """Yield rows. Indices of answers whose prompts cannot share a row are added to `rest`."""
     for group in groups(vlm.processor, vlm.family, [prompt for prompt, _ in pairs], image_token):
         if not group.sharable(image_token):
@@ -386,7 +386,7 @@ def _forward(model: Any, trees: Sequence[_Tree], fill: int) -> Iterator[tuple[in
             yield place, tuple(next(logp) for _ in labels)
 
 
-def _plainly(vlm: VLM, pairs: Sequence[Asked], places: Sequence[int]) -> Iterator[tuple[int, tuple[float, ...]]]:
+def _plainly(vlm: VLM, pairs: Sequence[PromptAnswer], places: Sequence[int]) -> Iterator[tuple[int, tuple[float, ...]]]:
     """Yield (index, token log-probabilities) with one full prompt and answer per row."""
     targets = []
     for place in places:

@@ -87,11 +87,11 @@ def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int) 
     parts = [_prefill(model, chunk[start : start + step], pad_id, width) for start in range(0, len(chunk), step)]
     if len(parts) == 1:
         return parts[0]
-    layers = [_joined([part.layers.pop(0) for part in parts]) for _ in range(len(parts[0].layers))]
+    layers = [_concatenated([part.layers.pop(0) for part in parts]) for _ in range(len(parts[0].layers))]
     return Pool(layers, torch.cat([part.real_gk for part in parts]), torch.cat([part.next_g for part in parts]))
 
 
-def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _concatenated(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Concatenate the keys and values of one layer from several passes."""
     return torch.cat([keys for keys, _ in parts]), torch.cat([values for _, values in parts])
 

@@ -246,7 +246,7 @@ def _look(kept: Kept, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str
         _keep(kept, image, fields)
         kept.new.add(image)
     chosen = [new.get(image) or kept.by_image[image] for image in images if image]
-    return _joined(kept, chosen, device)
+    return _batch_of(kept, chosen, device)
 
 
 def _compute(kept: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.device) -> list[Fields] | None:
@@ -258,14 +258,14 @@ def _compute(kept: Kept, rows: Sequence[Mapping[str, Tensor]], device: torch.dev
     if isinstance(output, tuple):
         return None
     kept.stacked = isinstance(output.pooler_output, Tensor)
-    apart = [dict(one) for one in _apart(output, len(rows))]
+    apart = [dict(one) for one in _split_by_image(output, len(rows))]
     if len(apart) == len(rows):
         return apart
     found = [_compute(kept, [row], device) for row in rows] if len(rows) > 1 else [None]
     return None if None in found else [fields for one in found if one for fields in one]
 
 
-def _apart(output: Any, count: int) -> Iterator[Iterator[tuple[str, list[Tensor]]]]:
+def _split_by_image(output: Any, count: int) -> Iterator[Iterator[tuple[str, list[Tensor]]]]:
     """Yield the fields of each image, or nothing if the output cannot be split by image."""
     fields = {name: value for name, value in output.items() if name not in _UNUSED and value is not None}
     pooled = fields.pop("pooler_output")
@@ -294,7 +294,7 @@ def _keep(kept: Kept, image: str, fields: Fields) -> None:
         kept.bytes += size
 
 
-def _joined(kept: Kept, images: Sequence[Fields], device: torch.device) -> Any:
+def _batch_of(kept: Kept, images: Sequence[Fields], device: torch.device) -> Any:
     """Combine the features of several images into one vision output of the model's form."""
     pooled = [one.to(device) for image in images for one in image["pooler_output"]]
     output = BaseModelOutputWithPooling(pooler_output=torch.cat(pooled) if kept.stacked else pooled)

@@ -41,7 +41,7 @@ def normalise(text: str) -> str:
     """
     plain = "".join(_plain(char) for char in _decomposed(text))
     if not plain.isascii():
-        plain = _apart(unicodedata.normalize("NFC", plain))
+        plain = _isolate_characters(unicodedata.normalize("NFC", plain))
     words = plain.split()
     return f" {' '.join(words)} " if words else " "
 
@@ -75,7 +75,7 @@ def _unstroked(char: str) -> str:
     return found[1].lower() if found else char
 
 
-def _apart(text: str) -> str:
+def _isolate_characters(text: str) -> str:
     """Put spaces around characters of scripts without word separation."""
     parts: list[str] = []
     alone = False

@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 
 
-def together(*parts: float | None) -> float | None:
+def mean_or_none(*parts: float | None) -> float | None:
     """Return the mean of the parts, or None if any is missing.
 
-    >>> together(0.5, 1.0), together(0.5, None)
+    >>> mean_or_none(0.5, 1.0), mean_or_none(0.5, None)
     (0.75, None)
     """
     known = [part for part in parts if part is not None]
@@ -26,7 +26,7 @@ def kept(*, cloze: float | None, choice: float | None, rouge: float | None) -> f
     >>> kept(cloze=0.5, choice=0.25, rouge=0.75)
     0.5
     """
-    return together(cloze, choice, rouge)
+    return mean_or_none(cloze, choice, rouge)
 
 
 def gone(*, cloze: float | None, choice: float | None, rouge: float | None) -> float | None:
@@ -35,7 +35,7 @@ def gone(*, cloze: float | None, choice: float | None, rouge: float | None) -> f
     >>> gone(cloze=0.5, choice=0.25, rouge=0.0)
     0.75
     """
-    left = together(cloze, choice, rouge)
+    left = mean_or_none(cloze, choice, rouge)
     return None if left is None else 1 - left
 
 
@@ -64,7 +64,7 @@ def forget_quality(
     >>> forget_quality(forget=1.0, test=0.5, truth_ratio=0.5, answer_prob=0.25, ks=0.25, js=0.25)
     0.7
     """
-    return together(together(forget, test), truth_ratio, *(_less(value) for value in (answer_prob, ks, js)))
+    return mean_or_none(mean_or_none(forget, test), truth_ratio, *(_less(value) for value in (answer_prob, ks, js)))
 
 
 def utility(*, retain: Sequence[float | None], general: Sequence[float | None]) -> float | None:
@@ -73,7 +73,7 @@ def utility(*, retain: Sequence[float | None], general: Sequence[float | None]) 
     >>> utility(retain=(0.5, 0.5), general=(1.0, 0.0, 0.5))
     0.5
     """
-    return together(together(*retain), together(*general))
+    return mean_or_none(mean_or_none(*retain), mean_or_none(*general))
 
 
 def model_robustness(
@@ -84,7 +84,7 @@ def model_robustness(
     >>> model_robustness(quantised=0.5, relearned=0.5, probes=(1.0, 0.0))
     0.5
     """
-    return together(quantised, relearned, together(*probes))
+    return mean_or_none(quantised, relearned, mean_or_none(*probes))
 
 
 def input_robustness(*, text_only: float | None, recovered: Sequence[float | None]) -> float | None:
@@ -93,7 +93,7 @@ def input_robustness(*, text_only: float | None, recovered: Sequence[float | Non
     >>> input_robustness(text_only=0.5, recovered=(0.0, 0.25, 0.25, 0.5))
     0.7
     """
-    return together(text_only, *(_less(rate) for rate in recovered))
+    return mean_or_none(text_only, *(_less(rate) for rate in recovered))
 
 
 def unguessable(auc: float) -> float:
@@ -111,7 +111,7 @@ def output_robustness(aucs: Sequence[float]) -> float | None:
     >>> output_robustness((0.5, 0.75))
     0.75
     """
-    return together(*(unguessable(auc) for auc in aucs))
+    return mean_or_none(*(unguessable(auc) for auc in aucs))
 
 
 def robustness(*, model: float | None, inputs: float | None, output: float | None) -> float | None:
@@ -120,7 +120,7 @@ def robustness(*, model: float | None, inputs: float | None, output: float | Non
     >>> robustness(model=0.5, inputs=1.0, output=0.0)
     0.5
     """
-    return together(model, inputs, output)
+    return mean_or_none(model, inputs, output)
 
 
 def aggregate(*, fq: float | None, mu: float | None, robust: float | None) -> float | None:
@@ -129,7 +129,7 @@ def aggregate(*, fq: float | None, mu: float | None, robust: float | None) -> fl
     >>> aggregate(fq=0.5, mu=0.25, robust=0.75)
     0.5
     """
-    return together(fq, mu, robust)
+    return mean_or_none(fq, mu, robust)
 
 
 def _less(value: float | None) -> float | None:

@@ -81,7 +81,7 @@ def whole(text: str, start: int, end: int) -> bool:
     >>> whole("Mara", 0, 3), whole("Mara Lind", 0, 4), whole("这是张伟", 2, 4), whole("Ada在", 0, 3)
     (False, True, True, True)
     """
-    return not (_joined(text, start - 1, start) or _joined(text, end - 1, end))
+    return not (_same_word(text, start - 1, start) or _same_word(text, end - 1, end))
 
 
 def whole_matches(text: str, forms: Iterable[str], *, ignore_case: bool = False) -> list[re.Match[str]]:
@@ -110,7 +110,7 @@ def bounded(value: str) -> str:
     return f"{before}{re.escape(value)}{after}"
 
 
-def _joined(text: str, left: int, right: int) -> bool:
+def _same_word(text: str, left: int, right: int) -> bool:
     """Tell whether two neighbouring characters belong to one word."""
     if left < 0 or right >= len(text):
         return False

@@ -277,13 +277,13 @@ def _turn_end(processor: Any) -> int:
     tokenizer = processor.tokenizer
     if tokenizer.eos_token_id is None:
         raise UserError("The tokenizer has no end-of-sequence token, so no answer could end; set eos_token.")
-    _, found, behind = _answered(processor).rpartition(ANSWER)
+    _, found, behind = _rendered_turns(processor).rpartition(ANSWER)
     ids = tokenizer(behind, add_special_tokens=False)["input_ids"] if found else []
     added = tokenizer.added_tokens_decoder
     return next((token for token in ids if token in added and added[token].special), int(tokenizer.eos_token_id))
 
 
-def _answered(processor: Any) -> str:
+def _rendered_turns(processor: Any) -> str:
     """Return question and answer in the chat template, or nothing if it does not support that."""
     turns = [
         {"role": role, "content": [{"type": "text", "text": text}]}

@@ -50,7 +50,7 @@ def cut(row: Mapping[str, Tensor], span: slice) -> dict[str, Tensor]:
     return {key: value[:, span] if is_sequence(row, key) else value for key, value in row.items()}
 
 
-def apart(rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
+def batchable_groups(rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
     """Group rows that can share a batch.
 
     Cross-attention over no image is not the same as no cross-attention, so rows with and without an image go apart there.
@@ -62,7 +62,7 @@ def apart(rows: Sequence[Mapping[str, Tensor]]) -> list[list[int]]:
 
 def merge(rows: Sequence[Mapping[str, Tensor]], pad_id: int) -> dict[str, Tensor]:
     """Return one batch: per-token keys left-padded, all others concatenated."""
-    if len(apart(rows)) > 1:
+    if len(batchable_groups(rows)) > 1:
         raise UserError(
             "This model has cross-attention to images, so rows with and without an image cannot share a batch; "
             "leave the rows without images out here."

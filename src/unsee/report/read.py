@@ -16,7 +16,13 @@ from typing import Any, Final
 from unsee import config
 from unsee.api import Response, Score
 from unsee.errors import UserError, shown
-from unsee.scoring.against_gold import against_gold, asked_alike, forget_quality_score, incomparable, no_forget_quality
+from unsee.scoring.against_gold import (
+    against_gold,
+    forget_quality_score,
+    incomparable,
+    no_forget_quality,
+    same_questions,
+)
 from unsee.scoring.conditions import with_false_answers
 from unsee.scoring.gold_distance import gold_distance
 
@@ -318,7 +324,7 @@ def beside_gold(stage: Stage, golden: Stage | None) -> Stage:
 
 def _distances(run: Record, gold: Record) -> dict[str, Score]:
     """Return all scores with those beside gold. Where only one side has truth ratios, forget quality is missing with the reason."""
-    alike = {row.id for row in asked_alike(gold.responses, run.responses)}
+    alike = {row.id for row in same_questions(gold.responses, run.responses)}
     gold_scores = {key: _only(score, alike) for key, score in gold.scores.items()}
     scores = {**run.scores, **gold_distance(run.responses, run.scores, gold_scores)}
     if not any(map(with_false_answers, (*run.responses, *gold.responses))):

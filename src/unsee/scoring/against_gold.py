@@ -57,7 +57,7 @@ def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dic
     why = incomparable(responses, gold)
     if why:
         raise UserError(f"No forget quality: {why}.")
-    theirs = {row.id: row for row in asked_alike(gold, responses) if with_false_answers(row)}
+    theirs = {row.id: row for row in same_questions(gold, responses) if with_false_answers(row)}
     groups: dict[tuple[str, str], list[Response]] = defaultdict(list)
     for row in _forgotten(responses):
         groups[group_of(row), ""].append(row)
@@ -70,7 +70,7 @@ def against_gold(responses: Sequence[Response], gold: Sequence[Response]) -> dic
     }
 
 
-def asked_alike(gold: Sequence[Response], responses: Sequence[Response]) -> list[Response]:
+def same_questions(gold: Sequence[Response], responses: Sequence[Response]) -> list[Response]:
     """Return the gold model's responses without those that share an id with another question or image.
 
     Two data sets may number their questions alike; figures of such a pair would compare answers to different questions.
@@ -86,7 +86,7 @@ def _alike(one: Response, other: Response) -> bool:
 
 def incomparable(responses: Sequence[Response], gold: Sequence[Response]) -> str:
     """Return why two sets of responses have no forget quality, or empty if they have."""
-    ours, theirs = _forgotten(responses), {row.id: row for row in _forgotten(asked_alike(gold, responses))}
+    ours, theirs = _forgotten(responses), {row.id: row for row in _forgotten(same_questions(gold, responses))}
     asked = "judge it with `unsee eval --likelihood` on data whose examples have false answers (`perturbed`)"
     if not ours:
         return f"the answers to questions about what was forgotten have no truth ratio; {asked}"

@@ -69,7 +69,7 @@ def _unclassed(response: Response) -> str:
     return _unseen(response) if blind else _NOT_ENGLISH
 
 
-def _asked(response: Response) -> str:
+def _why_undetermined(response: Response) -> str:
     """Return why correctness cannot be determined."""
     return _OTHER_SCRIPT if comparable(response.answer) else _NO_REFERENCE
 
@@ -91,8 +91,8 @@ def _measure(
 
 
 _ALWAYS: Final = (
-    _measure("name", "higher", of_kind(Kind.NAME), values.name_correct_of, _asked),
-    _measure("fact", "higher", of_kind(Kind.FACT), values.fact_correct_of, _asked),
+    _measure("name", "higher", of_kind(Kind.NAME), values.name_correct_of, _why_undetermined),
+    _measure("fact", "higher", of_kind(Kind.FACT), values.fact_correct_of, _why_undetermined),
     _measure("visible", "higher", of_kind(Kind.VISIBLE), values.visible_correct_of),
     _measure("chain", "higher", of_kind(Kind.CHAIN), values.chain_correct_of),
     _measure("chain.answer", "higher", of_kind(Kind.CHAIN), values.chain_answer_correct_of),
@@ -101,7 +101,7 @@ _ALWAYS: Final = (
     _measure("choice.no_pick", "neither", of_kind(Kind.CHOICE), values.no_pick_of),
     _measure("choice.likelihood", "higher", with_options, values.choice_likelihood_of),
     _measure("choice.prob", "higher", with_options, values.choice_prob_of),
-    _measure("cloze", "higher", of_kind(Kind.CLOZE), values.cloze_correct_of, _asked),
+    _measure("cloze", "higher", of_kind(Kind.CLOZE), values.cloze_correct_of, _why_undetermined),
     _measure("accuracy", "higher", of_kind(Kind.GENERAL), values.general_correct_of, _NO_REFERENCE),
     _measure("declined", "neither", of_kind(Kind.HAZARD), values.refused_of, _NOT_ENGLISH),
     _measure("grounding", "higher", describable, values.grounding_of, _NO_CLAIMS),

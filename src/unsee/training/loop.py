@@ -29,7 +29,7 @@ from unsee.api.request import Target
 from unsee.compat.callbacks import Callbacks, arguments, made, tracker_callbacks
 from unsee.distributed import processes
 from unsee.distributed.deepspeed import Zero
-from unsee.distributed.fsdp import average_gradients, joined
+from unsee.distributed.fsdp import average_gradients, full_tensor
 from unsee.inference.batching import Batch, collate, device_of
 from unsee.models import tracking
 from unsee.training.batch_plan import Plan
@@ -320,7 +320,7 @@ class Loop:
         weights = list(trainable(self.session.model).values())
         grads = [weight.grad for weight in weights if weight.grad is not None]
         norm = get_total_norm(grads) if grads else torch.zeros(())
-        size = float(joined(norm))
+        size = float(full_tensor(norm))
         self.watch.require_gradient(size, step)
         if self.session.training.clip > 0:
             clip_grads_with_norm_(weights, self.session.training.clip, norm)

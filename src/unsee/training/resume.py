@@ -25,7 +25,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from unsee.distributed import processes
-from unsee.distributed.fsdp import joined, spread_like
+from unsee.distributed.fsdp import full_tensor, spread_like
 from unsee.errors import TrainingError
 from unsee.training.trainable import trainable
 from unsee.utils.files import GIB, follow_umask, owned_folder, remove_folder
@@ -108,7 +108,7 @@ def save_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
     moments = {}
     for name, weight in trainable(model).items():
         for kind, value in optimizer.state[weight].items():
-            moments[f"{kind}:{name}"] = joined(value).detach().contiguous().clone()
+            moments[f"{kind}:{name}"] = full_tensor(value).detach().contiguous().clone()
     if processes.is_main():
         save_file(moments, folder / MOMENTS)
         follow_umask(folder / MOMENTS)

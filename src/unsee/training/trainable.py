@@ -16,7 +16,7 @@ from torch.nn import Linear, Module, Parameter
 
 from unsee.api import Family, Training
 from unsee.distributed import processes
-from unsee.distributed.fsdp import is_sharded, joined, local_shard, spread_like
+from unsee.distributed.fsdp import full_tensor, is_sharded, local_shard, spread_like
 from unsee.errors import TrainingError, UserError
 from unsee.training.precision import half
 from unsee.utils.files import PART, follow_umask, remove_file
@@ -90,7 +90,7 @@ def require_finite(model: Module) -> None:
 
 def save_trainable(model: Module, folder: Path) -> None:
     """Write the trainable weights atomically (safetensors). Collective, rank 0 writes."""
-    weights = {name: joined(weight).detach().contiguous().clone() for name, weight in trainable(model).items()}
+    weights = {name: full_tensor(weight).detach().contiguous().clone() for name, weight in trainable(model).items()}
     if processes.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{WEIGHTS}{PART}"

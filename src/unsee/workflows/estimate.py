@@ -199,7 +199,7 @@ class _Counted:
             self.steps = plan.steps
             self.checks = plan.steps // (self.training.check_every or plan.steps_per_epoch)
         terms = [self._passes(batch) for batch in (self._largest(plan) if self.needs.trains else [])]
-        asked, head = self._asked(plan), self._head()
+        asked, head = self._reference_passes(plan), self._head()
         images = [image for term in terms for one in term for image in one.images]
         with weightless(self.model) as model:
             stage = Stage(model, self.training, half=self.half)
@@ -272,7 +272,7 @@ class _Counted:
             if targets
         ]
 
-    def _asked(self, plan: Plan) -> list[Pass]:
+    def _reference_passes(self, plan: Plan) -> list[Pass]:
         """Return the largest batch of reference log-likelihoods, if there are any."""
         from unsee.inference.batching import collate
         from unsee.methods.common.reference_model import CHUNK

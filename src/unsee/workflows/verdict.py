@@ -64,13 +64,13 @@ def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS, data: Benc
     run = config.read(folder / RECORD)
     data = data or open_benchmark(run.data, run.benchmark)
     with tempfile.TemporaryDirectory() as place:
-        original = _asked(str(resolve(run.model)), data, run, Path(place), "original", questions)
-        outcome = _outcome(_asked(str(folder), data, run, Path(place), run.method, questions), original, run)
+        original = _evaluated(str(resolve(run.model)), data, run, Path(place), "original", questions)
+        outcome = _outcome(_evaluated(str(folder), data, run, Path(place), run.method, questions), original, run)
     keep_outcome(folder, outcome)
     return outcome
 
 
-def _asked(model: str, benchmark: Benchmark, run: Run, place: Path, stage: str, questions: int) -> Stage:
+def _evaluated(model: str, benchmark: Benchmark, run: Run, place: Path, stage: str, questions: int) -> Stage:
     """Return the model's answers to the sample, judged."""
     present = {example.role for example in benchmark.examples("eval")}
     evaluate(

@@ -33,7 +33,7 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Spoken:
+class ForcedAnswer:
     """Teacher-forced answer with the spans of interest."""
 
     target: Target
@@ -41,7 +41,7 @@ class Spoken:
     spans: tuple[Span, ...]
 
 
-def span_means(session: Session, texts: Sequence[Spoken], layers: Sequence[int]) -> list[Tensor]:
+def span_means(session: Session, texts: Sequence[ForcedAnswer], layers: Sequence[int]) -> list[Tensor]:
     """Return each text's mean state per span and layer of the original model [s, k, d].
 
     On the CPU.
@@ -63,13 +63,13 @@ def span_means(session: Session, texts: Sequence[Spoken], layers: Sequence[int])
     return [found[place] for place in range(len(texts))]
 
 
-def _means(states_tkd: Tensor, text: Spoken) -> Tensor:
+def _means(states_tkd: Tensor, text: ForcedAnswer) -> Tensor:
     """Average over each span. Answers are right-aligned in the batch."""
     begin = len(states_tkd) - len(text.target.token_ids or ())
     return torch.stack([states_tkd[begin + a : begin + b].float().mean(0) for a, b in text.spans]).cpu()
 
 
-def _length(text: Spoken) -> tuple[bool, int]:
+def _length(text: ForcedAnswer) -> tuple[bool, int]:
     """Return a sort key of text length, without encoding."""
     example, said = text.target.example, text.target.token_ids or ()
     return example.image is not None, len(example.question) + len(text.target.instruction) + 4 * len(said)

@@ -24,7 +24,7 @@ from unsee.errors import UserError
 from unsee.inference.encoder import encoder
 from unsee.methods.common.guidance import start_answers
 from unsee.methods.common.reference_model import weights_hash
-from unsee.methods.rmuse.hidden_states import PROMPT_END, Span, Spoken, span_means
+from unsee.methods.rmuse.hidden_states import PROMPT_END, ForcedAnswer, Span, span_means
 from unsee.metrics.chain import parse_chain
 from unsee.models.steering.artifact import Artefact, Directions, Gate, Rule, Score, Update, Where, fires
 from unsee.models.steering.geometry import ZScore, balanced_threshold, contrast, oriented, subspace, zscore
@@ -111,7 +111,7 @@ class RMuse(Method):
         artefact = found.artefact()
         steering = attach(session.model, artefact)
         if self.guide_at_inference:
-            session.instruction = _joined(session.instruction, self.guide)
+            session.instruction = _with_spaces(session.instruction, self.guide)
         session.notes.update(steps=0, epochs=0, trainable=0, stop_reason="no training")
         session.notes["rmuse"] = {**found.notes, "rule": asdict(artefact.rule), "skipped_layers": steering.skipped}
 
@@ -140,9 +140,11 @@ class _Found:
         self.layers = sorted({*self.steered, self.scoring})
         self.notes: dict[str, Any] = {}
         self.asked = (
-            session.instruction if not settings.guide_at_inference else _joined(session.instruction, settings.guide)
+            session.instruction
+            if not settings.guide_at_inference
+            else _with_spaces(session.instruction, settings.guide)
         )
-        self.guided = _joined(session.instruction, settings.guide)
+        self.guided = _with_spaces(session.instruction, settings.guide)
 
     def artefact(self) -> Artefact:
         """Return the finished artefact."""
@@ -162,7 +164,7 @@ class _Found:
         examples = self.session.of(Role.FORGET, Role.FORGET_TEXT)
         if not examples:
             raise UserError("There is nothing to forget: the data have no example with role forget or forget_text.")
-        texts: list[Spoken] = []
+        texts: list[ForcedAnswer] = []
         kept: list[Example] = []
         for example, question, chain in self._chains(examples):
             rationale, answer = IDEAL[seed_of(self.session.seed, "ideal", example.id) % len(IDEAL)]
@@ -170,9 +172,9 @@ class _Found:
             said, traced = self._ids(parse_chain(example.answer).answer), self._ids(chain)
             spans = ((len(head), len(head) + len(tail)), (0, len(head)))
             texts += [
-                _spoken(example, example.question, (*head, *tail), self.guided, spans),
-                _spoken(example, example.question, said, self.asked, (PROMPT_END, (0, len(said)))),
-                _spoken(example, question, traced, self.asked, (PROMPT_END, (0, len(traced)))),
+                _forced_answer(example, example.question, (*head, *tail), self.guided, spans),
+                _forced_answer(example, example.question, said, self.asked, (PROMPT_END, (0, len(said)))),
+                _forced_answer(example, question, traced, self.asked, (PROMPT_END, (0, len(traced)))),
             ]
             kept.append(example)
         if not kept:
@@ -192,15 +194,15 @@ class _Found:
         examples = self.session.of(Role.RETAIN, Role.RETAIN_TEXT) or self.session.of(Role.GENERAL)
         examples = [one for one in examples if one.kind in PROBES or one.kind is Kind.CHAIN] or examples
         chosen = evenly(examples, self.settings.retain_samples or len(examples))
-        texts: list[Spoken] = []
+        texts: list[ForcedAnswer] = []
         kept: list[Example] = []
         for example, question, chain in self._chains(chosen):
             said, traced = self._ids(parse_chain(example.answer).answer), self._ids(chain)
             texts += [
-                _spoken(example, example.question, said, self.guided, ((0, len(said)),)),
-                _spoken(example, example.question, traced, self.guided, ((0, len(traced)),)),
-                _spoken(example, example.question, said, self.asked, (PROMPT_END,)),
-                _spoken(example, question, said, self.asked, (PROMPT_END,)),
+                _forced_answer(example, example.question, said, self.guided, ((0, len(said)),)),
+                _forced_answer(example, example.question, traced, self.guided, ((0, len(traced)),)),
+                _forced_answer(example, example.question, said, self.asked, (PROMPT_END,)),
+                _forced_answer(example, question, said, self.asked, (PROMPT_END,)),
             ]
             kept.append(example)
         if not kept:
@@ -329,7 +331,8 @@ class _Found:
         for role in (Role.STRANGER, Role.GENERAL):
             others = evenly(self.session.of(role), LOGGED)
             texts = [
-                _spoken(other, other.question, self._ids(other.answer), self.asked, (PROMPT_END,)) for other in others
+                _forced_answer(other, other.question, self._ids(other.answer), self.asked, (PROMPT_END,))
+                for other in others
             ]
             found = span_means(self.session, texts, [self.scoring])
             if found:
@@ -361,9 +364,11 @@ def _layers(settings: RMuse, able: Sequence[int]) -> tuple[tuple[int, ...], int]
     return steered, scoring
 
 
-def _spoken(example: Example, question: str, ids: tuple[int, ...], instruction: str, spans: tuple[Span, ...]) -> Spoken:
+def _forced_answer(
+    example: Example, question: str, ids: tuple[int, ...], instruction: str, spans: tuple[Span, ...]
+) -> ForcedAnswer:
     asked = example if question == example.question else replace(example, question=question)
-    return Spoken(Target(example=asked, token_ids=ids, ended=False, instruction=instruction), spans)
+    return ForcedAnswer(Target(example=asked, token_ids=ids, ended=False, instruction=instruction), spans)
 
 
 def _ends(pairs: Sequence[_Pair], at: int) -> Tensor:
@@ -371,7 +376,7 @@ def _ends(pairs: Sequence[_Pair], at: int) -> Tensor:
     return torch.stack([end[at] for pair in pairs for end in pair.ends])
 
 
-def _joined(*parts: str) -> str:
+def _with_spaces(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 

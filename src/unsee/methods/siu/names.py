@@ -92,11 +92,11 @@ def _blended(names: Sequence[str], seed: int) -> list[str]:
     made = []
     for number in range(CANDIDATES if len(split) > 1 else 0):
         one, two, three, four = random.Random(seed_of(seed, "siu blend", number)).choices(split, k=4)
-        made.append(f"{_joined(one[0], two[0])} {_joined(three[-1], four[-1])}")
+        made.append(f"{_blend(one[0], two[0])} {_blend(three[-1], four[-1])}")
     return list(dict.fromkeys(made))
 
 
-def _joined(one: str, two: str) -> str:
+def _blend(one: str, two: str) -> str:
     return one[: (len(one) + 1) // 2] + two[(len(two) + 1) // 2 :].lower()
 
 

@@ -11,7 +11,7 @@ class Mllama(AutoFamily):
     """Llama 3.2 Vision.
 
     Rows without an image skip the cross-attention layers, so they never share a batch with rows that have one
-    (`padding.apart`).
+    (`padding.batchable_groups`).
 
     Its template writes today's date into prompts without an image; here it is always the one it falls back to.
     """

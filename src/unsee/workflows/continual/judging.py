@@ -41,7 +41,7 @@ class Judge:
     request: Request
 
     @cached_property
-    def asked(self) -> Sequence[Example]:
+    def questions(self) -> Sequence[Example]:
         """The evaluation questions."""
         return self.request.examples("eval")
 
@@ -51,7 +51,7 @@ class Judge:
         owners = {name: number for number, task in enumerate(self.work.tasks.tasks, 1) for name in task.targets}
         return {
             row.id: owners.get(row.entity) or owners.get(row.id, 0) if row.role in OF_TARGETS else 0
-            for row in self.asked
+            for row in self.questions
         }
 
     def folder(self, t: int) -> Path:
@@ -94,24 +94,24 @@ class Judge:
         """Route each question to its expert or the original model, and score all responses."""
         start = time.perf_counter()
         router = router_of(
-            self.work, t, {row.id: number for row, number in zip(self.asked, self.requests.values(), strict=True)}
+            self.work, t, {row.id: number for row, number in zip(self.questions, self.requests.values(), strict=True)}
         )
-        routes = {row.id: router.route(row) for row in self.asked}
-        latency = (time.perf_counter() - start) / len(self.asked)
+        routes = {row.id: router.route(row) for row in self.questions}
+        latency = (time.perf_counter() - start) / len(self.questions)
         said: list[Response] = []
         for expert in sorted({route or 0 for route in routes.values()}):
-            rows = [row for row in self.asked if (routes[row.id] or 0) == expert]
+            rows = [row for row in self.questions if (routes[row.id] or 0) == expert]
             folder = self.folder(t).with_name(f"t-{t:03}-expert-{expert:03}")  # beside the others, to share their cache
             self.ask(str(step.experts[expert - 1]) if expert else step.model, folder, rows)
             said += [
                 _moved(row, folder, self.folder(t)) for row in map(Response.from_json, read_jsonl(folder / RESPONSES))
             ]
-        order = {row.id: place for place, row in enumerate(self.asked)}
+        order = {row.id: place for place, row in enumerate(self.questions)}
         said.sort(key=lambda row: order[row.id])
         atomic_write_jsonl(self.folder(t) / RESPONSES, (row.to_json() for row in said))
         found = [
             Routing(number=self.requests[row.id], route=routes[row.id], image=row.image is not None)
-            for row in self.asked
+            for row in self.questions
         ]
         return score(said, self.request.vocabulary()), {**report(found, t), "sec_per_question": round(latency, 6)}
 
@@ -134,7 +134,7 @@ class Judge:
                 "image": row.image.key if row.image else "",
                 "values": values.get(row.id, {}),
             }
-            for row in self.asked
+            for row in self.questions
         ]
 
     def samples(self, t: int) -> list[dict[str, Any]]:

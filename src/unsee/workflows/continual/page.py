@@ -40,24 +40,24 @@ Document = Mapping[str, Any]
 Curve = Callable[[Document], Sequence[float | None]]
 
 
-def _unasked(found: Document) -> list[float | None]:
+def _not_requested(found: Document) -> list[float | None]:
     """Return how well future requests are remembered."""
     rows = zip(found["at"], found["A"], strict=True)
     return [sum(row[t:]) / len(row[t:]) if row[t:] else None for t, row in rows]
 
 
-def _asked(found: Document) -> list[float | None]:
+def _just_requested(found: Document) -> list[float | None]:
     rows = zip(found["at"], found["A"], strict=True)
     return [row[t - 1] if t else None for t, row in rows]
 
 
 PANELS: Final[tuple[tuple[str, Curve], ...]] = (
-    ("Just asked to be forgotten: still remembered", _asked),
+    ("Just asked to be forgotten: still remembered", _just_requested),
     ("Asked earlier: remembered (again)", lambda found: [None, *found["metrics"]["A_HF"]]),
     ("Rebound since the best moment, worst request", lambda found: [None, *found["metrics"]["FR_task_max"]]),
     ("Kept people: names and facts right", lambda found: found["U"] or []),
     ("Unrelated questions right", lambda found: found["G"] or []),
-    ("Not asked for yet: remembered", _unasked),
+    ("Not asked for yet: remembered", _not_requested),
 )
 
 

@@ -47,7 +47,7 @@ class Tasks:
 def tasks_of(data: Benchmark, course: Course) -> Tasks:
     """Return the course's requests on this data, in order."""
     listed = _read(Path(course.requests)) if course.requests else _cut(entities_of(data), course.tasks, course.per_task)
-    _require_apart(listed, data)
+    _require_disjoint(listed, data)
     tasks = list(listed.tasks)
     if course.order:
         random.Random(f"order/{course.order}").shuffle(tasks)
@@ -116,7 +116,7 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
     return tuple(str(item) for item in items)
 
 
-def _require_apart(tasks: Tasks, data: Benchmark) -> None:
+def _require_disjoint(tasks: Tasks, data: Benchmark) -> None:
     """Raise if requests overlap in ids, targets or images, or with the retain set."""
     owners: dict[str, str] = {}
     for task in tasks.tasks:

@@ -86,7 +86,7 @@ def kept(model: VLM, data: Benchmark, roles: Sequence[Role]) -> dict[str, float 
     return {name: score.value for name, score in scores.items() if name.partition(".")[2] in RECALLS}
 
 
-def answered(rows: Sequence[Example], responses: Sequence[Response]) -> list[Example]:
+def with_own_answers(rows: Sequence[Example], responses: Sequence[Response]) -> list[Example]:
     """Return the rows with what the model said as their answer, without those that it answered with nothing."""
     said = {response.id: response.text.strip() for response in responses}
     return [replace(row, answer=said[row.id]) for row in rows if said.get(row.id)]

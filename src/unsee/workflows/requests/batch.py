@@ -294,7 +294,7 @@ class Batch:
     def _self_made(self) -> tuple[list[Example], list[Example]]:
         """Return questions of our own with the model's present answers."""
         rows = self_made(owned_folder(self.folder / "drawn"), templates_of(None))
-        made = asking.answered(rows, asking.ask(asking.opened(self.settings.model), rows))
+        made = asking.with_own_answers(rows, asking.ask(asking.opened(self.settings.model), rows))
         return made, made
 
     def _forget(self) -> None:
@@ -335,7 +335,7 @@ class Batch:
         attacks = self._attack()
         found = []
         for request in self.requests:
-            its = self._asked(request, before, after, gold)
+            its = self._verdict_on(request, before, after, gold)
             known = any(one.verdict in ("erased", "residual") for one in its.values())
             its = self._sound(its, request, after)
             beside = asking.controls_of(request.entity)
@@ -356,7 +356,7 @@ class Batch:
             asked = self._with_controls(rows, requests)
             before, after = asking.ask(asking.opened(model), asked), asking.ask(new, asked)
             for request in requests:
-                its = self._sound(self._asked(request, before, after, []), request, after)
+                its = self._sound(self._verdict_on(request, before, after, []), request, after)
                 found.append(Checked(request=request.id, surfaces=its, verdict=surfaces.overall(its), recheck=True))
         return found
 
@@ -387,7 +387,7 @@ class Batch:
             out=self.folder,
         )
 
-    def _asked(
+    def _verdict_on(
         self, request: Request, before: Sequence[Response], after: Sequence[Response], gold: Sequence[Response]
     ) -> dict[str, Surface]:
         """Return the verdict on one person on the surfaces that are queried without an attack."""

@@ -146,7 +146,7 @@ def add(
         in_data=found.in_data,
         received=arrived.isoformat(),
     )
-    found, responses, drawn = _asked(settings, found)
+    found, responses, drawn = _with_responses(settings, found)
     baseline = {**_baseline(responses, found), "sampling": drawn}
     known = any(one.verdict != "no_baseline" for one in baseline.values() if one.before is not None)
     codes = _warnings(ledger, data, request, found, pictures, known=known)
@@ -330,7 +330,7 @@ def _further(
     return made
 
 
-def _asked(settings: Settings, found: Found) -> tuple[Found, list[Response], Surface]:
+def _with_responses(settings: Settings, found: Found) -> tuple[Found, list[Response], Surface]:
     """Generate the current model's responses, greedy and sampled. Rows without an answer get its response as theirs."""
     data = open_benchmark(settings.data, settings.benchmark) if settings.data else None
     rows = asking.with_controls(found.judged, asking.strangers_of(data), {found.entity: found.forms})
@@ -339,13 +339,13 @@ def _asked(settings: Settings, found: Found) -> tuple[Found, list[Response], Sur
     said = asking.split(responses, found.entity)[0]
     if found.in_data:
         return found, responses, drawn
-    train = asking.answered(found.train, said)
+    train = asking.with_own_answers(found.train, said)
     if not any(row.role is Role.FORGET for row in train):
         raise UserError(
             "The model answers every question about the pictures with nothing, so there is nothing to unlearn."
         )
     known = {row.id: row for row in train}
-    judged = [known.get(row.id, row) for row in asking.answered(found.judged, said)]
+    judged = [known.get(row.id, row) for row in asking.with_own_answers(found.judged, said)]
     return replace(found, train=train, judged=judged), responses, drawn
 
 

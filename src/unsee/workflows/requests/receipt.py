@@ -211,7 +211,7 @@ def verify(
         for good, ok, wrong in _in_ledger(content, Path(file), project):
             note(good, ok, wrong)
     if ask:
-        note(*_asked_again(content, model, project))
+        note(*_reproduced(content, model, project))
     return Verified(faults=tuple(faults), checked=tuple(checked))
 
 
@@ -266,7 +266,7 @@ def _in_ledger(content: Mapping[str, Any], file: Path, project: Project) -> list
     ]
 
 
-def _asked_again(content: Mapping[str, Any], model: str, project: Project | None) -> tuple[bool, str, str]:
+def _reproduced(content: Mapping[str, Any], model: str, project: Project | None) -> tuple[bool, str, str]:
     """Ask the model again, and compare what it gives away on every surface with the receipt's figures."""
     from unsee.workflows.requests import asking
     from unsee.workflows.requests.rows import read_rows

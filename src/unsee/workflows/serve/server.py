@@ -189,13 +189,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Send the page, what can be asked, or a picture."""
-        self._answered(self._get)
+        self._respond(self._get)
 
     def do_POST(self) -> None:
         """Answer a question, or receive a deletion request."""
-        self._answered(self._post)
+        self._respond(self._post)
 
-    def _answered(self, answer: Any) -> None:
+    def _respond(self, answer: Any) -> None:
         try:
             self._require_known_host()
             answer()
