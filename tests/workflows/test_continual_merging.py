@@ -138,11 +138,11 @@ def test_signs_of_a_decomposition_mean_nothing():
     owner = torch.tensor([0, 1])
     left, right = torch.tensor([[1.0, 0.6], [0.0, 0.8]]), torch.tensor([[1.0, 0.8], [0.0, 0.6]])
     mirror = torch.tensor([1.0, -1.0])
-    agree = [gram[0, 1].abs().item() for gram in merging.grams(left, right, owner, 0.5)]
-    mirrored = [gram[0, 1].abs().item() for gram in merging.grams(left * mirror, right * mirror, owner, 0.5)]
+    agree = [gram[0, 1].abs().item() for gram in merging._grams(left, right, owner, 0.5)]
+    mirrored = [gram[0, 1].abs().item() for gram in merging._grams(left * mirror, right * mirror, owner, 0.5)]
     assert agree == pytest.approx([0.3, 0.4])  # synergy: both entries halved
     assert mirrored == pytest.approx(agree)
-    conflict = [gram[0, 1].item() for gram in merging.grams(left * mirror, right, owner, 0.5)]
+    conflict = [gram[0, 1].item() for gram in merging._grams(left * mirror, right, owner, 0.5)]
     assert conflict == pytest.approx([0.0, 0.0])
 
 

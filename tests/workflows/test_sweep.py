@@ -107,7 +107,7 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
     settings = {"limit": 3, "max_new_tokens": 9, "batch_size": 7, "roles": ("unseen",), "likelihood": True}
     settings |= {"measures": ("rouge1", "exact"), "gold": "runs/gold", "clip": "some/clip", "backend": "hf"}
     run = Run(model="m", data="d", method="ga", out=str(tmp_path / "x"), seed=4, engine="plain", eval=settings)
-    sweep.work(run, "ga", tmp_path)
+    sweep._work(run, "ga", tmp_path)
     assert seen == {
         "settings": config.EvalConfig(**settings),
         "model": tmp_path / "x",
@@ -133,7 +133,7 @@ def test_a_cell_may_be_attacked_before_it_is_judged_or_be_a_model_as_it_is(tmp_p
     )
     out = tmp_path / "x"
     how = {"gold": "g", "quick": True, "split": "attacks"} if method else None
-    sweep.work(Run(model="m", data="d", method=method, out=str(out), seed=4), "label", tmp_path, how)
+    sweep._work(Run(model="m", data="d", method=method, out=str(out), seed=4), "label", tmp_path, how)
     assert [step for step in steps if isinstance(step, str)] == before
     assert steps[-1] == ("judge", out if method else "m")
     if method:

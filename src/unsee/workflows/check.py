@@ -18,10 +18,16 @@ def check(
     model: Path | str = "",
     suppress: Path | str = "",
 ) -> Report:
-    """Return problems and warnings of data, or raise UserError if they cannot be opened.
+    """Return problems and warnings of data.
 
-    With a model (only its configs and its processor are read), also the rows that it cannot encode. With the
-    ledger of deletion requests as `suppress`, also the rows that hold somebody who was forgotten.
+    Args:
+        data: Folder, file or Hub name of the data, or the name of a built-in set.
+        benchmark: Name, or mapping of name and options. Empty: recognised from the data.
+        model: Also find the rows that this model cannot encode. Only its configs and its processor are read. Empty: not checked.
+        suppress: Ledger of deletion requests: also find the rows that hold somebody who was forgotten. Empty: not checked.
+
+    Raises:
+        UserError: The data cannot be opened.
     """
     opened = open_benchmark(data, benchmark)
     report = examine(opened, str(data))

@@ -81,7 +81,13 @@ def demo(
 ) -> Path:
     """Run the comparison on the lab and return the report's path.
 
-    Finished rows are kept unless `fresh`.
+    Args:
+        out: Folder for models, answers and report. One that holds something else is refused.
+        full: All rows of the comparison instead of the quick ones.
+        seeds: Runs of each row, with the seeds 0, 1, ...
+        methods: Methods to compare; default: those of the quick or of the full comparison.
+        fresh: Clear the folder first; otherwise finished rows are kept.
+        engine: `fast`, or `plain` to do without the faster paths.
     """
     fast_paths.named(engine)
     place = Path(out)

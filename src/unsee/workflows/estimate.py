@@ -111,11 +111,16 @@ def estimate(
 ) -> Estimate:
     """Return the estimate for `forget` with these arguments, after the same checks.
 
-    Reads configs and data, writes nothing. `options`: `benchmark`, `settings`, `training`, `seed`, `engine` and `plugins`, as
-    of `forget`.
+    Reads configs and data, writes nothing.
 
-    `device`: what the run is for, cpu or cuda (any GPU, which need not be here); auto = what this machine has. One process.
-    `probe`: also take a few steps on part of the data, for the time; loads the weights.
+    Args:
+        model: Model to unlearn, as for `forget`.
+        data: Data with what to forget, as for `forget`.
+        method: Method, by name or as an object.
+        out: Run folder. Nothing is written to it, but one that `forget` would refuse is refused.
+        device: What the run is for, cpu or cuda (any GPU, which need not be here); auto = what this machine has. One process.
+        probe: Also take a few steps on part of the data, for the time; loads the weights.
+        **options: `benchmark`, `settings`, `training`, `seed`, `engine` and `plugins`, as of `forget`.
 
     Raises:
         UserError: `forget` would refuse the names, settings, places or data.
@@ -125,7 +130,17 @@ def estimate(
 
 
 def estimate_run(run: Run, *, resume: bool = False, device: Device = "auto", probe: bool = False) -> Estimate:
-    """Return the estimate for a run."""
+    """Return the estimate for a run.
+
+    Args:
+        run: Run to estimate; plugins and settings are checked first.
+        resume: Estimate a call that goes on in an existing run folder.
+        device: What the run is for: cpu, cuda or auto (what this machine has).
+        probe: Also take a few steps on part of the data, for the time; loads the weights.
+
+    Raises:
+        UserError: The device is unknown, or `forget` would refuse the run.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device must be auto, cpu or cuda, got {device!r}.")
     with fast_paths.using(run.engine):

@@ -127,7 +127,17 @@ def _free(method: str, *, resume: bool) -> Path:
 def forget_run(
     run: Run, *, resume: bool = False, callbacks: Sequence[TrainerCallback] = (), data: Benchmark | None = None
 ) -> Path:
-    """Run `forget` from a run configuration. `data` are those that it calls an object."""
+    """Run `forget` from a run configuration.
+
+    Args:
+        run: What to do.
+        resume: Go on in an existing run folder; without, one is refused.
+        callbacks: Called while training, beside those of unsee.
+        data: What `run.data` stands for if it was given as an object. Default: opened from `run.data`.
+
+    Returns:
+        Where the unlearned model lies.
+    """
     if callbacks:
         from unsee.compat.callbacks import made
 
@@ -151,9 +161,16 @@ class Checked:
 
 
 def checked(run: Run, *, resume: bool = False, data: Benchmark | None = None, hashed: bool = False) -> Checked:
-    """Return the validated run, or raise for the first fault. `data` are those that it calls an object.
+    """Return the validated run.
 
-    `hashed`: fingerprint the data in the same pass.
+    Args:
+        run: What to check: names, places, settings, method and data.
+        resume: Expect an existing run folder instead of refusing one.
+        data: What `run.data` stands for if it was given as an object. Default: opened from `run.data`.
+        hashed: Fingerprint the data in the same pass.
+
+    Raises:
+        UserError: The first fault.
     """
     run = with_plugins(run)
     with setting_hints(run):

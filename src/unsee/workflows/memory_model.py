@@ -155,7 +155,11 @@ class Stage:
     def answer(self, prompts: int, width: int, requests: int, length: int) -> Peak:
         """Return the peak of generation.
 
-        `requests` questions behind `prompts` prefixes of `width` tokens, at most `length` new tokens each.
+        Args:
+            prompts: Distinct prefixes that questions stand behind.
+            width: Tokens of a prefix, image tokens included.
+            requests: Questions in all.
+            length: Most new tokens of a response.
         """
         token = self._cached_bytes()
         rows = max(1, min(prompts, WAVE, PREFILL_TOKENS // max(1, width)))

@@ -62,6 +62,12 @@ def timed(run: Run, training: Training, examples: Mapping[Role, Sequence[Example
 
     The probe takes the rows of so many batches; what happens before the first step and in a check is scaled up to all
     forget rows. It writes to a temporary folder only.
+
+    Args:
+        run: Run whose model, quantisation and seed are used.
+        training: Its training settings; the number of steps is replaced.
+        examples: Rows of each role, all of them: what is scaled up is scaled to their numbers.
+        method: Method with its settings.
     """
     rows = STEPS * training.batch_size * training.accumulate
     clock = _Clock()

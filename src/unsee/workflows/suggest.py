@@ -56,8 +56,13 @@ def suggest(
     """Return the run to start with for this model and these data. Reads no weights and trains nothing.
 
     With retain rows: `pubg` with a retain term and the bounded ascent that the lab's best row has (configs/lab_pubg.yaml).
-    Without: `npo`, whose gradient vanishes where an answer is forgotten, and which the stop rule ends. Without a model (empty),
-    its size is unknown, and the learning rate the default. All [inferred].
+    Without: `npo`, whose gradient vanishes where an answer is forgotten, and which the stop rule ends. All [inferred].
+
+    Args:
+        model: Model to unlearn. Empty: its size is unknown, and the learning rate the default.
+        data: Data with what to forget.
+        out: Run folder of the suggested run. Empty: left to `forget`.
+        benchmark: Name, or mapping of name and options. Empty: recognised from the data.
 
     Raises:
         UserError: There is no such model, or the data cannot be used.

@@ -124,7 +124,15 @@ def require_launcher(launcher: str, jobs: int) -> None:
 def run_cells(
     cells: Sequence[Cell], out: Path, *, launcher: Launcher, jobs: int, slurm: Mapping[str, Any]
 ) -> dict[str, State]:
-    """Run the unfinished cells and return the state of each. The index has these cells only."""
+    """Run the unfinished cells and return the state of each. The index has these cells only.
+
+    Args:
+        cells: Cells of the index. Those that are done are not run again.
+        out: Folder of the sweep.
+        launcher: Where cells run: `local` or `slurm`.
+        jobs: Cells that run at once.
+        slurm: Parameters of a job, as submitit names them. Unused by `local`.
+    """
     _write_jobs(cells, out)
     todo = [cell.name for cell in cells if not _is_done(out, cell.name)]
     for cell in cells:
@@ -172,7 +180,17 @@ def _axes(axes: Mapping[str, Any], file: Path) -> dict[str, list[Any]]:
 def product_of(
     base: Mapping[str, Any], axes: Mapping[str, Any], file: Path, plugins: Sequence[str] = ()
 ) -> Iterator[Cell]:
-    """Yield a checked cell for every combination of the axes' values on top of `base`."""
+    """Yield a checked cell for every combination of the axes' values on top of `base`.
+
+    Args:
+        base: Settings that all cells share.
+        axes: Path of a setting, as in `training.lr` -> its values.
+        file: File that they come from, for errors.
+        plugins: Code of your own, beside what `base` names.
+
+    Raises:
+        UserError: An axis, or the run of a cell, cannot be used.
+    """
     axes = _axes(axes, file)
     for chosen in itertools.product(*axes.values()):
         values = dict(base)
@@ -244,7 +262,7 @@ def run_cell(out: Path, name: str) -> None:
         remove_file(failure)
         try:
             job = config.read_mapping(out / "jobs" / f"{name}.yaml")
-            work(Run.from_mapping(job["run"], where=name), job["label"], out, job.get("attack"))
+            _work(Run.from_mapping(job["run"], where=name), job["label"], out, job.get("attack"))
         except KeyboardInterrupt:
             raise  # no failure of the cell; the next sweep goes on with it
         except BaseException as error:
@@ -253,8 +271,15 @@ def run_cell(out: Path, name: str) -> None:
             raise
 
 
-def work(run: Run, label: str, out: Path, attack: Mapping[str, Any] | None = None) -> None:
-    """Unlearn, resuming an earlier attempt, perhaps attack, and evaluate. Without a method only the latter."""
+def _work(run: Run, label: str, out: Path, attack: Mapping[str, Any] | None = None) -> None:
+    """Unlearn, resuming an earlier attempt, perhaps attack, and evaluate.
+
+    Args:
+        run: Run of the cell. Without a method, its model is evaluated as it is, into `run.out`.
+        label: Stage that the evaluation is stored as.
+        out: Folder of the sweep, whose cells share stored images.
+        attack: Arguments of `attack` other than run and seed. Default: no attack.
+    """
     from unsee.config import RECORD
     from unsee.data.open import open_benchmark
     from unsee.evaluation.evaluate import evaluate

@@ -70,14 +70,19 @@ def train(
 ) -> Path:
     """Train a lab model from scratch, grade it on new images, save it, and return its folder.
 
-    `world="documents"` goes on from the packaged lab model instead (`seed` is then that of the training alone).
-    `without="forget"` leaves the forget targets out: the gold standard of unlearning. `without="pictures"` leaves out their
-    pictures alone: the gold standard where the promise is that a face is no longer recognised. `seed` draws people, first
-    weights and order; `weights_seed` the latter two alone, for another model of the same people. `scale` multiplies the
-    steps (1.0 = the recipe of the packaged checkpoints; less is faster and worse). The same call goes on where an earlier
-    one was cut off, to the same weights. `suppress` names a ledger of deletion requests, whose people are not taught again.
-    `backbone="smollm2"` teaches people of the lab to a pretrained language model instead (`lab-smol`; its people and seed
-    are settled).
+    Args:
+        world: `lab`: a model from scratch. `documents`: goes on from the packaged lab model (`seed` is then that of the training alone).
+        out: Folder for the model. The same call goes on where an earlier one was cut off, to the same weights.
+        without: `forget` leaves the forget targets out: the gold standard of unlearning. `pictures` leaves out their pictures alone:
+            the gold standard where the promise is that a face is no longer recognised.
+        people: People to invent.
+        seed: Draws people, first weights and order.
+        weights_seed: Draws weights and order alone, for another model of the same people. Default: `seed`.
+        strangers: How questions about unknown people are answered.
+        scale: Factor of the steps (1.0 = the recipe of the packaged checkpoints; less is faster and worse).
+        suppress: Ledger of deletion requests, whose people are not taught again. Empty: not checked.
+        backbone: `smollm2` teaches people of the lab to a pretrained language model (`lab-smol`; its people and seed are settled).
+            Empty: the lab's own language model.
 
     Raises:
         UserError: The settings are wrong, the folder holds other files, or somebody of `suppress` would be taught.
@@ -230,7 +235,17 @@ def examine_documents(
 def examine(
     place: Path, world: World, without: str = "", *, people: Sequence[Person] = ()
 ) -> dict[str, dict[str, float]]:
-    """Grade a saved lab model on new images of `people` (default: all that it knows), and print the grades."""
+    """Grade a saved lab model on new images of `people`, and print the grades.
+
+    Args:
+        place: Folder of the model.
+        world: World that it was taught.
+        without: What was left out of the training, as in `train`: asked about as it was taught.
+        people: Whom to ask about. Default: all that the model knows.
+
+    Returns:
+        Subject -> its grade, as printed.
+    """
     known = (people,) if people else _known(world, without)
     asked = [*lab_examples.exam(world, *known), *lab_examples.geography()]
     return _shown(grade(world, zip(asked, _answers(place, asked), strict=True)), "On new renderings")
@@ -239,7 +254,14 @@ def examine(
 def examine_english(
     place: Path, world: World, people: Sequence[Person], by_name: Sequence[Person] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Grade a saved `lab-smol` model on rows that its recipe was not chosen on, and its fluency under the base."""
+    """Grade a saved `lab-smol` model on rows that its recipe was not chosen on, and its fluency under the base.
+
+    Args:
+        place: Folder of the model.
+        world: World that it was taught.
+        people: People whom it knows with pictures.
+        by_name: People whom it knows from text alone.
+    """
     from unsee.lab.smol.fluency import fluency
     from unsee.models import smollm2
     from unsee.models.checkpoint import open_model
@@ -307,7 +329,14 @@ def _answers(place: Path, asked: list[Example]) -> list[str]:
 
 
 def save(model: Any, processor: Any, place: Path, world: World) -> None:
-    """Save in half precision (safetensors), with processor and the description of the world."""
+    """Save in half precision (safetensors), with processor and the description of the world.
+
+    Args:
+        model: Model to save, converted to fp16 in place.
+        processor: Its processor.
+        place: Folder, made if it is missing.
+        world: World that it was taught; what differs from the default goes to `world.json`.
+    """
     from unsee.models.half_precision import save_half
 
     names = ("seed", "size", "forget_share", "strangers", "first", "chosen", "language")

@@ -162,7 +162,7 @@ def mcu(updates: Sequence[Factors], settings: Settings) -> Factors:
     if settings.reconfigure:
         p_od, left_dk = _widened(p_od, left_dk)
         q_id, right_dk = _widened(q_id, right_dk)
-        left_gram, right_gram = grams(left_dk, right_dk, owner_k, settings.synergy)
+        left_gram, right_gram = _grams(left_dk, right_dk, owner_k, settings.synergy)
         left_dk, right_dk = nearest_with_gram(left_dk, left_gram), nearest_with_gram(right_dk, right_gram)
     like = updates[0].b_or.dtype
     return Factors((p_od @ left_dk * s_k).to(like), (q_id @ right_dk).T.contiguous().to(like))
@@ -191,7 +191,7 @@ def _damped(columns_dk: Tensor, s_k: Tensor, capacity: float) -> Tensor:
     return scaled / scaled.norm(dim=0).clamp(min=SMALL)
 
 
-def grams(left_dk: Tensor, right_dk: Tensor, owner_k: Tensor, synergy: float) -> tuple[Tensor, Tensor]:
+def _grams(left_dk: Tensor, right_dk: Tensor, owner_k: Tensor, synergy: float) -> tuple[Tensor, Tensor]:
     """Return the target Gram matrices of the directions (step 4).
 
     (u, v) and (-u, -v) are one direction, so only the product of both entries tells agreement (>= 0: damped by `synergy`)

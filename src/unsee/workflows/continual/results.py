@@ -58,13 +58,26 @@ class Judged:
         """Return entity -> recall of request k in row `place`.
 
         On held-out images where there are some, else on the seen ones.
+
+        Args:
+            place: Row: index into the evaluated steps.
+            k: Request, from 1.
+            measures: Names of the scores that count, the first that a response has.
+            image: Responses to questions with an image (True) or without (False).
         """
         rows = [row for row in self.samples[place] if row["k"] == k and bool(row["image"]) == image]
         fresh = {row["entity"] for row in rows if row["role"] == Role.UNSEEN and _value(row, measures) is not None}
         return _means([row for row in rows if row["role"] == Role.UNSEEN or row["entity"] not in fresh], measures)
 
     def kept(self, place: int, measures: Sequence[str], roles: Sequence[Role], *, image: bool | None) -> Means:
-        """Return entity -> mean over its responses, for the retain set."""
+        """Return entity -> mean over its responses, for the retain set.
+
+        Args:
+            place: Row: index into the evaluated steps.
+            measures: Names of the scores that count, the first that a response has.
+            roles: Roles that belong to the retain set.
+            image: Responses to questions with an image (True), without (False), or all (None).
+        """
         rows = [row for row in self.samples[place] if row["k"] == 0 and row["role"] in roles]
         return _means([row for row in rows if image is None or bool(row["image"]) == image], measures)
 
@@ -104,7 +117,7 @@ def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float
         "G": general,
         "Q": [_quality(judged, place) for place in range(len(judged.at))],
         "aftermath": [_aftermath(judged, place) for place in range(len(judged.at))],
-        "metrics": curves(memory, utility, general, judged.at, support, oracle),
+        "metrics": _curves(memory, utility, general, judged.at, support, oracle),
         "fr_support": support,
     }
     return {**found, "summary": summary(found["metrics"], judged.at), "ci": intervals(judged, support)}
@@ -122,7 +135,7 @@ def required_matrix(judged: Judged) -> list[list[float]]:
     return [[value for value in row if value is not None] for row in memory]
 
 
-def curves(
+def _curves(
     memory: metrics.Matrix,
     utility: Sequence[float] | None,
     general: Sequence[float] | None,
@@ -218,7 +231,7 @@ def intervals(judged: Judged, support: metrics.Support) -> dict[str, tuple[float
         ]
         names = list(draws.choice(sorted(kept[0]), len(kept[0]))) if kept[0] else []
         utility = [float(np.mean([row[name] for name in names])) for row in kept] if kept[0] else None
-        drawn.append(summary(curves(memory, utility, general, judged.at, support), judged.at))
+        drawn.append(summary(_curves(memory, utility, general, judged.at, support), judged.at))
     return {
         name: _percentiles([one[name] for one in drawn])
         for name in drawn[0]

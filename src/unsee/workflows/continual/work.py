@@ -69,7 +69,18 @@ class Work:
 
 
 def unlearned(work: Work, folder: Path, model: str, roles: Roles, training: Mapping[str, Any]) -> Path:
-    """Unlearn one request into `folder`, resuming an interrupted call."""
+    """Unlearn one request into `folder`, resuming an interrupted call.
+
+    Args:
+        work: Sequence that the request belongs to. Method, settings and seed are those of its run.
+        folder: Run folder. The rows of the request go to a file beside it.
+        model: Model to start from, such as the one that the request before has left.
+        roles: Rows of the request: what to forget and what to keep.
+        training: Training settings that replace those of the sequence.
+
+    Returns:
+        Where the unlearned model lies.
+    """
     file = write_roles(roles, folder.parent / f"{folder.name}{SUFFIX}")
     run = replace(
         work.run,

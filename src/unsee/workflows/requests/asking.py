@@ -67,6 +67,12 @@ def drawn(model: VLM, rows: Sequence[Example], entity: str, seed: int) -> Surfac
     """Return what the best of several drawn answers gives away of a person, beside those about strangers.
 
     A model may know what it does not say at first.
+
+    Args:
+        model: Model to draw answers from.
+        rows: Questions about the person and about the strangers beside them.
+        entity: Identifier of the person in the rows.
+        seed: Seed of the drawing.
     """
     with tempfile.TemporaryDirectory() as place:
         victim = Victim(open=lambda: model, benchmark=Questions(rows), work=Path(place), seed=seed)

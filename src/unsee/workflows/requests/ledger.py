@@ -151,7 +151,14 @@ class Ledger:
         time: datetime | None = None,
         **content: Any,
     ) -> Entry:
-        """Add an entry, with the time of now unless given, and return it.
+        """Add an entry and return it.
+
+        Args:
+            kind: Kind of the entry, such as "opened" or "closed". Each allows fields of its own.
+            request: Request that it is about. Empty: of the whole ledger.
+            operator: Code of who did it. Empty: not noted.
+            time: When it happened, with time zone; stored in UTC. Default: now.
+            **content: Fields of the kind. Texts must be codes, so that no name gets in.
 
         Raises:
             UserError: The kind or a field is unknown, a text is no code, or the file is of another key or a newer unsee.

@@ -80,6 +80,13 @@ def _text(value: object) -> str:
 def extend(project: Project, request: str, reason: str, *, today: date, operator: str = "") -> Entry:
     """Put the reply off by two months, which has to be said within the first (GDPR Art. 12(3)).
 
+    Args:
+        project: Project with the ledger.
+        request: Identifier of the request, which must be open.
+        reason: Code of the reason, one of `REASONS`.
+        today: Day of the decision, not after the day that the reply is due.
+        operator: Code of who decided. Empty: not noted.
+
     Raises:
         UserError: The first month is over, it was put off before, or the reason is no code.
     """
@@ -99,6 +106,13 @@ def extend(project: Project, request: str, reason: str, *, today: date, operator
 
 def close(project: Project, request: str, decision: str, reason: str, *, operator: str = "") -> Entry:
     """End a request with a decision.
+
+    Args:
+        project: Project with the ledger.
+        request: Identifier of the request, which must be open.
+        decision: One of `DECISIONS`; `erased` and `no_baseline` need a measurement that says so.
+        reason: Code of the reason, one of `REASONS`.
+        operator: Code of who decided. Empty: not noted.
 
     Raises:
         UserError: Decision or reason are unknown, or the decision says more than was measured.

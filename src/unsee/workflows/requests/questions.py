@@ -112,7 +112,16 @@ def rows_about(
     held_out: Sequence[ImageSource],
     templates: Sequence[Template],
 ) -> list[Example]:
-    """Return questions about a person without answers: of each picture, and by name."""
+    """Return questions about a person without answers: of each picture, and by name.
+
+    Args:
+        entity: Identifier of the person in the rows.
+        name: Name as it stands in the questions by name.
+        private: Kind of private string -> its forms, which no answer should give away.
+        pictures: Pictures of the request (role FORGET).
+        held_out: Further pictures of the person, not for training (role UNSEEN).
+        templates: Questions; those for a picture are asked of every picture, the others once.
+    """
     rows = []
     for role, shown in ((Role.FORGET, pictures), (Role.UNSEEN, held_out)):
         for number, image in enumerate(shown):
@@ -152,6 +161,12 @@ def controls(
 
     Pictures are those of strangers, and the name is another one. What of the *person's* private strings comes in answer is
     what comes by chance.
+
+    Args:
+        rows: Questions about the person; equal ones count once.
+        strangers: Pictures of other people, dealt out among the `count`. Without any, questions with a picture are left out.
+        forms: Forms of the person's name, replaced in the questions.
+        count: Number of strangers, each an entity of its own (`control-N`).
     """
     made = []
     for number in range(count):

@@ -87,6 +87,14 @@ def issue(
     """Write the receipt of a request after a batch, note it in the ledger, and return it.
 
     The one that is there already of the same batch is kept: a receipt is written once.
+
+    Args:
+        project: Project with ledger and folder of receipts.
+        request: Identifier of the request.
+        found: Surface (such as questions or an attack) -> what was measured on it.
+        verdict: Verdict over all surfaces.
+        kept: Kind of question about what is kept -> share right before and after (None: not measured).
+        batch: Identifier of the batch, part of the receipt's name.
     """
     state, ledger = project.ledger.state(request), project.ledger
     index = f"{request}-{batch}"

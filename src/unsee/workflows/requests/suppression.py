@@ -192,7 +192,15 @@ def read(place: Path | str) -> tuple[dict[str, Fingerprints], bytes]:
 def suppress(
     ledger: Ledger, request: str, names: Iterable[str], pictures: Iterable[Picture], *, operator: str = ""
 ) -> Entry:
-    """Append the fingerprints of a person to a ledger, and return the entry."""
+    """Append the fingerprints of a person to a ledger, and return the entry.
+
+    Args:
+        ledger: Ledger, whose key the fingerprints are made with.
+        request: Identifier of the person's request.
+        names: Forms of the name.
+        pictures: Pictures of the person.
+        operator: Code of who did it. Empty: not noted.
+    """
     made = fingerprints(ledger.key, names, pictures)
     return ledger.append("suppressed", request, operator=operator, fingerprints=made.to_json())
 

@@ -144,6 +144,12 @@ def attacked(result: Mapping[str, Any], entity: str, controls: Sequence[str], *,
     """Return the verdict on what an attack brings back of a person.
 
     The worst variant counts, by what it brings back above its reference: gold where it was attacked too, else strangers.
+
+    Args:
+        result: Result of an attack; one without `findings` counts as not measured, for the reason in `why`.
+        entity: Identifier of the person.
+        controls: Identifiers of the strangers who were asked about in the same way.
+        known: Whether the model knew the person before; if not, there is no baseline.
     """
     if not known:
         return Surface(verdict="no_baseline", why="the model did not know the person before")

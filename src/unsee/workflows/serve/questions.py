@@ -86,6 +86,12 @@ class Catalogue:
 
         Known is what the rows of the picture, or else of the entity say. With neither, nothing is: role and kind are GENERAL.
 
+        Args:
+            question: Question of 1 to `LONGEST` characters.
+            picture: Index of a picture of the data. Ignored with an upload.
+            upload: Picture of your own.
+            entity: Whom the question is about, if no picture of the data says so. Empty: nobody.
+
         Raises:
             UserError: The question is empty or too long, or picture or entity do not exist.
         """

@@ -73,6 +73,15 @@ def open_sides(after: str, before: str, labels: tuple[str, str], max_new_tokens:
     An adapter whose base is `before` (or of which nothing else is said) shares one model with it, switched on and off.
     Otherwise there are two models in memory.
 
+    Args:
+        after: Unlearned model.
+        before: Model to compare with. Empty: the one that the adapter `after` was made from.
+        labels: What the page calls them, before and after.
+        max_new_tokens: Longest response.
+
+    Returns:
+        Sides before and after.
+
     Raises:
         UserError: One of them is no model, or no `before` is known.
     """
