@@ -17,6 +17,8 @@ from typing import Final
 import numpy as np
 
 RESAMPLES: Final = 1000
+LEVEL: Final = 0.95
+"""Share of the resamples between the ends of an interval."""
 BINS: Final = 10
 """Common bins of the Jensen-Shannon divergence [inferred: few enough for tens of questions]."""
 
@@ -70,10 +72,8 @@ class Intervals:
     js: tuple[float, float]
 
 
-def intervals(
-    one: Sequence[float], other: Sequence[float], entities: Sequence[str], *, level: float = 0.95, seed: int = 0
-) -> Intervals | None:
-    """Return bootstrap intervals of KS and JS, or None with fewer than two entities.
+def intervals(one: Sequence[float], other: Sequence[float], entities: Sequence[str]) -> Intervals | None:
+    """Return 95 % bootstrap intervals of KS and JS, or None with fewer than two entities.
 
     The statistic of a resample is on average a little larger than that of the sample.
     Shapes: r resamples, e entities, n values of both samples in order, k bins.
@@ -82,14 +82,12 @@ def intervals(
         one: Values of one model, one per question.
         other: Values of the other model on the same questions.
         entities: Entity of each question; resampled with all of its answers.
-        level: Share of the resamples between the two ends.
-        seed: Seed of the resamples.
     """
     _demand(one, other)
     names = sorted(set(entities))
     if len(names) < 2:
         return None
-    draws_re = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    draws_re = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     value_n = np.array([*one, *other])
     order_n = np.argsort(value_n, kind="stable")
     owner_n = np.searchsorted(names, [*entities, *entities])[order_n]
@@ -104,11 +102,11 @@ def intervals(
     mine_rk, other_rk = (count_rn * mine_n) @ held_nk, (-count_rn * ~mine_n) @ held_nk
     shares = ((side_rk / total_r[:, None]).tolist() for side_rk in (mine_rk, other_rk))
     js_r = [_js(p_k, q_k) for p_k, q_k in zip(*shares, strict=True)]
-    return Intervals(ks=_middle(ks_r.tolist(), level), js=_middle(js_r, level))
+    return Intervals(ks=_middle(ks_r.tolist()), js=_middle(js_r))
 
 
-def _middle(values: Sequence[float], level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def _middle(values: Sequence[float]) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
