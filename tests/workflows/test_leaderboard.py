@@ -71,7 +71,7 @@ def cells():
             yield name
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep, "work", work)
+        patch.setattr(sweep, "_work", work)
         patch.setattr(sweep, "_locally", launch)
         yield asked
 

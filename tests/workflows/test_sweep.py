@@ -67,7 +67,7 @@ def stubbed(monkeypatch):
                 sweep.run_cell(out, name)
             yield name
 
-    monkeypatch.setattr(sweep, "work", work)
+    monkeypatch.setattr(sweep, "_work", work)
     monkeypatch.setattr(sweep, "_locally", launch)
     monkeypatch.setattr(sweep, "_compare", lambda out, names, _: (out / "compared.txt").write_text("\n".join(names)))
 
@@ -219,7 +219,7 @@ def test_a_failed_cell_stops_no_other_and_is_tried_again(grid, tmp_path, monkeyp
     before = (out / "done.txt").read_text()
     sweep.sweep(grid, out)
     assert (out / "done.txt").read_text() == before
-    monkeypatch.setattr(sweep, "work", lambda run, *_: write(Path(run.out) / "scores.json"))
+    monkeypatch.setattr(sweep, "_work", lambda run, *_: write(Path(run.out) / "scores.json"))
     assert set(sweep.sweep(grid, out).values()) == {"done"}
     assert (out / "done.txt").read_text() == before
     assert not foreign(out / "failed")
