@@ -88,7 +88,23 @@ class Run:
         engine: Name = "fast",
         plugins: Iterable[Path | str] = (),
     ) -> Run:
-        """Return the run for the arguments of a public function, a method as name and settings."""
+        """Return the run for the arguments of a public function, a method as name and settings.
+
+        Args:
+            model: Folder, file or Hub name of the model, or the name of a built-in one.
+            data: Folder, file or Hub name of the data, or the name of a built-in set.
+            method: Name of a method, or an object, whose fields become the settings and whose class is registered if need be.
+            out: Run folder.
+            benchmark: Name, or mapping of name and options. Empty: recognised from the data.
+            settings: Settings of a method that is given by name. Default: its own.
+            training: Training settings. Those left out keep their defaults.
+            seed: Seed of everything random.
+            engine: `fast`, or `plain`: same results without the fast paths.
+            plugins: Files or modules with code of your own.
+
+        Raises:
+            UserError: Settings are given beside a method that is an object.
+        """
         if isinstance(method, Method):
             if settings:
                 raise UserError("Settings are given twice: in the method itself, and as `settings`. Give one of them.")
@@ -184,7 +200,14 @@ def read(path: Path) -> Run:
 
 
 def write(path: Path, run: Run, *, record: Mapping[str, Any], result: Mapping[str, Any] | None = None) -> None:
-    """Write the run, its environment (`record`) and, once there is one, the result."""
+    """Write the run, its environment (`record`) and, once there is one, the result.
+
+    Args:
+        path: File, replaced in one step.
+        run: What was asked for.
+        record: Environment: what a run needs to be repeated and explained.
+        result: What the run came to. Default: it has not ended.
+    """
     values = {**run.to_mapping(), "record": plain(record)}
     if result is not None:
         values["result"] = plain(result)

@@ -85,7 +85,17 @@ def examine(opened: Benchmark, data: str) -> Report:
 
 
 def require_usable(opened: Benchmark, data: str, most: int = 20, *, hashed: bool = False) -> Survey:
-    """Return what one pass over the data finds, or raise if they have problems, listing them."""
+    """Return what one pass over the data finds, if they have no problems.
+
+    Args:
+        opened: Data to look through.
+        data: Where they come from, for the message.
+        most: Problems listed in the message.
+        hashed: Fingerprint the data in the same pass.
+
+    Raises:
+        UserError: The data have problems; the first are listed.
+    """
     problems, survey = list(opened.problems()), None
     if not problems:
         survey = Survey(opened, hashed=hashed)

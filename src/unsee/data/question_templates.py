@@ -19,6 +19,12 @@ _LETTERED: Final = re.compile(r"\s*\(?([A-Za-z])(?:[.):]|\s|$)")
 def lettered(question: str, options: Sequence[str], *, mark: str = ": ", after: str = LETTER) -> str:
     r"""Return a multiple-choice question with one line per option.
 
+    Args:
+        question: Question, which the options follow.
+        options: Options, at most 26, lettered from A.
+        mark: What stands between letter and option.
+        after: Last line, which asks for the form of the answer. Empty: none.
+
     >>> lettered("Where?", ("Oslo", "Rome"), after="One letter.").split("\n")
     ['Where?', 'A: Oslo', 'B: Rome', 'One letter.']
     """

@@ -82,14 +82,27 @@ class Imported:
 
 
 def read_experiment(place: Path | str, *, model: str = "", data: str = "", out: str = "") -> Imported:
-    """Read a resolved config file of open-unlearning."""
-    return imported(config.read_mapping(Path(place)), model=model, data=data, out=out)
+    """Read a resolved config file of open-unlearning.
+
+    Args:
+        place: YAML file that Hydra wrote or would compose.
+        model: Model of the run. Empty: left open, with a remark.
+        data: Data of the run. Empty: left open, with a remark.
+        out: Run folder. Empty: `runs/` and the experiment's task name.
+    """
+    return _imported(config.read_mapping(Path(place)), model=model, data=data, out=out)
 
 
 def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out: str = "") -> Imported:
     """Parse its command line: `trainer=NPO trainer.method_args.beta=0.1 ...`.
 
     What it does not name is as in open-unlearning's own defaults, and a remark says so.
+
+    Args:
+        words: Words behind the command, as Hydra takes them (`+` in front is ignored).
+        model: Model of the run. Empty: left open, with a remark.
+        data: Data of the run. Empty: left open, with a remark.
+        out: Run folder. Empty: `runs/` and the experiment's task name.
     """
     values: dict[str, Any] = {}
     for word in words:
@@ -98,13 +111,13 @@ def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out
         values = config.merge(values, config.parse_overrides([f"{name}={value}"]))
     given = _mapping(_mapping(values, "trainer"), "args")
     missing = {key: value for key, value in _DEFAULTS.items() if key not in given}
-    found = imported(config.merge(values, {"trainer": {"args": missing}}), model=model, data=data, out=out)
+    found = _imported(config.merge(values, {"trainer": {"args": missing}}), model=model, data=data, out=out)
     listed = ", ".join(f"{key}={value}" for key, value in missing.items())
     remark = f"not named, so as in open-unlearning's configs/trainer/finetune.yaml: {listed}"
     return replace(found, remarks=(*found.remarks, *([remark] if missing else [])))
 
 
-def imported(values: Mapping[str, Any], *, model: str = "", data: str = "", out: str = "") -> Imported:
+def _imported(values: Mapping[str, Any], *, model: str = "", data: str = "", out: str = "") -> Imported:
     """Return the run of an experiment, with remarks."""
     trainer = _mapping(values, "trainer")
     if "handler" not in trainer:

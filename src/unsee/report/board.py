@@ -140,7 +140,14 @@ def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], cost: Cost) -> str:
-    """Return one table per promise, and what its columns mean."""
+    """Return one table per promise, and what its columns mean.
+
+    Args:
+        rows: Rows of all promises, each promise ranked by itself.
+        keep: Smallest share of what the original keeps that a setting had to keep to be chosen.
+        kept: Scores that this share is taken of.
+        cost: How the cost of unlearning is told.
+    """
     heads = [
         "rank",
         "method",

@@ -158,7 +158,15 @@ def card(stages: Sequence[Stage], index: str) -> Card:
 
 
 def answer(stage: str, label: str, run: Record, response: Response, signs: int = SIGNS) -> Answer:
-    """Return one model's response, truncated to `signs`, private strings marked if it leaks."""
+    """Return one model's response, truncated to `signs`, private strings marked if it leaks.
+
+    Args:
+        stage: Name of the model that said it.
+        label: What the page calls that model.
+        run: Run that the response is from; its scores give the verdict.
+        response: What was asked and said.
+        signs: Characters shown; the answer tells the full number if it is longer.
+    """
     text, verdict = printable(response.text), verdict_of(run, response)
     forms = [form for forms in response.private.values() for form in forms] if verdict == "leak" else []
     asked = fold(response.question)[0]

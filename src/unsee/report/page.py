@@ -84,7 +84,15 @@ def render_answers(stages: Sequence[Stage], title: str = "") -> str:
 def rendered(
     template: str, styles: Sequence[str], script_file: str, values: Mapping[str, Any], *, here: Path = HERE
 ) -> str:
-    """Return a page of a folder's files, script and style bound by hash. Empty `script_file`: no script."""
+    """Return a page of a folder's files, script and style bound by hash.
+
+    Args:
+        template: Name of the Jinja template, an HTML page.
+        styles: Names of style files, put behind one another.
+        script_file: Name of the script. Empty: no script.
+        values: What the template fills in, escaped.
+        here: Folder of all these files. Default: that of the reports.
+    """
     environment = Environment(
         loader=FileSystemLoader(here), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -98,7 +98,14 @@ def percent(share: float) -> str:
 
 
 def judge(stage: Stage, original: Stage | None, role: str, limits: Thresholds = LIMITS) -> Verdict:
-    """Return the verdict on `stage` relative to `original`, from its responses in `role`."""
+    """Return the verdict on `stage` relative to `original`, from its responses in `role`.
+
+    Args:
+        stage: Model to judge, all its runs together.
+        original: Model before unlearning. None: what was kept cannot be judged.
+        role: Role of the rows about what was to be forgotten.
+        limits: Thresholds between the verdicts.
+    """
     share = shares(stage, role)
     if not share and any(f"{role}.{HAZARD}" in run.scores for run in stage.runs):
         return _hazards(stage, original, role, limits)

@@ -95,7 +95,14 @@ class _Cell:
 
 
 def track(items: Iterable[T], label: str, total: int | None = None, *, shown: bool = True) -> Iterator[T]:
-    """Yield the items, showing how many were taken."""
+    """Yield the items, showing how many were taken.
+
+    Args:
+        items: What to go through.
+        label: Text before the bar.
+        total: Number of items. Default: their length, or unknown if they have none.
+        shown: Whether to show a bar; it is hidden where stderr is no terminal, too.
+    """
     size = len(items) if total is None and isinstance(items, Sized) else total
     with Bar(label, size, shown=shown) as bar:
         for done, item in enumerate(items, start=1):
