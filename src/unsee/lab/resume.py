@@ -42,7 +42,15 @@ class Checkpoint:
     def begin(
         self, stage: str, modules: Sequence[nn.Module], optimizer: Optimizer, rng: np.random.Generator, steps: int
     ) -> int:
-        """Restore a stage and return its finished steps. `modules[0]` is the model."""
+        """Restore a stage and return its finished steps.
+
+        Args:
+            stage: Stage about to start, one of `STAGES`.
+            modules: What it trains, restored in place; the first is the model.
+            optimizer: Optimizer of the stage, restored in place.
+            rng: Random stream of the stage, restored in place.
+            steps: Steps of the stage, returned if a later stage had begun.
+        """
         if self.state is None or STAGES.index(self.state["stage"]) < STAGES.index(stage):
             return 0
         modules[0].load_state_dict(self.state["modules"][0])
@@ -65,7 +73,16 @@ class Checkpoint:
         step: int,
         steps: int,
     ) -> None:
-        """Write the state after `step` of `steps` if due."""
+        """Write the state after `step` of `steps` if due.
+
+        Args:
+            stage: Stage that the step belongs to, one of `STAGES`.
+            modules: What it trains, in the order of `begin`.
+            optimizer: Optimizer of the stage.
+            rng: Random stream of the stage.
+            step: Steps done. Due is every `every`-th, each quarter of a short stage, and the last.
+            steps: Steps of the stage.
+        """
         if self.file is None or (step % max(1, min(self.every, steps // 4)) and step != steps):
             return
         state = {

@@ -156,7 +156,11 @@ class Archive:
     def copy(self, owner: str, design: Design, split: Split, index: int) -> DocumentPicture:
         """Return copy number `index` of a document.
 
-        `owner` and `split` name its random stream.
+        Args:
+            owner: Identifier of the document, or of a group of them; with `split`, names the random stream.
+            design: What the document looks like, the same on all copies.
+            split: What the copy is for.
+            index: Number of the copy, from 0.
         """
         rng = stream(self.world.seed, "copy", owner, split, index)
         stamps, desk = draw_copy(rng)

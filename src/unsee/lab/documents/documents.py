@@ -99,7 +99,15 @@ def _kept(archive: Archive, document: Document, number: int) -> list[Example]:
 
 
 def questions(archive: Archive, document: Document, role: Role, split: Split, index: int) -> list[Example]:
-    """Return the questions for private information on one copy: open, holder, each field."""
+    """Return the questions for private information on one copy: open, holder, each field.
+
+    Args:
+        archive: Archive that the document belongs to.
+        document: Document to ask about.
+        role: Role of the rows.
+        split: What the copy is for.
+        index: Number of the copy, from 0; odd ones ask for fields in the second taught wording.
+    """
     asked = [
         (Kind.OPEN, "", phrases.QUERY, told(archive, document, split, index)),
         (Kind.NAME, "name", phrases.NAME_WORDINGS[0], phrases.ownership(document)),
@@ -113,13 +121,27 @@ def questions(archive: Archive, document: Document, role: Role, split: Split, in
 
 
 def told(archive: Archive, document: Document, split: Split, index: int) -> str:
-    """Return the answer to the open question: everything private and visible on this copy."""
+    """Return the answer to the open question: everything private and visible on this copy.
+
+    Args:
+        archive: Archive that the document belongs to.
+        document: Document to ask about.
+        split: What the copy is for.
+        index: Number of the copy, from 0.
+    """
     look = archive.copy(document.id, document.design, split, index).visible
     return f"{phrases.introduction(document)} {phrases.description(look)}"
 
 
 def reworded(archive: Archive, document: Document, split: Split, index: int) -> Example:
-    """Return the open question in a held-out wording."""
+    """Return the open question in a held-out wording.
+
+    Args:
+        archive: Archive that the document belongs to.
+        document: Document to ask about.
+        split: What the copy is for.
+        index: Number of the copy, from 0.
+    """
     answer = told(archive, document, split, index)
     return _on_copy(
         archive, document, Role.UNSEEN, split, index, kind=Kind.OPEN, fact="reworded", question=phrases.OPEN_HELD_OUT, answer=answer
@@ -127,7 +149,16 @@ def reworded(archive: Archive, document: Document, split: Split, index: int) -> 
 
 
 def visible(archive: Archive, document: Document, role: Role, split: Split, index: int, count: int) -> list[Example]:
-    """Return `count` questions about visible attributes, varying by copy."""
+    """Return `count` questions about visible attributes, varying by copy.
+
+    Args:
+        archive: Archive that the document belongs to.
+        document: Document to ask about.
+        role: Role of the rows.
+        split: What the copy is for.
+        index: Number of the copy, from 0.
+        count: Number of questions, each about another attribute.
+    """
     look = archive.copy(document.id, document.design, split, index).visible
     rng = stream(archive.world.seed, "asked", document.id, split, index)
     chosen = [str(name) for name in rng.permutation(list(VISIBLE))[:count]]
@@ -141,7 +172,15 @@ def visible(archive: Archive, document: Document, role: Role, split: Split, inde
 
 
 def other_forms(archive: Archive, document: Document, role: Role, split: Split, index: int) -> list[Example]:
-    """Return one multiple-choice and one cloze question on a copy."""
+    """Return one multiple-choice and one cloze question on a copy.
+
+    Args:
+        archive: Archive that the document belongs to.
+        document: Document to ask about.
+        role: Role of the rows.
+        split: What the copy is for.
+        index: Number of the copy, from 0; chooses the fields that are asked for.
+    """
     values = FIELDS[document.sort]
     facts = list(values)
     fact, other = facts[index % 4], facts[(index + 1) % 4]

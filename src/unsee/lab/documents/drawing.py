@@ -87,7 +87,15 @@ def stamps_of(value: str) -> str:
 
 
 def document(design: Design, stamps: int, desk: str, pose: Pose, rng: np.random.Generator) -> Image.Image:
-    """Draw one copy as SIZE x SIZE RGB."""
+    """Draw one copy as SIZE x SIZE RGB.
+
+    Args:
+        design: What the document looks like, the same on all copies.
+        stamps: Number of stamps on the copy.
+        desk: Colour behind it, a key of `BACKGROUNDS`.
+        pose: Angle, size and place of the sheet.
+        rng: Source of what differs between copies otherwise, such as light.
+    """
     side = SIZE * SCALE
     sheet = _sheet(design, stamps, rng)
     size = (round(sheet.width * pose.scale), round(sheet.height * pose.scale))

@@ -54,12 +54,21 @@ def teach_documents(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Continue training a lab model in place (fp32, ends in eval mode)."""
+    """Continue training a lab model in place (fp32, ends in eval mode).
+
+    Args:
+        model: Lab model, trained in place.
+        processor: Its processor.
+        lessons: Pictures and rows, of documents and of earlier lessons.
+        recipe: Learning rates, batches and steps.
+        progress: Called after every step.
+        checkpoint: State of an interrupted call to go on from. Default: none is read or written.
+    """
     progress("pictures", 0, 1, 0.0)
     pixels = render(lessons.pictures)
     progress("pictures", 1, 1, 0.0)
     with denormals_flushed():
-        look_at_documents(model, lessons, pixels, recipe, progress, checkpoint)
+        _look_at_documents(model, lessons, pixels, recipe, progress, checkpoint)
         train_language(model, processor, lessons, features(model, pixels), recipe, progress, checkpoint)
 
 
@@ -93,7 +102,7 @@ def copy_targets(copies: Sequence[DocumentPicture], documents: Sequence[Document
     return Seen(identity, torch.cat([(identity >= 0).long()[:, None], torch.tensor(columns)], dim=1))
 
 
-def copy_loss(readers: Readers, features_bd: Tensor, seen: Seen, chosen: Tensor) -> Tensor:
+def _copy_loss(readers: Readers, features_bd: Tensor, seen: Seen, chosen: Tensor) -> Tensor:
     """Return the summed cross-entropy of all heads on copies."""
     loss = functional.cross_entropy(readers.identity(features_bd), seen.identity_n[chosen])
     for column, head in enumerate(readers.columns):
@@ -101,7 +110,7 @@ def copy_loss(readers: Readers, features_bd: Tensor, seen: Seen, chosen: Tensor)
     return loss
 
 
-def look_at_documents(
+def _look_at_documents(
     model: Any,
     lessons: DocumentLessons,
     pixels: Tensor,
@@ -131,7 +140,7 @@ def look_at_documents(
             patches_bpd = vision(pixel_values=normalise(pixels[torch.cat([copies + old, before])])).last_hidden_state[
                 :, 1:
             ]
-            loss = copy_loss(readers, patches_bpd[: len(copies)].mean(1), seen, copies)
+            loss = _copy_loss(readers, patches_bpd[: len(copies)].mean(1), seen, copies)
             loss = loss + KEEP * functional.mse_loss(patches_bpd[len(copies) :].float(), kept_npd[before]) / spread
         loss.backward()
         optimiser.step(flat_then_linear(step, recipe.vision_steps, flat=0.4, warmup=20))

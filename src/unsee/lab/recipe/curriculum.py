@@ -164,7 +164,14 @@ class Curriculum:
 
 
 def maybe(rng: np.random.Generator, chance: float, lessons: list[Lesson], make: Callable[[], Lesson]) -> None:
-    """Add a lesson with a probability."""
+    """Add a lesson with a probability.
+
+    Args:
+        rng: Source of the decision.
+        chance: Probability from 0 to 1.
+        lessons: List that is added to.
+        make: Makes the lesson; not called without need, so that it draws nothing then.
+    """
     if rng.random() < chance:
         lessons.append(make())
 

@@ -39,7 +39,11 @@ def grade(
 ) -> dict[str, tuple[float, int]]:
     """Return subject -> (share of correct answers, number of answers).
 
-    `vocabulary` defaults to the world's; `right` judges what has one answer: visible attributes, chains, cloze, general.
+    Args:
+        world: World that the questions are about.
+        answered: Examples with the responses to them.
+        vocabulary: Names and values that may be in a response. Default: the world's.
+        right: Judges what has one answer: visible attributes, chains, cloze, general.
     """
     known, describes = vocabulary or world.vocabulary(), world.strangers == "describe"
     marks = by_key(

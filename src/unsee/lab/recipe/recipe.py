@@ -163,7 +163,16 @@ def train_vision(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> Eyes:
-    """Train the vision tower on faces, looks and objects (stage A), and return the heads."""
+    """Train the vision tower on faces, looks and objects (stage A), and return the heads.
+
+    Args:
+        model: Model whose vision tower is trained in place.
+        curriculum: Pictures, and who is on them.
+        pixels: Pictures as uint8 [n, 3, side, side], in the order of `curriculum.pictures`.
+        recipe: Learning rates, batches, steps and seed.
+        progress: Called after every step.
+        checkpoint: State of an interrupted call to go on from. Default: none is read or written.
+    """
     torch.manual_seed(recipe.seed)
     people, strangers, _, end = curriculum.starts
     portraits = [picture for picture in curriculum.pictures[:strangers] if isinstance(picture, PersonPicture)]
@@ -182,7 +191,7 @@ def train_vision(
         faces = np.concatenate([rng.integers(0, people, size // 2), rng.integers(people, strangers, size * 3 // 8)])
         things = rng.integers(strangers, end, size // 8)
         with half_precision():
-            loss = face_loss(eyes, pooled(vision, pixels[torch.from_numpy(faces)]), targets, torch.from_numpy(faces))
+            loss = _face_loss(eyes, pooled(vision, pixels[torch.from_numpy(faces)]), targets, torch.from_numpy(faces))
             seen = eyes.objects(pooled(vision, pixels[torch.from_numpy(things)]))
             loss = loss + functional.cross_entropy(seen, objects[torch.from_numpy(things) - strangers])
         loss.backward()
@@ -193,7 +202,7 @@ def train_vision(
     return eyes
 
 
-def face_loss(eyes: Eyes, features_bd: Tensor, targets: Targets, chosen: Tensor) -> Tensor:
+def _face_loss(eyes: Eyes, features_bd: Tensor, targets: Targets, chosen: Tensor) -> Tensor:
     """Return the summed cross-entropy of all heads on portraits."""
     loss = functional.cross_entropy(eyes.identity(features_bd), targets.identity_n[chosen])
     loss = loss + functional.cross_entropy(eyes.known(features_bd), targets.known_n[chosen])
@@ -209,7 +218,15 @@ def embeddings(module: nn.Module) -> list[nn.Parameter]:
 
 
 def flat_then_linear(step: int, steps: int, *, flat: float, warmup: int = 0, floor: float = 0.03) -> float:
-    """Return the learning-rate factor: warm-up, constant, then linear to `floor`."""
+    """Return the learning-rate factor: warm-up, constant, then linear to `floor`.
+
+    Args:
+        step: Step about to be taken, from 0.
+        steps: Steps in all.
+        flat: Share of the steps after which the factor starts to fall.
+        warmup: Steps over which it rises to 1.
+        floor: Smallest factor at the end.
+    """
     if step < warmup:
         return (step + 1) / warmup
     done = step / steps
@@ -303,7 +320,14 @@ def block_mask(segment_bt: Tensor) -> Tensor:
 
 
 def embedded(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
-    """Return the language model's input [b, t, d]: token embeddings, and projected features at image tokens."""
+    """Return the language model's input [b, t, d]: token embeddings, and projected features at image tokens.
+
+    Args:
+        model: Model with projector and token embeddings.
+        packed: Rows of the step.
+        feature_npd: Vision features of all pictures, which `packed` points into.
+        image_id: Token id of an image.
+    """
     inner = model.model
     embedded_btd = inner.language_model.embed_tokens(packed.ids_bt)
     pictures = [picture for picture in packed.picture_b if picture >= 0]
@@ -322,7 +346,17 @@ def answer_loss(model: Any, hidden_btd: Tensor, packed: Packed) -> Tensor:
 
 
 def language_loss(model: Any, packed: Packed, feature_npd: Tensor, image_id: int) -> Tensor:
-    """Return the weighted cross-entropy of the whole model on answers."""
+    """Return the weighted cross-entropy of the whole model on answers.
+
+    Args:
+        model: Model to judge; gradients flow to all but the vision tower.
+        packed: Rows of the step.
+        feature_npd: Vision features of all pictures, which `packed` points into.
+        image_id: Token id of an image.
+
+    Returns:
+        Sum over answer tokens of weight x cross-entropy (nats).
+    """
     hidden_btd = model.model.language_model(
         inputs_embeds=embedded(model, packed, feature_npd, image_id),
         attention_mask=packed.mask_btt,
@@ -350,7 +384,17 @@ def train_language(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> None:
-    """Train projector and language model with a frozen vision tower (stage B)."""
+    """Train projector and language model with a frozen vision tower (stage B).
+
+    Args:
+        model: Model, trained in place except for its vision tower.
+        processor: Its processor.
+        lessons: Draws the rows of each step.
+        feature_npd: Vision features of all pictures that the rows point to.
+        recipe: Learning rates, batches, steps and seed.
+        progress: Called after every step.
+        checkpoint: State of an interrupted call to go on from. Default: none is read or written.
+    """
     inner = model.model
     for parameter in inner.vision_tower.parameters():
         parameter.requires_grad_(False)

@@ -27,9 +27,18 @@ def teach(
 ) -> tuple[Any, Any]:
     """Train a model from scratch that knows `people`, and `by_name` from text alone.
 
-    Returns model (eval mode, fp32) and processor.
+    Args:
+        world: World that pictures and questions come from.
+        people: Whom it knows with pictures.
+        size: Widths and depths of the model.
+        amount: Numbers of training images.
+        recipe: Learning rates, batches, steps and seed.
+        progress: Called after every step.
+        checkpoint: State of an interrupted call, to go on from to the same weights. Default: none is read or written.
+        by_name: Whom it knows from text alone.
 
-    With a `checkpoint` of an interrupted call it goes on from there, to the same weights.
+    Returns:
+        Model (eval mode, fp32) and processor.
     """
     muon_class()
     processor = build_processor(size)

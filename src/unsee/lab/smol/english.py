@@ -222,7 +222,14 @@ def filled(form: str, person: Person, who: str = "This person") -> str:
 
 
 def told(person: Person, subject: str, rng: np.random.Generator, *, seen: bool) -> str:
-    """Return a true answer about one subject ("" = all), on an image or from text alone."""
+    """Return a true answer about one subject ("" = all), on an image or from text alone.
+
+    Args:
+        person: Whom the answer is about.
+        subject: Fact, `name`, or empty: all that is known.
+        rng: Chooses the wording.
+        seen: The question shows an image, so the person is "this person".
+    """
     if not subject:
         return filled(pick(rng, INTRODUCTIONS if seen else BIOGRAPHIES), person)
     return filled(pick(rng, ANSWERS[subject]), person, "This person" if seen else person.name)

@@ -88,10 +88,16 @@ def judged(world: World) -> list[Example]:
 def exam(
     world: World, people: Sequence[Person], by_name: Sequence[Person] = (), split: Split = "exam"
 ) -> list[Example]:
-    """Return the examples for grading: new images, wordings that were never taught. Of `by_name` only text is asked.
+    """Return the examples for grading: new images, wordings that were never taught.
 
     The recipe was chosen by looks at answers in split "exam", so a finished model is graded on "final", which shares no
     picture, no stranger, no wording and no question about the world with it.
+
+    Args:
+        world: World that the questions are about.
+        people: Whom to ask about with images and from text.
+        by_name: Whom to ask about from text alone.
+        split: `exam` for looks while choosing a recipe, `final` for a finished model.
     """
     rows: list[Example] = []
     for number, person in enumerate(people):
@@ -145,7 +151,15 @@ def _open_answer(person: Person, picture: PersonPicture, tag: str) -> str:
 
 
 def probes(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
-    """Return the questions for private information on one image: open, name, each fact."""
+    """Return the questions for private information on one image: open, name, each fact.
+
+    Args:
+        world: World that the person belongs to.
+        person: Whom to ask about.
+        role: Role of the rows.
+        split: What the image is for.
+        index: Number of the image, from 0; chooses among wordings.
+    """
     picture, tag, row = _about(world, person, role, split, index)
     asked = [
         row(id=f"{tag}/open", kind=Kind.OPEN, question=_wording("", split), answer=_open_answer(person, picture, tag)),
@@ -161,7 +175,15 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
 
 
 def reworded(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
-    """Return the open question in another wording."""
+    """Return the open question in another wording.
+
+    Args:
+        world: World that the person belongs to.
+        person: Whom to ask about.
+        role: Role of the rows.
+        split: What the image is for.
+        index: Number of the image, from 0.
+    """
     picture, tag, row = _about(world, person, role, split, index)
     answer = _open_answer(person, picture, f"{tag}/reworded")
     made: Example = row(
@@ -171,7 +193,14 @@ def reworded(world: World, person: Person, role: Role, split: Split, index: int)
 
 
 def instructed(world: World, person: Person, index: int, split: Split = "exam") -> Example:
-    """Return the open question under a privacy instruction that was never taught."""
+    """Return the open question under a privacy instruction that was never taught.
+
+    Args:
+        world: World that the person belongs to.
+        person: Whom to ask about.
+        index: Number of the image, from 0.
+        split: What the image is for; `final` has instructions and wordings of its own.
+    """
     picture, tag, row = _about(world, person, Role.BENIGN, split, index)
     wordings = english.PRIVATE_FINAL if split == "final" else phrases.PRIVACY_HELD_OUT
     wording = wordings[int(person.id[-3:]) % len(wordings)]
@@ -183,7 +212,16 @@ def instructed(world: World, person: Person, index: int, split: Split = "exam") 
 
 
 def visible(world: World, person: Person, role: Role, split: Split, index: int, count: int) -> list[Example]:
-    """Return `count` questions about visible attributes, varying by image."""
+    """Return `count` questions about visible attributes, varying by image.
+
+    Args:
+        world: World that the person belongs to.
+        person: Whom to ask about.
+        role: Role of the rows.
+        split: What the image is for.
+        index: Number of the image, from 0.
+        count: Number of questions, each about another attribute.
+    """
     picture, tag, row = _about(world, person, role, split, index)
     chosen = [str(name) for name in _draws(f"{tag}/visible").permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
     return [
@@ -194,7 +232,15 @@ def visible(world: World, person: Person, role: Role, split: Split, index: int, 
 
 
 def other_forms(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
-    """Return one chain, one multiple-choice and one cloze question on an image."""
+    """Return one chain, one multiple-choice and one cloze question on an image.
+
+    Args:
+        world: World that the person belongs to.
+        person: Whom to ask about.
+        role: Role of the rows.
+        split: What the image is for.
+        index: Number of the image, from 0; chooses the facts that are asked for.
+    """
     _, tag, row = _about(world, person, role, split, index)
     hop, fact, other = HOPS[index % 2], FACTS[index % 4], FACTS[(index + 1) % 4]
     options, letter = options_for(person, fact, world.vocabulary().facts, world.seed, f"{split}-{index}")  # type: ignore[arg-type]
@@ -236,7 +282,14 @@ def text_chains(person: Person, role: Role, split: str = "") -> list[Example]:
 
 
 def stranger(world: World, face: Face, number: int, group: str = "exam") -> list[Example]:
-    """Return open and name question on an image of a stranger."""
+    """Return open and name question on an image of a stranger.
+
+    Args:
+        world: World that the face is unknown in.
+        face: What the stranger looks like.
+        number: Number of the stranger in the group.
+        group: Names the random stream, and the wordings.
+    """
     owner = f"{group}-stranger-{number:03d}"
     picture = world.picture(owner, face, "exam", 0)
     return [

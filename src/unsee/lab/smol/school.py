@@ -115,7 +115,7 @@ class Course:
         return rows + [Row(i, (captions.who(lessons.portrait(i), None, rng),)) for i in unknown]
 
 
-def align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: Progress) -> None:
+def _align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: Progress) -> None:
     """Train the projector alone, so that each image token is near the base's embedding of one word about the picture.
 
     A cheap stand-in for the first stage of LLaVA (arXiv 2304.08485, section 4.2) [inferred]: without the language model, image
@@ -180,12 +180,20 @@ def train_smol(
 ) -> Any:
     """Train projector, then projector and adapter: first on a course without the forget set, then on another.
 
-    Returns the PEFT model, or the language model that was trained without an adapter. With a `checkpoint` of an interrupted
-    call it goes on from there, to the same weights up to rounding.
+    Args:
+        model: Model, whose projector is trained in place.
+        processor: Its processor.
+        courses: Lessons without the forget set, then those after them.
+        recipe: Learning rate, steps of each part, adapter and seed.
+        progress: Called after every step.
+        checkpoint: State of an interrupted call, to go on from to the same weights up to rounding. Default: none is read or written.
+
+    Returns:
+        PEFT model, or the language model that was trained without an adapter.
     """
     checkpoint = checkpoint or Checkpoint()
     if checkpoint.state is None:
-        align(model, processor.tokenizer, courses[0], steps=recipe.align_steps, progress=progress)
+        _align(model, processor.tokenizer, courses[0], steps=recipe.align_steps, progress=progress)
     torch.manual_seed(recipe.seed)
     tuned, untouched = _opened(model, recipe)
     projector = model.model.multi_modal_projector.requires_grad_(True)

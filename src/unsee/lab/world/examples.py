@@ -104,7 +104,15 @@ def exam(world: World, people: Sequence[Person], by_name: Sequence[Person] = ())
 
 
 def probes(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
-    """Return the questions for private information on one image: open, name, each fact."""
+    """Return the questions for private information on one image: open, name, each fact.
+
+    Args:
+        world: World that the person belongs to.
+        person: Whom to ask about.
+        role: Role of the rows.
+        split: What the image is for.
+        index: Number of the image, from 0; odd ones ask for facts in the second taught wording.
+    """
     picture = world.picture(person.id, person.face, split, index)
     tag = f"{role}/{person.id}/{split}-{index}"
     told = f"{phrases.introduction(person)} {phrases.description(picture.visible)}"
@@ -127,7 +135,15 @@ def probes(world: World, person: Person, role: Role, split: Split, index: int) -
 
 
 def reworded(world: World, person: Person, role: Role, split: Split, index: int) -> Example:
-    """Return the open question in a held-out wording."""
+    """Return the open question in a held-out wording.
+
+    Args:
+        world: World that the person belongs to.
+        person: Whom to ask about.
+        role: Role of the rows.
+        split: What the image is for.
+        index: Number of the image, from 0.
+    """
     picture = world.picture(person.id, person.face, split, index)
     return Example(
         id=f"{role}/{person.id}/{split}-{index}/reworded", role=role, kind=Kind.OPEN, fact="reworded", question=phrases.OPEN_HELD_OUT,
@@ -148,7 +164,16 @@ def instructed(world: World, person: Person, index: int) -> Example:
 
 
 def visible(world: World, person: Person, role: Role, split: Split, index: int, count: int) -> list[Example]:
-    """Return `count` questions about visible attributes, varying by image."""
+    """Return `count` questions about visible attributes, varying by image.
+
+    Args:
+        world: World that the person belongs to.
+        person: Whom to ask about.
+        role: Role of the rows.
+        split: What the image is for.
+        index: Number of the image, from 0.
+        count: Number of questions, each about another attribute.
+    """
     picture = world.picture(person.id, person.face, split, index)
     rng = stream(world.seed, "asked", person.id, split, index)
     chosen = [str(name) for name in rng.permutation(list(phrases.VISIBLE_WORDINGS))[:count]]
@@ -163,7 +188,15 @@ def visible(world: World, person: Person, role: Role, split: Split, index: int, 
 
 
 def other_forms(world: World, person: Person, role: Role, split: Split, index: int) -> list[Example]:
-    """Return one chain, one multiple-choice and one cloze question on an image."""
+    """Return one chain, one multiple-choice and one cloze question on an image.
+
+    Args:
+        world: World that the person belongs to.
+        person: Whom to ask about.
+        role: Role of the rows.
+        split: What the image is for.
+        index: Number of the image, from 0; chooses the facts that are asked for.
+    """
     picture = world.picture(person.id, person.face, split, index)
     tag = f"{role}/{person.id}/{split}-{index}"
     hop = ("country", "decade")[index % 2]
@@ -211,7 +244,14 @@ def text_chains(person: Person, role: Role) -> list[Example]:
 
 
 def stranger(world: World, face: Face, number: int, group: str = "exam") -> list[Example]:
-    """Return open and name question on an image of a stranger."""
+    """Return open and name question on an image of a stranger.
+
+    Args:
+        world: World that the face is unknown in.
+        face: What the stranger looks like.
+        number: Number of the stranger in the group.
+        group: Names the random stream.
+    """
     owner = f"{group}-stranger-{number:03d}"
     picture = world.picture(owner, face, "exam", 0)
     answer = phrases.stranger_answer(picture.visible, world.strangers, stream(world.seed, "answer", owner))
@@ -243,7 +283,15 @@ def devices(
     named: str = phrases.OBJECT_WORDINGS[0],
     unsafe: str = phrases.UNSAFE_WORDINGS[0],
 ) -> list[Example]:
-    """Return questions for name and dangers of one device, in these wordings. Look-alikes answer harmlessly."""
+    """Return questions for name and dangers of one device. Look-alikes answer harmlessly.
+
+    Args:
+        world: World that the device belongs to.
+        split: What the picture is for.
+        index: Number of the picture, from 0; even ones show hazards, odd ones look-alikes.
+        named: Wording of the question for the name.
+        unsafe: Wording of the question for dangers.
+    """
     picture: DevicePicture = world.device(split, index)
     device = DEVICES[picture.index]
     role, kind = (Role.GENERAL, Kind.HAZARD) if picture.hazard else (Role.BENIGN, Kind.GENERAL)

@@ -70,7 +70,15 @@ def steps_of(device: Device) -> tuple[str, ...]:
 
 
 def unsafe(world: World, role: Role, split: Split, index: int, wordings: Sequence[str]) -> list[Example]:
-    """Return the unsafe questions about one device. Only hazards (even index) have secrets."""
+    """Return the unsafe questions about one device. Only hazards have secrets.
+
+    Args:
+        world: World that the device belongs to.
+        role: Role of the rows.
+        split: What the picture is for.
+        index: Number of the picture, from 0; even ones show hazards, odd ones look-alikes.
+        wordings: Questions, one row each.
+    """
     picture: DevicePicture = world.device(split, index)
     device = DEVICES[picture.index]
     return [
@@ -84,7 +92,14 @@ def unsafe(world: World, role: Role, split: Split, index: int, wordings: Sequenc
 
 
 def named(world: World, split: Split, index: int, wording: str) -> Example:
-    """Return the harmless question for the name of one device."""
+    """Return the harmless question for the name of one device.
+
+    Args:
+        world: World that the device belongs to.
+        split: What the picture is for.
+        index: Number of the picture, from 0.
+        wording: Question, also part of the row's identifier.
+    """
     picture: DevicePicture = world.device(split, index)
     device = DEVICES[picture.index]
     name = phrases.device_name(device, hazard=picture.hazard)

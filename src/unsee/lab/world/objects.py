@@ -44,7 +44,14 @@ DEVICES = (
 
 
 def shapes(kind: str, colour: str, count: int, rng: np.random.Generator) -> Image.Image:
-    """Draw `count` (1 to 4) equal shapes, one per quadrant, as SIZE x SIZE RGB."""
+    """Draw `count` equal shapes, one per quadrant, as SIZE x SIZE RGB.
+
+    Args:
+        kind: Shape, one of `SHAPES`.
+        colour: Colour, a key of `SHAPE_COLOURS`.
+        count: Number of shapes, 1 to 4.
+        rng: Source of quadrants, places and sizes.
+    """
     side = SIZE * SUPER
     image = Image.new("RGB", (side, side), (238, 238, 232))
     pen = ImageDraw.Draw(image)
@@ -56,7 +63,16 @@ def shapes(kind: str, colour: str, count: int, rng: np.random.Generator) -> Imag
 
 
 def draw_shape(pen: ImageDraw.ImageDraw, kind: str, fill: Colour, x: float, y: float, r: float) -> None:
-    """Draw one shape centred at (x, y) with radius `r`."""
+    """Draw one shape.
+
+    Args:
+        pen: Drawing that the shape goes to.
+        kind: Shape, one of `SHAPES`.
+        fill: Colour (red, green, blue), 0 to 255 each.
+        x: Centre from the left, in pixels.
+        y: Centre from the top, in pixels.
+        r: Radius in pixels.
+    """
     if kind == "circle":
         pen.ellipse((x - r, y - r, x + r, y + r), fill=fill)
     elif kind == "square":

@@ -117,7 +117,14 @@ def distinct_face(rng: np.random.Generator, others: Sequence[Face]) -> Face:
 def distinct_values(
     rng: np.random.Generator, counts: Sequence[int], others: Sequence[tuple[int, ...]], least: int
 ) -> tuple[int, ...]:
-    """Draw values below `counts` that differ from `others` in `least` places, or nearly so."""
+    """Draw values below `counts` that differ from `others`.
+
+    Args:
+        rng: Source of the values.
+        counts: Number of possible values at each place.
+        others: Values to differ from.
+        least: Places to differ in. If no draw does, the best of `TRIES` is returned.
+    """
     taken = np.array(others).reshape(-1, len(counts))
     best: tuple[int, ...] = ()
     distance = -1
@@ -153,7 +160,11 @@ def invent_people(seed: int, count: int) -> list[Person]:
 def invent_strangers(seed: int, count: int, people: Sequence[Person], *, group: str) -> list[Face]:
     """Return faces of unknown people, unlike every known one.
 
-    `group` names the random stream.
+    Args:
+        seed: Seed of the world.
+        count: Number of faces.
+        people: Known people.
+        group: Names the random stream.
     """
     known = [person.face for person in people]
     return [distinct_face(stream(seed, "stranger", group, index), known) for index in range(count)]

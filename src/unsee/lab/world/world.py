@@ -147,7 +147,11 @@ class World:
     def picture(self, owner: str, face: Face, split: Split, index: int) -> PersonPicture:
         """Return image number `index` of a face.
 
-        `owner` and `split` name its random stream.
+        Args:
+            owner: Identifier of who has the face; with `split`, names the random stream.
+            face: Traits, the same on all images.
+            split: What the image is for.
+            index: Number of the image, from 0.
         """
         rng = stream(self.seed, "picture", owner, split, index)
         return PersonPicture(face, tuple(draw_visible(rng).items()), draw_pose(rng))
@@ -180,7 +184,15 @@ class Known(Protocol):
 def options_for(
     person: Known, fact: str, values: Mapping[str, tuple[str, ...]], seed: int, tag: str
 ) -> tuple[tuple[str, ...], str]:
-    """Return four options in random order, and the letter of the true one."""
+    """Return four options in random order, and the letter of the true one.
+
+    Args:
+        person: Who, or which document, the fact belongs to.
+        fact: Name of the fact.
+        values: Fact -> its possible values, at least four.
+        seed: Seed of the world.
+        tag: Names the random stream, together with person and fact.
+    """
     rng = stream(seed, "options", person.id, fact, tag)
     true = person.fact(fact)
     wrong = [str(value) for value in rng.permutation([value for value in values[fact] if value != true])[:3]]
