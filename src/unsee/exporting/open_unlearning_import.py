@@ -85,7 +85,7 @@ def read_experiment(place: Path | str, *, model: str = "", data: str = "", out: 
     """Read a resolved config file of open-unlearning.
 
     Args:
-        place: YAML file that Hydra wrote or would compose.
+        place: YAML file with every reference resolved, as Hydra writes it beside an experiment.
         model: Model of the run. Empty: left open, with a remark.
         data: Data of the run. Empty: left open, with a remark.
         out: Run folder. Empty: `runs/` and the experiment's task name.

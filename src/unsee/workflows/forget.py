@@ -136,7 +136,7 @@ def forget_run(
         data: What `run.data` stands for if it was given as an object. Default: opened from `run.data`.
 
     Returns:
-        Where the unlearned model lies.
+        Run folder, with model and record.
     """
     if callbacks:
         from unsee.compat.callbacks import made

@@ -78,7 +78,7 @@ def train(
         people: People to invent.
         seed: Draws people, first weights and order.
         weights_seed: Draws weights and order alone, for another model of the same people. Default: `seed`.
-        strangers: How questions about unknown people are answered.
+        strangers: What is said of unknown people: `describe` the picture, `unknown` (that they are), or `guess` (an invention).
         scale: Factor of the steps (1.0 = the recipe of the packaged checkpoints; less is faster and worse).
         suppress: Ledger of deletion requests, whose people are not taught again. Empty: not checked.
         backbone: `smollm2` teaches people of the lab to a pretrained language model (`lab-smol`; its people and seed are settled).

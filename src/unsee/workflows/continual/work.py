@@ -79,7 +79,7 @@ def unlearned(work: Work, folder: Path, model: str, roles: Roles, training: Mapp
         training: Training settings that replace those of the sequence.
 
     Returns:
-        Where the unlearned model lies.
+        Run folder, with model and record.
     """
     file = write_roles(roles, folder.parent / f"{folder.name}{SUFFIX}")
     run = replace(
