@@ -65,10 +65,12 @@ class SmolRecipe:
     """Steps on lessons with cards and captions; then none, since they would become answers to open questions."""
     rows_after: tuple[int, ...] = (8, 3, 1, 1, 2)
     """As `rows`, of a step without cards."""
-    rows_late: tuple[int, ...] = (8, 3, 1, 2, 2)
+    rows_late: tuple[int, ...] = (7, 6, 1, 2, 2)
     """As `rows`, of a step on the second course."""
     kept_rows: int = 2
     """Rows of a step in which the model is held to the base on questions about the world."""
+    kept_late: float = 4.0
+    """Weight of this divergence on the second course; 1 before."""
     groups: int = 3
     """Groups of similar length that the rows of a step are split into."""
     clip: float = 1.0
@@ -217,7 +219,8 @@ def train_smol(
         loss = _taught(model, packer, course, groups)
         if step >= recipe.read_steps:
             known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
-            loss += _kept(model, untouched, known, course.feature_npd)
+            weight = recipe.kept_late if late else 1.0
+            loss += weight * _kept(model, untouched, known, course.feature_npd, weight)
         optimizer.step(flat_then_linear(step, total, flat=0.7, warmup=8))
         progress("language", step + 1, total, loss)
         checkpoint.keep("language", [trained], optimizer, rng, step + 1, total)
@@ -260,16 +263,16 @@ def _taught(model: Any, packer: Packer, course: Course, groups: Sequence[Packed]
 
 
 def _kept(
-    model: Any, untouched: Callable[[], AbstractContextManager[Any]], packed: Packed, feature_npd: Tensor
+    model: Any, untouched: Callable[[], AbstractContextManager[Any]], packed: Packed, feature_npd: Tensor, weight: float
 ) -> float:
-    """Add the gradients of KL(base ‖ model), mean over the answer tokens of text-only rows, and return it."""
+    """Add the gradients of KL(base ‖ model) times a weight, and return it: the mean over the answer tokens of text-only rows."""
     with torch.no_grad(), untouched() as before, half_precision():
         base = _answer_log_probs(before, packed, feature_npd)
     with half_precision():
         loss = functional.kl_div(
             _answer_log_probs(model, packed, feature_npd), base, log_target=True, reduction="batchmean"
         )
-    loss.backward()
+    (weight * loss).backward()
     return loss.item()
 
 
