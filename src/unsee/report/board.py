@@ -171,7 +171,7 @@ def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], cost: Cost) 
     for promise, group in by_key((row.promise, row) for row in rows).items():
         lines = [_line(row, rank, cost) for rank, row in _ordered(group)]
         parts += [f"### Promise: {promise}", "", table(heads, lines), ""]
-    return "\n".join([*parts, *_legend(keep, kept)]) + "\n"
+    return "\n".join([*parts, *(f"- {line}" for line in _legend(keep, kept))]) + "\n"
 
 
 def _ordered(rows: Sequence[Row]) -> Iterator[tuple[int | None, Row]]:
