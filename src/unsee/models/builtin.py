@@ -8,10 +8,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from filelock import FileLock
-
 from unsee.errors import UserError, unknown_name
-from unsee.utils.terminal import note_once
 
 CHECKPOINTS: Path = Path(__file__).parents[1] / "lab" / "checkpoints"
 HASHES: Final = "hashes.json"
@@ -68,8 +65,7 @@ def _assembled(parts: Path) -> Path:
     if not (folder / "config.json").is_file():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_suffix(".lock")):
-                _assemble(parts, folder)
+            _assemble(parts, folder)
         except OSError as error:
             raise UserError(
                 f"{parts.name} is put together with its language model in {folder} (270 MB), which failed: {error}. "
@@ -79,14 +75,18 @@ def _assembled(parts: Path) -> Path:
 
 
 def _assemble(parts: Path, folder: Path) -> None:
-    if (folder / "config.json").is_file():  # by another process, meanwhile
-        return
-    from unsee.models import half_precision, smollm2
+    from filelock import FileLock  # not above: `unsee doctor` reads the names where packages may be broken
 
-    model, processor = smollm2.merged(parts, packaged(TOWER))
-    note_once(f"{parts.name} is put together with its language model, once ({folder})")
-    texts = {name: (parts / name).read_text(encoding="utf-8") for name in ("exam.json", "world.json")}
-    half_precision.save_half(model, processor, folder, texts)
+    from unsee.models import half_precision, smollm2
+    from unsee.utils.terminal import note_once
+
+    with FileLock(folder.with_suffix(".lock")):
+        if (folder / "config.json").is_file():  # by another process, meanwhile
+            return
+        model, processor = smollm2.merged(parts, packaged(TOWER))
+        note_once(f"{parts.name} is put together with its language model, once ({folder})")
+        texts = {name: (parts / name).read_text(encoding="utf-8") for name in ("exam.json", "world.json")}
+        half_precision.save_half(model, processor, folder, texts)
 
 
 def name_of(place: Path | str) -> str:
