@@ -74,9 +74,14 @@ def test_the_gold_model_is_attacked_once_for_all_runs_beside_it(tmp_path, monkey
     assert beside["model"] != first["model"]
     lines = (tmp_path / "runs" / "cache" / "attacks.jsonl").read_text().splitlines()
     assert len(lines) == 1
+    with monkeypatch.context() as changed:  # as if the attack were a plugin that somebody rewrote
+        changed.setattr(workflow, "_hash_of", lambda _: "other")
+        assert findings("e")[1] == {"e", "gold"}
+        changed.setattr(workflow, "_hash_of", lambda _: "")
+        assert findings("f")[1] == {"f", "gold"}
     findings("c", seed=1)
     findings("d", settings={"prompts": {"forms": ["doubt"]}})
-    assert len((tmp_path / "runs" / "cache" / "attacks.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "runs" / "cache" / "attacks.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.parametrize(
@@ -108,7 +113,7 @@ def test_the_report_shows_what_came_back(tmp_path):
     assert "What attacks bring back" in page
     assert 'title="facts, lr 0.001, 10 optimiser steps">68%<small>gold 13%</small>' in page
     assert "Attacked: relearning brings 68% back (gold 13%), at worst." in page
-    assert "Attacked: probes finds traces of 90% (gold 10%), at worst." in page
+    assert "Attacked: traces of 90% are found by probes (gold 10%), at worst." in page
     assert '<th scope="col">probes <small>inside</small></th>' in page
     assert "Hidden" in page
     assert "<b>facts</b>" not in page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,7 +106,7 @@ def attack(
         kept = _kept(place / ATTACKS, facts)
         for name, one in chosen:
             if kept.get(name, {}).get("settings") != config.plain(asdict(one)):
-                gold_rows = _GoldRows(place, {"attack": name, "settings": config.plain(asdict(one)), **facts}, before)
+                gold_rows = _GoldRows(place, one, {"attack": name, **facts}, before)
                 kept[name] = _attacked(name, one, opened, models, before, seed, gold_rows)
                 atomic_write_json(place / ATTACKS, {"facts": facts, "attacks": kept})
     return {name: kept[name] for name, _ in chosen}
@@ -167,13 +169,14 @@ def _attacked(
 class _GoldRows:
     """Findings of one attack on a gold model, in the shared cache of the run folders."""
 
-    def __init__(self, place: Path, facts: Mapping[str, Any], original: str) -> None:
-        """Open the cache. All that the findings depend on is in the key; the attacked model is not."""
+    def __init__(self, place: Path, one: Attack, facts: Mapping[str, Any], original: str) -> None:
+        """Open the cache. All that the findings depend on is in the key, the file of the attack too, which may be a plugin."""
         rest = {key: value for key, value in facts.items() if key != "model"}
+        rest |= {"settings": config.plain(asdict(one)), "code": _hash_of(type(one))}
         self.key = json.dumps(
             {**rest, "original": original and _identity(original), "unsee": __version__}, sort_keys=True
         )
-        self.rows = shared_cache.shared_rows(place, "attacks.jsonl") if "gold" in facts else None
+        self.rows = shared_cache.shared_rows(place, "attacks.jsonl") if "gold" in facts and rest["code"] else None
 
     def read(self) -> list[Finding]:
         """Return the findings of an earlier run, empty if there are none."""
@@ -184,6 +187,14 @@ class _GoldRows:
         """Keep the findings."""
         if self.rows:
             self.rows.put({self.key: [asdict(finding) for finding in findings]})
+
+
+def _hash_of(cls: type) -> str:
+    """Return the hash of the file that a class is written in, or empty for one without a file (a notebook's)."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
+    except (TypeError, OSError):
+        return ""
 
 
 def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str, Any]:
