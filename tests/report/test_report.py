@@ -685,7 +685,10 @@ def test_a_request_is_fulfilled_only_if_attacks_bring_nothing_back(tmp_path: Pat
     assert _sworn(silent, tmp_path / "c", attacks=found) == "no: relearning brings 60% back"
     found["patching"] = {"recovered": 0.9, "gold": 0.0, "finds": "traces"}
     assert _sworn(silent, tmp_path / "both", attacks=found) == "no: relearning brings 60% back"
-    assert _sworn(silent, tmp_path / "e", attacks={"patching": found["patching"]}) == "no: traces of 90% are found by patching"
+    assert (
+        _sworn(silent, tmp_path / "e", attacks={"patching": found["patching"]})
+        == "no: traces of 90% are found by patching"
+    )
     (original,) = read_stages({"original": [make_run(tmp_path / "d", "original")]})
     assert fulfilled(original, verdict.judge(original, None, "unseen"), "unseen") is None
 

@@ -334,7 +334,11 @@ def _badge(share: Mapping[str, float], tone: Tone, *, collapsed: bool, keeping: 
 def found_words(back: Returned) -> str:
     """Return what an attack found, in words."""
     share = percent(back.share)
-    return f"traces of {share} are found by {back.attack}" if back.finds == "traces" else f"{back.attack} brings {share} back"
+    return (
+        f"traces of {share} are found by {back.attack}"
+        if back.finds == "traces"
+        else f"{back.attack} brings {share} back"
+    )
 
 
 def _notes(stage: Stage, original: Stage | None, limits: Thresholds) -> tuple[str, ...]:
