@@ -43,7 +43,14 @@ def _about(kind: registry.Listed, name: str) -> list[str]:
         return [f"model types: {', '.join(types) or 'any that no other family serves'}"]
     if kind == "attacks":
         cls = registry.load(kind, name)
-        return [f"needs: {cls.needs}", "", inspect.getdoc(cls) or "", "", *_settings(cls, name)]
+        return [
+            f"needs: {cls.needs}",
+            f"looks for: {cls.finds}",
+            "",
+            inspect.getdoc(cls) or "",
+            "",
+            *_settings(cls, name),
+        ]
     if kind == "metrics" and name in registry.outside_names(kind):
         return [f"better: {registry.load_metric(name).better}"]
     return []
