@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 from helpers.evaluated import make_run
 from unsee.cli.main import main
 from unsee.errors import UserError
-from unsee.report.attacked import relearning_area
+from unsee.report.attacked import relearning_area, relearning_curve
 from unsee.report.board import Cost, Row, markdown, ranks
+from unsee.report.board_page import render
 from unsee.report.read import Stage, beside_gold, read_run
 from unsee.scoring.gold_distance import KEY, drawn_distances
 from unsee.workflows import sweep
@@ -141,6 +143,29 @@ def test_rows_without_figures_stay_with_their_reason(board):
     assert (board / "compare" / "report.html").is_file()
 
 
+def test_the_page_shows_every_row_and_loads_nothing(board):
+    page = (board / "leaderboard.html").read_text()
+    assert page.count('class="dot"') == 3
+    assert page.count('class="dot ref"') == 1  # the original; gold is the zero line
+    assert "<b>simnpo</b>" in page
+    assert "seed 0: planted" in page
+    assert "16 s · 11%" in page
+    assert not re.search(r"<script|<link|style=|https?:|\son[a-z]+=", page)
+
+
+def test_the_page_quotes_what_gives_away_most(tmp_path):
+    """The reference models are not quoted."""
+    stage = Stage(name="original", runs=(read_run(make_run(tmp_path / "run", "original")),))
+    rows = [
+        Row(name="kept", promise="person", stage=stage),
+        Row(name="before", promise="person", stage=stage, reference=True),
+    ]
+    page = render({"world": rows}, Cost(), ["legend & more"])
+    assert page.count('<blockquote class="q-leak">') == 1
+    assert re.search(r"This is <mark>[^<]+</mark>, a baker from <mark>[^<]+</mark>", page)
+    assert "legend &amp; more" in page
+
+
 def test_again_only_what_failed_runs(board, file, cells):
     before = len(cells)
     leaderboard(file, board)
@@ -247,5 +272,11 @@ def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):
     folder = make_run(tmp_path / "x", "npo")
     result = {"findings": {"model": model, "gold": gold}}
     (folder / "attacks.json").write_text(json.dumps({"attacks": {"relearning": result}}))
-    assert relearning_area(Stage(name="x", runs=(read_run(folder),))) == pytest.approx((0.1 + 0.6) / 2)
+    stage = Stage(name="x", runs=(read_run(folder),))
+    assert relearning_area(stage) == pytest.approx((0.1 + 0.6) / 2)
+    assert [(one.step, one.share, one.gold) for one in relearning_curve(stage)] == [(0, 0.1, 0.0), (10, 0.8, 0.2)]
+    page = render({"A <b>world</b>": [Row(name="x", promise="person", stage=stage)]}, Cost(), [])
+    assert "A &lt;b&gt;world&lt;/b&gt; · promise: person" in page
+    assert "ends at 80%" in page
+    assert "mean above gold 0.35" in page
     assert relearning_area(Stage(name="x", runs=(read_run(make_run(tmp_path / "y", "npo")),))) is None

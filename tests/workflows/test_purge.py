@@ -234,6 +234,43 @@ def test_a_report_beside_that_may_quote_the_run_is_named(runs):
     assert holders(runs) == []
 
 
+def write_board(place: Path) -> Path:
+    """Write what a leaderboard leaves, with planted strings in messages, settings and paths."""
+    write(place / "claims" / OWNED, "")
+    why = "row zyxada-1: Expected a text."
+    write(place / "index.json", json.dumps([{"name": "npo", "label": "npo", "state": "failed", "error": why}]))
+    settings = {"plain": "lr=0.001 weight=4", "told": "instruction=Never speak of Zyxada."}
+    rows = [{"name": name, "settings": value, "leak": 0.5, "notes": [why]} for name, value in settings.items()]
+    world = {"model": "lab", "data": "/home/me/zyxada-data", "rows": rows}
+    write(place / "leaderboard.json", json.dumps({"first": world}))
+    for name in (
+        "leaderboard.yaml",
+        "leaderboard.md",
+        "leaderboard.html",
+        "chosen.json",
+        "jobs/npo.yaml",
+        "failed/npo.txt",
+    ):
+        write(place / name, why)
+    return place
+
+
+def test_a_leaderboard_keeps_its_figures_and_names_nobody(tmp_path):
+    place = write_board(tmp_path / "board")
+    assert holders(place)
+    purge([place], apply=True)
+    assert holders(place) == []
+    first = json.loads((place / "leaderboard.json").read_text())["first"]
+    assert [(row["leak"], row["settings"]) for row in first["rows"]] == [(0.5, "lr=0.001 weight=4"), (0.5, "")]
+    assert json.loads((place / "index.json").read_text())[0]["state"] == "failed"
+
+
+def test_a_grid_of_the_users_own_is_no_folder_of_ours(tmp_path):
+    write(tmp_path / "configs" / "grid.yaml", "base: {data: zyxada}")
+    with pytest.raises(UserError, match="was not made by unsee"):
+        purge([tmp_path / "configs"])
+
+
 def write_base(runs: Path) -> Path:
     """Write what `forget` keeps of a model object for the run x."""
     write(runs / "x-base" / "unsee.json", json.dumps({"instruction": "", "object": {"class": "M", "sha256": "0"}}))

@@ -60,23 +60,44 @@ def worst(stage: Stage, finds: str) -> Returned | None:
     return max(measured, key=lambda one: one.above, default=None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Relearned:
+    """What the worst source and rate bring back at one step, mean over seeds."""
+
+    step: float
+    share: float
+    gold: float
+
+
+def relearning_curve(stage: Stage) -> list[Relearned]:
+    """Return what relearning brings back at each step: of all sources and rates that with most above gold [inferred].
+
+    Empty without findings on both the model and gold. Findings of a collapsed model are left out.
+    """
+    found: dict[float, list[tuple[float, float]]] = {}
+    for run in stage.runs:
+        findings = run.attacks.get("relearning", {}).get("findings", {})
+        beside = {(row["variant"], row["at"]): float(row["mean"]) for row in findings.get("gold", ())}
+        pairs = by_key(
+            (row["at"], (float(row["mean"]), beside[row["variant"], row["at"]]))
+            for row in findings.get("model", ())
+            if (row["variant"], row["at"]) in beside and row["degenerate"] < COLLAPSED
+        )
+        for step, several in pairs.items():
+            found.setdefault(step, []).append(max(several, key=lambda pair: pair[0] - pair[1]))
+    return [
+        Relearned(step=step, share=sum(own) / len(own), gold=sum(golds) / len(golds))
+        for step, (own, golds) in sorted((step, tuple(zip(*pairs, strict=True))) for step, pairs in found.items())
+    ]
+
+
 def relearning_area(stage: Stage) -> float | None:
     """Return the area between the relearning curves of the model and of gold, or None without both.
 
     Mean over the steps of the most that any source and rate bring back above gold, and over seeds [inferred].
     """
-    found = []
-    for run in stage.runs:
-        findings = run.attacks.get("relearning", {}).get("findings", {})
-        beside = {(row["variant"], row["at"]): float(row["mean"]) for row in findings.get("gold", ())}
-        above = by_key(
-            (row["at"], float(row["mean"]) - beside[row["variant"], row["at"]])
-            for row in findings.get("model", ())
-            if (row["variant"], row["at"]) in beside and row["degenerate"] < COLLAPSED
-        )
-        if above:
-            found.append(sum(map(max, above.values())) / len(above))
-    return sum(found) / len(found) if found else None
+    above = [point.share - point.gold for point in relearning_curve(stage)]
+    return sum(above) / len(above) if above else None
 
 
 def attacks_of(stages: Sequence[Stage]) -> dict[str, str]:

@@ -130,12 +130,12 @@ def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
             "interval": None if row.distance is None else row.distance.interval,
             **_shares(row),
             **_attacked(row),
-            cost.clock: (took := _took(row, cost)),
-            "share_of_gold_seconds": cost.share(took),
+            cost.clock: (lasted := took(row, cost)),
+            "share_of_gold_seconds": cost.share(lasted),
             "notes": list(row.notes),
         }
         for group in by_key((row.promise, row) for row in rows).values()
-        for rank, row in _ordered(group)
+        for rank, row in ordered(group)
     ]
 
 
@@ -169,12 +169,12 @@ def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], cost: Cost) 
     ]
     parts = []
     for promise, group in by_key((row.promise, row) for row in rows).items():
-        lines = [_line(row, rank, cost) for rank, row in _ordered(group)]
+        lines = [_line(row, rank, cost) for rank, row in ordered(group)]
         parts += [f"### Promise: {promise}", "", table(heads, lines), ""]
-    return "\n".join([*parts, *(f"- {line}" for line in _legend(keep, kept))]) + "\n"
+    return "\n".join([*parts, *(f"- {line}" for line in legend(keep, kept))]) + "\n"
 
 
-def _ordered(rows: Sequence[Row]) -> Iterator[tuple[int | None, Row]]:
+def ordered(rows: Sequence[Row]) -> Iterator[tuple[int | None, Row]]:
     """Yield rank and row: references, then by rank and distance, then those without a distance."""
     places = ranks(rows)
     last = len(rows) + 1
@@ -182,7 +182,8 @@ def _ordered(rows: Sequence[Row]) -> Iterator[tuple[int | None, Row]]:
         yield places.get(row.name), row
 
 
-def _legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
+def legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
+    """Yield what the columns mean, a sentence or two each."""
     yield (
         "Gold distance: 0 = answers like a model that never saw what was to be forgotten; in brackets the 95 % bootstrap interval, "
         "which draws entities and seeds."
@@ -205,7 +206,7 @@ def _legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
 
 def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
     shares, attacked = _shares(row), _attacked(row)
-    took = _took(row, cost)
+    lasted = took(row, cost)
     found = (
         _number(attacked[f"{name}_above_gold"]) + (f" ({how})" if (how := attacked[f"{name}_attack"]) else "")
         for name in ("worst", "traces")
@@ -218,8 +219,8 @@ def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
         _number(row.keeps),
         _number(attacked["relearning_area"]),
         *found,
-        "" if took is None else f"{took:.0f}",
-        *([_percent(cost.share(took))] if cost.gold_seconds else []),
+        "" if lasted is None else f"{lasted:.0f}",
+        *([_percent(cost.share(lasted))] if cost.gold_seconds else []),
         str(len(row.stage.runs)) if row.stage else "0",
         row.settings,
         row.searched,
@@ -244,7 +245,8 @@ def _attacked(row: Row) -> Mapping[str, Any]:
     return values
 
 
-def _took(row: Row, cost: Cost) -> float | None:
+def took(row: Row, cost: Cost) -> float | None:
+    """Return the time that unlearning took by the clock of the leaderboard, mean over seeds."""
     return seconds(row.stage, cost.clock) if row.stage else None
 
 

@@ -136,9 +136,9 @@ def _context(stages: Sequence[Stage], title: str) -> dict[str, Any]:
         "tags": charts.scatter(order, role, plot),
         "tones": {name: verdict.tone for name, verdict in verdicts.items()},
         "columns": table,
-        "groups": _groups(table),
+        "groups": groups(table),
         "routes": asked,
-        "route_groups": _groups(asked),
+        "route_groups": groups(asked),
         "ways": [(gallery.printable(stage.label), stage.reference, routes.ways(stage, asked)) for stage in order],
         "attacks": attacked.attacks_of(order),
         "attacked": [
@@ -208,7 +208,8 @@ def _showcase(stages: Sequence[Stage], role: str) -> gallery.Card | None:
     return None if index is None else gallery.card(stages, index)
 
 
-def _groups(table: Sequence[Column | routes.Route]) -> list[tuple[str, int]]:
+def groups(table: Sequence[Column | routes.Route]) -> list[tuple[str, int]]:
+    """Return the names of neighbouring columns' groups, with the number of columns."""
     names = dict.fromkeys(column.group for column in table)
     return [(name, sum(column.group == name for column in table)) for name in names]
 

@@ -3,6 +3,7 @@
     leaderboard.yaml                   what was asked for
     chosen.json                        every setting tried, its distance to gold, what it keeps, and the chosen one
     leaderboard.md, leaderboard.json   a table per world and promise, written again after every few methods
+    leaderboard.html                   the same in pictures
     compare/                           report of the chosen settings in the first world
 
 The rest of the folder is that of a sweep (`unsee.workflows.sweep`), whose cells do all the work. Choosing reads the
@@ -24,7 +25,8 @@ from unsee.api.method import Promise
 from unsee.config import Run
 from unsee.errors import UserError
 from unsee.models.builtin import absolute_or_name
-from unsee.report.board import Cost, Row, as_json, markdown
+from unsee.report import board_page
+from unsee.report.board import Cost, Row, as_json, legend, markdown
 from unsee.report.read import GOLD, Stage, beside_gold, read_run
 from unsee.report.summary import value
 from unsee.scoring.gold_distance import KEY
@@ -324,13 +326,20 @@ def _write(plan: _Plan, place: Path, rows: Mapping[str, Sequence[Row]], waiting:
     """Write leaderboard.md and leaderboard.json with the methods that have been searched so far."""
     board, values = plan.board, {}
     cost = Cost(clock=board.clock, gold_seconds=board.gold_seconds)
+    titles = {
+        name: f"{name.capitalize()} world: data {world.data}, model {world.model}"
+        for name, world in plan.worlds.items()
+    }
     text = ["# Leaderboard", "", *([f"Not searched yet: {', '.join(waiting)}.", ""] if waiting else [])]
     for name, world in plan.worlds.items():
-        text += [f"## {name.capitalize()} world: data {world.data}, model {world.model}", ""]
+        text += [f"## {titles[name]}", ""]
         text += [markdown(rows[name], board.keep, board.kept, cost)]
         values[name] = {"model": world.model, "data": world.data, "rows": as_json(rows[name], cost)}
     atomic_write_text(place / "leaderboard.md", "\n".join(text))
     atomic_write_json(place / "leaderboard.json", values)
+    told = {titles[name]: rows[name] for name in plan.worlds}
+    page = board_page.render(told, cost, list(legend(board.keep, board.kept)), waiting)
+    atomic_write_text(place / "leaderboard.html", page)
 
 
 def _references_rows(judge: _Judge, world: World) -> list[Row]:

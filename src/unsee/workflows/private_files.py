@@ -73,6 +73,30 @@ def _sequence(text: str) -> str:
     return _json({**found, "tasks": tasks, "settings": settings})
 
 
+def _board(text: str) -> str:
+    """Return a leaderboard without the data's path, messages and settings that may name people. A comparison stays."""
+    worlds = json.loads(text)
+    if not isinstance(worlds, dict):
+        return text
+    return _json(
+        {name: {**world, "data": "", "rows": list(map(_row, world["rows"]))} for name, world in worlds.items()}
+    )
+
+
+def _index(text: str) -> str:
+    """Return the states of a sweep's cells without messages."""
+    return _json([{**cell, "error": ""} for cell in json.loads(text)])
+
+
+_SETTINGS: Final = re.compile(r"([\w.]+=[\w.+-]+ ?)*", re.ASCII)
+"""Settings of numbers and words of code alone."""
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    settings = row["settings"] if _SETTINGS.fullmatch(row["settings"]) else ""
+    return {**row, "settings": settings, "notes": []}
+
+
 def _judged(text: str) -> str:
     """Return what was judged without the data's path and settings that may name people."""
     found = json.loads(text)
@@ -138,6 +162,16 @@ def _json(value: Any) -> str:
 FILES: Final[tuple[Private, ...]] = (
     Private("report.html", "answers", "quotes answers and leaks, and shows pictures"),
     Private("answers.html", "answers", "quotes answers and leaks, and shows pictures"),
+    Private("leaderboard.html", "answers", "quotes answers and leaks, and shows pictures"),
+    Private(
+        "leaderboard.md", "answers", "messages and settings, which may name rows and people, and the path of the data"
+    ),
+    Private(
+        "leaderboard.json",
+        "answers",
+        "messages and settings, which may name rows and people, and the path of the data",
+        _board,
+    ),
     Private("continual.html", "answers", "ids of requests"),
     Private("continual.md", "answers", "ids of requests"),
     Private("images/*.png", "answers", "pictures that were asked about"),
@@ -148,6 +182,7 @@ FILES: Final[tuple[Private, ...]] = (
     Private("logs/*.log", "answers", "messages, which may name rows"),
     Private("failed/*.txt", "answers", "messages, which may name rows"),
     Private("chosen.json", "answers", "messages, which may name rows"),
+    Private("index.json", "answers", "messages, which may name rows", _index),
     Private("slurm/**", "answers", "jobs and their messages"),
     Private("responses.keys.jsonl", "answers", "ids of rows"),
     Private("responses.jsonl", "answers", "questions, reference answers, private strings, and what the model said"),

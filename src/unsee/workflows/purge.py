@@ -38,8 +38,8 @@ from unsee.utils.parsing import read_object
 from unsee.workflows.private_files import DEFAULT, FILES, LEVELS, PURGES, Level, Private
 
 _MARKS: Final = (
-    *(LOCK, OWNED, PURGES, "judged.json", "step.json", "demo.json", "continual.json", "continual.yaml", "grid.yaml"),
-    f"model/{OWNED}",
+    *(LOCK, OWNED, PURGES, "judged.json", "step.json", "demo.json", "continual.json", "continual.yaml"),
+    *(f"model/{OWNED}", f"claims/{OWNED}"),
 )
 """Files whose folder was made by unsee, beside a run.yaml with a record and answers with their vocabulary."""
 _DEEP: Final = 2
@@ -60,8 +60,8 @@ _STAYING: Final = {
     "safety.json": "figures, without ids",
     "factuality.json": "figures, without ids",
     "summary.json": "figures, and names of runs",
-    "leaderboard.json": "figures, and names of runs",
-    "leaderboard.md": "figures, and names of runs",
+    "leaderboard.json": "figures, and names of runs, without messages",
+    "index.json": "states of the cells of a sweep, without messages",
     "step.json": "cost and routing",
     "steering.json": "gate scores",
     "run.yaml": "settings and hashes, without the path of the data",
@@ -482,7 +482,7 @@ class _Plan:
     def _quoting(self, folder: Path) -> Iterator[str]:
         """Yield the reports beside the runs, which may quote their answers."""
         for unit in _children(folder) if "answers" in self.levels else ():
-            for name in ("report.html", "answers.html"):
+            for name in ("report.html", "answers.html", "leaderboard.html"):
                 if unit not in self.roots and (unit / name).is_file():
                     yield f"{unit / name} may quote answers of these runs; give {unit.name} too."
 

@@ -133,6 +133,7 @@ def run_cells(
         jobs: Cells that run at once.
         slurm: Parameters of a job, as submitit names them. Unused by `local`.
     """
+    owned_folder(out / "claims")  # from now on `unsee purge` knows this folder
     _write_jobs(cells, out)
     todo = [cell.name for cell in cells if not _is_done(out, cell.name)]
     for cell in cells:

@@ -25,5 +25,5 @@ def action(options: argparse.Namespace) -> int:
     for name, state in states.items():
         if state != "done":
             err(f"{state}: {name}")
-    say(Path(options.out) / "leaderboard.md")
+    say(Path(options.out) / "leaderboard.html")
     return FAILED if "failed" in states.values() else OK

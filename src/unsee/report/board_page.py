@@ -1,0 +1,190 @@
+"""Page of a leaderboard: distance to gold, answers, relearning, routes, worst leaks and cost as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from unsee.api import Response
+from unsee.report import attacked, charts, gallery
+from unsee.report import routes as asking
+from unsee.report.board import Cost, Row, ordered, took
+from unsee.report.columns import MEANING
+from unsee.report.page import groups, rendered
+from unsee.report.read import Record
+from unsee.report.summary import CLASSES, judged_role
+
+PROMISES: Final[Mapping[str, str]] = {
+    "person": "Everything about the people goes, asked by picture or by name.",
+    "picture": "The face is no longer recognised; what is known by name stays.",
+}
+"""What a method promises, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One method or reference model on the page. Positions in percent of the drawing's width."""
+
+    name: str
+    reference: bool
+    rank: int | None
+    notes: str
+    settings: str
+    distance: float | None
+    at: float | None
+    """Place of the distance."""
+    interval: tuple[float, float] | None
+    """Places of the ends of its interval."""
+    segments: list[charts.Segment]
+    relearned: Relearned | None
+    leak: Leak | None
+    seconds: float | None
+    share: float | None
+    """Of the gold model's time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relearned:
+    """Relearning curves as SVG point lists in 300 x 130 units, shares from 0 to 1."""
+
+    model: str
+    gold: str
+    last: float
+    area: float
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """Answer that gives away most."""
+
+    picture: str
+    question: str
+    answer: gallery.Answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One promise in one world."""
+
+    title: str
+    about: str
+    top: float
+    """Distance at the right end of the drawing."""
+    lines: list[Line]
+    routes: list[asking.Route]
+    route_groups: list[tuple[str, int]]
+    ways: list[tuple[str, bool, list[asking.Way]]]
+    """(Name, whether it is a reference, what it says on each route)."""
+
+
+def render(worlds: Mapping[str, Sequence[Row]], cost: Cost, legend: Sequence[str], waiting: Sequence[str] = ()) -> str:
+    """Return the page as HTML, with all run data escaped, the style bound by hash.
+
+    Args:
+        worlds: Title of a world -> its rows, references included.
+        cost: How the cost of unlearning is told.
+        legend: What the columns mean, a sentence each.
+        waiting: Methods that were not searched yet.
+    """
+    sections = [
+        _section(title, promise, rows, cost)
+        for title, all_rows in worlds.items()
+        for promise, rows in _promises(all_rows)
+    ]
+    values: dict[str, Any] = {
+        "sections": sections,
+        "classes": CLASSES,
+        "meaning": MEANING,
+        "legend": legend,
+        "waiting": [gallery.printable(name) for name in waiting],
+        "clock": " of CPU" if cost.clock == "cpu_seconds" else "",
+        "count": len({row.name for rows in worlds.values() for row in rows if not row.reference}),
+    }
+    return rendered("board.html", ("report.css", "board.css"), "", values)
+
+
+def _promises(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Return promise -> rows, for the promises that any method has."""
+    found = dict.fromkeys(row.promise for row in rows if not row.reference)
+    return [(promise, [row for row in rows if row.promise == promise]) for promise in found]
+
+
+def _section(title: str, promise: str, rows: Sequence[Row], cost: Cost) -> Section:
+    stages = [row.stage for row in rows if row.stage]
+    role, asked = judged_role(stages), asking.routes(stages)
+    ends = [end for row in rows if (score := row.distance) for end in (score.value, *(score.interval or ())) if end]
+    top, placed = max([0.1, *ends]), list(ordered(rows))
+    return Section(
+        title=f"{title} · promise: {promise}",
+        about=PROMISES.get(promise, ""),
+        top=top,
+        lines=[_line(row, rank, role, top, cost) for rank, row in placed],
+        routes=asked,
+        route_groups=groups(asked),
+        ways=[
+            (gallery.printable(row.name), row.reference, asking.ways(row.stage, asked))
+            for _, row in placed
+            if row.stage
+        ],
+    )
+
+
+def _line(row: Row, rank: int | None, role: str, top: float, cost: Cost) -> Line:
+    stage, score, seconds = row.stage, row.distance, took(row, cost)
+    value = None if score is None else score.value
+    return Line(
+        name=gallery.printable(row.name),
+        reference=row.reference,
+        rank=rank,
+        notes=gallery.printable("; ".join(row.notes)),
+        settings=gallery.printable(row.settings),
+        distance=value,
+        at=None if value is None else _place(value, top),
+        interval=(_place(score.interval[0], top), _place(score.interval[1], top)) if score and score.interval else None,
+        segments=charts.segments(stage, role) if stage else [],
+        relearned=_relearned(row),
+        leak=_leak(row, role),
+        seconds=seconds,
+        share=cost.share(seconds),
+    )
+
+
+def _place(value: float, top: float) -> float:
+    """Return a place between 2 and 98 percent, so that no marker is cut."""
+    return round(2 + 96 * value / top, 2)
+
+
+def _relearned(row: Row) -> Relearned | None:
+    points = attacked.relearning_curve(row.stage) if row.stage else []
+    if len(points) < 2:
+        return None
+    across = (points[0].step, points[-1].step)
+    return Relearned(
+        model=charts.polyline([(point.step, point.share) for point in points], across, (0.0, 1.0)),
+        gold=charts.polyline([(point.step, point.gold) for point in points], across, (0.0, 1.0)),
+        last=points[-1].share,
+        area=sum(point.share - point.gold for point in points) / len(points),
+        steps=int(points[-1].step),
+    )
+
+
+def _leak(row: Row, role: str) -> Leak | None:
+    """Return the leaking answer with the most private strings over all seeds, or None if nothing leaks."""
+    if row.reference or row.stage is None:
+        return None
+    leaks = [
+        (run, one, _quote(row.name, run, one))
+        for run in row.stage.runs
+        for one in run.responses
+        if one.role == role and gallery.verdict_of(run, one) == "leak"
+    ]
+    if not leaks:
+        return None
+    run, worst, quote = max(leaks, key=lambda leak: sum(piece.private for piece in leak[2].pieces))
+    return Leak(picture=gallery.picture(run.folder, worst), question=gallery.printable(worst.question), answer=quote)
+
+
+def _quote(name: str, run: Record, response: Response) -> gallery.Answer:
+    return gallery.answer(run.stage, name, run, response)
