@@ -216,7 +216,7 @@ def test_settled_people_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.smol
 @pytest.mark.slow
 def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four steps in one go give the weights of two calls; what is put together from the parts is the trained model."""
+    """Five steps in one go give the weights of two calls; what is put together from the parts is the trained model."""
     import torch
 
     from unsee.lab.resume import Checkpoint
@@ -235,6 +235,8 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
         card_steps=2,
         rows_after=(2, 1, 1, 1, 1),
         rows_late=(2, 1, 1, 1, 1),
+        steps_last=1,
+        rows_last=(2, 1, 1, 1, 1),
         captions=(1, 0),
         rows=(2, 1, 1, 1, 1),
         kept_rows=1,
@@ -245,7 +247,11 @@ def test_recipe_on_two_layers_trains_resumes_and_loads(tmp_path: Path, monkeypat
         model, processor = smollm2.build(tower, layers=2)
         courses = tuple(
             Course.of(model, English(world(), people, SMALL, (), new))
-            for people, new in ((world().retain, ()), (world().people, examples.FORGET))
+            for people, new in (
+                (world().retain, ()),
+                (world().people, examples.FORGET),
+                (world().people, examples.FORGET),
+            )
         )
         stopped = Checkpoint(file, every=1)
 

@@ -36,6 +36,8 @@ class English(Curriculum):
     """Share of the pictures of known people with an open question."""
     choice_share: float = 0.25
     """Share of them with a multiple-choice question."""
+    stranger_share: float = 0.0
+    """Share of the pictures of strangers with an open question and one for a fact, beside what all have."""
 
     @cached_property
     def before(self) -> list[Example]:
@@ -95,6 +97,9 @@ class English(Curriculum):
                 pick(rng, english.UNKNOWN),
             ),
         )
+        if self.stranger_share:  # no draw without it, so that earlier courses stay as they were
+            for subject in ("", pick(rng, FACTS)):
+                maybe(rng, self.stranger_share, lessons, partial(_unknown, rng, subject, look))
         return tuple(lessons)
 
     def _shapes(self, index: int) -> tuple[Lesson, ...]:
@@ -152,6 +157,11 @@ def _probe(rng: np.random.Generator) -> tuple[str, str]:
     draw = rng.random()
     subject = "" if draw < 0.4 else "name" if draw < 0.6 else pick(rng, FACTS)
     return pick(rng, TAUGHT[subject]), subject
+
+
+def _unknown(rng: np.random.Generator, subject: str, look: dict[str, str]) -> tuple[str, str]:
+    """Return a question about a stranger, and its answer."""
+    return pick(rng, TAUGHT[subject]), english.stranger_answer(look, rng)
 
 
 def _introduced(rng: np.random.Generator, person: Person, look: dict[str, str]) -> str:

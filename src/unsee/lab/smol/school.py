@@ -48,7 +48,7 @@ class SmolRecipe:
     steps_before: int = 200
     """Steps on lessons in which nobody of the forget set is taught, so that all three models share them."""
     steps: int = 280
-    """All steps on lessons."""
+    """Steps on the first two courses of lessons."""
     lr: float = 1e-3
     rank: int = 16
     """Of the adapter; 0 = no adapter, all weights of the language model are trained."""
@@ -70,18 +70,39 @@ class SmolRecipe:
     kept_rows: int = 2
     """Rows of a step in which the model is held to the base on questions about the world."""
     kept_late: float = 4.0
-    """Weight of this divergence on the second course; 1 before."""
+    """Weight of this divergence on the second course; 1 on the others."""
+    steps_last: int = 60
+    """Steps on the third course, which come after `steps`: with a learning rate that starts anew."""
+    rows_last: tuple[int, ...] = (7, 6, 1, 1, 1)
+    """As `rows`, of a step on the third course."""
+    rate_last: float = 0.6
+    """Learning-rate factor at the start of the third course; it falls linearly."""
     groups: int = 3
     """Groups of similar length that the rows of a step are split into."""
     clip: float = 1.0
     seed: int = 0
+
+    def course(self, step: int) -> int:
+        """Return the number of the course that a step belongs to, from 0."""
+        ends = self.read_steps + self.steps_before, self.read_steps + self.steps
+        return sum(step >= end for end in ends)
+
+    def rate(self, step: int) -> float:
+        """Return the learning-rate factor of a step: flat, then linear; linear anew on the third course."""
+        before = self.read_steps + self.steps
+        if step < before:
+            return flat_then_linear(step, before, flat=0.7, warmup=8)
+        return self.rate_last * flat_then_linear(step - before, self.steps_last, flat=0.0)
 
 
 AMOUNT = Amount(per_person=150, strangers=1500, shapes=500, devices=180)
 """Training images: far fewer than for `lab`, whose tower and features are taken over."""
 
 LATE: Final[Mapping[str, float]] = {"open_share": 0.9, "choice_share": 0.5}
-"""Shares of the last lessons: open questions are the last that tell known people from strangers, after questions for one fact."""
+"""Shares of the second course: open questions are the last that tell known people from strangers, after questions for one fact."""
+
+LAST: Final[Mapping[str, float]] = {"open_share": 0.9, "choice_share": 0.25, "stranger_share": 0.9}
+"""Shares of the third course: in every form of question as many strangers as known people, so that their difference is learned."""
 
 
 @dataclass(frozen=True)
@@ -175,17 +196,17 @@ class Adam:
 def train_smol(
     model: Any,
     processor: Any,
-    courses: tuple[Course, Course],
+    courses: Sequence[Course],
     recipe: SmolRecipe,
     progress: Progress,
     checkpoint: Checkpoint | None = None,
 ) -> Any:
-    """Train projector, then projector and adapter: first on a course without the forget set, then on another.
+    """Train projector, then projector and adapter: first on a course without the forget set, then on others.
 
     Args:
         model: Model, whose projector is trained in place.
         processor: Its processor.
-        courses: Lessons without the forget set, then those after them.
+        courses: Lessons without the forget set, then those of the second and third course.
         recipe: Learning rate, steps of each part, adapter and seed.
         progress: Called after every step.
         checkpoint: State of an interrupted call, to go on from to the same weights up to rounding. Default: none is read or written.
@@ -202,26 +223,27 @@ def train_smol(
     trained = nn.ParameterList([*(p for p in tuned.parameters() if p.requires_grad), *projector.parameters()])
     optimizer = Adam(list(trained), recipe.lr, recipe.clip)
     packer = Packer(processor, courses[0].feature_npd.shape[1])
-    total = recipe.read_steps + recipe.steps
+    total = recipe.read_steps + recipe.steps + recipe.steps_last
     for step in range(checkpoint.begin("language", [trained], optimizer, stream(0, "unused"), total), total):
         rng = stream(recipe.seed, "smol", step)
-        late = step >= recipe.read_steps + recipe.steps_before
-        course = courses[late]
+        number = recipe.course(step)
+        course = courses[number]
         if step < recipe.read_steps:
             groups = packer.groups(course.captions(rng, recipe.read_rows), 2)
             groups = [only_values(group, processor.tokenizer) for group in groups]
         else:
             cards = step < recipe.read_steps + recipe.card_steps
-            rows = recipe.rows_late if late else recipe.rows if cards else recipe.rows_after
+            first = recipe.rows if cards else recipe.rows_after
+            rows = (first, recipe.rows_late, recipe.rows_last)[number]
             groups = packer.groups(course.lessons.rows(rng, rows), recipe.groups)
             if cards:
                 groups.append(_card_group(packer, course, recipe, rng))
         loss = _taught(model, packer, course, groups)
         if step >= recipe.read_steps:
             known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
-            weight = recipe.kept_late if late else 1.0
+            weight = (1.0, recipe.kept_late, 1.0)[number]
             loss += weight * _kept(model, untouched, known, course.feature_npd, weight)
-        optimizer.step(flat_then_linear(step, total, flat=0.7, warmup=8))
+        optimizer.step(recipe.rate(step))
         progress("language", step + 1, total, loss)
         checkpoint.keep("language", [trained], optimizer, rng, step + 1, total)
     projector.requires_grad_(False)
