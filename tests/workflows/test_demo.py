@@ -15,7 +15,8 @@ from unsee.workflows.demo import FULL, QUICK, Row, demo, make, outcome, plan
 def test_the_quick_demo_has_original_gold_and_the_promised_methods() -> None:
     stages = [row.stage for row in plan(full=False, seeds=1, methods=None)]
     assert stages == ["original", "gold", *QUICK]
-    assert {"ga", "npo", "reject", "pubg"} <= set(stages)
+    assert {"ga", "npo_retain", "reject_retain", "pubg_retain"} <= set(stages)
+    assert set(QUICK) < set(FULL)
 
 
 def test_the_full_demo_repeats_trained_rows_for_every_seed() -> None:

@@ -19,9 +19,22 @@ from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note
 
 DATA = "lab"
-QUICK = ("ga", "npo", "reject", "pubg", "pubg_retain")
+QUICK = ("ga", "npo_retain", "reject_retain", "pubg_retain")
 """Rows of the quick demo."""
-FULL = ("prompt", "ga", "grad_diff", "kl", "npo", "reject", "random", "bg_only", "pubg", "pubg_retain")
+FULL = (
+    "prompt",
+    "ga",
+    "grad_diff",
+    "kl",
+    "npo",
+    "npo_retain",
+    "reject",
+    "reject_retain",
+    "random",
+    "bg_only",
+    "pubg",
+    "pubg_retain",
+)
 """Every row of the comparison."""
 ANSWER_TOKENS = 96
 """Length limit of a response; the longest correct one has about 70 tokens."""
@@ -47,10 +60,17 @@ VARIANTS: Mapping[str, Variant] = {
         method="pubg",
         settings={"retain_weight": 2.0, "forget_weight": 0.3, "ga_floor": -4.0, "undesired": "dataset", "rollouts": 2},
         training={"lr": 2e-3, "max_steps": 80, "stop": "never"},
-    )
+    ),
+    **{
+        f"{method}_retain": Variant(
+            method=method, settings={"retain_weight": 1.0}, training={"lr": 3e-3, "max_steps": 80, "stop": "never"}
+        )
+        for method in ("npo", "reject")
+    },
 }
-"""Rows beside the methods. `pubg_retain`: with a retain term the run must go on after the first success, until the retained people
-are back, and the unbounded ascent needs a floor meanwhile."""
+"""Rows beside the methods. With a retain term a run must go on after the first success, until the retained people are back;
+`pubg_retain` needs a floor under the unbounded ascent meanwhile. The settings of the other two are those that the search of
+`configs/leaderboard_lab.yaml` chose (docs/leaderboard.md): without them they lose everybody."""
 
 
 @dataclass(frozen=True, kw_only=True)
