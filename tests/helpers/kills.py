@@ -1,6 +1,6 @@
 """A campaign of kills: commands are ended at random moments by signals, and must go on to the same results.
 
-    python tests/helpers/kills.py --kills 100 --dir /tmp/kills --page docs/running.md
+    python tests/helpers/kills.py --kills 100 --dir /tmp/kills
 
 Trial number k is always the same job, delay and signal. Finished trials are in DIR/ledger.jsonl and are not repeated,
 so the campaign itself can be ended and started again. The commands are forked from a process that has imported
