@@ -170,7 +170,9 @@ def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], cost: Cost) 
     parts = []
     for promise, group in by_key((row.promise, row) for row in rows).items():
         lines = [_line(row, rank, cost) for rank, row in ordered(group)]
-        parts += [f"### Promise: {promise}", "", table(heads, lines), ""]
+        filled = [place for place in range(len(heads)) if any(line[place] for line in lines)]
+        cells = [[line[place] for place in filled] for line in lines]
+        parts += [f"### Promise: {promise}", "", table([heads[place] for place in filled], cells), ""]
     return "\n".join([*parts, *(f"- {line}" for line in legend(keep, kept))]) + "\n"
 
 
