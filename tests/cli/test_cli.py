@@ -47,7 +47,7 @@ def asked(monkeypatch):
             "eval.batch_size must be at least 1, got 0",
         ),
         ("forget --model lab --data {example} --out o --method npo --set method.beta=0", "method.beta must be above 0"),
-        ("forget none.yaml", "Cannot read the run file none.yaml"),
+        ("forget none.yaml", "Cannot read none.yaml"),
         ("forget", "names no model. Give --model"),
         ("forget --model lab --data {example} --method npo", "names no output folder. Give --out"),
         ("train lba --out x", "Unknown world 'lba'. Did you mean lab"),
@@ -90,7 +90,7 @@ def asked(monkeypatch):
         ("judge runs/none", "There is no folder runs/none. A run folder is"),
         ("push runs/none owner/name", "There is no folder runs/none. A run folder is"),
         ("import none.yaml", "there is no file none.yaml."),
-        ("forget none.yaml", "Cannot read the run file none.yaml: there is no such file."),
+        ("forget none.yaml", "Cannot read none.yaml: there is no such file."),
         ("forget --recipe mllmu --model lab --data lab --out /no/o", "The lab is not laid out as mllmu. Give --data"),
         ("eval --model lab --data lab --out /no/o --gold runs/none", "There is no folder runs/none"),
         (

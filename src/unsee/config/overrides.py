@@ -90,9 +90,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping."""
     if path.is_dir():
         inside = f" Give {path / 'run.yaml'}." if (path / "run.yaml").is_file() else ""
-        raise UserError(f"Cannot read the run file {path}: it is a folder.{inside}")
+        raise UserError(f"Cannot read {path}: it is a folder.{inside}")
     if not path.exists():
-        raise UserError(f"Cannot read the run file {path}: there is no such file.{paths.near(path)}")
+        raise UserError(f"Cannot read {path}: there is no such file.{paths.near(path)}")
     values = parse_yaml(read_text(path), where=str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold a mapping such as `model: lab`, got {type(values).__name__}.")

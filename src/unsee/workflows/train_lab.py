@@ -357,10 +357,12 @@ def _scaled(recipe: Recipe, scale: float) -> Recipe:
 
 
 def _check(world: str, without: str, scale: float, backbone: str) -> None:
-    if backbone not in BACKBONES or (backbone and world != "lab"):
-        raise UserError(f"--backbone takes the word smollm2, for `unsee train lab`, got {backbone!r} for {world!r}.")
     if world not in WORLDS:
         raise UserError(f"Write `unsee train lab` or `unsee train documents`, got {world!r}.")
+    if backbone not in BACKBONES:
+        raise UserError(f"--backbone takes the word smollm2, got {backbone!r}.")
+    if backbone and world != "lab":
+        raise UserError(f"--backbone is for `unsee train lab` only, got it with {world!r}. Leave it out.")
     if without not in WITHOUT:
         raise UserError(
             f"--without takes the word forget (leave out the forget targets) or pictures (their pictures alone), got {without!r}."
