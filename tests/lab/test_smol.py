@@ -181,6 +181,27 @@ def test_new_people_have_half_of_the_pictures() -> None:
     assert 0.5 <= len(new) / len(rows) < 0.7
 
 
+def test_the_last_course_asks_about_strangers_as_about_known_people() -> None:
+    plain = English(world(), world().people, SMALL)
+    last = English(world(), world().people, SMALL, stranger_share=1.0)
+    names = [person.name for person in world().people]
+    for seed in range(20):
+        (before,), (after,) = (one.rows(stream(seed, "rows"), (0, 1, 0, 0, 0)) for one in (plain, last))
+        assert after.lessons[: len(before.lessons)] == before.lessons
+        more = after.lessons[len(before.lessons) :]
+        assert len(more) == 2
+        assert not [name for name in names for _, answer in more if name in answer]
+
+
+def test_the_learning_rate_starts_anew_on_the_last_course() -> None:
+    recipe = SmolRecipe()
+    start = recipe.read_steps + recipe.steps
+    assert [recipe.course(step) for step in (0, 259, 260, start - 1, start, start + 59)] == [0, 0, 1, 1, 2, 2]
+    assert recipe.rate(start - 1) == pytest.approx(0.04, abs=0.01)
+    assert recipe.rate(start) == recipe.rate_last
+    assert recipe.rate(start + recipe.steps_last - 1) == pytest.approx(0.6 * 0.046, abs=0.003)
+
+
 def test_benchmark_gives_the_english_world() -> None:
     lab = Lab(request="english")
     assert len(lab.examples("eval")) == len(examples.judged(world()))
