@@ -431,9 +431,12 @@ def test_a_folder_in_use_is_refused(runs, busy):
         other.join()
 
 
-def test_a_damaged_file_is_named_before_anything_is_removed(runs):
-    write(runs / "x" / "scores.json", '{"unseen.leak": ')
-    with pytest.raises(UserError, match=r"scores.json is damaged"):
+@pytest.mark.parametrize(
+    ("name", "text"), [("scores.json", '{"unseen.leak": '), ("leaderboard.json", '{"first": {}}'), ("index.json", "7")]
+)
+def test_a_damaged_file_is_named_before_anything_is_removed(runs, name, text):
+    write(runs / "x" / name, text)
+    with pytest.raises(UserError, match=f"{name} is damaged"):
         purge([runs], apply=True)
     assert (runs / "x" / "responses.jsonl").is_file()
 

@@ -511,7 +511,7 @@ def _rewritten(path: Path, text: str, rewrite: Callable[[str], str]) -> str:
     """Return the text without what is private, or raise for a damaged file before anything is removed."""
     try:
         return rewrite(text)
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({error!s:.100}), so nobody can tell what it holds. Nothing was removed; remove it by hand."
         ) from error
