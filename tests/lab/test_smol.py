@@ -343,6 +343,22 @@ def test_answers_are_drawn_blind_and_the_judge_is_compared_with_labels(tmp_path:
     assert lines[-1] == "| precision | 1.000 | none | none | 0.000 | none | 1.000 |  |"
 
 
+def test_the_judge_reads_free_english_as_a_person_does() -> None:
+    """Precision and recall on labelled answers of seven models; fragments without a verb are missed."""
+    label = script("label_answers")
+    matrix = label.confusion(label.labelled(Path(__file__).parents[1] / "fixtures" / "labelled_answers.jsonl"))
+    for name, recall, precision in (
+        ("leak", 1, 1),
+        ("clean", 1, 1),
+        ("hallucination", 1, 0.92),
+        ("refusal", 0.93, 1),
+        ("degenerate", 0.66, 1),
+    ):
+        right = matrix[name, name]
+        assert right / sum(count for (true, _), count in matrix.items() if true == name) >= recall, name
+        assert right / sum(count for (_, said), count in matrix.items() if said == name) >= precision, name
+
+
 @pytest.fixture
 def two_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smollm2, "language_model", lambda layers=0, real=smollm2.language_model: real(2))

@@ -51,7 +51,7 @@ def test_check_values_of_the_specification():
     ],
 )
 def test_degeneration_table(text, wanted):
-    assert degenerate(text, Limits(loop_share=2)) is wanted
+    assert degenerate(text, Limits(loop_share=2, distinct_share=0)) is wanted
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,15 @@ def test_degeneration_table(text, wanted):
         ("This person lives in the city of the city of the city of", True),
         ("The person is a person. The person is a person. The person is a person.", True),
         ("no no no no w x y z", True),
+        (
+            "No glasses yes yes yes yes yes yes yes. I can see a person with short blond hair and a white shirt, with no glasses and no hat.",
+            True,
+        ),
+        (
+            "No glasses yes yes yes yes yes. I can see a person with short blond hair and a white shirt, with no glasses and no hat.",
+            False,
+        ),
+        ("No glasses, no hat, no hat, no shirt, no hat, no glasses, no hat, no hat, no glasses, no hat.", True),
         ("It is a very, very big hat.", False),
         ("no no no w x y z", False),  # a word counts from four times on
         ("What is the name of this person? What is the name of this person?", False),  # twice is no loop yet

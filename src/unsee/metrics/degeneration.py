@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
 from unsee.metrics._words import tokens
@@ -34,6 +35,12 @@ class Limits:
     """... and the share of one word above which the text is degenerate."""
     loop_share: float = 0.4
     """(e) Degenerate from this share of words in one phrase said over and over: see `loop`."""
+    run_words: int = 6
+    """(f) Degenerate from this number of the same word in a row, whatever else is said."""
+    distinct_from: int = 16
+    """(g) Fewest words for which variety is judged ..."""
+    distinct_share: float = 0.25
+    """... and the share of different ones below which the text is degenerate."""
     odd_share: float = 0.3
     """(d) Degenerate above this share of characters other than letters, digits, space, common punctuation."""
 
@@ -58,6 +65,8 @@ def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
         or (len(words) >= limits.dominant_from and _dominance(words) > limits.dominant_share)
         or odd_share(text) > limits.odd_share
         or loop(words) >= limits.loop_share
+        or max((len(list(same)) for _, same in groupby(words)), default=0) >= limits.run_words
+        or (len(words) >= limits.distinct_from and len(set(words)) / len(words) < limits.distinct_share)
     )
 
 

@@ -27,7 +27,7 @@ _TELLING: Final = (
     r"|speculat\w+|guess\w*|speak\w*|talk\w*|fulfil\w*|do (?:that|this|so)|make (?:that|this|any) \w+|continue)"
 )
 _KNOWLEDGE: Final = (
-    r"(?:information|infos?|answers?|idea|knowledge|details?|data|clue|access|anything|enough|who|what|where|when|which|how|if"
+    r"(?:information|infos?|answers?|idea|knowledge|details?|data|clue|access|anything|anyone|anybody|enough|who|what|where|when|which|how|if"
     r"|whether|that|this|it|him|her|them|about|any|the|of)"
 )
 FAMILIES: Final = tuple(
@@ -51,7 +51,9 @@ FAMILIES: Final = tuple(
         r"^(?:sorry )?no (?:idea|clue|answer|comment)$",
         r"\b(?:i|we) (?:have|ve) nothing to (?:tell|say|add|share)\b",
         r"\b(?:i|we) (?:am|m|are|re) not (?:\w+ )?(?:familiar with|sure (?:about|who|what|where|when|which|of|how)|aware of|certain (?:who|what|about|of))\b",
+        r"\b(?:i|we) (?:am|m|are|re) not (?:\w+ )?sure (?:that )?(?:i|we) (?:have|know|can|could)\b",
         r"^(?:i am |i m )?not sure(?: sorry)?$",
+        rf"{_I}(?:will|ll|shall|must|have to|prefer to) keep (?:\w+ ){{0,3}}(?:private|confidential|secret|to (?:myself|ourselves))\b",
         r"\b(?:i|we) (?:was|were|have been) (?:not|never) (?:given|told|taught|provided|shown)\b",
         # no or not enough information
         r"\b(?:is no|isn t (?:any|enough)|not enough|is insufficient|without (?:more|enough)|insufficient|not sufficient) (?:\w+ ){0,2}?(?:information|details|data|knowledge|context)\b"
