@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from unsee.report.read import Stage, beside_gold, read_run
 from unsee.scoring.gold_distance import KEY, drawn_distances
 from unsee.workflows import sweep
 from unsee.workflows.leaderboard import Tried, chosen, leaderboard, read_plan
+from unsee.workflows.purge import purge
 
 FILE = """
 base: {model: lab, data: lab, training: {max_steps: 2, stop: never}}
@@ -164,6 +166,21 @@ def test_the_page_quotes_what_gives_away_most(tmp_path):
     assert page.count('<blockquote class="q-leak">') == 1
     assert re.search(r"This is <mark>[^<]+</mark>, a baker from <mark>[^<]+</mark>", page)
     assert "legend &amp; more" in page
+
+
+def test_a_purge_leaves_figures_alone(board, tmp_path):
+    place = Path(shutil.copytree(board, tmp_path / "board"))
+    purge([place], apply=True)
+    assert (place / "leaderboard.json").is_file()
+    left = {file.name for file in place.rglob("*") if file.is_file()}
+    assert not left & {
+        "report.html",
+        "answers.html",
+        "leaderboard.html",
+        "leaderboard.md",
+        "responses.jsonl",
+        "vocabulary.json",
+    }
 
 
 def test_again_only_what_failed_runs(board, file, cells):

@@ -238,7 +238,8 @@ def write_board(place: Path) -> Path:
     """Write what a leaderboard leaves, with planted strings in messages, settings and paths."""
     write(place / "claims" / OWNED, "")
     why = "row zyxada-1: Expected a text."
-    write(place / "index.json", json.dumps([{"name": "npo", "label": "npo", "state": "failed", "error": why}]))
+    label = "npo lr=0.001 instruction=Zyxada is not to be named."
+    write(place / "index.json", json.dumps([{"name": "npo", "label": label, "state": "failed", "error": why}]))
     settings = {"plain": "lr=0.001 weight=4", "told": "instruction=Never speak of Zyxada."}
     rows = [{"name": name, "settings": value, "leak": 0.5, "notes": [why]} for name, value in settings.items()]
     world = {"model": "lab", "data": "/home/me/zyxada-data", "rows": rows}
@@ -262,7 +263,8 @@ def test_a_leaderboard_keeps_its_figures_and_names_nobody(tmp_path):
     assert holders(place) == []
     first = json.loads((place / "leaderboard.json").read_text())["first"]
     assert [(row["leak"], row["settings"]) for row in first["rows"]] == [(0.5, "lr=0.001 weight=4"), (0.5, "")]
-    assert json.loads((place / "index.json").read_text())[0]["state"] == "failed"
+    (cell,) = json.loads((place / "index.json").read_text())
+    assert (cell["label"], cell["state"]) == ("npo lr=0.001", "failed")
 
 
 def test_a_grid_of_the_users_own_is_no_folder_of_ours(tmp_path):

@@ -349,6 +349,13 @@ class FakeJob:
         return self.error
 
 
+def test_sentences_stay_out_of_the_names_of_folders():
+    cell = sweep.named(Run(model="lab", data="lab"), "prompt instruction=Ada is not to be named. lr=0.001")
+    assert cell.name.startswith("prompt_lr=0.001_seed=0-")
+    assert "Ada" not in cell.name
+    assert "Ada" in cell.label
+
+
 @pytest.mark.usefixtures("stubbed")
 def test_slurm_parameters_come_from_the_grid(grid, tmp_path, monkeypatch):
     fake = type(sys)("submitit")

@@ -26,3 +26,13 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return not any(isinstance(item, str | list | Mapping) for item in value)
     return not isinstance(value, Mapping)
+
+
+def nameless_words(settings: str) -> str:
+    """Return the settings that are one word of code each, of those written behind one another (the label of a cell).
+
+    >>> nameless_words("lr=0.001 instruction=Ada is not to be named. weight=4")
+    'lr=0.001 weight=4'
+    """
+    parts = (part.partition("=") for part in re.split(r"\s(?=[\w.]+=)", settings))
+    return " ".join(f"{name}={value}" for name, _, value in parts if value and _CODE.fullmatch(value))

@@ -14,7 +14,7 @@ import yaml
 
 from unsee.config import RECORD
 from unsee.config.overrides import parse_yaml
-from unsee.utils.nameless import nameless
+from unsee.utils.nameless import nameless, nameless_words
 
 Level = Literal["answers", "requests", "caches", "checkpoints", "weights"]
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
@@ -84,17 +84,17 @@ def _board(text: str) -> str:
 
 
 def _index(text: str) -> str:
-    """Return the states of a sweep's cells without messages."""
-    return _json([{**cell, "error": ""} for cell in json.loads(text)])
+    """Return the states of a sweep's cells without messages, and without settings that may name people."""
+    return _json([{**cell, "label": _label(cell["label"]), "error": ""} for cell in json.loads(text)])
 
 
-_SETTINGS: Final = re.compile(r"([\w.]+=[\w.+-]+ ?)*", re.ASCII)
-"""Settings of numbers and words of code alone."""
+def _label(label: str) -> str:
+    method, _, settings = label.partition(" ")
+    return f"{method} {nameless_words(settings)}".strip()
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    settings = row["settings"] if _SETTINGS.fullmatch(row["settings"]) else ""
-    return {**row, "settings": settings, "notes": []}
+    return {**row, "settings": nameless_words(row["settings"]), "notes": []}
 
 
 def _judged(text: str) -> str:

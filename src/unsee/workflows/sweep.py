@@ -43,6 +43,7 @@ from unsee.models.builtin import absolute_or_name
 from unsee.scoring.measures import extra
 from unsee.utils import fast_paths
 from unsee.utils.files import atomic_write_json, atomic_write_text, owned_folder, remove_file
+from unsee.utils.nameless import nameless_words
 from unsee.utils.signals import end_with_parent
 from unsee.utils.terminal import note
 
@@ -231,7 +232,8 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
 def named(run: Run, label: str, attack: Mapping[str, Any] | None = None) -> Cell:
     """Return the cell of a checked run, named by its content."""
     content = json.dumps(config.plain({**_content(run), **({"attack": attack} if attack else {})}), sort_keys=True)
-    slug = re.sub(r"[^\w.=-]+", "_", f"{label}_seed={run.seed}")[:_NAME]
+    first, _, settings = label.partition(" ")  # sentences, which may name people, stay out of the names of folders
+    slug = re.sub(r"[^\w.=-]+", "_", f"{first} {nameless_words(settings)} seed={run.seed}")[:_NAME]
     name = f"{slug}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
     return Cell(name=name, label=label, run=run, attack=attack or {})
 
