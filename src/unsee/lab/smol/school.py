@@ -72,7 +72,7 @@ class SmolRecipe:
     kept_late: float = 4.0
     """Weight of this divergence on the second course; 1 on the others."""
     steps_last: int = 60
-    """Steps on the third course, which come after `steps`: with a learning rate that starts anew."""
+    """Steps on the third course, after `steps`, with a learning rate that starts anew."""
     rows_last: tuple[int, ...] = (7, 6, 1, 1, 1)
     """As `rows`, of a step on the third course."""
     rate_last: float = 0.6
@@ -102,7 +102,7 @@ LATE: Final[Mapping[str, float]] = {"open_share": 0.9, "choice_share": 0.5}
 """Shares of the second course: open questions are the last that tell known people from strangers, after questions for one fact."""
 
 LAST: Final[Mapping[str, float]] = {"open_share": 0.9, "choice_share": 0.25, "stranger_share": 0.9}
-"""Shares of the third course: in every form of question as many strangers as known people, so that their difference is learned."""
+"""Shares of the third course: strangers get every form of question that known people get."""
 
 
 @dataclass(frozen=True)
