@@ -6,7 +6,6 @@ import json
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from email.message import Message
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -125,7 +124,7 @@ def test_replies_of_another_shape_are_no_reply(serve, waited, body):
 def test_a_reply_that_drips_ends(serve, waited, monkeypatch):
     url, _ = serve((200, {}, GOOD))
     times = iter([0.0, *[1000.0] * 9])
-    monkeypatch.setattr(judge_http.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(judge_http, "monotonic", lambda: next(times))
     assert Endpoint(url=url, model="m", retries=0)("hello") is None
 
 
@@ -162,6 +161,16 @@ def test_addresses_that_a_key_may_go_to(url):
 
 @pytest.mark.parametrize(("text", "seconds"), [("12", 12.0), ("soon", None), ("", None), ("-1", None), ("٣", None)])
 def test_retry_after(text, seconds):
-    headers = Message()
-    headers["Retry-After"] = text
-    assert judge_http.retry_after(headers) == seconds
+    assert judge_http.retry_after({"Retry-After": text}) == seconds
+
+
+def test_proxies_are_for_other_machines_only(serve, waited, monkeypatch):
+    proxy, seen = serve((200, {}, GOOD))
+    url, asked = serve((200, {}, GOOD))
+    monkeypatch.setenv("HTTP_PROXY", proxy.removesuffix("/v1"))
+    judge_http._client.cache_clear()
+    assert Endpoint(url=url, model="m")("hello") == "safe"
+    assert (len(asked), len(seen)) == (1, 0)
+    assert Endpoint(url="http://judge.example/v1", model="m")("hello") == "safe"
+    assert (len(asked), len(seen)) == (1, 1)
+    judge_http._client.cache_clear()

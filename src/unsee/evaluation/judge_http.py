@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
+from functools import cache
 from ipaddress import ip_address
-from typing import Any, Final
-from urllib.error import HTTPError
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-)
 
 from unsee.errors import UserError
+
+if TYPE_CHECKING:
+    from httpx2 import Client, Response
 
 MAX_REPLY: Final = 2**20
 """Most bytes of a reply that are read."""
 LONGEST_WAIT: Final = 600.0
 """Longest Retry-After in seconds that is obeyed; beyond it an error is raised."""
-FAILURES: Final = (OSError, HTTPException, ValueError, KeyError, IndexError, TypeError, RecursionError)
+FAILURES: Final = (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError)
 """Exceptions of broken connections and malformed replies."""
 _BUSY: Final = (408, 409, 425, 429)
 _UNFIT: Final = (400, 413, 422)
@@ -97,63 +88,68 @@ def post_json(url: str, body: Any, headers: Mapping[str, str], *, timeout: float
         BusyError: It wants to be asked again later.
         UnfitError: It does not take this body.
     """
-    request = Request(url, data=json.dumps(body).encode(), headers={"Content-Type": "application/json", **headers})
-    deadline = time.monotonic() + 2 * timeout
+    import httpx2
+
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers}
+    deadline = monotonic() + 2 * timeout
     try:
-        with closing(_opener(url).open(request, timeout=timeout)) as reply:
-            return json.loads(_read(reply, deadline))
-    except HTTPError as error:
-        with closing(error):
-            raise _meaning(url, error) from error
+        with _client(local=is_local(url)).stream(
+            "POST", url, content=json.dumps(body).encode(), headers=headers, timeout=timeout
+        ) as reply:
+            if reply.status_code != httpx2.codes.OK:
+                raise _meaning(url, reply)
+            return json.loads(_read(reply.iter_raw(), deadline))
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
-def _opener(url: str) -> OpenerDirector:
-    """Return an opener without redirects, with proxies for other machines only."""
-    handlers = (HTTPHandler(), HTTPSHandler(), HTTPDefaultErrorHandler(), HTTPErrorProcessor())
-    opener = OpenerDirector()
-    for handler in (*handlers, *([] if is_local(url) else [ProxyHandler()])):
-        opener.add_handler(handler)
-    return opener
+@cache
+def _client(*, local: bool) -> Client:
+    """Return the client of all calls: no redirects, and proxies of the environment for other machines only."""
+    import httpx2
+
+    return httpx2.Client(follow_redirects=False, trust_env=not local)
 
 
-def _read(reply: Any, deadline: float) -> bytes:
+def _read(chunks: Iterable[bytes], deadline: float) -> bytes:
     parts, size = [], 0
-    while part := reply.read1(2**16):
+    for part in chunks:
         parts.append(part)
         size += len(part)
         if size > MAX_REPLY:
             raise ValueError(f"the reply is longer than {MAX_REPLY} bytes")
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             raise TimeoutError("the reply takes too long")
     return b"".join(parts)
 
 
-def _meaning(url: str, error: HTTPError) -> Exception:
+def _meaning(url: str, reply: Response) -> Exception:
     """Return what an HTTP status means for the caller."""
-    if 300 <= error.code < 400:
-        target = error.headers.get("Location", "nowhere")
+    status = reply.status_code
+    if reply.is_redirect:
+        target = reply.headers.get("Location", "nowhere")
         return UserError(
             f"The judge at {url} redirects to {target:.200}. Redirects are not followed, for the key would go along. "
             "Give the final address as --url."
         )
-    if error.code in _UNFIT:
-        return UnfitError(f"status {error.code}")
-    if error.code in _BUSY or error.code >= 500:
-        return _busy(url, error)
+    if status in _UNFIT:
+        return UnfitError(f"status {status}")
+    if status in _BUSY or status >= 500:
+        return _busy(url, reply)
     return UserError(
-        f"The judge at {url} refuses: {error.code} {error.reason}. Check --url (up to and without /chat/completions), "
+        f"The judge at {url} refuses: {status} {reply.reason_phrase}. Check --url (up to and without /chat/completions), "
         "the model's name and the key."
     )
 
 
-def _busy(url: str, error: HTTPError) -> Exception:
-    wait = retry_after(error.headers)
+def _busy(url: str, reply: Response) -> Exception:
+    wait = retry_after(reply.headers)
     if wait is not None and wait > LONGEST_WAIT:
         return UserError(f"The judge at {url} asks to wait {wait:.0f} s. Run the command again then; replies are kept.")
-    return BusyError(error.code, wait)
+    return BusyError(reply.status_code, wait)
 
 
-def retry_after(headers: Message) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of Retry-After (RFC 9110, 10.2.3), or None if missing or unreadable."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
