@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from helpers.evaluated import make_run
+from helpers.scripts import script
 from unsee.cli.main import main
 from unsee.errors import UserError
 from unsee.report.attacked import relearning_area, relearning_curve
@@ -297,3 +298,19 @@ def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):
     assert "ends at 80%" in page
     assert "mean above gold 0.35" in page
     assert relearning_area(Stage(name="x", runs=(read_run(make_run(tmp_path / "y", "npo")),))) is None
+
+
+def test_packed_cells_make_the_same_board_without_working_again(board, cells, tmp_path, capsys):
+    kept = script("leaderboard_cells")
+    kept.main("pack", str(board), str(tmp_path / "cells.tar.xz"))
+    kept.main("unpack", str(tmp_path / "cells.tar.xz"), str(tmp_path / "again"))
+    assert not list((tmp_path / "again").rglob("*.safetensors"))
+    before = len(cells)
+    leaderboard(board.parent / "board.yaml", tmp_path / "again")
+    assert {run.method for run, _, _ in cells[before:]} == {"simnpo"}  # the one that had failed
+    for name in ("leaderboard.md", "chosen.json"):
+        assert (tmp_path / "again" / name).read_text() == (board / name).read_text()
+    with pytest.raises(SystemExit, match="no finished cell"):
+        kept.main("pack", str(tmp_path), str(tmp_path / "none"))
+    with pytest.raises(SystemExit, match="unpack FILE"):
+        kept.main("open")

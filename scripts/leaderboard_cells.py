@@ -1,0 +1,80 @@
+"""Keep what a leaderboard's cells say, without weights: enough to make its tables and pages again, and to go on from.
+
+python scripts/leaderboard_cells.py pack runs/leaderboard FILE.tar.xz
+python scripts/leaderboard_cells.py unpack FILE.tar.xz runs/leaderboard
+
+The command of the leaderboard then finds these cells finished and does the others.
+"""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from unsee.errors import UserError
+from unsee.report.read import read_run
+from unsee.utils.files import atomic_writer
+from unsee.workflows.sweep import DONE
+
+FILES = ("run.yaml", "responses.jsonl", "judged.json", "attacks.json", "vocabulary.json", DONE)
+"""What a report reads of a cell."""
+
+
+def main(verb: str = "", source: str = "", target: str = "", *rest: str) -> None:
+    """Pack or unpack."""
+    if verb not in ("pack", "unpack") or not target or rest:
+        sys.exit(str(__doc__))
+    place = Path(source)
+    try:
+        if verb == "pack":
+            pack(place, Path(target))
+        else:
+            unpack(place, Path(target))
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def pack(board: Path, archive: Path) -> None:
+    """Write the finished cells of a leaderboard, and the pictures of what they say of the forgotten, into an archive."""
+    board = board.resolve()
+    files = sorted(set(_files(board)))
+    if not files:
+        raise UserError(f"{board} has no finished cell (cells/NAME/{DONE}). Name the --out of `unsee leaderboard`.")
+    with atomic_writer(archive) as stream, tarfile.open(fileobj=stream, mode="w:xz", preset=9) as tar:
+        for file in files:
+            tar.add(file, file.relative_to(board).as_posix(), filter=_plain)
+    sys.stderr.write(f"{archive}: {len(files)} files, {archive.stat().st_size / 1e6:.1f} MB\n")
+
+
+def _files(board: Path) -> Iterator[Path]:
+    for done in board.glob(f"cells/*/{DONE}"):
+        yield from (file for name in FILES if (file := done.with_name(name)).is_file())
+        run = read_run(done.parent)
+        shown = {row.image for row in run.responses if row.role == "forget" and row.image}
+        yield from (
+            file
+            for image in shown
+            if (file := (done.parent / image).resolve()).is_relative_to(board) and file.is_file()
+        )
+
+
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Leave out who packed it, and when."""
+    info.uid = info.gid = info.mtime = 0
+    info.uname = info.gname = ""
+    info.mode = 0o644
+    return info
+
+
+def unpack(archive: Path, board: Path) -> None:
+    """Put packed cells into a leaderboard's folder. Cells that are there stay as they are."""
+    with tarfile.open(archive) as tar:
+        for member in tar.getmembers():
+            if member.isfile() and not (board / member.name).exists():
+                tar.extract(member, board, filter="data")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
