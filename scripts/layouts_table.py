@@ -21,7 +21,7 @@ ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "own_data.md"
 BEGIN, END = "<!-- layouts: scripts/layouts_table.py -->", "<!-- /layouts -->"
 HEAD: Final = (
-    "layout",
+    "layouts",
     "check",
     "rows trained on",
     "forgotten, kept",
@@ -52,19 +52,19 @@ def main() -> None:
 
 
 def table() -> str:
-    """Return the table: one row per layout of the tests."""
+    """Return the table: one row for all layouts of the tests with the same outcome."""
     sys.path.insert(0, str(ROOT / "tests"))
     from helpers.layouts import LAYOUTS, write
 
-    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    groups: dict[tuple[str, ...], list[str]] = {}
     with TemporaryDirectory() as folder:
         model = save_tiny(Path(folder) / "tiny")
         for name in LAYOUTS:
             place = Path(folder) / name
             print(name, file=sys.stderr)
-            cells = row(model, place, write(name, place))
-            lines.append(f"| `{name}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            groups.setdefault(tuple(row(model, place, write(name, place))), []).append(f"`{name}`")
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    return "\n".join([*lines, *(f"| {', '.join(names)} | {' | '.join(cells)} |" for cells, names in groups.items())])
 
 
 def row(model: Path, place: Path, settings: dict[str, Any]) -> list[str]:

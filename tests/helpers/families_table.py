@@ -1,4 +1,4 @@
-"""Print what is known and what holds as Markdown: `python tests/helpers/families_table.py [FILE]` puts it between the marks of FILE."""
+"""Print what holds of model families as Markdown: `python tests/helpers/families_table.py [FILE]` puts it between the marks of FILE."""
 
 from __future__ import annotations
 
@@ -18,25 +18,8 @@ from unsee.inference.encoder import encoder
 from unsee.inference.packing import PER_TOKEN, is_sequence, packable
 from unsee.inference.prefix_groups import KNOWN
 from unsee.inference.vision_cache import known
-from unsee.models.auto import eos_id
 
 MARKS = ("<!-- printed by tests/helpers/families_table.py -->", "<!-- end -->")
-
-
-def facts(name: str) -> list[str]:
-    """Return what unsee knows about a family."""
-    model, processor, kind = model_of(name), processor_of(name), family(name)
-    tops = {part: _tops(pattern) for part, pattern in kind.parts(model).items()}
-    end = processor.tokenizer.convert_ids_to_tokens(eos_id(processor))
-    served = type(kind).__module__.rpartition(".")[2]
-    row = [name, served, model.config.model_type, *(tops[part] for part in ("vision", "projector", "language"))]
-    return [*row, f"`{end}`"]
-
-
-def _tops(pattern: str) -> str:
-    """Return the module names in a part's pattern, without those it leaves out."""
-    inside = pattern.rsplit("(?:\\..+)?", 1)[0].rsplit("(?:", 1)[1].removesuffix(")")
-    return " ".join(f"`{name.replace(chr(92), '').removeprefix('model.')}`" for name in inside.split("|"))
 
 
 def paths(name: str) -> list[str]:
@@ -73,6 +56,14 @@ def outcomes(rows: list[tuple[str, str]]) -> str:
     return "\n".join([f"{len(rows) - len(odd)} of {len(rows)} hold.", *([""] if odd else []), *odd])
 
 
+def grouped(rows: list[list[str]]) -> list[list[str]]:
+    """Return one row for all families that take the same paths."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, *cells in rows:
+        groups.setdefault(tuple(cells), []).append(name)
+    return [["; ".join(names), *cells] for cells, names in groups.items()]
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
@@ -83,9 +74,8 @@ def printed() -> str:
     """Return all tables."""
     gc.collect()
     gc.freeze()
-    known_as = ["family", "file", "model type", "vision", "projector", "language", "an answer ends with"]
     fast = [
-        "family",
+        "families",
         "features of images kept",
         "rows packed by image",
         "prefixes shared",
@@ -103,10 +93,8 @@ def printed() -> str:
     ]
     return "\n\n".join(
         [
-            "### What is known about each",
-            table(known_as, [facts(name) for name in FAMILIES]),
             "### Which fast paths each takes",
-            table(fast, [paths(name) for name in ALL]),
+            table(fast, grouped([paths(name) for name in ALL])),
             "### Families and contracts",
             outcomes(contracts),
             f"### Other checkpoints of these families: {', '.join(some)}",

@@ -1,7 +1,7 @@
 """The contract matrix: every family keeps every contract, and every method runs on every family.
 
 About 90 combinations of family, method and way of tuning run by default, each family with several methods and each method on
-several families, and a third of the contracts; `-m slow` runs the rest. docs/families.md has the outcome, printed by tests/helpers/families_table.py.
+several families, and a third of the contracts; `-m slow` runs the rest. docs/internals.md has the outcome, printed by tests/helpers/families_table.py.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Uses of other libraries' internals, in one place.
 
-One module per touch. `docs/internals.md` lists what each is for, and the plain way behind it;
+One module per touch, whose docstring says what it is for and which plain way is behind it;
 `tests/compat/test_compat.py` fails when the same kind of touch appears anywhere else. Loads nothing by itself.
 """
