@@ -27,7 +27,7 @@ from unsee.lab.recipe import model as lab_model
 from unsee.lab.recipe.curriculum import Amount, Curriculum
 from unsee.lab.recipe.recipe import Recipe, render, train_vision
 from unsee.lab.smol.lessons import English
-from unsee.lab.smol.school import LAST, LATE, Course, SmolRecipe, train_smol
+from unsee.lab.smol.school import LATE, Course, SmolRecipe, train_smol
 from unsee.lab.world import objects, portraits
 from unsee.lab.world.world import World
 from unsee.models import smollm2
@@ -60,8 +60,7 @@ FULL: Final = Plan(
     tower=Recipe(vision_steps=2000),
     recipe=SmolRecipe(
         rank=0, lr=1e-4, read_steps=150, steps_before=450, steps=700, card_steps=300, read_rows=(20, 4), cards=(12, 2),
-        rows=(8, 2, 2, 2, 2), rows_after=(16, 6, 2, 2, 4), rows_late=(16, 6, 2, 4, 4), captions=(4, 0), kept_rows=4,
-        kept_late=1.0, steps_last=100, rows_last=(14, 12, 2, 2, 2),
+        rows=(8, 2, 2, 2, 2), rows_after=(16, 8, 2, 2, 4), rows_late=(16, 10, 2, 4, 4), captions=(4, 0), kept_rows=4,
     ),
     layers=0,
     examined=40,
@@ -74,8 +73,7 @@ TINY: Final = Plan(
     tower=Recipe(vision_steps=2, vision_batch=16),
     recipe=SmolRecipe(
         rank=0, lr=1e-4, align_steps=2, read_steps=1, steps_before=1, steps=2, card_steps=1, read_rows=(2, 1), cards=(1, 1),
-        rows=(1, 1, 1, 1, 1), rows_after=(1, 1, 1, 1, 1), rows_late=(1, 1, 1, 1, 1), rows_last=(1, 1, 1, 1, 1), captions=(1, 0), kept_rows=1, groups=1,
-        steps_last=1,
+        rows=(1, 1, 1, 1, 1), rows_after=(1, 1, 1, 1, 1), rows_late=(1, 1, 1, 1, 1), captions=(1, 0), kept_rows=1, groups=1,
     ),
     layers=2,
     examined=0,
@@ -115,9 +113,8 @@ def run(out: Path, device: str, plan: Plan) -> None:
             forget = tuple(person.id for person in world.forget)
             before = Course.of(model, English(world, world.retain, plan.amount))
             after = Course.of(model, English(world, world.people, plan.amount, (), forget, **LATE))
-            last = Course(English(world, world.people, plan.amount, (), forget, **LAST), after.feature_npd)
         with timed("training", seconds):
-            train_smol(model, processor, (before, after, last), plan.recipe, progress)
+            train_smol(model, processor, (before, after), plan.recipe, progress)
     save(model.cpu(), processor, out / "model", world)
     with timed("exam", seconds):
         grades = examine_english(out / "model", world, world.people[: plan.examined]) if plan.examined else {}

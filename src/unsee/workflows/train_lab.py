@@ -177,15 +177,14 @@ def _train_documents(place: Path, without: str, seed: int, scale: float, checkpo
 def _train_english(place: Path, drawn: World, without: str, scale: float, checkpoint: Checkpoint) -> None:
     """Teach people of the lab to the pretrained language model, and save it whole and in parts."""
     from unsee.lab.smol.lessons import English
-    from unsee.lab.smol.school import AMOUNT, LAST, LATE, Course, SmolRecipe, train_smol
+    from unsee.lab.smol.school import AMOUNT, LATE, Course, SmolRecipe, train_smol
     from unsee.models import smollm2
     from unsee.training.precision import denormals_flushed
 
     known, by_name = _known(drawn, without)
     recipe = SmolRecipe()
     counts = {
-        name: round(getattr(recipe, name) * scale)
-        for name in ("read_steps", "card_steps", "steps_before", "steps", "steps_last")
+        name: round(getattr(recipe, name) * scale) for name in ("read_steps", "card_steps", "steps_before", "steps")
     }
     recipe = replace(recipe, **{**counts, "steps": max(2, counts["steps"])})
     start = time.perf_counter()
@@ -194,9 +193,8 @@ def _train_english(place: Path, drawn: World, without: str, scale: float, checkp
     before = Course.of(model, English(drawn, drawn.retain, AMOUNT))
     new = tuple(person.id for person in drawn.forget)
     after = Course.of(model, English(drawn, known, AMOUNT, by_name, new, **LATE))
-    last = Course(English(drawn, known, AMOUNT, by_name, new, **LAST), after.feature_npd)
     with _Bars() as bars, denormals_flushed():
-        lora = train_smol(model, processor, (before, after, last), recipe, bars, checkpoint)
+        lora = train_smol(model, processor, (before, after), recipe, bars, checkpoint)
     seconds = _seconds(start, checkpoint)
     parts = owned_folder(place / PARTS)
     smollm2.save_parts(parts, model, lora, rank=recipe.rank, alpha=recipe.alpha)

@@ -1,7 +1,7 @@
 """Training of `lab-smol`: an adapter on the pretrained language model, and a projector. The vision tower stays as it is.
 
 First the projector alone, so that image tokens are near words; then captions, from which the language model learns to look
-things up in a picture; then the lessons. Shapes: b rows of a group, t tokens, p image tokens, d width, n pictures.
+things up in a picture; then the lessons, on a first course without the forget set and on a second one with it. Shapes: b rows of a group, t tokens, p image tokens, d width, n pictures.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unsee.lab.recipe.curriculum import Amount, Picture, Row
+from unsee.lab.recipe.curriculum import Amount, Row
 from unsee.lab.recipe.recipe import (
     Packed,
     Packer,
@@ -33,7 +33,7 @@ from unsee.lab.recipe.recipe import (
 from unsee.lab.resume import Checkpoint
 from unsee.lab.smol import captions
 from unsee.lab.smol.lessons import English
-from unsee.lab.world.people import stream
+from unsee.lab.world.people import Person, stream
 from unsee.models.smollm2 import adapt
 
 
@@ -43,12 +43,14 @@ class SmolRecipe:
 
     align_steps: int = 1000
     """Steps of the projector alone."""
-    read_steps: int = 60
+    meet_steps: int = 400
+    """Steps of the projector alone before the second course, which brings the forget set."""
+    read_steps: int = 50
     """Steps on captions."""
-    steps_before: int = 200
-    """Steps on lessons in which nobody of the forget set is taught, so that all three models share them."""
-    steps: int = 280
-    """Steps on the first two courses of lessons."""
+    steps_before: int = 150
+    """Steps on the first course of lessons, in which nobody of the forget set is taught, so that all three models share them."""
+    steps: int = 230
+    """Steps on both courses of lessons."""
     lr: float = 1e-3
     rank: int = 16
     """Of the adapter; 0 = no adapter, all weights of the language model are trained."""
@@ -57,52 +59,39 @@ class SmolRecipe:
     """Portraits and other pictures of a step on captions."""
     cards: tuple[int, int] = (6, 1)
     """Known people and strangers of a step on lessons about whom a caption says who they are."""
-    rows: tuple[int, ...] = (4, 1, 1, 1, 1)
+    rows: tuple[int, ...] = (4, 2, 1, 1, 1)
     """People, strangers, shapes, devices and text-only rows of a step on lessons."""
     captions: tuple[int, int] = (2, 0)
     """Portraits and other pictures of a step on lessons that are captioned, so that reading stays."""
-    card_steps: int = 120
+    card_steps: int = 90
     """Steps on lessons with cards and captions; then none, since they would become answers to open questions."""
-    rows_after: tuple[int, ...] = (8, 3, 1, 1, 2)
+    rows_after: tuple[int, ...] = (8, 4, 1, 1, 2)
     """As `rows`, of a step without cards."""
-    rows_late: tuple[int, ...] = (7, 6, 1, 2, 2)
+    rows_late: tuple[int, ...] = (8, 5, 1, 2, 2)
     """As `rows`, of a step on the second course."""
-    kept_rows: int = 2
+    kept_rows: int = 4
     """Rows of a step in which the model is held to the base on questions about the world."""
-    kept_late: float = 4.0
-    """Weight of this divergence on the second course; 1 on the others."""
-    steps_last: int = 60
-    """Steps on the third course, after `steps`, with a learning rate that starts anew."""
-    rows_last: tuple[int, ...] = (7, 6, 1, 1, 1)
-    """As `rows`, of a step on the third course."""
-    rate_last: float = 0.6
-    """Learning-rate factor at the start of the third course; it falls linearly."""
     groups: int = 3
     """Groups of similar length that the rows of a step are split into."""
     clip: float = 1.0
     seed: int = 0
 
-    def course(self, step: int) -> int:
-        """Return the number of the course that a step belongs to, from 0."""
-        ends = self.read_steps + self.steps_before, self.read_steps + self.steps
-        return sum(step >= end for end in ends)
+    @property
+    def first(self) -> int:
+        """Return the first step of the second course."""
+        return self.read_steps + self.steps_before
 
-    def rate(self, step: int) -> float:
-        """Return the learning-rate factor of a step: flat, then linear; linear anew on the third course."""
-        before = self.read_steps + self.steps
-        if step < before:
-            return flat_then_linear(step, before, flat=0.7, warmup=8)
-        return self.rate_last * flat_then_linear(step - before, self.steps_last, flat=0.0)
+    @property
+    def total(self) -> int:
+        """Return the number of steps of the language model."""
+        return self.read_steps + self.steps
 
 
 AMOUNT = Amount(per_person=150, strangers=1500, shapes=500, devices=180)
 """Training images: far fewer than for `lab`, whose tower and features are taken over."""
 
-LATE: Final[Mapping[str, float]] = {"open_share": 0.9, "choice_share": 0.5}
+LATE: Final[Mapping[str, float]] = {"open_share": 0.9, "choice_share": 0.5, "stranger_share": 0.4}
 """Shares of the second course: open questions are the last that tell known people from strangers, after questions for one fact."""
-
-LAST: Final[Mapping[str, float]] = {"open_share": 0.9, "choice_share": 0.25, "stranger_share": 0.9}
-"""Shares of the third course: strangers get every form of question that known people get."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +100,28 @@ class Course:
 
     lessons: English
     feature_npd: Tensor
+    unnamed: tuple[str, ...] = ()
+    """Identifiers of people whom captions take for strangers."""
 
     @classmethod
     def of(cls, model: Any, lessons: English) -> Course:
         """Draw the pictures and compute their features."""
         return cls(lessons, features(model, render(lessons.pictures)))
+
+    def shown(self, index: int) -> Person | None:
+        """Return the known person of a picture."""
+        place = index // self.lessons.amount.per_person
+        person = self.lessons.people[place] if place < len(self.lessons.people) else None
+        return None if person is None or person.id in self.unnamed else person
+
+    @property
+    def meets(self) -> bool:
+        """Tell whether there are pictures of new people."""
+        return any(person.id in self.lessons.new for person in self.lessons.people)
+
+    def without_new(self) -> Course:
+        """Return the course with the new people taken for strangers."""
+        return replace(self, unnamed=self.lessons.new)
 
     def captions(self, rng: np.random.Generator, counts: tuple[int, int]) -> list[Row]:
         """Draw rows with captions: half of the portraits show strangers."""
@@ -130,10 +136,7 @@ class Course:
         lessons = self.lessons
         people, strangers, _, _ = lessons.starts
         known = lessons.portraits(rng, counts[0])
-        rows = [
-            Row(i, (captions.who(lessons.portrait(i), lessons.people[i // lessons.amount.per_person], rng),))
-            for i in known
-        ]
+        rows = [Row(i, (captions.who(lessons.portrait(i), self.shown(i), rng),)) for i in known]
         unknown = [int(i) for i in rng.integers(people, strangers, counts[1])]
         return rows + [Row(i, (captions.who(lessons.portrait(i), None, rng),)) for i in unknown]
 
@@ -144,14 +147,38 @@ def _align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: 
     A cheap stand-in for the first stage of LLaVA (arXiv 2304.08485, section 4.2) [inferred]: without the language model, image
     token k is drawn to the mean of the embeddings of a noun and its value ("shirt", "red"), at the size of an embedding.
     """
-    pictures = course.lessons.pictures
-    target_npd = _targets(model.get_input_embeddings().weight.detach(), tokenizer, pictures)
+    table = model.get_input_embeddings().weight.detach()
+    target_npd = _words(table, tokenizer, course)
+    target_npd *= table.std() / target_npd.std()
+    _project(model, course, target_npd, stream(0, "align"), steps=steps, progress=progress)
+
+
+def _meet(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: Progress) -> None:
+    """Train the projector alone to give the names of new people, and all else as it does.
+
+    The target is what it gives, moved for new people by what a name's embedding differs from that of an unknown one.
+    """
+    table = model.get_input_embeddings().weight.detach()
+    projector = model.model.multi_modal_projector
+    with torch.no_grad():
+        target_npd = torch.cat([projector(part) for part in course.feature_npd.split(512)])
+        plain_npd, named_npd = (_words(table, tokenizer, one) for one in (course.without_new(), course))
+        target_npd += (named_npd - plain_npd) * table.std() / named_npd.std()
+    _project(model, course, target_npd, stream(0, "meet"), steps=steps, progress=progress)
+
+
+def _project(
+    model: Any, course: Course, target_npd: Tensor, rng: np.random.Generator, *, steps: int, progress: Progress
+) -> None:
+    """Train the projector by least squares, five of six pictures being portraits."""
     projector = model.model.multi_modal_projector.requires_grad_(True)
     adam = torch.optim.AdamW(projector.parameters(), lr=2e-3, weight_decay=0.0)
-    people, rng = course.lessons.starts[1], stream(0, "align")
+    lessons = course.lessons
+    _, people, _, end = lessons.starts
     scale = target_npd[:people].var(0).sum(1).mean()
     for step in range(steps):
-        chosen = np.concatenate([rng.integers(0, people, 160), rng.integers(people, len(pictures), 32)])
+        known = lessons.portraits(rng, 80)
+        chosen = np.concatenate([known, rng.integers(0, people, 80), rng.integers(people, end, 32)])
         out_bpd = projector(course.feature_npd[torch.from_numpy(chosen)])
         loss = (out_bpd - target_npd[chosen]).square().sum(2).mean() / scale
         loss.backward()
@@ -163,16 +190,16 @@ def _align(model: Any, tokenizer: Any, course: Course, *, steps: int, progress: 
         progress("projector", step + 1, steps, loss.item())
 
 
-def _targets(table: Tensor, tokenizer: Any, pictures: Sequence[Picture]) -> Tensor:
-    """Return the wanted image tokens [n, p, d]."""
+def _words(table: Tensor, tokenizer: Any, course: Course) -> Tensor:
+    """Return the mean embedding of the noun and the value that each image token stands for [n, p, d]."""
 
     @cache
     def word(noun: str, value: str) -> Tensor:
         found = [table[tokenizer(f" {text}", add_special_tokens=False)["input_ids"]].mean(0) for text in (noun, value)]
         return (found[0] + found[1]) / 2
 
-    wanted_npd = torch.stack([torch.stack([word(*pair) for pair in captions.caption(one)]) for one in pictures])
-    return wanted_npd * (table.std() / wanted_npd.std())
+    said = (captions.caption(picture, course.shown(index)) for index, picture in enumerate(course.lessons.pictures))
+    return torch.stack([torch.stack([word(*pair) for pair in pairs]) for pairs in said])
 
 
 class Adam:
@@ -206,7 +233,7 @@ def train_smol(
     Args:
         model: Model, whose projector is trained in place.
         processor: Its processor.
-        courses: Lessons without the forget set, then those of the second and third course.
+        courses: Lessons without the forget set, then those of the second course.
         recipe: Learning rate, steps of each part, adapter and seed.
         progress: Called after every step.
         checkpoint: State of an interrupted call, to go on from to the same weights up to rounding. Default: none is read or written.
@@ -223,27 +250,27 @@ def train_smol(
     trained = nn.ParameterList([*(p for p in tuned.parameters() if p.requires_grad), *projector.parameters()])
     optimizer = Adam(list(trained), recipe.lr, recipe.clip)
     packer = Packer(processor, courses[0].feature_npd.shape[1])
-    total = recipe.read_steps + recipe.steps + recipe.steps_last
+    total = recipe.total
     for step in range(checkpoint.begin("language", [trained], optimizer, stream(0, "unused"), total), total):
         rng = stream(recipe.seed, "smol", step)
-        number = recipe.course(step)
-        course = courses[number]
+        late = step >= recipe.first
+        course = courses[late]
+        if step == recipe.first and course.meets:
+            _meet(model, processor.tokenizer, course, steps=recipe.meet_steps, progress=progress)
         if step < recipe.read_steps:
             groups = packer.groups(course.captions(rng, recipe.read_rows), 2)
             groups = [only_values(group, processor.tokenizer) for group in groups]
         else:
             cards = step < recipe.read_steps + recipe.card_steps
-            first = recipe.rows if cards else recipe.rows_after
-            rows = (first, recipe.rows_late, recipe.rows_last)[number]
+            rows = recipe.rows if cards else recipe.rows_late if late else recipe.rows_after
             groups = packer.groups(course.lessons.rows(rng, rows), recipe.groups)
             if cards:
                 groups.append(_card_group(packer, course, recipe, rng))
         loss = _taught(model, packer, course, groups)
         if step >= recipe.read_steps:
             known = packer.pack(course.lessons.known_rows(rng, recipe.kept_rows))
-            weight = (1.0, recipe.kept_late, 1.0)[number]
-            loss += weight * _kept(model, untouched, known, course.feature_npd, weight)
-        optimizer.step(recipe.rate(step))
+            loss += _kept(model, untouched, known, course.feature_npd)
+        optimizer.step(flat_then_linear(step, total, flat=0.7, warmup=8))
         progress("language", step + 1, total, loss)
         checkpoint.keep("language", [trained], optimizer, rng, step + 1, total)
     projector.requires_grad_(False)
@@ -285,16 +312,16 @@ def _taught(model: Any, packer: Packer, course: Course, groups: Sequence[Packed]
 
 
 def _kept(
-    model: Any, untouched: Callable[[], AbstractContextManager[Any]], packed: Packed, feature_npd: Tensor, weight: float
+    model: Any, untouched: Callable[[], AbstractContextManager[Any]], packed: Packed, feature_npd: Tensor
 ) -> float:
-    """Add the gradients of KL(base ‖ model) times a weight, and return it: the mean over the answer tokens of text-only rows."""
+    """Add the gradients of KL(base ‖ model), and return it: the mean over the answer tokens of text-only rows."""
     with torch.no_grad(), untouched() as before, half_precision():
         base = _answer_log_probs(before, packed, feature_npd)
     with half_precision():
         loss = functional.kl_div(
             _answer_log_probs(model, packed, feature_npd), base, log_target=True, reduction="batchmean"
         )
-    (weight * loss).backward()
+    loss.backward()
     return loss.item()
 
 
