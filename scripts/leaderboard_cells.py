@@ -3,7 +3,8 @@
 python scripts/leaderboard_cells.py pack runs/leaderboard FILE.tar.xz
 python scripts/leaderboard_cells.py unpack FILE.tar.xz runs/leaderboard
 
-The command of the leaderboard then finds these cells finished and does the others.
+The command of the leaderboard then finds these cells finished and does the others. The archive holds what the models say of
+the forgotten, and pictures of them: give it away for invented people only, as those of the lab.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unsee.errors import UserError
-from unsee.report.read import read_run
+from unsee.report.read import Stage, read_run
+from unsee.report.summary import judged_role
 from unsee.utils.files import atomic_writer
 from unsee.workflows.sweep import DONE
 
@@ -32,8 +34,8 @@ def main(verb: str = "", source: str = "", target: str = "", *rest: str) -> None
             pack(place, Path(target))
         else:
             unpack(place, Path(target))
-    except UserError as error:
-        sys.exit(str(error))
+    except (UserError, OSError, tarfile.TarError) as error:
+        sys.exit(f"{verb} {place}: {error}")
 
 
 def pack(board: Path, archive: Path) -> None:
@@ -52,7 +54,8 @@ def _files(board: Path) -> Iterator[Path]:
     for done in board.glob(f"cells/*/{DONE}"):
         yield from (file for name in FILES if (file := done.with_name(name)).is_file())
         run = read_run(done.parent)
-        shown = {row.image for row in run.responses if row.role == "forget" and row.image}
+        role = judged_role([Stage(name=run.stage, runs=(run,))])  # of whom the page quotes the worst answer
+        shown = {row.image for row in run.responses if row.role == role and row.image}
         yield from (
             file
             for image in shown

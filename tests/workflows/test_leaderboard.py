@@ -305,12 +305,17 @@ def test_packed_cells_make_the_same_board_without_working_again(board, cells, tm
     kept.main("pack", str(board), str(tmp_path / "cells.tar.xz"))
     kept.main("unpack", str(tmp_path / "cells.tar.xz"), str(tmp_path / "again"))
     assert not list((tmp_path / "again").rglob("*.safetensors"))
+    assert list((tmp_path / "again").rglob("*.png"))
     before = len(cells)
     leaderboard(board.parent / "board.yaml", tmp_path / "again")
     assert {run.method for run, _, _ in cells[before:]} == {"simnpo"}  # the one that had failed
-    for name in ("leaderboard.md", "chosen.json"):
+    for name in ("leaderboard.md", "leaderboard.html", "chosen.json"):
         assert (tmp_path / "again" / name).read_text() == (board / name).read_text()
     with pytest.raises(SystemExit, match="no finished cell"):
         kept.main("pack", str(tmp_path), str(tmp_path / "none"))
+    (tmp_path / "torn").write_bytes((tmp_path / "cells.tar.xz").read_bytes()[:100])
+    for name in ("torn", "missing"):
+        with pytest.raises(SystemExit, match=f"unpack .*{name}: "):
+            kept.main("unpack", str(tmp_path / name), str(tmp_path / "other"))
     with pytest.raises(SystemExit, match="unpack FILE"):
         kept.main("open")
