@@ -164,6 +164,11 @@ def test_retry_after(text, seconds):
     assert judge_http.retry_after({"Retry-After": text}) == seconds
 
 
+def test_any_success_is_a_reply(serve, waited):
+    url, _ = serve((201, {}, GOOD))
+    assert Endpoint(url=url, model="m")("hello") == "safe"
+
+
 def test_proxies_are_for_other_machines_only(serve, waited, monkeypatch):
     proxy, seen = serve((200, {}, GOOD))
     url, asked = serve((200, {}, GOOD))

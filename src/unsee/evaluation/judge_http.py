@@ -90,13 +90,14 @@ def post_json(url: str, body: Any, headers: Mapping[str, str], *, timeout: float
     """
     import httpx2
 
+    # Bytes are counted as they come, so nothing may be compressed.
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers}
     deadline = monotonic() + 2 * timeout
     try:
         with _client(local=is_local(url)).stream(
             "POST", url, content=json.dumps(body).encode(), headers=headers, timeout=timeout
         ) as reply:
-            if reply.status_code != httpx2.codes.OK:
+            if not reply.is_success:
                 raise _meaning(url, reply)
             return json.loads(_read(reply.iter_raw(), deadline))
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
