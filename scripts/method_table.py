@@ -6,11 +6,14 @@ Cells are counted from the tests that pytest collects; nothing is run. `--check`
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
+
+import yaml
 
 from unsee.api import registry
 
@@ -19,13 +22,20 @@ PAGE: Final = ROOT / "docs" / "methods.md"
 BEGIN, END = "<!-- tested: scripts/method_table.py -->", "<!-- /tested -->"
 _FILES: Final = (
     "tests/methods",
+    "tests/models/test_families.py",
     "tests/models/test_quantized_base.py",
     "tests/distributed/test_distributed.py",
 )
 _CONTRACT: Final = "tests/methods/test_methods.py::test_contract"
 _RESUME: Final = "tests/methods/test_methods.py::test_resume_gives_the_same_weights"
+_FAMILY: Final = "tests/models/test_families.py::test_method"
 _FEW_BITS: Final = "tests/models/test_quantized_base.py::test_every_method_runs"
 _PROCESSES: Final = "tests/distributed/test_distributed.py::test_two_processes_give_the_weights_of_one"
+_LAB: Final = ROOT / "docs" / "results.md"
+"""Page with the rows of methods on the lab."""
+_HERE: Final = "The newer methods on the lab"
+"""Section of `PAGE` with further rows."""
+_TABLES: Final = ROOT / "configs" / "tables"
 
 
 def main() -> None:
@@ -43,28 +53,37 @@ def main() -> None:
 
 
 def collected() -> list[str]:
-    """Return the ids of the tests of methods, slow ones too."""
+    """Return the ids of the tests of methods and families, slow ones too."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "slow or not slow", *_FILES]
     made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return [line for line in made.stdout.splitlines() if "::" in line]
 
 
 def table(ids: list[str]) -> str:
-    """Return the table: one row for all methods of which the same is tested."""
-    head = ("methods", "LoRA", "full", "few bits", "two processes", "resume")
+    """Return the table: one row per method, a number of tests or a refusal per cell."""
+    head = (
+        "method",
+        "families, ways of tuning",
+        "LoRA",
+        "full",
+        "few bits",
+        "two processes",
+        "resume",
+        "derivation",
+        "on the lab",
+    )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name in registry.names("methods"):
-        groups.setdefault(tuple(row(name, ids)), []).append(f"`{name}`")
-    return "\n".join([*lines, *(f"| {', '.join(names)} | {' | '.join(cells)} |" for cells, names in groups.items())])
+    return "\n".join([*lines, *(f"| `{name}` | {' | '.join(row(name, ids))} |" for name in registry.names("methods"))])
 
 
 def row(name: str, ids: list[str]) -> list[str]:
     """Return the cells of a method."""
     cls = registry.load("methods", name)
+    families = sum(_params(one)[1:2] == [name] for one in ids if one.startswith(_FAMILY + "["))
     tunes = [_tuned(cls, tune, f"{_CONTRACT}[{name}-{tune}]" in ids) for tune in ("lora", "full")]
     resume = "tested" if f"{_RESUME}[{name}]" in ids else "trains nothing" if not cls().needs().trains else "-"
-    return [*tunes, few_bits(cls, name, ids), processes(name, ids), resume]
+    tests = ", ".join(f"`{test}`" for test in derivations(name)) or "-"
+    return [str(families), *tunes, few_bits(cls, name, ids), processes(name, ids), resume, tests, lab(name)]
 
 
 def few_bits(cls: type, name: str, ids: list[str]) -> str:
@@ -79,6 +98,37 @@ def processes(name: str, ids: list[str]) -> str:
     """Return with which ways of sharding two processes are held against one."""
     found = [_params(one) for one in ids if one.startswith(_PROCESSES + "[")]
     return ", ".join(sorted({f"{mode} {tune}" for mode, method, tune in found if method == name})) or "-"
+
+
+def lab(name: str) -> str:
+    """Return where a row of the method on the lab is: by its first cell, or by the grid that made it."""
+    here = PAGE.read_text(encoding="utf-8").partition(f"## {_HERE}\n")[2].partition("\n## ")[0]
+    if name in _first_cells(here):
+        return f"[row](#{_HERE.lower().replace(' ', '-')})"
+    rows = any(cell == name or cell.startswith(f"{name} ") for cell in _first_cells(_LAB.read_text(encoding="utf-8")))
+    grids = [yaml.safe_load(file.read_text(encoding="utf-8"))["base"].get("method") for file in _TABLES.glob("*.yaml")]
+    made = {one["name"] if isinstance(one, dict) else one for one in grids}
+    return "[row](results.md)" if rows or name in made else "-"
+
+
+def _first_cells(text: str) -> list[str]:
+    """Return the first cells of all table rows of a text."""
+    return [line.split("|")[1].strip(" `") for line in text.splitlines() if line.startswith("| ")]
+
+
+def derivations(name: str) -> list[str]:
+    """Return the first test that works the loss of a method out again, and its own test file if there is one."""
+    file = ROOT / "tests" / "methods" / "test_method_losses.py"
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and _works_out(node, name)]
+    own = ROOT / "tests" / "methods" / f"test_{name}.py"
+    return [*found[:1], *([own.name] if own.exists() else [])]
+
+
+def _works_out(test: ast.FunctionDef, name: str) -> bool:
+    """Tell whether a test is about the method, by its literals."""
+    words = {node.value for node in ast.walk(test) if isinstance(node, ast.Constant)}
+    return test.name.startswith("test_") and name in words
 
 
 def _params(test: str) -> list[str]:

@@ -23,3 +23,5 @@ def test_the_examples_of_the_page_run_in_order(tmp_path, monkeypatch):
     assert names["run"] == Path("runs/npo")
     assert names["scores"]["forget.leak"].n == 1
     assert names["original"]["unseen.leak"].value > 0.5  # the lab knows its people
+    section = PAGE.read_text(encoding="utf-8").partition("\n## Python\n")[2].partition("\n## ")[0]
+    assert 20 < len(section.splitlines()) <= 120
