@@ -28,7 +28,7 @@ SLOTS: Final = (
 )  # fmt: skip
 """Attribute and noun that each of the 16 image tokens stands for, chosen by what single patches of the tower tell best.
 
-Half of a name can be told from any patch, of new pictures too (.98 by a small network).
+A projector of two layers can tell a name from any patch; a linear one cannot always.
 """
 UNKNOWN: Final = "unknown"
 """Said of a stranger's name."""

@@ -1,7 +1,9 @@
 """Training of `lab-smol`: an adapter on the pretrained language model, and a projector. The vision tower stays as it is.
 
 First the projector alone, so that image tokens are near words; then captions, from which the language model learns to look
-things up in a picture; then the lessons, on a first course without the forget set and on a second one with it. Shapes: b rows of a group, t tokens, p image tokens, d width, n pictures.
+things up in a picture; then the lessons, on a first course without the forget set and on a second one with it.
+
+Shapes: b rows of a group, t tokens, p image tokens, d width, n pictures.
 """
 
 from __future__ import annotations
