@@ -87,7 +87,7 @@ def seconds(session: Session, batch: Batch, forward: AbstractContextManager[Any]
 def pace(session: Session, batch: Batch) -> float:
     """Return how long a pass takes with cheap activations recomputed, relative to one that keeps them."""
     ratios = []
-    with recompute.recomputing(session.model) as forward:
+    with recompute.recomputing(session.model, session.engine) as forward:
         for _ in range(TURNS):
             plain = seconds(session, batch, nullcontext())
             ratios.append(seconds(session, batch, forward()) / plain)
@@ -102,7 +102,7 @@ def main(model: str, case: str) -> None:
         session.model.train()
         batch = collate(session, forget_targets(session)[:1])
         plain = kept(session, batch, nullcontext())
-        with recompute.recomputing(session.model) as forward:
+        with recompute.recomputing(session.model, session.engine) as forward:
             lean = kept(session, batch, forward())
         ratio = pace(session, batch)
     print(f"{'MiB':>7} {'lean':>7}  kept by")

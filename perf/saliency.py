@@ -28,7 +28,6 @@ from unsee.methods.mmunlearner.masks import Mask, agreement
 from unsee.methods.mmunlearner.method import MMUnlearner
 from unsee.methods.mmunlearner.saliency import Sweep, preserved, saliency_mask, targeted
 from unsee.training.precision import autocast
-from unsee.utils import fast_paths
 
 VISION: Final = ("vision_tower", "multi_modal_projector")
 LANGUAGE: Final = ("language_model", "lm_head")
@@ -145,8 +144,8 @@ def _sides(session: Session) -> dict[str, list[Target]]:
 def own_mask(session: Session, sweep: Sweep) -> Mask:
     """Make unsee's mask, nothing remembered from before."""
     encoder._ENCODERS.clear()
-    with fast_paths.using(replace(fast_paths.current(), shared_cache=False)):
-        return saliency_mask(session, sweep)
+    session.engine = replace(session.engine, shared_cache=False)
+    return saliency_mask(session, sweep)
 
 
 @dataclass(frozen=True)

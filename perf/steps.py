@@ -39,7 +39,6 @@ from unsee.training.recompute import recomputing
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import minimise
-from unsee.utils import fast_paths
 
 COLD: Final = 2
 """Turns of the loop before the forget and retain examples have all been seen once."""
@@ -182,8 +181,8 @@ class Turns:
 
 def unlearn(method: Method, session: Session) -> None:
     """Run the method without a disk cache."""
-    with fast_paths.using(replace(fast_paths.current(), shared_cache=False)):
-        method.unlearn(session)
+    session.engine = replace(session.engine, shared_cache=False)
+    method.unlearn(session)
 
 
 def measure(name: str, subject: Subject, repetitions: int) -> dict[str, Any]:
@@ -275,7 +274,7 @@ def _loop(session: Session) -> Any:
 
     optimizer = torch.optim.AdamW(trainable(session.model).values(), lr=session.training.lr, fused=True)
     optimizer.param_groups[0]["weight_decay"] = 0.0
-    forward = ExitStack().enter_context(recomputing(session.model))
+    forward = ExitStack().enter_context(recomputing(session.model, session.engine))
 
     def step(forget: Sequence[Target], _: Sequence[Target]) -> tuple[float, float]:
         start = now()

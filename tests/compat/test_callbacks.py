@@ -20,7 +20,7 @@ from unsee.training.loop import Loop
 from unsee.training.resume import checkpoints
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import planned
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import PLAIN
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 STEP = ["on_step_begin", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log"]
@@ -119,9 +119,10 @@ def by_the_trainer(session, out):
 )
 def test_the_loop_gives_the_weights_of_the_trainer_bit_for_bit(tmp_path, settings):
     settings = {"epochs": 3, **settings}
-    with fast_paths.using("plain"):
-        ours = run(make(tmp_path / "ours", **settings))
-        theirs = by_the_trainer(make(tmp_path / "theirs", **settings), tmp_path / "trainer")
+    sessions = [make(tmp_path / name, **settings) for name in ("ours", "theirs")]
+    for session in sessions:
+        session.engine = PLAIN
+    ours, theirs = run(sessions[0]), by_the_trainer(sessions[1], tmp_path / "trainer")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 

@@ -27,7 +27,7 @@ from unsee.training import recompute
 from unsee.training.recompute import recomputing
 from unsee.training.targets import forget_targets
 from unsee.training.trainer import prepare
-from unsee.utils import fast_paths as utils_fast_paths
+from unsee.utils.fast_paths import FAST, PLAIN
 
 TRIED = probes.tried
 """The trial itself, for which tests elsewhere have a stand-in (conftest.py)."""
@@ -128,7 +128,7 @@ def results(session):
     scores = torch.tensor([one.mean for one in likelihood.likelihoods(session.vlm, asked)])
     batch = collate(session, [targets[0], replace(targets[0], text="Some other answer"), *targets[1:]])
     session.model.train()
-    with recomputing(session.model) as forward:
+    with recomputing(session.model, session.engine) as forward:
         with forward():
             logits_bav, labels_ba = answer_logits(session.model, batch)
         answer_nll(logits_bav, labels_ba).backward()
@@ -285,8 +285,9 @@ PACKED = {"prefix_cache", "packed_rows", "packed_likelihoods"}
 )
 def test_a_broken_interface_means_the_plain_way_and_one_line(breaking, names, tmp_path, trials, monkeypatch, capsys):
     session = session_for("llava", tmp_path)
-    with utils_fast_paths.using("plain"):
-        expected = results(session)
+    session.engine = PLAIN
+    expected = results(session)
+    session.engine = FAST
     if names == {"answer_logits"}:
         monkeypatch.setattr("unsee.inference.answer_logits.packable", lambda _: None)
     if names == {"vision_features"} and vision_cache.known(session.model) is None:
@@ -320,7 +321,7 @@ def test_a_trial_leaves_no_trace(tmp_path, trials):
     tower = session.model.get_base_model().model.vision_tower.eval()
     batch = collate(session, forget_targets(session)[:3])
     before = torch.random.get_rng_state()
-    with recomputing(session.model):
+    with recomputing(session.model, session.engine):
         answer_logits(session.model, batch)
     assert trials
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -366,4 +367,4 @@ def test_another_config_is_tried_again(tmp_path, trials):
 
 
 def test_every_path_has_its_switch():
-    assert {one.path.switch for one in fast_paths.status()} <= set(vars(utils_fast_paths.FAST))
+    assert {one.path.switch for one in fast_paths.status()} <= set(vars(FAST))

@@ -22,7 +22,7 @@ from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, rescore, score
 from unsee.inference import generation, likelihood
 from unsee.testing.tiny import QUESTION, Drawn, person, tiny_examples, tiny_vlm
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import FAST, PLAIN
 
 VOCABULARY = Vocabulary(
     names={"ada": ("Ada Lovell", "Lovell"), "bo": ("Bo Winter", "Winter"), "cleo": ("Cleo Marsh", "Marsh")},
@@ -241,10 +241,10 @@ def test_what_an_answer_depends_on_is_asked_again_elsewhere(tmp_path, calls, cha
 def test_nothing_is_shared_if_nothing_is_to_be(tmp_path, calls, monkeypatch, off):
     if off == "variable":
         monkeypatch.setenv("UNSEE_CACHE", "off")
-    with fast_paths.using(fast_paths.Engine(shared_cache=off == "variable")):
-        ask(loaded(), tmp_path / "x")
-        count = len(calls)
-        ask(loaded(), tmp_path / "y")
+    model = replace(loaded(), engine=replace(FAST, shared_cache=off == "variable"))
+    ask(model, tmp_path / "x")
+    count = len(calls)
+    ask(model, tmp_path / "y")
     assert len(calls) == 2 * count
     assert not (tmp_path / "cache").exists()
 
@@ -655,13 +655,13 @@ def test_weights_that_are_no_numbers_are_named_and_nothing_is_written(tmp_path, 
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("speed", [fast_paths.PLAIN, fast_paths.FAST], ids=["plain", "fast"])
+@pytest.mark.parametrize("speed", [PLAIN, FAST], ids=["plain", "fast"])
 def test_outputs_that_are_no_numbers_are_told_by_their_example(tmp_path, speed):
     """Finite weights whose products are too large for their type."""
     broken = loaded()
     tensor_name(broken.model)[1].data.fill_(3e38)
-    with fast_paths.using(speed), pytest.raises(UserError, match="output is not a number at example '.*' \\('"):
-        ask(broken, tmp_path / "x", likelihood=True)
+    with pytest.raises(UserError, match="output is not a number at example '.*' \\('"):
+        ask(replace(broken, engine=speed), tmp_path / "x", likelihood=True)
     assert not (tmp_path / "x" / "scores.json").exists()
 
 

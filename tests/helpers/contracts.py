@@ -31,7 +31,7 @@ from unsee.testing.families import pixels_matter, same_answers_in_batches, same_
 from unsee.testing.methods import watched_images
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import prepare
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import named
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 ANSWERS = ("This is Ada Lovell , a baker .", "Zoë said: “naïve”\n\n… twice", " 1984", "yes")
@@ -139,7 +139,7 @@ def features(name: str, out: Path) -> None:
     session.model.requires_grad_(False)
     batch = collate(session, [*forget_targets(session), *retain_targets(session)])
     for _, part in batch.kinds:
-        made = encoded(session.model, part.rows, part.images, part.inputs)
+        made = encoded(session.model, part.rows, part.images, part.inputs, part.engine)
         assert ("mm_encoder_outputs" in made) == (any(part.images) and name != "mllama")
         with torch.no_grad():
             assert torch.allclose(
@@ -160,8 +160,8 @@ def whole_generation(name: str, out: Path) -> None:
         example = replace(session.of(Role.FORGET)[0], question=request.question, image=request.image)
         for length in range(len(said.token_ids)):
             target = Target(example=example, token_ids=said.token_ids[: length + 1], ended=False)
-            with fast_paths.using("plain"), torch.no_grad():
-                logits_bav, _ = answer_logits(session.model, collate(session, [target]))
+            with torch.no_grad():
+                logits_bav, _ = answer_logits(session.model, collate(session, [target]).plain([0]))
             assert int(logits_bav[0, -1].argmax()) == said.token_ids[length]
 
 
@@ -172,8 +172,8 @@ def scores(name: str, out: Path) -> None:
     options = [(request, ("A", "B", "Cleo Marsh")) for request in QUESTIONS]
     found = []
     for mode in ("fast", "plain"):
-        with fast_paths.using(mode):
-            found.append((likelihoods(vlm, asked), choose(vlm, options)))
+        vlm = replace(vlm, engine=named(mode))
+        found.append((likelihoods(vlm, asked), choose(vlm, options)))
     for fast, plain in zip(found[0][0], found[1][0], strict=True):
         assert torch.allclose(torch.tensor(fast.tokens), torch.tensor(plain.tokens), **CLOSE)
     assert [one.index for one in found[0][1]] == [one.index for one in found[1][1]]
@@ -326,9 +326,10 @@ def gradients(name: str, out: Path) -> None:
     found = []
     for mode in ("fast", "plain"):
         session = session_of(name, out)
+        session.engine = named(mode)
         model = prepare(session.model, session.family, Training(), 0)
         _disturb(model)
-        with fast_paths.using(mode), _eager_to_pack():
+        with _eager_to_pack():
             answer_nll(
                 *answer_logits(model, collate(session, [*forget_targets(session), *retain_targets(session)]))
             ).backward()

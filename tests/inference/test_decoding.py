@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from unsee.api.request import Prompt, Sampling
@@ -13,7 +15,7 @@ from unsee.inference.prefix_groups import groups
 from unsee.models.checkpoint import load
 from unsee.models.families.llava import Llava
 from unsee.testing.tiny import INSTRUCTION, QUESTION, Drawn, tiny_vlm
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import PLAIN
 
 QUESTIONS = (
     "Who is this?",
@@ -41,8 +43,7 @@ def mixed() -> list[Prompt]:
 
 
 def both(vlm, asked, **settings):
-    with fast_paths.using("plain"):
-        plain = generate(vlm, asked, **settings)
+    plain = generate(replace(vlm, engine=PLAIN), asked, **settings)
     return generate(vlm, asked, **settings), plain
 
 

@@ -18,7 +18,7 @@ from unsee.models.padding import merge
 from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import prepare
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import FAST, PLAIN
 
 
 def rows_of(name):
@@ -49,14 +49,14 @@ def test_same_logits_in_every_family(name, monkeypatch):
         chosen = [bare if place is None else rows[place] for place in order]
         images = ["" if place is None else f"image {place}" for place in order]
         batch = merge(chosen, 0)
-        made = encoded(model, chosen, images, batch)
+        made = encoded(model, chosen, images, batch, FAST)
         assert "mm_encoder_outputs" in made
         assert "pixel_values" not in made
         assert torch.allclose(model(**made).logits, model(**batch).logits, atol=1e-5)
         asked += 1  # by the plain call
     assert asked < len(calls) <= asked + 1 + len(rows)
     assert torch.allclose(
-        plain[2, -5:], model(**encoded(model, [rows[1]], ["image 1"], rows[1])).logits[0, -5:], atol=1e-5
+        plain[2, -5:], model(**encoded(model, [rows[1]], ["image 1"], rows[1], FAST)).logits[0, -5:], atol=1e-5
     )
 
 
@@ -83,8 +83,8 @@ def test_the_vision_tower_sees_an_image_once(tmp_path, monkeypatch):
     assert len(calls) == 1
     assert torch.equal(answer_logits(session.model, collate(session, batch.targets[:3]))[0], fast[:3])
     assert len(calls) == 1
-    with fast_paths.using(replace(fast_paths.FAST, vision_features=False)):
-        assert torch.allclose(answer_logits(session.model, batch)[0], fast, atol=1e-6)
+    looking = replace(batch, engine=replace(FAST, vision_features=False))
+    assert torch.allclose(answer_logits(session.model, looking)[0], fast, atol=1e-6)
     assert len(calls) == 2
 
 
@@ -126,8 +126,8 @@ def test_autocast_has_features_of_its_own(tmp_path, monkeypatch):
     answer_logits(session.model, batch)
     with torch.autocast("cpu", torch.bfloat16):
         fast = answer_logits(session.model, batch)[0]
-        with fast_paths.using(replace(fast_paths.FAST, vision_features=False)):
-            plain = answer_logits(session.model, batch)[0]
+        looking = replace(batch, engine=replace(FAST, vision_features=False))
+        plain = answer_logits(session.model, looking)[0]
     assert len(calls) == 3
     assert torch.allclose(fast, plain, atol=1e-2)
 
@@ -153,8 +153,7 @@ def test_split_batches_give_the_same_logits(tmp_path, monkeypatch):
     batch = collate(session, mixed)
     assert len(batch.parts) > 1
     logits_bav, labels_ba = answer_logits(session.model, batch)
-    with fast_paths.using("plain"):
-        plain_bav, plain_ba = answer_logits(session.model, batch)
+    plain_bav, plain_ba = answer_logits(session.model, replace(batch, engine=PLAIN))
     assert torch.equal(labels_ba, plain_ba)
     seen_ba = labels_ba != -100
     assert torch.allclose(logits_bav[seen_ba], plain_bav[seen_ba], atol=1e-5)

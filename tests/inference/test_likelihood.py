@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from torch.testing import assert_close
@@ -23,7 +24,7 @@ from unsee.testing.tiny import (
     tiny_session,
     tiny_vlm,
 )
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import PLAIN
 
 QUESTIONS = ("Who is this?", QUESTION, "What does this person do? Tell me.")
 ANSWERS = ("Ada Lovell", "Ada Winter , a diver .", "pilot")
@@ -62,8 +63,8 @@ def asked():
 def test_equal_to_one_row_an_answer(tmp_path):
     session = tiny_session(tmp_path)
     examples = [example for group in tiny_examples().values() for example in group]
-    with fast_paths.using("plain"):
-        wanted = answer_logprob(session.model, collate(session, [Target(example=example) for example in examples]))
+    targets = [Target(example=example) for example in examples]
+    wanted = answer_logprob(session.model, collate(replace(session.vlm, engine=PLAIN), targets))
     pairs = [(Prompt.of(example), example.answer) for example in examples]
     found = likelihoods(session.vlm, pairs)
     assert_close([one.sum for one in found], wanted.sum_b.tolist(), atol=1e-4, rtol=0)
@@ -74,8 +75,7 @@ def test_equal_to_one_row_an_answer(tmp_path):
 
 def test_fast_equals_plain_whatever_shares_a_row(vlm):
     fast = likelihoods(vlm, asked())
-    with fast_paths.using("plain"):
-        plain = likelihoods(vlm, asked())
+    plain = likelihoods(replace(vlm, engine=PLAIN), asked())
     assert len({round(one.sum, 3) for one in fast}) > 40
     for one, other in zip(fast, plain, strict=True):
         assert_close(list(one.tokens), list(other.tokens), atol=1e-4, rtol=0)
@@ -92,8 +92,7 @@ def test_one_forward_for_all_answers_about_an_image(vlm, calls):
     pairs = [(Prompt(question, Drawn("red")), answer) for question in QUESTIONS for answer in ANSWERS]
     likelihoods(vlm, pairs)
     assert len(calls) == 1
-    with fast_paths.using("plain"):
-        likelihoods(vlm, pairs, batch_size=1)
+    likelihoods(replace(vlm, engine=PLAIN), pairs, batch_size=1)
     assert len(calls) == 1 + len(pairs)
     assert calls[0].numel() < sum(shape.numel() for shape in calls[1:]) / 2
 
@@ -127,8 +126,7 @@ def test_letters_are_read_with_and_without_a_space(vlm):
 def test_options_by_text_are_judged_by_their_mean(vlm):
     options = ("Ada Lovell", "Bo Winter , a diver", "pilot")
     requests = [Prompt(question, image) for question in QUESTIONS for image in (Drawn("red"), None)]
-    with fast_paths.using("plain"):
-        plain = choose(vlm, [(request, options) for request in requests])
+    plain = choose(replace(vlm, engine=PLAIN), [(request, options) for request in requests])
     fast = choose(vlm, [(request, options) for request in requests])
     assert [one.index for one in fast] == [one.index for one in plain]
     for one, other in zip(fast, plain, strict=True):
@@ -186,9 +184,9 @@ def assert_same(found, wanted):
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("sampling", [None, Sampling()])
 def test_a_mixed_list_is_answered_as_each_kind_on_its_own(vlm, batch_size, sampling):
-    with fast_paths.using("plain"):
-        wanted = apart(vlm, mixed(), sampling=sampling, seed=4)
-        assert_same(answer(vlm, mixed(), max_new_tokens=7, sampling=sampling, seed=4), wanted)
+    plain = replace(vlm, engine=PLAIN)
+    wanted = apart(plain, mixed(), sampling=sampling, seed=4)
+    assert_same(answer(plain, mixed(), max_new_tokens=7, sampling=sampling, seed=4), wanted)
     found = answer(vlm, mixed(), max_new_tokens=7, batch_size=batch_size, sampling=sampling, seed=4)
     assert_same(found, wanted)
     assert len({one.token_ids for one in found if not isinstance(one, Choice)}) > 2

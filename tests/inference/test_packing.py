@@ -19,9 +19,9 @@ from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import prepare
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import FAST
 
-APART = replace(fast_paths.FAST, shared_prefix=False)
+APART = replace(FAST, shared_prefix=False)
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +66,10 @@ def test_same_logits_and_labels(tmp_path, image_tokens, split, monkeypatch):
     session = session_at(tmp_path, image_tokens)
     batch = collate(session, several_questions(session))
     seen = forward_tokens(session, monkeypatch)
-    with fast_paths.using(replace(fast_paths.FAST, split_batches=split)):
-        logits, labels = answer_logits(session.model, batch)
+    logits, labels = answer_logits(session.model, replace(batch, engine=replace(FAST, split_batches=split)))
     packed = sum(seen)
-    with fast_paths.using(replace(APART, split_batches=False)):
-        expected, expected_labels = answer_logits(session.model, batch)
+    apart = replace(batch, engine=replace(APART, split_batches=False))
+    expected, expected_labels = answer_logits(session.model, apart)
     assert torch.equal(labels, expected_labels)
     mask = labels != -100
     assert torch.allclose(logits[mask], expected[mask], atol=1e-5)
@@ -81,10 +80,9 @@ def test_same_gradients(tmp_path):
     session = session_at(tmp_path, parts=("vision", "projector", "language"))
     batch = collate(session, several_questions(session))
     grads = []
-    for name in (fast_paths.FAST, APART):
+    for engine in (FAST, APART):
         session.model.zero_grad()
-        with fast_paths.using(name):
-            answer_nll(*answer_logits(session.model, batch)).backward()
+        answer_nll(*answer_logits(session.model, replace(batch, engine=engine))).backward()
         grads.append({name: weight.grad.clone() for name, weight in trainable(session.model).items()})
     for name, grad in grads[0].items():
         assert torch.allclose(grad, grads[1][name], atol=1e-6, rtol=1e-3), name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,7 +16,7 @@ from unsee.methods.kl import KL
 from unsee.methods.npo import NPO
 from unsee.testing.tiny import QUESTION
 from unsee.training.trainable import prepare, trainable
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import PLAIN, named
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])]
 
@@ -24,8 +26,8 @@ def trained(name, method, out, precision, way="fast"):
     training = Training(lr=1e-3, epochs=2, max_new_tokens=6, stop="never", batch_size=2, precision=precision)
     session = session_of(name, out, training)
     session.model = prepare(session.model.to(processes.device()), session.family, training, seed=0)
-    with fast_paths.using(way):
-        method.unlearn(session)
+    session.engine = named(way)
+    method.unlearn(session)
     return session
 
 
@@ -53,6 +55,5 @@ def test_answers_behind_a_shared_prefix_are_those_of_the_plain_engine(name):
     images = [example.image for group in examples().values() for example in group if example.image is not None]
     asked = [Prompt(question, image) for image in images for question in (QUESTION, "Who is this?")]
     shared = generate(vlm, asked, max_new_tokens=8)
-    with fast_paths.using("plain"):
-        plain = generate(vlm, asked, max_new_tokens=8)
+    plain = generate(replace(vlm, engine=PLAIN), asked, max_new_tokens=8)
     assert [said.token_ids for said in shared] == [said.token_ids for said in plain]

@@ -29,6 +29,7 @@ from unsee.data import row_store, shared_cache
 from unsee.distributed import file_lock
 from unsee.evaluation import judge_http
 from unsee.utils import files, signals
+from unsee.utils.fast_paths import FAST
 from unsee.workflows import sweep
 place = Path(sys.argv[1])
 with file_lock.owner(place / "out"):
@@ -38,9 +39,9 @@ with file_lock.owner(place / "out"):
 with file_lock.claimed(files.owned_folder(place / "claims") / "x") as ours:
     assert ours
 os.environ["UNSEE_CACHE"] = str(place / "cache")
-rows = shared_cache.shared_rows(place / "out", "a.jsonl")
+rows = shared_cache.shared_rows(place / "out", "a.jsonl", FAST)
 rows.put({"k": 1})
-assert shared_cache.shared_rows(place / "out", "a.jsonl").get("k") == 1
+assert shared_cache.shared_rows(place / "out", "a.jsonl", FAST).get("k") == 1
 signals.raise_on_sigterm()
 print("done")
 """

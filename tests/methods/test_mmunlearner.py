@@ -19,7 +19,7 @@ from unsee.methods.mmunlearner.released import Released, ReleasedAdamW, _ratio, 
 from unsee.methods.mmunlearner.saliency import Sweep, maskable, saliency_mask
 from unsee.training.batch_plan import Plan
 from unsee.training.trainable import trainable
-from unsee.utils.fast_paths import using
+from unsee.utils.fast_paths import named
 
 
 def plain_sgd(monkeypatch):
@@ -65,10 +65,10 @@ def test_joint_step_element_by_element(alpha, ratio, engine, tmp_path, monkeypat
     forget, retain = first_batch(session, method)
     assert len(retain) == ratio * len(forget)
     before = {name: weight.detach().clone() for name, weight in trainable(session.model).items()}
-    with using(engine):
-        mask, bits = bits_of(session, method)
-        g_f, g_r = gradient(session, forget), gradient(session, retain)
-        method.unlearn(session)
+    session.engine = named(engine)
+    mask, bits = bits_of(session, method)
+    g_f, g_r = gradient(session, forget), gradient(session, retain)
+    method.unlearn(session)
     assert 0.2 < mask.report()["kept"] < 0.8
     for name, weight in trainable(session.model).items():
         expected = before[name] - LR * (g_r[name] - alpha * bits[name] * g_f[name])

@@ -16,7 +16,7 @@ from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import prepare
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import PLAIN
 
 
 def made(out, tune="lora", **more):
@@ -123,9 +123,9 @@ def test_plain_engine_asks_a_second_model(tmp_path, tune):
     targets = forget_targets(fast)[:4]
     batch = collate(fast, targets)
     one = StartLogprobs(fast, targets)
-    with fast_paths.using("plain"):
-        other = StartLogprobs(plain, targets)
-        logits = StartLogits(plain, targets)
+    plain.engine = PLAIN
+    other = StartLogprobs(plain, targets)
+    logits = StartLogits(plain, targets)
     assert one.second is None
     assert other.second is not None
     disturb(plain)

@@ -32,7 +32,7 @@ from unsee.models.padding import IGNORE
 from unsee.testing.tiny import PEOPLE, Drawn, tiny_processor, tiny_session
 from unsee.training.recording import recording
 from unsee.training.trainer import prepare
-from unsee.utils.fast_paths import using
+from unsee.utils.fast_paths import named
 
 Recipe = partial(siu_targets.Recipe, substitute="listed")
 
@@ -485,9 +485,9 @@ def test_reference_stays_the_start_model(tune, tmp_path):
 def test_plain_engine_gives_the_same_numbers(tmp_path):
     losses = []
     for name in ("fast", "plain"):
-        with using(name):
-            session = one_person(session_at(tmp_path / name, max_steps=2))
-            SIU(beta=5.0).unlearn(session)
+        session = one_person(session_at(tmp_path / name, max_steps=2))
+        session.engine = named(name)
+        SIU(beta=5.0).unlearn(session)
         losses.append([row["loss"] for row in session.history])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[0][1] != pytest.approx(losses[0][0], rel=1e-3)

@@ -27,7 +27,7 @@ from unsee.models.steering.geometry import (
 )
 from unsee.testing.tiny import Drawn, tiny_model, tiny_processor, tiny_session, tiny_vlm
 from unsee.training.trainer import prepare
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import FAST, PLAIN
 
 WIDTH = 32
 CPU = torch.device("cpu")
@@ -66,8 +66,8 @@ REQUESTS = [
 ]
 
 
-def said(model, requests=REQUESTS, **more):
-    return generate(replace(tiny_vlm(), model=model), requests, max_new_tokens=12, **more)
+def said(model, requests=REQUESTS, engine=FAST, **more):
+    return generate(replace(tiny_vlm(), model=model, engine=engine), requests, max_new_tokens=12, **more)
 
 
 def steered(**rule):
@@ -212,9 +212,8 @@ def test_shared_prefixes_batches_and_single_runs_are_steered_alike(gate, apply_t
     assert len(fired.scores) == len(REQUESTS)
     assert (fired.fired == len(REQUESTS)) == (gate == "always")
     assert fired.fired > 0
-    with fast_paths.using("plain"):
-        assert [one.token_ids for one in said(model)] == together
-        assert [said(model, [one])[0].token_ids for one in REQUESTS] == together
+    assert [one.token_ids for one in said(model, engine=PLAIN)] == together
+    assert [said(model, [one], PLAIN)[0].token_ids for one in REQUESTS] == together
     assert [one.token_ids for one in said(model, batch_size=2)] == together
     assert together != [one.token_ids for one in said(tiny_model())]
 
@@ -259,8 +258,7 @@ def test_all_tokens_can_be_steered_only_without_a_gate():
         artefact(apply_to="all", gate="below")
     model = steered(apply_to="all")
     together = [one.token_ids for one in said(model)]
-    with fast_paths.using("plain"):
-        assert [one.token_ids for one in said(model)] == together
+    assert [one.token_ids for one in said(model, engine=PLAIN)] == together
 
 
 def test_a_direction_inside_the_reasoning_subspace_is_not_used():

@@ -26,7 +26,7 @@ from unsee.training import recompute
 from unsee.training.recompute import recomputing, vision_rerun
 from unsee.training.targets import forget_targets
 from unsee.training.trainer import prepare
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import FAST, PLAIN
 
 EVERYTHING = ("vision", "projector", "language")
 
@@ -60,7 +60,7 @@ def passed(session, batch, forward):
 def test_the_gradients_have_the_same_bits(name, tune, tmp_path):
     session, batch = batch_of(name, tmp_path, tune)
     loss, gradients = passed(session, batch, nullcontext)
-    with recomputing(session.model) as lean:
+    with recomputing(session.model, FAST) as lean:
         again, same = passed(session, batch, lean)
     assert torch.equal(again, loss)
     assert same.keys() == gradients.keys()
@@ -88,7 +88,7 @@ def test_a_rerun_with_other_gradients_is_not_used(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(recompute, "_Twice", Doubled)
     monkeypatch.setattr(probes, "tried", tried)  # conftest.py takes fast paths on trust
     fast_path_trials.forget()
-    with recomputing(session.model) as lean, vision_rerun(session.model, lean, loss_of(session, batch)):
+    with recomputing(session.model, FAST) as lean, vision_rerun(session.model, FAST, lean, loss_of(session, batch)):
         again, same = passed(session, batch, lean)
     said = capsys.readouterr().err
     assert said.count("fast path 'vision_rerun' is off for LlavaForConditionalGeneration") == 1
@@ -102,7 +102,7 @@ def test_a_second_look_gives_the_same_gradients(name, tmp_path):
     session, batch = batch_of(name, tmp_path, "full")
     session.model.eval()
     loss, gradients = passed(session, batch, nullcontext)
-    with recomputing(session.model) as lean, vision_rerun(session.model, lean, loss_of(session, batch)):
+    with recomputing(session.model, FAST) as lean, vision_rerun(session.model, FAST, lean, loss_of(session, batch)):
         again, same = passed(session, batch, lean)
     assert torch.equal(again, loss)
     assert same.keys() == gradients.keys()
@@ -133,7 +133,7 @@ def kept_bytes(session, batch, forward):
 def test_less_is_kept(name, tmp_path):
     session, batch = batch_of(name, tmp_path, "lora")
     plain = kept_bytes(session, batch, nullcontext)
-    with recomputing(session.model) as lean:
+    with recomputing(session.model, FAST) as lean:
         assert kept_bytes(session, batch, lean) < 0.85 * plain
 
 
@@ -143,7 +143,7 @@ def test_nothing_is_left_behind(tmp_path):
     before = [
         (type(m), len(m._forward_hooks), len(m._forward_pre_hooks), set(vars(m))) for m in session.model.modules()
     ]
-    with recomputing(session.model) as lean, vision_rerun(session.model, lean, loss_of(session, batch)):
+    with recomputing(session.model, FAST) as lean, vision_rerun(session.model, FAST, lean, loss_of(session, batch)):
         passed(session, batch, lean)
     after = [(type(m), len(m._forward_hooks), len(m._forward_pre_hooks), set(vars(m))) for m in session.model.modules()]
     assert after == before
@@ -152,8 +152,8 @@ def test_nothing_is_left_behind(tmp_path):
 @pytest.mark.parametrize("off", ["engine", "checkpointing"])
 def test_it_can_be_switched_off(off, tmp_path):
     session, _ = batch_of("llava", tmp_path, "lora")
-    switch = fast_paths.using("plain" if off == "engine" else "fast")
-    with switch, recomputing(session.model, checkpointing=off == "checkpointing") as lean:
+    engine = PLAIN if off == "engine" else FAST
+    with recomputing(session.model, engine, checkpointing=off == "checkpointing") as lean:
         assert lean is nullcontext
 
 
@@ -183,7 +183,7 @@ def test_a_graph_that_is_let_go_is_freed(monkeypatch):
     block, x = Gated(), torch.randn(3, 8)
     gc.disable()
     try:
-        with recomputing(block) as lean:
+        with recomputing(block, FAST) as lean:
             with lean():
                 y = block(block(x))
             assert sum(recipe() is not None for recipe in recipes) == 6
@@ -200,7 +200,7 @@ def test_a_frozen_norm_in_half_precision_keeps_its_input_alone():
     sizes, found = [], []
     for trained in (True, False):
         norm.weight.requires_grad_(trained)
-        with recomputing(norm) as lean, lean():
+        with recomputing(norm, FAST) as lean, lean():
             kept = []
             with saved_tensors_hooks(lambda x, kept=kept: kept.append(x) or x, lambda x: x):
                 y = norm(x)
@@ -216,7 +216,7 @@ def test_both_backward_passes_of_one_graph(half):
     torch.manual_seed(0)
     block, x = Gated(), torch.randn(3, 8)
     found = []
-    with recomputing(block) as lean:
+    with recomputing(block, FAST) as lean:
         for forward in (nullcontext, lean):
             with torch.autocast("cpu", torch.bfloat16, enabled=half), forward():
                 loss = block(block(x)).float().square().sum()
@@ -228,7 +228,7 @@ def test_both_backward_passes_of_one_graph(half):
 
 def test_an_input_changed_in_place_is_noticed():
     block, x = Gated(), torch.randn(3, 8)
-    with recomputing(block) as lean, lean():
+    with recomputing(block, FAST) as lean, lean():
         y = block.norm(x)
         loss = block.gate(y).sum()
     x.add_(1)
@@ -245,7 +245,7 @@ class ScaledNorm(nn.LayerNorm):
 
 def test_a_norm_that_is_given_more_is_left_alone():
     norm, linear, x = ScaledNorm(8), nn.Linear(8, 8), torch.randn(3, 8)
-    with recomputing(norm) as lean:
+    with recomputing(norm, FAST) as lean:
         found = []
         for forward in (nullcontext, lean):
             with forward():
@@ -268,7 +268,7 @@ def test_norms_of_other_inputs_do_not_stop_the_run(kind):
     x = torch.randn(2, 4, 3, 3) if kind == "images" else torch.randn(2, 4)
     inputs = [x.requires_grad_()] if kind == "images" else [x.requires_grad_(), x]
     wanted = torch.autograd.grad(norm(*inputs).square().sum(), x)[0]
-    with recomputing(norm) as lean:
+    with recomputing(norm, FAST) as lean:
         with lean():
             loss = norm(*inputs).square().sum()
         assert torch.allclose(torch.autograd.grad(loss, x)[0], wanted, atol=1e-6)
@@ -284,13 +284,13 @@ def test_an_output_changed_in_place_is_kept():
             loss = block.gate(y).sum()
         return torch.autograd.grad(loss, block.gate.weight)[0]
 
-    with recomputing(block) as lean:
+    with recomputing(block, FAST) as lean:
         assert torch.equal(gradient(lean), gradient(nullcontext))
 
 
 def test_a_copy_made_meanwhile_is_a_model_of_its_own():
     block, x = Gated(), torch.randn(3, 8)
-    with recomputing(block) as lean, lean():
+    with recomputing(block, FAST) as lean, lean():
         twin = copy.deepcopy(block)
         twin.gate.weight.data.zero_()
         assert not torch.equal(twin(x), block(x))

@@ -21,7 +21,7 @@ from unsee.training.loop import _Batches
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import minimise, planned, prepare
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import named
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])
@@ -198,14 +198,14 @@ def test_terms_apart_give_the_weights_of_their_sum(tmp_path, settings):
 )
 def test_a_term_is_backpropagated_when_yielded(tmp_path, name, separate, apart):
     session, seen = make(tmp_path, max_steps=1), []
-    with fast_paths.using(name):
-        minimise(
-            session,
-            terms(session, seen),
-            forget=forget_targets(session),
-            retain=retain_targets(session),
-            separate=separate,
-        )
+    session.engine = named(name)
+    minimise(
+        session,
+        terms(session, seen),
+        forget=forget_targets(session),
+        retain=retain_targets(session),
+        separate=separate,
+    )
     assert [norm > 0 for norm in seen] == [apart, apart]
 
 

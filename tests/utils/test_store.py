@@ -8,18 +8,22 @@ from pathlib import Path
 import pytest
 
 from unsee.data import shared_cache
-from unsee.utils import fast_paths, terminal
+from unsee.utils import terminal
+from unsee.utils.fast_paths import FAST, PLAIN
 
 
 def test_lies_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(shared_cache.VARIABLE, raising=False)
-    assert shared_cache.shared(tmp_path / "a") == shared_cache.shared(tmp_path / "b") == tmp_path.resolve() / "cache"
+    assert (
+        shared_cache.shared(tmp_path / "a", FAST)
+        == shared_cache.shared(tmp_path / "b", FAST)
+        == tmp_path.resolve() / "cache"
+    )
     monkeypatch.setenv(shared_cache.VARIABLE, str(tmp_path / "else"))
-    assert shared_cache.shared(tmp_path / "a") == tmp_path / "else"
-    with fast_paths.using("plain"):
-        assert shared_cache.shared(tmp_path / "a") is None
+    assert shared_cache.shared(tmp_path / "a", FAST) == tmp_path / "else"
+    assert shared_cache.shared(tmp_path / "a", PLAIN) is None
     monkeypatch.setenv(shared_cache.VARIABLE, "off")
-    assert shared_cache.shared(tmp_path / "a") is None
+    assert shared_cache.shared(tmp_path / "a", FAST) is None
 
 
 def test_values_come_back(tmp_path: Path) -> None:
@@ -52,7 +56,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def signed(tmp_path: Path) -> shared_cache.KeyValueLog:
-    rows = shared_cache.shared_rows(tmp_path / "run", "responses/x.jsonl")
+    rows = shared_cache.shared_rows(tmp_path / "run", "responses/x.jsonl", FAST)
     assert rows is not None
     return rows
 
@@ -82,7 +86,7 @@ class TestSharedRows:
     def test_rows_of_another_file_count_as_missing(self, tmp_path: Path, cache: Path) -> None:
         signed(tmp_path).put({"a": 1})
         (cache / "responses" / "x.jsonl").rename(cache / "responses" / "y.jsonl")
-        other = shared_cache.shared_rows(tmp_path / "run", "responses/y.jsonl")
+        other = shared_cache.shared_rows(tmp_path / "run", "responses/y.jsonl", FAST)
         assert other is not None
         assert other.get("a") is None
 
@@ -94,7 +98,7 @@ class TestSharedRows:
         cache.mkdir()
         cache.chmod(mode)
         for _ in range(2):
-            assert shared_cache.shared_rows(tmp_path / "run", "x.jsonl") is None
+            assert shared_cache.shared_rows(tmp_path / "run", "x.jsonl", FAST) is None
         assert capsys.readouterr().err.count("is not used: other users may read or write it") == 1
 
     def test_a_folder_of_another_user_is_not_used(
@@ -102,20 +106,20 @@ class TestSharedRows:
     ) -> None:
         cache.mkdir(0o700)
         monkeypatch.setattr("os.getuid", lambda: 12345)
-        assert shared_cache.shared(tmp_path / "run") is None
+        assert shared_cache.shared(tmp_path / "run", FAST) is None
         assert "it belongs to another user" in capsys.readouterr().err
 
     def test_without_users_and_modes_a_folder_is_used(
         self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delattr("os.getuid")  # Windows
-        assert shared_cache.shared(tmp_path / "run") == cache
+        assert shared_cache.shared(tmp_path / "run", FAST) == cache
 
     def test_a_file_in_its_place_stops_no_run(
         self, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         cache.touch()
-        assert shared_cache.shared(tmp_path / "run") is None
+        assert shared_cache.shared(tmp_path / "run", FAST) is None
         assert "is not used: " in capsys.readouterr().err
 
     def test_a_read_only_folder_stops_no_run(
@@ -141,7 +145,7 @@ class TestSharedRows:
         (tmp_path / "home").touch()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
         shared_cache.signing_key.cache_clear()
-        assert shared_cache.shared_rows(tmp_path / "run", "x.jsonl") is None
+        assert shared_cache.shared_rows(tmp_path / "run", "x.jsonl", FAST) is None
         shared_cache.signing_key.cache_clear()
         assert "its key cannot be kept in the home folder" in capsys.readouterr().err
 

@@ -17,9 +17,12 @@ from helpers.run import EXAMPLE
 from unsee import config, forget
 from unsee.api import Session
 from unsee.errors import TrainingError, UserError
+from unsee.inference import generation, likelihood
+from unsee.inference.batching import Batch
 from unsee.methods.ga import GA
 from unsee.models import model_card, quantized_base
 from unsee.testing.tiny import save_tiny
+from unsee.utils.fast_paths import FAST, PLAIN
 from unsee.utils.files import owned_folder
 from unsee.workflows import forget as workflows_forget
 
@@ -275,3 +278,24 @@ def test_a_full_disk_at_the_last_save_leaves_no_model_and_resume_writes_it(model
     forget(model, EXAMPLE, "ga", out, training=SHORT, seed=3, resume=True)
     weights = "adapter_model.safetensors"
     assert (out / "model" / weights).read_bytes() == (done / "model" / weights).read_bytes()
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_the_engine_of_a_run_reaches_every_batch_and_every_generation(model, tmp_path, monkeypatch, engine):
+    """Of reference model, rollouts, steps, checks, verdict and evaluation."""
+    batches, models = [], []
+    made, split, measured = Batch.__init__, generation._split, likelihood._logprobs
+    monkeypatch.setattr(Batch, "__init__", lambda self, **given: (made(self, **given), batches.append(self.engine))[0])
+    monkeypatch.setattr(generation, "_split", lambda vlm, *rest: (models.append(vlm.engine), split(vlm, *rest))[1])
+    monkeypatch.setattr(
+        likelihood, "_logprobs", lambda vlm, *rest: (models.append(vlm.engine), measured(vlm, *rest))[1]
+    )
+    training, settings = SHORT | {"stop": "forgotten"}, {"undesired": "dataset"}
+    run = forget(model, EXAMPLE, "pubg", tmp_path / "r", settings=settings, training=training, engine=engine)
+    run.sample(questions=1)
+    run.evaluate(limit=1, max_new_tokens=4, likelihood=True, progress=False)
+    if engine == "plain":
+        assert {*batches, *models} == {PLAIN}
+    else:  # trials of fast paths compare with plain batches
+        assert FAST in batches
+        assert set(models) == {FAST}

@@ -24,7 +24,6 @@ from unsee.config import Run
 from unsee.distributed import file_lock
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
-from unsee.utils import fast_paths
 from unsee.utils.files import foreign, owned_folder
 from unsee.workflows import sweep
 
@@ -97,7 +96,7 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
     seen = {}
 
     def evaluate(model, data, out, settings, **how):
-        seen.update(how, settings=settings, model=model, data=data, engine=fast_paths.current())
+        seen.update(how, settings=settings, model=model, data=data)
 
     monkeypatch.setattr(
         import_module("unsee.workflows.forget"), "forget_run", lambda run, resume: seen.update(resume=resume)
@@ -112,7 +111,7 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
         "settings": config.EvalConfig(**settings),
         "model": tmp_path / "x",
         "data": ("d", run.benchmark),
-        "engine": fast_paths.PLAIN,
+        "engine": "plain",
         "resume": False,
         "stage": "ga",
         "seed": 4,

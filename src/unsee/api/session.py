@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from unsee.api.benchmark import Benchmark
     from unsee.api.family import Family
+    from unsee.utils.fast_paths import Engine
 
 
 @dataclass(kw_only=True)
@@ -68,6 +69,15 @@ class Session:
     @instruction.setter
     def instruction(self, instruction: str) -> None:
         self.vlm = replace(self.vlm, instruction=instruction)
+
+    @property
+    def engine(self) -> Engine:
+        """Which fast paths the run's batches take."""
+        return self.vlm.engine
+
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        self.vlm = replace(self.vlm, engine=engine)
 
     def of(self, *roles: Role) -> Sequence[Example]:
         """Return the training examples of these roles, in order. Large data stay on disk."""

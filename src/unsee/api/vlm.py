@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from unsee.utils.fast_paths import FAST, Engine
+
 if TYPE_CHECKING:
     from torch.nn import Module
 
@@ -23,3 +25,5 @@ class VLM:
     """Text that precedes every question; empty unless the run steers by prompt."""
     base: str | None = None
     """Base named in an adapter folder; None for whole checkpoints."""
+    engine: Engine = FAST
+    """Which fast paths its batches take."""

@@ -32,7 +32,6 @@ from unsee.inference.encoder import encoder
 from unsee.losses import answer_nll
 from unsee.models.auto import pad_id
 from unsee.models.padding import merge
-from unsee.utils import fast_paths
 from unsee.utils.seeds import seed_of
 from unsee.utils.terminal import note_once
 
@@ -369,15 +368,15 @@ def _nll(
     view: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Return the mean negative log-likelihood per answer token, with changes that can have gradients."""
-    batch = collate(loaded, targets)
+    engine = replace(loaded.engine, vision_features=False, shared_prefix=False)
+    batch = collate(replace(loaded, engine=engine), targets)
     if changes:
         rows = [
             {**row, "pixel_values": _pixels(loaded).shown(row["pixel_values"], change, view)}
             for row, change in zip(batch.rows, changes, strict=True)
         ]
         batch = replace(batch, rows=tuple(rows))
-    with fast_paths.using(replace(fast_paths.current(), vision_features=False, shared_prefix=False)):
-        return answer_nll(*batched.answer_logits(loaded.model, batch))
+    return answer_nll(*batched.answer_logits(loaded.model, batch))
 
 
 def _tested(loaded: VLM, rows: Sequence[Example], variant: str) -> Finding:

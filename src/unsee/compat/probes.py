@@ -26,7 +26,6 @@ from torch.nn import Module
 from unsee.compat.fake_tensors import is_fake
 from unsee.compat.fast_paths import PATHS, RECORD, FastPath, Status
 from unsee.errors import UnseeError
-from unsee.utils import fast_paths
 from unsee.utils.terminal import err
 
 Numbers = Callable[[], Tensor]
@@ -122,7 +121,7 @@ def _quiet(model: Module) -> Iterator[None]:
     model.eval()
     try:
         forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
-        with forked, torch.no_grad(), fast_paths.using("plain"):
+        with forked, torch.no_grad():
             yield
     finally:
         for module, training in modes:

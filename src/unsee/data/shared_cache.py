@@ -21,7 +21,7 @@ from typing import Any, Final
 from filelock import FileLock
 
 from unsee.compat import fast_paths
-from unsee.utils import fast_paths as utils_fast_paths
+from unsee.utils.fast_paths import Engine
 from unsee.utils.files import write_private
 from unsee.utils.terminal import note_once
 
@@ -29,10 +29,10 @@ VARIABLE: Final = "UNSEE_CACHE"
 _KEY_BYTES: Final = 32
 
 
-def shared(out: Path) -> Path | None:
-    """Return the cache folder beside `out`, created if missing, or None if caching is off."""
+def shared(out: Path, engine: Engine) -> Path | None:
+    """Return the cache folder beside `out`, created if missing, or None if caching is off, as with the plain engine."""
     place = os.environ.get(VARIABLE, "")
-    if place == "off" or not utils_fast_paths.current().shared_cache:
+    if place == "off" or not engine.shared_cache:
         return None
     folder = Path(place) if place else out.resolve().parent / "cache"
     if problem := _problem(folder):
@@ -42,9 +42,9 @@ def shared(out: Path) -> Path | None:
     return folder
 
 
-def shared_rows(out: Path, name: str) -> KeyValueLog | None:
+def shared_rows(out: Path, name: str, engine: Engine) -> KeyValueLog | None:
     """Return the signed rows `name` of the shared folder, or None if caching is off."""
-    folder = shared(out)
+    folder = shared(out, engine)
     key = signing_key() if folder else None
     return None if folder is None or key is None else KeyValueLog(folder / name, key=key)
 

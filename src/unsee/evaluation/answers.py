@@ -24,6 +24,7 @@ from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.errors import NotFiniteError, UserError
 from unsee.evaluation import likelihood_targets
+from unsee.utils.fast_paths import FAST, Engine
 from unsee.utils.files import atomic_write_jsonl
 from unsee.utils.grouping import by_key
 
@@ -138,6 +139,7 @@ def collect_responses(
     *,
     likelihood: bool = False,
     progress: bool = True,
+    engine: Engine = FAST,
 ) -> list[Response]:
     """Return all responses in the order of the examples, resuming an interrupted call.
 
@@ -151,6 +153,7 @@ def collect_responses(
         decoding: Length limit, batch size and seed of the responses.
         likelihood: Compute log-probabilities of answers and options too.
         progress: Show a progress line.
+        engine: Whether values are shared with other runs (`shared_cache`).
     """
     prompts = _prompts(backend, examples)
     keys = _keys(backend, prompts, asked, decoding)
@@ -165,7 +168,7 @@ def collect_responses(
             _append(out / RESPONSES, (row.to_json() for row in rows))
             _append(out / KEYS, ({"id": row.id, "key": keys[row.id]} for row in rows))
 
-    work = _Work(out, backend, examples, asked, prompts, decoding, progress)
+    work = _Work(out, backend, examples, asked, prompts, decoding, progress, engine)
     work.answers([index for index, row in enumerate(asked) if row.id not in done], keep)
     answers = [replace(done[row.id], **_UNMEASURED) for row in asked]
     if likelihood:
@@ -188,6 +191,7 @@ class _Work:
     prompts: Sequence[str]
     decoding: Decoding
     progress: bool
+    engine: Engine
 
     def answers(self, places: Sequence[int], keep: Callable[[Mapping[int, Values]], None]) -> None:
         """Generate responses for these indices and pass them to `keep`, chunk by chunk."""
@@ -236,7 +240,9 @@ class _Work:
 
     def _rows(self, facts: Sequence[Any]) -> shared_cache.KeyValueLog | None:
         """Return the shared cache for these weights, or None if nothing is shared."""
-        return shared_cache.shared_rows(self.out, f"responses/{_digest([self.backend.weights, *facts])}.jsonl")
+        return shared_cache.shared_rows(
+            self.out, f"responses/{_digest([self.backend.weights, *facts])}.jsonl", self.engine
+        )
 
     def _through(
         self,

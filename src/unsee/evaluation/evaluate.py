@@ -39,6 +39,7 @@ from unsee.scoring.gold_distance import KEY as GOLD_DISTANCE
 from unsee.scoring.gold_distance import gold_distance
 from unsee.scoring.measures import extra
 from unsee.scoring.scores import Scores
+from unsee.utils.fast_paths import FAST, Engine, Name, named
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
 from unsee.utils.grouping import by_key, evenly
 from unsee.utils.parsing import read_object
@@ -64,6 +65,7 @@ def evaluate(
     seed: int = 0,
     images_dir: Path | str | None = None,
     progress: bool = True,
+    engine: Name | None = None,
     **changes: Any,
 ) -> Scores:
     """Evaluate a model: write responses, vocabulary and scores into `out`, return the scores.
@@ -77,6 +79,7 @@ def evaluate(
         seed: Start of the random streams of sampling and bootstrap.
         images_dir: Takes one PNG per image; default `unsee-images` beside `out` if only runs lie there, else `images` in it.
         progress: Whether to show how far it is.
+        engine: `fast`, or `plain` for the same scores without the fast paths; None = that of an opened model, else fast.
         **changes: Fields of `EvalConfig` that differ from `settings`; None stands for the field's default.
 
     Raises:
@@ -91,10 +94,11 @@ def evaluate(
     examples = _chosen(opened.examples("eval"), settings)
     if isinstance(model, Path | str):
         folder_of(model)  # before a gold model is judged
-    gold = None if not settings.gold else _gold_run(settings, opened, out, seed, progress=progress)
+    gold = None if not settings.gold else _gold_run(settings, opened, out, seed, progress=progress, engine=engine)
     golden = None if gold is None else _golden(gold)
     likelihood = settings.likelihood or golden is not None or (opened.likelihood and settings.backend == "hf")
-    backend = _backend_of(model, settings.backend, likelihood)
+    paths_taken = _engine(model, engine)
+    backend = _backend_of(model, settings.backend, likelihood, paths_taken)
     judged = _judged(backend, model, gold, golden, vocabulary.measures)  # refuses weights that are no numbers
     if gold is not None:
         _require_other_weights(gold, judged["weights"])
@@ -109,7 +113,16 @@ def evaluate(
             out.mkdir(parents=True, exist_ok=True)
             atomic_write_json(out / VOCABULARY, _vocabulary_json(vocabulary))
         processes.barrier()
-        responses = collect_responses(backend, examples, asked, out, decoding, likelihood=likelihood, progress=progress)
+        responses = collect_responses(
+            backend,
+            examples,
+            asked,
+            out,
+            decoding,
+            likelihood=likelihood,
+            progress=progress,
+            engine=paths_taken,
+        )
         if critic is not None:
             responses = critic.judged(responses, examples, batch_size=batch_size, progress=progress)
         require_finite_answers(responses)
@@ -193,7 +206,9 @@ def read_answers(folder: Path) -> list[Response]:
         ) from error
 
 
-def _gold_run(settings: EvalConfig, opened: Benchmark, out: Path, seed: int, *, progress: bool) -> Path:
+def _gold_run(
+    settings: EvalConfig, opened: Benchmark, out: Path, seed: int, *, progress: bool, engine: Name | None
+) -> Path:
     """Return the judged run of the gold model. A model is judged first, in `OUT-gold`."""
     gold = str(settings.gold)
     if not paths.is_model(gold):
@@ -205,7 +220,8 @@ def _gold_run(settings: EvalConfig, opened: Benchmark, out: Path, seed: int, *, 
             "--likelihood --out DIR`), and give that folder as --gold."
         )
     asked = replace(settings, gold=None, likelihood=True, clip=None, split="all")  # `opened` is the split already
-    evaluate(gold, opened, folder, asked, stage=builtin.STAGES.get(gold, "gold"), seed=seed, progress=progress)
+    stage = builtin.STAGES.get(gold, "gold")
+    evaluate(gold, opened, folder, asked, stage=stage, seed=seed, progress=progress, engine=engine)
     return folder
 
 
@@ -309,10 +325,17 @@ def _opened(data: Benchmark | Path | str) -> Benchmark:
     return open_benchmark(data)
 
 
-def _backend_of(model: VLM | Path | str, name: Backend, likelihood: bool) -> ModelBackend:
+def _engine(model: VLM | Path | str, name: Name | None) -> Engine:
+    """Return the engine of that name, else that of an opened model, else the fast one."""
+    if name is not None:
+        return named(name)
+    return FAST if isinstance(model, Path | str) else model.engine
+
+
+def _backend_of(model: VLM | Path | str, name: Backend, likelihood: bool, engine: Engine) -> ModelBackend:
     """Return the backend: an opened model, or a folder served by vLLM."""
     if name == "hf":
-        return HFBackend(_loaded(model))
+        return HFBackend(replace(_loaded(model), engine=engine))
     if likelihood:
         raise UserError("vLLM answers only; for likelihood=True use backend='hf'.")
     if not isinstance(model, Path | str):

@@ -19,7 +19,6 @@ from unsee.inference.packing import keeps_logits, packable, saving
 from unsee.inference.vision_cache import encoded
 from unsee.losses import per_sample, token_logprobs
 from unsee.models.padding import IGNORE
-from unsee.utils import fast_paths
 
 
 def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -29,7 +28,7 @@ def answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
     shorter answers are right-aligned and preceded by labels of -100. Rows of very different length go through the model
     apart; what a frozen vision tower says about an image is computed once (`unsee.inference.vision_cache`).
     """
-    parts = batch.parts if fast_paths.current().split_batches else batch.kinds
+    parts = batch.parts if batch.engine.split_batches else batch.kinds
     return in_order([places for places, _ in parts], [_answer_logits(model, part) for _, part in parts])
 
 
@@ -48,11 +47,11 @@ def in_order(places: Sequence[Sequence[int]], found: Sequence[tuple[Tensor, Tens
 
 
 def _answer_logits(model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    image_token = packable(model) if fast_paths.current().shared_prefix else None
+    image_token = packable(model) if batch.engine.shared_prefix else None
     if image_token is not None and _worth_packing(model, batch, image_token):
         return _packed_logits(model, batch, image_token)
-    inputs = encoded(model, batch.rows, batch.images, batch.inputs)
-    cut = fast_paths.current().answer_logits and keeps_logits(model) and _cutting_proven(model, batch)
+    inputs = encoded(model, batch.rows, batch.images, batch.inputs, batch.engine)
+    cut = batch.engine.answer_logits and keeps_logits(model) and _cutting_proven(model, batch)
     return _row_logits(model, batch, inputs, cut=cut)
 
 
@@ -66,7 +65,7 @@ def _row_logits(model: Module, batch: Batch, inputs: Mapping[str, Any], *, cut: 
 
 def _cutting_proven(model: Module, batch: Batch) -> bool:
     """Tell whether logits at answer positions alone equal those of the full sequence."""
-    small = batch.only([0])
+    small = batch.plain([0])
     return proven(
         "answer_logits",
         model,
@@ -84,7 +83,7 @@ def _worth_packing(model: Module, batch: Batch, image_token: int) -> bool:
 def _packing_proven(model: Module, batch: Batch, image_token: int) -> bool:
     """Tell whether two questions about one image have the same logits in one row as in two."""
     image = Counter(key for key in batch.images if key).most_common(1)[0][0]
-    small = batch.only([place for place, key in enumerate(batch.images) if key == image][:2])
+    small = batch.plain([place for place, key in enumerate(batch.images) if key == image][:2])
     return proven(
         "packed_rows",
         model,
@@ -101,7 +100,7 @@ def _at_answers(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
 def _packed_logits(model: Module, batch: Batch, image_token: int) -> tuple[Tensor, Tensor]:
     """Return answer logits with all questions about an image in one row."""
     packed = batch.packed(image_token)
-    inputs = encoded(model, packed.rows, packed.images, packed.inputs)
+    inputs = encoded(model, packed.rows, packed.images, packed.inputs, batch.engine)
     output = model(**inputs, logits_to_keep=packed.kept, use_cache=False)
     return packed.answers(output.logits), packed.labels_ra
 

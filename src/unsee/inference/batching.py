@@ -22,6 +22,7 @@ from unsee.inference.encoder import encoder
 from unsee.inference.packing import Packed, pack
 from unsee.models.auto import eos_id, pad_id
 from unsee.models.padding import IGNORE, batchable_groups, merge
+from unsee.utils.fast_paths import FAST, PLAIN, Engine
 
 WORTH_SPLITTING = 256
 """Padded tokens that cost more than a second forward pass."""
@@ -43,6 +44,8 @@ class Batch:
     """Index of the batch in the run, the seed of draws that must survive a resume."""
     places: tuple[int, ...] = ()
     """Index of each row in the global batch, so that draws do not depend on the rank."""
+    engine: Engine = FAST
+    """Which fast paths the batch takes: those of the session or model that it is for."""
 
     @property
     def examples(self) -> tuple[Example, ...]:
@@ -105,6 +108,10 @@ class Batch:
             targets=tuple(self.targets[i] for i in places),
             places=tuple(self.places[i] for i in places) if self.places else (),
         )
+
+    def plain(self, places: Sequence[int]) -> Batch:
+        """Return the sub-batch of these rows, without fast paths: what trials of fast paths compare with."""
+        return replace(self.only(places), engine=PLAIN)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:  # noqa: ARG002 - accelerate's call
         """Return the batch for another device. Tensors are moved on access."""
@@ -175,6 +182,7 @@ def collate(
         device=device_of(session.model),
         index=index,
         places=tuple(range(len(targets)) if places is None else places),
+        engine=session.engine,
     )
 
 

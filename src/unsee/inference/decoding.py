@@ -33,6 +33,7 @@ from unsee.errors import NotFiniteError
 from unsee.inference.prefix_cache import Pool, Use, bytes_per_token, chunks, prefilled
 from unsee.inference.prefix_groups import Group
 from unsee.models.steering.hooks import Requests
+from unsee.utils.fast_paths import Engine
 
 LIKELY: Final = 32
 """Assumed response length for planning lanes [inferred]."""
@@ -85,6 +86,7 @@ def decode(
     batch_size: int,
     stops: set[int],
     pad_id: int,
+    engine: Engine,
     draw: Draw | None = None,
     readings: Readings | None = None,
 ) -> Iterator[tuple[int, list[int]]]:
@@ -97,12 +99,13 @@ def decode(
         batch_size: Rows per wave; a row may hold several lanes.
         stops: Ids of the tokens that end a response.
         pad_id: Id of the padding token.
+        engine: Whether features may stand for pixels in the prefixes.
         draw: Draws the next tokens; None = greedy.
         readings: Requests without a response, whose log-probabilities are stored there instead.
     """
     readings = readings or Readings({})
     for chunk in chunks(groups, bytes_per_token(model)):
-        pool = prefilled(model, chunk, pad_id, batch_size)
+        pool = prefilled(model, chunk, pad_id, batch_size, engine)
         read, rest = _split_readings(chunk, readings)
         for cells in _planned(read, 0, batch_size):
             yield from _Wave(model, pool, cells, pad_id, "look").read(readings)

@@ -26,7 +26,7 @@ from unsee.inference.packing import packable
 from unsee.inference.prefix_groups import Group, groups
 from unsee.models.auto import eos_id, evaluating, pad_id
 from unsee.models.padding import batchable_groups, merge
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import PLAIN
 from unsee.utils.progress import track
 from unsee.utils.seeds import seed_of
 
@@ -129,6 +129,7 @@ def generate(
             batch_size=batch_size,
             stops=_stops(vlm),
             pad_id=pad_id(vlm.processor),
+            engine=vlm.engine,
             draw=_Gumbel(sampling, seeds).draw if sampling else None,
             readings=readings,
         )
@@ -186,7 +187,7 @@ def _split(vlm: VLM, prompts: Sequence[Prompt]) -> tuple[Iterator[Group], list[i
 
     The list fills while the groups are read.
     """
-    image_token = packable(vlm.model) if fast_paths.current().shared_prefix and _neutral(vlm.model) else None
+    image_token = packable(vlm.model) if vlm.engine.shared_prefix and _neutral(vlm.model) else None
     if image_token is None or not _sharing_proven(vlm, prompts, image_token):
         return iter(()), list(range(len(prompts)))
     rest: list[int] = []
@@ -240,6 +241,7 @@ def _behind_prefix(vlm: VLM, group: Group, answer: Sequence[int]) -> Tensor:
         batch_size=2,
         stops=set(),
         pad_id=pad_id(vlm.processor),
+        engine=PLAIN,
         draw=force,
     )
     deque(run, maxlen=0)

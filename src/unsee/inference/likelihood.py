@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -33,7 +33,7 @@ from unsee.models.auto import eos_id, evaluating, pad_id
 from unsee.models.padding import is_sequence, merge
 from unsee.models.positions import alike
 from unsee.models.steering.hooks import attached
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import PLAIN
 from unsee.utils.progress import track
 
 ROW_TOKENS: Final = 256
@@ -235,7 +235,7 @@ def _option_logprob(spellings: Sequence[tuple[float, ...]]) -> float:
 
 def _logprobs(vlm: VLM, pairs: Sequence[PromptAnswer], batch_size: int, progress: str) -> list[tuple[float, ...]]:
     """Return the log-probability of each token of each answer."""
-    image_token = packable(vlm.model) if fast_paths.current().shared_prefix else None
+    image_token = packable(vlm.model) if vlm.engine.shared_prefix else None
     rest: list[int] = [] if image_token is not None else list(range(len(pairs)))
     found: dict[int, tuple[float, ...]] = {}
     with torch.no_grad(), evaluating(vlm.model):
@@ -245,7 +245,7 @@ def _logprobs(vlm: VLM, pairs: Sequence[PromptAnswer], batch_size: int, progress
             if batches and not _proven(vlm, pairs, batches[0][0]):
                 batches, rest = [], list(range(len(pairs)))
             for batch in track(batches, progress, shown=bool(progress)):
-                found.update(_forward(vlm.model, batch, pad_id(vlm.processor)))
+                found.update(_forward(vlm, batch))
         for start in range(0, len(rest), batch_size):
             found.update(_plainly(vlm, pairs, rest[start : start + batch_size]))
     return [found[place] for place in range(len(pairs))]
@@ -254,6 +254,7 @@ def _logprobs(vlm: VLM, pairs: Sequence[PromptAnswer], batch_size: int, progress
 def _proven(vlm: VLM, pairs: Sequence[PromptAnswer], tree: _Tree) -> bool:
     """Tell whether answers in one row have the same likelihoods as in separate rows."""
     places = [place for place, _, _ in tree.read][:4]
+    plain = replace(vlm, engine=PLAIN)
 
     def in_order(logprobs: Iterator[tuple[int, tuple[float, ...]]]) -> Tensor:
         known = dict(logprobs)
@@ -262,8 +263,8 @@ def _proven(vlm: VLM, pairs: Sequence[PromptAnswer], tree: _Tree) -> bool:
     return proven(
         "packed_likelihoods",
         vlm.model,
-        lambda: in_order(_forward(vlm.model, [tree], pad_id(vlm.processor))),
-        lambda: in_order(_plainly(vlm, pairs, places)),
+        lambda: in_order(_forward(plain, [tree])),
+        lambda: in_order(_plainly(plain, pairs, places)),
     )
 
 
@@ -353,15 +354,16 @@ def _batches(trees: Iterator[_Tree], batch_size: int, vocabulary: int) -> Iterat
         yield batch
 
 
-def _forward(model: Any, trees: Sequence[_Tree], fill: int) -> Iterator[tuple[int, tuple[float, ...]]]:
+def _forward(vlm: VLM, trees: Sequence[_Tree]) -> Iterator[tuple[int, tuple[float, ...]]]:
     """Yield (index, token log-probabilities) of all answers in these rows, from one pass."""
+    model: Any = vlm.model
     device = device_of(model)
     for tree in trees:
         require_room(model, max(tree.depths) + 1, f"number {tree.read[0][0] + 1}")
     width = max(len(tree.ids) for tree in trees)
     leads = [width - len(tree.ids) for tree in trees]
     rows = [tree.row() for tree in trees]
-    inputs = merge(rows, fill)
+    inputs = merge(rows, pad_id(vlm.processor))
     inputs["attention_mask"] = torch.stack([tree.sees(width) for tree in trees])[:, None]
     places = [
         pad(tree.group.positions(torch.tensor(tree.depths)), (lead, 0)) for lead, tree in zip(leads, trees, strict=True)
@@ -377,7 +379,8 @@ def _forward(model: Any, trees: Sequence[_Tree], fill: int) -> Iterator[tuple[in
     row_n, column_n, label_n = torch.tensor(wanted, device=device).T.contiguous()
     kept = column_n.unique()
     images = [tree.group.image for tree in trees]
-    logits_bkv = model(**encoded(model, rows, images, inputs), logits_to_keep=kept, use_cache=False).logits
+    inputs = encoded(model, rows, images, inputs, vlm.engine)
+    logits_bkv = model(**inputs, logits_to_keep=kept, use_cache=False).logits
     place_n = torch.searchsorted(kept, column_n)
     all_bk = logits_bkv.float().logsumexp(-1)
     logp = iter((logits_bkv[row_n, place_n, label_n].float() - all_bk[row_n, place_n]).tolist())

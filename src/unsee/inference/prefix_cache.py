@@ -21,6 +21,7 @@ from unsee.inference.vision_cache import encoded
 from unsee.models.padding import merge
 from unsee.models.positions import alike
 from unsee.models.steering.hooks import Requests
+from unsee.utils.fast_paths import Engine
 
 POOL_BYTES: Final = 512 * 2**20
 """Memory for the KV caches of prefixes."""
@@ -72,7 +73,7 @@ def chunks(groups: Iterator[Group], token_bytes: int) -> Iterator[list[Group]]:
         yield chunk
 
 
-def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int) -> Pool:
+def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int, engine: Engine) -> Pool:
     """Prefill the prefixes, a bounded number of tokens at a time.
 
     Args:
@@ -80,11 +81,12 @@ def prefilled(model: Any, chunk: Sequence[Group], pad_id: int, batch_size: int) 
         chunk: Groups whose KV caches fit in the pool (`chunks`).
         pad_id: Id of the padding token.
         batch_size: Most prefixes per forward pass.
+        engine: Whether features may stand for pixels.
     """
     width = max(group.shared for group in chunk)
     tokens = CPU_TOKENS if device_of(model).type == "cpu" else PREFILL_TOKENS
     step = max(1, min(batch_size, tokens // max(1, width)))
-    parts = [_prefill(model, chunk[start : start + step], pad_id, width) for start in range(0, len(chunk), step)]
+    parts = [_prefill(model, chunk[i : i + step], pad_id, width, engine) for i in range(0, len(chunk), step)]
     if len(parts) == 1:
         return parts[0]
     layers = [_concatenated([part.layers.pop(0) for part in parts]) for _ in range(len(parts[0].layers))]
@@ -96,13 +98,13 @@ def _concatenated(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tenso
     return torch.cat([keys for keys, _ in parts]), torch.cat([values for _, values in parts])
 
 
-def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int) -> Pool:
+def _prefill(model: Any, groups: Sequence[Group], pad_id: int, width: int, engine: Engine) -> Pool:
     rows = [group.head() for group in groups]
     inputs = {key: value.to(device_of(model)) for key, value in merge(rows, pad_id).items()}
     real_gk = inputs["attention_mask"].bool()
     places, next_g = _places(groups, real_gk)
     filled, passed = cache.empty(model)
-    given = encoded(model, rows, [group.image for group in groups], inputs)
+    given = encoded(model, rows, [group.image for group in groups], inputs, engine)
     with Requests(model, [bool(group.image) for group in groups]).prefixes():
         model(
             **given,

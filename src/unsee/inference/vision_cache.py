@@ -32,7 +32,7 @@ from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.models import auto
 from unsee.models.padding import merge
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import Engine
 from unsee.utils.files import follow_umask
 from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note_once
@@ -72,7 +72,11 @@ _KEPT: WeakKeyDictionary[Module, Kept | None] = WeakKeyDictionary()
 
 
 def encoded(
-    model: Module, rows: Sequence[Mapping[str, Tensor]], images: Sequence[str], inputs: Mapping[str, Any]
+    model: Module,
+    rows: Sequence[Mapping[str, Tensor]],
+    images: Sequence[str],
+    inputs: Mapping[str, Any],
+    engine: Engine,
 ) -> dict[str, Any]:
     """Return the model inputs with features in place of pixels, where possible.
 
@@ -81,8 +85,9 @@ def encoded(
         rows: The unpadded inputs of each row of the batch.
         images: The content key of each row's image, "" without one. One image per row.
         inputs: The batch, whose pixels are left alone if features cannot stand for them.
+        engine: Whether they may (`vision_features`).
     """
-    kept = known(model) if fast_paths.current().vision_features and any(images) else None
+    kept = known(model) if engine.vision_features and any(images) else None
     if kept is None or "pixel_values" not in inputs:
         return dict(inputs)
     if not _proven(kept, model, rows, images, inputs["input_ids"].device):
@@ -143,8 +148,8 @@ def shared(session: Session) -> Iterator[None]:
 
     They lie in one folder for each vision tower, projector and way of making pixels; one file per run.
     """
-    folder = shared_cache.shared(session.out)
-    kept = known(session.model) if folder and fast_paths.current().vision_features else None
+    folder = shared_cache.shared(session.out, session.engine)
+    kept = known(session.model) if folder and session.engine.vision_features else None
     if kept is None or folder is None:
         yield
         return

@@ -22,6 +22,7 @@ from unsee.errors import UserError, shown, unknown_name
 from unsee.models import auto, builtin, quantized_base
 from unsee.models.location import ADAPTER, folder_of
 from unsee.models.steering import hooks
+from unsee.utils.fast_paths import Name, named
 from unsee.utils.files import atomic_folder, atomic_write_json, is_public, remove_file
 from unsee.utils.parsing import read_object, require_fetched
 
@@ -370,11 +371,16 @@ def _own(folder: Path, base: VLM) -> dict[str, Any]:
     return {"processor": processor, "instruction": read_sidecar(folder).get("instruction", base.instruction)}
 
 
-def load(model: Path | str, *, dtype: str = "auto", quantization: Quantization = "none") -> VLM:
+def load(model: Path | str, *, dtype: str = "auto", quantization: Quantization = "none", engine: Name = "fast") -> VLM:
     """Open a model folder, hub id, run folder or built-in model.
 
-    Returns model (adapters merged), processor and family. `quantization`: then hold its linear layers in few bits.
+    Returns model (adapters merged), processor and family. `quantization`: then hold its linear layers in few bits. `engine`:
+    `fast`, or `plain` for the same results without the fast paths.
     """
+    return replace(_opened(model, dtype, quantization), engine=named(engine))
+
+
+def _opened(model: Path | str, dtype: str, quantization: Quantization) -> VLM:
     if quantization == "none":
         return open_model(builtin.resolve(model), dtype=dtype)
     quantized_base.require(quantization)

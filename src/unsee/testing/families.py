@@ -18,9 +18,9 @@ from unsee.inference.generation import generate
 from unsee.testing.checks import require
 from unsee.testing.tiny import Drawn, tiny_examples
 from unsee.training.targets import forget_targets, retain_targets
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import Name, named
 
-MODES: Final[tuple[fast_paths.Name, ...]] = ("fast", "plain")
+MODES: Final[tuple[Name, ...]] = ("fast", "plain")
 ATOL, RTOL = 2e-4, 1e-4
 QUESTIONS: Final = (
     Prompt("Who is this?", Drawn("red")),
@@ -108,12 +108,8 @@ def same_loss_in_batches(session: Session) -> None:
 
 def same_answers_in_batches(session: Session, questions: tuple[Prompt, ...]) -> None:
     """Check that greedy answers are the same alone and among others, with the fast paths and without."""
-    answers = []
-    for mode in MODES:
-        with fast_paths.using(mode):
-            answers.append(_generated(session, questions))
-    with fast_paths.using("plain"):
-        alone = [_generated(session, (request,))[0] for request in questions]
+    answers = [_generated(session, questions, mode) for mode in MODES]
+    alone = [_generated(session, (request,), "plain")[0] for request in questions]
     require(answers[0] == answers[1] == alone, "greedy answers differ alone, in a batch, or without the fast paths")
     require(len(set(alone)) > 1, "all questions have the same answer, so nothing was compared")
 
@@ -129,11 +125,16 @@ def disjoint_parts(session: Session) -> None:
     require(owned == set(patterns), f"no module belongs to {sorted(set(patterns) - owned)}")
 
 
-def _logprobs(session: Session, targets: list[Target], mode: fast_paths.Name) -> Tensor:
-    with fast_paths.using(mode), torch.no_grad():
-        return answer_logprob(session.model, collate(session, targets)).sum_b
+def _logprobs(session: Session, targets: list[Target], mode: Name) -> Tensor:
+    with torch.no_grad():
+        return answer_logprob(session.model, collate(_as(session, mode), targets)).sum_b
 
 
-def _generated(session: Session, questions: tuple[Prompt, ...]) -> list[tuple[int, ...]]:
-    made = generate(session.vlm, questions, max_new_tokens=5)
+def _generated(session: Session, questions: tuple[Prompt, ...], mode: Name) -> list[tuple[int, ...]]:
+    made = generate(_as(session, mode), questions, max_new_tokens=5)
     return [response.token_ids for response in made]
+
+
+def _as(session: Session, mode: Name) -> VLM:
+    """Return the model with this engine."""
+    return replace(session.vlm, engine=named(mode))

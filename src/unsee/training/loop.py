@@ -54,7 +54,7 @@ from unsee.training.resume import (
 )
 from unsee.training.robust import Average, Perturbed
 from unsee.training.trainable import load_trainable, save_trainable, trainable
-from unsee.utils import fast_paths, trackers
+from unsee.utils import trackers
 
 Parts = dict[str, Tensor]
 """Named scalars; "loss" is minimised, the others are only logged."""
@@ -76,7 +76,7 @@ class _Batches:
         self.session = session
         self.plan = plan
         on_cpu = device_of(session.model).type == "cpu"  # where making a batch would take the cores of the model
-        self.ahead = ThreadPoolExecutor(1) if fast_paths.current().prefetch and not on_cpu else None
+        self.ahead = ThreadPoolExecutor(1) if session.engine.prefetch and not on_cpu else None
         self.next: tuple[int, Future[tuple[Batch, Batch | None]]] | None = None
 
     def __len__(self) -> int:

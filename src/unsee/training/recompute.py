@@ -35,7 +35,7 @@ from unsee.compat import replaced, tensors
 from unsee.compat.probes import proven
 from unsee.distributed import processes
 from unsee.inference.vision_cache import before_language
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import Engine
 
 SMALLEST: Final = 1 << 14
 """Tensors below this size in bytes are saved as usual."""
@@ -47,14 +47,14 @@ Forward = Callable[[], AbstractContextManager[object]]
 
 
 @contextmanager
-def recomputing(model: Module, *, checkpointing: bool = False) -> Iterator[Forward]:
+def recomputing(model: Module, engine: Engine, *, checkpointing: bool = False) -> Iterator[Forward]:
     """Yield the context for forward passes that save no cheap activations.
 
     Their backward passes may run after it.
 
     It does nothing without the engine's `recompute`, and beside gradient checkpointing, which keeps less.
     """
-    if checkpointing or not fast_paths.current().recompute or not _proven(model):
+    if checkpointing or not engine.recompute or not _proven(model):
         yield nullcontext
         return
     with _recomputing(model) as forward:
@@ -124,7 +124,7 @@ def _proven(model: Module) -> bool:
 
 
 @contextmanager
-def vision_rerun(model: Module, forward: Forward, loss: Callable[[], Tensor]) -> Iterator[None]:
+def vision_rerun(model: Module, engine: Engine, forward: Forward, loss: Callable[[], Tensor]) -> Iterator[None]:
     """Checkpoint the vision tower and projector: drop their activations and rerun them in backward.
 
     So the activations of the tower and those of the language model are never there at the same time. For passes that are
@@ -133,12 +133,13 @@ def vision_rerun(model: Module, forward: Forward, loss: Callable[[], Tensor]) ->
 
     Args:
         model: The model.
+        engine: Whether this path is on (`recompute`).
         forward: Context of the second pass.
         loss: Loss on one example with an image, for the trial of this path.
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     base = inner.base_model
-    if not fast_paths.current().recompute or "get_image_features" not in dir(base) or processes.sharding() != "none":
+    if not engine.recompute or "get_image_features" not in dir(base) or processes.sharding() != "none":
         yield
         return
     weights = before_language(inner)

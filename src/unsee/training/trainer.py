@@ -24,7 +24,6 @@ from unsee.training.loop import Loop, Objective, Parts
 from unsee.training.recompute import recomputing
 from unsee.training.recording import recorded
 from unsee.training.trainable import prepare, summary, trainable
-from unsee.utils import fast_paths
 from unsee.utils.memory import peak_gib, reset_peak
 
 __all__ = [
@@ -87,12 +86,12 @@ def minimise(
     _require_images(session, plan)
     reset_peak()
     start = time.perf_counter()
-    apart = separate or (fast_paths.current().separate_terms and processes.sharding() != "zero3")
+    apart = separate or (session.engine.separate_terms and processes.sharding() != "zero3")
     with vision_cache.shared(session), _spread(session, plan):
         checkpointing = session.training.gradient_checkpointing
         if checkpointing:
             checkpoint_activations(session.model)
-        with recomputing(session.model, checkpointing=checkpointing) as forward:
+        with recomputing(session.model, session.engine, checkpointing=checkpointing) as forward:
             loop = Loop(session, plan, objective, apart=apart, forward=forward)
             loop.run()
         if checkpointing:
@@ -166,8 +165,12 @@ def _spread(session: Session, plan: Plan) -> Iterator[None]:
     shell = shell_of(session.model)
     if processes.sharding() == "fsdp2":
         shard(session.model, language)  # DeepSpeed does it when there is an optimizer
-    with fast_paths.using(replace(fast_paths.current(), vision_features=False, split_batches=False)):
+    engine = session.engine
+    session.engine = replace(engine, vision_features=False, split_batches=False)
+    try:
         yield
+    finally:
+        session.engine = engine
     session.model = unsharded(shell, session.model)
 
 

@@ -2,14 +2,11 @@
 
 Each gives the results of the plain path, within a tolerance that its tests state.
 
-A fast path asks `current()`; `with using(PLAIN):` or `--engine plain` switches all of them off. Loads no torch.
+A model has them as `VLM.engine`, and hands them to its batches. `--engine plain` switches all of them off. Loads no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Final, Literal
 
@@ -44,23 +41,6 @@ class Engine:
 
 FAST: Final = Engine()
 PLAIN: Final = Engine(**{field.name: False for field in fields(Engine)})
-
-_CURRENT: ContextVar[Engine] = ContextVar("engine", default=FAST)
-
-
-def current() -> Engine:
-    """Return the active engine."""
-    return _CURRENT.get()
-
-
-@contextmanager
-def using(engine: Engine | Name) -> Iterator[Engine]:
-    """Activate an engine for the block."""
-    token = _CURRENT.set(named(engine) if isinstance(engine, str) else engine)
-    try:
-        yield _CURRENT.get()
-    finally:
-        _CURRENT.reset(token)
 
 
 def named(name: str) -> Engine:

@@ -26,6 +26,7 @@ from unsee.errors import UserError
 from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
 from unsee.report.attacked import COLLAPSED
+from unsee.utils.fast_paths import FAST
 from unsee.utils.files import atomic_write_json, hash_folder
 from unsee.utils.parsing import read_object
 from unsee.utils.progress import Bar
@@ -176,7 +177,7 @@ class _GoldRows:
         self.key = json.dumps(
             {**rest, "original": original and _identity(original), "unsee": __version__}, sort_keys=True
         )
-        self.rows = shared_cache.shared_rows(place, "attacks.jsonl") if "gold" in facts and rest["code"] else None
+        self.rows = shared_cache.shared_rows(place, "attacks.jsonl", FAST) if "gold" in facts and rest["code"] else None
 
     def read(self) -> list[Finding]:
         """Return the findings of an earlier run, empty if there are none."""

@@ -13,7 +13,7 @@ from unsee.api import registry
 from unsee.config import EvalConfig
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, unknown_name
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import Name, named
 from unsee.utils.files import atomic_write_json, foreign, owned_folder, remove_folder
 from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note
@@ -97,7 +97,7 @@ def demo(
     seeds: int = 1,
     methods: Sequence[str] | None = None,
     fresh: bool = False,
-    engine: fast_paths.Name = "fast",
+    engine: Name = "fast",
 ) -> Path:
     """Run the comparison on the lab and return the report's path.
 
@@ -109,7 +109,7 @@ def demo(
         fresh: Clear the folder first; otherwise finished rows are kept.
         engine: `fast`, or `plain` to do without the faster paths.
     """
-    fast_paths.named(engine)
+    named(engine)
     place = Path(out)
     rows = plan(full=full, seeds=seeds, methods=methods)
     _require_own(place)
@@ -120,7 +120,7 @@ def demo(
         return _run_all(rows, place, engine)
 
 
-def _run_all(rows: Sequence[Row], place: Path, engine: fast_paths.Name) -> Path:
+def _run_all(rows: Sequence[Row], place: Path, engine: Name) -> Path:
     """Run every row and return the report's path."""
     from unsee.report import report
 
@@ -159,7 +159,7 @@ def _plain(method: str) -> Variant:
     return Variant(method=method, settings={}, training={"tune": "full"} if full else {})
 
 
-def make(row: Row, out: Path, engine: fast_paths.Name = "fast") -> None:
+def make(row: Row, out: Path, engine: Name = "fast") -> None:
     """Unlearn (if the row has a method) and evaluate, skipping what exists."""
     from unsee.evaluation.evaluate import evaluate
     from unsee.workflows.forget import forget
@@ -183,8 +183,7 @@ def make(row: Row, out: Path, engine: fast_paths.Name = "fast") -> None:
             resume=begun,
         )
     model = folder if row.method else row.model
-    with fast_paths.using(engine):
-        evaluate(model, DATA, folder, JUDGING, stage=row.stage, images_dir=out / "images")
+    evaluate(model, DATA, folder, JUDGING, stage=row.stage, images_dir=out / "images", engine=engine)
 
 
 def outcome(folder: Path) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal
 from unsee import __version__
 from unsee.errors import UserError
 from unsee.models import builtin
-from unsee.utils import fast_paths as utils_fast_paths
+from unsee.utils.fast_paths import Engine
 from unsee.utils.grouping import by_key
 
 Status = Literal["ok", "note", "problem"]
@@ -312,9 +312,9 @@ def _fast_paths() -> Iterator[Finding]:
     from unsee.compat import fast_paths
 
     switches = {path.switch for path in fast_paths.PATHS.values()}
-    for field in fields(utils_fast_paths.Engine):
+    for field in fields(Engine):
         if field.name not in switches:
-            yield _path(field.name, "on" if getattr(utils_fast_paths.current(), field.name) else "off")
+            yield _path(field.name, "on")
     for status in dict.fromkeys(fast_paths.status()):  # one per class of model, not per config
         model = f" for {status.model}" if status.model else ""
         yield _path(status.path.name, status.state + model, status.reason, status.path.cost)

@@ -17,7 +17,7 @@ from unsee.api import Example, Method, Needs, Role, Session, Training
 from unsee.api.request import Prompt
 from unsee.config import Run, RunOptions
 from unsee.errors import UserError
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import named
 from unsee.workflows.forget import bytes_needed, checked
 
 if TYPE_CHECKING:
@@ -143,17 +143,16 @@ def estimate_run(run: Run, *, resume: bool = False, device: Device = "auto", pro
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device must be auto, cpu or cuda, got {device!r}.")
-    with fast_paths.using(run.engine):
-        found = checked(run, resume=resume)
-        examples = found.survey.by_role()
-        counted = _Counted(found.run, found.training, examples, found.method.needs(), device)
-        made = counted.estimate()
-        if not probe or made.problems or not counted.here:
-            return made
-        from unsee.workflows.probe import timed
+    found = checked(run, resume=resume)
+    examples = found.survey.by_role()
+    counted = _Counted(found.run, found.training, examples, found.method.needs(), device)
+    made = counted.estimate()
+    if not probe or made.problems or not counted.here:
+        return made
+    from unsee.workflows.probe import timed
 
-        timing = timed(found.run, found.training, examples, found.method)
-        return replace(made, seconds=timing.total(made.steps, counted.checks))
+    timing = timed(found.run, found.training, examples, found.method)
+    return replace(made, seconds=timing.total(made.steps, counted.checks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +190,13 @@ class _Counted:
         with without_weights(self.device):
             vlm = open_config(run.model)
         self.model = prepare(vlm.model, vlm.family, training, run.seed)
+        self.engine = named(run.engine)
         self.session = Session(
-            vlm=replace(vlm, model=self.model), examples=examples, training=training, seed=run.seed, out=Path(run.out)
+            vlm=replace(vlm, model=self.model, engine=self.engine),
+            examples=examples,
+            training=training,
+            seed=run.seed,
+            out=Path(run.out),
         )
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
         self.trainable = sum(w.numel() for w in self.model.parameters() if w.requires_grad) if needs.trains else 0
@@ -217,7 +221,7 @@ class _Counted:
         asked, head = self._reference_passes(plan), self._head()
         images = [image for term in terms for one in term for image in one.images]
         with weightless(self.model) as model:
-            stage = Stage(model, self.training, half=self.half)
+            stage = Stage(model, self.training, self.engine, half=self.half)
             seen = _Seen(
                 step=stage.step(terms, self.needs) if terms else Peak(bytes=0),
                 before=stage.ask(asked) if asked else Peak(bytes=0),
@@ -293,7 +297,7 @@ class _Counted:
         from unsee.methods.common.reference_model import CHUNK
 
         ahead = self.needs.likelihoods or (self.needs.teacher and self.training.tune == "full")
-        if not ahead or not fast_paths.current().reference:
+        if not ahead or not self.engine.reference:
             return []
         targets = plan.forget if self.needs.likelihoods else plan.retain or plan.forget
         longest = sorted(targets, key=lambda target: _size([target]), reverse=True)
@@ -313,7 +317,7 @@ class _Counted:
         """Return the reference model's memory: nothing with LoRA, a head or copy with full tuning."""
         if not (self.needs.teacher or self.needs.likelihoods):
             return 0
-        if not fast_paths.current().reference:
+        if not self.engine.reference:
             return self.weights
         return head if self.needs.teacher and self.training.tune == "full" else 0
 
@@ -326,7 +330,7 @@ class _Counted:
         count = len({_identity(target.example) for target in (*plan.forget, *plan.retain) if target.example.image})
         pixels = sum(value.nbytes for key, value in images[0].items() if not per_token(images[0], key)) if images else 0
         kept = min(_PIXELS, count * pixels) + min(MEMORY, count * features)
-        if self.needs.teacher and fast_paths.current().reference:
+        if self.needs.teacher and self.engine.reference:
             inner: Any = self.model
             width = inner.get_output_embeddings().weight.shape[1]
             met = plan.retain or plan.forget

@@ -25,7 +25,8 @@ from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
 from unsee.models.location import folder_of
-from unsee.utils import fast_paths, trackers
+from unsee.utils import trackers
+from unsee.utils.fast_paths import Name
 from unsee.utils.files import foreign, hash_folder, remove_folder, require_space
 from unsee.workflows.given import opened_of, stored
 from unsee.workflows.run import Run as FinishedRun
@@ -54,7 +55,7 @@ def forget(
     settings: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
-    engine: fast_paths.Name = "fast",
+    engine: Name = "fast",
     plugins: Sequence[Path | str] = (),
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
@@ -143,7 +144,7 @@ def forget_run(
 
         callbacks = made(callbacks)
     distributed_processes.start()
-    with fast_paths.using(run.engine), distributed_processes.lost_peer_explained():
+    with distributed_processes.lost_peer_explained():
         return _forget(run, callbacks, data, resume=resume)
 
 
@@ -378,7 +379,7 @@ def _open(found: Checked, *, resume: bool) -> Session:
     from unsee.training.trainer import prepare
 
     run, training = found.run, found.training
-    loaded = load(run.model, quantization=training.quantization)
+    loaded = load(run.model, quantization=training.quantization, engine=run.engine)
     torch.manual_seed(run.seed)
     model = prepare(loaded.model.to(distributed_processes.device()), loaded.family, training, run.seed)
     require_space(Path(run.out), bytes_needed(model, training), f"the run in {run.out}")

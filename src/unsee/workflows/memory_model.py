@@ -27,7 +27,7 @@ from unsee.inference.prefix_cache import POOL_BYTES, PREFILL_TOKENS
 from unsee.losses import answer_nll, kl_loss
 from unsee.models.padding import IGNORE, merge
 from unsee.training.recompute import recomputing
-from unsee.utils import fast_paths
+from unsee.utils.fast_paths import Engine
 
 WAVE: Final = 64
 """Questions per batch of stop rule and rollouts (`unsee.inference.generation.generate`)."""
@@ -61,8 +61,8 @@ class Peak:
 
 
 def passes(model: Module, batch: Batch) -> list[Pass]:
-    """Return the forward passes of `answer_logits` for a batch with the current engine."""
-    parts = [part for _, part in batch.parts] if fast_paths.current().split_batches else [batch]
+    """Return the forward passes of `answer_logits` , by the engine of the batch."""
+    parts = [part for _, part in batch.parts] if batch.engine.split_batches else [batch]
     return [_pass(model, part) for part in parts]
 
 
@@ -70,7 +70,7 @@ def _pass(model: Module, batch: Batch) -> Pass:
     lengths = [row["input_ids"].shape[1] for row in batch.rows]
     answers = max(int((row["labels"] != IGNORE).sum()) for row in batch.rows)
     pictured = tuple(row for row, image in zip(batch.rows, batch.images, strict=True) if image)
-    image_token = packable(model) if fast_paths.current().shared_prefix else None
+    image_token = packable(model) if batch.engine.shared_prefix else None
     if image_token is not None and saving(batch.rows, batch.images, image_token) >= WORTH_SPLITTING:
         packed = pack(batch.rows, batch.images, image_token, batch.pad_id)
         rows, tokens = packed.inputs["input_ids"].shape
@@ -83,7 +83,7 @@ def _pass(model: Module, batch: Batch) -> Pass:
             masked=True,
             images=seen,
         )
-    kept = answers + 1 if fast_paths.current().answer_logits else max(lengths)
+    kept = answers + 1 if batch.engine.answer_logits else max(lengths)
     return Pass(
         rows=len(lengths),
         tokens=max(lengths),
@@ -97,8 +97,9 @@ def _pass(model: Module, batch: Batch) -> Pass:
 class Stage:
     """Model without weights on which passes are run, inside `weightless`."""
 
-    def __init__(self, model: Any, training: Training, *, half: bool) -> None:
+    def __init__(self, model: Any, training: Training, engine: Engine, *, half: bool) -> None:
         """Prepare the model. `half`: use bf16 autocast."""
+        self.engine = engine
         self.model = model
         self.inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self.training = training
@@ -114,8 +115,8 @@ class Stage:
         self.model.train()
         if self.training.gradient_checkpointing:
             self.inner.gradient_checkpointing_enable({"use_reentrant": False})
-        apart = fast_paths.current().separate_terms
-        lean = recomputing(self.model, checkpointing=self.training.gradient_checkpointing)
+        apart = self.engine.separate_terms
+        lean = recomputing(self.model, self.engine, checkpointing=self.training.gradient_checkpointing)
         with Meter(self.model) as meter, lean as forward:
             for _ in range(min(2, self.training.accumulate)):
                 losses = []
@@ -202,7 +203,7 @@ class Stage:
         embedded_btd = self.inner.get_input_embeddings()(ids_bt)
         if self.training.gradient_checkpointing and self.model.training:
             embedded_btd.requires_grad_()
-        if one.images and (self.looks or not fast_paths.current().vision_features):
+        if one.images and (self.looks or not self.engine.vision_features):
             embedded_btd = self._with_images(embedded_btd, one.images)
         elif one.images:
             embedded_btd = embedded_btd.clone()

@@ -71,7 +71,7 @@ def timed(run: Run, training: Training, examples: Mapping[Role, Sequence[Example
     """
     rows = STEPS * training.batch_size * training.accumulate
     clock = _Clock()
-    loaded = load(run.model, quantization=training.quantization)
+    loaded = load(run.model, quantization=training.quantization, engine=run.engine)
     torch.manual_seed(run.seed)
     with tempfile.TemporaryDirectory() as place, _no_cache():
         session = Session(

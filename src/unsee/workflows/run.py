@@ -131,7 +131,15 @@ class Run(_Path):
         settings = settings or config.build(EvalConfig, run.eval, where="eval")
         data = self.data or open_benchmark(run.data, run.benchmark)
         return evaluate(
-            self.path, data, self.path, settings, stage=run.method, seed=run.seed, progress=progress, **changes
+            self.path,
+            data,
+            self.path,
+            settings,
+            stage=run.method,
+            seed=run.seed,
+            progress=progress,
+            engine=run.engine,
+            **changes,
         )
 
     def compare(self, *others: Path | str, out: Path | str | None = None) -> Path:

@@ -41,7 +41,6 @@ from unsee.distributed.file_lock import claimed, forget_dead_holder, is_claimed,
 from unsee.errors import UnseeError, UserError, shown, unknown_name
 from unsee.models.builtin import absolute_or_name
 from unsee.scoring.measures import extra
-from unsee.utils import fast_paths
 from unsee.utils.files import atomic_write_json, atomic_write_text, owned_folder, remove_file
 from unsee.utils.nameless import nameless_words
 from unsee.utils.signals import end_with_parent
@@ -294,16 +293,16 @@ def _work(run: Run, label: str, out: Path, attack: Mapping[str, Any] | None = No
     if attack:
         attacking.attack(run.out, seed=run.seed, **attack)
     settings = config.build(config.EvalConfig, run.eval, where="eval")
-    with fast_paths.using(run.engine):
-        evaluate(
-            Path(run.out) if run.method else run.model,
-            open_benchmark(run.data, run.benchmark),
-            Path(run.out),
-            settings,
-            stage=label,
-            seed=run.seed,
-            images_dir=out / "images",
-        )
+    evaluate(
+        Path(run.out) if run.method else run.model,
+        open_benchmark(run.data, run.benchmark),
+        Path(run.out),
+        settings,
+        stage=label,
+        seed=run.seed,
+        images_dir=out / "images",
+        engine=run.engine,
+    )
 
 
 def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -> Iterator[str]:

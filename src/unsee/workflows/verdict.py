@@ -84,6 +84,7 @@ def _evaluated(model: str, benchmark: Benchmark, run: Run, place: Path, stage: s
         ),
         stage=stage,
         images_dir=place / "images",
+        engine=run.engine,
     )
     return _stage(place / stage)
 

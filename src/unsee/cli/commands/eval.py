@@ -21,7 +21,6 @@ from unsee.data.open import open_benchmark
 from unsee.errors import UnknownNameError, UserError
 from unsee.models.location import folder_of
 from unsee.scoring.scores import FIRST
-from unsee.utils import fast_paths
 
 SHOWN: Final = (
     *"leak degenerate hallucination refusal uninformative clean grounding name fact".split(),
@@ -71,15 +70,15 @@ def action(options: argparse.Namespace) -> int:
     from unsee.evaluation.evaluate import evaluate
     from unsee.models.builtin import STAGES, resolve
 
-    with fast_paths.using(run.engine):
-        scores = evaluate(
-            resolve(run.model),
-            benchmark,
-            Path(out),
-            settings,
-            stage=options.stage or earlier.method or STAGES.get(run.model, "original"),
-            seed=run.seed,
-        )
+    scores = evaluate(
+        resolve(run.model),
+        benchmark,
+        Path(out),
+        settings,
+        stage=options.stage or earlier.method or STAGES.get(run.model, "original"),
+        seed=run.seed,
+        engine=run.engine,
+    )
     if options.json:
         say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
     else:

@@ -42,7 +42,7 @@ def _states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
     width = int((batch.labels_bt != IGNORE).any(0).sum())
     kept = {"logits_to_keep": 1} if keeps_logits(model) else {}
     with _output_of(decoder_layers(model)[layer]) as seen:
-        model(**encoded(model, batch.rows, batch.images, batch.inputs), **kept, use_cache=False)
+        model(**encoded(model, batch.rows, batch.images, batch.inputs, batch.engine), **kept, use_cache=False)
     return seen[-1][:, -width:], batch.labels_bt[:, -width:]
 
 

@@ -35,7 +35,6 @@ from unsee.models.auto import evaluating
 from unsee.models.padding import IGNORE
 from unsee.models.steering.hooks import hashes
 from unsee.training.precision import autocast, half
-from unsee.utils import fast_paths
 
 CACHE_BYTES = 2 * 2**30
 """Memory limit of cached teacher outputs; `auto` recomputes what does not fit."""
@@ -77,7 +76,7 @@ class StartLogprobs:
     def __init__(self, session: Session, targets: Sequence[Target]) -> None:
         self.session = session
         self.known: dict[tuple[object, ...], float] = {}
-        self.second = None if fast_paths.current().reference else _second(session.model)
+        self.second = None if session.engine.reference else _second(session.model)
         if self.second is None:
             self.known = start_logprobs(session, targets)
 
@@ -96,8 +95,9 @@ def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[ob
     """
     distinct = {target.key: target for target in targets}
     names = {key: _content(session, target) for key, target in distinct.items()}
-    folder = shared_cache.shared(session.out)
-    rows = shared_cache.shared_rows(session.out, f"likelihoods/{weights_hash(session)[:16]}.jsonl") if folder else None
+    shares = shared_cache.shared(session.out, session.engine) is not None  # hashing the weights takes a while
+    name = f"likelihoods/{weights_hash(session)[:16]}.jsonl" if shares else ""
+    rows = shared_cache.shared_rows(session.out, name, session.engine) if shares else None
     found: dict[tuple[object, ...], Any] = {key: rows.get(name) for key, name in names.items()} if rows else {}
     found = {key: value for key, value in found.items() if value is not None}
     missing = [key for key in distinct if key not in found]
@@ -166,7 +166,7 @@ class StartLogits:
         self._kept: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         lasting = isinstance(session.model, PeftModel) and processes.sharding() == "none"
         self._model = session.model
-        if not fast_paths.current().reference:
+        if not session.engine.reference:
             self.room, self._model = 0, _second(session.model)
             return
         self.head = _Head(session.model, lasting=lasting)
@@ -237,8 +237,9 @@ class _Head:
             if not trying():
                 seen.append(args[0].detach())
 
-        apart = replace(fast_paths.current(), shared_prefix=False)  # so that states stand where logits stand
-        with self.module.register_forward_pre_hook(note), fast_paths.using(apart):
+        # without shared prefixes, so that states stand where logits stand
+        batch = replace(batch, engine=replace(batch.engine, shared_prefix=False))
+        with self.module.register_forward_pre_hook(note):
             logits_bav, labels_ba = answer_logits(model, batch)
         if len(seen) > 1:  # rows of different length went apart
             return in_order(

@@ -18,7 +18,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, Final, Literal
@@ -43,6 +43,7 @@ from unsee.methods.mmunlearner.masks import Mask, count, load_mask, pack
 from unsee.models.auto import evaluating
 from unsee.training.precision import autocast, half
 from unsee.training.recompute import Forward, recomputing, vision_rerun
+from unsee.utils.fast_paths import PLAIN
 from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 
@@ -115,7 +116,7 @@ def saliency_mask(session: Session, sweep: Sweep, *, modules: Sequence[Part] = (
         "half": half(session.training),
         **asdict(sweep),
     }
-    folder = shared_cache.shared(session.out) or session.out / "work"
+    folder = shared_cache.shared(session.out, session.engine) or session.out / "work"
     path = folder / "masks" / f"{_hashed(facts)[:24]}.safetensors"
     if processes.is_main() and not path.exists():
         found = accumulate(session, parts, target, preserve, sweep)
@@ -254,7 +255,8 @@ def _squares(session: Session, parts: Mapping[str, Part], first: Sequence[Target
     asked = {name: weight.requires_grad for name, weight in model.named_parameters()}
     model.requires_grad_(False)
     try:
-        with evaluating(model), recomputing(model) as lean, _rerun(session, lean, first), ExitStack() as hooks:
+        recomputed = recomputing(model, session.engine)
+        with evaluating(model), recomputed as lean, _rerun(session, lean, first), ExitStack() as hooks:
             square = _Squares(weights, parts, lean)
             for name, weight in weights.items():
                 weight.requires_grad_(True)
@@ -267,11 +269,18 @@ def _squares(session: Session, parts: Mapping[str, Part], first: Sequence[Target
 
 def _rerun(session: Session, lean: Forward, first: Sequence[Target] | None) -> AbstractContextManager[None]:
     """Return the context that checkpoints the vision tower, if there are images."""
-    return nullcontext() if first is None else vision_rerun(session.model, lean, lambda: _loss(session, first[:1]))
+    if first is None:
+        return nullcontext()
+    return vision_rerun(session.model, session.engine, lean, lambda: _plain_loss(session, first[:1]))
 
 
 def _loss(session: Session, unit: Sequence[Target]) -> Tensor:
     return answer_nll(*answer_logits(session.model, collate(session, unit)))
+
+
+def _plain_loss(session: Session, unit: Sequence[Target]) -> Tensor:
+    """Return the loss without fast paths, for a trial of one."""
+    return answer_nll(*answer_logits(session.model, collate(replace(session.vlm, engine=PLAIN), unit)))
 
 
 def _add(session: Session, square: _Squares, units: Sequence[Sequence[Target]], sign: float) -> None:

@@ -53,7 +53,7 @@ def span_means(session: Session, texts: Sequence[ForcedAnswer], layers: Sequence
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
             for rows, batch in collate(session, [texts[place].target for place in places]).kinds:
-                inputs = encoded(session.model, batch.rows, batch.images, batch.inputs)
+                inputs = encoded(session.model, batch.rows, batch.images, batch.inputs, batch.engine)
                 session.model(**inputs, **kept, use_cache=False)
                 states_bkd = torch.stack([seen[layer] for layer in layers], dim=2)
                 found.update(

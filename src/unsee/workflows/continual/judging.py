@@ -88,6 +88,7 @@ class Judge:
             seed=self.work.run.seed,
             images_dir=self.work.out / "images",
             progress=False,
+            engine=self.work.run.engine,
         )
 
     def _ask_experts(self, t: int, step: Step) -> tuple[dict[str, Score], Mapping[str, Any]]:

@@ -113,7 +113,7 @@ class Eyes:
         if key not in self.seen:
             row = encoder(self.loaded.processor, self.loaded.family).row(Prompt("?", image))
             inputs = {name: value.to(device_of(self.loaded.model)) for name, value in row.items()}
-            found = encoded(self.loaded.model, [row], [key], inputs).get("mm_encoder_outputs")
+            found = encoded(self.loaded.model, [row], [key], inputs, self.loaded.engine).get("mm_encoder_outputs")
             if found is None:
                 raise UserError(
                     "This model cannot compute image features alone. Set continual.router=keyword or oracle."

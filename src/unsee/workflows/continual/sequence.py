@@ -19,7 +19,6 @@ from unsee.distributed import processes
 from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
 from unsee.models.builtin import absolute_or_name
-from unsee.utils import fast_paths
 from unsee.utils.files import atomic_write_json, atomic_write_text, foreign
 from unsee.utils.terminal import note
 from unsee.workflows.continual.settings import Course
@@ -72,7 +71,7 @@ def continual_run(run: Run, course: Mapping[str, Any]) -> Path:
     if processes.world() > 1:
         raise UserError("A sequence of requests runs in one process; call `unsee continual` without accelerate launch.")
     run = with_plugins(run)
-    with fast_paths.using(run.engine), setting_hints(run, {"continual": Course}):
+    with setting_hints(run, {"continual": Course}):
         return _continual(run, config.build(Course, course, where="continual"))
 
 
