@@ -143,6 +143,11 @@ def test_measures_and_gold_of_a_grid_must_exist(grid, tmp_path):
     for old, new, message in (
         ("limit: 1", "limit: 1, measures: [rouge9]", "Unknown measure 'rouge9'"),
         ("limit: 1", f"limit: 1, gold: {tmp_path / 'gone'}", "gone"),
+        (
+            "limit: 1",
+            "limit: 1, gold: lab-gold",
+            "a judged run, got the model lab-gold. Judge it once .*--out runs/gold",
+        ),
     ):
         other = tmp_path / "other.yaml"
         other.write_text(GRID.replace(old, new))

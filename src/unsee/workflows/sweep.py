@@ -34,7 +34,7 @@ from unsee import config
 from unsee.api import Training, registry
 from unsee.config import Run
 from unsee.config.hints import setting_hints
-from unsee.config.paths import require_run
+from unsee.config.paths import is_model, require_run
 from unsee.config.plugins import with_plugins, with_used
 from unsee.distributed import processes
 from unsee.distributed.file_lock import claimed, forget_dead_holder, is_claimed, owner
@@ -218,7 +218,7 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
     for name in judging.measures:
         extra(name)
     if judging.gold:
-        require_run(judging.gold)
+        _require_judged(judging.gold, run.data)
     settings = config.plain(asdict(method))
     places = {name: absolute_or_name(place) for name in ("gold", "clip") if (place := getattr(judging, name))}
     judged = {**run.eval, **places} if places else run.eval
@@ -226,6 +226,16 @@ def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
         run, model=absolute_or_name(run.model), data=absolute_or_name(run.data), settings=settings, eval=judged, out=""
     )
     return named(run, _label(run, chosen))
+
+
+def _require_judged(gold: str, data: str) -> None:
+    """Raise unless the gold model comes with its answers: a sweep would ask it again in every cell."""
+    if is_model(gold):
+        raise UserError(
+            f"eval.gold of a grid must be a judged run, got the model {gold}. Judge it once (`unsee eval --model {gold} --data {data} "
+            "--likelihood --out runs/gold`) and write `gold: runs/gold`."
+        )
+    require_run(gold)
 
 
 def named(run: Run, label: str, attack: Mapping[str, Any] | None = None) -> Cell:
