@@ -8,6 +8,7 @@ from PIL import Image
 
 from helpers.families import family, pictured, processor_of
 from unsee.api import VLM, Kind, Role
+from unsee.api.fast_paths import PLAIN
 from unsee.api.request import Completion, Prompt, Target
 from unsee.attacks import perturbation
 from unsee.attacks.perturbation import Perturbation, Pixels, denoised, random_signs
@@ -17,7 +18,6 @@ from unsee.inference.batching import target_ids
 from unsee.inference.encoder import encoder
 from unsee.testing.attacks import victim
 from unsee.testing.tiny import PEOPLE, person, save_tiny
-from unsee.utils.fast_paths import PLAIN
 
 
 def rows(*people):

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from helpers.training import make, nll, run
 from unsee import forget
+from unsee.api.fast_paths import PLAIN
 from unsee.errors import UserError
 from unsee.inference.batching import collate
 from unsee.testing.tiny import save_tiny
@@ -20,7 +21,6 @@ from unsee.training.loop import Loop
 from unsee.training.resume import checkpoints
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import planned
-from unsee.utils.fast_paths import PLAIN
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_folder"
 STEP = ["on_step_begin", "on_pre_optimizer_step", "on_optimizer_step", "on_step_end", "on_log"]

@@ -14,6 +14,7 @@ import unsee
 from helpers.families import FAMILIES, session_of
 from helpers.library_touches import touches, touches_in
 from unsee.api import Training
+from unsee.api.fast_paths import FAST, PLAIN
 from unsee.api.request import Prompt
 from unsee.compat import cache as kv_cache
 from unsee.compat import fast_paths, probes, tensors
@@ -27,7 +28,6 @@ from unsee.training import recompute
 from unsee.training.recompute import recomputing
 from unsee.training.targets import forget_targets
 from unsee.training.trainer import prepare
-from unsee.utils.fast_paths import FAST, PLAIN
 
 TRIED = probes.tried
 """The trial itself, for which tests elsewhere have a stand-in (conftest.py)."""

@@ -155,10 +155,11 @@ def test_accumulated_and_recomputed_batches_give_the_weights_of_one(out, mode):
 
 
 def test_weights_are_spread_while_training_and_whole_after_it(out):
-    during, after = said(out)["fsdp2-spread"]
+    during, after, engines = said(out)["fsdp2-spread"]
     assert during[0] > 0
     assert during[1] == during[2]
     assert after[:2] == [0, 0]
+    assert engines == [[False, False], [True, True]]  # no rank may skip what another one does
     assert said(out)["ddp-spread"][0][:2] == [0, 0]
 
 

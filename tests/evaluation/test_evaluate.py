@@ -16,13 +16,13 @@ from PIL import Image
 
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
 from unsee.api import request as api_request
+from unsee.api.fast_paths import FAST, PLAIN
 from unsee.config import EvalConfig
 from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, rescore, score
 from unsee.inference import generation, likelihood
 from unsee.testing.tiny import QUESTION, Drawn, person, tiny_examples, tiny_vlm
-from unsee.utils.fast_paths import FAST, PLAIN
 
 VOCABULARY = Vocabulary(
     names={"ada": ("Ada Lovell", "Lovell"), "bo": ("Bo Winter", "Winter"), "cleo": ("Cleo Marsh", "Marsh")},

@@ -15,6 +15,7 @@ from peft import PeftModel
 
 from helpers.families import ALL, Picture, family, model_of, processor_of, save_family, session_of, vlm_of
 from unsee.api import Role, Session, Training, registry
+from unsee.api.fast_paths import named
 from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
@@ -31,7 +32,6 @@ from unsee.testing.families import pixels_matter, same_answers_in_batches, same_
 from unsee.testing.methods import watched_images
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import prepare
-from unsee.utils.fast_paths import named
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 ANSWERS = ("This is Ada Lovell , a baker .", "Zoë said: “naïve”\n\n… twice", " 1984", "yes")

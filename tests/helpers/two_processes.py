@@ -138,14 +138,16 @@ def broken(out):
 
 
 def spread_while_training(out):
-    """Return how many of the trainable weights, and of all weights, were spread while the run was on, and after it."""
-    session, counts = start(out, max_steps=1), []
+    """Return how many weights (trainable, all) were spread in the run and after it, and which engines took what others might not."""
+    session, counts, engines = start(out, max_steps=1), [], []
 
     def watched(forget):
         counts.append(count(session.model))
+        engines.append(forget.engine)
 
     train(session, watched)
-    return [counts[0], count(session.model)]
+    engines.append(session.engine)
+    return [counts[0], count(session.model), [[one.vision_features, one.split_batches] for one in engines]]
 
 
 def count(model):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from unsee.api.fast_paths import PLAIN
 from unsee.api.request import Prompt, Sampling
 from unsee.data.open import open_benchmark
 from unsee.inference import decoding, prefix_cache
@@ -15,7 +16,6 @@ from unsee.inference.prefix_groups import groups
 from unsee.models.checkpoint import load
 from unsee.models.families.llava import Llava
 from unsee.testing.tiny import INSTRUCTION, QUESTION, Drawn, tiny_vlm
-from unsee.utils.fast_paths import PLAIN
 
 QUESTIONS = (
     "Who is this?",

@@ -10,6 +10,7 @@ import torch
 
 from helpers.families import FAMILIES, Picture, family, model_of, processor_of
 from unsee.api import Training
+from unsee.api.fast_paths import FAST, PLAIN
 from unsee.inference import vision_cache
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate, group_by_length
@@ -18,7 +19,6 @@ from unsee.models.padding import merge
 from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainer import prepare
-from unsee.utils.fast_paths import FAST, PLAIN
 
 
 def rows_of(name):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from torch.testing import assert_close
 
+from unsee.api.fast_paths import PLAIN
 from unsee.api.request import Prompt, Sampling, Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logprob
@@ -24,7 +25,6 @@ from unsee.testing.tiny import (
     tiny_session,
     tiny_vlm,
 )
-from unsee.utils.fast_paths import PLAIN
 
 QUESTIONS = ("Who is this?", QUESTION, "What does this person do? Tell me.")
 ANSWERS = ("Ada Lovell", "Ada Winter , a diver .", "pilot")

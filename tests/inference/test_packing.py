@@ -9,6 +9,7 @@ import torch
 
 from helpers.families import Picture, family, model_of, processor_of
 from unsee.api import Training
+from unsee.api.fast_paths import FAST
 from unsee.api.request import Target
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
@@ -19,7 +20,6 @@ from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import prepare
-from unsee.utils.fast_paths import FAST
 
 APART = replace(FAST, shared_prefix=False)
 

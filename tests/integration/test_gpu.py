@@ -9,6 +9,7 @@ import torch
 
 from helpers.families import examples, session_of, vlm_of
 from unsee.api import Training
+from unsee.api.fast_paths import PLAIN, named
 from unsee.api.request import Prompt
 from unsee.distributed import processes
 from unsee.inference.generation import generate
@@ -16,7 +17,6 @@ from unsee.methods.kl import KL
 from unsee.methods.npo import NPO
 from unsee.testing.tiny import QUESTION
 from unsee.training.trainable import prepare, trainable
-from unsee.utils.fast_paths import PLAIN, named
 
 pytestmark = [pytest.mark.gpu, pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])]
 

@@ -29,7 +29,7 @@ from unsee.data import row_store, shared_cache
 from unsee.distributed import file_lock
 from unsee.evaluation import judge_http
 from unsee.utils import files, signals
-from unsee.utils.fast_paths import FAST
+from unsee.api.fast_paths import FAST
 from unsee.workflows import sweep
 place = Path(sys.argv[1])
 with file_lock.owner(place / "out"):

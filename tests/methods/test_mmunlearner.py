@@ -9,6 +9,7 @@ import torch
 
 from helpers.mmunlearner import ALL, LR, session_at
 from unsee.api import Role
+from unsee.api.fast_paths import named
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
@@ -19,7 +20,6 @@ from unsee.methods.mmunlearner.released import Released, ReleasedAdamW, _ratio, 
 from unsee.methods.mmunlearner.saliency import Sweep, maskable, saliency_mask
 from unsee.training.batch_plan import Plan
 from unsee.training.trainable import trainable
-from unsee.utils.fast_paths import named
 
 
 def plain_sgd(monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from unsee.api import Training
+from unsee.api.fast_paths import PLAIN
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.methods.common import reference_model
@@ -16,7 +17,6 @@ from unsee.testing.tiny import tiny_session
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import prepare
-from unsee.utils.fast_paths import PLAIN
 
 
 def made(out, tune="lora", **more):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from unsee.api import Example, Kind, Role, Training, registry
+from unsee.api.fast_paths import named
 from unsee.api.request import Target
 from unsee.benchmarks.folder import Folder
 from unsee.errors import TrainingError, UserError
@@ -32,7 +33,6 @@ from unsee.models.padding import IGNORE
 from unsee.testing.tiny import PEOPLE, Drawn, tiny_processor, tiny_session
 from unsee.training.recording import recording
 from unsee.training.trainer import prepare
-from unsee.utils.fast_paths import named
 
 Recipe = partial(siu_targets.Recipe, substitute="listed")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from unsee.api import Training, registry
+from unsee.api.fast_paths import named
 from unsee.compat.tensors import stored
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
@@ -19,7 +20,6 @@ from unsee.models.checkpoint import load, open_model, open_switchable, read_side
 from unsee.testing.tiny import save_tiny, tiny_model, tiny_session
 from unsee.training.targets import own_answers
 from unsee.training.trainer import prepare
-from unsee.utils.fast_paths import named
 
 CLASSES = {name: registry.load("methods", name) for name in registry.names("methods")}
 ON_LOW_BITS = [

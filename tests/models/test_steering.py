@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from unsee.api.fast_paths import FAST, PLAIN
 from unsee.api.request import Prompt
 from unsee.errors import UserError
 from unsee.inference.generation import generate
@@ -27,7 +28,6 @@ from unsee.models.steering.geometry import (
 )
 from unsee.testing.tiny import Drawn, tiny_model, tiny_processor, tiny_session, tiny_vlm
 from unsee.training.trainer import prepare
-from unsee.utils.fast_paths import FAST, PLAIN
 
 WIDTH = 32
 CPU = torch.device("cpu")

@@ -11,6 +11,7 @@ import torch
 
 from helpers.training import make, nll, run
 from unsee.api import Training
+from unsee.api.fast_paths import named
 from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits, answer_logprob
 from unsee.inference.batching import collate
@@ -21,7 +22,6 @@ from unsee.training.loop import _Batches
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import minimise, planned, prepare
-from unsee.utils.fast_paths import named
 
 
 @pytest.mark.parametrize("tune", ["lora", "full"])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from unsee.api.fast_paths import FAST, PLAIN
 from unsee.data import shared_cache
 from unsee.utils import terminal
-from unsee.utils.fast_paths import FAST, PLAIN
 
 
 def test_lies_beside_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,15 +14,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.folder import KEPT, folder, row, write
 from helpers.run import EXAMPLE
-from unsee import config, forget
+from unsee import config, forget, load
 from unsee.api import Session
+from unsee.api.fast_paths import FAST, PLAIN, named
+from unsee.cli import main
 from unsee.errors import TrainingError, UserError
-from unsee.inference import generation, likelihood
+from unsee.inference import generation, likelihood, vision_cache
 from unsee.inference.batching import Batch
 from unsee.methods.ga import GA
 from unsee.models import model_card, quantized_base
 from unsee.testing.tiny import save_tiny
-from unsee.utils.fast_paths import FAST, PLAIN
+from unsee.training import recompute
 from unsee.utils.files import owned_folder
 from unsee.workflows import forget as workflows_forget
 
@@ -281,21 +283,34 @@ def test_a_full_disk_at_the_last_save_leaves_no_model_and_resume_writes_it(model
 
 
 @pytest.mark.parametrize("engine", ["fast", "plain"])
-def test_the_engine_of_a_run_reaches_every_batch_and_every_generation(model, tmp_path, monkeypatch, engine):
-    """Of reference model, rollouts, steps, checks, verdict and evaluation."""
-    batches, models = [], []
+def test_the_engine_of_a_run_reaches_all_that_belongs_to_it(model, tmp_path, monkeypatch, engine):
+    """Reference model, rollouts, steps, checks, verdict and evaluation, and the paths that see no batch."""
+    batches, models, taken = [], [], []
     made, split, measured = Batch.__init__, generation._split, likelihood._logprobs
+    known, proven = vision_cache.known, recompute._proven
     monkeypatch.setattr(Batch, "__init__", lambda self, **given: (made(self, **given), batches.append(self.engine))[0])
     monkeypatch.setattr(generation, "_split", lambda vlm, *rest: (models.append(vlm.engine), split(vlm, *rest))[1])
     monkeypatch.setattr(
         likelihood, "_logprobs", lambda vlm, *rest: (models.append(vlm.engine), measured(vlm, *rest))[1]
     )
+    monkeypatch.setattr(vision_cache, "known", lambda model: (taken.append("features"), known(model))[1])
+    monkeypatch.setattr(recompute, "_proven", lambda model: (taken.append("recompute"), proven(model))[1])
     training, settings = SHORT | {"stop": "forgotten"}, {"undesired": "dataset"}
     run = forget(model, EXAMPLE, "pubg", tmp_path / "r", settings=settings, training=training, engine=engine)
+    assert run.model().engine == named(engine)
     run.sample(questions=1)
     run.evaluate(limit=1, max_new_tokens=4, likelihood=True, progress=False)
+    assert main(["eval", "--model", str(run), "--set", "eval.limit=1", "--set", "eval.max_new_tokens=5"]) == 0
+    assert (tmp_path / "cache").exists() == (engine == "fast")
     if engine == "plain":
         assert {*batches, *models} == {PLAIN}
+        assert not taken
     else:  # trials of fast paths compare with plain batches
         assert FAST in batches
         assert set(models) == {FAST}
+        assert set(taken) == {"features", "recompute"}
+
+
+def test_an_opened_model_brings_its_engine(model, tmp_path):
+    run = forget(load(model, engine="plain"), EXAMPLE, "ga", tmp_path / "r", training=SHORT)
+    assert run.config.engine == "plain"

@@ -4,6 +4,7 @@ from unsee.api.attack import Attack, Finding, Victim
 from unsee.api.benchmark import Benchmark
 from unsee.api.example import PROBES, Example, ImageFile, ImageSource, Kind, Role, Vocabulary
 from unsee.api.family import Family
+from unsee.api.fast_paths import Engine
 from unsee.api.measure import Measure
 from unsee.api.method import Group, Method, Needs, Promise, Trial
 from unsee.api.response import Response, Score
@@ -16,6 +17,7 @@ __all__ = [
     "VLM",
     "Attack",
     "Benchmark",
+    "Engine",
     "Example",
     "Family",
     "Finding",

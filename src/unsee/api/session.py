@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from unsee.api.benchmark import Benchmark
     from unsee.api.family import Family
-    from unsee.utils.fast_paths import Engine
+    from unsee.api.fast_paths import Engine
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unsee.utils.fast_paths import FAST, Engine
+from unsee.api.fast_paths import FAST, Engine
 
 if TYPE_CHECKING:
     from torch.nn import Module

@@ -23,7 +23,7 @@ class FastPath:
 
     name: str
     switch: str
-    """Field of `unsee.utils.fast_paths.Engine` that disables it."""
+    """Field of `unsee.api.fast_paths.Engine` that disables it."""
     library: str
     """Library whose internals it uses."""
     cost: str

@@ -13,11 +13,11 @@ from typing import Any, Final, Literal, TypedDict
 import yaml
 
 from unsee.api import Method, Role, registry
+from unsee.api.fast_paths import Name
 from unsee.config.overrides import merge, read_mapping
 from unsee.config.retention import KEEP, require_retention
 from unsee.config.schema import build, plain
 from unsee.errors import UserError, shown, unknown_name
-from unsee.utils.fast_paths import Name
 from unsee.utils.files import atomic_write_text
 
 SEEDS: Final = 2**32
@@ -55,7 +55,7 @@ class Run:
     seed: int = 0
     """Seed of every random stream."""
     engine: Name = "fast"
-    """fast, or plain: same results without the fast paths of `unsee.utils.fast_paths`."""
+    """fast, or plain: same results without the fast paths of `unsee.api.fast_paths`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Method settings that differ from the defaults (in YAML: below `method`, beside `name`)."""
     training: Mapping[str, Any] = field(default_factory=dict)

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from filelock import FileLock
 
+from unsee.api.fast_paths import Engine
 from unsee.compat import fast_paths
-from unsee.utils.fast_paths import Engine
 from unsee.utils.files import write_private
 from unsee.utils.terminal import note_once
 

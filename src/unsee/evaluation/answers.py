@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from unsee.api import VLM, Example, Family, Response
+from unsee.api.fast_paths import Engine
 from unsee.api.request import Completion, Decoding, ModelBackend, Prompt, Values
 from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.errors import NotFiniteError, UserError
 from unsee.evaluation import likelihood_targets
-from unsee.utils.fast_paths import FAST, Engine
 from unsee.utils.files import atomic_write_jsonl
 from unsee.utils.grouping import by_key
 
@@ -139,7 +139,7 @@ def collect_responses(
     *,
     likelihood: bool = False,
     progress: bool = True,
-    engine: Engine = FAST,
+    engine: Engine,
 ) -> list[Response]:
     """Return all responses in the order of the examples, resuming an interrupted call.
 

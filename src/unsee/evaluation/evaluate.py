@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
 from unsee.api import VLM, Benchmark, Example, ImageSource, Response, Score, Vocabulary, registry
+from unsee.api.fast_paths import FAST, Engine, Name, named
 from unsee.api.request import Backend, Decoding
 from unsee.config import EvalConfig, paths
 from unsee.data.splits import only
@@ -39,7 +40,6 @@ from unsee.scoring.gold_distance import KEY as GOLD_DISTANCE
 from unsee.scoring.gold_distance import gold_distance
 from unsee.scoring.measures import extra
 from unsee.scoring.scores import Scores
-from unsee.utils.fast_paths import FAST, Engine, Name, named
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
 from unsee.utils.grouping import by_key, evenly
 from unsee.utils.parsing import read_object
@@ -65,7 +65,7 @@ def evaluate(
     seed: int = 0,
     images_dir: Path | str | None = None,
     progress: bool = True,
-    engine: Name | None = None,
+    engine: Name | Engine | None = None,
     **changes: Any,
 ) -> Scores:
     """Evaluate a model: write responses, vocabulary and scores into `out`, return the scores.
@@ -79,7 +79,7 @@ def evaluate(
         seed: Start of the random streams of sampling and bootstrap.
         images_dir: Takes one PNG per image; default `unsee-images` beside `out` if only runs lie there, else `images` in it.
         progress: Whether to show how far it is.
-        engine: `fast`, or `plain` for the same scores without the fast paths; None = that of an opened model, else fast.
+        engine: `fast`, `plain` for the same scores without fast paths, or an `Engine`; None = an opened model's, else fast.
         **changes: Fields of `EvalConfig` that differ from `settings`; None stands for the field's default.
 
     Raises:
@@ -94,11 +94,11 @@ def evaluate(
     examples = _chosen(opened.examples("eval"), settings)
     if isinstance(model, Path | str):
         folder_of(model)  # before a gold model is judged
-    gold = None if not settings.gold else _gold_run(settings, opened, out, seed, progress=progress, engine=engine)
+    switches = _engine(model, engine)
+    gold = None if not settings.gold else _gold_run(settings, opened, out, seed, switches, progress=progress)
     golden = None if gold is None else _golden(gold)
     likelihood = settings.likelihood or golden is not None or (opened.likelihood and settings.backend == "hf")
-    paths_taken = _engine(model, engine)
-    backend = _backend_of(model, settings.backend, likelihood, paths_taken)
+    backend = _backend_of(model, settings.backend, likelihood, switches)
     judged = _judged(backend, model, gold, golden, vocabulary.measures)  # refuses weights that are no numbers
     if gold is not None:
         _require_other_weights(gold, judged["weights"])
@@ -121,7 +121,7 @@ def evaluate(
             decoding,
             likelihood=likelihood,
             progress=progress,
-            engine=paths_taken,
+            engine=switches,
         )
         if critic is not None:
             responses = critic.judged(responses, examples, batch_size=batch_size, progress=progress)
@@ -206,9 +206,7 @@ def read_answers(folder: Path) -> list[Response]:
         ) from error
 
 
-def _gold_run(
-    settings: EvalConfig, opened: Benchmark, out: Path, seed: int, *, progress: bool, engine: Name | None
-) -> Path:
+def _gold_run(settings: EvalConfig, opened: Benchmark, out: Path, seed: int, engine: Engine, *, progress: bool) -> Path:
     """Return the judged run of the gold model. A model is judged first, in `OUT-gold`."""
     gold = str(settings.gold)
     if not paths.is_model(gold):
@@ -325,11 +323,11 @@ def _opened(data: Benchmark | Path | str) -> Benchmark:
     return open_benchmark(data)
 
 
-def _engine(model: VLM | Path | str, name: Name | None) -> Engine:
+def _engine(model: VLM | Path | str, engine: Name | Engine | None) -> Engine:
     """Return the engine of that name, else that of an opened model, else the fast one."""
-    if name is not None:
-        return named(name)
-    return FAST if isinstance(model, Path | str) else model.engine
+    if engine is None:
+        return FAST if isinstance(model, Path | str) else model.engine
+    return engine if isinstance(engine, Engine) else named(engine)
 
 
 def _backend_of(model: VLM | Path | str, name: Backend, likelihood: bool, engine: Engine) -> ModelBackend:

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import Module
 
 from unsee.api import VLM, Example, Family, Session
+from unsee.api.fast_paths import FAST, PLAIN, Engine
 from unsee.api.request import Target
 from unsee.errors import UserError, shown
 from unsee.inference.encoder import encoder
 from unsee.inference.packing import Packed, pack
 from unsee.models.auto import eos_id, pad_id
 from unsee.models.padding import IGNORE, batchable_groups, merge
-from unsee.utils.fast_paths import FAST, PLAIN, Engine
 
 WORTH_SPLITTING = 256
 """Padded tokens that cost more than a second forward pass."""

@@ -28,12 +28,12 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import pad
 
+from unsee.api.fast_paths import Engine
 from unsee.compat import cache
 from unsee.errors import NotFiniteError
 from unsee.inference.prefix_cache import Pool, Use, bytes_per_token, chunks, prefilled
 from unsee.inference.prefix_groups import Group
 from unsee.models.steering.hooks import Requests
-from unsee.utils.fast_paths import Engine
 
 LIKELY: Final = 32
 """Assumed response length for planning lanes [inferred]."""

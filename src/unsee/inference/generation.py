@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
 from unsee.api import VLM
+from unsee.api.fast_paths import PLAIN
 from unsee.api.request import Completion, Prompt, Sampling
 from unsee.compat.probes import proven, verdict
 from unsee.errors import NotFiniteError
@@ -26,7 +27,6 @@ from unsee.inference.packing import packable
 from unsee.inference.prefix_groups import Group, groups
 from unsee.models.auto import eos_id, evaluating, pad_id
 from unsee.models.padding import batchable_groups, merge
-from unsee.utils.fast_paths import PLAIN
 from unsee.utils.progress import track
 from unsee.utils.seeds import seed_of
 

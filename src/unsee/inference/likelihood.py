@@ -18,6 +18,7 @@ from torch.nn import Module
 from torch.nn.functional import pad
 
 from unsee.api import VLM, Example, Role
+from unsee.api.fast_paths import PLAIN
 from unsee.api.request import Completion, Prompt, Sampling, Target
 from unsee.compat.probes import proven
 from unsee.errors import UserError
@@ -33,7 +34,6 @@ from unsee.models.auto import eos_id, evaluating, pad_id
 from unsee.models.padding import is_sequence, merge
 from unsee.models.positions import alike
 from unsee.models.steering.hooks import attached
-from unsee.utils.fast_paths import PLAIN
 from unsee.utils.progress import track
 
 ROW_TOKENS: Final = 256

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unsee.api.fast_paths import Engine
 from unsee.compat import cache
 from unsee.compat.cache import BufferedLayer, GatheredLayer
 from unsee.inference.batching import device_of
@@ -21,7 +22,6 @@ from unsee.inference.vision_cache import encoded
 from unsee.models.padding import merge
 from unsee.models.positions import alike
 from unsee.models.steering.hooks import Requests
-from unsee.utils.fast_paths import Engine
 
 POOL_BYTES: Final = 512 * 2**20
 """Memory for the KV caches of prefixes."""

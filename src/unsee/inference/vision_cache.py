@@ -26,13 +26,13 @@ from torch.nn import Module, Parameter
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from unsee.api import Session
+from unsee.api.fast_paths import Engine
 from unsee.compat import probes
 from unsee.compat.tensors import raw, version
 from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.models import auto
 from unsee.models.padding import merge
-from unsee.utils.fast_paths import Engine
 from unsee.utils.files import follow_umask
 from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note_once

@@ -17,12 +17,12 @@ from torch.nn import Module
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoTokenizer
 
 from unsee.api import VLM, Family, Quantization
+from unsee.api.fast_paths import Name, named
 from unsee.distributed import processes
 from unsee.errors import UserError, shown, unknown_name
 from unsee.models import auto, builtin, quantized_base
 from unsee.models.location import ADAPTER, folder_of
 from unsee.models.steering import hooks
-from unsee.utils.fast_paths import Name, named
 from unsee.utils.files import atomic_folder, atomic_write_json, is_public, remove_file
 from unsee.utils.parsing import read_object, require_fetched
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unsee.api import VLM, Family, Role, Session, Training
+from unsee.api.fast_paths import Name, named
 from unsee.api.request import Prompt, Target
 from unsee.inference.answer_logits import answer_logprob
 from unsee.inference.batching import collate
@@ -18,7 +19,6 @@ from unsee.inference.generation import generate
 from unsee.testing.checks import require
 from unsee.testing.tiny import Drawn, tiny_examples
 from unsee.training.targets import forget_targets, retain_targets
-from unsee.utils.fast_paths import Name, named
 
 MODES: Final[tuple[Name, ...]] = ("fast", "plain")
 ATOL, RTOL = 2e-4, 1e-4

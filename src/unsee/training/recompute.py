@@ -31,11 +31,11 @@ from torch.autograd.graph import Node, saved_tensors_hooks
 from torch.nn import Linear, Module, Parameter
 from torch.utils.hooks import RemovableHandle
 
+from unsee.api.fast_paths import Engine
 from unsee.compat import replaced, tensors
 from unsee.compat.probes import proven
 from unsee.distributed import processes
 from unsee.inference.vision_cache import before_language
-from unsee.utils.fast_paths import Engine
 
 SMALLEST: Final = 1 << 14
 """Tensors below this size in bytes are saved as usual."""
@@ -135,7 +135,7 @@ def vision_rerun(model: Module, engine: Engine, forward: Forward, loss: Callable
         model: The model.
         engine: Whether this path is on (`recompute`).
         forward: Context of the second pass.
-        loss: Loss on one example with an image, for the trial of this path.
+        loss: Loss on one example with an image, without fast paths, for the trial of this one.
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     base = inner.base_model

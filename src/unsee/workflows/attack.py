@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from unsee import __version__, config
 from unsee.api import Attack, Benchmark, Finding, Victim, registry
+from unsee.api.fast_paths import FAST
 from unsee.config import RECORD, Run
 from unsee.data import shared_cache
 from unsee.data.check import fingerprint
@@ -26,7 +27,6 @@ from unsee.errors import UserError
 from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
 from unsee.report.attacked import COLLAPSED
-from unsee.utils.fast_paths import FAST
 from unsee.utils.files import atomic_write_json, hash_folder
 from unsee.utils.parsing import read_object
 from unsee.utils.progress import Bar

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from unsee.api import registry
+from unsee.api.fast_paths import Name, named
 from unsee.config import EvalConfig
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, unknown_name
-from unsee.utils.fast_paths import Name, named
 from unsee.utils.files import atomic_write_json, foreign, owned_folder, remove_folder
 from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from unsee import __version__
+from unsee.api.fast_paths import Engine
 from unsee.errors import UserError
 from unsee.models import builtin
-from unsee.utils.fast_paths import Engine
 from unsee.utils.grouping import by_key
 
 Status = Literal["ok", "note", "problem"]

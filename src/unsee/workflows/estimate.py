@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from unsee.api import Example, Method, Needs, Role, Session, Training
+from unsee.api.fast_paths import named
 from unsee.api.request import Prompt
 from unsee.config import Run, RunOptions
 from unsee.errors import UserError
-from unsee.utils.fast_paths import named
 from unsee.workflows.forget import bytes_needed, checked
 
 if TYPE_CHECKING:

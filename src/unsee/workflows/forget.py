@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
 from unsee.api import VLM, Benchmark, Method, Role, Session, Training, registry
+from unsee.api.fast_paths import PLAIN, Name
 from unsee.config import RECORD, Run, paths
 from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins, with_specs, with_used
@@ -26,7 +27,6 @@ from unsee.errors import UserError
 from unsee.models import builtin, model_card
 from unsee.models.location import folder_of
 from unsee.utils import trackers
-from unsee.utils.fast_paths import Name
 from unsee.utils.files import foreign, hash_folder, remove_folder, require_space
 from unsee.workflows.given import opened_of, stored
 from unsee.workflows.run import Run as FinishedRun
@@ -55,7 +55,7 @@ def forget(
     settings: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
-    engine: Name = "fast",
+    engine: Name | None = None,
     plugins: Sequence[Path | str] = (),
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
@@ -77,7 +77,8 @@ def forget(
         settings: Settings of the method that differ from its defaults.
         training: Fields of `Training` that differ from what suits the data and the defaults.
         seed: Start of every random stream.
-        engine: "plain" switches every fast path off; the numbers stay the same.
+        engine: "plain" switches every fast path off; the numbers stay the same. None = "plain" for a model that was opened
+            so, else "fast".
         plugins: Files, folders or modules with methods, benchmarks or families of your own (docs/extending.md).
         resume: Go on with an interrupted run in `out`; gives the weights of an uninterrupted one. Objects must have the
             same weights and rows as those that the run began with.
@@ -98,7 +99,7 @@ def forget(
         settings=settings,
         training=training,
         seed=seed,
-        engine=engine,
+        engine=engine or ("plain" if opened is not None and opened.engine == PLAIN else "fast"),
         plugins=plugins,
     )
     run = run if run.out else replace(run, out=str(_free(run.method, resume=resume)))

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unsee.api import Needs, Training
+from unsee.api.fast_paths import Engine
 from unsee.compat.fake_tensors import NEEDS_VALUES, Meter, with_values
 from unsee.inference.answer_logits import widened
 from unsee.inference.batching import WORTH_SPLITTING, Batch
@@ -27,7 +28,6 @@ from unsee.inference.prefix_cache import POOL_BYTES, PREFILL_TOKENS
 from unsee.losses import answer_nll, kl_loss
 from unsee.models.padding import IGNORE, merge
 from unsee.training.recompute import recomputing
-from unsee.utils.fast_paths import Engine
 
 WAVE: Final = 64
 """Questions per batch of stop rule and rollouts (`unsee.inference.generation.generate`)."""
@@ -61,7 +61,7 @@ class Peak:
 
 
 def passes(model: Module, batch: Batch) -> list[Pass]:
-    """Return the forward passes of `answer_logits` , by the engine of the batch."""
+    """Return the forward passes of `answer_logits` for a batch."""
     parts = [part for _, part in batch.parts] if batch.engine.split_batches else [batch]
     return [_pass(model, part) for part in parts]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from unsee import config
 from unsee.api import VLM, Benchmark
+from unsee.api.fast_paths import Name
 from unsee.config import RECORD, EvalConfig
 from unsee.errors import unknown_name
 from unsee.utils.files import read_jsonl
@@ -114,14 +115,22 @@ class Run(_Path):
         """Return the unlearned model, its processor and family."""
         from unsee.models.checkpoint import load
 
-        return load(self.path, dtype=dtype)
+        return load(self.path, dtype=dtype, engine=self.config.engine if (self.path / RECORD).is_file() else "fast")
 
-    def evaluate(self, settings: EvalConfig | None = None, *, progress: bool = True, **changes: Any) -> Scores:
+    def evaluate(
+        self,
+        settings: EvalConfig | None = None,
+        *,
+        progress: bool = True,
+        engine: Name | None = None,
+        **changes: Any,
+    ) -> Scores:
         """Ask all questions of the run's data, and keep and return the scores.
 
         Args:
             settings: What is asked and judged; None = `eval:` of the run.
             progress: Whether to show how far it is.
+            engine: `fast` or `plain`; None = that of the run.
             **changes: Fields of `EvalConfig` that differ from that.
         """
         from unsee.data.open import open_benchmark
@@ -138,7 +147,7 @@ class Run(_Path):
             stage=run.method,
             seed=run.seed,
             progress=progress,
-            engine=run.engine,
+            engine=engine or run.engine,
             **changes,
         )
 

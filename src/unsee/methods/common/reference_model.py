@@ -237,8 +237,8 @@ class _Head:
             if not trying():
                 seen.append(args[0].detach())
 
-        # without shared prefixes, so that states stand where logits stand
-        batch = replace(batch, engine=replace(batch.engine, shared_prefix=False))
+        if batch.engine.shared_prefix:  # states are to stand where logits stand
+            batch = replace(batch, engine=replace(batch.engine, shared_prefix=False))
         with self.module.register_forward_pre_hook(note):
             logits_bav, labels_ba = answer_logits(model, batch)
         if len(seen) > 1:  # rows of different length went apart

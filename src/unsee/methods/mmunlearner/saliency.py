@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import Embedding, Module, Parameter
 
 from unsee.api import Example, Part, Role, Session
+from unsee.api.fast_paths import PLAIN
 from unsee.api.request import Target
 from unsee.data import shared_cache
 from unsee.distributed import processes
@@ -43,7 +44,6 @@ from unsee.methods.mmunlearner.masks import Mask, count, load_mask, pack
 from unsee.models.auto import evaluating
 from unsee.training.precision import autocast, half
 from unsee.training.recompute import Forward, recomputing, vision_rerun
-from unsee.utils.fast_paths import PLAIN
 from unsee.utils.grouping import by_key
 from unsee.utils.seeds import seed_of
 

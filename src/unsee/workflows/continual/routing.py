@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unsee.api import VLM, Example, ImageSource, Role
+from unsee.api.fast_paths import FAST
 from unsee.api.request import Prompt
 from unsee.benchmarks.request import OF_TARGETS, Request
 from unsee.errors import UserError
@@ -113,7 +114,8 @@ class Eyes:
         if key not in self.seen:
             row = encoder(self.loaded.processor, self.loaded.family).row(Prompt("?", image))
             inputs = {name: value.to(device_of(self.loaded.model)) for name, value in row.items()}
-            found = encoded(self.loaded.model, [row], [key], inputs, self.loaded.engine).get("mm_encoder_outputs")
+            # whatever the run's engine: features are all there is to ask for
+            found = encoded(self.loaded.model, [row], [key], inputs, FAST).get("mm_encoder_outputs")
             if found is None:
                 raise UserError(
                     "This model cannot compute image features alone. Set continual.router=keyword or oracle."
