@@ -300,7 +300,7 @@ def test_the_engine_of_a_run_reaches_all_that_belongs_to_it(model, tmp_path, mon
     assert run.model().engine == named(engine)
     run.sample(questions=1)
     run.evaluate(limit=1, max_new_tokens=4, likelihood=True, progress=False)
-    assert main(["eval", "--model", str(run), "--set", "eval.limit=1", "--set", "eval.max_new_tokens=5"]) == 0
+    assert main.main(["eval", "--model", str(run), "--set", "eval.limit=1", "--set", "eval.max_new_tokens=5"]) == 0
     assert (tmp_path / "cache").exists() == (engine == "fast")
     if engine == "plain":
         assert {*batches, *models} == {PLAIN}
