@@ -374,8 +374,14 @@ def _own(folder: Path, base: VLM) -> dict[str, Any]:
 def load(model: Path | str, *, dtype: str = "auto", quantization: Quantization = "none", engine: Name = "fast") -> VLM:
     """Open a model folder, hub id, run folder or built-in model.
 
-    Returns model (adapters merged), processor and family. `quantization`: then hold its linear layers in few bits. `engine`:
-    `fast`, or `plain` for the same results without the fast paths.
+    Args:
+        model: Its folder, id or name.
+        dtype: Type of the weights, as transformers names them; auto = that of the checkpoint.
+        quantization: Bits that linear layers are held in after opening; none = all.
+        engine: `fast`, or `plain` for the same results without the fast paths.
+
+    Returns:
+        Model (adapters merged), processor and family.
     """
     return replace(_opened(model, dtype, quantization), engine=named(engine))
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from unsee import __version__
-from unsee.api.fast_paths import Engine
 from unsee.errors import UserError
 from unsee.models import builtin
 from unsee.utils.grouping import by_key
@@ -309,6 +308,7 @@ def _unlearn_and_evaluate(folder: Path) -> None:
 
 def _fast_paths() -> Iterator[Finding]:
     """Yield the engine's switches and, for fast paths on library internals, their trials."""
+    from unsee.api.fast_paths import Engine
     from unsee.compat import fast_paths
 
     switches = {path.switch for path in fast_paths.PATHS.values()}
