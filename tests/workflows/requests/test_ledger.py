@@ -204,6 +204,29 @@ def test_many_processes_write_one_chain(tmp_path: Path) -> None:
     assert made.verify() == []
 
 
+class Switching(sqlite3.Connection):
+    """A connection of which another process switches the journal at the same time, once."""
+
+    busy = 1
+
+    def execute(self, sql, *values):
+        if "journal_mode" in sql and Switching.busy:
+            Switching.busy -= 1
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+        return super().execute(sql, *values)
+
+
+def test_two_processes_may_open_a_new_ledger_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: connect(*given, **more, factory=Switching))
+    made = Ledger(tmp_path, key=KEY)
+    made.append("model", "R-1", model="m")
+    assert made.verify() == []
+    assert Switching.busy == 0
+
+
 def test_a_kill_loses_no_entry_that_was_reported(tmp_path: Path) -> None:
     """Kills at different moments: every entry that `append` returned from is there, and the chain is whole."""
     reported = 0

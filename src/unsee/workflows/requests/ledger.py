@@ -14,6 +14,7 @@ import calendar
 import json
 import re
 import sqlite3
+import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -266,7 +267,7 @@ class Ledger:
         """Yield a connection to a ledger of this version and key."""
         try:
             with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as file:
-                file.execute("PRAGMA journal_mode = WAL")
+                _log_ahead(file)
                 file.execute("PRAGMA synchronous = FULL")
                 self._require_known(file)
                 yield file
@@ -285,6 +286,20 @@ class Ledger:
                 f"{self.path} was sealed with another key ({known}); this one is {self._key_id()}. "
                 "Set UNSEE_KEYS to the folder of its key."
             )
+
+
+def _log_ahead(file: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging, again while another process switches: there SQLite's own waiting ends at once."""
+    until = clock.monotonic() + _WAIT
+    while True:
+        try:
+            file.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or clock.monotonic() > until:
+                raise
+            clock.sleep(0.01)
+        else:
+            return
 
 
 def add_months(day: date, months: int) -> date:
