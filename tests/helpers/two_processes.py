@@ -138,7 +138,7 @@ def broken(out):
 
 
 def spread_while_training(out):
-    """Return how many weights (trainable, all) were spread in the run and after it, and which engines took what others might not."""
+    """Return the counts of spread weights in the run and after it, and the switches of the batches and of the session after it."""
     session, counts, engines = start(out, max_steps=1), [], []
 
     def watched(forget):

@@ -2,7 +2,7 @@
 
 Each gives the results of the plain path, within a tolerance that its tests state.
 
-A model has them as `VLM.engine`, and hands them to its batches. `--engine plain` switches all of them off. Loads no torch.
+An opened model carries them in `VLM.engine` and hands them to its batches. `--engine plain` switches all of them off. Loads no torch.
 """
 
 from __future__ import annotations

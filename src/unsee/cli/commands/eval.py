@@ -77,7 +77,7 @@ def action(options: argparse.Namespace) -> int:
         settings,
         stage=options.stage or earlier.method or STAGES.get(run.model, "original"),
         seed=run.seed,
-        engine="plain" if "plain" in (run.engine, earlier.engine) else "fast",
+        engine="plain" if "plain" in (run.engine, earlier.engine) else "fast",  # as the judged run was made
     )
     if options.json:
         say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))

@@ -237,7 +237,7 @@ class _Head:
             if not trying():
                 seen.append(args[0].detach())
 
-        if batch.engine.shared_prefix:  # states are to stand where logits stand
+        if batch.engine.shared_prefix:  # packed rows would put states elsewhere than their logits
             batch = replace(batch, engine=replace(batch.engine, shared_prefix=False))
         with self.module.register_forward_pre_hook(note):
             logits_bav, labels_ba = answer_logits(model, batch)

@@ -114,7 +114,7 @@ class Eyes:
         if key not in self.seen:
             row = encoder(self.loaded.processor, self.loaded.family).row(Prompt("?", image))
             inputs = {name: value.to(device_of(self.loaded.model)) for name, value in row.items()}
-            # whatever the run's engine: features are all there is to ask for
+            # on the fast path whatever the run's engine: the router needs the features themselves
             found = encoded(self.loaded.model, [row], [key], inputs, FAST).get("mm_encoder_outputs")
             if found is None:
                 raise UserError(

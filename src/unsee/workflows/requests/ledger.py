@@ -289,7 +289,10 @@ class Ledger:
 
 
 def _log_ahead(file: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging, again while another process switches: there SQLite's own waiting ends at once."""
+    """Switch the file to write-ahead logging, and try again while another process switches it.
+
+    SQLite reports a conflict of two such switches at once, instead of waiting as long as for any other lock.
+    """
     until = clock.monotonic() + _WAIT
     while True:
         try:
