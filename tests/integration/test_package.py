@@ -105,6 +105,16 @@ def test_every_page_that_is_named_anywhere_exists():
     } == set()
 
 
+def test_tables_of_the_documentation_are_whole():
+    """Every line of a table is a row of it; another one would end the table or show as text."""
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), ROOT / "perf" / "README.md"):
+        for table in re.findall(r"^\|[-:| ]+\|\n((?:.+\n)+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+            rows = table.splitlines()
+            assert [
+                row for row in rows if not ((row.startswith("|") and row.endswith("|")) or row.startswith("<!--"))
+            ] == [], page
+
+
 def test_documented_commands_name_existing_options(capsys):
     """Every `unsee VERB ... --option` in the docs is known to the parser."""
     from unsee.cli import main
