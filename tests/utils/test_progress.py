@@ -1,4 +1,4 @@
-"""Progress: HTML outputs in notebooks, a bar in terminals, nothing in files and pipes."""
+"""Progress: HTML outputs in notebooks, a bar in terminals, a line a minute in files and pipes."""
 
 from __future__ import annotations
 
@@ -74,8 +74,20 @@ def test_an_unknown_total_is_counted(notebook):
     assert notebook[0][-1].startswith("Rows 2 (")
 
 
-def test_a_pipe_shows_nothing(capsys):
+def test_short_work_leaves_nothing_in_a_log(capsys):
     assert list(track(range(3), "Rows")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_log_gets_a_line_a_minute_and_the_last_state(capsys, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    for _ in track(range(4), "Rows"):
+        clock.now += 40.0
+    lines = ["Rows 2/4 (80 s, about 80 s left)", "Rows 4/4 (160 s, about 0 s left)", "Rows 4/4 (160 s)"]
+    assert capsys.readouterr() == ("", "\n".join([*lines, ""]))
+    for _ in track(range(4), "Rows", shown=False):
+        clock.now += 40.0
     assert capsys.readouterr() == ("", "")
 
 

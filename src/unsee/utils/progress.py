@@ -1,9 +1,10 @@
-"""Progress of long work: a bar in terminals and notebooks, nothing elsewhere."""
+"""Progress of long work: a bar in terminals and notebooks, a line now and then in logs."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from html import escape
 from typing import Any, Final, Self, TypeVar
 
@@ -13,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 _EVERY: Final = 0.2
 """Least seconds between two pictures of a bar in a notebook."""
+_LOGGED: Final = 60.0
+"""Seconds between two lines in a log (a file, a pipe, a batch system). Shorter work leaves none."""
 
 
 class Bar:
@@ -29,6 +32,7 @@ class Bar:
         )
         self._task = self._progress.add_task("", total=total)
         self._cell = _Cell() if shown and console.is_jupyter else None
+        self._log = _Log() if shown and not (console.is_terminal or console.is_jupyter) else None
         self._begun: float | None = None
 
     def start(self) -> None:
@@ -61,17 +65,23 @@ class Bar:
     def _draw(self, *, last: bool) -> None:
         if self._cell is not None:
             self._cell.draw(self._html(last=last), now=last)
+        if self._log is not None:
+            self._log.line(self._state, last=last)
 
     def _html(self, *, last: bool) -> str:
         """Return the state as HTML, which needs no widgets."""
-        seconds = time.monotonic() - (self._begun or time.monotonic())
         known = f' value="{self.done}" max="{self.total}"' if self.total else ""
         bar = "" if last else f"<progress{known}></progress> "
+        return bar + escape(self._state(last=last))
+
+    def _state(self, *, last: bool) -> str:
+        """Return how much is done, the time it took, and the time that is left if it can be told."""
+        seconds = 0.0 if self._begun is None else time.monotonic() - self._begun
         count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
         left = f"{seconds:.0f} s"
         if not last and self.total and self.done:
             left += f", about {seconds / self.done * (self.total - self.done):.0f} s left"
-        return f"{bar}{escape(' '.join(filter(None, (self.label, count, self.text, f'({left})'))))}"
+        return " ".join(filter(None, (self.label, count, self.text, f"({left})")))
 
 
 class _Cell:
@@ -94,6 +104,21 @@ class _Cell:
         self.drawn = time.monotonic()
 
 
+class _Log:
+    """Lines on stderr where it is neither a terminal nor a notebook."""
+
+    def __init__(self) -> None:
+        self.written = time.monotonic()
+        self.begun = False
+
+    def line(self, state: Callable[..., str], *, last: bool) -> None:
+        """Write the state if the last line is long ago, and the last state if there were lines before."""
+        now = time.monotonic()
+        if now - self.written >= _LOGGED or (last and self.begun):
+            print(state(last=last), file=sys.stderr, flush=True)
+            self.written, self.begun = now, True
+
+
 def track(items: Iterable[T], label: str, total: int | None = None, *, shown: bool = True) -> Iterator[T]:
     """Yield the items, showing how many were taken.
 
@@ -101,7 +126,7 @@ def track(items: Iterable[T], label: str, total: int | None = None, *, shown: bo
         items: What to go through.
         label: Text before the bar.
         total: Number of items. Default: their length, or unknown if they have none.
-        shown: Whether to show a bar; it is hidden where stderr is no terminal, too.
+        shown: Whether to show a bar; a log gets a line a minute.
     """
     size = len(items) if total is None and isinstance(items, Sized) else total
     with Bar(label, size, shown=shown) as bar:
