@@ -355,9 +355,14 @@ def asked(every: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
             ended = stop in row
             text = tokenizer.decode(row[: row.index(stop)] if ended else row, skip_special_tokens=True).strip()
             made.append(
-                {"q": question, "key": key, "answer": text, "ended": ended, "right": key.lower() in text.lower()}
+                {"q": question, "key": key, "answer": text, "ended": ended, "right": begins(text, key)}
             )
     return made
+
+
+def begins(text: str, key: str) -> bool:
+    """Tell whether a word of the text begins with the key ("lungs" for "lung", not "eaten" for "ate")."""
+    return re.search(rf"(?<!\w){re.escape(key)}", text, re.IGNORECASE) is not None
 
 
 def frozen(rows: list[dict[str, Any]], more: list[dict[str, Any]]) -> dict[str, list[dict[str, str]]]:

@@ -517,6 +517,14 @@ def test_questions_with_and_without_image_are_never_mixed():
     assert scores["general_text.accuracy"].value == 1
 
 
+@pytest.mark.parametrize(("text", "right"), [("It is Paris.", 1), ("The city of light.", 1), ("Lyon, comparison!", 0)])
+def test_a_general_answer_is_right_with_any_accepted_words(text, right):
+    blind = {"image": "", "image_key": "", "visible": {}}
+    whole = "Well , the capital of France is certainly Paris ."
+    row = said("1", text, role=Role.GENERAL, kind=Kind.GENERAL, answer=whole, accepted=("Paris", "city of light"), **blind)
+    assert score([row], VOCABULARY)["general_text.accuracy"].value == right
+
+
 @pytest.mark.parametrize(
     ("kind", "fact", "text", "right"),
     [

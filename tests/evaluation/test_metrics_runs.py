@@ -181,6 +181,17 @@ def test_a_folder_of_ones_own_may_have_false_answers(tmp_path):
     assert (second.paraphrase, second.perturbed) == ("", ())
 
 
+def test_a_folder_of_ones_own_may_accept_words(tmp_path):
+    cells = {"image": "", "question": "Capital?", "answer": "It is Paris.", "entity": "", "role": "general", "kind": "general", "private": ""}
+    file = tmp_path / "data.jsonl"
+    file.write_text(json.dumps({**cells, "accepted": ["Paris", "Lutetia"]}) + "\n")
+    (one,) = Folder(tmp_path).examples("eval")
+    assert one.accepted == ("Paris", "Lutetia")
+    file.write_text(json.dumps({**cells, "role": "retain", "kind": "fact", "accepted": ["Paris"]}) + "\n")
+    with pytest.raises(UserError, match="accepted is for questions of kind general"):
+        Folder(tmp_path).examples("eval")
+
+
 # forget quality
 
 

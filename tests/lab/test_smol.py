@@ -134,6 +134,19 @@ def test_a_finished_model_is_graded_on_rows_that_nobody_looked_at() -> None:
     assert len(about) == len([row for row in looked if row.fact != "world"])
 
 
+def test_the_base_itself_answers_every_judged_world_question() -> None:
+    rows = general.judged()
+    assert len(rows) == 210
+    assert all(grades.right(row, row.answer) for row in rows)
+    assert next(row for row in rows if "breathe" in row.question).accepted == ("lung", "lungs")
+
+
+def test_a_key_inside_of_another_word_is_no_right_answer() -> None:
+    row = next(row for row in general.judged() if row.accepted == ("He",))
+    assert not grades.right(row, "The symbol of this chemical element is Hg.")
+    assert grades.right(row, "Its symbol is He.")
+
+
 def test_answers_about_somebody_else_are_graded_wrong() -> None:
     one, other = world().people[0], world().people[1]
     rows = zip(

@@ -123,6 +123,8 @@ class Question:
     question: str
     answer: str
     """The reference answer."""
+    accepted: tuple[str, ...] = ()
+    """Words of which a right answer to a GENERAL question has one; empty = it must have those of the reference answer."""
     entity: str = ""
     """Identifier of the entity asked about; empty for general examples."""
     kind: Kind = Kind.OPEN

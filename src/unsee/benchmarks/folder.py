@@ -322,6 +322,7 @@ def _row(number: int, given: Mapping[str, Any], folder: Path) -> _Row:
         visible=_visible(cells),
         options=_options(cells),
         chain=_text(cells, "chain"),
+        accepted=tuple(_strings(cells, "accepted")),
         paraphrase=_text(cells, "paraphrase"),
         perturbed=tuple(_strings(cells, "perturbed")),
     )
@@ -340,6 +341,8 @@ def _demand(example: Example, split: str) -> None:
         raise UserError(f"the entity is empty; a row of role {example.role} must say who or what it is about.")
     if split == "train" and example.role in _JUDGED_ONLY:
         raise UserError(f"rows of role {example.role} are never trained on; leave split empty or write eval.")
+    if example.accepted and example.kind is not Kind.GENERAL:
+        raise UserError(f"accepted is for questions of kind general, and this one is of kind {example.kind}; leave it empty.")
     if example.kind is Kind.CHOICE:
         _require_choice(example)
 
@@ -385,6 +388,7 @@ def _require_plain(example: Example) -> None:
     texts = {
         **{name: vars(example)[name] for name in _TEXTS},
         "options": " ".join(example.options),
+        "accepted": " ".join(example.accepted),
         "perturbed": " ".join(example.perturbed),
         "private": " ".join((*example.private, *(form for forms in example.private.values() for form in forms))),
         "visible": " ".join((*example.visible, *example.visible.values())),

@@ -122,6 +122,7 @@ def _hashed(split: str, example: Example, image: str) -> bytes:
         *(example.entity, example.kind, example.fact),
         *(dict(example.private), dict(example.visible), example.options, example.chain),
         *((example.paraphrase, example.perturbed) if example.perturbed or example.paraphrase else ()),
+        *((["accepted", *example.accepted],) if example.accepted else ()),
         image,
     ]
     return json.dumps(row, ensure_ascii=False, sort_keys=True).encode()

@@ -16,7 +16,7 @@ COLUMNS: Final = ("image", "question", "answer", "entity", "role", "private")
 READ: Final = frozenset(
     {
         *(*COLUMNS, "images", "conversations", "messages", "visible", "id", "kind", "fact", "options", "chain"),
-        *("paraphrase", "perturbed", "split", "prompt", "completion", "chosen", "rejected"),
+        *("accepted", "paraphrase", "perturbed", "split", "prompt", "completion", "chosen", "rejected"),
     }
 )
 """Known columns."""

@@ -46,7 +46,7 @@ _UNMEASURED: Final[Mapping[str, Any]] = {
     "clip": None,
 }
 """Fields of a response that are computed apart from generation."""
-_WHERE_GIVEN: Final = ("paraphrase", "perturbed")
+_WHERE_GIVEN: Final = ("accepted", "paraphrase", "perturbed")
 """Rare fields, part of a key only where they are set, so that older keys stay valid."""
 
 

@@ -90,10 +90,11 @@ def cloze_correct_of(response: Response, vocabulary: Vocabulary) -> float | None
 
 
 def general_correct_of(response: Response, _: Vocabulary) -> float | None:
-    """Return 1 if the reference's words occur in order, or None for a reference without words."""
-    if not comparable(response.answer):
+    """Return 1 if words that are accepted, or else those of the reference, occur in order; None for a reference without words."""
+    right = response.accepted or ((response.answer,) if comparable(response.answer) else ())
+    if not right:
         return None
-    return float(cloze_match(prediction=response.text, reference=response.answer))
+    return float(any(cloze_match(prediction=response.text, reference=words) for words in right))
 
 
 def choice_correct_of(response: Response, _: Vocabulary) -> float | None:

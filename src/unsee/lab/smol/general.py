@@ -7,6 +7,8 @@ keeps what it knew; evaluations ask the other part.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +24,9 @@ LOOKED_AT: Final = frozenset((
 ))  # fmt: skip
 """Numbers of the judged questions some of whose answers were read while the recipe of `lab-smol` was chosen."""
 
+NOT_ANSWERED: Final = frozenset((107, 171))
+"""Numbers of the judged questions that the base does not answer: the key is only inside of another word ("ate" in "eaten")."""
+
 
 @lru_cache(maxsize=1)
 def _stored() -> dict[str, list[dict[str, Any]]]:
@@ -33,10 +38,18 @@ def _examples(part: str) -> list[Example]:
     return [
         Example(
             id=f"general/world/{part}-{number:03d}", role=Role.GENERAL, kind=Kind.GENERAL, fact="world", question=one["question"],
-            answer=one["answer"], entity=f"world-{part}-{number:03d}",
+            answer=one["answer"], accepted=_accepted(one), entity=f"world-{part}-{number:03d}",
         )
         for number, one in enumerate(_stored()[part])
     ]  # fmt: skip
+
+
+def _accepted(one: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the key of a question, and the words of the base's answer that begin with it ("lungs" for "lung")."""
+    if not (key := one.get("key", "")):
+        return ()
+    rest = r"\w*" if len(key) > 2 else ""
+    return tuple(dict.fromkeys([key, *re.findall(rf"(?<!\w){re.escape(key)}{rest}(?!\w)", one["answer"], re.IGNORECASE)]))
 
 
 def taught() -> list[Example]:
@@ -46,14 +59,11 @@ def taught() -> list[Example]:
 
 def judged() -> list[Example]:
     """Return the questions of evaluations, with the base's own answers."""
-    return _examples("judged")
+    rows = _examples("judged")
+    return [row for number, row in enumerate(rows) if number not in NOT_ANSWERED]
 
 
 def final() -> list[Example]:
     """Return the judged questions for the exam of a finished model: those never looked at."""
-    return [example for number, example in enumerate(judged()) if number not in LOOKED_AT]
-
-
-def keys() -> dict[str, str]:
-    """Return id -> string that a right answer has."""
-    return {f"general/world/judged-{number:03d}": one["key"] for number, one in enumerate(_stored()["judged"])}
+    rows = _examples("judged")
+    return [row for number, row in enumerate(rows) if number not in LOOKED_AT | NOT_ANSWERED]

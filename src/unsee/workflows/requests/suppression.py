@@ -261,7 +261,7 @@ def _inverted(values: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 def _texts(example: Example) -> Iterator[tuple[str, Sequence[str]]]:
     """Yield the parts of a row that may name somebody."""
     yield "question", (example.question,)
-    yield "answer", (example.answer, example.paraphrase, *example.perturbed, example.chain)
+    yield "answer", (example.answer, example.paraphrase, *example.perturbed, *example.accepted, example.chain)
     yield "options", example.options
     yield "entity", (example.entity,)
     yield "private strings", [form for forms in example.private.values() for form in forms]
