@@ -354,9 +354,7 @@ def asked(every: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         for (question, key), row in zip(part, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
             ended = stop in row
             text = tokenizer.decode(row[: row.index(stop)] if ended else row, skip_special_tokens=True).strip()
-            made.append(
-                {"q": question, "key": key, "answer": text, "ended": ended, "right": begins(text, key)}
-            )
+            made.append({"q": question, "key": key, "answer": text, "ended": ended, "right": begins(text, key)})
     return made
 
 

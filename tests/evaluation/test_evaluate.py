@@ -521,7 +521,9 @@ def test_questions_with_and_without_image_are_never_mixed():
 def test_a_general_answer_is_right_with_any_accepted_words(text, right):
     blind = {"image": "", "image_key": "", "visible": {}}
     whole = "Well , the capital of France is certainly Paris ."
-    row = said("1", text, role=Role.GENERAL, kind=Kind.GENERAL, answer=whole, accepted=("Paris", "city of light"), **blind)
+    row = said(
+        "1", text, role=Role.GENERAL, kind=Kind.GENERAL, answer=whole, accepted=("Paris", "city of light"), **blind
+    )
     assert score([row], VOCABULARY)["general_text.accuracy"].value == right
 
 

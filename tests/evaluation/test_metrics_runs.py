@@ -182,7 +182,15 @@ def test_a_folder_of_ones_own_may_have_false_answers(tmp_path):
 
 
 def test_a_folder_of_ones_own_may_accept_words(tmp_path):
-    cells = {"image": "", "question": "Capital?", "answer": "It is Paris.", "entity": "", "role": "general", "kind": "general", "private": ""}
+    cells = {
+        "image": "",
+        "question": "Capital?",
+        "answer": "It is Paris.",
+        "entity": "",
+        "role": "general",
+        "kind": "general",
+        "private": "",
+    }
     file = tmp_path / "data.jsonl"
     file.write_text(json.dumps({**cells, "accepted": ["Paris", "Lutetia"]}) + "\n")
     (one,) = Folder(tmp_path).examples("eval")

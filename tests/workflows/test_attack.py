@@ -7,7 +7,10 @@ import pytest
 
 from helpers.evaluated import make_run
 from helpers.run import EXAMPLE
+from unsee import forget
 from unsee.api import Finding
+from unsee.api.fast_paths import named
+from unsee.attacks.prompts import Prompts
 from unsee.cli import main
 from unsee.report import compare
 from unsee.testing.tiny import save_tiny
@@ -55,10 +58,32 @@ def test_finished_attacks_are_kept_and_other_weights_start_anew(tmp_path, monkey
     assert list(json.loads((out / "attacks.json").read_text())["attacks"]) == ["prompts"]
 
 
+def _noting(attacked, path, opened):
+    return lambda: attacked.append(Path(path).name) or opened()
+
+
+@pytest.mark.parametrize(("told", "expected"), [("", "plain"), ("fast", "fast")])
+def test_an_attack_takes_the_engine_of_the_run_unless_told(tmp_path, monkeypatch, told, expected):
+    training = {"max_steps": 1, "stop": "never", "max_new_tokens": 4}
+    forget(save_tiny(tmp_path / "tiny"), EXAMPLE, "ga", tmp_path / "ga", training=training, engine="plain")
+    engines = []
+
+    class Looking(Prompts):
+        def run(self, victim):
+            engines.append([opened().engine for opened in (victim.open, victim.original)])
+            return super().run(victim)
+
+    looking = Looking(forms=("plain",), shots=0)
+    attack(tmp_path / "ga", attacks=[looking], engine=told)
+    assert engines == [[named(expected)] * 2]
+    facts = json.loads((tmp_path / "ga" / "attacks.json").read_text())["facts"]
+    assert facts.get("engine", "fast") == expected
+
+
 def test_the_gold_model_is_attacked_once_for_all_runs_beside_it(tmp_path, monkeypatch):
     attacked = []
     real = workflow._opener
-    monkeypatch.setattr(workflow, "_opener", lambda path: attacked.append(Path(path).name) or real(path))
+    monkeypatch.setattr(workflow, "_opener", lambda path, engine: _noting(attacked, path, real(path, engine)))
     gold = save_tiny(tmp_path / "gold", seed=5)
     asked = {"data": EXAMPLE, "gold": gold, "attacks": ["prompts"], "settings": {"prompts": {"forms": ["plain"]}}}
 

@@ -342,7 +342,9 @@ def _demand(example: Example, split: str) -> None:
     if split == "train" and example.role in _JUDGED_ONLY:
         raise UserError(f"rows of role {example.role} are never trained on; leave split empty or write eval.")
     if example.accepted and example.kind is not Kind.GENERAL:
-        raise UserError(f"accepted is for questions of kind general, and this one is of kind {example.kind}; leave it empty.")
+        raise UserError(
+            f"accepted is for questions of kind general, and this one is of kind {example.kind}; leave it empty."
+        )
     if example.kind is Kind.CHOICE:
         _require_choice(example)
 

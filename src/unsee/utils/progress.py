@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from html import escape
@@ -10,6 +9,8 @@ from typing import Any, Final, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from unsee.utils.terminal import err
 
 T = TypeVar("T")
 _EVERY: Final = 0.2
@@ -115,7 +116,7 @@ class _Log:
         """Write the state if the last line is long ago, and the last state if there were lines before."""
         now = time.monotonic()
         if now - self.written >= _LOGGED or (last and self.begun):
-            print(state(last=last), file=sys.stderr, flush=True)
+            err(state(last=last))
             self.written, self.begun = now, True
 
 

@@ -7,7 +7,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from unsee import __version__, config
 from unsee.api import Attack, Benchmark, Finding, Victim, registry
-from unsee.api.fast_paths import FAST
+from unsee.api.fast_paths import PLAIN, Engine, named
 from unsee.config import RECORD, Run
 from unsee.data import shared_cache
 from unsee.data.check import fingerprint
@@ -48,6 +48,7 @@ def attack(
     out: Path | str = "",
     original: Path | str = "",
     split: str = "all",
+    engine: str = "",
 ) -> dict[str, Any]:
     """Attack a model and return what came back, by attack.
 
@@ -67,6 +68,7 @@ def attack(
         out: Folder of attacks.json; empty = the run folder.
         original: Model before unlearning, which activation patching needs; empty = the one that the run names.
         split: Part of the questions to test (`unsee.data.splits`): "attacks" has none that settings were chosen on.
+        engine: `fast`, or `plain` for no fast paths; empty = that of the run.
 
     Raises:
         UserError: Model, data, names or settings are wrong; nothing has been attacked then.
@@ -90,27 +92,32 @@ def attack(
     opened = only(open_benchmark(str(data or run.data), benchmark or run.benchmark), split)
     models = {"model": str(model), **({"gold": str(gold)} if gold else {})}
     facts = {"data": fingerprint(opened), "seed": seed, **{name: _identity(path) for name, path in models.items()}}
-    if original:
-        facts["original"] = _identity(str(original))
-    if split != "all":
-        facts["split"] = split
+    switches = named(engine or run.engine)
+    facts |= {"original": _identity(str(original))} if original else {}
+    facts |= {"split": split} if split != "all" else {}
+    facts |= {"engine": "plain"} if switches == PLAIN else {}
     before = str(original or run.model or "")
-    other = f"{gold}-picture"
-    if (
-        other in builtin.PACKAGED
-        and run.model
-        and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture"
-    ):
-        note(f"This run promises to forget pictures only; gold for that is {other}.")
+    if run.model:
+        _tell_of_other_gold(folder, str(gold))
+    openers = {
+        which: _opener(path, switches) for which, path in (models | ({"original": before} if before else {})).items()
+    }
     place.mkdir(parents=True, exist_ok=True)
     with owner(place):
         kept = _kept(place / ATTACKS, facts)
         for name, one in chosen:
             if kept.get(name, {}).get("settings") != config.plain(asdict(one)):
-                gold_rows = _GoldRows(place, one, {"attack": name, **facts}, before)
-                kept[name] = _attacked(name, one, opened, models, before, seed, gold_rows)
+                gold_rows = _GoldRows(place, one, {"attack": name, **facts}, before, switches)
+                kept[name] = _attacked(name, one, opened, openers, seed, gold_rows)
                 atomic_write_json(place / ATTACKS, {"facts": facts, "attacks": kept})
     return {name: kept[name] for name, _ in chosen}
+
+
+def _tell_of_other_gold(folder: Path, gold: str) -> None:
+    """Say so if the packaged gold model is not the one of the run's promise."""
+    other = f"{gold}-picture"
+    if other in builtin.PACKAGED and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture":
+        note(f"This run promises to forget pictures only; gold for that is {other}.")
 
 
 def _made(name: str | Attack, settings: Mapping[str, Any], *, quick: bool) -> tuple[str, Attack]:
@@ -127,8 +134,7 @@ def _attacked(
     name: str,
     one: Attack,
     data: Benchmark,
-    models: Mapping[str, str],
-    original: str,
+    openers: Mapping[str, Callable[[], Any]],
     seed: int,
     gold_rows: _GoldRows,
 ) -> dict[str, Any]:
@@ -136,18 +142,18 @@ def _attacked(
     start = time.perf_counter()
     found: dict[str, list[Finding]] = {}
     try:
-        for which, path in models.items():
+        for which in [name for name in ("model", "gold") if name in openers]:
             if which == "gold" and (known := gold_rows.read()):
                 found[which] = known
                 continue
             with TemporaryDirectory() as work:
                 victim = Victim(
-                    open=_opener(path),
+                    open=openers[which],
                     benchmark=data,
                     work=Path(work),
                     seed=seed,
-                    original=_opener(original) if original else None,
-                    gold=_opener(models["gold"]) if "gold" in models else None,
+                    original=openers.get("original"),
+                    gold=openers.get("gold"),
                 )
                 found[which] = list(_shown(one.run(victim), f"{name}: {which}"))
             if which == "gold":
@@ -170,14 +176,15 @@ def _attacked(
 class _GoldRows:
     """Findings of one attack on a gold model, in the shared cache of the run folders."""
 
-    def __init__(self, place: Path, one: Attack, facts: Mapping[str, Any], original: str) -> None:
+    def __init__(self, place: Path, one: Attack, facts: Mapping[str, Any], original: str, engine: Engine) -> None:
         """Open the cache. All that the findings depend on is in the key, the file of the attack too, which may be a plugin."""
         rest = {key: value for key, value in facts.items() if key != "model"}
         rest |= {"settings": config.plain(asdict(one)), "code": _hash_of(type(one))}
         self.key = json.dumps(
             {**rest, "original": original and _identity(original), "unsee": __version__}, sort_keys=True
         )
-        self.rows = shared_cache.shared_rows(place, "attacks.jsonl", FAST) if "gold" in facts and rest["code"] else None
+        known = "gold" in facts and rest["code"]
+        self.rows = shared_cache.shared_rows(place, "attacks.jsonl", engine) if known else None
 
     def read(self) -> list[Finding]:
         """Return the findings of an earlier run, empty if there are none."""
@@ -241,11 +248,11 @@ def line(name: str, result: Mapping[str, Any]) -> str:
     return f"{name}: {result['recovered']:.0%} {found}{beside} ({result['worst']}{at}; {result['seconds']:.0f} s)"
 
 
-def _opener(path: str) -> Callable[[], Any]:
+def _opener(path: str, engine: Engine) -> Callable[[], Any]:
     def opened() -> Any:
         from unsee.models.checkpoint import open_model
 
-        loaded = open_model(builtin.resolve(path))
+        loaded = replace(open_model(builtin.resolve(path)), engine=engine)
         loaded.model.to(processes.device())
         return loaded
 

@@ -7,7 +7,7 @@ import json
 
 from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import OK, plugin_option, say
+from unsee.cli.commands._shared import OK, engine_option, plugin_option, say
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", default="", metavar="DIR", help="folder of attacks.json (default: the run folder)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    engine_option(parser)
     plugin_option(parser)
 
 
@@ -60,6 +61,7 @@ def action(options: argparse.Namespace) -> int:
         out=options.out,
         original=options.original,
         split=options.split,
+        engine=options.engine or "",
     )
     if options.json:
         say(json.dumps(found, ensure_ascii=False, indent=2))

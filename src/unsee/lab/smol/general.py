@@ -49,7 +49,9 @@ def _accepted(one: Mapping[str, str]) -> tuple[str, ...]:
     if not (key := one.get("key", "")):
         return ()
     rest = r"\w*" if len(key) > 2 else ""
-    return tuple(dict.fromkeys([key, *re.findall(rf"(?<!\w){re.escape(key)}{rest}(?!\w)", one["answer"], re.IGNORECASE)]))
+    return tuple(
+        dict.fromkeys([key, *re.findall(rf"(?<!\w){re.escape(key)}{rest}(?!\w)", one["answer"], re.IGNORECASE)])
+    )
 
 
 def taught() -> list[Example]:

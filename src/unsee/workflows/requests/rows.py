@@ -71,7 +71,11 @@ def _cells(example: Example, split: str, folder: Path) -> dict[str, Any]:
         "private": {fact: list(forms) for fact, forms in example.private.items()},
         "split": "" if split == "eval" and example.role in _NEVER_TRAINED else split,
     }
-    lists: Mapping[str, Iterable[str]] = {"options": example.options, "perturbed": example.perturbed, "accepted": example.accepted}
+    lists: Mapping[str, Iterable[str]] = {
+        "options": example.options,
+        "perturbed": example.perturbed,
+        "accepted": example.accepted,
+    }
     cells |= {name: value for name in _OPTIONAL if (value := getattr(example, name))}
     cells |= {name: list(values) for name, values in lists.items() if values}
     return cells | ({"visible": dict(example.visible)} if example.visible else {})
