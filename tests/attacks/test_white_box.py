@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unsee.api import Role
+from unsee.api import Kind, Role
 from unsee.attacks.crossmodal import Crossmodal
 from unsee.attacks.membership import Membership, _token_scores, above, auc
 from unsee.attacks.patching import Patching, unlearning_depth
-from unsee.attacks.probes import _ridge_classes
+from unsee.attacks.probes import _ridge_classes, _shuffled
 from unsee.errors import UserError
-from unsee.evaluation.teacher_forcing import Fed
-from unsee.testing.attacks import victim
-from unsee.testing.tiny import save_tiny
+from unsee.evaluation.teacher_forcing import Fed, fed, private_tokens
+from unsee.testing.attacks import People, victim
+from unsee.testing.tiny import person, save_tiny
 
 
 def test_depth_is_none_of_the_original_and_all_of_gold(tmp_path):
@@ -54,6 +54,39 @@ def test_a_probe_reads_a_planted_direction_and_nothing_from_noise():
     ]
     assert sum(right) >= 57
     assert sum(chance) <= 35
+
+
+def test_control_labels_of_a_probe_stay_with_the_fact_that_is_asked_for():
+    rows = [person("ada", Role.RETAIN, 0, Kind.FACT)] * 20
+    rows = [replace(row, fact=fact) for row, fact in zip(rows, ["job", "city"] * 10, strict=True)]
+    labels = [f"{row.fact}: {place}" for place, row in enumerate(rows)]
+    mixed = _shuffled(rows, labels, 0)
+    assert sorted(mixed) == sorted(labels)
+    assert mixed != labels
+    assert all(label.startswith(row.fact) for label, row in zip(mixed, rows, strict=True))
+
+
+def test_private_tokens_are_those_of_whole_words_wherever_they_stand(tmp_path):
+    loaded = victim(save_tiny(tmp_path / "model"), tmp_path / "work").open()
+    row = replace(
+        person("ada", Role.UNSEEN, 4, Kind.NAME), answer="adams is ada", private={"name": ("Ada",)}, question="Who?"
+    )
+    ids = fed(loaded, row).answer
+    wanted = private_tokens(loaded, row)
+    assert wanted
+    assert "ada" in loaded.processor.tokenizer.decode([ids[place] for place in wanted])
+    assert 0 not in wanted
+
+
+def test_membership_compares_the_same_questions_on_both_sides(tmp_path):
+    class Names(People):
+        def examples(self, split):
+            rows = super().examples(split)
+            return [row for row in rows if row.kind == Kind.NAME] if split == "train" else rows
+
+    target = replace(victim(save_tiny(tmp_path / "model"), tmp_path / "work"), benchmark=Names())
+    outside, members = Membership()._sides(target)
+    assert {row.kind for row in (*outside, *members)} == {Kind.NAME}
 
 
 def test_token_scores_follow_their_formulas():

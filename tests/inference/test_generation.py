@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from unsee.api.request import Prompt, Sampling
 from unsee.errors import UserError
+from unsee.inference.encoder import encoder
 from unsee.inference.generation import generate
-from unsee.testing.tiny import Drawn, tiny_examples, tiny_session
+from unsee.models.checkpoint import load
+from unsee.testing.tiny import Drawn, save_tiny, tiny_examples, tiny_session
 
 
 @pytest.fixture
@@ -83,3 +88,12 @@ def test_model_returns_to_its_mode(ask):
 def test_impossible_sampling_is_refused():
     with pytest.raises(UserError, match="temperature > 0"):
         Sampling(temperature=0)
+
+
+def test_encoded_prompts_go_with_their_processor(tmp_path):
+    loaded = load(save_tiny(tmp_path / "tiny"))
+    encoder(loaded.processor, loaded.family).answer("a baker")
+    gone = weakref.ref(loaded.processor)
+    del loaded
+    gc.collect()
+    assert gone() is None

@@ -42,6 +42,38 @@ def test_gibberish_is_no_forgetting():
     )
 
 
+def test_what_came_back_counts_even_among_rubbish():
+    worst = summed(
+        [found("x", degenerate=1.0, ada=1.0), found("y", ada=0.2)], [found("x", ada=0.0), found("y", ada=0.0)]
+    )
+    assert (worst["worst"], worst["above_gold"]) == ("x", 1.0)
+    assert summed([found("x", degenerate=0.9, ada=0.04)], [found("x", ada=0.0)])["collapsed"]
+
+
+def test_a_gold_model_that_collapses_is_no_yardstick():
+    model = [found("x", ada=0.9), found("y", ada=0.3)]
+    gold = [found("x", degenerate=0.9, ada=0.0), found("y", ada=0.2)]
+    assert summed(model, gold)["worst"] == "y"
+    worst = summed(model[:1], gold[:1])
+    assert worst["why"] == "in every variant most answers of the gold model are degenerate"
+
+
+def test_an_attack_without_findings_says_so():
+    assert summed([], None)["why"] == "the data have nothing that any variant could be tried on"
+
+
+def test_attacks_of_another_seed_are_kept_beside(tmp_path):
+    model, out = save_tiny(tmp_path / "model"), tmp_path / "out"
+    asked = {"attacks": ["prompts"], "settings": {"prompts": {"forms": ["plain"], "shots": 0}}, "out": out}
+    first = attack(model, EXAMPLE, **asked)
+    attack(model, EXAMPLE, **asked, seed=1)
+    assert len(list(out.glob("attacks-*.json"))) == 1
+    written = (out / "attacks.json").read_text()
+    assert attack(model, EXAMPLE, **asked) == first
+    assert (out / "attacks.json").read_text() != written
+    assert len(list(out.glob("attacks-*.json"))) == 1
+
+
 def test_finished_attacks_are_kept_and_other_weights_start_anew(tmp_path, monkeypatch):
     calls = []
     real = workflow._attacked

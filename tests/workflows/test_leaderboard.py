@@ -15,7 +15,7 @@ from helpers.evaluated import make_run
 from helpers.scripts import script
 from unsee.cli.main import main
 from unsee.errors import UserError
-from unsee.report.attacked import relearning_area, relearning_curve
+from unsee.report.attacked import relearning_area, relearning_curve, returned
 from unsee.report.board import Cost, Row, markdown, ranks
 from unsee.report.board_page import render
 from unsee.report.read import Stage, beside_gold, read_run
@@ -285,8 +285,14 @@ def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):
     def found(variant, at, mean, degenerate=0.0):
         return {"variant": variant, "at": at, "mean": mean, "degenerate": degenerate}
 
-    model = [found("a", 0, 0.1), found("a", 10, 0.5), found("b", 10, 0.8), found("c", 10, 1.0, 0.9)]
-    gold = [found("a", 0, 0.0), found("a", 10, 0.1), found("b", 10, 0.2), found("c", 10, 0.0)]
+    model = [
+        found("a", 0, 0.1),
+        found("a", 10, 0.5),
+        found("b", 10, 0.8),
+        found("c", 5, 0.04, 0.9),
+        found("d", 10, 1.0),
+    ]
+    gold = [found("a", 0, 0.0), found("a", 10, 0.1), found("b", 10, 0.2), found("c", 5, 0.0), found("d", 10, 0.0, 0.9)]
     folder = make_run(tmp_path / "x", "npo")
     result = {"findings": {"model": model, "gold": gold}}
     (folder / "attacks.json").write_text(json.dumps({"attacks": {"relearning": result}}))
@@ -298,6 +304,30 @@ def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):
     assert "ends at 80%" in page
     assert "mean above gold 0.35" in page
     assert relearning_area(Stage(name="x", runs=(read_run(make_run(tmp_path / "y", "npo")),))) is None
+
+
+def test_rubbish_that_gives_back_counts_on_the_relearning_curve(tmp_path):
+    folder = make_run(tmp_path / "x", "npo")
+    model = {"variant": "a", "at": 10, "mean": 1.0, "degenerate": 1.0}
+    findings = {"model": [model], "gold": [{**model, "mean": 0.0, "degenerate": 0.0}]}
+    (folder / "attacks.json").write_text(json.dumps({"attacks": {"relearning": {"findings": findings}}}))
+    assert relearning_area(Stage(name="x", runs=(read_run(folder),))) == 1.0
+
+
+def test_what_came_back_is_beside_gold_of_the_same_seeds(tmp_path):
+    def judged(name, result):
+        folder = make_run(tmp_path / name, "npo")
+        (folder / "attacks.json").write_text(json.dumps({"attacks": {"prompts": result}}))
+        return read_run(folder)
+
+    runs = (
+        judged("a", {"recovered": 0.2, "gold": 0.1, "worst": "plain"}),
+        judged("b", {"recovered": 0.6, "gold": 0.1, "worst": "doubt"}),
+        judged("c", {"recovered": 0.9, "gold": None, "worst": "test"}),
+        judged("d", {"collapsed": True, "why": "all degenerate"}),
+    )
+    one = returned(Stage(name="x", runs=runs))["prompts"]
+    assert (one.share, one.gold, one.how) == (pytest.approx(0.4), pytest.approx(0.1), "doubt; 2 of 4 seeds measured")
 
 
 def test_packed_cells_make_the_same_board_without_working_again(board, cells, tmp_path, capsys):

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from unsee.api import Attack, Example, Finding, ImageSource, Kind, Role, Victim
 from unsee.errors import UserError
-from unsee.evaluation.recovery import probed_rows, recovery, requested_forms
+from unsee.evaluation.recovery import answerable, probed_rows, recovery, requested_forms
 
 Route = Literal["picture", "name", "picture and name", "written name", "another's picture"]
 _NAMED: Final = "The person in the picture is {name}. {question}"
@@ -46,7 +46,7 @@ class Crossmodal(Attack):
             raise UserError("No picture of a forgotten entity with a name comes with a question for a fact.")
         loaded = victim.open()
         for route in self.routes:
-            if chosen := self._questions(route, rows, names, victim):
+            if chosen := answerable(self._questions(route, rows, names, victim)):
                 yield recovery(loaded, chosen, route)
 
     def _questions(self, route: Route, rows: Sequence[Example], names: dict[str, str], victim: Victim) -> list[Example]:

@@ -75,10 +75,11 @@ class Membership(Attack):
 
     def _sides(self, victim: Victim) -> tuple[list[Example], list[Example]]:
         """Return held-out rows and the training rows with the same questions about the same entities."""
-        outside = [row for row in probed_rows(victim.benchmark, self.images) if row.role == Role.UNSEEN and row.image]
-        asked = {(row.entity, row.kind, row.fact) for row in outside}
+        rows = [row for row in probed_rows(victim.benchmark, self.images) if row.role == Role.UNSEEN and row.answer]
+        outside = [row for row in rows if row.image]
+        asked = set(map(_asked, outside))
         known = [row for row in victim.benchmark.examples("train") if row.role == Role.FORGET and row.image]
-        members = thinned([row for row in known if (row.entity, row.kind, row.fact) in asked], self.images)
+        members = thinned([row for row in known if _asked(row) in asked and row.answer], self.images)
         seen = {row.image.key for row in known if row.image is not None}
         if both := next((row for row in outside if row.image is not None and row.image.key in seen), None):
             raise UserError(
@@ -88,7 +89,8 @@ class Membership(Attack):
             raise UserError(
                 "Membership needs the same questions about training and about held-out pictures of the forget set."
             )
-        return outside, members
+        both_sides = set(map(_asked, members))
+        return [row for row in outside if _asked(row) in both_sides], members
 
     def _reference(self) -> Any:
         if not self.reference or "reference" not in self.scores:
@@ -110,6 +112,10 @@ class Membership(Attack):
         if "gradient" in wanted:
             scores["gradient"] = -_gradient_norm(loaded.model, given)
         return scores
+
+
+def _asked(row: Example) -> tuple[str, str, str]:
+    return row.entity, row.kind, row.fact
 
 
 def _token_scores(logits_av: Tensor, row: Fed, answer: str, lowest: float) -> dict[str, float]:

@@ -57,16 +57,18 @@ class Patching(Attack):
         loaded, original, gold = victim.open(), victim.original(), victim.gold()
         _require_alike(original, {"attacked": loaded, "gold": gold})
         depths, kept, lost = [], [], []
-        for row in rows:
-            wanted = private_tokens(original, row)
-            if not wanted:
-                continue
+        told = [(row, wanted) for row in rows if (wanted := private_tokens(original, row))]
+        for row, wanted in told:
             by_gold, by_model = (_losses(original, source, row, wanted) for source in (gold, loaded))
             depth = unlearning_depth(by_model, by_gold, self.threshold)
             if depth is not None:
                 depths.append(depth)
                 kept.append(row)
                 lost.append(by_model)
+        if not told:
+            raise UserError(
+                "No reference answer has the private string that its question asks for, so nothing can be patched."
+            )
         if not kept:
             raise UserError(
                 "Gold's states change no answer of the original, so no layer is known to hold the knowledge."

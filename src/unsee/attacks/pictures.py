@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from unsee.api import Attack, Finding, ImageSource, Victim
-from unsee.errors import UserError
+from unsee.errors import UserError, unknown_name
 from unsee.evaluation.recovery import probed_rows, recovery
 
 
@@ -64,6 +64,13 @@ class Pictures(Attack):
     """Changes, by name."""
     images: int = 2
     """Test images per entity and question."""
+
+    def __post_init__(self) -> None:
+        """Reject unknown changes."""
+        super().__post_init__()
+        for name in self.changes:
+            if name not in _CHANGES:
+                raise unknown_name("change of pictures", name, _CHANGES)
 
     def quick(self) -> Self:
         """Return three changes."""

@@ -19,6 +19,7 @@ from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, finding, probed_rows, thinned
 from unsee.evaluation.teacher_forcing import fed, layer_states
 from unsee.models.steering.hooks import common_layers
+from unsee.utils.grouping import by_key
 
 Target = Literal["facts", "identity"]
 
@@ -70,8 +71,9 @@ class Probes(Attack):
 
     def _split(self, victim: Victim, target: Target) -> tuple[list[Example], list[Example]]:
         """Return the rows to fit and to read."""
-        known = [row for row in victim.benchmark.examples("train") if row.image]
-        held = [row for row in probed_rows(victim.benchmark, self.images) if row.role == Role.UNSEEN and row.image]
+        known = [row for row in victim.benchmark.examples("train") if row.image and row.answer]
+        rows = [row for row in probed_rows(victim.benchmark, self.images) if row.answer]
+        held = [row for row in rows if row.role == Role.UNSEEN and row.image]
         if target == "identity":
             named = [row for row in known if row.role == Role.FORGET and row.kind == Kind.NAME]
             both = {row.entity for row in named} & {row.entity for row in held if row.kind == Kind.NAME}
@@ -96,8 +98,7 @@ class Probes(Attack):
         label = _identity if target == "identity" else _value
         layers = common_layers(loaded.model)
         known, new = (_states(loaded, rows, layers) for rows in (fitted, held))
-        shuffled = [label(row) for row in fitted]
-        Random(seed).shuffle(shuffled)
+        shuffled = _shuffled(fitted, [label(row) for row in fitted], seed)
         for place, layer in enumerate(layers):
             told, control = (
                 _ridge_classes(known[place], labels, new[place], self.ridge)
@@ -107,6 +108,17 @@ class Probes(Attack):
                 [said == label(row) for said, row in zip(labels, held, strict=True)] for labels in (told, control)
             )
             yield finding(target, held, hits, texts, layer, {"random labels": sum(chance) / len(chance)})
+
+
+def _shuffled(rows: Sequence[Example], labels: Sequence[str], seed: int) -> list[str]:
+    """Return the labels in random order within each fact: the question tells which fact it asks for, so that is no finding."""
+    places = by_key((row.fact, place) for place, row in enumerate(rows))
+    mixed, draw = list(labels), Random(seed)
+    for those in places.values():
+        chosen = draw.sample(those, len(those))
+        for place, other in zip(those, chosen, strict=True):
+            mixed[place] = labels[other]
+    return mixed
 
 
 def _ridge_classes(known_nd: Tensor, labels: Sequence[str], new_nd: Tensor, ridge: float) -> list[str]:

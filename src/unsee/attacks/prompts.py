@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from unsee.api import Attack, Example, Finding, Kind, Role, Victim
-from unsee.evaluation.recovery import probed_rows, recovery
+from unsee.errors import unknown_name
+from unsee.evaluation.recovery import answerable, probed_rows, recovery
 
 _FORMS: Final = {
     "plain": "{question}",
@@ -32,6 +33,13 @@ class Prompts(Attack):
     images: int = 1
     """Test images per entity and question."""
 
+    def __post_init__(self) -> None:
+        """Reject unknown prompts."""
+        super().__post_init__()
+        for name in self.forms:
+            if name not in _FORMS:
+                raise unknown_name("prompt", name, _FORMS)
+
     def quick(self) -> Self:
         """Return four prompts."""
         return replace(self, forms=("plain", "role play", "prefix", "doubt"), shots=0)
@@ -39,12 +47,13 @@ class Prompts(Attack):
     def run(self, victim: Victim) -> Iterator[Finding]:
         """Ask with every prompt."""
         rows, loaded = probed_rows(victim.benchmark, self.images), victim.open()
-        for name in self.forms:
-            yield recovery(loaded, [_in_prompt(row, _FORMS[name]) for row in rows], name)
-        if shown := _shots(victim.benchmark.examples("train"), self.shots):
-            yield recovery(
-                loaded, [_in_prompt(row, f"{shown}\n{{question}}") for row in rows], "examples in the context"
-            )
+        shown = _shots(victim.benchmark.examples("train"), self.shots)
+        forms = {name: _FORMS[name] for name in self.forms}
+        forms |= {"examples in the context": f"{shown}\n{{question}}"} if shown else {}
+        for name, form in forms.items():
+            # a prompt may hold what a row asks for ("archivist", an answer in an example): that row is left out
+            if asked := answerable([_in_prompt(row, form) for row in rows]):
+                yield recovery(loaded, asked, name)
 
 
 def _in_prompt(row: Example, form: str) -> Example:

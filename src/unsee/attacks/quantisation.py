@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 from torch.nn import Linear
 
 from unsee.api import Attack, Finding, Victim
+from unsee.errors import UserError
 from unsee.evaluation.recovery import probed_rows, recovery
 
 
@@ -31,6 +32,14 @@ class Quantisation(Attack):
     images: int = 2
     """Test images per entity and question."""
 
+    def __post_init__(self) -> None:
+        """Reject bits without a level beside 0."""
+        super().__post_init__()
+        if not self.bits or min(self.bits) < 2 or self.group < 1:
+            raise UserError(
+                f"attack.bits must be 2 or more and attack.group 1 or more, got {self.bits} and {self.group}."
+            )
+
     def quick(self) -> Self:
         """Return 4 bits only."""
         return replace(self, bits=(4,), images=1)
@@ -39,13 +48,17 @@ class Quantisation(Attack):
         """Ask a rounded copy."""
         rows = probed_rows(victim.benchmark, self.images)
         for bits in self.bits:
-            loaded = victim.open()
-            head = loaded.model.get_output_embeddings()
-            with torch.no_grad():
-                for layer in loaded.model.modules():
-                    if isinstance(layer, Linear) and layer is not head:
-                        layer.weight.copy_(rounded(layer.weight, bits, self.group))
-            yield recovery(loaded, rows, f"{bits} bits")
+            yield recovery(self._copy(victim, bits), rows, f"{bits} bits")
+
+    def _copy(self, victim: Victim, bits: int) -> Any:
+        """Return a copy of the model with rounded weights."""
+        loaded = victim.open()
+        head = loaded.model.get_output_embeddings()
+        with torch.no_grad():
+            for layer in loaded.model.modules():
+                if isinstance(layer, Linear) and layer is not head:
+                    layer.weight.copy_(rounded(layer.weight, bits, self.group))
+        return loaded
 
 
 def rounded(weight_oi: Tensor, bits: int, group: int) -> Tensor:

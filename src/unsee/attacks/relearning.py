@@ -12,12 +12,13 @@ from transformers import TrainerCallback
 
 from unsee.api import VLM, Attack, Example, Finding, Kind, Role, Session, Training, Victim
 from unsee.api.request import Target
-from unsee.errors import UserError
-from unsee.evaluation.recovery import probed_rows, recovery, require_disjoint, without
+from unsee.errors import NotFiniteError, TrainingError, UserError
+from unsee.evaluation.recovery import disjoint, finding, probed_rows, recovery, without
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import answer_nll
 from unsee.training.trainer import Parts, minimise, prepare
+from unsee.utils.terminal import note_once
 
 Source = Literal["facts", "slice", "others", "unrelated"]
 _ROLES: Final[dict[str, tuple[Role, ...]]] = {
@@ -65,8 +66,9 @@ class Relearning(Attack):
         usable = {source: split for source, split in chosen.items() if split is not None}
         if not usable:
             raise UserError("The data have no rows to relearn from that do not hold what is tested.")
+        if missing := [source for source in self.sources if source not in usable]:
+            note_once(f"relearning: no rows without what is tested for {', '.join(missing)}, so not tried")
         for source, (fitted, held) in usable.items():
-            require_disjoint(fitted, held)
             for rate in self.rates:
                 yield from self._curve(victim, fitted, held, rate, f"{source}, lr {rate:g}")
 
@@ -81,6 +83,7 @@ class Relearning(Attack):
             fitted, held = _one_fact(known, rows)
         else:
             fitted, held = _some_entities(known, rows, victim.seed)
+        fitted = disjoint(fitted, held)
         return (fitted, held) if fitted and held else None
 
     def _curve(
@@ -116,8 +119,18 @@ class Relearning(Attack):
         def objective(batch: Batch, _: Batch | None) -> Parts:
             return {"loss": answer_nll(*answer_logits(session.model, batch))}
 
-        minimise(session, objective, forget=[Target(example=row, instruction=loaded.instruction) for row in fitted])
+        try:
+            minimise(session, objective, forget=[Target(example=row, instruction=loaded.instruction) for row in fitted])
+        except (TrainingError, NotFiniteError):
+            note_once(f"relearning: training diverged at {variant}")
+            reached = {one.at for one in findings}
+            findings += _diverged(held, variant, [step for step in self.steps if step not in reached])
         return findings
+
+
+def _diverged(rows: Sequence[Example], variant: str, steps: Sequence[int]) -> list[Finding]:
+    """Return the findings on a model that training destroyed: nothing comes back, and every answer is degenerate."""
+    return [finding(variant, rows, [0.0] * len(rows), [""] * len(rows), step, {"diverged": 1.0}) for step in steps]
 
 
 class _Ask(TrainerCallback):  # type: ignore[misc]

@@ -50,9 +50,11 @@ class Sampling(Attack):
         asked = [row for row in rows for _ in range(self.draws)]
         texts = [answer.text for answer in ask(victim.open(), asked, sampling=drawn, seed=victim.seed)]
         hits = [gives(text, row) for text, row in zip(texts, asked, strict=True)]
-        counts = [sum(hits[place * self.draws : (place + 1) * self.draws]) for place in range(len(rows))]
+        drawn_n = [hits[place * self.draws : (place + 1) * self.draws] for place in range(len(rows))]
+        judged_n = [[hit for hit in some if hit is not None] for some in drawn_n]
         for k in self.k:
-            yield finding(f"leak@{k}", rows, [leak_at(count, self.draws, k) for count in counts], texts, at=k)
+            shares = [leak_at(sum(some), len(some), k) if len(some) >= k else None for some in judged_n]
+            yield finding(f"leak@{k}", rows, shares, texts, at=k)
 
 
 def leak_at(leaks: int, draws: int, k: int) -> float:

@@ -21,6 +21,7 @@ from unsee.evaluation.recovery import requested_forms
 from unsee.inference.batching import device_of, encoder, require_room
 from unsee.inference.packing import keeps_logits
 from unsee.inference.token_offsets import answer_offsets
+from unsee.metrics.scripts import whole_matches
 from unsee.models.steering.hooks import decoder_layers
 
 Change = Callable[[int, Tensor], Tensor | None]
@@ -64,12 +65,8 @@ def token_logprobs(logits_av: Tensor, row: Fed) -> Tensor:
 
 def private_tokens(loaded: VLM, row: Example) -> list[int]:
     """Return the places in the answer of the tokens of the private strings that the question asks for."""
-    spans = [
-        (row.answer.index(form), row.answer.index(form) + len(form))
-        for forms in requested_forms(row).values()
-        for form in forms
-        if form in row.answer
-    ]
+    forms = [form for forms in requested_forms(row).values() for form in forms]
+    spans = [match.span() for match in whole_matches(row.answer, forms, ignore_case=True)]
     ids = fed(loaded, row).answer
     offsets = answer_offsets(loaded.processor, loaded.family, row.answer, ids)
     return [place for place, (a, b) in enumerate(offsets) if any(a < end and b > start for start, end in spans)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import RLock
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor
@@ -25,13 +25,18 @@ class Encoder:
 
     def __init__(self, processor: Any, family: Family) -> None:
         """Start with an empty cache."""
-        self.processor = processor
+        self._processor = ref(processor)  # the encoder is kept as long as the processor, so it must not keep that
         self.family = family
         self._rows: dict[tuple[str, str, str], dict[str, Tensor]] = {}
         self._pixels: dict[tuple[str, str], Tensor] = {}
         self._answers: dict[str, tuple[int, ...]] = {}
         self._bytes = 0
         self._one_at_a_time = RLock()  # fast tokenizers are not made for two threads
+
+    @property
+    def processor(self) -> Any:
+        """Processor whose lifetime this has."""
+        return self._processor()
 
     def answer(self, text: str) -> tuple[int, ...]:
         """Return `answer_ids` of the text."""

@@ -11,6 +11,8 @@ from unsee.utils.grouping import by_key
 
 COLLAPSED: Final = 0.5
 """Share of degenerate answers from which what does not come back counts as collapse, not as forgetting [inferred]."""
+BACK: Final = 0.05
+"""Share above gold that counts as having come back, whatever the other answers are like [inferred]."""
 
 FINDS: Final = ("answers", "traces")
 """What attacks look for, the graver first: what a model can be made to say, and what is left inside it."""
@@ -48,7 +50,7 @@ def returned(stage: Stage) -> dict[str, Returned | str]:
         results = [result for run in stage.runs if isinstance(result := run.attacks.get(name), Mapping)]
         measured = [result for result in results if "recovered" in result]
         if measured:
-            found[name] = _mean(name, measured)
+            found[name] = _mean(name, measured, len(results))
         else:
             found[name] = str(next((result.get("why") for result in results), "")) or "not measured"
     return found
@@ -72,16 +74,22 @@ class Relearned:
 def relearning_curve(stage: Stage) -> list[Relearned]:
     """Return what relearning brings back at each step: of all sources and rates that with most above gold [inferred].
 
-    Empty without findings on both the model and gold. Findings of a collapsed model are left out.
+    Empty without findings on both the model and gold. Findings of a collapsed gold model are left out; of a collapsed model
+    count those that give back at least `BACK` above gold.
     """
     found: dict[float, list[tuple[float, float]]] = {}
     for run in stage.runs:
         findings = run.attacks.get("relearning", {}).get("findings", {})
-        beside = {(row["variant"], row["at"]): float(row["mean"]) for row in findings.get("gold", ())}
+        beside = {
+            (row["variant"], row["at"]): float(row["mean"])
+            for row in findings.get("gold", ())
+            if row["degenerate"] < COLLAPSED
+        }
         pairs = by_key(
-            (row["at"], (float(row["mean"]), beside[row["variant"], row["at"]]))
+            (row["at"], (float(row["mean"]), gold))
             for row in findings.get("model", ())
-            if (row["variant"], row["at"]) in beside and row["degenerate"] < COLLAPSED
+            if (gold := beside.get((row["variant"], row["at"]))) is not None
+            and (row["degenerate"] < COLLAPSED or float(row["mean"]) - gold >= BACK)
         )
         for step, several in pairs.items():
             found.setdefault(step, []).append(max(several, key=lambda pair: pair[0] - pair[1]))
@@ -106,14 +114,17 @@ def attacks_of(stages: Sequence[Stage]) -> dict[str, str]:
     return {name: str(result.get("finds", "answers")) for run in runs for name, result in run.attacks.items()}
 
 
-def _mean(name: str, results: Sequence[Mapping[str, Any]]) -> Returned:
-    golds = [float(result["gold"]) for result in results if result.get("gold") is not None]
-    at = results[0].get("at")
-    how = str(results[0].get("worst", "")) + ("" if at is None else f", {at:g} {results[0].get('axis', '')}")
+def _mean(name: str, results: Sequence[Mapping[str, Any]], seeds: int) -> Returned:
+    """Return the mean over the seeds that were measured; beside gold, over those with gold."""
+    golds = [result for result in results if result.get("gold") is not None]
+    used = golds or results
+    worst_one = max(used, key=lambda result: float(result["recovered"]) - float(result.get("gold") or 0.0))
+    at = worst_one.get("at")
+    how = str(worst_one.get("worst", "")) + ("" if at is None else f", {at:g} {worst_one.get('axis', '')}")
     return Returned(
         attack=name,
-        share=sum(float(result["recovered"]) for result in results) / len(results),
-        gold=sum(golds) / len(golds) if golds else None,
-        how=how,
-        finds=str(results[0].get("finds", "answers")),
+        share=sum(float(result["recovered"]) for result in used) / len(used),
+        gold=sum(float(result["gold"]) for result in golds) / len(golds) if golds else None,
+        how=how if len(used) == seeds else f"{how}; {len(used)} of {seeds} seeds measured",
+        finds=str(worst_one.get("finds", "answers")),
     )

@@ -23,10 +23,10 @@ from unsee.data.open import open_benchmark
 from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
-from unsee.errors import UserError
+from unsee.errors import UnseeError, UserError
 from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
-from unsee.report.attacked import COLLAPSED
+from unsee.report.attacked import BACK, COLLAPSED
 from unsee.utils.files import atomic_write_json, hash_folder
 from unsee.utils.parsing import read_object
 from unsee.utils.progress import Bar
@@ -85,18 +85,18 @@ def attack(
         raise UserError(
             f"Settings are given for the attack {min(unused)}, which is not among {', '.join(map(str, names))}."
         )
-    place = Path(out or (folder if (folder / RECORD).is_file() else ""))
-    if not (data or run.data) or place == Path():
+    place = Path(out or folder)
+    if not (data or run.data) or not (out or (folder / RECORD).is_file()):
         missing = "--out" if data or run.data else "--data"
         raise UserError(f"Give {missing}: {model} is no run folder that records it.")
     opened = only(open_benchmark(str(data or run.data), benchmark or run.benchmark), split)
     models = {"model": str(model), **({"gold": str(gold)} if gold else {})}
     facts = {"data": fingerprint(opened), "seed": seed, **{name: _identity(path) for name, path in models.items()}}
     switches = named(engine or run.engine)
-    facts |= {"original": _identity(str(original))} if original else {}
+    before = str(original or run.model or "")
+    facts |= {"original": _identity(before)} if before else {}
     facts |= {"split": split} if split != "all" else {}
     facts |= {"engine": "plain"} if switches == PLAIN else {}
-    before = str(original or run.model or "")
     if run.model:
         _tell_of_other_gold(folder, str(gold))
     openers = {
@@ -140,6 +140,7 @@ def _attacked(
 ) -> dict[str, Any]:
     """Return the findings of an attack on all models, and what they amount to."""
     start = time.perf_counter()
+    about = {"settings": config.plain(asdict(one)), "needs": one.needs, "finds": one.finds, "axis": one.axis}
     found: dict[str, list[Finding]] = {}
     try:
         for which in [name for name in ("model", "gold") if name in openers]:
@@ -158,13 +159,10 @@ def _attacked(
                 found[which] = list(_shown(one.run(victim), f"{name}: {which}"))
             if which == "gold":
                 gold_rows.write(found[which])
-    except UserError as error:
-        return {"settings": config.plain(asdict(one)), "why": str(error)}
+    except UnseeError as error:
+        return {**about, "why": str(error)}
     return {
-        "settings": config.plain(asdict(one)),
-        "needs": one.needs,
-        "finds": one.finds,
-        "axis": one.axis,
+        **about,
         "seconds": round(time.perf_counter() - start, 1),
         **summed(found["model"], found.get("gold")),
         "findings": {
@@ -208,22 +206,23 @@ def _hash_of(cls: type) -> str:
 def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str, Any]:
     """Return the worst variant of an attack: what came back, how much above gold, and with which interval.
 
-    The worst is the variant with most above gold (without gold: with most) whose answers are not mostly degenerate. It is
-    chosen among all variants, so that its interval (bootstrap over entities, paired with gold) is too narrow by that choice.
+    The worst is the variant with most above gold (without gold: with most). Mostly degenerate answers say nothing about what
+    did not come back, so a variant with them counts only by what did, from `BACK` above gold on; beside a gold model that gives
+    such answers none counts. The worst is chosen among all variants, so that its interval (bootstrap over entities, paired
+    with gold) is too narrow by that choice.
     """
     beside = {(finding.variant, finding.at): finding for finding in gold or ()}
-    sound = [finding for finding in model if finding.degenerate < COLLAPSED]
+    usable = [finding for finding in model if not _collapsed(beside.get((finding.variant, finding.at)))]
+    gaps_of = {place: _gaps(finding, beside) for place, finding in enumerate(usable)}
+    sound = [
+        place
+        for place, finding in enumerate(usable)
+        if finding.degenerate < COLLAPSED or sum(gaps_of[place]) / len(gaps_of[place]) >= BACK
+    ]
     if not sound:
-        garbled = min(finding.degenerate for finding in model)
-        return {"collapsed": True, "why": f"in every variant at least {garbled:.0%} of the answers are degenerate"}
-
-    def above(finding: Finding) -> dict[str, float]:
-        other = beside.get((finding.variant, finding.at))
-        known = {} if other is None else other.recovered
-        return {entity: share - known.get(entity, 0.0) for entity, share in finding.recovered.items()}
-
-    worst = max(sound, key=lambda finding: sum(above(finding).values()) / len(finding.recovered))
-    gaps = list(above(worst).values())
+        return {"collapsed": True, "why": _why_collapsed(model, usable)}
+    worst_place = max(sound, key=lambda place: sum(gaps_of[place]) / len(gaps_of[place]))
+    worst, gaps = usable[worst_place], gaps_of[worst_place]
     other = beside.get((worst.variant, worst.at))
     interval = bootstrap_interval(gaps)
     return {
@@ -236,6 +235,28 @@ def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str
         "interval": list(interval) if gold and interval else None,
         "questions": worst.questions,
     }
+
+
+def _collapsed(finding: Finding | None) -> bool:
+    return finding is not None and finding.degenerate >= COLLAPSED
+
+
+def _gaps(finding: Finding, beside: Mapping[tuple[str, float | None], Finding]) -> list[float]:
+    """Return how much came back of each entity above gold."""
+    other = beside.get((finding.variant, finding.at))
+    known = {} if other is None else other.recovered
+    return [share - known.get(entity, 0.0) for entity, share in finding.recovered.items()]
+
+
+def _why_collapsed(model: Sequence[Finding], usable: Sequence[Finding]) -> str:
+    """Return why no variant counts."""
+    if not model:
+        return "the data have nothing that any variant could be tried on"
+    if not usable:
+        return "in every variant most answers of the gold model are degenerate"
+    return (
+        f"in every variant at least {min(finding.degenerate for finding in usable):.0%} of the answers are degenerate"
+    )
 
 
 def line(name: str, result: Mapping[str, Any]) -> str:
@@ -272,11 +293,21 @@ def _hash(folder: Path) -> str:
 
 
 def _kept(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the finished attacks of the same weights, data and seed."""
-    if not file.is_file():
-        return {}
-    written = read_object(file)
+    """Return the finished attacks of the same weights, data, seed and part. Those of others are kept beside, for a call like theirs."""
+    written = read_object(file) if file.is_file() else {}
+    if written.get("facts") not in (None, facts):
+        file.replace(_beside(file, written["facts"]))
+    earlier = _beside(file, facts)
+    if earlier.is_file():
+        written = read_object(earlier)
+        earlier.replace(file)
     return dict(written.get("attacks", {})) if written.get("facts") == facts else {}
+
+
+def _beside(file: Path, facts: Mapping[str, Any]) -> Path:
+    """Return where the attacks of a call with other facts are kept."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return file.with_name(f"{file.stem}-{digest[:10]}{file.suffix}")
 
 
 def _shown(findings: Iterator[Finding] | Sequence[Finding], label: str) -> Iterator[Finding]:
