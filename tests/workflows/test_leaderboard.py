@@ -113,6 +113,19 @@ def test_the_choice_sees_only_its_own_questions(done):
     assert attack == {"gold": "lab-gold", "quick": True, "split": "attacks"}
 
 
+def test_attacks_have_the_settings_of_the_file_and_the_first_seeds(cells, tmp_path):
+    file, before = tmp_path / "board.yaml", len(cells)
+    text = FILE.replace("attacks: quick", "attacks: {relearning: {precision: bf16}}\nattack_seeds: 1")
+    file.write_text(text.replace("  milder: {method: npo, method.beta: 0.5}\n  ga:\n  simnpo:\n", ""))
+    leaderboard(file, tmp_path / "out")
+    attacked = {run.seed: attack for run, _, attack in cells[before:] if run.eval["split"] == "report" and run.method}
+    assert attacked[1]["settings"] == {"relearning": {"precision": "bf16"}}
+    assert not attacked[2]
+    file.write_text(text.replace("attack_seeds: 1", "attack_seeds: 0"))
+    with pytest.raises(UserError, match="attack_seeds must be at least 1"):
+        read_plan(file)
+
+
 def test_the_chosen_setting_keeps_and_is_near_gold(board):
     found = json.loads((board / "chosen.json").read_text())
     assert found["npo"]["chosen"] == "npo lr=0.0001"

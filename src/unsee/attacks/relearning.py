@@ -49,6 +49,8 @@ class Relearning(Attack):
     """Train adapters on the language model, or its weights."""
     rank: int = 16
     """LoRA rank."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Precision of training, as `training.precision`."""
     batch_size: int = 8
     """Rows per step."""
     images: int = 2
@@ -96,6 +98,7 @@ class Relearning(Attack):
             rank=self.rank,
             alpha=2 * self.rank,
             lr=rate,
+            precision=self.precision,
             batch_size=self.batch_size,
             max_steps=max(1, *self.steps),
             epochs=1 + max(self.steps) * self.batch_size // len(fitted),

@@ -70,7 +70,10 @@ class Board:
     search_seed: int = 0
     seeds: tuple[int, ...] = (1, 2, 3)
     """Seeds of the chosen settings."""
-    attacks: Literal["quick", "none"] = "none"
+    attacks: Literal["quick", "none"] | Mapping[str, Any] = "none"
+    """Whether the chosen settings are attacked: quick attacks, or these settings of them (attack -> setting -> value)."""
+    attack_seeds: int | None = None
+    """How many of the seeds are attacked, from the first on; None = all."""
     gold_seconds: float | None = None
     """Seconds that training the gold model takes on the same machine, by the same clock."""
     clock: Literal["seconds", "cpu_seconds"] = "seconds"
@@ -82,6 +85,8 @@ class Board:
         """Reject values that no leaderboard can use."""
         if not (self.methods and self.kept and self.seeds and self.settings >= 1):
             raise UserError("A leaderboard needs methods, kept scores, seeds and at least one setting each.")
+        if self.attack_seeds is not None and self.attack_seeds < 1:
+            raise UserError(f"attack_seeds must be at least 1, got {self.attack_seeds}. For no attacks: attacks: none.")
         if not 0 < self.keep <= 1:
             raise UserError(f"keep must be a share above 0 and at most 1, got {self.keep}.")
 
@@ -234,13 +239,20 @@ def _final(plan: _Plan, world: str, name: str, tried: Sequence[Tried]) -> list[C
         "benchmark": place.benchmark,
     }
     judging = {**run.eval, **_judging(plan.board, "report")}
-    attack = {"gold": place.golds[choice.promise], "quick": True, "split": "attacks"}
+    attack = _attack(plan.board, place.golds[choice.promise])
+    attacked = plan.board.seeds[: plan.board.attack_seeds]
     return [
-        sweep.named(
-            replace(run, **there, seed=seed, eval=judging), name, attack if plan.board.attacks == "quick" else None
-        )
+        sweep.named(replace(run, **there, seed=seed, eval=judging), name, attack if seed in attacked else None)
         for seed in plan.board.seeds
     ]
+
+
+def _attack(board: Board, gold: str) -> dict[str, Any] | None:
+    """Return the arguments of the attack on a chosen setting, or None for none."""
+    if board.attacks == "none":
+        return None
+    settings = {"settings": config.plain(board.attacks)} if isinstance(board.attacks, Mapping) else {}
+    return {"gold": gold, "quick": True, "split": "attacks", **settings}
 
 
 def chosen(tried: Sequence[Tried], keep: float) -> Tried | None:
