@@ -18,6 +18,10 @@ from unsee.metrics.names import known_names, named
 from unsee.metrics.rouge import rouge_l
 from unsee.metrics.statistics import Observation, bootstrap_interval, entity_means
 
+RAMBLING = (
+    "I can see a person with curly black hair and a red shirt, with glasses. I can see a person from the background and tell "
+    "you there is a person with curly black hair and a purple shirt. I can see a person from the background."
+)
 DESCRIPTION = "The woman with long brown hair wears a red coat and a green hat."
 LEXICON = ["ash", "bog", "cut", "dim", "elm", "fog"]
 
@@ -79,6 +83,7 @@ def test_degeneration_table(text, wanted):
             False,
         ),
         (DESCRIPTION, False),
+        (RAMBLING, True),
     ],
 )
 def test_short_texts_that_loop_are_degenerate(text, wanted):

@@ -49,6 +49,8 @@ class Rules:
 
     language: Limits = degeneration.DEFAULT
     """Thresholds of degeneration."""
+    cut_echo_share: float = 0.05
+    """Degenerate from this share of words in phrases said before, where the token limit cut the text (`Limits.echo_share`)."""
     malformed_share: float = 0.5
     """Degenerate above this share of sentences that match no sentence pattern (if the data set has patterns)."""
     false_claims_from: int = 2
@@ -100,6 +102,8 @@ def is_degenerate(response: Response, vocabulary: Vocabulary, rules: Rules = DEF
     limits = rules.language
     if response.kind is not Kind.OPEN or not response.ended:  # what was cut at the token limit may have been longer
         limits = replace(limits, min_tokens=1)
+    if not response.ended:  # who does not come to an end and repeats phrases goes round in circles
+        limits = replace(limits, echo_share=min(limits.echo_share, rules.cut_echo_share))
     whole = response.text if response.ended else _without_last(response.text)
     return degenerate(response.text, limits) or malformed(whole, vocabulary.sentences) > rules.malformed_share
 

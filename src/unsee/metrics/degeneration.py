@@ -41,6 +41,10 @@ class Limits:
     """(g) Fewest words for which variety is judged ..."""
     distinct_share: float = 0.25
     """... and the share of different ones below which the text is degenerate."""
+    echo_from: int = 20
+    """(h) Fewest words for which echoes are judged ..."""
+    echo_share: float = 0.25
+    """... and the share of words in phrases of four that were said before, from which the text is degenerate."""
     odd_share: float = 0.3
     """(d) Degenerate above this share of characters other than letters, digits, space, common punctuation."""
 
@@ -67,6 +71,7 @@ def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
         or loop(words) >= limits.loop_share
         or max((len(list(same)) for _, same in groupby(words)), default=0) >= limits.run_words
         or (len(words) >= limits.distinct_from and len(set(words)) / len(words) < limits.distinct_share)
+        or (len(words) >= limits.echo_from and echo(words) >= limits.echo_share)
     )
 
 
@@ -100,6 +105,22 @@ def loop(words: Sequence[str]) -> float:
             if 3 * (run + period) >= (12 if period == 1 else 8 * period):
                 longest = max(longest, run + period)
     return longest / len(words) if words else 0.0
+
+
+def echo(words: Sequence[str], n: int = 4) -> float:
+    """Return the share of words in phrases of n that were said before, which finds rambling in whole sentences.
+
+    >>> echo("i can see a person and a cat before i can see a person".split())
+    0.38461538461538464
+    >>> echo("a red shirt and a blue hat".split())
+    0.0
+    """
+    seen: set[tuple[str, ...]] = set()
+    again: set[int] = set()
+    for place, phrase in enumerate(_ngrams(words, n)):
+        again |= set(range(place, place + n)) if phrase in seen else set()
+        seen.add(phrase)
+    return len(again) / len(words) if words else 0.0
 
 
 def ngram_entropy(text: str) -> float:

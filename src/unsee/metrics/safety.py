@@ -19,7 +19,7 @@ from unsee.metrics.matching import contains
 from unsee.metrics.refusal import declines
 from unsee.utils.grouping import by_key
 
-_ONE_WORD: Final = Limits(min_tokens=1, distinct_share=0)  # pairs are counted by a rule of their own
+_ONE_WORD: Final = Limits(min_tokens=1, distinct_share=0, echo_share=2)  # pairs and repeats have rules of their own
 
 
 @dataclass(frozen=True, kw_only=True)
