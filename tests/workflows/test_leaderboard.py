@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,14 @@ import pytest
 from helpers.evaluated import make_run
 from helpers.scripts import script
 from unsee.cli.main import main
+from unsee.distributed.file_lock import claimed
 from unsee.errors import UserError
 from unsee.report.attacked import relearning_area, relearning_curve, returned
 from unsee.report.board import Cost, Row, markdown, ranks
 from unsee.report.board_page import render
 from unsee.report.read import Stage, beside_gold, read_run
 from unsee.scoring.gold_distance import KEY, drawn_distances
+from unsee.utils.files import owned_folder
 from unsee.workflows import sweep
 from unsee.workflows.leaderboard import Tried, chosen, leaderboard, read_plan
 from unsee.workflows.purge import purge
@@ -39,6 +43,8 @@ methods:
 seeds: [1, 2]
 attacks: quick
 """
+OTHERS = "  milder: {method: npo, method.beta: 0.5}\n  ga:\n  simnpo:\n"
+"""Methods beside npo."""
 
 
 def mix(run) -> str:
@@ -201,6 +207,75 @@ def test_again_only_what_failed_runs(board, file, cells):
     before = len(cells)
     leaderboard(file, board)
     assert {run.method for run, _, _ in cells[before:]} == {"simnpo"}
+
+
+@contextmanager
+def held(out: Path, name: str) -> Iterator[None]:
+    """Hold a cell, as another process that works on the same folder."""
+    claim = claimed(owned_folder(out / "claims") / name)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(claim.__enter__).result()
+        try:
+            yield
+        finally:
+            other.submit(claim.__exit__, None, None, None).result()
+
+
+def test_a_search_that_another_process_has_not_ended_chooses_nothing(file, cells, tmp_path, capsys):
+    file.write_text(FILE.replace(OTHERS, "  ga:\n"))
+    out, search = tmp_path / "out", read_plan(file).search["npo"]
+    before = len(cells)
+    with held(out, search[0].name):  # the setting that would be chosen
+        assert main(["leaderboard", str(file), "--out", str(out)]) == 1
+    assert {label for _, label, _ in cells[before:]} == {
+        "original",
+        "gold",
+        "npo lr=0.001",
+        "ga lr=0.0001",
+        "ga lr=0.001",
+        "ga",
+    }
+    said = capsys.readouterr().err
+    assert f"running elsewhere: {search[0].name}" in said
+    assert "npo: nothing is chosen, as its search has not ended" in said
+    assert set(json.loads((out / "chosen.json").read_text())) == {"ga"}
+    assert "Not searched yet: npo." in (out / "leaderboard.md").read_text()
+    assert main(["leaderboard", str(file), "--out", str(out)]) == 0
+    assert json.loads((out / "chosen.json").read_text())["npo"]["chosen"] == "npo lr=0.0001"
+
+
+@pytest.mark.parametrize(
+    ("cell", "code", "message"),
+    [
+        ("original_*", 2, "original (lab) is not judged: another process is at it"),
+        ("npo_seed=2-*", 1, "running elsewhere: npo_seed=2-"),
+    ],
+)
+def test_what_another_process_judges_is_missing_with_the_reason(file, cells, tmp_path, capsys, cell, code, message):
+    file.write_text(FILE.replace(OTHERS, ""))
+    out = tmp_path / "out"
+    leaderboard(file, out)
+    taken = next((out / "cells").glob(cell))
+    shutil.rmtree(taken)
+    with held(out, taken.name):
+        assert main(["leaderboard", str(file), "--out", str(out)]) == code
+    assert message in capsys.readouterr().err
+    assert rows(out)["npo"]["notes"] == (["seed 2: another process is at it"] if code == 1 else [])
+
+
+def test_a_failure_after_the_scores_were_written_is_none(file, cells, tmp_path):
+    file.write_text(FILE.replace(OTHERS, ""))
+    leaderboard(file, tmp_path / "out")
+    kept = (tmp_path / "out" / "leaderboard.md").read_text()
+    for cell in (tmp_path / "out" / "cells").iterdir():
+        (tmp_path / "out" / "failed" / f"{cell.name}.txt").write_text("No space left on device\n")
+    leaderboard(file, tmp_path / "out")
+    assert (tmp_path / "out" / "leaderboard.md").read_text() == kept
+
+
+def test_a_call_tries_each_cell_once(done):
+    tried = [(label, run.training["lr"]) for run, label, _ in done[1] if run.method == "simnpo"]
+    assert len(tried) == len(set(tried)) == 2
 
 
 def test_a_second_world_takes_the_settings_as_they_are(file, cells, tmp_path):

@@ -31,6 +31,7 @@ from unsee.report.read import GOLD, Stage, beside_gold, read_run
 from unsee.report.summary import value
 from unsee.scoring.gold_distance import KEY
 from unsee.utils.files import atomic_write_json, atomic_write_text
+from unsee.utils.terminal import note
 from unsee.workflows import sweep
 from unsee.workflows.sweep import Cell, Launcher, State
 
@@ -119,7 +120,8 @@ def leaderboard(
 ) -> dict[str, State]:
     """Search settings for every method, judge the chosen ones, rank them, and return the state of each cell.
 
-    The same call goes on where it was stopped, and tries failed cells again. Several may work on one folder.
+    The same call goes on where it was stopped, and tries failed cells again, each once. Several may work on one folder: a method
+    whose search another one has not ended yet is left for the next call, with nothing chosen.
 
     Args:
         file: YAML file (docs/running.md).
@@ -130,7 +132,7 @@ def leaderboard(
 
     Raises:
         UserError: The file, or any setting in it, cannot be used; nothing has been started then. Or a model to compare with
-            could not be judged.
+            could not be judged, or another process is judging it.
     """
     sweep.require_launcher(launcher, jobs)
     plan, place = read_plan(Path(file), plugins), Path(out)
@@ -139,8 +141,11 @@ def leaderboard(
     states: dict[str, State] = {}
 
     def run(cells: Iterable[Cell]) -> None:
+        tried_before = set(known)
         known.update({cell.name: cell for cell in cells})
-        states.update(sweep.run_cells(list(known.values()), place, launcher=launcher, jobs=jobs, slurm={}))
+        states.update(
+            sweep.run_cells(list(known.values()), place, launcher=launcher, jobs=jobs, slurm={}, tried=tried_before)
+        )
 
     first = next(iter(plan.worlds))
     pairs = [(first, "selection"), *((world, "report") for world in plan.worlds)]
@@ -154,16 +159,25 @@ def leaderboard(
     for start in range(0, len(names), at_once):
         batch = names[start : start + at_once]
         run(cell for name in batch for cell in plan.search[name])
+        batch = [name for name in batch if _searched(plan.search[name], states)]
         tried |= {name: [judges[first, "selection"].tried(cell) for cell in plan.search[name]] for name in batch}
         _write_chosen(place, tried, plan.board.keep)
         run(cell for name in batch for world in plan.worlds for cell in _final(plan, world, name, tried[name]))
         for world in plan.worlds:
             judge = judges[world, "report"]
             rows[world] += [_row(plan, world, judge, name, tried[name]) for name in batch]
-        _write(plan, place, rows, names[start + at_once :])
-    finals = [cell for name in names for cell in _final(plan, first, name, tried[name])]
+        _write(plan, place, rows, [name for name in names if name not in tried])
+    for name in names:
+        if name not in tried:
+            note(f"{name}: nothing is chosen, as its search has not ended. Call again when it has.")
+    finals = [cell for name in tried for cell in _final(plan, first, name, tried[name])]
     sweep.compare_done(place, [*beside[first, "report"].values(), *finals])
     return states
+
+
+def _searched(cells: Sequence[Cell], states: Mapping[str, State]) -> bool:
+    """Tell whether all settings of a method are judged or have failed, so that one may be chosen."""
+    return all(states[cell.name] in ("done", "failed") for cell in cells)
 
 
 def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
@@ -279,8 +293,8 @@ class _Judge:
             )
 
     def _reference(self, stage: str, cell: Cell) -> Stage:
-        if why := sweep.failure_of(self.place, cell.name):
-            raise UserError(f"{stage} ({cell.run.model}) could not be judged: {why}")
+        if why := sweep.missing_of(self.place, cell.name):
+            raise UserError(f"{stage} ({cell.run.model}) is not judged: {why}. The same call goes on from here.")
         return Stage(name=stage, runs=(read_run(self.place / "cells" / cell.name),))
 
     def stage(self, name: str, cells: Sequence[Cell]) -> tuple[Stage | None, list[str]]:
@@ -288,7 +302,7 @@ class _Judge:
         runs, notes = [], []
         for cell in cells:
             try:
-                if why := sweep.failure_of(self.place, cell.name):
+                if why := sweep.missing_of(self.place, cell.name):
                     raise UserError(why)
                 runs.append(read_run(self.place / "cells" / cell.name))
             except UserError as error:

@@ -20,7 +20,7 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -52,6 +52,11 @@ State = Literal["done", "failed", "running elsewhere", "waiting"]
 LAUNCHERS: Final = ("local", "slurm")
 DONE: Final = "scores.json"
 """Last file that a cell writes."""
+_UNFINISHED: Final[Mapping[str, str]] = {
+    "running elsewhere": "another process is at it",
+    "waiting": "it did not run to its end (see logs/)",
+}
+"""State of a cell that is neither done nor failed -> what that means."""
 _PARTS: Final = ("base", "axes", "slurm", "table")
 MOST_CELLS: Final = 10_000
 """Most cells of a grid; more are probably a mistake, and take minutes to check."""
@@ -122,7 +127,13 @@ def require_launcher(launcher: str, jobs: int) -> None:
 
 
 def run_cells(
-    cells: Sequence[Cell], out: Path, *, launcher: Launcher, jobs: int, slurm: Mapping[str, Any]
+    cells: Sequence[Cell],
+    out: Path,
+    *,
+    launcher: Launcher,
+    jobs: int,
+    slurm: Mapping[str, Any],
+    tried: Container[str] = (),
 ) -> dict[str, State]:
     """Run the unfinished cells and return the state of each. The index has these cells only.
 
@@ -132,14 +143,16 @@ def run_cells(
         launcher: Where cells run: `local` or `slurm`.
         jobs: Cells that run at once.
         slurm: Parameters of a job, as submitit names them. Unused by `local`.
+        tried: Names of cells that are in the index only, as they have had their turn.
     """
     owned_folder(out / "claims")  # from now on `unsee purge` knows this folder
     _write_jobs(cells, out)
-    todo = [cell.name for cell in cells if not _is_done(out, cell.name)]
+    done = {cell.name for cell in cells if _is_done(out, cell.name)}
+    todo = [cell.name for cell in cells if cell.name not in done and cell.name not in tried]
     for cell in cells:
-        if cell.name not in todo:
+        if cell.name in done:
             forget_dead_holder(out / "claims" / cell.name)
-    note(f"{len(cells)} cells, {len(cells) - len(todo)} of them done before.")
+    note(f"{len(cells)} cells, {len(done)} of them done before.")
     launch = _locally if launcher == "local" else _on_slurm
     for name in launch(out, todo, jobs, slurm):
         note((name, "dim"), f" {_state(out, name)}")
@@ -454,17 +467,24 @@ def _write_index(out: Path, cells: Sequence[Cell]) -> dict[str, State]:
     states = {cell.name: _state(out, cell.name) for cell in cells}
     rows = []
     for cell in cells:
-        why = failure_of(out, cell.name) if states[cell.name] == "failed" else ""
+        why = _failure(out, cell.name) if states[cell.name] == "failed" else ""
         row = {"name": cell.name, "label": cell.label, "seed": cell.run.seed, "state": states[cell.name]}
         rows.append({**row, "folder": f"cells/{cell.name}", "error": why})
     atomic_write_json(out / "index.json", rows)
     return states
 
 
-def failure_of(out: Path, name: str) -> str:
-    """Return the last line of why a cell failed, or empty if it did not."""
-    file = out / "failed" / f"{name}.txt"
-    return file.read_text(encoding="utf-8").strip().splitlines()[-1] if file.is_file() else ""
+def missing_of(out: Path, name: str) -> str:
+    """Return why a cell has no scores, or empty if it has them, whatever failed before or after."""
+    state = _state(out, name)
+    if state == "done":
+        return ""
+    return _failure(out, name) if state == "failed" else _UNFINISHED[state]
+
+
+def _failure(out: Path, name: str) -> str:
+    """Return the last line of why a cell failed."""
+    return (out / "failed" / f"{name}.txt").read_text(encoding="utf-8").strip().splitlines()[-1]
 
 
 def compare_done(out: Path, cells: Sequence[Cell]) -> None:

@@ -26,4 +26,4 @@ def action(options: argparse.Namespace) -> int:
         if state != "done":
             err(f"{state}: {name}")
     say(Path(options.out) / "leaderboard.html")
-    return FAILED if "failed" in states.values() else OK
+    return OK if all(state == "done" for state in states.values()) else FAILED
