@@ -693,6 +693,47 @@ def test_a_request_is_fulfilled_only_if_attacks_bring_nothing_back(tmp_path: Pat
     assert fulfilled(original, verdict.judge(original, None, "unseen"), "unseen") is None
 
 
+@pytest.mark.parametrize(
+    ("group", "leak", "promise", "said"),
+    [
+        ("forget", 1.0, "person", "no: 100% of its answers about training pictures give the forgotten away"),
+        (
+            "forget_text",
+            1.0,
+            "person",
+            "no: 100% of its answers to questions without a picture give the forgotten away",
+        ),
+        ("forget_text", 0.05, "person", "yes: "),
+        ("forget_text", 1.0, "picture", "yes: "),
+        ("forget", 1.0, "picture", "no: "),
+        (
+            "forget_text",
+            None,
+            "person",
+            "not measured: in 100% of its answers to questions without a picture a leak could not",
+        ),
+        ("forget_text", None, "picture", "yes: "),
+    ],
+)
+def test_a_request_is_not_fulfilled_by_one_form_of_question_alone(
+    tmp_path: Path, group: str, leak: float | None, promise: str, said: str
+) -> None:
+    (read,) = read_stages({"pubg": [make_run(tmp_path / "x", "pubg")]})
+    run = read.runs[0]
+    role, image = Role(group), "" if group == "forget_text" else run.responses[0].image
+    asked = replace(run.responses[0], id="elsewhere", role=role, image=image)
+    values = {} if leak is None else {"elsewhere": leak}
+    why = "1 answers are in a script in which the private string is not given" if leak is None else ""
+    scores = {**run.scores, f"{group}.leak": Score(value=leak, n=len(values), value_by_index=values, why=why)}
+    changes = {
+        "responses": (*run.responses, asked),
+        "scores": scores,
+        "settings": {"method": "pubg", "result": {"promise": promise}},
+        "attacks": {"relearning": {"recovered": 0.0, "gold": 0.0}},
+    }
+    assert _sworn("pubg", tmp_path / "y", **changes).startswith(said)
+
+
 def test_a_promise_about_pictures_has_its_own_gold_and_lets_names_be_known() -> None:
     golds = (stage_with("gold", {"clean": 1.0}), stage_with("gold-picture", {"clean": 1.0}))
     assert [gold_for(golds, promise) for promise in ("person", "picture")] == list(golds)
