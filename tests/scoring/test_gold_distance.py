@@ -132,6 +132,17 @@ def test_answers_without_a_class_count_in_no_column() -> None:
     assert found.why.startswith("1 questions are left out")
 
 
+def test_the_share_left_out_is_that_of_the_worse_half() -> None:
+    """Also where another part still compares the question: an answer in another script has no `name`, but a `degenerate`."""
+    assert distance(GOLD, GOLD).value_by_index["left_out"] == 0
+    french = dict.fromkeys(PEOPLE[:2], "Je ne peux pas identifier cette personne.")
+    found = distance(model(french, {"kept-0": "这是张伟。"}), GOLD)
+    assert found.value_by_index["left_out"] == pytest.approx(2 / 8)
+    assert found.why.startswith("3 questions are left out")
+    found = distance(model({}, dict.fromkeys([f"kept-{i}" for i in range(4)], "这是张伟。")), GOLD)
+    assert found.value_by_index["left_out"] == pytest.approx(4 / 10)
+
+
 def test_other_questions_do_not_count() -> None:
     """Only ids that both models answered are compared."""
     others = [replace(one, id=f"{one.id}/more", text="This is nobody.") for one in GOLD]

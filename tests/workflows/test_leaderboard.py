@@ -19,7 +19,7 @@ from unsee.cli.main import main
 from unsee.distributed.file_lock import claimed
 from unsee.errors import UserError
 from unsee.report.attacked import relearning_area, relearning_curve, returned
-from unsee.report.board import Cost, Row, markdown, ranks
+from unsee.report.board import Cost, Row, as_json, markdown, ranks
 from unsee.report.board_page import render
 from unsee.report.read import Stage, beside_gold, read_run
 from unsee.scoring.gold_distance import KEY, drawn_distances
@@ -335,6 +335,50 @@ def test_an_unknown_kept_score_is_named_before_methods_run(file, cells, tmp_path
 def test_an_empty_list_takes_a_shared_axis_away(file):
     file.write_text(FILE.replace("  ga:", "  ga: {training.lr: [], training.max_steps: [3, 4]}"))
     assert [cell.label for cell in read_plan(file).search["ga"]] == ["ga max_steps=3", "ga max_steps=4"]
+
+
+def without_class(folder: Path, count: int) -> None:
+    """Take the classes of answers about the forgotten away, as of answers in another script."""
+    scores = json.loads((folder / "scores.json").read_text())
+    for key, score in scores.items():
+        if key.startswith("unseen."):
+            score["value_by_index"] = dict(list(score["value_by_index"].items())[count:])
+    (folder / "scores.json").write_text(json.dumps(scores))
+
+
+def test_a_setting_with_too_much_left_out_is_not_chosen(file, cells, tmp_path):
+    file.write_text(FILE.replace(OTHERS, ""))
+    out = tmp_path / "out"
+    leaderboard(file, out)
+    near, far = (cell.name for cell in read_plan(file).search["npo"])
+    without_class(out / "cells" / near, 3)
+    without_class(out / "cells" / far, 1)
+    leaderboard(file, out)
+    found = json.loads((out / "chosen.json").read_text())["npo"]
+    assert found["chosen"] == "npo lr=0.001"
+    assert [one["left_out"] for one in found["tried"]] == pytest.approx([3 / 18, 1 / 18])
+    assert [one["distance"] is None for one in found["tried"]] == [True, False]
+    assert rows(out)["npo"]["searched"] == "1 of 2"
+    assert rows(out)["npo"]["notes"][-1].startswith("not judged in the search: 17% of the questions have no part")
+
+
+def test_a_row_with_too_much_left_out_has_no_rank(tmp_path):
+    gold = Stage(name="gold", runs=(read_run(make_run(tmp_path / "gold", "gold")),))
+    found = {}
+    for name, missing in (("far", 0), ("some", 1), ("much", 3)):
+        folder = make_run(tmp_path / name, "npo" if name == "far" else "pubg")
+        without_class(folder, missing)
+        stage = beside_gold(Stage(name=name, runs=(read_run(folder),)), gold)
+        found[name] = Row(name=name, promise="person", stage=stage, gold=gold)
+    assert ranks(list(found.values())) == {"some": 1, "far": 2}
+    told = {row["name"]: row for row in as_json(list(found.values()), Cost())}
+    assert (told["much"]["gold_distance"], told["much"]["rank"]) == (None, None)
+    assert told["much"]["left_out"] == pytest.approx(3 / 18)
+    assert told["much"]["notes"][0].startswith("not judged: 17% of the questions have no part in the distance")
+    assert told["some"]["notes"][0].startswith("6% of the questions have no part")
+    assert told["far"]["notes"] == []
+    assert "not judged: 17%" in markdown(list(found.values()), 0.95, ["retain.name"], Cost())
+    assert "not judged: 17%" in render({"world": list(found.values())}, Cost(), [])
 
 
 def drawn_row(name: str, drawn_r: np.ndarray) -> Row:

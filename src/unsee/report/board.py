@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unsee.api import Score
-from unsee.metrics.statistics import holm
+from unsee.metrics.statistics import holm, mean_of_known
 from unsee.report.attacked import relearning_area, worst
 from unsee.report.read import Stage
 from unsee.report.summary import judged_role, pooled, seconds, value
-from unsee.scoring.gold_distance import KEY, LEVEL, RESAMPLES, drawn_distances
+from unsee.report.verdict import percent
+from unsee.scoring.gold_distance import KEY, LEFT_OUT, LEVEL, MOST_LEFT_OUT, RESAMPLES, drawn_distances
 from unsee.utils.grouping import by_key
 from unsee.utils.markdown import table
 
@@ -60,9 +61,23 @@ class Row:
     """What must be known about this row, such as why it has no figures."""
 
     @property
+    def left_out(self) -> float | None:
+        """Share of the questions that the distance leaves out: mean over seeds, all for one without a distance."""
+        scores = [run.scores[KEY] for run in (self.stage.runs if self.stage else ()) if KEY in run.scores]
+        return mean_of_known([left_out(score) for score in scores])
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Notes, and what the distance leaves out."""
+        share = self.left_out
+        if not share:
+            return self.notes
+        return (*self.notes, f"{'not judged: ' if share > MOST_LEFT_OUT else ''}{left_out_words(share)}")
+
+    @property
     def distance(self) -> Score | None:
-        """Distance to gold: mean over seeds; the interval draws entities and seeds."""
-        score = None if self.stage is None else pooled(self.stage, KEY)
+        """Distance to gold: mean over seeds; the interval draws entities and seeds. None if it leaves out too much."""
+        score = None if self.stage is None or (self.left_out or 0) > MOST_LEFT_OUT else pooled(self.stage, KEY)
         if score is None or score.value is None or not self.drawn_r.size:
             return score
         low, high = np.quantile(self.drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -71,7 +86,7 @@ class Row:
     @cached_property
     def drawn_r(self) -> NDArray[np.float64]:
         """Distance over each draw of entities and seeds (two-way bootstrap). Rows of the same questions and seeds are paired."""
-        if self.stage is None or self.gold is None:
+        if self.stage is None or self.gold is None or (self.left_out or 0) > MOST_LEFT_OUT:
             return np.empty(0)
         gold = self.gold.runs[0].scores
         found = [drawn_distances(run.responses, run.scores, gold) for run in self.stage.runs]
@@ -81,6 +96,19 @@ class Row:
         seeds = len(drawn_sr)
         weight_rs = np.random.default_rng(1).multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
         return np.asarray(np.einsum("rs,sr->r", weight_rs, drawn_sr))
+
+
+def left_out(score: Score) -> float:
+    """Return the share of the questions that a distance leaves out: all without a value."""
+    return 1.0 if score.value is None else score.value_by_index.get(LEFT_OUT, 0.0)
+
+
+def left_out_words(share: float) -> str:
+    """Return what a distance leaves out, in words."""
+    return (
+        f"{percent(share)} of the questions have no part in the distance, as one of the models was asked otherwise or has "
+        "no score for them"
+    )
 
 
 def ranks(rows: Sequence[Row]) -> dict[str, int]:
@@ -128,11 +156,12 @@ def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
             "seeds": len(row.stage.runs) if row.stage else 0,
             "gold_distance": None if row.distance is None else row.distance.value,
             "interval": None if row.distance is None else row.distance.interval,
+            "left_out": row.left_out,
             **_shares(row),
             **_attacked(row),
             cost.clock: (lasted := took(row, cost)),
             "share_of_gold_seconds": cost.share(lasted),
-            "notes": list(row.notes),
+            "notes": list(row.remarks),
         }
         for group in by_key((row.promise, row) for row in rows).values()
         for rank, row in ordered(group)
@@ -202,7 +231,7 @@ def legend(keep: float, kept: Sequence[str]) -> Iterator[str]:
     yield (
         "Relearning area, worst attack: what comes back above gold (mean over the steps of the worst variant; the attack with most). "
         "Traces: what is left inside above gold, by the test that finds most (probes, patching, membership); nobody has to say it. "
-        "An empty cell was not measured."
+        f"An empty cell was not measured. A distance that leaves out more than {MOST_LEFT_OUT:.0%} of the questions is not told."
     )
 
 
@@ -226,7 +255,7 @@ def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
         str(len(row.stage.runs)) if row.stage else "0",
         row.settings,
         row.searched,
-        "; ".join(row.notes),
+        "; ".join(row.remarks),
     ]
 
 

@@ -138,7 +138,7 @@ def _line(row: Row, rank: int | None, role: str, top: float, cost: Cost) -> Line
         name=gallery.printable(row.name),
         reference=row.reference,
         rank=rank,
-        notes=gallery.printable("; ".join(row.notes)),
+        notes=gallery.printable("; ".join(row.remarks)),
         settings=gallery.printable(row.settings),
         distance=value,
         at=None if value is None else _place(value, top),

@@ -25,6 +25,10 @@ FORMS: Final = ("chain", "choice", "cloze", "declined")
 """Right answers in other forms than free text, about what was forgotten."""
 ABILITIES: Final = tuple("name fact visible chain choice cloze accuracy known_name refusal degenerate".split())
 """Measures of what should stay."""
+LEFT_OUT: Final = "left_out"
+"""Entry of `value_by_index`: share of the questions of a half that it leaves out, that of the worse half."""
+MOST_LEFT_OUT: Final = 0.1
+"""Largest share left out of a distance that models are chosen or ranked by [inferred]: what is left out counts as no difference."""
 RESAMPLES: Final = 2000
 LEVEL: Final = 0.95
 
@@ -56,23 +60,24 @@ def gold_distance(
 
     It is the mean of two halves, each the mean of its parts, all between 0 and 1. `forgotten`: the total variation between the
     classes of answers; differences in choice, cloze and chain. `kept`: differences in what should stay; for strangers and harmless
-    images the classes. Parts are means over entities, by role. `value_by_index` has parts, halves, and `floor`: what a model that
-    answers like gold stays below in 95 % of cases, from exchanging both models' answers image by image. Below it the model cannot be
-    told from gold by these questions. The interval draws entities; a distance is never negative, so it lies a little too high near 0.
+    images the classes. Parts are means over entities, by role. `value_by_index` has parts, halves, `floor`: what a model that
+    answers like gold stays below in 95 % of cases, from exchanging both models' answers image by image, and `left_out`: the share of
+    the questions that have no score in some part, in the worse half. Below the floor the model cannot be told from gold by these
+    questions. The interval draws entities; a distance is never negative, so it lies a little too high near 0.
     """
     halves = _halves(responses, scores, gold_scores)
     missing = [half for half, parts in halves.items() if not parts]
     if missing:
         why = f"no question about what was {' or '.join(missing)} was answered by both models"
         return {KEY: Score(value=None, n=0, better="lower", why=why)}
-    compared = [keys for parts in _wanted(responses).values() for _, keys in parts]
-    count = _left_out(compared, scores, gold_scores)
+    count, share = _left_out(_wanted(responses), scores, gold_scores)
     why = (
         f"{count} questions are left out, as one of the models was asked otherwise or has no score for them"
         if count
         else ""
     )
-    return {KEY: replace(_score(halves), why=why)}
+    found = _score(halves)
+    return {KEY: replace(found, value_by_index={**found.value_by_index, LEFT_OUT: share}, why=why)}
 
 
 def drawn_distances(
@@ -165,13 +170,20 @@ def _columns(keys: Sequence[str], ours: Mapping[str, Score], gold: Mapping[str, 
     return [{index: mine[index] - theirs[index] for index in sorted(shared)} for mine, theirs in values]
 
 
-def _left_out(parts: Sequence[Sequence[str]], ours: Mapping[str, Score], gold: Mapping[str, Score]) -> int:
-    """Return the number of questions that a model has a score for and no part compares."""
-    asked, compared = set[str](), set[str]()
-    for keys in parts:
-        asked.update(*(scores[key].value_by_index for key in keys for scores in (ours, gold) if key in scores))
-        compared.update(_columns(keys, ours, gold)[0])
-    return len(asked - compared)
+def _left_out(
+    wanted: Mapping[str, Sequence[tuple[str, list[str]]]], ours: Mapping[str, Score], gold: Mapping[str, Score]
+) -> tuple[int, float]:
+    """Return the number of questions that a part leaves out though a model has a score, and their share in the worse half."""
+    count, shares = 0, [0.0]
+    for parts in wanted.values():
+        asked, left = set[str](), set[str]()
+        for _, keys in parts:
+            known = {i for key in keys for scores in (ours, gold) if key in scores for i in scores[key].value_by_index}
+            asked |= known
+            left |= known - _columns(keys, ours, gold)[0].keys()
+        count += len(left)
+        shares.append(len(left) / max(1, len(asked)))
+    return count, max(shares)
 
 
 def _means(column: Mapping[str, float], owner: Mapping[str, _Owner]) -> dict[str, float]:

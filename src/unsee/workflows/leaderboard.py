@@ -26,10 +26,10 @@ from unsee.config import Run
 from unsee.errors import UserError
 from unsee.models.builtin import absolute_or_name
 from unsee.report import board_page
-from unsee.report.board import Cost, Row, as_json, legend, markdown
+from unsee.report.board import Cost, Row, as_json, left_out, left_out_words, legend, markdown
 from unsee.report.read import GOLD, Stage, beside_gold, read_run
 from unsee.report.summary import value
-from unsee.scoring.gold_distance import KEY
+from unsee.scoring.gold_distance import KEY, MOST_LEFT_OUT
 from unsee.utils.files import atomic_write_json, atomic_write_text
 from unsee.utils.terminal import note
 from unsee.workflows import sweep
@@ -102,6 +102,8 @@ class Tried:
     distance: float | None = None
     keeps: float | None = None
     """Smallest share kept of what the original keeps; None, like the distance, if it was not judged."""
+    left_out: float | None = None
+    """Share of the questions that the distance leaves out, as an answer could not be judged."""
     why: str = ""
     """Why it was not judged."""
 
@@ -334,6 +336,9 @@ class _Judge:
         if distance is None or distance.value is None:
             why = distance.why if distance else f"there is no gold model for its promise, {stage.runs[0].promise}"
             return Tried(**found, why=why)
+        found["left_out"] = left_out(distance)
+        if found["left_out"] > MOST_LEFT_OUT:
+            return Tried(**found, why=left_out_words(found["left_out"]))
         if keeps is None:
             return Tried(**found, why=f"one of the scores {', '.join(self.board.kept)} is missing")
         return Tried(**found, distance=distance.value, keeps=keeps)
