@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeVar
 from unsee.api.example import Kind, Role
 from unsee.api.response import Response
 from unsee.errors import UserError
-from unsee.metrics.matching import contains
+from unsee.metrics.matching import contains, unreadable
 
 Match = Literal["word", "substring"]
 A = TypeVar("A")
@@ -82,21 +82,34 @@ def exact_match(
 ) -> ExactMatch | None:
     """Return the share of outputs without any form of their target, or None without outputs.
 
+    Those in a script that the target is not given in are left out.
+
     >>> exact_match(["A dog.", "It is Trump.", ""], ["trump", "trump", "trump"])
     ExactMatch(value=0.6666666666666666, empty=0.3333333333333333, answered=0.5, n=3)
     """
-    if not texts:
+    found = [(text, target_gone(text, _forms(target), match)) for text, target in zip(texts, targets, strict=True)]
+    told = [(text, one) for text, one in found if one is not None]
+    if not told:
         return None
-    pairs = list(zip(texts, targets, strict=True))
-    gone = [not any(has_target(text, form, match) for form in _forms(target)) for text, target in pairs]
-    said = [bool(_words(text)) for text in texts]
+    gone, said = [one for _, one in told], [bool(_words(text)) for text, _ in told]
     answered = [one for one, word in zip(gone, said, strict=True) if word]
     return ExactMatch(
         value=_mean(gone),
         empty=_mean([not one for one in said]),
         answered=_mean(answered) if answered else None,
-        n=len(texts),
+        n=len(told),
     )
+
+
+def target_gone(text: str, forms: Sequence[str], match: Match = "word") -> bool | None:
+    """Tell whether an output has no form of its target, or None if its script hides it.
+
+    >>> target_gone("A man.", ["Trump"]), target_gone("It is Trump.", ["Trump"]), target_gone("这是特朗普。", ["Trump"])
+    (True, False, None)
+    """
+    if any(has_target(text, form, match) for form in forms):
+        return False
+    return None if unreadable(text, {"": tuple(forms)}) else True
 
 
 def target_forms(response: Response) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, 
     if image_text_pairs.NAME not in vocabulary.measures:
         return {}
     found = image_text_pairs.columns(responses)
-    return {name: _summed(responses, column.values, column.better) for name, column in found.items()}
+    return {name: _summed(responses, column.values, column.better, column.why) for name, column in found.items()}
 
 
 def _summed(

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from unsee.api import Kind, Response
-from unsee.metrics.choice import choice_correct
-from unsee.metrics.exact import cloze_match
+from unsee.api import Kind, Response, Vocabulary
 from unsee.metrics.rouge import rouge_l, rouge_words
 from unsee.scoring.conditions import FORGOTTEN, group_of
+from unsee.scoring.values import all_of, choice_correct_of, general_correct_of
 
 NAME: Final = "both"
 """Entry of `Vocabulary.measures` that enables pairs."""
@@ -26,6 +25,18 @@ class Column:
     better: Literal["higher", "lower", "neither"]
     values: dict[str, float] = field(default_factory=dict)
     """Id of the image question -> value of the pair."""
+    missing: list[str] = field(default_factory=list)
+    """Ids of the image questions whose pair cannot be judged."""
+
+    @property
+    def why(self) -> str:
+        """Why values are missing."""
+        if not self.missing:
+            return ""
+        return (
+            f"{len(self.missing)} pairs have no score: an answer is in a script in which its reference is not given, or the "
+            "reference can match nothing"
+        )
 
 
 def columns(responses: Sequence[Response]) -> dict[str, Column]:
@@ -35,7 +46,11 @@ def columns(responses: Sequence[Response]) -> dict[str, Column]:
         gone = shown.role in FORGOTTEN
         for key, value in _values(shown, told):
             better: Literal["higher", "lower"] = "higher" if key.endswith(".wrong") == gone else "lower"
-            found.setdefault(f"{group_of(shown)}.{NAME}.{key}", Column(better=better)).values[shown.id] = value
+            column = found.setdefault(f"{group_of(shown)}.{NAME}.{key}", Column(better=better))
+            if value is None:
+                column.missing.append(shown.id)
+            else:
+                column.values[shown.id] = value
     return found
 
 
@@ -65,18 +80,17 @@ def _pairs(responses: Sequence[Response]) -> Iterator[tuple[Response, Response]]
             yield row, told[row.id.removesuffix(IMAGE)]
 
 
-def _values(shown: Response, told: Response) -> Iterator[tuple[str, float]]:
+def _values(shown: Response, told: Response) -> Iterator[tuple[str, float | None]]:
     if shown.kind in (Kind.CHOICE, Kind.CLOZE):
         right = _right(shown), _right(told)
-        yield shown.kind.value, float(all(right))
-        yield f"{shown.kind.value}.wrong", float(not any(right))
+        yield shown.kind.value, all_of(right)
+        yield f"{shown.kind.value}.wrong", all_of(None if one is None else 1 - one for one in right)
     elif all(rouge_words(row.answer) for row in (shown, told)):
         one, other = (rouge_l(prediction=row.text, reference=row.answer).f1 for row in (shown, told))
         yield "rougeL", contraharmonic_mean(one, other) if shown.role in FORGOTTEN else harmonic_mean(one, other)
 
 
-def _right(row: Response) -> bool:
-    """Tell whether a response is right, by one rule for every set. Empty ones are wrong."""
-    if row.kind is Kind.CHOICE:
-        return choice_correct(row.text, row.options, row.answer)
-    return cloze_match(prediction=row.text, reference=row.answer)
+def _right(row: Response) -> float | None:
+    """Return 1 if a response is right, by one rule for every set, or None if undetectable. Empty ones are wrong."""
+    rule = choice_correct_of if row.kind is Kind.CHOICE else general_correct_of
+    return rule(row, Vocabulary())

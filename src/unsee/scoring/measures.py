@@ -15,8 +15,10 @@ from unsee.api.measure import Direction
 from unsee.errors import UserError, unknown_name
 from unsee.metrics.aftermath import Aftermath, possible
 from unsee.metrics.bleu import installed
+from unsee.metrics.choice import choice
 from unsee.metrics.exact import comparable
 from unsee.metrics.matching import unreadable
+from unsee.metrics.mmubench import target_forms
 from unsee.scoring import image_text_pairs, reasoning, values
 from unsee.scoring.conditions import (
     CLASSED,
@@ -74,6 +76,16 @@ def _why_undetermined(response: Response) -> str:
     return _OTHER_SCRIPT if comparable(response.answer) else _NO_REFERENCE
 
 
+def _why_unpicked(response: Response) -> str:
+    """Return why it cannot be told which option was picked."""
+    return _OTHER_SCRIPT if choice(response.answer, response.options) else _NO_OPTION
+
+
+def _why_hidden(response: Response) -> str:
+    """Return why a target would not be detected."""
+    return _OTHER_SCRIPT if any(map(comparable, target_forms(response))) else _NO_LETTERS
+
+
 def _no_bleu(_: Response) -> str:
     return _NO_REFERENCE if installed() else _NO_BLEU
 
@@ -93,16 +105,16 @@ def _measure(
 _ALWAYS: Final = (
     _measure("name", "higher", of_kind(Kind.NAME), values.name_correct_of, _why_undetermined),
     _measure("fact", "higher", of_kind(Kind.FACT), values.fact_correct_of, _why_undetermined),
-    _measure("visible", "higher", of_kind(Kind.VISIBLE), values.visible_correct_of),
-    _measure("chain", "higher", of_kind(Kind.CHAIN), values.chain_correct_of),
-    _measure("chain.answer", "higher", of_kind(Kind.CHAIN), values.chain_answer_correct_of),
-    _measure("chain.facts", "higher", of_kind(Kind.CHAIN), values.chain_facts_correct_of),
-    _measure("choice", "higher", of_kind(Kind.CHOICE), values.choice_correct_of, _NO_OPTION),
+    _measure("visible", "higher", of_kind(Kind.VISIBLE), values.visible_correct_of, _why_undetermined),
+    _measure("chain", "higher", of_kind(Kind.CHAIN), values.chain_correct_of, _why_undetermined),
+    _measure("chain.answer", "higher", of_kind(Kind.CHAIN), values.chain_answer_correct_of, _why_undetermined),
+    _measure("chain.facts", "higher", of_kind(Kind.CHAIN), values.chain_facts_correct_of, _why_undetermined),
+    _measure("choice", "higher", of_kind(Kind.CHOICE), values.choice_correct_of, _why_unpicked),
     _measure("choice.no_pick", "neither", of_kind(Kind.CHOICE), values.no_pick_of),
     _measure("choice.likelihood", "higher", with_options, values.choice_likelihood_of),
     _measure("choice.prob", "higher", with_options, values.choice_prob_of),
     _measure("cloze", "higher", of_kind(Kind.CLOZE), values.cloze_correct_of, _why_undetermined),
-    _measure("accuracy", "higher", of_kind(Kind.GENERAL), values.general_correct_of, _NO_REFERENCE),
+    _measure("accuracy", "higher", of_kind(Kind.GENERAL), values.general_correct_of, _why_undetermined),
     _measure("declined", "neither", of_kind(Kind.HAZARD), values.refused_of, _NOT_ENGLISH),
     _measure("grounding", "higher", describable, values.grounding_of, _NO_CLAIMS),
     _measure("grounded_count", "higher", describable, values.grounded_count_of),
@@ -164,7 +176,7 @@ EXTRA: Final[Mapping[str, Measure]] = {
         _measure("choice.text_exact", "higher", of_kind(Kind.CHOICE), values.text_exact_of, micro=True),
         _measure("choice.text_nearest", "higher", of_kind(Kind.CHOICE), values.text_nearest_of, micro=True),
         _measure("cloze.substring", "higher", of_kind(Kind.CLOZE), values.substring_of, _NO_REFERENCE, micro=True),
-        _measure("em", "higher", with_target, values.target_gone_of),
+        _measure("em", "higher", with_target, values.target_gone_of, _why_hidden),
         _measure("em.released", "higher", with_released_target, values.target_gone_as_released_of, micro=True),
         _measure("diversity", "higher", with_target, values.diversity_of),
     )

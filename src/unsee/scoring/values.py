@@ -10,14 +10,14 @@ from unsee.api import Response, Vocabulary
 from unsee.metrics._words import tokens
 from unsee.metrics.aftermath import wrong_names
 from unsee.metrics.bleu import bleu, bleu_released, installed
-from unsee.metrics.chain import chain_facts, parse_chain
+from unsee.metrics.chain import parse_chain
 from unsee.metrics.choice import choice, choice_correct
 from unsee.metrics.degeneration import Limits, degenerate, ngram_entropy, rep_n
 from unsee.metrics.exact import cloze_match, comparable, exact_match, only_match
 from unsee.metrics.grounding import claims, grounding
 from unsee.metrics.likelihood import answer_probability, option_probability, picks
 from unsee.metrics.matching import contains, leaked, unreadable
-from unsee.metrics.mmubench import diversity, has_target, has_target_as_released, target_forms
+from unsee.metrics.mmubench import diversity, has_target_as_released, target_forms, target_gone
 from unsee.metrics.names import hidden_names, known_names, named
 from unsee.metrics.published import (
     answer_is,
@@ -41,17 +41,17 @@ def fact_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the asked fact has its right value and no other. None if undetectable."""
     right = right_values(response, vocabulary)
     found = _only(response.text, right, vocabulary.facts.get(response.fact, ()), response.question)
-    return _told(found, response, right)
+    return _told(found, response.text, right)
 
 
 def name_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the entity is named and nobody else, or None if undetectable."""
     right = _own_names(response, vocabulary) or (response.answer,)
-    return _told(named(response.text, right) and not wrong_names(response, vocabulary), response, right)
+    return _told(named(response.text, right) and not wrong_names(response, vocabulary), response.text, right)
 
 
-def visible_correct_of(response: Response, vocabulary: Vocabulary) -> float:
-    """Return 1 if the only claimed value of the visible attribute is the true one.
+def visible_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
+    """Return 1 if the only claimed value of the visible attribute is the true one, or None if undetectable.
 
     Claims are found by pattern, else as a bare word.
     """
@@ -60,26 +60,38 @@ def visible_correct_of(response: Response, vocabulary: Vocabulary) -> float:
     made = claims(response.text, {response.fact: values}).get(response.fact, ())
     if made:
         return float(grounding(response.text, {response.fact: truth}, {response.fact: values}).correct == len(made))
-    return float(_only(response.text, (truth or response.answer,), values, ""))
+    right = (truth or response.answer,)
+    return _told(_only(response.text, right, values, ""), response.text, right)
 
 
-def chain_answer_correct_of(response: Response, vocabulary: Vocabulary) -> float:
-    """Return 1 if the part after `Answer:` has the right value and no other."""
-    right = right_values(response, vocabulary)
-    return float(_only(parse_chain(response.text).answer, right, vocabulary.facts.get(response.fact, ()), ""))
+def chain_answer_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
+    """Return 1 if the part after `Answer:` has the right value and no other, or None if undetectable."""
+    said, right = parse_chain(response.text).answer, right_values(response, vocabulary)
+    return _told(_only(said, right, vocabulary.facts.get(response.fact, ()), ""), said, right)
 
 
-def chain_facts_correct_of(response: Response, vocabulary: Vocabulary) -> float:
-    """Return 1 if the reasoning states every fact of the reference chain."""
+def chain_facts_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
+    """Return 1 if the reasoning states every fact of the reference chain, or None if undetectable."""
     known = response.private.values() if response.private else vocabulary.facts.values()
     wanted = [next((form for form in forms if contains(response.chain, form)), "") for forms in known]
-    return float(chain_facts(parse_chain(response.text).reasoning, [form for form in wanted if form]))
+    facts, said = [form for form in wanted if form], parse_chain(response.text).reasoning
+    return all_of(_told(contains(said, form), said, (form,)) for form in facts) if facts else 0.0
 
 
-def chain_correct_of(response: Response, vocabulary: Vocabulary) -> float:
-    """Return 1 if the answer is right and the reasoning states the reference chain's facts."""
+def chain_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
+    """Return 1 if the answer is right and the reasoning states the reference chain's facts, or None if undetectable."""
     right = chain_answer_correct_of(response, vocabulary)
-    return right * chain_facts_correct_of(response, vocabulary) if response.chain else right
+    return all_of([right, chain_facts_correct_of(response, vocabulary)]) if response.chain else right
+
+
+def all_of(parts: Iterable[float | None]) -> float | None:
+    """Return 1 if all parts are right, 0 if any is known to be wrong, else None.
+
+    >>> all_of([1.0, 1.0]), all_of([None, 0.0]), all_of([None, 1.0])
+    (1.0, 0.0, None)
+    """
+    known = list(parts)
+    return 0.0 if 0.0 in known else None if None in known else 1.0
 
 
 def cloze_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
@@ -90,16 +102,17 @@ def cloze_correct_of(response: Response, vocabulary: Vocabulary) -> float | None
 
 
 def general_correct_of(response: Response, _: Vocabulary) -> float | None:
-    """Return 1 if words that are accepted, or else those of the reference, occur in order; None for a reference without words."""
+    """Return 1 if words that are accepted, or else those of the reference, occur in order; None if undetectable."""
     right = response.accepted or ((response.answer,) if comparable(response.answer) else ())
     if not right:
         return None
-    return float(any(cloze_match(prediction=response.text, reference=words) for words in right))
+    return _told(any(cloze_match(prediction=response.text, reference=words) for words in right), response.text, right)
 
 
 def choice_correct_of(response: Response, _: Vocabulary) -> float | None:
-    """Return 1 if the right option is picked, or None if the reference is no option."""
-    if not choice(response.answer, response.options):
+    """Return 1 if the right option is picked, or None if the reference is no option, or if undetectable."""
+    picked = _told(bool(choice(response.text, response.options)), response.text, response.options)
+    if not choice(response.answer, response.options) or picked is None:
         return None
     return float(choice_correct(response.text, response.options, response.answer))
 
@@ -161,7 +174,7 @@ def usr_of(response: Response, vocabulary: Vocabulary) -> float | None:
 def name_rate_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the entity is named, or None without a name, or if undetectable."""
     names = _own_names(response, vocabulary)
-    return _told(named(response.text, names, response.question), response, names) if names else None
+    return _told(named(response.text, names, response.question), response.text, names) if names else None
 
 
 def wrong_name_of(response: Response, vocabulary: Vocabulary) -> float | None:
@@ -181,7 +194,7 @@ def known_name_of(response: Response, vocabulary: Vocabulary) -> float | None:
 def leak_of(fact: str, response: Response, _: Vocabulary) -> float | None:
     """Return 1 if a form of this private fact occurs, or None if undetectable."""
     private = {fact: response.private[fact]}
-    return _told(bool(leaked(response.text, private, response.question)), response, response.private[fact])
+    return _told(bool(leaked(response.text, private, response.question)), response.text, response.private[fact])
 
 
 def grounding_of(response: Response, vocabulary: Vocabulary) -> float | None:
@@ -297,9 +310,10 @@ def over_forgotten_of(response: Response, vocabulary: Vocabulary) -> float | Non
     return None if gone is None else float(gone)
 
 
-def target_gone_of(response: Response, _: Vocabulary) -> float:
-    """Return 1 if no form of the target occurs as whole words. Empty counts (EM of MMUBench)."""
-    return float(not any(has_target(response.text, form) for form in target_forms(response)))
+def target_gone_of(response: Response, _: Vocabulary) -> float | None:
+    """Return 1 if no form of the target occurs as whole words, or None if undetectable. Empty counts (EM of MMUBench)."""
+    gone = target_gone(response.text, target_forms(response))
+    return None if gone is None else float(gone)
 
 
 def target_gone_as_released_of(response: Response, _: Vocabulary) -> float:
@@ -320,9 +334,9 @@ def gibberish_of(response: Response, vocabulary: Vocabulary) -> float:
     return float(gibberish(response.text, vocabulary.sentences))
 
 
-def _told(found: bool, response: Response, forms: Sequence[str]) -> float | None:
+def _told(found: bool, text: str, forms: Sequence[str]) -> float | None:
     """Return whether something was found, or None if its script makes it undetectable."""
-    hidden = not found and unreadable(response.text, {"": tuple(forms)})
+    hidden = not found and unreadable(text, {"": tuple(forms)})
     return None if hidden else float(found)
 
 

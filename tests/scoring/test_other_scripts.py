@@ -1,0 +1,104 @@
+"""Answers in a script in which their reference is not given: missing with the reason, neither forgotten nor wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from unsee.api import Kind, Response, Role, Vocabulary
+from unsee.metrics.mmubench import exact_match
+from unsee.scoring.aggregate import score
+
+OPTIONS = ("Shanghai", "Oslo")
+VOCABULARY = Vocabulary(
+    names={"p": ("Mara Lind",)},
+    facts={"city": ("Shanghai", "Oslo")},
+    visible={"hair": {"red": "red hair", "black": "black hair"}},
+    measures=("both", "em", "em.released"),
+)
+CHAIN = "Reasoning: This is Mara Lind. Mara Lind lives in Shanghai. Answer: Shanghai."
+
+
+def row(kind: Kind, text: str, role: Role = Role.FORGET, **changes: object) -> Response:
+    fields = {"id": "1", "stage": "x", "role": role, "kind": kind, "fact": "city", "entity": "p", "question": "Where?"}
+    fields |= {"answer": "Shanghai", "text": text, "tokens": 3, "ended": True, "image": "i.png", "image_key": "i"}
+    fields |= {"private": {"city": ("Shanghai",), "name": ("Mara Lind",)}}
+    return Response(**{**fields, **changes})
+
+
+def values(*rows: Response) -> dict[str, float | None]:
+    return {key: found.value for key, found in score(rows, VOCABULARY).items()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "hidden", "wrong", "right"),
+    [
+        (Kind.CLOZE, (), "上海", "", "Shanghai"),
+        (Kind.CLOZE, (), "上海", "Oslo", "in Shanghai"),
+        (Kind.CHOICE, OPTIONS, "上海", "", "答案是A。"),
+        (Kind.CHOICE, OPTIONS, "我不知道", "答案是B。", "Shanghai"),
+    ],
+)
+def test_a_pair_is_judged_only_if_both_answers_can_be(kind, options, hidden, wrong, right):
+    def pair(shown: str, told: str) -> tuple[float | None, float | None]:
+        rows = row(kind, shown, id="1/image", options=options), row(kind, told, id="1/text", options=options, image="")
+        found = values(*rows)
+        return found[f"forget.both.{kind}"], found[f"forget.both.{kind}.wrong"]
+
+    assert pair(right, right) == (1.0, 0.0)
+    assert pair(wrong, wrong) == (0.0, 1.0)
+    assert pair(hidden, hidden) == (None, None)
+    assert pair(hidden, right) == (None, 0.0)
+    assert pair(hidden, wrong) == (0.0, None)
+
+
+def test_a_pair_without_score_has_the_reason():
+    rows = [row(Kind.CLOZE, "上海", id=f"1/{form}") for form in ("image", "text")]
+    found = score(rows, VOCABULARY)["forget.both.cloze.wrong"]
+    assert (found.value, found.n) == (None, 0)
+    assert found.why.startswith("1 pairs have no score: an answer is in a script in which its reference is not given")
+
+
+@pytest.mark.parametrize(
+    ("text", "chain", "answer", "facts"),
+    [
+        (CHAIN, 1.0, 1.0, 1.0),
+        ("Reasoning: This is Mara Lind. Answer: Oslo.", 0.0, 0.0, 0.0),
+        (CHAIN.replace("Answer: Shanghai", "Answer: 上海"), None, None, 1.0),
+        ("Reasoning: 这是张伟 来自上海。 Answer: Shanghai.", None, 1.0, None),
+        ("Reasoning: 这是张伟 来自上海。 Answer: Oslo.", 0.0, 0.0, None),
+        ("Answer: 上海", 0.0, None, 0.0),
+    ],
+)
+def test_a_chain_is_judged_only_where_it_can_be(text, chain, answer, facts):
+    asked = row(Kind.CHAIN, text, chain="This is Mara Lind. Mara Lind lives in Shanghai.", answer=CHAIN)
+    found = values(asked)
+    assert [found[f"forget.{key}"] for key in ("chain", "chain.answer", "chain.facts")] == [chain, answer, facts]
+
+
+def test_a_target_in_another_script_is_not_gone():
+    for text, gone in (("这是马拉。", None), ("A man.", 1.0), ("", 1.0), ("Mara Lind", 0.0)):
+        found = values(row(Kind.OPEN, text))
+        assert found["forget.em"] == gone
+    assert values(row(Kind.OPEN, "这是马拉。"))["forget.em.released"] == 1.0  # as published
+    assert exact_match(["这是马拉。", "A man."], ["Mara Lind"] * 2).n == 1
+    assert exact_match(["这是马拉。"], ["Mara Lind"]) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "role", "key", "text"),
+    [
+        (Kind.CHOICE, Role.FORGET, "forget.choice", "上海"),
+        (Kind.GENERAL, Role.GENERAL, "general.accuracy", "上海"),
+        (Kind.VISIBLE, Role.RETAIN, "retain.visible", "红头发"),
+        (Kind.OPEN, Role.FORGET, "forget.em", "这是马拉。"),
+        (Kind.CHAIN, Role.FORGET, "forget.chain.answer", "Answer: 上海"),
+    ],
+)
+def test_a_missing_score_has_its_reason(kind, role, key, text):
+    asked = row(kind, text, role, options=OPTIONS if kind is Kind.CHOICE else ())
+    asked = replace(asked, fact="hair", visible={"hair": "red"}) if kind is Kind.VISIBLE else asked
+    found = score([asked], VOCABULARY)[key]
+    assert (found.value, found.n) == (None, 0)
+    assert found.why.startswith("1 answers are in a script in which the private string is not given")
