@@ -10,7 +10,7 @@ import pytest
 from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.scoring.against_gold import same_questions
 from unsee.scoring.aggregate import score
-from unsee.scoring.gold_distance import CLASSES, KEY, gold_distance
+from unsee.scoring.gold_distance import CLASSES, KEY, drawn_distances, gold_distance
 
 CLEAN = "The person has short red hair, wears a green hat, and smiles at the camera before a tall tree."
 PEOPLE = [f"person-{number}" for number in range(8)]
@@ -130,6 +130,26 @@ def test_answers_without_a_class_count_in_no_column() -> None:
     found = distance(ours, gold)
     assert found.value_by_index["unseen.classes"] == 0
     assert found.why.startswith("1 questions are left out")
+
+
+def drawn(ours: list[Response], gold: list[Response]) -> np.ndarray:
+    return drawn_distances(ours, score(ours, VOCABULARY), score(gold, VOCABULARY), gold)
+
+
+def test_draws_are_paired_where_one_model_has_an_answer_less() -> None:
+    """What cannot be judged about the forgotten moves no draw of what is kept."""
+    kept = {f"kept-{i}": "I do not know who this is." for i in range(3)}
+    whole, less = drawn(model({}, kept), GOLD), drawn(model({PEOPLE[0]: "这是张伟。"}, kept), GOLD)
+    assert whole.std() > 0
+    np.testing.assert_allclose(whole, less)
+
+
+def test_draws_are_paired_by_entity_where_one_model_lacks_an_entity() -> None:
+    leaks = {name: f"This is Ada {name}, who has short red hair." for name in PEOPLE[3:]}
+    whole, less = drawn(model(leaks, {}), GOLD), drawn(model(leaks | {PEOPLE[0]: "这是张伟。"}, {}), GOLD)
+    assert np.corrcoef(whole, less)[0, 1] > 0.8
+    alone = drawn(model(leaks | dict.fromkeys(PEOPLE[1:], "这是张伟。"), {}), GOLD)
+    assert 0 < np.isnan(alone).mean() < 0.5  # draws without the only person who can be compared
 
 
 def test_the_share_left_out_is_that_of_the_worse_half() -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -411,6 +412,20 @@ def test_draws_of_one_seed_give_the_interval_of_the_distance(tmp_path):
     row = Row(name="npo", promise="person", stage=stage, gold=gold)
     assert row.distance.interval == pytest.approx(run.scores[KEY].interval)
     assert "| 1 | npo |" in markdown([row], 0.95, ["retain.name"], Cost())
+
+
+def test_draws_of_seeds_are_paired_by_number_where_one_is_missing(tmp_path):
+    gold = Stage(name="gold", runs=(read_run(make_run(tmp_path / "gold", "gold")),))
+    runs = tuple(read_run(make_run(tmp_path / str(seed), "npo", seed=seed)) for seed in (1, 2, 3))
+    stage = beside_gold(Stage(name="npo", runs=runs), gold)
+    whole = Row(name="whole", promise="person", stage=stage, gold=gold, seeds=(1, 2, 3))
+    less = replace(whole, name="less", stage=replace(stage, runs=(stage.runs[0], stage.runs[2])))
+    apart = replace(less, seeds=())
+    alike, by_chance = (np.isclose(whole.drawn_r, row.drawn_r).mean() for row in (less, apart))
+    assert alike > (2 / 3) ** 3 - 0.03 > by_chance + 0.05  # draws without seed 2 are equal
+    assert np.isnan(less.drawn_r).mean() == pytest.approx((1 / 3) ** 3, abs=0.02)  # draws of seed 2 alone
+    assert not np.isnan(less.distance.interval).any()
+    assert ranks([whole, less]) == {"whole": 1, "less": 1}
 
 
 def test_relearning_area_is_the_mean_of_the_worst_above_gold(tmp_path):

@@ -56,6 +56,8 @@ class Row:
     stage: Stage | None = None
     """Evaluated runs, one per seed, beside gold; None = nothing to show."""
     gold: Stage | None = None
+    seeds: tuple[int, ...] = ()
+    """Seeds that all rows were to have, so that draws of seeds are paired even where one is missing. Empty: those it has."""
     reference: bool = False
     notes: tuple[str, ...] = ()
     """What must be known about this row, such as why it has no figures."""
@@ -80,22 +82,35 @@ class Row:
         score = None if self.stage is None or (self.left_out or 0) > MOST_LEFT_OUT else pooled(self.stage, KEY)
         if score is None or score.value is None or not self.drawn_r.size:
             return score
-        low, high = np.quantile(self.drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low, high = np.nanquantile(self.drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Score(value=score.value, n=score.n, better="lower", interval=(float(low), float(high)))
 
     @cached_property
     def drawn_r(self) -> NDArray[np.float64]:
-        """Distance over each draw of entities and seeds (two-way bootstrap). Rows of the same questions and seeds are paired."""
+        """Distance over each draw of entities and seeds (two-way bootstrap), NaN where a draw has nothing to compare.
+
+        Rows beside one gold model are paired: entities are drawn by name and seeds by number, also those that a row lacks.
+        """
         if self.stage is None or self.gold is None or (self.left_out or 0) > MOST_LEFT_OUT:
             return np.empty(0)
-        gold = self.gold.runs[0].scores
-        found = [drawn_distances(run.responses, run.scores, gold) for run in self.stage.runs]
-        drawn_sr = np.array([drawn for drawn in found if drawn.size])
-        if not drawn_sr.size:
-            return np.empty(0)
-        seeds = len(drawn_sr)
-        weight_rs = np.random.default_rng(1).multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-        return np.asarray(np.einsum("rs,sr->r", weight_rs, drawn_sr))
+        gold = self.gold.runs[0]
+        found = [
+            (run.seed, drawn_distances(run.responses, run.scores, gold.scores, gold.responses))
+            for run in self.stage.runs
+        ]
+        drawn = [(seed, drawn_r) for seed, drawn_r in found if drawn_r.size]
+        return _over_seeds(drawn, sorted({*map(str, self.seeds), *(seed for seed, _ in drawn)}))
+
+
+def _over_seeds(drawn: Sequence[tuple[str, NDArray[np.float64]]], seeds: Sequence[str]) -> NDArray[np.float64]:
+    """Return the mean over drawn seeds of each draw of entities, NaN where none of those drawn is there."""
+    if not drawn:
+        return np.empty(0)
+    weight_rs = np.random.default_rng(1).multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), size=RESAMPLES)
+    weight_rs = weight_rs[:, [seeds.index(seed) for seed, _ in drawn]]
+    drawn_rs = np.array([drawn_r for _, drawn_r in drawn]).T
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(weight_rs > 0, weight_rs * drawn_rs, 0).sum(axis=1) / weight_rs.sum(axis=1))
 
 
 def left_out(score: Score) -> float:
@@ -137,7 +152,8 @@ def _value(row: Row) -> float:
 
 
 def _p_value(difference_r: NDArray[np.float64]) -> float:
-    """Return the two-sided bootstrap p-value of no difference."""
+    """Return the two-sided bootstrap p-value of no difference, over the draws that have one."""
+    difference_r = difference_r[~np.isnan(difference_r)]
     beyond = min(int((difference_r <= 0).sum()), int((difference_r >= 0).sum()))
     return min(1.0, 2 * (1 + beyond) / (1 + len(difference_r)))
 

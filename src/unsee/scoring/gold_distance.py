@@ -1,7 +1,7 @@
 """Distance to gold: one number between a model's behaviour and that of one retrained without what was to be forgotten.
 
 Ours [inferred]; there is no published one (arXiv 2605.02206 argues for the comparison, and against forget accuracy alone).
-Shapes: r resamples, c columns of a part, e entities, u units (an entity's image, or a question without image).
+Shapes: r resamples, p parts, c columns of a part, e entities, u units (an entity's image, or a question without image).
 """
 
 from __future__ import annotations
@@ -81,20 +81,27 @@ def gold_distance(
 
 
 def drawn_distances(
-    responses: Sequence[Response], scores: Mapping[str, Score], gold_scores: Mapping[str, Score]
+    responses: Sequence[Response],
+    scores: Mapping[str, Score],
+    gold_scores: Mapping[str, Score],
+    gold_responses: Sequence[Response] = (),
 ) -> _Matrix:
     """Return the distance over each of `RESAMPLES` draws of entities; empty where there is no distance.
 
-    Equal entities and images are drawn alike, so that the differences between two models' draws are paired.
+    All entities that gold has a score for are drawn, so that the draws of two models beside one gold model are paired, even where
+    one of them has no score for some entity. A draw without any entity that can be compared is NaN.
     """
-    halves = _halves(responses, scores, gold_scores)
+    halves = _halves(responses, scores, gold_scores, gold_responses)
     return _resampled(halves)[0] if all(halves.values()) else np.empty(0)
 
 
 def _halves(
-    responses: Sequence[Response], scores: Mapping[str, Score], gold_scores: Mapping[str, Score]
+    responses: Sequence[Response],
+    scores: Mapping[str, Score],
+    gold_scores: Mapping[str, Score],
+    gold_responses: Sequence[Response] = (),
 ) -> dict[str, list[_Part]]:
-    owner = {row.id: _owner(row) for row in responses}
+    owner = {row.id: _owner(row) for row in (*gold_responses, *responses)}
     return {half: _parts(parts, scores, gold_scores, owner) for half, parts in _wanted(responses).items()}
 
 
@@ -139,10 +146,12 @@ def _parts(
     gold: Mapping[str, Score],
     owner: Mapping[str, _Owner],
 ) -> list[_Part]:
-    """Return the parts that both models have answers for, over the same entities and units."""
+    """Return the parts that both models have answers for, over the entities that gold has scores for, and the same units."""
     found = {name: columns for name, keys in wanted if all(columns := _columns(keys, ours, gold))}
     asked = [owner[index] for columns in found.values() for column in columns for index in column]
-    entities, units = sorted({one.entity for one in asked}), sorted({one.unit for one in asked})
+    known = [index for _, keys in wanted for key in keys if key in gold for index in gold[key].value_by_index]
+    entities = sorted({owner[index].entity for index in known if index in owner})
+    units = sorted({one.unit for one in asked})
     made = []
     for name, columns in found.items():
         means, shares = [], []
@@ -197,7 +206,7 @@ def _means(column: Mapping[str, float], owner: Mapping[str, _Owner]) -> dict[str
 def _score(halves: Mapping[str, Sequence[_Part]]) -> Score:
     values = {half: [_size(part.share_cu.sum(axis=1)[None])[0] for part in parts] for half, parts in halves.items()}
     drawn_r, exchanged_r = _resampled(halves)
-    low, high = np.quantile(drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.nanquantile(drawn_r, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     named = {
         part.name: float(value)
         for half, parts in halves.items()
@@ -214,16 +223,25 @@ def _score(halves: Mapping[str, Sequence[_Part]]) -> Score:
 
 
 def _resampled(halves: Mapping[str, Sequence[_Part]]) -> tuple[_Matrix, _Matrix]:
-    """Return the distance over drawn entities, and over exchanged answers, for each resample."""
-    rng = np.random.default_rng(0)
+    """Return the distance over drawn entities, and over exchanged answers, for each resample.
+
+    Each half draws from generators of its own, so that its draws do not depend on what else was asked.
+    """
     drawn, exchanged = [], []
-    for parts in halves.values():
+    for number, parts in enumerate(halves.values()):
         count = parts[0].mean_ce.shape[1]
-        weight_re = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
-        sign_ru = rng.choice((-1.0, 1.0), size=(RESAMPLES, parts[0].share_cu.shape[1]))
-        drawn.append(np.nanmean([_size(_weighted(part, weight_re)) for part in parts], axis=0))
+        draws, signs = np.random.default_rng([0, number]), np.random.default_rng([1, number])
+        weight_re = draws.multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(float)
+        sign_ru = signs.choice((-1.0, 1.0), size=(RESAMPLES, parts[0].share_cu.shape[1]))
+        drawn.append(_known_mean(np.array([_size(_weighted(part, weight_re)) for part in parts])))
         exchanged.append(np.mean([_size(sign_ru @ part.share_cu.T) for part in parts], axis=0))
     return np.mean(drawn, axis=0), np.mean(exchanged, axis=0)
+
+
+def _known_mean(drawn_pr: _Matrix) -> _Matrix:
+    """Return the mean over the parts that a draw has, NaN where it has none."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.nansum(drawn_pr, axis=0) / (~np.isnan(drawn_pr)).sum(axis=0))
 
 
 def _weighted(part: _Part, weight_re: _Matrix) -> _Matrix:

@@ -403,5 +403,6 @@ def _row(plan: _Plan, world: str, judge: _Judge, name: str, tried: Sequence[Trie
         keeps=None if stage is None else judge.keeps(stage),
         stage=stage,
         gold=judge.gold(choice.promise),
+        seeds=plan.board.seeds,
         notes=tuple(notes),
     )
