@@ -291,7 +291,7 @@ def test_a_second_world_takes_the_settings_as_they_are(file, cells, tmp_path):
     assert set(json.loads((tmp_path / "out" / "leaderboard.json").read_text())) == {"first", "other"}
 
 
-def test_too_little_kept_takes_what_keeps_most_and_ties_in_distance_do_not_matter():
+def test_too_little_kept_takes_what_keeps_most_and_of_equals_the_nearest():
     one, two = (
         Tried(cell=name, label=name, distance=distance, keeps=keeps)
         for name, distance, keeps in (("near", 0.1, 0.5), ("keeps", 0.4, 0.9))
@@ -300,6 +300,8 @@ def test_too_little_kept_takes_what_keeps_most_and_ties_in_distance_do_not_matte
     assert chosen([one, two, broken], 0.95) is two
     assert chosen([one, two, broken], 0.5) is one
     assert chosen([broken], 0.5) is None
+    nearer = replace(two, cell="nearer", distance=0.3)
+    assert chosen([two, nearer], 0.95) is nearer
 
 
 @pytest.mark.parametrize(
@@ -311,7 +313,24 @@ def test_too_little_kept_takes_what_keeps_most_and_ties_in_distance_do_not_matte
             "golds: {picture: lab-gold-picture}",
             "no gold model for the promise 'person' of npo",
         ),
-        ("stop: never}", "stop: never}, eval: {split: report}", "base.eval.split is set by the leaderboard"),
+        (
+            "stop: never}",
+            "stop: never}, eval: {split: report}",
+            "base has eval.split, which the leaderboard sets itself",
+        ),
+        ("axes: {", "axes: {eval.split: [report], ", "axes has eval.split, which"),
+        ("  ga:", "  ga: {eval.gold: lab-gold}", "methods.ga has eval.gold, which"),
+        ("  ga:", "  ga: {eval: {split: report}}", "methods.ga has eval.split, which"),
+        ("  ga:", "  ga: {eval: [{limit: 2}, {gold: x}]}", "methods.ga has eval.gold, which"),
+        ("  ga:", "  ga: {model: lab-gold}", "methods.ga has model, which"),
+        ("  ga:", "  ga: {benchmark.name: lab}", "methods.ga has benchmark.name, which"),
+        ("axes: {", "axes: {data: [lab], ", "axes has data, which"),
+        ("axes: {", "axes: {seed: [1, 2], ", "seeds in search_seed and seeds"),
+        (
+            "attacks: quick",
+            "worlds: {first: {model: lab, data: lab, golds: {person: lab-gold}}}",
+            "Give worlds.first another name",
+        ),
         ("  ga:", "  gaa:", "Unknown method 'gaa'"),
         ("attacks: quick", "attacks: slow", "attacks must be one of"),
         ("seeds: [1, 2]", "seeds: []", "needs methods, kept scores, seeds"),

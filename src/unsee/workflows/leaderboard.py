@@ -13,7 +13,7 @@ questions of the split `selection` only; figures come from `report`, attacks fro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
@@ -35,8 +35,10 @@ from unsee.utils.terminal import note
 from unsee.workflows import sweep
 from unsee.workflows.sweep import Cell, Launcher, State
 
-OURS: Final = ("split", "gold")
-"""Settings of `base.eval` that the leaderboard sets itself."""
+OURS: Final = ("eval.split", "eval.gold")
+"""Settings that the leaderboard sets itself."""
+WORLDLY: Final = ("model", "data", "benchmark", "seed")
+"""Settings of `base` (the seed: of `search_seed` and `seeds`) that no method may have of its own, as all are compared in one world."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,14 +188,12 @@ def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
     """Read and check a leaderboard file, and make the cells of the search."""
     values = config.read_mapping(file)
     board = config.build(Board, values, where=str(file))
-    judging = board.base.get("eval") or {}
-    if given := [name for name in OURS if name in judging]:
-        raise UserError(f"{file}: base.eval.{given[0]} is set by the leaderboard itself. Leave it out.")
+    _require_one_world(board, file)
     first = {
         "golds": board.golds,
         **{key: board.base[key] for key in ("model", "data", "benchmark") if key in board.base},
     }
-    worlds = {"first": first, **{name: one for name, one in board.worlds.items() if name != "first"}}
+    worlds = {"first": first, **board.worlds}
     made = {name: config.build(World, one, where=f"{file}, world {name}") for name, one in worlds.items()}
     search = {name: _search(board, name, file, plugins) for name in board.methods}
     for name, cells in search.items():
@@ -204,6 +204,30 @@ def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
                     f"{file}: world {world} has no gold model for the promise {promise!r} of {name}. Name it in golds."
                 )
     return _Plan(board=board, worlds=made, search=search)
+
+
+def _require_one_world(board: Board, file: Path) -> None:
+    """Raise for a world named as that of `base`, and for settings that would not be the same for all methods."""
+    if "first" in board.worlds:
+        raise UserError(f"{file}: the world of base and golds is called first. Give worlds.first another name.")
+    parts = {"base": board.base, "axes": board.axes}
+    parts |= {f"methods.{name}": own for name, own in board.methods.items() if isinstance(own, Mapping)}
+    for part, settings in parts.items():
+        kept = OURS if part == "base" else (*OURS, *WORLDLY)
+        for path in _paths(settings):
+            if any(path == name or path.startswith(f"{name}.") for name in kept):
+                raise UserError(
+                    f"{file}: {part} has {path}, which the leaderboard sets itself, alike for all methods. Leave it out: model and data "
+                    "stand in base and worlds, seeds in search_seed and seeds."
+                )
+
+
+def _paths(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the path of every setting, and of those one level below it."""
+    for path, given in settings.items():
+        yield path
+        for one in given if isinstance(given, list) else [given]:
+            yield from (f"{path}.{key}" for key in (one if isinstance(one, Mapping) else ()))
 
 
 def _search(board: Board, name: str, file: Path, plugins: Sequence[str]) -> list[Cell]:
@@ -272,12 +296,15 @@ def _attack(board: Board, gold: str) -> dict[str, Any] | None:
 
 
 def chosen(tried: Sequence[Tried], keep: float) -> Tried | None:
-    """Return the setting nearest to gold among those that keep enough, else the one that keeps most; None if none was judged."""
+    """Return the setting nearest to gold among those that keep enough, else the one that keeps most, the nearer one of equals.
+
+    None if none was judged.
+    """
     judged = [(one, one.distance, one.keeps) for one in tried if one.distance is not None and one.keeps is not None]
     enough = [(one, distance) for one, distance, keeps in judged if keeps >= keep]
     if enough:
         return min(enough, key=itemgetter(1))[0]
-    return max(judged, key=itemgetter(2))[0] if judged else None
+    return max(judged, key=lambda one: (one[2], -one[1]))[0] if judged else None
 
 
 class _Judge:
