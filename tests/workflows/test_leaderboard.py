@@ -16,6 +16,7 @@ import pytest
 
 from helpers.evaluated import make_run
 from helpers.scripts import script
+from unsee.api import registry
 from unsee.cli.main import main
 from unsee.distributed.file_lock import claimed
 from unsee.errors import UserError
@@ -277,6 +278,23 @@ def test_a_failure_after_the_scores_were_written_is_none(file, cells, tmp_path):
 def test_a_call_tries_each_cell_once(done):
     tried = [(label, run.training["lr"]) for run, label, _ in done[1] if run.method == "simnpo"]
     assert len(tried) == len(set(tried)) == 2
+
+
+def test_models_to_compare_with_are_judged_with_the_code_and_engine_of_the_methods(file, cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_ADDED", {})
+    first, second = (tmp_path / name for name in ("brevity.py", "concision.py"))
+    code = (Path(__file__).parents[2] / "examples" / "plugin" / "unsee_example" / "brevity.py").read_text()
+    first.write_text(code)
+    second.write_text(code.replace('"brevity"', '"concision"'))
+    file.write_text(FILE.replace(OTHERS, "").replace("base: {", f"base: {{plugins: [{first}], engine: plain, "))
+    before = len(cells)
+    leaderboard(file, tmp_path / "out", plugins=[str(second)])
+    runs = [run for run, _, _ in cells[before:]]
+    assert {run.method for run in runs} == {"", "npo"}
+    assert {run.engine for run in runs} == {"plain"}
+    for run in runs:
+        assert [spec.partition("#")[0] for spec in run.plugins] == [str(first), str(second)]
+        assert all("#sha256=" in spec for spec in run.plugins)
 
 
 def test_a_second_world_takes_the_settings_as_they_are(file, cells, tmp_path):

@@ -19,6 +19,7 @@ import pytest
 
 from helpers.evaluated import make_run
 from unsee import config
+from unsee.api import registry
 from unsee.cli.main import main
 from unsee.config import Run
 from unsee.distributed import file_lock
@@ -117,6 +118,21 @@ def test_a_cell_is_judged_as_the_grid_says(tmp_path, monkeypatch):
         "seed": 4,
         "images_dir": tmp_path / "images",
     }
+
+
+def test_a_model_as_it_is_is_judged_with_the_plugins_of_the_cell(tmp_path, monkeypatch):
+    """A cell's process has loaded nothing yet, and no `forget` does it here."""
+    seen = []
+    monkeypatch.setattr(registry, "_ADDED", {})
+    monkeypatch.setattr(import_module("unsee.data.open"), "open_benchmark", lambda data, layout: None)
+    monkeypatch.setattr(
+        import_module("unsee.evaluation.evaluate"),
+        "evaluate",
+        lambda *_, **__: seen.extend(registry.outside_names("metrics")),
+    )
+    plugin = EXAMPLE.parent / "plugin" / "unsee_example" / "brevity.py"
+    sweep._work(Run(model="m", data="d", out=str(tmp_path / "x"), plugins=(str(plugin),)), "original", tmp_path)
+    assert seen == ["brevity"]
 
 
 @pytest.mark.parametrize(("method", "before"), [("ga", ["forget", "attack"]), ("", [])])

@@ -23,6 +23,7 @@ from unsee import config
 from unsee.api import registry
 from unsee.api.method import Promise
 from unsee.config import Run
+from unsee.config.plugins import with_plugins
 from unsee.errors import UserError
 from unsee.models.builtin import absolute_or_name
 from unsee.report import board_page
@@ -153,7 +154,7 @@ def leaderboard(
 
     first = next(iter(plan.worlds))
     pairs = [(first, "selection"), *((world, "report") for world in plan.worlds)]
-    beside = {pair: _references(plan.board, plan.worlds[pair[0]], pair[1]) for pair in pairs}
+    beside = {pair: _references(plan.board, plan.worlds[pair[0]], pair[1], plugins) for pair in pairs}
     run(cell for cells in beside.values() for cell in cells.values())
     judges = {pair: _Judge(plan.board, place, cells) for pair, cells in beside.items()}
     tried: dict[str, list[Tried]] = {}
@@ -250,10 +251,10 @@ def _judging(board: Board, part: str) -> dict[str, Any]:
     return {"likelihood": True, **(board.base.get("eval") or {}), "split": part}
 
 
-def _references(board: Board, world: World, part: str) -> dict[str, Cell]:
-    """Return stage -> cell of the original and the gold models."""
+def _references(board: Board, world: World, part: str, plugins: Sequence[str]) -> dict[str, Cell]:
+    """Return stage -> cell of the original and the gold models, judged with the code and the engine of the methods."""
     models = {"original": world.model, **{GOLD[promise]: model for promise, model in world.golds.items()}}
-    plugins = tuple(board.base.get("plugins") or ())
+    plugins = (*(board.base.get("plugins") or ()), *plugins)
     cells = {}
     for stage, model in models.items():
         run = Run(
@@ -261,9 +262,10 @@ def _references(board: Board, world: World, part: str) -> dict[str, Cell]:
             data=absolute_or_name(world.data),
             benchmark=world.benchmark,
             eval=_judging(board, part),
+            engine=board.base.get("engine", Run.engine),
             plugins=plugins,
         )
-        cells[stage] = sweep.named(run, stage)
+        cells[stage] = sweep.named(with_plugins(run), stage)
     return cells
 
 

@@ -311,6 +311,7 @@ def _work(run: Run, label: str, out: Path, attack: Mapping[str, Any] | None = No
     from unsee.workflows import attack as attacking
     from unsee.workflows.forget import forget_run
 
+    run = with_plugins(run)
     if run.method:
         forget_run(run, resume=(Path(run.out) / RECORD).exists())
     if attack:
