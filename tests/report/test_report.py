@@ -456,6 +456,33 @@ def test_seeds_are_resampled_over_the_units_that_a_score_is_a_mean_over(tmp_path
     assert means.mean() == scores["general.accuracy"].value == pytest.approx(2 / 3)
 
 
+def test_a_mean_over_questions_has_an_interval_over_entities(tmp_path: Path) -> None:
+    """Forty right answers about one person and one wrong about each of three others are four entities, with one seed as with several."""
+    counts = {"a": 40, "b": 1, "c": 1, "d": 1}
+    rows = [
+        Response(
+            id=f"{entity}{number}", stage="npo", role=Role.FORGET, kind=Kind.CHOICE, fact="job", entity=entity, question="What?", answer="A",
+            text="A" if entity == "a" else "B", options=("baker", "pilot"), tokens=2, ended=True, image="i.png", image_key=f"{entity}{number}",
+        )
+        for entity, count in counts.items()
+        for number in range(count)
+    ]  # fmt: skip
+    key = "forget.choice.first_character"
+    scores = score(rows, Vocabulary(measures=("choice.first_character",)))
+    assert scores[key].value == pytest.approx(40 / 43)
+    assert scores[key].interval == (0.0, pytest.approx(1.0, abs=0.03))  # without the one person nothing is right
+    assert score(rows[:40], Vocabulary(measures=("choice.first_character",)))[key].interval is None
+    run = Record(folder=tmp_path, stage="npo", seed="0", scores=scores, responses=tuple(rows), known=0)
+    pooled = summary.pooled(Stage(name="npo", runs=(run, replace(run, seed="1"))), key)
+    assert pooled is not None
+    assert pooled.value == pytest.approx(40 / 43)
+    total_se, weight_se = summary._cells((run, run), key)
+    assert total_se.sum() / weight_se.sum() == pytest.approx(40 / 43)
+    assert pooled.interval == (0.0, pytest.approx(1.0, abs=0.03))
+    total_se, weight_se = summary._cells((run, run), "forget.choice")
+    assert total_se.sum() / weight_se.sum() == scores["forget.choice"].value == 0.25
+
+
 def test_seeds_that_were_asked_about_other_people_still_have_an_interval(tmp_path: Path) -> None:
     """A resample may hold only people that none of its seeds was asked about: it says nothing, and must not spoil the others."""
     runs = []

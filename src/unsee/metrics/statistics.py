@@ -38,6 +38,18 @@ def entity_means(observations: Iterable[Observation]) -> dict[str, float]:
     return {entity: _mean([_mean(values) for values in by.values()]) for entity, by in sorted(images.items())}
 
 
+def entity_sums(observations: Iterable[Observation]) -> dict[str, tuple[float, int]]:
+    """Return entity -> sum and number of its values.
+
+    >>> entity_sums([Observation(entity="p", image=i, value=v) for i, v in (("a", 0.0), ("a", 1.0), ("b", 1.0))])
+    {'p': (2.0, 3)}
+    """
+    values: dict[str, list[float]] = defaultdict(list)
+    for seen in observations:
+        values[seen.entity].append(seen.value)
+    return {entity: (sum(found), len(found)) for entity, found in sorted(values.items())}
+
+
 def mean_of_known(values: Iterable[float | None]) -> float | None:
     """Return the mean of the values that are known, or None without any.
 
@@ -48,15 +60,22 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
     return _mean(known) if known else None
 
 
-def bootstrap_interval(values: Sequence[float], *, level: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
+def bootstrap_interval(
+    values: Sequence[float], *, weights: Sequence[float] | None = None, level: float = 0.95, seed: int = 0
+) -> tuple[float, float] | None:
     """Return the percentile interval of the mean over resampled entities, or None below two.
+
+    With weights it is the weighted mean: of entities with unlike numbers of questions, that over their questions.
 
     >>> bootstrap_interval([0.0, 1.0]), bootstrap_interval([0.5]), bootstrap_interval([0.5, 0.5, 0.5])
     ((0.0, 1.0), None, (0.5, 0.5))
     """
     if len(values) < 2:
         return None
-    means_r = np.sort(np.asarray(values, dtype=np.float64))[_draws(len(values), seed)].mean(axis=1)
+    value_e = np.asarray(values, dtype=np.float64)
+    weight_e = np.ones_like(value_e) if weights is None else np.asarray(weights, dtype=np.float64)
+    order_re = np.lexsort((weight_e, value_e))[_draws(len(values), seed)]
+    means_r = (value_e * weight_e)[order_re].sum(axis=1) / weight_e[order_re].sum(axis=1)
     low, high = np.quantile(means_r, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

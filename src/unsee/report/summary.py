@@ -9,7 +9,7 @@ import numpy as np
 
 from unsee.api import PROBES, Response, Score
 from unsee.metrics.aftermath import Aftermath
-from unsee.metrics.statistics import Observation, entity_means
+from unsee.metrics.statistics import Observation, entity_means, entity_sums
 from unsee.report.read import Record, Stage
 from unsee.scoring.aggregate import observation
 from unsee.scoring.conditions import group_of, hazardous
@@ -54,30 +54,46 @@ def _interval(runs: Sequence[Record], key: str) -> tuple[float, float] | None:
 
     Shapes: s seeds, e entities, r resamples.
     """
-    mean_se, asked_se = _cells(runs, key)
-    seeds, entities = mean_se.shape
+    total_se, weight_se = _cells(runs, key)
+    seeds, entities = total_se.shape
     if entities < 2:
         return None
     rng = np.random.default_rng(0)
     seed_rs = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
     entity_re = rng.multinomial(entities, np.full(entities, 1 / entities), size=RESAMPLES)
-    total_r = np.einsum("rs,se,re->r", seed_rs, mean_se, entity_re)
-    count_r = np.einsum("rs,se,re->r", seed_rs, asked_se, entity_re)
+    total_r = np.einsum("rs,se,re->r", seed_rs, total_se, entity_re)
+    count_r = np.einsum("rs,se,re->r", seed_rs, weight_se, entity_re)
     mean_r = total_r[count_r > 0] / count_r[count_r > 0]
     low, high = np.quantile(mean_r, [0.025, 0.975])
     return float(low), float(high)
 
 
 def _cells(runs: Sequence[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return each entity's mean per seed (0 without questions), and whether it was asked."""
-    means = [entity_means(_observations(run, key)) for run in runs]
-    order = {entity: column for column, entity in enumerate(sorted({entity for row in means for entity in row}))}
-    mean_se, asked_se = np.zeros((len(runs), len(order))), np.zeros((len(runs), len(order)))
-    for seed, row in enumerate(means):
-        for entity, mean in row.items():
-            mean_se[seed, order[entity]] = mean
-            asked_se[seed, order[entity]] = 1
-    return mean_se, asked_se
+    """Return each entity's total per seed, and its weight, both 0 without questions.
+
+    That is its mean and 1, or for a mean over questions their sum and number.
+    """
+    seen = [_observations(run, key) for run in runs]
+    micro = any(_over_questions(run.scores[key].value, found) for run, found in zip(runs, seen, strict=True))
+    cells = [
+        entity_sums(found) if micro else {entity: (mean, 1) for entity, mean in entity_means(found).items()}
+        for found in seen
+    ]
+    order = {entity: column for column, entity in enumerate(sorted({entity for row in cells for entity in row}))}
+    total_se, weight_se = np.zeros((len(runs), len(order))), np.zeros((len(runs), len(order)))
+    for seed, row in enumerate(cells):
+        for entity, (total, weight) in row.items():
+            total_se[seed, order[entity]] = total
+            weight_se[seed, order[entity]] = weight
+    return total_se, weight_se
+
+
+def _over_questions(mean: float | None, seen: Sequence[Observation]) -> bool:
+    """Tell whether a score is the mean over questions and not that over entities (`Measure.micro`, which no score records)."""
+    if mean is None or not seen:
+        return False
+    micro, macro = np.mean([one.value for one in seen]), np.mean(list(entity_means(seen).values()))
+    return bool(np.isclose(mean, micro) and not np.isclose(mean, macro))
 
 
 def _observations(run: Record, key: str) -> list[Observation]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from unsee.api import Measure, Response, Score, Vocabulary
 from unsee.api.measure import Direction
 from unsee.errors import UserError
-from unsee.metrics.statistics import Observation, bootstrap_interval, entity_means
+from unsee.metrics.statistics import Observation, bootstrap_interval, entity_means, entity_sums
 from unsee.scoring import image_text_pairs
 from unsee.scoring.against_gold import model_utility
 from unsee.scoring.conditions import group_of
@@ -68,13 +68,14 @@ def _paired(responses: Sequence[Response], vocabulary: Vocabulary) -> dict[str, 
 def _summed(
     rows: Iterable[Response], values: Mapping[str, float], better: Direction, why: str = "", *, micro: bool = False
 ) -> Score:
-    """Return the mean over entities with interval. `micro`: over questions."""
+    """Return the mean over entities with interval. `micro`: over questions; its interval draws entities, too."""
     seen = [observation(row, values[row.id]) for row in rows if row.id in values]
-    means = [one.value for one in seen] if micro else list(entity_means(seen).values())
+    cells = list(entity_sums(seen).values()) if micro else [(mean, 1) for mean in entity_means(seen).values()]
+    totals, weights = [total for total, _ in cells], [weight for _, weight in cells]
     return Score(
-        value=sum(means) / len(means) if means else None,
+        value=sum(totals) / sum(weights) if cells else None,
         n=len(values),
-        interval=bootstrap_interval(means),
+        interval=bootstrap_interval([total / weight for total, weight in cells], weights=weights),
         better=better,
         value_by_index=dict(values),
         why=why,
