@@ -21,7 +21,7 @@ from unsee.cli.main import main
 from unsee.distributed.file_lock import claimed
 from unsee.errors import UserError
 from unsee.report.attacked import relearning_area, relearning_curve, returned
-from unsee.report.board import Cost, Row, as_json, markdown, ranks
+from unsee.report.board import Cost, Row, as_json, markdown, ranks, share_of_gold
 from unsee.report.board_page import render
 from unsee.report.read import Stage, beside_gold, read_run
 from unsee.scoring.gold_distance import KEY, drawn_distances
@@ -304,9 +304,26 @@ def test_a_second_world_takes_the_settings_as_they_are(file, cells, tmp_path):
     )
     before = len(cells)
     leaderboard(file, tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    shares = {world: {row["name"]: row["share_of_gold_seconds"] for row in told[world]["rows"]} for world in told}
+    assert shares["first"]["npo"] == pytest.approx(16.5 / 145)
+    assert shares["other"]["npo"] is None  # nobody said how long its gold model took
     there = [(label, run.eval["split"]) for run, label, _ in cells[before:] if run.data == "lab:hazards" and run.method]
     assert there == [("npo", "report")] * 2 + [("milder", "report")] * 2
     assert set(json.loads((tmp_path / "out" / "leaderboard.json").read_text())) == {"first", "other"}
+
+
+def test_each_promise_and_world_has_a_gold_time_of_its_own(file):
+    golds = "golds: {person: lab-gold, picture: lab-gold-picture}"
+    other = "worlds: {other: {model: lab, data: lab, " + golds + ", gold_seconds: 7}}"
+    file.write_text(
+        FILE.replace("golds: {person: lab-gold}", golds).replace("145", "{person: 145, picture: 50}") + other + "\n"
+    )
+    first, second = read_plan(file).worlds.values()
+    assert (first.seconds_for("person"), first.seconds_for("picture")) == (145, 50)
+    assert (second.seconds_for("person"), second.seconds_for("picture")) == (7, 7)
+    rows = [Row(name=name, promise="person", gold_seconds=seconds) for name, seconds in (("a", 50.0), ("b", None))]
+    assert [share_of_gold(row, 25.0) for row in rows] == [0.5, None]
 
 
 def test_too_little_kept_takes_what_keeps_most_and_of_equals_the_nearest():
@@ -349,6 +366,9 @@ def test_too_little_kept_takes_what_keeps_most_and_of_equals_the_nearest():
             "worlds: {first: {model: lab, data: lab, golds: {person: lab-gold}}}",
             "Give worlds.first another name",
         ),
+        ("gold_seconds: 145", "gold_seconds: {picture: 145}", "Unknown promise in gold_seconds 'picture'"),
+        ("gold_seconds: 145", "gold_seconds: {person: soon}", "must be seconds above 0, got 'soon' for person"),
+        ("gold_seconds: 145", "gold_seconds: -1", "must be seconds above 0"),
         ("  ga:", "  gaa:", "Unknown method 'gaa'"),
         ("attacks: quick", "attacks: slow", "attacks must be one of"),
         ("seeds: [1, 2]", "seeds: []", "needs methods, kept scores, seeds"),

@@ -65,7 +65,11 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """Return the percentile interval of the mean over resampled entities, or None below two.
 
-    With weights it is the weighted mean: of entities with unlike numbers of questions, that over their questions.
+    Args:
+        values: Mean of each entity.
+        weights: Number of its questions, for the mean over questions. Default: all alike.
+        level: Share of the resampled means inside.
+        seed: Seed of the resamples.
 
     >>> bootstrap_interval([0.0, 1.0]), bootstrap_interval([0.5]), bootstrap_interval([0.5, 0.5, 0.5])
     ((0.0, 1.0), None, (0.5, 0.5))

@@ -33,12 +33,6 @@ class Cost:
 
     clock: Literal["seconds", "cpu_seconds"] = "seconds"
     """Wall clock, or time of the processor, which other programs on the machine do not lengthen."""
-    gold_seconds: float | None = None
-    """The same for training the gold model; None = unknown."""
-
-    def share(self, took: float | None) -> float | None:
-        """Return a time as a share of the gold model's."""
-        return None if took is None or not self.gold_seconds else took / self.gold_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +50,8 @@ class Row:
     stage: Stage | None = None
     """Evaluated runs, one per seed, beside gold; None = nothing to show."""
     gold: Stage | None = None
+    gold_seconds: float | None = None
+    """Time that training this gold model takes, by the clock of the leaderboard; None = unknown."""
     seeds: tuple[int, ...] = ()
     """Seeds that all rows were to have, so that draws of seeds are paired even where one is missing. Empty: those it has."""
     reference: bool = False
@@ -176,7 +172,7 @@ def as_json(rows: Sequence[Row], cost: Cost) -> list[dict[str, Any]]:
             **_shares(row),
             **_attacked(row),
             cost.clock: (lasted := took(row, cost)),
-            "share_of_gold_seconds": cost.share(lasted),
+            "share_of_gold_seconds": share_of_gold(row, lasted),
             "notes": list(row.remarks),
         }
         for group in by_key((row.promise, row) for row in rows).values()
@@ -206,7 +202,7 @@ def markdown(rows: Sequence[Row], keep: float, kept: Sequence[str], cost: Cost) 
     ]
     heads += [
         cost.clock.replace("cpu_", "CPU "),
-        *(["of gold's time"] if cost.gold_seconds else []),
+        "of gold's time",
         "seeds",
         "settings",
         "searched",
@@ -267,7 +263,7 @@ def _line(row: Row, rank: int | None, cost: Cost) -> list[str]:
         _number(attacked["relearning_area"]),
         *found,
         "" if lasted is None else f"{lasted:.0f}",
-        *([_percent(cost.share(lasted))] if cost.gold_seconds else []),
+        _percent(share_of_gold(row, lasted)),
         str(len(row.stage.runs)) if row.stage else "0",
         row.settings,
         row.searched,
@@ -295,6 +291,11 @@ def _attacked(row: Row) -> Mapping[str, Any]:
 def took(row: Row, cost: Cost) -> float | None:
     """Return the time that unlearning took by the clock of the leaderboard, mean over seeds."""
     return seconds(row.stage, cost.clock) if row.stage else None
+
+
+def share_of_gold(row: Row, lasted: float | None) -> float | None:
+    """Return a time as a share of that of training the row's gold model."""
+    return None if lasted is None or row.gold_seconds is None else lasted / row.gold_seconds
 
 
 def _with_interval(score: Score | None) -> str:

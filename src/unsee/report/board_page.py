@@ -9,7 +9,7 @@ from typing import Any, Final
 from unsee.api import Response
 from unsee.report import attacked, charts, gallery
 from unsee.report import routes as asking
-from unsee.report.board import Cost, Row, ordered, took
+from unsee.report.board import Cost, Row, ordered, share_of_gold, took
 from unsee.report.columns import MEANING
 from unsee.report.page import groups, rendered
 from unsee.report.read import Record
@@ -147,7 +147,7 @@ def _line(row: Row, rank: int | None, role: str, top: float, cost: Cost) -> Line
         relearned=_relearned(row),
         leak=_leak(row, role),
         seconds=seconds,
-        share=cost.share(seconds),
+        share=share_of_gold(row, seconds),
     )
 
 

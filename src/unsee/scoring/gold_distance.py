@@ -90,6 +90,12 @@ def drawn_distances(
 
     All entities that gold has a score for are drawn, so that the draws of two models beside one gold model are paired, even where
     one of them has no score for some entity. A draw without any entity that can be compared is NaN.
+
+    Args:
+        responses: Answers of the model.
+        scores: Its scores.
+        gold_scores: Scores of gold.
+        gold_responses: Answers of gold. Default: entities that the model was not asked about are not drawn.
     """
     halves = _halves(responses, scores, gold_scores, gold_responses)
     return _resampled(halves)[0] if all(halves.values()) else np.empty(0)

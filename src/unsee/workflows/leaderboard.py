@@ -24,7 +24,7 @@ from unsee.api import registry
 from unsee.api.method import Promise
 from unsee.config import Run
 from unsee.config.plugins import with_plugins
-from unsee.errors import UserError
+from unsee.errors import UserError, shown, unknown_name
 from unsee.models.builtin import absolute_or_name
 from unsee.report import board_page
 from unsee.report.board import Cost, Row, as_json, left_out, left_out_words, legend, markdown
@@ -41,6 +41,9 @@ OURS: Final = ("eval.split", "eval.gold")
 WORLDLY: Final = ("model", "data", "benchmark", "seed")
 """Settings of `base` (the seed: of `search_seed` and `seeds`) that no method may have of its own, as all are compared in one world."""
 
+Seconds = float | Mapping[str, float] | None
+"""Time of training gold models: the same for all, or promise -> time; None = unknown."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class World:
@@ -51,6 +54,27 @@ class World:
     benchmark: str | Mapping[str, Any] = ""
     golds: Mapping[str, str]
     """Promise (person, picture) -> model that never learnt what a method with it is to forget."""
+    gold_seconds: Seconds = None
+    """Seconds that training its gold models takes on the machine of the board, by its clock: one number, or one per promise."""
+
+    def __post_init__(self) -> None:
+        """Reject times that no training takes, or of no gold model."""
+        given = (
+            self.gold_seconds
+            if isinstance(self.gold_seconds, Mapping)
+            else dict.fromkeys(self.golds, self.gold_seconds)
+        )
+        for promise, seconds in given.items():
+            if promise not in self.golds:
+                raise unknown_name("promise in gold_seconds", promise, self.golds)
+            if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
+                raise UserError(
+                    f"gold_seconds must be seconds above 0, got {shown(seconds)} for {promise}. Leave it out if unknown."
+                )
+
+    def seconds_for(self, promise: str) -> float | None:
+        """Return the time that training the gold model of a promise takes, or None if unknown."""
+        return self.gold_seconds.get(promise) if isinstance(self.gold_seconds, Mapping) else self.gold_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +102,8 @@ class Board:
     """Whether the chosen settings are attacked: quick attacks, or these settings of them (attack -> setting -> value)."""
     attack_seeds: int | None = None
     """How many of the seeds are attacked, from the first on; None = all."""
-    gold_seconds: float | None = None
-    """Seconds that training the gold model takes on the same machine, by the same clock."""
+    gold_seconds: Seconds = None
+    """Seconds that training the gold models of `golds` takes on the same machine, by the same clock: one number, or one per promise."""
     clock: Literal["seconds", "cpu_seconds"] = "seconds"
     """Time that the cost is told in: of the wall clock, or of the processor."""
     worlds: Mapping[str, Any] = field(default_factory=dict)
@@ -192,6 +216,7 @@ def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
     _require_one_world(board, file)
     first = {
         "golds": board.golds,
+        "gold_seconds": board.gold_seconds,
         **{key: board.base[key] for key in ("model", "data", "benchmark") if key in board.base},
     }
     worlds = {"first": first, **board.worlds}
@@ -385,7 +410,7 @@ def _write_chosen(place: Path, tried: Mapping[str, Sequence[Tried]], keep: float
 def _write(plan: _Plan, place: Path, rows: Mapping[str, Sequence[Row]], waiting: Sequence[str]) -> None:
     """Write leaderboard.md and leaderboard.json with the methods that have been searched so far."""
     board, values = plan.board, {}
-    cost = Cost(clock=board.clock, gold_seconds=board.gold_seconds)
+    cost = Cost(clock=board.clock)
     titles = {
         name: f"{name.capitalize()} world: data {world.data}, model {world.model}"
         for name, world in plan.worlds.items()
@@ -432,6 +457,7 @@ def _row(plan: _Plan, world: str, judge: _Judge, name: str, tried: Sequence[Trie
         keeps=None if stage is None else judge.keeps(stage),
         stage=stage,
         gold=judge.gold(choice.promise),
+        gold_seconds=plan.worlds[world].seconds_for(choice.promise),
         seeds=plan.board.seeds,
         notes=tuple(notes),
     )
