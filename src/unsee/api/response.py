@@ -69,7 +69,7 @@ class Response(Question):
         values["role"] = Role(values["role"])
         values["kind"] = Kind(values["kind"])
         values["private"] = {fact: tuple(forms) for fact, forms in values["private"].items()}
-        for name in ("options", "option_logprobs", "perturbed", "perturbed_logprobs"):
+        for name in ("options", "accepted", "option_logprobs", "perturbed", "perturbed_logprobs"):
             values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
