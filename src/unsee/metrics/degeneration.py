@@ -110,10 +110,8 @@ def loop(words: Sequence[str]) -> float:
 def echo(words: Sequence[str], n: int = 4) -> float:
     """Return the share of words in phrases of n that were said before, which finds rambling in whole sentences.
 
-    >>> echo("i can see a person and a cat before i can see a person".split())
-    0.38461538461538464
-    >>> echo("a red shirt and a blue hat".split())
-    0.0
+    >>> echo("we see a hat there , we see a hat".split()), echo("a red shirt and a blue hat".split())
+    (0.4, 0.0)
     """
     seen: set[tuple[str, ...]] = set()
     again: set[int] = set()
