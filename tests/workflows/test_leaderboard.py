@@ -123,10 +123,11 @@ def test_the_choice_sees_only_its_own_questions(done):
 
 def test_attacks_have_the_settings_of_the_file_and_the_first_seeds(cells, tmp_path):
     file, before = tmp_path / "board.yaml", len(cells)
-    text = FILE.replace("attacks: quick", "attacks: {relearning: {precision: bf16}}\nattack_seeds: 1")
+    text = FILE.replace("attacks: quick", "attacks: {prompts: {}, relearning: {precision: bf16}}\nattack_seeds: 1")
     file.write_text(text.replace("  milder: {method: npo, method.beta: 0.5}\n  ga:\n  simnpo:\n", ""))
     leaderboard(file, tmp_path / "out")
     attacked = {run.seed: attack for run, _, attack in cells[before:] if run.eval["split"] == "report" and run.method}
+    assert attacked[1]["attacks"] == ["prompts", "relearning"]
     assert attacked[1]["settings"] == {"relearning": {"precision": "bf16"}}
     assert not attacked[2]
     file.write_text(text.replace("attack_seeds: 1", "attack_seeds: 0"))

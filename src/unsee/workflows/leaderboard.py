@@ -99,7 +99,7 @@ class Board:
     seeds: tuple[int, ...] = (1, 2, 3)
     """Seeds of the chosen settings."""
     attacks: Literal["quick", "none"] | Mapping[str, Any] = "none"
-    """Whether the chosen settings are attacked: quick attacks, or these settings of them (attack -> setting -> value)."""
+    """How the chosen settings are attacked: by all attacks in their quick form, or by these (attack -> settings that differ from it)."""
     attack_seeds: int | None = None
     """How many of the seeds are attacked, from the first on; None = all."""
     gold_seconds: Seconds = None
@@ -113,6 +113,8 @@ class Board:
         """Reject values that no leaderboard can use."""
         if not (self.methods and self.kept and self.seeds and self.settings >= 1):
             raise UserError("A leaderboard needs methods, kept scores, seeds and at least one setting each.")
+        for name in self.attacks if isinstance(self.attacks, Mapping) else ():
+            registry.require("attacks", name)
         if self.attack_seeds is not None and self.attack_seeds < 1:
             raise UserError(f"attack_seeds must be at least 1, got {self.attack_seeds}. For no attacks: attacks: none.")
         if not 0 < self.keep <= 1:
@@ -318,8 +320,11 @@ def _attack(board: Board, gold: str) -> dict[str, Any] | None:
     """Return the arguments of the attack on a chosen setting, or None for none."""
     if board.attacks == "none":
         return None
-    settings = {"settings": config.plain(board.attacks)} if isinstance(board.attacks, Mapping) else {}
-    return {"gold": gold, "quick": True, "split": "attacks", **settings}
+    attack: dict[str, Any] = {"gold": gold, "quick": True, "split": "attacks"}
+    if isinstance(board.attacks, Mapping):
+        given = {name: config.plain(settings or {}) for name, settings in board.attacks.items()}
+        attack |= {"attacks": list(given), "settings": {name: settings for name, settings in given.items() if settings}}
+    return attack
 
 
 def chosen(tried: Sequence[Tried], keep: float) -> Tried | None:
