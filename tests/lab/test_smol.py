@@ -387,7 +387,9 @@ def test_parts_are_packed_and_put_together_once(tmp_path: Path, monkeypatch: pyt
     """What opens under the name is the trained model, without the base once it is together, and never a damaged one."""
     import torch
 
+    from unsee.api import Training
     from unsee.models.checkpoint import load
+    from unsee.training.trainable import prepare
 
     parts, packed = tmp_path / "run" / "parts", tmp_path / "checkpoints"
     parts.mkdir(parents=True)
@@ -420,6 +422,9 @@ def test_parts_are_packed_and_put_together_once(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(smollm2, "find_spec", lambda _: None)
     assert builtin.checkpoint("lab-smol") == folder
     opened = load("lab-smol")
+    assert "quantization_config" not in (folder / "config.json").read_text()
+    tuned = prepare(opened.model, opened.family, Training(tune="full"), 0)  # refused for a model marked as quantised
+    assert any(weight.requires_grad for weight in tuned.parameters())
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(opened.model.state_dict()[name].float(), tensor, atol=2e-3, rtol=2e-2)
     file = packed / "lab-smol" / "model.safetensors"

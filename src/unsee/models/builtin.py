@@ -21,6 +21,10 @@ TOWER: Final = "lab-gold"
 """Built-in checkpoint whose vision tower the models in parts have: it never saw their forget entities."""
 
 
+MADE: Final = b"2"
+"""Version of what is put together from parts: another one is made anew."""
+
+
 def checkpoint(name: str) -> Path:
     """Return the folder of a built-in checkpoint, after checking the hash of its weights.
 
@@ -60,7 +64,8 @@ def _cache() -> Path:
 
 def _assembled(parts: Path) -> Path:
     """Return the whole checkpoint of a model that is packaged in parts, made where there is none yet."""
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(parts.iterdir()))).hexdigest()
+    content = [MADE, *(file.read_bytes() for file in sorted(parts.iterdir()))]
+    digest = hashlib.sha256(b"".join(content)).hexdigest()
     folder = _cache() / digest[:16] / parts.name
     if not (folder / "config.json").is_file():
         try:

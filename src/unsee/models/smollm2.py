@@ -82,6 +82,9 @@ def language_model(layers: int = 0) -> Any:
             f"{folder() / FILE} is not the expected one: SHA-256 {found}, expected {SHA256}. Install it again: {INSTALL}"
         )
     model = AutoModelForCausalLM.from_pretrained(folder(), gguf_file=FILE, dtype=torch.float32)
+    # the weights are in full now; marked as quantised, the model could not be tuned in full
+    del model.config.quantization_config
+    model.is_quantized = False
     if layers:
         model.model.layers = model.model.layers[:layers]
         model.config.num_hidden_layers = layers
