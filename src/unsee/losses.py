@@ -153,16 +153,17 @@ def squared_distance_loss(states_bad: Tensor, goal_bad: Tensor, labels_ba: Tenso
 
 def js_to_token(logits_bav: Tensor, tokens_ba: Tensor) -> Tensor:
     """Return the Jensen-Shannon divergence of each distribution from the one-token distribution, in nats (arXiv 2509.02820)."""
-    p_ba = token_logprobs(logits_bav, tokens_ba).exp()
-    one_side = (1 - p_ba) * math.log(2) + torch.special.xlogy(p_ba, 2 * p_ba / (1 + p_ba))
-    return 0.5 * (one_side + torch.log(2 / (1 + p_ba)))
+    logp_ba = token_logprobs(logits_bav, tokens_ba)
+    p_ba = logp_ba.exp()
+    middle_ba = torch.log1p(p_ba) - math.log(2)  # in logarithms, so that a probability that rounds to 0 has a gradient
+    return 0.5 * ((1 - p_ba) * math.log(2) + p_ba * (logp_ba - middle_ba) - middle_ba)
 
 
 def token_js(u_bav: Tensor, v_bav: Tensor) -> Tensor:
     """Return the Jensen-Shannon divergence of two laws per position, in nats: at most log 2."""
-    p_bav, q_bav = u_bav.float().softmax(-1), v_bav.float().softmax(-1)
-    middle_bav = (p_bav + q_bav) / 2
-    return (torch.special.xlogy(p_bav, p_bav / middle_bav) + torch.special.xlogy(q_bav, q_bav / middle_bav)).sum(-1) / 2
+    u_bav, v_bav = u_bav.float().log_softmax(-1), v_bav.float().log_softmax(-1)
+    middle_bav = torch.logaddexp(u_bav, v_bav) - math.log(2)
+    return (u_bav.exp() * (u_bav - middle_bav) + v_bav.exp() * (v_bav - middle_bav)).sum(-1) / 2
 
 
 def _true_token(labels_ba: Tensor, vocabulary: int) -> Tensor:

@@ -8,7 +8,18 @@ import math
 import pytest
 import torch
 
-from unsee.losses import answer_nll, ga_loss, kl_loss, npo_loss, per_sample, token_kl, token_logprobs
+from unsee.losses import (
+    answer_nll,
+    ga_loss,
+    js_to_token,
+    kl_loss,
+    npo_loss,
+    per_sample,
+    token_js,
+    token_kl,
+    token_logprobs,
+)
+from unsee.methods.unsee.teacher import mixed
 
 
 @pytest.fixture
@@ -103,3 +114,34 @@ def test_chain_rule_of_sequence_kl():
         enumerated += float(log_p.exp() * (log_p - log_q))
         expected += float(log_p.exp() * kl)
     assert enumerated == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("far", [5.0, 300.0])
+def test_jensen_shannon_is_right_where_a_probability_rounds_to_0(far):
+    first, second = torch.tensor([[[far, 0.0, -far]]]), torch.tensor([[[0.0, far, -far]]], requires_grad=True)
+    p, q = (logits.detach().double().softmax(-1) for logits in (first, second))
+    middle = (p + q) / 2
+    wanted = (torch.xlogy(p, p / middle).nan_to_num() + torch.xlogy(q, q / middle).nan_to_num()).sum(-1) / 2
+    found = token_js(first, second)
+    torch.testing.assert_close(found.double(), wanted, atol=1e-6, rtol=1e-5)
+    found.sum().backward()
+    assert second.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("far", [1.0, 300.0])
+def test_divergence_from_one_token_is_right_where_its_probability_rounds_to_0(far):
+    logits = torch.tensor([[[far, -far]]], requires_grad=True)
+    found = js_to_token(logits, torch.tensor([[1]]))
+    p = logits.detach().double().softmax(-1)[0, 0, 1]
+    wanted = 0.5 * ((1 - p) * math.log(2) + torch.xlogy(p, 2 * p / (1 + p)) + torch.log(2 / (1 + p)))
+    torch.testing.assert_close(found[0, 0].double(), wanted, atol=1e-6, rtol=1e-5)
+    found.sum().backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_a_mixture_of_laws_is_finite_where_both_round_to_0():
+    first, second = torch.tensor([[[0.0, -300.0]]]), torch.tensor([[[0.0, -400.0]]])
+    found = mixed(first, second, 0.5)
+    assert found.isfinite().all()
+    torch.testing.assert_close(mixed(first, second, 0.0), first.log_softmax(-1))
+    torch.testing.assert_close(mixed(first[..., :1] * 0 + first, second, 1.0), second.log_softmax(-1))

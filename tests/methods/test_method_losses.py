@@ -21,7 +21,7 @@ from unsee.inference.encoder import encoder
 from unsee.methods.common.guidance import INSTRUCTION
 from unsee.methods.common.refusal_targets import refusal_targets
 from unsee.methods.task_vector import negate
-from unsee.methods.vgid import Noised
+from unsee.methods.vgid import Noised, _shortest_edge
 from unsee.testing.methods import session_at
 from unsee.testing.tiny import tiny_session
 from unsee.training.recording import recording
@@ -316,7 +316,8 @@ def test_vgid(session, parts_of):
 
     guided = []
     for target in forget:
-        noised = Noised(target.example.image, 255 * 0.8 * mean_std(session), session.seed)
+        edge = session.processor.image_processor.size["shortest_edge"]
+        noised = Noised(target.example.image, 255 * 0.8 * mean_std(session), session.seed, edge)
         shown = replace(target, example=replace(target.example, image=noised))
         teacher_av = logprobs(session, shown, start=True, instruction=INSTRUCTION)[0]
         assert not torch.allclose(teacher_av, logprobs(session, target, start=True)[0], atol=1e-3)
@@ -336,6 +337,16 @@ def test_noise_has_the_scale_asked_for_and_is_the_same_again():
     assert abs(pixels.mean()) < 0.5
     assert (numpy.asarray(Noised(grey, 20.0, 3).load()) - 128.0 == pixels).all()
     assert Noised(grey, 20.0, 3).key != Noised(grey, 20.0, 4).key
+
+
+def test_noise_is_not_averaged_away_when_the_processor_reduces_the_picture():
+    large = SimpleNamespace(key="grey", load=lambda: Image.new("RGB", (640, 480), (128, 128, 128)))
+    shown = Noised(large, 20.0, 3, 48).load()
+    assert min(shown.size) == 48
+    assert (numpy.asarray(shown, dtype=float) - 128).std() == pytest.approx(20, rel=0.05)
+    assert _shortest_edge(SimpleNamespace(size={"height": 30, "width": 20})) == 20
+    assert _shortest_edge(SimpleNamespace(size={"shortest_edge": 336})) == 336
+    assert _shortest_edge(SimpleNamespace(size=None)) == 0
 
 
 def test_jensun(session, parts_of):

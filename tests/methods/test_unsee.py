@@ -213,3 +213,15 @@ def test_the_retain_set_is_trained_on_in_other_forms_too(tmp_path):
     kinds = {target.example.kind for target in kept_targets(session, "person", ("cloze",))}
     assert Kind.CLOZE in kinds
     assert Kind.CLOZE not in {target.example.kind for target in plain}
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [({"adapter": "runs/x"}, "cannot go on from an adapter"), ({"guard": "collapse"}, "which unsee has shrunk")],
+)
+def test_what_shrinking_would_defeat_is_refused(tmp_path, training, message):
+    session = session_at(tmp_path)
+    session.training = replace(session.training, **training)
+    with pytest.raises(UserError, match=message):
+        Unsee().unlearn(session)
+    Unsee(shrink=0.0)._require_usable(session)

@@ -126,6 +126,7 @@ def _quiet(model: Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+        torch.clear_autocast_cache()  # casts made without gradient must not serve the passes after (torch before 2.11 kept them)
         _TRYING.reset(token)
 
 

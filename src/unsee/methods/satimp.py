@@ -22,7 +22,8 @@ class SatImp(Method):
     beta2: float = 1.0
     """Exponent of 1 - p; open-unlearning's default [code]."""
     retain_weight: float = 1.0
-    """Weight of the cross-entropy on the retain answers; 0 = none."""
+    """Weight of the cross-entropy on the retain answers; 0 = none. Ours [inferred]: open-unlearning has 1 : .1 (forget : retain)
+    in its class and .1 : 1 in its settings file [code]."""
 
     def unlearn(self, session: Session) -> None:
         """Minimise the weighted log-likelihood of the forget answers."""

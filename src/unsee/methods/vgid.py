@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy
 from PIL import Image
@@ -103,8 +103,9 @@ class VGID(Method):
         """Return the examples with noise on their images, one draw per image."""
         std = session.processor.image_processor.image_std or (1.0,)
         scale = 255 * self.noise * sum(std) / len(std)
+        edge = _shortest_edge(session.processor.image_processor)
         return [
-            replace(example, image=Noised(example.image, scale, session.seed)) if example.image else example
+            replace(example, image=Noised(example.image, scale, session.seed, edge)) if example.image else example
             for example in examples
         ]
 
@@ -117,14 +118,28 @@ class Noised:
     scale: float
     """Standard deviation, of 255."""
     seed: int
+    edge: int = 0
+    """Shorter edge that a larger picture is reduced to before, as the processor would do after and so average the noise away;
+    0 = leave its size."""
 
     @property
     def key(self) -> str:
         """Equal exactly when the pixels are."""
-        return f"{self.image.key} + noise {self.scale:.6g}, seed {self.seed}"
+        return f"{self.image.key} at {self.edge} + noise {self.scale:.6g}, seed {self.seed}"
 
     def load(self) -> Image.Image:
         """Return the noised image in RGB."""
-        pixels = numpy.asarray(self.image.load().convert("RGB"), dtype=numpy.float64)
+        image = self.image.load().convert("RGB")
+        if self.edge and min(image.size) > self.edge:
+            factor = self.edge / min(image.size)
+            image = image.resize((round(factor * image.width), round(factor * image.height)), Image.Resampling.BICUBIC)
+        pixels = numpy.asarray(image, dtype=numpy.float64)
         drawn = numpy.random.default_rng(seed_of(self.seed, "noise", self.image.key)).normal(size=pixels.shape)
         return Image.fromarray((pixels + self.scale * drawn).round().clip(0, 255).astype(numpy.uint8))
+
+
+def _shortest_edge(image_processor: Any) -> int:
+    """Return the shorter edge that the processor reduces pictures to, or 0 where its settings do not say it in pixels."""
+    sizes = getattr(image_processor, "size", None) or {}
+    found = sizes.get("shortest_edge") or min(sizes.get("height") or 0, sizes.get("width") or 0)
+    return int(found)

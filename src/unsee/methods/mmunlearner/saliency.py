@@ -275,7 +275,10 @@ def _rerun(session: Session, lean: Forward, first: Sequence[Target] | None) -> A
 
 
 def _loss(session: Session, unit: Sequence[Target]) -> Tensor:
-    return answer_nll(*answer_logits(session.model, collate(session, unit)))
+    whole = replace(
+        session.vlm, engine=replace(session.engine, split_batches=False)
+    )  # one gradient per unit is squared
+    return answer_nll(*answer_logits(session.model, collate(whole, unit)))
 
 
 def _plain_loss(session: Session, unit: Sequence[Target]) -> Tensor:
@@ -304,7 +307,7 @@ def _units(targets: Sequence[Target], sweep: Sweep) -> list[list[list[Target]]]:
 def _rounds(sides: Sequence[list[list[list[Target]]]], sweep: Sweep) -> list[list[list[list[Target]]]]:
     """Split the units of each side into equal rounds of about `every` samples of P.
 
-    No round lacks a kind.
+    No round lacks the first kind of a side; of a kind with fewer units than rounds, some rounds have none.
     """
     preserve = sum(len(unit) for kind in sides[1] for unit in kind)
     wanted = round(preserve / sweep.every) if sweep.tolerance else 1

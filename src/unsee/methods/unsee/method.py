@@ -99,8 +99,22 @@ class Unsee(Method):
             else "",
         )
 
+    def _require_usable(self, session: Session) -> None:
+        """Raise for settings that shrinking defeats: an adapter that it would overwrite, a guard that would go back to it."""
+        if self.shrink and session.training.adapter:
+            raise UserError(
+                "unsee starts from shrunk weights, so it cannot go on from an adapter. Leave training.adapter out and give the "
+                "earlier run as the model, or set method.shrink=0."
+            )
+        if self.shrink and session.training.guard != "none":
+            raise UserError(
+                "training.guard compares with the weights at the start, which unsee has shrunk. Leave it out, or set "
+                "method.shrink=0; method.kept stops by what is kept."
+            )
+
     def unlearn(self, session: Session) -> None:
         """Fix the teacher, shrink the student, and distil."""
+        self._require_usable(session)
         session.training = replace(session.training, stop="never")
         taught = lessons(session, self.scope, self.instruction, self.rollouts, self.temperature)
         kept = kept_targets(session, self.scope, self.forms) if self.retain_weight else []

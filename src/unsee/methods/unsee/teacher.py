@@ -107,8 +107,9 @@ class Law:
 
 def mixed(first_bav: Tensor, second_bav: Tensor, share: float) -> Tensor:
     """Return log((1 - share) p + share q) of two laws given by logits."""
-    p_bav, q_bav = first_bav.float().softmax(-1), second_bav.float().softmax(-1)
-    return torch.log((1 - share) * p_bav + share * q_bav)
+    u_bav, v_bav = first_bav.float().log_softmax(-1), second_bav.float().log_softmax(-1)
+    weights_2 = torch.tensor([1 - share, share], device=u_bav.device).log()
+    return torch.logaddexp(weights_2[0] + u_bav, weights_2[1] + v_bav)
 
 
 def invented(name: str, seed: int) -> str:
