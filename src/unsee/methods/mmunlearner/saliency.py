@@ -25,8 +25,6 @@ from typing import Any, Final, Literal
 
 import torch
 from peft import PeftModel
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.nn import Embedding, Module, Parameter
 
@@ -45,6 +43,7 @@ from unsee.models.auto import evaluating
 from unsee.training.precision import autocast, half
 from unsee.training.recompute import Forward, recomputing, vision_rerun
 from unsee.utils.grouping import by_key
+from unsee.utils.progress import track
 from unsee.utils.seeds import seed_of
 
 LABELS: Final = "answer tokens and EOS"
@@ -148,10 +147,7 @@ def accumulate(
     first = next((kind[0] for side in sides for kind in side if kind[0][0].example.image is not None), None)
     with _squares(session, parts, first) as square:
         before: dict[str, Tensor] = {}
-        console = Console(stderr=True)
-        for lot in track(
-            rounds, description="saliency", transient=True, console=console, disable=not console.is_terminal
-        ):
+        for lot in track(rounds, "saliency", shown=processes.is_main()):
             for units, side, sign in zip(lot, used, (1.0, -sweep.gamma), strict=True):
                 _add(session, square, units, sign)
                 used[side] += sum(map(len, units))
