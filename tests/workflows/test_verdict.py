@@ -1,5 +1,7 @@
 """The verdict at the end of `forget`, and what it keeps from being handed on."""
 
+import json
+
 import pytest
 
 from helpers.evaluated import MIXES, make_run
@@ -53,6 +55,28 @@ def test_a_leaking_model_is_told_so(finished, monkeypatch):
     assert found.advice == "Next, in another --out: a higher training.lr (now 0.0001) or more training.epochs (now 5)."
     with pytest.raises(UserError, match=r"still leaks: .* Give --anyway"):
         require_silent(folder)
+
+
+@pytest.mark.parametrize(("promise", "leaks"), [("person", "yes"), ("picture", "no")])
+def test_a_model_that_tells_by_name_still_leaks_unless_pictures_alone_are_promised(finished, promise, leaks):
+    folder = finished("pubg")
+    for file in make_run(folder.parent / "judged", "pubg").iterdir():
+        if file.suffix in (".json", ".jsonl"):
+            file.rename(folder / file.name)
+    scores = json.loads((folder / "scores.json").read_text())
+    (folder / "scores.json").write_text(json.dumps(scores | {"forget_text.leak": {"value": 0.9, "n": 20}}))
+    record = config.read_mapping(folder / "run.yaml")
+    config.write(
+        folder / "run.yaml",
+        config.read(folder / "run.yaml"),
+        record={},
+        result={**record["result"], "promise": promise},
+    )
+    found = verdict_of(folder)
+    assert found.leaks == leaks
+    assert ("; but 90% of its answers to questions without a picture give the forgotten away" in found.sentence) == (
+        leaks == "yes"
+    )
 
 
 def test_a_destroyed_model_is_told_at_which_price(finished):

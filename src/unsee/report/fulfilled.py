@@ -41,7 +41,7 @@ def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
         return Fulfilled(word="not measured", why=verdict.sentence)
     if share["leak"] > LIMITS.silent:
         return Fulfilled(word="no", why=f"{percent(share['leak'])} of its answers give the forgotten away")
-    if tells := _told_elsewhere(stage, role):
+    if tells := told_elsewhere(stage, role):
         return Fulfilled(word="no", why=tells)
     if verdict.collapsed:
         return Fulfilled(word="no", why="it answers with degenerate or blank text: destroyed, not made to forget")
@@ -62,8 +62,8 @@ def _elsewhere(stage: Stage, role: str) -> list[str]:
     return [group for group in promised if group != role]
 
 
-def _told_elsewhere(stage: Stage, role: str) -> str:
-    """Return what another group gives away, or empty if none does."""
+def told_elsewhere(stage: Stage, role: str) -> str:
+    """Return what answers to other questions than the judged ones give away, or empty if nothing."""
     told = {group: value(stage, f"{group}.leak") or 0.0 for group in _elsewhere(stage, role)}
     worst_group = max(told, key=lambda group: told[group])
     if told[worst_group] <= LIMITS.silent:

@@ -18,6 +18,7 @@ from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate
 from unsee.models import tracking
 from unsee.models.builtin import resolve
+from unsee.report.fulfilled import told_elsewhere
 from unsee.report.read import Stage, read_run
 from unsee.report.summary import judged_role, shares
 from unsee.report.verdict import LIMITS, Verdict, judge, percent
@@ -137,6 +138,8 @@ def _outcome(stage: Stage, original: Stage | None, run: Run) -> Outcome:
     sentence = verdict.sentence
     if verdict.badge != "Not judged" and "leak" in share:
         leaks = "no" if share["leak"] <= LIMITS.silent else "yes"
+        if leaks == "no" and (told := told_elsewhere(stage, role)):
+            leaks, sentence = "yes", f"{sentence}; but {told}"
     if original is not None and (before := shares(original, role).get("leak")) is not None:
         sentence = f"leaks {percent(before)} before, {percent(share.get('leak', 0.0))} after: {sentence}"
         if before <= LIMITS.silent:
