@@ -165,6 +165,24 @@ def test_later_checks_can_only_find_more(tmp_path: Path, own: str, again: list[s
     assert made.state("R-1").verdict == verdict
 
 
+@pytest.mark.parametrize(("kind", "content"), [("unlearned", {}), ("verdict", {}), ("verdict", {"recheck": True})])
+def test_a_closed_request_stays_closed(tmp_path: Path, kind: str, content: dict[str, bool]) -> None:
+    made = Ledger(tmp_path, key=KEY)
+    made.append("received", "R-1", entity="e", due="2027-02-28")
+    made.append("closed", "R-1", decision="erased", reason="done")
+    made.append(kind, "R-1", batch="B-002", **content)
+    assert (made.state("R-1").status, made.state("R-1").open) == ("closed", False)
+
+
+def test_a_later_check_does_not_take_an_approval_away(tmp_path: Path) -> None:
+    made = Ledger(tmp_path, key=KEY)
+    made.append("received", "R-1", entity="e", due="2027-02-28")
+    made.append("verdict", "R-1", verdict="residual", recheck=False)
+    made.append("approved", "R-1", rows=1)
+    made.append("verdict", "R-1", verdict="residual", recheck=True)
+    assert made.state("R-1").status == "approved"
+
+
 @pytest.mark.parametrize(
     ("day", "later"),
     [((2027, 1, 31), (2027, 2, 28)), ((2028, 1, 31), (2028, 2, 29)), ((2026, 12, 15), (2027, 1, 15))],

@@ -206,6 +206,18 @@ def approved(project: Project, *names: str) -> list[str]:
     return made
 
 
+def interrupted(project: Project, monkeypatch: pytest.MonkeyPatch, step: str, requests: Sequence[str] = ()) -> None:
+    """Begin a batch that is killed at a step."""
+
+    def cut(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, step, cut)
+        with pytest.raises(KeyboardInterrupt):
+            batch.run(project, requests)
+
+
 def test_a_batch_ends_with_verdicts_and_receipts(project: Project) -> None:
     first, second = approved(project, "Ada Lovell", "Bo Winter")
     (result,) = batch.run(project)
@@ -306,18 +318,33 @@ def test_one_by_one_makes_a_batch_of_each(project: Project) -> None:
 def test_an_interrupted_batch_is_finished_first(project: Project, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     (name,) = approved(project, "Ada Lovell")
 
-    def cut(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(batch, step, cut)
-        with pytest.raises(KeyboardInterrupt):
-            batch.run(project)
+    interrupted(project, monkeypatch, step)
     (result,) = batch.run(project)
     assert result.batch == "B-001"
     kinds = [entry.kind for entry in project.ledger.state(name).entries]
     assert kinds == ["received", "asked", "approved", "unlearned", "verdict", "receipt"]
     assert manage.faults(project) == []
+
+
+def test_a_repeated_call_unlearns_nobody_else(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request of a killed call is finished by the same call, and the others go on waiting."""
+    first, second = approved(project, "Ada Lovell", "Bo Winter")
+    interrupted(project, monkeypatch, "attack", [first])
+    (result,) = batch.run(project, [first])
+    assert [one.request for one in result.checked] == [first]
+    assert project.ledger.state(second).status == "approved"
+
+
+def test_a_closed_request_is_asked_again_and_stays_closed(project: Project) -> None:
+    (first,) = approved(project, "Ada Lovell")
+    batch.run(project)
+    manage.close(project, first, "erased", "done")
+    approved(project, "Bo Winter")
+    (result,) = batch.run(project)
+    assert [one.request for one in result.checked if one.recheck] == [first]
+    with pytest.raises(UserError, match="is closed"):
+        manage.close(project, first, "erased", "done")
+    assert [one.path.name for one in manage.purge(project).removed]
 
 
 def test_a_receipt_holds_and_forged_ones_do_not(project: Project, tmp_path: Path) -> None:
@@ -440,8 +467,89 @@ def test_the_commitment_covers_every_row(project: Project) -> None:
         rows[1:],
         [replace(rows[0], answer="x"), *rows[1:]],
         [replace(rows[0], role=Role.UNSEEN), *rows[1:]],
+        [replace(rows[0], private={}), *rows[1:]],
     ):
         assert root != intake.commitment(project.ledger, found.request.id, changed)
+
+
+def edit(project: Project, request: str) -> None:
+    """Edit the table of a request as its operator may."""
+    table = project.place(request) / "data.jsonl"
+    table.write_text(table.read_text().replace("Lisbon", "Oslo"))
+
+
+def test_rows_that_were_edited_are_not_unlearned_before_they_are_approved(project: Project) -> None:
+    (name,) = approved(project, "Ada Lovell")
+    edit(project, name)
+    with pytest.raises(UserError, match=f"unsee request approve {name}"):
+        batch.run(project)
+    assert not (project.folder / "batches").exists()
+    intake.approve(project, name)
+    batch.run(project)
+
+
+def test_a_begun_batch_takes_no_edited_rows(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = approved(project, "Ada Lovell")
+    interrupted(project, monkeypatch, "write_rows")
+    edit(project, name)
+    with pytest.raises(UserError, match="not those that were approved"):
+        batch.run(project)
+    intake.approve(project, name)
+    (result,) = batch.run(project)
+    root = project.ledger.state(name).last("approved")["commitment"]
+    assert json.loads(result.receipts[0].file.read_text())["commitment"]["root"] == root
+
+
+def test_a_receipt_tells_the_root_of_what_was_unlearned(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = approved(project, "Ada Lovell")
+    root = project.ledger.state(name).last("approved")["commitment"]
+    interrupted(project, monkeypatch, "attack")
+    edit(project, name)
+    intake.approve(project, name)
+    assert root != project.ledger.state(name).last("approved")["commitment"]
+    (result,) = batch.run(project)
+    assert json.loads(result.receipts[0].file.read_text())["commitment"]["root"] == root
+
+
+def test_two_requests_about_one_person_are_not_put_into_one_batch(project: Project) -> None:
+    first, second = approved(project, "Ada Lovell", "Ada Lovell")
+    with pytest.raises(UserError, match=f"{first} and {second} are about the same person"):
+        batch.run(project)
+    assert not (project.folder / "batches").exists()
+    assert [result.batch for result in batch.run(project, one_by_one=True)] == ["B-001", "B-002"]
+
+
+@pytest.mark.parametrize("step", ["suggest", "attack"])
+def test_a_request_closed_since_leaves_its_batch(project: Project, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    first, second = approved(project, "Ada Lovell", "Bo Winter")
+    interrupted(project, monkeypatch, step)
+    manage.close(project, first, "withdrawn", "withdrawn")
+    manage.purge(project, [first], apply=True)
+    (result,) = batch.run(project)
+    assert [one.request for one in result.checked] == [second]
+    rows = open_benchmark(project.batch("B-001") / "data").examples("train")
+    trained = {row.entity for row in rows if row.role is Role.FORGET}
+    assert trained == ({"bo"} if step == "suggest" else {"ada", "bo"})  # the training had begun
+
+
+def test_a_batch_without_requests_ends(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = approved(project, "Ada Lovell")
+    interrupted(project, monkeypatch, "suggest")
+    manage.close(project, name, "withdrawn", "withdrawn")
+    manage.purge(project, apply=True)
+    (second,) = approved(project, "Bo Winter")
+    (result,) = batch.run(project)
+    assert (result.batch, [one.request for one in result.checked]) == ("B-002", [second])
+
+
+def test_batches_are_numbered_behind_every_earlier_one(project: Project) -> None:
+    approved(project, "Ada Lovell")
+    batch.run(project)
+    project.batch("B-001").rename(project.batch("B-007"))
+    approved(project, "Bo Winter")
+    assert batch._next(project) == "B-008"
+    project.batch("B-007").rename(project.folder / "moved away")
+    assert batch._next(project) == "B-002"
 
 
 def test_due_dates_are_extended_once_and_in_time(project: Project) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -30,6 +31,7 @@ from unsee.utils.terminal import note
 from unsee.workflows.attack import attack
 from unsee.workflows.forget import forget_run
 from unsee.workflows.requests import asking, surfaces
+from unsee.workflows.requests.intake import require_approved
 from unsee.workflows.requests.ledger import State
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import BATCH, Project, Request, Settings, model_hash
@@ -114,18 +116,25 @@ def run(
         seed: Start of every random stream.
 
     Raises:
-        UserError: A request is not approved, closed or purged, or there is none; nothing is unlearned then.
+        UserError: A request is not approved, closed or purged, its rows were edited since, two are about one person, or
+            there is none; nothing new is unlearned then.
     """
     with owner(project.folder):
         begun = _begun(project)
-        results = [Batch(project=project, name=begun, seed=seed, operator=operator).run()] if begun else []
-        chosen = _chosen(project, [name for name in requests if not _done(project, name)] if begun else requests)
+        results = _finished(Batch(project=project, name=begun, seed=seed, operator=operator)) if begun else []
+        waiting = [name for name in requests if not (begun and _done(project, name))]
+        chosen = _chosen(project, waiting) if waiting or not requests else []
         if not chosen and not results:
             raise UserError(
                 "No request is approved and waiting. `unsee request list` shows where each stands; "
                 "`unsee request approve ID` approves its rows."
             )
-        for group in [[name] for name in chosen] if one_by_one else [chosen] if chosen else []:
+        groups = [[name] for name in chosen] if one_by_one else [chosen] if chosen else []
+        for group in groups:
+            _require_different(project, group)
+        for name in chosen:
+            require_approved(project, name)
+        for group in groups:
             batch = Batch(project=project, name=_next(project), seed=seed, operator=operator)
             batch.begin(group)
             results.append(batch.run())
@@ -143,8 +152,32 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _next(project: Project) -> str:
-    count = len(list((project.folder / "batches").glob("B-*")))
-    return f"B-{count + 1:03d}"
+    """Return a name that no batch has or had, by the folders and by the ledger."""
+    names = {folder.name for folder in (project.folder / "batches").glob("B-*")}
+    names |= {str(entry.content["batch"]) for entry in project.ledger.entries() if "batch" in entry.content}
+    numbers = [int(name.removeprefix("B-")) for name in names if re.fullmatch(r"B-\d+", name)]
+    return f"B-{max(numbers, default=0) + 1:03d}"
+
+
+def _finished(batch: Batch) -> list[Result]:
+    """Finish a batch, or end it if all of its requests were closed meanwhile."""
+    if batch.requests:
+        return [batch.run()]
+    batch.end()
+    return []
+
+
+def _require_different(project: Project, group: Sequence[str]) -> None:
+    """Raise if two requests of a batch are about the same person, whose rows would be there twice."""
+    entities: dict[str, str] = {}
+    for name in group:
+        entity = project.ledger.state(name).entity
+        if entity in entities:
+            raise UserError(
+                f"{entities[entity]} and {name} are about the same person, so one batch cannot hold both. Close one "
+                f"(unsee request close {name} --decision withdrawn --reason duplicate), or give --one-by-one."
+            )
+        entities[entity] = name
 
 
 def _done(project: Project, name: str) -> bool:
@@ -196,8 +229,8 @@ class Batch:
 
     @cached_property
     def requests(self) -> list[Request]:
-        """Requests that are unlearned."""
-        return [self._request(name) for name in self.facts["requests"]]
+        """Requests that are unlearned: all of the batch but those that were closed since it began."""
+        return [self._request(name) for name in self.facts["requests"] if self.project.ledger.state(name).open]
 
     @cached_property
     def earlier(self) -> list[Request]:
@@ -210,14 +243,26 @@ class Batch:
     def _request(self, name: str) -> Request:
         found = self.project.request(name)
         if found is None:
-            raise UserError(f"The data of {name} were purged while batch {self.name} was not finished.")
+            raise UserError(
+                f"The data of {name} are gone, and batch {self.name} is not finished. Close the request, which takes it out "
+                f"of the batch: unsee request close {name} --decision withdrawn --reason other."
+            )
         return found
 
     def begin(self, requests: Sequence[str]) -> None:
-        """Write what the batch is about."""
+        """Write what the batch is about.
+
+        Raises:
+            UserError: Rows were edited after they were approved; nothing is written then.
+        """
+        roots = {name: require_approved(self.project, name) for name in requests}
         owned_folder(self.folder)
         settings = config.plain(vars(self.project.settings()))
-        atomic_write_json(self.folder / BATCH, {"requests": list(requests), "settings": settings})
+        atomic_write_json(self.folder / BATCH, {"requests": list(requests), "roots": roots, "settings": settings})
+
+    def end(self) -> None:
+        """Note that nothing is left to do."""
+        atomic_write_json(self.folder / BATCH, {**self.facts, "ended": True})
 
     def run(self) -> Result:
         """Do the steps that are not done yet."""
@@ -234,7 +279,7 @@ class Batch:
         self._describe()
         write_overview(self.project)
         self.project.write(replace(self.project.settings(), model=str(self.run_folder.resolve())))
-        atomic_write_json(self.folder / BATCH, {**self.facts, "ended": True})
+        self.end()
         return Result(
             batch=self.name,
             folder=self.folder,
@@ -245,16 +290,24 @@ class Batch:
         )
 
     def _write_data(self) -> None:
-        """Write the table that is unlearned from, and the one that is asked and attacked, unless both are there."""
-        asked = self.folder / "asked" / "data.jsonl"
-        if asked.exists():
+        """Write the table that is unlearned from, and the one that is asked and attacked, unless both are there.
+
+        Until the training begins they are written anew without the requests that were closed since.
+        """
+        names = [request.id for request in self.requests]
+        written = self.facts.get("written", self.facts["requests"])
+        if (self.folder / "asked" / "data.jsonl").exists() and (
+            written == names or (self.run_folder / RECORD).exists()
+        ):
             return
+        roots = {name: require_approved(self.project, name) for name in names}
+        owned_folder(self.folder / "asked", anew=True)
         rows = [row for request in self.requests for row in read_rows(self.project.place(request.id))]
         forget = [row for row in rows if row.role is not Role.UNSEEN and row.answer and row.kind not in _JUDGED_KINDS]
         train, judged = self._retained()
-        owned_folder(self.folder / "data")
+        owned_folder(self.folder / "data", anew=True)
         write_rows(self.folder / "data", [*forget, *train], [*rows, *judged])
-        owned_folder(self.folder / "asked")
+        atomic_write_json(self.folder / BATCH, {**self.facts, "roots": roots, "written": names})
         write_rows(self.folder / "asked", [*forget, *train], self._with_controls(rows, self.requests))
 
     def _with_controls(self, rows: Sequence[Example], requests: Sequence[Request]) -> list[Example]:

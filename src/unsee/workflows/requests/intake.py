@@ -24,7 +24,7 @@ from unsee.workflows.requests.ledger import MONTHS, Entry, Ledger, add_months
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import Project, Request, Settings, model_hash
 from unsee.workflows.requests.questions import forms_of, rows_about, templates_of
-from unsee.workflows.requests.rows import canonical, read_rows, recast, scoped, write_rows
+from unsee.workflows.requests.rows import TABLE, canonical, read_rows, recast, scoped, write_rows
 from unsee.workflows.requests.surfaces import Surface
 
 LIMIT: Final = 24
@@ -186,6 +186,17 @@ def approve(project: Project, request: str, *, operator: str = "") -> Entry:
     )
     write_overview(project)
     return entry
+
+
+def require_approved(project: Project, request: str) -> str:
+    """Return the commitment to the rows of a request, which are those that were approved, or raise."""
+    root = commitment(project.ledger, request, read_rows(project.place(request)))
+    if root != project.ledger.state(request).last("approved").get("commitment"):
+        raise UserError(
+            f"The rows of {request} are not those that were approved: they were edited since, or approved with an earlier "
+            f"unsee. Look at {project.place(request) / TABLE}, then `unsee request approve {request}`."
+        )
+    return root
 
 
 def commitment(ledger: Ledger, request: str, rows: Iterable[Example]) -> str:

@@ -339,15 +339,20 @@ def _entry(row: Sequence[Any]) -> Entry:
 def _state(request: str, entries: Sequence[Entry]) -> State:
     first = entries[0]
     due = next((entry.content["due"] for entry in reversed(entries) if "due" in entry.content), first.time[:10])
-    status = next((_STATUS[entry.kind] for entry in reversed(entries) if entry.kind in _STATUS), "received")
     return State(
         request=request,
         received=date.fromisoformat(first.time[:10]),
         due=date.fromisoformat(str(due)),
-        status=status,
+        status=_status(entries),
         entity=str(first.content.get("entity", "")),
         entries=tuple(entries),
     )
+
+
+def _status(entries: Sequence[Entry]) -> str:
+    """Return the status of a request. What its batch or a later one notes about a closed request does not open it again."""
+    steps = [_STATUS[entry.kind] for entry in entries if entry.kind in _STATUS and not entry.content.get("recheck")]
+    return "closed" if "closed" in steps else steps[-1] if steps else "received"
 
 
 def _require_silent(kind: str, content: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from unsee.report.page import rendered
 from unsee.utils.files import atomic_write_json, atomic_write_text
 from unsee.utils.parsing import read_object
 from unsee.workflows.requests import keys, surfaces
-from unsee.workflows.requests.project import Project, model_hash
+from unsee.workflows.requests.project import BATCH, Project, model_hash
 from unsee.workflows.requests.surfaces import Surface, Word
 
 FORMAT: Final = "unsee-receipt/1"
@@ -124,7 +124,9 @@ def _content(
     state = project.ledger.state(request)
     unlearned, approved, received = state.last("unlearned"), state.last("approved"), state.last("received")
     number, seal = project.ledger.head()
-    written = config.read_mapping(project.batch(str(unlearned["batch"])) / "run" / RECORD)
+    batch = project.batch(str(unlearned["batch"]))
+    written = config.read_mapping(batch / "run" / RECORD)
+    roots = read_object(batch / BATCH).get("roots", {})  # of the rows that were unlearned; they may be edited since
     return {
         "format": FORMAT,
         "receipt": index,
@@ -142,7 +144,7 @@ def _content(
             "attributes": received.get("attributes") or "everything",
         },
         "commitment": {
-            "root": approved.get("commitment"),
+            "root": roots.get(request, approved.get("commitment")),
             "how": "HMAC-SHA256 leaves under a key of the request, SHA-256 tree",
         },
         "verdict": verdict,

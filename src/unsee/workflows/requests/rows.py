@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,9 +48,9 @@ def recast(data: Benchmark, place: str, layout: str | Mapping[str, Any], **amoun
 
 
 def canonical(example: Example) -> str:
-    """Return what a commitment to a row covers: who, what is asked, what was said, of which picture."""
+    """Return what a commitment to a row covers: every cell, and the content of its picture."""
     image = example.image.key if example.image else ""
-    return "\n".join((example.entity, example.role, example.kind, example.question, example.answer, image))
+    return json.dumps({**vars(example), "image": image}, sort_keys=True, ensure_ascii=False, default=dict)
 
 
 def _trainable(example: Example) -> Example:
