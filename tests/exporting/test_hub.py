@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub.errors import HFValidationError
@@ -32,7 +33,10 @@ class FakeHub:
 
     def create_repo(self, repo_id, *, private, exist_ok):
         assert exist_ok
-        self.repos[repo_id] = private
+        self.repos.setdefault(repo_id, private)
+
+    def repo_info(self, repo_id):
+        return SimpleNamespace(private=self.repos[repo_id])
 
     def upload_folder(self, *, repo_id, folder_path, commit_message):
         root, self.message = Path(folder_path), commit_message
@@ -57,7 +61,7 @@ def test_an_adapter_goes_up_private_without_answers_images_or_paths(run):
     hub = FakeHub()
     done = push(run, "owner/name", base="llava-hf/llava-1.5-7b-hf", hub=hub)
     assert hub.repos == {"owner/name": True}
-    assert hub.message == "unsee: ga"
+    assert hub.message == "unsee: upload an unlearned model"  # not the folder's name, which may name somebody
     assert done.done
     assert done.files == {name: len(content) for name, content in hub.files.items()}
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "tokenizer.json"} <= hub.files.keys()
@@ -76,6 +80,12 @@ def test_the_whole_checkpoint(run):
     assert {"model.safetensors", "config.json", "README.md"} <= hub.files.keys()
     assert not [name for name in hub.files if "adapter" in name]
     assert not [name for name, content in hub.files.items() if b"machine-of-somebody" in content]
+
+
+def test_a_repository_that_is_public_is_not_called_private(run):
+    hub = FakeHub()
+    hub.repos["owner/name"] = False
+    assert "(PUBLIC)" in str(push(run, "owner/name", merged=True, hub=hub))
 
 
 def test_what_is_asked_for_goes_along(run):

@@ -137,6 +137,12 @@ def test_the_licence_of_a_local_base_is_passed_on(base, tmp_path):
     assert "licence (`llama2`) holds" in text
 
 
+@pytest.mark.parametrize("base", ["/gone/home/ada/model", "../ada/model", "C:\\ada\\model"])
+def test_a_base_at_a_place_is_not_named(tmp_path, base):
+    """The folder of the base may be gone, or on another machine."""
+    assert "base_model" not in model_card._head({"model": base, "record": {}}, tmp_path / "scores.json", adapter=False)
+
+
 def test_a_full_run_says_so(base, tmp_path):
     training = {**SHORT, "tune": "full", "parts": "projector"}
     text = (forget(base, EXAMPLE, "ga", tmp_path / "full", training=training) / "model" / "README.md").read_text()

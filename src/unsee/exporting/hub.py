@@ -29,8 +29,8 @@ from unsee.utils.parsing import read_object
 Extra = Literal["scores", "responses", "images"]
 EXTRAS: Final = ("scores", "responses", "images")
 """Optional files: scores.json, responses.jsonl (texts about the forget set!), their images."""
-
-
+MESSAGE: Final = "unsee: upload an unlearned model"
+"""Message of the commit. The run folder's name may name somebody, so it stays out."""
 _IMAGE: Final = re.compile(r"[0-9a-f]{16}\.png")
 
 
@@ -39,6 +39,10 @@ class Hub(Protocol):
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any:
         """Create the repository unless it exists."""
+        ...
+
+    def repo_info(self, repo_id: str) -> Any:
+        """Return what the hub knows of the repository, such as whether it is private."""
         ...
 
     def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> Any:
@@ -115,7 +119,7 @@ def push(
             if path.is_file()
         }
         if not dry_run:
-            _upload(hub, repo, stage, private, folder)
+            private = _upload(hub, repo, stage, private)
     left_out = tuple(sorted(path.name for path in foreign(folder / "model") if not is_public(path.name)))
     return Upload(repo=repo, private=private, files=files, done=not dry_run, left_out=left_out)
 
@@ -196,17 +200,20 @@ def _without_ids(file: Path) -> dict[str, Any]:
     }
 
 
-def _upload(hub: Hub | None, repo: str, stage: Path, private: bool, run: Path) -> None:
+def _upload(hub: Hub | None, repo: str, stage: Path, private: bool) -> bool:
+    """Upload a folder, and return whether the repository is private, as one that was there before may not be."""
     from huggingface_hub import HfApi
 
     made: Any = HfApi() if hub is None else hub
     try:
         made.create_repo(repo, private=private, exist_ok=True)
-        made.upload_folder(repo_id=repo, folder_path=str(stage), commit_message=f"unsee: {run.resolve().name}")
+        is_private = bool(made.repo_info(repo).private)
+        made.upload_folder(repo_id=repo, folder_path=str(stage), commit_message=MESSAGE)
     except _refusals() as error:
         raise UserError(
             f"The hub refused {repo}: {error}. Log in with `hf auth login`, or look at --dry-run."
         ) from error
+    return is_private
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -90,7 +90,7 @@ def _head(written: Mapping[str, Any], scores: Path, *, adapter: bool) -> str:
     base = str(written["model"])
     results = _results(scores, f"data {_recorded(written)['data_hash']}")
     data = ModelCardData(
-        base_model=None if Path(base).exists() or builtin.name_of(base) else base,
+        base_model=base if _is_hub_id(base) else None,
         library_name="peft" if adapter else "transformers",
         license=_licence(base) or "other",
         pipeline_tag=TASK,
@@ -99,6 +99,12 @@ def _head(written: Mapping[str, Any], scores: Path, *, adapter: bool) -> str:
         eval_results=results or None,
     )
     return f"---\n{data.to_yaml()}\n---"
+
+
+def _is_hub_id(base: str) -> bool:
+    """Tell whether a base is a model of the hub, and no place of a machine: of this one, or of where the run was made."""
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base)
+    return named is not None and not Path(base).exists() and not builtin.name_of(base)
 
 
 def _results(file: Path, data: str) -> list[EvalResult]:
@@ -199,8 +205,7 @@ def _loading(written: Mapping[str, Any], folder: Path, *, adapter: bool) -> Iter
         yield ""
         return
     base = str(written["model"])
-    hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists() and not builtin.name_of(base)
-    place = base if hub_id else "BASE"
+    place = base if _is_hub_id(base) else "BASE"
     yield "```python"
     if adapter:
         yield "from peft import PeftModel"
