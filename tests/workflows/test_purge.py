@@ -317,6 +317,15 @@ def test_receipts_ledgers_and_own_files_stay(runs):
     assert {item.path for item in done.kept} >= set(own)
 
 
+def test_attacks_kept_beside_lose_their_ids_too(runs):
+    kept = write(runs / "x" / "attacks-0123456789.json", '{"attacks": {"v": {"recovered": {"zyxada": 1.0}}}}')
+    done = purge([runs / "x"], apply=True)
+    assert "zyxada" not in kept.read_text()
+    assert kept in {item.path for item in done.removed}
+    (again,) = (item for item in purge([runs / "x"]).kept if item.path == kept)
+    assert again.why == "figures, without ids"
+
+
 def test_a_purged_run_cannot_be_pushed_unsearched(runs, monkeypatch):
     purge([runs], apply=True)
     monkeypatch.chdir(EXAMPLE)  # an empty path must not mean the folder one stands in
@@ -387,6 +396,9 @@ def test_a_project_of_deletion_requests_is_refused(runs, capsys):
     for place in (project / "requests" / "R-1", project / "batches", project / "batches" / "B-001" / "run"):
         assert main(["purge", str(place), "--yes"]) == 2
         assert "unsee request purge" in capsys.readouterr().err
+    for level in ("answers", "caches"):
+        assert main(["purge", str(project / "requests"), "--level", level, "--yes"]) == 2
+        assert "only --level checkpoints and weights" in capsys.readouterr().err
     assert files(runs) == before
     assert main(["purge", str(project / "batches"), "--level", "weights", "--yes"]) == 0
     assert not (project / "batches" / "B-001" / "run" / "model").exists()

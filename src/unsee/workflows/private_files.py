@@ -188,6 +188,7 @@ FILES: Final[tuple[Private, ...]] = (
     Private("responses.jsonl", "answers", "questions, reference answers, private strings, and what the model said"),
     Private("scores.json", "answers", "ids of rows", _without_rows),
     Private("attacks.json", "answers", "ids of forgotten entities", _lacking("recovered")),
+    Private("attacks-*.json", "answers", "ids of forgotten entities", _lacking("recovered")),
     Private("safety.json", "answers", "ids of rows", _lacking("failures")),
     Private("factuality.json", "answers", "ids of rows", _judge_scores),
     Private("request.yaml", "requests", "who is to be forgotten: name and its forms"),

@@ -47,6 +47,8 @@ _DEEP: Final = 2
 _OF_PROJECT: Final = (
     "Run `unsee request purge --project {}`: it removes the data of closed requests, and notes it in the ledger."
 )
+_FREE: Final = ("checkpoints", "weights")
+"""Levels that may be removed inside a project of deletion requests: no open request needs them."""
 _FEW: Final = 4
 """Number of files of one folder from which they are counted instead of named."""
 _UNKNOWN: Final = "no file that is known to hold private data, or not written by unsee"
@@ -256,15 +258,17 @@ def _is_project(folder: Path) -> bool:
 
 
 def require_outside(place: Path | str, levels: Collection[str] | None) -> None:
-    """Raise if a place lies in a project of deletion requests and its requests' data would go.
+    """Raise if a place lies in a project of deletion requests and data of its requests, such as pictures, would go.
 
     Raises:
         UserError: Only `unsee request purge` knows which requests are open, and notes in the ledger what went.
     """
-    for folder in Path(place).resolve().parents[: _DEEP + 1]:
-        if _is_project(folder) and "requests" in _chosen(levels):
+    lost = [level for level in _chosen(levels) if level not in _FREE]
+    for folder in Path(place).resolve().parents:
+        if lost and _is_project(folder):
             raise UserError(
-                f"{place} is part of {folder}, a project of deletion requests. {_OF_PROJECT.format(folder)}"
+                f"{place} is part of {folder}, a project of deletion requests, where only --level {' and '.join(_FREE)} can be "
+                f"named; got {', '.join(lost)}. {_OF_PROJECT.format(folder)}"
             )
 
 
@@ -318,10 +322,10 @@ def _is_due(unit: Path, today: date) -> bool:
     result = config.read_mapping(record).get("result") if record.is_file() else None
     kept = result.get("retention", {}) if isinstance(result, dict) else {}
     due = str(kept.get("due", ""))
-    return bool(due) and due <= today.isoformat() and not _done(unit, DEFAULT)
+    return bool(due) and due <= today.isoformat() and not is_done(unit, DEFAULT)
 
 
-def _done(unit: Path, levels: Collection[str]) -> bool:
+def is_done(unit: Path, levels: Collection[str]) -> bool:
     """Tell whether a finished purge of a folder took these levels."""
     finished = [row for row in _noted(unit) if "files" in row]
     return set(levels) <= {level for row in finished for level in row["levels"]}
@@ -436,7 +440,8 @@ class _Plan:
                 freed = max(0, size - len(after.encode()))
                 return Item(path=path, shown=name, bytes=freed, level=chosen[0].level, why=chosen[0].why, left=after)
         others = [kind for kind in kinds if kind.level not in self.levels]
-        why = f"{others[0].why}; --level {others[0].level} takes it" if others else _STAYING.get(path.name, _UNKNOWN)
+        usual = re.sub(r"^attacks-[0-9a-f]+\.json$", "attacks.json", path.name)
+        why = f"{others[0].why}; --level {others[0].level} takes it" if others else _STAYING.get(usual, _UNKNOWN)
         return Item(path=path, shown=name, bytes=size, why=why, stays=True)
 
     def _cache_beside(self, folder: Path, notes: list[str]) -> list[Item]:
@@ -450,7 +455,7 @@ class _Plan:
         beside = [
             unit for unit in _children(folder) if any((unit / name).is_file() for name in (RECORD, "judged.json"))
         ]
-        beside = [unit for unit in beside if unit not in self.roots and not _done(unit, ["caches"])]
+        beside = [unit for unit in beside if unit not in self.roots and not is_done(unit, ["caches"])]
         if busy := [unit.name for unit in beside if is_claimed(unit / LOCK)]:
             notes.append(f"{cache} stays: {busy[0]} is in use and may need it.")
             return []
