@@ -121,6 +121,28 @@ def test_free_text_stays_out(tmp_path: Path, kind: str, content: dict[str, objec
     assert Ledger(tmp_path, key=KEY).entries() == ()
 
 
+def test_the_operator_is_a_code(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no free text"):
+        Ledger(tmp_path, key=KEY).append("closed", "R-1", operator="Ada Lovell", decision="erased")
+
+
+def test_entries_that_belong_together_are_added_all_or_none(tmp_path: Path) -> None:
+    made = Ledger(tmp_path, key=KEY)
+    with pytest.raises(UserError, match="no free text"):
+        made.append_together("R-1", ("received", None, {"rows": 1}), ("asked", None, {"model": "Ada Lovell"}))
+    assert made.entries() == ()
+    made.append_together("R-1", ("received", None, {"rows": 1}), ("asked", None, {"found": True}))
+    assert [entry.kind for entry in made.entries("R-1")] == ["received", "asked"]
+    assert made.verify() == []
+
+
+def test_an_edited_date_is_said(tmp_path: Path) -> None:
+    made = ledger(tmp_path)
+    raw(made, "UPDATE entries SET time = 'yesterday' WHERE number = 2")
+    with pytest.raises(UserError, match="R-0 has no date.*unsee request verify"):
+        made.states()
+
+
 def test_pseudonyms_depend_on_the_key(tmp_path: Path) -> None:
     here, there = Ledger(tmp_path, key=KEY), Ledger(tmp_path, key=b"x" * 32)
     assert here.pseudonym("ada") == here.pseudonym("ada")

@@ -14,13 +14,14 @@ from unsee.api import Benchmark, Example, ImageFile, ImageSource, Kind, Response
 from unsee.api.pictures import decode_image
 from unsee.benchmarks.request import OF_TARGETS
 from unsee.data.open import open_benchmark
+from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, shown
 from unsee.metrics.matching import everyday
 from unsee.metrics.normal_form import normalise
-from unsee.utils.files import remove_folder
+from unsee.utils.files import owned_folder, remove_folder
 from unsee.workflows.requests import asking, surfaces
 from unsee.workflows.requests.keys import sealed
-from unsee.workflows.requests.ledger import MONTHS, Entry, Ledger, add_months
+from unsee.workflows.requests.ledger import MONTHS, Entry, Ledger, add_months, require_codes
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import Project, Request, Settings, model_hash
 from unsee.workflows.requests.questions import forms_of, rows_about, templates_of
@@ -127,8 +128,10 @@ def add(
         operator: Code of whoever enters it.
 
     Raises:
-        UserError: A picture cannot be read, the person is ambiguous, or nothing could be asked; nothing is kept then.
+        UserError: A picture cannot be read, the person is ambiguous, a code is no code, or nothing could be asked; nothing
+            is kept then.
     """
+    require_codes(basis, checked, operator, *attributes)
     if not name.strip():
         raise UserError("Whom is the model to forget? Give --name.")
     settings, ledger = project.settings(), project.ledger
@@ -151,9 +154,28 @@ def add(
     known = any(one.verdict != "no_baseline" for one in baseline.values() if one.before is not None)
     codes = _warnings(ledger, data, request, found, pictures, known=known)
     limit = due or add_months(arrived, MONTHS)
-    project.keep(request)
-    table = write_rows(project.place(index), found.train, found.judged)
-    _enter(ledger, request, found, settings, baseline, codes, limit, known, len(responses), basis, checked, operator)
+    place = owned_folder(project.place(index))
+    try:
+        with owner(place):  # so that no purge takes it for what an interrupted call left
+            project.keep(request)
+            table = write_rows(place, found.train, found.judged)
+            _enter(
+                ledger,
+                request,
+                found,
+                settings,
+                baseline,
+                codes,
+                limit,
+                known,
+                len(responses),
+                basis,
+                checked,
+                operator,
+            )
+    except BaseException:
+        discard(project, index)
+        raise
     write_overview(project)
     return Intake(
         request=request,
@@ -260,11 +282,12 @@ def _found(
             where = " and the data do not have the person" if data is not None else ""
             raise UserError(f"Give at least one picture with --image: a name alone cannot be unlearned here{where}.")
         forms, known = forms_of(name), index
-        strings = {"name": forms, **{fact: tuple(values) for fact, values in private.items()}}
         held = list(pictures[HELD_OUT - 1 :: HELD_OUT]) if len(pictures) >= HELD_OUT else []
         shown_ = [image for image in pictures if image not in held]
-        rows = rows_about(known, name, strings, shown_, held, templates_of(data))
-        train, judged = [row for row in rows if row.role is not Role.UNSEEN], rows
+        rows = rows_about(known, name, {"name": forms}, shown_, held, templates_of(data))
+        _require_questions(rows, attributes, private)
+        judged = [_with(row, private) for row in scoped(rows, attributes)]
+        train = [row for row in judged if row.role is not Role.UNSEEN]
         return Found(entity=known, in_data=False, train=train, judged=judged, forms=forms)
     train, judged = ([_with(row, private) for row in scoped(rows, attributes)] for rows in (train, judged))
     if not train:
@@ -272,6 +295,24 @@ def _found(
             f"The data have no row about {', '.join(attributes)} of this person. Facts there: {_facts(data, known)}."
         )
     return Found(entity=known, in_data=True, train=train, judged=judged, forms=forms)
+
+
+def _require_questions(
+    rows: Sequence[Example], attributes: Sequence[str], private: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise if some attribute of a person who is not in the data is not asked for by a picture, or cannot be recognised."""
+    facts = {"name" if row.kind is Kind.NAME else row.fact for row in rows if row.role is Role.FORGET} - {""}
+    for name in attributes:
+        if name not in facts:
+            raise UserError(
+                f"The data do not have the person, and no question about the pictures asks for {shown(name)}. Expected one of "
+                f"{', '.join(sorted(facts)) or 'none'}; without --attribute all questions are asked."
+            )
+        if name != "name" and name not in private:
+            raise UserError(
+                f"The data do not have the person, so nobody can tell a right answer about {shown(name)}. Give what must go "
+                f"with --private {name}=TEXT."
+            )
 
 
 def _facts(data: Benchmark, entity: str) -> str:
@@ -433,36 +474,31 @@ def _enter(
     checked: str,
     operator: str,
 ) -> None:
-    """Write the two first entries of a request."""
+    """Write the two first entries of a request, both or none."""
     rows = list({row.id: row for row in (*found.train, *found.judged)}.values())
     arrived = datetime.combine(date.fromisoformat(request.received), time(12), tzinfo=UTC)
-    ledger.append(
-        "received",
-        request.id,
-        operator=operator,
-        time=min(arrived, datetime.now(UTC)),
-        entity=ledger.pseudonym(request.entity),
-        due=due.isoformat(),
-        act="erase",
-        basis=basis,
-        checked=checked,
-        rows=len(rows),
-        images=len(_images(found)),
-        modalities=sorted({"image" if row.image else "text" for row in rows}),
-        attributes=list(request.attributes),
-        warnings=list(codes),
-        retain="self_made" if not settings.data else "data",
-        replaces=[ledger.pseudonym(normalise(request.name))],
-    )
-    ledger.append(
-        "asked",
-        request.id,
-        operator=operator,
-        model=model_hash(settings.model)[:64],
-        found=known,
-        surfaces={name: one.to_json() for name, one in baseline.items() if one.before is not None},
-        answers=answers,
-    )
+    received = {
+        "entity": ledger.pseudonym(request.entity),
+        "due": due.isoformat(),
+        "act": "erase",
+        "basis": basis,
+        "checked": checked,
+        "rows": len(rows),
+        "images": len(_images(found)),
+        "modalities": sorted({"image" if row.image else "text" for row in rows}),
+        "attributes": list(request.attributes),
+        "warnings": list(codes),
+        "retain": "data" if settings.data else "self_made",
+        "replaces": [ledger.pseudonym(normalise(request.name))],
+    }
+    asked = {
+        "model": model_hash(settings.model)[:64],
+        "found": known,
+        "surfaces": {name: one.to_json() for name, one in baseline.items() if one.before is not None},
+        "answers": answers,
+    }
+    time_ = min(arrived, datetime.now(UTC))
+    ledger.append_together(request.id, ("received", time_, received), ("asked", None, asked), operator=operator)
 
 
 def discard(project: Project, request: str) -> None:

@@ -164,10 +164,26 @@ class Ledger:
         Raises:
             UserError: The kind or a field is unknown, a text is no code, or the file is of another key or a newer unsee.
         """
-        _require_silent(kind, content)
-        now = (time or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
+        return self.append_together(request, (kind, time, content), operator=operator)[0]
+
+    def append_together(
+        self, request: str, *made: tuple[str, datetime | None, Mapping[str, Any]], operator: str = ""
+    ) -> list[Entry]:
+        """Add several entries about a request, all or none, and return them.
+
+        Args:
+            request: Request that they are about. Empty: of the whole ledger.
+            *made: Kind, time and fields of each, as `append` takes them.
+            operator: Code of who did it. Empty: not noted.
+
+        Raises:
+            UserError: As `append` does; no entry is added then.
+        """
+        require_codes(operator)
+        for kind, _, content in made:
+            _require_silent(kind, content)
         with self._writing() as file:
-            return self._insert(file, now, request, kind, operator, content)
+            return [self._insert(file, _utc(time), request, kind, operator, content) for kind, time, content in made]
 
     def entries(self, request: str | None = None) -> tuple[Entry, ...]:
         """Return all entries, or those of one request, in order."""
@@ -256,8 +272,7 @@ class Ledger:
         for statement in _TABLES:
             file.execute(statement)
         file.execute(f"PRAGMA user_version = {SCHEMA}")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._insert(file, now, "", "opened", "", {"key": self._key_id()})
+        self._insert(file, _utc(None), "", "opened", "", {"key": self._key_id()})
 
     def _key_id(self) -> str:
         return sealed(self.key, "key")[:16]
@@ -341,12 +356,23 @@ def _state(request: str, entries: Sequence[Entry]) -> State:
     due = next((entry.content["due"] for entry in reversed(entries) if "due" in entry.content), first.time[:10])
     return State(
         request=request,
-        received=date.fromisoformat(first.time[:10]),
-        due=date.fromisoformat(str(due)),
+        received=_day(request, first.time[:10]),
+        due=_day(request, str(due)),
         status=_status(entries),
         entity=str(first.content.get("entity", "")),
         entries=tuple(entries),
     )
+
+
+def _day(request: str, text: str) -> date:
+    """Return the date of an entry, which is one unless the entry was edited."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(
+            f"An entry of {request} has no date where one is expected; got {shown(text)}. `unsee request verify` names the "
+            "entries that were edited; restore the ledger from a backup."
+        ) from error
 
 
 def _status(entries: Sequence[Entry]) -> str:
@@ -361,9 +387,26 @@ def _require_silent(kind: str, content: Mapping[str, Any]) -> None:
         raise UserError(f"The ledger has no entries of kind {kind!r}; expected one of {', '.join(FIELDS)}.")
     if odd := sorted(content.keys() - FIELDS[kind]):
         raise UserError(f"An entry of kind {kind} holds {', '.join(sorted(FIELDS[kind]))}, not {odd[0]}.")
-    for text in _texts(content):
+    require_codes(*_texts(content))
+
+
+def require_codes(*texts: str) -> None:
+    """Raise if a text is no code, so that the ledger would refuse it.
+
+    Raises:
+        UserError: One has blanks or other characters that codes do not have, so that it could name somebody.
+    """
+    for text in texts:
         if not _CODE.fullmatch(text):
-            raise UserError(f"The ledger holds codes, hashes and ids, no free text; got {shown(text)}.")
+            raise UserError(
+                f"The ledger holds codes, hashes and ids, no free text; got {shown(text)}. "
+                "Expected letters of ASCII, digits and any of _ . : @ / + = , - without blanks, such as id_card."
+            )
+
+
+def _utc(time: datetime | None) -> str:
+    """Return a time, by default now, as entries write it."""
+    return (time or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -11,12 +12,13 @@ from typing import Final
 from unsee.errors import UserError
 from unsee.utils.files import atomic_write_text, remove_folder
 from unsee.utils.parsing import read_object
-from unsee.workflows.purge import Purged
+from unsee.workflows.private_files import DEFAULT
+from unsee.workflows.purge import Purged, is_done
 from unsee.workflows.purge import purge as purge_folders
 from unsee.workflows.requests.ledger import DECISIONS, FILE, FURTHER, REASONS, Entry, Ledger, State, add_months
 from unsee.workflows.requests.overview import write_overview
-from unsee.workflows.requests.project import BATCH, REQUEST, Project, model_hash
-from unsee.workflows.requests.receipt import SUFFIX
+from unsee.workflows.requests.project import BATCH, ID, Project, model_hash
+from unsee.workflows.requests.receipt import SUFFIX, file_hash
 from unsee.workflows.requests.rows import read_rows
 from unsee.workflows.requests.suppression import suppress
 
@@ -126,7 +128,7 @@ def close(project: Project, request: str, decision: str, reason: str, *, operato
     if decision == "erased" and state.verdict != "erased":
         measured = state.verdict.replace("_", " ") or "nothing yet"
         raise UserError(f"{request} cannot be closed as erased: what was measured is {measured}.")
-    if decision == "no_baseline" and state.last("asked").get("found", True):
+    if decision == "no_baseline" and not _was_unknown(state):
         raise UserError(f"{request} cannot be closed as not in the model: the model gave the person away when asked.")
     entry = project.ledger.append("closed", request, operator=operator, decision=decision, reason=reason)
     _suppress(project, state)
@@ -141,40 +143,56 @@ def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False
 
     Args:
         project: Where the requests are kept.
-        requests: Ids; none = all that are closed.
+        requests: Ids; none = all that are closed. What an interrupted `add` left is taken by its id only.
         apply: Remove. Otherwise it is only listed.
 
     Raises:
         UserError: A request is open: its data are still needed.
     """
-    states = project.ledger.states()
+    states, lost = project.ledger.states(), _without_entry(project)
     chosen = list(requests) or [name for name, state in states.items() if not state.open]
     for name in chosen:
-        if project.ledger.state(name).open:
+        if name not in lost and project.ledger.state(name).open:
             raise UserError(f"{name} is {states[name].status}. Close it first: unsee request close {name}.")
     here = [name for name in chosen if project.place(name).is_dir()]
     places = [*map(project.place, here), *_batches_of(project, set(chosen))]
     if not places:
         raise UserError("Nothing to purge: no closed request has data here.")
     if apply:
-        for name in here:
+        for name in set(here) - set(lost):
             _suppress(project, states[name])
-    done = purge_folders(places, apply=apply)
+    done = _whole(purge_folders(places, apply=apply), [project.place(name).resolve() for name in here])
     if apply:
         for name in here:
-            part = done.within(project.place(name).resolve()).record()
-            project.ledger.append("purged", name, levels=part["levels"], files=part["files"], bytes=part["bytes"])
+            if name not in lost:
+                part = done.within(project.place(name).resolve()).record()
+                project.ledger.append("purged", name, levels=part["levels"], files=part["files"], bytes=part["bytes"])
             remove_folder(project.place(name))
         write_overview(project)
     return done
 
 
+def _without_entry(project: Project) -> list[str]:
+    """Return the requests with a folder but no entry: their `add` was killed."""
+    names = [folder.name for folder in sorted((project.folder / "requests").glob("R-*")) if folder.is_dir()]
+    entered = {entry.request for entry in project.ledger.entries()}
+    return [name for name in names if ID.fullmatch(name) and name not in entered]
+
+
+def _whole(done: Purged, folders: Sequence[Path]) -> Purged:
+    """Return a purge with all that lies in these folders among what is removed, since whatever was put there goes."""
+    mine = [item for item in done.kept if any(item.path.is_relative_to(folder) for folder in folders)]
+    further = [replace(item, level="requests", why="in the folder of the request", stays=False) for item in mine]
+    kept = tuple(item for item in done.kept if item not in mine)
+    return replace(done, removed=(*done.removed, *further), kept=kept)
+
+
 def _batches_of(project: Project, gone: set[str]) -> list[Path]:
-    """Return the ended batches all of whose requests are among those, or were purged before."""
+    """Return the ended batches whose requests are all among those, or were purged before, and that no purge has finished."""
     gone |= {name for name, state in project.ledger.states().items() if state.last("purged")}
     files = sorted((project.folder / "batches").glob(f"*/{BATCH}"))
     ended = [(file.parent, facts) for file in files if "ended" in (facts := read_object(file))]
-    return [folder for folder, facts in ended if set(facts["requests"]) <= gone and any(folder.glob("*/data.jsonl"))]
+    return [folder for folder, facts in ended if set(facts["requests"]) <= gone and not is_done(folder, DEFAULT)]
 
 
 def _suppress(project: Project, state: State) -> None:
@@ -187,12 +205,21 @@ def _suppress(project: Project, state: State) -> None:
 
 
 def decision_of(state: State) -> str:
-    """Return the decision that what was measured allows, or raise if nothing was."""
-    if not state.last("asked").get("found", True):
+    """Return the decision that what was measured allows, or raise if nothing was.
+
+    What a batch measured counts before what was asked at arrival.
+    """
+    if _was_unknown(state):
         return "no_baseline"
-    if state.verdict in ("erased", "residual", "no_baseline"):
+    if state.verdict in ("erased", "residual"):
         return state.verdict
-    raise UserError(f"{state.request} was not judged yet: run it first, or give --decision refused or withdrawn.")
+    measured = "could not be measured" if state.verdict else "was not judged yet"
+    raise UserError(f"{state.request} {measured}: run it first, or give --decision refused or withdrawn.")
+
+
+def _was_unknown(state: State) -> bool:
+    """Tell whether the model gave away nothing to erase: as its batch found, or before any as was asked at arrival."""
+    return state.verdict == "no_baseline" if state.verdict else not state.last("asked").get("found", True)
 
 
 def _require_reason(reason: str) -> None:
@@ -202,20 +229,40 @@ def _require_reason(reason: str) -> None:
 
 def faults(project: Project) -> list[str]:
     """Return what is wrong with a project: edits of the ledger, missing entries, receipts without one, data without one."""
-    ledger = project.ledger
-    found = ledger.verify()
-    entries = {entry.number: entry for entry in ledger.entries()}
+    found = project.ledger.verify()
+    entries = project.ledger.entries()
     for file in sorted(project.receipts.glob(f"*{SUFFIX}")):
-        before = read_object(file).get("ledger", {})
-        entry = entries.get(before.get("entry"))
-        if entry is None or entry.seal != before.get("seal"):
-            found.append(f"{file.name} was written after entry {before.get('entry')}, which is not in the ledger")
-    states = ledger.states()
-    for place in sorted((project.folder / "requests").glob(f"*/{REQUEST}")):
-        if place.parent.name not in states:
-            found.append(
-                f"{place.parent.name} has data but no entry: its `add` was interrupted; purge it and add it again"
-            )
+        found += _faults_of_receipt(file, entries)
+    for entry in entries:
+        name = str(entry.content.get("receipt"))
+        if entry.kind == "receipt" and not (project.receipts / f"{name}{SUFFIX}").is_file():
+            found.append(f"the receipt {name}{SUFFIX} is missing, which entry {entry.number} of the ledger notes")
+    for name in _without_entry(project):
+        found.append(
+            f"{name} has data but no entry: its `add` was interrupted; remove them with `unsee request purge {name} --yes`, "
+            "and add the request again"
+        )
+    return found
+
+
+def _faults_of_receipt(file: Path, entries: Sequence[Entry]) -> list[str]:
+    """Return what is wrong with a receipt beside the ledger: its file, the entry about it, the entry before it."""
+    index, found = file.name.removesuffix(SUFFIX), []
+    noted = [entry.content for entry in entries if entry.kind == "receipt" and entry.content.get("receipt") == index]
+    if not noted:
+        found.append(
+            f"{file.name} is not noted in the ledger: its entry was removed, or its batch was interrupted, which "
+            "`unsee request run` finishes"
+        )
+    elif file_hash(file) != noted[-1].get("sha256"):
+        found.append(f"{file.name} is not what was issued: the ledger notes another content")
+    try:
+        before = read_object(file).get("ledger")
+    except UserError as error:
+        return [*found, str(error)]
+    before = before if isinstance(before, dict) else {}
+    if not any(entry.number == before.get("entry") and entry.seal == before.get("seal") for entry in entries):
+        found.append(f"{file.name} was written after entry {before.get('entry')}, which is not in the ledger")
     return found
 
 

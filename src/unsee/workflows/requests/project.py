@@ -23,7 +23,7 @@ SETTINGS: Final = "project.yaml"
 REQUEST: Final = "request.yaml"
 BATCH: Final = "batch.json"
 """File of a batch: its requests, the settings it began with, and whether it has ended."""
-_ID: Final = re.compile(r"R-[0-9a-f]{8}")
+ID: Final = re.compile(r"R-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class Project:
 
     def place(self, request: str) -> Path:
         """Return the folder of a request's private data."""
-        if not _ID.fullmatch(request):
+        if not ID.fullmatch(request):
             raise UserError(f"Request ids look like R-1a2b3c4d, got {shown(request)}. See `unsee request list`.")
         return self.folder / "requests" / request
 

@@ -108,7 +108,7 @@ def issue(
     atomic_write_text(page, _page(content))
     signed = "key" in content["signature"]
     if not any(entry.kind == "receipt" and entry.content["receipt"] == index for entry in state.entries):
-        ledger.append("receipt", request, receipt=index, sha256=_file_hash(file), signed=signed)
+        ledger.append("receipt", request, receipt=index, sha256=file_hash(file), signed=signed)
     return Issued(id=index, file=file, page=page, signed=signed)
 
 
@@ -258,13 +258,13 @@ def _in_ledger(content: Mapping[str, Any], file: Path, project: Project) -> list
     """Check the ledger's chain, that the receipt stands in it, and the entry before it."""
     faults = project.ledger.verify()
     entries = project.ledger.entries()
-    noted = [e for e in entries if e.kind == "receipt" and e.content["receipt"] == content.get("receipt")]
+    noted = [e for e in entries if e.kind == "receipt" and e.content.get("receipt") == content.get("receipt")]
     before = content["ledger"]
     there = any(entry.number == before.get("entry") and entry.seal == before.get("seal") for entry in entries)
     return [
         (not faults, f"the ledger's {len(entries)} entries are unchanged", "; ".join(faults[:3])),
         (
-            any(entry.content["sha256"] == _file_hash(file) for entry in noted),
+            any(entry.content.get("sha256") == file_hash(file) for entry in noted),
             "the ledger has this receipt, with this content",
             "the ledger does not have this receipt with this content",
         ),
@@ -287,16 +287,19 @@ def _reproduced(content: Mapping[str, Any], model: str, project: Project | None)
     if request is None:
         return False, "", "the rows of the request were purged, so the model cannot be asked again"
     found = surfaces.shares(asking.ask(asking.opened(model), read_rows(project.place(request.id))))
-    told = {name: value.get("after") for name, value in content["surfaces"].items() if name in surfaces.ASKED}
-    other = [
-        f"{name} {share.hits}/{share.n}, not {told[name]['hits']}/{told[name]['n']}"
-        for name, share in found.items()
-        if told.get(name) and (share.hits, share.n) != (told[name]["hits"], told[name]["n"])
-    ]
+    told = {name: _counted(content["surfaces"].get(name, {}).get("after")) for name in surfaces.ASKED}
+    now = {name: f"{found[name].hits}/{found[name].n}" if name in found else "no answers" for name in surfaces.ASKED}
+    other = [f"{name} {now[name]}, not {told[name]}" for name in surfaces.ASKED if now[name] != told[name]]
     return not other, f"asked again: the same figures on {len(found)} surfaces", f"asked again: {', '.join(other)}"
 
 
-def _file_hash(file: Path) -> str:
+def _counted(after: Mapping[str, Any] | None) -> str:
+    """Return the counts of a surface in a receipt as text."""
+    return f"{after.get('hits')}/{after.get('n')}" if after else "no answers"
+
+
+def file_hash(file: Path) -> str:
+    """Return the hash under which the ledger notes a receipt."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
