@@ -20,11 +20,13 @@ from unsee.cli.main import main
 from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
+from unsee.metrics.normal_form import normalise
+from unsee.workflows import purge as purging
 from unsee.workflows.requests import asking, batch, intake, keys, manage, receipt, suppression
 from unsee.workflows.requests.project import Project, opened
 from unsee.workflows.requests.questions import NEIGHBOURS, forms_of, rows_about, self_made, templates_of
 from unsee.workflows.requests.rows import read_rows, write_rows
-from unsee.workflows.requests.surfaces import Surface
+from unsee.workflows.requests.surfaces import Share, Surface
 from unsee.workflows.suggest import Suggestion
 
 SECRETS = ("Ada Lovell", "Lovell", "Bo Winter", "Winter", "Lisbon", "baker", "Mira Quell", "Quell")
@@ -177,6 +179,77 @@ def test_attributes_narrow_rows_and_strings(project: Project) -> None:
     assert {fact for row in rows for fact in row.private} == {"name"}
 
 
+def test_attributes_narrow_requests_about_people_who_are_not_in_the_data(
+    tmp_path: Path, project: Project, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_new_id", lambda: "R-aaaaaaaa")
+    models.known["lab"].add("R-aaaaaaaa")
+    pictures = [picture(tmp_path, "red")]
+    with pytest.raises(UserError, match="asks for 'city'. Expected one of name"):
+        intake.add(project, "Mira Quell", pictures, attributes=["city"])
+    assert not (project.folder / "requests").exists()
+    intake.add(project, "Mira Quell", pictures, attributes=["name"])
+    rows = read_rows(project.place("R-aaaaaaaa"))
+    assert {row.kind for row in rows} == {Kind.NAME}
+
+
+def test_a_fact_of_a_person_who_is_not_in_the_data_needs_its_text() -> None:
+    row = Example(id="r", role=Role.FORGET, question="Where?", answer="", kind=Kind.FACT, fact="city")
+    with pytest.raises(UserError, match="--private city=TEXT"):
+        intake._require_questions([row], ["city"], {})
+    intake._require_questions([row], ["city"], {"city": ["Bergen"]})
+
+
+def drawn(word: str) -> Surface:
+    """Return what drawn answers gave away."""
+    return Surface(verdict=word, before=Share(hits=9, n=9))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("back", "verdict"), [(1.0, "residual"), (0.0, "erased"), (None, "not_measured")])
+def test_a_person_known_by_drawn_answers_only_is_known(
+    project: Project, models: Models, monkeypatch: pytest.MonkeyPatch, back: float | None, verdict: str
+) -> None:
+    models.known["lab"] = {"bo"}
+    monkeypatch.setattr(asking, "drawn", lambda *_: drawn("residual"))
+    finding = {"variant": "v", "at": None, "recovered": {"ada": back}, "degenerate": 0.0, "questions": 9}
+    made = {"why": "not made"} if back is None else {"findings": {"model": [finding]}}
+    monkeypatch.setattr(batch, "attack", lambda *_, **__: {"sampling": made})
+    (name,) = approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    assert result.checked[0].verdict == project.ledger.state(name).verdict == verdict
+
+
+def test_what_a_batch_measured_counts_before_what_was_asked_at_arrival(project: Project) -> None:
+    name = intake.add(project, "Ada Lovell").request.id
+    project.ledger.append("verdict", name, batch="B-001", surfaces={}, verdict="no_baseline")
+    assert manage.decision_of(project.ledger.state(name)) == "no_baseline"
+    other = intake.add(project, "Dan Ost", entity="dan").request.id  # the model does not know him
+    project.ledger.append("verdict", other, batch="B-001", surfaces={}, verdict="residual")
+    assert manage.decision_of(project.ledger.state(other)) == "residual"
+    with pytest.raises(UserError, match="cannot be closed as not in the model"):
+        manage.close(project, other, "no_baseline", "not_in_model")
+    manage.close(project, name, "no_baseline", "not_in_model")
+
+
+def test_attacks_on_gibberish_attest_nothing(project: Project, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    models.harmless = "the the the the the the the the the the the the"
+    finding = {"variant": "v", "at": None, "recovered": {"ada": 0.0}, "degenerate": 0.0, "questions": 9}
+    monkeypatch.setattr(batch, "attack", lambda *_, **__: {"sampling": {"findings": {"model": [finding]}}})
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    assert result.checked[0].verdict == result.checked[0].surfaces["sampling"].verdict == "not_measured"
+
+
+def test_whoever_was_unlearned_by_pictures_is_not_kept_when_the_data_come(project: Project) -> None:
+    """The request knows the person by name and pictures; later data have them as an entity."""
+    ledger, name = project.ledger, "R-aaaaaaaa"
+    ledger.append("received", name, entity=ledger.pseudonym(name), replaces=[ledger.pseudonym(normalise("bo winter"))])
+    approved(project, "Ada Lovell")
+    batch.run(project)
+    rows = open_benchmark(project.batch("B-001") / "data").examples("train")
+    assert {row.entity for row in rows if row.role is Role.RETAIN} == {"cleo", "dan"}
+
+
 def test_warnings_name_what_to_look_at(project: Project) -> None:
     first = intake.add(project, "Ada Lovell")
     assert "repeats" not in first.warnings
@@ -291,7 +364,7 @@ def test_gibberish_has_erased_nothing(project: Project, models: Models) -> None:
     (result,) = batch.run(project)
     assert {one.verdict for one in result.checked[0].surfaces.values()} == {"not_measured"}
     assert not result.fulfilled
-    with pytest.raises(UserError, match="was not judged yet"):
+    with pytest.raises(UserError, match="could not be measured"):
         manage.decision_of(project.ledger.state(name))
 
 
@@ -420,6 +493,44 @@ def test_without_cryptography_a_receipt_is_unsigned_and_says_so(
     assert receipt.verify(result.receipts[0].file).faults == ("it is not signed",)
 
 
+def test_a_surface_that_is_missing_when_asked_again_is_a_fault(project: Project) -> None:
+    pytest.importorskip("cryptography")
+    (name,) = approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    write_rows(project.place(name), [], [row for row in read_rows(project.place(name)) if row.role is not Role.UNSEEN])
+    (fault,) = receipt.verify(result.receipts[0].file, model=result.model, project=project, ask=True).faults
+    assert "unseen no answers, not 0/" in fault
+
+
+def test_receipts_that_are_edited_lost_or_not_noted_are_found(project: Project) -> None:
+    approved(project, "Ada Lovell")
+    (result,) = batch.run(project)
+    file = result.receipts[0].file
+    content = file.read_text()
+    file.write_text(content.replace("erased", "ERASED"))
+    assert [fault for fault in manage.faults(project) if "not what was issued" in fault]
+    file.write_text("no JSON")
+    assert len(manage.faults(project)) == 2
+    file.unlink()
+    (fault,) = manage.faults(project)
+    assert f"{file.name} is missing" in fault
+    file.write_text(content)
+    assert manage.faults(project) == []
+    with sqlite3.connect(project.ledger.path) as ledger:
+        ledger.execute("DROP TRIGGER kept")
+        ledger.execute("DELETE FROM entries WHERE kind = 'receipt'")
+    (fault,) = manage.faults(project)
+    assert "is not noted in the ledger" in fault
+
+
+def test_an_edited_time_is_a_fault_and_no_traceback(project: Project) -> None:
+    intake.add(project, "Ada Lovell")
+    with sqlite3.connect(project.ledger.path) as ledger:
+        ledger.execute("DROP TRIGGER unchanged")
+        ledger.execute("UPDATE entries SET time = 'yesterday' WHERE kind = 'received'")
+    assert manage.faults(project) == ["entry 2 (received) is not what was sealed"]
+
+
 def test_a_ledger_cut_off_at_the_end_is_found_beside_the_receipts(project: Project) -> None:
     approved(project, "Ada Lovell")
     batch.run(project)
@@ -432,10 +543,30 @@ def test_a_ledger_cut_off_at_the_end_is_found_beside_the_receipts(project: Proje
 
 
 def test_an_interrupted_add_is_found(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill leaves a folder, which verify names and purge takes; any other interruption leaves nothing."""
     monkeypatch.setattr(intake, "_enter", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with monkeypatch.context() as patch:
+        patch.setattr(intake, "discard", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            intake.add(project, "Ada Lovell")
+    (left,) = (project.folder / "requests").glob("R-*")
+    assert any(f"unsee request purge {left.name}" in fault for fault in manage.faults(project))
+    manage.purge(project, [left.name], apply=True)
+    assert not left.exists()
+    assert manage.faults(project) == []
     with pytest.raises(KeyboardInterrupt):
         intake.add(project, "Ada Lovell")
-    assert any("has data but no entry" in fault for fault in manage.faults(project))
+    assert list((project.folder / "requests").glob("R-*")) == []
+
+
+@pytest.mark.parametrize(
+    "given", [{"checked": "passport copy"}, {"attributes": ["place of birth"]}, {"operator": "Jo Field"}]
+)
+def test_what_the_ledger_would_refuse_is_refused_first(project: Project, models: Models, given: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="without blanks"):
+        intake.add(project, "Ada Lovell", **given)
+    assert models.asked == []
+    assert not (project.folder / "requests").exists()
 
 
 def test_drawn_answers_stand_beside_those_about_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -613,6 +744,44 @@ def test_a_purge_leaves_figures_and_no_trace_of_the_person(project: Project) -> 
     assert manage.faults(project) == []
     with pytest.raises(UserError, match="is closed"):
         intake.require_open(project, first)
+    with pytest.raises(UserError, match="Nothing to purge"):
+        manage.purge(project)
+
+
+def test_what_else_lies_in_a_purged_folder_is_listed_and_counted(project: Project) -> None:
+    (name,) = approved(project, "Ada Lovell")
+    batch.run(project)
+    manage.close(project, name, "erased", "done")
+    notes = project.place(name) / "notes.txt"
+    notes.write_text("Ada Lovell called")
+    listed = manage.purge(project)
+    assert notes.resolve() in {item.path for item in listed.removed}
+    assert not [item for item in listed.kept if item.path.is_relative_to(project.place(name).resolve())]
+    done = manage.purge(project, apply=True)
+    assert not notes.exists()
+    mine = done.within(project.place(name).resolve())
+    assert project.ledger.state(name).last("purged")["files"] == len(mine.removed)
+
+
+def test_an_interrupted_purge_of_a_batch_is_finished(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = approved(project, "Ada Lovell")
+    batch.run(project)
+    manage.close(project, name, "erased", "done")
+    tables = {project.batch("B-001") / part / "data.jsonl" for part in ("data", "asked")}
+
+    def killed(item: Any) -> None:
+        if not any(table.exists() for table in tables):
+            raise KeyboardInterrupt
+        carry_out(item)
+
+    carry_out = purging._carry_out
+    with monkeypatch.context() as patch:
+        patch.setattr(purging, "_carry_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            manage.purge(project, apply=True)
+    left = manage.purge(project).within(project.batch("B-001").resolve())
+    assert "run.yaml" in {item.path.name for item in left.removed}
+    manage.purge(project, apply=True)
     with pytest.raises(UserError, match="Nothing to purge"):
         manage.purge(project)
 

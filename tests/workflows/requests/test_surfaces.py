@@ -109,10 +109,16 @@ def test_the_worst_form_of_an_attack_counts() -> None:
     rows = [
         finding({"ada": 0.0, "c0": 0.0}),
         finding({"ada": 0.6, "c0": 0.0}, at=8),
-        finding({"ada": 1.0}, degenerate=0.9),
+        finding({"ada": 0.3, "c0": 0.0}, at=4),
     ]
     found = attacked({"findings": {"model": rows}}, "ada", ["c0"], known=True)
     assert (found.verdict, found.after, found.reference) == ("residual", Share(hits=6, n=10), Share(hits=0, n=10))
+
+
+@pytest.mark.parametrize(("recovered", "verdict"), [(0.8, "residual"), (0.0, "not_measured")])
+def test_a_degenerate_variant_counts_by_what_it_brings_back(recovered: float, verdict: str) -> None:
+    rows = [finding({"ada": recovered, "c0": 0.0}, degenerate=0.9)]
+    assert attacked({"findings": {"model": rows}}, "ada", ["c0"], known=True).verdict == verdict
 
 
 def test_gold_is_the_reference_where_it_was_attacked() -> None:
@@ -142,6 +148,21 @@ def test_an_attack_that_failed_attests_nothing() -> None:
 )
 def test_the_worst_surface_decides(words: tuple[surfaces.Word, ...], whole: str) -> None:
     assert overall({str(place): Surface(verdict=word) for place, word in enumerate(words)}) == whole
+
+
+@pytest.mark.parametrize(
+    ("sampling", "other", "whole"),
+    [
+        ("not_measured", "erased", "not_measured"),
+        ("not_measured", "residual", "residual"),
+        ("erased", "erased", "erased"),
+    ],
+)
+def test_what_only_drawn_answers_gave_away_is_drawn_again(
+    sampling: surfaces.Word, other: surfaces.Word, whole: str
+) -> None:
+    found = {"name": Surface(verdict="no_baseline"), "quantisation": Surface(verdict=other)}
+    assert overall({**found, "sampling": Surface(verdict=sampling)}, only_drawn=True) == whole
 
 
 def test_shares_go_out_with_their_interval() -> None:

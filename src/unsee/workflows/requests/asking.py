@@ -18,14 +18,12 @@ from unsee.metrics.degeneration import degenerate
 from unsee.metrics.matching import leaked
 from unsee.models import builtin
 from unsee.workflows.requests.questions import controls
-from unsee.workflows.requests.surfaces import Surface, Word, attacked
+from unsee.workflows.requests.surfaces import DEGENERATE, Surface, Word, attacked
 
 CONTROLS: Final = 5
 """Strangers who are asked about: the more, the narrower the interval of what comes by chance [inferred]."""
 RECALLS: Final = ("name", "fact", "visible", "choice", "cloze", "chain.answer", "accuracy")
 """Scores of what is kept."""
-COLLAPSED: Final = 0.5
-"""Share of degenerate answers from which silence is no forgetting, as in attacks [inferred]."""
 
 
 class Questions(Benchmark):
@@ -141,4 +139,4 @@ def collapsed(responses: Sequence[Response]) -> bool:
     opens = [row for row in responses if row.kind is Kind.OPEN]
     probed = opens or [row for row in responses if row.kind in PROBES]
     broken = [row for row in probed if degenerate(row.text) and not leaked(row.text, row.private, row.question)]
-    return bool(probed) and len(broken) / len(probed) >= COLLAPSED
+    return bool(probed) and len(broken) / len(probed) >= DEGENERATE

@@ -23,6 +23,7 @@ from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
+from unsee.metrics.normal_form import normalise
 from unsee.models import model_card
 from unsee.models.location import folder_of
 from unsee.utils.files import atomic_write_json, owned_folder
@@ -32,7 +33,7 @@ from unsee.workflows.attack import attack
 from unsee.workflows.forget import forget_run
 from unsee.workflows.requests import asking, surfaces
 from unsee.workflows.requests.intake import require_approved
-from unsee.workflows.requests.ledger import State
+from unsee.workflows.requests.ledger import State, require_codes
 from unsee.workflows.requests.overview import write_overview
 from unsee.workflows.requests.project import BATCH, Project, Request, Settings, model_hash
 from unsee.workflows.requests.questions import self_made, templates_of
@@ -119,6 +120,7 @@ def run(
         UserError: A request is not approved, closed or purged, its rows were edited since, two are about one person, or
             there is none; nothing new is unlearned then.
     """
+    require_codes(operator)
     with owner(project.folder):
         begun = _begun(project)
         results = _finished(Batch(project=project, name=begun, seed=seed, operator=operator)) if begun else []
@@ -333,16 +335,22 @@ class Batch:
     def _named_by_requests(self) -> set[str]:
         """Return the entities of the data that any request is about, which nothing may train the model to keep.
 
-        Those of purged requests are known by their pseudonym alone.
+        Those of purged requests are known by their pseudonyms alone: of the entity, and of the name, which finds a person
+        who was not in the data when the request arrived.
         """
         if self._data is None:
             return set()
-        ledger = self.project.ledger
-        pseudonyms = {
-            state.entity for state in ledger.states().values() if state.last("closed").get("decision") != "refused"
-        }
+        ledger, names = self.project.ledger, self._data.vocabulary().names
+        asked = [state for state in ledger.states().values() if state.last("closed").get("decision") != "refused"]
+        pseudonyms = {state.entity for state in asked}
+        called = {name for state in asked for name in state.last("received").get("replaces", ())}
         entities = {row.entity for row in self._data.examples("train")} - {""}
-        return {entity for entity in entities if ledger.pseudonym(entity) in pseudonyms}
+        return {
+            entity
+            for entity in entities
+            if ledger.pseudonym(entity) in pseudonyms
+            or any(ledger.pseudonym(normalise(form)) in called for form in names.get(entity, ()))
+        }
 
     def _self_made(self) -> tuple[list[Example], list[Example]]:
         """Return questions of our own with the model's present answers."""
@@ -389,17 +397,24 @@ class Batch:
         found = []
         for request in self.requests:
             its = self._verdict_on(request, before, after, gold)
-            known = any(one.verdict in ("erased", "residual") for one in its.values())
-            its = self._sound(its, request, after)
+            asked_known = any(one.verdict in ("erased", "residual") for one in its.values())
+            drawn_known = self._known_by_drawing(request)
             beside = asking.controls_of(request.entity)
             its |= {
-                name: surfaces.attacked(attacks[name], request.entity, beside, known=known)
+                name: surfaces.attacked(attacks[name], request.entity, beside, known=asked_known or drawn_known)
                 if name in attacks
                 else Surface(verdict="not_measured", why="this attack was not made")
                 for name in surfaces.ATTACKED
             }
-            found.append(Checked(request=request.id, surfaces=its, verdict=surfaces.overall(its), recheck=False))
+            its = self._sound(its, request, after)
+            word = surfaces.overall(its, only_drawn=drawn_known and not asked_known)
+            found.append(Checked(request=request.id, surfaces=its, verdict=word, recheck=False))
         return found
+
+    def _known_by_drawing(self, request: Request) -> bool:
+        """Tell whether drawn answers gave the person away when the request arrived."""
+        asked = self.project.ledger.state(request.id).last("asked").get("surfaces", {})
+        return bool(asked.get("sampling", {}).get("verdict") == "residual")
 
     def _check_again(self, new: VLM) -> list[Checked]:
         """Return the verdict on everybody of earlier batches whose rows are still there: nothing may have come back."""
@@ -457,7 +472,7 @@ class Batch:
 
     @staticmethod
     def _sound(found: Mapping[str, Surface], request: Request, after: Sequence[Response]) -> dict[str, Surface]:
-        """Return the verdicts, without attesting that a model which answers with gibberish has erased anything."""
+        """Return the verdicts, attacks included, without attesting that a model which answers with gibberish has erased anything."""
         if not asking.collapsed(asking.split(after, request.entity)[0]):
             return dict(found)
         why = "most answers are degenerate, and gibberish is no forgetting"
