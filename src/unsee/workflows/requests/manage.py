@@ -159,7 +159,7 @@ def purge(project: Project, requests: Sequence[str] = (), *, apply: bool = False
     if not places:
         raise UserError("Nothing to purge: no closed request has data here.")
     if apply:
-        for name in set(here) - set(lost):
+        for name in (name for name in here if name not in lost):
             _suppress(project, states[name])
     done = _whole(purge_folders(places, apply=apply), [project.place(name).resolve() for name in here])
     if apply:
