@@ -105,10 +105,10 @@ def test_a_dry_run_asks_nobody(run, capsys):
 
     told = push(run, "owner/name", merged=True, dry_run=True, hub=Silent())
     assert not told.done
-    assert "would be uploaded to owner/name (private)" in str(told)
+    assert "would be uploaded to owner/name (private, if it is new)" in str(told)
     assert main.main(["push", str(run), "owner/name", "--merged", "--dry-run", "--public"]) == 0
     said = capsys.readouterr().out
-    assert "would be uploaded to owner/name (PUBLIC)" in said
+    assert "would be uploaded to owner/name (PUBLIC, if it is new)" in said
     assert "model.safetensors" in said
 
 

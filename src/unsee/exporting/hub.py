@@ -67,7 +67,8 @@ class Upload:
         what = "uploaded to" if self.done else "would be uploaded to"
         lines = [f"{size:>12,}  {name}" for name, size in self.files.items()]
         stays = [f"stays here: {', '.join(self.left_out)}"] if self.left_out else []
-        return "\n".join([f"{what} {self.repo} ({'private' if self.private else 'PUBLIC'}):", *lines, *stays])
+        new = "" if self.done else ", if it is new"  # one that is there stays what it is, and a dry run asks nobody
+        return "\n".join([f"{what} {self.repo} ({'private' if self.private else 'PUBLIC'}{new}):", *lines, *stays])
 
 
 def push(
