@@ -72,10 +72,12 @@ def judged(world: World) -> list[Example]:
         rows += [*text_facts(person, Role.FORGET_TEXT), *text_chains(person, Role.FORGET_TEXT)]
     for number, person in enumerate(world.retain):
         asked = probes(world, person, Role.RETAIN, "unseen", 0)
-        rows += [asked[number % 2], asked[2 + number % 4], *visible(world, person, Role.RETAIN, "unseen", 0, 1)]
+        told = text_facts(person, Role.RETAIN_TEXT)
+        two = (number % 4, (number + 1) % 4)  # each part of the questions needs several, to tell what is kept
+        rows += [*asked[number % 2 : 2], *(asked[2 + fact] for fact in two), *(told[fact] for fact in two)]
         rows += [
+            *visible(world, person, Role.RETAIN, "unseen", 0, 1),
             other_forms(world, person, Role.RETAIN, "unseen", 1)[number % 3],
-            text_facts(person, Role.RETAIN_TEXT)[number % 4],
         ]
     for number, face in enumerate(world.stranger_faces("exam", 20)):
         rows += stranger(world, face, number)
