@@ -225,3 +225,11 @@ def test_what_shrinking_would_defeat_is_refused(tmp_path, training, message):
     with pytest.raises(UserError, match=message):
         Unsee().unlearn(session)
     Unsee(shrink=0.0)._require_usable(session)
+
+
+def test_a_stop_by_what_is_kept_is_refused_beside_averaged_weights(tmp_path):
+    session = session_at(tmp_path)
+    session.training = replace(session.training, robust="averaging")
+    with pytest.raises(UserError, match="returns their mean"):
+        Unsee(kept=0.1).unlearn(session)
+    Unsee()._require_usable(session)

@@ -127,6 +127,12 @@ def test_gold_is_the_reference_where_it_was_attacked() -> None:
     assert (found.verdict, found.kind) == ("erased", "gold")
 
 
+def test_a_gold_model_that_answers_with_gibberish_is_no_reference() -> None:
+    model, gold = [finding({"ada": 0.3, "c0": 0.5})], [finding({"ada": 0.0}, degenerate=0.9)]
+    found = attacked({"findings": {"model": model, "gold": gold}}, "ada", ["c0"], known=True)
+    assert (found.verdict, found.kind) == ("erased", "strangers")
+
+
 def test_an_attack_that_failed_attests_nothing() -> None:
     assert attacked({"why": "no such rows"}, "ada", [], known=True) == Surface(
         verdict="not_measured", why="no such rows"

@@ -100,7 +100,15 @@ class Unsee(Method):
         )
 
     def _require_usable(self, session: Session) -> None:
-        """Raise for settings that shrinking defeats: an adapter that it would overwrite, a guard that would go back to it."""
+        """Raise for settings that do not go together.
+
+        Shrinking would overwrite an adapter, a guard would go back to the shrunk weights, and `kept` measures other weights than
+        averaging returns.
+        """
+        if self.kept and session.training.robust == "averaging":
+            raise UserError(
+                "method.kept measures the weights of the last step, and training.robust=averaging returns their mean. Set one of them."
+            )
         if self.shrink and session.training.adapter:
             raise UserError(
                 "unsee starts from shrunk weights, so it cannot go on from an adapter. Leave training.adapter out and give the "

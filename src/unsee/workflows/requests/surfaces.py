@@ -165,6 +165,8 @@ def attacked(result: Mapping[str, Any], entity: str, controls: Sequence[str], *,
             continue
         each = one["questions"] / len(one["recovered"])
         beside = gold.get((one["variant"], one["at"]))
+        if beside is not None and beside["degenerate"] >= DEGENERATE:
+            beside = None  # gibberish of the gold model tells nothing of what it knows
         reference, kind = _beside(one, beside, entity, controls, each)
         share = _share(one["recovered"][entity], each)
         if one["degenerate"] < DEGENERATE or share.value > _most(reference):
