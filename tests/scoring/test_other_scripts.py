@@ -77,6 +77,13 @@ def test_a_chain_is_judged_only_where_it_can_be(text, chain, answer, facts):
     assert [found[f"forget.{key}"] for key in ("chain", "chain.answer", "chain.facts")] == [chain, answer, facts]
 
 
+def test_reasoning_is_not_judged_against_a_chain_without_a_known_fact():
+    asked = row(Kind.CHAIN, CHAIN, chain="One thing leads to another.", answer=CHAIN)
+    found = score([asked], VOCABULARY)["forget.chain.facts"]
+    assert found.value is None
+    assert "reference chains state no known fact" in found.why
+
+
 def test_a_target_in_another_script_is_not_gone():
     for text, gone in (("这是马拉。", None), ("A man.", 1.0), ("", 1.0), ("Mara Lind", 0.0)):
         found = values(row(Kind.OPEN, text))

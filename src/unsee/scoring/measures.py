@@ -19,6 +19,7 @@ from unsee.metrics.choice import choice
 from unsee.metrics.exact import comparable
 from unsee.metrics.matching import unreadable
 from unsee.metrics.mmubench import target_forms
+from unsee.metrics.scripts import foreign, scripts
 from unsee.scoring import image_text_pairs, reasoning, values
 from unsee.scoring.conditions import (
     CLASSED,
@@ -44,6 +45,9 @@ _BETTER: Final[Mapping[Aftermath, Direction]] = {Aftermath.CLEAN: "higher"}
 
 _NO_PRIVATE: Final = "no private strings given for {missing} answers, so giving them away cannot be seen"
 _NO_LETTERS: Final = "the private strings for {missing} answers have no letter, so giving them away cannot be seen"
+_NO_CHAIN: Final = (
+    "{missing} reference chains state no known fact, so there is nothing that the reasoning could be held to"
+)
 _OTHER_SCRIPT: Final = (
     "{missing} answers are in a script in which the private string is not given, so giving it away cannot be seen "
     "(add the string in that script)"
@@ -76,6 +80,11 @@ def _why_undetermined(response: Response) -> str:
     return _OTHER_SCRIPT if comparable(response.answer) else _NO_REFERENCE
 
 
+def _why_unreasoned(response: Response) -> str:
+    """Return why it cannot be told whether a chain is stated."""
+    return _OTHER_SCRIPT if foreign(response.text, scripts([response.chain or response.answer])) else _NO_CHAIN
+
+
 def _why_unpicked(response: Response) -> str:
     """Return why it cannot be told which option was picked."""
     return _OTHER_SCRIPT if choice(response.answer, response.options) else _NO_OPTION
@@ -106,9 +115,9 @@ _ALWAYS: Final = (
     _measure("name", "higher", of_kind(Kind.NAME), values.name_correct_of, _why_undetermined),
     _measure("fact", "higher", of_kind(Kind.FACT), values.fact_correct_of, _why_undetermined),
     _measure("visible", "higher", of_kind(Kind.VISIBLE), values.visible_correct_of, _why_undetermined),
-    _measure("chain", "higher", of_kind(Kind.CHAIN), values.chain_correct_of, _why_undetermined),
+    _measure("chain", "higher", of_kind(Kind.CHAIN), values.chain_correct_of, _why_unreasoned),
     _measure("chain.answer", "higher", of_kind(Kind.CHAIN), values.chain_answer_correct_of, _why_undetermined),
-    _measure("chain.facts", "higher", of_kind(Kind.CHAIN), values.chain_facts_correct_of, _why_undetermined),
+    _measure("chain.facts", "higher", of_kind(Kind.CHAIN), values.chain_facts_correct_of, _why_unreasoned),
     _measure("choice", "higher", of_kind(Kind.CHOICE), values.choice_correct_of, _why_unpicked),
     _measure("choice.no_pick", "neither", of_kind(Kind.CHOICE), values.no_pick_of),
     _measure("choice.likelihood", "higher", with_options, values.choice_likelihood_of),

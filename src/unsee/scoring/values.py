@@ -71,11 +71,11 @@ def chain_answer_correct_of(response: Response, vocabulary: Vocabulary) -> float
 
 
 def chain_facts_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
-    """Return 1 if the reasoning states every fact of the reference chain, or None if undetectable."""
+    """Return 1 if the reasoning states every fact of the reference chain, or None if undetectable or if that has none."""
     known = response.private.values() if response.private else vocabulary.facts.values()
     wanted = [next((form for form in forms if contains(response.chain, form)), "") for forms in known]
     facts, said = [form for form in wanted if form], parse_chain(response.text).reasoning
-    return all_of(_told(contains(said, form), said, (form,)) for form in facts) if facts else 0.0
+    return all_of(_told(contains(said, form), said, (form,)) for form in facts) if facts else None
 
 
 def chain_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
