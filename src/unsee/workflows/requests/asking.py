@@ -17,8 +17,9 @@ from unsee.evaluation.evaluate import evaluate, read_answers
 from unsee.metrics.degeneration import degenerate
 from unsee.metrics.matching import leaked
 from unsee.models import builtin
+from unsee.report.attacked import COLLAPSED
 from unsee.workflows.requests.questions import controls
-from unsee.workflows.requests.surfaces import DEGENERATE, Surface, Word, attacked
+from unsee.workflows.requests.surfaces import Surface, Word, attacked
 
 CONTROLS: Final = 5
 """Strangers who are asked about: the more, the narrower the interval of what comes by chance [inferred]."""
@@ -139,4 +140,4 @@ def collapsed(responses: Sequence[Response]) -> bool:
     opens = [row for row in responses if row.kind is Kind.OPEN]
     probed = opens or [row for row in responses if row.kind in PROBES]
     broken = [row for row in probed if degenerate(row.text) and not leaked(row.text, row.private, row.question)]
-    return bool(probed) and len(broken) / len(probed) >= DEGENERATE
+    return bool(probed) and len(broken) / len(probed) >= COLLAPSED

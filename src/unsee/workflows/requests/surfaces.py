@@ -14,6 +14,7 @@ from unsee.api import PROBES, Kind, Response, Role
 from unsee.metrics.choice import choice_correct
 from unsee.metrics.matching import leaked
 from unsee.metrics.safety import wilson_interval
+from unsee.report.attacked import COLLAPSED
 from unsee.utils.grouping import by_key
 
 Word = Literal["no_baseline", "erased", "residual", "not_measured"]
@@ -35,8 +36,6 @@ WORDS: Final[Mapping[str, str]] = {
     "quantisation": "weights rounded to 8 and 4 bits",
     "relearning": "after a few training steps on related data",
 }
-DEGENERATE: Final = 0.5
-"""Share of degenerate answers from which silence is no forgetting, as in attacks [inferred]."""
 FREE: Final = 0.02
 """Share of answers that counts as nothing where there is no reference: that of the report's verdicts."""
 
@@ -165,11 +164,11 @@ def attacked(result: Mapping[str, Any], entity: str, controls: Sequence[str], *,
             continue
         each = one["questions"] / len(one["recovered"])
         beside = gold.get((one["variant"], one["at"]))
-        if beside is not None and beside["degenerate"] >= DEGENERATE:
+        if beside is not None and beside["degenerate"] >= COLLAPSED:
             beside = None  # gibberish of the gold model tells nothing of what it knows
         reference, kind = _beside(one, beside, entity, controls, each)
         share = _share(one["recovered"][entity], each)
-        if one["degenerate"] < DEGENERATE or share.value > _most(reference):
+        if one["degenerate"] < COLLAPSED or share.value > _most(reference):
             options.append((share, reference, kind))
     if not options:
         return Surface(verdict="not_measured", why="the attack asks nothing about the person, or got gibberish only")
