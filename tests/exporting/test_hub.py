@@ -82,10 +82,20 @@ def test_the_whole_checkpoint(run):
     assert not [name for name, content in hub.files.items() if b"machine-of-somebody" in content]
 
 
-def test_a_repository_that_is_public_is_not_called_private(run):
+def test_a_repository_that_is_public_already_is_used_only_when_asked_for(run):
     hub = FakeHub()
     hub.repos["owner/name"] = False
-    assert "(PUBLIC)" in str(push(run, "owner/name", merged=True, hub=hub))
+    with pytest.raises(UserError, match="is public, so everybody could read"):
+        push(run, "owner/name", merged=True, hub=hub)
+    assert not hub.files
+    assert "(PUBLIC)" in str(push(run, "owner/name", merged=True, private=False, hub=hub))
+    assert hub.files
+
+
+def test_a_repository_that_is_private_stays_so(run):
+    hub = FakeHub()
+    hub.repos["owner/name"] = True
+    assert "(private)" in str(push(run, "owner/name", merged=True, private=False, hub=hub))
 
 
 def test_what_is_asked_for_goes_along(run):

@@ -652,6 +652,23 @@ def test_without_the_original_nobody_who_lost_the_others_passes_for_clean() -> N
     assert verdict.judge(stage_with("m", {"clean": 1.0}), None, "unseen").tone == "good"
 
 
+@pytest.mark.parametrize(
+    ("group", "promise", "tone", "badge"),
+    [
+        ("forget_text", "person", "mixed", "Tells by name"),
+        ("forget", "person", "mixed", "Tells on old pictures"),
+        ("forget_text", "picture", "good", "Clean"),
+    ],
+)
+def test_who_tells_elsewhere_is_not_clean(group: str, promise: str, tone: str, badge: str) -> None:
+    stage = stage_with("m", {"clean": 1.0})
+    run = stage.runs[0]
+    told = {**run.scores, f"{group}.leak": Score(value=0.06, n=50)}
+    stage = replace(stage, runs=(replace(run, scores=told, settings={"result": {"promise": promise}}),))
+    found = verdict.judge(stage, ORIGINAL, "unseen")
+    assert (found.tone, found.badge) == (tone, badge)
+
+
 def test_print_is_light_whole_and_in_colour():
     style = (Path(summary.__file__).parent / "report.css").read_text()
     assert "@media (prefers-color-scheme: dark)" not in style  # a dark browser would print pale text on white

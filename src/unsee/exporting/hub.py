@@ -90,14 +90,15 @@ def push(
         repo: Repository; made if it does not exist.
         merged: Upload the whole checkpoint instead of the adapter.
         base: Hub id of the base model, for an adapter that was trained on a local copy of it.
-        private: Make the repository private; one that exists stays what it is.
+        private: Make the repository private, and upload to no public one. One that exists stays what it is.
         extras: What else goes along: some of scores, responses, images.
         allow: Strings that may go although the data call them private, because they mean nothing where they stand.
         dry_run: Only say what would go.
         hub: Stands for `huggingface_hub.HfApi()`, which takes the token of `hf auth login` or HF_TOKEN.
 
     Raises:
-        UserError: The run, the repository's name or the base cannot be used, or the hub refuses.
+        UserError: The run, the repository's name or the base cannot be used, the repository is public though `private`
+            was asked for, or the hub refuses.
     """
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise UserError(f"Expected a repository like owner/name, got {repo!r}.")
@@ -209,6 +210,11 @@ def _upload(hub: Hub | None, repo: str, stage: Path, private: bool) -> bool:
     try:
         made.create_repo(repo, private=private, exist_ok=True)
         is_private = bool(made.repo_info(repo).private)
+        if private and not is_private:
+            raise UserError(
+                f"{repo} exists already and is public, so everybody could read what is uploaded. Nothing was. Push with "
+                "--public if that is meant, make it private on the hub, or name another repository."
+            )
         made.upload_folder(repo_id=repo, folder_path=str(stage), commit_message=MESSAGE)
     except _refusals() as error:
         raise UserError(

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from unsee.report.attacked import FINDS, Returned, returned, worst
+from unsee.report.elsewhere import ASKED, elsewhere, most_told
 from unsee.report.read import Stage
-from unsee.report.summary import hidden_share, shares, value
+from unsee.report.summary import hidden_share, shares
 from unsee.report.verdict import LIMITS, Verdict, found_words, percent
-
-ASKED: Final[Mapping[str, str]] = {
-    "unseen": "about new pictures",
-    "forget": "about training pictures",
-    "forget_text": "to questions without a picture",
-}
-"""Group of questions about the forgotten -> which of its answers are meant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,24 +49,15 @@ def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
     return Fulfilled(word="yes", why="it no longer says it, and no attack brings it back")
 
 
-def _elsewhere(stage: Stage, role: str) -> list[str]:
-    """Return the groups of questions about the forgotten beside the judged one."""
-    promised = [group for group in ASKED if group != "forget_text" or stage.runs[0].promise != "picture"]
-    return [group for group in promised if group != role]
-
-
 def told_elsewhere(stage: Stage, role: str) -> str:
     """Return what answers to other questions than the judged ones give away, or empty if nothing."""
-    told = {group: value(stage, f"{group}.leak") or 0.0 for group in _elsewhere(stage, role)}
-    worst_group = max(told, key=lambda group: told[group])
-    if told[worst_group] <= LIMITS.silent:
-        return ""
-    return f"{percent(told[worst_group])} of its answers {ASKED[worst_group]} give the forgotten away"
+    group, told = most_told(stage, role)
+    return f"{percent(told)} of its answers {ASKED[group]} give the forgotten away" if told > LIMITS.silent else ""
 
 
 def _hidden_elsewhere(stage: Stage, role: str) -> str:
     """Return in which other group leaks could not be seen, and why, or empty if in none."""
-    for group in _elsewhere(stage, role):
+    for group in elsewhere(stage, role):
         share, why = hidden_share(stage, group)
         if share > LIMITS.unmeasured:
             return f"in {percent(share)} of its answers {ASKED[group]} a leak could not be seen ({why})"

@@ -8,6 +8,7 @@ from typing import Literal
 
 from unsee.metrics.utility import harmonic_mean
 from unsee.report.attacked import FINDS, Returned, worst
+from unsee.report.elsewhere import most_told
 from unsee.report.read import GOLD, Stage
 from unsee.report.summary import HAZARD, blank_share, cut_share, hidden_share, recalls, shares, value
 
@@ -61,6 +62,13 @@ NOUN: Mapping[str, str] = {
     "clean": "honest descriptions",
 }
 
+
+TELLS: Mapping[str, str] = {
+    "unseen": "Tells on new pictures",
+    "forget": "Tells on old pictures",
+    "forget_text": "Tells by name",
+}
+"""Group of questions about the forgotten -> badge of a model that is silent but for these."""
 
 BLIND = "cannot be judged: the data gives no private strings, so a leak would not be seen"
 
@@ -125,6 +133,9 @@ def judge(stage: Stage, original: Stage | None, role: str, limits: Thresholds = 
     )
     tone = _tone(share, collapsed=collapsed, keeping=keeping, limits=limits)
     badge = _badge(share, tone, collapsed=collapsed, keeping=keeping, limits=limits)
+    group, told = most_told(stage, role)
+    if tone == "good" and told > limits.silent:
+        tone, badge = "mixed", TELLS[group]
     found = [back.above for finds in FINDS if (back := worst(stage, finds)) is not None]
     if tone == "good" and max(found, default=0.0) >= limits.returns:
         tone, badge = "mixed", "Hidden"

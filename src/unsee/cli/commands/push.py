@@ -13,7 +13,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repo", metavar="OWNER/NAME", help="repository; made if it does not exist")
     parser.add_argument("--merged", action="store_true", help="the whole checkpoint instead of the adapter")
     parser.add_argument("--base", default="", metavar="ID", help="hub id of the base model, if it was a local folder")
-    parser.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
+    parser.add_argument(
+        "--public",
+        action="store_true",
+        help="make a new repository public, or use one that is (default: private ones only)",
+    )
     parser.add_argument(
         "--with", dest="extras", default="", metavar="A,B", help="also upload scores, responses, images"
     )
