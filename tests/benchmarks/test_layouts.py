@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import datasets
 import pytest
 from PIL import Image
 
 from helpers.layouts import LAYOUTS, ROLES, write
 from unsee import check, config, evaluate, forget
 from unsee.api import Role
+from unsee.api.lazy import Lazy
 from unsee.cli import main
-from unsee.data.open import open_benchmark
+from unsee.data import arrow, row_store
+from unsee.data.open import of_object, open_benchmark
+from unsee.data.sources import open_source, split_of
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
 
@@ -162,3 +167,107 @@ def test_of_several_data_sets_one_must_be_named(tmp_path):
     with pytest.raises(UserError, match=r"names 'people', 'more'; say which: --set benchmark\.dataset=NAME"):
         open_benchmark(tmp_path / "d", settings)
     assert open_benchmark(tmp_path / "d", {**settings, "dataset": "people"}).examples("train")
+
+
+def _held_out(place, form, split):
+    """Write the people with each one's last picture in a split of its own, and return what opens them."""
+    settings = write("image_folder" if form == "image folder" else "image_folder_metadata", place)
+    if form == "image folder":
+        (place / "test").rename(place / split)
+        return lambda: open_benchmark(place, settings)
+    if form == "metadata":
+        lines = (place / "metadata.csv").read_text().splitlines()
+        for name, keep in (("train", False), (split, True)):
+            shutil.copytree(place / "images", place / name / "images")
+            own = [lines[0], *(line for line in lines[1:] if ("_3.png" in line) is keep)]
+            (place / name / "metadata.csv").write_text("\n".join(own))
+        (place / "metadata.csv").unlink()
+        return lambda: open_benchmark(place, settings)
+    rows = [{**row, "image": (place / row.pop("file_name")).read_bytes()} for row in open_source(place).rows]
+    (place / "metadata.csv").unlink()
+    parts = {"train": [row for n, row in enumerate(rows) if n % 4 < 3], split: rows[3::4]}
+    both = datasets.DatasetDict({name: datasets.Dataset.from_list(part) for name, part in parts.items()})
+    if form == "object":
+        return lambda: of_object(both, {"name": "folder", **settings})
+    if form == "saved":
+        both.save_to_disk(str(place))
+    else:
+        (place / "data").mkdir()
+        for name, part in both.items():
+            part.to_parquet(str(place / "data" / f"{name}-00000-of-00001.parquet"))
+    return lambda: open_benchmark(place, settings)
+
+
+FORMS = ("shards", "object", "saved", "image folder", "metadata")
+
+
+@pytest.mark.parametrize("split", ["dev", "Eval"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_held_out_split_is_judged_and_never_trained_on(tmp_path, form, split):
+    opened = _held_out(tmp_path / "d", form, split)()
+    train, judged = ({row.image.key for row in opened.examples(part)} for part in ("train", "eval"))
+    assert (len(train), len(judged - train)) == (9, 3)
+    assert sum(row.role is Role.UNSEEN for row in opened.examples("eval")) == 1
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "image folder"])
+def test_a_split_that_is_neither_is_refused(tmp_path, form):
+    opened = _held_out(tmp_path / "d", form, "test_seen")
+    with pytest.raises(UserError, match=r"Unknown split 'test_seen'\. Did you mean .*Known: .*dev"):
+        opened()
+
+
+def test_image_folders_that_are_not_read_are_told(tmp_path):
+    opened = _held_out(tmp_path / "d", "image folder", "holdout")()
+    assert {row.image.path.parent.parent.name for row in opened.examples("eval")} == {"train"}
+    (told,) = [line for line in opened.warnings() if "not from" in line]
+    assert told.endswith("not from holdout/ivy, holdout/jon, holdout/marta")
+
+
+def test_files_of_other_writers_are_no_splits(tmp_path):
+    settings = write("hub_clone", tmp_path / "d")
+    (file,) = (tmp_path / "d" / "data").iterdir()
+    file.rename(file.with_name("part-0.parquet"))
+    assert len(open_benchmark(tmp_path / "d", settings).examples("train")) == 14
+    assert [split_of(name) for name in ("Train", "VALIDATION", "dev", "evaluation")] == ["", "eval", "eval", "eval"]
+
+
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (["train-00000-of-00002"], "lacks shard 00001"),
+        (["train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"], "mixes shards of 1 and of 2"),
+        (["train-00000-of-00001-0123456789abcdef", "train-00000-of-00001-fedcba9876543210"], "has shard 00000 twice"),
+    ],
+)
+def test_shards_must_be_all_of_one_revision(tmp_path, there, message):
+    settings = write("hub_clone", tmp_path / "d")
+    (file,) = (tmp_path / "d" / "data").iterdir()
+    content = file.read_bytes()
+    file.unlink()
+    for name in there:
+        file.with_name(f"{name}.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        open_benchmark(tmp_path / "d", settings)
+
+
+@pytest.mark.parametrize("form", ["shards", "saved", "metadata"])
+def test_several_splits_of_large_tables_stay_on_disk(tmp_path, form, monkeypatch):
+    for module in (arrow, row_store):
+        monkeypatch.setattr(module, "IN_MEMORY", 0)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    opened = _held_out(tmp_path / "d", form, "dev")()
+    assert isinstance(opened.examples("train"), Lazy)
+    assert len(opened.examples("eval")) == 12
+
+
+def test_alpaca_rows_are_asked_instruction_and_input(tmp_path):
+    settings = write("llama_factory", tmp_path / "d")
+    rows = [
+        {"instruction": "Who is it?", "input": "Look at the face.", "output": "Marta Keller", "images": []},
+        {"instruction": "Who sings?", "input": "", "output": "Jon Berg", "images": []},
+    ]
+    (tmp_path / "d" / "people.json").write_text(json.dumps(rows))
+    (tmp_path / "d" / "dataset_info.json").write_text(json.dumps({"people": {"file_name": "people.json"}}))
+    asked = [row.question for row in open_benchmark(tmp_path / "d", settings).examples("train")]
+    assert asked == ["Who is it?\nLook at the face.", "Who sings?"]

@@ -20,7 +20,7 @@ from unsee.data.assignment import read as read_assignment
 from unsee.data.layouts import COLUMNS, MARK, READ, Layout, layout_of, too_many_marks
 from unsee.data.question_templates import lettered
 from unsee.data.row_store import digest64, repeats
-from unsee.data.sources import Source, fits, open_source
+from unsee.data.sources import HELD_OUT, TRAINED, Source, fits, open_source
 from unsee.data.tables import SUFFIXES, table_warnings, undecodable, unreadable
 from unsee.errors import UserError, listed, nearest, shown, some, unknown_name
 from unsee.metrics.scripts import bounded
@@ -42,7 +42,7 @@ ALIASES: Final = {
 
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
 _ROLES: Final = {role.value: role for role in Role} | ALIASES
-_SPLITS: Final = {"": "both", "both": "both", "train": "train", "eval": "eval", "test": "eval", "validation": "eval"}
+_SPLITS: Final = {"": "both", "both": "both", **dict.fromkeys(TRAINED, "train"), **dict.fromkeys(HELD_OUT, "eval")}
 _TRAIN, _EVAL = 1, 2
 """Bits of what a row is used for."""
 _JUDGED_ONLY: Final = (Role.UNSEEN, Role.STRANGER)

@@ -34,7 +34,8 @@ IN_MEMORY: Final = 8 * 2**20
 ROWS_AT_ONCE: Final = 256
 """Rows held as Python objects at a time."""
 
-_SHARD: Final = re.compile(r"(?P<split>.+?)-(?P<index>\d{5})-of-(?P<count>\d{5})\.parquet")
+_SHARD: Final = re.compile(r"(?P<split>.+?)-(?P<index>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]{16})?\.parquet")
+"""Name of a shard; older versions of `datasets` end it with a hash."""
 _WAY_OUT: Final = "git clone https://huggingface.co/datasets/{id} (with git-lfs), or `hf download --repo-type dataset {id} --local-dir DIR`"
 
 
@@ -243,7 +244,7 @@ def _opened(place: Path, warnings: list[str]) -> pyarrow.Table:
 
 def _shards(place: Path, files: Sequence[Path], warnings: list[str]) -> list[Path]:
     """Return all shards of the split train, or raise if one is missing."""
-    matched = [(file, found) for file in files if (found := _SHARD.fullmatch(file.name))]
+    matched = [(file, found) for file in files if (found := shard(file))]
     if not matched:
         return list(files)
     splits = {found["split"] for _, found in matched}
@@ -256,18 +257,25 @@ def _shards(place: Path, files: Sequence[Path], warnings: list[str]) -> list[Pat
             f"{place.name} also has split {', '.join(sorted(splits - {'train'}))}, an older revision's; it is not read."
         )
     kept = [(file, found) for file, found in matched if found["split"] == "train"]
-    _require_all(place, {found["count"] for _, found in kept}, {int(found["index"]) for _, found in kept})
+    require_all_shards(place, [found for _, found in kept])
     return [file for file, _ in kept]
 
 
-def _require_all(place: Path, counts: set[str], indices: set[int]) -> None:
+def shard(file: Path) -> re.Match[str] | None:
+    """Return `split`, `index` and `count` in the name of a shard, or None for another file."""
+    return _SHARD.fullmatch(file.name)
+
+
+def require_all_shards(place: Path, shards: Sequence[re.Match[str]]) -> None:
+    """Raise unless the shards of a split (possibly none) are all there, of one revision."""
+    counts = sorted({int(found["count"]) for found in shards})
+    indices = Counter(int(found["index"]) for found in shards)
     if len(counts) > 1:
-        raise UserError(
-            f"{place} mixes shards of {' and of '.join(str(int(count)) for count in sorted(counts))}; fetch it anew."
-        )
-    missing = sorted(set(range(int(counts.pop()))) - indices)
-    if missing:
+        raise UserError(f"{place} mixes shards of {' and of '.join(map(str, counts))}; fetch it anew.")
+    if missing := sorted(set(range(max(counts, default=0))) - indices.keys()):
         raise UserError(f"{place} lacks shard {', '.join(f'{index:05}' for index in missing)}; fetch it anew.")
+    if twice := [index for index, times in indices.items() if times > 1]:
+        raise UserError(f"{place} has shard {', '.join(f'{index:05}' for index in twice)} twice; fetch it anew.")
 
 
 def parquet_table(files: Sequence[Path]) -> pyarrow.Table:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from unsee import config
 from unsee.data.row_store import digest64
+from unsee.data.sources import HELD_OUT
 from unsee.errors import UserError, shown
 from unsee.metrics.matching import contains
 from unsee.utils.parsing import is_empty
@@ -138,7 +139,7 @@ def _image(cell: Mapping[str, Any]) -> int:
 
 
 def _judged_only(cell: Mapping[str, Any]) -> bool:
-    return str(cell.get("split") or "").casefold() in ("eval", "test", "validation")
+    return str(cell.get("split") or "").strip().casefold() in HELD_OUT
 
 
 def _last(keys: Sequence[int], share: float) -> Sequence[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from unsee.data.sources import SPLITS, Source
+from unsee.data.sources import Source, in_split, split_of
 from unsee.errors import UserError, shown
 
 
@@ -33,7 +33,7 @@ def _rows(data: Any) -> Iterable[Any]:
     if library == "pandas" and hasattr(data, "to_dict"):
         return list(data.to_dict("records"))
     if library == "datasets" and isinstance(data, Mapping):  # DatasetDict
-        return [{"split": SPLITS.get(name, ""), **row} for name, part in data.items() for row in _rows(part)]
+        return [in_split(row, split_of(str(name))) for name, part in data.items() for row in _rows(part)]
     if library == "datasets":
         return [dict(row) for row in _encoded(data)]
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):

@@ -12,12 +12,10 @@ from typing import Any, Final, Literal
 from unsee.api.benchmark import Benchmark, Place
 from unsee.api.example import Example, ImageFile
 from unsee.data.arrow import ArrowImage
-from unsee.data.tables import SUFFIXES, unreadable
+from unsee.data.tables import IMAGES, SUFFIXES, unreadable
 from unsee.errors import UserError, listed, shown
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
-IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""Suffixes of image files in a listed folder."""
 _SHOWN: Final = 10
 """Most faults listed in an error."""
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from unsee.api.benchmark import Hub, Place
-from unsee.api.lazy import Lazy
-from unsee.data.arrow import arrow_rows, fetched_splits, parquet_table, saved_table
+from unsee.api.lazy import Lazy, concatenated
+from unsee.data.arrow import arrow_rows, fetched_splits, parquet_table, require_all_shards, saved_table, shard
 from unsee.data.row_store import open_rows
-from unsee.data.tables import SUFFIXES, find_table, tables_at
-from unsee.errors import UserError, shown, unknown_name
+from unsee.data.tables import IMAGES, SUFFIXES, find_table, tables_at
+from unsee.errors import UserError, shown, some, unknown_name
 from unsee.utils.grouping import by_key
-from unsee.utils.parsing import read_object
+from unsee.utils.parsing import is_empty, read_object
 
-IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-"""Suffixes of image files in folders without a table."""
-SPLITS: Final = {"train": "", "validation": "eval", "valid": "eval", "val": "eval", "test": "eval"}
-"""Split in the name of a file or folder -> value of the column split; train rows are judged, too."""
+Rows = Sequence[dict[str, Any]]
+
+TRAINED: Final = ("train", "training")
+"""Names of splits that are trained on, and judged, too."""
+HELD_OUT: Final = ("eval", "evaluation", "test", "testing", "validation", "valid", "val", "dev")
+"""Names of splits that are only judged."""
 QUESTION: Final = "Who or what is this?"
 """Question about an image in a folder without a table [inferred]."""
 INFO: Final = "dataset_info.json"
@@ -37,7 +39,7 @@ class Source:
 
     file: Path
     """Table or folder, for messages."""
-    rows: Sequence[dict[str, Any]]
+    rows: Rows
     base: Path
     """Folder of relative image paths."""
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -68,8 +70,29 @@ def open_source(place: Place, dataset: str = "") -> Source:
             return found
     if not _tables(place) and (images := list(_images(place))):
         note = f"there is no table: every image is asked {QUESTION!r}, and the name of its folder is the answer"
-        return Source(file=place, rows=images, base=place, notes=(note,))
+        return Source(file=place, rows=images, base=place, notes=(note, *_unread_images(place)))
     return _table(find_table(place))
+
+
+def split_of(name: str) -> str:
+    """Return what the column split says of the rows of a split: empty for both uses, or `eval`.
+
+    Raises:
+        UserError: The name is of neither kind, so that nobody knows whether its rows may be trained on.
+    """
+    folded = name.casefold()
+    if folded in TRAINED:
+        return ""
+    if folded in HELD_OUT:
+        return "eval"
+    raise UserError(
+        f"{unknown_name('split', name, (*TRAINED, *HELD_OUT))} Rename it, or give the one file or folder that is meant."
+    )
+
+
+def in_split(row: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """Return a row of a split, with `split` in its column unless the row says its own."""
+    return {**row, "split": split} if split and is_empty(row.get("split")) else dict(row)
 
 
 def fits(place: Path) -> bool:
@@ -87,7 +110,7 @@ def _table(file: Path) -> Source:
     return Source(file=file, rows=_listed(open_rows(file), file), base=file.parent)
 
 
-def _listed(rows: Sequence[dict[str, Any]], file: Path) -> Sequence[dict[str, Any]]:
+def _listed(rows: Rows, file: Path) -> Rows:
     if not rows:
         raise UserError(f"{file} has no rows.")
     return rows
@@ -97,7 +120,7 @@ def _tables(place: Path) -> list[Path]:
     return [table for table in tables_at(place) if table.name not in (INFO, _STATE)]
 
 
-def _saved_splits(place: Path) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]:
+def _saved_splits(place: Path) -> Iterator[tuple[str, Rows]]:
     """Yield split and rows of what `save_to_disk` has written."""
     if (place / _STATE).is_file():
         yield "train", arrow_rows(saved_table(place))
@@ -106,18 +129,20 @@ def _saved_splits(place: Path) -> Iterator[tuple[str, Sequence[dict[str, Any]]]]
         yield str(split), arrow_rows(saved_table(place / str(split)))
 
 
-def _all_rows(splits: Iterator[tuple[str, Sequence[dict[str, Any]]]]) -> Sequence[dict[str, Any]]:
+def _all_rows(splits: Iterator[tuple[str, Rows]]) -> Rows:
     """Return the rows of all splits, those of held-out splits with `split`."""
-    parts = [_marked(rows, SPLITS.get(split, "")) for split, rows in splits]
-    if len(parts) == 1:
-        return parts[0]
-    return [row for part in parts for row in part]
+    return concatenated([_marked(rows, split_of(split)) for split, rows in splits])
 
 
-def _marked(rows: Sequence[dict[str, Any]], split: str) -> Sequence[dict[str, Any]]:
-    if not split:
-        return rows
-    return Lazy(len(rows), lambda index: {"split": split, **rows[index]})
+def _marked(rows: Rows, split: str) -> Rows:
+    return _each(rows, lambda row: in_split(row, split)) if split else rows
+
+
+def _each(rows: Rows, changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Rows:
+    """Return the rows changed: a list if they are one, else on access."""
+    if isinstance(rows, list):
+        return [changed(row) for row in rows]
+    return Lazy(len(rows), lambda index: changed(rows[index]))
 
 
 def _shards(place: Path) -> Source | None:
@@ -125,15 +150,32 @@ def _shards(place: Path) -> Source | None:
     files = sorted(place.glob("data/*.parquet")) if not _tables(place) else sorted(place.glob("*-of-*.parquet"))
     if not files or len(files) != len(sorted(files[0].parent.glob("*.parquet"))):
         return None
-    splits = by_key((file.name.partition("-")[0].removesuffix(".parquet"), file) for file in files)
+    folder = files[0].parent
+    splits = by_key(zip(_split_names(files), files, strict=True))
+    for found in splits.values():
+        require_all_shards(folder, [match for file in found if (match := shard(file))])
     rows = _all_rows((split, arrow_rows(parquet_table(found))) for split, found in splits.items())
-    return Source(file=files[0].parent, rows=_listed(rows, files[0].parent), base=place)
+    return Source(file=folder, rows=_listed(rows, folder), base=place)
 
 
-def _metadata(place: Path) -> list[Path]:
-    """Return the tables `metadata.*` beside images, in the folder or in those of its splits."""
-    found = [place / f"{_METADATA}{suffix}" for suffix in SUFFIXES]
-    found += [place / split / f"{_METADATA}{suffix}" for split in SPLITS for suffix in SUFFIXES]
+def _split_names(files: Sequence[Path]) -> list[str]:
+    """Return the split of each file: train for all if no name is a shard's or a split's, as of `part-0.parquet`."""
+    shards = [shard(file) for file in files]
+    names = [match["split"] if match else file.stem for match, file in zip(shards, files, strict=True)]
+    known = any(shards) or any(_is_split(name) for name in names)
+    return names if known else [TRAINED[0]] * len(names)
+
+
+def _is_split(name: str) -> bool:
+    return name.casefold() in (*TRAINED, *HELD_OUT)
+
+
+def _metadata(place: Path, *, everywhere: bool = False) -> list[Path]:
+    """Return the tables `metadata.*` beside images, in the folder or in those of its splits, or `everywhere` in it."""
+    within = place.iterdir() if place.is_dir() else ()
+    folders = sorted(path for path in within if path.is_dir() and (everywhere or _is_split(path.name)))
+    folders.sort(key=lambda folder: folder.name.casefold() not in TRAINED)
+    found = [folder / f"{_METADATA}{suffix}" for folder in (place, *folders) for suffix in SUFFIXES]
     return [file for file in found if file.is_file()]
 
 
@@ -142,32 +184,48 @@ def _with_metadata(place: Path) -> Source | None:
     files = _metadata(place)
     if not files or [table for table in _tables(place) if table.stem == "data"]:
         return None
-    rows: list[dict[str, Any]] = []
-    for file in files:
-        here = file.parent.relative_to(place)
-        split = SPLITS.get(here.name, "")
-        rows += [_moved(row, here, split) for row in open_rows(file)]
+    if any(file.parent != place for file in files):  # then other folders with such a table are splits, too
+        files = _metadata(place, everywhere=True)
+    rows = concatenated([_moved(open_rows(file), file.parent.relative_to(place)) for file in files])
     return Source(file=files[0], rows=_listed(rows, files[0]), base=place)
 
 
-def _moved(row: Mapping[str, Any], folder: Path, split: str) -> dict[str, Any]:
-    """Return a metadata row with its image path from the root."""
-    name = row.get("file_name")
-    moved = {"file_name": str(folder / name)} if isinstance(name, str) and name else {}
-    return {**({"split": split} if split else {}), **row, **moved}
+def _moved(rows: Rows, folder: Path) -> Rows:
+    """Return metadata rows of a folder with their image paths from the root."""
+    split = split_of(folder.name) if folder.name else ""
+
+    def moved(row: dict[str, Any]) -> dict[str, Any]:
+        name = row.get("file_name")
+        return in_split({**row, "file_name": str(folder / name)} if isinstance(name, str) and name else row, split)
+
+    return _each(rows, moved)
 
 
 def _images(place: Path) -> Iterator[dict[str, Any]]:
     """Yield a row per image of `CLASS/x.png` or `SPLIT/CLASS/x.png`: it is asked for its class."""
-    if not place.is_dir():
-        return
-    for file in sorted(place.rglob("*")):
-        parts = file.relative_to(place).parts
-        if file.suffix.lower() in IMAGES and 2 <= len(parts) <= 3 and (len(parts) == 2 or parts[0] in SPLITS):
-            split = SPLITS.get(parts[0], "") if len(parts) == 3 else ""
+    for parts in _image_places(place):
+        if _is_asked(parts):
             name = parts[-2].replace("_", " ")
             asked = {"question": QUESTION, "answer": name, "entity": parts[-2], "private": {"name": [name]}}
-            yield {"image": "/".join(parts), **asked, **({"split": split} if split else {})}
+            yield in_split({"image": "/".join(parts), **asked}, split_of(parts[0]) if len(parts) == 3 else "")
+
+
+def _unread_images(place: Path) -> Iterator[str]:
+    """Yield a note on the folders whose images are no rows."""
+    folders = dict.fromkeys("/".join(parts[:-1]) or "." for parts in _image_places(place) if not _is_asked(parts))
+    if folders:
+        yield f"images are read from CLASS/ and SPLIT/CLASS/ (splits {', '.join((*TRAINED, *HELD_OUT))}), not from {some([*folders])}"
+
+
+def _image_places(place: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the parts of the paths of all image files below a folder."""
+    for file in sorted(place.rglob("*")) if place.is_dir() else ():
+        if file.suffix.lower() in IMAGES:
+            yield file.relative_to(place).parts
+
+
+def _is_asked(parts: tuple[str, ...]) -> bool:
+    return len(parts) == 2 or (len(parts) == 3 and _is_split(parts[0]))
 
 
 def _entries(place: Path) -> Mapping[str, Any] | None:
@@ -198,8 +256,17 @@ def _of_llama_factory(place: Path, entries: Mapping[str, Any], dataset: str) -> 
     source = _table(place / str(entry["file_name"]))
     talk = entry.get("formatting", "alpaca") == "sharegpt"
     columns = {**({} if talk else _LLAMA_FACTORY), **entry.get("columns", {})}
+    rows = source.rows if talk else _each(source.rows, lambda row: _asked(row, columns["prompt"], columns["query"]))
     names = {"messages": "messages", "images": "images"} | (
         {} if talk else {"prompt": "question", "response": "answer"}
     )
     named = {ours: str(columns[theirs]) for theirs, ours in names.items() if theirs in columns}
-    return Source(file=source.file, rows=source.rows, base=place, fields=named)
+    return Source(file=source.file, rows=rows, base=place, fields=named)
+
+
+def _asked(row: Mapping[str, Any], prompt: str, query: str) -> dict[str, Any]:
+    """Return an alpaca row whose instruction and input are one question, as LLaMA-Factory joins them."""
+    if query not in row:
+        return dict(row)
+    texts = [str(row[column]) for column in (prompt, query) if not is_empty(row.get(column))]
+    return {**{name: cell for name, cell in row.items() if name != query}, prompt: "\n".join(texts)}

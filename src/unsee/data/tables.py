@@ -18,6 +18,8 @@ from unsee.utils.parsing import POINTER, is_pointer, parse_json, require_fetched
 
 SUFFIXES: Final = (".jsonl", ".json", ".csv", ".parquet")
 """Suffixes of table files."""
+IMAGES: Final = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Suffixes of image files in folders without a table."""
 DELIMITERS: Final = ",;\t|"
 """Possible CSV delimiters: spreadsheets write a semicolon where the comma is the decimal mark."""
 FALLBACK: Final = "cp1252"
