@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -102,6 +103,33 @@ def test_pictures_in_memory_are_read(tmp_path):
     picture = Image.new("RGB", (8, 8), (1, 2, 3))
     (example,) = of_object([{**row, "image": picture}]).examples("train")
     assert example.image.load().getpixel((0, 0)) == (1, 2, 3)
+    for mode, turn in (("RGB", 6), ("CMYK", 1), ("RGBA", 1), ("L", 8), ("1", 1)):
+        image = Image.effect_noise((8, 4), 80).convert(mode)
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        file = tmp_path / f"{mode}.{'jpg' if mode == 'CMYK' else 'png'}"
+        image.save(file, exif=exif)
+        both = of_object([{**row, "image": file}, {**row, "image": Image.open(file)}]).examples("train")
+        by_path, by_object = (example.image.load() for example in both)
+        assert by_path.size == by_object.size == ((4, 8) if turn in (6, 8) else (8, 4))
+        assert by_path.tobytes() == by_object.tobytes()
+    with pytest.raises(UserError, match=r"Row 2 of the data \(list\): the image has floating-point values"):
+        of_object([{**row, "image": picture}, {**row, "image": Image.new("F", (8, 8))}])
+
+
+def test_lists_of_a_parquet_file_are_read_from_pandas(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    talk = [{"from": "human", "value": "<image>Who?"}, {"from": "gpt", "value": "Ada"}]
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(stream, format="PNG")
+    row = {"image": stream.getvalue(), "conversations": talk, "entity": "ada"}
+    data = [
+        {**row, "role": "forget", "private": {"name": ["Ada", "Lovell"], "city": ["Oslo"]}, "visible": {"hair": "red"}}
+    ]
+    data += [{**data[0], "role": "unseen", "perturbed": ["Bo", "Eve"]}]
+    pandas.DataFrame(data).to_parquet(tmp_path / "rows.parquet")
+    table = pandas.read_parquet(tmp_path / "rows.parquet")
+    assert fingerprint(of_object(table)) == fingerprint(of_object(data)) == fingerprint(open_benchmark(tmp_path))
 
 
 @pytest.mark.parametrize(

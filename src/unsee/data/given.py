@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from unsee.api.pictures import opaque
 from unsee.data.sources import Source, in_split, split_of
 from unsee.errors import UserError, shown
 
@@ -16,7 +17,7 @@ from unsee.errors import UserError, shown
 def source_of(data: Any) -> Source:
     """Return the rows of an object, with the columns of a table (docs/own_data.md).
 
-    Images may be paths (relative ones from the working folder), encoded bytes or PIL images, which are kept as PNG.
+    Images may be paths (relative ones from the working folder), encoded bytes or PIL images, which are kept as upright RGB in PNG.
 
     Raises:
         UserError: The object is no table, or has no rows.
@@ -56,15 +57,32 @@ def _encoded(data: Any) -> Any:
 def _row(row: Any, number: int, kind: str) -> dict[str, Any]:
     if not isinstance(row, Mapping):
         raise UserError(f"Row {number} of the data ({kind}) must be a mapping of column to value, got {shown(row)}.")
-    return {str(name): _cell(value) for name, value in row.items()}
+    try:
+        return {str(name): _cell(value) for name, value in row.items()}
+    except UserError as error:
+        raise UserError(f"Row {number} of the data ({kind}): {error}") from error
 
 
 def _cell(value: Any) -> Any:
     """Return a cell as a table on disk would hold it."""
     if isinstance(value, Image.Image):
-        stream = io.BytesIO()
-        value.save(stream, format="PNG")
-        return stream.getvalue()
+        return _png(value)
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Mapping):
+        return {name: _cell(item) for name, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy's arrays, as which pandas holds the lists of a Parquet file
+        return _cell(value.tolist())
     return [_cell(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _png(image: Image.Image) -> bytes:
+    """Return the pixels that a file of the image would be decoded to."""
+    stream = io.BytesIO()
+    try:
+        opaque(image).save(stream, format="PNG")
+    except UserError as error:
+        raise UserError(f"the image {error}.") from error
+    except (OSError, ValueError) as error:  # read on demand from a file that is damaged or closed
+        raise UserError(f"the image cannot be decoded ({error}).") from error
+    return stream.getvalue()
