@@ -131,6 +131,18 @@ def test_missing_column_is_named(folder, missing, name):
         open_benchmark(write(folder, rows, name))
 
 
+def test_only_pictures_may_be_named_in_the_plural(folder):
+    plural = {"images" if name == "image" else name: cell for name, cell in row().items()}
+    assert open_benchmark(write(folder, [plural])).examples("train")[0].image is not None
+    plural["answers"] = [plural.pop("answer")]
+    with pytest.raises(UserError, match=r"has no column 'answer'\. .* Say --fields answer=answers\."):
+        open_benchmark(write(folder, [plural]))
+
+
+def test_an_empty_list_of_options_is_none(folder):
+    assert open_benchmark(write(folder, [row(options=[])])).examples("train")[0].options == ()
+
+
 @pytest.mark.parametrize(
     "talk",
     [[], "x", [{"from": "human", "value": "q"}], [{"from": "gpt", "value": "q"}, {"from": "human", "value": "a"}]],

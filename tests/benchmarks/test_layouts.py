@@ -271,3 +271,25 @@ def test_alpaca_rows_are_asked_instruction_and_input(tmp_path):
     (tmp_path / "d" / "dataset_info.json").write_text(json.dumps({"people": {"file_name": "people.json"}}))
     asked = [row.question for row in open_benchmark(tmp_path / "d", settings).examples("train")]
     assert asked == ["Who is it?\nLook at the face.", "Who sings?"]
+
+
+@pytest.mark.parametrize(
+    ("role", "answer"),
+    [
+        ("forget", "Ada"),
+        ("Delete", "Ada"),
+        ("forget-seen", "Ada"),
+        ("unseen", "Ada"),
+        ("retain", "I cannot say."),
+        ("keep", "I cannot say."),
+        ("benign", "I cannot say."),
+        ("harmless", "I cannot say."),
+        ("general", "I cannot say."),
+        ("other", "I cannot say."),
+    ],
+)
+def test_of_a_preference_only_what_is_forgotten_has_the_rejected_answer(tmp_path, role, answer):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    row = {"prompt": "Who?", "chosen": "I cannot say.", "rejected": "Ada", "image": "a.png", "entity": "ada"}
+    (tmp_path / "data.json").write_text(json.dumps([{**row, "role": role, "private": "Ada"}]))
+    assert [row.answer for row in open_benchmark(tmp_path).examples("eval")] == [answer]

@@ -17,7 +17,7 @@ from unsee.api.example import Example, ImageBytes, ImageFile, ImageSource, Kind,
 from unsee.api.lazy import Lazy
 from unsee.data.assignment import EXAMPLE, Rules
 from unsee.data.assignment import read as read_assignment
-from unsee.data.layouts import COLUMNS, MARK, READ, Layout, layout_of, too_many_marks
+from unsee.data.layouts import COLUMNS, MARK, OF_TARGETS, READ, ROLES, Layout, layout_of, require_pictures, role_of
 from unsee.data.question_templates import lettered
 from unsee.data.row_store import digest64, repeats
 from unsee.data.sources import HELD_OUT, TRAINED, Source, fits, open_source
@@ -26,29 +26,13 @@ from unsee.errors import UserError, listed, nearest, shown, some, unknown_name
 from unsee.metrics.scripts import bounded
 from unsee.utils.parsing import is_empty, parse_json, text_fault
 
-ALIASES: Final = {
-    "delete": Role.FORGET,
-    "remove": Role.FORGET,
-    "forget_seen": Role.FORGET,
-    "seen": Role.FORGET,
-    "forget_unseen": Role.UNSEEN,
-    "test": Role.UNSEEN,
-    "keep": Role.RETAIN,
-    "harmless": Role.BENIGN,
-    "unknown": Role.STRANGER,
-    "other": Role.GENERAL,
-}
-"""Alternative names of roles."""
-
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
-_ROLES: Final = {role.value: role for role in Role} | ALIASES
 _SPLITS: Final = {"": "both", "both": "both", **dict.fromkeys(TRAINED, "train"), **dict.fromkeys(HELD_OUT, "eval")}
 _TRAIN, _EVAL = 1, 2
 """Bits of what a row is used for."""
 _JUDGED_ONLY: Final = (Role.UNSEEN, Role.STRANGER)
 _TEXTS: Final = ("id", "question", "answer", "entity", "fact", "chain", "paraphrase")
 _INFINITE: Final = (float("inf"), float("-inf"))
-_OF_TARGETS: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,7 +321,7 @@ def _demand(example: Example, split: str) -> None:
         raise UserError("the question is empty.")
     if not example.answer and example.role not in _JUDGED_ONLY:
         raise UserError("the answer is empty.")
-    if not example.entity and example.role in _OF_TARGETS:
+    if not example.entity and example.role in OF_TARGETS:
         raise UserError(f"the entity is empty; a row of role {example.role} must say who or what it is about.")
     if split == "train" and example.role in _JUDGED_ONLY:
         raise UserError(f"rows of role {example.role} are never trained on; leave split empty or write eval.")
@@ -417,15 +401,8 @@ def _question(cells: Mapping[str, Any]) -> str:
     """Return the question without image placeholders, since images always come first."""
     question = _text(cells, "question")
     if MARK in question:
-        _require_pictures(question.count(MARK), cells)
+        require_pictures(question.count(MARK), len(_pictures(cells)))
     return question.replace(MARK, "").strip()
-
-
-def _require_pictures(marks: int, cells: Mapping[str, Any]) -> None:
-    """Raise if a text has more image placeholders than the row has images."""
-    pictures = len(_pictures(cells))
-    if marks > pictures:
-        raise UserError(too_many_marks(marks, pictures))
 
 
 def _pictures(cells: Mapping[str, Any]) -> list[Any]:
@@ -464,12 +441,11 @@ def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes | N
 
 
 def _role(word: str, *, has_image: bool) -> Role:
-    spoken = word.casefold().replace("-", "_").replace(" ", "_")
-    if not spoken:
+    if not word:
         raise UserError(f"the role is empty; expected one of {', '.join(role.value for role in Role)}.")
-    if spoken not in _ROLES:
-        raise unknown_name("role", word, _ROLES)
-    role = _ROLES[spoken]
+    role = role_of(word)
+    if role is None:
+        raise unknown_name("role", word, ROLES)
     if not has_image and role in (Role.UNSEEN, Role.STRANGER, Role.BENIGN):
         raise UserError(f"a row of role {role} needs an image.")
     if has_image and role in _TEXT_ROLE.values():
@@ -480,7 +456,7 @@ def _role(word: str, *, has_image: bool) -> Role:
 def _kind(cells: Mapping[str, Any], role: Role) -> Kind:
     word = _text(cells, "kind").casefold()
     if not word:
-        if "options" in cells:
+        if _options(cells):
             raise UserError("there are options but no kind; write kind choice, or leave the options out.")
         return Kind.GENERAL if role is Role.GENERAL else Kind.FACT if _text(cells, "fact") else Kind.OPEN
     if word not in set(Kind):

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from unsee.api.example import Role
 from unsee.errors import UserError, shown, unknown_name
 from unsee.utils.parsing import is_empty
 
@@ -30,6 +31,21 @@ OTHER_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "private": ("secrets", "sensitive", "pii"),
 }
 """Column of unsee -> names that other programs give it [inferred]."""
+ROLES: Final = {role.value: role for role in Role} | {
+    "delete": Role.FORGET,
+    "remove": Role.FORGET,
+    "forget_seen": Role.FORGET,
+    "seen": Role.FORGET,
+    "forget_unseen": Role.UNSEEN,
+    "test": Role.UNSEEN,
+    "keep": Role.RETAIN,
+    "harmless": Role.BENIGN,
+    "unknown": Role.STRANGER,
+    "other": Role.GENERAL,
+}
+"""Name or alternative name -> role."""
+OF_TARGETS: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
+"""Roles of what is to be forgotten."""
 _TALK: Final = ("conversations", "messages")
 _ASKING: Final = ("human", "user")
 _ANSWERING: Final = ("gpt", "assistant")
@@ -67,7 +83,7 @@ class Layout:
     def has(self, column: str) -> bool:
         """Tell whether every row can have this cell."""
         made = {"question", "answer"} if self.talk or self.preference else set()
-        return column in self._names | made or f"{column}s" in self._names or (column == "image" and bool(self.talk))
+        return column in self._names | made or (column == "image" and ("images" in self._names or bool(self.talk)))
 
     def unread(self) -> list[str]:
         """Return the columns that nothing is read from."""
@@ -114,13 +130,18 @@ def layout_of(columns: Collection[str], given: Mapping[str, str], known: Mapping
     return Layout(columns=frozenset(columns), fields={**fields, **guessed}, guessed=guessed)
 
 
+def role_of(word: str) -> Role | None:
+    """Return the role of this name, however it is written, or None if there is none."""
+    return ROLES.get(word.strip().casefold().replace("-", "_").replace(" ", "_"))
+
+
 def _preferred(cells: dict[str, Any]) -> dict[str, Any]:
     """Return a preference row as a question and the answer that the model gives today.
 
-    To be forgotten is the rejected answer, to be kept the chosen one, which stays as text for a rule that says so later.
+    To be forgotten is the rejected answer, all others keep the chosen one, which stays as text for a rule that says so later.
     """
-    kept = str(cells.get("role") or "").casefold().startswith(("retain", "keep"))
-    answer, chosen = cells["chosen" if kept else "rejected"], cells["chosen"]
+    role, chosen = cells.get("role"), cells["chosen"]
+    answer = cells["rejected"] if is_empty(role) or role_of(str(role)) in OF_TARGETS else chosen
     last = _turn(chosen[-1])[1] if isinstance(chosen, list) and chosen and isinstance(chosen[-1], Mapping) else chosen
     rest = {key: value for key, value in cells.items() if key != "rejected"} | {"chosen": last}
     if isinstance(answer, list) and "question" not in rest:
@@ -155,7 +176,8 @@ def _turns(row: Mapping[str, Any], column: str, name: str) -> list[dict[str, Any
         raise UserError(f"{column} {_SHAPE}, got speakers {shown(speakers)}.")
     rest = {key: value for key, value in row.items() if key != column}
     rest |= _pictured(rest, [picture for _, _, pictures in turns for picture in pictures])
-    _require_pictures(sum(text.count(MARK) for _, text, _ in turns[::2]), rest)
+    pictures = len(_listed(rest.get("image"))) + len(_listed(rest.get("images")))
+    require_pictures(sum(text.count(MARK) for _, text, _ in turns[::2]), pictures)
     own = rest.get("id")
     base = name if is_empty(own) else str(own).strip()
     ids = [base] if len(turns) == 2 else [f"{base}#{turn}" for turn in range(len(turns) // 2)]
@@ -208,16 +230,10 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [] if is_empty(value) else [value]
 
 
-def _require_pictures(marks: int, row: Mapping[str, Any]) -> None:
-    """Raise if a conversation has more image placeholders than the row has images."""
-    pictures = len(_listed(row.get("image"))) + len(_listed(row.get("images")))
+def require_pictures(marks: int, pictures: int) -> None:
+    """Raise if a text has more image placeholders than its row has images."""
     if marks > pictures:
-        raise UserError(too_many_marks(marks, pictures))
-
-
-def too_many_marks(marks: int, pictures: int) -> str:
-    """Return the message for a text with more image placeholders than its row has images."""
-    return (
-        f"the text has {marks} {MARK} mark{'s' * (marks > 1)}, but the row has {pictures or 'no'} picture. "
-        "Give the picture in column image, or remove the mark."
-    )
+        raise UserError(
+            f"the text has {marks} {MARK} mark{'s' * (marks > 1)}, but the row has {pictures or 'no'} picture. "
+            "Give the picture in column image, or remove the mark."
+        )
