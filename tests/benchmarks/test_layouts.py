@@ -293,3 +293,41 @@ def test_of_a_preference_only_what_is_forgotten_has_the_rejected_answer(tmp_path
     row = {"prompt": "Who?", "chosen": "I cannot say.", "rejected": "Ada", "image": "a.png", "entity": "ada"}
     (tmp_path / "data.json").write_text(json.dumps([{**row, "role": role, "private": "Ada"}]))
     assert [row.answer for row in open_benchmark(tmp_path).examples("eval")] == [answer]
+
+
+def _ruled(place, rows, *forget):
+    """Write rows and the request to forget some people, and return the data that they make."""
+    (place / "data.json").write_text(json.dumps(rows))
+    people = {**ROLES["people"], "eve": {"name": ["Eve Hill"]}}
+    (place / "request.yaml").write_text(json.dumps({"forget": forget, "people": people}))
+    return open_benchmark(place, {"name": "folder", "roles": str(place / "request.yaml")})
+
+
+def test_copies_of_a_picture_are_all_held_out_or_none(tmp_path):
+    for view in range(4):
+        Image.new("RGB", (8, 8), (view, 0, 0)).save(tmp_path / f"{view}.png")
+        shutil.copy(tmp_path / f"{view}.png", tmp_path / f"copy_{view}.png")
+    names = [f"{view}.png" for view in range(4)]
+    written = [*names, *(f"./{name}" for name in names), *(f"copy_{name}" for name in names)]
+    opened = _ruled(tmp_path, [{"image": name, "question": "Who?", "answer": "Jon Berg"} for name in written], "jon")
+    train, judged = ([row for row in opened.examples(split) if row.image] for split in ("train", "eval"))
+    unseen = {row.image.key for row in judged if row.role is Role.UNSEEN}
+    assert (len(unseen), len(train)) == (1, 9)
+    assert not unseen & {row.image.key for row in train}
+
+
+def test_rows_about_several_are_refused_with_their_number_or_about_nobody(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    rows = [
+        {"image": "a.png", "question": "Who?", "answer": "Jon Berg"},
+        {"image": "", "question": "Who sings?", "answer": "Ivy Stone and Eve Hill"},
+        {"image": "", "question": "Who sings?", "answer": "Marta Keller and Jon Berg"},
+    ]
+    opened = _ruled(tmp_path, rows[:2], "jon")
+    assert [(row.entity, row.role) for row in opened.examples("train")] == [
+        ("jon", Role.FORGET),
+        ("", Role.RETAIN_TEXT),
+    ]
+    assert _ruled(tmp_path, rows, "jon", "marta").problems() == [
+        "row 3: the row is about 'jon', 'marta'; say whom in a column entity."
+    ]

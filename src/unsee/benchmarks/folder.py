@@ -7,7 +7,7 @@ import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, Final, Literal
@@ -77,7 +77,8 @@ class Folder(Benchmark):
         self._layout = layout_of(columns, self.settings.fields, source.fields)
         self._rules: Rules | None = None
         if self.settings.roles:
-            self._rules = Rules(read_assignment(Path(self.settings.roles)), self._readable())
+            wanted = read_assignment(Path(self.settings.roles))
+            self._rules = Rules(wanted, self._readable(), partial(_image, folder=self.base))
         self._notes = source.notes
         _require_columns(self._layout, self.table, rules=self._rules is not None)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Final
 
 from unsee import config
+from unsee.api.example import ImageFile, ImageSource
 from unsee.data.row_store import digest64
 from unsee.data.sources import HELD_OUT
 from unsee.errors import UserError, shown
@@ -49,21 +50,30 @@ def read(file: Path) -> Assignment:
 class Rules:
     """Roles of rows by an assignment, after one look at all of them."""
 
-    def __init__(self, wanted: Assignment, rows: Iterable[Sequence[Mapping[str, Any]]]) -> None:
-        """Find the entity of every row, and choose the images that are held out."""
+    def __init__(
+        self,
+        wanted: Assignment,
+        rows: Iterable[Sequence[Mapping[str, Any]]],
+        image: Callable[[Mapping[str, Any]], ImageSource | None],
+    ) -> None:
+        """Find the entity of every row, and choose the images that are held out. `image` returns that of a row."""
         self.wanted = wanted
+        self._image = image
+        self._files: dict[int, int] = {}
+        """Hash of a file's path -> of its content."""
         self.forms = {name: _forms(name, wanted.people.get(name)) for name in (*wanted.forget, *wanted.people)}
         self.found: set[str] = set()
         shown: dict[str, dict[int, None]] = {}
         apart: dict[str, set[int]] = {}
         for cells in rows:
-            entity, key = self.entity(cells), _image(cells[0])
-            self.found.add(entity)
-            if entity in wanted.forget and key:
-                if _judged_only(cells[0]):
-                    apart.setdefault(entity, set()).add(key)
-                else:
-                    shown.setdefault(entity, {})[key] = None
+            about = self._about(cells)
+            self.found.update(about)
+            if len(about) != 1 or about[0] not in wanted.forget or not (key := self._key(cells[0])):
+                continue  # rows about several are faults, which `apply` raises
+            if _judged_only(cells[0]):
+                apart.setdefault(about[0], set()).add(key)
+            else:
+                shown.setdefault(about[0], {})[key] = None
         self.held = {
             key for name, keys in shown.items() if name not in apart for key in _last([*keys], wanted.held_out)
         }
@@ -80,9 +90,16 @@ class Rules:
 
     def entity(self, cells: Sequence[Mapping[str, Any]]) -> str:
         """Return who the rows of one conversation are about: by the cell, the texts, or the image path."""
+        about = self._about(cells)
+        if len(about) > 1:
+            raise UserError(f"the row is about {', '.join(map(shown, about))}; say whom in a column entity.")
+        return about[0] if about else ""
+
+    def _about(self, cells: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Return the one entity of a row, all that are to be forgotten, or none if it names nobody or several kept ones."""
         own = cells[0].get("entity")
         if not is_empty(own):
-            return self._named(str(own).strip())
+            return [self._named(str(own).strip())]
         texts = [str(cell.get(name) or "") for cell in cells for name in ("answer", "question")]
         path = cells[0].get("image")
         places = [" ".join(re.split(r"[\W_]+", part)) for part in PurePath(path).parts] if isinstance(path, str) else []
@@ -90,11 +107,9 @@ class Rules:
             text = " \n ".join(looked)
             about = [name for name, forms in self.forms.items() if any(contains(text, form) for form in forms)]
             forgotten = [name for name in about if name in self.wanted.forget]
-            if len(forgotten) > 1 or (len(about) > 1 and not forgotten):
-                raise UserError(f"the row is about {', '.join(map(shown, about))}; say whom in a column entity.")
-            if about:
-                return (forgotten or about)[0]
-        return ""
+            if forgotten or len(about) == 1:
+                return forgotten or about
+        return []
 
     def _named(self, entity: str) -> str:
         """Return the entity of the file that a cell means, by its identifier or a name."""
@@ -108,7 +123,7 @@ class Rules:
         """Return the rows with entity, role and private strings where they have none."""
         entity = self.entity(cells)
         forgotten = entity in self.wanted.forget
-        held = forgotten and _image(cells[0]) in self.held
+        held = forgotten and self._key(cells[0]) in self.held
         role = "unseen" if held else "forget" if forgotten else "retain"
         private = self.wanted.people.get(entity) or (entity if forgotten else "")
         ready = []
@@ -119,6 +134,19 @@ class Rules:
             ready.append({**cell, **missing, **kept, "entity": entity})
         return ready
 
+    def _key(self, cell: Mapping[str, Any]) -> int:
+        """Return a hash of the content of the row's image, or 0 without one that can be read."""
+        try:
+            image = self._image(cell)
+        except UserError:  # a fault of the row, which `problems` reports
+            return 0
+        if not isinstance(image, ImageFile):
+            return digest64(image.key) if image else 0
+        name = digest64(str(image.path))
+        if name not in self._files:
+            self._files[name] = digest64(image.key)
+        return self._files[name]
+
 
 def _forms(name: str, private: Any) -> tuple[str, ...]:
     """Return the strings that tell that a row is about an entity: its identifier and its names."""
@@ -127,15 +155,6 @@ def _forms(name: str, private: Any) -> tuple[str, ...]:
     first = listed if isinstance(private, Mapping) else listed[:1]
     forms = (name.replace("_", " "), name, *(str(form).strip() for form in first))
     return tuple(dict.fromkeys(form for form in forms if form.strip()))
-
-
-def _image(cell: Mapping[str, Any]) -> int:
-    """Return a hash of the row's image, or 0 without one."""
-    for column in ("image", "images"):
-        value = cell.get(column)
-        if not is_empty(value) and value != []:
-            return digest64(repr(value)) or 1
-    return 0
 
 
 def _judged_only(cell: Mapping[str, Any]) -> bool:
