@@ -114,6 +114,24 @@ def test_rows_of_others_are_compared_whichever_split_they_are_in(folder, split, 
     assert f"to be forgotten and to be kept: row-{2 - first} have" in told
 
 
+def test_judged_pictures_and_strangers_must_be_new(folder):
+    for number, name in enumerate(("c.png", "d.png", "e.png", "b.png")):
+        Image.new("RGB", (4, 4), (number, 9, 9)).save(folder / name)
+    shutil.copy(folder / "b.png", folder / "copy.png")
+    strange = {"role": "stranger", "answer": "", "private": ""}
+    new = [row(role="unseen", image="c.png"), row(**strange, entity="eve", image="d.png")]
+    told = check(write(folder, [row(), KEPT, *new])).warnings
+    assert not any("not new" in line or "stranger" in line for line in told)
+    general = row(role="general", entity="", private="", image="e.png")
+    old = [row(role="unseen", image="copy.png"), row(**strange, entity="bo", image="e.png")]
+    told = "\n".join(check(write(folder, [row(), KEPT, general, *old])).warnings)
+    assert (
+        "unseen or stranger rows have a picture of another row that is trained on, so it is not new: row-4, row-5"
+        in told
+    )
+    assert "entity 'bo' is a stranger (row-5) and to be retained (row-2)" in told
+
+
 def test_private_strings_of_judged_rows_alone_are_looked_for_too(folder):
     unseen = row(role="unseen", entity="eve", answer="Eve Stone", private="Eve Stone", image="b.png")
     rows = [row(), row(role="retain", entity="bo", answer="Ask Eve Stone.", private="Bo Winter", image="b.png"), unseen]

@@ -26,9 +26,12 @@ from unsee.metrics.scripts import spaced
 from unsee.utils.grouping import by_key
 
 _FORGOTTEN: Final = (Role.FORGET, Role.FORGET_TEXT, Role.UNSEEN)
-_KEPT: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER)
+_RETAINED: Final = (Role.RETAIN, Role.RETAIN_TEXT)
+_KEPT: Final = (*_RETAINED, Role.STRANGER)
 _NOT_THAT_PICTURE: Final = (Role.UNSEEN, Role.RETAIN, Role.BENIGN, Role.STRANGER)
 """Roles whose images must not be those of the forget set."""
+_JUDGED_ONLY: Final = (Role.UNSEEN, Role.STRANGER)
+"""Roles whose images must not be those of any row that a model is trained on."""
 _BLANKS: Final = frozenset({"nan", "none", "null", "n/a", "<na>"})
 """Texts that pandas or databases write for empty cells."""
 _REMEMBERED: Final = 4096
@@ -147,23 +150,28 @@ class Survey:
         self.secrets = _Secrets()
         self.forgotten: dict[str, _Ids] = {}
         self.kept: dict[str, _Ids] = {}
+        self.retained: dict[str, _Ids] = {}
+        self.strangers: dict[str, _Ids] = {}
         self.names: dict[str, set[str]] = {}
         self.words = _Words()
         self._said, self._by = array("Q"), array("Q")
         self.digests, self.trained = _Digests(), set[int]()
         """Images of the forget set that unlearning may train on."""
+        self.pictures = array("Q")
+        """Images of all training rows, sorted after the training rows; collected with `warn` only."""
         digest = hashlib.sha256() if hashed else None
         for place, example in enumerate(train):
             self.places.setdefault(example.role, array("Q")).append(place)
             if digest is not None:
                 digest.update(_hashed("train", example, self.digests.key(example.image)))
-            if example.role is Role.FORGET and example.image:
-                self.trained.add(self.digests.of(example.image))
+            if example.image and (warn or example.role is Role.FORGET):
+                self._show(example.role, self.digests.of(example.image))
             if not example.answer.strip():
                 self.empty.add(example.id)
             self.ids["train"].append(digest64(example.id))
             self._look(example)
         trained = ordered(self.ids["train"])
+        self.pictures = ordered(self.pictures)
         self._compared = _Again() if warn else None
         known = self.secrets.size
         for example in judged:
@@ -187,11 +195,23 @@ class Survey:
             return {role: [examples[place] for place in places] for role, places in self.places.items()}
         return {role: chosen(examples, places) for role, places in self.places.items()}
 
+    def _show(self, role: Role, picture: int) -> None:
+        """Note the image of a training row."""
+        if role is Role.FORGET:
+            self.trained.add(picture)
+        if role not in _JUDGED_ONLY:
+            self.pictures.append(picture)
+
     def _look(self, example: Example) -> None:
         """Collect what can be checked only over the whole data set."""
-        sides = ((self.forgotten, _FORGOTTEN), (self.kept, _KEPT)) if example.entity else ()
-        for found, roles in sides:
-            if example.role in roles:
+        sides = {
+            _FORGOTTEN: self.forgotten,
+            _KEPT: self.kept,
+            _RETAINED: self.retained,
+            (Role.STRANGER,): self.strangers,
+        }
+        for roles, found in sides.items():
+            if example.entity and example.role in roles:
                 found.setdefault(example.entity, _Ids()).add(example.id)
         for name in example.private.get("name", ())[:1]:
             self.names.setdefault(name.casefold(), set()).add(example.entity)
@@ -251,9 +271,13 @@ class Survey:
         return found
 
     def _compare(self, row: Example, found: _Again) -> None:
-        """Add a row of others that has an image or a private string of the forget set."""
-        if row.role in _NOT_THAT_PICTURE and row.image and self.digests.of(row.image) in self.trained:
-            (found.unseen if row.role is Role.UNSEEN else found.kept).add(row.id, once=True)
+        """Add a row that has an image or a private string of others, which it must not have."""
+        if row.role in _NOT_THAT_PICTURE and row.image:
+            picture = self.digests.of(row.image)
+            if picture in self.trained:
+                (found.unseen if row.role is Role.UNSEEN else found.kept).add(row.id, once=True)
+            elif row.role in _JUDGED_ONLY and contains(self.pictures, picture):
+                found.known.add(row.id, once=True)
         if row.role in _KEPT and self.secrets.forms:
             found.told.add_all(self.secrets.told_by(row))
 
@@ -401,7 +425,7 @@ def _problems(seen: Survey) -> Iterator[str]:
 
 
 def _warnings(seen: Survey) -> Iterator[str]:
-    if not {Role.RETAIN, Role.RETAIN_TEXT} & seen.places.keys():
+    if not seen.places.keys() & {*_RETAINED}:
         yield "there are no retain rows: methods with a retain term have nothing to hold on to."
     if not seen.judged_roles[Role.UNSEEN]:
         yield "there are no unseen rows: forgetting is judged only on images that the unlearning has seen."
@@ -427,21 +451,27 @@ def _warnings(seen: Survey) -> Iterator[str]:
 
 
 def _entity_warnings(seen: Survey) -> Iterator[str]:
-    """Yield entities that differ only in capitals, accents or punctuation: a typing error splits a person."""
+    """Yield entities that differ only in capitals, accents or punctuation, or are both known and unknown."""
     alike = by_key((normalise(entity), entity) for entity in sorted(seen.forgotten.keys() | seen.kept.keys()))
     yield from _some(
         f"entities {', '.join(map(shown, who[:_SHOWN]))} differ only in capitals, accents or punctuation: are they one?"
         for words, who in alike.items()
         if len(who) > 1 and words != " "
     )
+    yield from _some(
+        f"entity {shown(who)} is a stranger ({seen.strangers[who]}) and to be retained ({seen.retained[who]}); decide for one."
+        for who in sorted(seen.strangers.keys() & seen.retained.keys())
+    )
 
 
 def _picture_warnings(seen: Survey) -> Iterator[str]:
-    again, both = seen.again.unseen, seen.again.kept
+    again, both, known = seen.again.unseen, seen.again.kept, seen.again.known
     if again.count:
         yield f"unseen rows have a picture that the unlearning sees in a forget row, so it is not new: {again}."
     if both.count:
         yield f"a picture is to be forgotten and to be kept: {both} have the picture of a forget row."
+    if known.count:
+        yield f"unseen or stranger rows have a picture of another row that is trained on, so it is not new: {known}."
 
 
 def _secret_warnings(seen: Survey) -> Iterator[str]:
@@ -503,10 +533,11 @@ class _Ids:
 
 @dataclass
 class _Again:
-    """Rows of other roles with an image or private string of the forget set."""
+    """Rows of other roles with an image or private string of the forget set, or an image of another training row."""
 
     unseen: _Ids = field(default_factory=_Ids)
     kept: _Ids = field(default_factory=_Ids)
+    known: _Ids = field(default_factory=_Ids)
     told: _Ids = field(default_factory=_Ids)
 
 
