@@ -203,3 +203,13 @@ def test_tables_of_spreadsheets_are_read(folder, mark, encoding):
     first = opened.examples("train")[0]
     assert (first.answer, dict(first.private)) == ("Zoë, \u201cZ\u201d", {"name": ("Zoë",), "city": ("Malmö",)})
     assert any("Windows-1252" in warning for warning in opened.warnings()) == (encoding == "cp1252")
+
+
+def test_faults_of_csv_name_the_line_and_a_way_out(folder):
+    header = ",".join(row())
+    (folder / "data.csv").write_text(f"{header}\n\n\na.png,Who?\n")
+    with pytest.raises(UserError, match=r"row 1 has more or fewer cells \(line 4\)"):
+        open_benchmark(folder)
+    (folder / "data.csv").write_text(f"{header}\na.png,{'x' * 200_000}\n")
+    with pytest.raises(UserError, match=r"field limit .*; check its quotes, or save it as JSON lines"):
+        open_benchmark(folder)

@@ -21,6 +21,7 @@ from unsee.data import arrow
 from unsee.data.arrow import ArrowTable, DatasetFolder
 from unsee.data.check import fingerprint
 from unsee.data.open import described, open_benchmark
+from unsee.data.records import located
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
 from unsee.workflows.check import check
@@ -323,3 +324,12 @@ def test_images_in_cells_of_every_form(tmp_path):
     assert ArrowTable("t", pyarrow.table({"image": pyarrow.array([None], struct)})).images(0) == []
     missing = ArrowTable("t", pyarrow.table({"image": ["gone.png"]}), tmp_path).images(0)
     assert [image.fault() for image in missing] == ["is missing"]
+
+
+def test_a_picture_is_not_found_by_its_bare_name_in_another_folder(tmp_path):
+    (tmp_path / "img" / "Weapon").mkdir(parents=True)
+    for place in ("1.jpg", "img/Weapon/2.jpg"):
+        (tmp_path / place).touch()
+    assert located("img/Weapon/1.jpg", [tmp_path]) is None
+    assert located("dataset/img/Weapon/2.jpg", [tmp_path]) == tmp_path / "img" / "Weapon" / "2.jpg"
+    assert located("./1.jpg", [tmp_path]) == located("/home/them/img/1.jpg", [tmp_path]) == tmp_path / "1.jpg"

@@ -70,7 +70,7 @@ class ImageSource(Protocol):
 
     @property
     def key(self) -> str:
-        """Content key: equal exactly when the pixels are equal."""
+        """Content key: equal for identical files. The same pixels in another encoding have another one."""
         ...
 
     def load(self) -> Image.Image:

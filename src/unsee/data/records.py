@@ -239,11 +239,15 @@ class RecordBenchmark(Benchmark):
 
 
 def located(written: str, roots: Sequence[Path]) -> Path | None:
-    """Find the file of a foreign path below the roots, by all of it or its last parts."""
-    parts = [part for part in PurePosixPath(written.replace("\\", "/")).parts if part != "/"]
+    """Find the file of a foreign path below the roots, by all of it or its last parts.
+
+    A relative path is not found by its bare name alone, for another folder's file may have the same (`1.jpg`).
+    """
+    foreign = PurePosixPath(written.replace("\\", "/"))
+    parts = [part for part in foreign.parts if part != "/"]
     if ".." in parts:
         return None
-    for start in range(len(parts)):
+    for start in range(len(parts) if foreign.is_absolute() else max(1, len(parts) - 1)):
         for root in roots:
             path = root.joinpath(*parts[start:])
             if path.is_file():

@@ -77,7 +77,10 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
     except UnicodeError as error:  # UTF-16 that ends in the middle of a character
         raise UserError(f"{path} is damaged text ({error}); save it as UTF-8.") from error
-    except (OSError, csv.Error) as error:
+    except csv.Error as error:
+        way = "check its quotes, or save it as JSON lines (.jsonl)"
+        raise UserError(f"Cannot read {path}: {error}; {way}.") from error
+    except OSError as error:
         raise UserError(f"Cannot read {path}: {error}") from error
 
 
@@ -195,8 +198,8 @@ def csv_rows(path: Path) -> Iterator[dict[str, str]]:
             # DictReader collects surplus cells under None and fills missing ones with None.
             if None in row or None in row.values():
                 raise UserError(
-                    f"{path.name} row {number} has more or fewer cells than the header, whose columns are separated by "
-                    f"{form.delimiter!r}; check its quotes."
+                    f"{path.name} row {number} has more or fewer cells (line {reader.line_num}) than the header, whose "
+                    f"columns are separated by {form.delimiter!r}; check its quotes."
                 )
             yield row
 
