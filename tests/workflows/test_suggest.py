@@ -12,6 +12,8 @@ from helpers.run import EXAMPLE
 from unsee import suggest
 from unsee.cli import main
 from unsee.config import Run
+from unsee.data import tables
+from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
 from unsee.workflows.suggest import beside_retain_rows, parameters
 
@@ -104,3 +106,21 @@ def test_nothing_is_added_without_retain_rows_or_for_other_methods(folder):
     for method in ("npo", "ga", "kl"):
         run = Run(model="m", data=data, method=method)
         assert beside_retain_rows(run) == (run, "")
+
+
+@pytest.mark.parametrize("method", [(), ("--method", "npo")])
+def test_a_run_decodes_every_picture_once_before_it_starts(model, tmp_path, monkeypatch, method):
+    decoded, decode = [], tables.decode_image
+    monkeypatch.setattr(tables, "decode_image", lambda source: decoded.append(source) or decode(source))
+    words = ["forget", "--model", str(model), "--data", str(EXAMPLE), "--out", str(tmp_path / "o"), *method]
+    assert main.main([*words, "--dry-run"]) == 0
+    assert len(decoded) == len(set(decoded)) == len(list((EXAMPLE / "images").iterdir()))
+
+
+def test_data_that_cannot_be_used_are_refused_by_suggest_and_left_to_the_run(model, folder):
+    with pytest.raises(UserError, match="no image is to be forgotten"):
+        suggest(model, write(folder, [KEPT]))
+    run = Run(model="m", data=str(write(folder, [row(answer=""), KEPT])), method="npo")
+    assert beside_retain_rows(run) == (run, "")
+    with pytest.raises(UserError, match="row 1: the answer is empty"):
+        suggest(model, folder)

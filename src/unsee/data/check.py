@@ -87,7 +87,9 @@ def examine(opened: Benchmark, data: str) -> Report:
     )
 
 
-def require_usable(opened: Benchmark, data: str, most: int = 20, *, hashed: bool = False) -> Survey:
+def require_usable(
+    opened: Benchmark, data: str, most: int = 20, *, hashed: bool = False, decoded: bool = True
+) -> Survey:
     """Return what one pass over the data finds, if they have no problems.
 
     Args:
@@ -95,11 +97,12 @@ def require_usable(opened: Benchmark, data: str, most: int = 20, *, hashed: bool
         data: Where they come from, for the message.
         most: Problems listed in the message.
         hashed: Fingerprint the data in the same pass.
+        decoded: Also decode every picture, which takes the longest.
 
     Raises:
         UserError: The data have problems; the first are listed.
     """
-    problems, survey = list(opened.problems()), None
+    problems, survey = list(opened.problems()) if decoded else [], None
     if not problems:
         survey = Survey(opened, hashed=hashed)
         problems = list(_problems(survey))

@@ -53,7 +53,7 @@ class Suggestion:
 def suggest(
     model: Path | str, data: Path | str, *, out: Path | str = "", benchmark: str | Mapping[str, Any] = ""
 ) -> Suggestion:
-    """Return the run to start with for this model and these data. Reads no weights and trains nothing.
+    """Return the run to start with for this model and these data. Reads no weights, decodes no picture and trains nothing.
 
     With retain rows: `pubg` with a retain term and the bounded ascent that the lab's best row has (configs/lab_pubg.yaml).
     Without: `npo`, whose gradient vanishes where an answer is forgotten, and which the stop rule ends. All [inferred].
@@ -68,7 +68,7 @@ def suggest(
         UserError: There is no such model, or the data cannot be used.
     """
     opened = open_benchmark(data, benchmark)
-    require_usable(opened, str(data))
+    require_usable(opened, str(data), decoded=False)
     counts = _counts(opened)
     size = parameters(model) if model else math.inf
     rate = next((rate for most, rate in RATES if size <= most), Training().lr)
@@ -120,8 +120,11 @@ def beside_retain_rows(run: Run) -> tuple[Run, str]:
     added = RETAINING.get(run.method, {})
     if not added or set(added) & set(run.settings):
         return run, ""
-    opened = open_benchmark(run.data, run.benchmark)
-    if opened.problems() or not any(_counts(opened).get(role) for role in _RETAIN):
+    try:
+        counts = _counts(open_benchmark(run.data, run.benchmark))
+    except UserError:  # the run's own check, which comes next, says all that is wrong
+        return run, ""
+    if not any(counts.get(role) for role in _RETAIN):
         return run, ""
     settings, training = {**run.settings, **added}, {"stop": "never", **run.training}
     shown = ", ".join(f"method.{name}={value:g}" for name, value in added.items())
