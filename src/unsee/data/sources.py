@@ -173,7 +173,7 @@ def _is_split(name: str) -> bool:
 def _metadata(place: Path, *, everywhere: bool = False) -> list[Path]:
     """Return the tables `metadata.*` beside images, in the folder or in those of its splits, or `everywhere` in it."""
     within = place.iterdir() if place.is_dir() else ()
-    folders = sorted(path for path in within if path.is_dir() and (everywhere or _is_split(path.name)))
+    folders = sorted(path for path in within if (everywhere or _is_split(path.name)) and path.is_dir())
     folders.sort(key=lambda folder: folder.name.casefold() not in TRAINED)
     found = [folder / f"{_METADATA}{suffix}" for folder in (place, *folders) for suffix in SUFFIXES]
     return [file for file in found if file.is_file()]
