@@ -212,8 +212,8 @@ def test_a_held_out_split_is_judged_and_never_trained_on(tmp_path, form, split):
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "image folder"])
 def test_a_split_that_is_neither_is_refused(tmp_path, form):
-    opened = _held_out(tmp_path / "d", form, "test_seen")
-    with pytest.raises(UserError, match=r"Unknown split 'test_seen'\. Did you mean .*Known: .*dev"):
+    opened = _held_out(tmp_path / "d", form, "holdout")
+    with pytest.raises(UserError, match=r"Unknown split 'holdout'.*Known: .*dev"):
         opened()
 
 
@@ -229,7 +229,18 @@ def test_files_of_other_writers_are_no_splits(tmp_path):
     (file,) = (tmp_path / "d" / "data").iterdir()
     file.rename(file.with_name("part-0.parquet"))
     assert len(open_benchmark(tmp_path / "d", settings).examples("train")) == 14
+
+
+def test_splits_are_known_by_a_word_of_their_name():
     assert [split_of(name) for name in ("Train", "VALIDATION", "dev", "evaluation")] == ["", "eval", "eval", "eval"]
+    assert [split_of(name) for name in ("train_sft", "test_seen", "val2017")] == ["", "eval", "eval"]
+    assert split_of("full", alone=True) == ""
+    assert split_of("test", alone=True) == "eval"
+    for name in ("full", "train_dev", ""):
+        with pytest.raises(UserError, match="Unknown split"):
+            split_of(name)
+    with pytest.raises(UserError, match="Unknown split 'train_dev'"):
+        split_of("train_dev", alone=True)
 
 
 @pytest.mark.parametrize(

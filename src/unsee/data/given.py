@@ -34,7 +34,8 @@ def _rows(data: Any) -> Iterable[Any]:
     if library == "pandas" and hasattr(data, "to_dict"):
         return list(data.to_dict("records"))
     if library == "datasets" and isinstance(data, Mapping):  # DatasetDict
-        return [in_split(row, split_of(str(name))) for name, part in data.items() for row in _rows(part)]
+        splits = {name: split_of(str(name), alone=len(data) == 1) for name in data}
+        return [in_split(row, splits[name]) for name, part in data.items() for row in _rows(part)]
     if library == "datasets":
         return [dict(row) for row in _encoded(data)]
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,17 +75,23 @@ def open_source(place: Place, dataset: str = "") -> Source:
     return _table(find_table(place))
 
 
-def split_of(name: str) -> str:
+def split_of(name: str, *, alone: bool = False) -> str:
     """Return what the column split says of the rows of a split: empty for both uses, or `eval`.
 
+    A split that is alone in its data may have any other name.
+
+    >>> split_of("train_sft"), split_of("val2017")
+    ('', 'eval')
+
     Raises:
-        UserError: The name is of neither kind, so that nobody knows whether its rows may be trained on.
+        UserError: The name is of neither kind, or of both, so that nobody knows whether its rows may be trained on.
     """
-    folded = name.casefold()
-    if folded in TRAINED:
+    words = set(re.findall("[a-z]+", name.casefold()))
+    trained, held_out = not words.isdisjoint(TRAINED), not words.isdisjoint(HELD_OUT)
+    if trained != held_out:
+        return "" if trained else "eval"
+    if alone and not trained:
         return ""
-    if folded in HELD_OUT:
-        return "eval"
     raise UserError(
         f"{unknown_name('split', name, (*TRAINED, *HELD_OUT))} Rename it, or give the one file or folder that is meant."
     )
@@ -131,7 +138,8 @@ def _saved_splits(place: Path) -> Iterator[tuple[str, Rows]]:
 
 def _all_rows(splits: Iterator[tuple[str, Rows]]) -> Rows:
     """Return the rows of all splits, those of held-out splits with `split`."""
-    return concatenated([_marked(rows, split_of(split)) for split, rows in splits])
+    found = list(splits)
+    return concatenated([_marked(rows, split_of(split, alone=len(found) == 1)) for split, rows in found])
 
 
 def _marked(rows: Rows, split: str) -> Rows:
@@ -167,7 +175,11 @@ def _split_names(files: Sequence[Path]) -> list[str]:
 
 
 def _is_split(name: str) -> bool:
-    return name.casefold() in (*TRAINED, *HELD_OUT)
+    try:
+        split_of(name)
+    except UserError:
+        return False
+    return True
 
 
 def _metadata(place: Path, *, everywhere: bool = False) -> list[Path]:
