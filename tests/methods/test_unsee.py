@@ -16,6 +16,7 @@ from unsee.methods.unsee.forms import other_forms
 from unsee.methods.unsee.method import Unsee
 from unsee.methods.unsee.student import shrink, xavier
 from unsee.methods.unsee.teacher import CONSONANTS, VOWELS, invented, kept_targets, lessons, mixed
+from unsee.metrics.scripts import scripts
 from unsee.testing.methods import session_at
 from unsee.testing.tiny import person
 from unsee.training.recording import recording
@@ -54,6 +55,57 @@ def test_invented_names_keep_their_shape():
             kind = next((letters for letters in (VOWELS, CONSONANTS) if letter in letters), letter)
             assert made in kind
             assert (made == letter) == (kind == letter)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Павел Иванов", "王伟", "山田 太郎", "やまだ はなこ", "محمد علي", "דוד כהן", "Γιώργος", "김민준", "प्रिया शर्मा",
+        "José Ñúñez", "Łukasz Żak", "Zoë Weiß", "Nguyễn Văn Đức", "Ø", "王 Ada", "Ada Иванова",
+    ],
+)  # fmt: skip
+def test_no_word_of_a_name_survives_in_any_script(name):
+    for seed in range(20):
+        made = invented(name, seed)
+        assert not set(made.split()) & set(name.split())
+        assert scripts([made]) == scripts([name])
+        assert [letter.isupper() for letter in made] == [letter.isupper() for letter in name]
+
+
+def test_invented_names_are_those_of_earlier_versions():
+    assert (invented("Ada Byron", 0), invented("Marta Keller", 7)) == ("Ine Lhxax", "Hobho Poghog")
+
+
+def test_a_name_without_letters_to_exchange_is_refused():
+    with pytest.raises(UserError, match="'4711' has a word without letters"):
+        invented("4711", 0)
+
+
+def test_every_spelling_of_the_name_is_hidden_and_questions_without_a_lesson_are_counted(tmp_path):
+    session = asked_by_name(session_at(tmp_path))
+    known = session.examples[Role.FORGET_TEXT][0]
+    names = ("Ada", "Ada Lovell", "Lovell")
+    asked = replace(
+        known, question="Ada Lovell, or Lovell: what does Ada do?", private={**known.private, "name": names}
+    )
+    unnamed = replace(known, id="unnamed", question="What does she do?")
+    session.examples = {**session.examples, Role.FORGET_TEXT: [asked, unnamed]}
+    taught = lessons(session, "person", "Say nothing.", 2, 1.0)
+    heard = {lesson.guided.example.question for lesson in taught if lesson.student.example.image is None}
+    assert len(heard) == 1
+    assert not any(name in question for question in heard for name in names)
+    assert session.notes["by_name"] == {"questions": 2, "without_lesson": 1}
+
+
+def test_strangers_need_training_rows_and_their_lessons_are_counted(tmp_path):
+    session = asked_by_name(session_at(tmp_path / "a"))
+    Unsee(**TRIAL, strangers=0.3).unlearn(session)
+    pictures = session.notes["lessons"] - session.notes["by_name"]["questions"] * TRIAL["rollouts"]
+    assert session.notes["strangers"] == {"share": 0.3, "lessons": pictures}
+    session = session_at(tmp_path / "b")
+    session.examples = {**session.examples, Role.STRANGER: ()}
+    with pytest.raises(UserError, match=r"method\.strangers=0\.3 needs pictures of strangers"):
+        Unsee(**TRIAL, strangers=0.3).unlearn(session)
 
 
 def test_full_tuning_shrinks_matrices_and_leaves_the_rest(tmp_path):

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from unsee.api import Method, Needs, Session, Trial
+from unsee.api import Method, Needs, Role, Session, Trial
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
@@ -49,7 +49,8 @@ class Unsee(Method):
     located: str = ""
     """Regular expression that is searched in the names of the modules to shrink (`mlp`, `layers[.][12]`); empty = all trained."""
     strangers: float = 0.0
-    """Share of the original's distribution on the picture of the stranger who looks most alike; needs stranger rows [inferred]."""
+    """Share of the original's distribution on the picture of the stranger who looks most alike; needs training rows of strangers,
+    which data of your own do not have [inferred]."""
     divergence: Literal["forward", "reverse", "js"] = "forward"
     """KL(teacher || student), KL(student || teacher), or Jensen-Shannon, which is at most log 2."""
     forget_weight: float = 1.0
@@ -77,7 +78,7 @@ class Unsee(Method):
         for name in ("shrink", "strangers"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"method.{name} is a share and must lie in 0..1, got {getattr(self, name)}.")
-        for name in ("noise", "kept", "forget_weight", "retain_weight"):
+        for name in ("noise", "kept"):
             if getattr(self, name) < 0:
                 raise UserError(f"method.{name} must not be negative, got {getattr(self, name)}.")
         for name in ("retain_ratio", "rollouts"):
@@ -105,6 +106,11 @@ class Unsee(Method):
         Shrinking would overwrite an adapter, a guard would go back to the shrunk weights, and `kept` measures other weights than
         averaging returns.
         """
+        if self.strangers and not any(row.image for row in session.of(Role.STRANGER)):
+            raise UserError(
+                f"method.strangers={self.strangers} needs pictures of strangers among the training rows, and these data have none "
+                "(strangers of data of your own are judged only). Leave method.strangers out."
+            )
         if self.kept and session.training.robust == "averaging":
             raise UserError(
                 "method.kept measures the weights of the last step, and training.robust=averaging returns their mean. Set one of them."
@@ -138,6 +144,10 @@ class Unsee(Method):
                 f"method.located={self.located!r} fits no trained matrix. `mlp` or `self_attn` usually does; empty takes all."
             )
         session.notes.update(promise=self.scope, lessons=len(taught), shrink=share, shrunk=shrunk)
+        session.notes["strangers"] = {
+            "share": self.strangers,
+            "lessons": sum(one.stranger is not None for one in taught),
+        }
 
         def gap(batch: Batch) -> Tensor:
             logits_bav, labels_ba = answer_logits(session.model, batch)

@@ -5,6 +5,7 @@ Shapes: b batch, a answer positions, v vocabulary.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -19,12 +20,15 @@ from unsee.inference.batching import Batch
 from unsee.methods.common.guidance import as_targets, draw, forget_questions, without_private
 from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.methods.unsee.forms import Form, other_forms
+from unsee.metrics.scripts import script
 from unsee.training.targets import STAYS, own_answers
 from unsee.utils.seeds import seed_of
 
 Scope = Literal["person", "picture"]
 VOWELS: Final = "aeiou"
 CONSONANTS: Final = "bcdfghjklmnpqrstvwxyz"
+HAN: Final = "安白春东高光和金林明南平清秋山石天文西新雪永玉月正"
+"""Common characters of names, for those of Chinese and Japanese ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,40 +117,85 @@ def mixed(first_bav: Tensor, second_bav: Tensor, share: float) -> Tensor:
 
 
 def invented(name: str, seed: int) -> str:
-    """Return a name with other letters: vowels for vowels, consonants for consonants, other characters as they are.
+    """Return a name with other letters of the same script, in Latin vowels for vowels and consonants for consonants.
+
+    Other characters stay as they are.
+
+    Raises:
+        UserError: A word of the name would still be there.
 
     >>> invented("Ada Byron", 0) != "Ada Byron", len(invented("Ada Byron", 0))
     (True, 9)
     """
-    return "".join(_letter(letter, seed, place) for place, letter in enumerate(name))
+    made = "".join(_letter(letter, seed, place) for place, letter in enumerate(name))
+    words = [(word, other) for word, other in zip(name.split(), made.split(), strict=True) if _told(word)]
+    if not words or any(word == other for word, other in words):
+        raise UserError(
+            f"The original model is to be asked about an invented name, but {name!r} has a word without letters that could be "
+            "exchanged. Write another spelling into the private name of the forget rows, or set method.scope=picture."
+        )
+    return made
+
+
+def _told(word: str) -> bool:
+    """Tell whether a word has a letter: numbers name nobody."""
+    return any(char.isalpha() for char in word)
 
 
 def _letter(letter: str, seed: int, place: int) -> str:
-    for letters in (VOWELS, CONSONANTS):
-        if letter.lower() in letters:
-            others = letters.replace(letter.lower(), "")
-            chosen = others[seed_of(seed, "letter", place) % len(others)]
-            return chosen.upper() if letter.isupper() else chosen
-    return letter
+    """Return another letter of the same script and case, or a character that is no letter as it is."""
+    parts = unicodedata.normalize("NFD", letter)
+    bare, marks = parts[0].lower(), parts[1:]
+    others = next((kind for kind in (VOWELS, CONSONANTS) if bare in kind), "").replace(bare, "")
+    if not others:
+        others, marks = _alike(letter), ""
+    if not others:
+        return letter
+    chosen = others[seed_of(seed, "letter", place) % len(others)]
+    chosen = chosen.upper() if letter.isupper() else chosen
+    whole = unicodedata.normalize("NFC", chosen + marks)
+    return whole if len(whole) == 1 else chosen
+
+
+def _alike(letter: str) -> str:
+    """Return other letters of the script and category, those that stand near by in Unicode."""
+    if unicodedata.name(letter, "").startswith("CJK"):
+        return HAN.replace(letter, "")
+    if not letter.isalpha() or unicodedata.category(letter) == "Lm":
+        return ""
+    first, found = ord(letter) & ~15, (script(letter), unicodedata.category(letter))
+    near = (chr(code) for code in range(first, first + 16) if code != ord(letter))
+    return "".join(other for other in near if (script(other), unicodedata.category(other)) == found)
 
 
 def _by_name(session: Session, rollouts: int, temperature: float) -> list[Lesson]:
     """Return lessons on the questions by name, where the question has the name."""
-    asked = {}
-    for example in session.of(Role.FORGET_TEXT):
-        name = next((form for form in example.private.get("name", ()) if form in example.question), "")
-        if name:
-            question = example.question.replace(name, invented(name, seed_of(session.seed, example.id)))
-            asked[example.id] = (example, replace(example, question=question))
-    if not asked:
-        return []
+    told = session.of(Role.FORGET_TEXT)
+    asked = {
+        row.id: (row, replace(row, question=question))
+        for row in told
+        if (question := _about_nobody(row, seed_of(session.seed, row.id))) != row.question
+    }
     rows = [nobody for _, nobody in asked.values()]
-    drawn = draw(session, rows, without_private("rollouts-by-name", rollouts, temperature))
+    drawn = draw(session, rows, without_private("rollouts-by-name", rollouts, temperature)) if rows else {}
+    session.notes["by_name"] = {
+        "questions": len(told),
+        "without_lesson": len(told) - sum(bool(one.kept) for one in drawn.values()),
+    }
     return [
         Lesson(student=replace(heard, example=asked[row.id][0]), guided=heard)
         for row in rows
         for heard in as_targets(row, drawn[row.id].kept)
     ]
+
+
+def _about_nobody(example: Example, seed: int) -> str:
+    """Return the question with an invented name for every spelling of the name, the longest first."""
+    question = example.question
+    for name in sorted(example.private.get("name", ()), key=len, reverse=True):
+        if name in question:
+            question = question.replace(name, invented(name, seed))
+    return question
 
 
 def _like(example: Example, strangers: Sequence[Example], seed: int) -> Example | None:
