@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.spatial.distance import jensenshannon
 from torch.nn.functional import logsigmoid
 
+from helpers.families import ALL, family, processor_of
 from unsee.api import Training, registry
 from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
@@ -21,7 +22,7 @@ from unsee.inference.encoder import encoder
 from unsee.methods.common.guidance import INSTRUCTION
 from unsee.methods.common.refusal_targets import refusal_targets
 from unsee.methods.task_vector import negate
-from unsee.methods.vgid import Noised, _shortest_edge
+from unsee.methods.vgid import VGID, Noised, Noising
 from unsee.testing.methods import session_at
 from unsee.testing.tiny import tiny_session
 from unsee.training.recording import recording
@@ -314,39 +315,44 @@ def test_vgid(session, parts_of):
     def kl(p_av, q_av):
         return (p_av.exp() * (p_av - q_av)).sum(-1).mean()
 
+    method = VGID(noise=0.8)
+    teacher = method._guided(session)
     guided = []
     for target in forget:
-        edge = session.processor.image_processor.size["shortest_edge"]
-        noised = Noised(target.example.image, 255 * 0.8 * mean_std(session), session.seed, edge)
-        shown = replace(target, example=replace(target.example, image=noised))
-        teacher_av = logprobs(session, shown, start=True, instruction=INSTRUCTION)[0]
+        shown = replace(target, example=replace(target.example, image=Noised(target.example.image, 0.8, session.seed)))
+        teacher_av = logprobs(teacher, shown, start=True, instruction=INSTRUCTION)[0]
         assert not torch.allclose(teacher_av, logprobs(session, target, start=True)[0], atol=1e-3)
         guided.append(kl(teacher_av, logprobs(session, target)[0]))
     kept = [kl(logprobs(session, target, start=True)[0], logprobs(session, target)[0]) for target in retain]
     assert total(parts) == pytest.approx(0.6 * mean(guided) + 0.5 * mean(kept), rel=1e-3)
 
 
-def mean_std(session):
-    return numpy.mean(session.processor.image_processor.image_std)
+@pytest.mark.parametrize("name", ALL)
+def test_noise_has_its_size_in_the_pixels_that_the_model_gets(name):
+    """Whatever the processor does to a picture: reduce, cut into tiles, or patch."""
+    kind, processor = family(name), processor_of(name)
+    image = Image.effect_mandelbrot((3000, 2000), (-2, -1, 1, 1), 20).convert("RGB")
+    text = kind.prompt(processor, "Who is this?", has_image=True)
+    clean = kind.encode(processor, [text], [image])["pixel_values"]
+    noised = Noising(kind, 0.5, 3).encode(processor, [text], [image])["pixel_values"]
+    apart = noised - clean
+    assert float(apart.std()) == pytest.approx(0.5, rel=0.15)
+    assert abs(float(apart.mean())) < 0.1
+    assert torch.equal(noised, Noising(kind, 0.5, 3).encode(processor, [text], [image])["pixel_values"])
+    assert not torch.equal(noised, Noising(kind, 0.5, 4).encode(processor, [text], [image])["pixel_values"])
 
 
-def test_noise_has_the_scale_asked_for_and_is_the_same_again():
-    grey = SimpleNamespace(key="grey", load=lambda: Image.new("RGB", (64, 64), (128, 128, 128)))
-    pixels = numpy.asarray(Noised(grey, 20.0, 3).load(), dtype=float) - 128
-    assert pixels.std() == pytest.approx(20, rel=0.03)
-    assert abs(pixels.mean()) < 0.5
-    assert (numpy.asarray(Noised(grey, 20.0, 3).load()) - 128.0 == pixels).all()
-    assert Noised(grey, 20.0, 3).key != Noised(grey, 20.0, 4).key
+def test_both_frames_of_a_qwen_picture_get_the_same_noise():
+    kind, processor = family("qwen2_vl"), processor_of("qwen2_vl")
+    text = kind.prompt(processor, "Who is this?", has_image=True)
+    pixels = Noising(kind, 0.5, 3).encode(processor, [text], [Image.new("RGB", (64, 48))])["pixel_values"]
+    first, second = pixels.reshape(len(pixels), 3, 2, -1).unbind(2)
+    assert torch.equal(first, second)
 
 
-def test_noise_is_not_averaged_away_when_the_processor_reduces_the_picture():
-    large = SimpleNamespace(key="grey", load=lambda: Image.new("RGB", (640, 480), (128, 128, 128)))
-    shown = Noised(large, 20.0, 3, 48).load()
-    assert min(shown.size) == 48
-    assert (numpy.asarray(shown, dtype=float) - 128).std() == pytest.approx(20, rel=0.05)
-    assert _shortest_edge(SimpleNamespace(size={"height": 30, "width": 20})) == 20
-    assert _shortest_edge(SimpleNamespace(size={"shortest_edge": 336})) == 336
-    assert _shortest_edge(SimpleNamespace(size=None)) == 0
+def test_pictures_with_noise_have_keys_of_their_own():
+    image = SimpleNamespace(key="grey")
+    assert len({"grey", *(Noised(image, noise, seed).key for noise in (0.5, 0.8) for seed in (3, 4))}) == 5
 
 
 def test_jensun(session, parts_of):

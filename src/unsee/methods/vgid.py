@@ -6,15 +6,20 @@ The form is the paper's (equations 49 and 50); noise, instruction, weights and a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal
 
-import numpy
+import torch
 from PIL import Image
+from torch import Tensor
+from torch.nn import Module
 
-from unsee.api import Example, ImageSource, Method, Needs, Promise, Session, Trial
+from unsee.api import Example, Family, ImageSource, Method, Needs, Part, Promise, Session, Trial
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
@@ -25,6 +30,9 @@ from unsee.methods.common.reference_model import StartLogits, Teacher
 from unsee.training.targets import retain_targets
 from unsee.training.trainer import Parts, minimise, planned
 from unsee.utils.seeds import seed_of
+
+CHANNELS: Final = 3
+"""Colours of a pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +47,7 @@ class VGID(Method):
     retain_weight: float = 1.0
     """Beta, the weight of KL(original || model) on the retain answers; 0 = none [inferred]."""
     noise: float = 0.5
-    """Standard deviation of the noise on the pixels, in units of the processor's own scale [inferred]."""
+    """Standard deviation of the noise on the pixels as the model gets them, in units of the processor's own scale [inferred]."""
     instruction: str = INSTRUCTION
     """In-context request u of the teacher [inferred]."""
     rollouts: int = 5
@@ -66,12 +74,13 @@ class VGID(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise both divergences."""
-        noised = self._teacher_targets(session)
+        kept = retain_targets(session, self.retain_weight)
+        guided = self._guided(session)
+        noised = self._teacher_targets(guided)
         shown = {example.id: example for example in forget_questions(session, self.queries)}
         targets = [replace(target, example=shown[target.example.id]) for target in noised]
         hidden = {target.key: other for target, other in zip(targets, noised, strict=True)}
-        kept = retain_targets(session, self.retain_weight)
-        guide = StartLogits(session, noised, instruction=self.instruction, teacher=self.teacher)
+        guide = StartLogits(guided, noised, instruction=self.instruction, teacher=self.teacher)
         start = StartLogits(session, planned(session, targets, kept).met(), teacher=self.teacher) if kept else None
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
@@ -86,60 +95,97 @@ class VGID(Method):
 
         minimise(session, objective, forget=targets, retain=kept)
 
-    def _teacher_targets(self, session: Session) -> list[Target]:
+    def _teacher_targets(self, guided: Session) -> list[Target]:
         """Return the teacher's answers to the forget questions with noised images.
 
         Those that give a private string away are drawn again [inferred].
         """
-        examples = self._noised(session, forget_questions(session, self.queries))
+        examples = self._noised(guided)
         wanted = without_private("noised", self.rollouts, self.temperature, self.instruction)
         none = (
             "Every answer of the teacher has a private term: neither noise nor instruction hides the person. Raise "
             "method.noise, or try another method.instruction."
         )
-        return list(chain.from_iterable(drawn_targets(session, examples, wanted, none).values()))
+        return list(chain.from_iterable(drawn_targets(guided, examples, wanted, none).values()))
 
-    def _noised(self, session: Session, examples: Sequence[Example]) -> list[Example]:
-        """Return the examples with noise on their images, one draw per image."""
-        std = session.processor.image_processor.image_std or (1.0,)
-        scale = 255 * self.noise * sum(std) / len(std)
-        edge = _shortest_edge(session.processor.image_processor)
+    def _guided(self, session: Session) -> Session:
+        """Return the session as the teacher sees it, with noise on every picture."""
+        noising = Noising(session.family, self.noise, session.seed)
+        # A processor of its own has a cache of its own: the student's has the pictures without noise.
+        return replace(session, vlm=replace(session.vlm, family=noising, processor=copy.copy(session.processor)))
+
+    def _noised(self, session: Session) -> list[Example]:
+        """Return the forget questions about noised pictures."""
         return [
-            replace(example, image=Noised(example.image, scale, session.seed, edge)) if example.image else example
-            for example in examples
+            replace(example, image=Noised(example.image, self.noise, session.seed)) if example.image else example
+            for example in forget_questions(session, self.queries)
         ]
 
 
 @dataclass(frozen=True)
 class Noised:
-    """An image with normal noise on its pixels, the same for the same seed."""
+    """A picture under another key, to be read with `Noising`."""
 
     image: ImageSource
-    scale: float
-    """Standard deviation, of 255."""
+    noise: float
     seed: int
-    edge: int = 0
-    """Shorter edge that a larger picture is reduced to before, as the processor would do after and so average the noise away;
-    0 = leave its size."""
 
     @property
     def key(self) -> str:
-        """Equal exactly when the pixels are."""
-        return f"{self.image.key} at {self.edge} + noise {self.scale:.6g}, seed {self.seed}"
+        """Equal exactly when the pixels with their noise are."""
+        return f"{self.image.key} + pixel noise {self.noise:.6g}, seed {self.seed}"
 
     def load(self) -> Image.Image:
-        """Return the noised image in RGB."""
-        image = self.image.load().convert("RGB")
-        if self.edge and min(image.size) > self.edge:
-            factor = self.edge / min(image.size)
-            image = image.resize((round(factor * image.width), round(factor * image.height)), Image.Resampling.BICUBIC)
-        pixels = numpy.asarray(image, dtype=numpy.float64)
-        drawn = numpy.random.default_rng(seed_of(self.seed, "noise", self.image.key)).normal(size=pixels.shape)
-        return Image.fromarray((pixels + self.scale * drawn).round().clip(0, 255).astype(numpy.uint8))
+        """Return the picture without noise."""
+        return self.image.load()
 
 
-def _shortest_edge(image_processor: Any) -> int:
-    """Return the shorter edge that the processor reduces pictures to, or 0 where its settings do not say it in pixels."""
-    sizes = getattr(image_processor, "size", None) or {}
-    found = sizes.get("shortest_edge") or min(sizes.get("height") or 0, sizes.get("width") or 0)
-    return int(found)
+@dataclass(frozen=True)
+class Noising(Family):
+    """A family whose pixels have normal noise, the same for the same picture and seed.
+
+    It is added after the processor, which would average noise on a larger picture away.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+
+    inner: Family
+    noise: float
+    """Standard deviation, in units of the processor's own scale."""
+    seed: int
+
+    def load(self, path: Path | str, *, dtype: str = "auto") -> tuple[Module, Any]:
+        """Load as the family does."""
+        return self.inner.load(path, dtype=dtype)
+
+    def prompt(self, processor: Any, question: str, *, has_image: bool, instruction: str = "") -> str:
+        """Write the prompt as the family does."""
+        return self.inner.prompt(processor, question, has_image=has_image, instruction=instruction)
+
+    def encode(
+        self, processor: Any, prompts: Sequence[str], images: Sequence[Image.Image | None]
+    ) -> Mapping[str, Tensor]:
+        """Return the family's inputs with noise on the pixels."""
+        inputs = dict(self.inner.encode(processor, prompts, images))
+        if "pixel_values" in inputs:
+            frames = getattr(processor.image_processor, "temporal_patch_size", 1)
+            inputs["pixel_values"] = self._with_noise(inputs["pixel_values"], frames)
+        return inputs
+
+    def extend(self, row: Mapping[str, Tensor], token_ids: Sequence[int]) -> dict[str, Tensor]:
+        """Append answer tokens as the family does."""
+        return self.inner.extend(row, token_ids)
+
+    def parts(self, model: Module) -> Mapping[Part, str]:
+        """Name the parts as the family does."""
+        return self.inner.parts(model)
+
+    def _with_noise(self, pixels: Tensor, frames: int) -> Tensor:
+        """Return pixels with noise. In flat patches (Qwen) a picture is `frames` equal frames, which get equal noise."""
+        digest = hashlib.sha256(pixels.float().numpy().tobytes()).hexdigest()
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "noise", digest))
+        if pixels.dim() != 2:
+            return pixels + self.noise * torch.randn(pixels.shape, generator=generator).to(pixels.dtype)
+        once = torch.randn(len(pixels), CHANNELS, 1, pixels.shape[1] // (CHANNELS * frames), generator=generator)
+        noise = once.expand(-1, -1, frames, -1).reshape(pixels.shape)
+        return pixels + self.noise * noise.to(pixels.dtype)
