@@ -136,6 +136,17 @@ def test_plain_engine_asks_a_second_model(tmp_path, tune):
     assert torch.allclose(kept[mask], logits(targets, labels)[mask], atol=1e-5)
 
 
+def test_a_second_model_is_asked_without_the_adapter_that_was_loaded(tmp_path):
+    """With `training.adapter` the reference is the base, in either engine."""
+    fast, plain = made(tmp_path / "a"), made(tmp_path / "b")
+    targets = forget_targets(fast)[:4]
+    plain.engine = PLAIN
+    for session in (fast, plain):
+        disturb(session)
+    batch = collate(fast, targets)
+    assert torch.allclose(StartLogprobs(fast, targets)(batch), StartLogprobs(plain, targets)(batch), atol=1e-4)
+
+
 def test_likelihoods_are_shared_by_runs_with_equal_weights(tmp_path, monkeypatch):
     first = made(tmp_path / "runs" / "a")
     targets = forget_targets(first)

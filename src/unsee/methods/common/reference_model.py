@@ -84,7 +84,7 @@ class StartLogprobs:
         """Return start_b for the targets of the batch."""
         if self.second is None:
             return torch.tensor([self.known[target.key] for target in batch.targets], device=batch.device)
-        with torch.no_grad():
+        with as_start(self.second):
             return answer_logprob(self.second, batch).sum_b
 
 
