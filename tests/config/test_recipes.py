@@ -18,6 +18,8 @@ from unsee.cli.commands import _shared, forget
 from unsee.cli.main import main
 from unsee.config import Run
 from unsee.errors import UserError
+from unsee.methods.common.published import require_unset
+from unsee.methods.mmunlearner.method import OURS_IN_TRAINING
 from unsee.recipes.rmuse import rmuse
 
 NAMES = registry.names("recipes")
@@ -53,6 +55,13 @@ def test_every_combination_is_a_valid_run(name):
         assert Run.from_mapping(config.parse_yaml(told, where=name)).to_mapping() == config.plain(run.to_mapping())
 
 
+@pytest.mark.parametrize("family", ["llava", "qwen"])
+def test_published_code_gets_no_setting_that_it_would_ignore(family):
+    run = made("mllmu", mode="as_released", family=family)
+    config.build(registry.load("methods", "mmunlearner"), run.settings, where="mllmu")
+    require_unset(config.build(Training, run.training, where="mllmu"), "training", OURS_IN_TRAINING)
+
+
 def test_every_recipe_is_listed_with_a_line(capsys):
     assert main(["list", "recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -75,10 +84,12 @@ def test_unknown_names_options_and_values_get_the_known_ones():
         ("mllmu", {}, "mmunlearner", {"modules": ("language",)}, {"tune": "full", "lr": 1e-5, "epochs": 1, "batch_size": 4}),
         ("mllmu", {"method": "npo", "ratio": 10}, "npo", {"beta": 0.1}, {"tune": "lora", "rank": 16, "dropout": 0.05}),
         ("mllmu", {"mode": "as_released"}, "mmunlearner", {"allow_noop_mask": True}, {"tune": "lora", "scheduler": "constant"}),
-        ("mllmu", {"mode": "as_released", "family": "qwen"}, "mmunlearner", {"mode": "as_released"}, {"tune": "full"}),
+        ("mllmu", {"mode": "as_released", "family": "qwen"}, "mmunlearner", {"p_text": "released"}, {"tune": "full"}),
+        ("mllmu", {"mode": "as_released", "method": "ga"}, "ga", {}, {"scheduler": "linear", "clip": 0.0}),
+        ("mllmu", {"mode": "as_released", "method": "kl"}, "kl", {}, {"scheduler": "constant", "clip": 0.0}),
         ("clear", {"protocol": "clear", "method": "grad_diff"}, "grad_diff", {}, {"tune": "full", "epochs": 5, "accumulate": 4}),
         ("mmubench", {}, "siu", {"substitutes": {"donald trump": "Jacob Campbell"}}, {"rank": 128, "alpha": 256, "lr": 3e-4}),
-        ("mmubench", {"method": "po"}, "reject", {}, {"max_steps": 7}),
+        ("mmubench", {"method": "po"}, "reject", {}, {"max_steps": 7, "batch_size": 4, "accumulate": 2}),
         ("pubg", {}, "pubg", {"queries": "open"}, {"lr": 1e-4, "stop": "forgotten", "parts": ("language",)}),
         ("pubg", {"method": "reject"}, "reject", {}, {"lr": 3e-5, "epochs": 3, "warmup_steps": 20}),
         ("rmllmu", {"ablation": "without_acs"}, "rmuse", {"update": "additive", "tau": 0.75}, {}),

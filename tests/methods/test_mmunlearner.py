@@ -14,6 +14,7 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.losses import answer_nll
+from unsee.methods.mmunlearner import released as released_code
 from unsee.methods.mmunlearner.masks import Mask, unpack
 from unsee.methods.mmunlearner.method import MMUnlearner, _forget, _ForgetSteps
 from unsee.methods.mmunlearner.released import Released, ReleasedAdamW, _ratio, first_match_labels, whole_text_labels
@@ -448,7 +449,7 @@ def test_released_half_precision_fisher_loses_the_mask(tmp_path):
 
 @pytest.mark.parametrize("like", ["mllmu", "clear"])
 def test_released_run(like, tmp_path):
-    session = session_at(tmp_path / "run", max_steps=-1, batch_size=2, epochs=1)
+    session = session_at(tmp_path / "run", max_steps=-1, batch_size=2, epochs=1, clip=1.0)
     session.examples[Role.FORGET] = session.examples[Role.FORGET][:2]
     MMUnlearner(mode="as_released", released_like=like, released_precision="fp32").unlearn(session)
     assert [("forget_nll" in row) for row in session.history] == [True, False]
@@ -460,13 +461,13 @@ def test_released_run(like, tmp_path):
 
 def test_released_runs_beyond_its_first_epoch_and_with_more_to_forget_than_to_keep(tmp_path):
     """Defects 13 and 14 are never reproduced."""
-    session = session_at(tmp_path / "run", max_steps=-1, batch_size=2, epochs=2)
+    session = session_at(tmp_path / "run", max_steps=-1, batch_size=2, epochs=2, clip=1.0)
     MMUnlearner(mode="as_released", released_precision="fp32").unlearn(session)
     assert [("forget_nll" in row) for row in session.history] == [True] * 4
 
 
 def test_released_precision(tmp_path):
-    session = session_at(tmp_path / "run", max_steps=1)
+    session = session_at(tmp_path / "run", max_steps=1, clip=1.0)
     MMUnlearner(mode="as_released", released_precision="bf16").unlearn(session)
     assert {weight.dtype for weight in session.model.parameters()} == {torch.bfloat16}
     assert MMUnlearner(mode="as_released")._released_type(session) == torch.float16
@@ -474,9 +475,49 @@ def test_released_precision(tmp_path):
 
 def test_released_lora_is_an_error_unless_asked_for(tmp_path):
     """Defect 1 (41)."""
-    session = session_at(tmp_path / "run", tune="lora", parts=("language",))
+    session = session_at(tmp_path / "run", tune="lora", parts=("language",), clip=1.0)
     with pytest.raises(UserError, match=r"matches none.*allow_noop_mask"):
         MMUnlearner(mode="as_released").unlearn(session)
     MMUnlearner(mode="as_released", allow_noop_mask=True).unlearn(session)
     assert session.notes["mask"] == "unmasked"
     assert session.notes["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("guard", "collapse"), ("accumulate", 2), ("clip", 0.5), ("warmup_steps", 2), ("weight_decay", 0.1), ("precision", "bf16"),
+        ("report_to", ("wandb",)), ("scheduler", "cosine"),
+    ],
+)  # fmt: skip
+def test_released_refuses_training_settings_that_it_would_ignore(setting, value, tmp_path):
+    session = session_at(tmp_path / "run", **{"clip": 1.0, setting: value})
+    with pytest.raises(UserError, match=rf"mode=as_released.*training\.{setting}"):
+        MMUnlearner(mode="as_released").unlearn(session)
+
+
+@pytest.mark.parametrize(("most", "passes"), [(1, 0.333), (4, 1.333), (-1, 2)])
+def test_released_tells_how_many_passes_were_made(most, passes, tmp_path):
+    session = session_at(tmp_path / "run", max_steps=most, batch_size=2, epochs=2, clip=1.0)
+    kept = session.examples[Role.RETAIN]
+    session.examples = {**session.examples, Role.RETAIN: [*kept, *(replace(row, id=f"{row.id}+") for row in kept)][:5]}
+    MMUnlearner(mode="as_released", released_precision="fp32").unlearn(session)
+    assert session.notes["epochs"] == passes
+    assert session.notes["steps"] == round(passes * 3)
+
+
+def test_released_recomputes_activations_if_asked(tmp_path, monkeypatch):
+    seen = []
+    for name, wanted in (("a", False), ("b", True)):
+        session = session_at(tmp_path / name, clip=1.0, gradient_checkpointing=wanted)
+        backward = released_code._backward
+        monkeypatch.setattr(
+            released_code,
+            "_backward",
+            lambda loss, s=session, b=backward: (seen.append(s.model.is_gradient_checkpointing), b(loss)),
+        )
+        MMUnlearner(mode="as_released", released_precision="fp32").unlearn(session)
+        assert set(seen) == {wanted}
+        assert session.model.is_gradient_checkpointing is False
+        seen.clear()
+        monkeypatch.undo()

@@ -83,7 +83,7 @@ def test_data_without_choices_give_all_they_judge_in_text(mllmu):
 def test_both_modes_look_at_the_text_part_that_is_asked_for(mode, mllmu, tmp_path):
     kept = {}
     for source in ("facts", "released"):
-        session = session_at(tmp_path / source)
+        session = session_at(tmp_path / source, clip=1.0)
         session.benchmark = mllmu
         MMUnlearner(mode=mode, p_text=source, released_precision="fp32").unlearn(session)
         assert session.notes["p_text"]["from"] == ("judged questions" if source == "released" else "training data")

@@ -12,7 +12,7 @@ Qwen2-VL-7B; Qwen2.5-VL gets the settings of Qwen2-VL [inferred].
 | MMUnlearner: trained | all weights; the release has LoRA on LLaVA, where its mask matches nothing | [code] Qwen, [inferred] LLaVA |
 | baselines: LoRA | rank 16, alpha 16, dropout 0.05, vision, projector and language | [code] |
 | clipping 1.0, linear to 0, retain batch for each forget batch, NPO beta 0.1 | | [inferred] |
-| `mode: as_released` | constant rate, no clipping but MMUnlearner's, NPO beta 0.4 | [code] |
+| `mode: as_released` | constant rate but GA's, no clipping but MMUnlearner's, whose mask has seen the judged questions, NPO beta 0.4 | [code] |
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def settings(method: Method, family: Family, mode: Literal["fixed", "as_released
     """Return method settings that differ from the defaults."""
     released = mode == "as_released"
     if method == "mmunlearner":
-        noop = {"allow_noop_mask": True} if released and family == "llava" else {}
-        return {"mode": mode, "modules": ("language",), **noop}
+        masked = {"allow_noop_mask": True} if family == "llava" else {"p_text": "released"}
+        return {"mode": mode, "modules": ("language",), **(masked if released else {})}
     if method == "npo":
         return {"beta": 0.4 if released else 0.1}
     return {}
@@ -82,6 +82,9 @@ def settings(method: Method, family: Family, mode: Literal["fixed", "as_released
 def training(method: Method, family: Family, mode: Literal["fixed", "as_released"]) -> dict[str, Any]:
     """Return `Training` fields that differ from the defaults."""
     released = mode == "as_released"
-    full = method == "mmunlearner" and not (released and family == "llava")
-    pace = {"scheduler": "constant", **({} if method == "mmunlearner" else {"clip": 0.0})} if released else {}
-    return {**COMMON, **(FULL if full else LORA), **pace}
+    if not released:
+        return {**COMMON, **(FULL if method == "mmunlearner" else LORA)}
+    if method == "mmunlearner":
+        own = LORA if family == "llava" else {"tune": "full", "gradient_checkpointing": True}
+        return {**COMMON, **own, "scheduler": "constant"}  # its type of weights is method.released_precision
+    return {**COMMON, **LORA, "scheduler": "linear" if method == "ga" else "constant", "clip": 0.0}

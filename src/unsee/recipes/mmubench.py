@@ -54,7 +54,7 @@ def mmubench(
         seed: Start of every random stream.
     """
     siu = {"mode": mode, **({"substitutes": {concept: taken_for}} if taken_for else {})}
-    length = {} if method == "siu" else {"max_steps": BASELINE_STEPS, "epochs": BASELINE_STEPS}
+    length = {} if method == "siu" else {"max_steps": BASELINE_STEPS, "epochs": BASELINE_STEPS, "accumulate": 2}
     released = {"forget_rows": "ga"} if method in ("ga", "ga_kl") else {}
     return Run(
         model=model,

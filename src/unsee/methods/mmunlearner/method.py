@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from peft import PeftModel
@@ -22,6 +22,7 @@ from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import answer_nll
+from unsee.methods.common.published import require_unset
 from unsee.methods.mmunlearner.masks import Mask
 from unsee.methods.mmunlearner.released import Like, Released
 from unsee.methods.mmunlearner.saliency import Sweep, maskable, saliency_mask
@@ -30,6 +31,20 @@ from unsee.training.loop import make_schedule
 from unsee.training.trainable import trainable
 from unsee.training.trainer import minimise, planned, retain_term
 from unsee.utils.files import remove_folder
+
+OURS: Final = ("mask", "update", "retain_ratio", "retain", "also", "granularity", "p_samples", "tolerance")
+"""Settings that the published code does not know."""
+OURS_IN_TRAINING: Final = (
+    "guard",
+    "robust",
+    "accumulate",
+    "clip",
+    "warmup_steps",
+    "weight_decay",
+    "precision",
+    "report_to",
+)
+"""Those of `training`; `stop` and what paces its checks have no effect, the rate is constant."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +56,8 @@ class MMUnlearner(Method):
     promise: ClassVar[Promise] = "picture"
 
     mode: Literal["fixed", "as_released"] = "fixed"
-    """fixed = the method; as_released = the published code, defects included, for comparison."""
+    """fixed = the method; as_released = the published code, defects included, for comparison: all steps at a constant rate; what it
+    does not know (mask, update, retain, guard, clip, accumulate, ...) is refused."""
     update: Literal["joint", "alternating"] = "joint"
     """joint = one step for both gradients (the formula); else a forget and a retain step with an AdamW each [inferred]."""
     gamma: float = 1.0
@@ -79,6 +95,8 @@ class MMUnlearner(Method):
         super().__post_init__()
         if self.retain_ratio < 1:
             raise UserError(f"method.retain_ratio must be at least 1, got {self.retain_ratio}.")
+        if self.mode == "as_released":
+            require_unset(self, "method", OURS)
         self._sweep(0)
 
     def needs(self) -> Needs:
@@ -102,11 +120,10 @@ class MMUnlearner(Method):
             self._released(session)
             return
         _require_full(session)
+        retain = self._retain(session)
         mask = self._mask(session)
-        if self.update == "joint":
-            self._joint(session, mask)
-        else:
-            self._alternating(session, mask)
+        train = self._joint if self.update == "joint" else self._alternating
+        train(session, mask, retain)
 
     def _mask(self, session: Session) -> Mask | None:
         """Return the requested mask, or None, and record what it is."""
@@ -118,20 +135,21 @@ class MMUnlearner(Method):
         session.notes["mask"] = {**mask.report(), **_found(mask.facts, self.tolerance), "remarks": mask.remarks()}
         return mask
 
-    def _joint(self, session: Session, mask: Mask | None) -> None:
+    def _joint(self, session: Session, mask: Mask | None, retain: list[Target]) -> None:
         """Minimise both terms in one step: mask, add, clip, AdamW."""
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
             yield from self._forget_term(session, mask, forget)
             yield from retain_term(session, retain, 1.0)
 
-        forget, retain = _forget(session), self._retain(session)
-        minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
+        minimise(
+            session, objective, forget=_forget(session), retain=retain, separate=True, retain_ratio=self.retain_ratio
+        )
 
-    def _alternating(self, session: Session, mask: Mask | None) -> None:
+    def _alternating(self, session: Session, mask: Mask | None, retain: list[Target]) -> None:
         """Alternate a forget step with its own AdamW and a retain step with the loop's."""
         _require_steps_of_our_own(session)
-        forget, retain = _forget(session), self._retain(session)
+        forget = _forget(session)
         steps = planned(session, forget, retain, self.retain_ratio).steps
         forgetting = _ForgetSteps(session, steps)
 
@@ -172,11 +190,14 @@ class MMUnlearner(Method):
             raise UserError("method.mode=as_released is a loop of one process, as published; start one.")
         if session.callbacks:
             raise UserError("method.mode=as_released is the published loop, which fires no callbacks; pass none.")
-        if session.training.robust != "none":
+        require_unset(session.training, "training", OURS_IN_TRAINING)
+        if session.training.scheduler == "cosine":
             raise UserError(
-                "method.mode=as_released is the published loop, which knows no training.robust; leave it out."
+                "method.mode=as_released is the published loop, whose rate is constant: expected training.scheduler=constant, got "
+                "cosine."
             )
         run = Released(session=session, gamma=self.gamma, alpha=self.alpha, like=self.released_like)
+        run.require_rows()
         if isinstance(session.model, PeftModel):
             if not self.allow_noop_mask:
                 raise UserError(
@@ -184,14 +205,16 @@ class MMUnlearner(Method):
                     "would be gradient difference with clipping. Set --tune full, or method.allow_noop_mask=true to see it."
                 )
             session.notes["mask"] = "unmasked"
-            run.train(None)
+            with run.checkpointing():
+                run.train(None)
             return
         session.model.to(self._released_type(session))
-        mask = replace(run, session=self._seen(session)).make_mask(
-            maskable(session, self.modules or ("language",), also=("",))
-        )
-        session.notes["mask"] = mask.report()
-        run.train(mask)
+        with run.checkpointing():
+            mask = replace(run, session=self._seen(session)).make_mask(
+                maskable(session, self.modules or ("language",), also=("",))
+            )
+            session.notes["mask"] = mask.report()
+            run.train(mask)
 
     def _seen(self, session: Session) -> Session:
         """Return the session with the text part of P, and record its source."""

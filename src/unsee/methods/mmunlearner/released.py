@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -20,6 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from unsee.api import Part, Role, Session
 from unsee.api.request import Target
+from unsee.compat.checkpointing import checkpoint_activations, keep_activations
 from unsee.errors import TrainingError, UserError
 from unsee.inference.batching import Batch, collate
 from unsee.methods.mmunlearner.masks import Entry, Mask, count, pack, unpack
@@ -125,15 +127,43 @@ class Released:
     def train(self, mask: Mask | None) -> None:
         """Run the published steps: forget steps between retain steps, one AdamW, constant lr."""
         session, training = self.session, self.session.training
-        forget, retain = _targets(session, Role.FORGET), _targets(session, Role.RETAIN)
-        if not forget or not retain:
-            raise UserError("The published loop needs forget and retain examples with images; these data lack some.")
-        weights = list(trainable(session.model).values())
-        optimizer = ReleasedAdamW(weights, lr=training.lr)
+        optimizer = ReleasedAdamW(list(trainable(session.model).values()), lr=training.lr)
         session.model.train()
         session.notes.update(summary(session.model))
         reset_peak()
         start = time.perf_counter()
+        passes = self._steps(optimizer, mask)
+        session.model.eval()
+        session.notes.update(
+            steps=len(session.history),
+            epochs=passes,
+            stop_reason="all steps done",
+            train_seconds=round(time.perf_counter() - start, 3),
+            peak_gib=peak_gib(),
+        )
+        atomic_write_jsonl(session.out / "log.jsonl", session.history)
+
+    @contextmanager
+    def checkpointing(self) -> Iterator[None]:
+        """Recompute activations in the block, if `training.gradient_checkpointing` asks for it."""
+        if not self.session.training.gradient_checkpointing:
+            yield
+            return
+        checkpoint_activations(self.session.model)
+        try:
+            yield
+        finally:
+            keep_activations(self.session.model)
+
+    def require_rows(self) -> None:
+        """Raise if there is nothing to forget or to keep."""
+        if not _targets(self.session, Role.FORGET) or not _targets(self.session, Role.RETAIN):
+            raise UserError("The published loop needs forget and retain examples with images; these data lack some.")
+
+    def _steps(self, optimizer: torch.optim.Optimizer, mask: Mask | None) -> float:
+        """Take all steps and return how many passes over the retain examples, which set the pace, they are."""
+        session, training = self.session, self.session.training
+        forget, retain = _targets(session, Role.FORGET), _targets(session, Role.RETAIN)
         for epoch in range(training.epochs):
             retain_batches = _batches(retain, training.batch_size, seed_of(session.seed, "retain", epoch))
             forget_batches = _batches(forget, training.batch_size, seed_of(session.seed, "forget", epoch))
@@ -145,15 +175,7 @@ class Released:
                 due = next(waiting, None) if place % every == 0 else None
                 row = self.forget_step(optimizer, mask, due) if due else {}
                 session.history.append({"step": len(session.history) + 1, **row, **self.retain_step(optimizer, batch)})
-        session.model.eval()
-        session.notes.update(
-            steps=len(session.history),
-            epochs=training.epochs,
-            stop_reason="all steps done",
-            train_seconds=round(time.perf_counter() - start, 3),
-            peak_gib=peak_gib(),
-        )
-        atomic_write_jsonl(session.out / "log.jsonl", session.history)
+        return round(len(session.history) / math.ceil(len(retain) / training.batch_size), 3)
 
     def forget_step(
         self, optimizer: torch.optim.Optimizer, mask: Mask | None, targets: Sequence[Target]

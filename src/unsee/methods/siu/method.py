@@ -20,6 +20,7 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
 from unsee.losses import dual_masked_kl, released_masked_cross, token_logprobs
+from unsee.methods.common.published import require_unset
 from unsee.methods.common.reference_model import StartLogits, Teacher, as_start
 from unsee.methods.siu.names import NameTokens, name_tokens
 from unsee.methods.siu.targets import Concept, Kept, Recipe, Row, build_siu_rows
@@ -35,7 +36,8 @@ class SIU(Recipe, Method):
     promise: ClassVar[Promise] = "picture"
 
     mode: Literal["paper", "as_released"] = "paper"
-    """paper = the formula; as_released = the released trainer, whose KL is some |V| times too small (arXiv 2405.12523)."""
+    """paper = the formula; as_released = the released trainer, whose KL is some |V| times too small (arXiv 2405.12523), with weights
+    of 1; it refuses alpha, beta, reduction and teacher."""
     alpha: float = 0.9
     """Weight of the cross-entropy [second-hand]; as_released has 1 [code]."""
     beta: float = 0.75
@@ -54,9 +56,11 @@ class SIU(Recipe, Method):
     def __post_init__(self) -> None:
         """Reject values that no run could use."""
         super().__post_init__()
-        for name, least in (("steps", 0), ("rows", 1), ("image", 0), ("retain_ratio", 1)):
+        for name, least in (("steps", 0), ("rows", 1), ("image", 0), ("retain_ratio", 1), ("beta", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"method.{name} must be at least {least}, got {getattr(self, name)}.")
+        if self.mode == "as_released":
+            require_unset(self, "method", ("alpha", "beta", "reduction", "teacher"))
 
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
@@ -64,6 +68,7 @@ class SIU(Recipe, Method):
 
     def unlearn(self, session: Session) -> None:
         """Build the rows and minimise the two terms on them."""
+        retain = retain_targets(session, self.retain_weight)
         concepts, rows = build_siu_rows(session, self)
         masked = name_tokens(session.processor, [name for concept in concepts for name in concept.names])
         session.notes["siu"] = _facts(concepts, rows, masked)
@@ -72,7 +77,6 @@ class SIU(Recipe, Method):
             self._released(session, rows, masked) if self.mode == "as_released" else self._paper(session, rows, masked)
         )
         targets = [row.target for row in rows]
-        retain = retain_targets(session, self.retain_weight)
         minimise(session, objective, forget=targets, retain=retain, retain_ratio=self.retain_ratio)
 
     def _paper(self, session: Session, rows: Sequence[Row], masked: NameTokens) -> Objective:
