@@ -188,6 +188,28 @@ def test_a_broken_installed_package_is_named_when_it_is_used(installed):
     assert registry.load("methods", "ga").__name__ == "GA"
 
 
+TWO = METHOD.replace("weight: float", "name: ClassVar[str] = 'nothing'\n\n        weight: float") + METHOD[
+    METHOD.index("    @data") :
+].replace("class Nothing", "class Steered").replace(
+    "weight: float",
+    "name: ClassVar[str] = 'steered'\n        group: ClassVar[Group] = \"steering\"\n\n        weight: float",
+)
+
+
+def test_each_of_several_methods_of_a_file_is_in_its_own_group(tmp_path, installed):
+    text = TWO.replace("import Method", "import Group, Method").replace(
+        "import dataclass", "import dataclass\n    from typing import ClassVar"
+    )
+    registry.add(write(tmp_path / "two.py", text))
+    assert [registry.group(name) for name in ("nothing", "steered")] == ["loss", "steering"]
+    write(installed / "unsee_example" / "two.py", text)
+    points = installed / "unsee_example-0.1.0.dist-info" / "entry_points.txt"
+    points.write_text("[unsee.methods]\nstill=unsee_example.two:Nothing\nturned=unsee_example.two:Steered\n")
+    plugins._installed.cache_clear()
+    assert [registry.group(name) for name in ("still", "turned")] == ["loss", "steering"]
+    assert "unsee_example" not in sys.modules
+
+
 def test_a_taken_name_is_refused_with_both_origins(tmp_path, installed):
     with pytest.raises(UserError, match=r"The method ga is defined twice: by unsee and by .*ga\.py"):
         registry.add(write(tmp_path / "a" / "ga.py"))
@@ -215,7 +237,7 @@ def test_a_taken_name_is_refused_with_both_origins(tmp_path, installed):
         ),
         ("def f():\n    return 1 / 0\n\n\nf()", r"failed at .*bad\.py, line 2: ZeroDivisionError"),
         ("import sys\nsys.exit(3)", r"failed at .*bad\.py, line 2: SystemExit: 3"),
-        ("x = 1", "defines no method, benchmark, metric or family"),
+        ("x = 1", "defines no method, benchmark, metric, family or attack"),
         (METHOD.replace("def unlearn", "def forget"), r"bad\.py, line \d+: Nothing lacks unlearn"),
         (METHOD.replace("@dataclass(frozen=True, kw_only=True)", ""), r"bad\.py, line \d+: put @dataclass"),
         (BENCHMARK.replace("layout =", "l ="), r"bad\.py, line \d+: Shapes needs `name` and `layout`"),

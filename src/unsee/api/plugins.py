@@ -141,8 +141,8 @@ def read(spec: Spec) -> list[Outside]:
         found = [entry for module in modules for entry in _defined(spec, module)]
     if not found:
         raise UserError(
-            f"The plugin {spec.name} defines no method, benchmark, metric or family. "
-            "Expected a public subclass of Method, Benchmark or Family, or a Measure (docs/extending.md)."
+            f"The plugin {spec.name} defines no method, benchmark, metric, family or attack. "
+            "Expected a public subclass of Method, Benchmark, Family or Attack, or a Measure (docs/extending.md)."
         )
     return found
 
@@ -201,6 +201,14 @@ def text_of(entry: Outside) -> str:
     """Return the source of a plugin's module, which is not imported."""
     source = source_of(entry.spec)
     return (source / "__init__.py" if source.is_dir() else source).read_text(encoding="utf-8")
+
+
+def class_text(entry: Outside) -> str:
+    """Return the source of the class that the entry names, else of its module, neither imported."""
+    text = text_of(entry)
+    named = (one for one in ast.parse(text).body if isinstance(one, ast.ClassDef) and one.name == entry.spec.attribute)
+    found = next(named, None)
+    return ast.get_source_segment(text, found) or text if found else text
 
 
 def summary(entry: Outside) -> str:
@@ -309,7 +317,7 @@ def _attribute(spec: Spec, module: ModuleType) -> Outside:
     kinds = [kind for kind in BASES if _is(kind, found)]
     if not kinds:
         raise UserError(
-            f"The plugin {spec.name} is no method, benchmark, metric or family: {spec.place} has "
+            f"The plugin {spec.name} is no method, benchmark, metric, family or attack: {spec.place} has "
             f"{'no ' + spec.attribute if found is None else shown(found) + ' there'}."
         )
     return _entry(spec, kinds[0], found, spec.attribute.lower(), doc=module.__doc__)

@@ -159,9 +159,12 @@ def summary(kind: Listed, name: str) -> str:
 def group(name: str) -> Group:
     """Return the group of a method, read from its source without importing it."""
     entry = _entry("methods", name)
+    if entry is not None and entry in _ADDED.values():  # its code has run, and may define several
+        declared = entry.load().group
+        return cast("Group", declared if declared in GROUPS else "loss")
     try:
-        text = _files("methods")[name].read_text("utf-8") if entry is None else plugins.text_of(entry)
-    except (OSError, UnicodeDecodeError, UserError):  # the summary says what is wrong with the file
+        text = _files("methods")[name].read_text("utf-8") if entry is None else plugins.class_text(entry)
+    except (OSError, SyntaxError, UnicodeDecodeError, UserError):  # the summary says what is wrong with the file
         text = ""
     found = re.search(r'^    group: ClassVar\[Group\] = "(\w+)"', text, re.MULTILINE)
     return cast("Group", found[1] if found and found[1] in GROUPS else "loss")
