@@ -12,6 +12,7 @@ from unsee.api import Role, registry
 from unsee.api.request import Target
 from unsee.errors import UserError
 from unsee.inference.batching import collate
+from unsee.methods.common.down_projections import down_projections
 from unsee.methods.manu import released
 from unsee.methods.manu.activity import Activity, importance, measured
 from unsee.methods.manu.method import Manu
@@ -183,3 +184,13 @@ def test_released_takes_the_last_three_layers():
         {"layers": torch.nn.ModuleList(torch.nn.ModuleDict({"fc1": torch.nn.Linear(2, 3)}) for _ in range(5))}
     )
     assert list(released.matrices(stack, ".*")) == [f"layers.{place}.fc1" for place in (2, 3, 4)]
+
+
+@pytest.mark.parametrize("read", ["inputs", "outputs"])
+def test_measuring_computes_no_logits_that_nobody_reads(read, tmp_path):
+    session = session_at(tmp_path, "full")
+    modules = down_projections(session.model, session.family.parts(session.model)["language"])
+    widths = []
+    session.model.lm_head.register_forward_hook(lambda _, __, output: widths.append(output.shape[1]))
+    measured(session, list(session.of(Role.FORGET)), modules, set(), 0.1, read)
+    assert set(widths) == {1}

@@ -17,6 +17,7 @@ from unsee.api.request import Target
 from unsee.compat.probes import trying
 from unsee.errors import UserError
 from unsee.inference.batching import Batch, collate
+from unsee.inference.packing import keeps_logits
 from unsee.losses import IGNORE
 from unsee.methods.common.reference_model import CHUNK, as_start
 from unsee.training.precision import autocast
@@ -112,12 +113,13 @@ def measured(
     def add(name: str, states_tn: Tensor) -> None:
         found[name].add(states_tn.clamp(-limit, limit), threshold)
 
+    kept = {"logits_to_keep": 1} if keeps_logits(session.model) else {}  # nobody reads the logits
     with as_start(session.model), autocast(session.model, session.training):
         for start in range(0, len(examples), CHUNK):
             targets = [Target(example=example) for example in examples[start : start + CHUNK]]
             for _, batch in collate(session, targets).kinds:
                 with _reading(batch, modules, seen, add, read):
-                    session.model(**batch.inputs, use_cache=False)
+                    session.model(**batch.inputs, **kept, use_cache=False)
     return found
 
 

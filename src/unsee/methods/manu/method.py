@@ -7,7 +7,7 @@ is marked [inferred]. Shapes: n neurons of an MLP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -68,7 +68,8 @@ class Manu(Method):
         seen = set(chosen.get("vision", ()))
         if not modules:
             raise UserError("manu finds no MLP in training.parts. Name language, vision, or both.")
-        forget, retain = (self._importance(session, role, modules, seen) for role in (Role.FORGET, Role.RETAIN))
+        shown = [self._examples(session, role) for role in (Role.FORGET, Role.RETAIN)]
+        forget, retain = (self._importance(session, examples, modules, seen) for examples in shown)
         scores = {name: forget[name] / (retain[name] + EPS) for name in modules}
         session.notes["manu"] = {
             part: _pruned({name: modules[name] for name in found}, scores, self.share) for part, found in chosen.items()
@@ -79,12 +80,10 @@ class Manu(Method):
         return down_projections(session.model, session.family.parts(session.model)[part])
 
     def _importance(
-        self, session: Session, role: Role, modules: Mapping[str, Linear], seen: set[str]
+        self, session: Session, examples: Iterable[list[Example]], modules: Mapping[str, Linear], seen: set[str]
     ) -> dict[str, Tensor]:
-        """Return I(D, n) of the neurons of every module, on the examples of a role that have an image."""
-        multi, text = (
-            measured(session, shown, modules, seen, self.threshold) for shown in self._examples(session, role)
-        )
+        """Return I(D, n) of the neurons of every module, on examples with their images and without."""
+        multi, text = (measured(session, shown, modules, seen, self.threshold) for shown in examples)
         return {name: importance(multi[name], text[name]) for name in modules}
 
     def _examples(self, session: Session, role: Role) -> tuple[list[Example], list[Example]]:
