@@ -39,6 +39,13 @@ def test_many_forget_rows_are_seen_several_times(model, folder):
     assert (training["max_steps"], training["epochs"]) == (300, 3)
 
 
+def test_forget_rows_without_a_picture_are_not_trained_on_and_do_not_count(model, folder):
+    pictured = [row(id=f"r{place}") for place in range(400)]
+    told = [row(id=f"t{place}", image="") for place in range(400)]
+    training = suggest(model, write(folder, [*pictured, *told, KEPT])).run.training
+    assert (training["max_steps"], training["epochs"]) == (300, 3)
+
+
 def test_without_retain_rows_a_bounded_loss(model, folder):
     found = suggest(model, write(folder, [row()]))
     assert (found.run.method, dict(found.run.settings), found.run.training["lr"]) == ("npo", {}, 2e-3)

@@ -430,6 +430,8 @@ def _problems(seen: Survey) -> Iterator[str]:
 def _warnings(seen: Survey) -> Iterator[str]:
     if not seen.places.keys() & {*_RETAINED}:
         yield "there are no retain rows: methods with a retain term have nothing to hold on to."
+    if texts := len(seen.places.get(Role.FORGET_TEXT, ())):
+        yield f"{_plural(texts, 'forget row')} without a picture: only the methods `unsee` and `rmuse` act on them."
     if not seen.judged_roles[Role.UNSEEN]:
         yield "there are no unseen rows: forgetting is judged only on images that the unlearning has seen."
     if seen.bare.count:

@@ -81,7 +81,7 @@ def suggest(
     training: dict[str, Any] = {"lr": rate}
     if kept:
         settings = {"retain_weight": 2.0, "forget_weight": 0.3, "ga_floor": -4.0, "undesired": "dataset", "rollouts": 2}
-        asked = sum(row.role in _FORGET and row.kind in PROBES for row in opened.examples("train"))
+        asked = sum(row.role is Role.FORGET and row.kind in PROBES for row in opened.examples("train"))
         steps = max(STEPS, math.ceil(PASSES * asked / Training().batch_size))
         training |= {
             "epochs": math.ceil(steps * Training().batch_size / max(1, asked)),
