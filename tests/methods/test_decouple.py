@@ -215,9 +215,7 @@ def test_a_pair_with_one_image_is_refused(tmp_path):
         decouple_partners(session, forget_targets(session), 1.0)
 
 
-def test_odd_weights_are_refused(tmp_path):
-    with pytest.raises(UserError, match="not be negative"):
-        decouple_partners(session_at(tmp_path), [], -1.0)
+def test_one_mean_over_both_sides_needs_a_retain_weight():
     with pytest.raises(UserError, match="retain_weight"):
         registry.load("methods", "reject")(po_reduction="concat")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import fields
 
 import pytest
 import torch
@@ -89,6 +91,83 @@ def test_retain_data_are_required(name, tmp_path):
     session.examples = {Role.FORGET: session.examples[Role.FORGET]}
     with pytest.raises(UserError, match="has a retain term"):
         method(name).unlearn(session)
+
+
+def settings_of(name, *fits):
+    """Return the names of a method's settings that fit."""
+    return [field.name for field in fields(registry.load("methods", name)) if any(fit(field.name) for fit in fits)]
+
+
+WEIGHTS = [
+    (name, setting)
+    for name in METHODS
+    for setting in settings_of(name, {"alpha", "weight"}.__contains__, lambda one: one.endswith("_weight"))
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), WEIGHTS)
+def test_negative_weights_are_refused_and_0_is_not(name, setting):
+    with pytest.raises(UserError, match=rf"method\.{setting} must not be negative, got -1"):
+        method(name, **{setting: -1.0})
+    assert getattr(method(name, **{setting: 0.0}), setting) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if settings_of(name, "ga_floor".__eq__)])
+@pytest.mark.parametrize("floor", [0, 4.0])
+def test_floors_above_every_likelihood_are_refused(name, floor):
+    with pytest.raises(UserError, match=r"method\.ga_floor must be below 0"):
+        method(name, ga_floor=floor)
+    assert method(name, ga_floor=None).ga_floor is None
+
+
+NEEDS_RETAIN = [
+    ("altpo", {}), ("bg_only", {"retain_weight": 1.0}), ("dpo", {"retain_weight": 1.0}), ("grad_diff", {}), ("jensun", {}),
+    ("kl", {}), ("manu", {}), ("mmunlearner", {}), ("mmunlearner", {"mode": "as_released"}), ("npo", {"retain_weight": 1.0}),
+    ("pubg", {"retain_weight": 1.0}), ("random", {"retain_weight": 1.0}), ("rmu", {}), ("rmuse", {}),
+    ("siu", {"retain_weight": 1.0}), ("undial", {"retain_weight": 1.0}), ("vgid", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "settings"), NEEDS_RETAIN)
+def test_a_missing_retain_set_is_found_before_the_model_is_asked(name, settings, tmp_path):
+    session = session_at(tmp_path, tune_of(name), clip=1.0)
+    session.examples = {Role.FORGET: session.examples[Role.FORGET]}
+    passes = []
+    session.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    with pytest.raises(UserError, match="retain"):
+        method(name, **settings).unlearn(session)
+    assert not passes
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("pubg", {"rollouts": 0}, "method.rollouts >= 1"),
+        ("pubg", {"temperature": -1.0}, "method.temperature >= 0"),
+        ("pubg", {"responses": 0}, "method.responses must be at least 1, got 0"),
+        ("bg_only", {"rollouts": 0}, "method.rollouts >= 1"),
+        ("rmuse", {"cap": 0}, "method.cap must be at least 1, got 0"),
+        ("rmuse", {"energy": -3.0}, "method.energy must be above 0 and at most 1, got -3.0"),
+        ("rmuse", {"calibration_share": 7.0}, "method.calibration_share must be in 0..1, got 7.0"),
+        ("rmuse", {"retain_samples": -1}, "method.retain_samples must be at least 0, got -1"),
+        ("rmuse", {"max_rotation_deg": 0.0}, "method.max_rotation_deg must be above 0 and at most 180, got 0.0"),
+        ("rmuse", {"apply_to": "all"}, "set method.gate=always"),
+        ("siu", {"beta": -1.0}, "method.beta must be at least 0, got -1.0"),
+        ("siu", {"mode": "as_released", "reduction": "sum"}, "knows no method.reduction: expected 'mean', got 'sum'"),
+        ("siu", {"mode": "as_released", "alpha": 0.5}, "knows no method.alpha"),
+        ("siu", {"mode": "as_released", "teacher": "live"}, "knows no method.teacher"),
+        *(
+            ("mmunlearner", {"mode": "as_released", key: value}, f"knows no method.{key}: expected")
+            for key, value in {
+                "mask": "random", "update": "alternating", "retain_ratio": 2, "retain": ("general",), "also": ("lm_head.weight",),
+                "granularity": "batch", "p_samples": 10, "tolerance": 0.1,
+            }.items()
+        ),
+    ],
+)  # fmt: skip
+def test_values_that_no_run_could_use_are_refused_at_once(name, settings, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        method(name, **settings)
 
 
 @pytest.mark.parametrize("name", ["npo", "reject", "random", "pubg", "bg_only"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from unsee.api.finite import require_finite
+from unsee.errors import UserError
 
 if TYPE_CHECKING:
     from unsee.api.session import Session
@@ -76,8 +77,12 @@ class Method(ABC):
     """What is forgotten: the person, by picture and by name, or only who is in a picture. The gold model differs accordingly."""
 
     def __post_init__(self) -> None:
-        """Reject NaN and infinite settings. Subclasses with own checks call this first."""
+        """Reject NaN, infinite settings, negative weights of terms, and floors of the ascent that stop all of it.
+
+        Subclasses with own checks call this first.
+        """
         require_finite(self, "method")
+        _require_signs(self)
 
     @abstractmethod
     def unlearn(self, session: Session) -> None:
@@ -86,3 +91,20 @@ class Method(ABC):
     def needs(self) -> Needs:
         """Return the memory requirements, here one row per example, and any retain rows."""
         return Needs(retain=int(bool(vars(self).get("retain_weight", 0))))
+
+
+def _require_signs(method: Method) -> None:
+    """Raise for a negative weight, which turns its term round, and for a floor that no log-likelihood lies above."""
+    for name, value in vars(method).items():
+        if not isinstance(value, (int, float)):
+            continue
+        if (name in ("alpha", "weight") or name.endswith("_weight")) and value < 0:
+            raise UserError(
+                f"method.{name} must not be negative, got {value}: its term would work against its purpose. Set 0 to leave the "
+                "term out."
+            )
+        if name == "ga_floor" and value >= 0:
+            raise UserError(
+                f"method.ga_floor must be below 0, got {value}: it is a mean log-likelihood, and none lies above 0, so nothing "
+                "would be forgotten. Try -4, or leave it out."
+            )

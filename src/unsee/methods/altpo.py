@@ -58,6 +58,7 @@ class AltPO(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the DPO loss on pairs of alternate and forget answer."""
+        kept = retain_targets(session, self.retain_weight)
         chosen = self._alternates(session)
         start = StartLogprobs(session, [*chosen, *_own(chosen)])
 
@@ -69,7 +70,7 @@ class AltPO(Method):
             yield {"loss": altpo, "altpo": altpo, "margin": (chosen_b - rejected_b).mean()}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=chosen, retain=retain_targets(session, self.retain_weight))
+        minimise(session, objective, forget=chosen, retain=kept)
 
     def _alternates(self, session: Session) -> list[Target]:
         """Return alternates of all forget questions. Those that give a private string away are drawn again [inferred]."""

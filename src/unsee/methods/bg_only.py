@@ -23,6 +23,7 @@ class BGOnly(Guided):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the guidance term."""
+        kept = retain_targets(session, self.retain_weight)
         examples = forget_questions(session, self.queries)
         guide = Guide(session, examples, self)
         guided = [example for example in examples if guide.targets[example.id]]
@@ -34,4 +35,4 @@ class BGOnly(Guided):
             yield from retain_term(session, retain, self.retain_weight)
 
         targets = [Target(example=example) for example in guided]
-        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
+        minimise(session, objective, forget=targets, retain=kept)

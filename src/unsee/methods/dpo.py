@@ -39,6 +39,7 @@ class DPO(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the DPO loss on pairs of refusal and forget answer."""
+        kept = retain_targets(session, self.retain_weight)
         targets, refused = forget_targets(session), refusal_targets(session, self.refusals)
         instead = {target.key: refusal for target, refusal in zip(targets, refused, strict=True)}
         start = StartLogprobs(session, [*targets, *refused])
@@ -51,4 +52,4 @@ class DPO(Method):
             yield {"loss": dpo, "dpo": dpo, "margin": (chosen_b - rejected_b).mean()}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
+        minimise(session, objective, forget=targets, retain=kept)

@@ -40,6 +40,7 @@ class NPO(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the NPO loss on the forget answers."""
+        kept = retain_targets(session, self.retain_weight)
         targets = forget_targets(session)
         start = StartLogprobs(session, targets)
 
@@ -49,4 +50,4 @@ class NPO(Method):
             yield {"loss": npo, "npo": npo, "forget_log_p": logp_b.mean()}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
+        minimise(session, objective, forget=targets, retain=kept)

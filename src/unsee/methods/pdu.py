@@ -35,9 +35,9 @@ class PDU(Method):
     """Passes over the forget examples before the dual variable first moves."""
 
     def __post_init__(self) -> None:
-        """Reject weights and steps below 0."""
+        """Reject steps below 0."""
         super().__post_init__()
-        for name in ("retain_weight", "dual_step", "dual_warmup_epochs"):
+        for name in ("dual_step", "dual_warmup_epochs"):
             if getattr(self, name) < 0:
                 raise UserError(f"method.{name} must not be negative, got {getattr(self, name)}.")
 

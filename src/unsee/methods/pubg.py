@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from unsee.api import Needs, Session, Trial
+from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch, collate
 from unsee.losses import ga_loss
@@ -33,12 +34,19 @@ class PUBG(Guided):
     ga_floor: float | None = None
     """Samples below this mean token log-likelihood contribute no gradient; null = off [inferred]."""
 
+    def __post_init__(self) -> None:
+        """Reject a number of responses by which there would be nothing to unlearn."""
+        super().__post_init__()
+        if self.responses < 1:
+            raise UserError(f"method.responses must be at least 1, got {self.responses}.")
+
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return replace(super().needs(), rows=2)
 
     def unlearn(self, session: Session) -> None:
         """Minimise the joint loss."""
+        kept = retain_targets(session, self.retain_weight)
         examples = forget_questions(session, self.queries)
         targets = undesired_targets(session, examples, self.undesired, self.responses)
         guide = Guide(session, examples, self)
@@ -53,4 +61,4 @@ class PUBG(Guided):
             yield {"loss": loss, "forget_log_p": forget_log_p, "guidance_kl": guidance_kl}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
+        minimise(session, objective, forget=targets, retain=kept)

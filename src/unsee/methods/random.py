@@ -34,6 +34,7 @@ class Random(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the cross-entropy on answers about other people."""
+        kept = retain_targets(session, self.retain_weight)
         targets = answers_about_others(session)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
@@ -41,7 +42,7 @@ class Random(Method):
             yield {"loss": other_nll, "other_nll": other_nll}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=targets, retain=retain_targets(session, self.retain_weight))
+        minimise(session, objective, forget=targets, retain=kept)
 
 
 def answers_about_others(session: Session) -> list[Target]:

@@ -190,6 +190,15 @@ class Guided(Method):
     teacher: Teacher = "auto"
     """Source of teacher logits: kept in memory, recomputed, or as memory allows."""
 
+    def __post_init__(self) -> None:
+        """Reject settings by which nothing could be drawn."""
+        super().__post_init__()
+        if self.rollouts < 1 or self.temperature < 0:
+            raise UserError(
+                "Guidance needs method.rollouts >= 1 and method.temperature >= 0, got "
+                f"{self.rollouts} and {self.temperature}."
+            )
+
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return replace(super().needs(), teacher=True, generates=True)

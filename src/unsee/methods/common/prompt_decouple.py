@@ -40,8 +40,6 @@ def decouple_partners(
     Raises:
         UserError: The data have no benign rows, or some forget question has no counterpart among them.
     """
-    if weight < 0:
-        raise UserError(f"prompt_decouple_weight must not be negative, got {weight}.")
     if not weight:
         return {}
     benign = session.of(Role.BENIGN)

@@ -101,6 +101,25 @@ class RMuse(Method):
     calibration_share: float = 0.25
     """Share of the retain entities reserved for calibrating the gate [inferred]."""
 
+    def __post_init__(self) -> None:
+        """Reject values that no artefact could have."""
+        super().__post_init__()
+        limit = self.max_rotation_deg
+        for name, fits, expected in (
+            ("energy", 0 < self.energy <= 1, "above 0 and at most 1"),
+            ("cap", self.cap >= 1, "at least 1"),
+            ("retain_samples", self.retain_samples >= 0, "at least 0"),
+            ("calibration_share", 0 <= self.calibration_share <= 1, "in 0..1"),
+            ("max_rotation_deg", limit is None or 0 < limit <= 180, "above 0 and at most 180"),
+        ):
+            if not fits:
+                raise UserError(f"method.{name} must be {expected}, got {getattr(self, name)}.")
+        if self.apply_to == "all" and self.gate not in ("always", "off"):
+            raise UserError(
+                "method.apply_to=all turns prompt tokens too, before the prompt's end could decide the gate: set "
+                "method.gate=always, or method.apply_to=generated."
+            )
+
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return Needs(trains=False, generates=True)
@@ -148,8 +167,10 @@ class _Found:
 
     def artefact(self) -> Artefact:
         """Return the finished artefact."""
+        retain, calibration = (
+            self._retain_pairs()
+        )  # first: data without a retain set end here, before anything is generated
         forget = self._forget_pairs()
-        retain, calibration = self._retain_pairs()
         directions = {layer: self._directions(forget, retain, at) for at, layer in enumerate(self.layers)}
         rule = self._rule(forget, calibration, directions[self.scoring])
         self.notes["firing"] = self._firing(rule, forget, calibration, directions[self.scoring])
