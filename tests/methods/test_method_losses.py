@@ -19,8 +19,10 @@ from unsee.api.request import Prompt, Target
 from unsee.errors import UserError
 from unsee.inference.batching import collate, target_ids
 from unsee.inference.encoder import encoder
+from unsee.methods import smfa
 from unsee.methods.common.guidance import INSTRUCTION
 from unsee.methods.common.refusal_targets import refusal_targets
+from unsee.methods.smfa import SMFA, sculpted
 from unsee.methods.task_vector import negate
 from unsee.methods.vgid import VGID, Noised, Noising
 from unsee.testing.methods import session_at
@@ -353,6 +355,68 @@ def test_both_frames_of_a_qwen_picture_get_the_same_noise():
 def test_pictures_with_noise_have_keys_of_their_own():
     image = SimpleNamespace(key="grey")
     assert len({"grey", *(Noised(image, noise, seed).key for noise in (0.5, 0.8) for seed in (3, 4))}) == 5
+
+
+def dropped_by_hand(update, anchor, k):
+    """Return the update entry by entry, as the paper writes its mask."""
+    rho = numpy.sqrt((update**2).sum()) / (numpy.sqrt((anchor**2).sum()) + 1e-8)
+    made = update.copy()
+    for place in numpy.ndindex(update.shape):
+        opposed = anchor[place] * update[place] < 0
+        much_larger = k * rho * abs(anchor[place]) < abs(update[place])
+        made[place] = (1 - opposed * much_larger) * update[place]
+    return made
+
+
+def test_smfa_drops_what_is_large_and_against_the_anchor():
+    update, anchor = torch.tensor([[4.0, -1.0], [2.0, -8.0]]), torch.tensor([[-1.0, 1.0], [2.0, 4.0]])
+    # rho = sqrt(85 / 22) = 1.97: with k = 1, 1.97 < 4 and 7.86 < 8 are dropped, 1.97 > 1 stays; with k = 1.5 only the first
+    assert sculpted(update, anchor, 1.0).tolist() == [[0.0, -1.0], [2.0, 0.0]]
+    assert sculpted(update, anchor, 1.5).tolist() == [[0.0, -1.0], [2.0, -8.0]]
+    drawn = numpy.random.default_rng(0).normal(size=(2, 30, 20))
+    for k in (0.0, 0.5, 5.0):
+        wanted = dropped_by_hand(*drawn, k)
+        assert numpy.allclose(sculpted(*torch.tensor(drawn), k).numpy(), wanted)
+        assert (wanted == 0).any() or k == 5
+
+
+def test_smfa_trains_two_adapters_and_adds_what_is_left_of_the_first(tmp_path, monkeypatch):
+    session, learned = session_at(tmp_path, "full"), []
+    before = {name: weight.detach().clone() for name, weight in session.model.named_parameters()}
+    plain = smfa._learned
+    monkeypatch.setattr(smfa, "_learned", lambda *given: learned.append(plain(*given)) or learned[-1])
+    SMFA(k=0.5, few=3).unlearn(session)
+    update, anchor = ({name: one.whole().double().numpy() for name, one in found.items()} for found in learned)
+    assert update.keys() == anchor.keys()
+    wanted = {f"{name}.weight": dropped_by_hand(update[name], anchor[name], 0.5) for name in update}
+    assert any((change == 0).any() for change in wanted.values())
+    for name, weight in session.model.named_parameters():
+        change = torch.tensor(wanted.get(name, 0.0))
+        assert torch.allclose(weight.detach().double(), before[name].double() + change, atol=1e-6), name
+    assert session.notes["smfa"]["dropped"] == sum(int((change == 0).sum()) for change in wanted.values())
+    assert session.notes["tuned"]
+    assert not (session.out / "work" / "anchor").exists()
+
+
+def test_smfa_learns_refusals_beside_few_retain_rows_and_the_anchor_those_alone(tmp_path):
+    session = session_at(tmp_path, "full", rank=16, alpha=16, stop="forgotten", guard="collapse")
+    with recording() as calls:
+        registry.load("methods", "smfa")(few=3).unlearn(session)
+    first, anchor = calls
+    assert first.forget == refusal_targets(session)
+    assert anchor.forget == first.retain
+    assert (len(first.retain), anchor.retain) == (3, [])
+    assert (first.training.stop, first.training.guard) == ("forgotten", "collapse")
+    assert (anchor.training.stop, anchor.training.guard, anchor.training.rank) == ("never", "none", 16)
+    batches = collate(session, first.forget[:2]), collate(session, first.retain)
+    parts = [float(part["loss"].detach()) for part in first.objective(*batches)]
+    rows = [-mean(said(session, target).mean() for target in batch.targets) for batch in batches]
+    assert parts == pytest.approx(rows, rel=1e-4)
+
+
+def test_smfa_refuses_adapters(tmp_path):
+    with pytest.raises(UserError, match=r"fits no adapter\. Set --tune full"):
+        SMFA().unlearn(session_at(tmp_path, "lora"))
 
 
 def test_jensun(session, parts_of):
