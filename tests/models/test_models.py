@@ -15,6 +15,7 @@ from unsee.api import Training
 from unsee.api.request import Prompt
 from unsee.errors import UserError
 from unsee.inference.generation import generate
+from unsee.models.auto import load_processor
 from unsee.models.checkpoint import open_model, save_model
 from unsee.testing.tiny import Drawn, save_tiny, tiny_session
 from unsee.training.trainer import prepare
@@ -110,6 +111,36 @@ def test_unknown_model_type_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "no_such_thing"}))
     with pytest.raises(UserError, match="no model that transformers can open"):
         open_model(tmp_path)
+
+
+@pytest.fixture
+def ran(tmp_path, monkeypatch):
+    """Return the file that a checkpoint's own code would write, with somebody who agrees to run it."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    return tmp_path / "ran"
+
+
+def test_code_of_a_checkpoint_is_never_run(tmp_path, ran):
+    config = {"model_type": "no_such_thing", "auto_map": {"AutoConfig": "own.Config"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="needs code of its own, which unsee never runs"):
+        open_model(tmp_path)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_code_of_a_tokenizer_is_never_run(tmp_path, ran, named):
+    family = {"model_type": "idefics3"}
+    of_class = {"processor_class": "Idefics3Processor"} if named else {}
+    own = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}, **of_class}
+    for name, content in (("config.json", family), ("tokenizer_config.json", own)):
+        (tmp_path / name).write_text(json.dumps(content))
+    images = {"image_processor_type": "Idefics3ImageProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+    with pytest.raises(UserError, match="needs code of its own, which unsee never runs"):
+        load_processor(tmp_path)
+    assert not ran.exists()
 
 
 def test_pickled_weights_are_refused(folder, tmp_path):

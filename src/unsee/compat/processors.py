@@ -1,7 +1,8 @@
 """Processors without their video part, so that torchvision is not required.
 
 Processor classes that read videos cannot be constructed where torchvision is missing, although the part is used for videos
-only. Here their list of parts leaves it out. With torchvision the plain way is taken: `AutoProcessor.from_pretrained`.
+only. Here their list of parts leaves it out. With torchvision the plain way is taken: the class's `from_pretrained`, which,
+unlike AutoProcessor's way over the model's type, passes on to all parts that no code of the checkpoint may run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Final
 import transformers
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import PROCESSOR_MAPPING, AutoConfig, AutoProcessor, ProcessorMixin
 
 FILES: Final = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
 """Files of a checkpoint with video settings, in transformers' order."""
@@ -27,12 +28,14 @@ _ABSENT: Final = SimpleNamespace(num_frames=None, fps=None)
 def open_processor(path: Path | str) -> Any:
     """Return the processor of a checkpoint, without its video part if that cannot be opened."""
     kind = _kind(path)
-    if kind is None or "video_processor" not in kind.get_attributes():
-        return AutoProcessor.from_pretrained(path)
+    if kind is None:
+        return AutoProcessor.from_pretrained(path, trust_remote_code=False)
+    if "video_processor" not in kind.get_attributes():
+        return kind.from_pretrained(path, trust_remote_code=False)
     videos = _videos(path)
     if videos and find_spec("torchvision"):
-        return AutoProcessor.from_pretrained(path)
-    processor = without_videos(kind).from_pretrained(path)
+        return kind.from_pretrained(path, trust_remote_code=False)
+    processor = without_videos(kind).from_pretrained(path, trust_remote_code=False)
     processor.videos = videos
     return processor
 
@@ -71,9 +74,15 @@ class _WithoutVideos:
 
 
 def _kind(path: Path | str) -> Any | None:
-    """Return the processor class named in the checkpoint's files, or None if there is none."""
+    """Return the processor class named in the checkpoint's files, else that of its model, or None if there is none."""
     named = [_read(path, name).get("processor_class") for name in (*FILES[1:], "tokenizer_config.json")]
-    return next((getattr(transformers, name, None) for name in named if name), None)
+    if found := next(filter(None, named), None):
+        return getattr(transformers, found, None)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError):  # AutoProcessor says what is missing
+        return None
+    return PROCESSOR_MAPPING.get(type(config), None)
 
 
 def _videos(path: Path | str) -> dict[str, Any] | None:

@@ -45,7 +45,7 @@ class Clip:
             require_fetched(file)
         try:
             model = CLIPModel.from_pretrained(folder, use_safetensors=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             processor = CLIPImageProcessorPil.from_pretrained(folder)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
             raise UserError(

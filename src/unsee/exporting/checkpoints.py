@@ -78,7 +78,7 @@ def _dtype(run: Path | str) -> torch.dtype:
     folder = folder_of(run)
     if isinstance(folder, Path) and (folder / ADAPTER).exists():
         return _dtype(read_sidecar(folder).get("base") or _adapter_config(folder)["base_model_name_or_path"])
-    found: torch.dtype = AutoConfig.from_pretrained(folder).dtype or torch.float32
+    found: torch.dtype = AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype or torch.float32
     return found
 
 

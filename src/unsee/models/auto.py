@@ -111,7 +111,7 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
     try:
         with quiet(path):
             model, report = AutoModelForImageTextToText.from_pretrained(
-                path, dtype=wanted, use_safetensors=True, output_loading_info=True
+                path, dtype=wanted, use_safetensors=True, output_loading_info=True, trust_remote_code=False
             )
     except SafetensorError as error:
         raise UserError(
@@ -121,6 +121,7 @@ def load(path: Path | str, *, dtype: str = "auto", template: bool = True) -> tup
         raise
     # Configs lead transformers anywhere: RuntimeError (shapes), TypeError, KeyError, AttributeError, ...
     except Exception as error:
+        refuse_code(path, error)
         raise UserError(f"Cannot load {path} as a vision-language model: {type(error).__name__}: {error}") from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(
@@ -171,9 +172,19 @@ def load_processor(path: Path | str) -> Any:
     try:
         return open_processor(path)
     except Exception as error:  # whatever its JSON files lead transformers to
+        refuse_code(path, error)
         raise UserError(
             f"{path} has no usable processor beside its weights: {error}. Copy processor_config.json, the "
             "tokenizer's files and chat_template.jinja of the original checkpoint beside them."
+        ) from error
+
+
+def refuse_code(path: Path | str, error: Exception) -> None:
+    """Raise if transformers failed because a checkpoint brings its own code, which it would have asked to run."""
+    if "trust_remote_code" in str(error):
+        raise UserError(
+            f"{path} needs code of its own, which unsee never runs. Give the checkpoint in Hugging Face form, whose model is a "
+            "class of transformers (its name often ends in -hf)."
         ) from error
 
 

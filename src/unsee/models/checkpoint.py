@@ -223,8 +223,9 @@ def read_sidecar(folder: Path | str) -> dict[str, Any]:
 def family_of(path: Path | str) -> Family:
     """Return the family of the checkpoint's model type, else the generic one."""
     try:
-        found = AutoConfig.from_pretrained(path)
+        found = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # whatever the values of a config.json lead transformers to
+        auto.refuse_code(path, error)
         place = "" if Path(path).exists() else ", and no folder here"
         raise UserError(
             f"{path} is no model that transformers can open{place}: {error}. Look at its config.json."
@@ -316,7 +317,7 @@ def _fit_embeddings(base: VLM, folder: Path) -> VLM:
         )
     inner.resize_token_embeddings(sizes.pop(), mean_resizing=False)
     if not (folder / "processor_config.json").exists():
-        base.processor.tokenizer = AutoTokenizer.from_pretrained(folder)
+        base.processor.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return base
 
 

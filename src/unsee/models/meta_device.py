@@ -34,7 +34,7 @@ def meta_model(path: Path | str) -> Module | None:
     device = _DEVICE.get()
     if not device:
         return None
-    config = AutoConfig.from_pretrained(path)
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     dtype = torch.float32 if device == "cpu" else config.dtype or torch.float32
     dtype = (
         torch.bfloat16 if dtype is torch.float16 else dtype
