@@ -83,6 +83,8 @@ def test_finished_attacks_are_kept_and_other_weights_start_anew(tmp_path, monkey
     first = attack(model, EXAMPLE, attacks=["prompts"], settings=settings, out=out)
     assert first["prompts"]["settings"]["forms"] == ["plain"]
     assert attack(model, EXAMPLE, attacks=["prompts"], settings=settings, out=out) == first
+    (model / "README.md").write_text("a card with the scores of a later evaluation")
+    assert attack(model, EXAMPLE, attacks=["prompts"], settings=settings, out=out) == first
     assert calls == ["prompts"]
     attack(model, EXAMPLE, attacks=["prompts"], settings={"prompts": {"forms": ["doubt"], "shots": 0}}, out=out)
     attack(save_tiny(tmp_path / "other", seed=3), EXAMPLE, attacks=["prompts"], settings=settings, out=out)

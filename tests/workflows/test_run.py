@@ -252,6 +252,19 @@ def test_resuming_tidies_a_run_killed_after_its_result(done, model, tmp_path):
     assert not (out / "checkpoints").exists()
 
 
+def test_resuming_on_another_base_below_the_adapter_is_refused(done, model, tmp_path):
+    base = shutil.copytree(model, tmp_path / "base")
+    below = shutil.copytree(done, tmp_path / "below")
+    sidecar = json.loads((below / "model" / "unsee.json").read_text())
+    (below / "model" / "unsee.json").write_text(json.dumps({**sidecar, "base": str(base)}))
+    asked = {"training": SHORT, "seed": 3}
+    out = forget(below, EXAMPLE, "ga", tmp_path / "above", **asked)
+    assert forget(below, EXAMPLE, "ga", out, **asked, resume=True) == out
+    (base / "config.json").write_text((base / "config.json").read_text() + " ")
+    with pytest.raises(UserError, match="bases differ"):
+        forget(below, EXAMPLE, "ga", out, **asked, resume=True)
+
+
 @pytest.mark.usefixtures("untouched")
 def test_resuming_a_finished_run_does_nothing(done, model):
     before = (done / "run.yaml").read_text()

@@ -21,12 +21,11 @@ from unsee.api.fast_paths import Name, named
 from unsee.distributed import processes
 from unsee.errors import UserError, shown, unknown_name
 from unsee.models import auto, builtin, quantized_base
-from unsee.models.location import ADAPTER, folder_of
+from unsee.models.location import ADAPTER, SIDECAR, adapter_base, base_missing, folder_of, read_sidecar
 from unsee.models.steering import hooks
 from unsee.utils.files import atomic_folder, atomic_write_json, is_public, remove_file
 from unsee.utils.parsing import read_object, require_fetched
 
-SIDECAR = "unsee.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _POINTER_SIZE = 1024
 """Size in bytes below which a file may be a git-lfs pointer."""
@@ -115,18 +114,6 @@ def require_whole(folder: Path | str) -> None:
             read_object(folder / name)
 
 
-def adapter_base(folder: Path) -> str:
-    """Return the base of an adapter folder, as recorded by unsee, else by PEFT."""
-    settings = read_object(folder / ADAPTER)
-    base = read_sidecar(folder).get("base") or settings.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base.strip():
-        raise UserError(
-            f"The adapter in {folder} does not say what it stands on: base_model_name_or_path in {ADAPTER} must be a folder "
-            f"or hub id, got {shown(base)}. Write it there."
-        )
-    return base
-
-
 @contextmanager
 def _standing_on(folder: Path, above: Sequence[Path]) -> Iterator[str]:
     """Open the base of an adapter. Errors name the adapter."""
@@ -139,10 +126,7 @@ def _standing_on(folder: Path, above: Sequence[Path]) -> Iterator[str]:
     except UserError as error:
         if here:
             raise
-        raise UserError(
-            f"The adapter in {folder} stands on {base}, which is not here. Change base_model_name_or_path in its {ADAPTER} "
-            f"(and base in its {SIDECAR}, if there is one). {error}"
-        ) from error
+        raise base_missing(folder, base, error) from error
 
 
 def save_model(
@@ -204,20 +188,6 @@ def public_files(folder: Path) -> list[Path]:
     if links := [path.name for path in files if path.is_symlink() or not path.is_file()]:
         raise UserError(f"{', '.join(links)} in {folder} is a link or no file. Put the file itself there.")
     return files
-
-
-def read_sidecar(folder: Path | str) -> dict[str, Any]:
-    """Return unsee's metadata beside the weights, or empty for foreign checkpoints."""
-    file = Path(folder) / SIDECAR
-    if not file.exists():
-        return {}
-    sidecar = read_object(file)
-    for name, kinds in (("instruction", (str,)), ("base", (str, type(None))), ("quantization", (str,))):
-        if not isinstance(sidecar.get(name, ""), kinds):
-            raise UserError(
-                f"{file}: {name!r} must be text, got {shown(sidecar[name])}. Restore the file from its run."
-            )
-    return sidecar
 
 
 def family_of(path: Path | str) -> Family:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from unsee import config
 from unsee.config import paths
-from unsee.errors import UserError
+from unsee.errors import UserError, shown
 from unsee.models import builtin
+from unsee.utils.parsing import read_object
 
 ADAPTER: Final = "adapter_config.json"
+SIDECAR: Final = "unsee.json"
 
 
 def folder_of(path: Path | str) -> Path | str:
@@ -31,3 +33,37 @@ def folder_of(path: Path | str) -> Path | str:
         if (candidate / "config.json").exists() or (candidate / ADAPTER).exists():
             return candidate
     raise UserError(f"No model in {path}: expected config.json (or {ADAPTER}) there or in its folder `model`.")
+
+
+def read_sidecar(folder: Path | str) -> dict[str, Any]:
+    """Return unsee's metadata beside the weights, or empty for foreign checkpoints."""
+    file = Path(folder) / SIDECAR
+    if not file.exists():
+        return {}
+    sidecar = read_object(file)
+    for name, kinds in (("instruction", (str,)), ("base", (str, type(None))), ("quantization", (str,))):
+        if not isinstance(sidecar.get(name, ""), kinds):
+            raise UserError(
+                f"{file}: {name!r} must be text, got {shown(sidecar[name])}. Restore the file from its run."
+            )
+    return sidecar
+
+
+def adapter_base(folder: Path) -> str:
+    """Return the base of an adapter folder, as recorded by unsee, else by PEFT."""
+    settings = read_object(folder / ADAPTER)
+    base = read_sidecar(folder).get("base") or settings.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base.strip():
+        raise UserError(
+            f"The adapter in {folder} does not say what it stands on: base_model_name_or_path in {ADAPTER} must be a folder "
+            f"or hub id, got {shown(base)}. Write it there."
+        )
+    return base
+
+
+def base_missing(folder: Path, base: str, error: UserError) -> UserError:
+    """Return the error of an adapter whose base cannot be opened because it is not here."""
+    return UserError(
+        f"The adapter in {folder} stands on {base}, which is not here. Change base_model_name_or_path in its {ADAPTER} "
+        f"(and base in its {SIDECAR}, if there is one). {error}"
+    )

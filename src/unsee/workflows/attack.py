@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -26,8 +25,9 @@ from unsee.distributed.file_lock import owner
 from unsee.errors import UnseeError, UserError
 from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
+from unsee.models.identity import lineage_hash
 from unsee.report.attacked import BACK, COLLAPSED
-from unsee.utils.files import atomic_write_json, hash_folder
+from unsee.utils.files import atomic_write_json
 from unsee.utils.parsing import read_object
 from unsee.utils.progress import Bar
 from unsee.utils.terminal import note
@@ -91,10 +91,10 @@ def attack(
         raise UserError(f"Give {missing}: {model} is no run folder that records it.")
     opened = only(open_benchmark(str(data or run.data), benchmark or run.benchmark), split)
     models = {"model": str(model), **({"gold": str(gold)} if gold else {})}
-    facts = {"data": fingerprint(opened), "seed": seed, **{name: _identity(path) for name, path in models.items()}}
+    facts = {"data": fingerprint(opened), "seed": seed, **{name: lineage_hash(path) for name, path in models.items()}}
     switches = named(engine or run.engine)
     before = str(original or run.model or "")
-    facts |= {"original": _identity(before)} if before else {}
+    facts |= {"original": lineage_hash(before)} if before else {}
     facts |= {"split": split} if split != "all" else {}
     facts |= {"engine": "plain"} if switches == PLAIN else {}
     if run.model:
@@ -107,7 +107,7 @@ def attack(
         kept = _kept(place / ATTACKS, facts)
         for name, one in chosen:
             if kept.get(name, {}).get("settings") != config.plain(asdict(one)):
-                gold_rows = _GoldRows(place, one, {"attack": name, **facts}, before, switches)
+                gold_rows = _GoldRows(place, one, {"attack": name, **facts}, switches)
                 kept[name] = _attacked(name, one, opened, openers, seed, gold_rows)
                 atomic_write_json(place / ATTACKS, {"facts": facts, "attacks": kept})
     return {name: kept[name] for name, _ in chosen}
@@ -174,13 +174,11 @@ def _attacked(
 class _GoldRows:
     """Findings of one attack on a gold model, in the shared cache of the run folders."""
 
-    def __init__(self, place: Path, one: Attack, facts: Mapping[str, Any], original: str, engine: Engine) -> None:
+    def __init__(self, place: Path, one: Attack, facts: Mapping[str, Any], engine: Engine) -> None:
         """Open the cache. All that the findings depend on is in the key, the file of the attack too, which may be a plugin."""
         rest = {key: value for key, value in facts.items() if key != "model"}
         rest |= {"settings": config.plain(asdict(one)), "code": _hash_of(type(one))}
-        self.key = json.dumps(
-            {**rest, "original": original and _identity(original), "unsee": __version__}, sort_keys=True
-        )
+        self.key = json.dumps({**rest, "unsee": __version__}, sort_keys=True)
         known = "gold" in facts and rest["code"]
         self.rows = shared_cache.shared_rows(place, "attacks.jsonl", engine) if known else None
 
@@ -278,18 +276,6 @@ def _opener(path: str, engine: Engine) -> Callable[[], Any]:
         return loaded
 
     return opened
-
-
-def _identity(path: str) -> str:
-    """Return the hash of a model's files, or its hub id."""
-    folder = Path(builtin.resolve(path))
-    inner = folder / "model" if (folder / "model").is_dir() else folder
-    return _hash(inner) if inner.is_dir() else path
-
-
-@cache
-def _hash(folder: Path) -> str:
-    return hash_folder(folder)
 
 
 def _kept(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:

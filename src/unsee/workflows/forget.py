@@ -25,9 +25,10 @@ from unsee.distributed import processes as distributed_processes
 from unsee.distributed.file_lock import owner, require_free
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
+from unsee.models.identity import bases, model_hash
 from unsee.models.location import folder_of
 from unsee.utils import trackers
-from unsee.utils.files import foreign, hash_folder, remove_folder, require_space
+from unsee.utils.files import foreign, remove_folder, require_space
 from unsee.workflows.given import opened_of, stored
 from unsee.workflows.run import Run as FinishedRun
 
@@ -315,13 +316,13 @@ def _require_place(out: Path, *, resume: bool) -> None:
 
 def _record(run: Run, data_hash: str) -> dict[str, Any]:
     """Return the environment that a result depends on."""
-    model = Path(builtin.resolve(run.model))
-    weights = model / "model" if (model / "model").is_dir() else model
+    below = [base.hash for base in bases(run.model)]
     return {
         "processes": distributed_processes.world(),
         "versions": config.versions(),
         "commit": config.commit(),
-        "model_hash": hash_folder(weights, without=(model_card.CARD,)) if weights.is_dir() else "",
+        "model_hash": model_hash(run.model) if Path(builtin.resolve(run.model)).is_dir() else "",
+        **({"bases": below} if below else {}),
         "data_hash": data_hash,
     }
 
@@ -333,11 +334,16 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
         return False
     written = _complete(path)
     _require_same_plugins(out, run)
+    kept: Mapping[str, Any] = written["record"]
     earlier, now = config.read(path), replace(run, out="")
-    earlier = _for_world_size(earlier, int(written["record"].get("processes", 1)))
+    earlier = _for_world_size(earlier, int(kept.get("processes", 1)))
     changed = [
         *(name for name in asdict(now) if name not in _APART and asdict(earlier)[name] != asdict(now)[name]),
-        *(name for name in ("model_hash", "data_hash") if written["record"][name] != record[name]),
+        *(
+            name
+            for name in ("model_hash", "data_hash", "bases")
+            if kept.get(name, record.get(name)) != record.get(name)
+        ),
     ]
     if changed:
         raise UserError(

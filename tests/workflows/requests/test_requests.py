@@ -21,6 +21,7 @@ from unsee.config import RECORD, Run
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.metrics.normal_form import normalise
+from unsee.models.identity import model_hash
 from unsee.workflows import purge as purging
 from unsee.workflows.requests import asking, batch, intake, keys, manage, receipt, suppression
 from unsee.workflows.requests.project import Project, opened
@@ -68,7 +69,9 @@ class Models:
         out = Path(run.out)
         (out / "model").mkdir(parents=True, exist_ok=True)
         (out / "model" / "model.safetensors").write_text(f"{run.data}{resume}")
-        (out / "model" / "unsee.json").write_text('{"forgotten": 1}')
+        facts = {"forgotten": 1, "base": run.model, "base_hash": model_hash(run.model)}
+        (out / "model" / "unsee.json").write_text(json.dumps(facts))
+        (out / "model" / "adapter_config.json").write_text("{}")
         record = {"commit": "abc", "versions": {"unsee": "0"}, "model_hash": "m", "data_hash": "d"}
         config.write(out / RECORD, run, record=record, result={"steps": 3, "seconds": 1.5, "trainable": 9})
         self.known[str(out.resolve())] = self.known[run.model] - (gone if self.forgets else set())
@@ -455,6 +458,46 @@ def test_a_receipt_holds_and_forged_ones_do_not(project: Project, tmp_path: Path
     )
     other = receipt.verify(file, model="lab")
     assert any("another one" in fault for fault in other.faults)
+
+
+def test_a_receipt_is_about_everything_below_an_adapter(tmp_path: Path, models: Models) -> None:
+    pytest.importorskip("cryptography")
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    models.known[str(base)] = {"ada", "bo"}
+    project = opened(tmp_path / "project", {"model": str(base), "data": str(EXAMPLE)})
+    approved(project, "Ada Lovell")
+    (first,) = batch.run(project)
+    approved(project, "Bo Winter")
+    (second,) = batch.run(project)
+
+    def verified(model: str = second.model) -> receipt.Verified:
+        return receipt.verify(second.receipts[0].file, model=model)
+
+    assert len(verified().checked) == 4  # signature, model, first adapter, base
+    assert verified().good
+    for file in (base / "config.json", Path(first.model) / "model" / "model.safetensors"):
+        content = file.read_bytes()
+        file.write_bytes(content + b" ")
+        (fault,) = verified().faults
+        assert "is not what the adapter was made from" in fault
+        file.write_bytes(content)
+    (base / "config.json").unlink()
+    (fault,) = verified().faults
+    assert "cannot be checked" in fault
+    with pytest.raises(UserError, match="No model at"):
+        verified("./modle")
+
+
+def test_a_base_of_unknown_hash_is_said_to_be_unchecked(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/name"}')
+    parts: dict[str, dict[str, str]] = {name: {} for name in ("ledger", "surfaces", "signature")}
+    content = {"format": receipt.FORMAT, "model": {"after": model_hash(tmp_path)}, **parts}
+    (tmp_path / ".x.json").write_text(json.dumps(content))
+    found = receipt.verify(tmp_path / ".x.json", model=str(tmp_path))
+    assert found.faults == ("it is not signed",)
+    assert "not checked: owner/name, below" in str(found)
 
 
 @pytest.mark.parametrize("part", ["model", "ledger", "surfaces", "signature"])

@@ -25,6 +25,7 @@ from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
 from unsee.metrics.normal_form import normalise
 from unsee.models import model_card
+from unsee.models.identity import model_hash
 from unsee.models.location import folder_of
 from unsee.utils.files import atomic_write_json, owned_folder
 from unsee.utils.parsing import read_object
@@ -35,7 +36,7 @@ from unsee.workflows.requests import asking, surfaces
 from unsee.workflows.requests.intake import require_approved
 from unsee.workflows.requests.ledger import State, require_codes
 from unsee.workflows.requests.overview import write_overview
-from unsee.workflows.requests.project import BATCH, Project, Request, Settings, model_hash
+from unsee.workflows.requests.project import BATCH, Project, Request, Settings
 from unsee.workflows.requests.questions import self_made, templates_of
 from unsee.workflows.requests.receipt import Issued, issue
 from unsee.workflows.requests.rows import read_rows, recast, write_rows

@@ -18,12 +18,13 @@ from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, shown
 from unsee.metrics.matching import everyday
 from unsee.metrics.normal_form import normalise
+from unsee.models.identity import model_hash
 from unsee.utils.files import owned_folder, remove_folder
 from unsee.workflows.requests import asking, surfaces
 from unsee.workflows.requests.keys import sealed
 from unsee.workflows.requests.ledger import MONTHS, Entry, Ledger, add_months, require_codes
 from unsee.workflows.requests.overview import write_overview
-from unsee.workflows.requests.project import Project, Request, Settings, model_hash
+from unsee.workflows.requests.project import Project, Request, Settings
 from unsee.workflows.requests.questions import forms_of, rows_about, templates_of
 from unsee.workflows.requests.rows import TABLE, canonical, read_rows, recast, scoped, write_rows
 from unsee.workflows.requests.surfaces import Surface

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from unsee.errors import UserError
+from unsee.models.identity import model_hash
 from unsee.utils.files import atomic_write_text, remove_folder
 from unsee.utils.parsing import read_object
 from unsee.workflows.private_files import DEFAULT
@@ -17,7 +18,7 @@ from unsee.workflows.purge import Purged, is_done
 from unsee.workflows.purge import purge as purge_folders
 from unsee.workflows.requests.ledger import DECISIONS, FILE, FURTHER, REASONS, Entry, Ledger, State, add_months
 from unsee.workflows.requests.overview import write_overview
-from unsee.workflows.requests.project import BATCH, ID, Project, model_hash
+from unsee.workflows.requests.project import BATCH, ID, Project
 from unsee.workflows.requests.receipt import SUFFIX, file_hash
 from unsee.workflows.requests.rows import read_rows
 from unsee.workflows.requests.suppression import suppress

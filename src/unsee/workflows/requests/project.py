@@ -14,9 +14,9 @@ import yaml
 from unsee import config
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError, shown
-from unsee.models import builtin, model_card
+from unsee.models import builtin
 from unsee.models.location import folder_of
-from unsee.utils.files import atomic_write_text, hash_folder, owned_folder
+from unsee.utils.files import atomic_write_text, owned_folder
 from unsee.workflows.requests.ledger import Ledger
 
 SETTINGS: Final = "project.yaml"
@@ -152,13 +152,6 @@ def _lasting(given: Mapping[str, Any]) -> dict[str, Any]:
         open_benchmark(made["data"], made.get("benchmark", ""))
         made["data"] = builtin.absolute_or_name(str(made["data"]))
     return made
-
-
-def model_hash(model: str) -> str:
-    """Return the hash of a model's files without its card, or its hub id."""
-    folder = Path(builtin.resolve(model))
-    weights = folder / "model" if (folder / "model").is_dir() else folder
-    return hash_folder(weights, without=(model_card.CARD,)) if weights.is_dir() else model
 
 
 def day(text: str, what: str) -> date:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import Any, Final
 from unsee import __version__, config
 from unsee.config import RECORD
 from unsee.errors import UserError
+from unsee.models.identity import bases, model_hash
+from unsee.models.location import folder_of
 from unsee.report.page import rendered
 from unsee.utils.files import atomic_write_json, atomic_write_text
 from unsee.utils.parsing import read_object
 from unsee.workflows.requests import keys, surfaces
-from unsee.workflows.requests.project import BATCH, Project, model_hash
+from unsee.workflows.requests.project import BATCH, Project
 from unsee.workflows.requests.surfaces import Surface, Word
 
 FORMAT: Final = "unsee-receipt/1"
@@ -64,6 +66,8 @@ class Verified:
     """Why it is not to be trusted; none = it is."""
     checked: tuple[str, ...]
     """What was checked and held."""
+    unchecked: tuple[str, ...] = ()
+    """What could not be checked."""
 
     @property
     def good(self) -> bool:
@@ -72,7 +76,8 @@ class Verified:
 
     def __str__(self) -> str:
         """Return a line per check."""
-        lines = [f"ok: {line}" for line in self.checked] + [f"WRONG: {line}" for line in self.faults]
+        lines = [f"ok: {line}" for line in self.checked] + [f"not checked: {line}" for line in self.unchecked]
+        lines += [f"WRONG: {line}" for line in self.faults]
         return "\n".join([*lines, "the receipt holds" if self.good else "the receipt does NOT hold"])
 
 
@@ -185,17 +190,17 @@ def _signature(content: Mapping[str, Any]) -> dict[str, str]:
 def verify(
     file: Path | str, *, model: str = "", trusted: str = "", project: Project | None = None, ask: bool = False
 ) -> Verified:
-    """Check a receipt: its signature, that of a key one trusts, the model's hash, and the ledger it was written into.
+    """Check a receipt: its signature, that of a key one trusts, the hashes of the model and of what it stands on, the ledger.
 
     Args:
         file: The receipt.
-        model: Model that it should be about; its files are hashed.
+        model: Model that it should be about; its files are hashed, and those below it if it is an adapter.
         trusted: Public key (64 hexadecimal digits, or a file with them). Default: this user's own.
         project: Project with its ledger: the receipt must stand in it, unchanged.
         ask: Ask the model again, with the rows of the request where they are still there.
 
     Raises:
-        UserError: The file is no receipt, or the package cryptography is missing.
+        UserError: The file is no receipt, there is no such model, or the package cryptography is missing.
     """
     content = read_object(Path(file))
     if content.get("format") != FORMAT:
@@ -210,19 +215,41 @@ def verify(
 
     own = trusted or (keys.folder() / keys.PUBLIC).as_posix()
     note(*_signed(content, _key_text(own)))
+    unchecked: list[str] = []
     if model:
-        after = str(content["model"].get("after"))
+        folder_of(model)  # a slip of the pen is no other model
+        after, now = str(content["model"].get("after")), model_hash(model)
         note(
-            model_hash(model)[:64] == after,
+            now[:64] == after,
             f"the model is the one of the receipt ({after[:16]})",
-            f"the model is another one: {model_hash(model)[:16]}, the receipt is about {after[:16]}",
+            f"the model is another one: {now[:16]}, the receipt is about {after[:16]}",
         )
+        unchecked += _below(model, note)
     if project is not None:
         for good, ok, wrong in _in_ledger(content, Path(file), project):
             note(good, ok, wrong)
     if ask:
         note(*_reproduced(content, model, project))
-    return Verified(faults=tuple(faults), checked=tuple(checked))
+    return Verified(faults=tuple(faults), checked=tuple(checked), unchecked=tuple(unchecked))
+
+
+def _below(model: str, note: Callable[[bool, str, str], None]) -> Iterator[str]:
+    """Check that an adapter stands on what it was made from, and yield what cannot be checked.
+
+    The hash of the base lies in the adapter's folder, and so below the hash that was signed.
+    """
+    try:
+        for base in bases(model):
+            if not base.made_from:
+                yield f"{base.place}, below {base.adapter}: its hash was not noted when the adapter was made"
+                continue
+            note(
+                base.made_from == base.hash,
+                f"{base.place}, below {base.adapter}, is what the adapter was made from ({base.hash[:16]})",
+                f"{base.place}, below {base.adapter}, is not what the adapter was made from",
+            )
+    except UserError as error:
+        note(False, "", f"what the model stands on cannot be checked: {error}")
 
 
 def _key_text(given: str) -> str:
