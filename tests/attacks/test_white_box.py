@@ -5,13 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from helpers.steering import artefact
 from unsee.api import Kind, Role
 from unsee.attacks.crossmodal import Crossmodal
 from unsee.attacks.membership import Membership, _token_scores, above, auc
 from unsee.attacks.patching import Patching, unlearning_depth
-from unsee.attacks.probes import _ridge_classes, _shuffled
+from unsee.attacks.perturbation import Perturbation
+from unsee.attacks.probes import Probes, _ridge_classes, _shuffled
 from unsee.errors import UserError
 from unsee.evaluation.teacher_forcing import Fed, fed, private_tokens
+from unsee.models.checkpoint import open_model
+from unsee.models.steering import hooks
 from unsee.testing.attacks import People, victim
 from unsee.testing.tiny import person, save_tiny
 
@@ -87,6 +91,36 @@ def test_membership_compares_the_same_questions_on_both_sides(tmp_path):
     target = replace(victim(save_tiny(tmp_path / "model"), tmp_path / "work"), benchmark=Names())
     outside, members = Membership()._sides(target)
     assert {row.kind for row in (*outside, *members)} == {Kind.NAME}
+
+
+def steered(folder):
+    """Return an opener of the model in a folder with steering."""
+
+    def opened():
+        loaded = open_model(folder)
+        hooks.attach(loaded.model, artefact())
+        return loaded
+
+    return opened
+
+
+@pytest.mark.parametrize(
+    "attack", [Probes().quick(), Membership().quick(), Patching()], ids=lambda one: type(one).__name__
+)
+def test_traces_of_a_steered_model_are_those_with_the_steering_off(tmp_path, attack):
+    folder = save_tiny(tmp_path / "model")
+    target = victim(folder, tmp_path / "work")
+    plain = list(attack.run(target))
+    found = list(attack.run(replace(target, open=steered(folder))))
+    assert [one.recovered for one in found] == [one.recovered for one in plain]
+    assert {one.further["steering off"] for one in found} == {1.0}
+    assert not any("steering off" in one.further for one in plain)
+
+
+def test_a_steered_model_is_not_fitted_without_its_steering(tmp_path):
+    folder = save_tiny(tmp_path / "model")
+    with pytest.raises(UserError, match="steered while it answers"):
+        list(Perturbation().run(replace(victim(folder, tmp_path / "work"), open=steered(folder))))
 
 
 def test_token_scores_follow_their_formulas():

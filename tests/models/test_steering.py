@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from helpers.steering import WIDTH, artefact, directions, unit
 from unsee.api.fast_paths import FAST, PLAIN
 from unsee.api.request import Prompt
 from unsee.errors import UserError
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
 from unsee.models.steering import hooks
-from unsee.models.steering.artifact import Artefact, Directions, Frame, Rule, fires, load, save, steer
+from unsee.models.steering.artifact import Artefact, Frame, fires, load, save, steer
 from unsee.models.steering.geometry import (
     aside,
     balanced_threshold,
@@ -29,34 +30,7 @@ from unsee.models.steering.geometry import (
 from unsee.testing.tiny import Drawn, tiny_model, tiny_processor, tiny_session, tiny_vlm
 from unsee.training.trainer import prepare
 
-WIDTH = 32
 CPU = torch.device("cpu")
-
-
-def unit(*shape, seed=0):
-    return normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
-
-
-def basis(width, rank, seed=0):
-    return torch.linalg.qr(unit(width, rank, seed=seed))[0]
-
-
-def directions(width=WIDTH, seed=0):
-    return Directions(
-        un_text=basis(width, 3, seed),
-        un_mm=basis(width, 3, seed + 1),
-        rrs=basis(width, 4, seed + 2),
-        v_text=basis(width, 3, seed)[:, 0].contiguous(),
-        v_mm=basis(width, 3, seed + 1)[:, 0].contiguous(),
-        mu_text=unit(5, width, seed=seed + 3),
-        mu_mm=unit(5, width, seed=seed + 4),
-        contrast=unit(width, seed=seed + 5),
-    )
-
-
-def artefact(**rule):
-    settings = {"layers": (0, 1), "scoring_layer": 1, "gate": "always", "max_rotation_deg": 50.0, **rule}
-    return Artefact(rule=Rule(**settings), directions={0: directions(seed=10), 1: directions(seed=20)})
 
 
 REQUESTS = [

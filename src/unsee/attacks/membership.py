@@ -18,6 +18,7 @@ from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, finding, probed_rows, thinned
 from unsee.evaluation.teacher_forcing import Fed, answer_logits, fed, token_logprobs
 from unsee.models import builtin
+from unsee.models.steering.hooks import left_off
 
 Score = Literal["loss", "zlib", "min-k", "min-k++", "gradient", "reference"]
 _ALL: Final[tuple[Score, ...]] = ("loss", "zlib", "min-k", "min-k++", "gradient", "reference")
@@ -71,7 +72,8 @@ class Membership(Attack):
                 [values[score] for values in part] for part in (known[: len(members)], known[len(members) :])
             )
             hits = above(inside_n, outside_n, self.false_alarms)
-            yield finding(score, members, hits, texts, further={"auc": auc(inside_n, outside_n)})
+            further = {"auc": auc(inside_n, outside_n), **left_off(loaded.model)}
+            yield finding(score, members, hits, texts, further=further)
 
     def _sides(self, victim: Victim) -> tuple[list[Example], list[Example]]:
         """Return held-out rows and the training rows with the same questions about the same entities."""

@@ -24,7 +24,7 @@ from unsee.evaluation.teacher_forcing import (
     private_tokens,
     token_logprobs,
 )
-from unsee.models.steering.hooks import common_layers
+from unsee.models.steering.hooks import common_layers, left_off
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,8 @@ class Patching(Attack):
             )
         texts = [answer.text for answer in ask(loaded, rows)]
         layers = {f"layer {layer}": sum(losses[layer] for losses in lost) / len(lost) for layer in lost[0]}
-        yield finding("answer positions", kept, [1 - depth for depth in depths], texts, further=layers)
+        further = {**layers, **left_off(loaded.model)}
+        yield finding("answer positions", kept, [1 - depth for depth in depths], texts, further=further)
 
 
 def unlearning_depth(model: Mapping[int, float], gold: Mapping[int, float], threshold: float) -> float | None:

@@ -32,6 +32,7 @@ from unsee.inference.encoder import encoder
 from unsee.losses import answer_nll
 from unsee.models.auto import pad_id
 from unsee.models.padding import merge
+from unsee.models.steering.hooks import attached
 from unsee.utils.seeds import seed_of
 from unsee.utils.terminal import note_once
 
@@ -96,7 +97,7 @@ class Perturbation(Attack):
         """Fit and test every variant.
 
         Raises:
-            UserError: No test picture, nothing to fit on, or inputs that are no levels of pixels.
+            UserError: No test picture, nothing to fit on, inputs that are no levels of pixels, or a steered model.
         """
         rows = [row for row in probed_rows(victim.benchmark, self.images) if row.image is not None]
         if not rows:
@@ -304,7 +305,15 @@ def _changeable(loaded: VLM) -> VLM:
     """Return the model with frozen weights, asked about pictures that may carry a change.
 
     The processor is a copy, since prompts are cached by processor.
+
+    Raises:
+        UserError: The model is steered.
     """
+    if attached(loaded.model):
+        raise UserError(
+            "The model is steered while it answers, and passes that have a gradient are not steered, so that a change would be "
+            "fitted to another model. Take the attacks with answers alone (sampling, prompts, pictures, crossmodal)."
+        )
     loaded.model.requires_grad_(False)
     family = Shifted(loaded.family, Pixels(loaded.processor.image_processor))
     return replace(loaded, family=family, processor=copy.copy(loaded.processor))

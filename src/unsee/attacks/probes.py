@@ -18,7 +18,7 @@ from unsee.api import VLM, Attack, Example, Finding, Kind, Role, Victim
 from unsee.errors import UserError
 from unsee.evaluation.recovery import ask, finding, probed_rows, thinned
 from unsee.evaluation.teacher_forcing import fed, layer_states
-from unsee.models.steering.hooks import common_layers
+from unsee.models.steering.hooks import common_layers, left_off
 from unsee.utils.grouping import by_key
 
 Target = Literal["facts", "identity"]
@@ -107,7 +107,8 @@ class Probes(Attack):
             hits, chance = (
                 [said == label(row) for said, row in zip(labels, held, strict=True)] for labels in (told, control)
             )
-            yield finding(target, held, hits, texts, layer, {"random labels": sum(chance) / len(chance)})
+            further = {"random labels": sum(chance) / len(chance), **left_off(loaded.model)}
+            yield finding(target, held, hits, texts, layer, further)
 
 
 def _shuffled(rows: Sequence[Example], labels: Sequence[str], seed: int) -> list[str]:

@@ -216,6 +216,11 @@ def attached(model: Module) -> tuple[Steering, ...]:
     return () if layers is None else tuple(_LIVE.get(layers, ()))
 
 
+def left_off(model: Module) -> dict[str, float]:
+    """Return a mark for numbers of passes without a KV cache, which are not steered; empty for a model without steering."""
+    return {"steering off": 1.0} if attached(model) else {}
+
+
 def detach(model: Module) -> None:
     """Remove all steering from the model."""
     for steering in attached(model):
