@@ -29,11 +29,17 @@ class Tracker(TrainerCallback):
     name = ""
 
     settings: dict = {}  # noqa: RUF012
+    sent: dict = {}  # noqa: RUF012
     steps: list[int] = []  # noqa: RUF012
 
     def on_train_begin(self, args, state, control, **kwargs):
         Tracker.name = f"{args.project}/{args.run_name}"
+        model = kwargs[
+            "model"
+        ]  # as the trackers of wandb and ClearML: settings of the model, of its adapter, of the training
+        of_model = {} if model is None else {**model.config.to_dict(), "peft_config": str(model.peft_config)}
         Tracker.settings = args.to_dict()
+        Tracker.sent = {**of_model, **Tracker.settings}
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.seen.append(dict(logs))
@@ -69,6 +75,8 @@ def test_a_tracker_gets_the_resolved_run_and_the_scores(tracker, tmp_path):
     training = {**SHORT, "report_to": "trackio"}
     run = forget(model, EXAMPLE, "reject", tmp_path / "o", settings={"refusals": str(refusals)}, training=training)
     trained, record = tracker.settings, config.read_mapping(run / "run.yaml")
+    assert "LoraConfig" in tracker.sent["peft_config"]
+    assert str(tmp_path) not in json.dumps(tracker.sent, default=str)
     assert trained["unsee/method"] == "reject"
     assert trained["unsee/settings/retain_weight"] == 0.0
     assert trained["unsee/training/lr"] == trained["learning_rate"] == 1e-4

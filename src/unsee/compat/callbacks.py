@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final
@@ -63,8 +63,10 @@ class Callbacks:
     def _called(self, callback: TrainerCallback, event: str, more: Mapping[str, Any]) -> TrainerControl | None:
         """Call one callback. A tracker that fails is left out from then on, with a remark."""
         handler = getattr(callback, event)
+        place = _placeless(self.given["model"]) if callback in self.trackers else nullcontext()
         try:
-            found: TrainerControl | None = handler(self.arguments, self.state, self.control, **self.given, **more)
+            with place:
+                found: TrainerControl | None = handler(self.arguments, self.state, self.control, **self.given, **more)
         except Exception as error:
             if callback not in self.trackers:
                 raise
@@ -102,6 +104,21 @@ def tracker_callbacks(names: Sequence[str]) -> list[TrainerCallback]:
     return made_
 
 
+@contextmanager
+def _placeless(model: Any) -> Iterator[None]:
+    """Take out of a model's settings where it lies, for the block: trackers send them whole."""
+    places = [(getattr(model, "config", None), "_name_or_path")]
+    places += [(one, "base_model_name_or_path") for one in (getattr(model, "peft_config", None) or {}).values()]
+    known = [(one, name, getattr(one, name)) for one, name in places if hasattr(one, name)]
+    for one, name, _ in known:
+        setattr(one, name, "")
+    try:
+        yield
+    finally:
+        for one, name, value in known:
+            setattr(one, name, value)
+
+
 def _without(name: str, error: Exception) -> None:
     """Say that a tracker failed and the run goes on."""
     note_once(
@@ -116,8 +133,9 @@ class _Described(TrainingArguments):
     more: Mapping[str, Any] = MappingProxyType({})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields, and what there is more."""
-        return {**super().to_dict(), **self.more}
+        """Return all fields but the folder of the run, and what there is more."""
+        own = {name: value for name, value in super().to_dict().items() if name != "output_dir"}
+        return {**own, **self.more}
 
 
 def arguments(settings: Mapping[str, Any], described: Mapping[str, Any]) -> TrainingArguments:
