@@ -285,7 +285,7 @@ class TestExperiments:
             "model",
             "data",
             "retain_loss_type=KL",
-            "not named, so as in open-unlearning's configs/trainer/finetune.yaml",
+            "not named, so as in open-unlearning's configs/trainer",
         }
 
     def test_what_a_command_line_does_not_name_is_as_there(self):
@@ -299,6 +299,20 @@ class TestExperiments:
         )
         assert (named.run.training["batch_size"], named.run.training["lr"]) == (2, 1e-5)
         assert "per_device_train_batch_size" not in named.remarks[0]
+
+    @pytest.mark.parametrize(
+        ("trainer", "wanted"),
+        [
+            ("UNDIAL", {"lr": 1e-4, "batch_size": 2, "accumulate": 8, "epochs": 10}),
+            ("WGA", {"lr": 1e-5, "batch_size": 8, "accumulate": 4, "epochs": 5}),
+            ("SatImp", {"lr": 1e-5, "batch_size": 8, "accumulate": 4, "epochs": 5}),
+            ("RMU", {"lr": 1e-5, "batch_size": 8, "accumulate": 4, "epochs": 10}),
+        ],
+    )
+    def test_trainers_with_defaults_of_their_own(self, trainer, wanted):
+        found = open_unlearning_import.from_overrides([f"trainer={trainer}"], model="lab", data="lab")
+        assert wanted.items() <= found.run.training.items()
+        assert not [remark for remark in found.remarks if remark.startswith("retain_loss_type")]
 
     @pytest.mark.parametrize(
         ("words", "message"),

@@ -69,6 +69,12 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 }
 """What a command line of open-unlearning leaves to `configs/trainer/finetune.yaml`
 (https://github.com/locuslab/open-unlearning/blob/247bd13/configs/trainer/finetune.yaml)."""
+_OWN_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "UNDIAL": {"learning_rate": 1e-4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 8},
+    "WGA": {"num_train_epochs": 5},
+    "SatImp": {"num_train_epochs": 5},
+}
+"""What `configs/trainer/*.yaml` say instead (UNDIAL of 5a7dfb4, WGA of 2757110, SatImp of 423c6f2)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +115,12 @@ def from_overrides(words: Sequence[str], *, model: str = "", data: str = "", out
         name, _, value = word.lstrip("+").partition("=")
         name = "trainer.handler" if name == "trainer" else name
         values = config.merge(values, config.parse_overrides([f"{name}={value}"]))
-    given = _mapping(_mapping(values, "trainer"), "args")
-    missing = {key: value for key, value in _DEFAULTS.items() if key not in given}
+    trainer = _mapping(values, "trainer")
+    given, own = _mapping(trainer, "args"), _OWN_DEFAULTS.get(str(trainer.get("handler")), {})
+    missing = {key: value for key, value in {**_DEFAULTS, **own}.items() if key not in given}
     found = _imported(config.merge(values, {"trainer": {"args": missing}}), model=model, data=data, out=out)
     listed = ", ".join(f"{key}={value}" for key, value in missing.items())
-    remark = f"not named, so as in open-unlearning's configs/trainer/finetune.yaml: {listed}"
+    remark = f"not named, so as in open-unlearning's configs/trainer: {listed}"
     return replace(found, remarks=(*found.remarks, *([remark] if missing else [])))
 
 
@@ -147,11 +154,13 @@ def _method(handler: str, given: Mapping[str, Any], remarks: list[str]) -> tuple
     if handler not in METHODS:
         raise unknown_name("trainer of open-unlearning", handler, METHODS)
     given = {**_METHOD_DEFAULTS.get(handler, {}), **given}
-    name, retain = METHODS[handler], given.get("retain_loss_type", "NLL")
+    name = METHODS[handler]
+    wanted = "EMBED_DIFF" if name == "rmu" else "NLL"
+    retain = given.get("retain_loss_type", wanted)
     if name == "grad_diff" and retain == "KL":
         name = "kl"
         remarks.append("retain_loss_type=KL: over all positions in open-unlearning, over those of the answer here")
-    elif retain != ("EMBED_DIFF" if name == "rmu" else "NLL"):
+    elif retain != wanted:
         term = "the distance of states" if name == "rmu" else "cross-entropy"
         remarks.append(f"retain_loss_type={retain}: {name} has {term} on retain only")
     known = registry.names("methods")
