@@ -328,6 +328,17 @@ class TestExperiments:
             open_unlearning_import.from_overrides(words)
 
 
+@pytest.mark.parametrize("to", ["lmms-eval", "vlmevalkit"])
+def test_a_purged_run_has_no_data_to_write(tmp_path, monkeypatch, to):
+    record = config.Run.of("lab", "", "ga", "out").to_mapping()
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**record, "data": ""}))
+    monkeypatch.chdir(EXAMPLE)
+    with pytest.raises(UserError, match="no longer names the data of the run"):
+        export(tmp_path, to, tmp_path / "task")
+    with pytest.raises(UserError, match="No data were given"):
+        open_benchmark("")
+
+
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     out = tmp_path_factory.mktemp("task") / "my-people"

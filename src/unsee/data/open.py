@@ -83,6 +83,10 @@ def location(data: Path | str) -> Place:
         raise UserError(
             "The data of this run were given as a Python object, which no file holds. Give the data: --data, or the same object."
         )
+    if not str(data):
+        raise UserError(
+            "No data were given. Give --data: a folder, a file, a hub id such as owner/name, or the word lab."
+        )
     place = Path(data)
     if place.is_file() or place.is_dir():
         return place

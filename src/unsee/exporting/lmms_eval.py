@@ -26,6 +26,7 @@ from unsee import config
 from unsee.api import Example, Kind, Role
 from unsee.data.check import require_usable
 from unsee.data.open import open_benchmark
+from unsee.errors import UserError
 from unsee.metrics.matching import contains
 from unsee.utils.files import atomic_write_text
 
@@ -95,10 +96,18 @@ def metrics(examples: Sequence[Example]) -> list[str]:
 
 
 def data_of(place: Path | str, benchmark: str) -> tuple[str, Any]:
-    """Return data and layout, those of a run folder or as given."""
+    """Return data and layout, those of a run folder or as given.
+
+    Raises:
+        UserError: The run no longer says which data it had.
+    """
     record = Path(place) / "run.yaml"
     if record.is_file():
         run = config.read(record)
+        if not run.data:
+            raise UserError(
+                f"{record} no longer names the data of the run, since `unsee purge` took them out. Export the data themselves."
+            )
         return run.data, benchmark or run.benchmark
     return str(place), benchmark
 
