@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.families import FAMILIES, save_family
+from helpers.families import FAMILIES, save_family, vlm_of
 from unsee.api import Kind, Role, registry
 from unsee.attacks.prompts import Prompts
-from unsee.attacks.quantisation import rounded
+from unsee.attacks.quantisation import Quantisation, rounded
 from unsee.attacks.relearning import Relearning
 from unsee.attacks.sampling import Sampling, leak_at
 from unsee.errors import TrainingError, UserError
@@ -191,6 +191,20 @@ def test_rounding_is_to_the_nearest_level_of_each_group(bits):
             scale = weight[row, half].abs().max() / (2 ** (bits - 1) - 1)
             assert torch.allclose(near[row, half] / scale, torch.round(weight[row, half] / scale), atol=1e-4)
     assert (near - weight).abs().max() <= weight.abs().max() / (2 ** (bits - 1) - 1) / 2 + 1e-6
+
+
+def test_experts_in_one_tensor_are_rounded_too(tmp_path):
+    loaded = vlm_of("qwen3_vl_moe")
+    before = {name: weight.clone() for name, weight in loaded.model.named_parameters()}
+    target = replace(victim(save_tiny(tmp_path / "model"), tmp_path / "work"), open=lambda: loaded)
+    Quantisation()._copy(target, 4)
+    changed = {name for name, weight in loaded.model.named_parameters() if not torch.equal(weight, before[name])}
+    stacked = {name for name in before if ".experts." in name}
+    assert stacked
+    assert stacked <= changed
+    assert not [name for name in changed if "embed" in name or "norm" in name]
+    name = min(stacked)
+    assert torch.equal(loaded.model.get_parameter(name)[1], rounded(before[name][1], 4, 64))
 
 
 def test_leak_at_k_is_the_mean_over_all_choices_of_k():

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from helpers.families import vlm_of
 from unsee.api import Training, registry
 from unsee.api.fast_paths import named
 from unsee.compat.tensors import stored
@@ -156,6 +157,20 @@ def test_every_method_runs(kind, name, tmp_path):
 
 
 @pytest.mark.fast
+def test_a_model_whose_weights_are_experts_is_refused(monkeypatch):
+    monkeypatch.setattr(quantized_base, "find_spec", lambda _: True)
+    model = vlm_of("qwen3_vl_moe").model
+    for name in [name for name, module in model.named_modules() if hasattr(module, "gate_up_proj")]:
+        module = model.get_submodule(name)
+        module.gate_up_proj = torch.nn.Parameter(module.gate_up_proj.repeat(1, 1, 40))
+    for refused in (
+        lambda: quantized_base.quantize(model, "int8", CPU),
+        lambda: quantized_base.held_bytes(model, "nf4"),
+    ):
+        with pytest.raises(UserError, match=r"would leave \d\d% of the weights in full: those of the experts"):
+            refused()
+
+
 def test_full_tuning_is_refused():
     with pytest.raises(UserError, match="only adapters train"):
         Training(tune="full", quantization="nf4")

@@ -13,14 +13,16 @@ from torch.nn import Linear
 from unsee.api import Attack, Finding, Victim
 from unsee.errors import UserError
 from unsee.evaluation.recovery import probed_rows, recovery
+from unsee.models.quantized_base import experts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantisation(Attack):
-    """Round the weights of all linear layers to the nearest of 2^bits levels, and ask again.
+    """Round the weights of all linear layers and experts to the nearest of 2^bits levels, and ask again.
 
     Small updates fall below half a level, so that the original's weights come back. Symmetric, one scale per group of
-    input features; embeddings, norms and the output layer stay as they are, as in common 4-bit formats [inferred].
+    input features (of experts: of their last axis); embeddings, norms and the output layer stay as they are, as in common
+    4-bit formats [inferred].
     """
 
     needs: ClassVar[Literal["answers", "weights"]] = "weights"
@@ -55,22 +57,22 @@ class Quantisation(Attack):
         loaded = victim.open()
         head = loaded.model.get_output_embeddings()
         with torch.no_grad():
-            for layer in loaded.model.modules():
-                if isinstance(layer, Linear) and layer is not head:
-                    layer.weight.copy_(rounded(layer.weight, bits, self.group))
+            layers = [one for one in loaded.model.modules() if isinstance(one, Linear) and one is not head]
+            for weight in (*(layer.weight for layer in layers), *experts(loaded.model)):
+                weight.copy_(rounded(weight, bits, self.group))
         return loaded
 
 
 def rounded(weight_oi: Tensor, bits: int, group: int) -> Tensor:
     """Return the weights rounded to the nearest level.
 
-    Shapes: o output features, i input features, g groups.
+    Shapes: o output features (of experts: experts and output features), i input features, g groups.
 
     >>> rounded(torch.tensor([[1.0, 0.3, 0.1, -1.0]]), 2, 4).tolist()
     [[1.0, 0.0, 0.0, -1.0]]
     """
     levels = 2 ** (bits - 1) - 1
-    size = group if weight_oi.shape[1] % group == 0 else weight_oi.shape[1]
-    grouped_ogi = weight_oi.float().unflatten(1, (-1, size))
+    size = group if weight_oi.shape[-1] % group == 0 else weight_oi.shape[-1]
+    grouped_ogi = weight_oi.float().unflatten(-1, (-1, size))
     scale_og1 = grouped_ogi.abs().amax(-1, keepdim=True).clamp_min(1e-12) / levels
-    return (torch.round(grouped_ogi / scale_og1) * scale_og1).flatten(1).to(weight_oi.dtype)
+    return (torch.round(grouped_ogi / scale_og1) * scale_og1).flatten(-2).to(weight_oi.dtype)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module, Parameter
+from torch.nn.modules.conv import _ConvNd
 
 from unsee.api import Quantization
 from unsee.errors import UserError
@@ -40,6 +41,9 @@ def quantize(model: Any, kind: Quantization, device: torch.device) -> None:
     """Hold the weights of all linear layers but the output head in few bits, and move the model to the device.
 
     The layers move one by one, so that the device never holds the whole model in full.
+
+    Raises:
+        UserError: The package is missing, or most weights are no linear layers' but experts'.
     """
     require(kind)
     for name, layer in _layers(model):
@@ -91,7 +95,22 @@ def _layers(model: Any) -> list[tuple[str, Linear]]:
     """Return the frozen linear layers of a model by name, but for the output head."""
     head = model.get_output_embeddings()
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, Linear)]
-    return [(name, layer) for name, layer in found if layer is not head and ".lora_" not in name]
+    layers = [(name, layer) for name, layer in found if layer is not head and ".lora_" not in name]
+    held, left = (sum(weight.numel() for weight in some) for some in ((x.weight for _, x in layers), experts(model)))
+    if left > held:
+        raise UserError(
+            f"quantization would leave {left / (left + held):.0%} of the weights in full: those of the experts, which "
+            f"{type(model).__name__} holds in one tensor per layer. Leave quantization out, or take a model without experts."
+        )
+    return layers
+
+
+def experts(model: Module) -> list[Parameter]:
+    """Return the weights of experts that are held in one tensor [experts, ..., ...] instead of linear layers."""
+    own = [
+        weight for module in model.modules() if not isinstance(module, _ConvNd) for weight in module.parameters(False)
+    ]
+    return [weight for weight in own if weight.ndim == 3 and min(weight.shape) > 1]
 
 
 def _held(layer: Linear, kind: Quantization, device: torch.device) -> Module:
