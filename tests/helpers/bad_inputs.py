@@ -1013,6 +1013,17 @@ def settings(**changed: Any) -> Callable[[Path], None]:
     return adapter(_json("adapter_config.json", lambda values: values.update(changed)))
 
 
+def _prompted(model: Path) -> None:
+    """Put vectors before the prompt instead of an adapter."""
+    from peft import PromptTuningConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    base = AutoModelForImageTextToText.from_pretrained(model.parent / "base")
+    tuned = get_peft_model(base, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
+    tuned.peft_config["default"].base_model_name_or_path = str(model.parent / "base")
+    tuned.save_pretrained(model)
+
+
 def _renamed(model: Path) -> None:
     """Give an adapter the names of older transformers."""
     from safetensors.torch import load_file, save_file
@@ -1206,6 +1217,7 @@ MODELS: Final = (
         ("stands on itself",),
     ),
     Bad("an adapter of an unknown kind", settings(peft_type="MAGIC"), ("does not fit its base", "adapter_config.json")),
+    Bad("an adapter of vectors before the prompt", adapter(_prompted), ("PROMPT_TUNING", "cannot be merged", "LoRA")),
     Bad("an adapter with a setting of another type", settings(r="four"), ("does not fit its base",)),
     Bad("an adapter for other modules", settings(target_modules=["nothing"]), ("does not fit its base",)),
     Bad("an adapter for older names", adapter(_renamed), ("older transformers", "language_model.model.layers", "save")),

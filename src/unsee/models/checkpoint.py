@@ -232,6 +232,12 @@ def _adapted(model: Any, folder: Path) -> PeftModel:
         # Warnings made errors above, and whatever adapter_config.json leads PEFT to.
         except Exception as error:
             raise UserError(_no_place(model, folder, error)) from error
+    if not hasattr(adapted.base_model, "merge_and_unload"):
+        kind = adapted.peft_config["default"].peft_type
+        raise UserError(
+            f"The adapter in {folder} is of the kind {kind}, which cannot be merged into the weights of its base. Give one that "
+            "can, such as LoRA."
+        )
     _require_all_used(adapted, folder)
     return adapted
 
