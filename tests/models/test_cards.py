@@ -143,6 +143,17 @@ def test_a_base_at_a_place_is_not_named(tmp_path, base):
     assert "base_model" not in model_card._head({"model": base, "record": {}}, tmp_path / "scores.json", adapter=False)
 
 
+def test_an_adapter_says_what_it_needs_and_the_merged_checkpoint_needs_nothing(run, tmp_path):
+    moved = shutil.copytree(run, tmp_path / "run")
+    file = moved / "model" / "unsee.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "ancestor": "first", "quantization": "nf4"}))
+    alone, whole = model_card.card(moved), model_card.card(moved, whole=True)
+    assert "beside its base held in `nf4`: open the base with the same quantisation" in alone
+    assert "both adapters are needed" in alone
+    assert "nf4" not in whole
+    assert "both adapters" not in whole
+
+
 def test_a_full_run_says_so(base, tmp_path):
     training = {**SHORT, "tune": "full", "parts": "projector"}
     text = (forget(base, EXAMPLE, "ga", tmp_path / "full", training=training) / "model" / "README.md").read_text()

@@ -62,7 +62,7 @@ def card(run: Path, *, whole: bool = False, base: str = "") -> str:
         *_requests((written.get("result") or {}).get("requests", {})),
         *_scores(run / "scores.json"),
         *_loading(written, run / "model", adapter=adapter),
-        *_conditions(sidecar, run / "model"),
+        *_conditions(sidecar, adapter=adapter),
         "## Limits",
         "",
         *(f"- {limit}" for limit in _LIMITS),
@@ -223,11 +223,14 @@ def _loading(written: Mapping[str, Any], folder: Path, *, adapter: bool) -> Iter
     yield ""
 
 
-def _conditions(sidecar: Mapping[str, Any], folder: Path) -> Iterator[str]:
+def _conditions(sidecar: Mapping[str, Any], *, adapter: bool) -> Iterator[str]:
     if sidecar.get("instruction"):
         yield f"It works only with this text before every question: {code(sidecar['instruction'])}"
         yield ""
-    if (folder / "adapter_config.json").exists() and sidecar.get("ancestor"):
+    if adapter and sidecar.get("quantization"):
+        yield f"It was trained beside its base held in {code(sidecar['quantization'])}: open the base with the same quantisation."
+        yield ""
+    if adapter and sidecar.get("ancestor"):
         yield "Its base is itself an adapter run; both adapters are needed, or the merged checkpoint (`unsee export`)."
         yield ""
 
