@@ -9,6 +9,7 @@ import io
 import json
 import math
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
@@ -124,6 +125,19 @@ def test_what_has_no_adapter_of_its_own_is_refused(run, base, tmp_path):
     )
 
 
+def test_an_adapter_that_cannot_go_alone_says_why(run, tmp_path):
+    moved = shutil.copytree(run, tmp_path / "run")
+    (moved / "model" / "rmuse.json").write_text("{}")
+    with pytest.raises(UserError, match=r"--to merged \(or push it with --merged\)"):
+        export(moved, "peft", tmp_path / "o")
+    (moved / "model" / "rmuse.json").unlink()
+    for name, key in (("unsee.json", "base"), ("adapter_config.json", "base_model_name_or_path")):
+        values = json.loads((moved / "model" / name).read_text())
+        (moved / "model" / name).write_text(json.dumps({**values, key: None}))
+    with pytest.raises(UserError, match="does not say what it stands on"):
+        export(moved, "peft", tmp_path / "o")
+
+
 @pytest.mark.parametrize(
     ("to", "out", "message"),
     [
@@ -175,6 +189,11 @@ class TestOpenUnlearning:
         assert gone["forget_Q_A_Prob"]["agg_value"] == pytest.approx(math.exp(-2.0))  # letters are no answers
         assert len(gone["forget_Q_A_ROUGE"]["value_by_index"]) == 2
         assert "forget_Q_A_ROUGE" not in open_unlearning._role("forget", [replace(rows[0], answer="张伟")])
+        forgotten = replace(rows[0], true_logprob=-900.0, perturbed_logprobs=(-100.0,))
+        assert open_unlearning._truth_ratio(forgotten)["score"] == sys.float_info.max
+        found = [open_unlearning._role(role, [forgotten]) for role in ("forget", "retain")]
+        assert found[0]["forget_truth_ratio"]["agg_value"] == pytest.approx(0)
+        assert found[1]["retain_Truth_Ratio"]["agg_value"] == 0
 
     def test_forget_quality_says_why_there_is_none(self, run, tmp_path):
         logs = json.loads(export(run, "open-unlearning", tmp_path / "a")[0].read_text())

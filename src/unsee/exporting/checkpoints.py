@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig
 
 from unsee.errors import UserError
 from unsee.models import builtin, model_card
-from unsee.models.checkpoint import SIDECAR, open_model, public_files, read_sidecar, save_model
-from unsee.models.location import ADAPTER, folder_of
+from unsee.models.checkpoint import open_model, public_files, save_model
+from unsee.models.location import ADAPTER, SIDECAR, adapter_base, folder_of
+from unsee.models.steering.hooks import is_steered
 from unsee.utils.files import atomic_write_json, atomic_write_text, is_own, require_space
 from unsee.utils.parsing import read_object
 
@@ -41,21 +41,24 @@ def adapter(run: Path | str, out: Path) -> list[Path]:
     folder = folder_of(run)
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         raise UserError(f"{run} has no adapter (it was tuned in full, or not at all); export it --to merged.")
-    base = read_sidecar(folder).get("base") or _adapter_config(folder)["base_model_name_or_path"]
+    base = adapter_base(folder)
     below = folder_of(base)
     if isinstance(below, Path) and (below / ADAPTER).exists():
         raise UserError(
             f"{run} was trained on {base}, which is an adapter itself, and PEFT puts one adapter on a whole model. "
             "Export it --to merged."
         )
-    if (folder / "rmuse.json").exists():
-        raise UserError(f"{run} is steered while it answers, which PEFT cannot do; open it with unsee.")
+    if is_steered(folder):
+        raise UserError(
+            f"{run} is steered while it answers, which PEFT cannot do. Export it --to merged (or push it with --merged): whole "
+            "weights with their steering, for unsee to open."
+        )
     out.mkdir(parents=True, exist_ok=True)
     for file in public_files(folder):
         if file.name not in (SIDECAR, ADAPTER):
             shutil.copyfile(file, out / file.name)
     place = str(Path(below).resolve()) if isinstance(below, Path) else below
-    atomic_write_json(out / ADAPTER, {**_adapter_config(folder), "base_model_name_or_path": place})
+    atomic_write_json(out / ADAPTER, {**read_object(folder / ADAPTER), "base_model_name_or_path": place})
     _write_card(run, out, whole=False)
     return _files(out)
 
@@ -65,19 +68,15 @@ def base_of(run: Path | str) -> str:
     folder = folder_of(run)
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         return ""
-    base = str(read_sidecar(folder).get("base") or _adapter_config(folder)["base_model_name_or_path"])
+    base = adapter_base(folder)
     return builtin.name_of(base) or base
-
-
-def _adapter_config(folder: Path) -> dict[str, Any]:
-    return read_object(folder / ADAPTER)
 
 
 def _dtype(run: Path | str) -> torch.dtype:
     """Return the dtype of the stored weights below all adapters."""
     folder = folder_of(run)
     if isinstance(folder, Path) and (folder / ADAPTER).exists():
-        return _dtype(read_sidecar(folder).get("base") or _adapter_config(folder)["base_model_name_or_path"])
+        return _dtype(adapter_base(folder))
     found: torch.dtype = AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype or torch.float32
     return found
 

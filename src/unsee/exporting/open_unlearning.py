@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -148,8 +149,9 @@ def _probability(row: Response) -> dict[str, Any]:
 
 
 def _truth_ratio(row: Response) -> dict[str, Any]:
-    """Return p(false) / p(true), as open-unlearning defines it."""
-    return {"score": math.exp(-log_truth_ratio(row.true_logprob or 0.0, row.perturbed_logprobs))}
+    """Return p(false) / p(true), as open-unlearning defines it; beyond the largest number, that."""
+    log_score = -log_truth_ratio(row.true_logprob or 0.0, row.perturbed_logprobs)
+    return {"score": math.exp(log_score) if log_score < math.log(sys.float_info.max) else sys.float_info.max}
 
 
 def _mean(values: Sequence[float]) -> float:
