@@ -346,6 +346,10 @@ class FakeExecutor:
         self.folder = folder
 
     def update_parameters(self, **parameters):
+        for name, value in parameters.items():
+            if name not in ("name", "timeout_min", "gpus_per_node") and not name.startswith("slurm_"):
+                raise NameError(f"Parameter '{name}' need to be prefixed by an executor name.")
+            assert name != "timeout_min" or isinstance(value, int), f'Parameter "{name}" expected type int'
         self.asked.update(parameters)
 
     def batch(self):
@@ -381,10 +385,28 @@ def test_slurm_parameters_come_from_the_grid(grid, tmp_path, monkeypatch):
     fake = type(sys)("submitit")
     fake.AutoExecutor = FakeExecutor
     monkeypatch.setitem(sys.modules, "submitit", fake)
-    grid.write_text(GRID + "slurm: {partition: gpu, timeout_min: 30}\n")
+    grid.write_text(GRID + "slurm: {slurm_partition: gpu, timeout_min: 30}\n")
     states = sweep.sweep(grid, tmp_path / "out", launcher="slurm", jobs=3)
     assert sorted(states.values()) == ["done", "done", "done", "failed"]
-    assert FakeExecutor.asked == {"name": "unsee", "slurm_array_parallelism": 3, "partition": "gpu", "timeout_min": 30}
+    assert FakeExecutor.asked == {
+        "name": "unsee",
+        "slurm_array_parallelism": 3,
+        "slurm_partition": "gpu",
+        "timeout_min": 30,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [("queue: gpu", "'queue' need to be prefixed"), ("timeout_min: 1h", "type int"), ("name: mine", "multiple values")],
+)
+def test_wrong_slurm_parameters_are_said(grid, tmp_path, monkeypatch, wrong, message):
+    fake = type(sys)("submitit")
+    fake.AutoExecutor = FakeExecutor
+    monkeypatch.setitem(sys.modules, "submitit", fake)
+    grid.write_text(GRID + f"slurm: {{{wrong}}}\n")
+    with pytest.raises(UserError, match=f"(?s)`slurm:` of the grid: .*{message}.*timeout_min and slurm_partition"):
+        sweep.sweep(grid, tmp_path / "out", launcher="slurm")
 
 
 @pytest.mark.slow

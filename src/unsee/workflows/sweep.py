@@ -6,7 +6,8 @@
     jobs/        one run file per cell                      compare/         leaderboard and report of the finished cells
     table.md     the columns that the grid asks for
 
-A cell is named by its content: the same settings are the same cell, in whatever order or file they stand.
+A cell is named by its content: the same settings are the same cell, in whatever order or file they stand. Defaults of the
+method may be spelled out or not; a default below `training` or `eval` that is spelled out makes another cell.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Grid:
 
     cells: tuple[Cell, ...]
     slurm: Mapping[str, Any] = field(default_factory=dict)
-    """submitit parameters: partition, timeout_min, gpus_per_node, ..."""
+    """submitit parameters: timeout_min, gpus_per_node, slurm_partition, ..."""
     table: Mapping[str, str] = field(default_factory=dict)
     """Columns of table.md, title -> score (see `unsee.report.table`); none = no table."""
 
@@ -429,7 +430,12 @@ def _on_slurm(out: Path, names: Sequence[str], jobs: int, parameters: Mapping[st
     except ImportError as error:
         raise UserError('The launcher slurm needs submitit: pip install "unsee[slurm]".') from error
     executor = submitit.AutoExecutor(folder=out / "slurm", cluster=os.environ.get("UNSEE_CLUSTER"))
-    executor.update_parameters(name="unsee", slurm_array_parallelism=jobs, **parameters)
+    try:
+        executor.update_parameters(name="unsee", slurm_array_parallelism=jobs, **parameters)
+    except (TypeError, NameError, AssertionError) as error:
+        raise UserError(
+            f"`slurm:` of the grid: {error}. Names are those of submitit, such as timeout_min and slurm_partition."
+        ) from error
     with executor.batch():
         submitted = {name: executor.submit(run_cell, out.resolve(), name) for name in names}
     for name, job in submitted.items():
