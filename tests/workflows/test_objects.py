@@ -185,18 +185,21 @@ def test_a_run_is_evaluated_shown_and_compared(done, opened, tmp_path):
         reread.evaluate()
 
 
-def test_a_run_has_its_losses_as_rows_table_and_figure(done, tmp_path):
+def test_a_run_has_its_losses_as_rows_table_and_figure(done, tmp_path, monkeypatch):
     assert [row["step"] for row in done.history] == [1, 2]
     pytest.importorskip("pandas")
     table = done.to_pandas()
     assert list(table.index) == [1, 2]
     assert list(table["loss"]) == [row["loss"] for row in done.history]
     pytest.importorskip("matplotlib")
+    guarded = [{**row, "guard_ce": 0.5, "guard_degenerate": 0.0, "usr": 0.5} for row in done.history]
+    monkeypatch.setattr(Run, "history", guarded)
     (axes,) = done.plot().axes
     assert [line.get_label() for line in axes.lines] == ["loss", "npo", "forget_log_p"]
     assert list(axes.lines[0].get_ydata()) == list(table["loss"])
     assert [line.get_label() for line in done.plot(["lr"]).axes[0].lines] == ["lr"]
     assert [line.get_label() for line in done.plot(name for name in ("lr", "npo")).axes[0].lines] == ["lr", "npo"]
+    monkeypatch.undo()
     with pytest.raises(UserError, match=r"Unknown column of log.jsonl 'usr'"):  # no stop rule in this run
         done.plot(["usr"])
     with pytest.raises(UserError, match=r"Unknown column of log.jsonl 'los'. Did you mean loss"):

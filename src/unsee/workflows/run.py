@@ -27,7 +27,7 @@ else:
     _Path = type(Path())  # Path itself cannot be subclassed before Python 3.12
 
 
-_NO_LOSS: Final = ("step", "epoch", "grad_norm", "lr", "usr")
+_NO_LOSS: Final = ("step", "epoch", "grad_norm", "lr", "usr", "guard_ce", "guard_degenerate")
 """Columns of the history that are no loss."""
 
 
