@@ -12,6 +12,7 @@ from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import collate
 from unsee.losses import answer_nll
+from unsee.methods.finetune import Finetune
 from unsee.models.steering.hooks import decoder_layers
 from unsee.training.batch_plan import Plan
 from unsee.training.latent import Latent
@@ -205,10 +206,36 @@ def test_average_is_the_mean_of_the_weights_after_each_step():
     assert model.weight.item() == 6
 
 
-def test_loss_in_one_piece_is_wrapped_as_a_whole(tmp_path):
+@pytest.mark.parametrize("yielded", [False, True])
+def test_loss_in_one_piece_is_wrapped_as_a_whole(tmp_path, yielded):
+    session = make(tmp_path, robust="smoothing", robust_sigma=0.05, robust_draws=1, **ONE)
+
+    def objective(forget, retain):
+        forget_nll, retain_nll = (answer_nll(*answer_logits(session.model, side)) for side in (forget, retain))
+        whole = {"loss": 2 * retain_nll - forget_nll, "forget_nll": forget_nll, "retain_nll": retain_nll}
+        return iter([whole]) if yielded else whole
+
+    found, forget, retain = loop_gradients(session, objective)
+    weights = list(trainable(session.model).values())
+    with shifted(weights, noise(weights, 0.05, seed_of(session.seed, "smoothing", forget.index, 0))):
+        there, kept = by_hand(session, forget), by_hand(session, retain)
+    require_close(found, summed((-1, there), (2, kept)))
+    plain = by_hand(session, retain)
+    assert max(float((a - b).abs().max()) for a, b in zip(kept, plain, strict=True) if a is not None) > 1e-3
+
+
+def test_terms_that_are_none_of_the_forget_side_or_stand_after_the_kept_ones_are_refused(tmp_path):
     session = make(tmp_path, robust="sam", **ONE)
-    run(session)
-    assert session.history[0]["loss"] > 0
+    before = {name: weight.clone() for name, weight in session.model.state_dict().items()}
+
+    def backwards(forget, retain):
+        yield from reversed(list(difference(session)(forget, retain)))
+
+    with pytest.raises(UserError, match="must come before terms"):
+        run(session, backwards)
+    with pytest.raises(UserError, match="this method has none"):
+        Finetune().unlearn(session)
+    assert all(torch.equal(before[name], weight) for name, weight in session.model.state_dict().items())
 
 
 def test_impossible_combinations_are_refused_before_training(tmp_path):

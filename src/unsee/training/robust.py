@@ -44,7 +44,7 @@ class Perturbed:
     """Gradients of the forget terms of a shifted model, of all other terms of the model itself.
 
     Terms on retain answers (named `retain_*` or `decouple_*`) stand after the others in every objective. An objective
-    in one piece is shifted as a whole [inferred].
+    in one piece, which has parts of both kinds in one term, is shifted as a whole [inferred].
     """
 
     def __init__(self, session: Session) -> None:
@@ -62,9 +62,12 @@ class Perturbed:
             backward: Adds the gradients of terms.
             batch: Forget batch, whose index seeds the noise.
             share: Number of batches that one optimiser step accumulates.
+
+        Raises:
+            UserError: The objective has no forget term, or one after a term on what is to stay.
         """
         if self.forget_terms is None:
-            self.forget_terms = _forget_terms(terms)
+            self.forget_terms = _forget_terms(terms, self.training.robust)
         blocks = self._blocks(terms, backward, batch)
         parts: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
@@ -216,10 +219,23 @@ def noise(weights: Sequence[Parameter], sigma: float, seed: int) -> list[Tensor]
     ]
 
 
-def _forget_terms(terms: Terms) -> int:
+def _forget_terms(terms: Terms, robust: str) -> int:
     """Return the number of terms before the first one on what is to stay, without a trace in random streams."""
     with torch.random.fork_rng(), torch.no_grad():
-        return sum(not any(name.startswith(KEPT_SIDE) for name in term) for term in terms())
+        named = [[name.startswith(KEPT_SIDE) for name in term if name != "loss"] for term in terms()]
+    of_term = all if len(named) == 1 else any  # a lone term with parts of both kinds is the whole objective
+    kept = [bool(names) and of_term(names) for names in named]
+    if all(kept):
+        raise UserError(
+            f"training.robust={robust} wraps forget terms, and this method has none: the parts of all its terms are named "
+            "retain_* or decouple_*. Leave training.robust out."
+        )
+    if kept != sorted(kept):
+        raise UserError(
+            f"training.robust={robust} wraps the forget terms, which must come before terms with parts named retain_* or "
+            "decouple_*. Yield them first, or leave training.robust out."
+        )
+    return kept.count(False)
 
 
 def _mean(parts: dict[str, Tensor], found: dict[str, Tensor], before: int) -> dict[str, Tensor]:
