@@ -19,6 +19,7 @@ from unsee.losses import answer_nll, npo_loss
 from unsee.testing.tiny import tiny_session
 from unsee.training.batch_plan import Plan
 from unsee.training.loop import _Batches
+from unsee.training.precision import half
 from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import trainable
 from unsee.training.trainer import minimise, planned, prepare
@@ -301,6 +302,20 @@ def test_bf16_autocast_leaves_fp32_weights(tmp_path):
     run(session)
     assert {weight.dtype for weight in session.model.parameters()} == {torch.float32}
     assert math.isfinite(session.history[-1]["loss"])
+
+
+@pytest.mark.parametrize(("precision", "wanted"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_no_weight_stays_float16(tmp_path, precision, wanted):
+    session = tiny_session(tmp_path, training=Training(precision=precision))
+    model = prepare(session.model.half(), session.family, session.training, 0)
+    assert {weight.dtype for weight in model.parameters() if not weight.requires_grad} == {wanted}
+    assert {weight.dtype for weight in trainable(model).values()} == {torch.float32}
+
+
+def test_emulated_bf16_is_not_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not half(Training())
 
 
 def test_resumed_run_stops_where_the_uninterrupted_one_stops(tmp_path, monkeypatch):

@@ -70,6 +70,15 @@ def test_counts_are_those_of_the_run(model, tmp_path):
     assert config.read_mapping(out / "run.yaml")["result"]["trainable"] == guess.trainable
 
 
+def test_a_float16_checkpoint_is_counted_in_the_type_that_trains(model, tmp_path):
+    place = shutil.copytree(model, tmp_path / "m")
+    tiny_model().half().save_pretrained(place)
+    for device, precision, size in (("cpu", "auto", 4), ("cuda", "auto", 2), ("cuda", "fp32", 4)):
+        training = {**SHORT, "precision": precision}
+        guess = estimate(place, EXAMPLE, "ga", tmp_path / "o", training=training, device=device)
+        assert guess.weights == size * (guess.parameters - guess.trainable) + 4 * guess.trainable
+
+
 @SLOW
 def test_no_weights_are_needed_and_none_are_made(tmp_path, monkeypatch):
     """A LLaVA-1.5-7B by its config alone: 7.06 billion parameters, 14 GB in bf16."""

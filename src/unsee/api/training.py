@@ -55,7 +55,8 @@ class Training:
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 = autocast over fp32 trainable weights; auto = bf16 on GPUs that have it, else fp32."""
+    """bf16 = autocast over fp32 trainable weights; auto = bf16 on GPUs that have it, else fp32. A float16 base is converted to
+    that type."""
     quantization: Quantization = "none"
     """Hold the linear layers of the frozen base in few bits (QLoRA, arXiv 2305.14314): `nf4` in 4 by bitsandbytes, `int8` in 8 by
     torchao; needs LoRA."""

@@ -36,9 +36,6 @@ def meta_model(path: Path | str) -> Module | None:
         return None
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     dtype = torch.float32 if device == "cpu" else config.dtype or torch.float32
-    dtype = (
-        torch.bfloat16 if dtype is torch.float16 else dtype
-    )  # as `unsee.training.trainable.prepare` makes it under bf16 autocast
     with torch.device("meta"):
         model: Module = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     return model.eval()

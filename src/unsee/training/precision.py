@@ -15,7 +15,7 @@ from unsee.api import Training
 def half(training: Training) -> bool:
     """Tell whether to use bf16 autocast."""
     if training.precision == "auto":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return training.precision == "bf16"
 
 

@@ -45,8 +45,8 @@ def prepare(model: Module, family: Family, training: Training, seed: int) -> Mod
     if isinstance(model, PeftModel):
         raise UserError("This model carries an adapter already; open it with `open_model`, which merges it first.")
     patterns = [_pattern(family, model, part) for part in training.parts]
-    if half(training) and next(model.parameters()).dtype is torch.float16:
-        model = model.bfloat16()  # bf16 autocast refuses to join float16 with its own type
+    if next(model.parameters()).dtype is torch.float16:
+        model = _without_float16(model, training)
     if training.tune == "lora":
         return _with_adapters(model, patterns, training, seed)
     trainable = {name for name in _modules(model) if _matches(name, patterns)}
@@ -112,6 +112,13 @@ def load_trainable(model: Module, folder: Path) -> None:
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(spread_like(saved[name], weight))
+
+
+def _without_float16(model: Module, training: Training) -> Module:
+    """Return the model in a type that trains: float16 would need loss scaling, and bf16 autocast refuses to join it."""
+    if half(training):
+        return model.bfloat16()
+    return model if training.quantization != "none" else model.float()
 
 
 def _with_adapters(model: Module, patterns: Sequence[str], training: Training, seed: int) -> PeftModel:

@@ -179,6 +179,7 @@ class _Counted:
         from unsee.models.checkpoint import open_config
         from unsee.models.meta_device import without_weights
         from unsee.models.quantized_base import held_bytes
+        from unsee.training.precision import half
         from unsee.training.trainable import prepare
 
         self.run, self.training, self.needs = run, training, needs
@@ -187,9 +188,12 @@ class _Counted:
         self.here = self.device == present
         """Whether this machine has the device."""
         self.steps = self.checks = 0
+        unknown = training.precision == "auto" and self.device == "cuda"  # of a GPU that is not here: most have bf16
+        self.half = half(training) if self.here else unknown or training.precision == "bf16"
         with without_weights(self.device):
             vlm = open_config(run.model)
-        self.model = prepare(vlm.model, vlm.family, training, run.seed)
+        resolved = replace(training, precision="bf16" if self.half else "fp32")
+        self.model = prepare(vlm.model, vlm.family, resolved, run.seed)
         self.engine = named(run.engine)
         self.session = Session(
             vlm=replace(vlm, model=self.model, engine=self.engine),
@@ -203,8 +207,6 @@ class _Counted:
         self.loading = sum(weight.nbytes for weight in self.model.parameters())
         """Bytes of the weights as they are loaded, before any quantisation."""
         self.weights, self.unpacked = held_bytes(self.model, training.quantization)
-        precision = training.precision
-        self.half = precision == "bf16" or (precision == "auto" and self.device == "cuda")
 
     def estimate(self) -> Estimate:
         """Run the largest batch through the weightless model and sum up."""
