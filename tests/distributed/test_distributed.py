@@ -17,14 +17,15 @@ import torch
 from safetensors.torch import load_file
 
 from helpers import two_processes as two
+from helpers.families import session_of
 from unsee import config, evaluate, forget
 from unsee.api import Training
 from unsee.errors import UserError
 from unsee.testing.tiny import save_tiny
 from unsee.training.batch_plan import Plan
-from unsee.training.targets import forget_targets
+from unsee.training.targets import forget_targets, retain_targets
 from unsee.training.trainable import save_trainable
-from unsee.training.trainer import minimise
+from unsee.training.trainer import minimise, prepare
 from unsee.utils.files import read_jsonl
 
 WEIGHTS = 2e-5
@@ -119,6 +120,14 @@ def test_what_spread_weights_cannot_do_is_refused(tmp_path, monkeypatch, mode, s
     monkeypatch.setattr("unsee.distributed.processes.sharding", lambda: mode)
     with pytest.raises(UserError, match=message):
         two.train(session)
+
+
+def test_layers_that_only_images_reach_want_rows_of_one_kind(tmp_path, monkeypatch):
+    session = session_of("mllama", tmp_path)
+    session.model = prepare(session.model, session.family, session.training, 0)
+    monkeypatch.setattr("unsee.distributed.processes.sharding", lambda: "fsdp2")
+    with pytest.raises(UserError, match="Mllama.* every row, or none, has an image"):
+        minimise(session, two.nll(session), forget=forget_targets(session), retain=retain_targets(session))
 
 
 def test_masked_gradients_need_whole_weights(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from unsee.api import Session
 from unsee.api.request import Target
@@ -175,10 +176,18 @@ def _spread(session: Session, plan: Plan) -> Iterator[None]:
 
 
 def _require_alike(session: Session, plan: Plan, language: str) -> None:
-    """Raise if rows without an image leave trained weights without gradient on some ranks."""
+    """Raise if rows without an image pass by weights on some ranks that others wait for."""
     outside = [name for name in trainable(session.model) if not re.match(language, name)]
     kinds = {target.example.image is not None for side in (plan.forget, plan.retain) for target in side}
-    if outside and len(kinds) > 1:
+    if len(kinds) < 2:
+        return
+    settings: Any = session.model.config
+    if hasattr(settings.get_text_config(), "cross_attention_layers"):  # Mllama skips them for text alone
+        raise UserError(
+            "With FSDP a model that looks at images through layers of its own (Mllama) can be trained only if every row, or "
+            "none, has an image. Leave the rows without images out, or use configs/ddp.yaml."
+        )
+    if outside:
         raise UserError(
             "With FSDP the vision tower and the projector can be trained only if every row, or none, has an image. "
             "Train training.parts=language, leave the rows without images out, or use configs/ddp.yaml."
