@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import torch
 
 from unsee.api import Training
 from unsee.api.request import Completion
+from unsee.errors import TrainingError
 from unsee.inference.answer_logits import answer_logits
 from unsee.losses import answer_nll
 from unsee.testing.tiny import tiny_session
@@ -71,6 +73,26 @@ def test_a_collapse_ends_the_run_with_the_weights_before(tune, lr, times, least,
     losses = [row["guard_ce"] for row in session.history]
     assert losses[-1] > max(times * start, start + least) >= max(losses[:-1])
     assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["guard_ce"] == losses[-1]
+
+
+@pytest.mark.parametrize("check_every", [3, 0])
+def test_the_last_weights_are_looked_at_too(check_every, tmp_path, fluent, monkeypatch):
+    steps = 4 if check_every else 1  # an epoch has more
+    session, seen = make(tmp_path, max_steps=steps, check_every=check_every), []
+    monkeypatch.setattr(collapse_guard.CollapseGuard, "_why", lambda guard: "planted" if len(seen) == steps else "")
+    descend(session, seen=seen)
+    assert session.notes["stop_reason"] == f"collapsed at step {steps} (planted); weights of the check before"
+    last = seen[-1]  # after step 3, or at the start
+    assert all(torch.equal(weight, last[name]) for name, weight in trainable(session.model).items())
+
+
+def test_a_full_disk_at_a_check_is_named(tmp_path, fluent, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(collapse_guard, "save_trainable", full)
+    with pytest.raises(TrainingError, match=r"disk of .*last_good is full: the weights of this check need"):
+        descend(make(tmp_path, max_steps=1))
 
 
 def test_a_sound_run_goes_to_its_end(tmp_path, fluent):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from unsee.training.resume import (
     HISTORY,
     MOMENTS,
     STATE,
+    checkpoint_bytes,
     checkpoints,
     empty_checkpoint,
     full_disk_explained,
@@ -31,6 +33,7 @@ from unsee.training.resume import (
 )
 from unsee.training.trainable import WEIGHTS, finite, save_trainable, trainable
 from unsee.utils.files import OWNED
+from unsee.workflows.forget import bytes_needed
 
 SETTINGS = {"epochs": 2, "batch_size": 2, "checkpoint_every": 1}
 
@@ -188,6 +191,50 @@ def test_a_full_disk_at_a_row_of_the_log_is_named_and_the_run_goes_on_later(tmp_
         cut_by_disk(session, 150)
     again = run(make(tmp_path / "full", resume=True, **SETTINGS))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_disk_that_is_full_on_resuming_leaves_the_log_as_it_was(tmp_path):
+    cut_at(make(tmp_path, **SETTINGS), 6)
+    log = (tmp_path / "log.jsonl").read_text()
+    with small_disk(150), pytest.raises(TrainingError, match=r"disk of .*log\.jsonl is full: the log needs .*--resume"):
+        run(make(tmp_path, resume=True, **SETTINGS))
+    assert (tmp_path / "log.jsonl").read_text() == log
+
+
+@pytest.mark.parametrize("harm", [lambda lines: lines[:3], lambda lines: [lines[0][:9], *lines[1:]], lambda lines: []])
+def test_a_log_that_lacks_rows_is_not_gone_on_with(tmp_path, harm):
+    cut_at(make(tmp_path, **SETTINGS), 6)
+    log = tmp_path / "log.jsonl"
+    text = "\n".join(harm(log.read_text().splitlines()))
+    log.write_text(text)
+    with pytest.raises(TrainingError, match=r"log\.jsonl should have a row for each of the 6 steps"):
+        run(make(tmp_path, resume=True, **SETTINGS))
+    assert log.read_text() == text
+
+
+def test_a_checkpoint_that_a_callback_wants_before_the_end_of_a_step_is_written(tmp_path):
+    class Keep(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, **kwargs):
+            control.should_save = state.global_step == 0  # in the first step
+
+    session = make(tmp_path, batch_size=2, max_steps=3)
+    session.callbacks = [Keep()]
+    run(session)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1"]
+
+
+def test_the_space_check_counts_what_a_run_keeps(tmp_path):
+    plain = make(tmp_path)
+    tuned = 4 * sum(weight.numel() for weight in trainable(plain.model).values())
+    needed = {
+        name: bytes_needed(plain.model, replace(plain.training, **more)) - bytes_needed(plain.model, plain.training)
+        for name, more in {"guard": {"guard": "collapse"}, "mean": {"robust": "averaging"}}.items()
+    }
+    assert needed == {"guard": tuned, "mean": 3 * tuned}
+    session = make(tmp_path / "mean", robust="averaging", **SETTINGS)
+    cut_at(session, 2)
+    written = [file.stat().st_size for file in last_checkpoint(tmp_path / "mean").glob("*.safetensors")]
+    assert tuned * 4 < sum(written) < 1.2 * checkpoint_bytes(session.model, session.training)
 
 
 def cut_by_disk(session, most=3000):

@@ -85,7 +85,8 @@ class Training:
     robust_attack_steps: int = 4
     """`lat`: steps of the attack, each a pass of the forget terms [inferred]."""
     check_every: int = 0
-    """Optimiser steps between checks of the stop rule and of the guard; 0 = once per epoch."""
+    """Optimiser steps between checks of the stop rule and of the guard; 0 = once per epoch. The guard also checks
+    the last step."""
     checkpoint_every: int = 0
     """Optimiser steps between resumable checkpoints; 0 = once per epoch."""
     max_new_tokens: int = 256

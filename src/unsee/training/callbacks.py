@@ -6,6 +6,8 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from unsee.training.batch_plan import Plan
 from unsee.training.collapse_guard import CollapseGuard, spread
 from unsee.training.resume import full_disk_explained, last_checkpoint, step_of
 from unsee.training.stop_rule import finite_output, seen_probes, unlearning_success
-from unsee.training.trainable import WEIGHTS, finite, save_trainable, trainable
+from unsee.training.trainable import WEIGHTS, finite, save_trainable, trainable_bytes
+from unsee.utils.files import atomic_write_text
 from unsee.utils.progress import Bar
 
 _ROW = 4096
@@ -95,14 +98,13 @@ class TrainingMonitor:
             raise self._destroyed(f"The output of the model is not finite after step {step}")
 
     def check(self, step: int) -> bool:
-        """Apply guard and stop rule if due, and tell whether training ends."""
-        if step % self.check_every:
-            return False
-        why = self.guard.collapsed() if self.guard is not None else ""
+        """Apply guard and stop rule if due, the guard after the last step too, and tell whether training ends."""
+        due = step % self.check_every == 0
+        why = self.guard.collapsed() if self.guard is not None and (due or step == self.plan.steps) else ""
         if why:
             self.stop_reason = f"collapsed at step {step} ({why}); weights of the check before"
             return True
-        if not self.probes:
+        if not due or not self.probes:
             return False
         self.require_output(step)
         try:
@@ -140,15 +142,25 @@ class TrainingMonitor:
         return self.session.out / "log.jsonl"
 
     def open_log(self, done: int) -> None:
-        """Truncate the log to the step the run resumes from, dropping an incomplete last row."""
-        lines = self.log_file.read_text(encoding="utf-8").splitlines() if done and self.log_file.exists() else []
-        rows = [row for row in map(_row, lines[:-1]) if row["step"] <= done]
-        rows += [row for row in _last(lines) if row["step"] <= done]
+        """Truncate the log to the step the run resumes from.
+
+        Raises:
+            TrainingError: A row of these steps is missing or cut off, which methods and readers of the history go by.
+        """
+        rows = _rows(processes.from_main(self._lines() if done and processes.is_main() else []), done)
+        if [row["step"] for row in rows] != list(range(1, done + 1)):
+            raise TrainingError(
+                f"{self.log_file} should have a row for each of the {done} steps of the checkpoint, and has {len(rows)} that "
+                "can be read. Restore the file, or start anew in another --out."
+            )
         self.session.history.extend(rows)
-        processes.barrier()
         if processes.is_main():
-            self.session.out.mkdir(parents=True, exist_ok=True)
-            self.log_file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            with full_disk_explained(self.log_file, "the log", len(text)):
+                atomic_write_text(self.log_file, text)
+
+    def _lines(self) -> list[str]:
+        return self.log_file.read_text(encoding="utf-8").splitlines() if self.log_file.exists() else []
 
     def sync_log(self) -> None:
         """Flush the log to disk before a checkpoint refers to it."""
@@ -169,9 +181,8 @@ class TrainingMonitor:
 
     def _sound_weights(self, *, before: bool) -> str:
         """Write the last good weights to `last_good` and name them. Collective."""
-        file = self.session.out / "last_good" / WEIGHTS
+        file, needed = self.session.out / "last_good" / WEIGHTS, trainable_bytes(self.session.model)
         if before and finite(self.session.model):
-            needed = 4 * sum(weight.numel() for weight in trainable(self.session.model).values())
             with full_disk_explained(file, "the weights before this step", needed):
                 save_trainable(self.session.model, file.parent)
             return f"The weights before this step are in {file}."
@@ -182,18 +193,15 @@ class TrainingMonitor:
             return "No weights of this run were kept; the original model is as it was."
         if processes.is_main():
             file.parent.mkdir(exist_ok=True)
-            shutil.copyfile(newest / WEIGHTS, file)
+            with full_disk_explained(file, "the weights of the last checkpoint", needed):
+                shutil.copyfile(newest / WEIGHTS, file)
         return f"The weights after step {step_of(newest)} are in {file}."
 
 
-def _row(line: str) -> dict[str, Any]:
-    row: dict[str, Any] = json.loads(line)
-    return row
-
-
-def _last(lines: list[str]) -> list[dict[str, Any]]:
-    """Return the last row, or nothing if it is incomplete."""
-    try:
-        return [_row(line) for line in lines[-1:]]
-    except ValueError:
-        return []
+def _rows(lines: Sequence[str], done: int) -> list[dict[str, Any]]:
+    """Return the rows up to a step, without lines that are cut off: `open_log` counts."""
+    rows: list[dict[str, Any]] = []
+    for line in lines:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return [row for row in rows if row["step"] <= done]

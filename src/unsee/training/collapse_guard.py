@@ -25,8 +25,9 @@ from unsee.metrics.degeneration import Limits, degenerate
 from unsee.models.auto import evaluating
 from unsee.training.batch_plan import Plan
 from unsee.training.precision import autocast
+from unsee.training.resume import full_disk_explained
 from unsee.training.targets import STAYS, own_answers
-from unsee.training.trainable import load_trainable, save_trainable
+from unsee.training.trainable import load_trainable, save_trainable, trainable_bytes
 from unsee.utils.files import atomic_write_json
 from unsee.utils.grouping import evenly
 
@@ -93,7 +94,9 @@ class CollapseGuard:
 
     def _keep(self) -> None:
         """Save the trainable weights as the last good ones."""
-        save_trainable(self.session.model, self.session.out / "last_good")
+        folder, model = self.session.out / "last_good", self.session.model
+        with full_disk_explained(folder, "the weights of this check", trainable_bytes(model)):
+            save_trainable(model, folder)
 
     def _retain_ce(self) -> float:
         """Return the mean cross-entropy of the retain probes, or 0 without any.

@@ -335,7 +335,7 @@ class Loop:
         control = self.events.control
         control.should_log = True
         control.should_training_stop |= self.ended or step == self.plan.steps
-        control.should_save = step % self.save_every == 0 and not control.should_training_stop
+        control.should_save |= step % self.save_every == 0 and not control.should_training_stop
         self.events.fire("on_step_end")
         logs = self.watch.log(step, norm, rate)
         if self.events.control.should_log:
@@ -364,7 +364,7 @@ class Loop:
         if not self._wished("should_save"):
             return
         folder = checkpoint_folder(self.session.out, self.state.global_step)
-        with full_disk_explained(folder, "a checkpoint", checkpoint_bytes(self.session.model)):
+        with full_disk_explained(folder, "a checkpoint", checkpoint_bytes(self.session.model, self.session.training)):
             self._save(folder)
         self.events.fire("on_save")
 

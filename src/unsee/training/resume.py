@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import random
 import zlib
 from collections.abc import Iterator, Mapping
@@ -24,11 +23,12 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from unsee.api import Training
 from unsee.distributed import processes
 from unsee.distributed.fsdp import full_tensor, spread_like
 from unsee.errors import TrainingError
-from unsee.training.trainable import trainable
-from unsee.utils.files import GIB, follow_umask, owned_folder, remove_folder
+from unsee.training.trainable import trainable, trainable_bytes
+from unsee.utils.files import GIB, follow_umask, owned_folder, remove_folder, sync
 from unsee.utils.terminal import err
 
 COMPLETE: Final = "complete"
@@ -71,9 +71,9 @@ def last_checkpoint(out: Path) -> Path | None:
     return None
 
 
-def checkpoint_bytes(model: Module) -> int:
-    """Return the approximate checkpoint size: trainable weights and two moments in fp32."""
-    return 3 * 4 * sum(weight.numel() for weight in trainable(model).values())
+def checkpoint_bytes(model: Module, training: Training) -> int:
+    """Return the approximate checkpoint size: trainable weights, two moments, perhaps the mean of the weights."""
+    return (4 if training.robust == "averaging" else 3) * trainable_bytes(model)
 
 
 def empty_checkpoint(out: Path, step: int) -> Path:
@@ -86,12 +86,12 @@ def seal(folder: Path) -> None:
     """Mark a checkpoint as complete once it is on disk, and delete old ones."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for file in files:
-        _to_disk(file)
+        sync(file)
     mark = folder / COMPLETE
     listed = {str(file.relative_to(folder)): [file.stat().st_size, _checksum(file)] for file in files}
     mark.write_text(json.dumps(listed), encoding="utf-8")
     for place in (mark, folder, folder.parent):
-        _to_disk(place)
+        sync(place)
     for old in checkpoints(folder.parent.parent)[KEPT:]:
         remove_folder(old)
 
@@ -212,15 +212,6 @@ def _checksum(path: Path) -> int:
         while block := file.read(_BLOCK):
             checksum = zlib.crc32(block, checksum)
     return checksum
-
-
-def _to_disk(path: Path) -> None:
-    """Flush a file or the entries of a folder to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _bytes(numbers: list[int]) -> Tensor:

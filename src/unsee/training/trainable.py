@@ -63,6 +63,11 @@ def trainable(model: Module) -> dict[str, Parameter]:
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
+def trainable_bytes(model: Module) -> int:
+    """Return the bytes of the trainable weights in fp32, in which they are kept."""
+    return 4 * sum(weight.numel() for weight in trainable(model).values())
+
+
 def summary(model: Module) -> dict[str, Any]:
     """Return the number of trainable weights and their modules (layer numbers as `*`)."""
     weights = trainable(model)

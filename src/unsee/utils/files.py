@@ -81,10 +81,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     yield part
     follow_umask(*part.rglob("*"))
     for file in part.rglob("*"):
-        _sync(file)
+        sync(file)
     remove_folder(folder)
     part.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def follow_umask(*paths: Path) -> None:
@@ -100,7 +100,7 @@ def follow_umask(*paths: Path) -> None:
         file.chmod(mode)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Flush a file or folder to the disk. Folders only where the system can (Windows cannot)."""
     if path.is_dir() and os.name == "nt":
         return

@@ -411,12 +411,19 @@ def _require_encodable(session: Session) -> None:
     Preflight(session.vlm).require(rows, progress=distributed_processes.is_main())
 
 
-def bytes_needed(model: Module, training: Training, *, checkpoints: int = _CHECKPOINTS) -> int:
-    """Estimate the disk space: result, and checkpoints with two moments in fp32."""
-    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
-    tuned = sum(size for size, trainable in sizes if trainable)
-    result = sum(size for size, _ in sizes) if training.tune == "full" else tuned
-    return 4 * (result + checkpoints * 3 * tuned) + _SLACK
+def bytes_needed(model: Module, training: Training) -> int:
+    """Estimate the disk space: result, checkpoints, and the last good weights of the guard."""
+    from unsee.training.resume import checkpoint_bytes
+    from unsee.training.trainable import trainable_bytes
+
+    good = trainable_bytes(model) if training.guard == "collapse" else 0
+    return _result_bytes(model, training) + _CHECKPOINTS * checkpoint_bytes(model, training) + good
+
+
+def _result_bytes(model: Module, training: Training) -> int:
+    """Return the bytes of the saved model in fp32, with some for everything other than weights."""
+    kept = (weight.numel() for weight in model.parameters() if weight.requires_grad or training.tune == "full")
+    return 4 * sum(kept) + _SLACK
 
 
 def _save(session: Session, run: Run, record: Mapping[str, Any]) -> None:
@@ -434,7 +441,7 @@ def _save(session: Session, run: Run, record: Mapping[str, Any]) -> None:
         "forgotten": len({example.entity for example in session.of(Role.FORGET, Role.FORGET_TEXT)}),
     }
     folder = session.out / "model"
-    with full_disk_explained(folder, "the model", bytes_needed(session.model, session.training, checkpoints=0)):
+    with full_disk_explained(folder, "the model", _result_bytes(session.model, session.training)):
         save_model(
             session.model,
             session.processor,
