@@ -8,6 +8,7 @@ from collections import namedtuple
 from dataclasses import replace
 
 import pytest
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -231,6 +232,39 @@ def test_interrupted_run_goes_on_to_the_same_weights(model, tmp_path, monkeypatc
         config.read_mapping(out / "run.yaml")["result"].keys() & {"seconds", "cpu_seconds"} for out in (whole, cut)
     ]
     assert times == [{"seconds", "cpu_seconds"}, set()], "the time of the call that was cut off is not known"
+
+
+@pytest.fixture
+def begun(done, tmp_path):
+    """A run that was killed before its first checkpoint."""
+    out = tmp_path / "begun"
+    out.mkdir()
+    written = config.read_mapping(done / "run.yaml")
+    written.pop("result")
+    (out / "run.yaml").write_text(yaml.safe_dump(written))
+    return out
+
+
+def test_the_time_of_a_run_that_was_killed_before_its_first_checkpoint_is_not_known(begun, model):
+    forget(model, EXAMPLE, "ga", begun, training=SHORT, seed=3, resume=True)
+    assert not config.read_mapping(begun / "run.yaml")["result"].keys() & {"seconds", "cpu_seconds"}
+
+
+@pytest.mark.usefixtures("untouched")
+def test_processes_that_cannot_share_the_global_batch_do_not_resume(begun, done, model, monkeypatch):
+    monkeypatch.setattr(workflows_forget.distributed_processes, "world", lambda: 3)
+    with pytest.raises(UserError, match="began with a global batch of 4 .* 3 processes cannot share"):
+        forget(model, EXAMPLE, "ga", begun, training=SHORT, seed=3, resume=True)
+    run = config.read(done / "run.yaml")
+    assert workflows_forget._for_world_size(run, 1, ended=True) == run
+
+
+def test_a_run_of_a_version_with_fewer_settings_goes_on(begun, model):
+    written = config.read_mapping(begun / "run.yaml")
+    del written["training"]["robust_layer"], written["method"]["reduction"], written["benchmark"]["dataset"]
+    (begun / "run.yaml").write_text(yaml.safe_dump(written))
+    forget(model, EXAMPLE, "ga", begun, training=SHORT, seed=3, resume=True)
+    assert config.read_mapping(begun / "run.yaml")["result"]["steps"] == 2
 
 
 def test_infinite_settings_are_spelled_out_for_json():

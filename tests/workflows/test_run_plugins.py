@@ -75,6 +75,12 @@ def test_a_method_instance_gives_the_run_of_the_command_line(model, file, tmp_pa
     assert weights[0] == weights[1]
 
 
+def test_a_file_as_method_writes_below_runs(model, file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert forget(model, EXAMPLE, str(file), training=SHORT) == Path("runs/fixed_answer")
+    assert forget(model, EXAMPLE, f"{file}:FixedAnswer", training=SHORT) == Path("runs/fixedanswer")
+
+
 def test_a_fault_inside_a_method_is_an_error_with_its_line(model, file, tmp_path, capsys):
     text = file.read_text().replace("minimise(session, objective, forget=targets)", "session.nothing_like_it()")
     file.write_text(text)

@@ -103,7 +103,9 @@ def forget(
         engine=engine or ("plain" if opened is not None and opened.engine == PLAIN else "fast"),
         plugins=plugins,
     )
-    run = run if run.out else replace(run, out=str(_free(run.method, resume=resume)))
+    if not run.out:
+        run = with_plugins(run)  # a file or module that stands for a method has no name before
+        run = replace(run, out=str(_free(run.method, resume=resume)))
     with nullcontext(run.model) if opened is None else _base_of(opened, Path(run.out), resume=resume) as base:
         run = replace(run, model=str(base))
         finished = FinishedRun(forget_run(run, resume=resume, callbacks=callbacks, data=given))
@@ -210,7 +212,7 @@ def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | No
     found = checked(run, resume=resume, data=data, hashed=True)
     run, out = found.run, Path(run.out)
     record = _record(run, found.survey.fingerprint)
-    done = resume and _already_done(out, run, record)
+    done = resume and _already_done(out, found, record)
     session = None if done else _open(found, resume=resume)
     if session is not None:
         session.callbacks = callbacks
@@ -228,10 +230,10 @@ def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | No
 
 def _unlearn(session: Session, run: Run, method: Method, record: Mapping[str, Any]) -> None:
     """Run the method and save its result, the record last, which marks the run as finished."""
-    from unsee.training.resume import checkpoints
     from unsee.training.trainable import require_finite
 
-    file, went_on = session.out / RECORD, session.resume and bool(checkpoints(session.out))
+    file = session.out / RECORD
+    went_on = session.resume and file.exists()
     if distributed_processes.is_main():
         config.write(file, run, record=record)
     start, cpu = time.perf_counter(), time.process_time()
@@ -327,16 +329,17 @@ def _record(run: Run, data_hash: str) -> dict[str, Any]:
     }
 
 
-def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
+def _already_done(out: Path, found: Checked, record: Mapping[str, Any]) -> bool:
     """Tell whether the run in `out` has finished, or raise if it is a different one."""
     path = out / RECORD
     if not path.exists():
         return False
     written = _complete(path)
-    _require_same_plugins(out, run)
     kept: Mapping[str, Any] = written["record"]
-    earlier, now = config.read(path), replace(run, out="")
-    earlier = _for_world_size(earlier, int(kept.get("processes", 1)))
+    _require_same_plugins(out, found.run)
+    now, ended = found.run, "result" in written
+    earlier = _spelled_out(config.read(path), found, path)
+    earlier = _for_world_size(earlier, int(kept.get("processes", 1)), ended=ended)
     changed = [
         *(name for name in asdict(now) if name not in _APART and asdict(earlier)[name] != asdict(now)[name]),
         *(
@@ -350,7 +353,21 @@ def _already_done(out: Path, run: Run, record: Mapping[str, Any]) -> bool:
             f"Cannot resume {out}: {', '.join(changed)} differ from what {path} says. "
             f"Resume with `unsee forget {path} --resume`, or start anew in another --out."
         )
-    return "result" in written
+    return ended
+
+
+def _spelled_out(earlier: Run, found: Checked, path: Path) -> Run:
+    """Return an earlier run with the defaults of settings that its version did not have."""
+    training = config.build(Training, earlier.training, where=f"training in {path}")
+    earlier = replace(earlier, training=config.settings_of(training))
+    if earlier.method == found.run.method:
+        method = config.build(type(found.method), earlier.settings, where=f"method {earlier.method} in {path}")
+        earlier = replace(earlier, settings=config.settings_of(method))
+    name, given = config.name_and_settings(earlier.benchmark)
+    if isinstance(found.run.benchmark, Mapping) and name == found.run.benchmark["name"]:
+        settings = config.build(type(found.benchmark.settings), given, where=f"benchmark {name} in {path}")
+        earlier = replace(earlier, benchmark={"name": name, **config.settings_of(settings)})
+    return earlier
 
 
 def _require_same_plugins(out: Path, run: Run) -> None:
@@ -372,10 +389,22 @@ def _complete(path: Path) -> dict[str, Any]:
     return written
 
 
-def _for_world_size(run: Run, processes: int) -> Run:
-    """Return the run for today's world size, since `batch_size` is per rank."""
-    size, rest = divmod(int(run.training["batch_size"]) * processes, distributed_processes.world())
-    return run if rest else replace(run, training={**run.training, "batch_size": size})
+def _for_world_size(run: Run, processes: int, *, ended: bool) -> Run:
+    """Return the run for today's world size, since `batch_size` is per rank.
+
+    Raises:
+        UserError: The processes cannot share the batches of a run that has not `ended`.
+    """
+    batch, world = int(run.training["batch_size"]) * processes, distributed_processes.world()
+    size, rest = divmod(batch, world)
+    if not rest:
+        return replace(run, training={**run.training, "batch_size": size})
+    if ended:
+        return run
+    raise UserError(
+        f"Cannot resume: the run began with a global batch of {batch} (batch_size x processes), which {world} processes cannot share. "
+        "Resume with a number of processes that divides it."
+    )
 
 
 def _open(found: Checked, *, resume: bool) -> Session:
