@@ -223,6 +223,17 @@ def test_an_adapter_of_another_rank_cannot_be_gone_on_from(whole, place, tmp_pat
         forget(place / "model", place / "people", "ga", tmp_path / "x", training={**training, "tune": "full"})
 
 
+def test_an_adapter_of_another_scale_or_base_cannot_be_gone_on_from(whole, place, tmp_path):
+    from unsee import forget
+
+    training = {**SHORT, "adapter": str(whole / "t-001")}
+    alpha = read(whole / "t-001" / "run.yaml").training["alpha"]
+    with pytest.raises(UserError, match="scales its update by .* alpha / rank"):
+        forget(place / "model", place / "people", "ga", tmp_path / "x", training={**training, "alpha": 2 * alpha})
+    with pytest.raises(UserError, match="was trained on another model"):
+        forget(save_tiny(tmp_path / "other", seed=1), place / "people", "ga", tmp_path / "x", training=training)
+
+
 def test_joint_unlearns_everything_so_far_from_the_start(runs, place):
     out = runs("joint", course={"mode": "joint"})
     last = read_mapping(out / "t-002" / "run.yaml")

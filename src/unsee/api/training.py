@@ -32,7 +32,7 @@ class Training:
     alpha: int = 16
     """LoRA scale: the update is alpha / rank · B A."""
     adapter: str = ""
-    """Folder of an adapter with the same base, parts and rank to continue from; empty = a new one. The
+    """Folder of an adapter with the same base, parts, rank and alpha to continue from; empty = a new one. The
     reference model remains the base without adapter."""
     dropout: float = 0.0
     """LoRA dropout; above 0 the adapter-off reference no longer equals the original model in train mode."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Sequence
@@ -20,10 +21,13 @@ from unsee.distributed.fsdp import full_tensor, is_sharded, local_shard, spread_
 from unsee.errors import TrainingError, UserError
 from unsee.training.precision import half
 from unsee.utils.files import PART, follow_umask, remove_file
-from unsee.utils.parsing import require_fetched
+from unsee.utils.parsing import read_object, require_fetched
 
 WEIGHTS = "trainable.safetensors"
 ADAPTER = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+_SCALE = ("r", "lora_alpha", "use_rslora", "alpha_pattern")
+"""Entries of an adapter's configuration that its update is scaled by."""
 HEAD = "lm_head"
 """Output head: part of language, but frozen and without an adapter (PUBG, arXiv 2506.02541)."""
 
@@ -147,12 +151,13 @@ def _with_adapters(model: Module, patterns: Sequence[str], training: Training, s
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     if training.adapter:
-        _go_on_from(adapted, Path(training.adapter))
+        _go_on_from(adapted, training)
     return adapted
 
 
-def _go_on_from(model: PeftModel, folder: Path) -> None:
-    """Load a saved adapter into the new one. Names and shapes must match exactly."""
+def _go_on_from(model: PeftModel, training: Training) -> None:
+    """Load a saved adapter into the new one. Names, shapes and scale must match exactly."""
+    folder = Path(training.adapter)
     file = next((place / ADAPTER for place in (folder, folder / "model") if (place / ADAPTER).is_file()), None)
     if file is None:
         raise UserError(f"training.adapter: no {ADAPTER} in {folder}. Give the run folder of an earlier LoRA run.")
@@ -166,7 +171,21 @@ def _go_on_from(model: PeftModel, folder: Path) -> None:
     own = get_peft_model_state_dict(model, save_embedding_layers=False)
     if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
         raise UserError(f"training.adapter: {file} has other layers or another rank than this run; use its settings.")
+    _require_scale(file.with_name(CONFIG), training)
     set_peft_model_state_dict(model, saved)
+
+
+def _require_scale(file: Path, training: Training) -> None:
+    """Raise if the saved update was scaled by another factor than alpha / rank."""
+    saved = LoraConfig(**{name: value for name, value in read_object(file).items() if name in _SCALE})
+    scale = saved.lora_alpha / (math.sqrt(saved.r) if saved.use_rslora else saved.r)
+    wanted = training.alpha / training.rank
+    if scale != wanted or saved.alpha_pattern:
+        found = "alpha_pattern" if saved.alpha_pattern else f"{scale:g}"
+        raise UserError(
+            f"training.adapter: {file} scales its update by {found}, and this run by alpha / rank = {wanted:g}. "
+            "Set training.alpha as it was, or give another adapter."
+        )
 
 
 def _pattern(family: Family, model: Module, part: str) -> str:

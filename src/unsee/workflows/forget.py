@@ -29,6 +29,7 @@ from unsee.models.identity import bases, model_hash
 from unsee.models.location import folder_of
 from unsee.utils import trackers
 from unsee.utils.files import foreign, remove_folder, require_space
+from unsee.utils.parsing import read_object
 from unsee.workflows.given import opened_of, stored
 from unsee.workflows.run import Run as FinishedRun
 
@@ -213,6 +214,8 @@ def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | No
     run, out = found.run, Path(run.out)
     record = _record(run, found.survey.fingerprint)
     done = resume and _already_done(out, found, record)
+    if not done:
+        _require_same_base(found.training.adapter, record["model_hash"])
     session = None if done else _open(found, resume=resume)
     if session is not None:
         session.callbacks = callbacks
@@ -368,6 +371,20 @@ def _spelled_out(earlier: Run, found: Checked, path: Path) -> Run:
         settings = config.build(type(found.benchmark.settings), given, where=f"benchmark {name} in {path}")
         earlier = replace(earlier, benchmark={"name": name, **config.settings_of(settings)})
     return earlier
+
+
+def _require_same_base(adapter: str, model_hash: str) -> None:
+    """Raise if the adapter to continue from was trained on another model. One that does not say so is taken."""
+    if not adapter:
+        return
+    places = (Path(adapter) / "unsee.json", Path(adapter) / "model" / "unsee.json")
+    file = next((place for place in places if place.is_file()), None)
+    base = read_object(file).get("base_hash") if file else None
+    if base and model_hash and base != model_hash:
+        raise UserError(
+            f"training.adapter: {adapter} was trained on another model than this run's (base_hash in {file}). "
+            "Give the model that it was trained on, or another adapter."
+        )
 
 
 def _require_same_plugins(out: Path, run: Run) -> None:
