@@ -38,7 +38,12 @@ class Settings:
         ("3", 3),
         ("true", True),
         ("no", "no"),
-        ("007", 7),
+        ("007", "007"),
+        ("-0100", "-0100"),
+        ("08.5", "08.5"),
+        ("0", 0),
+        ("0.5", 0.5),
+        ("1e05", 1e05),
         ("[a, b]", ["a", "b"]),
         ("1.2.3", "1.2.3"),
         ("", ""),
@@ -79,6 +84,28 @@ def test_build_converts_what_is_meant():
 def test_build_refuses_wrong_types(values, message):
     with pytest.raises(UserError, match=message):
         config.build(Settings, values, where="s")
+
+
+def test_a_number_with_a_leading_zero_is_not_read_as_octal():
+    values = config.parse_overrides(["training.max_steps=0100"])["training"]
+    with pytest.raises(UserError, match="max_steps must be a whole number, got '0100'"):
+        config.build(Training, values, where="training")
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_text_that_looks_like_something_else_comes_back_as_text(inline):
+    words = (
+        "1e5 1e-4 08 0089 0017 1.e3 12345e67 .5 yes true 2026-01-01 0x1f 0o17 1_000 1:30 ~ null .inf 7 -3.5 =".split()
+    )
+    values = {"words": [*words, "", "a: b", "- x"], "numbers": [7, -3.5, 1e-05, 1e300, float("inf"), True, None]}
+    values |= {word: word for word in words}
+    assert config.parse_yaml(config.dump_yaml(values, inline=inline), where="test") == values
+
+
+def test_a_run_is_read_back_whatever_its_folder_is_called(tmp_path):
+    config.write(tmp_path / "run.yaml", Run(model="1e5", out="1e-4", data="08"), record={})
+    again = config.read(tmp_path / "run.yaml")
+    assert (again.model, again.out, again.data) == ("1e5", "1e-4", "08")
 
 
 def test_later_overrides_win_and_a_new_method_drops_the_old_ones_settings():

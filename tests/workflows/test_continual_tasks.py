@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,7 @@ from unsee.data.check import examine
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.workflows.continual.settings import Course
-from unsee.workflows.continual.tasks import entities_of, tasks_of
+from unsee.workflows.continual.tasks import _read, entities_of, tasks_of
 from unsee.workflows.continual.work import folder_name
 
 
@@ -41,6 +42,10 @@ def listed(tmp_path, text):
     file = tmp_path / "requests.yaml"
     file.write_text(text)
     return Course(requests=str(file))
+
+
+def test_an_id_keeps_its_leading_zeros(tmp_path):
+    assert _read(Path(listed(tmp_path, "- [0017]\n- [0018]\n- [17]").requests)).targets() == ("0017", "0018", "17")
 
 
 def test_the_default_request_comes_first_and_somebody_is_kept(data):

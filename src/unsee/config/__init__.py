@@ -1,6 +1,14 @@
 """Run configuration: schema, run files, overrides, path checks."""
 
-from unsee.config.overrides import MOST_NODES, merge, name_and_settings, parse_overrides, parse_yaml, read_mapping
+from unsee.config.overrides import (
+    MOST_NODES,
+    dump_yaml,
+    merge,
+    name_and_settings,
+    parse_overrides,
+    parse_yaml,
+    read_mapping,
+)
 from unsee.config.run import (
     RECORD,
     SEEDS,
@@ -27,6 +35,7 @@ __all__ = [
     "build",
     "commit",
     "convert",
+    "dump_yaml",
     "merge",
     "name_and_settings",
     "parse_overrides",

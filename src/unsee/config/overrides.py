@@ -59,19 +59,48 @@ def _inner_nodes(node: Any) -> Iterable[Any]:
     return node.value if isinstance(node, yaml.SequenceNode) else ()
 
 
+_OWN: Final = (
+    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    # A zero before another digit is no number: it may be an id (0017), and PyYAML reads it as octal.
+    ("tag:yaml.org,2002:int", r"^[-+]?(?!0\d)\d+$", "-+0123456789"),
+    (
+        "tag:yaml.org,2002:float",
+        r"^(?:[-+]?(?!0\d)(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
+        "-+.0123456789",
+    ),
+)
+"""Tag, pattern and first characters of the values that differ from YAML 1.1, which PyYAML reads."""
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int"))]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in {own for own, _, _ in _OWN}]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d+$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^(?:[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
-    list("-+.0123456789"),
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe dumper that quotes every text which _Loader or a YAML 1.1 reader would take for something else."""
+
+
+for _tag, _pattern, _first in _OWN:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_tag, re.compile(_pattern), list(_first))
+
+
+def dump_yaml(values: Any, *, inline: bool = False) -> str:
+    """Return values as YAML that `parse_yaml` reads back as they are.
+
+    Args:
+        values: Mappings, lists, text, numbers, booleans and None.
+        inline: Write all in one line.
+    """
+    text: str = yaml.dump(
+        values,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=inline,
+        width=10**6 if inline else 120,
+    )
+    return text
 
 
 def parse_yaml(text: str, *, where: str) -> Any:

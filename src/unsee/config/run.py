@@ -10,11 +10,9 @@ from pathlib import Path
 from platform import python_version
 from typing import Any, Final, Literal, TypedDict
 
-import yaml
-
 from unsee.api import Method, Role, registry
 from unsee.api.fast_paths import Name
-from unsee.config.overrides import merge, read_mapping
+from unsee.config.overrides import dump_yaml, merge, read_mapping
 from unsee.config.retention import KEEP, require_retention
 from unsee.config.schema import build, plain
 from unsee.errors import UserError, shown, unknown_name
@@ -211,7 +209,7 @@ def write(path: Path, run: Run, *, record: Mapping[str, Any], result: Mapping[st
     values = {**run.to_mapping(), "record": plain(record)}
     if result is not None:
         values["result"] = plain(result)
-    atomic_write_text(path, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
+    atomic_write_text(path, dump_yaml(values))
 
 
 def require_ended(folder: Path) -> None:

@@ -8,11 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from unsee.api import Training, registry
 from unsee.api.describe import field_docs
-from unsee.config import EvalConfig, Run
+from unsee.config import EvalConfig, Run, dump_yaml
 from unsee.errors import UserError
 from unsee.models import builtin
 from unsee.utils.files import atomic_write_text
@@ -113,5 +111,4 @@ def _wrapped(text: str, indent: str) -> list[str]:
 
 def _scalar(value: Any) -> str:
     """Return a value as YAML in one line."""
-    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
-    return text.removesuffix("\n").removesuffix("\n...")
+    return dump_yaml(value, inline=True).removesuffix("\n").removesuffix("\n...")

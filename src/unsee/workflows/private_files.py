@@ -10,10 +10,8 @@ from functools import cached_property
 from pathlib import PurePath
 from typing import Any, Final, Literal, get_args
 
-import yaml
-
 from unsee.config import RECORD
-from unsee.config.overrides import parse_yaml
+from unsee.config.overrides import dump_yaml, parse_yaml
 from unsee.utils.nameless import nameless, nameless_words
 
 Level = Literal["answers", "requests", "caches", "checkpoints", "weights"]
@@ -118,7 +116,7 @@ def _run(text: str) -> str:
     values = {**values, "data": "", "benchmark": "", "method": nameless(values.get("method", {}))}
     if isinstance(values.get("result"), Mapping):
         values["result"] = _figures(values["result"])
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+    return dump_yaml(values)
 
 
 def _batch(text: str) -> str:

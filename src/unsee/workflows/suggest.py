@@ -9,10 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from unsee.api import PROBES, Benchmark, Role, Training
-from unsee.config import Run
+from unsee.config import Run, dump_yaml
 from unsee.data.check import require_usable
 from unsee.data.open import described, open_benchmark
 from unsee.errors import UserError
@@ -46,8 +44,7 @@ class Suggestion:
     def __str__(self) -> str:
         """Return the run file, with the reasons as comments."""
         values = {name: value for name, value in self.run.to_mapping().items() if value not in ("", {}, ())}
-        text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
-        return "".join(f"# {reason}\n" for reason in self.reasons) + text.rstrip()
+        return "".join(f"# {reason}\n" for reason in self.reasons) + dump_yaml(values).rstrip()
 
 
 def suggest(

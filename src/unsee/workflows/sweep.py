@@ -29,8 +29,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final, Literal
 
-import yaml
-
 from unsee import config
 from unsee.api import Training, registry
 from unsee.config import Run
@@ -452,7 +450,7 @@ def _write_jobs(cells: Sequence[Cell], out: Path) -> None:
         run = replace(cell.run, out=str((out / "cells" / cell.name).resolve()))
         attack = {"attack": config.plain(cell.attack)} if cell.attack else {}
         values = {"label": cell.label, "run": run.to_mapping(), **attack}
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        text = config.dump_yaml(values)
         if not job.exists() or job.read_text(encoding="utf-8") != text:
             atomic_write_text(job, text)
 

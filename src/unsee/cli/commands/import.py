@@ -6,9 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import yaml
-
 from unsee.cli.commands._shared import OK, say
+from unsee.config import dump_yaml
 from unsee.config.paths import near
 from unsee.errors import UserError
 from unsee.utils.terminal import err
@@ -38,7 +37,7 @@ def action(options: argparse.Namespace) -> int:
         missing = len(words) == 1 and "=" not in words[0]
         what = f"there is no file {words[0]}.{near(words[0])}" if missing else f"got {' '.join(words)}."
         raise UserError(f"Expected one config file or overrides NAME=VALUE; {what}")
-    say(yaml.safe_dump(found.run.to_mapping(), sort_keys=False, allow_unicode=True).rstrip())
+    say(dump_yaml(found.run.to_mapping()).rstrip())
     for remark in found.remarks:
         err(f"remark: {remark}")
     if found.retain_logs_path:

@@ -7,8 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
-import yaml
-
 from unsee import config
 from unsee.api import Method, Training, registry
 from unsee.config import Run
@@ -240,7 +238,7 @@ def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
             raise UserError(
                 f"The output folder {out} is not empty, and holds no {RECORD} of an earlier call. Give another --out."
             )
-        atomic_write_text(file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
+        atomic_write_text(file, config.dump_yaml(values))
         return
     earlier = config.read_mapping(file)
     if changed := sorted(key for key in {*values, *_OPTIONAL} if earlier.get(key) != values.get(key)):

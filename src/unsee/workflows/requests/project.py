@@ -9,8 +9,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from unsee import config
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError, shown
@@ -103,8 +101,7 @@ class Project:
     def write(self, settings: Settings) -> None:
         """Write the settings."""
         owned_folder(self.folder)
-        text = yaml.safe_dump(config.plain(asdict(settings)), sort_keys=False, allow_unicode=True, width=120)
-        atomic_write_text(self.folder / SETTINGS, text)
+        atomic_write_text(self.folder / SETTINGS, config.dump_yaml(config.plain(asdict(settings))))
 
     def request(self, name: str) -> Request | None:
         """Return the private part of a request, or None once it is purged."""
@@ -117,8 +114,7 @@ class Project:
     def keep(self, request: Request) -> None:
         """Write the private part of a request."""
         owned_folder(self.place(request.id))
-        text = yaml.safe_dump(config.plain(asdict(request)), sort_keys=False, allow_unicode=True, width=120)
-        atomic_write_text(self.place(request.id) / REQUEST, text)
+        atomic_write_text(self.place(request.id) / REQUEST, config.dump_yaml(config.plain(asdict(request))))
 
 
 def opened(folder: Path | str, changes: Mapping[str, Any]) -> Project:
