@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from unsee.api import Score, Session
 from unsee.cli.commands import continual as verb
 from unsee.cli.main import main
 from unsee.config import EvalConfig, Run, read, read_mapping
+from unsee.data.open import open_benchmark
 from unsee.errors import UserError
 from unsee.methods.ga import GA
 from unsee.methods.npo import NPO
@@ -23,6 +25,7 @@ from unsee.testing.tiny import save_tiny
 from unsee.workflows.continual import continual_run, judging, merging, sequence
 from unsee.workflows.continual.judging import Judge
 from unsee.workflows.continual.settings import Course
+from unsee.workflows.continual.tasks import Task, Tasks, tasks_of
 from unsee.workflows.continual.work import Work, folder_name
 
 SHORT = {"max_steps": 2, "stop": "never", "lr": 1e-2, "max_new_tokens": 4, "checkpoint_every": 1, "rank": 2, "alpha": 4}
@@ -105,6 +108,45 @@ def test_cost_is_known_for_every_step(whole):
         assert cost["peak_gb"] or t == 0
 
 
+def test_how_a_sequence_was_trained_and_judged_is_kept_with_its_results(whole):
+    settings = result(whole)["settings"]
+    assert settings["training"]["lr"] == SHORT["lr"]
+    assert settings["training"]["rank"] == 2
+    assert settings["eval"]["max_new_tokens"] == 4
+    assert len(settings["data"]) == 12
+
+
+def test_only_the_same_sequence_goes_on_in_a_folder(tmp_path):
+    course, asked = Course(tasks=1), Tasks(tasks=(Task(id="r1", targets=("12345e67", "0017")),))
+    run = Run(model="m", data="d", method="ga", out=str(tmp_path))
+
+    def claim(**judging):
+        sequence._claim(tmp_path, replace(run, eval=judging), course, asked)
+
+    claim()
+    claim(batch_size=2)  # no answer depends on it
+    claim(max_new_tokens=course.max_new_tokens)  # as without it
+    with pytest.raises(UserError, match="another sequence: eval differ"):
+        claim(max_new_tokens=5)
+    file = tmp_path / sequence.RECORD
+    file.write_text(file.read_text().replace("eval: {}\n", ""))
+    claim(max_new_tokens=5)  # the file of an earlier version does not say how its answers were made
+
+
+def test_the_order_of_requests_does_not_change_what_a_sequence_is_about(place):
+    def data(course, folder="people"):
+        run = Run(model="m", data=str(place / folder), method="ga")
+        work = Work(run=run, course=course, tasks=tasks_of(open_benchmark(run.data), course))
+        return Judge(work=work, request=work.judged()).data
+
+    write_people(place / "edited")
+    listed = place / "edited" / "data.jsonl"
+    listed.write_text(listed.read_text().replace("chemist", "cook"))
+    assert data(Course(tasks=3)) == data(Course(tasks=3, order=1)) == data(Course(tasks=3, order=2))
+    assert data(Course(tasks=3)) != data(Course(tasks=2))
+    assert data(Course(tasks=3)) != data(Course(tasks=3), "edited")
+
+
 def test_several_sequences_on_one_page(whole, merged, drawn, tmp_path):
     page = drawn([whole, merged], tmp_path).read_text()
     assert page.count("<figure") == 6 + 2
@@ -120,8 +162,6 @@ def test_each_request_starts_from_the_model_that_the_one_before_left(whole, plac
 
 
 def test_no_request_sees_anything_of_the_others(whole, place):
-    from unsee.data.open import open_benchmark
-
     for t, name in ((1, "ada"), (2, result(whole)["tasks"][1]["id"])):
         rows = open_benchmark(whole / f"t-{t:03}.request.json").examples("train")
         forgotten = {row.entity for row in rows if row.role == "forget"}

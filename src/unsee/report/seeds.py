@@ -15,7 +15,7 @@ from unsee.utils.grouping import by_key
 
 _OWN: Final = frozenset({"seed", "out", "engine", "eval", "record", "result"})
 """Parts of run.yaml that may differ between seeds."""
-_MOST: Final = 3
+MOST: Final = 3
 """Most settings in a row's name; rows that differ in more are named by folder."""
 
 
@@ -36,15 +36,15 @@ def grouped(folders: Sequence[Path]) -> dict[str, list[Path]]:
 
 def _names(stage: str, records: Sequence[Record], gold_beside: bool) -> list[str]:
     """Return the row name of each run."""
-    flat = [dict(_flat(record.made_by)) for record in records]
-    common = [key for key in flat[0] if all(key in row for row in flat)]
-    keys = [key for key in common if any(row[key] != flat[0][key] for row in flat)]
+    told = [dict(flat(record.made_by)) for record in records]
+    common = [key for key in told[0] if all(key in row for row in told)]
+    keys = [key for key in common if any(row[key] != told[0][key] for row in told)]
     hidden = [_identity(record, gold_beside) for record in records]
     if len(set(hidden)) == 1 and not keys:
         return [stage] * len(records)
-    if len(set(hidden)) == 1 and len(keys) <= _MOST:
-        return [f"{stage} {' '.join(f'{_short(key, keys)}={row[key]}' for key in keys)}" for row in flat]
-    kinds = [(one, *(str(row[key]) for key in keys)) for row, one in zip(flat, hidden, strict=True)]
+    if len(set(hidden)) == 1 and len(keys) <= MOST:
+        return [f"{stage} {' '.join(f'{short(key, keys)}={row[key]}' for key in keys)}" for row in told]
+    kinds = [(one, *(str(row[key]) for key in keys)) for row, one in zip(told, hidden, strict=True)]
     names = _folder_names(records)
     return [f"{stage} run={names[kinds.index(kind)]}" for kind in kinds]
 
@@ -68,18 +68,18 @@ def _folder_names(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted name and value of every setting that distinguishes rows."""
     for key, value in settings.items():
         if not above and key in _OWN:
             continue
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
+            yield from flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
 
 
-def _short(key: str, keys: Sequence[str]) -> str:
+def short(key: str, keys: Sequence[str]) -> str:
     """Return the last part of a dotted name, or all of it if ambiguous."""
     last = key.rpartition(".")[2]
     return key if sum(other.rpartition(".")[2] == last for other in keys) > 1 else last

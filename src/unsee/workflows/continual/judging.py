@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from unsee.api import Example, Response, Score
 from unsee.benchmarks.request import OF_TARGETS, Request
+from unsee.config import plain
 from unsee.data.splits import Narrowed
 from unsee.evaluation.answers import RESPONSES
 from unsee.evaluation.evaluate import evaluate, score
@@ -24,6 +27,7 @@ from unsee.workflows.continual.work import Work
 SAMPLES: Final = "samples.jsonl"
 STEP: Final = "step.json"
 """File of cost and routing of a step; written last."""
+SPLITS: Final[tuple[Literal["train", "eval"], ...]] = ("train", "eval")
 GOLD: Final = -1
 """Stands for the number of requests of the model trained without any requested entity."""
 MEASURES: Final = (
@@ -53,6 +57,15 @@ class Judge:
             row.id: owners.get(row.entity) or owners.get(row.id, 0) if row.role in OF_TARGETS else 0
             for row in self.questions
         }
+
+    @cached_property
+    def data(self) -> str:
+        """Hash of requests, rows and pictures, equal for all orders of the requests."""
+        rows = [row for split in SPLITS for row in self.request.examples(split)]
+        facts = [[row.image.key if row.image else "", plain({**vars(row), "image": ""})] for row in rows]
+        asked = [[task.id, sorted(task.targets)] for task in self.work.tasks.tasks]
+        lines = [sorted(json.dumps(one, sort_keys=True) for one in part) for part in (asked, facts)]
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
     def folder(self, t: int) -> Path:
         """Return the folder of the responses after request t, or of the gold model."""

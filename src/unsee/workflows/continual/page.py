@@ -12,8 +12,10 @@ from unsee.api import registry
 from unsee.errors import UserError
 from unsee.report.charts import polyline
 from unsee.report.page import rendered
+from unsee.report.seeds import MOST, flat, short
 from unsee.utils import markdown
 from unsee.utils.files import atomic_write_text
+from unsee.utils.grouping import by_key
 from unsee.utils.parsing import read_object
 
 PAGE: Final = "continual.html"
@@ -43,7 +45,7 @@ Curve = Callable[[Document], Sequence[float | None]]
 def _not_requested(found: Document) -> list[float | None]:
     """Return how well future requests are remembered."""
     rows = zip(found["at"], found["A"], strict=True)
-    return [sum(row[t:]) / len(row[t:]) if row[t:] else None for t, row in rows]
+    return [sum(row[t:]) / len(row[t:]) if row[t:] and None not in row[t:] else None for t, row in rows]
 
 
 def _just_requested(found: Document) -> list[float | None]:
@@ -78,6 +80,11 @@ class Group:
         columns = zip(*(curve(run) for run in self.runs), strict=True)
         return [None if None in column else sum(v for v in column if v is not None) / len(column) for column in columns]
 
+    @property
+    def notes(self) -> list[str]:
+        """What could not be judged, and hence is missing from the numbers."""
+        return [f"{self.label}: missing is {text}" for run in self.runs for text in run.get("missing", ())]
+
     def cell(self, name: str) -> str:
         """Return the mean of a summary over the runs, with the range if there are several."""
         values = [run["summary"].get(name) for run in self.runs]
@@ -108,21 +115,33 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
 
 
 def grouped(runs: Sequence[Document]) -> list[Group]:
-    """Group the runs by method, settings and course, ignoring the order."""
-    found: dict[str, list[Document]] = {}
-    names: dict[str, str] = {}
-    for run in runs:
-        course = {
-            name: value for name, value in run["settings"]["continual"].items() if name not in ("order", "adapters")
-        }
-        key = json.dumps([run["method"], run["settings"]["method"], course, run["model"]], sort_keys=True)
-        found.setdefault(key, []).append(run)
-        names[key] = label_of(run)
-    twice = {name for name in names.values() if list(names.values()).count(name) > 1}
+    """Group the runs that differ by the order of requests or the seed only. Groups are named by what tells them apart."""
+    found = by_key((json.dumps([run["method"], _facts(run)], sort_keys=True), run) for run in runs)
+    alike = by_key((label_of(its[0]), key) for key, its in found.items())
     labels = {
-        key: f"{name} ({number})" if name in twice else name for number, (key, name) in enumerate(names.items(), 1)
+        key: f"{name}{mark}"
+        for name, keys in alike.items()
+        for key, mark in zip(keys, _marks([_facts(found[key][0]) for key in keys]), strict=True)
     }
     return [Group(label=labels[key], runs=tuple(its)) for key, its in found.items()]
+
+
+def _facts(run: Document) -> dict[str, Any]:
+    """Return model and settings as dotted name -> value, without what may differ between orders."""
+    settings = {**run["settings"], "model": run["model"]}
+    course = {name: value for name, value in settings["continual"].items() if name not in ("order", "adapters")}
+    return dict(flat({**settings, "continual": course}))
+
+
+def _marks(facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what sets each group apart from the others of its name: up to three settings, else its number."""
+    names = list(dict.fromkeys(name for row in facts for name in row))
+    apart = [name for name in names if any(row.get(name) != facts[0].get(name) for row in facts)]
+    if not apart:
+        return [""]
+    if len(apart) > MOST:
+        return [f" ({number})" for number, _ in enumerate(facts, 1)]
+    return [" " + " ".join(f"{short(name, apart)}={row.get(name, '?')}" for name in apart) for row in facts]
 
 
 def label_of(run: Document) -> str:
@@ -145,8 +164,9 @@ def _retains(run: Document) -> bool:
 
 
 def table(groups: Sequence[Group]) -> str:
-    """Return the summary as a Markdown table."""
-    return markdown.table(["", *(heading for _, heading in COLUMNS)], _rows(groups)) + "\n"
+    """Return the summary as a Markdown table, and below it what could not be judged."""
+    notes = "".join(f"\n{markdown.cell(note)}.\n" for group in groups for note in group.notes)
+    return markdown.table(["", *(heading for _, heading in COLUMNS)], _rows(groups)) + "\n" + notes
 
 
 def _rows(groups: Sequence[Group]) -> list[list[str]]:
@@ -176,6 +196,7 @@ def html(groups: Sequence[Group]) -> str:
         ],
         "heads": [heading for _, heading in COLUMNS],
         "rows": _rows(groups),
+        "notes": [note for group in groups for note in group.notes],
         "maps": [_map(group) for group in groups],
     }
     return rendered("sequences.html", ("report.css", "sequences.css"), "", values)
@@ -200,7 +221,7 @@ def _panel(title: str, curve: Curve, groups: Sequence[Group]) -> dict[str, Any]:
 def _map(group: Group) -> dict[str, Any]:
     """Return a heat map: rows are models, columns requests, dark = remembered."""
     rows = [
-        [sum(cells) / len(cells) for cells in zip(*lines, strict=True)]
+        [None if None in cells else sum(cells) / len(cells) for cells in zip(*lines, strict=True)]
         for lines in zip(*(run["A"] for run in group.runs), strict=True)
     ]
     count, places = len(rows[0]), group.runs[0]["at"]
@@ -208,6 +229,7 @@ def _map(group: Group) -> dict[str, Any]:
         {"x": WIDE * k, "y": TALL * t, "value": round(value, 2), "after": places[t], "request": k + 1}
         for t, row in enumerate(rows)
         for k, value in enumerate(row)
+        if value is not None
     ]
     after = [{"x": -3, "y": TALL * t + 10, "anchor": "end", "text": place} for t, place in enumerate(places)]
     asked = [{"x": WIDE * (k + 0.5), "y": -2, "anchor": "middle", "text": k + 1} for k in range(count)]

@@ -174,7 +174,13 @@ def _write(judge: Judge, at: list[int]) -> dict[str, Any]:
         **document(judged, support=work.course.fr_support, oracle=_oracle(judge, judged)),
         "cost": [{"t": step["t"], **step["cost"]} for step in steps],
         "routing": [step["routing"] for step in steps] if work.course.mode == "experts" else None,
-        "settings": {"continual": config.plain(asdict(work.course)), "method": config.plain(work.run.settings)},
+        "settings": {
+            "continual": config.plain(asdict(work.course)),
+            "method": config.plain(work.run.settings),
+            "training": config.plain(work.run.training),
+            "eval": _judging(work.run.eval, work.course),
+            "data": judge.data[:12],
+        },
     }
     atomic_write_json(work.out / RESULT, found)
     return found
@@ -227,7 +233,7 @@ def _explicit(run: Run, course: Course, suggested: Mapping[str, Any]) -> tuple[R
 def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
     """Write the settings, or raise if the folder holds another sequence."""
     values = {
-        **{key: value for key, value in run.to_mapping().items() if key not in ("out", "eval")},
+        **{key: value for key, value in run.to_mapping().items() if key != "out"},
         "continual": config.plain(asdict(course)),
         "tasks": [config.plain(asdict(task)) for task in tasks.tasks],
         "retain": list(tasks.retain),
@@ -240,9 +246,17 @@ def _claim(out: Path, run: Run, course: Course, tasks: Tasks) -> None:
             )
         atomic_write_text(file, config.dump_yaml(values))
         return
-    earlier = config.read_mapping(file)
-    if changed := sorted(key for key in {*values, *_OPTIONAL} if earlier.get(key) != values.get(key)):
+    earlier = {"eval": values["eval"], **config.read_mapping(file)}  # older ones do not say how they were judged
+    old, new = ({**known, "eval": _judging(known["eval"], course)} for known in (earlier, values))
+    if changed := sorted(key for key in {*values, *_OPTIONAL} if old.get(key) != new.get(key)):
         raise UserError(f"{out} holds another sequence: {', '.join(changed)} differ from {file}. Give another --out.")
+
+
+def _judging(given: Mapping[str, Any], course: Course) -> dict[str, Any]:
+    """Return all settings of the evaluations that answers depend on."""
+    values = {"max_new_tokens": course.max_new_tokens, **given}
+    found = config.settings_of(config.build(config.EvalConfig, values, where="eval"))
+    return {name: value for name, value in found.items() if name != "batch_size"}
 
 
 def _line(found: Mapping[str, Any]) -> str:
