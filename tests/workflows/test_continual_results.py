@@ -156,15 +156,66 @@ def test_a_model_that_can_do_nothing_is_measured_too():
     assert found["summary"]["CF"] == 1.0
 
 
+def test_what_cannot_be_judged_later_is_missing_and_raises_nothing():
+    asked = [row(1, "a", "forget", name=1.0)]
+    gone = [row(1, "a", "forget", name=0.0)]
+    found = results.document(
+        judged([*asked, row(0, "d", "retain", name=1.0)], [*gone, row(0, "d", "retain")], count=1), support="common"
+    )
+    assert found["U"] == [1.0, None]
+    assert found["metrics"]["RU"] == [1.0, None]
+    assert found["metrics"]["RD"] is None
+    assert found["summary"]["CF"] == 1.0
+    assert found["summary"]["overall"] is None
+    assert found["missing"] == ["kept people (U) after 1 requests: no answer to its questions can be judged"]
+
+
+def test_an_entity_without_a_value_at_a_step_is_left_out_of_the_intervals():
+    full = [row(1, "a", "unseen", name=1.0), row(1, "b", "unseen", name=0.0), row(1, "e", "unseen", name=1.0)]
+    kept = [row(0, name, "retain", name=float(name < "h")) for name in "defghijk"]
+    found = results.document(
+        judged([*full, *kept], [full[0], row(1, "b", "unseen"), full[2], *kept[1:]], count=1), support="common"
+    )
+    assert found["A"] == [[pytest.approx(2 / 3)], [1.0]]
+    assert found["missing"] == []
+    assert found["ci"]["CF"] == (0.0, 0.0)
+    assert found["ci"]["RD"] == (0.0, 0.0)  # of e to k, who have a value at both steps
+    second = row(2, "c", "unseen", name=1.0)
+    other = judged([*full[:2], second], [full[0], second], [full[1], second])
+    assert results.document(other, support="common")["ci"] is None
+
+
+def test_a_request_without_a_value_at_a_step_makes_that_step_missing():
+    def step(first, second):
+        known = [row(k, name, "forget", **({} if v is None else {"name": v})) for k, name, v in (first, second)]
+        return [*known, row(0, "d", "retain", name=1.0)]
+
+    steps = (step((1, "a", 1.0), (2, "c", 1.0)), step((1, "a", 0.0), (2, "c", None)), step((1, "a", 0.5), (2, "c", 0)))
+    found = results.document(judged(*steps), support="common")
+    assert found["A"] == [[1.0, 1.0], [0.0, None], [0.5, 0.0]]
+    assert found["metrics"]["CF"] == [None, 1.0]
+    assert found["metrics"]["FT"] == [None, None]
+    assert found["metrics"]["HP"] == [None, 0.5]
+    assert found["summary"]["overall"] is None
+    assert found["missing"] == ["request 2 after 1 requests: no answer to its questions can be judged"]
+    group = page.grouped([{**document(), **found}])[0]
+    assert group.cell("overall") == "-"
+    assert "missing is request 2 after 1 requests" in page.table([group])
+    drawn = page.html([group])
+    assert "missing is request 2 after 1 requests" in drawn
+    assert "after 1, request 2" not in drawn
+
+
 # the page
 
 
-def document(method="ga", order=0, mode="sequential", a=0.5):
+def document(method="ga", order=0, mode="sequential", a=0.5, seed=0, data="d1", **training):
     course = {"order": order, "merge": "sum", "router": "nearest", "reference": "previous", "adapters": f"x{order}"}
     steps = (everybody(1, 1, 1), everybody(a, 1, 1), everybody(0, a, 1))
     found = results.document(judged(*steps), support="common")
-    settings = {"continual": {**course, "mode": mode}, "method": {}}
-    return {**found, "method": method, "mode": mode, "model": "lab", "settings": settings, "tasks": [1, 2]}
+    settings = {"continual": {**course, "mode": mode}, "method": {}, "training": training, "data": data}
+    made = {"method": method, "mode": mode, "model": "lab", "seed": seed}
+    return {**found, **made, "settings": settings, "tasks": [1, 2]}
 
 
 def test_orders_of_one_sequence_are_one_group():
@@ -178,6 +229,16 @@ def test_orders_of_one_sequence_are_one_group():
     assert groups[0].cell("CF") == f"{sum(means) / 2:.2f} [{min(means):.2f}, {max(means):.2f}]"
     assert groups[1].cell("RU") == "1.00"
     assert page.table(groups).count("\n") == 5
+
+
+def test_sequences_of_another_training_or_other_data_are_no_orders_of_one():
+    runs = [document(lr=1e-3), document(order=1, lr=1e-3), document(seed=1, lr=1e-3), document(lr=1e-4)]
+    found = {group.label: len(group.runs) for group in page.grouped(runs)}
+    assert found == {"ga, sequential lr=0.001": 3, "ga, sequential lr=0.0001": 1}
+    found = {group.label: len(group.runs) for group in page.grouped([document(), document(data="d2")])}
+    assert found == {"ga, sequential data=d1": 1, "ga, sequential data=d2": 1}
+    many = [document(lr=n, rank=n, alpha=n, clip=n) for n in (1, 2)]
+    assert [group.label for group in page.grouped(many)] == ["ga, sequential (1)", "ga, sequential (2)"]
 
 
 @pytest.mark.parametrize(

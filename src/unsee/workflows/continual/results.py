@@ -26,6 +26,8 @@ RESAMPLES: Final = 500
 Sample = Mapping[str, Any]
 Means = dict[str, float]
 """Entity -> mean."""
+Curve = Sequence[float | None]
+"""One value per evaluated model, None where no answer could be judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +90,15 @@ class Judged:
             for place in range(len(self.at))
         ]
 
-    def curve(self, measures: Sequence[str], *roles: Role, image: bool | None = True) -> list[float] | None:
-        """Return the mean over retain entities per evaluated model, or None without questions."""
+    def curve(self, measures: Sequence[str], *roles: Role, image: bool | None = True) -> Curve | None:
+        """Return the mean over retain entities per evaluated model, or None if the original model has no value.
+
+        A later model of which no answer can be judged has None in its place.
+        """
         found = [
             mean_of_known(self.kept(place, measures, roles, image=image).values()) for place in range(len(self.at))
         ]
-        return None if None in found else [value for value in found if value is not None]
+        return None if found[0] is None else found
 
     def share(self, place: int, measure: str, keep: Callable[[Sample], bool]) -> float | None:
         """Return the mean of a measure over some responses."""
@@ -103,7 +108,8 @@ class Judged:
 
 def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float] | None = None) -> dict[str, Any]:
     """Return all of `continual.json` that follows from the responses."""
-    memory = required_matrix(judged)
+    required_matrix(judged)
+    memory = judged.matrix(judged.counts)
     utility = judged.curve(judged.counts, Role.RETAIN)
     general = judged.curve(("accuracy",), Role.GENERAL, image=None)
     found: dict[str, Any] = {
@@ -118,53 +124,92 @@ def document(judged: Judged, *, support: metrics.Support, oracle: Sequence[float
         "Q": [_quality(judged, place) for place in range(len(judged.at))],
         "aftermath": [_aftermath(judged, place) for place in range(len(judged.at))],
         "metrics": _curves(memory, utility, general, judged.at, support, oracle),
+        "missing": _missing(judged, {"kept people (U)": utility, "unrelated questions (G)": general}),
         "fr_support": support,
     }
     return {**found, "summary": summary(found["metrics"], judged.at), "ci": intervals(judged, support)}
 
 
 def required_matrix(judged: Judged) -> list[list[float]]:
-    """Return A, or raise if a request has no question that measures it."""
+    """Return the rows of A without a gap, or raise if a request has no question that measures it in the first."""
     memory = judged.matrix(judged.counts)
-    for row in memory:
-        if None in row:
-            raise UserError(
-                f"Request {row.index(None) + 1} has no judged question with an image that measures {' or '.join(judged.counts)}; "
-                "set continual.headline to something that all requests have."
-            )
-    return [[value for value in row if value is not None] for row in memory]
+    if None in memory[0]:
+        raise UserError(
+            f"Request {memory[0].index(None) + 1} has no judged question with an image that measures "
+            f"{' or '.join(judged.counts)}; set continual.headline to something that all requests have."
+        )
+    return _whole(memory)[1]
+
+
+def _whole(memory: Sequence[Curve]) -> tuple[list[int], list[list[float]]]:
+    """Return places and rows of the models of which every request could be judged."""
+    places = [place for place, row in enumerate(memory) if None not in row]
+    return places, [[value for value in memory[place] if value is not None] for place in places]
+
+
+def _missing(judged: Judged, curves: Mapping[str, Curve | None]) -> list[str]:
+    """Return what could not be judged of later models, a sentence each."""
+    memory = judged.matrix(judged.counts)
+    columns = {f"request {k + 1}": [row[k] for row in memory] for k in range(judged.count)}
+    return [
+        f"{what} after {judged.at[place]} requests: no answer to its questions can be judged"
+        for what, curve in {**columns, **curves}.items()
+        for place, value in enumerate(curve or ())
+        if value is None
+    ]
 
 
 def _curves(
-    memory: metrics.Matrix,
-    utility: Sequence[float] | None,
-    general: Sequence[float] | None,
+    memory: Sequence[Curve],
+    utility: Curve | None,
+    general: Curve | None,
     at: Sequence[int],
     support: metrics.Support,
     oracle: Sequence[float] | None = None,
 ) -> dict[str, Any]:
-    """Return every metric as a list over evaluated t >= 1 (RU, GU: all rows), or a number."""
-    apart = metrics.task_rebound(memory, at)
-    found: dict[str, Any] = {
-        "CF": metrics.current_forgetting(memory, at),
-        "HP": metrics.historical_preservation(memory, at),
-        "A_HF": metrics.historical_memory(memory, at),
-        "FR": metrics.rebound(memory, at, support),
+    """Return every metric as a list over evaluated t >= 1 (RU, GU: all rows), or a number.
+
+    A model of which some request could not be judged has None everywhere: a mean over fewer requests is another measure.
+    """
+    places, rows = _whole(memory)
+    steps = [at[place] for place in places]
+    apart = metrics.task_rebound(rows, steps)
+    made: dict[str, Curve] = {
+        "CF": metrics.current_forgetting(rows, steps),
+        "HP": metrics.historical_preservation(rows, steps),
+        "A_HF": metrics.historical_memory(rows, steps),
+        "FR": metrics.rebound(rows, steps, support),
         "FR_task_mean": [sum(row) / len(row) if row else None for row in apart],
         "FR_task_max": [max(row) if row else None for row in apart],
-        "FT": metrics.transfer(memory, at),
+        "FT": metrics.transfer(rows, steps),
     }
     if oracle is not None:
-        found["nCF"] = metrics.normalised_forgetting(memory, oracle, at)
+        made["nCF"] = metrics.normalised_forgetting(rows, oracle, steps)
+    found: dict[str, Any] = {name: _spread(curve, places[1:], len(at))[1:] for name, curve in made.items()}
     if utility:
-        lost, slope = metrics.drift(utility, at)
-        found |= {
-            "RU": metrics.relative(utility),
-            "RSR": metrics.stability_rate(utility),
-            "RD": lost,
-            "RD_slope": slope,
-        }
-    return found | ({"GU": metrics.relative(general)} if general else {})
+        found |= {"RU": _relative(utility), **_stability(utility, at)}
+    return found | ({"GU": _relative(general)} if general else {})
+
+
+def _spread(values: Curve, places: Sequence[int], count: int) -> list[float | None]:
+    """Return `count` values, those given in their places and None elsewhere."""
+    known = dict(zip(places, values, strict=True))
+    return [known.get(place) for place in range(count)]
+
+
+def _relative(curve: Curve) -> list[float | None]:
+    """Return a curve as a share of its first value, None where it is None."""
+    known = {place: value for place, value in enumerate(curve) if value is not None}
+    return _spread(metrics.relative(list(known.values())), list(known), len(curve))
+
+
+def _stability(utility: Curve, at: Sequence[int]) -> dict[str, float | None]:
+    """Return RSR, RD and the slope of RD, or None for all if a value is missing."""
+    known = [value for value in utility if value is not None]
+    if len(known) < len(utility):
+        return dict.fromkeys(("RSR", "RD", "RD_slope"))
+    lost, slope = metrics.drift(known, at)
+    return {"RSR": metrics.stability_rate(known), "RD": lost, "RD_slope": slope}
 
 
 def summary(found: Mapping[str, Any], at: Sequence[int]) -> dict[str, float | None]:
@@ -190,9 +235,16 @@ def summary(found: Mapping[str, Any], at: Sequence[int]) -> dict[str, float | No
         if name in found:
             numbers |= _steadiness(name, found[name], at[-len(found[name]) :])
     numbers |= {name: found[name] for name in ("RSR", "RD", "RD_slope") if name in found}
+    return {**numbers, "overall": _overall(numbers, found)}
+
+
+def _overall(numbers: Mapping[str, float | None], found: Mapping[str, Any]) -> float | None:
+    """Return our ranking, or None if something that the original model had could not be judged later."""
+    had = [found["CF"], *(found[name] for name in ("RU", "GU") if name in found and found[name][0] is not None)]
+    if any(None in curve for curve in had):
+        return None
     parts = [numbers.get(name) for name in ("CF", "HP", "RU", "GU")]
-    numbers["overall"] = metrics.overall([part for part in parts if part is not None])
-    return numbers
+    return metrics.overall([part for part in parts if part is not None])
 
 
 def _steadiness(name: str, curve: Sequence[float | None], at: Sequence[int]) -> dict[str, float | None]:
@@ -206,37 +258,49 @@ def _steadiness(name: str, curve: Sequence[float | None], at: Sequence[int]) -> 
 
 
 def intervals(judged: Judged, support: metrics.Support) -> dict[str, tuple[float, float]] | None:
-    """Return 95 % percentile intervals of the summary, resampling entities.
+    """Return 95 % percentile intervals of the summary, resampling entities that could be judged at every step.
 
     Within each request and within the retain set.
 
-    None if no request has two entities: then only several orders can say how sure a number is.
+    None if no request has two entities, since then only several orders can say how sure a number is, or if one has none.
     """
-    entities = [sorted(judged.remembered(0, k, judged.counts, image=True)) for k in range(1, judged.count + 1)]
-    if all(len(group) < 2 for group in entities):
+    places = _whole(judged.matrix(judged.counts))[0]
+    tables = {
+        place: [judged.remembered(place, k, judged.counts, image=True) for k in range(1, judged.count + 1)]
+        for place in places
+    }
+    entities = [_common([row[k] for row in tables.values()]) for k in range(judged.count)]
+    if not all(entities) or all(len(group) < 2 for group in entities):
         return None
-    tables = [
-        [judged.remembered(place, k, judged.counts, image=True) for k in range(1, judged.count + 1)]
-        for place in range(len(judged.at))
-    ]
     kept = [judged.kept(place, judged.counts, (Role.RETAIN,), image=True) for place in range(len(judged.at))]
+    people = _common([row for row in kept if row]) if kept[0] else []
     general = judged.curve(("accuracy",), Role.GENERAL, image=None)
     draws = np.random.default_rng(0)
     drawn = []
     for _ in range(RESAMPLES):
-        chosen = [draws.choice(group, len(group)) for group in entities]
+        chosen = [[str(name) for name in draws.choice(group, len(group))] for group in entities]
         memory = [
-            [float(np.mean([table[e] for e in group])) for table, group in zip(row, chosen, strict=True)]
-            for row in tables
+            [_mean(tables[place][k], group) if place in tables else None for k, group in enumerate(chosen)]
+            for place in range(len(judged.at))
         ]
-        names = list(draws.choice(sorted(kept[0]), len(kept[0]))) if kept[0] else []
-        utility = [float(np.mean([row[name] for name in names])) for row in kept] if kept[0] else None
+        names = [str(name) for name in draws.choice(people, len(people))] if people else []
+        utility = [_mean(row, names) if row else None for row in kept] if names else None
         drawn.append(summary(_curves(memory, utility, general, judged.at, support), judged.at))
+    unknown = {"overall"} if kept[0] and not people else set()  # it would lack the utility
     return {
         name: _percentiles([one[name] for one in drawn])
         for name in drawn[0]
-        if None not in [one[name] for one in drawn]
+        if name not in unknown and None not in [one[name] for one in drawn]
     }
+
+
+def _common(rows: Sequence[Means]) -> list[str]:
+    """Return the entities that have a value in every row."""
+    return sorted(set.intersection(*map(set, rows)))
+
+
+def _mean(row: Means, names: Sequence[str]) -> float:
+    return float(np.mean([row[name] for name in names]))
 
 
 def _percentiles(values: Sequence[float | None]) -> tuple[float, float]:
