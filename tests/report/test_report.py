@@ -18,7 +18,7 @@ from helpers.evaluated import CITIES, FORGET, MIXES, PEOPLE, make_run
 from helpers.scripts import script
 from unsee.api import Kind, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
-from unsee.report import charts, columns, compare, gallery, report, routes, summary, verdict
+from unsee.report import answers, charts, columns, compare, gallery, report, routes, summary, verdict
 from unsee.report.fulfilled import fulfilled
 from unsee.report.page import about, render
 from unsee.report.read import Record, Stage, gold_for, read_run, read_stages
@@ -628,6 +628,36 @@ def test_runs_of_one_method_with_other_settings_are_rows_of_their_own(tmp_path):
     assert sorted(row["stage"] for row in rows) == sorted(expected)
 
 
+def beside(folder: Path, answers: str) -> Path:
+    """Write that the run was judged beside a gold model with these answers."""
+    (folder / "judged.json").write_text(json.dumps({"gold": {"folder": "g", "answers": answers}}))
+    return folder
+
+
+def test_scores_beside_another_gold_model_do_not_stand_beside_the_one_shown(tmp_path):
+    folder, gold = make_run(tmp_path / "npo", "npo"), make_run(tmp_path / "gold", "gold")
+    scores = json.loads((folder / "scores.json").read_text())
+    keys = ["unseen.forget_quality", "forget.ks", "forget.js@name", "model.fq"]
+    scores |= {key: {"value": 0.5, "n": 3} for key in keys}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    beside(folder, "another")
+    assert read_stages({"npo": [folder]})[0].runs[0].scores.keys() >= set(keys)
+    shown = read_stages({"gold": [gold], "npo": [folder]})[1].runs[0].scores
+    assert not shown.keys() & set(keys)
+    assert "unseen.leak" in shown
+
+
+def test_one_gold_row_takes_the_place_of_the_gold_models_of_the_scores_and_two_do_not(tmp_path):
+    runs = [beside(make_run(tmp_path / f"npo-{i}", "npo", seed=i), f"g{i}") for i in range(2)]
+    golds = [make_run(tmp_path / f"gold-{i}", "gold", seed=i) for i in range(2)]
+    for i, gold in enumerate(golds):
+        (gold / "judged.json").write_text(json.dumps({"weights": f"w{i}"}))
+    assert grouped([golds[0], *runs]) == {"gold": golds[:1], "npo": runs}
+    apart = {"npo run=npo-0": runs[:1], "npo run=npo-1": runs[1:]}
+    assert grouped([*golds, *runs]) == {"gold run=gold-0": golds[:1], "gold run=gold-1": golds[1:], **apart}
+    assert grouped(runs) == apart
+
+
 def test_seeds_stay_one_row_whatever_else_their_records_say(tmp_path):
     folders = [make_run(tmp_path / str(i), "npo", seed=i) for i in range(2)]
     settle(folders[0], method={"beta": 0.1}, seed=0, result={"seconds": 3}, eval={"limit": 2})
@@ -693,6 +723,20 @@ def test_all_answers_are_in_a_page_beside_the_report(demo: dict[str, list[Path]]
     said = {row["id"]: "".join(piece for piece, _ in row["answers"][0][1]) for row in data["rows"]}
     assert all(said[row.id] == gallery.printable(row.text) for row in runs[0].responses)
     assert '<a href="answers.html">' in path.read_text()
+
+
+def test_an_answer_stands_under_its_own_question(demo: dict[str, list[Path]], tmp_path: Path) -> None:
+    folders = [demo["original"][0], demo["pubg"][0]]
+    asked = next(row for row in read_run(folders[0]).responses if row.role == Role.UNSEEN and row.kind == Kind.OPEN)
+    rewrite(folders[1], asked.id, question="Who wrote this book?", answer="Somebody else", text="It was Somebody else.")
+    stages = read_stages({"original": folders[:1], "pubg": folders[1:]})
+    rows = [row for row in answers.content(stages)["rows"] if row["id"] == asked.id]
+    assert [(row["question"], [said is not None for said in row["answers"]]) for row in rows] == [
+        (asked.question, [True, False]),
+        ("Who wrote this book?", [False, True]),
+    ]
+    assert [said.stage for said in gallery.card(stages, asked.id).answers] == ["original"]
+    assert gallery.showcase(stages, "unseen") != asked.id
 
 
 def test_the_page_of_answers_is_offline_and_hostile_text_stays_data(

@@ -322,11 +322,19 @@ def beside_gold(stage: Stage, golden: Stage | None) -> Stage:
     return replace(stage, runs=tuple(replace(run, scores=_distances(run, gold)) for run in stage.runs))
 
 
+_BESIDE_GOLD: Final = re.compile(r"\.(forget_quality|ks|js|fq)(@|$)")
+"""Keys of scores beside a gold model, but for the distance to gold."""
+
+
 def _distances(run: Record, gold: Record) -> dict[str, Score]:
-    """Return all scores with those beside gold. Where only one side has truth ratios, forget quality is missing with the reason."""
+    """Return all scores with those beside gold. Where only one side has truth ratios, forget quality is missing with the reason.
+
+    The run's own scores beside gold go: they may be of another gold model.
+    """
     alike = {row.id for row in same_questions(gold.responses, run.responses)}
     gold_scores = {key: _only(score, alike) for key, score in gold.scores.items()}
-    scores = {**run.scores, **gold_distance(run.responses, run.scores, gold_scores)}
+    own = {key: score for key, score in run.scores.items() if not _BESIDE_GOLD.search(key)}
+    scores = {**own, **gold_distance(run.responses, run.scores, gold_scores)}
     if not any(map(with_false_answers, (*run.responses, *gold.responses))):
         return scores
     why = incomparable(run.responses, gold.responses)

@@ -6,11 +6,11 @@ Seeds of one row share stage, model or settings, and questions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from unsee.report.read import Record, read_run
+from unsee.report.read import GOLD, Record, read_run
 from unsee.utils.grouping import by_key
 
 _OWN: Final = frozenset({"seed", "out", "engine", "eval", "record", "result"})
@@ -25,21 +25,22 @@ def grouped(folders: Sequence[Path]) -> dict[str, list[Path]]:
     Runs of other weights, of other questions or held against another gold model are rows of their own, named by their folders.
     """
     records = [read_run(folder) for folder in folders]
-    gold_beside = any(record.stage == "gold" for record in records)  # then all are held against that one
     stages = by_key((record.stage, record) for record in records)
+    known = {stage: _names(stage, stages[stage], GOLD.values()) for stage in GOLD.values() if stage in stages}
+    golds = [stage for stage, names in known.items() if len(set(names)) == 1]
     return by_key(
         (name, record.folder)
         for stage, runs in stages.items()
-        for name, record in zip(_names(stage, runs, gold_beside), runs, strict=True)
+        for name, record in zip(known.get(stage) or _names(stage, runs, golds), runs, strict=True)
     )
 
 
-def _names(stage: str, records: Sequence[Record], gold_beside: bool) -> list[str]:
-    """Return the row name of each run."""
+def _names(stage: str, records: Sequence[Record], golds: Collection[str]) -> list[str]:
+    """Return the row name of each run, beside these gold models of one row each."""
     told = [dict(flat(record.made_by)) for record in records]
     common = [key for key in told[0] if all(key in row for row in told)]
     keys = [key for key in common if any(row[key] != told[0][key] for row in told)]
-    hidden = [_identity(record, gold_beside) for record in records]
+    hidden = [_identity(record, golds) for record in records]
     if len(set(hidden)) == 1 and not keys:
         return [stage] * len(records)
     if len(set(hidden)) == 1 and len(keys) <= MOST:
@@ -49,12 +50,13 @@ def _names(stage: str, records: Sequence[Record], gold_beside: bool) -> list[str
     return [f"{stage} run={names[kinds.index(kind)]}" for kind in kinds]
 
 
-def _identity(record: Record, gold_beside: bool) -> tuple[str, str, str]:
-    """Return what no setting tells: foreign weights, questions, gold model."""
+def _identity(record: Record, golds: Collection[str]) -> tuple[str, str, str]:
+    """Return what no setting tells: foreign weights, questions, gold model unless a row takes its place (`gold_for`)."""
+    replaced = GOLD[record.promise] in golds or GOLD["person"] in golds
     return (
         "" if record.made_by else record.weights,
         record.questions,
-        "" if gold_beside else record.gold,
+        "" if replaced else record.gold,
     )
 
 
