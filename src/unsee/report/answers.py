@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from unsee.api import Response
 from unsee.report import gallery
 from unsee.report.read import Record, Stage
+from unsee.scoring.against_gold import alike
 
 NAME: Final = "answers.html"
 PICTURES: Final = 2000
@@ -23,35 +25,45 @@ def content(stages: Sequence[Stage]) -> dict[str, Any]:
     pictures: dict[str, int] = {}
     thumbnails: list[str] = []
     rows = []
-    for index in dict.fromkeys(index for run in runs for index in run.by_id):
-        first = next(run for run in runs if index in run.by_id)
-        row = first.by_id[index]
-        place = -1
-        if row.image and (row.image in pictures or len(pictures) < PICTURES):
-            place = pictures.setdefault(row.image, len(thumbnails))
+    for first, row in _questions(runs):
+        place, key = -1, row.image_key or str(first.folder / row.image)
+        if row.image and (key in pictures or len(pictures) < PICTURES):
+            place = pictures.setdefault(key, len(thumbnails))
             if place == len(thumbnails):
                 thumbnails.append(gallery.picture(first.folder, row))
         rows.append(
             {
-                "id": gallery.printable(index),
+                "id": gallery.printable(row.id),
                 "role": row.role.value,
                 "kind": row.kind.value,
                 "entity": gallery.printable(row.entity),
                 "question": gallery.printable(row.question),
                 "reference": gallery.printable(row.answer),
                 "picture": place,
-                "answers": [_answer(run, index) for run in runs],
+                "answers": [_answer(run, row) for run in runs],
             }
         )
     labels = [gallery.printable(stage.label) for stage in stages]
     return {"stages": labels, "pictures": thumbnails, "rows": rows}
 
 
-def _answer(run: Record, index: str) -> list[Any] | None:
-    """Return class and pieces (text, private) of an answer, or None if it was not asked."""
-    if index not in run.by_id:
+def _questions(runs: Sequence[Record]) -> list[tuple[Record, Response]]:
+    """Return every question once, with the first run that it was asked in. One id may stand for several questions."""
+    found: dict[str, list[tuple[Record, Response]]] = {}
+    for run in runs:
+        for index, row in run.by_id.items():
+            known = found.setdefault(index, [])
+            if not any(alike(row, other) for _, other in known):
+                known.append((run, row))
+    return [one for known in found.values() for one in known]
+
+
+def _answer(run: Record, row: Response) -> list[Any] | None:
+    """Return class and pieces (text, private) of an answer to this question, or None if it was not asked."""
+    said = gallery.same(run, row)
+    if said is None:
         return None
-    found = gallery.answer(run.stage, "", run, run.by_id[index], signs=10_000)
+    found = gallery.answer(run.stage, "", run, said, signs=10_000)
     return [found.verdict, [[piece.text, int(piece.private)] for piece in found.pieces]]
 
 

@@ -16,6 +16,7 @@ from unsee.errors import UserError
 from unsee.metrics.scripts import whole
 from unsee.report.read import Record, Stage
 from unsee.report.summary import CLASSES
+from unsee.scoring.against_gold import alike
 
 CARDS = 36
 """Most cards in the gallery."""
@@ -135,8 +136,17 @@ def _diverse(runs: Sequence[Record], role: Role, most: int) -> list[str]:
 
 
 def _traits(runs: Sequence[Record], response: Response) -> list[str]:
-    verdicts = [f"{run.stage}:{verdict_of(run, run.by_id[response.id])}" for run in runs if response.id in run.by_id]
+    verdicts = [f"{run.stage}:{verdict_of(run, said)}" for run in runs if (said := same(run, response))]
     return [*verdicts, f"entity:{response.entity}", f"image:{response.image}", f"kind:{response.kind}:{response.fact}"]
+
+
+def same(run: Record, response: Response) -> Response | None:
+    """Return the run's response to the same question, or None if that was not asked.
+
+    Two data sets may number their questions alike.
+    """
+    said = run.by_id.get(response.id)
+    return said if said is not None and alike(said, response) else None
 
 
 def card(stages: Sequence[Stage], index: str) -> Card:
@@ -150,9 +160,9 @@ def card(stages: Sequence[Stage], index: str) -> Card:
         reference=printable(response.answer),
         picture=picture(asked.folder, response),
         answers=tuple(
-            answer(stage.name, stage.label, run, run.by_id[index])
+            answer(stage.name, stage.label, run, said)
             for stage, run in zip(stages, runs, strict=True)
-            if index in run.by_id
+            if (said := same(run, response))
         ),
     )
 
@@ -269,7 +279,7 @@ def showcase(stages: Sequence[Stage], role: str) -> str | None:
         return None
     typical = {
         response.id: sum(
-            response.id in run.by_id and verdict_of(run, run.by_id[response.id]) == usual[run.stage] for run in runs
+            verdict_of(run, said) == usual[run.stage] for run in runs if (said := same(run, response)) is not None
         )
         for response in opened
     }

@@ -76,10 +76,11 @@ def same_questions(gold: Sequence[Response], responses: Sequence[Response]) -> l
     Two data sets may number their questions alike; figures of such a pair would compare answers to different questions.
     """
     asked = {row.id: row for row in responses}
-    return [row for row in gold if row.id not in asked or _alike(row, asked[row.id])]
+    return [row for row in gold if row.id not in asked or alike(row, asked[row.id])]
 
 
-def _alike(one: Response, other: Response) -> bool:
+def alike(one: Response, other: Response) -> bool:
+    """Tell whether two responses are to the same question about the same image, whatever their ids."""
     image = one.image_key == other.image_key or not (one.image_key and other.image_key)  # older runs have no key
     return image and (one.question, one.answer) == (other.question, other.answer)
 
