@@ -53,12 +53,14 @@ def name_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
 def visible_correct_of(response: Response, vocabulary: Vocabulary) -> float | None:
     """Return 1 if the only claimed value of the visible attribute is the true one, or None if undetectable.
 
-    Claims are found by pattern, else as a bare word.
+    Claims are found by pattern, else as a bare word. Of a row without a value of the attribute the reference tells it.
     """
-    truth = response.visible.get(response.fact, "")
     values = vocabulary.visible.get(response.fact, {})
-    made = claims(response.text, {response.fact: values}).get(response.fact, ())
-    if made:
+    made, told = (
+        claims(text, {response.fact: values}).get(response.fact, ()) for text in (response.text, response.answer)
+    )
+    truth = response.visible.get(response.fact) or (told[0] if len(told) == 1 else "")
+    if made and truth:
         return float(grounding(response.text, {response.fact: truth}, {response.fact: values}).correct == len(made))
     right = (truth or response.answer,)
     return _told(_only(response.text, right, values, ""), response.text, right)
