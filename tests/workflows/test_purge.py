@@ -404,6 +404,27 @@ def test_a_project_of_deletion_requests_is_refused(runs, capsys):
     assert not (project / "batches" / "B-001" / "run" / "model").exists()
 
 
+def test_a_project_beside_a_run_keeps_its_pictures_and_not_the_run(runs):
+    write(runs / "requests" / "project.yaml", "model: lab\n")
+    write(runs / "requests" / "ledger.sqlite", "")
+    done = purge([runs / "x"], apply=True)
+    assert not (runs / "x" / "responses.jsonl").exists()
+    assert (runs / "unsee-images" / PICTURE).is_file()
+    assert any("requests is a project of deletion requests" in note for note in done.notes)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_beside_a_run_keeps_only_the_pictures_it_needs(runs, tmp_path):
+    write_run(runs / "y", OTHER)
+    (runs / "y").rename(tmp_path / "moved")  # to a larger disk
+    (runs / "y").symlink_to(tmp_path / "moved")
+    (runs / "latest").symlink_to(runs / "x")
+    (runs / "data").symlink_to(tmp_path)
+    purge([runs / "x"], apply=True)
+    assert not (runs / "x" / "responses.jsonl").exists()
+    assert [path.name for path in (runs / "unsee-images").iterdir()] == [OTHER]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_links_that_lead_out_are_refused_and_nothing_is_removed(runs, tmp_path):
     outside = write(tmp_path / "elsewhere" / "responses.jsonl", "Zyxada")
@@ -446,10 +467,16 @@ def test_a_folder_in_use_is_refused(runs, busy):
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("scores.json", '{"unseen.leak": '), ("leaderboard.json", '{"first": {}}'), ("index.json", "7")]
+    ("name", "text"),
+    [
+        ("scores.json", b'{"unseen.leak": '),
+        ("scores.json", b"\xff\xfe{}"),
+        ("leaderboard.json", b'{"first": {}}'),
+        ("index.json", b"7"),
+    ],
 )
 def test_a_damaged_file_is_named_before_anything_is_removed(runs, name, text):
-    write(runs / "x" / name, text)
+    (runs / "x" / name).write_bytes(text)
     with pytest.raises(UserError, match=f"{name} is damaged"):
         purge([runs], apply=True)
     assert (runs / "x" / "responses.jsonl").is_file()

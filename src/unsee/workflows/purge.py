@@ -434,8 +434,7 @@ class _Plan:
         if chosen and chosen[0].rewrite is None:
             return Item(path=path, shown=name, bytes=size, level=chosen[0].level, why=chosen[0].why)
         if chosen and chosen[0].rewrite is not None:
-            before = path.read_text(encoding="utf-8")
-            after = _rewritten(path, before, chosen[0].rewrite)
+            before, after = _rewritten(path, chosen[0].rewrite)
             if after != before:
                 freed = max(0, size - len(after.encode()))
                 return Item(path=path, shown=name, bytes=freed, level=chosen[0].level, why=chosen[0].why, left=after)
@@ -472,13 +471,18 @@ class _Plan:
         """Return the shared pictures that no answer of another run refers to."""
         if "answers" not in self.levels or not folder.is_dir():
             return []
-        others = [unit for unit in _units_below(folder.parent, _DEEP) if unit not in self.roots]
-        others = [unit for other in others for unit in _units(other) if not self._takes(unit)]
+        pictures = [path for path in _files(folder) if _PICTURE.fullmatch(path.name)]
+        beside = list(_beside(folder.parent, folder.parent, _DEEP)) if pictures else []
+        if projects := [path.name for path in beside if _is_project(path)]:
+            notes.append(
+                f"{folder} stays: {projects[0]} is a project of deletion requests, whose open ones may need its pictures."
+            )
+            return []
+        others = [unit for other in beside for unit in _units(other) if not self._takes(unit)]
         if busy := [unit.name for unit in others if is_claimed(unit / LOCK)]:
             notes.append(f"{folder} stays: {busy[0]} is in use and may need its pictures.")
             return []
         needed = {Path(row.get("image") or "").name for unit in others for row in _answers(unit)}
-        pictures = [path for path in _files(folder) if _PICTURE.fullmatch(path.name)]
         return [self._item(path, folder.parent, _PICTURES) for path in pictures if path.name not in needed]
 
     def _takes(self, unit: Path) -> bool:
@@ -497,6 +501,18 @@ def _children(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.is_symlink() and _is_unit(path)]
 
 
+def _beside(folder: Path, top: Path, depth: int) -> Iterator[Path]:
+    """Yield the outermost folders of unsee, and projects, below one; of links those that lead out of `top`, not followed further."""
+    for path in sorted(folder.iterdir()):
+        linked = path.is_symlink()
+        if not path.is_dir() or (linked and path.resolve().is_relative_to(top)):
+            continue
+        if _is_project(path) or _is_unit(path):
+            yield path
+        elif depth > 1 and not linked:
+            yield from _beside(path, top, depth - 1)
+
+
 def _picture_folders(roots: Sequence[Path]) -> Iterator[Path]:
     """Yield the folders of pictures that runs share with those beside them."""
     for root in roots:
@@ -512,10 +528,11 @@ def _answers(unit: Path) -> list[Any]:
     return read_jsonl(file) if file.is_file() else []
 
 
-def _rewritten(path: Path, text: str, rewrite: Callable[[str], str]) -> str:
-    """Return the text without what is private, or raise for a damaged file before anything is removed."""
+def _rewritten(path: Path, rewrite: Callable[[str], str]) -> tuple[str, str]:
+    """Return a file's text, and what is left without the private, or raise for a damaged file before anything is removed."""
     try:
-        return rewrite(text)
+        text = path.read_text(encoding="utf-8")
+        return text, rewrite(text)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({error!s:.100}), so nobody can tell what it holds. Nothing was removed; remove it by hand."
