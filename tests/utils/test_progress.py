@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import io
 import sys
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from helpers.run import EXAMPLE
 from unsee import forget
@@ -52,6 +55,16 @@ def test_a_cell_shows_training_and_answers(notebook, tmp_path):
     notebook.clear()
     run.evaluate(limit=2, max_new_tokens=4, progress=False)
     assert notebook == []
+
+
+def test_texts_are_no_markup_and_no_format(monkeypatch):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(progress, "Console", lambda **_: console)
+    with Bar("a [/x] {y}", 1) as bar:
+        bar.update(1, "[red]b[/] {z}\x1b]0;t\x07")
+    shown = Text.from_ansi(console.file.getvalue()).plain
+    assert "a [/x] {y}" in shown
+    assert "[red]b[/] {z}\\x1b]0;t\\x07" in shown
 
 
 def test_texts_are_escaped(notebook):

@@ -10,7 +10,7 @@ from typing import Any, Final, Self, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from unsee.utils.terminal import err
+from unsee.utils import terminal
 
 T = TypeVar("T")
 _EVERY: Final = 0.2
@@ -26,12 +26,13 @@ class Bar:
         """Prepare the bar. A `total` of None is unknown."""
         console = Console(stderr=True)
         self.label, self.total, self.done, self.text = label, total, 0, ""
-        columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        before, after = (TextColumn(field, markup=False) for field in ("{task.fields[label]}", "{task.description}"))
+        columns = (before, BarColumn(), MofNCompleteColumn(), after)
         clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
         self._progress = Progress(
             *columns, clock, console=console, transient=True, disable=not (shown and console.is_terminal)
         )
-        self._task = self._progress.add_task("", total=total)
+        self._task = self._progress.add_task("", total=total, label=terminal.shown(label))
         self._cell = _Cell() if shown and console.is_jupyter else None
         self._log = _Log() if shown and not (console.is_terminal or console.is_jupyter) else None
         self._begun: float | None = None
@@ -45,7 +46,7 @@ class Bar:
     def update(self, done: int, text: str = "") -> None:
         """Set how much is done, and a text beside it."""
         self.done, self.text = done, text
-        self._progress.update(self._task, completed=done, description=text)
+        self._progress.update(self._task, completed=done, description=terminal.shown(text))
         self._draw(last=False)
 
     def stop(self) -> None:
@@ -116,7 +117,7 @@ class _Log:
         """Write the state if the last line is long ago, and the last state if there were lines before."""
         now = time.monotonic()
         if now - self.written >= _LOGGED or (last and self.begun):
-            err(state(last=last))
+            terminal.err(state(last=last))
             self.written, self.begun = now, True
 
 
