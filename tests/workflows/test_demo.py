@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from unsee.errors import UserError
+from unsee.utils.files import atomic_write_json, owned_folder
 from unsee.workflows.demo import FULL, QUICK, Row, demo, make, outcome, plan
 
 
@@ -73,6 +74,31 @@ def test_a_folder_of_other_things_is_left_alone(tmp_path: Path, fresh: bool, mon
     for _ in range(2):  # the second finds the first's own folder
         with pytest.raises(KeyboardInterrupt):
             demo(tmp_path / "new", fresh=fresh)
+
+
+def test_fresh_clears_the_rows_of_every_earlier_demo_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def stop(row: Row, *_: object) -> None:
+        made.append(row.stage)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["unsee.workflows.demo"], "make", stop)
+    for name in ("siu", "manu", "beside"):
+        (owned_folder(tmp_path / "demo" / name) / "scores.json").write_text("{}")
+        atomic_write_json(tmp_path / "demo" / "demo.json", {"methods": ["original", "manu", "../mine"]})
+    (owned_folder(tmp_path / "mine") / "file").touch()
+    for fresh in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            demo(tmp_path / "demo", methods=["siu"], fresh=fresh)
+        listed = json.loads((tmp_path / "demo" / "demo.json").read_text())["methods"]
+        assert set(listed) >= {"manu", "siu"}
+        assert (tmp_path / "demo" / "siu").exists() == (tmp_path / "demo" / "manu").exists() == (not fresh)
+    assert made == ["original", "original"]
+    assert (tmp_path / "demo" / "beside" / "scores.json").exists()
+    assert (tmp_path / "mine" / "file").exists()
 
 
 def test_a_finished_row_is_not_made_again(tmp_path: Path) -> None:

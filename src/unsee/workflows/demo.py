@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from unsee.distributed.file_lock import owner
 from unsee.errors import UserError, unknown_name
 from unsee.utils.files import atomic_write_json, foreign, owned_folder, remove_folder
 from unsee.utils.grouping import by_key
+from unsee.utils.parsing import read_object
 from unsee.utils.terminal import note
 
 DATA = "lab"
@@ -114,9 +116,10 @@ def demo(
     rows = plan(full=full, seeds=seeds, methods=methods)
     _require_own(place)
     with owner(place):
+        stages = {row.stage for row in rows} | _marked(place)
         if fresh:
-            _clear(place)
-        atomic_write_json(place / MARK, {"methods": sorted({row.stage for row in rows})})
+            _clear(place, stages)
+        atomic_write_json(place / MARK, {"methods": sorted(stages)})
         return _run_all(rows, place, engine)
 
 
@@ -209,7 +212,14 @@ def _require_own(out: Path) -> None:
         )
 
 
-def _clear(out: Path) -> None:
-    """Delete the results of an earlier demo, and nothing else."""
-    for name in ("original", "gold", "gold-picture", *FULL, "images"):
+def _marked(out: Path) -> set[str]:
+    """Return the rows that earlier demos have made in the folder."""
+    mark = out / MARK
+    listed = read_object(mark).get("methods", []) if mark.is_file() else []
+    return {str(name) for name in listed if re.fullmatch(r"[\w-]+", str(name))}  # a name, and never a path
+
+
+def _clear(out: Path, stages: Collection[str]) -> None:
+    """Delete the rows and pictures of a demo, and nothing else."""
+    for name in sorted({*stages, *FULL, "images"}):
         remove_folder(out / name)
