@@ -11,6 +11,7 @@ import pytest
 from unsee import config
 from unsee.api import registry
 from unsee.cli import main
+from unsee.cli.commands import _shared
 from unsee.cli.commands.list import KINDS
 from unsee.config import Run
 from unsee.errors import TrainingError
@@ -254,6 +255,12 @@ def test_from_a_folder_to_scores(tmp_path, capsys):
     rows = [json.loads(line) for line in (out / "responses.jsonl").read_text().split("\n") if line]
     assert {row["stage"] for row in rows} == {"ga"}
     assert config.read(out / "run.yaml").data == str(EXAMPLE)
+
+
+def test_json_stays_json_whatever_the_ids_are(capsys):
+    values = {"id": "soft\u00adhyphen \x7f \u202e \x1b \ud800 \u00e9 \n", "n": 1.5}
+    _shared.say_json(values)
+    assert json.loads(capsys.readouterr().out) == values
 
 
 def test_a_missing_run_is_answered_with_those_beside_it(tmp_path, capsys):

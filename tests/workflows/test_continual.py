@@ -413,6 +413,15 @@ def test_settings_on_the_command_line_belong_to_the_method_there(tmp_path):
     assert course == {"tasks": 5, "order": 4}
 
 
+def test_columns_and_roles_on_the_command_line_reach_the_data(tmp_path):
+    parser = argparse.ArgumentParser()
+    verb.options(parser)
+    words = "--model m --data d --fields image=photo,answer=response --method ga --tasks 2".split()
+    run, _ = verb._read(parser.parse_args([*words, "--roles", str(tmp_path / "roles.csv")]))
+    columns = {"image": "photo", "answer": "response"}
+    assert run.benchmark == {"fields": columns, "roles": str(tmp_path / "roles.csv")}
+
+
 def test_eval_settings_reach_every_model_of_a_sequence(tmp_path):
     run = Run(model="m", data="d", method="ga", out=str(tmp_path), eval={"likelihood": True, "batch_size": 3})
     work = Work(run=run, course=Course(tasks=1, max_new_tokens=5, batch_size=9), tasks=None)

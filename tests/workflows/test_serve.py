@@ -384,6 +384,8 @@ def test_other_machines_only_with_a_token():
             Access(host=host)
     with pytest.raises(UserError, match="at least 16 characters"):
         Access(host="0.0.0.0", token="short")
+    with pytest.raises(UserError, match="begin or end with a blank"):
+        Access(token="a token of the test ")
     with pytest.raises(UserError, match="--port must be"):
         Access(port=70000)
     for host in ("127.0.0.1", "::1", "localhost"):
@@ -391,6 +393,8 @@ def test_other_machines_only_with_a_token():
     with PageServer(App(title="", sides=(), catalogue=Catalogue()), Access(port=0)) as server:
         assert len(server.token) >= 32
         assert server.url == f"http://127.0.0.1:{server.server_address[1]}/#{server.token}"
+        server.token = "100% of #? a token"
+        assert server.url.endswith("/#100%25%20of%20%23%3F%20a%20token")  # page.js decodes it
         with pytest.raises(UserError, match="Cannot listen"):
             PageServer(server.app, Access(port=server.server_address[1]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,11 @@ def say(line: object) -> None:
     """Print a result on rank 0 only."""
     if processes.is_main():
         terminal.out(line)
+
+
+def say_json(values: object) -> None:
+    """Print a result as JSON on rank 0 only, in printable ASCII: what `say` escapes for terminals would be no JSON."""
+    say(json.dumps(values, indent=2).replace("\x7f", "\\u007f"))
 
 
 def told(line: object) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import OK, engine_option, plugin_option, say
+from unsee.cli.commands._shared import OK, engine_option, plugin_option, say, say_json
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +63,7 @@ def action(options: argparse.Namespace) -> int:
         engine=options.engine or "",
     )
     if options.json:
-        say(json.dumps(found, ensure_ascii=False, indent=2))
+        say_json(found)
     else:
         say("\n".join(line(name, result) for name, result in found.items()))
     return OK

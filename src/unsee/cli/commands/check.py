@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import FAILED, OK, benchmark_of, data_options, plugin_option, say
+from unsee.cli.commands._shared import FAILED, OK, benchmark_of, data_options, plugin_option, say, say_json
 from unsee.errors import UserError
 
 
@@ -46,5 +45,5 @@ def action(options: argparse.Namespace) -> int:
     if chosen.keys() != {"benchmark"}:
         raise UserError("unsee check sets only the benchmark: --set benchmark.NAME=VALUE.")
     report = check(data, benchmark=chosen["benchmark"], model=options.model, suppress=options.suppress)
-    say(json.dumps(config.plain(vars(report)), ensure_ascii=False, indent=2) if options.json else report)
+    say_json(config.plain(vars(report))) if options.json else say(report)
     return OK if report.usable else FAILED

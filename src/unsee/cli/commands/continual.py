@@ -9,7 +9,7 @@ from typing import Any
 
 from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import OK, run_options, say
+from unsee.cli.commands._shared import OK, benchmark_of, run_options, say
 from unsee.config import Run
 from unsee.config.hints import setting_hints
 from unsee.config.plugins import with_plugins
@@ -62,8 +62,11 @@ def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
     if options.method:  # before --set, whose settings are meant for it and not for the method of the file
         values = config.merge(values, {"method": options.method})
     values = config.merge(values, config.parse_overrides(options.set))
-    names = ("model", "data", "benchmark", "out", "method", "seed", "engine")
-    values = config.merge(values, {name: given[name] for name in names if given[name] is not None})
+    names = ("model", "data", "out", "method", "seed", "engine")
+    flags = {name: given[name] for name in names if given[name] is not None}
+    if chosen := benchmark_of(given):
+        flags["benchmark"] = chosen
+    values = config.merge(values, flags)
     course = values.pop("continual", {})
     if not isinstance(course, dict):
         raise UserError(f"`continual:` must be a mapping of settings, got {course!r}.")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 
-from unsee.cli.commands._shared import FAILED, OK, say
+from unsee.cli.commands._shared import FAILED, OK, say, say_json
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -22,5 +21,5 @@ def action(options: argparse.Namespace) -> int:
     from unsee.workflows.doctor import doctor
 
     diagnosis = doctor(options.folder, trial=not options.no_trial)
-    say(json.dumps(diagnosis.to_mapping(), ensure_ascii=False, indent=2) if options.json else diagnosis)
+    say_json(diagnosis.to_mapping()) if options.json else say(diagnosis)
     return OK if diagnosis.healthy else FAILED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Final
 from unsee import config
 from unsee.api import registry
 from unsee.api.plugins import PIN
-from unsee.cli.commands._shared import OK, run_of, run_options, say, told
+from unsee.cli.commands._shared import OK, run_of, run_options, say, say_json, told
 from unsee.config import Run, paths
 from unsee.config.hints import setting_hints
 from unsee.config.paths import require_run
@@ -80,7 +79,7 @@ def action(options: argparse.Namespace) -> int:
         engine="plain" if "plain" in (run.engine, earlier.engine) else "fast",  # as the judged run was made
     )
     if options.json:
-        say(json.dumps({name: score.to_json() for name, score in scores.items()}, ensure_ascii=False, indent=2))
+        say_json({name: score.to_json() for name, score in scores.items()})
     else:
         say("\n".join([_verdict(Path(out)), "", *_score_lines(scores, everything=options.all)]))
     _apply_retention(Path(out))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
 from unsee import config
 from unsee.api import registry
-from unsee.cli.commands._shared import FAILED, OK, UNFORGOTTEN, run_of, run_options, say, told
+from unsee.cli.commands._shared import FAILED, OK, UNFORGOTTEN, run_of, run_options, say, say_json, told
 from unsee.config import Run
 from unsee.config.retention import UNTIL_VERIFIED
 from unsee.distributed import processes
@@ -142,5 +141,5 @@ def _dry_run(run: Run, options: argparse.Namespace) -> int:
     from unsee.workflows.estimate import estimate_run
 
     found = estimate_run(run, resume=options.resume, device=options.device or "auto", probe=not options.no_probe)
-    say(json.dumps(config.plain(vars(found)), indent=2) if options.json else found)
+    say_json(config.plain(vars(found))) if options.json else say(found)
     return FAILED if found.problems else OK

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 
-from unsee.cli.commands._shared import OK, say
+from unsee.cli.commands._shared import OK, say_json
 from unsee.errors import UserError
 
 
@@ -29,5 +28,5 @@ def action(options: argparse.Namespace) -> int:
     if options.key_env and not key:
         raise UserError(f"The environment variable {options.key_env} is empty; it should hold the key of the judge.")
     endpoint = Endpoint(url=options.url, model=options.judge, key=key) if options.url else None
-    say(json.dumps(opinion(options.run, endpoint), ensure_ascii=False, indent=2))
+    say_json(opinion(options.run, endpoint))
     return OK

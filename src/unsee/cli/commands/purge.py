@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from unsee.cli.commands._shared import OK, say
+from unsee.cli.commands._shared import OK, say, say_json
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -35,5 +34,5 @@ def action(options: argparse.Namespace) -> int:
     for place in options.places:
         require_outside(place, levels)
     done = purge([Path(place) for place in options.places], levels=levels, apply=options.yes, due=options.due)
-    say(json.dumps(done.record(), indent=2) if options.json else done)
+    say_json(done.record()) if options.json else say(done)
     return OK

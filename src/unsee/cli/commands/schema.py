@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Final
 
 from unsee.api import registry
-from unsee.cli.commands._shared import OK, plugin_option, say
+from unsee.cli.commands._shared import OK, plugin_option, say_json
 
 KINDS: Final = ("run", "continual", "sweep", "requests", "roles", "leaderboard")
 """Kinds of file."""
@@ -31,5 +30,5 @@ def action(options: argparse.Namespace) -> int:
 
     for spec in options.plugin:
         registry.add(spec)
-    say(json.dumps(schema(options.kind), indent=2, ensure_ascii=False))
+    say_json(schema(options.kind))
     return OK

@@ -20,6 +20,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any, ClassVar, Final
+from urllib.parse import quote
 
 from unsee.errors import UserError, shown
 from unsee.report.page import HERE
@@ -70,6 +71,8 @@ class Access:
             )
         if self.token and (len(self.token) < SHORTEST or not self.token.isascii() or not self.token.isprintable()):
             raise UserError(f"--token must have at least {SHORTEST} characters, printable ASCII only.")
+        if self.token != self.token.strip():
+            raise UserError("--token must not begin or end with a blank: browsers cut it off.")
 
     @property
     def loopback(self) -> bool:
@@ -141,7 +144,7 @@ class PageServer(ThreadingHTTPServer):
     def url(self) -> str:
         """Address for the browser. The token stands behind #, which browsers send to nobody."""
         host = f"[{self.access.host}]" if ":" in self.access.host else self.access.host
-        return f"http://{host}:{self.server_address[1]}/#{self.token}"
+        return f"http://{host}:{self.server_address[1]}/#{quote(self.token, safe='')}"
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for a connection, once fewer than `CONNECTIONS` are open."""
