@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import Final
+
+_ESCAPES: Final = re.compile(r"\\(?=[!-/:-@\[-`{-~])")
+"""A backslash that Markdown would take for an escape: one before punctuation."""
 
 
 def cell(text: object) -> str:
-    r"""Return the text for a table's cell: on one line, without HTML or further cells.
+    r"""Return the text for a table's cell: on one line, without HTML, links, pictures or further cells.
 
     >>> print(cell("a|b<c"))
     a\|b&lt;c
+    >>> print(cell("![x](http://y) [0.1, 0.2] C:\\runs"), cell("a\\|b\r\nc"))
+    ![x]\(http://y) [0.1, 0.2] C:\runs a\\\|b c
     """
-    return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    line = _ESCAPES.sub(r"\\\\", " ".join(str(text).splitlines()))
+    return line.replace("|", "\\|").replace("](", "]\\(").replace("<", "&lt;")
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
