@@ -212,6 +212,28 @@ class TestAtomicFolder:
         with atomic_folder(tmp_path / "model") as part:
             assert [path.name for path in part.iterdir()] == [OWNED]
 
+    def test_a_kill_while_it_is_exchanged_loses_neither(self, tmp_path, monkeypatch):
+        with atomic_folder(tmp_path / "model") as part:
+            (part / "weights").write_text("old")
+        rename = Path.rename
+
+        def killed(path, target):
+            if path.name == "model.part":
+                raise KeyboardInterrupt
+            return rename(path, target)
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt), atomic_folder(tmp_path / "model") as part:
+            (part / "weights").write_text("new")
+            patch.setattr(Path, "rename", killed)
+        assert {file.read_text() for file in tmp_path.rglob("weights")} == {"old", "new"}
+        with suppress(KeyboardInterrupt), atomic_folder(tmp_path / "model") as part:
+            assert (tmp_path / "model" / "weights").read_text() == "old"
+            raise KeyboardInterrupt
+        with atomic_folder(tmp_path / "model") as part:
+            (part / "weights").write_text("newer")
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+        assert (tmp_path / "model" / "weights").read_text() == "newer"
+
     def test_a_folder_of_somebody_else_is_refused_before_anything_is_written(self, tmp_path):
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "thesis.txt").touch()

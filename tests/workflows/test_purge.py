@@ -404,6 +404,16 @@ def test_a_project_of_deletion_requests_is_refused(runs, capsys):
     assert not (project / "batches" / "B-001" / "run" / "model").exists()
 
 
+def test_models_of_a_killed_process_go_with_the_weights(runs):
+    left = [write(runs / "x" / name / "model.safetensors", "w") for name in ("model.part", ".model.old.unsee-part")]
+    for file in left:
+        write(file.parent / OWNED, "")
+    purge([runs / "x"], apply=True)
+    assert all(file.exists() for file in left)
+    purge([runs / "x"], levels=["weights"], apply=True)
+    assert not any(file.exists() for file in left)
+
+
 def test_a_project_beside_a_run_keeps_its_pictures_and_not_the_run(runs):
     write(runs / "requests" / "project.yaml", "model: lab\n")
     write(runs / "requests" / "ledger.sqlite", "")

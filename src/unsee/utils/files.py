@@ -74,17 +74,25 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `folder` atomically at the end of the block.
 
-    An earlier `folder` is replaced if unsee made it; one that anybody else has put files into is refused.
+    An earlier `folder` is replaced if unsee made it; one that anybody else has put files into is refused. It stands aside for a
+    moment, so that a kill loses neither; the next call puts it back.
     """
     _require_removable(folder)
+    aside = folder.with_name(f".{folder.name[:80]}.old{PART}")
+    if aside.is_dir() and not folder.exists():
+        aside.rename(folder)
+    remove_folder(aside)
     part = owned_folder(folder.with_name(f"{folder.name}.part"), anew=True)
     yield part
     follow_umask(*part.rglob("*"))
     for file in part.rglob("*"):
         sync(file)
-    remove_folder(folder)
+    if folder.exists():
+        _require_removable(folder)
+        folder.rename(aside)
     part.rename(folder)
     sync(folder.parent)
+    remove_folder(aside)
 
 
 def follow_umask(*paths: Path) -> None:

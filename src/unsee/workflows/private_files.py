@@ -212,6 +212,7 @@ FILES: Final[tuple[Private, ...]] = (
     Private("checkpoints/**", "checkpoints", "weights and optimizer state of an unfinished run"),
     Private("last_good/**", "checkpoints", "weights before a step that failed"),
     Private("model/**", "weights", "the model, its card, and an instruction that inference needs"),
+    Private("*model.*part/**", "weights", "a model that a killed process was writing or replacing"),
     Private("adapters/*/**", "weights", "the adapter of one request, in a folder named after it"),
 )
 """In the order of removal: what refers to others goes last, so that an interrupted purge can be told what is left."""
