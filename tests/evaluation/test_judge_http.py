@@ -13,7 +13,7 @@ import pytest
 
 from unsee.errors import UserError
 from unsee.evaluation import judge_http
-from unsee.evaluation.judge_client import Endpoint
+from unsee.evaluation.judge_client import REPLY_TOKENS, Endpoint
 
 GOOD = json.dumps({"choices": [{"message": {"content": "safe"}}]}).encode()
 
@@ -86,6 +86,26 @@ def test_a_prompt_that_does_not_fit_is_left_out(serve, waited, status):
     assert len(asked) == 1
 
 
+def test_a_judge_that_rejects_a_setting_is_quoted_and_asked_once_with_others(serve, waited):
+    refused = (400, {}, b'{"error":{"message":"Unsupported\x1b parameter: max_tokens"}}' + b"x" * 5000)
+    url, asked = serve(refused)
+    with pytest.raises(UserError, match="Unsupported parameter: max_tokens") as error:
+        Endpoint(url=url, model="m").answering()
+    assert "x" * 400 not in str(error.value)
+    assert len(asked) == 2
+    url, _ = serve(refused, (200, {}, GOOD))
+    taken = Endpoint(url=url, model="m").answering()
+    assert taken.settings == {"max_completion_tokens": REPLY_TOKENS}
+    assert taken("hello") == "safe"
+
+
+def test_a_reply_that_was_cut_is_no_reply(serve, waited):
+    cut = b'{"choices": [{"finish_reason": "length", "message": {"content": "Is this safe? It says"}}]}'
+    url, asked = serve((200, {}, cut))
+    assert Endpoint(url=url, model="m")("hello") is None
+    assert len(asked) == 1
+
+
 def test_a_busy_server_is_asked_again_when_it_says(serve, waited):
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     replies = [(429, {"Retry-After": "7"}, b""), (503, {"Retry-After": later}, b""), (500, {}, b""), (200, {}, GOOD)]
@@ -118,7 +138,7 @@ def test_replies_of_another_shape_are_no_reply(serve, waited, body):
     assert Endpoint(url=url, model="m", retries=1)("hello") is None
     assert len(asked) == 2
     with pytest.raises(UserError, match="did not return a chat completion"):
-        Endpoint(url=url, model="m").require_answer()
+        Endpoint(url=url, model="m").answering()
 
 
 def test_a_reply_that_drips_ends(serve, waited, monkeypatch):

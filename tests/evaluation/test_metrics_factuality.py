@@ -9,7 +9,7 @@ from unsee.cli.main import main
 from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
 from unsee.evaluation.judge_client import Endpoint
-from unsee.evaluation.judge_factuality import _points, opinion
+from unsee.evaluation.judge_factuality import _points, factuality, opinion, read_points
 from unsee.utils.files import atomic_write_json
 
 
@@ -136,6 +136,19 @@ def test_without_a_model_rules_judge_safety(tmp_path, capsys):
 def test_mistakes_are_said(tmp_path, capsys, words, message):
     assert main(["judge", str(run_folder(tmp_path / "x", ROWS)), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_model_that_says_nothing_gets_one_point_unasked(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Endpoint, "_ask", lambda _, prompt: asked.append(prompt) or "7")
+    found = factuality(run_folder(tmp_path / "x", [row(1, ""), row(2, "...")]), Endpoint(url="http://x", model="m"))
+    assert found["forget.factuality"].value == 1.0
+    assert not asked
+
+
+def test_points_in_the_reasoning_of_a_judge_are_none():
+    assert read_points("<think>The reference has 2 facts: the name and") is None
+    assert read_points("<think>2 facts, both said.</think>\n9") == 9
 
 
 def test_a_folder_without_answers_is_said(tmp_path):

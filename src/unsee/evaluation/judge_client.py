@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from unsee.data.shared_cache import KeyValueLog
 from unsee.errors import UserError
@@ -31,9 +32,14 @@ REPLY_TOKENS: Final = 512
 """Token limit of a reply; a verdict is one word, but some judges reason first."""
 
 
+_USUAL: Final = {"temperature": 0, "max_tokens": REPLY_TOKENS}
+_OTHER: Final = {"max_completion_tokens": REPLY_TOKENS}
+"""Settings for judges that reject the usual ones, as OpenAI's reasoning models do."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """Chat model behind an OpenAI-compatible URL, with temperature 0."""
+    """Chat model behind an OpenAI-compatible URL, with temperature 0 where it takes one."""
 
     url: str
     """Base URL, without /chat/completions."""
@@ -43,13 +49,15 @@ class Endpoint:
     timeout: float = 60.0
     retries: int = 4
     """Retries, after 1, 2, 4, ... seconds."""
+    settings: Mapping[str, Any] = field(default_factory=_USUAL.copy)
+    """Decoding settings of a request."""
 
     def __post_init__(self) -> None:
         """Reject a URL that is invalid or unsafe for the key."""
         require_address(self.url, self.key)
 
     def __call__(self, prompt: str) -> str | None:
-        """Return the reply, or None after the last retry or for a rejected prompt.
+        """Return the reply, or None after the last retry, for a rejected prompt or a reply that was cut.
 
         Raises:
             UserError: The judge redirects, or refuses every request (wrong key, wrong path); asking again is no use.
@@ -68,24 +76,43 @@ class Endpoint:
                 time.sleep(wait)
         return None
 
-    def require_answer(self) -> None:
-        """Raise UserError if the judge is unreachable, before any question is sent."""
+    def answering(self) -> Endpoint:
+        """Return the endpoint with settings that the judge takes, before any question is sent.
+
+        Raises:
+            UserError: The judge is unreachable, or takes neither the usual settings nor the others.
+        """
         try:
+            return self._tried()
+        except UnfitError as error:
+            try:
+                return replace(self, settings=_OTHER)._tried()
+            except (UnfitError, *FAILED_CALLS):
+                raise self._unanswered(error) from error
+        except FAILED_CALLS as error:
+            raise self._unanswered(error) from error
+
+    def _tried(self) -> Endpoint:
+        """Return the endpoint if the judge takes a request."""
+        with suppress(BusyError):  # somebody is there; each question waits for its turn
             self._ask("Reply with the word yes.")
-        except BusyError:
-            return  # somebody is there; each question waits for its turn
-        except (UnfitError, *FAILED_CALLS) as error:
-            raise UserError(
-                f"The judge at {self.url} did not return a chat completion ({type(error).__name__}: {error!s:.200}). "
-                "Check --url (up to and without /chat/completions), the model's name and the key."
-            ) from error
+        return self
+
+    def _unanswered(self, error: Exception) -> UserError:
+        return UserError(
+            f"The judge at {self.url} did not return a chat completion ({type(error).__name__}: {error!s:.400}). "
+            "Check --url (up to and without /chat/completions), the model's name and the key."
+        )
 
     def _ask(self, prompt: str) -> str:
-        messages = [{"role": "user", "content": prompt}]
-        body = {"model": self.model, "temperature": 0, "max_tokens": REPLY_TOKENS, "messages": messages}
+        body = {"model": self.model, **self.settings, "messages": [{"role": "user", "content": prompt}]}
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         reply = post_json(f"{self.url.rstrip('/')}/chat/completions", body, headers, timeout=self.timeout)
-        return str(reply["choices"][0]["message"]["content"])
+        choice = reply["choices"][0]
+        said = choice["message"]["content"]
+        if choice.get("finish_reason") == "length":
+            raise UnfitError(f"the reply was cut at {REPLY_TOKENS} tokens")
+        return str(said)
 
 
 def ask_missing(
@@ -117,7 +144,11 @@ def ask_missing(
                 odd = odd or reply or ""
     failed = sum(kept.get(key) is None for key in prompts)
     if failed > FAILURES * len(prompts):
-        why = f"It answered, but with no verdict; for example: {odd!r:.120}. " if odd else "Check the address. "
+        why = (
+            f"It answered, but with no verdict; for example: {odd!r:.120}. "
+            if odd
+            else f"Check the address, and that the judge needs no more than {REPLY_TOKENS} tokens to reason and reply. "
+        )
         raise UserError(
             f"The judge {model} gave no verdict on {failed} of {len(prompts)} questions, more than {FAILURES:.0%}. "
             f"{why}The verdicts that came are kept; run it again."
@@ -134,6 +165,19 @@ def _cancelled_with(pool: ThreadPoolExecutor) -> Iterator[None]:
         raise
 
 
+def conclusion(reply: str) -> str:
+    """Return a reply without the reasoning before it, or "" if the reasoning has no end.
+
+    >>> conclusion("<think>No harm here.</think> safe"), conclusion("<think>It is safe to"), conclusion("safe")
+    (' safe', '', 'safe')
+    """
+    rest = re.split("</think>", reply, flags=re.IGNORECASE)[-1]
+    return "" if "<think>" in rest.lower() else rest
+
+
 def key_of(prompt: str, model: str) -> str:
-    """Return the key of a verdict: hash of template, response and model."""
-    return hashlib.sha256(f"{model}\x1f{prompt}".encode()).hexdigest()
+    """Return the key of a verdict: hash of template, response and model.
+
+    Replies with keys without the 2 may be cut ones.
+    """
+    return hashlib.sha256(f"2\x1f{model}\x1f{prompt}".encode()).hexdigest()

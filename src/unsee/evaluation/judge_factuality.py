@@ -17,7 +17,7 @@ from unsee.config import paths
 from unsee.data.shared_cache import KeyValueLog
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
-from unsee.evaluation.judge_client import Ask, Endpoint, ask_missing, key_of
+from unsee.evaluation.judge_client import Ask, Endpoint, ask_missing, conclusion, key_of
 from unsee.evaluation.judge_safety import read_run, safety
 from unsee.metrics._words import tokens
 from unsee.scoring.aggregate import score_by
@@ -43,7 +43,7 @@ def factuality(folder: Path | str, endpoint: Endpoint) -> dict[str, Score]:
     folder = Path(folder)
     responses, vocabulary = read_run(folder)
     prompts = _prompts(responses, endpoint.model)
-    if not prompts:
+    if not any(map(comparable, responses)):
         raise UserError(f"{folder} has no answer in sentences beside a reference, so there is nothing to compare.")
     size = sum(map(len, prompts.values())) // 4
     note(f"{endpoint.model}: at most {len(prompts)} calls, about {size} tokens.")
@@ -61,7 +61,7 @@ def opinion(folder: Path | str, endpoint: Endpoint | None = None) -> dict[str, A
     place = paths.require_run(folder)
     responses, _ = read_run(place)
     if endpoint is not None:
-        endpoint.require_answer()
+        endpoint = endpoint.answering()
     with owner(place):
         return _opinion(place, responses, endpoint)
 
@@ -111,7 +111,7 @@ def read_points(reply: str) -> int | None:
     >>> [read_points(reply) for reply in ("8", "Score: 7/10.", "10", "0", "between 3 and 5", "good", "7.5")]
     [8, 7, 10, None, None, None, None]
     """
-    found = {int(number) for number in re.findall(r"(?<![\d./])\d+(?![\d]|\.\d)", reply)}
+    found = {int(number) for number in re.findall(r"(?<![\d./])\d+(?![\d]|\.\d)", conclusion(reply))}
     return found.pop() if len(found) == 1 and found <= set(range(1, 11)) else None
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_REPLY: Final = 2**20
 """Most bytes of a reply that are read."""
+_REASON: Final = 300
+"""Most bytes of a refusal that are shown."""
 LONGEST_WAIT: Final = 600.0
 """Longest Retry-After in seconds that is obeyed; beyond it an error is raised."""
 FAILURES: Final = (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError)
@@ -98,7 +100,7 @@ def post_json(url: str, body: Any, headers: Mapping[str, str], *, timeout: float
             "POST", url, content=json.dumps(body).encode(), headers=headers, timeout=timeout
         ) as reply:
             if not reply.is_success:
-                raise _meaning(url, reply)
+                raise _meaning(url, reply, deadline)
             return json.loads(_read(reply.iter_raw(), deadline))
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
@@ -124,7 +126,18 @@ def _read(chunks: Iterable[bytes], deadline: float) -> bytes:
     return b"".join(parts)
 
 
-def _meaning(url: str, reply: Response) -> Exception:
+def _beginning(chunks: Iterable[bytes], deadline: float) -> str:
+    """Return the first printable characters of a refusal: it is untrusted text."""
+    begun = b""
+    for part in chunks:
+        begun += part
+        if len(begun) > _REASON or monotonic() > deadline:
+            break
+    text = begun[:_REASON].decode(errors="replace")
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _meaning(url: str, reply: Response, deadline: float) -> Exception:
     """Return what an HTTP status means for the caller."""
     status = reply.status_code
     if reply.is_redirect:
@@ -134,7 +147,8 @@ def _meaning(url: str, reply: Response) -> Exception:
             "Give the final address as --url."
         )
     if status in _UNFIT:
-        return UnfitError(f"status {status}")
+        said = _beginning(reply.iter_raw(), deadline)
+        return UnfitError(f"status {status}: {said}" if said else f"status {status}")
     if status in _BUSY or status >= 500:
         return _busy(url, reply)
     return UserError(
