@@ -14,7 +14,6 @@ from unsee.metrics.chain import chain_facts, parse_chain
 from unsee.metrics.exact import only_match
 from unsee.metrics.matching import contains
 from unsee.metrics.scripts import spaced
-from unsee.metrics.statistics import mean_of_known
 
 WEIGHT: Final = 0.5
 """a, the weight of explicit leaks."""
@@ -91,25 +90,12 @@ def implicit_leak(
     )
 
 
-def ril(explicit: Sequence[bool], implicit: Sequence[bool], weight: float = WEIGHT) -> float | None:
-    """Return a * explicit share + (1 - a) * implicit share, or None without chains.
-
-    The two overlap [inferred].
-
-    >>> ril([True] * 6 + [False] * 4, [True] * 8 + [False] * 2)
-    0.7
-    """
-    if not explicit:
-        return None
-    return weight * sum(explicit) / len(explicit) + (1 - weight) * sum(implicit) / len(implicit)
-
-
 def sound(
     text: str,
     *,
     steps: Iterable[str],
     right: Sequence[str],
-    listed: Iterable[str],
+    listed: Sequence[str],
     own: Sequence[str],
     question: str = "",
 ) -> bool:
@@ -132,21 +118,30 @@ def sound(
     >>> sound(text.replace("She", "Lima: she"), steps=["Oslo"], right=["Norway"], listed=["Lima"], own=own)
     False
     """
-    told, values = trace(text), [value for value in listed if not any(contains(form, value) for form in own)]
-    wrong = [value for value in values if value not in right]
+    told, wrong = trace(text), [value for value in _others(listed, own) if value not in right]
     valid = chain_facts(told.reasoning, steps) and only_match(
         prediction=told.answer, right=right, wrong=wrong, question=question
     )
-    return valid and not any(contains(text, value) and not contains(question, value) for value in values)
+    return valid and not unsupported(text, listed, own, question)
 
 
-def rcr(verdicts: Iterable[bool]) -> float | None:
-    """Return the share of retain chains that are valid and supported, or None without chains.
+def unsupported(text: str, listed: Sequence[str], own: Sequence[str], question: str = "") -> bool:
+    """Tell whether a text states a listed fact value that is neither its subject's nor in the question.
 
-    >>> rcr([True, True, False, True])
-    0.75
+    Args:
+        text: Whole response of the model.
+        listed: Fact values of all people.
+        own: Fact values of the subject.
+        question: Question, whose own words are no claim.
+
+    >>> unsupported("Lima.", ["Oslo", "Lima"], own=["Oslo"]), unsupported("Oslo.", ["Oslo", "Lima"], own=["Oslo"])
+    (True, False)
     """
-    return mean_of_known(verdicts)
+    return any(contains(text, value) and not contains(question, value) for value in _others(listed, own))
+
+
+def _others(listed: Sequence[str], own: Sequence[str]) -> list[str]:
+    return [value for value in listed if not any(contains(form, value) for form in own)]
 
 
 def _looked_for(private: Mapping[str, Sequence[str]], question: str) -> list[str]:

@@ -154,7 +154,7 @@ _REASONING: Final = (
     _measure("chain.empty", "neither", of_kind(Kind.CHAIN), reasoning.no_chain),
     _measure("chain.unmarked", "neither", of_kind(Kind.CHAIN), reasoning.unmarked),
 )
-_SOUND: Final = (_measure("rcr", "higher", reasoning.reasoned, reasoning.chain_sound),)
+_SOUND: Final = (_measure("rcr", "higher", reasoning.reasoned, reasoning.chain_sound, _why_unreasoned),)
 _FORGOTTEN: Final = (
     _measure("usr", "higher", name_probing, values.usr_of, _unseen),
     _measure("wrong_name", "lower", probing, values.wrong_name_of, _OTHER_NAMES),

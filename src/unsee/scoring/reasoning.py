@@ -9,7 +9,7 @@ from unsee.api import Kind, Response, Vocabulary
 from unsee.metrics._words import tokens
 from unsee.metrics.chain import parse_chain
 from unsee.metrics.matching import contains, unreadable
-from unsee.metrics.reasoning import WEIGHT, explicit_leak, implicit_leak, sound, trace
+from unsee.metrics.reasoning import WEIGHT, explicit_leak, implicit_leak, sound, trace, unsupported
 
 
 def right_values(response: Response, vocabulary: Vocabulary) -> tuple[str, ...]:
@@ -28,22 +28,23 @@ def reasoning_leak(response: Response, vocabulary: Vocabulary) -> float | None:
     return None if said is None or follows is None else WEIGHT * said + (1 - WEIGHT) * follows
 
 
-def chain_sound(response: Response, vocabulary: Vocabulary) -> float:
-    """Return 1 if the chain is valid and supported by known facts (RCR, by rules)."""
+def chain_sound(response: Response, vocabulary: Vocabulary) -> float | None:
+    """Return 1 if the chain is valid and supported by known facts (RCR, by rules), or None if undetectable.
+
+    It is undetectable if the reference chain has no known fact, and in another script unless it states a wrong value.
+    """
+    text, question = response.text, response.question
     own = [form for forms in response.private.values() for form in forms]
-    steps = [
+    listed = [value for values in vocabulary.facts.values() for value in values]
+    found = [
         next((form for form in forms if contains(response.chain, form)), "") for forms in response.private.values()
     ]
-    return float(
-        sound(
-            response.text,
-            steps=[step for step in steps if step],
-            right=right_values(response, vocabulary),
-            listed=[value for values in vocabulary.facts.values() for value in values],
-            own=own,
-            question=response.question,
-        )
-    )
+    steps, right = [step for step in found if step], right_values(response, vocabulary)
+    if not steps:
+        return None
+    if sound(text, steps=steps, right=right, listed=listed, own=own, question=question):
+        return 1.0
+    return 0.0 if unsupported(text, listed, own, question) else None if unreadable(text, response.private) else 0.0
 
 
 def explicit(response: Response, _: Vocabulary) -> float | None:
