@@ -9,7 +9,6 @@ from unsee.api import Kind, Response, Role
 from unsee.cli.main import main
 from unsee.data.open import open_benchmark
 from unsee.errors import UserError
-from unsee.metrics.mmubench import mmubench
 from unsee.scoring.aggregate import score
 from unsee.workflows.check import check
 
@@ -96,13 +95,10 @@ def test_exact_match_counts_names_and_yes_and_never_what_the_question_says(relea
         ("I saw yesterday.", 1.0, 1.0),
         ("", 1.0, 1.0),
     ):
-        scores, told = said(released, text)
+        scores, _ = said(released, text)
         assert scores["forget.em"].value == pytest.approx(gone)
         assert scores["unseen.em"].value == pytest.approx(by_image)  # as all scores: a mean over images
-        trained = {row.image_key for row in told if row.role is Role.FORGET}
-        found = mmubench(told, trained)
-        assert (found.efficacy.value, found.generality.value) == (pytest.approx(gone), pytest.approx(gone))
-        assert found.efficacy.n == len(PROMPTS)
+        assert scores["forget.em"].n == len(PROMPTS)
     assert scores["unseen.empty"].value == 1.0
     assert said(released, "a dog a cat")[0]["unseen.diversity"].value == 75.0
 

@@ -6,19 +6,10 @@ import math
 
 import pytest
 
-from unsee.api import Kind, Response, Role
+from unsee.api import Kind, Response, Role, Vocabulary
 from unsee.errors import UserError
-from unsee.metrics.mmubench import (
-    c_dis,
-    diversity,
-    exact_match,
-    fluency,
-    has_target,
-    mmubench,
-    paired,
-    specificity,
-    stripped,
-)
+from unsee.metrics.mmubench import c_dis, diversity, fluency, paired, stripped, target_gone
+from unsee.scoring.aggregate import score
 
 
 def test_targets_with_blanks_are_stripped_counted_and_hit():
@@ -26,34 +17,15 @@ def test_targets_with_blanks_are_stripped_counted_and_hit():
     clean, touched = stripped(["yes", " yes", " yes ", " yes trump", "trump"])
     assert clean == ["yes", "yes", "yes", "yes trump", "trump"]
     assert touched == 3
-    assert has_target("Yes, it is", " yes")
-    assert has_target("Yes, it is", " yes ", "substring")
-    dirty = exact_match(["Yes, it is", "yes"], [" yes", "yes "])
-    assert dirty is not None
-    assert dirty.value == 0.0
+    assert not target_gone("Yes, it is", [" yes"])
+    assert not target_gone("yes", ["yes "])
 
 
-def test_word_match_does_not_hit_inside_words():
-    assert not has_target("He left yesterday.", "yes")
-    assert has_target("He left yesterday.", "yes", "substring")
-    assert has_target("It is TRUMP!", "trump")
-
-
-def test_any_spelling_counts_as_the_target():
-    found = exact_match(["Mr Trump", "The Donald", "A man"], [["Donald Trump", "Trump"]] * 3)
-    assert found is not None
-    assert found.value == pytest.approx(2 / 3)
-
-
-def test_empty_generations_are_reported_and_are_no_silent_success():
-    """A model that says nothing has EM 1: the empty rate and `answered` stand next to it (docs/defects.md 77)."""
-    silent = exact_match(["", " \n", "..."], ["trump"] * 3)
-    assert silent is not None
-    assert (silent.value, silent.empty, silent.answered, silent.n) == (1.0, 1.0, None, 3)
-    half = exact_match(["", "Trump"], ["trump"] * 2)
-    assert half is not None
-    assert (half.value, half.empty, half.answered) == (0.5, 0.5, 0.0)
-    assert exact_match([], []) is None
+def test_targets_are_whole_words_in_any_spelling():
+    assert target_gone("He left yesterday.", ["yes"])
+    assert not target_gone("It is TRUMP!", ["trump"])
+    said = ["Mr Trump", "The Donald", "A man"]
+    assert [target_gone(text, ["Donald Trump", "Trump"]) for text in said] == [False, True, True]
 
 
 def test_prompts_and_images_are_paired_in_turn_or_all_with_all():
@@ -95,12 +67,6 @@ def test_diversity_counts_distinct_words_and_empty_outputs():
     assert diversity([]) is None
 
 
-def test_specificity_is_the_mean_over_benchmarks():
-    assert specificity({"gqa": 61.0, "pope": 85.0, "textvqa": 58.0}) == pytest.approx(68.0)
-    with pytest.raises(UserError, match="at least one benchmark"):
-        specificity({})
-
-
 def response(number, role, image, text, question="Who is this?"):
     return Response(
         id=str(number), stage="siu", role=role, kind=Kind.NAME, fact="name", entity="c", question=question, answer="Donald Trump",
@@ -108,8 +74,8 @@ def response(number, role, image, text, question="Who is this?"):
     )  # fmt: skip
 
 
-def test_responses_count_by_image():
-    """Efficacy: the training image alone; generality: unseen images; text-only questions and the retained: neither."""
+def test_responses_count_by_role():
+    """Efficacy: training images; generality: unseen images; a name in the question is no target, silence has none of it."""
     rows = [
         response(0, Role.FORGET, "train", "This is Jacob Campbell."),
         response(1, Role.FORGET, "other", "Trump"),
@@ -119,11 +85,9 @@ def test_responses_count_by_image():
         response(5, Role.RETAIN, "r", "Trump"),
         response(6, Role.UNSEEN, "u3", "No, Trump is not there.", "Is Donald Trump in the picture?"),
     ]
-    found = mmubench(rows, {"train"})
-    assert found.efficacy is not None
-    assert found.generality is not None
-    assert (found.efficacy.value, found.efficacy.n) == (1.0, 1)
-    assert (found.generality.n, found.generality.empty) == (3, pytest.approx(1 / 3))
-    assert found.generality.value == pytest.approx(2 / 3)
-    assert found.diversity == pytest.approx((100 + 100 + 0 + 100) / 4)
-    assert mmubench(rows[:1], set()).efficacy is None
+    found = score(rows, Vocabulary(measures=("em", "diversity")))
+    assert found["forget.em"].value_by_index == {"0": 1.0, "1": 0.0}
+    assert found["unseen.em"].value_by_index == {"2": 0.0, "3": 1.0}
+    assert found["unseen.empty"].value_by_index["3"] == 1.0
+    assert found["unseen.diversity"].value_by_index == {"2": 100.0, "3": 0.0}
+    assert not {"retain.em", "forget_text.em"} & found.keys()

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from unsee.api import Kind, Response, Role, Vocabulary
-from unsee.metrics.mmubench import exact_match
 from unsee.scoring.aggregate import score
 
 OPTIONS = ("Shanghai", "Oslo")
@@ -89,8 +88,6 @@ def test_a_target_in_another_script_is_not_gone():
         found = values(row(Kind.OPEN, text))
         assert found["forget.em"] == gone
     assert values(row(Kind.OPEN, "这是马拉。"))["forget.em.released"] == 1.0  # as published
-    assert exact_match(["这是马拉。", "A man."], ["Mara Lind"] * 2).n == 1
-    assert exact_match(["这是马拉。"], ["Mara Lind"]) is None
 
 
 @pytest.mark.parametrize(

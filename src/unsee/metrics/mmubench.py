@@ -1,57 +1,26 @@
-"""MMUBench metrics (arXiv 2405.12523): EM, C-Dis, specificity, fluency, diversity.
+"""MMUBench metrics (arXiv 2405.12523): EM, C-Dis, fluency, diversity.
 
 Pure functions on texts and on token probabilities; `unsee.inference.answer_logits.answer_logprob` says the latter. Where the released
-scripts depart from what a metric's name says, `official_code` gives theirs for comparison (SIU, arXiv 2405.12523).
+script for EM departs from what its name says, `has_target_as_released` gives theirs for comparison (SIU, arXiv 2405.12523).
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Final, Literal, TypeVar
 
-from unsee.api.example import Kind, Role
+from unsee.api.example import Kind
 from unsee.api.response import Response
 from unsee.errors import UserError
 from unsee.metrics.matching import contains, unreadable
 
-Match = Literal["word", "substring"]
 A = TypeVar("A")
 B = TypeVar("B")
 
 _LEAST: Final = 1e-10
 """Distance of clamped probabilities from 0 and 1 (released: from 0)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExactMatch:
-    """EM for efficacy or generality, with the share of empty outputs.
-
-    A collapsed model has EM 1.
-    """
-
-    value: float
-    """Share of outputs without their target; higher = better forgotten. Empty outputs count."""
-    empty: float
-    """Share of outputs without a word, to be read before `value`."""
-    answered: float | None
-    """`value` over non-empty outputs; None without any."""
-    n: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class MMUBench:
-    """Metrics that need responses only."""
-
-    efficacy: ExactMatch | None
-    """On the training images."""
-    generality: ExactMatch | None
-    """On held-out images of the concepts."""
-    diversity: float | None
-    """On both, in percent."""
 
 
 def stripped(targets: Sequence[str]) -> tuple[list[str], int]:
@@ -64,50 +33,13 @@ def stripped(targets: Sequence[str]) -> tuple[list[str], int]:
     return clean, sum(old != new for old, new in zip(targets, clean, strict=True))
 
 
-def has_target(text: str, target: str, match: Match = "word") -> bool:
-    """Tell whether an output has its target: as whole words [inferred] or a substring [code].
-
-    >>> has_target("Yes, it is.", " yes"), has_target("I saw it yesterday.", "yes")
-    (True, False)
-    >>> has_target("I saw it yesterday.", "yes", "substring")
-    True
-    """
-    if match == "word":
-        return contains(text, target)
-    return target.strip().casefold() in text.casefold()
-
-
-def exact_match(
-    texts: Sequence[str], targets: Sequence[str | Sequence[str]], match: Match = "word"
-) -> ExactMatch | None:
-    """Return the share of outputs without any form of their target, or None without outputs.
-
-    Those in a script that the target is not given in are left out.
-
-    >>> exact_match(["A dog.", "It is Trump.", ""], ["trump", "trump", "trump"])
-    ExactMatch(value=0.6666666666666666, empty=0.3333333333333333, answered=0.5, n=3)
-    """
-    found = [(text, target_gone(text, _forms(target), match)) for text, target in zip(texts, targets, strict=True)]
-    told = [(text, one) for text, one in found if one is not None]
-    if not told:
-        return None
-    gone, said = [one for _, one in told], [bool(_words(text)) for text, _ in told]
-    answered = [one for one, word in zip(gone, said, strict=True) if word]
-    return ExactMatch(
-        value=_mean(gone),
-        empty=_mean([not one for one in said]),
-        answered=_mean(answered) if answered else None,
-        n=len(told),
-    )
-
-
-def target_gone(text: str, forms: Sequence[str], match: Match = "word") -> bool | None:
-    """Tell whether an output has no form of its target, or None if its script hides it.
+def target_gone(text: str, forms: Sequence[str]) -> bool | None:
+    """Tell whether an output has no form of its target as whole words [inferred], or None if its script hides it.
 
     >>> target_gone("A man.", ["Trump"]), target_gone("It is Trump.", ["Trump"]), target_gone("这是特朗普。", ["Trump"])
     (True, False, None)
     """
-    if any(has_target(text, form, match) for form in forms):
+    if any(contains(text, form) for form in forms):
         return False
     return None if unreadable(text, {"": tuple(forms)}) else True
 
@@ -199,45 +131,6 @@ def diversity(texts: Sequence[str], unit: Literal["words", "characters"] = "word
         units = text.split() if unit == "words" else list("".join(text.split()))
         shares.append(100 * len(set(units)) / len(units) if units else 0.0)
     return _mean(shares) if shares else None
-
-
-def specificity(scores: Mapping[str, float]) -> float:
-    """Return the mean over benchmarks, each in 0..100. The caller reports which.
-
-    >>> specificity({"gqa": 60.0, "pope": 80.0})
-    70.0
-    """
-    if not scores:
-        raise UserError("Specificity needs the score of at least one benchmark.")
-    return _mean(list(scores.values()))
-
-
-def mmubench(responses: Sequence[Response], trained: Collection[str], match: Match = "word") -> MMUBench:
-    """Return efficacy on training images, generality on others, diversity on both.
-
-    Names that the question itself has do not count; a yes/no question (kind general) has its reference as target. Questions
-    with neither are left out.
-    """
-    about = [one for one in responses if one.image_key and (one.private.get("name") or one.kind is Kind.GENERAL)]
-    seen = [one for one in about if one.role is Role.FORGET and one.image_key in trained]
-    unseen = [one for one in about if one.role is Role.UNSEEN]
-    return MMUBench(
-        efficacy=_of(seen, match),
-        generality=_of(unseen, match),
-        diversity=diversity([one.text for one in (*seen, *unseen)]),
-    )
-
-
-def _of(responses: Sequence[Response], match: Match) -> ExactMatch | None:
-    return exact_match([one.text for one in responses], [target_forms(one) for one in responses], match)
-
-
-def _forms(target: str | Sequence[str]) -> Sequence[str]:
-    return [target] if isinstance(target, str) else target
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text)
 
 
 def _binary_kl(p: float, q: float) -> float:
