@@ -17,11 +17,12 @@ from typing import Final
 from unsee.metrics.matching import contains
 from unsee.metrics.normal_form import normalise
 
-_OPEN: Final = r"[\s(\[{\"'*_`$<#「『【]*"
-_CLOSE: Final = r"[\s)\]}\"'*_`$>.:,;!。、」』】]*"
+_OPEN: Final = r"[\s(\[{\"'*_`$<#「『【]*+"
+_CLOSE: Final = r"[\s)\]}\"'*_`$>.:,;!。、」』】]*+"
+"""What may stand around a letter. Possessive, as all neighbouring repetitions of blanks: a model may write thousands of them."""
 _ALONE: Final = re.compile(rf"^{_OPEN}(?:(?i:options?|answer|choice|letter)\W*)?([A-Za-z]){_CLOSE}$")
 _BOXED: Final = re.compile(
-    rf"\\?boxed\s*\{{\s*(?:\\(?:text|mathrm|mathbf|textbf)\s*\{{)?{_OPEN}([A-Za-z])(?![A-Za-z])"
+    rf"\\?boxed\s*\{{\s*+(?:\\(?:text|mathrm|mathbf|textbf)\s*\{{)?{_OPEN}([A-Za-z])(?![A-Za-z])"
     rf"|<(?:answer|ans|choice|option|final)>{_OPEN}(?:(?i:option|answer)\W*)?([A-Za-z])(?![A-Za-z])"
     r"|\[\[\s*([A-Za-z])\s*\]\]|\\(?:text|mathrm|mathbf|textbf)\s*\{\s*([A-Za-z])\s*\}",
     re.IGNORECASE,
@@ -36,13 +37,13 @@ _NAMED: Final = re.compile(
     r"(?:\b(?:answer|option|choice|letter|antwort|antwoord|respuesta|r[ée]ponse|resposta|risposta|odpowied[źz](?:\s+to)?|svar(?:et)?|cevap|đáp\s+án)\b"
     r"|ответ|відповідь|απάντηση|उत्तर|ค\u0e4d\u0e32ตอบ|答案|答え|答|选项?|选择?|選項|選択肢|選擇?|選ぶ?|正解|정답|답|الجواب|الإجابة|תשובה)"
     r"(?:\s+(?:correcta|correcte|correta|corretta|exacte|juste|poprawna|riktig|الصحيحة|הנכונה))?"
-    r"(?:\s*(?:(?:is|would\s+be|should\s+be|must\s+be|ist|es|est|é|è|jest|är|er|là|είναι)\b|是|为|為|は|은|는|هو|هي|है|คือ|היא))?\s*[:=-]?\s*"
-    rf"{_OPEN}(?:(?:option|letter|choice)\s+)?{_OPEN}([A-Za-z])(?![A-Za-z]){_WRONG}",
+    r"(?:\s*+(?:(?:is|would\s+be|should\s+be|must\s+be|ist|es|est|é|è|jest|är|er|là|είναι)\b|是|为|為|は|은|는|هو|هي|है|คือ|היא))?\s*+[:=-]?\s*+"
+    rf"{_OPEN}(?:(?:option|letter|choice)\s++)?{_OPEN}([A-Za-z])(?![A-Za-z]){_WRONG}",
     re.IGNORECASE,
 )
 _CHOSEN: Final = re.compile(
     r"(?i:\b(?:it\s+is|it'?s|that\s+is|i(?:'d|\s+would|'ll|\s+will)?\s+(?:choose|pick|select|say|go\s+with|guess|think)|i\s+am\s+going\s+with"
-    rf"|must\s+be|should\s+be)\s+{_OPEN}(?:(?:option|letter|choice|answer)\s+)?){_OPEN}([A-Za-z])(?![A-Za-z]){_WRONG}"
+    rf"|must\s+be|should\s+be)\s++{_OPEN}(?:(?:option|letter|choice|answer)\s++)?){_OPEN}([A-Za-z])(?![A-Za-z]){_WRONG}"
 )
 _LEADING: Final = re.compile(
     r"^[\s(\[\"'*]*([A-Z])(?:[)\].:]+\s|[)\]]|\*\*|,\s|\s*[-–—]\s|[.:](?=[A-Z])"
