@@ -529,6 +529,14 @@ def test_clip_scores_are_the_models_cosines(clip):
     assert judge.scores(images[:1], ["..."]) == [0.0]
 
 
+def test_a_clip_model_without_numbers_is_named(clip):
+    judge = Clip.opened(clip)
+    with torch.no_grad():
+        judge.model.visual_projection.weight.fill_(torch.nan)
+    with pytest.raises(UserError, match=f"{clip} is damaged"):
+        judge.scores([Drawn("red").load()], ["This is Ada"])
+
+
 def test_eval_with_clip_scores_answers_about_images_only(tmp_path, clip):
     scores = asked(tmp_path / "x", likelihood=False, clip=clip)
     assert "forget.clip_score" in scores

@@ -102,6 +102,9 @@ def test_clip_score_needs_two_embeddings_of_one_length():
         clip_score((1.0,), (1.0, 0.0))
     with pytest.raises(ValueError, match="no angle"):
         clip_score((0.0, 0.0), (1.0, 0.0))
+    for broken in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="no angle"):
+            clip_score((broken, 0.0), (1.0, 0.0))
 
 
 def test_released_bleu_by_hand():

@@ -32,6 +32,8 @@ class Clip:
     model: Any
     tokenizer: Any
     processor: Any
+    name: str
+    """Folder or hub id, for error messages."""
 
     @classmethod
     def opened(cls, folder: Path | str) -> Clip:
@@ -52,7 +54,7 @@ class Clip:
                 f"{folder} holds no CLIP model: expected a folder with config.json, model.safetensors, the tokenizer and "
                 f"preprocessor_config.json, or a hub id such as openai/clip-vit-base-patch32 ({error})."
             ) from error
-        return cls(model.to(processes.device()).eval(), tokenizer, processor)
+        return cls(model.to(processes.device()).eval(), tokenizer, processor, str(folder))
 
     def judged(
         self, responses: Sequence[Response], examples: Sequence[Example], *, batch_size: int = 64, progress: bool = True
@@ -76,7 +78,11 @@ class Clip:
         return [replace(row, clip=found.get(place)) for place, row in enumerate(responses)]
 
     def scores(self, images: Sequence[Image], texts: Sequence[str]) -> list[float]:
-        """Return the score of each image with its text. Long texts are truncated."""
+        """Return the score of each image with its text. Long texts are truncated.
+
+        Raises:
+            UserError: The model gives embeddings without an angle: its weights are damaged.
+        """
         limit = self.model.config.text_config.max_position_embeddings
         prefixed = [PREFIX + text for text in texts]
         with torch.no_grad():
@@ -84,4 +90,7 @@ class Clip:
             seen = self.processor(images=list(images), return_tensors="pt")
             found = self.model(**read.to(self.model.device), **seen.to(self.model.device))
         pairs = zip(found.image_embeds.tolist(), found.text_embeds.tolist(), texts, strict=True)
-        return [clip_score(image, embedded) if tokens(text) else 0.0 for image, embedded, text in pairs]
+        try:
+            return [clip_score(image, embedded) if tokens(text) else 0.0 for image, embedded, text in pairs]
+        except ValueError as error:
+            raise UserError(f"The CLIP model {self.name} is damaged. {error} Give another one as --clip.") from error

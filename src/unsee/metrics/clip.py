@@ -19,6 +19,6 @@ def clip_score(image: Sequence[float], text: Sequence[float]) -> float:
     if len(image) != len(text):
         raise ValueError(f"Two embeddings of one length are compared; got {len(image)} and {len(text)}.")
     norms = math.hypot(*image) * math.hypot(*text)
-    if not norms:
-        raise ValueError("An embedding of length 0 has no angle.")
+    if not norms or not math.isfinite(norms):
+        raise ValueError(f"Embeddings of lengths {math.hypot(*image)} and {math.hypot(*text)} have no angle.")
     return WEIGHT * max(0.0, math.fsum(a * b for a, b in zip(image, text, strict=True)) / norms)
