@@ -159,6 +159,23 @@ def test_split_batches_give_the_same_logits(tmp_path, monkeypatch):
     assert torch.allclose(logits_bav[seen_ba], plain_bav[seen_ba], atol=1e-5)
 
 
+def test_damaged_features_are_computed_again(tmp_path, monkeypatch):
+    first = lora(tmp_path / "a")
+    targets = forget_targets(first)[:4]
+    with vision_cache.shared(first):
+        said = answer_logits(first.model, collate(first, targets))[0]
+    (file,) = (tmp_path / "cache" / "features").glob("*/*.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    (file.parent / "empty.safetensors").touch()
+    second = lora(tmp_path / "b")
+    calls = vision_calls(second, monkeypatch)
+    with vision_cache.shared(second):
+        assert torch.allclose(answer_logits(second.model, collate(second, targets))[0], said, atol=1e-6)
+    assert calls
+    assert file.read_bytes() == whole
+
+
 def test_features_are_shared_by_runs(tmp_path, monkeypatch):
     first = lora(tmp_path / "a")
     targets = forget_targets(first)[:4]

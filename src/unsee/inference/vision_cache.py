@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import Module, Parameter
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -33,7 +33,7 @@ from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.models import auto
 from unsee.models.padding import merge
-from unsee.utils.files import follow_umask
+from unsee.utils.files import atomic_writer
 from unsee.utils.grouping import by_key
 from unsee.utils.terminal import note_once
 
@@ -174,10 +174,14 @@ def _fingerprint(kept: Kept, processor: Any) -> str:
 
 
 def _open(kept: Kept, folder: Path) -> None:
-    """Index the feature files of earlier runs by image."""
+    """Index the feature files of earlier runs by image. Damaged files are skipped."""
     for file in sorted(folder.glob("*.safetensors")):
-        opened = safe_open(file, framework="pt")
-        kept.stacked = opened.metadata()["stacked"] == "True"
+        try:
+            opened = safe_open(file, framework="pt")
+            kept.stacked = opened.metadata()["stacked"] == "True"
+        except (OSError, SafetensorError, TypeError, KeyError) as error:
+            note_once(f"the image features in {file} are not used, since the file is damaged ({error}); delete it.")
+            continue
         names = by_key((name.rsplit("/", 2)[0], name) for name in sorted(opened.keys()))
         kept.on_disk.update((image, (opened, its)) for image, its in names.items())
 
@@ -199,10 +203,8 @@ def _save(kept: Kept, folder: Path) -> None:
     if not tensors or shutil.disk_usage(folder).free < 10 * sum(tensor.nbytes for tensor in tensors.values()):
         return
     name = hashlib.sha256("".join(sorted(tensors)).encode()).hexdigest()[:16]
-    part = folder / f".{name}.part"
-    save_file(tensors, part, metadata={"stacked": str(kept.stacked)})
-    follow_umask(part)
-    part.replace(folder / f"{name}.safetensors")
+    with atomic_writer(folder / f"{name}.safetensors") as stream:
+        stream.write(save(tensors, metadata={"stacked": str(kept.stacked)}))
     kept.new = set()
 
 
