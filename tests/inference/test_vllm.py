@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -48,9 +51,9 @@ class Fake:
 def fake(monkeypatch):
     made = Fake()
     monkeypatch.setitem(sys.modules, "vllm", made)
-    backend._engine.cache_clear()
+    backend._ENGINE.clear()
     yield made
-    backend._engine.cache_clear()
+    backend._ENGINE.clear()
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,62 @@ def test_an_adapter_is_merged_into_a_temporary_folder(fake, folder, tmp_path):
     assert not place.exists()
     assert "config.json" in fake.seen[0]
     assert "adapter_config.json" not in fake.seen[0]
+
+
+def test_an_engine_is_gone_before_another_starts(fake, folder, tmp_path, monkeypatch):
+    class Engine:
+        generate = fake.generate
+
+    started, gone = [], []
+
+    def start(**_):
+        gone.extend(known() is None for known in started)
+        engine = Engine()
+        started.append(weakref.ref(engine))
+        return engine
+
+    monkeypatch.setattr(fake, "LLM", start)
+    for place in (folder, save_tiny(tmp_path / "other")):
+        backend.generate(place, tiny_processor(), Llava(), ASKED, max_new_tokens=1)
+    assert gone == [True]
+
+
+def test_all_adapters_of_a_chain_count(folder, tmp_path):
+    for name, base in (("first", folder), ("second", tmp_path / "first")):
+        adapted = get_peft_model(tiny_model(), LoraConfig(target_modules=["q_proj"], r=2))
+        save_model(adapted, tiny_processor(), tmp_path / name, base=base)
+    before = backend.VLLMBackend(tmp_path / "second").weights, backend._written(tmp_path / "second")
+    (tmp_path / "first/adapter_model.safetensors").write_bytes(b"other")
+    os.utime(tmp_path / "first/adapter_model.safetensors", (2e9, 2e9))
+    after = backend.VLLMBackend(tmp_path / "second").weights, backend._written(tmp_path / "second")
+    assert before[0] != after[0]
+    assert before[1] < after[1]
+
+
+def configured(folder, tmp_path, **settings):
+    place = shutil.copytree(folder, tmp_path / "configured")
+    (place / "generation_config.json").write_text(json.dumps(settings))
+    return place
+
+
+def test_generation_settings_are_passed_on(fake, folder, tmp_path):
+    place = configured(folder, tmp_path, eos_token_id=[2, 7], repetition_penalty=1.3)
+    (said, *_) = backend.generate(place, tiny_processor(), Llava(), ASKED, max_new_tokens=9)
+    assert {(one.repetition_penalty, tuple(one.stop_token_ids)) for one in fake.settings} == {(1.3, (2, 7))}
+    assert (said.token_ids, said.ended) == ((5, 6), True)
+
+
+def test_without_generation_settings_the_model_config_counts(folder, tmp_path):
+    place = configured(folder, tmp_path)
+    (place / "generation_config.json").unlink()
+    assert backend._decoding(place).repetition_penalty in (None, 1.0)
+
+
+def test_generation_settings_that_vllm_would_ignore_are_refused(fake, folder, tmp_path):
+    place = configured(folder, tmp_path, no_repeat_ngram_size=3)
+    with pytest.raises(UserError, match="generates with no_repeat_ngram_size"):
+        backend.generate(place, tiny_processor(), Llava(), ASKED, max_new_tokens=9)
+    assert not fake.started
 
 
 def test_evaluate_answers_through_vllm(fake, folder, tmp_path):

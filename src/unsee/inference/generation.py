@@ -32,7 +32,7 @@ from unsee.utils.seeds import seed_of
 
 PROBED: Final = 3
 """Tokens decoded in the trial of shared prefixes."""
-_NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
+NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "repetition_penalty": (None, 1.0),
     "encoder_repetition_penalty": (None, 1.0),
     "no_repeat_ngram_size": (None, 0),
@@ -260,7 +260,7 @@ def _from_pixels(vlm: VLM, prompt: Prompt, answer: Sequence[int]) -> Tensor:
 def _neutral(model: Any) -> bool:
     """Tell whether the checkpoint's generation settings leave greedy decoding unchanged."""
     config = model.generation_config.to_dict()
-    return all(config.get(name) in neutral for name, neutral in _NEUTRAL.items())
+    return all(config.get(name) in neutral for name, neutral in NEUTRAL.items())
 
 
 @dataclass(frozen=True)

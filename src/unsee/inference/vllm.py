@@ -6,29 +6,35 @@ they were loaded. vLLM shares prefixes and batches by itself.
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from transformers import AutoConfig, GenerationConfig
 
 from unsee.api import Example, Family
 from unsee.api.request import Completion, Prompt, Sampling
 from unsee.errors import UserError
 from unsee.inference.encoder import encoder
+from unsee.inference.generation import NEUTRAL
 from unsee.models import auto
 from unsee.models.auto import eos_id
 from unsee.models.checkpoint import adapter_base, family_of, open_model, read_sidecar, save_model
 from unsee.models.location import ADAPTER, folder_of
 from unsee.models.steering.artifact import NAME
 from unsee.utils.files import hash_folder
-from unsee.utils.parsing import read_object
 from unsee.utils.seeds import seed_of
 
 if TYPE_CHECKING:
     from unsee.api.request import Decoding, Values
+
+_ENGINE: Final[dict[tuple[str, float], Any]] = {}
+"""The running engine, by folder and its newest file. It fills the GPU, so there is one at most."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,8 @@ class VLLMBackend:
 
     @cached_property
     def weights(self) -> str:
-        """Hash of the files, with those of an adapter's base. A hub id as it is."""
-        chain = dict.fromkeys([self.folder, _base(self.folder)])
-        return " ".join(hash_folder(one) if isinstance(one, Path) else str(one) for one in chain)
+        """Hash of the files, with those of all that an adapter stands on. A hub id as it is."""
+        return " ".join(hash_folder(one) if isinstance(one, Path) else str(one) for one in _chain(self.folder))
 
     def say(self, requests: Sequence[Prompt], decoding: Decoding, label: str) -> list[Completion]:  # noqa: ARG002 - vLLM has its own line
         """Generate responses."""
@@ -102,12 +107,13 @@ def generate(
         seed: Seed of the draws, together with the place of the request.
 
     Raises:
-        UserError: vLLM cannot be imported.
+        UserError: vLLM cannot be imported, or the model has generation settings that are not passed on to it.
     """
     vllm = _vllm()
     place = folder_of(folder)
+    decoding = _decoding(place)
+    stops = sorted(_stops(decoding, processor))
     engine = _engine(str(place), _written(place))
-    stops = sorted(_stops(place, processor))
     loaded: dict[int, Any] = {}
     prompts, settings = [], []
     for number, asked in enumerate(requests):
@@ -118,6 +124,7 @@ def generate(
                 top_p=sampling.top_p if sampling else 1.0,
                 max_tokens=max_new_tokens,
                 stop_token_ids=stops,
+                repetition_penalty=decoding.repetition_penalty or 1.0,
                 seed=seed_of(seed, number) if sampling else None,
             )
         )
@@ -136,16 +143,20 @@ def _vllm() -> Any:
     return vllm
 
 
-@lru_cache(maxsize=1)
-def _engine(folder: str, written: float) -> Any:  # noqa: ARG001 - part of the key
-    """Start vLLM on the folder. The last engine is reused until its files change."""
-    with _whole(folder) as model:
-        return _vllm().LLM(model=str(model), enable_prefix_caching=True, limit_mm_per_prompt={"image": 1})
+def _engine(folder: str, written: float) -> Any:
+    """Start vLLM on the folder. The last engine is reused until its files change, and gone before another one starts."""
+    key = (folder, written)
+    if key not in _ENGINE:
+        _ENGINE.clear()
+        gc.collect()
+        with _whole(folder) as model:
+            _ENGINE[key] = _vllm().LLM(model=str(model), enable_prefix_caching=True, limit_mm_per_prompt={"image": 1})
+    return _ENGINE[key]
 
 
 def _written(folder: Path | str) -> float:
-    """Return the modification time of the newest file in a folder."""
-    files = Path(folder).glob("*") if isinstance(folder, Path) else ()
+    """Return the modification time of the newest file in a folder and all that it stands on."""
+    files = [file for one in _chain(folder) if isinstance(one, Path) for file in one.glob("*")]
     return max((file.stat().st_mtime for file in files), default=0.0)
 
 
@@ -164,17 +175,40 @@ def _whole(folder: str) -> Iterator[Path | str]:
         yield Path(place)
 
 
+def _chain(folder: Path | str) -> list[Path | str]:
+    """Return the folder and, for an adapter, the folders or id of all that it stands on."""
+    if not (Path(folder) / ADAPTER).exists():
+        return [folder]
+    return [folder, *_chain(folder_of(adapter_base(Path(folder))))]
+
+
 def _base(folder: Path | str) -> Path | str:
     """Return the folder or id of an adapter's innermost base, else the folder itself."""
-    if not (Path(folder) / ADAPTER).exists():
-        return folder
-    return _base(folder_of(adapter_base(Path(folder))))
+    return _chain(folder)[-1]
 
 
-def _stops(folder: Path | str, processor: Any) -> set[int]:
-    """Return the stop token ids: the tokenizer's EOS and those of generation_config.json."""
-    file = Path(_base(folder)) / "generation_config.json"
-    configured = read_object(file).get("eos_token_id") if file.exists() else None
+def _decoding(folder: Path | str) -> GenerationConfig:
+    """Return the model's generation settings, as transformers reads them.
+
+    Raises:
+        UserError: One of them is not passed on to vLLM.
+    """
+    base = _base(folder)
+    try:
+        found = GenerationConfig.from_pretrained(base)
+    except OSError:  # there are none beside the weights
+        found = GenerationConfig.from_model_config(AutoConfig.from_pretrained(base))
+    ignored = [name for name, neutral in NEUTRAL.items() if getattr(found, name, None) not in neutral]
+    if other := [name for name in ignored if name != "repetition_penalty"]:
+        raise UserError(
+            f"{base} generates with {', '.join(other)} (generation_config.json), which vLLM would ignore; use backend='hf'."
+        )
+    return found
+
+
+def _stops(decoding: GenerationConfig, processor: Any) -> set[int]:
+    """Return the stop token ids: the tokenizer's EOS and those of the generation settings."""
+    configured = decoding.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
     return {eos_id(processor), *(stop for stop in several if stop is not None)}
 
