@@ -21,7 +21,7 @@ from unsee.inference.encoder import Encoder, answer_ids
 from unsee.inference.preflight import Preflight, of_model
 from unsee.models.auto import encode_one
 from unsee.models.families.llava import Llava
-from unsee.testing.tiny import save_tiny, tiny_processor, tiny_vlm
+from unsee.testing.tiny import save_tiny, tiny_examples, tiny_processor, tiny_vlm
 from unsee.workflows.check import check
 
 __all__ = ["folder"]
@@ -85,6 +85,20 @@ def test_rows_that_fit_pass_and_others_are_named(folder):
     assert "tokens with its image and answer" in lines[0]
     assert len(lines[0]) < 400
     assert "the answer holds '</s>'" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"perturbed": ("Bo Winter", "<image>")}, "the false answer holds '<image>'"),
+        ({"options": ("Ada", "</s>")}, "the option holds '</s>'"),
+        ({"perturbed": ("Bo " * 9000,)}, "tokens with its image and answer"),
+    ],
+)
+def test_all_answers_of_a_row_are_read(changes, said):
+    example = replace(tiny_examples()["forget"][0], **changes)
+    (line,) = preflight().lines([example])
+    assert said in line
 
 
 def test_the_length_of_a_row_is_what_collate_makes(folder):

@@ -63,8 +63,8 @@ class Preflight:
 
     def fault(self, example: Example) -> str:
         """Return why the row cannot be encoded, or empty if it can."""
-        for name in ("question", "answer", "paraphrase"):
-            if found := self._marks.search(vars(example)[name]):
+        for name, text in (("question", example.question), *_encoded_answers(example)):
+            if found := self._marks.search(text):
                 return f"the {name} holds {shown(found[0])}, a special token of this model; remove it or write it otherwise"
         try:
             expanded = self._picture(example.image) if example.image else 0
@@ -76,11 +76,11 @@ class Preflight:
         """Return whether the row is too long."""
         if self._most is None:
             return ""
-        pictured = example.image is not None
-        bound = self._around[pictured] + expanded + len(example.question.encode()) + len(example.answer.encode()) + 2
-        if bound <= self._most:
+        pictured, texts = example.image is not None, [text for _, text in _encoded_answers(example) if text]
+        longest = max((len(text.encode()) for text in texts), default=0)
+        if self._around[pictured] + expanded + len(example.question.encode()) + longest + 2 <= self._most:
             return ""
-        answer = len(answer_ids(self.processor, self.family, example.answer)) if example.answer else 0
+        answer = max((len(answer_ids(self.processor, self.family, text)) for text in texts), default=0)
         tokens = self._tokens(example.question, pictured) + expanded + answer + 1
         return too_long(tokens, self._most).removesuffix(".") if tokens > self._most else ""
 
@@ -106,6 +106,16 @@ class Preflight:
                 f"the model's processor does not take a picture of {size[0]} x {size[1]} pixels ({shown(str(error))})"
             ) from error
         return int(row["input_ids"].shape[1]) - self._around[True]
+
+
+def _encoded_answers(example: Example) -> list[tuple[str, str]]:
+    """Return all texts that may follow the question in the model's input, with the names of their columns."""
+    return [
+        ("answer", example.answer),
+        ("paraphrase", example.paraphrase),
+        *(("false answer", text) for text in example.perturbed),
+        *(("option", text) for text in example.options),
+    ]
 
 
 def of_model(model: Path | str) -> Preflight:
