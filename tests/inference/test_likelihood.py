@@ -88,6 +88,29 @@ def test_rows_and_batches_of_any_size_give_the_same(vlm, monkeypatch, limit):
     assert_close([one.sum for one in likelihoods(vlm, asked(), batch_size=2)], wanted, atol=1e-4, rtol=0)
 
 
+def test_the_logits_of_a_pass_stay_within_the_limit(vlm, monkeypatch):
+    """Two rows that read different positions take the logits of all of these in both rows."""
+    one_answer = [(Prompt(QUESTIONS[2], Drawn("red")), ANSWERS[1])]
+    two_questions = [(Prompt(question, Drawn("blue")), "pilot") for question in QUESTIONS[:2]]
+    likelihoods(vlm, one_answer)  # with the trial of shared rows
+    sizes, true = [], vlm.model.forward
+
+    def measured(**inputs):
+        found = true(**inputs)
+        sizes.append(found.logits.numel())
+        return found
+
+    monkeypatch.setattr(vlm.model, "forward", measured)
+    likelihoods(vlm, one_answer)
+    likelihoods(vlm, two_questions)
+    limit = 2 * max(sizes)
+    likelihoods(vlm, [*one_answer, *two_questions])
+    assert sizes[2:][0] > limit
+    monkeypatch.setattr("unsee.inference.likelihood.BATCH_LOGITS", limit)
+    likelihoods(vlm, [*one_answer, *two_questions])
+    assert sizes[3:] == sizes[:2] or sizes[3:] == sizes[1::-1]
+
+
 def test_one_forward_for_all_answers_about_an_image(vlm, calls):
     pairs = [(Prompt(question, Drawn("red")), answer) for question in QUESTIONS for answer in ANSWERS]
     likelihoods(vlm, pairs)

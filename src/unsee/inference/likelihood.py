@@ -303,6 +303,10 @@ class _Tree:
         limit = min(len(sequence), len(self._last))
         return next((place for place in range(limit) if sequence[place] != self._last[place]), limit)
 
+    def columns(self) -> set[int]:
+        """Return the positions whose logits are read, counted from the end, as rows are aligned."""
+        return {len(self.ids) - token for _, before, _ in self.read for token in before}
+
     def row(self) -> dict[str, Tensor]:
         """Return the model inputs of the row, without the attention mask."""
         own = {key: value for key, value in self.group.row.items() if not is_sequence(self.group.row, key)}
@@ -341,15 +345,17 @@ def _trees(vlm: VLM, pairs: Sequence[PromptAnswer], image_token: int, rest: list
 def _batches(trees: Iterator[_Tree], batch_size: int, vocabulary: int) -> Iterator[list[_Tree]]:
     """Group rows of similar length within the limits on tokens and logits."""
     batch: list[_Tree] = []
+    kept: set[int] = set()
     for tree in sorted(trees, key=lambda tree: len(tree.ids)):
-        rows = len(batch) + 1
-        kept = max(sum(len(read[1]) for read in one.read) for one in [*batch, tree])
+        rows, own = len(batch) + 1, tree.columns()
+        logits = rows * len(kept | own) * vocabulary
         wasteful = bool(batch) and 2 * len(batch[0].ids) < len(tree.ids)
-        full = rows > batch_size or rows * len(tree.ids) > BATCH_TOKENS or rows * kept * vocabulary > BATCH_LOGITS
+        full = rows > batch_size or rows * len(tree.ids) > BATCH_TOKENS or logits > BATCH_LOGITS
         if batch and (full or wasteful):
             yield batch
-            batch = []
+            batch, kept = [], set()
         batch.append(tree)
+        kept |= own
     if batch:
         yield batch
 
@@ -382,7 +388,7 @@ def _forward(vlm: VLM, trees: Sequence[_Tree]) -> Iterator[tuple[int, tuple[floa
     inputs = encoded(model, rows, images, inputs, vlm.engine)
     logits_bkv = model(**inputs, logits_to_keep=kept, use_cache=False).logits
     place_n = torch.searchsorted(kept, column_n)
-    all_bk = logits_bkv.float().logsumexp(-1)
+    all_bk = torch.stack([logits_kv.float().logsumexp(-1) for logits_kv in logits_bkv])
     logp = iter((logits_bkv[row_n, place_n, label_n].float() - all_bk[row_n, place_n]).tolist())
     for tree in trees:
         for place, _, labels in tree.read:
