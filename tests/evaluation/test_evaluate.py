@@ -22,6 +22,7 @@ from unsee.distributed import processes
 from unsee.errors import UserError
 from unsee.evaluation.evaluate import evaluate, rescore, score
 from unsee.inference import generation, likelihood
+from unsee.report.read import read_run
 from unsee.testing.tiny import QUESTION, Drawn, person, tiny_examples, tiny_vlm
 
 VOCABULARY = Vocabulary(
@@ -142,6 +143,33 @@ def test_an_interruption_costs_only_the_missing_answers(tmp_path, calls, monkeyp
     calls.clear()
     assert ask(loaded(), tmp_path / "x") == whole
     assert len(calls) == len(Small().examples("eval")) - 5
+
+
+def test_what_an_interruption_leaves_is_not_scored(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNSEE_CACHE", "off")
+    monkeypatch.setattr("unsee.evaluation.answers._CHUNK", 1)
+    ask(loaded(seed=1), tmp_path / "x")
+    true, chunks = generation.generate, []
+
+    def broken_off(*asked, **settings):
+        chunks.append(asked)
+        if len(chunks) > 1:
+            raise KeyboardInterrupt
+        return true(*asked, **settings)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generation, "generate", broken_off)
+        with pytest.raises(KeyboardInterrupt):
+            ask(loaded(), tmp_path / "x", batch_size=4)
+    kept, wanted = len((tmp_path / "x/responses.jsonl").read_text().splitlines()), len(Small().examples("eval"))
+    assert 0 < kept < wanted
+    for read in (rescore, read_run):
+        with pytest.raises(UserError, match=f"broken off after {kept} of {wanted} answers"):
+            read(tmp_path / "x")
+    assert not (tmp_path / "x/scores.json").exists()
+    whole = ask(loaded(), tmp_path / "x", batch_size=4)
+    assert rescore(tmp_path / "x") == whole
+    assert read_run(tmp_path / "x").weights == json.loads((tmp_path / "x/judged.json").read_text())["weights"]
 
 
 def test_an_answer_without_its_key_is_not_trusted(tmp_path, calls, monkeypatch):

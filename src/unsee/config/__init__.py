@@ -19,6 +19,7 @@ from unsee.config.run import (
     commit,
     read,
     require_ended,
+    require_judged,
     versions,
     write,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "read",
     "read_mapping",
     "require_ended",
+    "require_judged",
     "settings_of",
     "versions",
     "write",

@@ -17,6 +17,7 @@ from unsee.config.retention import KEEP, require_retention
 from unsee.config.schema import build, plain
 from unsee.errors import UserError, shown, unknown_name
 from unsee.utils.files import atomic_write_text
+from unsee.utils.parsing import read_object
 
 SEEDS: Final = 2**32
 """Exclusive upper limit of seeds, that of NumPy."""
@@ -218,6 +219,18 @@ def require_ended(folder: Path) -> None:
     if record.is_file() and "result" not in read_mapping(record):
         raise UserError(
             f"The run in {folder} has not ended: {record} has no result. Go on with it: unsee forget {record} --resume."
+        )
+
+
+def require_judged(folder: Path) -> None:
+    """Raise if the evaluation in `folder` was broken off, since answers are missing."""
+    record, answers = folder / "judged.json", folder / "responses.jsonl"
+    asked = read_object(record).get("unfinished") if record.is_file() else None
+    if asked is not None:
+        count = answers.read_bytes().count(b"\n") if answers.is_file() else 0
+        raise UserError(
+            f"The evaluation in {folder} was broken off after {count} of {asked} answers. Run the same `unsee eval` again: "
+            "it goes on where it stopped."
         )
 
 

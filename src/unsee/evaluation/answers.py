@@ -25,7 +25,7 @@ from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.errors import NotFiniteError, UserError
 from unsee.evaluation import likelihood_targets
-from unsee.utils.files import atomic_write_jsonl
+from unsee.utils.files import atomic_write_json, atomic_write_jsonl
 from unsee.utils.grouping import by_key
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 RESPONSES: Final = "responses.jsonl"
 KEYS: Final = "responses.keys.jsonl"
+SCORES: Final = "scores.json"
+JUDGED: Final = "judged.json"
+"""File with the hash of the evaluated weights and of the gold model, which identifies seeds of one row; until all answers
+are there, with the number of questions instead."""
 _CHUNK: Final = 8
 """Batches between two writes, the most that an interruption can cost."""
 _UNMEASURED: Final[Mapping[str, Any]] = {
@@ -382,10 +386,13 @@ def _response(row: Any) -> Response | None:
 
 
 def _begin(out: Path, done: Mapping[str, Response], keys: Mapping[str, str]) -> None:
-    """Keep only valid responses.
+    """Keep only valid responses. If some are missing, scores of other responses go.
 
     Responses are written first, so that no key ever belongs to an older response.
     """
+    if len(done) < len(keys):
+        (out / SCORES).unlink(missing_ok=True)
+        atomic_write_json(out / JUDGED, {"unfinished": len(keys)})
     atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in done.values()))
     atomic_write_jsonl(out / KEYS, ({"id": index, "key": keys[index]} for index in done))
 

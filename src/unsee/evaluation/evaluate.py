@@ -23,7 +23,15 @@ from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UserError
-from unsee.evaluation.answers import RESPONSES, HFBackend, ModelBackend, collect_responses, require_finite_answers
+from unsee.evaluation.answers import (
+    JUDGED,
+    RESPONSES,
+    SCORES,
+    HFBackend,
+    ModelBackend,
+    collect_responses,
+    require_finite_answers,
+)
 from unsee.models import builtin, model_card, tracking
 from unsee.models.location import folder_of
 from unsee.scoring import image_text_pairs
@@ -50,9 +58,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "read_answers", "read_vocabulary", "rescore", "score"]
 
 VOCABULARY: Final = "vocabulary.json"
-SCORES: Final = "scores.json"
-JUDGED: Final = "judged.json"
-"""File with the hash of the evaluated weights and of the gold model; identifies seeds of one row."""
 
 
 def evaluate(
@@ -194,10 +199,15 @@ def read_vocabulary(file: Path) -> Vocabulary:
 
 
 def read_answers(folder: Path) -> list[Response]:
-    """Read the responses of an evaluated run."""
+    """Read the responses of an evaluated run.
+
+    Raises:
+        UserError: The evaluation was broken off, or a file is missing or damaged.
+    """
     for name in (RESPONSES, VOCABULARY):
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: expected the output folder of `unsee eval`.")
+    config.require_judged(folder)
     try:
         return [Response.from_json(row) for row in read_jsonl(folder / RESPONSES)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

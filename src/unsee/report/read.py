@@ -111,6 +111,8 @@ def read_run(folder: Path) -> Record:
             f"{folder} is no evaluated run: it has neither responses.jsonl nor scores.json. "
             f"Run `unsee eval --model {folder} --data DATA --out {folder}` first."
         )
+    judged = _record(folder / "judged.json")
+    config.require_judged(folder)
     for path in (responses_path, scores_path):
         if not path.is_file():
             raise UserError(
@@ -131,7 +133,7 @@ def read_run(folder: Path) -> Record:
         settings=settings,
         settings_text=settings_text,
         log=tuple(_log(folder / "log.jsonl")),
-        judged=_record(folder / "judged.json"),
+        judged=judged,
         attacks=_attacks(folder / "attacks.json"),
     )
 
