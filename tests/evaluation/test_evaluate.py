@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from PIL import Image
 
 from unsee.api import Benchmark, Kind, Response, Role, Score, Vocabulary
@@ -20,8 +21,10 @@ from unsee.api.fast_paths import FAST, PLAIN
 from unsee.config import EvalConfig
 from unsee.distributed import processes
 from unsee.errors import UserError
+from unsee.evaluation.answers import setup_hash
 from unsee.evaluation.evaluate import evaluate, rescore, score
 from unsee.inference import generation, likelihood
+from unsee.models.checkpoint import open_model, save_model
 from unsee.report.read import read_run
 from unsee.testing.tiny import QUESTION, Drawn, person, tiny_examples, tiny_vlm
 
@@ -103,11 +106,22 @@ def test_finished_answers_are_used_again(tmp_path, calls):
     assert (tmp_path / "x/responses.jsonl").read_bytes() == text
 
 
-@pytest.mark.parametrize("change", ["weights", "instruction", "decoding"])
+def changed_model(change):
+    model = loaded(seed=int(change == "weights"), instruction="Be brief." if change == "instruction" else "")
+    if change == "stops":
+        model.model.generation_config.eos_token_id = [2, 7]
+    if change == "pixels":
+        model.processor.image_processor.image_mean = [0.3, 0.3, 0.3]
+    if change == "config":
+        model.model.config.text_config.rms_norm_eps = 0.01
+    return model
+
+
+@pytest.mark.parametrize("change", ["weights", "stops", "pixels", "config", "instruction", "decoding"])
 def test_a_changed_model_instruction_or_decoding_is_asked_again(tmp_path, calls, change):
     ask(loaded(), tmp_path / "x")
     count = len(calls)
-    model = loaded(seed=int(change == "weights"), instruction="Be brief." if change == "instruction" else "")
+    model = changed_model(change)
     evaluate(model, Small(), tmp_path / "x", max_new_tokens=5 if change == "decoding" else 4, progress=False)
     assert len(calls) == 2 * count
 
@@ -251,7 +265,7 @@ def test_an_answer_is_shared_by_records_that_differ_in_what_is_judged_only(tmp_p
     assert '"answer": "other"' in lines(tmp_path / "y")
 
 
-@pytest.mark.parametrize("change", ["weights", "instruction", "decoding", "image"])
+@pytest.mark.parametrize("change", ["weights", "stops", "pixels", "config", "instruction", "decoding", "image"])
 def test_what_an_answer_depends_on_is_asked_again_elsewhere(tmp_path, calls, change):
     class Small4(Small):
         def examples(self, split):
@@ -259,10 +273,25 @@ def test_what_an_answer_depends_on_is_asked_again_elsewhere(tmp_path, calls, cha
 
     ask(loaded(), tmp_path / "x")
     calls.clear()
-    model = loaded(seed=int(change == "weights"), instruction="Be brief." if change == "instruction" else "")
+    model = changed_model(change)
     data = Small4() if change == "image" else Small()
     evaluate(model, data, tmp_path / "y", max_new_tokens=5 if change == "decoding" else 4, progress=False)
     assert len(calls) == len(Small().examples("eval")) - (change == "image")  # one of them has no image
+
+
+def test_a_model_is_known_again_however_it_was_opened(tmp_path, calls):
+    model = loaded()
+    ask(model, tmp_path / "x")
+    calls.clear()
+    model.processor.tokenizer(["a", "b c d"], padding=True, truncation=True, max_length=9)
+    ask(model, tmp_path / "y")
+    save_model(model.model, model.processor, tmp_path / "saved")
+    ask(open_model(tmp_path / "saved"), tmp_path / "z")
+    assert calls == []
+    adapted = get_peft_model(loaded().model, LoraConfig(target_modules=["q_proj"], r=2))
+    save_model(adapted, model.processor, tmp_path / "run", base=tmp_path / "saved")
+    opened = open_model(tmp_path / "run")
+    assert setup_hash(adapted, model.processor) == setup_hash(opened.model, opened.processor)
 
 
 @pytest.mark.parametrize("off", ["variable", "engine"])

@@ -122,6 +122,11 @@ class ModelBackend(Protocol):
         """Hash of the weights."""
         ...
 
+    @property
+    def setup(self) -> str:
+        """Hash of all else that answers depend on, unless `weights` has it."""
+        ...
+
     def say(self, requests: Sequence[Prompt], decoding: Decoding, label: str) -> list[Completion]:
         """Generate responses."""
         ...

@@ -1,8 +1,8 @@
 """Responses of a model, cached per run and, by content, across runs.
 
-A response in the run folder is reused only if its key matches: a hash of weights, instruction, prompt, image, example and
-decoding. The shared folder (`unsee.data.shared_cache`) has one file per weights and decoding, keyed by prompt and image, so
-that no model generates the same response twice, whatever the run, the example's role or the batch.
+A response in the run folder is reused only if its key matches: a hash of weights, setup (processor and configs), instruction,
+prompt, image, example and decoding. The shared folder (`unsee.data.shared_cache`) has one file per weights, setup and decoding,
+keyed by prompt and image, so that no model generates the same response twice, whatever the run, the example's role or the batch.
 Importing this module loads no torch.
 """
 
@@ -52,6 +52,8 @@ _UNMEASURED: Final[Mapping[str, Any]] = {
 """Fields of a response that are computed apart from generation."""
 _WHERE_GIVEN: Final = ("accepted", "paraphrase", "perturbed")
 """Rare fields, part of a key only where they are set, so that older keys stay valid."""
+_VOLATILE: Final = frozenset({"architectures", "dtype", "quantization_config", "transformers_version", "use_cache"})
+"""Entries of a config that depend on how a model came to be open, or that its weights say; as those that begin with `_`."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,11 @@ class HFBackend:
         from unsee.models.steering.hooks import hashes
 
         return weights_hash(self.vlm.model) + "".join(hashes(self.vlm.model))
+
+    @cached_property
+    def setup(self) -> str:
+        """SHA-256 of configs, image preprocessing and tokenizer."""
+        return setup_hash(self.vlm.model, self.vlm.processor)
 
     def say(self, requests: Sequence[Prompt], decoding: Decoding, label: str) -> list[Completion]:
         """Generate through `unsee.inference.generation`."""
@@ -243,9 +250,9 @@ class _Work:
         return Prompt.of(self.examples[place], self.backend.instruction)
 
     def _rows(self, facts: Sequence[Any]) -> shared_cache.KeyValueLog | None:
-        """Return the shared cache for these weights, or None if nothing is shared."""
+        """Return the shared cache for this model, or None if nothing is shared."""
         return shared_cache.shared_rows(
-            self.out, f"responses/{_digest([self.backend.weights, *facts])}.jsonl", self.engine
+            self.out, f"responses/{_digest([self.backend.weights, self.backend.setup, *facts])}.jsonl", self.engine
         )
 
     def _through(
@@ -307,7 +314,7 @@ def _keys(
 
     The batch size is not part of it.
     """
-    shared = [backend.weights, backend.instruction, *decoding.facts()]
+    shared = [backend.weights, backend.setup, backend.instruction, *decoding.facts()]
     keys: dict[str, str] = {}
     for prompt, row in zip(prompts, asked, strict=True):
         record = {name: value for name, value in row.to_json().items() if name not in _UNMEASURED}
@@ -319,7 +326,29 @@ def _keys(
 
 
 def _digest(facts: Any) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def setup_hash(model: Any, processor: Any) -> str:
+    """Return the SHA-256 of what answers depend on beside weights and prompts.
+
+    These are the configs (stop tokens, penalties, positions), the image preprocessing and the tokenizer.
+    """
+    backend = getattr(processor.tokenizer, "backend_tokenizer", None)
+    tokens = processor.tokenizer.get_vocab() if backend is None else backend.to_str()
+    if isinstance(tokens, str):  # what is before belongs to its last call: truncation, padding
+        tokens = tokens[max(0, tokens.find('"added_tokens"')) :]
+    counted = {name: value for name, value in vars(processor).items() if isinstance(value, int | str)}
+    configs = [_lasting(one.to_dict()) for one in (model.config, model.generation_config)]
+    return _digest([*configs, processor.image_processor.to_json_string(), counted, tokens])
+
+
+def _lasting(config: Any) -> Any:
+    """Return a config without its volatile entries, at any depth."""
+    if not isinstance(config, dict):
+        return config
+    kept = {str(name): value for name, value in config.items() if value is not None}
+    return {name: _lasting(value) for name, value in kept.items() if name[0] != "_" and name not in _VOLATILE}
 
 
 def weights_hash(model: Module) -> str:

@@ -69,6 +69,12 @@ class VLLMBackend:
         """Hash of the files, with those of all that an adapter stands on. A hub id as it is."""
         return " ".join(hash_folder(one) if isinstance(one, Path) else str(one) for one in _chain(self.folder))
 
+    @cached_property
+    def setup(self) -> str:
+        """Generation settings. All else lies in the files that `weights` has."""
+        found = _decoding(self.folder)
+        return f"{found.eos_token_id} {found.repetition_penalty or 1.0}"
+
     def say(self, requests: Sequence[Prompt], decoding: Decoding, label: str) -> list[Completion]:  # noqa: ARG002 - vLLM has its own line
         """Generate responses."""
         return generate(
