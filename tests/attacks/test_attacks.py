@@ -7,12 +7,23 @@ import torch
 
 from helpers.families import FAMILIES, save_family, vlm_of
 from unsee.api import Kind, Role, registry
+from unsee.api.request import Completion
 from unsee.attacks.prompts import Prompts
 from unsee.attacks.quantisation import Quantisation, rounded
 from unsee.attacks.relearning import Relearning
 from unsee.attacks.sampling import Sampling, leak_at
 from unsee.errors import TrainingError, UserError
-from unsee.evaluation.recovery import disjoint, finding, gives, probed_rows, requested_forms, require_disjoint, without
+from unsee.evaluation.recovery import (
+    cut_share,
+    disjoint,
+    finding,
+    gives,
+    probed_rows,
+    recovery,
+    requested_forms,
+    require_disjoint,
+    without,
+)
 from unsee.testing.attacks import People, attack_contract, victim
 from unsee.testing.tiny import person, save_tiny
 
@@ -80,6 +91,17 @@ def test_an_answer_that_cannot_be_judged_counts_neither_way():
     assert (both.recovered, both.questions) == ({"bo": 1.0}, 1)
     with pytest.raises(UserError, match="x: no answer can be judged"):
         finding("x", [row], [None], [""])
+
+
+def test_answers_that_were_cut_before_anything_came_back_are_counted(monkeypatch):
+    row = next(row for row in People().examples("eval") if row.fact == "job" and row.entity == "ada")
+    texts = {"She has many jobs and": False, "She is a baker and": False, "She dives.": True, "ha " * 48: False}
+    said = [Completion(text, (), ended) for text, ended in texts.items()]
+    monkeypatch.setattr("unsee.evaluation.recovery.ask", lambda *_: said)
+    found = recovery(None, [row] * 4, "x")
+    assert (found.mean, found.further) == (0.25, {"cut": 0.25})
+    assert cut_share(said[1:], [True, False, False]) == {}
+    assert cut_share(said[:1], [None]) == {}
 
 
 @pytest.mark.parametrize(

@@ -769,6 +769,9 @@ def test_a_request_is_fulfilled_only_if_attacks_bring_nothing_back(tmp_path: Pat
     assert _sworn(silent, tmp_path / "a").startswith("not measured: it no longer says it, but no attack was made")
     found = {"relearning": {"recovered": 0.02, "gold": 0.0}}
     assert _sworn(silent, tmp_path / "b", attacks=found).startswith("yes: ")
+    found["prompts"] = {"recovered": 0.0, "gold": 0.0, "cut": 0.4}
+    told = "not measured: under prompts 40% of its answers were cut before anything came back"
+    assert _sworn(silent, tmp_path / "cut", attacks=found) == told
     found = {"relearning": {"recovered": 0.6, "gold": 0.0}}
     assert _sworn(silent, tmp_path / "c", attacks=found) == "no: relearning brings 60% back"
     found["patching"] = {"recovered": 0.9, "gold": 0.0, "finds": "traces"}

@@ -1,6 +1,7 @@
 """`unsee attack`: what it writes, resumes, prints and shows."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ def test_gibberish_is_no_forgetting():
     assert (
         line("prompts", worst) == "prompts: not measured: in every variant at least 90% of the answers are degenerate"
     )
+
+
+def test_the_largest_share_of_cut_answers_is_told():
+    several = [replace(found(name, ada=0.0), further={"cut": cut}) for name, cut in (("x", 0.1), ("y", 0.4))]
+    worst = summed([*several, replace(found("z", degenerate=0.9, ada=0.0), further={"cut": 1.0})], None)
+    assert worst["cut"] == 0.4
+    assert "up to 40% of the answers cut" in line("prompts", {**worst, "axis": "", "seconds": 1.0})
 
 
 def test_what_came_back_counts_even_among_rubbish():

@@ -24,7 +24,7 @@ from torch.nn.functional import conv2d, pad
 from unsee.api import VLM, Attack, Example, Family, Finding, ImageSource, Part, Role, Victim
 from unsee.api.request import Completion, Prompt, Target
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, finding, gives, probed_rows, requested_forms, require_disjoint, thinned
+from unsee.evaluation.recovery import ask, probed_rows, recovery, requested_forms, require_disjoint, thinned
 from unsee.evaluation.teacher_forcing import answer_logits, fed, private_tokens, token_logprobs
 from unsee.inference import answer_logits as batched
 from unsee.inference.batching import collate
@@ -390,9 +390,8 @@ def _nll(
 
 def _tested(loaded: VLM, rows: Sequence[Example], variant: str) -> Finding:
     """Ask about the changed pictures, and return what came back."""
-    texts = [answer.text for answer in ask(loaded, rows)]
-    hits = [gives(text, row) for text, row in zip(texts, rows, strict=True)]
-    return finding(variant, rows, hits, texts, further=_private_loss(loaded, rows))
+    tested = recovery(loaded, rows, variant)
+    return replace(tested, further={**tested.further, **_private_loss(loaded, rows)})
 
 
 def _private_loss(loaded: VLM, rows: Sequence[Example]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Self
 from unsee.api import Attack, Finding, Victim
 from unsee.api.request import Sampling as Drawn
 from unsee.errors import UserError
-from unsee.evaluation.recovery import ask, finding, gives, probed_rows
+from unsee.evaluation.recovery import ask, cut_share, finding, gives, probed_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +48,14 @@ class Sampling(Attack):
         rows = probed_rows(victim.benchmark, self.images)
         drawn = Drawn(temperature=self.temperature, top_p=self.top_p)
         asked = [row for row in rows for _ in range(self.draws)]
-        texts = [answer.text for answer in ask(victim.open(), asked, sampling=drawn, seed=victim.seed)]
+        said = ask(victim.open(), asked, sampling=drawn, seed=victim.seed)
+        texts = [answer.text for answer in said]
         hits = [gives(text, row) for text, row in zip(texts, asked, strict=True)]
         drawn_n = [hits[place * self.draws : (place + 1) * self.draws] for place in range(len(rows))]
         judged_n = [[hit for hit in some if hit is not None] for some in drawn_n]
         for k in self.k:
             shares = [leak_at(sum(some), len(some), k) if len(some) >= k else None for some in judged_n]
-            yield finding(f"leak@{k}", rows, shares, texts, at=k)
+            yield finding(f"leak@{k}", rows, shares, texts, at=k, further=cut_share(said, hits))
 
 
 def leak_at(leaks: int, draws: int, k: int) -> float:

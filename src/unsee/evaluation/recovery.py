@@ -156,8 +156,19 @@ def recovery(loaded: VLM, rows: Sequence[Example], variant: str, at: float | Non
         variant: Name of this form of the attack.
         at: Number that the variant was run at, for curves.
     """
-    texts = [answer.text for answer in ask(loaded, rows)]
-    return finding(variant, rows, [gives(text, row) for text, row in zip(texts, rows, strict=True)], texts, at)
+    said = ask(loaded, rows)
+    hits = [gives(answer.text, row) for answer, row in zip(said, rows, strict=True)]
+    return finding(variant, rows, hits, [answer.text for answer in said], at, cut_share(said, hits))
+
+
+def cut_share(said: Sequence[Completion], hits: Sequence[bool | None]) -> dict[str, float]:
+    """Return the share of answers that were cut at the length limit before anything came back, or nothing if none were.
+
+    What gives the forgotten away or loops before the limit would do so without it.
+    """
+    judged = [(answer, hit) for answer, hit in zip(said, hits, strict=True) if hit is not None]
+    cut = sum(not answer.ended and not hit and not _garbled(answer.text) for answer, hit in judged)
+    return {"cut": cut / len(judged)} if cut else {}
 
 
 def require_disjoint(fitted: Sequence[Example], rows: Sequence[Example]) -> None:

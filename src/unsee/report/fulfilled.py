@@ -23,9 +23,9 @@ class Fulfilled:
 def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
     """Return whether a model fulfils the request, or None for models that are only compared with.
 
-    "yes" needs silence in every form of question, and attacks that bring nothing back above gold; silence alone does not show that
-    it has forgotten. Where only the picture is promised, questions without one do not count. The limits are those of the verdicts
-    [inferred].
+    "yes" needs silence in every form of question, and attacks that bring nothing back above gold in answers that were not cut;
+    silence alone does not show that it has forgotten. Where only the picture is promised, questions without one do not count.
+    The limits are those of the verdicts [inferred].
     """
     if stage.reference:
         return None
@@ -40,12 +40,21 @@ def fulfilled(stage: Stage, verdict: Verdict, role: str) -> Fulfilled | None:
         return Fulfilled(word="no", why="it answers with degenerate or blank text: destroyed, not made to forget")
     if hides := _hidden_elsewhere(stage, role):
         return Fulfilled(word="not measured", why=hides)
-    found = returned(stage)
-    if not any(isinstance(one, Returned) for one in found.values()):
+    return _by_attacks(stage)
+
+
+def _by_attacks(stage: Stage) -> Fulfilled:
+    """Return whether the attacks on a silent model show that it has forgotten."""
+    found = [one for one in returned(stage).values() if isinstance(one, Returned)]
+    if not found:
         return Fulfilled(word="not measured", why="it no longer says it, but no attack was made: unsee attack")
     for finds in FINDS:
         if (back := worst(stage, finds)) is not None and back.above >= LIMITS.returns:
             return Fulfilled(word="no", why=found_words(back))
+    cut = max(found, key=lambda one: one.cut)
+    if cut.cut > LIMITS.unmeasured:
+        why = f"under {cut.attack} {percent(cut.cut)} of its answers were cut before anything came back"
+        return Fulfilled(word="not measured", why=why)
     return Fulfilled(word="yes", why="it no longer says it, and no attack brings it back")
 
 

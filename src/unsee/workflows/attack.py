@@ -207,7 +207,7 @@ def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str
     The worst is the variant with most above gold (without gold: with most). Mostly degenerate answers say nothing about what
     did not come back, so a variant with them counts only by what did, from `BACK` above gold on; beside a gold model that gives
     such answers none counts. The worst is chosen among all variants, so that its interval (bootstrap over entities, paired
-    with gold) is too narrow by that choice.
+    with gold) is too narrow by that choice. `cut` is the largest share of a variant that counts.
     """
     beside = {(finding.variant, finding.at): finding for finding in gold or ()}
     usable = [finding for finding in model if not _collapsed(beside.get((finding.variant, finding.at)))]
@@ -232,6 +232,7 @@ def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str
         "above_gold": sum(gaps) / len(gaps) if gold else None,
         "interval": list(interval) if gold and interval else None,
         "questions": worst.questions,
+        "cut": max(usable[place].further.get("cut", 0.0) for place in sound),
     }
 
 
@@ -264,7 +265,8 @@ def line(name: str, result: Mapping[str, Any]) -> str:
     at = "" if result["at"] is None else f", {result['at']:g} {result['axis']}"
     beside = "" if result["gold"] is None else f", gold {result['gold']:.0%}"
     found = "left inside" if result.get("finds") == "traces" else "comes back"
-    return f"{name}: {result['recovered']:.0%} {found}{beside} ({result['worst']}{at}; {result['seconds']:.0f} s)"
+    cut = f"; up to {result['cut']:.0%} of the answers cut" if result.get("cut") else ""
+    return f"{name}: {result['recovered']:.0%} {found}{beside} ({result['worst']}{at}{cut}; {result['seconds']:.0f} s)"
 
 
 def _opener(path: str, engine: Engine) -> Callable[[], Any]:

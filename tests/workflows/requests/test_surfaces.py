@@ -121,6 +121,12 @@ def test_a_degenerate_variant_counts_by_what_it_brings_back(recovered: float, ve
     assert attacked({"findings": {"model": rows}}, "ada", ["c0"], known=True).verdict == verdict
 
 
+@pytest.mark.parametrize(("recovered", "verdict"), [(0.8, "residual"), (0.0, "not_measured")])
+def test_a_variant_whose_answers_were_cut_counts_by_what_it_brings_back(recovered: float, verdict: str) -> None:
+    rows = [{**finding({"ada": recovered, "c0": 0.0}), "further": {"cut": 0.2}}]
+    assert attacked({"findings": {"model": rows}}, "ada", ["c0"], known=True).verdict == verdict
+
+
 def test_gold_is_the_reference_where_it_was_attacked() -> None:
     result = {"findings": {"model": [finding({"ada": 0.5})], "gold": [finding({"ada": 0.4})]}}
     found = attacked(result, "ada", [], known=True)

@@ -15,6 +15,7 @@ from unsee.metrics.choice import choice_correct
 from unsee.metrics.matching import leaked
 from unsee.metrics.safety import wilson_interval
 from unsee.report.attacked import COLLAPSED
+from unsee.report.verdict import LIMITS
 from unsee.utils.grouping import by_key
 
 Word = Literal["no_baseline", "erased", "residual", "not_measured"]
@@ -145,7 +146,8 @@ def attacked(result: Mapping[str, Any], entity: str, controls: Sequence[str], *,
     """Return the verdict on what an attack brings back of a person.
 
     The worst variant counts, by what it brings back above its reference: gold where it was attacked too, else strangers.
-    Mostly degenerate answers say nothing about what did not come back, so a variant with them counts only by what did.
+    Mostly degenerate answers and cut ones say nothing about what did not come back, so a variant with them counts only by what
+    did.
 
     Args:
         result: Result of an attack; one without `findings` counts as not measured, for the reason in `why`.
@@ -168,10 +170,13 @@ def attacked(result: Mapping[str, Any], entity: str, controls: Sequence[str], *,
             beside = None  # gibberish of the gold model tells nothing of what it knows
         reference, kind = _beside(one, beside, entity, controls, each)
         share = _share(one["recovered"][entity], each)
-        if one["degenerate"] < COLLAPSED or share.value > _most(reference):
+        silent = one["degenerate"] < COLLAPSED and one.get("further", {}).get("cut", 0.0) <= LIMITS.unmeasured
+        if silent or share.value > _most(reference):
             options.append((share, reference, kind))
     if not options:
-        return Surface(verdict="not_measured", why="the attack asks nothing about the person, or got gibberish only")
+        return Surface(
+            verdict="not_measured", why="the attack asks nothing about the person, or got gibberish or cut answers only"
+        )
     share, reference, kind = max(options, key=lambda option: option[0].value - _most(option[1]))
     word: Word = "erased" if share.value <= _most(reference) else "residual"
     return Surface(verdict=word, after=share, reference=reference, kind=kind)
