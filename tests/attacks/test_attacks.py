@@ -1,6 +1,7 @@
 """Attacks: their contract on all families, and what each brings back where it must."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,9 @@ from unsee.attacks.relearning import Relearning
 from unsee.attacks.sampling import Sampling, leak_at
 from unsee.errors import TrainingError, UserError
 from unsee.evaluation.recovery import (
+    LONGER,
+    TOKENS,
+    ask,
     cut_share,
     disjoint,
     finding,
@@ -91,6 +95,24 @@ def test_an_answer_that_cannot_be_judged_counts_neither_way():
     assert (both.recovered, both.questions) == ({"bo": 1.0}, 1)
     with pytest.raises(UserError, match="x: no answer can be judged"):
         finding("x", [row], [None], [""])
+
+
+def test_an_answer_cut_before_anything_came_back_is_asked_on(monkeypatch):
+    row = next(row for row in People().examples("eval") if row.fact == "job" and row.entity == "ada")
+    said = ["She dives.", "She is a baker and", "Well, there is a person who", "ha " * 48]
+    asked = []
+
+    def generate(_, prompts, *, max_new_tokens, places, **__):
+        asked.append((len(prompts), [*places], max_new_tokens))
+        return [
+            Completion(f"{said[at]} surely is a baker." if len(asked) > 1 else said[at], (), ended=not at)
+            for at in places
+        ]
+
+    monkeypatch.setattr("unsee.inference.generation.generate", generate)
+    answers = ask(SimpleNamespace(instruction=""), [row] * 4)
+    assert asked == [(4, [0, 1, 2, 3], TOKENS), (1, [2], LONGER * TOKENS)]  # neither what told, nor what loops
+    assert [gives(answer.text, row) for answer in answers] == [False, True, True, False]
 
 
 def test_answers_that_were_cut_before_anything_came_back_are_counted(monkeypatch):

@@ -163,6 +163,7 @@ def test_what_an_interruption_leaves_is_not_scored(tmp_path, monkeypatch):
     monkeypatch.setenv("UNSEE_CACHE", "off")
     monkeypatch.setattr("unsee.evaluation.answers._CHUNK", 1)
     ask(loaded(seed=1), tmp_path / "x")
+    (tmp_path / "x/safety.json").write_text("{}")  # what a judge found in answers that are about to go
     true, chunks = generation.generate, []
 
     def broken_off(*asked, **settings):
@@ -181,6 +182,7 @@ def test_what_an_interruption_leaves_is_not_scored(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=f"broken off after {kept} of {wanted} answers"):
             read(tmp_path / "x")
     assert not (tmp_path / "x/scores.json").exists()
+    assert not (tmp_path / "x/safety.json").exists()
     whole = ask(loaded(), tmp_path / "x", batch_size=4)
     assert rescore(tmp_path / "x") == whole
     assert read_run(tmp_path / "x").weights == json.loads((tmp_path / "x/judged.json").read_text())["weights"]

@@ -108,6 +108,16 @@ def test_what_is_asked_for_goes_along(run):
     assert "responses.jsonl" not in hub.files
 
 
+def test_answers_of_an_evaluation_that_was_broken_off_do_not_go(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "judged.json").write_text('{"unfinished": 99}')
+    hub = FakeHub()
+    with pytest.raises(UserError, match="broken off after 16 of 99 answers"):
+        push(copy, "owner/name", merged=True, extras=("responses",), hub=hub)
+    assert not hub.files
+
+
 def test_a_dry_run_asks_nobody(run, capsys):
     class Silent:
         def __getattr__(self, name):

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 RESPONSES: Final = "responses.jsonl"
 KEYS: Final = "responses.keys.jsonl"
 SCORES: Final = "scores.json"
+FOUND: Final = (SCORES, "safety.json", "factuality.json", "steering.json")
+"""Files with what was found in the answers."""
 JUDGED: Final = "judged.json"
 """File with the hash of the evaluated weights and of the gold model, which identifies seeds of one row; until all answers
 are there, with the number of questions instead."""
@@ -415,12 +417,13 @@ def _response(row: Any) -> Response | None:
 
 
 def _begin(out: Path, done: Mapping[str, Response], keys: Mapping[str, str]) -> None:
-    """Keep only valid responses. If some are missing, scores of other responses go.
+    """Keep only valid responses. If some are missing, what was found in other responses goes.
 
     Responses are written first, so that no key ever belongs to an older response.
     """
     if len(done) < len(keys):
-        (out / SCORES).unlink(missing_ok=True)
+        for name in FOUND:
+            (out / name).unlink(missing_ok=True)
         atomic_write_json(out / JUDGED, {"unfinished": len(keys)})
     atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in done.values()))
     atomic_write_jsonl(out / KEYS, ({"id": index, "key": keys[index]} for index in done))

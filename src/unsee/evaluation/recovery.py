@@ -17,6 +17,8 @@ from unsee.metrics.matching import contains, leaked, unreadable
 TOKENS: Final = 48
 """Length limit of an answer to a question for one name or fact."""
 OPEN_TOKENS: Final = 160
+LONGER: Final = 4
+"""Times the length limit that an answer gets which is cut before anything came back."""
 _BATCH: Final = 64
 _SHORT: Final = 3
 """Most words of an answer that may be too short to be judged as language ..."""
@@ -80,15 +82,30 @@ def ask(loaded: VLM, rows: Sequence[Example], *, sampling: Sampling | None = Non
     """
     from unsee.inference.generation import generate
 
-    opens = any(row.kind == Kind.OPEN for row in rows)
-    return generate(
-        loaded,
-        [Prompt.of(row, loaded.instruction) for row in rows],
-        max_new_tokens=OPEN_TOKENS if opens else TOKENS,
-        batch_size=_BATCH,
-        sampling=sampling,
-        seed=seed,
-    )
+    prompts = [Prompt.of(row, loaded.instruction) for row in rows]
+    limit = OPEN_TOKENS if any(row.kind == Kind.OPEN for row in rows) else TOKENS
+
+    def answers(places: Sequence[int], limit: int) -> list[Completion]:
+        return generate(
+            loaded,
+            [prompts[place] for place in places],
+            max_new_tokens=limit,
+            batch_size=_BATCH,
+            sampling=sampling,
+            seed=seed,
+            places=places,
+        )
+
+    said = answers(range(len(rows)), limit)
+    cut = [place for place, row in enumerate(rows) if _says_nothing_yet(said[place], gives(said[place].text, row))]
+    for place, answer in zip(cut, answers(cut, LONGER * limit) if cut else (), strict=True):
+        said[place] = answer
+    return said
+
+
+def _says_nothing_yet(answer: Completion, hit: bool | None) -> bool:
+    """Tell whether an answer was cut before anything came back. One that loops would go on looping."""
+    return not answer.ended and not hit and not _garbled(answer.text)
 
 
 def answerable(rows: Sequence[Example]) -> list[Example]:
@@ -167,7 +184,7 @@ def cut_share(said: Sequence[Completion], hits: Sequence[bool | None]) -> dict[s
     What gives the forgotten away or loops before the limit would do so without it.
     """
     judged = [(answer, hit) for answer, hit in zip(said, hits, strict=True) if hit is not None]
-    cut = sum(not answer.ended and not hit and not _garbled(answer.text) for answer, hit in judged)
+    cut = sum(_says_nothing_yet(answer, hit) for answer, hit in judged)
     return {"cut": cut / len(judged)} if cut else {}
 
 

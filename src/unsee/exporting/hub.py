@@ -109,6 +109,8 @@ def push(
     if not (folder / "run.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no run.yaml.")
     config.require_ended(folder)
+    if extras:
+        config.require_judged(folder)
     strings = private_search.strings_of(folder)
     with _staged(folder, merged, base) as stage:
         for extra in EXTRAS:
