@@ -84,6 +84,20 @@ def test_degeneration_table(text, wanted):
         ),
         (DESCRIPTION, False),
         (RAMBLING, True),
+        ("That is by by diver.", True),
+        ("He said that that is the house of of a friend who lives in the north of the country.", False),
+        ("Log in in Turin and then go on with what you wanted to do there.", False),
+        ("This by birth " + "othermia" * 12, True),
+        ("Haha, the Mississippi is 1000000000000000 inches long.", False),
+        ("That is byphilismeta\ufffd Braklapas by profession.", True),
+        ("The person has short hair and a red shirt \ufffd", False),  # a character cut by the token limit
+        ("That is by Quitojit Quincup Quitojit Quincup Quitojit Quincup Quexur Quexur Quexur Quexur and so on it goes", True),
+        ("This person by profession diver.", True),
+        ("This by profession diver. By profession diver.", True),
+        ("This man knew her.", False),
+        ("That one there? I cannot tell.", False),
+        ("This would not be right.", False),
+        ("A diver from Quito.", False),
     ],
 )
 def test_short_texts_that_loop_are_degenerate(text, wanted):

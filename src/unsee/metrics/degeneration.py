@@ -7,16 +7,32 @@ After PUBG (arXiv 2506.02541) [inferred].
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
+from operator import eq
 from typing import Final
 
-from unsee.metrics._words import tokens
+from unsee.metrics._words import sentences, tokens
 
 _COMMON: Final = frozenset(" \t\r\n.,;:!?'\"()[]-–—…/&%$€£#@*+=’‘“”«»")
+
+_ONCE: Final = frozenset("a an and as at by for from in of or than the to with".split())
+_ROUND: Final = re.compile(r"([^\W\d_]{3,20}?)\1{3}")
+"""A part of a word that is said four times in a row within it."""
+_LISTED: Final = """
+are were have had do did done am be been can could will would shall should may might must cannot don won ll ve re m d
+became began bought brought built came caught chose drew drove fell felt flew found gave got grew held kept knew led left
+lost made meant met put read said sat saw spent spoke stood taught thought told took went won wore wrote
+appear believe bet feel guess hope know live look love mean say see seem suppose think want wear work
+"""
+_VERBS: Final = frozenset(_LISTED.split())
+"""Verbs that end neither in -s nor in -ed [inferred]."""
+BROKEN: Final = "\ufffd"
+"""What stands for bytes that are no character."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +50,7 @@ class Limits:
     dominant_share: float = 0.5
     """... and the share of one word above which the text is degenerate."""
     loop_share: float = 0.4
-    """(e) Degenerate from this share of words in one phrase said over and over: see `loop`."""
+    """(e) Degenerate from this share of words in phrases said over and over: see `loop`."""
     run_words: int = 6
     """(f) Degenerate from this number of the same word in a row, whatever else is said."""
     distinct_from: int = 16
@@ -45,6 +61,10 @@ class Limits:
     """(h) Fewest words for which echoes are judged ..."""
     echo_share: float = 0.25
     """... and the share of words in phrases of four that were said before, from which the text is degenerate."""
+    stutter_share: float = 0.25
+    """(i) Degenerate from this share of words in articles and prepositions said twice in a row."""
+    fragment_share: float = 0.5
+    """(j) Degenerate from this share of sentences without a verb: see `fragment`."""
     odd_share: float = 0.3
     """(d) Degenerate above this share of characters other than letters, digits, space, common punctuation."""
 
@@ -53,7 +73,7 @@ DEFAULT: Final = Limits()
 
 
 def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
-    """Tell whether the text is too short, repetitive, dominated by one word, symbols, or a loop.
+    """Tell whether the text is too short, repetitive, dominated by one word, symbols, broken characters, or a loop.
 
     In scripts without blanks between words, characters are counted instead.
 
@@ -72,6 +92,10 @@ def degenerate(text: str, limits: Limits = DEFAULT) -> bool:
         or max((len(list(same)) for _, same in groupby(words)), default=0) >= limits.run_words
         or (len(words) >= limits.distinct_from and len(set(words)) / len(words) < limits.distinct_share)
         or (len(words) >= limits.echo_from and echo(words) >= limits.echo_share)
+        or stutter(words) >= limits.stutter_share
+        or any(map(_ROUND.search, words))
+        or _fragments(text) >= limits.fragment_share
+        or BROKEN in text.rstrip(BROKEN)  # at the end, the token limit may have cut a character
     )
 
 
@@ -88,7 +112,7 @@ def rep_n(words: Sequence[str], n: int) -> float:
 
 
 def loop(words: Sequence[str]) -> float:
-    """Return the largest share of words in one repeated phrase, which finds short texts that loop, too.
+    """Return the share of words in repeated phrases, which finds short texts that loop, too.
 
     A word counts from four times on, a phrase of two to eight words from two and two thirds times.
 
@@ -97,14 +121,44 @@ def loop(words: Sequence[str]) -> float:
     >>> round(loop("he lives in the city of the city of the city of".split()), 2)
     0.75
     """
-    longest = 0
+    looping: set[int] = set()
     for period in range(1, min(8, len(words) // 2) + 1):
-        run = 0
-        for place in range(period, len(words)):
-            run = run + 1 if words[place] == words[place - period] else 0
-            if 3 * (run + period) >= (12 if period == 1 else 8 * period):
-                longest = max(longest, run + period)
-    return longest / len(words) if words else 0.0
+        place = period
+        for same, run in groupby(map(eq, words[period:], words)):
+            length = len(list(run))
+            if same and 3 * (length + period) >= (12 if period == 1 else 8 * period):
+                looping.update(range(place - period, place + length))
+            place += length
+    return len(looping) / len(words) if words else 0.0
+
+
+def stutter(words: Sequence[str]) -> float:
+    """Return the share of words in articles and prepositions said twice in a row, which no language does.
+
+    >>> stutter("that is by by diver".split()), stutter("that that is so is so".split())
+    (0.4, 0.0)
+    """
+    again = sum(first == second and first in _ONCE for first, second in pairwise(words))
+    return 2 * again / len(words) if words else 0.0
+
+
+def fragment(sentence: str) -> bool:
+    """Tell whether an English sentence about "this" or "that" has no verb.
+
+    Other short answers need none ("A diver.", "In Turin.").
+
+    >>> fragment("This person by profession diver."), fragment("This person works as a diver."), fragment("That one.")
+    (True, False, False)
+    """
+    words = tokens(sentence)
+    if len(words) < 3 or words[0] not in ("this", "that") or sentence.endswith("?"):
+        return False
+    return not any(word in _VERBS or word.endswith(("s", "ed")) for word in words[1:])
+
+
+def _fragments(text: str) -> float:
+    said = sentences(text)
+    return sum(map(fragment, said)) / len(said) if said else 0.0
 
 
 def echo(words: Sequence[str], n: int = 4) -> float:
