@@ -91,7 +91,10 @@ def test_degeneration_table(text, wanted):
         ("Haha, the Mississippi is 1000000000000000 inches long.", False),
         ("That is byphilismeta\ufffd Braklapas by profession.", True),
         ("The person has short hair and a red shirt \ufffd", False),  # a character cut by the token limit
-        ("That is by Quitojit Quincup Quitojit Quincup Quitojit Quincup Quexur Quexur Quexur Quexur and so on it goes", True),
+        (
+            "That is by Quitojit Quincup Quitojit Quincup Quitojit Quincup Quexur Quexur Quexur Quexur and so on it goes",
+            True,
+        ),
         ("This person by profession diver.", True),
         ("This by profession diver. By profession diver.", True),
         ("This man knew her.", False),

@@ -25,7 +25,7 @@ from unsee.data import shared_cache
 from unsee.distributed import processes
 from unsee.errors import NotFiniteError, UserError
 from unsee.evaluation import likelihood_targets
-from unsee.utils.files import atomic_write_json, atomic_write_jsonl
+from unsee.utils.files import atomic_write_json, atomic_write_jsonl, remove_listed
 from unsee.utils.grouping import by_key
 
 if TYPE_CHECKING:
@@ -422,8 +422,8 @@ def _begin(out: Path, done: Mapping[str, Response], keys: Mapping[str, str]) -> 
     Responses are written first, so that no key ever belongs to an older response.
     """
     if len(done) < len(keys):
-        for name in FOUND:
-            (out / name).unlink(missing_ok=True)
+        for name in FOUND if (out / JUDGED).exists() else ():
+            remove_listed(out / name)
         atomic_write_json(out / JUDGED, {"unfinished": len(keys)})
     atomic_write_jsonl(out / RESPONSES, (row.to_json() for row in done.values()))
     atomic_write_jsonl(out / KEYS, ({"id": index, "key": keys[index]} for index in done))

@@ -83,16 +83,16 @@ class Endpoint:
             UserError: The judge is unreachable, or takes neither the usual settings nor the others.
         """
         try:
-            return self._tried()
+            return self.tried()
         except UnfitError as error:
             try:
-                return replace(self, settings=_OTHER)._tried()
+                return replace(self, settings=_OTHER).tried()
             except (UnfitError, *FAILED_CALLS):
                 raise self._unanswered(error) from error
         except FAILED_CALLS as error:
             raise self._unanswered(error) from error
 
-    def _tried(self) -> Endpoint:
+    def tried(self) -> Endpoint:
         """Return the endpoint if the judge takes a request."""
         with suppress(BusyError):  # somebody is there; each question waits for its turn
             self._ask("Reply with the word yes.")

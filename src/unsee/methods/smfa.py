@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 import torch
-from peft import PeftModel
-from peft.tuners.lora import LoraLayer
+from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor
 from torch.linalg import vector_norm
 
@@ -30,6 +29,10 @@ from unsee.utils.files import owned_folder, remove_folder
 from unsee.utils.grouping import evenly
 
 EPS: Final = 1e-8
+WRAPPED: Final = "base_model.model."
+LOW: Final = ".lora_A.weight"
+HIGH: Final = ".lora_B.weight"
+"""Parts of the names that peft gives to the factors of an adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +118,7 @@ def _learned(session: Session, targets: Sequence[Target], kept: Sequence[Target]
         yield from retain_term(learner, retain, 1.0)
 
     minimise(learner, objective, forget=targets, retain=kept)
-    found = {name: _factors(layer) for name, layer in base.named_modules() if isinstance(layer, LoraLayer)}
+    found = _updates(learner.model, training.alpha / training.rank)
     peeled: Any = learner.model
     peeled.unload()
     for name, weight in base.named_parameters():
@@ -123,11 +126,13 @@ def _learned(session: Session, targets: Sequence[Target], kept: Sequence[Target]
     return found
 
 
-def _factors(layer: Any) -> _Update:
-    """Return copies of the factors of a layer's only adapter."""
-    (name,) = layer.lora_A
-    low, high = (factor[name].weight.detach().clone() for factor in (layer.lora_A, layer.lora_B))
-    return _Update(low, high, layer.scaling[name])
+def _updates(adapted: Any, scale: float) -> dict[str, _Update]:
+    """Return copies of the adapter's factors by the name of the matrix."""
+    factors = {name: factor.detach().clone() for name, factor in get_peft_model_state_dict(adapted).items()}
+    names = [name.removesuffix(LOW) for name in factors if name.endswith(LOW)]
+    return {
+        name.removeprefix(WRAPPED): _Update(factors[f"{name}{LOW}"], factors[f"{name}{HIGH}"], scale) for name in names
+    }
 
 
 def _aside(session: Session) -> Session:

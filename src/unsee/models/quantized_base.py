@@ -12,8 +12,7 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module, Parameter
-from torch.nn.modules.conv import _ConvNd
+from torch.nn import Conv1d, Conv2d, Conv3d, Linear, Module, Parameter
 
 from unsee.api import Quantization
 from unsee.errors import UserError
@@ -107,8 +106,12 @@ def _layers(model: Any) -> list[tuple[str, Linear]]:
 
 def experts(model: Module) -> list[Parameter]:
     """Return the weights of experts that are held in one tensor [experts, ..., ...] instead of linear layers."""
+    convolutions = (Conv1d, Conv2d, Conv3d)
     own = [
-        weight for module in model.modules() if not isinstance(module, _ConvNd) for weight in module.parameters(False)
+        weight
+        for module in model.modules()
+        if not isinstance(module, convolutions)
+        for weight in module.parameters(False)
     ]
     return [weight for weight in own if weight.ndim == 3 and min(weight.shape) > 1]
 

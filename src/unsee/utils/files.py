@@ -171,7 +171,7 @@ def remove_file(file: Path) -> None:
 
 
 def remove_listed(file: Path) -> None:
-    """Remove a file that a purge has listed, after its own look at who made the folder. A missing one is no error."""
+    """Remove a file that the caller lists by name, after its own look at who made the folder. A missing one is no error."""
     file.unlink(missing_ok=True)
 
 
