@@ -99,6 +99,9 @@ def test_degeneration_table(text, wanted):
         ("This by profession diver. By profession diver.", True),
         ("This man knew her.", False),
         ("That one there? I cannot tell.", False),
+        ("This woman sang at the opera in Turin.", False),
+        ("This artist, John Miller.", False),
+        ("He works in Oslo. This person also", False),  # cut by the token limit
         ("This would not be right.", False),
         ("A diver from Quito.", False),
     ],

@@ -20,6 +20,7 @@ from unsee.api import Kind, Response, Role, Score, Vocabulary
 from unsee.errors import UserError
 from unsee.report import answers, charts, columns, compare, gallery, report, routes, summary, verdict
 from unsee.report.fulfilled import fulfilled
+from unsee.report.leaderboard import remarks
 from unsee.report.page import about, render
 from unsee.report.read import Record, Stage, gold_for, read_run, read_stages
 from unsee.report.seeds import grouped
@@ -699,6 +700,14 @@ def test_who_tells_elsewhere_is_not_clean(group: str, promise: str, tone: str, b
     assert (found.tone, found.badge) == (tone, badge)
 
 
+def test_runs_judged_by_other_rules_are_told_apart(tmp_path: Path) -> None:
+    stages = read_stages({name: [make_run(tmp_path / name, name)] for name in ("original", "npo")})
+    assert remarks(stages) == []
+    (tmp_path / "npo/judged.json").write_text(json.dumps({"rules": "other"}))
+    (told,) = remarks(read_stages({name: [tmp_path / name] for name in ("original", "npo")}))
+    assert told.startswith("Judged by the rules of different versions: original / npo. Judge the answers anew: unsee.")
+
+
 def test_print_is_light_whole_and_in_colour():
     style = (Path(summary.__file__).parent / "report.css").read_text()
     assert "@media (prefers-color-scheme: dark)" not in style  # a dark browser would print pale text on white
@@ -768,6 +777,9 @@ def test_a_request_is_fulfilled_only_if_attacks_bring_nothing_back(tmp_path: Pat
     silent = next(stage for stage in MIXES if "pubg" in stage)
     assert _sworn(silent, tmp_path / "a").startswith("not measured: it no longer says it, but no attack was made")
     found = {"relearning": {"recovered": 0.02, "gold": 0.0}}
+    older = "not measured: relearning is of a version that did not count cut answers: unsee attack makes it anew"
+    assert _sworn(silent, tmp_path / "older", attacks=found) == older
+    found["relearning"]["cut"] = 0.0
     assert _sworn(silent, tmp_path / "b", attacks=found).startswith("yes: ")
     found["prompts"] = {"recovered": 0.0, "gold": 0.0, "cut": 0.4}
     told = "not measured: under prompts 40% of its answers were cut before anything came back"
@@ -820,7 +832,7 @@ def test_a_request_is_not_fulfilled_by_one_form_of_question_alone(
         "responses": (*run.responses, asked),
         "scores": scores,
         "settings": {"method": "pubg", "result": {"promise": promise}},
-        "attacks": {"relearning": {"recovered": 0.0, "gold": 0.0}},
+        "attacks": {"relearning": {"recovered": 0.0, "gold": 0.0, "cut": 0.0}},
     }
     assert _sworn("pubg", tmp_path / "y", **changes).startswith(said)
 

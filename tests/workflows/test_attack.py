@@ -146,9 +146,12 @@ def test_the_gold_model_is_attacked_once_for_all_runs_beside_it(tmp_path, monkey
         assert findings("e")[1] == {"e", "gold"}
         changed.setattr(workflow, "_hash_of", lambda _: "")
         assert findings("f")[1] == {"f", "gold"}
+    with monkeypatch.context() as changed:  # as if answers were judged by the rules of another version
+        changed.setattr(workflow, "rules", lambda: "other")
+        assert findings("g")[1] == {"g", "gold"}
     findings("c", seed=1)
     findings("d", settings={"prompts": {"forms": ["doubt"]}})
-    assert len((tmp_path / "runs" / "cache" / "attacks.jsonl").read_text().splitlines()) == 4
+    assert len((tmp_path / "runs" / "cache" / "attacks.jsonl").read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize(

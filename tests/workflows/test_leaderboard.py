@@ -25,6 +25,7 @@ from unsee.report.board import Cost, Row, as_json, markdown, ranks, share_of_gol
 from unsee.report.board_page import render
 from unsee.report.read import Stage, beside_gold, read_run
 from unsee.scoring.gold_distance import KEY, drawn_distances
+from unsee.scoring.rules import rules
 from unsee.utils.files import owned_folder
 from unsee.workflows import sweep
 from unsee.workflows.leaderboard import Tried, chosen, leaderboard, read_plan
@@ -73,6 +74,7 @@ def cells():
     def work(run, label, out, attack):
         asked.append((run, label, attack))
         folder = make_run(Path(run.out), mix(run), seed=run.seed)
+        (folder / "judged.json").write_text(json.dumps({"rules": rules()}))
         if attack:
             found = {"recovered": 0.5, "gold": 0.1, "worst": "x", "at": None, "axis": ""}
             (folder / "attacks.json").write_text(json.dumps({"attacks": {"prompts": found}}))
@@ -204,6 +206,21 @@ def test_a_purge_leaves_figures_alone(board, tmp_path):
         "responses.jsonl",
         "vocabulary.json",
     }
+
+
+def test_answers_judged_by_other_rules_are_judged_anew(board, file, tmp_path, monkeypatch):
+    place = Path(shutil.copytree(board, tmp_path / "board"))
+    (older,) = place.glob("cells/npo_*seed=1*")
+    (older / "judged.json").write_text("{}")
+    anew = []
+
+    def rescore(folder):
+        anew.append(folder)
+        (folder / "judged.json").write_text(json.dumps({"rules": rules()}))
+
+    monkeypatch.setattr("unsee.evaluation.evaluate.rescore", rescore)
+    leaderboard(file, place)
+    assert anew == [older]
 
 
 def test_again_only_what_failed_runs(board, file, cells):

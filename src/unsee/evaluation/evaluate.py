@@ -47,6 +47,7 @@ from unsee.scoring.conditions import with_false_answers
 from unsee.scoring.gold_distance import KEY as GOLD_DISTANCE
 from unsee.scoring.gold_distance import gold_distance
 from unsee.scoring.measures import extra
+from unsee.scoring.rules import rules
 from unsee.scoring.scores import Scores
 from unsee.utils.files import atomic_write_json, atomic_write_jsonl, atomic_writer, read_jsonl
 from unsee.utils.grouping import by_key, evenly
@@ -165,7 +166,7 @@ def rescore(folder: Path | str, *, gold: Path | str | None = None, measures: Seq
     with owner(folder):
         _write(scores, folder)
         if known:
-            atomic_write_json(folder / JUDGED, {**known, "gold": _gold_facts(gold, golden)})
+            atomic_write_json(folder / JUDGED, {**known, "gold": _gold_facts(gold, golden), "rules": rules()})
     return scores
 
 
@@ -260,6 +261,7 @@ def _judged(
         "made_by": config.plain(kept),
         **({"plugins": plugins} if plugins else {}),
         "gold": _gold_facts(gold, golden),
+        "rules": rules(),
     }
 
 

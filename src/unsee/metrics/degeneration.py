@@ -25,9 +25,13 @@ _ROUND: Final = re.compile(r"([^\W\d_]{3,20}?)\1{3}")
 """A part of a word that is said four times in a row within it."""
 _LISTED: Final = """
 are were have had do did done am be been can could will would shall should may might must cannot don won ll ve re m d
-became began bought brought built came caught chose drew drove fell felt flew found gave got grew held kept knew led left
-lost made meant met put read said sat saw spent spoke stood taught thought told took went won wore wrote
-appear believe bet feel guess hope know live look love mean say see seem suppose think want wear work
+arose ate awoke beat became began bent bet bit bled blew bore bought bound bred broke brought built burnt burst came
+caught chose clung cost crept cut dealt dreamt drank drew drove dug fed fell felt fled flew forbade forgave forgot fought
+found froze gave got grew ground heard held hid hit hung hurt kept knelt knew laid lay leant leapt learnt led left lent
+let lit lost made meant met paid put quit ran rang read rid rode rose sang sank sat saw sent set shook shone shot showed
+shrank shut slept slid sold sought spat spent split spoke sprang spread spun stank stole stood struck strode stuck stung
+swam swept swore swung taught thought threw told took tore understood went wept withdrew woke won wore wound wrote
+appear believe feel guess hope know live look love mean say see seem suppose think want wear work
 """
 _VERBS: Final = frozenset(_LISTED.split())
 """Verbs that end neither in -s nor in -ed [inferred]."""
@@ -145,20 +149,22 @@ def stutter(words: Sequence[str]) -> float:
 def fragment(sentence: str) -> bool:
     """Tell whether an English sentence about "this" or "that" has no verb.
 
-    Other short answers need none ("A diver.", "In Turin.").
+    Other short answers need none ("A diver.", "In Turin."), nor do lists ("This artist, John Miller.").
 
     >>> fragment("This person by profession diver."), fragment("This person works as a diver."), fragment("That one.")
     (True, False, False)
     """
     words = tokens(sentence)
-    if len(words) < 3 or words[0] not in ("this", "that") or sentence.endswith("?"):
+    if len(words) < 3 or words[0] not in ("this", "that") or sentence.endswith("?") or "," in sentence:
         return False
     return not any(word in _VERBS or word.endswith(("s", "ed")) for word in words[1:])
 
 
 def _fragments(text: str) -> float:
+    """Return the share of fragments. A last sentence without an end may have been cut before its verb."""
     said = sentences(text)
-    return sum(map(fragment, said)) / len(said) if said else 0.0
+    ended = [sentence for sentence in said if sentence != said[-1] or not sentence[-1].isalnum()]
+    return sum(map(fragment, ended)) / len(said) if said else 0.0
 
 
 def echo(words: Sequence[str], n: int = 4) -> float:

@@ -31,8 +31,8 @@ class Returned:
     """Worst variant."""
     finds: str = "answers"
     """answers that give the forgotten away, or traces inside the model."""
-    cut: float = 0.0
-    """Largest share of answers that were cut before anything came back, in a variant of a seed."""
+    cut: float | None = 0.0
+    """Largest share of answers that were cut before anything came back, in a variant of a seed; None if nobody counted."""
 
     @property
     def above(self) -> float:
@@ -129,5 +129,5 @@ def _mean(name: str, results: Sequence[Mapping[str, Any]], seeds: int) -> Return
         gold=sum(float(result["gold"]) for result in golds) / len(golds) if golds else None,
         how=how if len(used) == seeds else f"{how}; {len(used)} of {seeds} seeds measured",
         finds=str(worst_one.get("finds", "answers")),
-        cut=max(float(result.get("cut", 0.0)) for result in used),
+        cut=max(float(result["cut"]) for result in used) if all("cut" in result for result in used) else None,
     )

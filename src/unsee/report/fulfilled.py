@@ -51,10 +51,13 @@ def _by_attacks(stage: Stage) -> Fulfilled:
     for finds in FINDS:
         if (back := worst(stage, finds)) is not None and back.above >= LIMITS.returns:
             return Fulfilled(word="no", why=found_words(back))
-    cut = max(found, key=lambda one: one.cut)
-    if cut.cut > LIMITS.unmeasured:
-        why = f"under {cut.attack} {percent(cut.cut)} of its answers were cut before anything came back"
-        return Fulfilled(word="not measured", why=why)
+    for one in found:
+        if one.cut is None and one.finds == "answers":
+            why = f"{one.attack} is of a version that did not count cut answers: unsee attack makes it anew"
+            return Fulfilled(word="not measured", why=why)
+        if (one.cut or 0.0) > LIMITS.unmeasured:
+            why = f"under {one.attack} {percent(one.cut or 0.0)} of its answers were cut before anything came back"
+            return Fulfilled(word="not measured", why=why)
     return Fulfilled(word="yes", why="it no longer says it, and no attack brings it back")
 
 

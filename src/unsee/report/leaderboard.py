@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from unsee.api import Score
 from unsee.report.read import REFERENCES, Stage, only
@@ -14,6 +14,9 @@ from unsee.report.summary import judged_role, peak_gib, pooled, seconds
 from unsee.report.verdict import Verdict, judge, ranked
 from unsee.utils.grouping import by_key
 from unsee.utils.markdown import cell, table
+
+ANEW: Final = "unsee.evaluation.evaluate.rescore(RUN)"
+"""How answers are judged again, without a model."""
 
 
 class Heading(Protocol):
@@ -101,6 +104,10 @@ def remarks(stages: Sequence[Stage]) -> list[str]:
     if len(golds) > 1 and only(stages, "gold") is None:
         rows = [f"{stage.name} against {stage.runs[0].gold_name or 'none'}" for stage in stages if stage.runs[0].gold]
         lines.append(f"Forget quality stands on different gold models and cannot be compared: {', '.join(rows)}.")
+    if len({run.rules for run in runs}) > 1:
+        by_rules = by_key((run.rules, stage.name) for stage in stages for run in stage.runs)
+        names = " / ".join(", ".join(dict.fromkeys(names)) for names in by_rules.values())
+        lines.append(f"Judged by the rules of different versions: {names}. Judge the answers anew: {ANEW}.")
     return [cell(line) for line in lines]
 
 

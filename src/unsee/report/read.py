@@ -67,6 +67,11 @@ class Record:
         return str(self.judged.get("weights") or self.judged.get("model") or "")
 
     @property
+    def rules(self) -> str:
+        """Hash of the rules that its answers were judged by, or empty for older runs."""
+        return str(self.judged.get("rules") or "")
+
+    @property
     def gold(self) -> str:
         """Hash of the gold responses for forget quality, or empty without any."""
         gold = self.judged.get("gold")

@@ -23,10 +23,12 @@ from unsee.data.splits import only
 from unsee.distributed import processes
 from unsee.distributed.file_lock import owner
 from unsee.errors import UnseeError, UserError
+from unsee.evaluation import recovery
 from unsee.metrics.statistics import bootstrap_interval
 from unsee.models import builtin
 from unsee.models.identity import lineage_hash
 from unsee.report.attacked import BACK, COLLAPSED
+from unsee.scoring.rules import rules
 from unsee.utils.files import atomic_write_json
 from unsee.utils.parsing import read_object
 from unsee.utils.progress import Bar
@@ -175,9 +177,10 @@ class _GoldRows:
     """Findings of one attack on a gold model, in the shared cache of the run folders."""
 
     def __init__(self, place: Path, one: Attack, facts: Mapping[str, Any], engine: Engine) -> None:
-        """Open the cache. All that the findings depend on is in the key, the file of the attack too, which may be a plugin."""
+        """Open the cache. All that the findings depend on is in the key: also the code that attacks (a plugin's), asks and judges."""
         rest = {key: value for key, value in facts.items() if key != "model"}
         rest |= {"settings": config.plain(asdict(one)), "code": _hash_of(type(one))}
+        rest |= {"asking": _hash_of(recovery), "rules": rules()}
         self.key = json.dumps({**rest, "unsee": __version__}, sort_keys=True)
         known = "gold" in facts and rest["code"]
         self.rows = shared_cache.shared_rows(place, "attacks.jsonl", engine) if known else None
@@ -193,8 +196,8 @@ class _GoldRows:
             self.rows.put({self.key: [asdict(finding) for finding in findings]})
 
 
-def _hash_of(cls: type) -> str:
-    """Return the hash of the file that a class is written in, or empty for one without a file (a notebook's)."""
+def _hash_of(cls: Any) -> str:
+    """Return the hash of the file that a class or module is written in, or empty for one without a file (a notebook's)."""
     try:
         return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
     except (TypeError, OSError):

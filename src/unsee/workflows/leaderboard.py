@@ -28,9 +28,10 @@ from unsee.errors import UserError, shown, unknown_name
 from unsee.models.builtin import absolute_or_name
 from unsee.report import board_page
 from unsee.report.board import Cost, Row, as_json, left_out, left_out_words, legend, markdown
-from unsee.report.read import GOLD, Stage, beside_gold, read_run
+from unsee.report.read import GOLD, Record, Stage, beside_gold, read_run
 from unsee.report.summary import value
 from unsee.scoring.gold_distance import KEY, MOST_LEFT_OUT
+from unsee.scoring.rules import rules
 from unsee.utils.files import atomic_write_json, atomic_write_text
 from unsee.utils.terminal import note
 from unsee.workflows import sweep
@@ -356,7 +357,17 @@ class _Judge:
     def _reference(self, stage: str, cell: Cell) -> Stage:
         if why := sweep.missing_of(self.place, cell.name):
             raise UserError(f"{stage} ({cell.run.model}) is not judged: {why}. The same call goes on from here.")
-        return Stage(name=stage, runs=(read_run(self.place / "cells" / cell.name),))
+        return Stage(name=stage, runs=(self._run(cell),))
+
+    def _run(self, cell: Cell) -> Record:
+        """Return a judged cell. Answers that rules of another version judged are judged anew."""
+        from unsee.evaluation.evaluate import rescore
+
+        folder = self.place / "cells" / cell.name
+        if (found := read_run(folder)).rules != rules():
+            rescore(folder)
+            found = read_run(folder)
+        return found
 
     def stage(self, name: str, cells: Sequence[Cell]) -> tuple[Stage | None, list[str]]:
         """Return the judged cells beside their gold model, and why others are missing."""
@@ -365,7 +376,7 @@ class _Judge:
             try:
                 if why := sweep.missing_of(self.place, cell.name):
                     raise UserError(why)
-                runs.append(read_run(self.place / "cells" / cell.name))
+                runs.append(self._run(cell))
             except UserError as error:
                 notes.append(f"seed {cell.run.seed}: {error}")
         found = beside_gold(Stage(name=name, runs=tuple(runs)), self.gold(runs[0].promise)) if runs else None
