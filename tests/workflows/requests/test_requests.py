@@ -402,6 +402,19 @@ def test_an_interrupted_batch_is_finished_first(project: Project, monkeypatch: p
     assert manage.faults(project) == []
 
 
+def test_a_begun_batch_keeps_its_settings(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version suggests other settings, with which the run could not be resumed."""
+    approved(project, "Ada Lovell")
+    interrupted(project, monkeypatch, "attack")
+    record = project.batch("B-001") / "run" / RECORD
+    written = config.read_mapping(record)
+    begun = replace(config.read(record), training={"epochs": 7}, seed=5)
+    config.write(record, begun, record=written["record"], result=written["result"])
+    (result,) = batch.run(project, seed=6)
+    assert result.batch == "B-001"
+    assert config.read(record) == begun
+
+
 def test_a_repeated_call_unlearns_nobody_else(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The request of a killed call is finished by the same call, and the others go on waiting."""
     first, second = approved(project, "Ada Lovell", "Bo Winter")

@@ -361,14 +361,10 @@ class Batch:
 
     def _forget(self) -> None:
         """Unlearn, or go on with an interrupted run."""
-        data = str(self.folder / "data")
-        found = suggest(self.settings.model, data, out=str(self.run_folder))
-        chosen = found.run
-        if self.settings.method and self.settings.method != chosen.method:
-            registry.require("methods", self.settings.method)
-            chosen = replace(chosen, method=self.settings.method, settings={})
-        chosen = replace(chosen, training={**chosen.training, **self.settings.training}, seed=self.seed)
-        forget_run(chosen, resume=(self.run_folder / RECORD).exists())
+        record = self.run_folder / RECORD
+        begun = record.exists()  # then its settings stay, whatever is suggested now
+        chosen = replace(config.read(record), out=str(self.run_folder)) if begun else self._suggested()
+        forget_run(chosen, resume=begun)
         states = self.project.ledger.states()
         written = config.read_mapping(self.run_folder / RECORD)
         before, after = model_hash(self.settings.model)[:64], model_hash(str(self.run_folder))[:64]
@@ -388,6 +384,14 @@ class Batch:
                     seconds=None if took is None else round(float(took), 1),
                     steps=int(written["result"].get("steps", 0)),
                 )
+
+    def _suggested(self) -> Run:
+        """Return the run that suits the data, with the settings of the project."""
+        chosen = suggest(self.settings.model, str(self.folder / "data"), out=str(self.run_folder)).run
+        if self.settings.method and self.settings.method != chosen.method:
+            registry.require("methods", self.settings.method)
+            chosen = replace(chosen, method=self.settings.method, settings={})
+        return replace(chosen, training={**chosen.training, **self.settings.training}, seed=self.seed)
 
     def _check(self, old: VLM, new: VLM) -> list[Checked]:
         """Return the verdict on everybody of this batch, attacks included."""
