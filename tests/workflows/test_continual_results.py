@@ -237,6 +237,10 @@ def test_sequences_of_another_training_or_other_data_are_no_orders_of_one():
     assert found == {"ga, sequential lr=0.001": 3, "ga, sequential lr=0.0001": 1}
     found = {group.label: len(group.runs) for group in page.grouped([document(), document(data="d2")])}
     assert found == {"ga, sequential data=d1": 1, "ga, sequential data=d2": 1}
+    known = document()
+    judged = [{**known, "settings": {**known["settings"], "eval": {"max_new_tokens": n}}} for n in (8, 64)]
+    found = {group.label: len(group.runs) for group in page.grouped(judged)}
+    assert found == {"ga, sequential max_new_tokens=8": 1, "ga, sequential max_new_tokens=64": 1}
     many = [document(lr=n, rank=n, alpha=n, clip=n) for n in (1, 2)]
     assert [group.label for group in page.grouped(many)] == ["ga, sequential (1)", "ga, sequential (2)"]
 

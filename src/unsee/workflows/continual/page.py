@@ -128,7 +128,8 @@ def grouped(runs: Sequence[Document]) -> list[Group]:
 
 def _facts(run: Document) -> dict[str, Any]:
     """Return model and settings as dotted name -> value, without what may differ between orders."""
-    settings = {**run["settings"], "model": run["model"]}
+    judged = {f"eval.{name}": value for name, value in run["settings"].get("eval", {}).items()}  # `flat` drops `eval`
+    settings = {**run["settings"], "model": run["model"], **judged}
     course = {name: value for name, value in settings["continual"].items() if name not in ("order", "adapters")}
     return dict(flat({**settings, "continual": course}))
 
