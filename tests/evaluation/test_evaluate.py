@@ -741,6 +741,17 @@ def test_measured_values_that_are_no_numbers_are_not_scored(tmp_path):
     assert not (tmp_path / "scores.json").exists()
 
 
+def test_why_all_answers_were_not_judged_is_told(tmp_path):
+    ask(loaded(), tmp_path / "x", limit=1)
+    file = tmp_path / "x/responses.jsonl"
+    rows = [{**json.loads(row), "logprob": math.nan} for row in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "x/judged.json").write_text(json.dumps({"unfinished": len(rows)}))
+    (tmp_path / "x/scores.json").unlink()
+    with pytest.raises(UserError, match="output was not a number at example"):
+        read_run(tmp_path / "x")
+
+
 def test_judged_json_tells_models_apart(tmp_path):
     read = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -222,16 +222,32 @@ def require_ended(folder: Path) -> None:
         )
 
 
-def require_judged(folder: Path) -> None:
+def require_answered(folder: Path) -> None:
     """Raise if the evaluation in `folder` was broken off, since answers are missing."""
-    record, answers = folder / "judged.json", folder / "responses.jsonl"
-    asked = read_object(record).get("unfinished") if record.is_file() else None
-    if asked is not None:
-        count = answers.read_bytes().count(b"\n") if answers.is_file() else 0
+    asked, count = _unfinished(folder)
+    if asked not in (None, count):
         raise UserError(
             f"The evaluation in {folder} was broken off after {count} of {asked} answers. Run the same `unsee eval` again: "
             "it goes on where it stopped."
         )
+
+
+def require_judged(folder: Path) -> None:
+    """Raise if the evaluation in `folder` was broken off, or failed after all answers were there."""
+    require_answered(folder)
+    asked, _ = _unfinished(folder)
+    if asked is not None:
+        raise UserError(
+            f"The evaluation in {folder} has all {asked} answers, but they were not judged. Run the same `unsee eval` again: "
+            "it judges them, or says why it cannot."
+        )
+
+
+def _unfinished(folder: Path) -> tuple[Any, int]:
+    """Return how many questions are asked, or None if the evaluation has ended, and how many answers are there."""
+    record, answers = folder / "judged.json", folder / "responses.jsonl"
+    asked = read_object(record).get("unfinished") if record.is_file() else None
+    return asked, answers.read_bytes().count(b"\n") if asked is not None and answers.is_file() else 0
 
 
 def benchmark_of(run: Run, earlier: Run) -> str | Mapping[str, Any]:

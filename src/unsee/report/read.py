@@ -117,16 +117,14 @@ def read_run(folder: Path) -> Record:
             f"Run `unsee eval --model {folder} --data DATA --out {folder}` first."
         )
     judged = _record(folder / "judged.json")
-    config.require_judged(folder)
-    for path in (responses_path, scores_path):
-        if not path.is_file():
-            raise UserError(
-                f"{folder} has no {path.name}. Run `unsee eval --model M --data DATA --out {folder}` again."
-            )
+    config.require_answered(folder)
+    _require_file(responses_path)
     responses = tuple(_responses(responses_path))
     if not responses:
         raise UserError(f"{responses_path} is empty: nothing was asked. Run `unsee eval` again.")
-    _require_numbers(folder, responses)
+    _require_numbers(folder, responses)  # first, as it is why they were not judged
+    config.require_judged(folder)
+    _require_file(scores_path)
     settings_text, settings = _settings(folder / "run.yaml")
     return Record(
         folder=folder,
@@ -141,6 +139,13 @@ def read_run(folder: Path) -> Record:
         judged=judged,
         attacks=_attacks(folder / "attacks.json"),
     )
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(
+            f"{path.parent} has no {path.name}. Run `unsee eval --model M --data DATA --out {path.parent}` again."
+        )
 
 
 def _require_numbers(folder: Path, responses: Sequence[Response]) -> None:
