@@ -188,6 +188,24 @@ def test_what_an_interruption_leaves_is_not_scored(tmp_path, monkeypatch):
     assert read_run(tmp_path / "x").weights == json.loads((tmp_path / "x/judged.json").read_text())["weights"]
 
 
+def test_a_smaller_evaluation_that_is_broken_off_is_not_taken_for_the_larger_one(tmp_path, monkeypatch):
+    ask(loaded(), tmp_path / "x")
+
+    def broken_off(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unsee.evaluation.answers._Work.likelihoods", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        ask(loaded(), tmp_path / "x", likelihood=True)
+    assert read_run(tmp_path / "x").scores  # of the same answers
+    with pytest.raises(KeyboardInterrupt):
+        ask(loaded(), tmp_path / "x", likelihood=True, roles=[Role.FORGET], limit=1)
+    assert not (tmp_path / "x/scores.json").exists()
+    for read in (rescore, read_run):
+        with pytest.raises(UserError, match="has all 2 answers, but they were not judged"):
+            read(tmp_path / "x")
+
+
 def test_an_answer_without_its_key_is_not_trusted(tmp_path, calls, monkeypatch):
     monkeypatch.setenv("UNSEE_CACHE", "off")
     ask(loaded(), tmp_path / "x")

@@ -40,7 +40,7 @@ FOUND: Final = (SCORES, "safety.json", "factuality.json", "steering.json")
 """Files with what was found in the answers."""
 JUDGED: Final = "judged.json"
 """File with the hash of the evaluated weights and of the gold model, which identifies seeds of one row; until all answers
-are there, with the number of questions instead."""
+are there and judged, with the number of questions instead."""
 _CHUNK: Final = 8
 """Batches between two writes, the most that an interruption can cost."""
 _UNMEASURED: Final[Mapping[str, Any]] = {
@@ -417,11 +417,12 @@ def _response(row: Any) -> Response | None:
 
 
 def _begin(out: Path, done: Mapping[str, Response], keys: Mapping[str, str]) -> None:
-    """Keep only valid responses. If some are missing, what was found in other responses goes.
+    """Keep only valid responses. If some are missing or too many, what was found in other responses goes.
 
     Responses are written first, so that no key ever belongs to an older response.
     """
-    if len(done) < len(keys):
+    stored = {row["id"] for row in _whole_rows(out / RESPONSES)}
+    if stored | keys.keys() != done.keys():
         for name in FOUND if (out / JUDGED).exists() else ():
             remove_listed(out / name)
         atomic_write_json(out / JUDGED, {"unfinished": len(keys)})
