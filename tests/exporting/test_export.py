@@ -512,6 +512,10 @@ class TestInspect:
         (bare / "scores.json").unlink()
         with pytest.raises(UserError, match="has no scores.json. Judge it first"):
             export(bare, "inspect", tmp_path / "logs")
+        shutil.copyfile(run / "scores.json", bare / "scores.json")
+        (bare / "judged.json").write_text('{"unfinished": 999}')
+        with pytest.raises(UserError, match="of 999 answers"):  # the scores are of other answers
+            export(bare, "inspect", tmp_path / "logs")
 
 
 def table(file):

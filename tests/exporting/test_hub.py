@@ -118,6 +118,20 @@ def test_answers_of_an_evaluation_that_was_broken_off_do_not_go(run, tmp_path):
     assert not hub.files
 
 
+def test_some_of_the_answers_do_not_tell_what_to_search_for(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "judged.json").write_text('{"unfinished": 9}')
+    (copy / "responses.jsonl").write_text("")
+    hub = FakeHub()
+    push(copy, "owner/name", merged=True, hub=hub, dry_run=True)  # the data tell
+    record = copy / "run.yaml"
+    record.write_text(record.read_text().replace(str(EXAMPLE), "<object>"))
+    with pytest.raises(UserError, match="broken off after 0 of 9 answers"):
+        push(copy, "owner/name", merged=True, hub=hub)
+    assert not hub.files
+
+
 def test_a_dry_run_asks_nobody(run, capsys):
     class Silent:
         def __getattr__(self, name):

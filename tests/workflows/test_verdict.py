@@ -113,6 +113,14 @@ def test_a_run_that_nobody_judged_is_not_handed_on(finished, tmp_path, capsys):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_sample_does_not_stand_for_an_evaluation_that_was_broken_off(finished):
+    folder = finished("pubg")
+    assert sample_verdict(folder).leaks == "no"
+    (folder / "judged.json").write_text('{"unfinished": 9}')
+    with pytest.raises(UserError, match=r"broken off after 0 of 9 answers.* Or give --anyway"):
+        require_silent(folder)
+
+
 def test_forget_ends_with_the_verdict(tmp_path, capsys):
     model, out = save_tiny(tmp_path / "model"), tmp_path / "run"
     words = ["forget", "--model", str(model), "--data", str(EXAMPLE), "--method", "ga", "--out", str(out)]

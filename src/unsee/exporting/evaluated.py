@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from unsee import config
 from unsee.api import Response
 from unsee.errors import UserError
 from unsee.utils.files import read_jsonl
@@ -15,8 +16,9 @@ def evaluated(run: Path) -> tuple[list[Response], dict[str, dict[str, Any]]]:
     """Return the responses and the scores (`api.Score` as JSON, by role and metric) of a run folder.
 
     Raises:
-        UserError: It has not been judged, or a file is damaged.
+        UserError: It has not been judged in full, or a file is damaged.
     """
+    config.require_judged(run)
     for name in ("responses.jsonl", "scores.json"):
         if not (run / name).is_file():
             raise UserError(f"{run} has no {name}. Judge it first: unsee eval --model {run} --data DATA --out {run}")

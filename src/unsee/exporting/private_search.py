@@ -36,7 +36,7 @@ def strings_of(run: Path) -> set[str]:
     From its responses if the data are gone.
 
     Raises:
-        UserError: Neither can be read, so nothing can be searched for.
+        UserError: Neither can be read in full, so something would not be searched for.
     """
     written = config.read(run / "run.yaml")
     found: set[str] = set()
@@ -49,6 +49,7 @@ def strings_of(run: Path) -> set[str]:
             found.update(_strings(data.examples(split)))
     except (UserError, OSError) as error:
         problem = str(error)
+        config.require_judged(run)  # half of the responses tell half of the strings
     if (run / "responses.jsonl").is_file():
         found.update(_strings(_responses(run / "responses.jsonl")))
     elif problem:

@@ -105,7 +105,7 @@ def verdict_of(folder: Path | str) -> Outcome | None:
 
 
 def require_silent(folder: Path | str) -> None:
-    """Raise if a finished run still leaks, or was never judged, before its model is handed on.
+    """Raise if a finished run still leaks, or was never judged in full, before its model is handed on.
 
     Raises:
         UserError: With the verdict, and how to hand the model on all the same.
@@ -113,6 +113,10 @@ def require_silent(folder: Path | str) -> None:
     folder = Path(folder)
     if not _result(folder):
         return  # no finished run; whoever hands it on says what it lacks
+    try:
+        config.require_judged(folder)
+    except UserError as error:
+        raise UserError(f"{error} Or give --anyway to hand the model on all the same.") from error
     outcome = verdict_of(folder)
     if outcome is None:
         raise UserError(
