@@ -87,6 +87,7 @@ def method(name: str) -> str:
     cls = registry.load("methods", name)
     cost = [line for line in describe("methods", name) if line.startswith("cost")]
     settings = _settings("method", cls)
+    tune = "" if "lora" in cls.trial.tunes else f" --tune {cls.trial.tunes[0]}"
     return "\n".join(
         [
             f"# {name}",
@@ -96,7 +97,7 @@ def method(name: str) -> str:
             inspect.getdoc(cls) or "",
             "",
             "```",
-            f"unsee forget --model lab --data lab --method {name} --out runs/{name}",
+            f"unsee forget --model lab --data lab --method {name}{tune} --out runs/{name}",
             "```",
             "",
             *(["## Settings", "", settings, ""] if settings else []),

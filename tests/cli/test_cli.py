@@ -127,6 +127,31 @@ def test_mistakes_are_one_line_without_traceback(capsys, words, message):
     assert "Traceback" not in said.err
 
 
+FULL_ONLY = [name for name in registry.names("methods") if "lora" not in registry.load("methods", name).trial.tunes]
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("method", "tune", "taken"),
+    [
+        *((name, (), "full") for name in FULL_ONLY),
+        ("mmunlearner", ("--set", "method.mode=as_released"), "full"),
+        ("siu", ("--set", "method.mode=as_released", "--tune", "full"), "lora"),
+    ],
+)
+def test_tuning_that_a_method_does_not_take_leaves_nothing_behind(method, tune, taken, dry_run, tmp_path, capsys):
+    out = tmp_path / "run"
+    words = ["forget", "--model", "lab", "--data", str(EXAMPLE), "--method", method, "--out", str(out)]
+    assert main.main([*words, *tune, *dry_run]) == 2
+    assert f"takes training.tune={taken}, got " in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_published_mmunlearner_takes_adapters_where_it_is_asked_for():
+    kind = registry.load("methods", "mmunlearner")
+    assert kind(mode="as_released", allow_noop_mask=True).tunes() == ("lora", "full")
+
+
 def test_debug_shows_the_traceback():
     with pytest.raises(main.UserError):
         main.main(["check", "--debug"])

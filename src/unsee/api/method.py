@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from unsee.api.finite import require_finite
+from unsee.api.training import Tune
 from unsee.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ class Trial:
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings that keep a test short; the other ones have their defaults."""
-    tunes: tuple[Literal["lora", "full"], ...] = ("lora", "full")
-    """Ways of tuning that the method accepts. It must reject the others with a UserError that names one of these."""
+    tunes: tuple[Tune, ...] = ("lora", "full")
+    """Ways of tuning that the method accepts. It must reject the others with a UserError that names one of these; `forget`
+    rejects them before it opens the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,10 @@ class Method(ABC):
     def needs(self) -> Needs:
         """Return the memory requirements, here one row per example, and any retain rows."""
         return Needs(retain=int(bool(vars(self).get("retain_weight", 0))))
+
+    def tunes(self) -> tuple[Tune, ...]:
+        """Return the ways of tuning that the method accepts with these settings."""
+        return self.trial.tunes
 
 
 def _require_signs(method: Method) -> None:

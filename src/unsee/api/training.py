@@ -9,6 +9,7 @@ from unsee.api.finite import require_finite
 from unsee.errors import UserError, shown
 
 Part = Literal["vision", "projector", "language"]
+Tune = Literal["lora", "full"]
 Quantization = Literal["none", "nf4", "int8"]
 """How the linear layers of a frozen base are held."""
 _HIGHEST_RANK: Final = 16_384
@@ -23,7 +24,7 @@ _MOST: Final = 10**9
 class Training:
     """Optimisation settings. Defaults after PUBG (arXiv 2506.02541), ours where it is silent."""
 
-    tune: Literal["lora", "full"] = "lora"
+    tune: Tune = "lora"
     """Train adapters, or the weights themselves."""
     parts: tuple[Part, ...] = ("language",)
     """Which parts of the model are trainable: vision, projector, language."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.nn import Module
 
 from unsee.api import Method, Session, Training
 from unsee.api.request import Prompt
+from unsee.api.training import Tune
 from unsee.inference.batching import collate
 from unsee.inference.generation import generate
 from unsee.models.checkpoint import open_model, save_model
@@ -23,7 +24,6 @@ from unsee.training.recording import recording
 from unsee.training.robust import KEPT_SIDE
 from unsee.training.trainer import prepare
 
-Tune = Literal["lora", "full"]
 STEPS = 2
 
 

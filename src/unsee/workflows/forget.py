@@ -194,6 +194,7 @@ def _checked(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) ->
     survey = require_usable(benchmark, run.data, hashed=hashed)
     training = config.build(Training, {**benchmark.suggested(run.method), **run.training}, where="training")
     _require_quantizable(run.method, method, training)
+    _require_tunable(run.method, method, training)
     trackers.require(training.report_to)
     known = data is None or benchmark.name in registry.names("benchmarks")
     run = replace(
@@ -279,6 +280,14 @@ def _require_quantizable(name: str, method: Method, training: Training) -> None:
     from unsee.models.quantized_base import require
 
     require(kind)
+
+
+def _require_tunable(name: str, method: Method, training: Training) -> None:
+    """Raise if the method cannot be had with this way of tuning."""
+    if training.tune not in (taken := method.tunes()):
+        raise UserError(
+            f"{name}, as it is set, takes training.tune={' or '.join(taken)}, got {training.tune}. Set --tune {taken[0]}."
+        )
 
 
 def require_names(run: Run) -> None:

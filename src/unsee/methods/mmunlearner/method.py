@@ -17,6 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from unsee.api import Group, Method, Needs, Part, Promise, Role, Session, Training, Trial
 from unsee.api.request import Target
+from unsee.api.training import Tune
 from unsee.distributed import processes
 from unsee.errors import TrainingError, UserError
 from unsee.inference.answer_logits import answer_logits
@@ -108,6 +109,10 @@ class MMUnlearner(Method):
             beside=1 / 8 + moments,
             full_weights="takes its mask from gradients of the base's weights",
         )
+
+    def tunes(self) -> tuple[Tune, ...]:
+        """Return the ways of tuning: the published code took adapters, too."""
+        return ("lora", "full") if self.mode == "as_released" and self.allow_noop_mask else self.trial.tunes
 
     def unlearn(self, session: Session) -> None:
         """Compute the mask, then train in the chosen mode."""

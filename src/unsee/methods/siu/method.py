@@ -16,6 +16,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from unsee.api import Method, Needs, Promise, Session, Training
+from unsee.api.training import Tune
 from unsee.errors import UserError
 from unsee.inference.answer_logits import answer_logits
 from unsee.inference.batching import Batch
@@ -65,6 +66,10 @@ class SIU(Recipe, Method):
     def needs(self) -> Needs:
         """Return the memory requirements of a step."""
         return Needs(retain=self.retain_ratio if self.retain_weight else 0, teacher=True)
+
+    def tunes(self) -> tuple[Tune, ...]:
+        """Return the ways of tuning: the published code turns adapters off for its reference."""
+        return ("lora",) if self.mode == "as_released" else self.trial.tunes
 
     def unlearn(self, session: Session) -> None:
         """Build the rows and minimise the two terms on them."""
