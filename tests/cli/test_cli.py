@@ -351,6 +351,16 @@ def test_a_name_beside_runs_is_not_sought_on_the_hub(tmp_path, monkeypatch, caps
     assert "No model at mine/nop" in capsys.readouterr().err
 
 
+def test_a_built_in_model_is_no_missing_run(tmp_path, monkeypatch, capsys):
+    (tmp_path / "npo").mkdir()
+    (tmp_path / "npo" / "run.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert main.main(["eval", "--model", "lab"]) == 2
+    assert "Give --data: lab is no run folder that records it." in capsys.readouterr().err
+    assert main.main(["eval", "--model", "nop"]) == 2
+    assert "There is no folder nop" in capsys.readouterr().err
+
+
 def test_compare_passes_over_what_lies_beside_runs(tmp_path, monkeypatch, capsys):
     for name in ("a", "b", "images", "cache", "compare"):
         (tmp_path / name).mkdir()

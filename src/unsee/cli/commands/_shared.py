@@ -75,7 +75,7 @@ def plugin_option(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="CODE",
-        help="Python file, folder or pkg.mod:Class with a method, benchmark, metric or family of yours; repeatable",
+        help="Python file, folder or pkg.mod:Class with a method, benchmark, metric, family or attack of yours; repeatable",
     )
 
 

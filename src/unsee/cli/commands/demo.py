@@ -11,9 +11,13 @@ from unsee.cli.commands._shared import OK, engine_option, say
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("--out", default="runs/demo", metavar="DIR", help="folder for everything (default: runs/demo)")
-    parser.add_argument("--full", action="store_true", help="all methods, and the rows prompt and BG-only")
+    parser.add_argument("--full", action="store_true", help="the twelve rows of docs/results.md instead of four")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="runs per method (default: 1)")
-    parser.add_argument("--methods", metavar="A,B", help="only these methods")
+    parser.add_argument(
+        "--methods",
+        metavar="A,B",
+        help="these instead: any of `unsee list methods`, or npo_retain, reject_retain, pubg_retain",
+    )
     parser.add_argument("--fresh", action="store_true", help="make every row anew, even if --out has it")
     engine_option(parser)
 

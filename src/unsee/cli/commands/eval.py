@@ -18,6 +18,7 @@ from unsee.config.paths import require_run
 from unsee.config.retention import KEEP, UNTIL_VERIFIED
 from unsee.data.open import open_benchmark
 from unsee.errors import UnknownNameError, UserError
+from unsee.models.builtin import PACKAGED
 from unsee.models.location import folder_of
 from unsee.scoring.scores import FIRST
 
@@ -57,7 +58,7 @@ def action(options: argparse.Namespace) -> int:
         settings = config.build(config.EvalConfig, run.eval, where="eval")
     earlier = _earlier(Path(run.model))
     data, out = run.data or earlier.data, run.out or (run.model if earlier.method else "")
-    if (not data or not out) and paths.is_here(run.model) and not Path(run.model).exists():
+    if not (data and out) and run.model not in PACKAGED and paths.is_here(run.model) and not Path(run.model).exists():
         raise paths.no_run(Path(run.model))
     if not data or not out:
         raise UserError(f"Give --{'out' if data else 'data'}: {run.model} is no run folder that records it.")

@@ -11,8 +11,8 @@ from unsee.models.location import folder_of
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("--model", metavar="M", help="folder, hub id, run folder or lab")
-    parser.add_argument("--data", metavar="D", help="folder or table with the data, or lab")
+    parser.add_argument("--model", metavar="M", help="folder, hub id, run folder or lab (needed)")
+    parser.add_argument("--data", metavar="D", help="folder or table with the data, or lab (needed)")
     parser.add_argument("--benchmark", metavar="NAME", help="layout of the data; default: recognise it")
     data_options(parser)
     parser.add_argument("--out", default="", metavar="DIR", help="output folder to write into the run file")

@@ -23,7 +23,13 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="PART",
         help="what to leave out: `forget` makes the gold model, `pictures` one that knows the forget set by name",
     )
-    parser.add_argument("--people", type=int, default=50, metavar="N", help="people in the world (default: 50)")
+    parser.add_argument(
+        "--people",
+        type=int,
+        default=50,
+        metavar="N",
+        help="people in the world (default: 50; settled for documents and --backbone)",
+    )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of world and training; for documents of the training alone"
     )
