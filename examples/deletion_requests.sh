@@ -41,7 +41,7 @@ show $unsee request close "$first" --project "$project"
 show $unsee request close "$third" --project "$project"
 show $unsee request purge --project "$project" --yes
 
-echo; echo "# What an auditor sees"
+echo; echo "# What can be checked"
 show $unsee request list --project "$project"
 show $unsee request verify --project "$project"
 for receipt in "$project"/receipts/*.receipt.json; do

@@ -443,6 +443,7 @@ def test_a_receipt_holds_and_forged_ones_do_not(project: Project, tmp_path: Path
     file = result.receipts[0].file
     good = receipt.verify(file, model=result.model, project=project, ask=True)
     assert good.good, good
+    assert f"{file.name} --key signing.pub --model MODEL" in result.receipts[0].page.read_text()
     content = json.loads(file.read_text())
     assert content["verdict"] == "erased"
     assert content["surfaces"]["relearning"]["verdict"] == "not_measured"
@@ -546,6 +547,7 @@ def test_without_cryptography_a_receipt_is_unsigned_and_says_so(
     approved(project, "Ada Lovell")
     (result,) = batch.run(project)
     assert not result.receipts[0].signed
+    assert "--key" not in result.receipts[0].page.read_text()
     assert receipt.verify(result.receipts[0].file).faults == ("it is not signed",)
 
 
