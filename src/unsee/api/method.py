@@ -100,7 +100,7 @@ class Method(ABC):
 
 
 def _require_signs(method: Method) -> None:
-    """Raise for a negative weight, which turns its term round, and for a floor that no log-likelihood lies above."""
+    """Raise for a negative weight, which inverts its term, and for a floor that no log-likelihood lies above."""
     for name, value in vars(method).items():
         if not isinstance(value, (int, float)):
             continue

@@ -106,7 +106,7 @@ def tracker_callbacks(names: Sequence[str]) -> list[TrainerCallback]:
 
 @contextmanager
 def _placeless(model: Any) -> Iterator[None]:
-    """Take out of a model's settings where it lies, for the block: trackers send them whole."""
+    """Remove the paths from a model's config within the block, since trackers send the whole config."""
     places = [(getattr(model, "config", None), "_name_or_path")]
     places += [(one, "base_model_name_or_path") for one in (getattr(model, "peft_config", None) or {}).values()]
     known = [(one, name, getattr(one, name)) for one, name in places if hasattr(one, name)]
@@ -133,7 +133,7 @@ class _Described(TrainingArguments):
     more: Mapping[str, Any] = MappingProxyType({})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields but the folder of the run, and what there is more."""
+        """Return all fields but the run's folder, and the additional ones."""
         own = {name: value for name, value in super().to_dict().items() if name != "output_dir"}
         return {**own, **self.more}
 

@@ -149,7 +149,7 @@ def _probability(row: Response) -> dict[str, Any]:
 
 
 def _truth_ratio(row: Response) -> dict[str, Any]:
-    """Return p(false) / p(true), as open-unlearning defines it; beyond the largest number, that."""
+    """Return p(false) / p(true), as open-unlearning defines it, capped at the largest float."""
     log_score = -log_truth_ratio(row.true_logprob or 0.0, row.perturbed_logprobs)
     return {"score": math.exp(log_score) if log_score < math.log(sys.float_info.max) else sys.float_info.max}
 
