@@ -104,14 +104,16 @@ class Clear(RecordBenchmark):
     @classmethod
     def fits(cls, place: Path) -> bool:
         """Tell whether a forget configuration with captions exists."""
-        names = [f"{name}{end}" for ratio in (1, 5, 10) for name in _spelled("forget", ratio) for end in ("", "+tofu")]
+        names = [
+            f"{name}{suffix}" for ratio in (1, 5, 10) for name in _spelled("forget", ratio) for suffix in ("", "+tofu")
+        ]
         return any("caption" in peek(place, name) for name in names)
 
     def vocabulary(self) -> Vocabulary:
         """Return the names of all authors, and of known people among the real faces."""
         self.require()
-        released = ("choice.first_alphanumeric",) if self.settings.protocol == "released" else ()
-        return pool(self._people, measures=(*BY_TASK, *released))
+        released_measures = ("choice.first_alphanumeric",) if self.settings.protocol == "released" else ()
+        return pool(self._people, measures=(*BY_TASK, *released_measures))
 
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data, and skipped rows."""
@@ -120,22 +122,22 @@ class Clear(RecordBenchmark):
     @cached_property
     def gathered(self) -> Gathered:
         """Read the training examples of both sides and the evaluation examples."""
-        found, ratio, tasks = Gathered(strict=self.settings.strict), self.settings.ratio, self.settings.tasks
-        forgotten = self._side(found, "forget", ratio, Role.FORGET)
-        self._side(found, "retain", 100 - ratio, Role.RETAIN)
+        gathered, ratio, tasks = Gathered(strict=self.settings.strict), self.settings.ratio, self.settings.tasks
+        forget_names = self._side(gathered, "forget", ratio, Role.FORGET)
+        self._side(gathered, "retain", 100 - ratio, Role.RETAIN)
         if {"caption", "name"} & set(tasks):
-            perturbed = self._open(*(f"{name}_perturbed" for name in _spelled("forget", ratio)))
-            self._perturbed(found, perturbed, Role.FORGET, set())
-            self._perturbed(found, self._open("retain_perturbed"), Role.RETAIN, forgotten)
+            perturbed_rows = self._open(*(f"{name}_perturbed" for name in _spelled("forget", ratio)))
+            self._perturbed(gathered, perturbed_rows, Role.FORGET, set())
+            self._perturbed(gathered, self._open("retain_perturbed"), Role.RETAIN, forget_names)
         if "real" in tasks:
-            self._real(found, self._open("real_faces"))
-            self._real(found, self._open("real_world"))
-        return found
+            self._real(gathered, self._open("real_faces"))
+            self._real(gathered, self._open("real_world"))
+        return gathered
 
     def _open(self, *spellings: str) -> ArrowTable:
         return self.shelf.rows(*spellings, published=ROWS.get(spellings[0]))
 
-    def _side(self, found: Gathered, side: str, ratio: int, role: Role) -> set[str]:
+    def _side(self, gathered: Gathered, side: str, ratio: int, role: Role) -> set[str]:
         """Collect captions and text questions of one side, and return its people's names."""
         rows = self._open(*_spelled(side, ratio))
         rows.require("image", "caption")
@@ -143,122 +145,129 @@ class Clear(RecordBenchmark):
             raise UserError(f"{rows.name} has no column 'name', as in early revisions of CLEAR; fetch the current one.")
         names = []
         for row, cells in enumerate(rows.records("caption", "name")):
-            with found.reading(rows.where(row)):
+            with gathered.reading(rows.where(row)):
                 record = Record(cells)
                 person = record.text("name")
                 names.append(person)
-                found.train.append(self._caption(found, rows, row, record, role, person, f"{rows.name}/{row}"))
+                gathered.train.append(self._caption(gathered, rows, row, record, role, person, f"{rows.name}/{row}"))
         if "text" in self.settings.tasks or self.settings.train == "both":
-            mixed = self._open(*(f"{name}+tofu" for name in _spelled(side, ratio)))
-            self._texts(found, mixed, role, list(dict.fromkeys(names)))
+            mixed_rows = self._open(*(f"{name}+tofu" for name in _spelled(side, ratio)))
+            self._texts(gathered, mixed_rows, role, list(dict.fromkeys(names)))
         return set(names)
 
     def _caption(
-        self, found: Gathered, rows: ArrowTable, row: int, record: Record, role: Role, person: str, name: str
+        self, gathered: Gathered, rows: ArrowTable, row: int, record: Record, role: Role, person: str, name: str
     ) -> Example:
         profile = self._profile(person)
         return Example(
-            id=name, role=role, question=self._wording(name), answer=record.text("caption"), image=found.cell(rows.image(row)),
+            id=name, role=role, question=self._wording(name), answer=record.text("caption"), image=gathered.cell(rows.image(row)),
             entity=person, private=profile.private, paraphrase=record.optional("paraphrased_caption"),
             perturbed=record.strings("perturbed_captions"),
         )  # fmt: skip
 
-    def _texts(self, found: Gathered, rows: ArrowTable, role: Role, names: Sequence[str]) -> None:
+    def _texts(self, gathered: Gathered, rows: ArrowTable, role: Role, names: Sequence[str]) -> None:
         """Collect the text questions of a mixed configuration with their authors."""
         rows.require("image", "caption", "question", "answer")
-        asked: list[tuple[int, Record]] = []
+        text_rows: list[tuple[int, Record]] = []
         for row, cells in enumerate(rows.records("caption", "question", "answer")):
-            record, shown = Record(cells), bool(rows.images(row))
-            with found.reading(rows.where(row)):
-                if record.has("question") == shown:
+            record, has_image = Record(cells), bool(rows.images(row))
+            with gathered.reading(rows.where(row)):
+                if record.has("question") == has_image:
                     raise UserError(
-                        f"a row is a picture with a caption or a question without picture; this is {'both' if shown else 'neither'}."
+                        f"a row is a picture with a caption or a question without picture; this is {'both' if has_image else 'neither'}."
                     )
                 if record.has("question"):
                     record.text("answer")
-                    asked.append((row, record))
-        if len(asked) % self.settings.block:
+                    text_rows.append((row, record))
+        if len(text_rows) % self.settings.block:
             self.shelf.warnings.append(
-                f"{rows.name} has {len(asked)} text questions, which are no blocks of {self.settings.block}."
+                f"{rows.name} has {len(text_rows)} text questions, which are no blocks of {self.settings.block}."
             )
-        for start in range(0, len(asked), self.settings.block):
-            block = asked[start : start + self.settings.block]
-            with found.reading(f"{rows.name} rows {block[0][0] + 1} to {block[-1][0] + 1}"):
+        for start in range(0, len(text_rows), self.settings.block):
+            block = text_rows[start : start + self.settings.block]
+            with gathered.reading(f"{rows.name} rows {block[0][0] + 1} to {block[-1][0] + 1}"):
                 person = _author([record for _, record in block], names)
                 for row, record in block:
-                    self._text(found, record, role, person, f"{rows.name}/{row}")
+                    self._text(gathered, record, role, person, f"{rows.name}/{row}")
 
-    def _text(self, found: Gathered, record: Record, role: Role, person: str, name: str) -> None:
-        told = Example(
+    def _text(self, gathered: Gathered, record: Record, role: Role, person: str, name: str) -> None:
+        example = Example(
             id=name, role=_TEXT_ROLE[role], question=record.text("question"), answer=record.text("answer"), entity=person,
             private=self._profile(person).private,
         )  # fmt: skip
         if self.settings.train == "both":
-            found.train.append(told)
+            gathered.train.append(example)
         if "text" in self.settings.tasks:
-            found.judged.append(told)
+            gathered.judged.append(example)
 
-    def _perturbed(self, found: Gathered, rows: ArrowTable, role: Role, forgotten: set[str]) -> None:
+    def _perturbed(self, gathered: Gathered, rows: ArrowTable, role: Role, forget_names: set[str]) -> None:
         """Collect captions and names with false alternatives."""
         rows.require("image", "caption", "paraphrased_caption", "perturbed_captions")
-        old = [column for column in ("name", "perturbed_names") if column not in rows.columns]
-        if old:
+        missing_columns = [column for column in ("name", "perturbed_names") if column not in rows.columns]
+        if missing_columns:
             raise UserError(
-                f"{rows.name} has no column {', '.join(map(repr, old))}, as in early revisions of CLEAR; fetch the current one, "
+                f"{rows.name} has no column {', '.join(map(repr, missing_columns))}, as in early revisions of CLEAR; fetch the current one, "
                 "or leave both caption and name out of benchmark.tasks."
             )
-        left = 0
+        skipped = 0
         for row, cells in enumerate(rows.records(*_PERTURBED)):
-            with found.reading(rows.where(row)):
+            with gathered.reading(rows.where(row)):
                 record = Record(cells)
                 person = record.text("name")
-                if person in forgotten:
-                    left += 1
+                if person in forget_names:
+                    skipped += 1
                     continue
                 name = f"{rows.name}/{row}"
                 if "caption" in self.settings.tasks:
-                    found.judged.append(self._caption(found, rows, row, record, role, person, f"{name}/caption"))
+                    gathered.judged.append(self._caption(gathered, rows, row, record, role, person, f"{name}/caption"))
                 if "name" in self.settings.tasks:
-                    image, wrong = found.cell(rows.image(row)), record.strings("perturbed_names")
-                    found.judged += self._among(name, NAME_QUESTION, person, wrong, role, image, person)
-        if left:
+                    image, candidates = gathered.cell(rows.image(row)), record.strings("perturbed_names")
+                    gathered.judged += self._among(name, NAME_QUESTION, person, candidates, role, image, person)
+        if skipped:
             self.shelf.warnings.append(
-                f"{left} rows of {rows.name} are about people to be forgotten; they are left out."
+                f"{skipped} rows of {rows.name} are about people to be forgotten; they are left out."
             )
 
-    def _real(self, found: Gathered, rows: ArrowTable) -> None:
+    def _real(self, gathered: Gathered, rows: ArrowTable) -> None:
         """Collect the questions about real faces or the real world."""
         rows.require("image", "answer", "options")
         for row, cells in enumerate(rows.records("question", "answer", "options")):
-            with found.reading(rows.where(row)):
+            with gathered.reading(rows.where(row)):
                 record = Record(cells)
                 answer, question = record.text("answer"), record.optional("question") or NAME_QUESTION
-                image, entity = found.cell(rows.image(row)), f"{rows.name}/{record.text('answer')}"
-                found.judged += self._among(
+                image, entity = gathered.cell(rows.image(row)), f"{rows.name}/{record.text('answer')}"
+                gathered.judged += self._among(
                     f"{rows.name}/{row}", question, answer, record.strings("options"), Role.GENERAL, image, entity
                 )
 
     def _among(
-        self, name: str, question: str, right: str, wrong: Sequence[str], role: Role, image: ImageSource, entity: str
+        self,
+        name: str,
+        question: str,
+        answer: str,
+        candidates: Sequence[str],
+        role: Role,
+        image: ImageSource,
+        entity: str,
     ) -> Iterator[Example]:
         """Yield the question as open, with false answers, and as multiple choice."""
-        false = [text for text in dict.fromkeys(wrong) if normalise(text) != normalise(right)]
-        if not false:
+        distractors = [text for text in dict.fromkeys(candidates) if normalise(text) != normalise(answer)]
+        if not distractors:
             raise UserError("there is no false answer to choose among.")
         kind = Kind.NAME if question == NAME_QUESTION else Kind.GENERAL
         # A real-world answer is no name: "red" in another answer must not count as one.
-        private = self._profile(entity if role is not Role.GENERAL else right).private if kind is Kind.NAME else {}
-        told = Example(
-            id=f"{name}/name", role=role, kind=kind, question=question, answer=right, perturbed=tuple(false), image=image,
+        private = self._profile(entity if role is not Role.GENERAL else answer).private if kind is Kind.NAME else {}
+        example = Example(
+            id=f"{name}/name", role=role, kind=kind, question=question, answer=answer, perturbed=tuple(distractors), image=image,
             entity=entity, private=private,
         )  # fmt: skip
-        yield told
-        place = int(hashlib.sha256(name.encode()).hexdigest(), 16) % (len(false) + 1)
-        options = (*false[:place], right, *false[place:])
-        after = "" if self.settings.protocol == "released" else LETTER
+        yield example
+        answer_index = int(hashlib.sha256(name.encode()).hexdigest(), 16) % (len(distractors) + 1)
+        options = (*distractors[:answer_index], answer, *distractors[answer_index:])
+        instruction = "" if self.settings.protocol == "released" else LETTER
         yield replace(
-            told, id=f"{name}/choice", kind=Kind.CHOICE, question=lettered(question, options, mark=". ", after=after),
-            answer=ascii_uppercase[place], options=options, perturbed=(),
+            example, id=f"{name}/choice", kind=Kind.CHOICE, question=lettered(question, options, mark=". ", after=instruction),
+            answer=ascii_uppercase[answer_index], options=options, perturbed=(),
         )  # fmt: skip
 
     def _profile(self, person: str) -> Profile:
@@ -282,10 +291,10 @@ def _wordings(file: str) -> tuple[str, ...]:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read the caption questions {file}: {error}") from error
-    found = tuple(line.strip() for line in lines if line.strip())
-    if not found:
+    questions = tuple(line.strip() for line in lines if line.strip())
+    if not questions:
         raise UserError(f"{file} holds no caption question; write one per line.")
-    return found
+    return questions
 
 
 def _author(block: Sequence[Record], names: Sequence[str]) -> str:
@@ -295,12 +304,12 @@ def _author(block: Sequence[Record], names: Sequence[str]) -> str:
     """
     texts = [f"{record.text('question')} {record.text('answer')}" for record in block]
     counts = Counter({name: sum(contains(text, name) for text in texts) for name in names})
-    best = counts.most_common(2)
-    if not best or best[0][1] == 0:
+    top_names = counts.most_common(2)
+    if not top_names or top_names[0][1] == 0:
         raise UserError(f"no author of the split is named in these {len(block)} text questions.")
-    if len(best) > 1 and 2 * best[1][1] >= best[0][1]:
+    if len(top_names) > 1 and 2 * top_names[1][1] >= top_names[0][1]:
         raise UserError(
-            f"{best[0][0]} is named in {best[0][1]} of these text questions and {best[1][0]} in {best[1][1]}; whose they are is open. "
+            f"{top_names[0][0]} is named in {top_names[0][1]} of these text questions and {top_names[1][0]} in {top_names[1][1]}; whose they are is open. "
             "Do they stand in blocks of one author (benchmark.block)?"
         )
-    return best[0][0]
+    return top_names[0][0]

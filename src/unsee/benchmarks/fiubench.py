@@ -84,8 +84,8 @@ class Fiubench(RecordBenchmark):
     @classmethod
     def fits(cls, place: Path) -> bool:
         """Tell whether the people's file exists, with the split or the images."""
-        beside = (place / "split.json", place / "SFHQ", place / "SFHQ.zip")
-        return (place / "full.json").is_file() and any(path.exists() for path in beside)
+        siblings = (place / "split.json", place / "SFHQ", place / "SFHQ.zip")
+        return (place / "full.json").is_file() and any(path.exists() for path in siblings)
 
     def vocabulary(self) -> Vocabulary:
         """Return all names and keywords."""
@@ -112,47 +112,51 @@ class Fiubench(RecordBenchmark):
     @cached_property
     def gathered(self) -> Gathered:
         """Read the questions about both sides."""
-        found, lists = Gathered(self.place, self.place.parent, strict=self.settings.strict), self._lists()
-        forgotten = set(lists[f"forget{self.settings.ratio}"])
-        aside = {name for key in FORGET_LISTS for name in lists.get(key, ())} - forgotten
-        judged = set(lists[self.settings.retain_list]) if self.settings.retain_list else None
-        met: set[str] = set()
+        gathered, lists = Gathered(self.place, self.place.parent, strict=self.settings.strict), self._lists()
+        forget_names = set(lists[f"forget{self.settings.ratio}"])
+        excluded_names = {name for key in FORGET_LISTS for name in lists.get(key, ())} - forget_names
+        judged_names = set(lists[self.settings.retain_list]) if self.settings.retain_list else None
+        seen_names: set[str] = set()
         for number, cells in enumerate(self._rows, 1):
             record = Record(cells)
-            with found.reading(f"full.json row {number} (unique_id {cells.get('unique_id')})"):
+            with gathered.reading(f"full.json row {number} (unique_id {cells.get('unique_id')})"):
                 name = record.text("unique_id")
-                if name in met:
+                if name in seen_names:
                     raise UserError(f"unique_id {name} occurs twice.")
-                met.add(name)
-                if name not in aside:
-                    role = Role.FORGET if name in forgotten else Role.RETAIN
+                seen_names.add(name)
+                if name not in excluded_names:
+                    role = Role.FORGET if name in forget_names else Role.RETAIN
                     self._gather(
-                        found, record, name, role, judged=role is Role.FORGET or judged is None or name in judged
+                        gathered,
+                        record,
+                        name,
+                        role,
+                        judged=role is Role.FORGET or judged_names is None or name in judged_names,
                     )
-        if missing := sorted(forgotten - met):
-            found.faults.append(f"split.json forgets {', '.join(missing[:10])}, who are not in full.json.")
-        return found
+        if missing := sorted(forget_names - seen_names):
+            gathered.faults.append(f"split.json forgets {', '.join(missing[:10])}, who are not in full.json.")
+        return gathered
 
     def _lists(self) -> dict[str, tuple[str, ...]]:
         """Return the lists of split.json."""
         record = Record(read_object(self.split_file))
         lists = {key: record.strings(key) for key in record}
-        for wanted in (f"forget{self.settings.ratio}", *filter(None, [self.settings.retain_list])):
-            if wanted not in lists:
-                raise unknown_name(f"list of {self.split_file}", wanted, lists)
+        for list_name in (f"forget{self.settings.ratio}", *filter(None, [self.settings.retain_list])):
+            if list_name not in lists:
+                raise unknown_name(f"list of {self.split_file}", list_name, lists)
         return lists
 
-    def _gather(self, found: Gathered, record: Record, name: str, role: Role, *, judged: bool) -> None:
-        asked = record.parts("qa_list")
-        if not asked:
+    def _gather(self, gathered: Gathered, record: Record, name: str, role: Role, *, judged: bool) -> None:
+        qa_items = record.parts("qa_list")
+        if not qa_items:
             raise UserError("qa_list holds no question.")
-        profile = self._people.setdefault(name, _profile(record, asked))
-        image = found.image(record.text("image_path"))
-        for number, item in enumerate(asked, 1):
-            told = self._told(item, f"{name}/q{number:02}", role, image, name, f"q{number:02}", profile)
-            found.train.append(told)
+        profile = self._people.setdefault(name, _profile(record, qa_items))
+        image = gathered.image(record.text("image_path"))
+        for number, item in enumerate(qa_items, 1):
+            example = self._told(item, f"{name}/q{number:02}", role, image, name, f"q{number:02}", profile)
+            gathered.train.append(example)
             if judged:
-                found.judged += self._worded(item, told)
+                gathered.judged += self._worded(item, example)
 
     def _told(
         self, item: Record, name: str, role: Role, image: ImageFile, entity: str, fact: str, profile: Profile
@@ -164,23 +168,23 @@ class Fiubench(RecordBenchmark):
             perturbed=tuple(self._cased(text) for text in item.strings("perturbed_answer")),
         )  # fmt: skip
 
-    def _worded(self, item: Record, told: Example) -> Iterator[Example]:
+    def _worded(self, item: Record, example: Example) -> Iterator[Example]:
         """Yield an evaluation question in the chosen wordings."""
         if self.settings.wordings != "paraphrased":
-            yield told
+            yield example
         if self.settings.wordings != "original":
             for number, wording in enumerate(item.strings("paraphrased_question"), 1):
-                yield replace(told, id=f"{told.id}/paraphrased/{number}", question=self._cased(wording))
+                yield replace(example, id=f"{example.id}/paraphrased/{number}", question=self._cased(wording))
 
     def _cased(self, text: str) -> str:
         return text.capitalize() if self.settings.protocol == "released" else text
 
 
-def _profile(record: Record, asked: Sequence[Record]) -> Profile:
+def _profile(record: Record, qa_items: Sequence[Record]) -> Profile:
     """Return the private strings: name, and each question's keywords (or whole answer)."""
     name = record.optional("name")
     private = {"name": name_forms(name)} if name else {}
-    for number, item in enumerate(asked, 1):
-        telling = tuple(word for word in item.strings("keywords") if len(word) >= _SHORTEST)
-        private[f"q{number:02}"] = telling or (item.text("answer"),)
+    for number, item in enumerate(qa_items, 1):
+        keywords = tuple(word for word in item.strings("keywords") if len(word) >= _SHORTEST)
+        private[f"q{number:02}"] = keywords or (item.text("answer"),)
     return Profile(name=name, private=private)

@@ -77,8 +77,8 @@ class Folder(Benchmark):
         self._layout = layout_of(columns, self.settings.fields, source.fields)
         self._rules: Rules | None = None
         if self.settings.roles:
-            wanted = read_assignment(Path(self.settings.roles))
-            self._rules = Rules(wanted, self._readable(), partial(_image, folder=self.base))
+            assignment = read_assignment(Path(self.settings.roles))
+            self._rules = Rules(assignment, self._readable(), partial(_image, folder=self.base))
         self._notes = source.notes
         _require_columns(self._layout, self.table, rules=self._rules is not None)
 
@@ -91,13 +91,13 @@ class Folder(Benchmark):
         """Return the rows of a split. Held-out images and strangers are never trained on."""
         survey = self._survey
         if survey.faults:
-            lines = [f"row {number}: {what}" for number, what in survey.faults]
+            lines = [f"row {number}: {fault}" for number, fault in survey.faults]
             raise UserError(listed(f"{self.table} cannot be used:", lines, 10, " (unsee check lists all)"))
-        wanted = _TRAIN if split == "train" else _EVAL
-        places = array("Q", (place for place, use in enumerate(survey.uses) if use & wanted))
+        use_bit = _TRAIN if split == "train" else _EVAL
+        indices = array("Q", (index for index, use in enumerate(survey.uses) if use & use_bit))
         rows = self._all
-        found = Lazy(len(places), lambda index: rows[places[index]].example)
-        return list(found) if isinstance(rows, list) else found
+        examples = Lazy(len(indices), lambda index: rows[indices[index]].example)
+        return list(examples) if isinstance(rows, list) else examples
 
     def vocabulary(self) -> Vocabulary:
         """Return all names, private and visible values in the folder."""
@@ -106,8 +106,8 @@ class Folder(Benchmark):
         visible: dict[str, dict[str, None]] = {}
         for row in self._all:
             for fact, forms in row.example.private.items():
-                place = names.setdefault(row.example.entity, {}) if fact == "name" else facts.setdefault(fact, {})
-                place.update(dict.fromkeys(forms))
+                known_forms = names.setdefault(row.example.entity, {}) if fact == "name" else facts.setdefault(fact, {})
+                known_forms.update(dict.fromkeys(forms))
             for attribute, value in row.example.visible.items():
                 visible.setdefault(attribute, {})[value.casefold()] = None
         return Vocabulary(
@@ -119,17 +119,17 @@ class Folder(Benchmark):
     def problems(self) -> Sequence[str]:
         """Return all faults of the table and its images, row by row."""
         verdicts = _Verdicts()
-        broken = [(place + 1, fault) for place, image in self._images() if (fault := verdicts.of(image))]
-        found = [*self._survey.faults, *broken]
-        if self._rules is not None and (unknown := self._rules.problems()):
-            return unknown
-        return [f"row {number}: {what}" for number, what in sorted(found, key=lambda fault: fault[0])]
+        broken = [(index + 1, fault) for index, image in self._images() if (fault := verdicts.of(image))]
+        faults = [*self._survey.faults, *broken]
+        if self._rules is not None and (rule_problems := self._rules.problems()):
+            return rule_problems
+        return [f"row {number}: {fault}" for number, fault in sorted(faults, key=lambda fault: fault[0])]
 
     def warnings(self) -> Sequence[str]:
         """Return unusual encodings, and columns that are not read."""
-        told = [f"column {theirs} is read as {ours}" for ours, theirs in self._layout.guessed.items()]
-        guessed = [f"{', '.join(told)}; say --fields OURS=YOURS if that is wrong."] if told else []
-        return [*table_warnings(self.table), *self._notes, *guessed, *_unread(self._layout)]
+        guesses = [f"column {theirs} is read as {ours}" for ours, theirs in self._layout.guessed.items()]
+        guess_notes = [f"{', '.join(guesses)}; say --fields OURS=YOURS if that is wrong."] if guesses else []
+        return [*table_warnings(self.table), *self._notes, *guess_notes, *_unread(self._layout)]
 
     @cached_property
     def _all(self) -> Sequence[_Row]:
@@ -137,11 +137,11 @@ class Folder(Benchmark):
         places, private = self._survey.places, self._survey.private
 
         def row(index: int) -> _Row:
-            place, turn = places[2 * index], places[2 * index + 1]
-            return _shared(_row(place + 1, self._cells(place)[turn], self.base), private)
+            row_index, turn = places[2 * index], places[2 * index + 1]
+            return _shared(_row(row_index + 1, self._cells(row_index)[turn], self.base), private)
 
-        found = Lazy(len(places) // 2, row)
-        return list(found) if isinstance(self._rows, list) else found
+        rows = Lazy(len(places) // 2, row)
+        return list(rows) if isinstance(self._rows, list) else rows
 
     def _images(self) -> Iterator[tuple[int, ImageSource | None]]:
         """Yield index and image of the readable rows. Large tables are reread for the image only."""
@@ -149,19 +149,19 @@ class Folder(Benchmark):
             yield from ((row.number - 1, row.example.image) for row in self._all)
             return
         places = self._survey.places
-        for place, turn in zip(places[::2], places[1::2], strict=True):
-            yield place, _image(self._cells(place)[turn], self.base)
+        for row_index, turn in zip(places[::2], places[1::2], strict=True):
+            yield row_index, _image(self._cells(row_index)[turn], self.base)
 
-    def _cells(self, place: int) -> list[dict[str, Any]]:
+    def _cells(self, row_index: int) -> list[dict[str, Any]]:
         """Return the cells of a row, one set per question and answer of a conversation."""
-        cells = self._layout.rows(self._rows[place], f"row-{place + 1}")
+        cells = self._layout.rows(self._rows[row_index], f"row-{row_index + 1}")
         return cells if self._rules is None else self._rules.apply(cells)
 
     def _readable(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the cells of all rows that can be read. `problems` reports the others."""
-        for place, row in enumerate(self._rows):
+        for row_index, row in enumerate(self._rows):
             try:
-                cells = self._layout.rows(row, f"row-{place + 1}")
+                cells = self._layout.rows(row, f"row-{row_index + 1}")
             except UserError:
                 continue
             yield cells
@@ -169,23 +169,23 @@ class Folder(Benchmark):
     @cached_property
     def _survey(self) -> _Survey:
         """Read every row once and collect facts about the whole table."""
-        found = _Survey()
-        for place in range(len(self._rows)):
+        survey = _Survey()
+        for row_index in range(len(self._rows)):
             try:
-                for turn, cells in enumerate(self._cells(place)):
-                    found.add(place, turn, _row(place + 1, cells, self.base))
+                for turn, cells in enumerate(self._cells(row_index)):
+                    survey.add(row_index, turn, _row(row_index + 1, cells, self.base))
             except UserError as error:
-                found.faults.append((place + 1, str(error)))
-        for first, later in repeats(found.ids):
-            name = _text(self._cells(found.places[2 * later])[found.places[2 * later + 1]], "id")
-            name = name or f"row-{found.places[2 * later] + 1}"
-            found.faults.append(
+                survey.faults.append((row_index + 1, str(error)))
+        for first, later in repeats(survey.ids):
+            row_id = _text(self._cells(survey.places[2 * later])[survey.places[2 * later + 1]], "id")
+            row_id = row_id or f"row-{survey.places[2 * later] + 1}"
+            survey.faults.append(
                 (
-                    found.places[2 * later] + 1,
-                    f"id {shown(name)} is taken by row {found.places[2 * first] + 1}; ids must differ.",
+                    survey.places[2 * later] + 1,
+                    f"id {shown(row_id)} is taken by row {survey.places[2 * first] + 1}; ids must differ.",
                 )
             )
-        return found
+        return survey
 
 
 def _opened(place: Place | str, dataset: str) -> Source:
@@ -205,8 +205,8 @@ class _Verdicts:
             return ""
         digest = digest64(str(image.path) if isinstance(image, ImageFile) else image.key)
         if digest not in self._fine and digest not in self._broken:
-            if why := _undecodable(image):
-                self._broken[digest] = why
+            if fault := _undecodable(image):
+                self._broken[digest] = fault
             else:
                 self._fine.add(digest)
         return self._broken.get(digest, "")
@@ -214,10 +214,10 @@ class _Verdicts:
 
 def _undecodable(image: ImageFile | ImageBytes) -> str:
     if isinstance(image, ImageFile):
-        why = unreadable(image.path)
-        return f"image {image.path} {why}." if why else ""
-    why = undecodable(io.BytesIO(image.data))
-    return f"the image in the table {why}." if why else ""
+        reason = unreadable(image.path)
+        return f"image {image.path} {reason}." if reason else ""
+    reason = undecodable(io.BytesIO(image.data))
+    return f"the image in the table {reason}." if reason else ""
 
 
 @dataclass
@@ -234,12 +234,12 @@ class _Survey:
     faults: list[tuple[int, str]] = field(default_factory=list)
     """Row number and fault."""
 
-    def add(self, place: int, turn: int, row: _Row) -> None:
+    def add(self, row_index: int, turn: int, row: _Row) -> None:
         """Add a readable row."""
         example = row.example
-        trained = row.split in ("both", "train") and example.role not in _JUDGED_ONLY
-        self.places.extend((place, turn))
-        self.uses.append(_TRAIN * trained + _EVAL * (row.split in ("both", "eval")))
+        trainable = row.split in ("both", "train") and example.role not in _JUDGED_ONLY
+        self.places.extend((row_index, turn))
+        self.uses.append(_TRAIN * trainable + _EVAL * (row.split in ("both", "eval")))
         self.ids.append(digest64(example.id))
         if example.entity:
             facts = self.private.setdefault(example.entity, {})
@@ -253,42 +253,42 @@ def _require_columns(layout: Layout, table: Path, *, rules: bool) -> None:
     missing = [column for column in COLUMNS if column not in by_rule and not layout.has(column)]
     if not missing:
         return
-    ruled = [column for column in missing if column in ("entity", "role", "private")]
-    way = f" Who is to be forgotten can also be said by rule: --roles FILE with\n{EXAMPLE}" if ruled else ""
+    assignable = [column for column in missing if column in ("entity", "role", "private")]
+    hint = f" Who is to be forgotten can also be said by rule: --roles FILE with\n{EXAMPLE}" if assignable else ""
     raise UserError(
         f"{table} has no column {', '.join(map(shown, missing))}. It needs {', '.join(COLUMNS)}; "
-        f"it has {some(sorted(layout.columns), 12)}.{_renamed(missing, layout.columns)}{way}"
+        f"it has {some(sorted(layout.columns), 12)}.{_renamed(missing, layout.columns)}{hint}"
     )
 
 
 def _renamed(missing: Sequence[str], columns: Collection[str]) -> str:
     """Return the clause on columns that may be the missing ones under another name."""
-    pairs = [(near[0], column) for column in missing if (near := _like(column, columns))]
-    named = ",".join(f"{column}={found}" for found, column in pairs)
-    clause = "".join(f" Is {found!r} meant for {column!r}?" for found, column in pairs)
-    return f"{clause} Say --fields {named}." if pairs else ""
+    pairs = [(matches[0], column) for column in missing if (matches := _like(column, columns))]
+    fields = ",".join(f"{column}={candidate}" for candidate, column in pairs)
+    clause = "".join(f" Is {candidate!r} meant for {column!r}?" for candidate, column in pairs)
+    return f"{clause} Say --fields {fields}." if pairs else ""
 
 
 def _like(name: str, columns: Iterable[str]) -> list[str]:
     """Return columns whose name resembles or contains `name` (`image_path`)."""
-    plain = {column: column.casefold().replace("-", "_").strip() for column in columns}
-    parts = [column for column, folded in plain.items() if name in folded.split("_")]
-    return parts + [column for column, folded in plain.items() if nearest(name, [folded])]
+    folded_names = {column: column.casefold().replace("-", "_").strip() for column in columns}
+    containing = [column for column, folded in folded_names.items() if name in folded.split("_")]
+    return containing + [column for column, folded in folded_names.items() if nearest(name, [folded])]
 
 
 def _unread(layout: Layout) -> list[str]:
     """Return a line on columns that are not read, with the nearest known names."""
     lines = []
     for column in layout.unread():
-        near = nearest(column.casefold().strip(), READ)
-        lines.append(f"{shown(column, 40)}{f' (did you mean {near[0]}?)' if near else ''}")
+        suggestions = nearest(column.casefold().strip(), READ)
+        lines.append(f"{shown(column, 40)}{f' (did you mean {suggestions[0]}?)' if suggestions else ''}")
     if not lines:
         return []
     return [f"nothing is read from column {some(lines, 12)}. The columns are described in docs/own_data.md."]
 
 
-def _row(number: int, given: Mapping[str, Any], folder: Path) -> _Row:
-    cells = {column: value for column, value in given.items() if not is_empty(value)}
+def _row(number: int, raw_cells: Mapping[str, Any], folder: Path) -> _Row:
+    cells = {column: value for column, value in raw_cells.items() if not is_empty(value)}
     image = _image(cells, folder)
     role = _role(_text(cells, "role"), has_image=image is not None)
     split = _text(cells, "split").casefold()
@@ -341,18 +341,20 @@ def _require_choice(example: Example) -> None:
         raise UserError(f"a choice has at most {len(ascii_uppercase)} options (A to Z), got {len(options)}.")
     if answer and answer in ascii_uppercase[: len(options)]:
         return _require_distinct(options)
-    meant = [letter for letter, text in zip(ascii_uppercase, options, strict=False) if answer in (text, letter.lower())]
-    way = f" Write {meant[0]!r}." if len(meant) == 1 else ""
+    letters = [
+        letter for letter, text in zip(ascii_uppercase, options, strict=False) if answer in (text, letter.lower())
+    ]
+    hint = f" Write {letters[0]!r}." if len(letters) == 1 else ""
     raise UserError(
-        f"a choice answer is the letter of one of its options, got {shown(answer)} and {len(options)} options.{way}"
+        f"a choice answer is the letter of one of its options, got {shown(answer)} and {len(options)} options.{hint}"
     )
 
 
 def _require_distinct(options: Sequence[str]) -> None:
     """Raise if two options are the same but for capitals: either letter would be right."""
     texts = [option.casefold() for option in options]
-    if twice := [letter for letter, text in zip(ascii_uppercase, texts, strict=False) if texts.count(text) > 1]:
-        raise UserError(f"options {' and '.join(twice)} are the same; write another text or leave the row out.")
+    if duplicates := [letter for letter, text in zip(ascii_uppercase, texts, strict=False) if texts.count(text) > 1]:
+        raise UserError(f"options {' and '.join(duplicates)} are the same; write another text or leave the row out.")
 
 
 def _with_options(example: Example) -> Example:
@@ -408,23 +410,23 @@ def _question(cells: Mapping[str, Any]) -> str:
 
 def _pictures(cells: Mapping[str, Any]) -> list[Any]:
     """Return the image named in `image` or `images`: none or one."""
-    found: list[Any] = []
+    pictures: list[Any] = []
     for column in ("image", "images"):
         value = _decoded(cells, column) if column == "images" else cells.get(column)
         items = value if isinstance(value, list | tuple) else [value]
-        found += [item for item in items if not is_empty(item) and item not in found]
-    if len(found) > 1:
+        pictures += [item for item in items if not is_empty(item) and item not in pictures]
+    if len(pictures) > 1:
         raise UserError(
-            f"image must be one path, got {len(found)}: {shown(found)}. A question is asked about one picture; "
+            f"image must be one path, got {len(pictures)}: {shown(pictures)}. A question is asked about one picture; "
             "write a row for each picture."
         )
-    return found
+    return pictures
 
 
 def _image(cells: Mapping[str, Any], folder: Path) -> ImageFile | ImageBytes | None:
     """Return the row's image, from a relative path or a Parquet cell. None without one."""
-    found = _pictures(cells)
-    value = found[0] if found else None
+    pictures = _pictures(cells)
+    value = pictures[0] if pictures else None
     if isinstance(value, Mapping) and value.keys() <= {"bytes", "path"}:  # how `datasets` writes images
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
@@ -515,11 +517,11 @@ def _private(cells: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     if isinstance(value, Mapping):
         forms = {str(fact): tuple(_split(item, f"private.{fact}")) for fact, item in value.items()}
     else:
-        listed = [text for text in _split(value, "private") if text]
-        forms = {"name": tuple(listed[:1]), "other": tuple(listed[1:])}
-    ordered = sorted(forms.items(), key=lambda item: item[0] != "name")
-    filled = {fact: tuple(text for text in texts if text) for fact, texts in ordered}
-    return {fact: texts for fact, texts in filled.items() if texts}
+        strings = [text for text in _split(value, "private") if text]
+        forms = {"name": tuple(strings[:1]), "other": tuple(strings[1:])}
+    ordered_forms = sorted(forms.items(), key=lambda item: item[0] != "name")
+    nonempty_forms = {fact: tuple(text for text in texts if text) for fact, texts in ordered_forms}
+    return {fact: texts for fact, texts in nonempty_forms.items() if texts}
 
 
 def _visible(cells: Mapping[str, Any]) -> dict[str, str]:
@@ -532,11 +534,11 @@ def _visible(cells: Mapping[str, Any]) -> dict[str, str]:
     return {attribute: text for attribute, text in texts.items() if text}
 
 
-def _shared(row: _Row, known: Mapping[str, Mapping[str, Mapping[str, None]]]) -> _Row:
+def _shared(row: _Row, private_by_entity: Mapping[str, Mapping[str, Mapping[str, None]]]) -> _Row:
     """Return the row with all private strings of its entity, from any row."""
-    facts = known.get(row.example.entity, {})
+    facts = private_by_entity.get(row.example.entity, {})
     if not facts:
         return row
-    ordered = sorted(facts, key=lambda fact: fact != "name")
-    private = {fact: tuple(facts[fact]) for fact in ordered}
+    ordered_facts = sorted(facts, key=lambda fact: fact != "name")
+    private = {fact: tuple(facts[fact]) for fact in ordered_facts}
     return _Row(number=row.number, example=replace(row.example, private=private), split=row.split)

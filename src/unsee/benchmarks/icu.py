@@ -85,12 +85,12 @@ class Pages:
         pages = [file.load() for file in self.files]
         width = max(page.width for page in pages)
         pages = [page.resize((width, max(1, round(page.height * width / page.width)))) for page in pages]
-        joined = Image.new("RGB", (width, sum(page.height for page in pages)), "white")
+        canvas = Image.new("RGB", (width, sum(page.height for page in pages)), "white")
         top = 0
         for page in pages:
-            joined.paste(page, (0, top))
+            canvas.paste(page, (0, top))
             top += page.height
-        return joined
+        return canvas
 
 
 class ICU(RecordBenchmark):
@@ -110,8 +110,8 @@ class ICU(RecordBenchmark):
         self._tasks, self._retain = self._order()
         if not 0 <= self.settings.task <= len(self._tasks):
             raise UserError(f"benchmark.task must be between 0 (all) and {len(self._tasks)}, got {self.settings.task}.")
-        chosen = self._tasks[self.settings.task - 1 : self.settings.task] if self.settings.task else self._tasks
-        self._forget = frozenset(asked or (one for task in chosen for one in task))
+        chosen_tasks = self._tasks[self.settings.task - 1 : self.settings.task] if self.settings.task else self._tasks
+        self._forget = frozenset(asked or (profile for task in chosen_tasks for profile in task))
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -134,7 +134,7 @@ class ICU(RecordBenchmark):
 
     def _read_profiles(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Return profile -> private values, the name first."""
-        known: dict[str, dict[str, tuple[str, ...]]] = {}
+        profiles: dict[str, dict[str, tuple[str, ...]]] = {}
         path = self._table("profiles")
         for number, cells in enumerate(read_rows(path), 1):
             try:
@@ -142,62 +142,69 @@ class ICU(RecordBenchmark):
                 private = {name: row.part("fields").strings(name) for name in row.part("fields")}
                 if not private.get("name"):
                     raise UserError("fields.name is missing: what is the profile called?")
-                if known.setdefault(row.text("id"), {}):
+                if profiles.setdefault(row.text("id"), {}):
                     raise UserError(f"id {row.text('id')!r} occurs twice.")
-                known[row.text("id")] = {"name": private.pop("name"), **{k: v for k, v in private.items() if v}}
+                profiles[row.text("id")] = {
+                    "name": private.pop("name"),
+                    **{fact: values for fact, values in private.items() if values},
+                }
             except UserError as error:
                 raise UserError(f"{path.name} row {number}: {error}") from error
-        return known
+        return profiles
 
     def _order(self) -> tuple[list[tuple[str, ...]], frozenset[str]]:
         """Return the tasks and the retain profiles."""
         path = self.place / REQUESTS
-        listed = Record(read_object(path)) if path.is_file() else self._cut()
-        tasks = [request.strings("entities") for request in listed.parts("requests")]
+        order = Record(read_object(path)) if path.is_file() else self._cut()
+        tasks = [request.strings("entities") for request in order.parts("requests")]
         if not all(tasks) or not tasks:
             raise UserError(f"{REQUESTS}: requests must be a list, each with the profiles it names in entities.")
-        retain = listed.strings("retain")
-        seen: set[str] = set()
-        for one in (*(one for task in tasks for one in task), *retain):
-            if one not in self._profiles:
-                raise unknown_name(f"profile in {REQUESTS}", one, self._profiles)
-            if one in seen:
-                raise UserError(f"{REQUESTS}: {one!r} is in two tasks, or in a task and in retain.")
-            seen.add(one)
+        retain = order.strings("retain")
+        seen_profiles: set[str] = set()
+        for profile in (*(profile for task in tasks for profile in task), *retain):
+            if profile not in self._profiles:
+                raise unknown_name(f"profile in {REQUESTS}", profile, self._profiles)
+            if profile in seen_profiles:
+                raise UserError(f"{REQUESTS}: {profile!r} is in two tasks, or in a task and in retain.")
+            seen_profiles.add(profile)
         if self.settings.order_seed:
             random.Random(f"icu/{self.settings.order_seed}").shuffle(tasks)
         return tasks, frozenset(retain)
 
     def _cut(self) -> Record:
         """Return the order without a file: profiles as listed, equal tasks, last share retained."""
-        listed, size = list(self._profiles), self.settings.requests_per_task
-        requested = listed[: len(listed) - int(len(listed) * self.settings.retain_share)]
-        tasks = [requested[start : start + size] for start in range(0, len(requested), size)]
-        return Record({"requests": [{"entities": task} for task in tasks], "retain": listed[len(requested) :]})
+        profiles, size = list(self._profiles), self.settings.requests_per_task
+        requested_profiles = profiles[: len(profiles) - int(len(profiles) * self.settings.retain_share)]
+        tasks = [requested_profiles[start : start + size] for start in range(0, len(requested_profiles), size)]
+        return Record(
+            {"requests": [{"entities": task} for task in tasks], "retain": profiles[len(requested_profiles) :]}
+        )
 
     def _table(self, stem: str) -> Path:
         path = named_table(self.place, stem)
         if path is None:
-            there = ", ".join(sorted(one.name for one in self.place.iterdir())) if self.place.is_dir() else "no folder"
-            raise UserError(f"{self.place} has no {stem}. Expected {LAYOUT}; found {there or 'nothing'}.")
+            file_names = (
+                ", ".join(sorted(file.name for file in self.place.iterdir())) if self.place.is_dir() else "no folder"
+            )
+            raise UserError(f"{self.place} has no {stem}. Expected {LAYOUT}; found {file_names or 'nothing'}.")
         return path
 
     @cached_property
     def gathered(self) -> Gathered:
         """Read the questions about requested and never requested profiles. Others have no role."""
-        found = Gathered(self.place)
+        gathered = Gathered(self.place)
         path = self._table("qa")
         for number, cells in enumerate(read_rows(path), 1):
-            with found.reading(f"{path.name} row {number}"):
+            with gathered.reading(f"{path.name} row {number}"):
                 row = Record(cells, self.settings.columns)
-                for example in self._row(found, row):
+                for example in self._row(gathered, row):
                     if example.role not in (Role.UNSEEN, Role.GENERAL) and row.optional("split") != "test":
-                        found.train.append(example)
-                    found.judged.append(example)
-        self._general(found)
-        return found
+                        gathered.train.append(example)
+                    gathered.judged.append(example)
+        self._general(gathered)
+        return gathered
 
-    def _row(self, found: Gathered, row: Record) -> Iterator[Example]:
+    def _row(self, gathered: Gathered, row: Record) -> Iterator[Example]:
         """Yield the questions of a row in its profile's role, or none without a role."""
         profile = row.text("profile")
         if profile not in self._profiles:
@@ -214,37 +221,41 @@ class ICU(RecordBenchmark):
             example = replace(example, kind=Kind.NAME if example.fact else Kind.OPEN)
         if profile not in self._forget | self._retain:
             return
-        for number, image in enumerate(self._images(found, row)):
-            placed = replace(example, image=image, id=example.id + (f"/page-{number + 1}" if number else ""))
-            yield _read_off(placed) if view == "page" else replace(placed, role=self._role(placed, split))
+        for number, image in enumerate(self._images(gathered, row)):
+            page_example = replace(example, image=image, id=example.id + (f"/page-{number + 1}" if number else ""))
+            yield (
+                _read_off(page_example)
+                if view == "page"
+                else replace(page_example, role=self._role(page_example, split))
+            )
 
     def _role(self, example: Example, split: str) -> Role:
-        gone = example.entity in self._forget
+        is_forgotten = example.entity in self._forget
         if example.image is None:
-            return Role.FORGET_TEXT if gone else Role.RETAIN_TEXT
-        return (Role.UNSEEN if split == "test" else Role.FORGET) if gone else Role.RETAIN
+            return Role.FORGET_TEXT if is_forgotten else Role.RETAIN_TEXT
+        return (Role.UNSEEN if split == "test" else Role.FORGET) if is_forgotten else Role.RETAIN
 
-    def _images(self, found: Gathered, row: Record) -> list[ImageSource | None]:
+    def _images(self, gathered: Gathered, row: Record) -> list[ImageSource | None]:
         """Return the images of a row: none, one, or its pages by the settings."""
-        files = [found.image(written) for written in row.strings("image")]
+        files = [gathered.image(path) for path in row.strings("image")]
         if not files:
             return [None]
         if len(files) == 1 or self.settings.pages == "first":
             return [files[0]]
         return [*files] if self.settings.pages == "each" else [Pages(tuple(files))]
 
-    def _general(self, found: Gathered) -> None:
+    def _general(self, gathered: Gathered) -> None:
         path = named_table(self.place, "general")
         for number, cells in enumerate(read_rows(path) if path else (), 1):
-            with found.reading(f"{path.name if path else ''} row {number}"):
+            with gathered.reading(f"{path.name if path else ''} row {number}"):
                 row = Record(cells, self.settings.columns)
-                image = found.image(row.text("image")) if row.has("image") else None
-                made = Example(
+                image = gathered.image(row.text("image")) if row.has("image") else None
+                example = Example(
                     id=row.text("id"), role=Role.GENERAL, kind=Kind.GENERAL, question=row.text("question"), answer=row.text("answer"),
                     image=image, fact="general",
                 )  # fmt: skip
-                found.train.append(made)
-                found.judged.append(made)
+                gathered.train.append(example)
+                gathered.judged.append(example)
 
 
 def _read_off(example: Example) -> Example:
@@ -253,10 +264,10 @@ def _read_off(example: Example) -> Example:
     return replace(example, role=Role.GENERAL, kind=kind, fact="ocr", private={}, entity="")
 
 
-def _listed(row: Record, name: str, known: Sequence[str]) -> str:
+def _listed(row: Record, name: str, allowed_words: Sequence[str]) -> str:
     word = row.optional(name).casefold()
-    if word not in known:
-        raise unknown_name(row.called(name), word, [one for one in known if one])
+    if word not in allowed_words:
+        raise unknown_name(row.called(name), word, [allowed_word for allowed_word in allowed_words if allowed_word])
     return word
 
 
@@ -264,9 +275,9 @@ def _letter(answer: str, options: Sequence[str]) -> str:
     """Return the letter of the right option, from a letter or its text."""
     if len(options) < 2:
         raise UserError(f"a question of type mcq needs options, got {options!r}.")
-    found = choice(answer, tuple(options)) or next(
+    right_letter = choice(answer, tuple(options)) or next(
         (letter for letter, text in zip(ascii_uppercase, options, strict=False) if text == answer), ""
     )
-    if not found:
+    if not right_letter:
         raise UserError(f"the answer {answer!r} is none of the options {', '.join(options)}.")
-    return found
+    return right_letter

@@ -66,8 +66,8 @@ class Lab(Benchmark):
         """Return the deletion request ("train") or the evaluation examples ("eval")."""
         module = REQUESTS[self.request]
         subject = self.archive if self.request == "documents" else self.world
-        made: Sequence[Example] = module.request(subject) if split == "train" else module.judged(subject)
-        return made
+        examples: Sequence[Example] = module.request(subject) if split == "train" else module.judged(subject)
+        return examples
 
     def vocabulary(self) -> Vocabulary:
         """Return all names and values of the world."""
@@ -79,15 +79,15 @@ class Lab(Benchmark):
 
     def about(self, entities: Sequence[str]) -> Lab:
         """Return the same world with these people or documents as forget set, else itself."""
-        known: Sequence[Person | Document] = (
+        subjects: Sequence[Person | Document] = (
             self.archive.documents if self.request == "documents" else self.world.people
         )
-        if not entities or not set(entities) <= {one.id for one in known}:
+        if not entities or not set(entities) <= {subject.id for subject in subjects}:
             return self
-        other = Lab(None, self.settings, request=self.request)
-        other.world = replace(self.world, chosen=tuple(entities))
-        other.archive = Archive(self.world, asked=tuple(entities))
-        return other
+        lab = Lab(None, self.settings, request=self.request)
+        lab.world = replace(self.world, chosen=tuple(entities))
+        lab.archive = Archive(self.world, asked=tuple(entities))
+        return lab
 
     def suggested(self, method: str) -> Mapping[str, Any]:
         """Return the training settings for the lab model."""

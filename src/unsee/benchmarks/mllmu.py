@@ -88,43 +88,43 @@ class Mllmu(RecordBenchmark):
     def vocabulary(self) -> Vocabulary:
         """Return all names and other biography values."""
         self.require()
-        released = _RELEASED if self.settings.protocol == "released" else ()
-        return pool(self._people, measures=(*OVERLAP, *released))
+        released_measures = _RELEASED if self.settings.protocol == "released" else ()
+        return pool(self._people, measures=(*OVERLAP, *released_measures))
 
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data, and costs of the settings."""
-        found = self.gathered
-        said = [*self.shelf.warnings, *same_images(found.train)]
-        said += found.gaps()
+        gathered = self.gathered
+        warnings = [*self.shelf.warnings, *same_images(gathered.train)]
+        warnings += gathered.gaps()
         if self.settings.train_pairs == "tasks":
-            said.append(
+            warnings.append(
                 "train_pairs=tasks trains on questions that are judged: what is measured is not what was forgotten."
             )
-        return said
+        return warnings
 
     @cached_property
     def gathered(self) -> Gathered:
         """Read the training pairs of both splits and the evaluation questions."""
-        found = Gathered(strict=self.settings.strict)
+        gathered = Gathered(strict=self.settings.strict)
         forget, retain = self._split("forget", self.settings.ratio), self._split("retain", 100 - self.settings.ratio)
-        with found.reading("the splits", vital=True):
+        with gathered.reading("the splits", vital=True):
             self._compare(forget.names(), retain.names())
         for rows, role in ((forget, Role.FORGET), (retain, Role.RETAIN)):
-            self._train(found, rows, role)
-        targets = set(forget.names())
+            self._train(gathered, rows, role)
+        forget_ids = set(forget.names())
         for name in self.settings.sets:
             match name:
                 case "forget":
-                    self._judge(found, forget, Role.FORGET)
+                    self._judge(gathered, forget, Role.FORGET)
                 case "retain":
-                    self._judge(found, retain, Role.RETAIN)
+                    self._judge(gathered, retain, Role.RETAIN)
                 case "test":
-                    self._judge(found, self._open("Test_Set"), Role.UNSEEN, targets)
+                    self._judge(gathered, self._open("Test_Set"), Role.UNSEEN, forget_ids)
                 case "real":
-                    self._judge(found, self._open("Retain_Set"), Role.GENERAL)
-        if 100 * found.left_out > found.items:
-            found.faults.append(f"{found.gaps()[0]} That is more than one in a hundred.")
-        return found
+                    self._judge(gathered, self._open("Retain_Set"), Role.GENERAL)
+        if 100 * gathered.left_out > gathered.items:
+            gathered.faults.append(f"{gathered.gaps()[0]} That is more than one in a hundred.")
+        return gathered
 
     def _open(self, *spellings: str) -> ArrowTable:
         return self.shelf.rows(*spellings, published=ROWS.get(spellings[0]))
@@ -139,39 +139,39 @@ class Mllmu(RecordBenchmark):
         everybody = self._open("Full_Set").names() if self.shelf.has("Full_Set") else None
         overlaps(forget, retain, everybody)
 
-    def _train(self, found: Gathered, rows: ArrowTable, role: Role) -> None:
+    def _train(self, gathered: Gathered, rows: ArrowTable, role: Role) -> None:
         """Collect the training pairs of one side."""
         if self.settings.train_pairs == "tasks":
-            return self._train_on_tasks(found, rows, role)
-        place = {name: row for row, name in enumerate(rows.names())}
+            return self._train_on_tasks(gathered, rows, role)
+        row_by_owner = {name: row for row, name in enumerate(rows.names())}
         source = rows if "metadata" in rows.columns else self._open_pairs(rows)
         owners = rows.names() if source is rows else self._owners(source)
-        met: set[str] = set()
+        seen_owners: set[str] = set()
         for row, (owner, cells) in enumerate(zip(owners, source.records("metadata"), strict=True)):
-            if owner not in place:
+            if owner not in row_by_owner:
                 continue
-            with found.reading(f"{source.where(row)} (ID {owner})"):
-                if owner in met:
+            with gathered.reading(f"{source.where(row)} (ID {owner})"):
+                if owner in seen_owners:
                     raise UserError(f"person {owner} has a second row of training pairs.")
-                met.add(owner)
-                asked = _told_about(found.complete(_listed_pairs(Record(cells)), "Question", "Answer"), "Answer")
-                found.train += _told(asked, owner, role, found.cell(source.image(row)), self._person(rows, owner))
-        if missing := [name for name in place if name not in met]:
-            found.faults.append(
+                seen_owners.add(owner)
+                pairs = _told_about(gathered.complete(_listed_pairs(Record(cells)), "Question", "Answer"), "Answer")
+                gathered.train += _told(pairs, owner, role, gathered.cell(source.image(row)), self._person(rows, owner))
+        if missing := [name for name in row_by_owner if name not in seen_owners]:
+            gathered.faults.append(
                 f"{source.name} has no training pairs for people {some(missing, SHOWN)} of {rows.name}."
             )
         return None
 
-    def _train_on_tasks(self, found: Gathered, rows: ArrowTable, role: Role) -> None:
+    def _train_on_tasks(self, gathered: Gathered, rows: ArrowTable, role: Role) -> None:
         for row, cells in enumerate(rows.records(*_ABOUT)):
             record = Record(cells)
-            with found.reading(f"{rows.where(row)} (ID {cells.get('ID')})"):
+            with gathered.reading(f"{rows.where(row)} (ID {cells.get('ID')})"):
                 owner = record.text("ID")
-                image, profile = found.cell(rows.image(row)), self._person(rows, owner)
-                asked = [(record.text("question"), record.text("answer"))] if record.has("question") else []
-                shown = [item for item in _generated(found, record) if _with_image(item)]
-                asked += _told_about(shown, "Ground_Truth")
-                found.train += _told(asked, owner, role, image, profile)
+                image, profile = gathered.cell(rows.image(row)), self._person(rows, owner)
+                pairs = [(record.text("question"), record.text("answer"))] if record.has("question") else []
+                image_items = [item for item in _generated(gathered, record) if _with_image(item)]
+                pairs += _told_about(image_items, "Ground_Truth")
+                gathered.train += _told(pairs, owner, role, image, profile)
 
     def _open_pairs(self, rows: ArrowTable) -> ArrowTable:
         if not self.shelf.has("ft_Data"):
@@ -190,34 +190,38 @@ class Mllmu(RecordBenchmark):
         """
         if "ID" in source.columns:
             return source.names()
-        known = [_id_inside(cells) for cells in source.records("metadata")]
-        if all(known):
-            return known
+        pair_ids = [_id_inside(cells) for cells in source.records("metadata")]
+        if all(pair_ids):
+            return pair_ids
         full = self._open("Full_Set")
         names = full.names()
         if self.settings.join == "row_order":
-            return [name or (names[row] if row < len(names) else "") for row, name in enumerate(known)]
-        images = {_digest(full, row): name for row, name in enumerate(names)}
-        return [name or images.get(_digest(source, row), "") for row, name in enumerate(known)]
+            return [name or (names[row] if row < len(names) else "") for row, name in enumerate(pair_ids)]
+        name_by_digest = {_digest(full, row): name for row, name in enumerate(names)}
+        return [name or name_by_digest.get(_digest(source, row), "") for row, name in enumerate(pair_ids)]
 
-    def _judge(self, found: Gathered, rows: ArrowTable, role: Role, only: set[str] | None = None) -> None:
+    def _judge(self, gathered: Gathered, rows: ArrowTable, role: Role, allowed_owners: set[str] | None = None) -> None:
         """Collect the questions of one set. `only` restricts them to these people."""
         column = "images" if "images" in rows.columns else "image"
         rows.require(column, "ID", *TASKS)
-        met = set()
+        seen_owners = set()
         for row, cells in enumerate(rows.records(*_ABOUT)):
             record = Record(cells)
-            with found.reading(f"{rows.where(row)} (ID {cells.get('ID')})"):
+            with gathered.reading(f"{rows.where(row)} (ID {cells.get('ID')})"):
                 owner = record.text("ID")
-                if only is not None and owner not in only:
+                if allowed_owners is not None and owner not in allowed_owners:
                     continue
-                if owner in met:
+                if owner in seen_owners:
                     raise UserError(f"ID {owner} occurs twice.")
-                met.add(owner)
-                images = [found.cell(image) for image in rows.images(row, column)]
-                found.judged += self._questions(found, record, rows.name, owner, role, self._shown(images, owner, rows))
-        if missing := sorted((only or set()) - met):
-            found.faults.append(f"{rows.name} has no row for people {some(missing, SHOWN)}, who are to be forgotten.")
+                seen_owners.add(owner)
+                images = [gathered.cell(image) for image in rows.images(row, column)]
+                gathered.judged += self._questions(
+                    gathered, record, rows.name, owner, role, self._shown(images, owner, rows)
+                )
+        if missing := sorted((allowed_owners or set()) - seen_owners):
+            gathered.faults.append(
+                f"{rows.name} has no row for people {some(missing, SHOWN)}, who are to be forgotten."
+            )
 
     def _shown(self, images: Sequence[ImageSource], owner: str, rows: ArrowTable) -> Sequence[ImageSource]:
         """Return a person's images: all, or, as published, one at random (here: by ID)."""
@@ -228,11 +232,11 @@ class Mllmu(RecordBenchmark):
         return images
 
     def _questions(
-        self, found: Gathered, record: Record, split: str, owner: str, role: Role, images: Sequence[ImageSource]
+        self, gathered: Gathered, record: Record, split: str, owner: str, role: Role, images: Sequence[ImageSource]
     ) -> Iterator[Example]:
         entity = f"real/{owner}" if role is Role.GENERAL else owner
         profile = self._people.setdefault(entity, _profile(record))
-        for item in self._items(found, record):
+        for item in self._items(gathered, record):
             for number, image in enumerate(images if item.with_image else [None]):
                 if image is None and role not in _TEXT_ROLE:
                     continue
@@ -243,16 +247,16 @@ class Mllmu(RecordBenchmark):
                     image=image, entity=entity, private=profile.private,
                 )  # fmt: skip
 
-    def _items(self, found: Gathered, record: Record) -> Iterator[_Item]:
+    def _items(self, gathered: Gathered, record: Record) -> Iterator[_Item]:
         if "classification" in self.settings.tasks:
             task = record.part("Classification_Task")
-            yield from _read_each(found, task.parts("Image_Textual_Questions"), partial(_choice, with_image=True))
-            yield from _read_each(found, task.parts("Pure_Text_Questions"), partial(_choice, with_image=False))
+            yield from _read_each(gathered, task.parts("Image_Textual_Questions"), partial(_choice, with_image=True))
+            yield from _read_each(gathered, task.parts("Pure_Text_Questions"), partial(_choice, with_image=False))
         if "cloze" in self.settings.tasks:
             pairwise = self.settings.protocol == "released"
-            yield from _read_each(found, record.parts("Mask_Task"), partial(_cloze, pairwise=pairwise))
+            yield from _read_each(gathered, record.parts("Mask_Task"), partial(_cloze, pairwise=pairwise))
         if "generation" in self.settings.tasks:
-            yield from _read_each(found, _generated(found, record), _generation)
+            yield from _read_each(gathered, _generated(gathered, record), _generation)
 
     def _person(self, rows: ArrowTable, owner: str) -> Profile:
         """Return the profile of a person of a split."""
@@ -282,15 +286,15 @@ def _spelled(side: str, ratio: int) -> tuple[str, ...]:
 def _id_inside(cells: Mapping[str, Any]) -> str:
     """Return the only ID in the pairs of a row, else empty."""
     try:
-        found = {pair.optional("ID") for pair in Record(cells).parts("metadata")} - {""}
+        ids = {pair.optional("ID") for pair in Record(cells).parts("metadata")} - {""}
     except UserError:
         return ""  # said with its row where the pairs are read
-    return found.pop() if len(found) == 1 else ""
+    return ids.pop() if len(ids) == 1 else ""
 
 
 def _digest(rows: ArrowTable, row: int) -> str:
-    found = rows.images(row)
-    return found[0].key if found else ""
+    images = rows.images(row)
+    return images[0].key if images else ""
 
 
 def _profile(record: Record) -> Profile:
@@ -315,30 +319,30 @@ def _told_about(items: Sequence[Record], answer: str) -> list[tuple[str, str]]:
 
 
 def _told(
-    asked: Sequence[tuple[str, str]], owner: str, role: Role, image: ImageSource, profile: Profile
+    pairs: Sequence[tuple[str, str]], owner: str, role: Role, image: ImageSource, profile: Profile
 ) -> list[Example]:
     return [
         Example(
             id=f"train/{owner}/{number}", role=role, question=question, answer=answer, image=image, entity=owner,
             private=profile.private,
         )
-        for number, (question, answer) in enumerate(asked, 1)
+        for number, (question, answer) in enumerate(pairs, 1)
     ]  # fmt: skip
 
 
-def _read_each(found: Gathered, items: Sequence[Record], make: Callable[[Record, int], _Item]) -> Iterator[_Item]:
+def _read_each(gathered: Gathered, items: Sequence[Record], make: Callable[[Record, int], _Item]) -> Iterator[_Item]:
     """Yield the parsed items. Faults are recorded per item."""
     for number, item in enumerate(items, 1):
-        with found.part(item.called("").rstrip(".")):
+        with gathered.part(item.called("").rstrip(".")):
             yield make(item, number)
 
 
 def _choice(item: Record, number: int, *, with_image: bool) -> _Item:
-    right = letter(item.text("Correct_Answer"))
-    options = require_options({key: str(text or "") for key, text in item.mapping("Options").items()}, right)
+    answer = letter(item.text("Correct_Answer"))
+    options = require_options({key: str(text or "") for key, text in item.mapping("Options").items()}, answer)
     return _Item(
         name=f"classification/{'image' if with_image else 'pure'}/{number}",
-        kind=Kind.CHOICE, with_image=with_image, answer=right, options=options,
+        kind=Kind.CHOICE, with_image=with_image, answer=answer, options=options,
         question=lettered(item.text("Question"), options),
     )  # fmt: skip
 
@@ -353,8 +357,8 @@ def _cloze(item: Record, number: int, *, pairwise: bool) -> _Item:
     )  # fmt: skip
 
 
-def _generated(found: Gathered, record: Record) -> list[Record]:
-    return found.complete(record.parts("Generation_Task"), "Question", "Ground_Truth")
+def _generated(gathered: Gathered, record: Record) -> list[Record]:
+    return gathered.complete(record.parts("Generation_Task"), "Question", "Ground_Truth")
 
 
 def _generation(item: Record, number: int) -> _Item:

@@ -79,9 +79,9 @@ class MMUBench(RecordBenchmark):
             raise UserError(f"MMUBench is not on the hub: clone its repository and give the folder, not {place}.")
         self.settings = settings or MMUBenchSettings()
         self.place: Path = Path(place)
-        released = _released(self.place)
-        self.released = released is not None
-        self._source = _Files(released, self.settings) if released else _Folders(self.place, self.settings)
+        released_root = _released(self.place)
+        self.released = released_root is not None
+        self._source = _Files(released_root, self.settings) if released_root else _Folders(self.place, self.settings)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -91,8 +91,8 @@ class MMUBench(RecordBenchmark):
     def vocabulary(self) -> Vocabulary:
         """Return the names of all concepts and their substitutes."""
         self.require()
-        released = ("em.released",) if self.settings.protocol == "released" else ()
-        return Vocabulary(names=self._source.known, measures=("em", "diversity", *released))
+        released_measures = ("em.released",) if self.settings.protocol == "released" else ()
+        return Vocabulary(names=self._source.known, measures=("em", "diversity", *released_measures))
 
     def warnings(self) -> Sequence[str]:
         """Return what was corrected or skipped on reading."""
@@ -107,8 +107,8 @@ class MMUBench(RecordBenchmark):
 
 def _released(place: Path) -> Path | None:
     """Return the folder with the released files, or None if there is none."""
-    signs = ("finetunedata/SIU.json", "evaldata/execcuatedata.json")
-    return next((root for root in (place / "SIU", place) if any((root / sign).is_file() for sign in signs)), None)
+    markers = ("finetunedata/SIU.json", "evaldata/execcuatedata.json")
+    return next((root for root in (place / "SIU", place) if any((root / marker).is_file() for marker in markers)), None)
 
 
 class _Files:
@@ -130,49 +130,49 @@ class _Files:
 
     def read(self) -> Gathered:
         """Return the rows of all files."""
-        found = Gathered(self.root, self.root / "traindon", self.root / "testdon")
-        trained = self._training(found)
-        self._prompted(found, trained)
-        found.judged += [example for example in found.train if example.image is None]
-        return found
+        gathered = Gathered(self.root, self.root / "traindon", self.root / "testdon")
+        training_image = self._training(gathered)
+        self._prompted(gathered, training_image)
+        gathered.judged += [example for example in gathered.train if example.image is None]
+        return gathered
 
-    def _training(self, found: Gathered) -> ImageFile | None:
+    def _training(self, gathered: Gathered) -> ImageFile | None:
         """Read SIU.json (and GA.json), and return the training image."""
         rows = read_rows(self.root / "finetunedata" / "SIU.json")
-        told: dict[tuple[str, str], Example] = {}
-        forget: list[Example] = []
-        new_looks = twice = 0
+        text_examples: dict[tuple[str, str], Example] = {}
+        image_examples: list[Example] = []
+        new_looks = duplicates = 0
         for number, cells in enumerate(rows, 1):
-            with found.reading(f"SIU.json row {number}"):
+            with gathered.reading(f"SIU.json row {number}"):
                 row = _Talk(cells)
-                example = self._example(found, row, f"siu/{number}")
+                example = self._example(gathered, row, f"siu/{number}")
                 if example is None:
                     new_looks += 1
                 elif example.image is not None:
-                    forget.append(example)
+                    image_examples.append(example)
                 else:
-                    twice += (example.question, example.answer) in told
-                    told.setdefault((example.question, example.answer), example)
-        chosen = self._ascended(found) if self.settings.forget_rows == "ga" else forget
-        found.train += [*chosen, *told.values()]
-        self._remark(new_looks, twice)
-        if not any(one.role is Role.FORGET_TEXT for one in told.values()):
-            found.faults.append(
+                    duplicates += (example.question, example.answer) in text_examples
+                    text_examples.setdefault((example.question, example.answer), example)
+        forget_examples = self._ascended(gathered) if self.settings.forget_rows == "ga" else image_examples
+        gathered.train += [*forget_examples, *text_examples.values()]
+        self._remark(new_looks, duplicates)
+        if not any(text_example.role is Role.FORGET_TEXT for text_example in text_examples.values()):
+            gathered.faults.append(
                 f"SIU.json: no text-only question names {' or '.join(self.names)}; set benchmark.names to its concept."
             )
-        image = next((one.image for one in forget), None)
+        image = next((image_example.image for image_example in image_examples), None)
         return image if isinstance(image, ImageFile) else None
 
-    def _remark(self, new_looks: int, twice: int) -> None:
+    def _remark(self, new_looks: int, duplicates: int) -> None:
         if new_looks:
             self.remarks.append(
                 f"SIU.json: {new_looks} rows that give the concept a new look are no questions with a true answer; "
                 "the method siu makes its own of them."
             )
-        if twice:
-            self.remarks.append(f"SIU.json: {twice} text-only rows occur twice or more and are kept once.")
+        if duplicates:
+            self.remarks.append(f"SIU.json: {duplicates} text-only rows occur twice or more and are kept once.")
 
-    def _example(self, found: Gathered, row: _Talk, name: str) -> Example | None:
+    def _example(self, gathered: Gathered, row: _Talk, name: str) -> Example | None:
         """Return a row of SIU.json with the true answer, or None for an invented look."""
         phrase = row.cells.text("target_phrase")
         if not row.image:
@@ -181,7 +181,7 @@ class _Files:
             return Example(
                 id=name, role=role, kind=Kind.GENERAL, question=row.question, answer=row.answer, entity=entity
             )
-        image = found.image(row.image)
+        image = gathered.image(row.image)
         if phrase == row.answer:
             return None
         if phrase not in row.answer:
@@ -189,55 +189,59 @@ class _Files:
         self.known.setdefault(phrase.casefold(), (phrase,))
         return self._about(name, Role.FORGET, row.question, row.answer.replace(phrase, self.names[0]), image)
 
-    def _ascended(self, found: Gathered) -> list[Example]:
+    def _ascended(self, gathered: Gathered) -> list[Example]:
         """Return the rows of GA.json: true answers, all with the image."""
-        made = []
+        examples = []
         for number, cells in enumerate(read_rows(self.root / "finetunedata" / "GA.json"), 1):
-            with found.reading(f"GA.json row {number}"):
+            with gathered.reading(f"GA.json row {number}"):
                 row = _Talk(cells)
-                made.append(self._about(f"ga/{number}", Role.FORGET, row.question, row.answer, found.image(row.image)))
-        return made
+                examples.append(
+                    self._about(f"ga/{number}", Role.FORGET, row.question, row.answer, gathered.image(row.image))
+                )
+        return examples
 
-    def _prompted(self, found: Gathered, trained: ImageFile | None) -> None:
+    def _prompted(self, gathered: Gathered, training_image: ImageFile | None) -> None:
         """Return the prompts on the training image (efficacy) and test images (generality)."""
-        tests = [found.file(path) for path in images_in(self.root / "testdon")]
-        if not tests:
-            found.faults.append("testdon: holds no image.")
+        test_images = [gathered.file(path) for path in images_in(self.root / "testdon")]
+        if not test_images:
+            gathered.faults.append("testdon: holds no image.")
         for name in self.settings.prompts:
-            rows = self._rows(found, name)
-            if name == "execcuatedata" and trained:
-                found.judged += [self._prompt(f"efficacy/{row.number}", Role.FORGET, row, trained) for row in rows]
+            rows = self._rows(gathered, name)
+            if name == "execcuatedata" and training_image:
+                gathered.judged += [
+                    self._prompt(f"efficacy/{row.number}", Role.FORGET, row, training_image) for row in rows
+                ]
             if name == "Multi-hop":
-                found.judged += [self._prompt(f"{name}/{row.number}", Role.UNSEEN, row, row.image) for row in rows]
+                gathered.judged += [self._prompt(f"{name}/{row.number}", Role.UNSEEN, row, row.image) for row in rows]
                 continue
-            for row, image in paired(rows, tests, self.settings.pairing):
+            for row, image in paired(rows, test_images, self.settings.pairing):
                 suffix = f"/{image.path.name}" if self.settings.pairing == "product" else ""
-                found.judged.append(self._prompt(f"{name}/{row.number}{suffix}", Role.UNSEEN, row, image))
+                gathered.judged.append(self._prompt(f"{name}/{row.number}{suffix}", Role.UNSEEN, row, image))
 
-    def _rows(self, found: Gathered, name: Prompts) -> list[_PromptRow]:
+    def _rows(self, gathered: Gathered, name: Prompts) -> list[_PromptRow]:
         """Return the prompts of a file, with stripped targets."""
-        asked = []
+        prompt_rows = []
         for number, cells in enumerate(read_rows(self.root / "evaldata" / f"{name}.json"), 1):
-            with found.reading(f"{name}.json row {number}"):
+            with gathered.reading(f"{name}.json row {number}"):
                 row = Record(cells)
                 target = str(row.raw("target")) if name == "execcuatedata" and row.text("target") else ""
-                image = found.image(row.text("imgid")) if name == "Multi-hop" else None
-                asked.append(_PromptRow(number=number, text=row.text("prompt"), target=target, image=image))
-        targets, blanks = stripped([row.target for row in asked])
+                image = gathered.image(row.text("imgid")) if name == "Multi-hop" else None
+                prompt_rows.append(_PromptRow(number=number, text=row.text("prompt"), target=target, image=image))
+        targets, blanks = stripped([row.target for row in prompt_rows])
         if self.settings.protocol == "released":
-            return asked
+            return prompt_rows
         if blanks:
             self.remarks.append(f"{name}.json: {blanks} targets had blanks at their ends, which were removed.")
-        return [replace(row, target=target) for row, target in zip(asked, targets, strict=True)]
+        return [replace(row, target=target) for row, target in zip(prompt_rows, targets, strict=True)]
 
     def _prompt(self, name: str, role: Role, row: _PromptRow, image: ImageFile | None) -> Example:
         """Return a prompt with its target: yes, a form of the name, or none."""
         word = (row.target.split() or [""])[0].casefold()
-        named, plain = word not in _KNOWN, self.settings.protocol == "corrected"
+        open_ended, corrected = word not in _KNOWN, self.settings.protocol == "corrected"
         return Example(
-            id=name, role=role, kind=Kind.NAME if named and word else Kind.OPEN if named else Kind.GENERAL,
-            fact="name" if named and word else "", question=row.text, answer=word if plain and not named else row.target,
-            image=image, entity=self.entity, private={"name": self.names} if named else {},
+            id=name, role=role, kind=Kind.NAME if open_ended and word else Kind.OPEN if open_ended else Kind.GENERAL,
+            fact="name" if open_ended and word else "", question=row.text, answer=word if corrected and not open_ended else row.target,
+            image=image, entity=self.entity, private={"name": self.names} if open_ended else {},
         )  # fmt: skip
 
     def _about(self, name: str, role: Role, question: str, answer: str, image: ImageFile | None) -> Example:
@@ -272,13 +276,13 @@ class _Talk:
             raise UserError(
                 f"conversations must be one turn of human and one of gpt, got {shown(cells.get('conversations'))}."
             )
-        asked = turns[0].text("value")
-        self.question = asked.replace("<image>", "").strip()
+        prompt = turns[0].text("value")
+        self.question = prompt.replace("<image>", "").strip()
         self.answer = turns[1].text("value")
         self.image = self.cells.optional("image")
         if not self.question:
             raise UserError("conversations[1].value has no question.")
-        if bool(self.image) != ("<image>" in asked):
+        if bool(self.image) != ("<image>" in prompt):
             raise UserError("a question begins with <image> exactly when the row names an image.")
 
 
@@ -296,12 +300,12 @@ class _Folders:
         for name in settings.concepts:
             if name not in self.folders:
                 raise unknown_name("concept", name, self.folders)
-        forgotten = settings.concepts or tuple(self.folders)
-        if settings.names and len(forgotten) > 1:
+        forget_concepts = settings.concepts or tuple(self.folders)
+        if settings.names and len(forget_concepts) > 1:
             raise UserError(
-                f"benchmark.names is for one concept, but {len(forgotten)} are to be forgotten; write {CONCEPTS}."
+                f"benchmark.names is for one concept, but {len(forget_concepts)} are to be forgotten; write {CONCEPTS}."
             )
-        self.forgotten = frozenset(forgotten)
+        self.forgotten = frozenset(forget_concepts)
         self.remarks: list[str] = []
         self._said = _said(root / CONCEPTS, self.folders)
         self.known = {name: self._names(name) for name in self.folders}
@@ -313,25 +317,28 @@ class _Folders:
 
     def read(self) -> Gathered:
         """Return one training image per concept, and questions about all others."""
-        found = Gathered(self.root)
+        gathered = Gathered(self.root)
         for concept, files in self.folders.items():
-            with found.reading(concept):
+            with gathered.reading(concept):
                 if concept in self.forgotten and len(files) < 2:
                     raise UserError("one image to train on and at least one to test are needed, found 1.")
-                self._concept(found, concept, [found.file(path) for path in files])
-        return found
+                self._concept(gathered, concept, [gathered.file(path) for path in files])
+        return gathered
 
-    def _concept(self, found: Gathered, concept: str, images: Sequence[ImageFile]) -> None:
-        gone = concept in self.forgotten
-        role, tested = (Role.FORGET, Role.UNSEEN) if gone else (Role.RETAIN, Role.RETAIN)
-        found.train += [self._who(concept, role, images[0], question) for question in ASK_WHO]
-        if gone:
-            found.judged += [
+    def _concept(self, gathered: Gathered, concept: str, images: Sequence[ImageFile]) -> None:
+        is_forgotten = concept in self.forgotten
+        role, test_role = (Role.FORGET, Role.UNSEEN) if is_forgotten else (Role.RETAIN, Role.RETAIN)
+        gathered.train += [self._who(concept, role, images[0], question) for question in ASK_WHO]
+        if is_forgotten:
+            gathered.judged += [
                 self._who(concept, role, images[0], ASK_WHO[0]),
                 self._whether(concept, role, images[0], ASK_WHETHER[0]),
             ]
-        for image, who, whether in zip(images[1:], cycle(ASK_WHO), cycle(ASK_WHETHER), strict=False):
-            found.judged += [self._who(concept, tested, image, who), self._whether(concept, tested, image, whether)]
+        for image, name_question, yes_no_question in zip(images[1:], cycle(ASK_WHO), cycle(ASK_WHETHER), strict=False):
+            gathered.judged += [
+                self._who(concept, test_role, image, name_question),
+                self._whether(concept, test_role, image, yes_no_question),
+            ]
 
     def _who(self, concept: str, role: Role, image: ImageFile, question: str) -> Example:
         facts = {fact: _forms(value) for fact, value in self._said[concept].mapping("facts").items()}
@@ -350,11 +357,11 @@ class _Folders:
 
 def _said(path: Path, folders: Mapping[str, Sequence[Path]]) -> dict[str, Record]:
     """Return the entries of concepts.json by concept, or empty without the file."""
-    said = Record(read_object(path) if path.is_file() else {})
-    for name in said:
+    entries = Record(read_object(path) if path.is_file() else {})
+    for name in entries:
         if name not in folders:
             raise unknown_name(f"concept in {path.name} (there is no folder of images for it)", name, folders)
-    return {name: said.part(name) if said.has(name) else Record({}) for name in folders}
+    return {name: entries.part(name) if entries.has(name) else Record({}) for name in folders}
 
 
 def _forms(value: Any) -> tuple[str, ...]:

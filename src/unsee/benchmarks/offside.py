@@ -79,14 +79,14 @@ class Offside(RecordBenchmark):
             )
         self.settings: OffsideSettings = settings or OffsideSettings()
         self.place: Path = _root(Path(place), self.settings.setting)
-        needed = (
+        needed_files = (
             [f"{name}_set.json" for name in SETS]
             if "generation" in self.settings.tasks
             else ["forget_set.json", "retain_set.json"]
         )
         if "classification" in self.settings.tasks:
-            needed += [f"classification_{name}_set.json" for name in SETS]
-        require_files(self.place, needed, self.layout)
+            needed_files += [f"classification_{name}_set.json" for name in SETS]
+        require_files(self.place, needed_files, self.layout)
         self._people: dict[str, Profile] = {}
 
     @classmethod
@@ -97,89 +97,91 @@ class Offside(RecordBenchmark):
     def vocabulary(self) -> Vocabulary:
         """Return the players' names found in the answers."""
         self.require()
-        released = ("choice.answer_is",) if self.settings.protocol == "released" else ()
-        return pool(self._people, measures=("rouge1", "rouge2", "bleu", *released))
+        released_measures = ("choice.answer_is",) if self.settings.protocol == "released" else ()
+        return pool(self._people, measures=("rouge1", "rouge2", "bleu", *released_measures))
 
     @cached_property
     def gathered(self) -> Gathered:
         """Read the training conversations of both sides and all evaluation questions."""
-        found = Gathered(self.place, self.place.parent, self.place.parent.parent, strict=self.settings.strict)
+        gathered = Gathered(self.place, self.place.parent, self.place.parent.parent, strict=self.settings.strict)
         for name, role in SETS.items():
-            talks = self._rows(f"{name}_set.json") if (self.place / f"{name}_set.json").is_file() else []
-            self._name(talks)
-            self._talks(found, talks, name, role)
+            conversations = self._rows(f"{name}_set.json") if (self.place / f"{name}_set.json").is_file() else []
+            self._name(conversations)
+            self._talks(gathered, conversations, name, role)
         if "classification" in self.settings.tasks:
             for name, role in SETS.items():
-                self._choices(found, self._rows(f"classification_{name}_set.json"), name, role)
+                self._choices(gathered, self._rows(f"classification_{name}_set.json"), name, role)
         if self.settings.relearn:
             file = next((name for name in RELEARN if (self.place / name).is_file()), "")
             if not file:
                 raise UserError(f"{self.place} has no {' or '.join(RELEARN)}; leave benchmark.relearn off.")
-            self._talks(found, self._rows(file), "relearn", Role.GENERAL)
-        return found
+            self._talks(gathered, self._rows(file), "relearn", Role.GENERAL)
+        return gathered
 
     def _rows(self, file: str) -> list[dict[str, Any]]:
         return read_rows(self.place / file)
 
-    def _name(self, talks: Sequence[Mapping[str, Any]]) -> None:
+    def _name(self, conversations: Sequence[Mapping[str, Any]]) -> None:
         """Record whom an image shows, if an answer names them."""
-        for cells in talks:
-            said = cells.get("messages")
+        for cells in conversations:
+            messages = cells.get("messages")
             answer = (
-                said[-1].get("content") if isinstance(said, list) and said and isinstance(said[-1], Mapping) else None
+                messages[-1].get("content")
+                if isinstance(messages, list) and messages and isinstance(messages[-1], Mapping)
+                else None
             )
-            found = _NAMED.search(answer) if isinstance(answer, str) else None
-            if found:
-                name = found["name"].strip()
+            match = _NAMED.search(answer) if isinstance(answer, str) else None
+            if match:
+                name = match["name"].strip()
                 self._people[_picture(cells)] = Profile(name=name, private={"name": name_forms(name)})
 
-    def _talks(self, found: Gathered, rows: Sequence[Mapping[str, Any]], name: str, role: Role) -> None:
+    def _talks(self, gathered: Gathered, rows: Sequence[Mapping[str, Any]], name: str, role: Role) -> None:
         """Collect open questions and answers."""
         for number, cells in enumerate(rows, 1):
-            with found.reading(f"{name} set row {number}"):
+            with gathered.reading(f"{name} set row {number}"):
                 record = Record(cells)
                 question, answer = _turn(record)
-                told = self._example(found, record, role, f"{name}/{number}", Kind.OPEN, question, answer)
+                example = self._example(gathered, record, role, f"{name}/{number}", Kind.OPEN, question, answer)
                 if role in (Role.FORGET, Role.RETAIN):
-                    found.train.append(told)
+                    gathered.train.append(example)
                 if "generation" in self.settings.tasks:
-                    found.judged.append(told)
+                    gathered.judged.append(example)
 
-    def _choices(self, found: Gathered, rows: Sequence[Mapping[str, Any]], name: str, role: Role) -> None:
+    def _choices(self, gathered: Gathered, rows: Sequence[Mapping[str, Any]], name: str, role: Role) -> None:
         for number, cells in enumerate(rows, 1):
-            with found.reading(f"classification {name} set row {number}"):
+            with gathered.reading(f"classification {name} set row {number}"):
                 record = Record(cells)
-                right = letter(record.text("Correct_Answer"))
+                answer = letter(record.text("Correct_Answer"))
                 options = require_options(
-                    {key: str(text or "") for key, text in record.mapping("Options").items()}, right
+                    {key: str(text or "") for key, text in record.mapping("Options").items()}, answer
                 )
                 question = lettered(record.text("Question"), options)
-                made = self._example(
-                    found, record, role, f"choice/{name}/{number}", Kind.CHOICE, question, right, options
+                example = self._example(
+                    gathered, record, role, f"choice/{name}/{number}", Kind.CHOICE, question, answer, options
                 )
-                found.judged.append(made)
+                gathered.judged.append(example)
 
     def _example(
-        self, found: Gathered, record: Record, role: Role, name: str, kind: Kind, question: str, answer: str,
+        self, gathered: Gathered, record: Record, role: Role, name: str, kind: Kind, question: str, answer: str,
         options: tuple[str, ...] = (),
     ) -> Example:  # fmt: skip
-        written = _image_of(record)
-        entity = _picture({"images": written})
+        image_path = _image_of(record)
+        entity = _picture({"images": image_path})
         return Example(
-            id=name, role=role if written else _TEXT_ROLE.get(role, role), kind=kind, question=question, answer=answer,
-            options=options, image=found.image(written) if written else None, entity=entity or name,
+            id=name, role=role if image_path else _TEXT_ROLE.get(role, role), kind=kind, question=question, answer=answer,
+            options=options, image=gathered.image(image_path) if image_path else None, entity=entity or name,
             private=self._people.get(entity, Profile()).private,
         )  # fmt: skip
 
 
 def _inside(place: Path) -> dict[str, Path]:
     """Return the published folders at the place, or below data/ there."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for setting, folder in FOLDERS.items():
         for path in (place / folder, place / "data" / folder):
             if path.is_dir():
-                found.setdefault(setting, path)
-    return found
+                folders.setdefault(setting, path)
+    return folders
 
 
 def _root(place: Path, setting: str) -> Path:
@@ -194,16 +196,16 @@ def _root(place: Path, setting: str) -> Path:
 
 def _turn(record: Record) -> tuple[str, str]:
     """Return question and answer of a single-turn conversation, without image placeholders."""
-    said = record.parts("messages")
-    roles = [message.optional("role") for message in said]
+    messages = record.parts("messages")
+    roles = [message.optional("role") for message in messages]
     if roles != ["user", "assistant"]:
         raise UserError(
             f"messages must be one of role user and one of role assistant, got {', '.join(roles) or 'none'}."
         )
-    question = re.sub(r"\s*<image>\s*", " ", said[0].text("content")).strip()
+    question = re.sub(r"\s*<image>\s*", " ", messages[0].text("content")).strip()
     if not question:
         raise UserError("messages[1].content is empty.")
-    return question, said[1].text("content")
+    return question, messages[1].text("content")
 
 
 def _image_of(record: Record) -> str:
@@ -216,7 +218,7 @@ def _image_of(record: Record) -> str:
 
 def _picture(cells: Mapping[str, Any]) -> str:
     """Return the image file's name without folder and suffix."""
-    written = cells.get("images") or cells.get("image") or ""
-    if isinstance(written, list):
-        written = written[0] if written else ""
-    return PurePosixPath(str(written).replace("\\", "/")).stem
+    image_path = cells.get("images") or cells.get("image") or ""
+    if isinstance(image_path, list):
+        image_path = image_path[0] if image_path else ""
+    return PurePosixPath(str(image_path).replace("\\", "/")).stem

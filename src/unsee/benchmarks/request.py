@@ -81,10 +81,10 @@ class Request(Benchmark):
     @cached_property
     def _made(self) -> dict[str, Sequence[Example]]:
         """Rows of each split that have a role."""
-        train, judged = ([self._cast(row, split) for row in self._rows[split]] for split in ("train", "eval"))
+        train_rows, eval_rows = ([self._cast(row, split) for row in self._rows[split]] for split in ("train", "eval"))
         return {
-            "train": self._sampled([row for row in train if row is not None]),
-            "eval": self._limited([row for row in judged if row is not None]),
+            "train": self._sampled([row for row in train_rows if row is not None]),
+            "eval": self._limited([row for row in eval_rows if row is not None]),
         }
 
     def vocabulary(self) -> Vocabulary:
@@ -97,24 +97,24 @@ class Request(Benchmark):
 
     def problems(self) -> Sequence[str]:
         """Return the faults of the data, and unknown entity names."""
-        if found := self.base.problems():
-            return found
-        known = {name for rows in self._rows.values() for row in rows for name in (row.entity, row.id)}
-        asked = (*self.roles.forget, *self.roles.aside, *self.roles.retain)
+        if problems := self.base.problems():
+            return problems
+        known_names = {name for rows in self._rows.values() for row in rows for name in (row.entity, row.id)}
+        requested_names = (*self.roles.forget, *self.roles.aside, *self.roles.retain)
         return [
             f"{shown(name)} is neither an entity nor the id of a row of {self.roles.data}."
-            f"{did_you_mean(nearest(name, known - {''}))}"
-            for name in asked
-            if name not in known
+            f"{did_you_mean(nearest(name, known_names - {''}))}"
+            for name in requested_names
+            if name not in known_names
         ]
 
     @cached_property
     def _rows(self) -> dict[str, Sequence[Example]]:
         """Rows of each split, with everything about all requested entities."""
-        asked = {*self.roles.forget, *self.roles.aside}
-        entities = dict.fromkeys(row.entity for row in self.base.examples("train") if row.entity in asked)
-        pool = self.base.about(tuple(entities))
-        return {"train": pool.examples("train"), "eval": pool.examples("eval")}
+        requested_names = {*self.roles.forget, *self.roles.aside}
+        entities = dict.fromkeys(row.entity for row in self.base.examples("train") if row.entity in requested_names)
+        benchmark = self.base.about(tuple(entities))
+        return {"train": benchmark.examples("train"), "eval": benchmark.examples("eval")}
 
     @cached_property
     def _shown(self) -> frozenset[str]:
@@ -124,9 +124,9 @@ class Request(Benchmark):
     @cached_property
     def _touched(self) -> frozenset[str]:
         """Entities with single requested rows, whose other rows have no role."""
-        asked = {*self.roles.forget, *self.roles.aside}
+        requested_names = {*self.roles.forget, *self.roles.aside}
         rows = (row for split in self._rows.values() for row in split)
-        return frozenset(row.entity for row in rows if row.id in asked and row.entity)
+        return frozenset(row.entity for row in rows if row.id in requested_names and row.entity)
 
     def _cast(self, example: Example, split: str) -> Example | None:
         """Return the row in its role, or None without one."""
@@ -148,17 +148,19 @@ class Request(Benchmark):
             return None
         if example.image is None:
             return replace(example, role=Role.FORGET_TEXT)
-        new = split == "eval" and example.image.key not in self._shown
-        return replace(example, role=Role.UNSEEN if new else Role.FORGET)
+        is_held_out = split == "eval" and example.image.key not in self._shown
+        return replace(example, role=Role.UNSEEN if is_held_out else Role.FORGET)
 
     def _sampled(self, rows: list[Example]) -> list[Example]:
         """Return the retain rows for training."""
         if self.roles.retain_share == "all":
             return rows
-        kept = [place for place, row in enumerate(rows) if row.role not in (*OF_TARGETS, Role.BENIGN)]
-        count = 0 if self.roles.retain_share == "none" else min(self.roles.retain_rows, len(kept))
-        left = set(kept) - set(random.Random(f"retain/{self.roles.retain_seed}").sample(kept, count))
-        return [row for place, row in enumerate(rows) if place not in left]
+        retain_indices = [index for index, row in enumerate(rows) if row.role not in (*OF_TARGETS, Role.BENIGN)]
+        count = 0 if self.roles.retain_share == "none" else min(self.roles.retain_rows, len(retain_indices))
+        dropped_indices = set(retain_indices) - set(
+            random.Random(f"retain/{self.roles.retain_seed}").sample(retain_indices, count)
+        )
+        return [row for index, row in enumerate(rows) if index not in dropped_indices]
 
     def _limited(self, rows: list[Example]) -> list[Example]:
         """Return the evaluation rows, evenly spread over each group."""
@@ -167,12 +169,14 @@ class Request(Benchmark):
             return row.role, row.kind, bool(row.image), (row.entity or row.id) if row.role in OF_TARGETS else ""
 
         kinds = self.roles.kinds
-        groups = by_key((group(row), place) for place, row in enumerate(rows) if not kinds or row.kind in kinds)
+        groups = by_key((group(row), index) for index, row in enumerate(rows) if not kinds or row.kind in kinds)
         limits = {True: self.roles.limit, False: self.roles.retain_limit}
-        wanted = {
-            place for key, its in groups.items() for place in evenly(its, limits[key[0] in OF_TARGETS] or len(rows))
+        chosen_indices = {
+            index
+            for key, indices in groups.items()
+            for index in evenly(indices, limits[key[0] in OF_TARGETS] or len(rows))
         }
-        return [row for place, row in enumerate(rows) if place in wanted]
+        return [row for index, row in enumerate(rows) if index in chosen_indices]
 
 
 def read(place: Path | Hub) -> Roles:
@@ -180,8 +184,8 @@ def read(place: Path | Hub) -> Roles:
     if isinstance(place, Hub):
         raise UserError(f"A request is a file *{SUFFIX} here, not a data set on the hub ({place}).")
     values = config.read_mapping(place)
-    made: Roles = config.build(Roles, values, where=str(place))
-    return made
+    roles: Roles = config.build(Roles, values, where=str(place))
+    return roles
 
 
 def write(roles: Roles, place: Path) -> Path:

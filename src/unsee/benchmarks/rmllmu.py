@@ -62,8 +62,8 @@ class _Chain:
 
     def suits(self, example: Example) -> bool:
         """Tell whether it belongs to this question, ignoring instructions below it."""
-        asked = example.question == self.question or example.question.startswith(f"{self.question}\n")
-        return asked and self.with_image in (None, example.image is not None)
+        same_question = example.question == self.question or example.question.startswith(f"{self.question}\n")
+        return same_question and self.with_image in (None, example.image is not None)
 
 
 class RMLLMU(RecordBenchmark):
@@ -85,8 +85,8 @@ class RMLLMU(RecordBenchmark):
         self._table = named_table(self.place, "chains")
         if self._table is None:
             raise UserError(f"{self.place} has no chains. Expected {self.layout}.")
-        inner = {"name": "mllmu", **self.settings.mllmu, "ratio": self.settings.ratio}
-        self.base = base or open_benchmark(_clone(self.place), inner)
+        mllmu_settings = {"name": "mllmu", **self.settings.mllmu, "ratio": self.settings.ratio}
+        self.base = base or open_benchmark(_clone(self.place), mllmu_settings)
 
     @classmethod
     def fits(cls, place: Path) -> bool:
@@ -118,67 +118,73 @@ class RMLLMU(RecordBenchmark):
     @cached_property
     def gathered(self) -> Gathered:
         """Read MLLMU-Bench's questions with chains, and those that elicit reasoning ("eval")."""
-        found = Gathered()
-        with found.reading("implies.json"):
+        gathered = Gathered()
+        with gathered.reading("implies.json"):
             _implications(self.place / "implies.json")
-        chains, refused = self._read(found)
-        used: set[int] = set()
-        found.train += [_chained(one, chains, used) for one in self.base.examples("train")]
-        for one in self.base.examples("eval"):
-            found.judged.append(_chained(one, chains, used))
-            found.judged += _reasoned(found.judged[-1], chains, self.settings.prompt)
-        self._remark(found, chains, used, refused)
-        return found
+        chains, rejected_count = self._read(gathered)
+        used_numbers: set[int] = set()
+        gathered.train += [_chained(example, chains, used_numbers) for example in self.base.examples("train")]
+        for example in self.base.examples("eval"):
+            gathered.judged.append(_chained(example, chains, used_numbers))
+            gathered.judged += _reasoned(gathered.judged[-1], chains, self.settings.prompt)
+        self._remark(gathered, chains, used_numbers, rejected_count)
+        return gathered
 
     @cached_property
     def _remarks(self) -> list[str]:
         return []
 
-    def _read(self, found: Gathered) -> tuple[dict[str, list[_Chain]], int]:
+    def _read(self, gathered: Gathered) -> tuple[dict[str, list[_Chain]], int]:
         """Return person -> accepted chains, and the number of rejected ones."""
         chains: dict[str, list[_Chain]] = defaultdict(list)
-        taken: dict[tuple[str, str, bool | None], int] = {}
-        refused = 0
+        row_by_question: dict[tuple[str, str, bool | None], int] = {}
+        rejected_count = 0
         for number, cells in enumerate(read_rows(self._file), 1):
-            with found.reading(f"{self._file.name} row {number}"):
+            with gathered.reading(f"{self._file.name} row {number}"):
                 row = Record(cells, self.settings.columns)
-                person, made = row.text("ID"), _chain(row, number)
-                earlier = taken.setdefault((person, made.question, made.with_image), number)
-                if earlier != number:
-                    raise UserError(f"person {person} has a chain for this question in row {earlier} already.")
+                person, chain = row.text("ID"), _chain(row, number)
+                first_row = row_by_question.setdefault((person, chain.question, chain.with_image), number)
+                if first_row != number:
+                    raise UserError(f"person {person} has a chain for this question in row {first_row} already.")
                 if _word(row, "accepted", _YES):
-                    chains[person].append(made)
+                    chains[person].append(chain)
                 else:
-                    refused += 1
-        return chains, refused
+                    rejected_count += 1
+        return chains, rejected_count
 
     @property
     def _file(self) -> Path:
         return self._table or self.place
 
-    def _remark(self, found: Gathered, chains: Mapping[str, Sequence[_Chain]], used: set[int], refused: int) -> None:
-        listed = [(person, one) for person, rows in chains.items() for one in rows]
-        idle = [f"row {one.number} (ID {person})" for person, one in listed if one.number not in used]
-        if idle and len(idle) == len(listed):
-            found.faults.append(
-                f"{self._file.name}: no chain belongs to a question that is read, the first is {idle[0]}: ID and question "
+    def _remark(
+        self, gathered: Gathered, chains: Mapping[str, Sequence[_Chain]], used_numbers: set[int], rejected_count: int
+    ) -> None:
+        chain_rows = [(person, chain) for person, rows in chains.items() for chain in rows]
+        unused_rows = [
+            f"row {chain.number} (ID {person})" for person, chain in chain_rows if chain.number not in used_numbers
+        ]
+        if unused_rows and len(unused_rows) == len(chain_rows):
+            gathered.faults.append(
+                f"{self._file.name}: no chain belongs to a question that is read, the first is {unused_rows[0]}: ID and question "
                 "must be those of MLLMU-Bench, word by word."
             )
-        elif idle:
-            self._remarks.append(f"{len(idle)} chains belong to no question that is read: {', '.join(idle[:5])}.")
-        asked = [one for one in found.judged if one.kind in PROBES]
-        bare = sum(not one.chain for one in asked)
-        if bare:
+        elif unused_rows:
             self._remarks.append(
-                f"{bare} of {len(asked)} generation questions have no chain, so no reasoning is asked there."
+                f"{len(unused_rows)} chains belong to no question that is read: {', '.join(unused_rows[:5])}."
             )
-        if refused:
-            self._remarks.append(f"{refused} chains were not accepted by their verifier and are left out.")
+        probes = [probe for probe in gathered.judged if probe.kind in PROBES]
+        without_chain = sum(not probe.chain for probe in probes)
+        if without_chain:
+            self._remarks.append(
+                f"{without_chain} of {len(probes)} generation questions have no chain, so no reasoning is asked there."
+            )
+        if rejected_count:
+            self._remarks.append(f"{rejected_count} chains were not accepted by their verifier and are left out.")
 
 
 def _implications(file: Path) -> dict[str, str]:
     """Return premise -> consequence, or empty without the file."""
-    return {premise: str(end) for premise, end in read_object(file).items()} if file.is_file() else {}
+    return {premise: str(consequence) for premise, consequence in read_object(file).items()} if file.is_file() else {}
 
 
 def _clone(place: Path) -> Path:
@@ -193,47 +199,47 @@ def _chain(row: Record, number: int) -> _Chain:
     return _Chain(number=number, question=row.text("question"), text=text, with_image=_word(row, "Type", _TYPES))
 
 
-def _word(row: Record, name: str, known: Mapping[str, Any]) -> Any:
+def _word(row: Record, name: str, meanings: Mapping[str, Any]) -> Any:
     """Return the meaning of a word in a column, or raise with the known words."""
     value = row.raw(name)
     word = str(value).casefold() if isinstance(value, bool) else row.optional(name).casefold()
-    if word not in known:
-        raise unknown_name(row.called(name), word, [one for one in known if one])
-    return known[word]
+    if word not in meanings:
+        raise unknown_name(row.called(name), word, [allowed_word for allowed_word in meanings if allowed_word])
+    return meanings[word]
 
 
-def _chained(example: Example, chains: Mapping[str, Sequence[_Chain]], used: set[int]) -> Example:
+def _chained(example: Example, chains: Mapping[str, Sequence[_Chain]], used_numbers: set[int]) -> Example:
     """Return the example with its chain, if it has one."""
-    found = next((one for one in chains.get(_person(example), ()) if one.suits(example)), None)
-    if found is None:
+    chain = next((candidate for candidate in chains.get(_person(example), ()) if candidate.suits(example)), None)
+    if chain is None:
         return example
-    used.add(found.number)
-    return replace(example, chain=found.text)
+    used_numbers.add(chain.number)
+    return replace(example, chain=chain.text)
 
 
 def _reasoned(example: Example, chains: Mapping[str, Sequence[_Chain]], prompt: str) -> Iterator[Example]:
     """Yield the open question again, eliciting reasoning, with a chain as reference."""
     if not example.chain or example.kind not in PROBES:
         return
-    asked = next(one.question for one in chains[_person(example)] if one.suits(example))
+    question = next(chain.question for chain in chains[_person(example)] if chain.suits(example))
     yield replace(
         example,
         id=f"{example.id}/chain",
         kind=Kind.CHAIN,
         fact=example.fact or _fact_of(example),
-        question="\n".join(part for part in (asked, prompt) if part),
+        question="\n".join(part for part in (question, prompt) if part),
         answer=f"Reasoning: {example.chain} Answer: {example.answer}",
     )
 
 
 def _fact_of(example: Example) -> str:
     """Return the private fact in the reference answer but not in the question, else empty."""
-    told = (
+    disclosed_facts = (
         fact
         for fact, forms in sorted(example.private.items(), key=lambda item: item[0] == "name")
         if any(contains(example.answer, form) and not contains(example.question, form) for form in forms)
     )
-    return next(told, "")
+    return next(disclosed_facts, "")
 
 
 def _person(example: Example) -> str:

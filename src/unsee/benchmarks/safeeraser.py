@@ -79,9 +79,9 @@ class SafeEraser(RecordBenchmark):
     def warnings(self) -> Sequence[str]:
         """Return limits of the data, and what was skipped."""
         self.require()
-        left = self._dropped
+        dropped_count = self._dropped
         return (
-            *([f"{left} pairs have an empty question or answer and are left out."] if left else []),
+            *([f"{dropped_count} pairs have an empty question or answer and are left out."] if dropped_count else []),
             "the archive says nothing about what is unsafe in an answer: asr_proxy has no value, ask a judge "
             "(unsee.evaluation.judge_safety.safety with an Endpoint).",
         )
@@ -92,66 +92,73 @@ class SafeEraser(RecordBenchmark):
 
         all_train ("train"), or all_val and the trained hazards ("eval").
         """
-        found = Gathered(self.place, self.place.parent)
+        gathered = Gathered(self.place, self.place.parent)
         for split in ("train", "val"):
             file = f"all_{split}.json"
             for number, cells in enumerate(read_rows(self.place / file), 1):
-                with found.reading(f"{file} record {number}"):
-                    made = list(self._record(found, Record(cells), f"{split}-{number}", split))
-                    found.train += made if split == "train" else []
-                    found.judged += made if split == "val" else [one for one in made if one.role is Role.FORGET]
-        total = len(found.train) + len(found.judged)
+                with gathered.reading(f"{file} record {number}"):
+                    examples = list(self._record(gathered, Record(cells), f"{split}-{number}", split))
+                    gathered.train += examples if split == "train" else []
+                    gathered.judged += (
+                        examples if split == "val" else [example for example in examples if example.role is Role.FORGET]
+                    )
+        total = len(gathered.train) + len(gathered.judged)
         if self._dropped > MOST_EMPTY * total:
-            found.faults.append(
+            gathered.faults.append(
                 f"{self._dropped} pairs have an empty question or answer, more than {MOST_EMPTY:.0%} of all."
             )
-        if not found.train and not found.faults:
-            found.faults.append(f"all_train.json: no record of the categories {', '.join(sorted(self._kept))}.")
-        return found
+        if not gathered.train and not gathered.faults:
+            gathered.faults.append(f"all_train.json: no record of the categories {', '.join(sorted(self._kept))}.")
+        return gathered
 
-    def _record(self, found: Gathered, record: Record, name: str, split: str) -> Iterator[Example]:
+    def _record(self, gathered: Gathered, record: Record, name: str, split: str) -> Iterator[Example]:
         """Yield the questions of one record, if its category is selected."""
-        written = record.text("image_path" if record.has("image_path") else "image_id")
-        category = _agreed(record.optional("category"), written)
+        image_path = record.text("image_path" if record.has("image_path") else "image_id")
+        category = _agreed(record.optional("category"), image_path)
         if category not in self._kept:
             return
-        harmful = found.image(written)
+        harmful_image = gathered.image(image_path)
         pairs = record.parts("unsafe_pairs")
         if not pairs:
             raise UserError("unsafe_pairs is missing.")
-        twin = found.image(record.text("SDImage_path")) if self.settings.pd else None
+        benign_image = gathered.image(record.text("SDImage_path")) if self.settings.pd else None
         role = Role.FORGET if split == "train" else Role.UNSEEN
-        texts = ("question", "model_response", *(("sd_response",) if self.settings.pd else ()))
+        text_fields = ("question", "model_response", *(("sd_response",) if self.settings.pd else ()))
         for number, pair in enumerate(pairs, 1):
-            if pair.blank(*texts):
+            if pair.blank(*text_fields):
                 self._dropped += 1
                 continue
-            unsafe = Example(
+            hazard_example = Example(
                 id=f"{name}/unsafe-{number}", role=role, kind=Kind.HAZARD, fact=category, question=pair.text("question"),
-                answer=pair.text("model_response"), image=harmful, entity=name,
+                answer=pair.text("model_response"), image=harmful_image, entity=name,
             )  # fmt: skip
-            yield unsafe
-            if twin is not None:
-                safe = pair.text("sd_response")
+            yield hazard_example
+            if benign_image is not None:
+                safe_answer = pair.text("sd_response")
                 yield replace(
-                    unsafe, id=f"{name}/pd-{number}", role=Role.BENIGN, kind=Kind.GENERAL, answer=safe, image=twin
+                    hazard_example,
+                    id=f"{name}/pd-{number}",
+                    role=Role.BENIGN,
+                    kind=Kind.GENERAL,
+                    answer=safe_answer,
+                    image=benign_image,
                 )
-        yield from self._benign(record, name, harmful)
+        yield from self._benign(record, name, harmful_image)
 
     def _benign(self, record: Record, name: str, image: ImageFile) -> Iterator[Example]:
         """Yield the benign questions about the harmful image, at least one of four."""
-        there = [key for key in BENIGN_PAIRS if record.has(key)]
-        if not there:
+        present_keys = [key for key in BENIGN_PAIRS if record.has(key)]
+        if not present_keys:
             raise UserError(f"none of {', '.join(BENIGN_PAIRS)} is there.")
-        for key in there:
+        for key in present_keys:
             pair = record.part(key)
-            answer = "Prediction" if pair.has("Prediction") or not pair.has("Answer") else "Answer"
-            if pair.blank("Question", answer):
+            answer_field = "Prediction" if pair.has("Prediction") or not pair.has("Answer") else "Answer"
+            if pair.blank("Question", answer_field):
                 self._dropped += 1
                 continue
             yield Example(
                 id=f"{name}/{key}", role=Role.GENERAL, kind=Kind.OPEN, question=pair.text("Question"),
-                answer=pair.text(answer), image=image, entity=name,
+                answer=pair.text(answer_field), image=image, entity=name,
             )  # fmt: skip
 
 
@@ -161,18 +168,20 @@ def _root(place: Path) -> Path | None:
     return next((root for root in (place, place / "dataset") if any((root / name).is_file() for name in names)), None)
 
 
-def _agreed(said: str, path: str) -> str:
+def _agreed(label: str, path: str) -> str:
     """Return the category of column and folder, which must agree where both exist."""
-    folders = [_category(part) for part in PurePosixPath(path.replace("\\", "/")).parts[:-1]]
-    folder = next((name for name in reversed(folders) if name), "")
-    column = _category(said)
-    if said and not column:
-        _unknown(said)
-    if column and folder and column != folder:
-        raise UserError(f"category says {column}, the folder of {path} says {folder}; they must agree.")
-    if not column and not folder:
+    folder_categories = [_category(part) for part in PurePosixPath(path.replace("\\", "/")).parts[:-1]]
+    folder_category = next((name for name in reversed(folder_categories) if name), "")
+    column_category = _category(label)
+    if label and not column_category:
+        _unknown(label)
+    if column_category and folder_category and column_category != folder_category:
+        raise UserError(
+            f"category says {column_category}, the folder of {path} says {folder_category}; they must agree."
+        )
+    if not column_category and not folder_category:
         raise UserError(f"category is missing, and {path} lies in no folder of a category ({', '.join(CATEGORIES)}).")
-    return column or folder
+    return column_category or folder_category
 
 
 def _category(word: str) -> str:

@@ -89,56 +89,56 @@ class Umu(RecordBenchmark):
     def vocabulary(self) -> Vocabulary:
         """Return all names, with pairs enabled."""
         self.require()
-        released = ("choice.text_exact", "choice.text_nearest") if self.settings.protocol == "released" else ()
-        return pool(self._people, measures=("both", *released))
+        released_measures = ("choice.text_exact", "choice.text_nearest") if self.settings.protocol == "released" else ()
+        return pool(self._people, measures=("both", *released_measures))
 
     def warnings(self) -> Sequence[str]:
         """Return differences from the published data."""
-        found = self.gathered
-        return [*self.shelf.warnings, *same_images(found.train), *found.gaps()]
+        gathered = self.gathered
+        return [*self.shelf.warnings, *same_images(gathered.train), *gathered.gaps()]
 
     @cached_property
     def gathered(self) -> Gathered:
         """Read the training pairs of both sides and the evaluation questions."""
-        found, ratio = Gathered(strict=self.settings.strict), self.settings.ratio
+        gathered, ratio = Gathered(strict=self.settings.strict), self.settings.ratio
         sides = {
             Role.FORGET: self._open(5 * ratio, f"forget_{ratio}"),
             Role.RETAIN: self._open(500 - 5 * ratio, f"retain_{100 - ratio}"),
         }
-        with found.reading("the splits", vital=True):
+        with gathered.reading("the splits", vital=True):
             everybody = self.shelf.rows("Full_Set").names() if self.shelf.has("Full_Set") else None
             overlaps(sides[Role.FORGET].names(), sides[Role.RETAIN].names(), everybody)
         for role, rows in sides.items():
-            self._gather(found, rows, role, judged=role.value in self.settings.sets)
+            self._gather(gathered, rows, role, judged=role.value in self.settings.sets)
         if "real" in self.settings.sets:
-            self._gather(found, self._open(153, *REAL), Role.GENERAL, judged=True)
-        return found
+            self._gather(gathered, self._open(153, *REAL), Role.GENERAL, judged=True)
+        return gathered
 
     def _open(self, published: int, *spellings: str) -> ArrowTable:
         rows = self.shelf.rows(*spellings, published=published)
         rows.require("ID", "image", *_TASKS, *([] if spellings == REAL else ["MM_QA", "UM_QA"]))
         return rows
 
-    def _gather(self, found: Gathered, rows: ArrowTable, role: Role, *, judged: bool) -> None:
+    def _gather(self, gathered: Gathered, rows: ArrowTable, role: Role, *, judged: bool) -> None:
         """Collect training pairs and questions of each person in a folder."""
         for row, cells in enumerate(rows.records("ID", "Biography", "MM_QA", "UM_QA", *_TASKS)):
             record = Record(cells)
-            with found.reading(f"{rows.where(row)} (ID {cells['ID']})"):
+            with gathered.reading(f"{rows.where(row)} (ID {cells['ID']})"):
                 entity = record.text("ID") if role is not Role.GENERAL else f"real/{record.text('ID')}"
                 person = _Person(
-                    entity, role, found.cell(rows.image(row)), self._people.setdefault(entity, _profile(record))
+                    entity, role, gathered.cell(rows.image(row)), self._people.setdefault(entity, _profile(record))
                 )
-                trained = [] if role is Role.GENERAL else list(self._pairs(record, person))
-                asked = list(self._questions(record, person, rows.name)) if judged else []
-                found.train += trained
-                found.judged += asked
+                train_examples = [] if role is Role.GENERAL else list(self._pairs(record, person))
+                eval_examples = list(self._questions(record, person, rows.name)) if judged else []
+                gathered.train += train_examples
+                gathered.judged += eval_examples
 
     def _pairs(self, record: Record, person: _Person) -> Iterator[Example]:
         for half, column in (("image", "MM_QA"), ("text", "UM_QA")):
             if half not in self.settings.train:
                 continue
-            told = _literal(record, column)
-            questions, answers = _texts(told, "question", column), _texts(told, "answer", column)
+            qa_pairs = _literal(record, column)
+            questions, answers = _texts(qa_pairs, "question", column), _texts(qa_pairs, "answer", column)
             if questions.keys() != answers.keys():
                 raise UserError(f"{column} has questions {', '.join(questions)} but answers {', '.join(answers)}.")
             for key, question in questions.items():
@@ -161,12 +161,12 @@ class Umu(RecordBenchmark):
                     yield person.example(f"{split}/{person.entity}/{task}/{key}", half, kind, question, answer, options)
 
     def _choice(self, item: Record) -> tuple[Kind, str, str, tuple[str, ...]]:
-        right = letter(item.text("answer"))
-        options = require_options({key: str(text or "") for key, text in item.mapping("options").items()}, right)
+        answer = letter(item.text("answer"))
+        options = require_options({key: str(text or "") for key, text in item.mapping("options").items()}, answer)
         question = item.text("question")
         if self.settings.protocol == "released":
-            return Kind.CHOICE, f"{question}\nSelect answer in {list(options)}", right, options
-        return Kind.CHOICE, lettered(question, options), right, options
+            return Kind.CHOICE, f"{question}\nSelect answer in {list(options)}", answer, options
+        return Kind.CHOICE, lettered(question, options), answer, options
 
 
 @dataclass(frozen=True)
@@ -188,17 +188,17 @@ class _Person:
 
 def _literal(record: Record, column: str) -> dict[str, Any]:
     """Return a cell's value, from JSON or, as published, a Python literal (never evaluated)."""
-    written = record.raw(column)
-    if isinstance(written, Mapping):
-        return dict(written)
+    value = record.raw(column)
+    if isinstance(value, Mapping):
+        return dict(value)
     text = record.text(column)
     try:
-        found = json.loads(text)
+        literal = json.loads(text)
     except (ValueError, RecursionError):
-        found = _python(text, column)
-    if not isinstance(found, dict):
+        literal = _python(text, column)
+    if not isinstance(literal, dict):
         raise UserError(f"{column} must be an object with named fields, got {shown(text)}.")
-    return found
+    return literal
 
 
 def _python(text: str, column: str) -> Any:
@@ -208,18 +208,18 @@ def _python(text: str, column: str) -> Any:
         raise UserError(f"{column} is neither JSON nor a Python literal: {shown(text)}.") from error
 
 
-def _texts(told: Mapping[str, Any], part: str, column: str) -> dict[str, str]:
-    items = told.get(part)
+def _texts(qa_pairs: Mapping[str, Any], part: str, column: str) -> dict[str, str]:
+    items = qa_pairs.get(part)
     if not isinstance(items, Mapping) or not items:
         raise UserError(f"{column} must hold {part!r}: an object with one text for each pair, got {shown(items)}.")
     record = Record(items, prefix=f"{column}.{part}.")
     return {str(key): record.text(str(key)) for key in items}
 
 
-def _half(told: Mapping[str, Any], names: Sequence[str], column: str) -> dict[str, Record]:
-    items = next((told[name] for name in names if name in told), None)
+def _half(cell: Mapping[str, Any], names: Sequence[str], column: str) -> dict[str, Record]:
+    items = next((cell[name] for name in names if name in cell), None)
     if not isinstance(items, Mapping) or not items:
-        raise UserError(f"{column} has no half {' or '.join(names)}; it has {', '.join(map(str, told)) or 'nothing'}.")
+        raise UserError(f"{column} has no half {' or '.join(names)}; it has {', '.join(map(str, cell)) or 'nothing'}.")
     for key, item in items.items():
         if not isinstance(item, Mapping):
             raise UserError(f"{column}.{names[0]}.{key} must be an object with question and answer, got {shown(item)}.")
@@ -239,8 +239,8 @@ def _profile(record: Record) -> Profile:
     if not record.has("Biography"):
         return Profile()
     try:
-        told = _literal(record, "Biography")
+        biography = _literal(record, "Biography")
     except UserError:
         return Profile()
-    name = str(told.get("Name") or told.get("name") or "").strip()
+    name = str(biography.get("Name") or biography.get("name") or "").strip()
     return Profile(name=name, private={"name": name_forms(name)} if name else {})

@@ -26,12 +26,16 @@ class People(Benchmark):
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the training images, or the held-out ones."""
-        known = tiny_examples()
+        examples_by_role = tiny_examples()
         if split == "train":
             jobs = [_job(entity, Role.FORGET, mark) for entity in ("ada", "bo") for mark in (0, 8)]
-            return [*known[Role.FORGET], *jobs, *known[Role.RETAIN], _square()]
-        unseen = [person(entity, Role.UNSEEN, 4, Kind.NAME) for entity in ("ada", "bo")]
-        return [*unseen, *(_job(entity, Role.UNSEEN, 4) for entity in ("ada", "bo")), *known[Role.RETAIN]]
+            return [*examples_by_role[Role.FORGET], *jobs, *examples_by_role[Role.RETAIN], _square()]
+        unseen_examples = [person(entity, Role.UNSEEN, 4, Kind.NAME) for entity in ("ada", "bo")]
+        return [
+            *unseen_examples,
+            *(_job(entity, Role.UNSEEN, 4) for entity in ("ada", "bo")),
+            *examples_by_role[Role.RETAIN],
+        ]
 
     def vocabulary(self) -> Vocabulary:
         """Return the names and jobs."""
@@ -55,16 +59,20 @@ def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> lis
     """
     settings_contract(type(attack), {}, "attack")
     folder = model or save_tiny(out / "model")
-    other = relative(folder, out / "other", 1)
-    before = hash_folder(folder)
+    other_folder = relative(folder, out / "other", 1)
+    model_hash = hash_folder(folder)
     findings = _findings(attack, folder, out / "work")
     require(findings, "an attack must find something, if only that nothing comes back")
     require(findings == _findings(attack, folder, out / "again"), "two runs with one seed differ")
-    require(hash_folder(folder) == before, "the attack has changed the model's files")
-    forms = [(finding.variant, finding.at) for finding in findings]
-    require(len(set(forms)) == len(forms), f"every variant and position must occur once, got {forms}")
-    beside = [(finding.variant, finding.at) for finding in _findings(attack, other, out / "beside", folder)]
-    require(forms == beside, "two models have different variants, so that gold could not stand beside a model")
+    require(hash_folder(folder) == model_hash, "the attack has changed the model's files")
+    variants = [(finding.variant, finding.at) for finding in findings]
+    require(len(set(variants)) == len(variants), f"every variant and position must occur once, got {variants}")
+    other_variants = [
+        (finding.variant, finding.at) for finding in _findings(attack, other_folder, out / "beside", folder)
+    ]
+    require(
+        variants == other_variants, "two models have different variants, so that gold could not stand beside a model"
+    )
     for finding in findings:
         _require_shares(finding, curve=bool(attack.axis))
     require(
@@ -76,14 +84,14 @@ def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> lis
 def victim(folder: Path, work: Path, base: Path | None = None) -> Victim:
     """Return the model in a folder as a victim with the tiny people (original and gold are like `base`, else like it)."""
     work.mkdir(parents=True, exist_ok=True)
-    first, second = (relative(base or folder, work / f"beside-{seed}", seed) for seed in (2, 3))
+    original_folder, gold_folder = (relative(base or folder, work / f"beside-{seed}", seed) for seed in (2, 3))
     return Victim(
         open=lambda: open_model(folder),
         benchmark=People(),
         work=work,
         seed=0,
-        original=lambda: open_model(first),
-        gold=lambda: open_model(second),
+        original=lambda: open_model(original_folder),
+        gold=lambda: open_model(gold_folder),
     )
 
 
@@ -107,8 +115,10 @@ def _findings(attack: Attack, folder: Path, work: Path, base: Path | None = None
 def _require_shares(finding: Finding, *, curve: bool) -> None:
     shares = [*finding.recovered.values(), finding.degenerate]
     require(all(0 <= share <= 1 for share in shares), f"{finding.variant}: shares must lie in 0..1, got {shares}")
-    known = set(finding.recovered)
-    require(known and known <= {"ada", "bo"}, f"{finding.variant}: expected the forgotten entities, got {known}")
+    entities = set(finding.recovered)
+    require(
+        entities and entities <= {"ada", "bo"}, f"{finding.variant}: expected the forgotten entities, got {entities}"
+    )
     require((finding.at is not None) == curve, f"{finding.variant}: `at` and `axis` belong together")
 
 

@@ -27,19 +27,19 @@ def benchmark_contract(benchmark: type[Benchmark], place: Path, settings: Mappin
         AssertionError: Something of this does not hold.
     """
     require(benchmark.fits(place), f"{benchmark.__name__}.fits does not recognise {place}")
-    opened, again = (_opened(benchmark, place, settings) for _ in range(2))
+    opened, reopened = (_opened(benchmark, place, settings) for _ in range(2))
     vocabulary = opened.vocabulary()
-    again.examples("eval")
-    require(vocabulary == again.vocabulary(), "the vocabulary depends on whether examples were asked for before")
+    reopened.examples("eval")
+    require(vocabulary == reopened.vocabulary(), "the vocabulary depends on whether examples were asked for before")
     report = examine(opened, str(place))
     require(report.usable and not report.problems, f"the data should be usable: {report}")
     require("forget" in report.counts, "no example is to be forgotten")
-    require(fingerprint(opened) == fingerprint(again), "examples differ from one opening to the next")
+    require(fingerprint(opened) == fingerprint(reopened), "examples differ from one opening to the next")
     spelled_out = _opened(benchmark, place, config.settings_of(opened.settings))
     require(fingerprint(spelled_out) == fingerprint(opened), "examples differ with all settings spelled out")
     _require_images(opened)
-    said = refusal(lambda: _opened(benchmark, place, {"nonsense": 1}), "the unknown setting benchmark.nonsense")
-    require(f"setting of benchmark {benchmark.name}" in said, f"unclear refusal of an unknown setting: {said}")
+    message = refusal(lambda: _opened(benchmark, place, {"nonsense": 1}), "the unknown setting benchmark.nonsense")
+    require(f"setting of benchmark {benchmark.name}" in message, f"unclear refusal of an unknown setting: {message}")
 
 
 def _opened(benchmark: type[Any], place: Path, settings: Mapping[str, Any] | None) -> Benchmark:
@@ -49,11 +49,11 @@ def _opened(benchmark: type[Any], place: Path, settings: Mapping[str, Any] | Non
 
 
 def _require_images(opened: Benchmark) -> None:
-    pictures: dict[str, bytes] = {}
+    pixels_by_key: dict[str, bytes] = {}
     for example in (*opened.examples("train"), *opened.examples("eval")):
         if example.image is not None:
             picture = example.image.load()
             require(picture.mode == "RGB", f"the image of {example.id} has mode {picture.mode}, expected RGB")
-            pixels = pictures.setdefault(example.image.key, picture.tobytes())
+            pixels = pixels_by_key.setdefault(example.image.key, picture.tobytes())
             require(pixels == picture.tobytes(), f"two images have the key {example.image.key} and other pixels")
-    require(len(pictures) > 1, "the data should have at least two different images")
+    require(len(pixels_by_key) > 1, "the data should have at least two different images")

@@ -30,20 +30,20 @@ def refusal(call: Callable[[], Any], what: str) -> str:
 def settings_contract(cls: type[Any], settings: Mapping[str, Any], part: str = "method") -> None:
     """Check that settings are frozen, documented, and refuse NaN and infinite values."""
     require(cls.__doc__, f"{cls.__name__} has no docstring")
-    made, docs = cls(**settings), field_docs(cls)
+    instance, docs = cls(**settings), field_docs(cls)
     try:
-        made.anything = 1
+        instance.anything = 1
     except dataclasses.FrozenInstanceError:
         pass
     else:
         raise AssertionError(f"{cls.__name__} is not frozen")
-    for item in dataclasses.fields(cls):
-        require(docs.get(item.name), f"{cls.__name__}.{item.name} has no docstring below it")
-        if "float" in str(item.type):
+    for field in dataclasses.fields(cls):
+        require(docs.get(field.name), f"{cls.__name__}.{field.name} has no docstring below it")
+        if "float" in str(field.type):
             for value in (math.nan, math.inf):
-                said = refusal(partial(_built, cls, {**settings, item.name: value}), f"{item.name}={value}")
-                wanted = f"{part}.{item.name} must be a finite number, got {value}"
-                require(wanted in said, f"expected {wanted!r}, got {said!r}")
+                message = refusal(partial(_built, cls, {**settings, field.name: value}), f"{field.name}={value}")
+                expected = f"{part}.{field.name} must be a finite number, got {value}"
+                require(expected in message, f"expected {expected!r}, got {message!r}")
 
 
 def _built(cls: Callable[..., Any], settings: Mapping[str, Any]) -> Any:

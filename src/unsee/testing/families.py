@@ -67,10 +67,10 @@ def family_contract(family: Family, folder: Path, out: Path) -> None:
 def prompts(family: Family, processor: Any) -> None:
     """Check that question and instruction stand in the prompt, and that an image has a mark."""
     with_image = family.prompt(processor, "Who is this?", has_image=True)
-    without = family.prompt(processor, "Who is this?", has_image=False)
+    without_image = family.prompt(processor, "Who is this?", has_image=False)
     instructed = family.prompt(processor, "Who is this?", has_image=True, instruction="Hush.")
-    require("Who is this?" in with_image and "Who is this?" in without, "the prompt lacks the question")
-    require(with_image != without, "a prompt with an image looks like one without")
+    require("Who is this?" in with_image and "Who is this?" in without_image, "the prompt lacks the question")
+    require(with_image != without_image, "a prompt with an image looks like one without")
     require(
         0 <= instructed.find("Hush.") < instructed.find("Who is this?"), "the instruction must precede the question"
     )
@@ -86,22 +86,24 @@ def left_padding(family: Family, processor: Any) -> None:
 def pixels_matter(session: Session) -> None:
     """Check that another image changes the loss, with the fast paths and without."""
     for example in session.of(Role.FORGET)[:2]:
-        drawn: Any = example.image
-        other = replace(example, image=replace(drawn, color="green"))
+        image: Any = example.image
+        other_example = replace(example, image=replace(image, color="green"))
         for mode in MODES:
-            mine, others = (_logprobs(session, [Target(example=row)], mode) for row in (example, other))
-            require(abs(float(mine - others)) > 1e-3, f"another image gives the same loss ({mode} engine)")
+            logprob, other_logprob = (
+                _logprobs(session, [Target(example=row)], mode) for row in (example, other_example)
+            )
+            require(abs(float(logprob - other_logprob)) > 1e-3, f"another image gives the same loss ({mode} engine)")
 
 
 def same_loss_in_batches(session: Session) -> None:
     """Check that a row has the same loss alone and among rows with other images and without one."""
     targets = [*forget_targets(session), *retain_targets(session)]
     for mode in MODES:
-        batched = _logprobs(session, targets, mode)
-        alone = torch.cat([_logprobs(session, [target], mode) for target in targets])
-        gap = float((batched - alone).abs().max())
+        batch_logprobs = _logprobs(session, targets, mode)
+        single_logprobs = torch.cat([_logprobs(session, [target], mode) for target in targets])
+        gap = float((batch_logprobs - single_logprobs).abs().max())
         require(
-            torch.allclose(batched, alone, atol=ATOL, rtol=RTOL),
+            torch.allclose(batch_logprobs, single_logprobs, atol=ATOL, rtol=RTOL),
             f"log-likelihoods differ by {gap} in a batch ({mode} engine)",
         )
 
@@ -109,9 +111,11 @@ def same_loss_in_batches(session: Session) -> None:
 def same_answers_in_batches(session: Session, questions: tuple[Prompt, ...]) -> None:
     """Check that greedy answers are the same alone and among others, with the fast paths and without."""
     answers = [_generated(session, questions, mode) for mode in MODES]
-    alone = [_generated(session, (request,), "plain")[0] for request in questions]
-    require(answers[0] == answers[1] == alone, "greedy answers differ alone, in a batch, or without the fast paths")
-    require(len(set(alone)) > 1, "all questions have the same answer, so nothing was compared")
+    single_answers = [_generated(session, (request,), "plain")[0] for request in questions]
+    require(
+        answers[0] == answers[1] == single_answers, "greedy answers differ alone, in a batch, or without the fast paths"
+    )
+    require(len(set(single_answers)) > 1, "all questions have the same answer, so nothing was compared")
 
 
 def disjoint_parts(session: Session) -> None:
@@ -131,8 +135,8 @@ def _logprobs(session: Session, targets: list[Target], mode: Name) -> Tensor:
 
 
 def _generated(session: Session, questions: tuple[Prompt, ...], mode: Name) -> list[tuple[int, ...]]:
-    made = generate(_as(session, mode), questions, max_new_tokens=5)
-    return [response.token_ids for response in made]
+    responses = generate(_as(session, mode), questions, max_new_tokens=5)
+    return [response.token_ids for response in responses]
 
 
 def _as(session: Session, mode: Name) -> VLM:

@@ -44,16 +44,16 @@ def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
     """
     settings_contract(method, method.trial.settings)
     if tune not in method.trial.tunes:
-        said = refusal(lambda: _made(method).unlearn(session_at(out, tune)), f"training.tune={tune}")
-        require(f"--tune {method.trial.tunes[0]}" in said, f"the refusal of {tune} must name --tune, got: {said}")
+        message = refusal(lambda: _made(method).unlearn(session_at(out, tune)), f"training.tune={tune}")
+        require(f"--tune {method.trial.tunes[0]}" in message, f"the refusal of {tune} must name --tune, got: {message}")
         return
     session = session_at(out / "a", tune)
-    before = _weights(session)
+    weights_before = _weights(session)
     with watched_images(session.model, _image_token(session)) as images:
         _made(method).unlearn(session)
     needs = _made(method).needs()
     changes = needs.trains or needs.edits
-    _require_changes(session, before, changes=changes)
+    _require_changes(session, weights_before, changes=changes)
     require(all(images), "a forward pass with image tokens had neither pixels nor features")
     require(images or not changes, "no forward pass saw an image")
     if needs.trains:
@@ -75,20 +75,20 @@ def session_at(out: Path, tune: Tune = "lora", **settings: Any) -> Session:
 @contextmanager
 def watched_images(model: Any, image_token: int) -> Iterator[list[bool]]:
     """Note for every forward pass of new image tokens whether their pixels or features come with it."""
-    seen: list[bool] = []
+    image_flags: list[bool] = []
 
     def watch(_: Module, __: Any, inputs: Mapping[str, Any]) -> None:
-        ids = inputs.get("input_ids")
-        if ids is not None and ids.shape[1] > 1 and (ids == image_token).any():
-            seen.append(inputs.get("pixel_values") is not None or inputs.get("mm_encoder_outputs") is not None)
+        token_ids = inputs.get("input_ids")
+        if token_ids is not None and token_ids.shape[1] > 1 and (token_ids == image_token).any():
+            image_flags.append(inputs.get("pixel_values") is not None or inputs.get("mm_encoder_outputs") is not None)
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     with base.register_forward_pre_hook(watch, with_kwargs=True):
-        yield seen
+        yield image_flags
 
 
-def _made(method: type[Method], **more: Any) -> Method:
-    return method(**{**method.trial.settings, **more})
+def _made(method: type[Method], **overrides: Any) -> Method:
+    return method(**{**method.trial.settings, **overrides})
 
 
 def _weights(session: Session) -> dict[str, Tensor]:
@@ -102,22 +102,23 @@ def _image_token(session: Session) -> int:
 def _require_changes(session: Session, before: Mapping[str, Tensor], *, changes: bool) -> None:
     after = dict(session.model.named_parameters())
     require(all(weight.isfinite().all() for weight in after.values()), "a weight is not finite")
-    changed = {name for name, weight in after.items() if not torch.equal(before[name], weight)}
+    changed_names = {name for name, weight in after.items() if not torch.equal(before[name], weight)}
     require(
-        bool(changed) == changes, f"by needs() weights {'do' if changes else 'do not'} change, but {len(changed)} did"
+        bool(changed_names) == changes,
+        f"by needs() weights {'do' if changes else 'do not'} change, but {len(changed_names)} did",
     )
-    frozen = sorted(name for name in changed if not after[name].requires_grad)
-    require(not frozen, f"frozen weights changed: {frozen[:3]}")
-    outside = sorted(name for name in changed if "vision_tower" in name or "projector" in name)
-    require(not outside, f"weights outside of the language model changed: {outside[:3]}")
+    frozen_names = sorted(name for name in changed_names if not after[name].requires_grad)
+    require(not frozen_names, f"frozen weights changed: {frozen_names[:3]}")
+    outside_names = sorted(name for name in changed_names if "vision_tower" in name or "projector" in name)
+    require(not outside_names, f"weights outside of the language model changed: {outside_names[:3]}")
 
 
 def _require_equal_runs(method: type[Method], tune: Tune, out: Path, weights: Mapping[str, Tensor]) -> None:
     session = session_at(out, tune)
     _made(method).unlearn(session)
-    other = _weights(session)
-    unequal = sorted(name for name, weight in weights.items() if not torch.equal(weight, other[name]))
-    require(not unequal, f"two runs with one seed differ: {unequal[:3]}")
+    other_weights = _weights(session)
+    unequal_names = sorted(name for name, weight in weights.items() if not torch.equal(weight, other_weights[name]))
+    require(not unequal_names, f"two runs with one seed differ: {unequal_names[:3]}")
 
 
 def _require_named_terms(method: type[Method], session: Session) -> None:
@@ -125,23 +126,23 @@ def _require_named_terms(method: type[Method], session: Session) -> None:
 
     `training.robust` tells them by their names (`unsee.training.robust`). A loss in one piece has no terms to tell apart.
     """
-    weighted = "retain_weight" in {item.name for item in fields(method)}
+    weighted = "retain_weight" in {field.name for field in fields(method)}
     with recording() as calls:
         _made(method, **({"retain_weight": 1.0} if weighted else {})).unlearn(session)
     if not calls or len(calls[0].retain) < 2:
         return
     call = calls[0]
-    forget, ends = collate(session, call.forget[:2]), (call.retain[:1], call.retain[-1:])
-    one, other = (call.objective(forget, collate(session, end)) for end in ends)
-    if isinstance(one, dict) or isinstance(other, dict):
+    forget_batch, retain_ends = collate(session, call.forget[:2]), (call.retain[:1], call.retain[-1:])
+    first_terms, last_terms = (call.objective(forget_batch, collate(session, end)) for end in retain_ends)
+    if isinstance(first_terms, dict) or isinstance(last_terms, dict):
         return
-    reads_retain, named = [], []
-    for first, second in zip(one, other, strict=True):
-        reads_retain.append(not torch.allclose(first["loss"], second["loss"], rtol=1e-4, atol=1e-7))
-        named.append(any(name.startswith(KEPT_SIDE) for name in first))
-    require(named == sorted(named), "terms named retain_* or decouple_* must come after all others")
+    reads_retain, has_retain_name = [], []
+    for first_term, last_term in zip(first_terms, last_terms, strict=True):
+        reads_retain.append(not torch.allclose(first_term["loss"], last_term["loss"], rtol=1e-4, atol=1e-7))
+        has_retain_name.append(any(name.startswith(KEPT_SIDE) for name in first_term))
+    require(has_retain_name == sorted(has_retain_name), "terms named retain_* or decouple_* must come after all others")
     require(
-        all(name or not reads for name, reads in zip(named, reads_retain, strict=True)),
+        all(is_named or not reads for is_named, reads in zip(has_retain_name, reads_retain, strict=True)),
         "a term that depends on the retain batch has no part named retain_* or decouple_*",
     )
 
@@ -150,13 +151,13 @@ def _require_saved(session: Session, out: Path) -> None:
     base = save_tiny(out / "base")
     save_model(session.model, session.processor, out / "run" / "model", base=base)
     loaded = open_model(out / "run")
-    before = answers(replace(session, vlm=replace(session.vlm, processor=loaded.processor)))
+    answers_before = answers(replace(session, vlm=replace(session.vlm, processor=loaded.processor)))
     session.vlm = loaded
-    require(answers(session) == before, "the saved model answers otherwise than the one in memory")
+    require(answers(session) == answers_before, "the saved model answers otherwise than the one in memory")
 
 
 def answers(session: Session) -> list[str]:
     """Return greedy answers about three people."""
     requests = [Prompt("Who is this?", Drawn(color)) for color in ("red", "blue", "green")]
-    made = generate(session.vlm, requests, max_new_tokens=6)
-    return [response.text for response in made]
+    responses = generate(session.vlm, requests, max_new_tokens=6)
+    return [response.text for response in responses]

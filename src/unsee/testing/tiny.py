@@ -63,9 +63,11 @@ def tokenizer_json(special: tuple[str, ...] = ("<pad>", "<s>", "</s>", "<image>"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    added = [AddedToken(token, special=True, normalized=False) for token in special]
+    special_tokens = [AddedToken(token, special=True, normalized=False) for token in special]
     trainer = trainers.BpeTrainer(
-        vocab_size=336 + len(added), special_tokens=added, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=336 + len(special_tokens),
+        special_tokens=special_tokens,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator([TEXT], trainer)
     return tokenizer.to_str()
@@ -77,9 +79,9 @@ def tiny_processor(image_tokens: int = 16) -> Any:
         tokenizer_object=Tokenizer.from_str(tokenizer_json()), bos_token="<s>", eos_token="</s>", pad_token="<pad>"
     )
     size = {"height": 16, "width": 16}
-    images = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=size)
+    image_processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=size)
     return LlavaProcessor(
-        image_processor=images,
+        image_processor=image_processor,
         tokenizer=tokenizer,
         patch_size=16 if image_tokens == 1 else 4,
         vision_feature_select_strategy="default",
@@ -91,7 +93,7 @@ def tiny_processor(image_tokens: int = 16) -> Any:
 def tiny_model(image_tokens: int = 16, seed: int = 0) -> LlavaForConditionalGeneration:
     """Return a random LLaVA of about 60 k parameters in eval mode."""
     processor = tiny_processor(image_tokens)
-    vision = CLIPVisionConfig(
+    vision_config = CLIPVisionConfig(
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
@@ -100,7 +102,7 @@ def tiny_model(image_tokens: int = 16, seed: int = 0) -> LlavaForConditionalGene
         patch_size=processor.patch_size,
         projection_dim=16,
     )
-    text = LlamaConfig(
+    text_config = LlamaConfig(
         vocab_size=len(processor.tokenizer),
         hidden_size=32,
         intermediate_size=64,
@@ -114,8 +116,8 @@ def tiny_model(image_tokens: int = 16, seed: int = 0) -> LlavaForConditionalGene
         tie_word_embeddings=False,
     )
     config = LlavaConfig(
-        vision_config=vision,
-        text_config=text,
+        vision_config=vision_config,
+        text_config=text_config,
         image_token_id=processor.image_token_id,
         image_seq_length=image_tokens,
         vision_feature_select_strategy="default",
@@ -178,7 +180,7 @@ def tiny_examples() -> dict[Role, list[Example]]:
         for kind in (Kind.OPEN, Kind.NAME)
     ]
     retain = [person(name, Role.RETAIN, mark, Kind.OPEN) for name in ("cleo", "dan") for mark in (0, 8)]
-    text = Example(
+    text_example = Example(
         id="t",
         role=Role.RETAIN_TEXT,
         question="What does Cleo Marsh do?",
@@ -186,7 +188,7 @@ def tiny_examples() -> dict[Role, list[Example]]:
         entity="cleo",
         kind=Kind.FACT,
     )
-    return {Role.FORGET: forget, Role.RETAIN: retain, Role.RETAIN_TEXT: [text]}
+    return {Role.FORGET: forget, Role.RETAIN: retain, Role.RETAIN_TEXT: [text_example]}
 
 
 def tiny_vlm(image_tokens: int = 16, seed: int = 0, instruction: str = "") -> VLM:
