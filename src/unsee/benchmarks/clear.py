@@ -1,6 +1,6 @@
 """CLEAR: 200 fictitious authors with images and TOFU's questions (arXiv 2410.18057).
 
-As cloned from the hub, one folder of parquet a configuration: `forgetNN` and `retainNN` (`image`, `caption`, `name`), both also with
+As cloned from the hub, one folder of parquet per configuration: `forgetNN` and `retainNN` (`image`, `caption`, `name`), both also with
 `+tofu` (captions and text questions in one table), `forgetNN_perturbed` and `retain_perturbed` (other captions and other names),
 `real_faces`, `real_world` (options).
 
@@ -12,7 +12,8 @@ As cloned from the hub, one folder of parquet a configuration: `forgetNN` and `r
 | retain_perturbed, without the people to be forgotten | retain | no | caption, name, name among options |
 | real_faces, real_world | general | no | answer, answer among options |
 
-A text question's author is not given: the questions stand in blocks of 20, and a block belongs to whom it names most often [inferred].
+The author of a text question is not given: the questions come in blocks of 20, and a block is attributed to the author whom it names
+most often [inferred].
 """
 
 from __future__ import annotations
@@ -241,17 +242,10 @@ class Clear(RecordBenchmark):
                 )
 
     def _among(
-        self,
-        name: str,
-        question: str,
-        answer: str,
-        candidates: Sequence[str],
-        role: Role,
-        image: ImageSource,
-        entity: str,
+        self, name: str, question: str, answer: str, choices: Sequence[str], role: Role, image: ImageSource, entity: str
     ) -> Iterator[Example]:
         """Yield the question as open, with false answers, and as multiple choice."""
-        distractors = [text for text in dict.fromkeys(candidates) if normalise(text) != normalise(answer)]
+        distractors = [text for text in dict.fromkeys(choices) if normalise(text) != normalise(answer)]
         if not distractors:
             raise UserError("there is no false answer to choose among.")
         kind = Kind.NAME if question == NAME_QUESTION else Kind.GENERAL

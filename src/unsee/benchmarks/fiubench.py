@@ -1,6 +1,6 @@
 """FIUBench: 400 fictitious faces with private facts (arXiv 2411.03554).
 
-As cloned from the hub, SFHQ.zip unpacked: `full.json` (a list, or one object a line) of people with `unique_id`, `image_path`, `caption`
+As cloned from the hub, SFHQ.zip unpacked: `full.json` (a list, or one object per line) of people with `unique_id`, `image_path`, `caption`
 and `qa_list` of `question`, `answer`, `paraphrased_question`, `paraphrased_answer`, `perturbed_answer`, `keywords`; and `split.json`,
 which says who is forgotten (`forget1`, `forget5`, `forget10`; it lies in the folder `dataset` of the code repository) [code].
 
@@ -9,7 +9,7 @@ which says who is forgotten (`forget1`, `forget5`, `forget10`; it lies in the fo
 | of forgetN | forget | all their questions | the same |
 | in none of the forget lists | retain | all their questions | all, or those of `retain_list` |
 
-Keywords are what must not be said; a question's false answers give its truth ratio, against the paraphrased answer.
+Keywords are the strings that must not be disclosed; a question's false answers give its truth ratio, against the paraphrased answer.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from unsee.utils.parsing import is_empty, parse_json, text_fault
 _TEXT_ROLE: Final = {Role.FORGET: Role.FORGET_TEXT, Role.RETAIN: Role.RETAIN_TEXT}
 _SPLITS: Final = {"": "both", "both": "both", **dict.fromkeys(TRAINED, "train"), **dict.fromkeys(HELD_OUT, "eval")}
 _TRAIN, _EVAL = 1, 2
-"""Bits of what a row is used for."""
+"""Bits of the uses of a row: for training, for evaluation."""
 _JUDGED_ONLY: Final = (Role.UNSEEN, Role.STRANGER)
 _TEXTS: Final = ("id", "question", "answer", "entity", "fact", "chain", "paraphrase")
 _INFINITE: Final = (float("inf"), float("-inf"))
@@ -44,7 +44,7 @@ class _Row:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSettings:
-    """How the rows of a folder are read, where it does not say so itself."""
+    """Settings for reading a folder that does not describe its own layout."""
 
     fields: Mapping[str, str] = field(default_factory=dict)
     """Column of unsee -> column of the table: `{"image": "image_path"}`; what is missing is guessed, and shown."""
@@ -84,7 +84,7 @@ class Folder(Benchmark):
 
     @classmethod
     def fits(cls, place: Path) -> bool:
-        """Tell whether there is a table, or several unnamed ones, or a folder that other programs have written."""
+        """Tell whether there is a table, several unnamed tables, or another program's layout."""
         return fits(place)
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:

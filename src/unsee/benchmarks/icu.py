@@ -10,7 +10,7 @@ protocol, and never to be reported as ICU-Bench. A folder with (each `.jsonl`, `
   without it the profiles are cut into requests;
 - `general` (optional): `id`, `image`, `question`, `answer`.
 
-`view: header` shows the document with its values cropped out: those questions ask for memory. `view: page` shows them: answering is
+`view: header` shows the document with its values cropped out: those questions test memory. `view: page` shows them: answering is
 reading, so they are an OCR control of role general, judged and never trained on.
 """
 
@@ -81,7 +81,7 @@ class Pages:
         return hashlib.sha256("".join(file.key for file in self.files).encode()).hexdigest()
 
     def load(self) -> Image.Image:
-        """Decode and join them."""
+        """Decode and stack the pages."""
         pages = [file.load() for file in self.files]
         width = max(page.width for page in pages)
         pages = [page.resize((width, max(1, round(page.height * width / page.width)))) for page in pages]
@@ -222,12 +222,8 @@ class ICU(RecordBenchmark):
         if profile not in self._forget | self._retain:
             return
         for number, image in enumerate(self._images(gathered, row)):
-            page_example = replace(example, image=image, id=example.id + (f"/page-{number + 1}" if number else ""))
-            yield (
-                _read_off(page_example)
-                if view == "page"
-                else replace(page_example, role=self._role(page_example, split))
-            )
+            variant = replace(example, image=image, id=example.id + (f"/page-{number + 1}" if number else ""))
+            yield _read_off(variant) if view == "page" else replace(variant, role=self._role(variant, split))
 
     def _role(self, example: Example, split: str) -> Role:
         is_forgotten = example.entity in self._forget
@@ -259,7 +255,7 @@ class ICU(RecordBenchmark):
 
 
 def _read_off(example: Example) -> Example:
-    """Return a question that the page itself answers: reading, not memory."""
+    """Return the question as an OCR control, since the page shows its answer."""
     kind = Kind.CHOICE if example.kind is Kind.CHOICE else Kind.GENERAL
     return replace(example, role=Role.GENERAL, kind=kind, fact="ocr", private={}, entity="")
 

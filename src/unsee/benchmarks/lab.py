@@ -1,4 +1,7 @@
-"""Embedded world as a benchmark: `lab`, `lab:hazards`, `lab:documents`, `lab:english`, or a lab folder."""
+"""Embedded world as a benchmark, or a lab folder.
+
+`lab`, `lab:hazards`, `lab:documents` and `lab:english` are its deletion requests.
+"""
 
 from __future__ import annotations
 

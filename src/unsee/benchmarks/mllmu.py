@@ -1,7 +1,7 @@
 """MLLMU-Bench: 500 fictitious people and 153 celebrities (arXiv 2410.22108).
 
 As cloned from the hub: `forget_R/`, `retain_(100-R)/`, `Full_Set/`, `ft_Data/`, `Test_Set/`, `Retain_Set/`, parquet shards each.
-Training pairs stand in the column `metadata`, which the split folders of the hub do not have: those of `ft_Data` are joined to the
+Training pairs are in the column `metadata`, which the split folders of the hub lack: the pairs of `ft_Data` are joined to the
 people of the split by their IDs, or by the content of the images.
 
 | judged set | rows | role | with image, and as text alone |
@@ -201,7 +201,7 @@ class Mllmu(RecordBenchmark):
         return [name or name_by_digest.get(_digest(source, row), "") for row, name in enumerate(pair_ids)]
 
     def _judge(self, gathered: Gathered, rows: ArrowTable, role: Role, allowed_owners: set[str] | None = None) -> None:
-        """Collect the questions of one set. `only` restricts them to these people."""
+        """Collect the questions of one set, only about `allowed_owners` if given."""
         column = "images" if "images" in rows.columns else "image"
         rows.require(column, "ID", *TASKS)
         seen_owners = set()
@@ -288,7 +288,7 @@ def _id_inside(cells: Mapping[str, Any]) -> str:
     try:
         ids = {pair.optional("ID") for pair in Record(cells).parts("metadata")} - {""}
     except UserError:
-        return ""  # said with its row where the pairs are read
+        return ""  # reported with its row where the pairs are read
     return ids.pop() if len(ids) == 1 else ""
 
 

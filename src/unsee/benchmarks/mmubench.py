@@ -7,8 +7,8 @@ Two layouts. *Released*: a clone of jujingliuzy/Unlearning-LLM-papers, or its fo
 file in order of names being the training image, and optionally `concepts.json` = `{"<concept>": {"names": [...], "facts": {...}}}`
 for other spellings and private facts [inferred]: the other concepts are not published.
 
-The original model's answers are not in SIU.json, which has the substitute in their place. Forget rows say what the model says
-today: the answer with the true name put back [inferred], or GA.json's (`forget_rows: ga`).
+The original model's answers are not in SIU.json, which has the substitute in their place. Forget rows hold the answer with the
+true name restored [inferred], or the answers of GA.json (`forget_rows: ga`).
 """
 
 from __future__ import annotations

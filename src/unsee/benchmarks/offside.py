@@ -11,7 +11,7 @@ As cloned (data.zip unpacked): folders `complete_unlearning_data`, `selective_un
 | test_set, classification_test_set | unseen [inferred] | no | both |
 | relearn_set_enhanced (or relearn_set), on request | general | no | the messages |
 
-A player's rumour stands with one picture, the facts with the others, so an entity is a picture, not a player [inferred].
+A player's rumour comes with one picture, the facts with the others, so an entity is a picture, not a player [inferred].
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
 RMLLMU-Bench has published neither data nor schema. This layout is ours throughout [inferred]: a folder with
 
 - `MLLMU-Bench/` (or `MLLMMU-Bench/`, or the folder itself): a clone of MLLMU-Bench, read as the benchmark mllmu reads it;
-- `chains` (`.jsonl`, `.json`, `.csv`, `.parquet`), one row a chain: `ID` of the person and `question`, as in MLLMU-Bench;
+- `chains` (`.jsonl`, `.json`, `.csv`, `.parquet`), one row per chain: `ID` of the person and `question`, as in MLLMU-Bench;
   `reasoning_chain`, or `reasoning_steps` as a list; and optionally `Type` (Image_Textual or Pure_Text; without it, both), `accepted`
-  (rows that a verifier has not accepted are left out), `evidence`, `generator`, `verifier` (kept by nobody here);
-- `implies.json` (optional) = {"Tokyo": "Japan"}: what follows from what, for implicit leaks.
+  (rows that a verifier has not accepted are left out), `evidence`, `generator`, `verifier` (not used here);
+- `implies.json` (optional) = {"Tokyo": "Japan"}: premise -> consequence, for implicit leaks.
 
-The chain stands in `Example.chain` of its question, where R-MUSE looks for it. Judged are, beside everything of MLLMU-Bench,
-the generation questions once more, asked for reasoning: `ril` on the forget side, `rcr` on what is kept.
+The chain of a question is in `Example.chain`, from which R-MUSE reads it. In addition to everything of MLLMU-Bench, the generation
+questions are judged once more with a prompt for reasoning: `ril` on the forget set, `rcr` on the retain set.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Contracts that methods, attacks, benchmarks, families and metrics hold, for the tests of this package and of others.
+"""Contracts of methods, attacks, benchmarks, families and metrics, for tests.
 
-Each contract is a function for a test of your own; it raises AssertionError with what does not hold. `tiny` has a random
+Each contract is a function to call from a test; it raises AssertionError with what does not hold. `tiny` has a random
 model of 60,000 parameters, its processor, and examples; nothing is downloaded.
 """
 

@@ -19,22 +19,22 @@ from unsee.utils.files import hash_folder
 
 
 class People(Benchmark):
-    """Examples of the tiny people: names and jobs to forget on seen and held-out images, others to keep."""
+    """Tiny people: names and jobs to forget, on seen and held-out images, others to keep."""
 
     name = "people"
     layout = "none: made in memory"
 
     def examples(self, split: Literal["train", "eval"]) -> Sequence[Example]:
         """Return the training images, or the held-out ones."""
-        examples_by_role = tiny_examples()
+        by_role = tiny_examples()
         if split == "train":
             jobs = [_job(entity, Role.FORGET, mark) for entity in ("ada", "bo") for mark in (0, 8)]
-            return [*examples_by_role[Role.FORGET], *jobs, *examples_by_role[Role.RETAIN], _square()]
+            return [*by_role[Role.FORGET], *jobs, *by_role[Role.RETAIN], _square()]
         unseen_examples = [person(entity, Role.UNSEEN, 4, Kind.NAME) for entity in ("ada", "bo")]
         return [
             *unseen_examples,
             *(_job(entity, Role.UNSEEN, 4) for entity in ("ada", "bo")),
-            *examples_by_role[Role.RETAIN],
+            *by_role[Role.RETAIN],
         ]
 
     def vocabulary(self) -> Vocabulary:
@@ -55,7 +55,7 @@ def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> lis
         model: Folder of a tiny model of another family.
 
     Raises:
-        AssertionError: Something of this does not hold.
+        AssertionError: One of these does not hold.
     """
     settings_contract(type(attack), {}, "attack")
     folder = model or save_tiny(out / "model")
@@ -82,7 +82,10 @@ def attack_contract(attack: Attack, out: Path, model: Path | None = None) -> lis
 
 
 def victim(folder: Path, work: Path, base: Path | None = None) -> Victim:
-    """Return the model in a folder as a victim with the tiny people (original and gold are like `base`, else like it)."""
+    """Return the model in a folder as a victim with the tiny people.
+
+    Original and gold are noisy copies of `base`, or of the model itself without one.
+    """
     work.mkdir(parents=True, exist_ok=True)
     original_folder, gold_folder = (relative(base or folder, work / f"beside-{seed}", seed) for seed in (2, 3))
     return Victim(
@@ -96,7 +99,10 @@ def victim(folder: Path, work: Path, base: Path | None = None) -> Victim:
 
 
 def relative(folder: Path, out: Path, seed: int) -> Path:
-    """Write the model with noise of its own size on every weight, as another one of the same family, and return `out`."""
+    """Write a noisy copy of the model to `out`, and return `out`.
+
+    The noise of each tensor has the standard deviation of its weights.
+    """
     shutil.copytree(folder, out)
     generator = torch.Generator().manual_seed(seed)
     for file in out.glob("*.safetensors"):

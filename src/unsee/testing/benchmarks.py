@@ -24,7 +24,7 @@ def benchmark_contract(benchmark: type[Benchmark], place: Path, settings: Mappin
         settings: Settings under which the data are usable; none = the defaults.
 
     Raises:
-        AssertionError: Something of this does not hold.
+        AssertionError: One of these does not hold.
     """
     require(benchmark.fits(place), f"{benchmark.__name__}.fits does not recognise {place}")
     opened, reopened = (_opened(benchmark, place, settings) for _ in range(2))

@@ -18,13 +18,13 @@ def require(condition: object, message: str) -> None:
         raise AssertionError(message)
 
 
-def refusal(call: Callable[[], Any], what: str) -> str:
+def refusal(call: Callable[[], Any], setting: str) -> str:
     """Return the message of the UserError that the call must raise."""
     try:
         call()
     except UserError as error:
         return str(error)
-    raise AssertionError(f"{what} was accepted; expected a UserError")
+    raise AssertionError(f"{setting} was accepted; expected a UserError")
 
 
 def settings_contract(cls: type[Any], settings: Mapping[str, Any], part: str = "method") -> None:

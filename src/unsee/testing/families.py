@@ -44,7 +44,7 @@ def family_contract(family: Family, folder: Path, out: Path) -> None:
         out: Empty folder.
 
     Raises:
-        AssertionError: Something of this does not hold.
+        AssertionError: One of these does not hold.
     """
     model, processor = family.load(folder)
     require(not model.training, "load must return the model in eval mode")
@@ -65,7 +65,7 @@ def family_contract(family: Family, folder: Path, out: Path) -> None:
 
 
 def prompts(family: Family, processor: Any) -> None:
-    """Check that question and instruction stand in the prompt, and that an image has a mark."""
+    """Check that the prompt holds question and instruction, and marks an image."""
     with_image = family.prompt(processor, "Who is this?", has_image=True)
     without_image = family.prompt(processor, "Who is this?", has_image=False)
     instructed = family.prompt(processor, "Who is this?", has_image=True, instruction="Hush.")
@@ -77,7 +77,7 @@ def prompts(family: Family, processor: Any) -> None:
 
 
 def left_padding(family: Family, processor: Any) -> None:
-    """Check that rows of unequal length end together."""
+    """Check that rows of unequal length are padded on the left."""
     texts = [family.prompt(processor, request.question, has_image=True) for request in QUESTIONS[:2]]
     encoded = family.encode(processor, texts, [Drawn("red").load(), Drawn("blue").load()])
     require(bool((encoded["attention_mask"][:, -1] == 1).all()), "inputs must be padded on the left")
@@ -96,7 +96,7 @@ def pixels_matter(session: Session) -> None:
 
 
 def same_loss_in_batches(session: Session) -> None:
-    """Check that a row has the same loss alone and among rows with other images and without one."""
+    """Check that a row has the same loss alone and in a batch of rows with and without image."""
     targets = [*forget_targets(session), *retain_targets(session)]
     for mode in MODES:
         batch_logprobs = _logprobs(session, targets, mode)
@@ -109,7 +109,7 @@ def same_loss_in_batches(session: Session) -> None:
 
 
 def same_answers_in_batches(session: Session, questions: tuple[Prompt, ...]) -> None:
-    """Check that greedy answers are the same alone and among others, with the fast paths and without."""
+    """Check that greedy answers do not depend on the batch or on the fast paths."""
     answers = [_generated(session, questions, mode) for mode in MODES]
     single_answers = [_generated(session, (request,), "plain")[0] for request in questions]
     require(

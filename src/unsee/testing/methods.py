@@ -28,10 +28,10 @@ STEPS = 2
 
 
 def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
-    """Check a method on a tiny model, with LoRA or full tuning and the settings of its `trial`.
+    """Check a method on a tiny model, with LoRA or full tuning and its `trial` settings.
 
     Weights stay finite, something changes and frozen parts do not, images reach every forward pass, two runs agree, the
-    saved model answers as the one in memory, terms on retain rows have names that say so, and settings are frozen, finite
+    saved model answers like the one in memory, terms on retain rows have names that say so, and settings are frozen, finite
     and documented. A way of tuning that is not in `trial.tunes` must be rejected.
 
     Args:
@@ -40,7 +40,7 @@ def method_contract(method: type[Method], tune: Tune, out: Path) -> None:
         out: Empty folder, such as pytest's `tmp_path`.
 
     Raises:
-        AssertionError: Something of this does not hold.
+        AssertionError: One of these does not hold.
     """
     settings_contract(method, method.trial.settings)
     if tune not in method.trial.tunes:
@@ -74,7 +74,7 @@ def session_at(out: Path, tune: Tune = "lora", **settings: Any) -> Session:
 
 @contextmanager
 def watched_images(model: Any, image_token: int) -> Iterator[list[bool]]:
-    """Note for every forward pass of new image tokens whether their pixels or features come with it."""
+    """Record per forward pass of new image tokens whether pixels or features come with it."""
     image_flags: list[bool] = []
 
     def watch(_: Module, __: Any, inputs: Mapping[str, Any]) -> None:
@@ -122,9 +122,9 @@ def _require_equal_runs(method: type[Method], tune: Tune, out: Path, weights: Ma
 
 
 def _require_named_terms(method: type[Method], session: Session) -> None:
-    """Raise unless terms on retain rows, and no others, are named `retain_*` or `decouple_*` and stand last.
+    """Raise unless the terms on retain rows, and no others, are named so and come last.
 
-    `training.robust` tells them by their names (`unsee.training.robust`). A loss in one piece has no terms to tell apart.
+    Their names are `retain_*` or `decouple_*`, by which `unsee.training.robust` recognises them. A single loss has no terms to check.
     """
     weighted = "retain_weight" in {field.name for field in fields(method)}
     with recording() as calls:

@@ -26,11 +26,11 @@ TEXTS: Final = (
 def metric_contract(measure: Measure) -> None:
     """Check a measure on awkward answers of every role and kind.
 
-    Its value is a finite number or None, None has a reason and is never due to an empty answer alone, and asking twice
-    gives the same.
+    Its value is a finite number or None, None has a reason and is never due to an empty answer alone, and repeated calls
+    agree.
 
     Raises:
-        AssertionError: Something of this does not hold, or it applies to no answer at all.
+        AssertionError: One of these does not hold, or it applies to no answer at all.
     """
     require(measure.better in get_args(Direction), f"better must be higher, lower or neither, got {measure.better}")
     require(measure.key and "@" not in measure.key, f"{measure.key!r} cannot be a key: it is empty or has an @")

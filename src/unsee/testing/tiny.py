@@ -1,4 +1,4 @@
-"""A tiny random LLaVA with a real processor, and a few synthetic examples: everything an offline test needs."""
+"""A tiny random LLaVA with a real processor, and synthetic examples, for offline tests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Drawn:
         return f"{self.color}-{self.mark}"
 
     def load(self) -> Image.Image:
-        """Draw it."""
+        """Draw the image."""
         image = Image.new("RGB", (16, 16), self.color)
         ImageDraw.Draw(image).rectangle((self.mark, self.mark, self.mark + 3, self.mark + 3), fill="white")
         return image
@@ -172,7 +172,7 @@ def person(entity: str, role: Role, mark: int = 0, kind: Kind = Kind.OPEN) -> Ex
 
 
 def tiny_examples() -> dict[Role, list[Example]]:
-    """Return two forget people, two retain people (two images each), one text question of each sort."""
+    """Return examples of two forget and two retain people, and one text question."""
     forget = [
         person(name, Role.FORGET, mark, kind)
         for name in ("ada", "bo")
