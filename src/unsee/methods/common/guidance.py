@@ -66,49 +66,49 @@ class Drawn:
     rejected: int
 
 
-def draw(session: Session, examples: Sequence[Example], wanted: Draws) -> dict[str, Drawn]:
+def draw(session: Session, examples: Sequence[Example], draws: Draws) -> dict[str, Drawn]:
     """Return example id -> responses of the original model, from the cache if still valid.
 
     To be called before training. Adds counts and the reject rate to `session.notes[wanted.name]`.
     """
-    cache = session.out / "work" / f"{wanted.name}-{_fingerprint(session, examples, wanted)}.jsonl"
+    cache = session.out / "work" / f"{draws.name}-{_fingerprint(session, examples, draws)}.jsonl"
     if processes.from_main(cache.exists()):
-        found = {row["id"]: _drawn(row) for row in read_jsonl(cache)}
+        samples = {row["id"]: _drawn(row) for row in read_jsonl(cache)}
     else:
-        found = _draw_all(session, examples, wanted)
+        samples = _draw_all(session, examples, draws)
         if processes.is_main():
-            atomic_write_jsonl(cache, ({"id": key, **asdict(value)} for key, value in found.items()))
-    drawn, rejected = sum(d.drawn for d in found.values()), sum(d.rejected for d in found.values())
-    session.notes[wanted.name] = {
-        "questions": len(found),
-        "kept": sum(len(d.kept) for d in found.values()),
-        "drawn": drawn,
-        "rejected": rejected,
-        "reject_rate": round(rejected / max(1, drawn), 4),
-        "without_any": sum(not d.kept for d in found.values()),
+            atomic_write_jsonl(cache, ({"id": example_id, **asdict(sample)} for example_id, sample in samples.items()))
+    drawn_count, rejected_count = sum(sample.drawn for sample in samples.values()), sum(sample.rejected for sample in samples.values())
+    session.notes[draws.name] = {
+        "questions": len(samples),
+        "kept": sum(len(sample.kept) for sample in samples.values()),
+        "drawn": drawn_count,
+        "rejected": rejected_count,
+        "reject_rate": round(rejected_count / max(1, drawn_count), 4),
+        "without_any": sum(not sample.kept for sample in samples.values()),
     }
-    return found
+    return samples
 
 
 def as_targets(example: Example, answers: Sequence[Completion]) -> list[Target]:
     """Return distinct responses as targets with token ids."""
-    distinct = {(said.token_ids, said.ended): said for said in answers if said.token_ids or said.ended}
-    return [Target(example=example, token_ids=said.token_ids, ended=said.ended) for said in distinct.values()]
+    distinct = {(completion.token_ids, completion.ended): completion for completion in answers if completion.token_ids or completion.ended}
+    return [Target(example=example, token_ids=completion.token_ids, ended=completion.ended) for completion in distinct.values()]
 
 
 def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[Example]:
     """Return the distinct seen forget questions for private information."""
     kinds = PROBES if queries == "all" else {Kind.OPEN}
-    asked: dict[tuple[str, str], Example] = {}
+    distinct: dict[tuple[str, str], Example] = {}
     for example in session.of(Role.FORGET):
         if example.kind in kinds and example.private:
-            asked.setdefault((example.image.key if example.image else "", example.question), example)
-    if not asked:
+            distinct.setdefault((example.image.key if example.image else "", example.question), example)
+    if not distinct:
         raise UserError(
             f"No forget example can be used with method.queries={queries}: expected questions of kind "
             f"{', '.join(sorted(kinds))} with private strings. Add some, or set method.queries=all."
         )
-    return list(asked.values())
+    return list(distinct.values())
 
 
 def undesired_targets(
@@ -127,12 +127,12 @@ def undesired_targets(
     """
     if source == "dataset":
         return [Target(example=example) for example in examples]
-    wanted = Draws(name="undesired", count=count, sampling=Sampling(top_p=0.9), revealing=True, greedy_first=True)
-    none = (
+    draws = Draws(name="undesired", count=count, sampling=Sampling(top_p=0.9), revealing=True, greedy_first=True)
+    message = (
         "The original model discloses nothing private about the forget images, so it has no revealing responses to "
         "unlearn. Check the model and the data, or set method.undesired=dataset."
     )
-    return list(chain.from_iterable(drawn_targets(session, examples, wanted, none).values()))
+    return list(chain.from_iterable(drawn_targets(session, examples, draws, message).values()))
 
 
 def without_private(name: str, count: int, temperature: float, instruction: str = "") -> Draws:
@@ -148,7 +148,7 @@ def without_private(name: str, count: int, temperature: float, instruction: str 
     return Draws(name=name, count=count if sampling else 1, sampling=sampling, revealing=False, instruction=instruction)
 
 
-def drawn_targets(session: Session, examples: Sequence[Example], wanted: Draws, none: str) -> dict[str, list[Target]]:
+def drawn_targets(session: Session, examples: Sequence[Example], draws: Draws, message: str) -> dict[str, list[Target]]:
     """Return the kept responses of the original model as targets, by id of the example.
 
     Args:
@@ -160,10 +160,10 @@ def drawn_targets(session: Session, examples: Sequence[Example], wanted: Draws, 
     Raises:
         UserError: No response was kept.
     """
-    drawn = draw(session, examples, wanted)
-    targets = {example.id: as_targets(example, drawn[example.id].kept) for example in examples}
+    samples = draw(session, examples, draws)
+    targets = {example.id: as_targets(example, samples[example.id].kept) for example in examples}
     if not any(targets.values()):
-        raise UserError(none)
+        raise UserError(message)
     return targets
 
 
@@ -213,67 +213,67 @@ class Guide:
     def __init__(self, session: Session, examples: Sequence[Example], settings: Guided) -> None:
         self.seed = session.seed
         self.settings = settings
-        wanted = without_private("rollouts", settings.rollouts, settings.temperature, settings.instruction)
-        none = (
+        draws = without_private("rollouts", settings.rollouts, settings.temperature, settings.instruction)
+        message = (
             "Every guidance rollout has a private term: the model does not follow the instruction. "
             f"Try another wording of method.instruction (now {settings.instruction!r})."
         )
-        self.targets = drawn_targets(session, examples, wanted, none)
-        known = [target for targets in self.targets.values() for target in targets]
-        self.teacher = StartLogits(session, known, instruction=settings.instruction, teacher=settings.teacher)
+        self.targets = drawn_targets(session, examples, draws, message)
+        targets = [target for targets in self.targets.values() for target in targets]
+        self.teacher = StartLogits(session, targets, instruction=settings.instruction, teacher=settings.teacher)
 
     def pick(self, batch: Batch) -> list[Target]:
         """Return one rollout per example of the batch, by seed and batch index.
 
         None where no rollout was kept.
         """
-        picked = []
-        for place, example in zip(batch.places, batch.examples, strict=True):
+        rollouts = []
+        for row_index, example in zip(batch.places, batch.examples, strict=True):
             choices = self.targets.get(example.id, [])
             if choices:
-                picked.append(choices[seed_of(self.seed, "rollout", batch.index, place, example.id) % len(choices)])
-        return picked
+                rollouts.append(choices[seed_of(self.seed, "rollout", batch.index, row_index, example.id) % len(choices)])
+        return rollouts
 
-    def loss(self, picked: Sequence[Target], logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
+    def loss(self, rollouts: Sequence[Target], logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
         """Return L_BG of the student's logits on picked rollouts, or 0 if there are none."""
-        if not picked:
+        if not rollouts:
             return logits_bav.sum() * 0.0
-        teacher_bav = self.teacher(picked, labels_ba)
+        teacher_bav = self.teacher(rollouts, labels_ba)
         return kl_loss(teacher_bav, logits_bav, labels_ba, self.settings.kl_direction, self.settings.reduction)
 
 
-def _draw_all(session: Session, examples: Sequence[Example], wanted: Draws) -> dict[str, Drawn]:
+def _draw_all(session: Session, examples: Sequence[Example], draws: Draws) -> dict[str, Drawn]:
     """Sample until every question has its responses or the rounds are used up."""
-    kept: dict[str, list[Completion]] = {example.id: [] for example in examples}
+    completions: dict[str, list[Completion]] = {example.id: [] for example in examples}
     counts = {example.id: [0, 0] for example in examples}
     image_token = image_token_id(session.model)  # a response with one cannot be trained on: no image belongs to it
-    for turn in range(ROUNDS if wanted.sampling else 1):
-        asked = [e for e in examples for _ in range(wanted.count - len(kept[e.id]))]
-        if not asked:
+    for round_index in range(ROUNDS if draws.sampling else 1):
+        pending = [e for e in examples for _ in range(draws.count - len(completions[e.id]))]
+        if not pending:
             break
-        for example, said in zip(asked, _ask(session, asked, wanted, turn), strict=True):
-            leaks = bool(leaked(said.text, example.private, example.question))
-            hidden = not leaks and bool(unreadable(said.text, example.private))  # in a script that would not be found
-            right = leaks == wanted.revealing and not hidden and image_token not in said.token_ids
+        for example, completion in zip(pending, _ask(session, pending, draws, round_index), strict=True):
+            is_leak = bool(leaked(completion.text, example.private, example.question))
+            is_unreadable = not is_leak and bool(unreadable(completion.text, example.private))  # in a script that would not be found
+            suitable = is_leak == draws.revealing and not is_unreadable and image_token not in completion.token_ids
             counts[example.id][0] += 1
-            counts[example.id][1] += not right
-            if right:
-                kept[example.id].append(said)
-    return {key: Drawn(tuple(said), counts[key][0], counts[key][1]) for key, said in kept.items()}
+            counts[example.id][1] += not suitable
+            if suitable:
+                completions[example.id].append(completion)
+    return {example_id: Drawn(tuple(kept), counts[example_id][0], counts[example_id][1]) for example_id, kept in completions.items()}
 
 
-def _ask(session: Session, asked: Sequence[Example], wanted: Draws, turn: int) -> list[Completion]:
+def _ask(session: Session, examples: Sequence[Example], draws: Draws, round_index: int) -> list[Completion]:
     """Sample from the original model. The first response may be greedy in the first round."""
-    told = [wanted.instruction.replace(ANSWER, example.answer) for example in asked]
-    requests = [Prompt.of(example, text) for example, text in zip(asked, told, strict=True)]
-    seed, progress = seed_of(session.seed, wanted.name, turn), f"{wanted.name}, round {turn + 1}"
-    said = start_answers(session, requests, sampling=wanted.sampling, seed=seed, progress=progress)
-    if turn == 0 and wanted.greedy_first:
-        firsts = list({example.id: place for place, example in reversed(list(enumerate(asked)))}.values())
-        greedy = start_answers(session, [requests[i] for i in firsts], progress=progress)
-        for place, answer in zip(firsts, greedy, strict=True):
-            said[place] = answer
-    return said
+    instructions = [draws.instruction.replace(ANSWER, example.answer) for example in examples]
+    requests = [Prompt.of(example, instruction) for example, instruction in zip(examples, instructions, strict=True)]
+    seed, progress = seed_of(session.seed, draws.name, round_index), f"{draws.name}, round {round_index + 1}"
+    completions = start_answers(session, requests, sampling=draws.sampling, seed=seed, progress=progress)
+    if round_index == 0 and draws.greedy_first:
+        first_indices = list({example.id: index for index, example in reversed(list(enumerate(examples)))}.values())
+        greedy = start_answers(session, [requests[i] for i in first_indices], progress=progress)
+        for index, completion in zip(first_indices, greedy, strict=True):
+            completions[index] = completion
+    return completions
 
 
 def start_answers(
@@ -297,7 +297,7 @@ def start_answers(
         Responses to all prompts, in order, in every process.
     """
     with as_start(session.model):
-        said = generate(
+        completions = generate(
             session.vlm,
             processes.share(requests),
             max_new_tokens=session.training.max_new_tokens,
@@ -306,18 +306,18 @@ def start_answers(
             progress=progress if processes.is_main() else "",
             places=processes.share(range(len(requests))),
         )
-    return processes.interleave(processes.all_gather(said))
+    return processes.interleave(processes.all_gather(completions))
 
 
-def _fingerprint(session: Session, examples: Sequence[Example], wanted: Draws) -> str:
+def _fingerprint(session: Session, examples: Sequence[Example], draws: Draws) -> str:
     """Hash weights, tokenizer, template, instruction, questions, images, decoding and seed."""
     tokenizer = session.processor.tokenizer
     facts = [
         weights_hash(session),
         sorted(tokenizer.get_vocab().items()),
         session.processor.chat_template,
-        asdict(wanted),
-        [e.answer for e in examples] if ANSWER in wanted.instruction else [],
+        asdict(draws),
+        [e.answer for e in examples] if ANSWER in draws.instruction else [],
         [(e.id, e.question, e.image.key if e.image else "", sorted(e.private.items())) for e in examples],
         session.training.max_new_tokens,
         session.seed,
@@ -326,5 +326,5 @@ def _fingerprint(session: Session, examples: Sequence[Example], wanted: Draws) -
 
 
 def _drawn(row: Mapping[str, Any]) -> Drawn:
-    kept = tuple(Completion(said["text"], tuple(said["token_ids"]), said["ended"]) for said in row["kept"])
-    return Drawn(kept, row["drawn"], row["rejected"])
+    completions = tuple(Completion(record["text"], tuple(record["token_ids"]), record["ended"]) for record in row["kept"])
+    return Drawn(completions, row["drawn"], row["rejected"])

@@ -76,9 +76,9 @@ class Mask:
         """Return a random mask with as many ones per tensor, as a control."""
         entries = {}
         for name, entry in self.entries.items():
-            stream = torch.Generator().manual_seed(seed_of(seed, "random mask", name))
-            chosen = torch.randperm(entry.size, generator=stream) < entry.kept
-            entries[name] = replace(entry, bits=pack(chosen).to(entry.bits.device))
+            generator = torch.Generator().manual_seed(seed_of(seed, "random mask", name))
+            kept_bits = torch.randperm(entry.size, generator=generator) < entry.kept
+            entries[name] = replace(entry, bits=pack(kept_bits).to(entry.bits.device))
         return replace(self, entries=entries)
 
     @contextmanager
@@ -96,13 +96,13 @@ class Mask:
 
     def require_match(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Raise if no mask matches these tensors, or if a shape differs."""
-        known = self.entries.keys() & shapes.keys()
-        if not known:
+        shared_names = self.entries.keys() & shapes.keys()
+        if not shared_names:
             raise UserError(
                 f"The mask matches none of the {len(shapes)} trainable tensors. In the mask: {_first(self.entries)}; "
                 f"trainable: {_first(shapes)}. Train the weights themselves (--tune full) in the parts that were masked."
             )
-        for name in sorted(known):
+        for name in sorted(shared_names):
             _require_shape(name, self.entries[name].shape, shapes[name])
 
     def _hook(self, name: str, weight: Tensor) -> Callable[[Tensor], Tensor]:
@@ -115,11 +115,11 @@ class Mask:
     def save(self, path: Path) -> None:
         """Write packed bits and facts atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        half_done = path.with_name(f".{path.name}.{os.getpid()}")
+        partial_path = path.with_name(f".{path.name}.{os.getpid()}")
         metadata = {"format": FORMAT, "facts": json.dumps(dict(self.facts)), "tensors": json.dumps(self._shares())}
-        save_file({name: entry.bits.cpu() for name, entry in self.entries.items()}, half_done, metadata)
-        follow_umask(half_done)
-        half_done.replace(path)
+        save_file({name: entry.bits.cpu() for name, entry in self.entries.items()}, partial_path, metadata)
+        follow_umask(partial_path)
+        partial_path.replace(path)
 
     def _shares(self) -> dict[str, dict[str, Any]]:
         return {
@@ -143,18 +143,18 @@ class Mask:
 
     def remarks(self) -> list[str]:
         """Return warnings: nearly nothing or nearly everything kept (docs/defects.md 45)."""
-        found = []
+        remarks = []
         for part, share in self.report()["modules"].items():
             if share["kept"] < FEW or share["kept"] > MOST:
-                found.append(
+                remarks.append(
                     f"{share['kept']:.1%} of the weights of {part} are kept: gradients on what goes and on what stays are of "
                     "very different size. Another method.gamma, or more method.p_samples, may be needed."
                 )
-        return found
+        return remarks
 
     def _grouped(self, groups: Mapping[str, str]) -> dict[str, dict[str, float]]:
-        found = by_key((groups[name], entry) for name, entry in self.entries.items())
-        return {group: _share(entries) for group, entries in found.items()}
+        grouped = by_key((groups[name], entry) for name, entry in self.entries.items())
+        return {group: _share(entries) for group, entries in grouped.items()}
 
 
 def pack(bits: Tensor) -> Tensor:
@@ -164,8 +164,8 @@ def pack(bits: Tensor) -> Tensor:
     [5, 1]
     """
     flat = bits.reshape(-1).to(torch.uint8)
-    filled = torch.nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8)
-    return (filled << _places(flat)).sum(-1, dtype=torch.uint8)
+    padded = torch.nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8)
+    return (padded << _places(flat)).sum(-1, dtype=torch.uint8)
 
 
 def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -189,15 +189,15 @@ def count(packed: Tensor) -> int:
     return int(((fours + (fours >> 4)) & 0x0F).sum(dtype=torch.int64))
 
 
-def agreement(one: Mask, other: Mask) -> float:
+def agreement(mask: Mask, other: Mask) -> float:
     """Return the share of weights on which two masks of the same tensors agree."""
-    odd = sorted(one.entries.keys() ^ other.entries.keys())
-    if odd:
+    unshared = sorted(mask.entries.keys() ^ other.entries.keys())
+    if unshared:
         raise UserError(
-            f"The two masks cover different tensors, e.g. {_first(odd)}; compare masks of the same modules."
+            f"The two masks cover different tensors, e.g. {_first(unshared)}; compare masks of the same modules."
         )
-    pairs = [(entry.bits, other.entries[name].bits.to(entry.bits.device)) for name, entry in one.entries.items()]
-    return 1 - sum(count(a ^ b) for a, b in pairs) / sum(entry.size for entry in one.entries.values())
+    pairs = [(entry.bits, other.entries[name].bits.to(entry.bits.device)) for name, entry in mask.entries.items()]
+    return 1 - sum(count(a ^ b) for a, b in pairs) / sum(entry.size for entry in mask.entries.values())
 
 
 def load_mask(path: Path, model: Module, model_hash: str) -> Mask:
@@ -222,19 +222,19 @@ def load_mask(path: Path, model: Module, model_hash: str) -> Mask:
     return mask
 
 
-def _require_names(path: Path, found: Any, described: Any, weights: Mapping[str, Tensor]) -> None:
+def _require_names(path: Path, stored_names: Any, listed_names: Any, weights: Mapping[str, Tensor]) -> None:
     """Raise unless the file's tensors are those it lists, and all belong to the model."""
-    odd = sorted((found ^ described) | (found - weights.keys()))
-    if odd:
+    unknown = sorted((stored_names ^ listed_names) | (stored_names - weights.keys()))
+    if unknown:
         raise UserError(
-            f"The mask {path} does not fit this model: {len(odd)} names are unknown: {_first(odd)}. "
+            f"The mask {path} does not fit this model: {len(unknown)} names are unknown: {_first(unknown)}. "
             f"The model has {_first(weights)}."
         )
 
 
-def _read(bits: Tensor, described: Mapping[str, Any]) -> Entry:
-    entry = Entry(bits=bits, shape=tuple(described["shape"]), part=described["part"], kept=count(bits))
-    return replace(entry, dead=round(described["dead"] * entry.size))
+def _read(bits: Tensor, record: Mapping[str, Any]) -> Entry:
+    entry = Entry(bits=bits, shape=tuple(record["shape"]), part=record["part"], kept=count(bits))
+    return replace(entry, dead=round(record["dead"] * entry.size))
 
 
 def _require_shapes(mask: Mask, model: Module) -> None:
@@ -251,22 +251,22 @@ def _require_shape(name: str, masked: tuple[int, ...], actual: tuple[int, ...]) 
         raise UserError(f"The mask of {name} has shape {masked}, the weight has {actual}: made for another model.")
 
 
-def _entry(total: Tensor, part: str) -> Entry:
-    bits = pack(total > 0)
-    dead = int((total == 0).sum())
-    return Entry(bits=bits, shape=tuple(total.shape), part=part, kept=count(bits), dead=dead)
+def _entry(difference: Tensor, part: str) -> Entry:
+    bits = pack(difference > 0)
+    dead = int((difference == 0).sum())
+    return Entry(bits=bits, shape=tuple(difference.shape), part=part, kept=count(bits), dead=dead)
 
 
 def _share(entries: list[Entry]) -> dict[str, float]:
     size = sum(entry.size for entry in entries)
-    kept, dead = (sum(entry.kept for entry in entries), sum(entry.dead for entry in entries))
-    return {"kept": round(kept / size, 6), "dead": round(dead / size, 6), "weights": size}
+    kept_count, dead_count = (sum(entry.kept for entry in entries), sum(entry.dead for entry in entries))
+    return {"kept": round(kept_count / size, 6), "dead": round(dead_count / size, 6), "weights": size}
 
 
 def _layer(name: str) -> str:
     """Return the name up to its first number (`a.layers.0`), or the module without one."""
-    numbered = re.match(r".*?\.\d+(?=\.)", name)
-    return numbered[0] if numbered else name.rpartition(".")[0]
+    match = re.match(r".*?\.\d+(?=\.)", name)
+    return match[0] if match else name.rpartition(".")[0]
 
 
 def _places(like: Tensor) -> Tensor:

@@ -135,8 +135,8 @@ class MMUnlearner(Method):
         if self.mask == "none":
             session.notes["mask"] = "none"
             return None
-        found = saliency_mask(self._seen(session), self._sweep(session.seed), modules=self.modules, also=self.also)
-        mask = found.shuffled(session.seed) if self.mask == "random" else found
+        saliency = saliency_mask(self._seen(session), self._sweep(session.seed), modules=self.modules, also=self.also)
+        mask = saliency.shuffled(session.seed) if self.mask == "random" else saliency
         session.notes["mask"] = {**mask.report(), **_found(mask.facts, self.tolerance), "remarks": mask.remarks()}
         return mask
 
@@ -156,11 +156,11 @@ class MMUnlearner(Method):
         _require_steps_of_our_own(session)
         forget = _forget(session)
         steps = planned(session, forget, retain, self.retain_ratio).steps
-        forgetting = _ForgetSteps(session, steps)
+        forget_steps = _ForgetSteps(session, steps)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[dict[str, Tensor]]:
             yield from self._forget_term(session, mask, forget)
-            forgetting.step()
+            forget_steps.step()
             yield from retain_term(session, retain, 1.0)
 
         minimise(session, objective, forget=forget, retain=retain, separate=True, retain_ratio=self.retain_ratio)
@@ -172,13 +172,13 @@ class MMUnlearner(Method):
             yield {"loss": -self.alpha * forget_nll, "forget_nll": forget_nll}
 
     def _retain(self, session: Session) -> list[Target]:
-        found = [Target(example=example) for example in session.of(*map(Role, self.retain))]
-        if not found:
+        targets = [Target(example=example) for example in session.of(*map(Role, self.retain))]
+        if not targets:
             raise UserError(
                 f"mmunlearner needs retain examples, but the data have none of the roles {', '.join(self.retain)}. "
                 "Add some, or name other roles in method.retain."
             )
-        return found
+        return targets
 
     def _sweep(self, seed: int) -> Sweep:
         return Sweep(
@@ -201,8 +201,8 @@ class MMUnlearner(Method):
                 "method.mode=as_released is the published loop, whose rate is constant: expected training.scheduler=constant, got "
                 "cosine."
             )
-        run = Released(session=session, gamma=self.gamma, alpha=self.alpha, like=self.released_like)
-        run.require_rows()
+        released_run = Released(session=session, gamma=self.gamma, alpha=self.alpha, like=self.released_like)
+        released_run.require_rows()
         if isinstance(session.model, PeftModel):
             if not self.allow_noop_mask:
                 raise UserError(
@@ -210,22 +210,22 @@ class MMUnlearner(Method):
                     "would be gradient difference with clipping. Set --tune full, or method.allow_noop_mask=true to see it."
                 )
             session.notes["mask"] = "unmasked"
-            with run.checkpointing():
-                run.train(None)
+            with released_run.checkpointing():
+                released_run.train(None)
             return
         session.model.to(self._released_type(session))
-        with run.checkpointing():
-            mask = replace(run, session=self._seen(session)).make_mask(
+        with released_run.checkpointing():
+            mask = replace(released_run, session=self._seen(session)).make_mask(
                 maskable(session, self.modules or ("language",), also=("",))
             )
             session.notes["mask"] = mask.report()
-            run.train(mask)
+            released_run.train(mask)
 
     def _seen(self, session: Session) -> Session:
         """Return the session with the text part of P, and record its source."""
-        seen, place = with_texts(session, self.p_text)
-        session.notes["p_text"] = {"from": place, "questions": len(seen.of(*TEXTS))}
-        return seen
+        text_session, source = with_texts(session, self.p_text)
+        session.notes["p_text"] = {"from": source, "questions": len(text_session.of(*TEXTS))}
+        return text_session
 
     def _released_type(self, session: Session) -> torch.dtype:
         types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -284,8 +284,8 @@ def _require_full(session: Session) -> None:
 def _found(facts: Mapping[str, Any], tolerance: float) -> dict[str, Any]:
     """Return the record of the sweep, and whether its bits had converged."""
     curve = facts["curve"]
-    settled = bool(curve) and curve[-1]["flipped"] < tolerance
-    return {"used": facts["used"], "curve": curve, "settled": settled}
+    converged = bool(curve) and curve[-1]["flipped"] < tolerance
+    return {"used": facts["used"], "curve": curve, "settled": converged}
 
 
 def _forget(session: Session) -> list[Target]:

@@ -71,11 +71,11 @@ class ReleasedAdamW(torch.optim.Optimizer):
         if not state:
             state.update(step=0, mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
         state["step"] += 1
-        first, second = BETAS
-        state["mean"].mul_(first).add_(grad, alpha=1 - first)
-        state["square"].mul_(second).addcmul_(grad, grad, value=1 - second)
-        size = lr * math.sqrt(1 - second ** state["step"]) / (1 - first ** state["step"])
-        weight.addcdiv_(state["mean"], state["square"].sqrt().add_(ADAM_EPSILON), value=-size)
+        beta1, beta2 = BETAS
+        state["mean"].mul_(beta1).add_(grad, alpha=1 - beta1)
+        state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        step_size = lr * math.sqrt(1 - beta2 ** state["step"]) / (1 - beta1 ** state["step"])
+        weight.addcdiv_(state["mean"], state["square"].sqrt().add_(ADAM_EPSILON), value=-step_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +89,18 @@ class Released:
 
     def make_mask(self, parts: Mapping[str, Part]) -> Mask:
         """Return m = (F_T + eps) / (F_P + eps) >= gamma in the model's dtype, in two sweeps."""
-        kept = {name: part for name, part in parts.items() if any(word in name for word in KEPT_NAMES)}
-        if not kept:
+        masked_parts = {name: part for name, part in parts.items() if any(word in name for word in KEPT_NAMES)}
+        if not masked_parts:
             raise UserError(f"No maskable weight has one of {', '.join(KEPT_NAMES)} in its name, as the release wants.")
         entries: dict[str, Entry] = {}
         self.session.model.train()
         for language in (False, True):
-            names = [name for name, part in kept.items() if (part == "language") == language]
+            names = [name for name, part in masked_parts.items() if (part == "language") == language]
             if names:
                 target = self.fisher(names, _targets(self.session, Role.FORGET))
-                text = (Role.FORGET_TEXT, Role.RETAIN_TEXT) if language else ()
-                preserve = self.fisher(names, _targets(self.session, Role.RETAIN, *text))
-                entries |= {name: _ratio(target[name], preserve[name], self.gamma, kept[name]) for name in names}
+                text_roles = (Role.FORGET_TEXT, Role.RETAIN_TEXT) if language else ()
+                preserve = self.fisher(names, _targets(self.session, Role.RETAIN, *text_roles))
+                entries |= {name: _ratio(target[name], preserve[name], self.gamma, masked_parts[name]) for name in names}
         facts = {
             "gamma": self.gamma,
             "granularity": "batch",
@@ -132,11 +132,11 @@ class Released:
         session.notes.update(summary(session.model))
         reset_peak()
         start = time.perf_counter()
-        passes = self._steps(optimizer, mask)
+        epochs = self._steps(optimizer, mask)
         session.model.eval()
         session.notes.update(
             steps=len(session.history),
-            epochs=passes,
+            epochs=epochs,
             stop_reason="all steps done",
             train_seconds=round(time.perf_counter() - start, 3),
             peak_gib=peak_gib(),
@@ -167,13 +167,13 @@ class Released:
         for epoch in range(training.epochs):
             retain_batches = _batches(retain, training.batch_size, seed_of(session.seed, "retain", epoch))
             forget_batches = _batches(forget, training.batch_size, seed_of(session.seed, "forget", epoch))
-            every = max(1, len(retain_batches) // len(forget_batches))
-            waiting = iter(forget_batches)
-            for place, batch in enumerate(retain_batches):
+            interval = max(1, len(retain_batches) // len(forget_batches))
+            pending = iter(forget_batches)
+            for index, batch in enumerate(retain_batches):
                 if len(session.history) == training.max_steps:
                     break
-                due = next(waiting, None) if place % every == 0 else None
-                row = self.forget_step(optimizer, mask, due) if due else {}
+                forget_batch = next(pending, None) if index % interval == 0 else None
+                row = self.forget_step(optimizer, mask, forget_batch) if forget_batch else {}
                 session.history.append({"step": len(session.history) + 1, **row, **self.retain_step(optimizer, batch)})
         return round(len(session.history) / math.ceil(len(retain) / training.batch_size), 3)
 
@@ -229,14 +229,14 @@ def first_match_labels(batch: Batch, eos: int) -> Tensor:
     Without a match, of the whole row.
     """
     labels_bt = batch.inputs["input_ids"].clone()
-    for labels_t, right_t in zip(labels_bt, batch.labels_bt, strict=True):
-        answer = [token for token in right_t[right_t != IGNORE].tolist() if token != eos]
-        row = labels_t.tolist()
-        places = (i for i in range(len(row) - len(answer) + 1) if row[i : i + len(answer)] == answer)
-        found = next(places, None)
-        if found is not None:
-            labels_t[:found] = IGNORE
-            labels_t[found + len(answer) :] = IGNORE
+    for labels_t, answer_labels_t in zip(labels_bt, batch.labels_bt, strict=True):
+        answer_ids = [token for token in answer_labels_t[answer_labels_t != IGNORE].tolist() if token != eos]
+        row_ids = labels_t.tolist()
+        starts = (i for i in range(len(row_ids) - len(answer_ids) + 1) if row_ids[i : i + len(answer_ids)] == answer_ids)
+        start = next(starts, None)
+        if start is not None:
+            labels_t[:start] = IGNORE
+            labels_t[start + len(answer_ids) :] = IGNORE
     return labels_bt
 
 
@@ -263,8 +263,8 @@ def _ratio(target: Tensor, preserve: Tensor, gamma: float, part: Part) -> Entry:
 
 def _targets(session: Session, *roles: Role) -> list[Target]:
     """Return the examples of these roles. Image roles only with an image."""
-    pictured = (Role.FORGET, Role.RETAIN)
-    return [Target(example=e) for e in session.of(*roles) if e.image is not None or e.role not in pictured]
+    image_roles = (Role.FORGET, Role.RETAIN)
+    return [Target(example=e) for e in session.of(*roles) if e.image is not None or e.role not in image_roles]
 
 
 def _batches(targets: Sequence[Target], size: int, seed: int) -> list[list[Target]]:

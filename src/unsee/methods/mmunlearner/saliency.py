@@ -118,9 +118,9 @@ def saliency_mask(session: Session, sweep: Sweep, *, modules: Sequence[Part] = (
     folder = shared_cache.shared(session.out, session.engine) or session.out / "work"
     path = folder / "masks" / f"{_hashed(facts)[:24]}.safetensors"
     if processes.is_main() and not path.exists():
-        found = accumulate(session, parts, target, preserve, sweep)
-        made = {"used": dict(found.used), "curve": [dict(row) for row in found.curve]}
-        Mask.where_positive(found.difference, parts, {**facts, **made}).save(path)
+        saliency = accumulate(session, parts, target, preserve, sweep)
+        sweep_facts = {"used": dict(saliency.used), "curve": [dict(row) for row in saliency.curve]}
+        Mask.where_positive(saliency.difference, parts, {**facts, **sweep_facts}).save(path)
     processes.barrier()
     return load_mask(path, session.model, facts["model_hash"])
 
@@ -142,25 +142,25 @@ def accumulate(
     """
     sides = [_units(target, sweep), _units(preserve, sweep)]
     rounds = _rounds(sides, sweep)
-    used = {"target": 0, "preserve": 0}
+    sample_counts = {"target": 0, "preserve": 0}
     curve: list[dict[str, float]] = []
-    first = next((kind[0] for side in sides for kind in side if kind[0][0].example.image is not None), None)
-    with _squares(session, parts, first) as square:
-        before: dict[str, Tensor] = {}
-        for lot in track(rounds, "saliency", shown=processes.is_main()):
-            for units, side, sign in zip(lot, used, (1.0, -sweep.gamma), strict=True):
-                _add(session, square, units, sign)
-                used[side] += sum(map(len, units))
-            bits = {name: pack(total > 0) for name, total in square.totals.items()} if len(rounds) > 1 else {}
-            if before:
-                flipped = _flipped(before, bits, square.totals) * sweep.every / sum(map(len, lot[1]))
-                curve.append({"samples": used["preserve"], "flipped": flipped})
+    image_unit = next((group[0] for side in sides for group in side if group[0][0].example.image is not None), None)
+    with _squares(session, parts, image_unit) as squares:
+        previous_bits: dict[str, Tensor] = {}
+        for round_units in track(rounds, "saliency", shown=processes.is_main()):
+            for units, side, sign in zip(round_units, sample_counts, (1.0, -sweep.gamma), strict=True):
+                _add(session, squares, units, sign)
+                sample_counts[side] += sum(map(len, units))
+            bits = {name: pack(total > 0) for name, total in squares.totals.items()} if len(rounds) > 1 else {}
+            if previous_bits:
+                flipped = _flipped(previous_bits, bits, squares.totals) * sweep.every / sum(map(len, round_units[1]))
+                curve.append({"samples": sample_counts["preserve"], "flipped": flipped})
                 if flipped < sweep.tolerance:
                     break
-            before = bits
-    for total in square.totals.values():
+            previous_bits = bits
+    for total in squares.totals.values():
         total.div_(len(curve) + 1)
-    return Saliency(difference=square.totals, used=used, curve=curve)
+    return Saliency(difference=squares.totals, used=sample_counts, curve=curve)
 
 
 def maskable(session: Session, modules: Sequence[Part] = (), also: Sequence[str] = ()) -> dict[str, Part]:
@@ -173,34 +173,34 @@ def maskable(session: Session, modules: Sequence[Part] = (), also: Sequence[str]
             "A saliency mask needs the model's own weights, but this model carries LoRA adapters: those are fresh (B = 0), "
             "so half of their gradients are zero and a mask would mean nothing. Set training.tune=full (--tune full)."
         )
-    wanted = _patterns(session, modules)
+    patterns = _patterns(session, modules)
     model: Any = session.model
     head = model.get_output_embeddings()
-    first_names = dict(model.named_parameters()).keys()
-    found: dict[str, Part] = {}
+    untied_names = dict(model.named_parameters()).keys()
+    parts: dict[str, Part] = {}
     for module_name, module in model.named_modules():
-        part = next((part for part, pattern in wanted.items() if re.fullmatch(pattern, module_name)), None)
-        for own, weight in module.named_parameters(recurse=False):
-            name = f"{module_name}.{own}"
-            chosen = any(name.endswith(end) for end in also) or not _left_out(name, module, head)
-            if part and chosen and weight.requires_grad and name in first_names:
-                found[name] = part
-    if not found:
+        part = next((part for part, pattern in patterns.items() if re.fullmatch(pattern, module_name)), None)
+        for weight_name, weight in module.named_parameters(recurse=False):
+            name = f"{module_name}.{weight_name}"
+            eligible = any(name.endswith(end) for end in also) or not _left_out(name, module, head)
+            if part and eligible and weight.requires_grad and name in untied_names:
+                parts[name] = part
+    if not parts:
         raise UserError(
-            f"No trainable weight lies in {', '.join(wanted)}, so there is nothing to mask. Train these parts too: "
-            f"--parts {','.join(wanted)}."
+            f"No trainable weight lies in {', '.join(patterns)}, so there is nothing to mask. Train these parts too: "
+            f"--parts {','.join(patterns)}."
         )
-    return found
+    return parts
 
 
 def _patterns(session: Session, modules: Sequence[Part]) -> dict[Part, str]:
     """Return part -> module name pattern, for the masked parts."""
-    known = session.family.parts(session.model)
-    wanted = list(modules) or list(session.training.parts)
-    unknown = [part for part in wanted if part not in known]
+    patterns = session.family.parts(session.model)
+    requested = list(modules) or list(session.training.parts)
+    unknown = [part for part in requested if part not in patterns]
     if unknown:
-        raise UserError(f"This model has no part {unknown[0]!r} that could be masked; it has {', '.join(known)}.")
-    return {part: known[part] for part in wanted}
+        raise UserError(f"This model has no part {unknown[0]!r} that could be masked; it has {', '.join(patterns)}.")
+    return {part: patterns[part] for part in requested}
 
 
 def targeted(session: Session, sweep: Sweep) -> list[Target]:
@@ -213,22 +213,22 @@ def targeted(session: Session, sweep: Sweep) -> list[Target]:
 
 def preserved(session: Session, sweep: Sweep) -> list[Target]:
     """Return P: half retain image questions, half text questions, balanced over people."""
-    seen = [example for example in session.of(Role.RETAIN) if example.image is not None]
-    read = session.of(Role.FORGET_TEXT, Role.RETAIN_TEXT)
-    if not seen and not read:
+    image_examples = [example for example in session.of(Role.RETAIN) if example.image is not None]
+    text_examples = session.of(Role.FORGET_TEXT, Role.RETAIN_TEXT)
+    if not image_examples and not text_examples:
         raise UserError(
             "A saliency mask needs retain, retain_text or forget_text examples, but these data have none. Add some."
         )
-    each = max(1, sweep.samples // 2) if seen and read else sweep.samples
-    return [*_drawn(seen, each, sweep.seed), *_drawn(read, each, sweep.seed)]
+    limit = max(1, sweep.samples // 2) if image_examples and text_examples else sweep.samples
+    return [*_drawn(image_examples, limit, sweep.seed), *_drawn(text_examples, limit, sweep.seed)]
 
 
 class _Squares:
     """Adds squared gradients to one accumulator per parameter during backward."""
 
-    def __init__(self, weights: Mapping[str, Parameter], parts: Mapping[str, Part], lean: Forward) -> None:
+    def __init__(self, weights: Mapping[str, Parameter], parts: Mapping[str, Part], forward: Forward) -> None:
         self.parts = parts
-        self.lean = lean
+        self.lean = forward
         self.totals = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
         self.scale = {"all": 0.0, "seeing": 0.0}
 
@@ -241,40 +241,40 @@ class _Squares:
 
 
 @contextmanager
-def _squares(session: Session, parts: Mapping[str, Part], first: Sequence[Target] | None) -> Iterator[_Squares]:
+def _squares(session: Session, parts: Mapping[str, Part], image_unit: Sequence[Target] | None) -> Iterator[_Squares]:
     """Enable gradients for these parameters only, and collect them, and restore afterwards.
 
     `first` is a unit with images, on which the fast path is tried.
     """
     model = session.model
     weights = {name: weight for name, weight in model.named_parameters() if name in parts}
-    asked = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    required_grad = {name: weight.requires_grad for name, weight in model.named_parameters()}
     model.requires_grad_(False)
     try:
         recomputed = recomputing(model, session.engine)
-        with evaluating(model), recomputed as lean, _rerun(session, lean, first), ExitStack() as hooks:
-            square = _Squares(weights, parts, lean)
+        with evaluating(model), recomputed as forward, _rerun(session, forward, image_unit), ExitStack() as hooks:
+            squares = _Squares(weights, parts, forward)
             for name, weight in weights.items():
                 weight.requires_grad_(True)
-                hooks.enter_context(weight.register_post_accumulate_grad_hook(partial(square.take, name)))
-            yield square
+                hooks.enter_context(weight.register_post_accumulate_grad_hook(partial(squares.take, name)))
+            yield squares
     finally:
         for name, weight in model.named_parameters():
-            weight.requires_grad_(asked[name])
+            weight.requires_grad_(required_grad[name])
 
 
-def _rerun(session: Session, lean: Forward, first: Sequence[Target] | None) -> AbstractContextManager[None]:
+def _rerun(session: Session, forward: Forward, image_unit: Sequence[Target] | None) -> AbstractContextManager[None]:
     """Return the context that checkpoints the vision tower, if there are images."""
-    if first is None:
+    if image_unit is None:
         return nullcontext()
-    return vision_rerun(session.model, session.engine, lean, lambda: _plain_loss(session, first[:1]))
+    return vision_rerun(session.model, session.engine, forward, lambda: _plain_loss(session, image_unit[:1]))
 
 
 def _loss(session: Session, unit: Sequence[Target]) -> Tensor:
-    whole = replace(
+    unsplit_vlm = replace(
         session.vlm, engine=replace(session.engine, split_batches=False)
     )  # one gradient per unit is squared
-    return answer_nll(*answer_logits(session.model, collate(whole, unit)))
+    return answer_nll(*answer_logits(session.model, collate(unsplit_vlm, unit)))
 
 
 def _plain_loss(session: Session, unit: Sequence[Target]) -> Tensor:
@@ -282,12 +282,12 @@ def _plain_loss(session: Session, unit: Sequence[Target]) -> Tensor:
     return answer_nll(*answer_logits(session.model, collate(replace(session.vlm, engine=PLAIN), unit)))
 
 
-def _add(session: Session, square: _Squares, units: Sequence[Sequence[Target]], sign: float) -> None:
+def _add(session: Session, squares: _Squares, units: Sequence[Sequence[Target]], sign: float) -> None:
     """Add the squared gradients of one side of a round, weighted so that they sum to `sign`."""
-    seeing = [unit for unit in units if unit[0].example.image is not None]
-    square.scale = {"all": sign / len(units), "seeing": sign / max(1, len(seeing))}
-    for unit in units if "language" in square.parts.values() else seeing:
-        with torch.enable_grad(), autocast(session.model, session.training), square.lean():
+    image_units = [unit for unit in units if unit[0].example.image is not None]
+    squares.scale = {"all": sign / len(units), "seeing": sign / max(1, len(image_units))}
+    for unit in units if "language" in squares.parts.values() else image_units:
+        with torch.enable_grad(), autocast(session.model, session.training), squares.lean():
             loss = _loss(session, unit)
         loss.backward()  # type: ignore[no-untyped-call]
 
@@ -295,9 +295,9 @@ def _add(session: Session, square: _Squares, units: Sequence[Sequence[Target]], 
 def _units(targets: Sequence[Target], sweep: Sweep) -> list[list[list[Target]]]:
     """Return the units that are squared, with and without images: samples or batches."""
     size = 1 if sweep.granularity == "sample" else sweep.batch_size
-    seen = [target for target in targets if target.example.image is not None]
-    read = [target for target in targets if target.example.image is None]
-    return [[kind[i : i + size] for i in range(0, len(kind), size)] for kind in (seen, read) if kind]
+    image_targets = [target for target in targets if target.example.image is not None]
+    text_targets = [target for target in targets if target.example.image is None]
+    return [[group[i : i + size] for i in range(0, len(group), size)] for group in (image_targets, text_targets) if group]
 
 
 def _rounds(sides: Sequence[list[list[list[Target]]]], sweep: Sweep) -> list[list[list[list[Target]]]]:
@@ -305,45 +305,45 @@ def _rounds(sides: Sequence[list[list[list[Target]]]], sweep: Sweep) -> list[lis
 
     No round lacks the first kind of a side; of a kind with fewer units than rounds, some rounds have none.
     """
-    preserve = sum(len(unit) for kind in sides[1] for unit in kind)
-    wanted = round(preserve / sweep.every) if sweep.tolerance else 1
-    turns = max(1, min(wanted, *(len(side[0]) for side in sides)))
+    preserve = sum(len(unit) for group in sides[1] for unit in group)
+    requested = round(preserve / sweep.every) if sweep.tolerance else 1
+    round_count = max(1, min(requested, *(len(side[0]) for side in sides)))
 
-    def share(units: list[list[Target]], turn: int) -> list[list[Target]]:
-        return units[turn * len(units) // turns : (turn + 1) * len(units) // turns]
+    def share(units: list[list[Target]], round_index: int) -> list[list[Target]]:
+        return units[round_index * len(units) // round_count : (round_index + 1) * len(units) // round_count]
 
-    return [[[unit for kind in side for unit in share(kind, turn)] for side in sides] for turn in range(turns)]
+    return [[[unit for group in side for unit in share(group, round_index)] for side in sides] for round_index in range(round_count)]
 
 
-def _flipped(before: Mapping[str, Tensor], bits: Mapping[str, Tensor], totals: Mapping[str, Tensor]) -> float:
+def _flipped(previous_bits: Mapping[str, Tensor], bits: Mapping[str, Tensor], totals: Mapping[str, Tensor]) -> float:
     """Return the share of bits that changed since the last round."""
-    flips = sum(count(before[name] ^ packed) for name, packed in bits.items())
+    flips = sum(count(previous_bits[name] ^ packed) for name, packed in bits.items())
     return flips / sum(total.numel() for total in totals.values())
 
 
 def _left_out(name: str, module: Module, head: Module | None) -> bool:
-    norm = "norm" in type(module).__name__.lower()
-    return norm or isinstance(module, Embedding) or module is head or "embed" in name
+    is_norm = "norm" in type(module).__name__.lower()
+    return is_norm or isinstance(module, Embedding) or module is head or "embed" in name
 
 
-def _drawn(examples: Sequence[Example], most: int, seed: int) -> list[Target]:
+def _drawn(examples: Sequence[Example], limit: int, seed: int) -> list[Target]:
     """Return at most this many targets, one per person in turn, in seeded order."""
-    people = by_key((example.entity or example.id, example) for example in examples)
-    names = sorted(people)
+    by_person = by_key((example.entity or example.id, example) for example in examples)
+    names = sorted(by_person)
     random.Random(seed_of(seed, "people")).shuffle(names)
     for name in names:
-        random.Random(seed_of(seed, "examples", name)).shuffle(people[name])
-    turns = chain.from_iterable(zip_longest(*(people[name] for name in names)))
-    return [Target(example=example) for example in turns if example is not None][:most]
+        random.Random(seed_of(seed, "examples", name)).shuffle(by_person[name])
+    interleaved = chain.from_iterable(zip_longest(*(by_person[name] for name in names)))
+    return [Target(example=example) for example in interleaved if example is not None][:limit]
 
 
 def _content(session: Session, targets: Sequence[Target]) -> str:
     """Return a hash of prompts and answers, in order, and of their encoding."""
     facts: list[Any] = [str(session.processor.image_processor.to_json_string())]
     for target in targets:
-        asked, image = target.example, target.example.image
-        prompt = session.family.prompt(session.processor, asked.question, has_image=image is not None)
-        facts.append([prompt, asked.answer, image.key if image else ""])
+        example, image = target.example, target.example.image
+        prompt = session.family.prompt(session.processor, example.question, has_image=image is not None)
+        facts.append([prompt, example.answer, image.key if image else ""])
     return _hashed(facts)
 
 

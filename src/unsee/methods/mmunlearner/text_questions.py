@@ -39,14 +39,14 @@ def named(examples: Sequence[Example]) -> list[Example]:
 
     Those without such words are left out.
     """
-    found = []
+    text_examples = []
     for example in examples:
         name = next(iter(example.private.get("name", ())), "")
         if name and example.image is not None and _SOMEBODY.search(example.question):
-            asked, told = _called(example.question, name), _called(example.answer, name)
+            question, answer = _called(example.question, name), _called(example.answer, name)
             role = _OF_IMAGE[example.role]
-            found.append(replace(example, id=f"{example.id}/named", role=role, image=None, question=asked, answer=told))
-    return found
+            text_examples.append(replace(example, id=f"{example.id}/named", role=role, image=None, question=question, answer=answer))
+    return text_examples
 
 
 def _called(text: str, name: str) -> str:
@@ -67,8 +67,8 @@ def judged(data: Benchmark) -> list[Example]:
 
 def _open(choice: Example) -> Example:
     """Return a multiple-choice question as an open one."""
-    first = re.search(rf"\n\W?A\W*\s{re.escape(choice.options[0])}", choice.question)
-    question = choice.question[: first.start()] if first else choice.question
+    first_option = re.search(rf"\n\W?A\W*\s{re.escape(choice.options[0])}", choice.question)
+    question = choice.question[: first_option.start()] if first_option else choice.question
     answer = choice.options[ascii_uppercase.index(choice.answer)]
     return replace(choice, question=question, answer=answer, kind=Kind.FACT, options=())
 

@@ -46,21 +46,21 @@ def span_means(session: Session, texts: Sequence[ForcedAnswer], layers: Sequence
 
     On the CPU.
     """
-    order = sorted(range(len(texts)), key=lambda place: _length(texts[place]))
-    found: dict[int, Tensor] = {}
-    kept = {"logits_to_keep": 1} if keeps_logits(session.model) else {}
-    with as_start(session.model), _recorded(session.model, layers) as seen:
+    order = sorted(range(len(texts)), key=lambda index: _length(texts[index]))
+    means_by_index: dict[int, Tensor] = {}
+    logits_kwargs = {"logits_to_keep": 1} if keeps_logits(session.model) else {}
+    with as_start(session.model), _recorded(session.model, layers) as layer_outputs:
         for start in range(0, len(order), BATCH):
-            places = order[start : start + BATCH]
-            for rows, batch in collate(session, [texts[place].target for place in places]).kinds:
+            indices = order[start : start + BATCH]
+            for rows, batch in collate(session, [texts[index].target for index in indices]).kinds:
                 inputs = encoded(session.model, batch.rows, batch.images, batch.inputs, batch.engine)
-                session.model(**inputs, **kept, use_cache=False)
-                states_bkd = torch.stack([seen[layer] for layer in layers], dim=2)
-                found.update(
-                    (places[row], _means(states, texts[places[row]]))
+                session.model(**inputs, **logits_kwargs, use_cache=False)
+                states_bkd = torch.stack([layer_outputs[layer] for layer in layers], dim=2)
+                means_by_index.update(
+                    (indices[row], _means(states, texts[indices[row]]))
                     for row, states in zip(rows, states_bkd, strict=True)
                 )
-    return [found[place] for place in range(len(texts))]
+    return [means_by_index[index] for index in range(len(texts))]
 
 
 def _means(states_tkd: Tensor, text: ForcedAnswer) -> Tensor:
@@ -71,20 +71,20 @@ def _means(states_tkd: Tensor, text: ForcedAnswer) -> Tensor:
 
 def _length(text: ForcedAnswer) -> tuple[bool, int]:
     """Return a sort key of text length, without encoding."""
-    example, said = text.target.example, text.target.token_ids or ()
-    return example.image is not None, len(example.question) + len(text.target.instruction) + 4 * len(said)
+    example, token_ids = text.target.example, text.target.token_ids or ()
+    return example.image is not None, len(example.question) + len(text.target.instruction) + 4 * len(token_ids)
 
 
 @contextmanager
 def _recorded(model: Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Record the output of these layers in the last pass."""
-    seen: dict[int, Tensor] = {}
+    layer_outputs: dict[int, Tensor] = {}
 
     def keep(layer: int, module: Module, args: Any, output: Any) -> None:  # noqa: ARG001 - torch's call
-        seen[layer] = output if isinstance(output, Tensor) else output[0]
+        layer_outputs[layer] = output if isinstance(output, Tensor) else output[0]
 
     modules = decoder_layers(model)
     with ExitStack() as hooks:
         for layer in layers:
             hooks.enter_context(modules[layer].register_forward_hook(partial(keep, layer)))
-        yield seen
+        yield layer_outputs

@@ -105,14 +105,14 @@ class RMuse(Method):
         """Reject values that no artefact could have."""
         super().__post_init__()
         limit = self.max_rotation_deg
-        for name, fits, expected in (
+        for name, valid, expected in (
             ("energy", 0 < self.energy <= 1, "above 0 and at most 1"),
             ("cap", self.cap >= 1, "at least 1"),
             ("retain_samples", self.retain_samples >= 0, "at least 0"),
             ("calibration_share", 0 <= self.calibration_share <= 1, "in 0..1"),
             ("max_rotation_deg", limit is None or 0 < limit <= 180, "above 0 and at most 180"),
         ):
-            if not fits:
+            if not valid:
                 raise UserError(f"method.{name} must be {expected}, got {getattr(self, name)}.")
         if self.apply_to == "all" and self.gate not in ("always", "off"):
             raise UserError(
@@ -126,13 +126,13 @@ class RMuse(Method):
 
     def unlearn(self, session: Session) -> None:
         """Compute the artefact and attach it. No weight changes."""
-        found = _Found(self, session)
-        artefact = found.artefact()
+        statistics = _Found(self, session)
+        artefact = statistics.artefact()
         steering = attach(session.model, artefact)
         if self.guide_at_inference:
             session.instruction = _with_spaces(session.instruction, self.guide)
         session.notes.update(steps=0, epochs=0, trainable=0, stop_reason="no training")
-        session.notes["rmuse"] = {**found.notes, "rule": asdict(artefact.rule), "skipped_layers": steering.skipped}
+        session.notes["rmuse"] = {**statistics.notes, "rule": asdict(artefact.rule), "skipped_layers": steering.skipped}
 
 
 @dataclass(frozen=True)
@@ -171,12 +171,12 @@ class _Found:
             self._retain_pairs()
         )  # first: data without a retain set end here, before anything is generated
         forget = self._forget_pairs()
-        directions = {layer: self._directions(forget, retain, at) for at, layer in enumerate(self.layers)}
+        directions = {layer: self._directions(forget, retain, layer_index) for layer_index, layer in enumerate(self.layers)}
         rule = self._rule(forget, calibration, directions[self.scoring])
         self.notes["firing"] = self._firing(rule, forget, calibration, directions[self.scoring])
         self.notes["ranks"] = {
-            str(layer): {"text": one.un_text.shape[1], "image": one.un_mm.shape[1], "reasoning": one.rrs.shape[1]}
-            for layer, one in directions.items()
+            str(layer): {"text": layer_directions.un_text.shape[1], "image": layer_directions.un_mm.shape[1], "reasoning": layer_directions.rrs.shape[1]}
+            for layer, layer_directions in directions.items()
         }
         return Artefact(rule=rule, directions=directions, facts=self._facts(forget, retain))
 
@@ -186,25 +186,25 @@ class _Found:
         if not examples:
             raise UserError("There is nothing to forget: the data have no example with role forget or forget_text.")
         texts: list[ForcedAnswer] = []
-        kept: list[Example] = []
+        used_examples: list[Example] = []
         for example, question, chain in self._chains(examples):
             rationale, answer = IDEAL[seed_of(self.session.seed, "ideal", example.id) % len(IDEAL)]
-            head, tail = self._ids(f"Reasoning: {rationale}"), self._ids(f" Answer: {answer}")
-            said, traced = self._ids(parse_chain(example.answer).answer), self._ids(chain)
-            spans = ((len(head), len(head) + len(tail)), (0, len(head)))
+            rationale_ids, refusal_ids = self._ids(f"Reasoning: {rationale}"), self._ids(f" Answer: {answer}")
+            answer_ids, chain_ids = self._ids(parse_chain(example.answer).answer), self._ids(chain)
+            spans = ((len(rationale_ids), len(rationale_ids) + len(refusal_ids)), (0, len(rationale_ids)))
             texts += [
-                _forced_answer(example, example.question, (*head, *tail), self.guided, spans),
-                _forced_answer(example, example.question, said, self.asked, (PROMPT_END, (0, len(said)))),
-                _forced_answer(example, question, traced, self.asked, (PROMPT_END, (0, len(traced)))),
+                _forced_answer(example, example.question, (*rationale_ids, *refusal_ids), self.guided, spans),
+                _forced_answer(example, example.question, answer_ids, self.asked, (PROMPT_END, (0, len(answer_ids)))),
+                _forced_answer(example, question, chain_ids, self.asked, (PROMPT_END, (0, len(chain_ids)))),
             ]
-            kept.append(example)
-        if not kept:
+            used_examples.append(example)
+        if not used_examples:
             raise UserError("No forget question could be used: the original model generated no reasoning for any.")
-        self.notes |= {"forget_samples": len(kept), "forget_without_chain": len(examples) - len(kept)}
+        self.notes |= {"forget_samples": len(used_examples), "forget_without_chain": len(examples) - len(used_examples)}
         means = span_means(self.session, texts, self.layers)
         return [
-            _Pair(example, (plain[0], chain[0]), ideal[0] - plain[1], ideal[1] - chain[1], ideal[0])
-            for example, ideal, plain, chain in zip(kept, means[::3], means[1::3], means[2::3], strict=True)
+            _Pair(example, (direct[0], chain[0]), ideal[0] - direct[1], ideal[1] - chain[1], ideal[0])
+            for example, ideal, direct, chain in zip(used_examples, means[::3], means[1::3], means[2::3], strict=True)
         ]
 
     def _retain_pairs(self) -> tuple[list[_Pair], list[_Pair]]:
@@ -213,35 +213,35 @@ class _Found:
         Some entities are reserved for the calibration.
         """
         examples = self.session.of(Role.RETAIN, Role.RETAIN_TEXT) or self.session.of(Role.GENERAL)
-        examples = [one for one in examples if one.kind in PROBES or one.kind is Kind.CHAIN] or examples
-        chosen = evenly(examples, self.settings.retain_samples or len(examples))
+        examples = [example for example in examples if example.kind in PROBES or example.kind is Kind.CHAIN] or examples
+        sampled = evenly(examples, self.settings.retain_samples or len(examples))
         texts: list[ForcedAnswer] = []
-        kept: list[Example] = []
-        for example, question, chain in self._chains(chosen):
-            said, traced = self._ids(parse_chain(example.answer).answer), self._ids(chain)
+        used_examples: list[Example] = []
+        for example, question, chain in self._chains(sampled):
+            answer_ids, chain_ids = self._ids(parse_chain(example.answer).answer), self._ids(chain)
             texts += [
-                _forced_answer(example, example.question, said, self.guided, ((0, len(said)),)),
-                _forced_answer(example, example.question, traced, self.guided, ((0, len(traced)),)),
-                _forced_answer(example, example.question, said, self.asked, (PROMPT_END,)),
-                _forced_answer(example, question, said, self.asked, (PROMPT_END,)),
+                _forced_answer(example, example.question, answer_ids, self.guided, ((0, len(answer_ids)),)),
+                _forced_answer(example, example.question, chain_ids, self.guided, ((0, len(chain_ids)),)),
+                _forced_answer(example, example.question, answer_ids, self.asked, (PROMPT_END,)),
+                _forced_answer(example, question, answer_ids, self.asked, (PROMPT_END,)),
             ]
-            kept.append(example)
-        if not kept:
+            used_examples.append(example)
+        if not used_examples:
             raise UserError(
                 "R-MUSE protects reasoning on retain data, but the data have no retain or general questions that the model answers. Add some."
             )
         means = span_means(self.session, texts, self.layers)
         zero = torch.zeros_like(means[0][0])
         pairs = [
-            _Pair(example, (plain[0], stepwise[0]), traced[0] - said[0], zero, zero)
-            for example, said, traced, plain, stepwise in zip(
-                kept, means[::4], means[1::4], means[2::4], means[3::4], strict=True
+            _Pair(example, (direct_ends[0], stepwise_ends[0]), chain_means[0] - answer_means[0], zero, zero)
+            for example, answer_means, chain_means, direct_ends, stepwise_ends in zip(
+                used_examples, means[::4], means[1::4], means[2::4], means[3::4], strict=True
             )
         ]
-        apart = [pair for pair in pairs if self._calibrates(pair.example)]
-        rest = [pair for pair in pairs if not self._calibrates(pair.example)]
-        self.notes |= {"retain_samples": len(rest), "calibration_samples": len(apart)}
-        return (rest, apart) if rest and apart else (pairs, pairs)
+        calibration_pairs = [pair for pair in pairs if self._calibrates(pair.example)]
+        retain_pairs = [pair for pair in pairs if not self._calibrates(pair.example)]
+        self.notes |= {"retain_samples": len(retain_pairs), "calibration_samples": len(calibration_pairs)}
+        return (retain_pairs, calibration_pairs) if retain_pairs and calibration_pairs else (pairs, pairs)
 
     def _calibrates(self, example: Example) -> bool:
         draw = seed_of(self.session.seed, "calibration", example.entity or example.id)
@@ -249,22 +249,22 @@ class _Found:
 
     def _chains(self, examples: Sequence[Example]) -> Iterator[tuple[Example, str, str]]:
         """Yield example, question and chain: the data's own, else the original model's."""
-        own = {one.id: parse_chain(one.answer).reasoning or one.chain for one in examples}
-        open_ones = [one for one in examples if not own[one.id]]
-        asked = [
-            Prompt(f"{one.question} {self.settings.step_by_step}", one.image, self.session.instruction)
-            for one in open_ones
+        own_chains = {example.id: parse_chain(example.answer).reasoning or example.chain for example in examples}
+        without_chain = [example for example in examples if not own_chains[example.id]]
+        prompts = [
+            Prompt(f"{example.question} {self.settings.step_by_step}", example.image, self.session.instruction)
+            for example in without_chain
         ]
-        said = start_answers(self.session, asked, progress="Chains")
-        told = {
-            one.id: parse_chain(answer.text).reasoning or answer.text
-            for one, answer in zip(open_ones, said, strict=True)
+        responses = start_answers(self.session, prompts, progress="Chains")
+        generated_chains = {
+            example.id: parse_chain(response.text).reasoning or response.text
+            for example, response in zip(without_chain, responses, strict=True)
         }
-        for one in examples:
-            chain = own[one.id] or told[one.id]
-            question = one.question if own[one.id] else f"{one.question} {self.settings.step_by_step}"
+        for example in examples:
+            chain = own_chains[example.id] or generated_chains[example.id]
+            question = example.question if own_chains[example.id] else f"{example.question} {self.settings.step_by_step}"
             if chain.strip():
-                yield one, question, f"Reasoning: {chain}"
+                yield example, question, f"Reasoning: {chain}"
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return encoder(self.session.processor, self.session.family).answer(text)
@@ -273,15 +273,15 @@ class _Found:
     def _scaling(self) -> ZScore:
         return self.settings.zscore or ("center_and_scale" if self.settings.mode == "faithful" else "scale_only")
 
-    def _directions(self, forget: Sequence[_Pair], retain: Sequence[_Pair], at: int) -> Directions:
+    def _directions(self, forget: Sequence[_Pair], retain: Sequence[_Pair], layer_index: int) -> Directions:
         """Return the subspaces of one layer (steps 2 and 3).
 
         A modality without samples uses the other's.
         """
-        seen = [pair for pair in forget if pair.example.image is not None] or forget
-        read = [pair for pair in forget if pair.example.image is None] or forget
-        (un_mm, v_mm, mu_mm), (un_text, v_text, mu_text) = self._unlearning(seen, at), self._unlearning(read, at)
-        steps_nd = zscore(torch.stack([pair.answer[at] for pair in retain]), self._scaling)
+        image_pairs = [pair for pair in forget if pair.example.image is not None] or forget
+        text_pairs = [pair for pair in forget if pair.example.image is None] or forget
+        (un_mm, v_mm, mu_mm), (un_text, v_text, mu_text) = self._unlearning(image_pairs, layer_index), self._unlearning(text_pairs, layer_index)
+        steps_nd = zscore(torch.stack([pair.answer[layer_index] for pair in retain]), self._scaling)
         return Directions(
             un_text=un_text,
             un_mm=un_mm,
@@ -290,35 +290,35 @@ class _Found:
             v_mm=v_mm,
             mu_text=mu_text,
             mu_mm=mu_mm,
-            contrast=contrast(_ends(forget, at), _ends(retain, at)),
+            contrast=contrast(_ends(forget, layer_index), _ends(retain, layer_index)),
         )
 
-    def _unlearning(self, pairs: Sequence[_Pair], at: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _unlearning(self, pairs: Sequence[_Pair], layer_index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return subspace, main direction towards refusal, and refusal states."""
-        answer_nd = torch.stack([pair.answer[at] for pair in pairs])
-        chain_nd = torch.stack([pair.chain[at] for pair in pairs])
+        answer_nd = torch.stack([pair.answer[layer_index] for pair in pairs])
+        chain_nd = torch.stack([pair.chain[layer_index] for pair in pairs])
         scaled_nd, raw_nd = zscore(answer_nd, self._scaling), answer_nd
         if self.settings.reasoning:
             scaled_nd, raw_nd = scaled_nd + zscore(chain_nd, self._scaling), raw_nd + chain_nd
         basis_dk = subspace(scaled_nd, self.settings.energy, self.settings.cap)
-        ideal = list(evenly([pair.ideal[at] for pair in pairs], STATES_KEPT))
-        return basis_dk, oriented(basis_dk[:, 0], raw_nd.mean(0)).clone(), normalize(torch.stack(ideal), dim=1)
+        refusal_states = list(evenly([pair.ideal[layer_index] for pair in pairs], STATES_KEPT))
+        return basis_dk, oriented(basis_dk[:, 0], raw_nd.mean(0)).clone(), normalize(torch.stack(refusal_states), dim=1)
 
-    def _rule(self, forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions) -> Rule:
+    def _rule(self, forget: Sequence[_Pair], calibration: Sequence[_Pair], directions: Directions) -> Rule:
         """Return the steering rule with its gate, calibrated if requested (step 4)."""
         settings, safe = self.settings, self.settings.mode == "safe"
-        free = safe or settings.score == "contrast"
-        gate = settings.gate or ("auto" if free else "below")
-        tau = settings.tau if settings.tau is not None else ("auto" if free else 0.75)
-        sign, best = self._calibrated(gate, forget, calibration, one)
-        stricter = best - settings.tau_margin if sign == "below" else best + settings.tau_margin
+        auto_by_default = safe or settings.score == "contrast"
+        gate = settings.gate or ("auto" if auto_by_default else "below")
+        tau = settings.tau if settings.tau is not None else ("auto" if auto_by_default else 0.75)
+        sign, best_tau = self._calibrated(gate, forget, calibration, directions)
+        strict_tau = best_tau - settings.tau_margin if sign == "below" else best_tau + settings.tau_margin
         limit = settings.max_rotation_deg if settings.max_rotation_deg is not None else (30.0 if safe else 180.0)
         return Rule(
             layers=self.steered,
             scoring_layer=self.scoring,
             gate=sign,
             score=settings.score,
-            tau=stricter if tau == "auto" else float(tau),
+            tau=strict_tau if tau == "auto" else float(tau),
             update=settings.update,
             strength=settings.strength,
             max_rotation_deg=limit,
@@ -327,15 +327,15 @@ class _Found:
         )
 
     def _calibrated(
-        self, gate: Gate | Literal["auto"], forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions
+        self, gate: Gate | Literal["auto"], forget: Sequence[_Pair], calibration: Sequence[_Pair], directions: Directions
     ) -> tuple[Gate, float]:
         """Return the gate's sign and best threshold, and record the calibration."""
-        at, score = self.layers.index(self.scoring), self.settings.score
-        scores = [one.scores(_ends(pairs, at), score) for pairs in (forget, calibration)]
+        layer_index, score = self.layers.index(self.scoring), self.settings.score
+        scores = [directions.scores(_ends(pairs, layer_index), score) for pairs in (forget, calibration)]
         below = ("below", *balanced_threshold(scores[0], scores[1], "below"))
         above = ("above", *balanced_threshold(scores[0], scores[1], "above"))
         self.notes["calibration"] = {
-            sign: {"tau": tau, "balanced_accuracy": good} for sign, tau, good in (below, above)
+            sign: {"tau": tau, "balanced_accuracy": accuracy} for sign, tau, accuracy in (below, above)
         }
         if gate in ("always", "off"):
             return gate, 0.0
@@ -344,21 +344,21 @@ class _Found:
         return gate, below[1] if gate == "below" else above[1]
 
     def _firing(
-        self, rule: Rule, forget: Sequence[_Pair], calibration: Sequence[_Pair], one: Directions
+        self, rule: Rule, forget: Sequence[_Pair], calibration: Sequence[_Pair], directions: Directions
     ) -> dict[str, Any]:
         """Return scores and firing rates of forget, calibration and other retain questions."""
-        at = self.layers.index(self.scoring)
-        ends = {"forget": _ends(forget, at), "retain": _ends(calibration, at)}
+        layer_index = self.layers.index(self.scoring)
+        end_states = {"forget": _ends(forget, layer_index), "retain": _ends(calibration, layer_index)}
         for role in (Role.STRANGER, Role.GENERAL):
-            others = evenly(self.session.of(role), LOGGED)
+            examples = evenly(self.session.of(role), LOGGED)
             texts = [
-                _forced_answer(other, other.question, self._ids(other.answer), self.asked, (PROMPT_END,))
-                for other in others
+                _forced_answer(example, example.question, self._ids(example.answer), self.asked, (PROMPT_END,))
+                for example in examples
             ]
-            found = span_means(self.session, texts, [self.scoring])
-            if found:
-                ends[role.value] = torch.stack([means[0, 0] for means in found])
-        return {name: _described(one.scores(states, rule.score), rule) for name, states in ends.items()}
+            example_means = span_means(self.session, texts, [self.scoring])
+            if example_means:
+                end_states[role.value] = torch.stack([means[0, 0] for means in example_means])
+        return {name: _described(directions.scores(states, rule.score), rule) for name, states in end_states.items()}
 
     def _facts(self, forget: Sequence[_Pair], retain: Sequence[_Pair]) -> dict[str, Any]:
         return {
@@ -370,31 +370,31 @@ class _Found:
         }
 
 
-def _layers(settings: RMuse, able: Sequence[int]) -> tuple[tuple[int, ...], int]:
+def _layers(settings: RMuse, available: Sequence[int]) -> tuple[tuple[int, ...], int]:
     """Return the layers to steer (middle third) and the scoring layer (centre) [inferred]."""
-    depth = max(able) + 1
+    depth = max(available) + 1
     middle = range(math.ceil(depth / 3), max(math.ceil(depth / 3), 2 * depth // 3) + 1)
-    steered = tuple(sorted(settings.layers)) or tuple(layer for layer in middle if layer in able)
+    steered = tuple(sorted(settings.layers)) or tuple(layer for layer in middle if layer in available)
     scoring = steered[len(steered) // 2] if settings.scoring_layer is None else settings.scoring_layer
-    if not {*steered, scoring} <= set(able):
-        known = f"0 to {depth - 1}" if len(able) == depth else ", ".join(map(str, able))
+    if not {*steered, scoring} <= set(available):
+        layer_names = f"0 to {depth - 1}" if len(available) == depth else ", ".join(map(str, available))
         raise UserError(
-            f"The model has decoder layers {known} that every request goes through, but layers {steered} and {scoring} are "
+            f"The model has decoder layers {layer_names} that every request goes through, but layers {steered} and {scoring} are "
             "asked for."
         )
     return steered, scoring
 
 
 def _forced_answer(
-    example: Example, question: str, ids: tuple[int, ...], instruction: str, spans: tuple[Span, ...]
+    example: Example, question: str, token_ids: tuple[int, ...], instruction: str, spans: tuple[Span, ...]
 ) -> ForcedAnswer:
-    asked = example if question == example.question else replace(example, question=question)
-    return ForcedAnswer(Target(example=asked, token_ids=ids, ended=False, instruction=instruction), spans)
+    target_example = example if question == example.question else replace(example, question=question)
+    return ForcedAnswer(Target(example=target_example, token_ids=token_ids, ended=False, instruction=instruction), spans)
 
 
-def _ends(pairs: Sequence[_Pair], at: int) -> Tensor:
+def _ends(pairs: Sequence[_Pair], layer_index: int) -> Tensor:
     """Return the states [n, d] at the prompt ends of all forms of the samples."""
-    return torch.stack([end[at] for pair in pairs for end in pair.ends])
+    return torch.stack([end[layer_index] for pair in pairs for end in pair.ends])
 
 
 def _with_spaces(*parts: str) -> str:
