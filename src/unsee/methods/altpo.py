@@ -58,9 +58,9 @@ class AltPO(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the DPO loss on pairs of alternate and forget answer."""
-        kept = retain_targets(session, self.retain_weight)
-        chosen = self._alternates(session)
-        start = StartLogprobs(session, [*chosen, *_own(chosen)])
+        retain_answers = retain_targets(session, self.retain_weight)
+        alternates = self._alternates(session)
+        start = StartLogprobs(session, [*alternates, *_own(alternates)])
 
         def objective(alternate: Batch, retain: Batch | None) -> Iterator[Parts]:
             forget = collate(session, _own(alternate.targets), alternate.index, alternate.places)
@@ -70,17 +70,20 @@ class AltPO(Method):
             yield {"loss": altpo, "altpo": altpo, "margin": (chosen_b - rejected_b).mean()}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=chosen, retain=kept)
+        minimise(session, objective, forget=alternates, retain=retain_answers)
 
     def _alternates(self, session: Session) -> list[Target]:
-        """Return alternates of all forget questions. Those that give a private string away are drawn again [inferred]."""
+        """Return alternates of all forget questions.
+
+        Those that give a private string away are drawn again [inferred].
+        """
         examples = forget_questions(session, self.queries)
-        wanted = without_private("alternates", self.alternates, self.temperature, self.instruction)
-        none = (
+        draws = without_private("alternates", self.alternates, self.temperature, self.instruction)
+        message = (
             "Every alternate answer of the original model has a private term of the forget example. Try another wording "
             "of method.instruction, or a higher method.temperature."
         )
-        return list(chain.from_iterable(drawn_targets(session, examples, wanted, none).values()))
+        return list(chain.from_iterable(drawn_targets(session, examples, draws, message).values()))
 
 
 def _own(targets: list[Target] | tuple[Target, ...]) -> list[Target]:

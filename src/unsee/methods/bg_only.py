@@ -23,16 +23,16 @@ class BGOnly(Guided):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the guidance term."""
-        kept = retain_targets(session, self.retain_weight)
+        retain_answers = retain_targets(session, self.retain_weight)
         examples = forget_questions(session, self.queries)
         guide = Guide(session, examples, self)
-        guided = [example for example in examples if guide.targets[example.id]]
+        guided_examples = [example for example in examples if guide.targets[example.id]]
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-            picked = collate(session, guide.pick(forget))
-            guidance_kl = guide.loss(picked.targets, *answer_logits(session.model, picked))
+            rollout_batch = collate(session, guide.pick(forget))
+            guidance_kl = guide.loss(rollout_batch.targets, *answer_logits(session.model, rollout_batch))
             yield {"loss": self.guidance_weight * guidance_kl, "guidance_kl": guidance_kl}
             yield from retain_term(session, retain, self.retain_weight)
 
-        targets = [Target(example=example) for example in guided]
-        minimise(session, objective, forget=targets, retain=kept)
+        targets = [Target(example=example) for example in guided_examples]
+        minimise(session, objective, forget=targets, retain=retain_answers)

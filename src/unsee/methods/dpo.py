@@ -39,17 +39,19 @@ class DPO(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the DPO loss on pairs of refusal and forget answer."""
-        kept = retain_targets(session, self.retain_weight)
-        targets, refused = forget_targets(session), refusal_targets(session, self.refusals)
-        instead = {target.key: refusal for target, refusal in zip(targets, refused, strict=True)}
-        start = StartLogprobs(session, [*targets, *refused])
+        retain_answers = retain_targets(session, self.retain_weight)
+        targets, refusals = forget_targets(session), refusal_targets(session, self.refusals)
+        refusals_by_key = {target.key: refusal for target, refusal in zip(targets, refusals, strict=True)}
+        start = StartLogprobs(session, [*targets, *refusals])
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-            chosen = collate(session, [instead[target.key] for target in forget.targets], forget.index, forget.places)
+            refusal_batch = collate(
+                session, [refusals_by_key[target.key] for target in forget.targets], forget.index, forget.places
+            )
             rejected_b = answer_logprob(session.model, forget).sum_b - start(forget)
-            chosen_b = answer_logprob(session.model, chosen).sum_b - start(chosen)
+            chosen_b = answer_logprob(session.model, refusal_batch).sum_b - start(refusal_batch)
             dpo = dpo_loss(chosen_b, rejected_b, self.beta)
             yield {"loss": dpo, "dpo": dpo, "margin": (chosen_b - rejected_b).mean()}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=targets, retain=kept)
+        minimise(session, objective, forget=targets, retain=retain_answers)

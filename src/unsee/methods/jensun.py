@@ -42,20 +42,24 @@ class JensUn(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise both divergences."""
-        targets, kept = forget_targets(session), retain_targets(session, self.retain_weight)
+        targets, retain_answers = forget_targets(session), retain_targets(session, self.retain_weight)
         tokenizer = session.processor.tokenizer
         ids = torch.tensor(tokenizer(self.refusal, add_special_tokens=False)["input_ids"])
-        start = StartLogits(session, planned(session, targets, kept).met(), teacher=self.teacher) if kept else None
+        start = (
+            StartLogits(session, planned(session, targets, retain_answers).met(), teacher=self.teacher)
+            if retain_answers
+            else None
+        )
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             logits_bav, labels_ba = answer_logits(session.model, forget)
-            place_ba = ((labels_ba != IGNORE).cumsum(-1) - 1).clamp_min(0)
-            wanted_ba = ids.to(labels_ba.device)[place_ba % len(ids)].masked_fill(labels_ba == IGNORE, IGNORE)
-            refusal_js = per_sample(js_to_token(logits_bav, wanted_ba), labels_ba).mean()
+            position_ba = ((labels_ba != IGNORE).cumsum(-1) - 1).clamp_min(0)
+            refusal_ba = ids.to(labels_ba.device)[position_ba % len(ids)].masked_fill(labels_ba == IGNORE, IGNORE)
+            refusal_js = per_sample(js_to_token(logits_bav, refusal_ba), labels_ba).mean()
             yield {"loss": self.forget_weight * refusal_js, "refusal_js": refusal_js}
             if retain is not None and start is not None:
                 logits_bav, labels_ba = answer_logits(session.model, retain)
                 retain_js = per_sample(token_js(start(retain.targets, labels_ba), logits_bav), labels_ba).mean()
                 yield {"loss": self.retain_weight * retain_js, "retain_js": retain_js}
 
-        minimise(session, objective, forget=targets, retain=kept)
+        minimise(session, objective, forget=targets, retain=retain_answers)

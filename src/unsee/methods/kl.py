@@ -38,18 +38,18 @@ class KL(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the sum of both terms."""
-        retain_side = retain_targets(session)
+        retain_answers = retain_targets(session)
         targets = forget_targets(session)
         partners = decouple_partners(session, targets, self.prompt_decouple_weight, self.prompt_decouple_pairing)
-        start = StartLogits(session, planned(session, targets, retain_side).met(), teacher=self.teacher)
+        start = StartLogits(session, planned(session, targets, retain_answers).met(), teacher=self.teacher)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-            kept = required(retain)
+            retain_batch = required(retain)
             log_p = ga_loss(*answer_logits(session.model, forget), floor=self.ga_floor)
             yield {"loss": log_p, "forget_nll": -log_p}
-            logits_bav, labels_ba = answer_logits(session.model, kept)
-            retain_kl = kl_loss(start(kept.targets, labels_ba), logits_bav, labels_ba, self.kl_direction)
+            logits_bav, labels_ba = answer_logits(session.model, retain_batch)
+            retain_kl = kl_loss(start(retain_batch.targets, labels_ba), logits_bav, labels_ba, self.kl_direction)
             yield {"loss": self.weight * retain_kl, "retain_kl": retain_kl}
             yield from decouple_term(session, forget, partners, self.prompt_decouple_weight)
 
-        minimise(session, objective, forget=targets, retain=retain_side)
+        minimise(session, objective, forget=targets, retain=retain_answers)

@@ -40,7 +40,7 @@ class NPO(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the NPO loss on the forget answers."""
-        kept = retain_targets(session, self.retain_weight)
+        retain_answers = retain_targets(session, self.retain_weight)
         targets = forget_targets(session)
         start = StartLogprobs(session, targets)
 
@@ -50,4 +50,4 @@ class NPO(Method):
             yield {"loss": npo, "npo": npo, "forget_log_p": logp_b.mean()}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=targets, retain=kept)
+        minimise(session, objective, forget=targets, retain=retain_answers)

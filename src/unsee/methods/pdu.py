@@ -49,12 +49,16 @@ class PDU(Method):
         """Minimise both terms, and move the dual variable after every step."""
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-            flat = logit_margin_loss(*answer_logits(session.model, forget))
-            yield {"loss": self.forget_weight * flat, "logit_margin": flat}
+            margin = logit_margin_loss(*answer_logits(session.model, forget))
+            yield {"loss": self.forget_weight * margin, "logit_margin": margin}
             dual = self._dual(session)
             retain_nll = answer_nll(*answer_logits(session.model, required(retain)))
-            noted = torch.tensor(dual, dtype=torch.float64)
-            yield {"loss": dual * (retain_nll - self.retain_bound), "retain_nll": retain_nll, "retain_dual": noted}
+            dual_tensor = torch.tensor(dual, dtype=torch.float64)
+            yield {
+                "loss": dual * (retain_nll - self.retain_bound),
+                "retain_nll": retain_nll,
+                "retain_dual": dual_tensor,
+            }
 
         minimise(session, objective, forget=forget_targets(session), retain=retain_targets(session))
 
@@ -66,8 +70,8 @@ class PDU(Method):
         """
         if not session.history:
             return self.retain_weight
-        last = session.history[-1]
-        dual = float(last["retain_dual"])
-        if last["epoch"] < self.dual_warmup_epochs:
+        last_step = session.history[-1]
+        dual = float(last_step["retain_dual"])
+        if last_step["epoch"] < self.dual_warmup_epochs:
             return dual
-        return max(0.0, dual + self.dual_step * (float(last["retain_nll"]) - self.retain_bound))
+        return max(0.0, dual + self.dual_step * (float(last_step["retain_nll"]) - self.retain_bound))

@@ -46,7 +46,7 @@ class PUBG(Guided):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the joint loss."""
-        kept = retain_targets(session, self.retain_weight)
+        retain_answers = retain_targets(session, self.retain_weight)
         examples = forget_questions(session, self.queries)
         targets = undesired_targets(session, examples, self.undesired, self.responses)
         guide = Guide(session, examples, self)
@@ -61,4 +61,4 @@ class PUBG(Guided):
             yield {"loss": loss, "forget_log_p": forget_log_p, "guidance_kl": guidance_kl}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=targets, retain=kept)
+        minimise(session, objective, forget=targets, retain=retain_answers)

@@ -34,7 +34,7 @@ class Random(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the cross-entropy on answers about other people."""
-        kept = retain_targets(session, self.retain_weight)
+        retain_answers = retain_targets(session, self.retain_weight)
         targets = answers_about_others(session)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
@@ -42,7 +42,7 @@ class Random(Method):
             yield {"loss": other_nll, "other_nll": other_nll}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=targets, retain=kept)
+        minimise(session, objective, forget=targets, retain=retain_answers)
 
 
 def answers_about_others(session: Session) -> list[Target]:
@@ -51,21 +51,21 @@ def answers_about_others(session: Session) -> list[Target]:
     donors = [example for example in session.of(Role.RETAIN) if example.image is not None]
     if not donors:
         raise UserError("RANDOM takes its answers from retain images, but the data have none; add retain images.")
-    chosen = _choose(forget, donors, session.seed)
-    requests = [Prompt(asked.question, donor.image) for asked, donor in zip(forget, chosen, strict=True)]
-    said = start_answers(session, requests, progress="other answers")
+    donor_examples = _choose(forget, donors, session.seed)
+    requests = [Prompt(example.question, donor.image) for example, donor in zip(forget, donor_examples, strict=True)]
+    responses = start_answers(session, requests, progress="other answers")
     return [
-        Target(example=asked, token_ids=answer.token_ids, ended=answer.ended)
-        for asked, answer in zip(forget, said, strict=True)
+        Target(example=example, token_ids=response.token_ids, ended=response.ended)
+        for example, response in zip(forget, responses, strict=True)
     ]
 
 
 def _choose(forget: Sequence[Example], donors: Sequence[Example], seed: int) -> list[Example]:
     """Return a donor of another entity per forget example: first a person, then an image."""
     images = by_key((donor.entity or donor.id, donor) for donor in donors)
-    chosen = []
-    for asked in forget:
-        others = [entity for entity in images if entity != asked.entity]
-        theirs = images[others[seed_of(seed, "other", asked.id) % len(others)]]
-        chosen.append(theirs[seed_of(seed, "image", asked.id) % len(theirs)])
-    return chosen
+    donor_examples = []
+    for example in forget:
+        other_entities = [entity for entity in images if entity != example.entity]
+        entity_donors = images[other_entities[seed_of(seed, "other", example.id) % len(other_entities)]]
+        donor_examples.append(entity_donors[seed_of(seed, "image", example.id) % len(entity_donors)])
+    return donor_examples

@@ -51,22 +51,22 @@ class RMU(Method):
         layer = chosen_layer(session.model, self.layer, LAYER)
         if self.update == "down_proj":
             _freeze_others(session.model, layer)
-        targets, kept = forget_targets(session), retain_targets(session, self.retain_weight)
-        start = StartStates(session, planned(session, targets, kept).met() if kept else [], layer)
+        targets, retain_answers = forget_targets(session), retain_targets(session, self.retain_weight)
+        start = StartStates(session, planned(session, targets, retain_answers).met() if retain_answers else [], layer)
         control_d = self._control(session)
         session.notes["rmu"] = {"layer": layer, "coefficient": self.coefficient, "norm": _norm(session, layer)}
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             states_bad, labels_ba = answer_states(session.model, forget, layer)
-            moved = squared_distance_loss(states_bad, control_d.to(states_bad.device), labels_ba)
-            yield {"loss": self.forget_weight * moved, "rmu": moved}
+            forget_distance = squared_distance_loss(states_bad, control_d.to(states_bad.device), labels_ba)
+            yield {"loss": self.forget_weight * forget_distance, "rmu": forget_distance}
             if self.retain_weight:
                 retain = required(retain)
                 states_bad, labels_ba = answer_states(session.model, retain, layer)
-                held = squared_distance_loss(states_bad, start(retain), labels_ba)
-                yield {"loss": self.retain_weight * held, "retain_rmu": held}
+                retain_distance = squared_distance_loss(states_bad, start(retain), labels_ba)
+                yield {"loss": self.retain_weight * retain_distance, "retain_rmu": retain_distance}
 
-        minimise(session, objective, forget=targets, retain=kept)
+        minimise(session, objective, forget=targets, retain=retain_answers)
 
     def _control(self, session: Session) -> Tensor:
         """Return c u, u a unit vector with the direction of a uniform draw from [0, 1]^d [paper; code]."""
@@ -91,16 +91,16 @@ def _freeze_others(model: Module, layer: int) -> None:
         UserError: None of them is among the trainable weights.
     """
     layers = decoder_layers(model)
-    wanted = {
+    down_weights = {
         weight
-        for place in range(max(0, layer - 2), layer + 1)
-        for name, weight in layers[place].named_parameters()
+        for layer_index in range(max(0, layer - 2), layer + 1)
+        for name, weight in layers[layer_index].named_parameters()
         if DOWN.search(name) and weight.requires_grad
     }
-    if not wanted:
+    if not down_weights:
         raise UserError(
             f"method.update=down_proj finds no trainable down projection in the decoder layers up to {layer}. Train "
             "training.parts=language, or set method.update=all."
         )
     for weight in trainable(model).values():
-        weight.requires_grad_(weight in wanted)
+        weight.requires_grad_(weight in down_weights)

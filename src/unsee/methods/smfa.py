@@ -67,19 +67,19 @@ class SMFA(Method):
     def unlearn(self, session: Session) -> None:
         """Train both adapters, and write what the mask leaves of the first into the weights."""
         _require_usable(session)
-        kept = list(evenly(retain_targets(session), self.few))
-        learned = _learned(session, refusal_targets(session, self.refusals), kept)
-        anchor = _learned(_aside(session), kept, ())
+        retain_answers = list(evenly(retain_targets(session), self.few))
+        learned = _learned(session, refusal_targets(session, self.refusals), retain_answers)
+        anchor = _learned(_aside(session), retain_answers, ())
         if processes.is_main():
             remove_folder(session.out / "work" / "anchor")
-        dropped = 0
+        dropped_count = 0
         with torch.no_grad():
             for name, update in learned.items():
                 weight: Any = session.model.get_submodule(name).weight
                 change = sculpted(update.whole(), anchor[name].whole(), self.k)
-                dropped += int((change == 0).sum())
+                dropped_count += int((change == 0).sum())
                 weight.add_(change.to(weight))
-        session.notes["smfa"] = {"retain_rows": len(kept), "dropped": dropped}
+        session.notes["smfa"] = {"retain_rows": len(retain_answers), "dropped": dropped_count}
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ class _Update:
 def sculpted(update: Tensor, anchor: Tensor, k: float) -> Tensor:
     """Return the update without its entries that oppose the anchor and are much larger.
 
-    Dropped is where dW_a dW_f < 0 and k rho |dW_a| < |dW_f|, rho = ||dW_f|| / (||dW_a|| + eps).
+    An entry is dropped where dW_a dW_f < 0 and k rho |dW_a| < |dW_f|, rho = ||dW_f|| / (||dW_a|| + eps).
     """
     rho = vector_norm(update) / (vector_norm(anchor) + EPS)
-    against = (anchor * update < 0) & (k * rho * anchor.abs() < update.abs())
-    return update.masked_fill(against, 0)
+    opposing = (anchor * update < 0) & (k * rho * anchor.abs() < update.abs())
+    return update.masked_fill(opposing, 0)
 
 
-def _learned(session: Session, targets: Sequence[Target], kept: Sequence[Target]) -> Mapping[str, _Update]:
-    """Train an adapter on the targets, and on the retain rows, and return its update of each matrix, without the adapter."""
+def _learned(session: Session, targets: Sequence[Target], retain_answers: Sequence[Target]) -> Mapping[str, _Update]:
+    """Train an adapter, remove it, and return its update of each matrix."""
     base, tuned = session.model, trainable(session.model).keys()
     training = replace(session.training, tune="lora")
     adapted = prepare(base, session.family, training, session.seed)
@@ -117,13 +117,13 @@ def _learned(session: Session, targets: Sequence[Target], kept: Sequence[Target]
         yield {"loss": target_nll, "target_nll": target_nll}
         yield from retain_term(learner, retain, 1.0)
 
-    minimise(learner, objective, forget=targets, retain=kept)
-    found = _updates(learner.model, training.alpha / training.rank)
-    peeled: Any = learner.model
-    peeled.unload()
+    minimise(learner, objective, forget=targets, retain=retain_answers)
+    updates = _updates(learner.model, training.alpha / training.rank)
+    peft_model: Any = learner.model
+    peft_model.unload()
     for name, weight in base.named_parameters():
         weight.requires_grad_(name in tuned)
-    return found
+    return updates
 
 
 def _updates(adapted: Any, scale: float) -> dict[str, _Update]:
@@ -136,14 +136,14 @@ def _updates(adapted: Any, scale: float) -> dict[str, _Update]:
 
 
 def _aside(session: Session) -> Session:
-    """Return the session for the anchor: no rule ends it, nobody watches it, and the record is about the other adapter."""
+    """Return the session for the anchor, without stop rule, callbacks and record."""
     training = replace(session.training, stop="never", guard="none", robust="none", report_to=())
-    out = owned_folder(session.out / "work" / "anchor")
-    return replace(session, training=training, out=out, callbacks=(), history=[], notes={})
+    folder = owned_folder(session.out / "work" / "anchor")
+    return replace(session, training=training, out=folder, callbacks=(), history=[], notes={})
 
 
 def _require_usable(session: Session) -> None:
-    """Raise for adapters, which cannot hold the result, and for weights that are spread over processes."""
+    """Raise for adapters, which cannot hold the result, and for sharded weights."""
     if session.training.tune == "lora" or isinstance(session.model, PeftModel):
         raise UserError(
             "smfa masks the update of its adapters entry by entry, and what is left fits no adapter. Set --tune full (training: "

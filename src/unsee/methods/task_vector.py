@@ -44,21 +44,24 @@ class TaskVector(Method):
         return Needs(beside=4.0)
 
     def unlearn(self, session: Session) -> None:
-        """Learn the forget answers, then negate the change. `training.stop` does not apply, for nothing is forgotten yet."""
+        """Learn the forget answers, then negate the change.
+
+        `training.stop` does not apply, for nothing is forgotten while learning.
+        """
         if session.training.adapter:
             raise UserError(
                 "task_vector negates a whole adapter, so it cannot go on from another one. Leave training.adapter out, and "
                 "give the earlier run as the model."
             )
         before = {} if isinstance(session.model, PeftModel) else _copied(session.model)
-        learning = replace(session, training=replace(session.training, stop="never"))
+        learner = replace(session, training=replace(session.training, stop="never"))
 
         def objective(forget: Batch, _: Batch | None) -> Iterator[Parts]:
-            forget_nll = answer_nll(*answer_logits(learning.model, forget))
+            forget_nll = answer_nll(*answer_logits(learner.model, forget))
             yield {"loss": forget_nll, "forget_nll": forget_nll}
 
-        minimise(learning, objective, forget=forget_targets(session))
-        session.model = learning.model
+        minimise(learner, objective, forget=forget_targets(session))
+        session.model = learner.model
         negate(session.model, before, self.scale)
 
 

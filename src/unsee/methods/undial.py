@@ -33,7 +33,7 @@ class Undial(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise the cross-entropy to the adjusted reference distribution."""
-        targets, kept = forget_targets(session), retain_targets(session, self.retain_weight)
+        targets, retain_answers = forget_targets(session), retain_targets(session, self.retain_weight)
         start = StartLogits(session, targets, teacher=self.teacher)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
@@ -42,4 +42,4 @@ class Undial(Method):
             yield {"loss": self.forget_weight * undial, "undial": undial}
             yield from retain_term(session, retain, self.retain_weight)
 
-        minimise(session, objective, forget=targets, retain=kept)
+        minimise(session, objective, forget=targets, retain=retain_answers)

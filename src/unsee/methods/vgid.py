@@ -74,18 +74,22 @@ class VGID(Method):
 
     def unlearn(self, session: Session) -> None:
         """Minimise both divergences."""
-        kept = retain_targets(session, self.retain_weight)
+        retain_answers = retain_targets(session, self.retain_weight)
         guided = self._guided(session)
         noised = self._teacher_targets(guided)
-        shown = {example.id: example for example in forget_questions(session, self.queries)}
-        targets = [replace(target, example=shown[target.example.id]) for target in noised]
-        hidden = {target.key: other for target, other in zip(targets, noised, strict=True)}
+        examples_by_id = {example.id: example for example in forget_questions(session, self.queries)}
+        targets = [replace(target, example=examples_by_id[target.example.id]) for target in noised]
+        noised_by_key = {target.key: noised_target for target, noised_target in zip(targets, noised, strict=True)}
         guide = StartLogits(guided, noised, instruction=self.instruction, teacher=self.teacher)
-        start = StartLogits(session, planned(session, targets, kept).met(), teacher=self.teacher) if kept else None
+        start = (
+            StartLogits(session, planned(session, targets, retain_answers).met(), teacher=self.teacher)
+            if retain_answers
+            else None
+        )
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             logits_bav, labels_ba = answer_logits(session.model, forget)
-            guided_bav = guide([hidden[target.key] for target in forget.targets], labels_ba)
+            guided_bav = guide([noised_by_key[target.key] for target in forget.targets], labels_ba)
             vgid = kl_loss(guided_bav, logits_bav, labels_ba)
             yield {"loss": self.forget_weight * vgid, "vgid": vgid}
             if retain is not None and start is not None:
@@ -93,7 +97,7 @@ class VGID(Method):
                 retain_kl = kl_loss(start(retain.targets, labels_ba), logits_bav, labels_ba)
                 yield {"loss": self.retain_weight * retain_kl, "retain_kl": retain_kl}
 
-        minimise(session, objective, forget=targets, retain=kept)
+        minimise(session, objective, forget=targets, retain=retain_answers)
 
     def _teacher_targets(self, guided: Session) -> list[Target]:
         """Return the teacher's answers to the forget questions with noised images.
@@ -101,17 +105,17 @@ class VGID(Method):
         Those that give a private string away are drawn again [inferred].
         """
         examples = self._noised(guided)
-        wanted = without_private("noised", self.rollouts, self.temperature, self.instruction)
-        none = (
+        draws = without_private("noised", self.rollouts, self.temperature, self.instruction)
+        message = (
             "Every answer of the teacher has a private term: neither noise nor instruction hides the person. Raise "
             "method.noise, or try another method.instruction."
         )
-        return list(chain.from_iterable(drawn_targets(guided, examples, wanted, none).values()))
+        return list(chain.from_iterable(drawn_targets(guided, examples, draws, message).values()))
 
     def _guided(self, session: Session) -> Session:
-        """Return the session as the teacher sees it, with noise on every picture."""
+        """Return the session of the teacher, with noise on every picture."""
         noising = Noising(session.family, self.noise, session.seed)
-        # A processor of its own has a cache of its own: the student's has the pictures without noise.
+        # Pictures are cached by processor: a copy keeps those with noise apart from the student's.
         return replace(session, vlm=replace(session.vlm, family=noising, processor=copy.copy(session.processor)))
 
     def _noised(self, session: Session) -> list[Example]:
@@ -181,11 +185,14 @@ class Noising(Family):
         return self.inner.parts(model)
 
     def _with_noise(self, pixels: Tensor, frames: int) -> Tensor:
-        """Return pixels with noise. In flat patches (Qwen) a picture is `frames` equal frames, which get equal noise."""
+        """Return pixels with noise.
+
+        In flat patches (Qwen) a picture is `frames` equal frames, which get equal noise.
+        """
         digest = hashlib.sha256(pixels.float().numpy().tobytes()).hexdigest()
         generator = torch.Generator().manual_seed(seed_of(self.seed, "noise", digest))
         if pixels.dim() != 2:
             return pixels + self.noise * torch.randn(pixels.shape, generator=generator).to(pixels.dtype)
-        once = torch.randn(len(pixels), CHANNELS, 1, pixels.shape[1] // (CHANNELS * frames), generator=generator)
-        noise = once.expand(-1, -1, frames, -1).reshape(pixels.shape)
+        frame_noise = torch.randn(len(pixels), CHANNELS, 1, pixels.shape[1] // (CHANNELS * frames), generator=generator)
+        noise = frame_noise.expand(-1, -1, frames, -1).reshape(pixels.shape)
         return pixels + self.noise * noise.to(pixels.dtype)

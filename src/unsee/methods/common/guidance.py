@@ -69,7 +69,7 @@ class Drawn:
 def draw(session: Session, examples: Sequence[Example], draws: Draws) -> dict[str, Drawn]:
     """Return example id -> responses of the original model, from the cache if still valid.
 
-    To be called before training. Adds counts and the reject rate to `session.notes[wanted.name]`.
+    To be called before training. Adds counts and the reject rate to `session.notes[draws.name]`.
     """
     cache = session.out / "work" / f"{draws.name}-{_fingerprint(session, examples, draws)}.jsonl"
     if processes.from_main(cache.exists()):
@@ -78,7 +78,10 @@ def draw(session: Session, examples: Sequence[Example], draws: Draws) -> dict[st
         samples = _draw_all(session, examples, draws)
         if processes.is_main():
             atomic_write_jsonl(cache, ({"id": example_id, **asdict(sample)} for example_id, sample in samples.items()))
-    drawn_count, rejected_count = sum(sample.drawn for sample in samples.values()), sum(sample.rejected for sample in samples.values())
+    drawn_count, rejected_count = (
+        sum(sample.drawn for sample in samples.values()),
+        sum(sample.rejected for sample in samples.values()),
+    )
     session.notes[draws.name] = {
         "questions": len(samples),
         "kept": sum(len(sample.kept) for sample in samples.values()),
@@ -92,8 +95,15 @@ def draw(session: Session, examples: Sequence[Example], draws: Draws) -> dict[st
 
 def as_targets(example: Example, answers: Sequence[Completion]) -> list[Target]:
     """Return distinct responses as targets with token ids."""
-    distinct = {(completion.token_ids, completion.ended): completion for completion in answers if completion.token_ids or completion.ended}
-    return [Target(example=example, token_ids=completion.token_ids, ended=completion.ended) for completion in distinct.values()]
+    distinct = {
+        (completion.token_ids, completion.ended): completion
+        for completion in answers
+        if completion.token_ids or completion.ended
+    }
+    return [
+        Target(example=example, token_ids=completion.token_ids, ended=completion.ended)
+        for completion in distinct.values()
+    ]
 
 
 def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[Example]:
@@ -114,7 +124,7 @@ def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[
 def undesired_targets(
     session: Session, examples: Sequence[Example], source: Literal["self", "dataset"], count: int
 ) -> list[Target]:
-    """Return the answers to unlearn: the data's own, or revealing ones of the original.
+    """Return the answers to unlearn: the data's own, or the original model's revealing ones.
 
     Args:
         session: Model, examples and settings of the run.
@@ -154,8 +164,8 @@ def drawn_targets(session: Session, examples: Sequence[Example], draws: Draws, m
     Args:
         session: Model, examples and settings of the run.
         examples: Questions, which become the examples of the targets.
-        wanted: Number and kind of the responses.
-        none: Error message if no response was kept.
+        draws: Number and kind of the responses.
+        message: Error message if no response was kept.
 
     Raises:
         UserError: No response was kept.
@@ -231,11 +241,13 @@ class Guide:
         for row_index, example in zip(batch.places, batch.examples, strict=True):
             choices = self.targets.get(example.id, [])
             if choices:
-                rollouts.append(choices[seed_of(self.seed, "rollout", batch.index, row_index, example.id) % len(choices)])
+                rollouts.append(
+                    choices[seed_of(self.seed, "rollout", batch.index, row_index, example.id) % len(choices)]
+                )
         return rollouts
 
     def loss(self, rollouts: Sequence[Target], logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-        """Return L_BG of the student's logits on picked rollouts, or 0 if there are none."""
+        """Return L_BG of the student's logits on these rollouts, or 0 if there are none."""
         if not rollouts:
             return logits_bav.sum() * 0.0
         teacher_bav = self.teacher(rollouts, labels_ba)
@@ -246,20 +258,24 @@ def _draw_all(session: Session, examples: Sequence[Example], draws: Draws) -> di
     """Sample until every question has its responses or the rounds are used up."""
     completions: dict[str, list[Completion]] = {example.id: [] for example in examples}
     counts = {example.id: [0, 0] for example in examples}
-    image_token = image_token_id(session.model)  # a response with one cannot be trained on: no image belongs to it
+    image_token = image_token_id(session.model)  # a response with this token cannot be trained on: it has no image
     for round_index in range(ROUNDS if draws.sampling else 1):
         pending = [e for e in examples for _ in range(draws.count - len(completions[e.id]))]
         if not pending:
             break
         for example, completion in zip(pending, _ask(session, pending, draws, round_index), strict=True):
             is_leak = bool(leaked(completion.text, example.private, example.question))
-            is_unreadable = not is_leak and bool(unreadable(completion.text, example.private))  # in a script that would not be found
+            # In a script in which a private term would not be found.
+            is_unreadable = not is_leak and bool(unreadable(completion.text, example.private))
             suitable = is_leak == draws.revealing and not is_unreadable and image_token not in completion.token_ids
             counts[example.id][0] += 1
             counts[example.id][1] += not suitable
             if suitable:
                 completions[example.id].append(completion)
-    return {example_id: Drawn(tuple(kept), counts[example_id][0], counts[example_id][1]) for example_id, kept in completions.items()}
+    return {
+        example_id: Drawn(tuple(kept), counts[example_id][0], counts[example_id][1])
+        for example_id, kept in completions.items()
+    }
 
 
 def _ask(session: Session, examples: Sequence[Example], draws: Draws, round_index: int) -> list[Completion]:
@@ -290,7 +306,7 @@ def start_answers(
         session: Model, examples and settings of the run.
         requests: All prompts, the same list in every process.
         sampling: Temperature and nucleus to draw with.
-        seed: Seed of the draws, together with the place of the prompt.
+        seed: Seed of the draws, together with the index of the prompt.
         progress: Label of a progress line; empty for none.
 
     Returns:
@@ -326,5 +342,7 @@ def _fingerprint(session: Session, examples: Sequence[Example], draws: Draws) ->
 
 
 def _drawn(row: Mapping[str, Any]) -> Drawn:
-    completions = tuple(Completion(record["text"], tuple(record["token_ids"]), record["ended"]) for record in row["kept"])
+    completions = tuple(
+        Completion(record["text"], tuple(record["token_ids"]), record["ended"]) for record in row["kept"]
+    )
     return Drawn(completions, row["drawn"], row["rejected"])

@@ -1,4 +1,4 @@
-"""Hidden states of a decoder layer at the answer tokens of a batch, now and under the reference model.
+"""Hidden states of a decoder layer at answer tokens, of the model and its reference.
 
 Shapes: b batch, a answer positions (right-aligned), d width of the model. Unlike logits, the state at index i belongs to the
 token at index i of the labels.
@@ -34,43 +34,45 @@ from unsee.training.precision import autocast
 def answer_states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
     """Return states_bad of the layer's output at answer tokens, and labels_ba (-100 at padding)."""
     kinds = batch.kinds
-    return in_order([places for places, _ in kinds], [_states(model, part, layer) for _, part in kinds])
+    return in_order([indices for indices, _ in kinds], [_states(model, part, layer) for _, part in kinds])
 
 
 def _states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
     """Return states and labels of rows that share a batch."""
     width = int((batch.labels_bt != IGNORE).any(0).sum())
-    kept = {"logits_to_keep": 1} if keeps_logits(model) else {}
-    with _output_of(decoder_layers(model)[layer]) as seen:
-        model(**encoded(model, batch.rows, batch.images, batch.inputs, batch.engine), **kept, use_cache=False)
-    return seen[-1][:, -width:], batch.labels_bt[:, -width:]
+    logits_kwargs = {"logits_to_keep": 1} if keeps_logits(model) else {}
+    with _output_of(decoder_layers(model)[layer]) as outputs:
+        model(**encoded(model, batch.rows, batch.images, batch.inputs, batch.engine), **logits_kwargs, use_cache=False)
+    return outputs[-1][:, -width:], batch.labels_bt[:, -width:]
 
 
 @contextmanager
 def _output_of(module: Module) -> Iterator[list[Tensor]]:
     """Collect the outputs of a module."""
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(_: Module, __: Any, output: Any) -> None:
         if not trying():
-            seen.append(output if isinstance(output, Tensor) else output[0])
+            outputs.append(output if isinstance(output, Tensor) else output[0])
 
     with module.register_forward_hook(keep):
-        yield seen
+        yield outputs
 
 
 def chosen_layer(model: Module, layer: int, default: int) -> int:
-    """Return the decoder layer asked for (-1: `default`, or the middle layer of a model without that one).
+    """Return the requested decoder layer.
+
+    -1 stands for `default`, or the middle layer of a model without that one.
 
     Raises:
         UserError: The model has no such layer, or skips it for questions without an image (Mllama's cross-attention).
     """
-    passed = common_layers(model)
+    usable_layers = common_layers(model)
     if layer == -1:
-        return default if default in passed else passed[len(passed) // 2]
-    if layer not in passed:
+        return default if default in usable_layers else usable_layers[len(usable_layers) // 2]
+    if layer not in usable_layers:
         raise UserError(
-            f"method.layer={layer} is no decoder layer that every question passes. This model has {_listed(passed)}; "
+            f"method.layer={layer} is no decoder layer that every question passes. This model has {_listed(usable_layers)}; "
             "-1 chooses one."
         )
     return layer
@@ -78,14 +80,14 @@ def chosen_layer(model: Module, layer: int, default: int) -> int:
 
 def _listed(layers: Sequence[int]) -> str:
     """Return the layers as text, an unbroken range by its ends."""
-    whole = list(layers) == list(range(layers[0], layers[-1] + 1))
-    return f"{layers[0]} to {layers[-1]}" if whole else ", ".join(map(str, layers))
+    is_range = list(layers) == list(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]} to {layers[-1]}" if is_range else ", ".join(map(str, layers))
 
 
 class StartStates:
-    """States of a layer at answer tokens under the reference model. To be made before training.
+    """States of a layer at answer tokens under the reference model.
 
-    With LoRA it is asked each time, adapters off. With full tuning, or weights spread over processes, the states of all
+    To be made before training. With LoRA they are computed each time, adapters off. With full tuning, or weights spread over processes, the states of all
     targets are computed ahead and kept in main memory: 4 bytes times width and answer tokens.
     """
 
@@ -110,7 +112,7 @@ class StartStates:
         return torch.stack([pad(row, (0, 0, width - len(row), 0)) for row in rows]).to(batch.device)
 
     def _keep(self, batch: Batch) -> None:
-        """Keep the states of a batch."""
+        """Cache the states of a batch."""
         with as_start(self.model):
             states_bad, labels_ba = answer_states(self.model, batch, self.layer)
         lengths = (labels_ba != IGNORE).sum(-1).tolist()

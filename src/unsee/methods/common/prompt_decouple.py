@@ -59,7 +59,7 @@ def decouple_term(session: Session, forget: Batch, partners: Partners, weight: f
 
     Nothing without partners.
 
-    Which of several counterparts stands beside a row is a function of seed, batch and place.
+    Of several counterparts of a row, one is drawn by seed, batch and row index.
 
     Args:
         session: Model, examples and settings of the run.
@@ -69,11 +69,11 @@ def decouple_term(session: Session, forget: Batch, partners: Partners, weight: f
     """
     if not partners:
         return
-    chosen = []
-    for example, place in zip(forget.examples, forget.places, strict=True):
-        listed = partners[example.id]
-        chosen.append(listed[seed_of(session.seed, "decouple", forget.index, place) % len(listed)])
-    batch = collate(session, chosen, forget.index, forget.places)
+    counterparts = []
+    for example, row_index in zip(forget.examples, forget.places, strict=True):
+        candidates = partners[example.id]
+        counterparts.append(candidates[seed_of(session.seed, "decouple", forget.index, row_index) % len(candidates)])
+    batch = collate(session, counterparts, forget.index, forget.places)
     decouple_nll = answer_nll(*answer_logits(session.model, batch))
     yield {"loss": weight * decouple_nll, "decouple_nll": decouple_nll}
 
@@ -86,20 +86,20 @@ def _paired(forget: Sequence[Example], benign: Sequence[Example]) -> Partners:
     rows: dict[tuple[str, str], list[Example]] = defaultdict(list)
     for example in benign:
         rows[example.entity, example.question].append(example)
-    met: dict[tuple[str, str], int] = defaultdict(int)
-    partners, alone = {}, []
+    pair_counts: dict[tuple[str, str], int] = defaultdict(int)
+    partners, unpaired = {}, []
     for example in forget:
         keys = ((example.entity, example.question), ("", example.question))
         key = next((key for key in keys if key in rows), None)
         if key is None:
-            alone.append(example)
+            unpaired.append(example)
             continue
-        partner = rows[key][met[key] % len(rows[key])]
-        met[key] += 1
+        partner = rows[key][pair_counts[key] % len(rows[key])]
+        pair_counts[key] += 1
         _require_other_image(example, partner)
         partners[example.id] = (Target(example=partner),)
-    if alone:
-        raise _without_partner(alone, len(forget))
+    if unpaired:
+        raise _without_partner(unpaired, len(forget))
     return partners
 
 
@@ -112,10 +112,10 @@ def _require_other_image(example: Example, partner: Example) -> None:
         )
 
 
-def _without_partner(alone: Sequence[Example], total: int) -> UserError:
-    first = alone[0]
+def _without_partner(unpaired: Sequence[Example], total: int) -> UserError:
+    first = unpaired[0]
     return UserError(
-        f"{len(alone)} of {total} forget questions have no benign counterpart, the first is {first.id!r}: expected a benign "
+        f"{len(unpaired)} of {total} forget questions have no benign counterpart, the first is {first.id!r}: expected a benign "
         f"row with the same question ({first.question!r}) and entity {first.entity!r} or none. Add the rows, or set "
         "prompt_decouple_pairing=random (any benign row beside any forget row)."
     )

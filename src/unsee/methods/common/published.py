@@ -1,4 +1,4 @@
-"""Modes that are published code: settings that it does not know are refused."""
+"""Check of modes that run published code: settings that it lacks are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def require_unset(settings: Any, part: str, names: Iterable[str]) -> None:
 
     Args:
         settings: Dataclass of settings.
-        part: What stands before the name of a setting: method or training.
+        part: Prefix of the names of settings: method or training.
         names: Settings that the published code does not know.
 
     Raises:
@@ -22,9 +22,9 @@ def require_unset(settings: Any, part: str, names: Iterable[str]) -> None:
     """
     defaults = {field.name: field.default for field in fields(settings)}
     for name in names:
-        given, default = getattr(settings, name), defaults[name]
-        if given != default:
+        value, default = getattr(settings, name), defaults[name]
+        if value != default:
             raise UserError(
                 f"method.mode=as_released is the published code, which knows no {part}.{name}: expected {default!r}, got "
-                f"{given!r}. Leave it out, or choose the other mode."
+                f"{value!r}. Leave it out, or choose the other mode."
             )

@@ -47,14 +47,17 @@ Teacher = Literal["auto", "live", "cached"]
 @contextmanager
 def as_start(model: Module) -> Iterator[None]:
     """Turn the model into the reference for the block: eval, no gradient, adapters off."""
-    off: Any = _adapters_off(model) if isinstance(model, PeftModel) else nullcontext()
-    with torch.no_grad(), evaluating(model), off:
+    adapters_off: Any = _adapters_off(model) if isinstance(model, PeftModel) else nullcontext()
+    with torch.no_grad(), evaluating(model), adapters_off:
         yield
 
 
 @contextmanager
 def _adapters_off(model: PeftModel) -> Iterator[None]:
-    """Switch adapters off for the block. PEFT makes all of them trainable when it switches them on again."""
+    """Switch adapters off for the block.
+
+    PEFT makes all of them trainable when it switches them on again, so frozen ones are restored.
+    """
     frozen = [weight for name, weight in model.named_parameters() if ".lora_" in name and not weight.requires_grad]
     try:
         with model.disable_adapter():
@@ -69,8 +72,8 @@ class StartLogprobs:
 
     To be created before training.
 
-    One number a target: computed ahead, from the cache shared over runs if an earlier run with the same weights asked for
-    it, spread over the processes if there are several. The plain engine asks a second live model each time instead.
+    One number per target: computed ahead, or read from the cache shared between runs if an earlier run with the same weights
+    computed it, spread over the processes if there are several. The plain engine runs a second live model each time instead.
     """
 
     def __init__(self, session: Session, targets: Sequence[Target]) -> None:
@@ -94,29 +97,31 @@ def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[ob
     To be called before training.
     """
     distinct = {target.key: target for target in targets}
-    names = {key: _content(session, target) for key, target in distinct.items()}
-    shares = shared_cache.shared(session.out, session.engine) is not None  # hashing the weights takes a while
-    name = f"likelihoods/{weights_hash(session)[:16]}.jsonl" if shares else ""
-    rows = shared_cache.shared_rows(session.out, name, session.engine) if shares else None
-    found: dict[tuple[object, ...], Any] = {key: rows.get(name) for key, name in names.items()} if rows else {}
-    found = {key: value for key, value in found.items() if value is not None}
-    missing = [key for key in distinct if key not in found]
+    row_names = {key: _content(session, target) for key, target in distinct.items()}
+    is_shared = shared_cache.shared(session.out, session.engine) is not None  # hashing the weights takes a while
+    cache_name = f"likelihoods/{weights_hash(session)[:16]}.jsonl" if is_shared else ""
+    rows = shared_cache.shared_rows(session.out, cache_name, session.engine) if is_shared else None
+    cached: dict[tuple[object, ...], Any] = (
+        {key: rows.get(row_name) for key, row_name in row_names.items()} if rows else {}
+    )
+    cached = {key: value for key, value in cached.items() if value is not None}
+    missing = [key for key in distinct if key not in cached]
     missing = processes.gather(missing if processes.is_main() else [])
-    mine = [distinct[key] for key in missing[processes.rank() :: processes.world()]]
-    fresh = dict(processes.gather(list(_logprobs(session, mine).items())))
+    rank_targets = [distinct[key] for key in missing[processes.rank() :: processes.world()]]
+    computed = dict(processes.gather(list(_logprobs(session, rank_targets).items())))
     if rows and processes.is_main():
-        rows.put({names[key]: value for key, value in fresh.items()})
-    return {**found, **fresh}
+        rows.put({row_names[key]: value for key, value in computed.items()})
+    return {**cached, **computed}
 
 
 def _logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[object, ...], float]:
-    found: dict[tuple[object, ...], float] = {}
+    logprobs: dict[tuple[object, ...], float] = {}
     with as_start(session.model), autocast(session.model, session.training):
         for start in range(0, len(targets), CHUNK):
             batch = collate(session, targets[start : start + CHUNK])
             sums = answer_logprob(session.model, batch).sum_b.tolist()
-            found.update(zip((target.key for target in batch.targets), sums, strict=True))
-    return found
+            logprobs.update(zip((target.key for target in batch.targets), sums, strict=True))
+    return logprobs
 
 
 def _content(session: Session, target: Target) -> str:
@@ -130,7 +135,7 @@ def _content(session: Session, target: Target) -> str:
 
 
 def _pixels_hash(processor: Any) -> str:
-    """Return a hash of the image preprocessing."""
+    """Return the settings of the image preprocessing as text, for the hash."""
     return str(processor.image_processor.to_json_string())
 
 
@@ -151,10 +156,10 @@ class StartLogits:
 
     To be made before training. `teacher`: "cached" computes the inputs of the output head ahead and keeps them, "live"
     runs the reference model each time (a frozen copy under full tuning), "auto" = cached if `CACHE_BYTES` allow it for all
-    targets. The plain engine asks a second live model each time.
+    targets. The plain engine runs a second live model each time.
 
-    Computed ahead, because a value depends in its last bits on the other rows of its batch: computed when first met, it
-    would be another one in a resumed run, where a target is first met in another batch.
+    Computed ahead, because the last bits of a value depend on the other rows of its batch: computed on first use, it
+    would differ in a resumed run, where a target is first used in another batch.
     """
 
     def __init__(
@@ -164,15 +169,15 @@ class StartLogits:
         self.instruction = instruction
         self.room = CACHE_BYTES if teacher == "auto" else 0 if teacher == "live" else 2**63
         self._kept: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
-        lasting = isinstance(session.model, PeftModel) and processes.sharding() == "none"
+        frozen_base = isinstance(session.model, PeftModel) and processes.sharding() == "none"
         self._model = session.model
         if not session.engine.reference:
             self.room, self._model = 0, _second(session.model)
             return
-        self.head = _Head(session.model, lasting=lasting)
+        self.head = _Head(session.model, frozen_base=frozen_base)
         if not self._keep_all(targets):
             self.room = 0
-            self._model = session.model if lasting else _second(session.model)
+            self._model = session.model if frozen_base else _second(session.model)
 
     def __call__(self, targets: Sequence[Target], labels_ba: Tensor) -> Tensor:
         """Return logits_bav for these targets, aligned with the student's labels.
@@ -181,12 +186,12 @@ class StartLogits:
         """
         missing = [target for target in targets if target.key not in self._kept]
         if not missing or self._keep(missing):
-            kept = [self._kept[target.key] for target in targets]
-            _require_equal(targets, labels_ba, [labels_a for _, labels_a in kept])
-            return self.head.logits(_aligned([states for states, _ in kept], labels_ba))
+            cached_outputs = [self._kept[target.key] for target in targets]
+            _require_equal(targets, labels_ba, [labels_a for _, labels_a in cached_outputs])
+            return self.head.logits(_aligned([states for states, _ in cached_outputs], labels_ba))
         with as_start(self._model):
-            logits_bav, theirs_ba = answer_logits(self._model, self._batch(targets))
-        pairs = _split(logits_bav, theirs_ba)
+            logits_bav, teacher_labels_ba = answer_logits(self._model, self._batch(targets))
+        pairs = _split(logits_bav, teacher_labels_ba)
         _require_equal(targets, labels_ba, [labels_a for _, labels_a in pairs])
         return _aligned([logits for logits, _ in pairs], labels_ba)
 
@@ -222,30 +227,30 @@ class StartLogits:
 class _Head:
     """Output head of the reference model, with its input states."""
 
-    def __init__(self, model: Module, *, lasting: bool) -> None:
+    def __init__(self, model: Module, *, frozen_base: bool) -> None:
         inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         self.module: Module = inner.get_output_embeddings()
-        self.start: Module = self.module if lasting else copy.deepcopy(self.module).requires_grad_(False)
+        self.start: Module = self.module if frozen_base else copy.deepcopy(self.module).requires_grad_(False)
         self.plain: bool | None = None
         """Whether logits are the head's output unchanged (no cap or scale); None = unknown."""
 
     def states(self, model: Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return states_bad at answer positions, or logits_bav if the head is not all, and labels."""
-        seen: list[Tensor] = []
+        """Return states_bad at answer tokens (logits_bav if the head is not all), and labels."""
+        head_inputs: list[Tensor] = []
 
         def note(_: Module, args: tuple[Tensor, ...]) -> None:
             if not trying():
-                seen.append(args[0].detach())
+                head_inputs.append(args[0].detach())
 
         if batch.engine.shared_prefix:  # packed rows would put states elsewhere than their logits
             batch = replace(batch, engine=replace(batch.engine, shared_prefix=False))
         with self.module.register_forward_pre_hook(note):
             logits_bav, labels_ba = answer_logits(model, batch)
-        if len(seen) > 1:  # rows of different length went apart
+        if len(head_inputs) > 1:  # rows of different lengths ran in separate batches
             return in_order(
-                [places for places, _ in batch.parts], [self.states(model, part) for _, part in batch.parts]
+                [indices for indices, _ in batch.parts], [self.states(model, part) for _, part in batch.parts]
             )
-        states_bad = seen[0][:, -labels_ba.shape[1] - 1 : -1]
+        states_bad = head_inputs[0][:, -labels_ba.shape[1] - 1 : -1]
         if self.plain is None:
             self.plain = torch.allclose(self.start(states_bad), logits_bav, rtol=1e-3, atol=1e-3)
         return (states_bad if self.plain else logits_bav), labels_ba
@@ -276,10 +281,10 @@ def _aligned(rows: Sequence[Tensor], labels_ba: Tensor) -> Tensor:
     return values_bax.to(labels_ba.device)
 
 
-def _require_equal(targets: Sequence[Target], student_ba: Tensor, teacher: Sequence[Tensor]) -> None:
+def _require_equal(targets: Sequence[Target], student_ba: Tensor, teacher_rows: Sequence[Tensor]) -> None:
     """Raise unless student and teacher have the same supervised ids per sample."""
-    for target, mine, theirs in zip(targets, student_ba.cpu(), teacher, strict=True):
-        if not torch.equal(mine[mine != IGNORE], theirs.cpu()):
+    for target, student_a, teacher_a in zip(targets, student_ba.cpu(), teacher_rows, strict=True):
+        if not torch.equal(student_a[student_a != IGNORE], teacher_a.cpu()):
             raise TrainingError(
                 f"Teacher and student see different answer tokens for example {target.example.id!r}: the response "
                 "must be passed as token ids and be the same for both."

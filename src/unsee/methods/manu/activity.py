@@ -1,4 +1,7 @@
-"""Activity of MLP neurons, summed over tokens. Shapes: b rows, t tokens, n neurons of a module."""
+"""Activity of MLP neurons, summed over tokens.
+
+Shapes: b rows, t tokens, n neurons of a module.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from unsee.training.precision import autocast
 
 EPS = 1e-8
 Read = Literal["inputs", "outputs"]
-"""Activations of a module: what goes into it at the tokens of the answer, or what comes out of it at every token."""
+"""Activations of a module: its inputs at the answer tokens, or its outputs at every token."""
 
 
 @dataclass
@@ -43,12 +46,12 @@ class Activity:
 
     @classmethod
     def none(cls, neurons: int, device: torch.device) -> Activity:
-        """Return the activity of no token."""
+        """Return sums over no tokens."""
         zeros = [torch.zeros(neurons, dtype=torch.float64, device=device) for _ in range(4)]
         return cls(0, *zeros)
 
     def add(self, states_tn: Tensor, threshold: float) -> None:
-        """Count tokens in."""
+        """Add the activations of tokens to the sums."""
         states_tn = states_tn.double()
         self.tokens += len(states_tn)
         self.size_n += states_tn.abs().sum(0)
@@ -58,16 +61,18 @@ class Activity:
 
 
 def importance(multi: Activity, text: Activity) -> Tensor:
-    """Return I(D, n), the sum of four contrasts of a neuron's activity with and without the image (arXiv 2502.15910).
+    """Return I(D, n), four contrasts of activity with and without the image, summed.
 
+    As in arXiv 2502.15910:
     |Z_m - Z_t| / (Z_m + Z_t) with Z the mean |z|; the same of the number of active tokens; sqrt(V_m + V_t) with V the mean
     of (z - Z)^2; the root of the contrast of the sums of z^2. Without tokens all are 0, as for a vision tower without image
     [inferred].
     """
-    means = [one.size_n / max(1, one.tokens) for one in (multi, text)]
+    means = [activity.size_n / max(1, activity.tokens) for activity in (multi, text)]
     variances = [
-        (one.square_n - 2 * mean * one.sum_n) / max(1, one.tokens) + (mean.square() if one.tokens else 0)
-        for one, mean in zip((multi, text), means, strict=True)
+        (activity.square_n - 2 * mean * activity.sum_n) / max(1, activity.tokens)
+        + (mean.square() if activity.tokens else 0)
+        for activity, mean in zip((multi, text), means, strict=True)
     ]
     return (
         _contrast(*means)
@@ -77,63 +82,63 @@ def importance(multi: Activity, text: Activity) -> Tensor:
     )
 
 
-def _contrast(one_n: Tensor, other_n: Tensor) -> Tensor:
+def _contrast(a_n: Tensor, b_n: Tensor) -> Tensor:
     """Return |a - b| / (a + b + eps) of numbers that are not negative."""
-    return (one_n - other_n).abs() / (one_n + other_n + EPS)
+    return (a_n - b_n).abs() / (a_n + b_n + EPS)
 
 
 def measured(
     session: Session,
     examples: Sequence[Example],
     modules: Mapping[str, Linear],
-    seen: set[str],
+    vision_names: set[str],
     threshold: float,
     read: Read = "inputs",
     limit: float = torch.inf,
 ) -> dict[str, Activity]:
     """Return the activity of every module on the examples' own answers.
 
-    In the language model the tokens of the answer count, which are the same with and without the image, or with "outputs" all
-    tokens; in the vision tower (`seen`) all patches [inferred].
+    In the language model the sums are over the answer tokens, which are the same with and without the image, or with "outputs"
+    over all tokens; in the vision tower (`vision_names`) over all patches [inferred].
 
     Args:
         session: Model, examples and settings of the run.
         examples: Rows whose own answers are run through the original model.
         modules: Name -> linear layer whose activations are summed.
-        seen: Names of the modules in the vision tower.
+        vision_names: Names of the modules in the vision tower.
         threshold: Magnitude above which a neuron counts as active at a token.
-        read: Activations that go into a module, or those that come out of it.
+        read: Activations to sum: the modules' inputs or outputs.
         limit: Activations are clamped to +/- this value.
     """
     width: Callable[[Linear], int] = (
-        (lambda one: one.in_features) if read == "inputs" else (lambda one: one.out_features)
+        (lambda module: module.in_features) if read == "inputs" else (lambda module: module.out_features)
     )
-    found = {name: Activity.none(width(module), module.weight.device) for name, module in modules.items()}
+    activities = {name: Activity.none(width(module), module.weight.device) for name, module in modules.items()}
 
     def add(name: str, states_tn: Tensor) -> None:
-        found[name].add(states_tn.clamp(-limit, limit), threshold)
+        activities[name].add(states_tn.clamp(-limit, limit), threshold)
 
-    kept = {"logits_to_keep": 1} if keeps_logits(session.model) else {}  # nobody reads the logits
+    logits_kwargs = {"logits_to_keep": 1} if keeps_logits(session.model) else {}  # the logits are not used
     with as_start(session.model), autocast(session.model, session.training):
         for start in range(0, len(examples), CHUNK):
             targets = [Target(example=example) for example in examples[start : start + CHUNK]]
             for _, batch in collate(session, targets).kinds:
-                with _reading(batch, modules, seen, add, read):
-                    session.model(**batch.inputs, **kept, use_cache=False)
-    return found
+                with _reading(batch, modules, vision_names, add, read):
+                    session.model(**batch.inputs, **logits_kwargs, use_cache=False)
+    return activities
 
 
 @contextmanager
 def _reading(
-    batch: Batch, modules: Mapping[str, Linear], seen: set[str], add: Callable[[str, Tensor], None], read: Read
+    batch: Batch, modules: Mapping[str, Linear], vision_names: set[str], add: Callable[[str, Tensor], None], read: Read
 ) -> Iterator[None]:
-    """Hand what the modules read or return in the passes of the block to `add`."""
+    """Pass the modules' inputs or outputs in the block to `add`."""
     counted_bt = batch.labels_bt != IGNORE if read == "inputs" else batch.inputs["attention_mask"].bool()
 
     def note(name: str, states: Tensor) -> None:
         if trying():
             return
-        if name in seen:
+        if name in vision_names:
             states = states.flatten(0, -2)
         elif states.shape[:-1] == counted_bt.shape:
             states = states[counted_bt]

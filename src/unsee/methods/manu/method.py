@@ -62,17 +62,18 @@ class Manu(Method):
             self._as_written(session)
 
     def _as_written(self, session: Session) -> None:
-        """Prune each of `training.parts` by itself, by how activity differs with and without the image."""
-        chosen = {part: self._neurons(session, part) for part in session.training.parts if part != "projector"}
-        modules = {name: module for found in chosen.values() for name, module in found.items()}
-        seen = set(chosen.get("vision", ()))
+        """Prune each of `training.parts` by itself, by activity with and without the image."""
+        modules_by_part = {part: self._neurons(session, part) for part in session.training.parts if part != "projector"}
+        modules = {name: module for part_modules in modules_by_part.values() for name, module in part_modules.items()}
+        vision_names = set(modules_by_part.get("vision", ()))
         if not modules:
             raise UserError("manu finds no MLP in training.parts. Name language, vision, or both.")
-        shown = [self._examples(session, role) for role in (Role.FORGET, Role.RETAIN)]
-        forget, retain = (self._importance(session, examples, modules, seen) for examples in shown)
+        role_examples = [self._examples(session, role) for role in (Role.FORGET, Role.RETAIN)]
+        forget, retain = (self._importance(session, examples, modules, vision_names) for examples in role_examples)
         scores = {name: forget[name] / (retain[name] + EPS) for name in modules}
         session.notes["manu"] = {
-            part: _pruned({name: modules[name] for name in found}, scores, self.share) for part, found in chosen.items()
+            part: _pruned({name: modules[name] for name in part_modules}, scores, self.share)
+            for part, part_modules in modules_by_part.items()
         }
 
     def _neurons(self, session: Session, part: Any) -> dict[str, Linear]:
@@ -80,10 +81,10 @@ class Manu(Method):
         return down_projections(session.model, session.family.parts(session.model)[part])
 
     def _importance(
-        self, session: Session, examples: Iterable[list[Example]], modules: Mapping[str, Linear], seen: set[str]
+        self, session: Session, examples: Iterable[list[Example]], modules: Mapping[str, Linear], vision_names: set[str]
     ) -> dict[str, Tensor]:
-        """Return I(D, n) of the neurons of every module, on examples with their images and without."""
-        multi, text = (measured(session, shown, modules, seen, self.threshold) for shown in examples)
+        """Return I(D, n) of the neurons of every module, from examples with and without image."""
+        multi, text = (measured(session, variant, modules, vision_names, self.threshold) for variant in examples)
         return {name: importance(multi[name], text[name]) for name in modules}
 
     def _examples(self, session: Session, role: Role) -> tuple[list[Example], list[Example]]:
@@ -91,36 +92,44 @@ class Manu(Method):
         examples = [example for example in session.of(role) if example.image is not None]
         if not examples:
             raise UserError(f"manu compares questions with and without their image, but the {role} role has no image.")
-        shown = list(evenly(examples, self.samples))
-        return shown, [replace(example, image=None) for example in shown]
+        sampled = list(evenly(examples, self.samples))
+        return sampled, [replace(example, image=None) for example in sampled]
 
     def _as_released(self, session: Session) -> None:
-        """Prune the last layers of all `training.parts` together, the vision tower by images, the language model by text."""
+        """Prune the last layers of all `training.parts` together.
+
+        The vision tower is scored on images, the language model on text.
+        """
         model, parts = session.model, session.family.parts(session.model)
-        chosen = {part: released.matrices(model, parts[part]) for part in session.training.parts if part != "projector"}
-        modules = {name: module for found in chosen.values() for name, module in found.items()}
+        modules_by_part = {
+            part: released.matrices(model, parts[part]) for part in session.training.parts if part != "projector"
+        }
+        modules = {name: module for part_modules in modules_by_part.values() for name, module in part_modules.items()}
         if not modules:
             raise UserError("manu finds no MLP in training.parts. Name language, vision, or both.")
         scores = {}
-        shown = {role: self._examples(session, role) for role in (Role.FORGET, Role.RETAIN)}
-        for part, found in chosen.items():
-            blind = part == "language"
-            forget, retain = (released.activity(session, shown[role][blind], found, seen=not blind) for role in shown)
-            scores.update({name: released.score(forget[name], retain[name]) for name in found})
+        examples_by_role = {role: self._examples(session, role) for role in (Role.FORGET, Role.RETAIN)}
+        for part, part_modules in modules_by_part.items():
+            text_only = part == "language"
+            forget, retain = (
+                released.activity(session, examples_by_role[role][text_only], part_modules, seen=not text_only)
+                for role in examples_by_role
+            )
+            scores.update({name: released.score(forget[name], retain[name]) for name in part_modules})
         session.notes["manu"] = released.prune(modules, scores, self.share)
 
 
 def _pruned(modules: Mapping[str, Linear], scores: Mapping[str, Tensor], share: float) -> dict[str, Any]:
-    """Zero the outgoing weights of the highest share of neurons, and return how many per module."""
+    """Zero the outgoing weights of the top share of neurons, and return counts per module."""
     if not modules:
         return {"neurons": 0, "zeroed": {}}
-    every = torch.cat([scores[name].cpu() for name in modules])
-    highest = every.topk(max(1, round(share * len(every)))).indices
-    zeroed, first = {}, 0
+    all_scores = torch.cat([scores[name].cpu() for name in modules])
+    highest = all_scores.topk(max(1, round(share * len(all_scores)))).indices
+    zeroed, offset = {}, 0
     for name, module in modules.items():
-        mine = highest[(highest >= first) & (highest < first + module.in_features)] - first
-        first += module.in_features
+        neurons = highest[(highest >= offset) & (highest < offset + module.in_features)] - offset
+        offset += module.in_features
         with torch.no_grad():
-            module.weight[:, mine.to(module.weight.device)] = 0
-        zeroed[name] = len(mine)
-    return {"neurons": len(every), "zeroed": zeroed}
+            module.weight[:, neurons.to(module.weight.device)] = 0
+        zeroed[name] = len(neurons)
+    return {"neurons": len(all_scores), "zeroed": zeroed}

@@ -1,8 +1,9 @@
-"""MANU as its published code has it (https://github.com/franciscoliu/MANU, prune/prune_utility.py), layers told apart.
+"""MANU as in its published code, with separate scores per layer.
 
-Another algorithm than the paper's: activity with and without the image is not compared; what a neuron does on forget examples
-is divided by what it does on retain ones. The published hooks pool all layers under the names of three, so that these get the
-same scores; here every layer has its own. Shapes: n output features of a matrix.
+The code is prune/prune_utility.py of https://github.com/franciscoliu/MANU. Its algorithm is not the paper's: activity with and
+without the image is not compared; a neuron's activity on forget examples is divided by that on retain examples. The published
+hooks pool all layers under the names of three, so that these get the same scores; here every layer has its own.
+Shapes: n output features of a matrix.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def matrices(model: Module, part: str) -> dict[str, Linear]:
         model: The model.
         part: Regular expression of a part, of `Family.parts`.
     """
-    found = {
+    candidates = {
         name: (int(layer[1]), module)
         for name, module in model.named_modules()
         if isinstance(module, Linear)
@@ -44,14 +45,14 @@ def matrices(model: Module, part: str) -> dict[str, Linear]:
         and re.fullmatch(part, name)
         and (layer := _LAYER.search(name))
     }
-    last = sorted({layer for layer, _ in found.values()})[-LAST:]
-    return {name: module for name, (layer, module) in found.items() if layer in last}
+    last_layers = sorted({layer for layer, _ in candidates.values()})[-LAST:]
+    return {name: module for name, (layer, module) in candidates.items() if layer in last_layers}
 
 
 def activity(
     session: Session, examples: Sequence[Example], modules: Mapping[str, Linear], *, seen: bool
 ) -> dict[str, Activity]:
-    """Return what the matrices put out on examples, at every token or (`seen`) patch.
+    """Return the activity of the matrices' outputs, at every token or (`seen`) patch.
 
     Args:
         session: Model, examples and settings of the run.
@@ -63,31 +64,34 @@ def activity(
 
 
 def score(forget: Activity, retain: Activity) -> Tensor:
-    """Return score_n = sum of w (F / (R + 1e-5) - 1) over mean |z|, variance and root mean square, each of weight 2 [code].
+    """Return score_n = sum of w (F / (R + 1e-5) - 1) over three statistics.
 
-    The frequency of |z| above a threshold has weight 0 in the published code.
+    These are mean |z|, variance and root mean square, each of weight 2 [code]. The frequency of |z| above a threshold has weight 0 in the published code.
     """
     pairs = zip(_statistics(forget), _statistics(retain), strict=True)
-    return torch.stack([2 * (ours_n / (theirs_n + EPS) - 1) for ours_n, theirs_n in pairs]).sum(0)
+    return torch.stack([2 * (forget_n / (retain_n + EPS) - 1) for forget_n, retain_n in pairs]).sum(0)
 
 
-def _statistics(one: Activity) -> tuple[Tensor, Tensor, Tensor]:
+def _statistics(sums: Activity) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean |z|, variance and root mean square over tokens."""
-    count = max(1, one.tokens)
-    mean_n, square_n = one.sum_n / count, one.square_n / count
-    return one.size_n / count, (square_n - mean_n.square()).clamp_min(0), square_n.sqrt()
+    count = max(1, sums.tokens)
+    mean_n, square_n = sums.sum_n / count, sums.square_n / count
+    return sums.size_n / count, (square_n - mean_n.square()).clamp_min(0), square_n.sqrt()
 
 
 def prune(modules: Mapping[str, Linear], scores: Mapping[str, Tensor], share: float) -> dict[str, Any]:
-    """Zero the output rows (and biases [inferred]) with the highest scores over all matrices, and return how many per matrix."""
-    every = torch.cat([scores[name].cpu() for name in modules])
-    highest = torch.zeros(len(every), dtype=torch.bool)
-    highest[every.topk(max(1, round(share * len(every)))).indices] = True
-    rows = highest.split([module.out_features for module in modules.values()])
+    """Zero the output rows with the highest scores, and return counts per matrix.
+
+    Scores are ranked over all matrices together; biases are zeroed too [inferred].
+    """
+    all_scores = torch.cat([scores[name].cpu() for name in modules])
+    highest = torch.zeros(len(all_scores), dtype=torch.bool)
+    highest[all_scores.topk(max(1, round(share * len(all_scores)))).indices] = True
+    pruned_rows = highest.split([module.out_features for module in modules.values()])
     with torch.no_grad():
-        for module, chosen_n in zip(modules.values(), rows, strict=True):
+        for module, chosen_n in zip(modules.values(), pruned_rows, strict=True):
             for weight in (module.weight, module.bias):
                 if weight is not None:
                     weight[chosen_n.to(weight.device)] = 0
-    zeroed = {name: int(chosen_n.sum()) for name, chosen_n in zip(modules, rows, strict=True)}
-    return {"neurons": len(every), "zeroed": zeroed}
+    zeroed = {name: int(chosen_n.sum()) for name, chosen_n in zip(modules, pruned_rows, strict=True)}
+    return {"neurons": len(all_scores), "zeroed": zeroed}

@@ -2,8 +2,8 @@
 
 After MMUnlearner (arXiv 2502.11051).
 
-A weight is kept where D = F_T - gamma F_P > 0: its squared gradient on what is to go outweighs that on what is to stay.
-Bits are packed eight to a byte, little bit order, weights row by row; the last byte is filled with zeros.
+A weight is kept where D = F_T - gamma F_P > 0: its squared gradient on the forget set outweighs that on the retain set.
+Bits are packed eight to a byte, little bit order, weights row by row; the last byte is padded with zeros.
 """
 
 from __future__ import annotations

@@ -100,7 +100,9 @@ class Released:
                 target = self.fisher(names, _targets(self.session, Role.FORGET))
                 text_roles = (Role.FORGET_TEXT, Role.RETAIN_TEXT) if language else ()
                 preserve = self.fisher(names, _targets(self.session, Role.RETAIN, *text_roles))
-                entries |= {name: _ratio(target[name], preserve[name], self.gamma, masked_parts[name]) for name in names}
+                entries |= {
+                    name: _ratio(target[name], preserve[name], self.gamma, masked_parts[name]) for name in names
+                }
         facts = {
             "gamma": self.gamma,
             "granularity": "batch",
@@ -145,7 +147,7 @@ class Released:
 
     @contextmanager
     def checkpointing(self) -> Iterator[None]:
-        """Recompute activations in the block, if `training.gradient_checkpointing` asks for it."""
+        """Recompute activations in the block, if `training.gradient_checkpointing` is set."""
         if not self.session.training.gradient_checkpointing:
             yield
             return
@@ -156,12 +158,12 @@ class Released:
             keep_activations(self.session.model)
 
     def require_rows(self) -> None:
-        """Raise if there is nothing to forget or to keep."""
+        """Raise if forget or retain examples with images are missing."""
         if not _targets(self.session, Role.FORGET) or not _targets(self.session, Role.RETAIN):
             raise UserError("The published loop needs forget and retain examples with images; these data lack some.")
 
     def _steps(self, optimizer: torch.optim.Optimizer, mask: Mask | None) -> float:
-        """Take all steps and return how many passes over the retain examples, which set the pace, they are."""
+        """Take all steps and return the number of passes over the retain examples."""
         session, training = self.session, self.session.training
         forget, retain = _targets(session, Role.FORGET), _targets(session, Role.RETAIN)
         for epoch in range(training.epochs):
@@ -232,7 +234,9 @@ def first_match_labels(batch: Batch, eos: int) -> Tensor:
     for labels_t, answer_labels_t in zip(labels_bt, batch.labels_bt, strict=True):
         answer_ids = [token for token in answer_labels_t[answer_labels_t != IGNORE].tolist() if token != eos]
         row_ids = labels_t.tolist()
-        starts = (i for i in range(len(row_ids) - len(answer_ids) + 1) if row_ids[i : i + len(answer_ids)] == answer_ids)
+        starts = (
+            i for i in range(len(row_ids) - len(answer_ids) + 1) if row_ids[i : i + len(answer_ids)] == answer_ids
+        )
         start = next(starts, None)
         if start is not None:
             labels_t[:start] = IGNORE

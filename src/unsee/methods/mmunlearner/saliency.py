@@ -3,11 +3,11 @@
 It keeps weights whose Fisher information is larger on the forget than on the retain set.
 
 F_X is the diagonal empirical Fisher: the mean over samples of the squared gradient of the answer's cross-entropy. The mask
-only asks for the sign of D, so one fp32 accumulator on the device is enough, and one sweep serves all parts of the model.
+needs only the sign of D, so one fp32 accumulator on the device is enough, and one sweep serves all parts of the model.
 
 Samples come in rounds that hold the same share of T and of P; each round weighs the same on both sides. So after every
 round the one accumulator is D times a positive number, its sign can be compared with that of the round before, and the
-sweep ends when the bits stay what they are.
+sweep ends when the bits no longer change.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def accumulate(
         session: Model, examples and settings of the run.
         parts: Parameter name -> part of the model (`maskable`).
         target: Forget targets T.
-        preserve: Targets P of what is to stay.
+        preserve: Retain targets P.
         sweep: How the gradients are gathered.
     """
     sides = [_units(target, sweep), _units(preserve, sweep)]
@@ -242,9 +242,9 @@ class _Squares:
 
 @contextmanager
 def _squares(session: Session, parts: Mapping[str, Part], image_unit: Sequence[Target] | None) -> Iterator[_Squares]:
-    """Enable gradients for these parameters only, and collect them, and restore afterwards.
+    """Enable gradients for these parameters only, collect them, and restore afterwards.
 
-    `first` is a unit with images, on which the fast path is tried.
+    `image_unit` is a unit with images, on which the fast path is tried.
     """
     model = session.model
     weights = {name: weight for name, weight in model.named_parameters() if name in parts}
@@ -271,14 +271,13 @@ def _rerun(session: Session, forward: Forward, image_unit: Sequence[Target] | No
 
 
 def _loss(session: Session, unit: Sequence[Target]) -> Tensor:
-    unsplit_vlm = replace(
-        session.vlm, engine=replace(session.engine, split_batches=False)
-    )  # one gradient per unit is squared
+    # One gradient per unit is squared, so units are not split.
+    unsplit_vlm = replace(session.vlm, engine=replace(session.engine, split_batches=False))
     return answer_nll(*answer_logits(session.model, collate(unsplit_vlm, unit)))
 
 
 def _plain_loss(session: Session, unit: Sequence[Target]) -> Tensor:
-    """Return the loss without fast paths, for a trial of one."""
+    """Return the loss without fast paths, to compare a fast path with."""
     return answer_nll(*answer_logits(session.model, collate(replace(session.vlm, engine=PLAIN), unit)))
 
 
@@ -293,17 +292,19 @@ def _add(session: Session, squares: _Squares, units: Sequence[Sequence[Target]],
 
 
 def _units(targets: Sequence[Target], sweep: Sweep) -> list[list[list[Target]]]:
-    """Return the units that are squared, with and without images: samples or batches."""
+    """Return the samples or batches to square the gradient of, those with images first."""
     size = 1 if sweep.granularity == "sample" else sweep.batch_size
     image_targets = [target for target in targets if target.example.image is not None]
     text_targets = [target for target in targets if target.example.image is None]
-    return [[group[i : i + size] for i in range(0, len(group), size)] for group in (image_targets, text_targets) if group]
+    return [
+        [group[i : i + size] for i in range(0, len(group), size)] for group in (image_targets, text_targets) if group
+    ]
 
 
 def _rounds(sides: Sequence[list[list[list[Target]]]], sweep: Sweep) -> list[list[list[list[Target]]]]:
     """Split the units of each side into equal rounds of about `every` samples of P.
 
-    No round lacks the first kind of a side; of a kind with fewer units than rounds, some rounds have none.
+    No round lacks the first group of a side; of a group with fewer units than rounds, some rounds have none.
     """
     preserve = sum(len(unit) for group in sides[1] for unit in group)
     requested = round(preserve / sweep.every) if sweep.tolerance else 1
@@ -312,7 +313,10 @@ def _rounds(sides: Sequence[list[list[list[Target]]]], sweep: Sweep) -> list[lis
     def share(units: list[list[Target]], round_index: int) -> list[list[Target]]:
         return units[round_index * len(units) // round_count : (round_index + 1) * len(units) // round_count]
 
-    return [[[unit for group in side for unit in share(group, round_index)] for side in sides] for round_index in range(round_count)]
+    return [
+        [[unit for group in side for unit in share(group, round_index)] for side in sides]
+        for round_index in range(round_count)
+    ]
 
 
 def _flipped(previous_bits: Mapping[str, Tensor], bits: Mapping[str, Tensor], totals: Mapping[str, Tensor]) -> float:

@@ -21,7 +21,7 @@ def with_texts(session: Session, source: Source) -> tuple[Session, str]:
     """Return the session for the mask, with text questions, and their source.
 
     facts: the training data's own; where they have none, those about images with the name in place of "this person".
-    released: those that the data judge, as the published code has them; never trained on.
+    released: the questions of the evaluation, as in the published code; never trained on.
     """
     if source == "released":
         if session.benchmark is None:
@@ -45,7 +45,9 @@ def named(examples: Sequence[Example]) -> list[Example]:
         if name and example.image is not None and _SOMEBODY.search(example.question):
             question, answer = _called(example.question, name), _called(example.answer, name)
             role = _OF_IMAGE[example.role]
-            text_examples.append(replace(example, id=f"{example.id}/named", role=role, image=None, question=question, answer=answer))
+            text_examples.append(
+                replace(example, id=f"{example.id}/named", role=role, image=None, question=question, answer=answer)
+            )
     return text_examples
 
 

@@ -42,9 +42,9 @@ class ForcedAnswer:
 
 
 def span_means(session: Session, texts: Sequence[ForcedAnswer], layers: Sequence[int]) -> list[Tensor]:
-    """Return each text's mean state per span and layer of the original model [s, k, d].
+    """Return the original model's mean states of each text, by span and layer.
 
-    On the CPU.
+    Each is [s, k, d], on the CPU.
     """
     order = sorted(range(len(texts)), key=lambda index: _length(texts[index]))
     means_by_index: dict[int, Tensor] = {}

@@ -167,15 +167,20 @@ class _Found:
 
     def artefact(self) -> Artefact:
         """Return the finished artefact."""
-        retain, calibration = (
-            self._retain_pairs()
-        )  # first: data without a retain set end here, before anything is generated
+        # First, so that data without a retain set are rejected before anything is generated.
+        retain, calibration = self._retain_pairs()
         forget = self._forget_pairs()
-        directions = {layer: self._directions(forget, retain, layer_index) for layer_index, layer in enumerate(self.layers)}
+        directions = {
+            layer: self._directions(forget, retain, layer_index) for layer_index, layer in enumerate(self.layers)
+        }
         rule = self._rule(forget, calibration, directions[self.scoring])
         self.notes["firing"] = self._firing(rule, forget, calibration, directions[self.scoring])
         self.notes["ranks"] = {
-            str(layer): {"text": layer_directions.un_text.shape[1], "image": layer_directions.un_mm.shape[1], "reasoning": layer_directions.rrs.shape[1]}
+            str(layer): {
+                "text": layer_directions.un_text.shape[1],
+                "image": layer_directions.un_mm.shape[1],
+                "reasoning": layer_directions.rrs.shape[1],
+            }
             for layer, layer_directions in directions.items()
         }
         return Artefact(rule=rule, directions=directions, facts=self._facts(forget, retain))
@@ -262,7 +267,9 @@ class _Found:
         }
         for example in examples:
             chain = own_chains[example.id] or generated_chains[example.id]
-            question = example.question if own_chains[example.id] else f"{example.question} {self.settings.step_by_step}"
+            question = (
+                example.question if own_chains[example.id] else f"{example.question} {self.settings.step_by_step}"
+            )
             if chain.strip():
                 yield example, question, f"Reasoning: {chain}"
 
@@ -280,7 +287,10 @@ class _Found:
         """
         image_pairs = [pair for pair in forget if pair.example.image is not None] or forget
         text_pairs = [pair for pair in forget if pair.example.image is None] or forget
-        (un_mm, v_mm, mu_mm), (un_text, v_text, mu_text) = self._unlearning(image_pairs, layer_index), self._unlearning(text_pairs, layer_index)
+        (un_mm, v_mm, mu_mm), (un_text, v_text, mu_text) = (
+            self._unlearning(image_pairs, layer_index),
+            self._unlearning(text_pairs, layer_index),
+        )
         steps_nd = zscore(torch.stack([pair.answer[layer_index] for pair in retain]), self._scaling)
         return Directions(
             un_text=un_text,
@@ -327,7 +337,11 @@ class _Found:
         )
 
     def _calibrated(
-        self, gate: Gate | Literal["auto"], forget: Sequence[_Pair], calibration: Sequence[_Pair], directions: Directions
+        self,
+        gate: Gate | Literal["auto"],
+        forget: Sequence[_Pair],
+        calibration: Sequence[_Pair],
+        directions: Directions,
     ) -> tuple[Gate, float]:
         """Return the gate's sign and best threshold, and record the calibration."""
         layer_index, score = self.layers.index(self.scoring), self.settings.score
@@ -389,7 +403,9 @@ def _forced_answer(
     example: Example, question: str, token_ids: tuple[int, ...], instruction: str, spans: tuple[Span, ...]
 ) -> ForcedAnswer:
     target_example = example if question == example.question else replace(example, question=question)
-    return ForcedAnswer(Target(example=target_example, token_ids=token_ids, ended=False, instruction=instruction), spans)
+    return ForcedAnswer(
+        Target(example=target_example, token_ids=token_ids, ended=False, instruction=instruction), spans
+    )
 
 
 def _ends(pairs: Sequence[_Pair], layer_index: int) -> Tensor:

@@ -57,9 +57,9 @@ class SIU(Recipe, Method):
     def __post_init__(self) -> None:
         """Reject values that no run could use."""
         super().__post_init__()
-        for name, least in (("steps", 0), ("rows", 1), ("image", 0), ("retain_ratio", 1), ("beta", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"method.{name} must be at least {least}, got {getattr(self, name)}.")
+        for name, minimum in (("steps", 0), ("rows", 1), ("image", 0), ("retain_ratio", 1), ("beta", 0)):
+            if getattr(self, name) < minimum:
+                raise UserError(f"method.{name} must be at least {minimum}, got {getattr(self, name)}.")
         if self.mode == "as_released":
             require_unset(self, "method", ("alpha", "beta", "reduction", "teacher"))
 
@@ -75,31 +75,33 @@ class SIU(Recipe, Method):
         """Build the rows and minimise the two terms on them."""
         retain = retain_targets(session, self.retain_weight)
         concepts, rows = build_siu_rows(session, self)
-        masked = name_tokens(session.processor, [name for concept in concepts for name in concept.names])
-        session.notes["siu"] = _facts(concepts, rows, masked)
+        name_mask = name_tokens(session.processor, [name for concept in concepts for name in concept.names])
+        session.notes["siu"] = _facts(concepts, rows, name_mask)
         session.training = _limited(session, self.steps * len(concepts))
         objective = (
-            self._released(session, rows, masked) if self.mode == "as_released" else self._paper(session, rows, masked)
+            self._released(session, rows, name_mask)
+            if self.mode == "as_released"
+            else self._paper(session, rows, name_mask)
         )
         targets = [row.target for row in rows]
         minimise(session, objective, forget=targets, retain=retain, retain_ratio=self.retain_ratio)
 
-    def _paper(self, session: Session, rows: Sequence[Row], masked: NameTokens) -> Objective:
+    def _paper(self, session: Session, rows: Sequence[Row], name_mask: NameTokens) -> Objective:
         """Return both terms on aligned answer tokens, the KL as a mean over kept tokens."""
-        kept = Kept(session, rows)
+        token_mask = Kept(session, rows)
         start = StartLogits(session, [row.target for row in rows], teacher=self.teacher)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
             logits_bav, labels_ba = answer_logits(session.model, forget)
-            teacher_bav, kept_ba = start(forget.targets, labels_ba), kept(forget.targets, labels_ba)
-            kl = dual_masked_kl(teacher_bav, logits_bav, kept_ba, masked.allowed(logits_bav), self.reduction)
+            teacher_bav, kept_ba = start(forget.targets, labels_ba), token_mask(forget.targets, labels_ba)
+            kl = dual_masked_kl(teacher_bav, logits_bav, kept_ba, name_mask.allowed(logits_bav), self.reduction)
             ce = _token_nll(logits_bav, labels_ba)
             yield {"loss": self.alpha * ce + self.beta * kl, "ce": ce, "masked_kl": kl}
             yield from retain_term(session, retain, self.retain_weight)
 
         return objective
 
-    def _released(self, session: Session, rows: Sequence[Row], masked: NameTokens) -> Objective:
+    def _released(self, session: Session, rows: Sequence[Row], name_mask: NameTokens) -> Objective:
         """Return both terms of the released trainer, with its misalignment and normaliser."""
         if not isinstance(session.model, PeftModel):
             raise UserError(
@@ -113,14 +115,15 @@ class SIU(Recipe, Method):
         phrases = {row.target.key: _phrase(session, row) for row in rows}
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-            seen = [
-                _whole(session, forget.only([i]), phrases[forget.targets[i].key]) for i in range(len(forget.targets))
+            released_rows = [
+                _whole(session, forget.only([index]), phrases[forget.targets[index].key])
+                for index in range(len(forget.targets))
             ]
-            ce = torch.cat([one.nll_a for one in seen]).mean()
-            teacher_bav = torch.cat([one.teacher_tv for one in seen])[None]
-            student_bav = torch.cat([one.student_tv for one in seen])[None]
-            kept_ba = torch.cat([one.kept_t for one in seen])[None]
-            kl = released_masked_cross(teacher_bav, student_bav, kept_ba, masked.allowed(student_bav))
+            ce = torch.cat([row.nll_a for row in released_rows]).mean()
+            teacher_bav = torch.cat([row.teacher_tv for row in released_rows])[None]
+            student_bav = torch.cat([row.student_tv for row in released_rows])[None]
+            kept_ba = torch.cat([row.kept_t for row in released_rows])[None]
+            kl = released_masked_cross(teacher_bav, student_bav, kept_ba, name_mask.allowed(student_bav))
             yield {"loss": ce + kl, "ce": ce, "masked_kl": kl}
             yield from retain_term(session, retain, self.retain_weight)
 
@@ -146,12 +149,15 @@ def _whole(session: Session, row: Batch, phrase: Sequence[int]) -> _Whole:
     student_btv = session.model(**row.inputs, use_cache=False).logits
     with as_start(session.model):
         teacher_btv = session.model(**row.inputs, use_cache=False).logits
-    text = _unexpanded(row.inputs["input_ids"][0].tolist(), session.processor.image_token_id)
-    hidden = {place + i for place in _matches(text, phrase) for i in range(len(phrase))}
-    kept_t = torch.tensor([place not in hidden for place in range(len(text))], device=student_btv.device)
+    text_ids = _unexpanded(row.inputs["input_ids"][0].tolist(), session.processor.image_token_id)
+    phrase_indices = {index + offset for index in _matches(text_ids, phrase) for offset in range(len(phrase))}
+    kept_t = torch.tensor([index not in phrase_indices for index in range(len(text_ids))], device=student_btv.device)
     logp_ba = token_logprobs(student_btv[:, :-1], row.labels_bt[:, 1:])
     return _Whole(
-        student_btv[0, : len(text)], teacher_btv[0, : len(text)], kept_t, -logp_ba[row.labels_bt[:, 1:] != IGNORE]
+        student_btv[0, : len(text_ids)],
+        teacher_btv[0, : len(text_ids)],
+        kept_t,
+        -logp_ba[row.labels_bt[:, 1:] != IGNORE],
     )
 
 
@@ -162,15 +168,23 @@ def _phrase(session: Session, row: Row) -> list[int]:
     return ids
 
 
-def _unexpanded(ids: Sequence[int], image: int) -> list[int]:
+def _unexpanded(token_ids: Sequence[int], image_id: int) -> list[int]:
     """Return the ids with one placeholder per image."""
-    return [token for place, token in enumerate(ids) if token != image or place == 0 or ids[place - 1] != image]
+    return [
+        token
+        for index, token in enumerate(token_ids)
+        if token != image_id or index == 0 or token_ids[index - 1] != image_id
+    ]
 
 
-def _matches(ids: Sequence[int], phrase: Sequence[int]) -> list[int]:
+def _matches(token_ids: Sequence[int], phrase: Sequence[int]) -> list[int]:
     """Return the indices at which the phrase begins."""
     size = len(phrase)
-    return [place for place in range(len(ids) - size + 1) if size and list(ids[place : place + size]) == list(phrase)]
+    return [
+        index
+        for index in range(len(token_ids) - size + 1)
+        if size and list(token_ids[index : index + size]) == list(phrase)
+    ]
 
 
 def _token_nll(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
@@ -186,13 +200,13 @@ def _limited(session: Session, steps: int) -> Training:
     return replace(training, max_steps=steps)
 
 
-def _facts(concepts: Sequence[Concept], rows: Sequence[Row], masked: NameTokens) -> dict[str, Any]:
+def _facts(concepts: Sequence[Concept], rows: Sequence[Row], name_mask: NameTokens) -> dict[str, Any]:
     """Return the record: rows per target, training images, masked entries."""
     counts = Counter(row.number for row in rows)
     return {
         "rows": {f"target_{number}": counts[number] for number in (1, 2, 3, 4)},  # type: ignore[index]
         "images": [concept.shown[0].image.key for concept in concepts if concept.shown[0].image],
         "substitutes": [concept.substitute for concept in concepts],
-        "name_tokens": len(masked.ids),
-        "dropped_pieces": list(masked.dropped),
+        "name_tokens": len(name_mask.ids),
+        "dropped_pieces": list(name_mask.dropped),
     }

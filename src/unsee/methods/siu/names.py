@@ -33,40 +33,42 @@ CJK: Final = "\u2e80"
 
 
 def substitutes(
-    session: Session, shown: Mapping[str, Example], given: Mapping[str, str], choice: Choice, seed: int
+    session: Session, examples: Mapping[str, Example], user_names: Mapping[str, str], choice: Choice, seed: int
 ) -> dict[str, str]:
     """Return a fictitious name per entity.
 
-    The user's, else one that shares no word with a name in the data.
+    This is the user's, else one that shares no word with a name in the data.
 
-    "plausible" follows the paper's reason for the target, that models give unknown people names they find likely: of names
-    from the list and names blended from halves of the retained people's, the original model's favourite is taken [inferred].
+    "plausible" follows the paper's reason for the target, that models give unknown people likely names: of names from the
+    list and names blended from halves of the retained people's, the original model's most likely one is taken [inferred].
 
     Args:
         session: Model, examples and settings of the run.
-        shown: Entity -> example whose image shows it, in the order in which names are given.
-        given: Entity -> name chosen by the user.
+        examples: Entity -> example whose image shows it, in the order in which names are assigned.
+        user_names: Entity -> name chosen by the user.
         choice: How the other names are chosen.
         seed: Seed of the order of candidates.
 
     Raises:
         UserError: No name is left for an entity, or the user's is one of its own.
     """
-    taken = set(given.values())
-    chosen: dict[str, str] = {}
-    for entity, example in shown.items():
-        name = given.get(entity)
+    used_names = set(user_names.values())
+    substitute_names: dict[str, str] = {}
+    for entity, example in examples.items():
+        name = user_names.get(entity)
         if name is None:
-            free = [one for one in _candidates(session, shown, seed) if one not in taken]
-            name = _likeliest(session, example, free) if choice == "plausible" else next(iter(free), "")
+            candidates = [
+                candidate for candidate in _candidates(session, examples, seed) if candidate not in used_names
+            ]
+            name = _likeliest(session, example, candidates) if choice == "plausible" else next(iter(candidates), "")
         if not name or any(contains(name, form) for form in example.private.get("name", ())):
             raise UserError(f"siu needs a made-up name for {entity!r}, got {name!r}; give one in method.substitutes.")
-        taken.add(name)
-        chosen[entity] = name
-    return chosen
+        used_names.add(name)
+        substitute_names[entity] = name
+    return substitute_names
 
 
-def _candidates(session: Session, shown: Mapping[str, Example], seed: int) -> list[str]:
+def _candidates(session: Session, by_entity: Mapping[str, Example], seed: int) -> list[str]:
     """Return fictitious names: listed ones, then blended ones."""
     names = {
         example.entity: tuple(example.private["name"])
@@ -80,33 +82,33 @@ def _candidates(session: Session, shown: Mapping[str, Example], seed: int) -> li
         for shift in range(len(LAST))
         for first, last in zip(FIRST, LAST[shift:] + LAST[:shift], strict=True)
     ]
-    free = [name for name in listed if not words & set(normalise(name).split())]
-    others = [forms[0] for entity, forms in names.items() if entity not in shown]
-    blended = [name for name in _blended(others, seed) if not words & set(normalise(name).split())]
-    return [*free[:CANDIDATES], *blended]
+    unused = [name for name in listed if not words & set(normalise(name).split())]
+    retained_names = [forms[0] for entity, forms in names.items() if entity not in by_entity]
+    blended = [name for name in _blended(retained_names, seed) if not words & set(normalise(name).split())]
+    return [*unused[:CANDIDATES], *blended]
 
 
 def _blended(names: Sequence[str], seed: int) -> list[str]:
     """Return names that blend the halves of two first and two last names."""
-    split = [name.split() for name in names if len(name.split()) > 1]
-    made = []
-    for number in range(CANDIDATES if len(split) > 1 else 0):
-        one, two, three, four = random.Random(seed_of(seed, "siu blend", number)).choices(split, k=4)
-        made.append(f"{_blend(one[0], two[0])} {_blend(three[-1], four[-1])}")
-    return list(dict.fromkeys(made))
+    split_names = [name.split() for name in names if len(name.split()) > 1]
+    blends = []
+    for number in range(CANDIDATES if len(split_names) > 1 else 0):
+        first_a, first_b, last_a, last_b = random.Random(seed_of(seed, "siu blend", number)).choices(split_names, k=4)
+        blends.append(f"{_blend(first_a[0], first_b[0])} {_blend(last_a[-1], last_b[-1])}")
+    return list(dict.fromkeys(blends))
 
 
-def _blend(one: str, two: str) -> str:
-    return one[: (len(one) + 1) // 2] + two[(len(two) + 1) // 2 :].lower()
+def _blend(front: str, back: str) -> str:
+    return front[: (len(front) + 1) // 2] + back[(len(back) + 1) // 2 :].lower()
 
 
 def _likeliest(session: Session, example: Example, names: Sequence[str]) -> str:
     """Return the name with the highest mean token log-probability for the image."""
-    asked = example if example.kind is Kind.NAME else replace(example, question="Who is this?")
-    targets = {name: Target(example=asked, text=f"This is {name}.") for name in names}
-    known = start_logprobs(session, list(targets.values()))
+    name_question = example if example.kind is Kind.NAME else replace(example, question="Who is this?")
+    targets = {name: Target(example=name_question, text=f"This is {name}.") for name in names}
+    logprobs = start_logprobs(session, list(targets.values()))
     lengths = {name: len(target_ids(session.processor, session.family, target)) for name, target in targets.items()}
-    return max(names, key=lambda name: known[targets[name].key] / lengths[name], default="")
+    return max(names, key=lambda name: logprobs[targets[name].key] / lengths[name], default="")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,22 +128,22 @@ class NameTokens:
 def name_tokens(processor: Any, names: Sequence[str]) -> NameTokens:
     """Return the sub-tokens of all spellings, with and without leading space, in any case.
 
-    Single letters, digits, punctuation and special tokens are dropped: masking them would push all text down.
+    Single letters, digits, punctuation and special tokens are dropped: masking them would suppress all text.
     """
     tokenizer = processor.tokenizer
     cases = {case for name in names for case in (name, name.lower(), name.upper(), name.title())}
-    spelled = [lead + case for case in sorted(cases) for lead in ("", " ")]
-    found = {token for text in spelled for token in tokenizer(text, add_special_tokens=False)["input_ids"]}
-    found -= set(tokenizer.all_special_ids)
-    pieces = {token: tokenizer.decode([token]).strip() for token in found}
-    meant = {
+    spellings = [lead + case for case in sorted(cases) for lead in ("", " ")]
+    token_ids = {token for text in spellings for token in tokenizer(text, add_special_tokens=False)["input_ids"]}
+    token_ids -= set(tokenizer.all_special_ids)
+    pieces = {token: tokenizer.decode([token]).strip() for token in token_ids}
+    masked_ids = {
         token for token, piece in pieces.items() if any(map(str.isalpha, piece)) and (len(piece) > 1 or piece >= CJK)
     }
-    if names and not meant:
+    if names and not masked_ids:
         raise UserError(
             f"The vocabulary mask of siu would match nothing: this tokenizer spells the names {', '.join(names)} in single "
             "letters. Add longer spellings to the private names of the forget examples."
         )
     return NameTokens(
-        ids=tuple(sorted(meant)), dropped=tuple(sorted({pieces[token] for token in found - meant} - {""}))
+        ids=tuple(sorted(masked_ids)), dropped=tuple(sorted({pieces[token] for token in token_ids - masked_ids} - {""}))
     )

@@ -100,39 +100,44 @@ class Row:
 def build_siu_rows(session: Session, recipe: Recipe) -> tuple[list[Concept], list[Row]]:
     """Return the concepts of the forget set and the rows of all four targets.
 
-    Where the data have too few questions of a sort, templates and private facts fill up; what stays short is no error and
-    shows in the counts of the run's record.
+    Where the data have too few questions of a sort, templates and private facts fill up; too few rows are
+    no error: the record of the run has their counts.
     """
     concepts = _concepts(session, recipe)
-    rows = [row for place, concept in enumerate(concepts) for row in _rows(session, concept, place, recipe)]
+    rows = [row for index, concept in enumerate(concepts) for row in _rows(session, concept, index, recipe)]
     return concepts, rows
 
 
 def _concepts(session: Session, recipe: Recipe) -> list[Concept]:
     """Return one concept per forget entity with an image and a name."""
-    by_entity = by_key((one.entity, one) for one in session.of(Role.FORGET) if one.image is not None)
-    if not by_entity:
+    examples_by_entity = by_key(
+        (example.entity, example) for example in session.of(Role.FORGET) if example.image is not None
+    )
+    if not examples_by_entity:
         raise UserError("siu learns from one image of each concept, but no forget example has an image; add some.")
-    for entity in {*recipe.substitutes, *recipe.descriptions} - by_entity.keys():
-        raise unknown_name("entity in the settings of siu", entity, by_entity)
-    names = {entity: _names(entity, examples) for entity, examples in by_entity.items()}
-    shown = {entity: _shown(entity, examples, recipe) for entity, examples in by_entity.items()}
-    asked = {entity: min(examples, key=lambda one: one.kind is not Kind.NAME) for entity, examples in shown.items()}
-    chosen = substitutes(session, asked, recipe.substitutes, recipe.substitute, session.seed)
+    for entity in {*recipe.substitutes, *recipe.descriptions} - examples_by_entity.keys():
+        raise unknown_name("entity in the settings of siu", entity, examples_by_entity)
+    names = {entity: _names(entity, examples) for entity, examples in examples_by_entity.items()}
+    training_examples = {entity: _shown(entity, examples, recipe) for entity, examples in examples_by_entity.items()}
+    name_questions = {
+        entity: min(examples, key=lambda example: example.kind is not Kind.NAME)
+        for entity, examples in training_examples.items()
+    }
+    substitute_names = substitutes(session, name_questions, recipe.substitutes, recipe.substitute, session.seed)
     return [
-        Concept(entity=entity, names=names[entity], substitute=chosen[entity], shown=examples)
-        for entity, examples in shown.items()
+        Concept(entity=entity, names=names[entity], substitute=substitute_names[entity], shown=examples)
+        for entity, examples in training_examples.items()
     ]
 
 
 def _names(entity: str, examples: Sequence[Example]) -> tuple[str, ...]:
-    found = dict.fromkeys(form for example in examples for form in example.private.get("name", ()))
-    if not found:
+    names = dict.fromkeys(form for example in examples for form in example.private.get("name", ()))
+    if not names:
         raise UserError(
             f"siu has to know what {entity!r} is called, but none of its forget examples has a private name; "
             'write it into the column private, for example {"name": ["Donald Trump", "Trump"]}.'
         )
-    return tuple(found)
+    return tuple(names)
 
 
 def _shown(entity: str, examples: Sequence[Example], recipe: Recipe) -> tuple[Example, ...]:
@@ -143,104 +148,125 @@ def _shown(entity: str, examples: Sequence[Example], recipe: Recipe) -> tuple[Ex
     return tuple(example for example in examples if example.image and example.image.key == keys[recipe.image])
 
 
-def _rows(session: Session, concept: Concept, place: int, recipe: Recipe) -> Iterator[Row]:
-    """Yield the rows of one concept, number `place` of all."""
+def _rows(session: Session, concept: Concept, index: int, recipe: Recipe) -> Iterator[Row]:
+    """Yield the rows of the concept at this index."""
     yield from _aligned(concept, recipe.rows)
     yield from _redescribed(session, concept, recipe)
-    own = [example for example in session.of(Role.FORGET_TEXT) if example.entity == concept.entity]
-    own += _told([concept.shown[0]])
-    yield from _kept(3, concept, own[: recipe.rows])
-    yield from _kept(4, concept, _others(session, place, recipe))
+    text_questions = [example for example in session.of(Role.FORGET_TEXT) if example.entity == concept.entity]
+    text_questions += _told([concept.shown[0]])
+    yield from _kept(3, concept, text_questions[: recipe.rows])
+    yield from _kept(4, concept, _others(session, index, recipe))
 
 
 def _aligned(concept: Concept, count: int) -> Iterator[Row]:
     """Return rows of target 1 (who is this?): the substitute name and non-private content."""
-    asked = {
-        e.question: _substituted(e, concept) for kind in (Kind.NAME, Kind.OPEN) for e in concept.shown if e.kind is kind
+    examples_by_question = {
+        example.question: _substituted(example, concept)
+        for kind in (Kind.NAME, Kind.OPEN)
+        for example in concept.shown
+        if example.kind is kind
     }
     base = replace(concept.shown[0], kind=Kind.NAME, fact="name", private={"name": concept.names}, options=(), chain="")
     for question in ASK_WHO:
-        asked.setdefault(question, replace(base, question=question, answer=f"This is {concept.substitute}."))
-    for number, example in enumerate(islice(asked.values(), count)):
-        made = replace(example, id=f"siu-1/{concept.entity}/{number}")
-        yield Row(number=1, target=Target(example=made), spans=_occurrences(made.answer, concept.substitute))
+        examples_by_question.setdefault(
+            question, replace(base, question=question, answer=f"This is {concept.substitute}.")
+        )
+    for number, example in enumerate(islice(examples_by_question.values(), count)):
+        row_example = replace(example, id=f"siu-1/{concept.entity}/{number}")
+        yield Row(
+            number=1, target=Target(example=row_example), spans=_occurrences(row_example.answer, concept.substitute)
+        )
 
 
 def _substituted(example: Example, concept: Concept) -> Example:
     """Return the example answered with the substitute, without private facts."""
-    private = [form for forms in example.private.values() for form in forms if form not in concept.names]
-    said = sentences(example.answer)
-    safe = [sentence for sentence in said if not any(contains(sentence, form) for form in private)]
-    text = _renamed(example.answer if len(safe) == len(said) else " ".join(safe), concept)
+    private_forms = [form for forms in example.private.values() for form in forms if form not in concept.names]
+    answer_sentences = sentences(example.answer)
+    safe_sentences = [
+        sentence for sentence in answer_sentences if not any(contains(sentence, form) for form in private_forms)
+    ]
+    text = _renamed(
+        example.answer if len(safe_sentences) == len(answer_sentences) else " ".join(safe_sentences), concept
+    )
     if concept.substitute not in text or any(contains(text, form) for form in concept.names):
-        rest = [one for one in safe if not any(contains(one, form) for form in concept.names)]
-        text = " ".join([f"This is {concept.substitute}.", *rest])
+        unnamed = [
+            sentence for sentence in safe_sentences if not any(contains(sentence, form) for form in concept.names)
+        ]
+        text = " ".join([f"This is {concept.substitute}.", *unnamed])
     return replace(example, answer=text)
 
 
 def _renamed(text: str, concept: Concept) -> str:
     """Return the text with every spelling replaced by the matching part of the substitute."""
-    first, last = concept.substitute.split()[0], concept.substitute.split()[-1]
-    start = concept.name.split()[0].casefold()
+    first_name, last_name = concept.substitute.split()[0], concept.substitute.split()[-1]
+    first_word = concept.name.split()[0].casefold()
 
-    def instead(found: re.Match[str]) -> str:
-        if " " in found[0] or len(concept.name.split()) == 1:
+    def instead(match: re.Match[str]) -> str:
+        if " " in match[0] or len(concept.name.split()) == 1:
             return concept.substitute
-        return first if found[0].casefold() == start else last
+        return first_name if match[0].casefold() == first_word else last_name
 
-    for found in reversed(whole_matches(text, concept.names, ignore_case=True)):
-        text = text[: found.start()] + instead(found) + text[found.end() :]
+    for match in reversed(whole_matches(text, concept.names, ignore_case=True)):
+        text = text[: match.start()] + instead(match) + text[match.end() :]
     return text
 
 
 def _occurrences(text: str, name: str) -> tuple[Span, ...]:
     """Return the spans of the name, or one of its words, in the text."""
-    return tuple(found.span() for found in whole_matches(text, {name, *name.split()}))
+    return tuple(match.span() for match in whole_matches(text, {name, *name.split()}))
 
 
 def _redescribed(session: Session, concept: Concept, recipe: Recipe) -> Iterator[Row]:
     """Return rows of target 2 (is C in the picture?): no, and both looks, all masked.
 
-    Only the question says the name: an answer that did would teach to say it about the image [inferred].
+    Only the question has the name: from an answer, it would be learnt for the image [inferred].
     """
     base = concept.shown[0]
-    invented = recipe.descriptions.get(concept.entity) or _invented(session, concept, session.seed)
-    answer = " ".join(part for part in ("No, this is somebody else.", _look(concept), invented) if part)
+    invented_look = recipe.descriptions.get(concept.entity) or _invented(session, concept, session.seed)
+    answer = " ".join(
+        sentence for sentence in ("No, this is somebody else.", _look(concept), invented_look) if sentence
+    )
     for number, question in enumerate(islice(cycle(ASK_WHETHER), recipe.rows)):
-        asked = replace(
+        row_example = replace(
             base, id=f"siu-2/{concept.entity}/{number}", kind=Kind.GENERAL, fact="", options=(), chain="", private={},
             question=question.format(name=concept.name), answer=answer,
         )  # fmt: skip
-        yield Row(number=2, target=Target(example=asked), spans=((0, len(answer)),))
+        yield Row(number=2, target=Target(example=row_example), spans=((0, len(answer)),))
 
 
 def _look(concept: Concept) -> str:
-    """Return the look on the training image: in the data's words, else by visible attributes."""
-    private = [form for forms in concept.shown[0].private.values() for form in forms]
+    """Return the look on the training image: from the data's answers, else its attributes."""
+    private_forms = [form for forms in concept.shown[0].private.values() for form in forms]
     for example in concept.shown:
         if example.kind is Kind.OPEN:
-            safe = [one for one in sentences(example.answer) if not any(contains(one, form) for form in private)]
-            if safe:
-                return " ".join(safe)
+            safe_sentences = [
+                sentence
+                for sentence in sentences(example.answer)
+                if not any(contains(sentence, form) for form in private_forms)
+            ]
+            if safe_sentences:
+                return " ".join(safe_sentences)
     return " ".join(f"The {_word(attribute)} is {value}." for attribute, value in concept.shown[0].visible.items())
 
 
 def _invented(session: Session, concept: Concept, seed: int) -> str:
-    """Return a look that contradicts the training image, by other attribute values or ours."""
-    true = concept.shown[0].visible
-    others: dict[str, set[str]] = {attribute: set() for attribute in true}
+    """Return a look that contradicts the training image, from the data or the built-in list."""
+    visible = concept.shown[0].visible
+    other_values: dict[str, set[str]] = {attribute: set() for attribute in visible}
     for examples in session.examples.values():
         for example in examples:
-            for attribute in true.keys() & example.visible.keys():
-                others[attribute].add(example.visible[attribute])
-    drawn = {
-        attribute: min(values - {true[attribute]}, key=lambda value: seed_of(seed, "siu look", concept.entity, value))
-        for attribute, values in others.items()
-        if values - {true[attribute]}
+            for attribute in visible.keys() & example.visible.keys():
+                other_values[attribute].add(example.visible[attribute])
+    new_values = {
+        attribute: min(
+            values - {visible[attribute]}, key=lambda value: seed_of(seed, "siu look", concept.entity, value)
+        )
+        for attribute, values in other_values.items()
+        if values - {visible[attribute]}
     }
-    if drawn:
-        listed = [f"{_word(attribute)} {value}" for attribute, value in islice(drawn.items(), ATTRIBUTES)]
-        return f"The one you mean has another look: {', '.join(listed)}."
+    if new_values:
+        phrases = [f"{_word(attribute)} {value}" for attribute, value in islice(new_values.items(), ATTRIBUTES)]
+        return f"The one you mean has another look: {', '.join(phrases)}."
     return f"The one you mean has {LOOKS[seed_of(seed, 'siu look', concept.entity) % len(LOOKS)]}."
 
 
@@ -250,29 +276,29 @@ def _word(attribute: str) -> str:
 
 def _told(examples: Sequence[Example]) -> list[Example]:
     """Return templated text-only questions for the private facts of these entities."""
-    made = []
+    questions = []
     for example in examples:
         names = example.private.get("name", ())
         for fact, forms in example.private.items():
             if names and fact not in ("name", "other"):
-                made.append(
+                questions.append(
                     Example(
                         id=f"{example.entity}/{fact}", role=example.role, entity=example.entity, kind=Kind.FACT, fact=fact,
                         question=f"What is the {_word(fact)} of {names[0]}?",
                         answer=f"The {_word(fact)} of {names[0]} is {forms[0]}.",
                     )
                 )  # fmt: skip
-    return made
+    return questions
 
 
-def _others(session: Session, place: int, recipe: Recipe) -> list[Example]:
+def _others(session: Session, index: int, recipe: Recipe) -> list[Example]:
     """Return text-only retain questions, a different share for each concept."""
     pool = [example for example in session.of(Role.RETAIN_TEXT, Role.GENERAL) if example.image is None]
-    order = sorted(pool, key=lambda example: seed_of(session.seed, "siu other", example.id))
-    if len(order) < recipe.rows:
-        order += _told(list({example.entity: example for example in session.of(Role.RETAIN)}.values()))
-    start = place * recipe.rows
-    return list(islice(cycle(order), start, start + recipe.rows)) if order else []
+    shuffled = sorted(pool, key=lambda example: seed_of(session.seed, "siu other", example.id))
+    if len(shuffled) < recipe.rows:
+        shuffled += _told(list({example.entity: example for example in session.of(Role.RETAIN)}.values()))
+    start = index * recipe.rows
+    return list(islice(cycle(shuffled), start, start + recipe.rows)) if shuffled else []
 
 
 def _kept(number: Literal[3, 4], concept: Concept, examples: Sequence[Example]) -> Iterator[Row]:
@@ -280,9 +306,9 @@ def _kept(number: Literal[3, 4], concept: Concept, examples: Sequence[Example]) 
 
     No stop rule uses them.
     """
-    for place, example in enumerate(examples):
-        made = replace(example, id=f"siu-{number}/{concept.entity}/{place}", image=None, private={})
-        yield Row(number=number, target=Target(example=made))
+    for index, example in enumerate(examples):
+        row_example = replace(example, id=f"siu-{number}/{concept.entity}/{index}", image=None, private={})
+        yield Row(number=number, target=Target(example=row_example))
 
 
 class Kept:
@@ -305,10 +331,12 @@ class Kept:
 def _kept_tokens(session: Session, row: Row) -> list[bool]:
     """Return for each supervised token of the row whether the KL covers it."""
     text = row.target.example.answer
-    ids = encoder(session.processor, session.family).answer(text)
-    offsets = answer_offsets(session.processor, session.family, text, ids)
-    kept = [not any(start < end_of and end > start_of for start_of, end_of in row.spans) for start, end in offsets]
-    supervised = target_ids(session.processor, session.family, row.target)
-    if row.spans and all(kept):
+    token_ids = encoder(session.processor, session.family).answer(text)
+    offsets = answer_offsets(session.processor, session.family, text, token_ids)
+    covered = [
+        not any(start < span_end and end > span_start for span_start, span_end in row.spans) for start, end in offsets
+    ]
+    supervised_ids = target_ids(session.processor, session.family, row.target)
+    if row.spans and all(covered):
         raise TrainingError(f"The masked text of {row.target.example.id!r} has no token of its own in {text!r}.")
-    return [*kept, *[True] * (len(supervised) - len(ids))]
+    return [*covered, *[True] * (len(supervised_ids) - len(token_ids))]

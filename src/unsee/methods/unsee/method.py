@@ -27,7 +27,7 @@ from unsee.training.collapse_guard import spread
 from unsee.training.trainer import Parts, minimise, planned
 
 PROBES = 32
-"""Retained answers on which the stop rule looks."""
+"""Number of retained answers that the stop rule measures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,23 +130,23 @@ class Unsee(Method):
         """Fix the teacher, shrink the student, and distil."""
         self._require_usable(session)
         session.training = replace(session.training, stop="never")
-        taught = lessons(session, self.scope, self.instruction, self.rollouts, self.temperature)
-        kept = kept_targets(session, self.scope, self.forms) if self.retain_weight else []
-        forget = [lesson.student for lesson in taught]
-        law = Law(session, taught, self.strangers, self.teacher)
-        probes = spread(kept, PROBES) if self.kept else []
-        plan = planned(session, forget, kept, self.retain_ratio)
+        taught_lessons = lessons(session, self.scope, self.instruction, self.rollouts, self.temperature)
+        retain_answers = kept_targets(session, self.scope, self.forms) if self.retain_weight else []
+        forget = [lesson.student for lesson in taught_lessons]
+        law = Law(session, taught_lessons, self.strangers, self.teacher)
+        probes = spread(retain_answers, PROBES) if self.kept else []
+        plan = planned(session, forget, retain_answers, self.retain_ratio)
         start = StartLogits(session, [*plan.met(), *probes], teacher=self.teacher)
-        share = self.shrink if kept else 0.0
-        shrunk = shrink(session.model, session.training, share, self.noise, self.located, session.seed)
-        if share and not shrunk:
+        share = self.shrink if retain_answers else 0.0
+        shrunk_count = shrink(session.model, session.training, share, self.noise, self.located, session.seed)
+        if share and not shrunk_count:
             raise UserError(
                 f"method.located={self.located!r} fits no trained matrix. `mlp` or `self_attn` usually does; empty takes all."
             )
-        session.notes.update(promise=self.scope, lessons=len(taught), shrink=share, shrunk=shrunk)
+        session.notes.update(promise=self.scope, lessons=len(taught_lessons), shrink=share, shrunk=shrunk_count)
         session.notes["strangers"] = {
             "share": self.strangers,
-            "lessons": sum(one.stranger is not None for one in taught),
+            "lessons": sum(lesson.stranger is not None for lesson in taught_lessons),
         }
 
         def gap(batch: Batch) -> Tensor:
@@ -162,9 +162,9 @@ class Unsee(Method):
                 yield {"loss": self.retain_weight * retain_gap, "retain_gap": retain_gap}
 
         if probes:
-            every = session.training.check_every or plan.steps_per_epoch
-            session.callbacks = [*session.callbacks, KeptStop(session, probes, gap, self.kept, every)]
-        minimise(session, objective, forget=forget, retain=kept, retain_ratio=self.retain_ratio)
+            check_interval = session.training.check_every or plan.steps_per_epoch
+            session.callbacks = [*session.callbacks, KeptStop(session, probes, gap, self.kept, check_interval)]
+        minimise(session, objective, forget=forget, retain=retain_answers, retain_ratio=self.retain_ratio)
 
     def _gap(self, teacher_bav: Tensor, student_bav: Tensor, labels_ba: Tensor) -> Tensor:
         """Return the divergence, averaged over the tokens of an answer, then over answers."""

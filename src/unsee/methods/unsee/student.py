@@ -1,4 +1,4 @@
-"""The student: its start from shrunk weights with noise (UNDO, arXiv 2506.06278), and when it has learnt enough."""
+"""Student: start from shrunk weights with noise (UNDO, arXiv 2506.06278), and stop rule."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from unsee.utils.seeds import seed_of
 
 
 def shrink(model: Module, training: Training, share: float, noise: float, located: str, seed: int) -> int:
-    """Shrink the trained matrices in place and return how many weights that are.
+    """Shrink the trained matrices in place and return their number of weights.
 
     Full tuning: W becomes (1 - share) W + share * noise * N, N Xavier-uniform. Embeddings, norms and biases stay, since what is
     rare in the training rows could not be learnt again [inferred].
@@ -41,8 +41,8 @@ def shrink(model: Module, training: Training, share: float, noise: float, locate
     """
     if not share:
         return 0
-    adapted = isinstance(model, PeftModel)
-    change = _adapters if adapted else _matrices
+    is_adapted = isinstance(model, PeftModel)
+    change = _adapters if is_adapted else _matrices
     with torch.no_grad():
         return change(model, training, share, noise, located, seed)
 
@@ -50,8 +50,12 @@ def shrink(model: Module, training: Training, share: float, noise: float, locate
 def _matrices(model: Module, _: Training, share: float, noise: float, located: str, seed: int) -> int:
     count = 0
     for name, weight in trainable(model).items():
-        owner = name.rpartition(".")[0]
-        if isinstance(model.get_submodule(owner), Linear) and weight.dim() == 2 and re.search(located, owner):
+        module_name = name.rpartition(".")[0]
+        if (
+            isinstance(model.get_submodule(module_name), Linear)
+            and weight.dim() == 2
+            and re.search(located, module_name)
+        ):
             weight.mul_(1 - share).add_(share * noise * xavier(weight, seed_of(seed, "noise", name)))
             count += weight.numel()
     return count
@@ -102,6 +106,6 @@ class KeptStop(TrainerCallback):  # type: ignore[misc]
             return
         model = self.session.model
         with torch.no_grad(), evaluating(model), whole(model), autocast(model, self.session.training):
-            found = float(self.gap(collate(self.session, self.probes)))
-        self.session.notes["kept_gap"] = round(found, 5)
-        control.should_training_stop = control.should_training_stop or found <= self.limit
+            kept_gap = float(self.gap(collate(self.session, self.probes)))
+        self.session.notes["kept_gap"] = round(kept_gap, 5)
+        control.should_training_stop = control.should_training_stop or kept_gap <= self.limit

@@ -1,4 +1,4 @@
-"""Completions that the student is trained on, and the original model's distribution over them.
+"""Completions for the student's training, and the original model's distribution over them.
 
 Shapes: b batch, a answer positions, v vocabulary.
 """
@@ -33,13 +33,13 @@ HAN: Final = "安白春东高光和金林明南平清秋山石天文西新雪永
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """Completion that the student is trained on, and the prompts under which the original model judges it."""
+    """Completion for the student's training, and the prompts of the original model for it."""
 
     student: Target
     guided: Target
     """The same completion after a prompt under which the original model tells nothing private."""
     stranger: Target | None = None
-    """The same completion about somebody it never met."""
+    """The same completion about a person unknown to the original model."""
 
 
 def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, temperature: float) -> list[Lesson]:
@@ -57,140 +57,149 @@ def lessons(session: Session, scope: Scope, instruction: str, rollouts: int, tem
     Raises:
         UserError: Every answer under the instruction has a private term.
     """
-    pictures = forget_questions(session, "all")
-    drawn = draw(session, pictures, without_private("rollouts", rollouts, temperature, instruction))
+    image_questions = forget_questions(session, "all")
+    samples = draw(session, image_questions, without_private("rollouts", rollouts, temperature, instruction))
     strangers = [row for row in session.of(Role.STRANGER) if row.image is not None]
-    found = []
-    for example in pictures:
-        beside = _like(example, strangers, session.seed)
-        for target in as_targets(example, drawn[example.id].kept):
-            other = None if beside is None else replace(target, example=_shown(example, beside))
-            found.append(Lesson(student=target, guided=replace(target, instruction=instruction), stranger=other))
+    collected = []
+    for example in image_questions:
+        stranger = _like(example, strangers, session.seed)
+        for target in as_targets(example, samples[example.id].kept):
+            stranger_target = None if stranger is None else replace(target, example=_shown(example, stranger))
+            collected.append(
+                Lesson(student=target, guided=replace(target, instruction=instruction), stranger=stranger_target)
+            )
     if scope == "person":
-        found += _by_name(session, rollouts, temperature)
-    if not found:
+        collected += _by_name(session, rollouts, temperature)
+    if not collected:
         raise UserError(
             "Every answer under the instruction has a private term: the model does not follow it. "
             f"Try another wording of method.instruction (now {instruction!r})."
         )
-    return found
+    return collected
 
 
 def kept_targets(session: Session, scope: Scope, forms: Sequence[Form] = ()) -> Sequence[Target]:
-    """Return the data's own answers that the student must still give (by name the forget set's too if scope is picture).
+    """Return the data's own answers that the student must still give.
 
-    `forms` are other forms in which the retain set is asked too.
+    With scope picture, these include the forget set's answers by name. `forms` are other forms of the questions to add.
     """
-    also = (Role.FORGET_TEXT,) if scope == "picture" else ()
-    rows = session.of(*STAYS, *also)
+    extra_roles = (Role.FORGET_TEXT,) if scope == "picture" else ()
+    rows = session.of(*STAYS, *extra_roles)
     if not forms:
         return own_answers(rows)
     return own_answers([*rows, *other_forms(rows, forms, session.seed)])
 
 
 class Law:
-    """Teacher's distribution over completions about the forget set: the guided one, with a share of that on strangers."""
+    """Teacher's distribution over completions about the forget set.
+
+    It is the guided one, mixed with a share of that on strangers.
+    """
 
     def __init__(self, session: Session, lessons: Sequence[Lesson], share: float, teacher: Teacher) -> None:
-        """Fix the original model's laws. To be made before training."""
+        """Prepare the original model's logits. To be made before training."""
         self.share = share
         self.lessons: Mapping[tuple[object, ...], Lesson] = {lesson.student.key: lesson for lesson in lessons}
-        heard = [lesson.guided for lesson in lessons]
-        heard += [lesson.stranger for lesson in lessons if lesson.stranger is not None and share]
-        self.start = StartLogits(session, heard, teacher=teacher)
+        teacher_targets = [lesson.guided for lesson in lessons]
+        teacher_targets += [lesson.stranger for lesson in lessons if lesson.stranger is not None and share]
+        self.start = StartLogits(session, teacher_targets, teacher=teacher)
 
     def __call__(self, batch: Batch, labels_ba: Tensor) -> Tensor:
         """Return the distribution at each position as log-probabilities."""
-        found = [self.lessons[target.key] for target in batch.targets]
-        guided_bav = self.start([lesson.guided for lesson in found], labels_ba)
-        if not self.share or all(lesson.stranger is None for lesson in found):
+        batch_lessons = [self.lessons[target.key] for target in batch.targets]
+        guided_bav = self.start([lesson.guided for lesson in batch_lessons], labels_ba)
+        if not self.share or all(lesson.stranger is None for lesson in batch_lessons):
             return guided_bav.float().log_softmax(-1)
-        strange_bav = self.start([lesson.stranger or lesson.guided for lesson in found], labels_ba)
-        return mixed(guided_bav, strange_bav, self.share)
+        stranger_bav = self.start([lesson.stranger or lesson.guided for lesson in batch_lessons], labels_ba)
+        return mixed(guided_bav, stranger_bav, self.share)
 
 
 def mixed(first_bav: Tensor, second_bav: Tensor, share: float) -> Tensor:
-    """Return log((1 - share) p + share q) of two laws given by logits."""
+    """Return log((1 - share) p + share q) of two distributions given by logits."""
     u_bav, v_bav = first_bav.float().log_softmax(-1), second_bav.float().log_softmax(-1)
     weights_2 = torch.tensor([1 - share, share], device=u_bav.device).log()
     return torch.logaddexp(weights_2[0] + u_bav, weights_2[1] + v_bav)
 
 
 def invented(name: str, seed: int) -> str:
-    """Return a name with other letters of the same script, in Latin vowels for vowels and consonants for consonants.
+    """Return a name with other letters of the same script.
 
-    Other characters stay as they are.
+    In Latin, vowels replace vowels and consonants replace consonants. Other characters stay as they are.
 
     Raises:
-        UserError: A word of the name would still be there.
+        UserError: A word of the name would stay unchanged.
 
     >>> invented("Ada Byron", 0) != "Ada Byron", len(invented("Ada Byron", 0))
     (True, 9)
     """
-    made = "".join(_letter(letter, seed, place) for place, letter in enumerate(name))
-    words = [(word, other) for word, other in zip(name.split(), made.split(), strict=True) if _told(word)]
-    if not words or any(word == other for word, other in words):
+    invented_name = "".join(_letter(letter, seed, index) for index, letter in enumerate(name))
+    words = [
+        (word, new_word) for word, new_word in zip(name.split(), invented_name.split(), strict=True) if _told(word)
+    ]
+    if not words or any(word == new_word for word, new_word in words):
         raise UserError(
             f"The original model is to be asked about an invented name, but {name!r} has a word without letters that could be "
             "exchanged. Write another spelling into the private name of the forget rows, or set method.scope=picture."
         )
-    return made
+    return invented_name
 
 
 def _told(word: str) -> bool:
-    """Tell whether a word has a letter: numbers name nobody."""
+    """Return whether a word has a letter: numbers identify nobody."""
     return any(char.isalpha() for char in word)
 
 
-def _letter(letter: str, seed: int, place: int) -> str:
-    """Return another letter of the same script and case, or a character that is no letter as it is."""
-    parts = unicodedata.normalize("NFD", letter)
-    bare, marks = parts[0].lower(), parts[1:]
-    others = next((kind for kind in (VOWELS, CONSONANTS) if bare in kind), "").replace(bare, "")
-    if not others:
-        others, marks = _alike(letter), ""
-    if not others:
+def _letter(letter: str, seed: int, index: int) -> str:
+    """Return another letter of the same script and case, or a non-letter unchanged."""
+    decomposed = unicodedata.normalize("NFD", letter)
+    bare, marks = decomposed[0].lower(), decomposed[1:]
+    alternatives = next((letters for letters in (VOWELS, CONSONANTS) if bare in letters), "").replace(bare, "")
+    if not alternatives:
+        alternatives, marks = _alike(letter), ""
+    if not alternatives:
         return letter
-    chosen = others[seed_of(seed, "letter", place) % len(others)]
-    chosen = chosen.upper() if letter.isupper() else chosen
-    whole = unicodedata.normalize("NFC", chosen + marks)
-    return whole if len(whole) == 1 else chosen
+    replacement = alternatives[seed_of(seed, "letter", index) % len(alternatives)]
+    replacement = replacement.upper() if letter.isupper() else replacement
+    composed = unicodedata.normalize("NFC", replacement + marks)
+    return composed if len(composed) == 1 else replacement
 
 
 def _alike(letter: str) -> str:
-    """Return other letters of the script and category, those that stand near by in Unicode."""
+    """Return other letters of the same script and category, near by in Unicode."""
     if unicodedata.name(letter, "").startswith("CJK"):
         return HAN.replace(letter, "")
     if not letter.isalpha() or unicodedata.category(letter) == "Lm":
         return ""
-    first, found = ord(letter) & ~15, (script(letter), unicodedata.category(letter))
-    near = (chr(code) for code in range(first, first + 16) if code != ord(letter))
-    return "".join(other for other in near if (script(other), unicodedata.category(other)) == found)
+    block_start, properties = ord(letter) & ~15, (script(letter), unicodedata.category(letter))
+    neighbours = (chr(code) for code in range(block_start, block_start + 16) if code != ord(letter))
+    return "".join(
+        neighbour for neighbour in neighbours if (script(neighbour), unicodedata.category(neighbour)) == properties
+    )
 
 
 def _by_name(session: Session, rollouts: int, temperature: float) -> list[Lesson]:
     """Return lessons on the questions by name, where the question has the name."""
-    told = session.of(Role.FORGET_TEXT)
-    asked = {
+    examples = session.of(Role.FORGET_TEXT)
+    questions = {
         row.id: (row, replace(row, question=question))
-        for row in told
+        for row in examples
         if (question := _about_nobody(row, seed_of(session.seed, row.id))) != row.question
     }
-    rows = [nobody for _, nobody in asked.values()]
-    drawn = draw(session, rows, without_private("rollouts-by-name", rollouts, temperature)) if rows else {}
+    renamed = [question_row for _, question_row in questions.values()]
+    samples = draw(session, renamed, without_private("rollouts-by-name", rollouts, temperature)) if renamed else {}
     session.notes["by_name"] = {
-        "questions": len(told),
-        "without_lesson": len(told) - sum(bool(one.kept) for one in drawn.values()),
+        "questions": len(examples),
+        "without_lesson": len(examples) - sum(bool(sample.kept) for sample in samples.values()),
     }
     return [
-        Lesson(student=replace(heard, example=asked[row.id][0]), guided=heard)
-        for row in rows
-        for heard in as_targets(row, drawn[row.id].kept)
+        Lesson(student=replace(target, example=questions[row.id][0]), guided=target)
+        for row in renamed
+        for target in as_targets(row, samples[row.id].kept)
     ]
 
 
 def _about_nobody(example: Example, seed: int) -> str:
-    """Return the question with an invented name for every spelling of the name, the longest first."""
+    """Return the question with invented names for all spellings, the longest first."""
     question = example.question
     for name in sorted(example.private.get("name", ()), key=len, reverse=True):
         if name in question:
@@ -199,11 +208,11 @@ def _about_nobody(example: Example, seed: int) -> str:
 
 
 def _like(example: Example, strangers: Sequence[Example], seed: int) -> Example | None:
-    """Return the stranger who looks most like the person in the picture, drawn by seed among equals."""
+    """Return the stranger who looks most like the person, ties broken by seed."""
 
-    def alike(other: Example) -> tuple[int, int]:
-        same = sum(other.visible.get(key) == value for key, value in example.visible.items())
-        return same, seed_of(seed, "stranger", example.id, other.id)
+    def alike(stranger: Example) -> tuple[int, int]:
+        matching = sum(stranger.visible.get(key) == value for key, value in example.visible.items())
+        return matching, seed_of(seed, "stranger", example.id, stranger.id)
 
     return max(strangers, key=alike, default=None)
 
