@@ -1,4 +1,7 @@
-"""Fine-tuning on what is kept: a reference row, no unlearning (OPEN-MMUNLEARNING, arXiv 2610.10358)."""
+"""Fine-tuning on retain answers, a reference without unlearning (arXiv 2610.10358).
+
+As in OPEN-MMUNLEARNING.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from unsee.training.trainer import Parts, minimise, retain_term
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Method):
-    """Train on the retain answers only. What a method forgets beyond this row, it owes to its forget term."""
+    """Train on the retain answers only.
+
+    What another method forgets beyond this row is due to its forget term.
+    """
 
     group: ClassVar[Group] = "reference"
 

@@ -52,11 +52,11 @@ class PUBG(Guided):
         guide = Guide(session, examples, self)
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-            guided = collate(session, [*forget.targets, *guide.pick(forget)], forget.index)
-            logits_bav, labels_ba = answer_logits(session.model, guided)
+            joint_batch = collate(session, [*forget.targets, *guide.pick(forget)], forget.index)
+            logits_bav, labels_ba = answer_logits(session.model, joint_batch)
             size = len(forget.targets)
             forget_log_p = ga_loss(logits_bav[:size], labels_ba[:size], self.reduction, self.ga_floor)
-            guidance_kl = guide.loss(guided.targets[size:], logits_bav[size:], labels_ba[size:])
+            guidance_kl = guide.loss(joint_batch.targets[size:], logits_bav[size:], labels_ba[size:])
             loss = self.forget_weight * forget_log_p + self.guidance_weight * guidance_kl
             yield {"loss": loss, "forget_log_p": forget_log_p, "guidance_kl": guidance_kl}
             yield from retain_term(session, retain, self.retain_weight)

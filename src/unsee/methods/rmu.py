@@ -85,7 +85,7 @@ def _norm(session: Session, layer: int) -> float:
 
 
 def _freeze_others(model: Module, layer: int) -> None:
-    """Leave the second MLP matrices of the layer and of the two below trainable, and nothing else.
+    """Leave only the second MLP matrices of the layer and the two below trainable.
 
     Raises:
         UserError: None of them is among the trainable weights.

@@ -1,5 +1,6 @@
-"""Sculpted memory forgetting adapter (SMFA, arXiv 2511.20196): learn to refuse, and drop what works against what is kept.
+"""Sculpted memory forgetting adapter (SMFA, arXiv 2511.20196): masked update of refusals.
 
+An adapter learns to refuse; the entries of its update that are large and oppose an adapter of the retain rows are dropped.
 The mask is the paper's [second-hand]; the number of retain rows and their weight are ours [inferred].
 """
 
@@ -37,7 +38,7 @@ HIGH: Final = ".lora_B.weight"
 
 @dataclass(frozen=True, kw_only=True)
 class SMFA(Method):
-    """Add the update of an adapter that refuses, without the entries that are large and against one that keeps.
+    """Add a refusal adapter's update, without large entries that oppose a retain adapter's.
 
     Both adapters have `training.rank` and `training.alpha` (16 and 16 in the paper [second-hand]). What is left of the update has
     no low rank, so it is written into the weights, which takes `--tune full`.
@@ -68,15 +69,15 @@ class SMFA(Method):
         """Train both adapters, and write what the mask leaves of the first into the weights."""
         _require_usable(session)
         retain_answers = list(evenly(retain_targets(session), self.few))
-        learned = _learned(session, refusal_targets(session, self.refusals), retain_answers)
-        anchor = _learned(_aside(session), retain_answers, ())
+        refusal_updates = _learned(session, refusal_targets(session, self.refusals), retain_answers)
+        anchor_updates = _learned(_aside(session), retain_answers, ())
         if processes.is_main():
             remove_folder(session.out / "work" / "anchor")
         dropped_count = 0
         with torch.no_grad():
-            for name, update in learned.items():
+            for name, update in refusal_updates.items():
                 weight: Any = session.model.get_submodule(name).weight
-                change = sculpted(update.whole(), anchor[name].whole(), self.k)
+                change = sculpted(update.whole(), anchor_updates[name].whole(), self.k)
                 dropped_count += int((change == 0).sum())
                 weight.add_(change.to(weight))
         session.notes["smfa"] = {"retain_rows": len(retain_answers), "dropped": dropped_count}
@@ -107,10 +108,10 @@ def sculpted(update: Tensor, anchor: Tensor, k: float) -> Tensor:
 
 def _learned(session: Session, targets: Sequence[Target], retain_answers: Sequence[Target]) -> Mapping[str, _Update]:
     """Train an adapter, remove it, and return its update of each matrix."""
-    base, tuned = session.model, trainable(session.model).keys()
+    base, trained_names = session.model, trainable(session.model).keys()
     training = replace(session.training, tune="lora")
-    adapted = prepare(base, session.family, training, session.seed)
-    learner = replace(session, vlm=replace(session.vlm, model=adapted), training=training)
+    adapted_model = prepare(base, session.family, training, session.seed)
+    learner = replace(session, vlm=replace(session.vlm, model=adapted_model), training=training)
 
     def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
         target_nll = answer_nll(*answer_logits(learner.model, forget))
@@ -122,7 +123,7 @@ def _learned(session: Session, targets: Sequence[Target], retain_answers: Sequen
     peft_model: Any = learner.model
     peft_model.unload()
     for name, weight in base.named_parameters():
-        weight.requires_grad_(name in tuned)
+        weight.requires_grad_(name in trained_names)
     return updates
 
 

@@ -53,7 +53,7 @@ class TaskVector(Method):
                 "task_vector negates a whole adapter, so it cannot go on from another one. Leave training.adapter out, and "
                 "give the earlier run as the model."
             )
-        before = {} if isinstance(session.model, PeftModel) else _copied(session.model)
+        start_weights = {} if isinstance(session.model, PeftModel) else _copied(session.model)
         learner = replace(session, training=replace(session.training, stop="never"))
 
         def objective(forget: Batch, _: Batch | None) -> Iterator[Parts]:
@@ -62,23 +62,23 @@ class TaskVector(Method):
 
         minimise(learner, objective, forget=forget_targets(session))
         session.model = learner.model
-        negate(session.model, before, self.scale)
+        negate(session.model, start_weights, self.scale)
 
 
-def negate(model: Module, before: Mapping[str, Tensor], scale: float) -> None:
+def negate(model: Module, start_weights: Mapping[str, Tensor], scale: float) -> None:
     """Replace every change of a weight by -scale times itself.
 
     Args:
         model: A model with LoRA, where B is scaled, so that the update B A is; or one with all weights trained.
-        before: Trained weights before training, by name; not used with LoRA, whose change is the adapter.
+        start_weights: Trained weights before training, by name; not used with LoRA, whose change is the adapter.
         scale: Factor of the step away.
     """
     with torch.no_grad():
         for name, weight in trainable(model).items():
             if ".lora_B." in name:
                 weight.mul_(-scale)
-            elif name in before:
-                start = before[name].to(weight.device)
+            elif name in start_weights:
+                start = start_weights[name].to(weight.device)
                 weight.copy_(start - scale * (weight - start))
 
 

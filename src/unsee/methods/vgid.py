@@ -37,7 +37,7 @@ CHANNELS: Final = 3
 
 @dataclass(frozen=True, kw_only=True)
 class VGID(Method):
-    """Teach the answers that the original model gives with a noised image and an instruction, without either of them."""
+    """Distil the answers under a noised image and an instruction into the model without both."""
 
     promise: ClassVar[Promise] = "picture"
     trial: ClassVar[Trial] = Trial(settings={"rollouts": 2, "temperature": 0.0})
@@ -75,12 +75,14 @@ class VGID(Method):
     def unlearn(self, session: Session) -> None:
         """Minimise both divergences."""
         retain_answers = retain_targets(session, self.retain_weight)
-        guided = self._guided(session)
-        noised = self._teacher_targets(guided)
+        guided_session = self._guided(session)
+        noised_targets = self._teacher_targets(guided_session)
         examples_by_id = {example.id: example for example in forget_questions(session, self.queries)}
-        targets = [replace(target, example=examples_by_id[target.example.id]) for target in noised]
-        noised_by_key = {target.key: noised_target for target, noised_target in zip(targets, noised, strict=True)}
-        guide = StartLogits(guided, noised, instruction=self.instruction, teacher=self.teacher)
+        targets = [replace(target, example=examples_by_id[target.example.id]) for target in noised_targets]
+        noised_by_key = {
+            target.key: noised_target for target, noised_target in zip(targets, noised_targets, strict=True)
+        }
+        guide = StartLogits(guided_session, noised_targets, instruction=self.instruction, teacher=self.teacher)
         start = (
             StartLogits(session, planned(session, targets, retain_answers).met(), teacher=self.teacher)
             if retain_answers
@@ -99,24 +101,24 @@ class VGID(Method):
 
         minimise(session, objective, forget=targets, retain=retain_answers)
 
-    def _teacher_targets(self, guided: Session) -> list[Target]:
+    def _teacher_targets(self, guided_session: Session) -> list[Target]:
         """Return the teacher's answers to the forget questions with noised images.
 
         Those that give a private string away are drawn again [inferred].
         """
-        examples = self._noised(guided)
+        examples = self._noised(guided_session)
         draws = without_private("noised", self.rollouts, self.temperature, self.instruction)
         message = (
             "Every answer of the teacher has a private term: neither noise nor instruction hides the person. Raise "
             "method.noise, or try another method.instruction."
         )
-        return list(chain.from_iterable(drawn_targets(guided, examples, draws, message).values()))
+        return list(chain.from_iterable(drawn_targets(guided_session, examples, draws, message).values()))
 
     def _guided(self, session: Session) -> Session:
         """Return the session of the teacher, with noise on every picture."""
-        noising = Noising(session.family, self.noise, session.seed)
+        noising_family = Noising(session.family, self.noise, session.seed)
         # Pictures are cached by processor: a copy keeps those with noise apart from the student's.
-        return replace(session, vlm=replace(session.vlm, family=noising, processor=copy.copy(session.processor)))
+        return replace(session, vlm=replace(session.vlm, family=noising_family, processor=copy.copy(session.processor)))
 
     def _noised(self, session: Session) -> list[Example]:
         """Return the forget questions about noised pictures."""

@@ -26,8 +26,8 @@ class WGA(Method):
         """Minimise the weighted log-likelihood of the forget answers."""
 
         def objective(forget: Batch, retain: Batch | None) -> Iterator[Parts]:
-            weighted = weighted_ga_loss(*answer_logits(session.model, forget), self.beta, 0.0)
-            yield {"loss": weighted, "weighted_log_p": weighted}
+            weighted_log_p = weighted_ga_loss(*answer_logits(session.model, forget), self.beta, 0.0)
+            yield {"loss": weighted_log_p, "weighted_log_p": weighted_log_p}
             yield from retain_term(session, retain, self.retain_weight)
 
         minimise(session, objective, forget=forget_targets(session), retain=retain_targets(session, self.retain_weight))

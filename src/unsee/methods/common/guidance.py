@@ -95,30 +95,30 @@ def draw(session: Session, examples: Sequence[Example], draws: Draws) -> dict[st
 
 def as_targets(example: Example, answers: Sequence[Completion]) -> list[Target]:
     """Return distinct responses as targets with token ids."""
-    distinct = {
+    distinct_completions = {
         (completion.token_ids, completion.ended): completion
         for completion in answers
         if completion.token_ids or completion.ended
     }
     return [
         Target(example=example, token_ids=completion.token_ids, ended=completion.ended)
-        for completion in distinct.values()
+        for completion in distinct_completions.values()
     ]
 
 
 def forget_questions(session: Session, queries: Literal["all", "open"]) -> list[Example]:
     """Return the distinct seen forget questions for private information."""
     kinds = PROBES if queries == "all" else {Kind.OPEN}
-    distinct: dict[tuple[str, str], Example] = {}
+    distinct_examples: dict[tuple[str, str], Example] = {}
     for example in session.of(Role.FORGET):
         if example.kind in kinds and example.private:
-            distinct.setdefault((example.image.key if example.image else "", example.question), example)
-    if not distinct:
+            distinct_examples.setdefault((example.image.key if example.image else "", example.question), example)
+    if not distinct_examples:
         raise UserError(
             f"No forget example can be used with method.queries={queries}: expected questions of kind "
             f"{', '.join(sorted(kinds))} with private strings. Add some, or set method.queries=all."
         )
-    return list(distinct.values())
+    return list(distinct_examples.values())
 
 
 def undesired_targets(
@@ -260,7 +260,7 @@ def _draw_all(session: Session, examples: Sequence[Example], draws: Draws) -> di
     counts = {example.id: [0, 0] for example in examples}
     image_token = image_token_id(session.model)  # a response with this token cannot be trained on: it has no image
     for round_index in range(ROUNDS if draws.sampling else 1):
-        pending = [e for e in examples for _ in range(draws.count - len(completions[e.id]))]
+        pending = [example for example in examples for _ in range(draws.count - len(completions[example.id]))]
         if not pending:
             break
         for example, completion in zip(pending, _ask(session, pending, draws, round_index), strict=True):
@@ -333,8 +333,11 @@ def _fingerprint(session: Session, examples: Sequence[Example], draws: Draws) ->
         sorted(tokenizer.get_vocab().items()),
         session.processor.chat_template,
         asdict(draws),
-        [e.answer for e in examples] if ANSWER in draws.instruction else [],
-        [(e.id, e.question, e.image.key if e.image else "", sorted(e.private.items())) for e in examples],
+        [example.answer for example in examples] if ANSWER in draws.instruction else [],
+        [
+            (example.id, example.question, example.image.key if example.image else "", sorted(example.private.items()))
+            for example in examples
+        ],
         session.training.max_new_tokens,
         session.seed,
     ]

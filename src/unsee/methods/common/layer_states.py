@@ -32,7 +32,7 @@ from unsee.training.precision import autocast
 
 
 def answer_states(model: Module, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
-    """Return states_bad of the layer's output at answer tokens, and labels_ba (-100 at padding)."""
+    """Return the layer's states_bad at answer tokens, and labels_ba (-100 at padding)."""
     kinds = batch.kinds
     return in_order([indices for indices, _ in kinds], [_states(model, part, layer) for _, part in kinds])
 
@@ -97,13 +97,13 @@ class StartStates:
         self.kept: dict[tuple[object, ...], Tensor] = {}
         if self.live:
             return
-        distinct = list({target.key: target for target in targets}.values())
+        distinct_targets = list({target.key: target for target in targets}.values())
         with autocast(session.model, session.training):
-            for start in range(0, len(distinct), CHUNK):
-                self._keep(collate(session, distinct[start : start + CHUNK]))
+            for start in range(0, len(distinct_targets), CHUNK):
+                self._keep(collate(session, distinct_targets[start : start + CHUNK]))
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Return states_bad for the targets of the batch, 0 at padding if they were computed ahead."""
+        """Return states_bad for the targets of the batch, 0 at padding if computed ahead."""
         if self.live:
             with as_start(self.model):
                 return answer_states(self.model, batch, self.layer)[0]

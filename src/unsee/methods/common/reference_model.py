@@ -58,12 +58,14 @@ def _adapters_off(model: PeftModel) -> Iterator[None]:
 
     PEFT makes all of them trainable when it switches them on again, so frozen ones are restored.
     """
-    frozen = [weight for name, weight in model.named_parameters() if ".lora_" in name and not weight.requires_grad]
+    frozen_weights = [
+        weight for name, weight in model.named_parameters() if ".lora_" in name and not weight.requires_grad
+    ]
     try:
         with model.disable_adapter():
             yield
     finally:
-        for weight in frozen:
+        for weight in frozen_weights:
             weight.requires_grad_(False)
 
 
@@ -96,8 +98,8 @@ def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[ob
 
     To be called before training.
     """
-    distinct = {target.key: target for target in targets}
-    row_names = {key: _content(session, target) for key, target in distinct.items()}
+    distinct_targets = {target.key: target for target in targets}
+    row_names = {key: _content(session, target) for key, target in distinct_targets.items()}
     is_shared = shared_cache.shared(session.out, session.engine) is not None  # hashing the weights takes a while
     cache_name = f"likelihoods/{weights_hash(session)[:16]}.jsonl" if is_shared else ""
     rows = shared_cache.shared_rows(session.out, cache_name, session.engine) if is_shared else None
@@ -105,9 +107,9 @@ def start_logprobs(session: Session, targets: Sequence[Target]) -> dict[tuple[ob
         {key: rows.get(row_name) for key, row_name in row_names.items()} if rows else {}
     )
     cached = {key: value for key, value in cached.items() if value is not None}
-    missing = [key for key in distinct if key not in cached]
-    missing = processes.gather(missing if processes.is_main() else [])
-    rank_targets = [distinct[key] for key in missing[processes.rank() :: processes.world()]]
+    missing_keys = [key for key in distinct_targets if key not in cached]
+    missing_keys = processes.gather(missing_keys if processes.is_main() else [])
+    rank_targets = [distinct_targets[key] for key in missing_keys[processes.rank() :: processes.world()]]
     computed = dict(processes.gather(list(_logprobs(session, rank_targets).items())))
     if rows and processes.is_main():
         rows.put({row_names[key]: value for key, value in computed.items()})
@@ -184,8 +186,8 @@ class StartLogits:
 
         Raises TrainingError if teacher and student disagree about the answer tokens of a sample (PUBG, arXiv 2506.02541).
         """
-        missing = [target for target in targets if target.key not in self._kept]
-        if not missing or self._keep(missing):
+        missing_targets = [target for target in targets if target.key not in self._kept]
+        if not missing_targets or self._keep(missing_targets):
             cached_outputs = [self._kept[target.key] for target in targets]
             _require_equal(targets, labels_ba, [labels_a for _, labels_a in cached_outputs])
             return self.head.logits(_aligned([states for states, _ in cached_outputs], labels_ba))
@@ -196,17 +198,17 @@ class StartLogits:
         return _aligned([logits for logits, _ in pairs], labels_ba)
 
     def _batch(self, targets: Sequence[Target]) -> Batch:
-        prompted = [replace(target, instruction=self.instruction or target.instruction) for target in targets]
-        return collate(self.session, prompted)
+        prompted_targets = [replace(target, instruction=self.instruction or target.instruction) for target in targets]
+        return collate(self.session, prompted_targets)
 
     def _keep_all(self, targets: Sequence[Target]) -> bool:
         """Cache the outputs of all targets, or nothing and return False if they do not fit."""
-        distinct = list({target.key: target for target in targets}.values())
+        distinct_targets = list({target.key: target for target in targets}.values())
         limit = self.room
         with autocast(self._model, self.session.training):
-            for start in range(0, len(distinct), CHUNK):
-                chunk = distinct[start : start + CHUNK]
-                share = (start + len(chunk)) / len(distinct)
+            for start in range(0, len(distinct_targets), CHUNK):
+                chunk = distinct_targets[start : start + CHUNK]
+                share = (start + len(chunk)) / len(distinct_targets)
                 if not self._keep(chunk) or limit - self.room > limit * share:  # the others would not fit either
                     self._kept = {}
                     return False

@@ -1,1 +1,1 @@
-"""MANU (arXiv 2502.15910): the form of the paper and of the published code, activity of neurons."""
+"""MANU (arXiv 2502.15910): method of the paper, published code, neuron activity."""

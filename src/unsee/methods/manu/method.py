@@ -92,8 +92,8 @@ class Manu(Method):
         examples = [example for example in session.of(role) if example.image is not None]
         if not examples:
             raise UserError(f"manu compares questions with and without their image, but the {role} role has no image.")
-        sampled = list(evenly(examples, self.samples))
-        return sampled, [replace(example, image=None) for example in sampled]
+        sampled_examples = list(evenly(examples, self.samples))
+        return sampled_examples, [replace(example, image=None) for example in sampled_examples]
 
     def _as_released(self, session: Session) -> None:
         """Prune the last layers of all `training.parts` together.

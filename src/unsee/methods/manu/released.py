@@ -89,9 +89,9 @@ def prune(modules: Mapping[str, Linear], scores: Mapping[str, Tensor], share: fl
     highest[all_scores.topk(max(1, round(share * len(all_scores)))).indices] = True
     pruned_rows = highest.split([module.out_features for module in modules.values()])
     with torch.no_grad():
-        for module, chosen_n in zip(modules.values(), pruned_rows, strict=True):
+        for module, pruned_n in zip(modules.values(), pruned_rows, strict=True):
             for weight in (module.weight, module.bias):
                 if weight is not None:
-                    weight[chosen_n.to(weight.device)] = 0
-    zeroed = {name: int(chosen_n.sum()) for name, chosen_n in zip(modules, pruned_rows, strict=True)}
+                    weight[pruned_n.to(weight.device)] = 0
+    zeroed = {name: int(pruned_n.sum()) for name, pruned_n in zip(modules, pruned_rows, strict=True)}
     return {"neurons": len(all_scores), "zeroed": zeroed}

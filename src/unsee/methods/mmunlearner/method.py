@@ -230,8 +230,8 @@ class MMUnlearner(Method):
     def _released_type(self, session: Session) -> torch.dtype:
         types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
         config: Any = session.model.config
-        published = "fp16" if config.model_type.startswith("llava") else "bf16"
-        return types[published if self.released_precision == "auto" else self.released_precision]
+        published_type = "fp16" if config.model_type.startswith("llava") else "bf16"
+        return types[published_type if self.released_precision == "auto" else self.released_precision]
 
 
 class _ForgetSteps:

@@ -268,7 +268,11 @@ def _ratio(target: Tensor, preserve: Tensor, gamma: float, part: Part) -> Entry:
 def _targets(session: Session, *roles: Role) -> list[Target]:
     """Return the examples of these roles. Image roles only with an image."""
     image_roles = (Role.FORGET, Role.RETAIN)
-    return [Target(example=e) for e in session.of(*roles) if e.image is not None or e.role not in image_roles]
+    return [
+        Target(example=example)
+        for example in session.of(*roles)
+        if example.image is not None or example.role not in image_roles
+    ]
 
 
 def _batches(targets: Sequence[Target], size: int, seed: int) -> list[list[Target]]:

@@ -219,10 +219,10 @@ class _Found:
         """
         examples = self.session.of(Role.RETAIN, Role.RETAIN_TEXT) or self.session.of(Role.GENERAL)
         examples = [example for example in examples if example.kind in PROBES or example.kind is Kind.CHAIN] or examples
-        sampled = evenly(examples, self.settings.retain_samples or len(examples))
+        sampled_examples = evenly(examples, self.settings.retain_samples or len(examples))
         texts: list[ForcedAnswer] = []
         used_examples: list[Example] = []
-        for example, question, chain in self._chains(sampled):
+        for example, question, chain in self._chains(sampled_examples):
             answer_ids, chain_ids = self._ids(parse_chain(example.answer).answer), self._ids(chain)
             texts += [
                 _forced_answer(example, example.question, answer_ids, self.guided, ((0, len(answer_ids)),)),

@@ -77,15 +77,15 @@ def _candidates(session: Session, by_entity: Mapping[str, Example], seed: int) -
         if example.private.get("name")
     }
     words = {word for forms in names.values() for form in forms for word in normalise(form).split()}
-    listed = [
+    listed_names = [
         f"{first} {last}"
         for shift in range(len(LAST))
         for first, last in zip(FIRST, LAST[shift:] + LAST[:shift], strict=True)
     ]
-    unused = [name for name in listed if not words & set(normalise(name).split())]
+    unused_names = [name for name in listed_names if not words & set(normalise(name).split())]
     retained_names = [forms[0] for entity, forms in names.items() if entity not in by_entity]
-    blended = [name for name in _blended(retained_names, seed) if not words & set(normalise(name).split())]
-    return [*unused[:CANDIDATES], *blended]
+    blended_names = [name for name in _blended(retained_names, seed) if not words & set(normalise(name).split())]
+    return [*unused_names[:CANDIDATES], *blended_names]
 
 
 def _blended(names: Sequence[str], seed: int) -> list[str]:

@@ -55,8 +55,8 @@ def _choice(row: Example, value: str, other_values: Sequence[str], seed: int) ->
     generator = random.Random(seed_of(seed, "options", row.id))
     options = [value, *generator.sample(other_values, len(LETTERS) - 1)]
     generator.shuffle(options)
-    listed = " ".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True))
+    option_text = " ".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=True))
     yield replace(
-        row, id=f"{row.id} | choice", kind=Kind.CHOICE, question=f"{row.question} {listed} Answer with one of them.",
+        row, id=f"{row.id} | choice", kind=Kind.CHOICE, question=f"{row.question} {option_text} Answer with one of them.",
         answer=f"{LETTERS[options.index(value)]}.", options=tuple(options),
     )  # fmt: skip

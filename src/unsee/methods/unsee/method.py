@@ -1,4 +1,4 @@
-"""Shrink and distil: a copy with shrunk weights learns the original's answers outside the forget set [inferred].
+"""Shrink and distil: a shrunk copy learns the original's answers outside the forget set.
 
 Made of UNDO (arXiv 2506.06278: shrink, noise, distil) and PUBG (arXiv 2506.02541: the privacy instruction as teacher). The
 combination, the teacher by invented names and all defaults are ours [inferred].
@@ -32,7 +32,7 @@ PROBES = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Unsee(Method):
-    """Distil the original model into a shrunk copy, except for what it knows about the forget set.
+    """Distil the original model into a shrunk copy, without its knowledge of the forget set.
 
     No term ascends: each is a divergence that falls towards 0. Forgetting ends no run (a shrunk model says nothing private
     at once), so `training.stop` is not obeyed. Without retain rows nothing could be learnt again, so nothing is shrunk.

@@ -185,15 +185,17 @@ def _by_name(session: Session, rollouts: int, temperature: float) -> list[Lesson
         for row in examples
         if (question := _about_nobody(row, seed_of(session.seed, row.id))) != row.question
     }
-    renamed = [question_row for _, question_row in questions.values()]
-    samples = draw(session, renamed, without_private("rollouts-by-name", rollouts, temperature)) if renamed else {}
+    renamed_rows = [question_row for _, question_row in questions.values()]
+    samples = (
+        draw(session, renamed_rows, without_private("rollouts-by-name", rollouts, temperature)) if renamed_rows else {}
+    )
     session.notes["by_name"] = {
         "questions": len(examples),
         "without_lesson": len(examples) - sum(bool(sample.kept) for sample in samples.values()),
     }
     return [
         Lesson(student=replace(target, example=questions[row.id][0]), guided=target)
-        for row in renamed
+        for row in renamed_rows
         for target in as_targets(row, samples[row.id].kept)
     ]
 
