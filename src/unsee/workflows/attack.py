@@ -82,59 +82,64 @@ def attack(
     if (folder / RECORD).is_file():
         config.require_ended(folder)
     names = attacks or registry.names("attacks")
-    chosen = [_made(name, (settings or {}).get(str(name), {}), quick=quick) for name in names]
-    if unused := set(settings or {}) - {name for name, _ in chosen}:
+    named_attacks = [_made(name, (settings or {}).get(str(name), {}), quick=quick) for name in names]
+    if unused_names := set(settings or {}) - {name for name, _ in named_attacks}:
         raise UserError(
-            f"Settings are given for the attack {min(unused)}, which is not among {', '.join(map(str, names))}."
+            f"Settings are given for the attack {min(unused_names)}, which is not among {', '.join(map(str, names))}."
         )
-    place = Path(out or folder)
+    out_folder = Path(out or folder)
     if not (data or run.data) or not (out or (folder / RECORD).is_file()):
-        missing = "--out" if data or run.data else "--data"
-        raise UserError(f"Give {missing}: {model} is no run folder that records it.")
-    opened = only(open_benchmark(str(data or run.data), benchmark or run.benchmark), split)
+        option = "--out" if data or run.data else "--data"
+        raise UserError(f"Give {option}: {model} is no run folder that records it.")
+    opened_data = only(open_benchmark(str(data or run.data), benchmark or run.benchmark), split)
     models = {"model": str(model), **({"gold": str(gold)} if gold else {})}
-    facts = {"data": fingerprint(opened), "seed": seed, **{name: lineage_hash(path) for name, path in models.items()}}
+    facts = {
+        "data": fingerprint(opened_data),
+        "seed": seed,
+        **{name: lineage_hash(path) for name, path in models.items()},
+    }
     switches = named(engine or run.engine)
-    before = str(original or run.model or "")
-    facts |= {"original": lineage_hash(before)} if before else {}
+    original_model = str(original or run.model or "")
+    facts |= {"original": lineage_hash(original_model)} if original_model else {}
     facts |= {"split": split} if split != "all" else {}
     facts |= {"engine": "plain"} if switches == PLAIN else {}
     if run.model:
         _tell_of_other_gold(folder, str(gold))
     openers = {
-        which: _opener(path, switches) for which, path in (models | ({"original": before} if before else {})).items()
+        model_role: _opener(path, switches)
+        for model_role, path in (models | ({"original": original_model} if original_model else {})).items()
     }
-    place.mkdir(parents=True, exist_ok=True)
-    with owner(place):
-        kept = _kept(place / ATTACKS, facts)
-        for name, one in chosen:
-            if kept.get(name, {}).get("settings") != config.plain(asdict(one)):
-                gold_rows = _GoldRows(place, one, {"attack": name, **facts}, switches)
-                kept[name] = _attacked(name, one, opened, openers, seed, gold_rows)
-                atomic_write_json(place / ATTACKS, {"facts": facts, "attacks": kept})
-    return {name: kept[name] for name, _ in chosen}
+    out_folder.mkdir(parents=True, exist_ok=True)
+    with owner(out_folder):
+        results = _kept(out_folder / ATTACKS, facts)
+        for name, chosen_attack in named_attacks:
+            if results.get(name, {}).get("settings") != config.plain(asdict(chosen_attack)):
+                gold_rows = _GoldRows(out_folder, chosen_attack, {"attack": name, **facts}, switches)
+                results[name] = _attacked(name, chosen_attack, opened_data, openers, seed, gold_rows)
+                atomic_write_json(out_folder / ATTACKS, {"facts": facts, "attacks": results})
+    return {name: results[name] for name, _ in named_attacks}
 
 
 def _tell_of_other_gold(folder: Path, gold: str) -> None:
     """Say so if the packaged gold model is not the one of the run's promise."""
-    other = f"{gold}-picture"
-    if other in builtin.PACKAGED and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture":
-        note(f"This run promises to forget pictures only; gold for that is {other}.")
+    picture_gold = f"{gold}-picture"
+    if picture_gold in builtin.PACKAGED and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture":
+        note(f"This run promises to forget pictures only; gold for that is {picture_gold}.")
 
 
 def _made(name: str | Attack, settings: Mapping[str, Any], *, quick: bool) -> tuple[str, Attack]:
     """Return an attack with its name. Settings win over `quick`."""
     if isinstance(name, Attack):
-        known = {registry.load("attacks", key): key for key in registry.names("attacks")}
-        return known.get(type(name), type(name).__name__.lower()), name
+        names_by_class = {registry.load("attacks", key): key for key in registry.names("attacks")}
+        return names_by_class.get(type(name), type(name).__name__.lower()), name
     cls = registry.load("attacks", name)
-    base = cls().quick() if quick else cls()
-    return name, config.build(cls, {**config.plain(asdict(base)), **settings}, where=f"attack {name}")
+    defaults = cls().quick() if quick else cls()
+    return name, config.build(cls, {**config.plain(asdict(defaults)), **settings}, where=f"attack {name}")
 
 
 def _attacked(
     name: str,
-    one: Attack,
+    chosen_attack: Attack,
     data: Benchmark,
     openers: Mapping[str, Callable[[], Any]],
     seed: int,
@@ -142,33 +147,39 @@ def _attacked(
 ) -> dict[str, Any]:
     """Return the findings of an attack on all models, and what they amount to."""
     start = time.perf_counter()
-    about = {"settings": config.plain(asdict(one)), "needs": one.needs, "finds": one.finds, "axis": one.axis}
-    found: dict[str, list[Finding]] = {}
+    description = {
+        "settings": config.plain(asdict(chosen_attack)),
+        "needs": chosen_attack.needs,
+        "finds": chosen_attack.finds,
+        "axis": chosen_attack.axis,
+    }
+    findings_by_model: dict[str, list[Finding]] = {}
     try:
-        for which in [name for name in ("model", "gold") if name in openers]:
-            if which == "gold" and (known := gold_rows.read()):
-                found[which] = known
+        for model_role in [role for role in ("model", "gold") if role in openers]:
+            if model_role == "gold" and (cached_findings := gold_rows.read()):
+                findings_by_model[model_role] = cached_findings
                 continue
-            with TemporaryDirectory() as work:
+            with TemporaryDirectory() as work_folder:
                 victim = Victim(
-                    open=openers[which],
+                    open=openers[model_role],
                     benchmark=data,
-                    work=Path(work),
+                    work=Path(work_folder),
                     seed=seed,
                     original=openers.get("original"),
                     gold=openers.get("gold"),
                 )
-                found[which] = list(_shown(one.run(victim), f"{name}: {which}"))
-            if which == "gold":
-                gold_rows.write(found[which])
+                findings_by_model[model_role] = list(_shown(chosen_attack.run(victim), f"{name}: {model_role}"))
+            if model_role == "gold":
+                gold_rows.write(findings_by_model[model_role])
     except UnseeError as error:
-        return {**about, "why": str(error)}
+        return {**description, "why": str(error)}
     return {
-        **about,
+        **description,
         "seconds": round(time.perf_counter() - start, 1),
-        **summed(found["model"], found.get("gold")),
+        **summed(findings_by_model["model"], findings_by_model.get("gold")),
         "findings": {
-            which: [{**asdict(finding), "mean": finding.mean} for finding in rows] for which, rows in found.items()
+            model_role: [{**asdict(finding), "mean": finding.mean} for finding in findings]
+            for model_role, findings in findings_by_model.items()
         },
     }
 
@@ -176,14 +187,14 @@ def _attacked(
 class _GoldRows:
     """Findings of one attack on a gold model, in the shared cache of the run folders."""
 
-    def __init__(self, place: Path, one: Attack, facts: Mapping[str, Any], engine: Engine) -> None:
+    def __init__(self, folder: Path, chosen_attack: Attack, facts: Mapping[str, Any], engine: Engine) -> None:
         """Open the cache. All that the findings depend on is in the key: also the code that attacks (a plugin's), asks and judges."""
-        rest = {key: value for key, value in facts.items() if key != "model"}
-        rest |= {"settings": config.plain(asdict(one)), "code": _hash_of(type(one))}
-        rest |= {"asking": _hash_of(recovery), "rules": rules()}
-        self.key = json.dumps({**rest, "unsee": __version__}, sort_keys=True)
-        known = "gold" in facts and rest["code"]
-        self.rows = shared_cache.shared_rows(place, "attacks.jsonl", engine) if known else None
+        key_parts = {key: value for key, value in facts.items() if key != "model"}
+        key_parts |= {"settings": config.plain(asdict(chosen_attack)), "code": _hash_of(type(chosen_attack))}
+        key_parts |= {"asking": _hash_of(recovery), "rules": rules()}
+        self.key = json.dumps({**key_parts, "unsee": __version__}, sort_keys=True)
+        cacheable = "gold" in facts and key_parts["code"]
+        self.rows = shared_cache.shared_rows(folder, "attacks.jsonl", engine) if cacheable else None
 
     def read(self) -> list[Finding]:
         """Return the findings of an earlier run, empty if there are none."""
@@ -212,30 +223,30 @@ def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str
     such answers none counts. The worst is chosen among all variants, so that its interval (bootstrap over entities, paired
     with gold) is too narrow by that choice. `cut` is the largest share of a variant that counts.
     """
-    beside = {(finding.variant, finding.at): finding for finding in gold or ()}
-    usable = [finding for finding in model if not _collapsed(beside.get((finding.variant, finding.at)))]
-    gaps_of = {place: _gaps(finding, beside) for place, finding in enumerate(usable)}
-    sound = [
-        place
-        for place, finding in enumerate(usable)
-        if finding.degenerate < COLLAPSED or sum(gaps_of[place]) / len(gaps_of[place]) >= BACK
+    gold_by_variant = {(finding.variant, finding.at): finding for finding in gold or ()}
+    usable = [finding for finding in model if not _collapsed(gold_by_variant.get((finding.variant, finding.at)))]
+    gaps_by_index = {index: _gaps(finding, gold_by_variant) for index, finding in enumerate(usable)}
+    sound_indices = [
+        index
+        for index, finding in enumerate(usable)
+        if finding.degenerate < COLLAPSED or sum(gaps_by_index[index]) / len(gaps_by_index[index]) >= BACK
     ]
-    if not sound:
+    if not sound_indices:
         return {"collapsed": True, "why": _why_collapsed(model, usable)}
-    worst_place = max(sound, key=lambda place: sum(gaps_of[place]) / len(gaps_of[place]))
-    worst, gaps = usable[worst_place], gaps_of[worst_place]
-    other = beside.get((worst.variant, worst.at))
+    worst_index = max(sound_indices, key=lambda index: sum(gaps_by_index[index]) / len(gaps_by_index[index]))
+    worst, gaps = usable[worst_index], gaps_by_index[worst_index]
+    gold_finding = gold_by_variant.get((worst.variant, worst.at))
     interval = bootstrap_interval(gaps)
     return {
         "collapsed": False,
         "worst": worst.variant,
         "at": worst.at,
         "recovered": worst.mean,
-        "gold": None if other is None else other.mean,
+        "gold": None if gold_finding is None else gold_finding.mean,
         "above_gold": sum(gaps) / len(gaps) if gold else None,
         "interval": list(interval) if gold and interval else None,
         "questions": worst.questions,
-        "cut": max(usable[place].further.get("cut", 0.0) for place in sound),
+        "cut": max(usable[index].further.get("cut", 0.0) for index in sound_indices),
     }
 
 
@@ -243,11 +254,11 @@ def _collapsed(finding: Finding | None) -> bool:
     return finding is not None and finding.degenerate >= COLLAPSED
 
 
-def _gaps(finding: Finding, beside: Mapping[tuple[str, float | None], Finding]) -> list[float]:
+def _gaps(finding: Finding, gold_by_variant: Mapping[tuple[str, float | None], Finding]) -> list[float]:
     """Return how much came back of each entity above gold."""
-    other = beside.get((finding.variant, finding.at))
-    known = {} if other is None else other.recovered
-    return [share - known.get(entity, 0.0) for entity, share in finding.recovered.items()]
+    gold_finding = gold_by_variant.get((finding.variant, finding.at))
+    gold_shares = {} if gold_finding is None else gold_finding.recovered
+    return [share - gold_shares.get(entity, 0.0) for entity, share in finding.recovered.items()]
 
 
 def _why_collapsed(model: Sequence[Finding], usable: Sequence[Finding]) -> str:
@@ -265,11 +276,11 @@ def line(name: str, result: Mapping[str, Any]) -> str:
     """Return what an attack brought back, in one line."""
     if "recovered" not in result:
         return f"{name}: not measured: {result.get('why', 'no finding')}"
-    at = "" if result["at"] is None else f", {result['at']:g} {result['axis']}"
-    beside = "" if result["gold"] is None else f", gold {result['gold']:.0%}"
-    found = "left inside" if result.get("finds") == "traces" else "comes back"
-    cut = f"; up to {result['cut']:.0%} of the answers cut" if result.get("cut") else ""
-    return f"{name}: {result['recovered']:.0%} {found}{beside} ({result['worst']}{at}{cut}; {result['seconds']:.0f} s)"
+    axis_text = "" if result["at"] is None else f", {result['at']:g} {result['axis']}"
+    gold_text = "" if result["gold"] is None else f", gold {result['gold']:.0%}"
+    verb = "left inside" if result.get("finds") == "traces" else "comes back"
+    cut_text = f"; up to {result['cut']:.0%} of the answers cut" if result.get("cut") else ""
+    return f"{name}: {result['recovered']:.0%} {verb}{gold_text} ({result['worst']}{axis_text}{cut_text}; {result['seconds']:.0f} s)"
 
 
 def _opener(path: str, engine: Engine) -> Callable[[], Any]:
@@ -285,14 +296,14 @@ def _opener(path: str, engine: Engine) -> Callable[[], Any]:
 
 def _kept(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the finished attacks of the same weights, data, seed and part. Those of others are kept beside, for a call like theirs."""
-    written = read_object(file) if file.is_file() else {}
-    if written.get("facts") not in (None, facts):
-        file.replace(_beside(file, written["facts"]))
-    earlier = _beside(file, facts)
-    if earlier.is_file():
-        written = read_object(earlier)
-        earlier.replace(file)
-    return dict(written.get("attacks", {})) if written.get("facts") == facts else {}
+    content = read_object(file) if file.is_file() else {}
+    if content.get("facts") not in (None, facts):
+        file.replace(_beside(file, content["facts"]))
+    earlier_file = _beside(file, facts)
+    if earlier_file.is_file():
+        content = read_object(earlier_file)
+        earlier_file.replace(file)
+    return dict(content.get("attacks", {})) if content.get("facts") == facts else {}
 
 
 def _beside(file: Path, facts: Mapping[str, Any]) -> Path:

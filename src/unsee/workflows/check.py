@@ -29,14 +29,16 @@ def check(
     Raises:
         UserError: The data cannot be opened.
     """
-    opened = open_benchmark(data, benchmark)
-    report = examine(opened, str(data))
+    opened_data = open_benchmark(data, benchmark)
+    report = examine(opened_data, str(data))
     if report.usable and suppress:
         from unsee.workflows.requests.suppression import search_data
 
-        report = replace(report, problems=tuple(search_data(opened, suppress)))
+        report = replace(report, problems=tuple(search_data(opened_data, suppress)))
     if not model or not report.usable:
         return report
     from unsee.inference.preflight import of_model
 
-    return replace(report, problems=tuple(of_model(model).lines([*opened.examples("train"), *opened.examples("eval")])))
+    return replace(
+        report, problems=tuple(of_model(model).lines([*opened_data.examples("train"), *opened_data.examples("eval")]))
+    )

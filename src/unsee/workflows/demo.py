@@ -112,54 +112,54 @@ def demo(
         engine: `fast`, or `plain` to do without the faster paths.
     """
     named(engine)
-    place = Path(out)
+    folder = Path(out)
     rows = plan(full=full, seeds=seeds, methods=methods)
-    _require_own(place)
-    with owner(place):
-        stages = {row.stage for row in rows} | _marked(place)
+    _require_own(folder)
+    with owner(folder):
+        stages = {row.stage for row in rows} | _marked(folder)
         if fresh:
-            _clear(place, stages)
-        atomic_write_json(place / MARK, {"methods": sorted(stages)})
-        return _run_all(rows, place, engine)
+            _clear(folder, stages)
+        atomic_write_json(folder / MARK, {"methods": sorted(stages)})
+        return _run_all(rows, folder, engine)
 
 
-def _run_all(rows: Sequence[Row], place: Path, engine: Name) -> Path:
+def _run_all(rows: Sequence[Row], folder: Path, engine: Name) -> Path:
     """Run every row and return the report's path."""
     from unsee.report import report
 
     start = time.perf_counter()
     for number, row in enumerate(rows, start=1):
         _tell(number, len(rows), row)
-        make(row, place, engine)
-        note((f"    {outcome(row.folder(place))}", "dim"))
-    page = report(by_key((row.stage, row.folder(place)) for row in rows), place)
-    note((f"Done in {time.perf_counter() - start:.0f} s.", "bold"), f" Open {page}")
-    return page
+        make(row, folder, engine)
+        note((f"    {outcome(row.folder(folder))}", "dim"))
+    report_path = report(by_key((row.stage, row.folder(folder)) for row in rows), folder)
+    note((f"Done in {time.perf_counter() - start:.0f} s.", "bold"), f" Open {report_path}")
+    return report_path
 
 
 def plan(*, full: bool, seeds: int, methods: Sequence[str] | None) -> list[Row]:
     """Return the rows: original and gold first, then every method with every seed."""
     if seeds < 1:
         raise UserError(f"--seeds must be at least 1, got {seeds}.")
-    chosen = tuple(methods) if methods else FULL if full else QUICK
-    known = {*registry.names("methods"), *VARIANTS}
-    for name in chosen:
-        if name not in known:
-            raise unknown_name("method", name, known)
-    forms = {name: VARIANTS.get(name) or _plain(name) for name in chosen}
+    names = tuple(methods) if methods else FULL if full else QUICK
+    known_names = {*registry.names("methods"), *VARIANTS}
+    for name in names:
+        if name not in known_names:
+            raise unknown_name("method", name, known_names)
+    variants = {name: VARIANTS.get(name) or _plain(name) for name in names}
     rows = [Row(stage="original"), Row(stage="gold", model="lab-gold")]
-    if any(registry.load("methods", form.method).promise == "picture" for form in forms.values()):
+    if any(registry.load("methods", variant.method).promise == "picture" for variant in variants.values()):
         rows.append(Row(stage="gold-picture", model="lab-gold-picture"))
-    for name, chosen_form in forms.items():
+    for name, variant in variants.items():
         count = 1 if name == "prompt" else seeds
-        rows += [Row(stage=name, **vars(chosen_form), seed=seed) for seed in range(count)]
+        rows += [Row(stage=name, **vars(variant), seed=seed) for seed in range(count)]
     return rows
 
 
 def _plain(method: str) -> Variant:
     """Return a method under its defaults, with full tuning where it takes no adapters."""
-    full = "lora" not in registry.load("methods", method).trial.tunes
-    return Variant(method=method, settings={}, training={"tune": "full"} if full else {})
+    full_tuning = "lora" not in registry.load("methods", method).trial.tunes
+    return Variant(method=method, settings={}, training={"tune": "full"} if full_tuning else {})
 
 
 def make(row: Row, out: Path, engine: Name = "fast") -> None:
@@ -192,15 +192,15 @@ def make(row: Row, out: Path, engine: Name = "fast") -> None:
 def outcome(folder: Path) -> str:
     """Return the row's result in one line."""
     scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    shown = (("unseen.leak", "leak"), ("unseen.clean", "clean"), ("retain.name", "retained names"))
-    values = [(label, scores[key]["value"]) for key, label in shown if key in scores]
+    columns = (("unseen.leak", "leak"), ("unseen.clean", "clean"), ("retain.name", "retained names"))
+    values = [(label, scores[key]["value"]) for key, label in columns if key in scores]
     return ", ".join(f"{label} {value:.0%}" for label, value in values if value is not None)
 
 
 def _tell(number: int, count: int, row: Row) -> None:
-    what = f"forgets with {row.method}" if row.method else "is asked as it is"
-    seed = f", seed {row.seed}" if row.seed else ""
-    note((f"{number}/{count}", "dim"), " ", (row.stage, "bold"), f": {row.model} {what}{seed}")
+    action = f"forgets with {row.method}" if row.method else "is asked as it is"
+    seed_text = f", seed {row.seed}" if row.seed else ""
+    note((f"{number}/{count}", "dim"), " ", (row.stage, "bold"), f": {row.model} {action}{seed_text}")
 
 
 def _require_own(out: Path) -> None:
@@ -214,9 +214,9 @@ def _require_own(out: Path) -> None:
 
 def _marked(out: Path) -> set[str]:
     """Return the rows that earlier demos have made in the folder."""
-    mark = out / MARK
-    listed = read_object(mark).get("methods", []) if mark.is_file() else []
-    return {str(name) for name in listed if re.fullmatch(r"[\w-]+", str(name))}  # a name, and never a path
+    mark_file = out / MARK
+    names = read_object(mark_file).get("methods", []) if mark_file.is_file() else []
+    return {str(name) for name in names if re.fullmatch(r"[\w-]+", str(name))}  # a name, and never a path
 
 
 def _clear(out: Path, stages: Collection[str]) -> None:

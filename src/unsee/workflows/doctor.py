@@ -110,12 +110,12 @@ def doctor(folder: Path | str = "runs", *, trial: bool = True) -> Diagnosis:
 def _system() -> Iterator[Finding]:
     yield Finding("system", "unsee", __version__)
     version = platform.python_version()
-    other = not version.startswith(f"{TESTED_PYTHON}.")
+    untested = not version.startswith(f"{TESTED_PYTHON}.")
     yield Finding(
         "system",
         "Python",
-        f"{version} (tested: {TESTED_PYTHON})" if other else version,
-        status="note" if other else "ok",
+        f"{version} (tested: {TESTED_PYTHON})" if untested else version,
+        status="note" if untested else "ok",
     )
     yield Finding("system", "platform", f"{platform.system()} {platform.machine()}")
 
@@ -238,13 +238,13 @@ def _torch_device() -> Iterator[Finding]:
     from unsee.training import precision
     from unsee.utils import memory
 
-    chosen = processes.device()
-    yield Finding("device", "used", _described(torch, chosen.type))
-    if chosen.type == "cpu" and torch.backends.mps.is_available():
+    device = processes.device()
+    yield Finding("device", "used", _described(torch, device.type))
+    if device.type == "cpu" and torch.backends.mps.is_available():
         yield Finding("device", "mps", "there, not used", status="note", advice="unsee computes on CUDA or on the CPU")
     bf16 = precision.half(Training())
     yield Finding("device", "precision", "bf16 autocast" if bf16 else "fp32 (training.precision: bf16 changes it)")
-    yield _space("device", f"free memory, {chosen.type}", memory.free_bytes(chosen.type), LITTLE_MEMORY)
+    yield _space("device", f"free memory, {device.type}", memory.free_bytes(device.type), LITTLE_MEMORY)
 
 
 def _described(torch: Any, kind: str) -> str:
@@ -254,29 +254,31 @@ def _described(torch: Any, kind: str) -> str:
     return f"cuda {torch.version.cuda}: {count} x {torch.cuda.get_device_name()}"
 
 
-def _space(section: str, name: str, free: int | None, little: int) -> Finding:
-    if free is None:
+def _space(section: str, name: str, free_bytes: int | None, minimum: int) -> Finding:
+    if free_bytes is None:
         return Finding(section, name, "unknown", status="note")
-    scarce = free < little
+    scarce = free_bytes < minimum
     return Finding(
         section,
         name,
-        f"{free / GIB:.1f} GiB",
+        f"{free_bytes / GIB:.1f} GiB",
         status="note" if scarce else "ok",
-        advice=f"Less than {little / GIB:.0f} GiB: even a small run may fail" if scarce else "",
+        advice=f"Less than {minimum / GIB:.0f} GiB: even a small run may fail" if scarce else "",
     )
 
 
 def _extras() -> Iterator[Finding]:
     """Yield one finding per optional extra, except those for developers."""
-    groups = by_key((one.extra, one.name) for one in _requirements() if one.extra not in ("", "dev"))
+    groups = by_key(
+        (requirement.extra, requirement.name) for requirement in _requirements() if requirement.extra not in ("", "dev")
+    )
     for extra, names in groups.items():
         missing = [name for name in names if _version(name) is None]
-        there = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
+        installed_versions = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
         yield Finding(
             "optional extras",
             extra,
-            f"{', '.join(missing)} not installed" if missing else there,
+            f"{', '.join(missing)} not installed" if missing else installed_versions,
             status="note" if missing else "ok",
             advice=f'To use it: pip install "unsee[{extra}]"' if missing else "",
         )
@@ -301,8 +303,8 @@ def _unlearn_and_evaluate(folder: Path) -> None:
     from unsee.evaluation.evaluate import evaluate
     from unsee.workflows.forget import forget
 
-    short = {"max_steps": 1, "batch_size": 2, "by_image": True, "stop": "never"}
-    run = forget("lab", "lab", "npo", folder / "run", training=short)
+    short_training = {"max_steps": 1, "batch_size": 2, "by_image": True, "stop": "never"}
+    run = forget("lab", "lab", "npo", folder / "run", training=short_training)
     evaluate(run, "lab", run, limit=1, max_new_tokens=8, likelihood=True, progress=False)
 
 
@@ -390,11 +392,11 @@ def _one_line(error: Exception) -> str:
 
 def _anonymous(finding: Finding) -> Finding:
     """Return the finding without private paths, for bug reports."""
-    text = asdict(finding)
-    for path, short in ((sys.prefix, "<environment>"), (str(Path.cwd()), "."), (str(Path.home()), "~")):
+    texts = asdict(finding)
+    for path, placeholder in ((sys.prefix, "<environment>"), (str(Path.cwd()), "."), (str(Path.home()), "~")):
         if len(path) > 1:
-            text = {key: value.replace(path, short) for key, value in text.items()}
-    return Finding(**text)
+            texts = {key: value.replace(path, placeholder) for key, value in texts.items()}
+    return Finding(**texts)
 
 
 def _normalized(name: str) -> str:

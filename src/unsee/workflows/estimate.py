@@ -143,16 +143,16 @@ def estimate_run(run: Run, *, resume: bool = False, device: Device = "auto", pro
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device must be auto, cpu or cuda, got {device!r}.")
-    found = checked(run, resume=resume)
-    examples = found.survey.by_role()
-    counted = _Counted(found.run, found.training, examples, found.method.needs(), device)
-    made = counted.estimate()
-    if not probe or made.problems or not counted.here:
-        return made
+    checked_run = checked(run, resume=resume)
+    examples = checked_run.survey.by_role()
+    estimator = _Counted(checked_run.run, checked_run.training, examples, checked_run.method.needs(), device)
+    run_estimate = estimator.estimate()
+    if not probe or run_estimate.problems or not estimator.here:
+        return run_estimate
     from unsee.workflows.probe import timed
 
-    timing = timed(found.run, found.training, examples, found.method)
-    return replace(made, seconds=timing.total(made.steps, counted.checks))
+    timing = timed(checked_run.run, checked_run.training, examples, checked_run.method)
+    return replace(run_estimate, seconds=timing.total(run_estimate.steps, estimator.checks))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +183,15 @@ class _Counted:
         from unsee.training.trainable import prepare
 
         self.run, self.training, self.needs = run, training, needs
-        present = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = device if device != "auto" else present
-        self.here = self.device == present
+        present_device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device if device != "auto" else present_device
+        self.here = self.device == present_device
         """Whether this machine has the device."""
         self.steps = self.checks = 0
-        unknown = training.precision == "auto" and self.device == "cuda"  # of a GPU that is not here: most have bf16
-        self.half = half(training) if self.here else unknown or training.precision == "bf16"
+        assumed_bf16 = (
+            training.precision == "auto" and self.device == "cuda"
+        )  # of a GPU that is not here: most have bf16
+        self.half = half(training) if self.here else assumed_bf16 or training.precision == "bf16"
         with without_weights(self.device):
             vlm = open_config(run.model)
         resolved = replace(training, precision="bf16" if self.half else "fp32")
@@ -220,20 +222,20 @@ class _Counted:
             self.steps = plan.steps
             self.checks = plan.steps // (self.training.check_every or plan.steps_per_epoch)
         terms = [self._passes(batch) for batch in (self._largest(plan) if self.needs.trains else [])]
-        asked, head = self._reference_passes(plan), self._head()
-        images = [image for term in terms for one in term for image in one.images]
+        reference_passes, head_bytes = self._reference_passes(plan), self._head()
+        images = [image for term in terms for forward_pass in term for image in forward_pass.images]
         with weightless(self.model) as model:
             stage = Stage(model, self.training, self.engine, half=self.half)
-            seen = _Seen(
+            peaks = _Seen(
                 step=stage.step(terms, self.needs) if terms else Peak(bytes=0),
-                before=stage.ask(asked) if asked else Peak(bytes=0),
+                before=stage.ask(reference_passes) if reference_passes else Peak(bytes=0),
                 look=Peak(bytes=0) if stage.looks else stage.look(images[: self.training.batch_size]),
                 answer=self._answer(stage, plan),
             )
-            features = 0 if stage.looks or not images else stage.features(images[0])
-        beside = self.needs.beside + extra_bytes(self.training)
-        reference = self._reference(head) + int(beside * self.trainable)
-        return self._summed(seen, reference, self._caches(plan, images, features), _described(terms))
+            feature_bytes = 0 if stage.looks or not images else stage.features(images[0])
+        bytes_per_weight = self.needs.beside + extra_bytes(self.training)
+        reference_bytes = self._reference(head_bytes) + int(bytes_per_weight * self.trainable)
+        return self._summed(peaks, reference_bytes, self._caches(plan, images, feature_bytes), _described(terms))
 
     def _require_encodable(self) -> None:
         from unsee.inference.preflight import Preflight
@@ -241,13 +243,13 @@ class _Counted:
         rows = (example for examples in self.session.examples.values() for example in examples)
         Preflight(self.session.vlm).require(rows)
 
-    def _summed(self, seen: _Seen, reference: int, caches: int, batch: str) -> Estimate:
+    def _summed(self, peaks: _Seen, reference: int, caches: int, batch: str) -> Estimate:
         """Return the memory in training, generation and saving."""
         optimizer, disk = 8 * self.trainable, bytes_needed(self.model, self.training)
         fixed = self.weights + self.unpacked + reference + (caches if self.device == "cpu" else 0)
-        before = max(seen.look.bytes, seen.before.bytes, int(self.needs.before * self.trainable))
-        training = fixed + max(optimizer + seen.step.bytes, before)
-        answering = fixed + optimizer + seen.answer.bytes if seen.answer.bytes else 0
+        before_training = max(peaks.look.bytes, peaks.before.bytes, int(self.needs.before * self.trainable))
+        training = fixed + max(optimizer + peaks.step.bytes, before_training)
+        answering = fixed + optimizer + peaks.answer.bytes if peaks.answer.bytes else 0
         saving = fixed + optimizer + 4 * self.trainable  # tensors are copied, then written as they lie in memory
         loading = self.loading if self.device == "cpu" else 0  # a quantised model is loaded into main memory first
         memory = max(loading, training, answering, saving)
@@ -257,9 +259,9 @@ class _Counted:
             parameters=self.parameters,
             trainable=self.trainable,
             weights=self.weights,
-            gradients=seen.step.gradients,
+            gradients=peaks.step.gradients,
             optimizer=optimizer,
-            activations=max(0, training - fixed - optimizer - seen.step.gradients),
+            activations=max(0, training - fixed - optimizer - peaks.step.gradients),
             reference=reference,
             caches=caches,
             training=training,
@@ -271,7 +273,7 @@ class _Counted:
             batch=batch,
             steps=self.steps,
             problems=tuple(self._problems(memory, disk)),
-            remarks=tuple(self._remarks(seen.step.exact and seen.look.exact and seen.answer.exact)),
+            remarks=tuple(self._remarks(peaks.step.exact and peaks.look.exact and peaks.answer.exact)),
         )
 
     def _plan(self) -> Plan:
@@ -285,11 +287,11 @@ class _Counted:
         """Return the forget and retain batch with the most tokens, judged by characters."""
         from unsee.inference.batching import collate
 
-        made = [plan.batch(index) for index in range(min(len(plan), _LOOKED_AT))]
-        sides = [max((pair[side] for pair in made), key=_size) for side in (0, 1)]
+        batches = [plan.batch(index) for index in range(min(len(plan), _LOOKED_AT))]
+        largest_targets = [max((pair[side] for pair in batches), key=_size) for side in (0, 1)]
         return [
             collate(self.session, [*targets] * (self.needs.rows if side == 0 else 1))
-            for side, targets in enumerate(sides)
+            for side, targets in enumerate(largest_targets)
             if targets
         ]
 
@@ -298,8 +300,8 @@ class _Counted:
         from unsee.inference.batching import collate
         from unsee.methods.common.reference_model import CHUNK
 
-        ahead = self.needs.likelihoods or (self.needs.teacher and self.training.tune == "full")
-        if not ahead or not self.engine.reference:
+        precomputed = self.needs.likelihoods or (self.needs.teacher and self.training.tune == "full")
+        if not precomputed or not self.engine.reference:
             return []
         targets = plan.forget if self.needs.likelihoods else plan.retain or plan.forget
         longest = sorted(targets, key=lambda target: _size([target]), reverse=True)
@@ -312,33 +314,35 @@ class _Counted:
 
     def _head(self) -> int:
         """Return the bytes of the output head."""
-        inner: Any = self.model
-        return int(inner.get_output_embeddings().weight.nbytes)
+        model: Any = self.model
+        return int(model.get_output_embeddings().weight.nbytes)
 
-    def _reference(self, head: int) -> int:
+    def _reference(self, head_bytes: int) -> int:
         """Return the reference model's memory: nothing with LoRA, a head or copy with full tuning."""
         if not (self.needs.teacher or self.needs.likelihoods):
             return 0
         if not self.engine.reference:
             return self.weights
-        return head if self.needs.teacher and self.training.tune == "full" else 0
+        return head_bytes if self.needs.teacher and self.training.tune == "full" else 0
 
-    def _caches(self, plan: Plan, images: Sequence[Mapping[str, Any]], features: int) -> int:
+    def _caches(self, plan: Plan, images: Sequence[Mapping[str, Any]], feature_bytes: int) -> int:
         """Return main memory of caches: pixels, image features, reference states."""
         from unsee.inference.vision_cache import MEMORY
         from unsee.methods.common.reference_model import CACHE_BYTES
         from unsee.workflows.memory_model import per_token
 
         count = len({_identity(target.example) for target in (*plan.forget, *plan.retain) if target.example.image})
-        pixels = sum(value.nbytes for key, value in images[0].items() if not per_token(images[0], key)) if images else 0
-        kept = min(_PIXELS, count * pixels) + min(MEMORY, count * features)
+        pixel_bytes = (
+            sum(value.nbytes for key, value in images[0].items() if not per_token(images[0], key)) if images else 0
+        )
+        cached_bytes = min(_PIXELS, count * pixel_bytes) + min(MEMORY, count * feature_bytes)
         if self.needs.teacher and self.engine.reference:
-            inner: Any = self.model
-            width = inner.get_output_embeddings().weight.shape[1]
-            met = plan.retain or plan.forget
-            letters = sum(len(target.example.answer) for target in met)
-            kept += min(CACHE_BYTES, int(letters / 3 + len(met)) * width * (2 if self.half else 4))
-        return kept
+            model: Any = self.model
+            width = model.get_output_embeddings().weight.shape[1]
+            targets = plan.retain or plan.forget
+            characters = sum(len(target.example.answer) for target in targets)
+            cached_bytes += min(CACHE_BYTES, int(characters / 3 + len(targets)) * width * (2 if self.half else 4))
+        return cached_bytes
 
     def _answer(self, stage: Stage, plan: Plan) -> Any:
         """Return the peak of generation for the stop rule or for rollouts."""
@@ -346,14 +350,14 @@ class _Counted:
         from unsee.training.stop_rule import seen_probes
         from unsee.workflows.memory_model import Peak
 
-        asked = seen_probes(plan.forget) if self.training.stop == "forgotten" and self.needs.trains else []
-        asked = asked or ([target.example for target in plan.forget] if self.needs.generates else [])
-        if not asked:
+        examples = seen_probes(plan.forget) if self.training.stop == "forgotten" and self.needs.trains else []
+        examples = examples or ([target.example for target in plan.forget] if self.needs.generates else [])
+        if not examples:
             return Peak(bytes=0)
-        longest = max(asked, key=lambda example: len(example.question))
-        row = self._prompt(encoder(self.session.processor, self.session.family), longest)
-        prefixes = len({_identity(example) for example in asked})
-        return stage.answer(prefixes, row, len(asked), self.training.max_new_tokens)
+        longest = max(examples, key=lambda example: len(example.question))
+        prompt_length = self._prompt(encoder(self.session.processor, self.session.family), longest)
+        prefix_count = len({_identity(example) for example in examples})
+        return stage.answer(prefix_count, prompt_length, len(examples), self.training.max_new_tokens)
 
     def _prompt(self, encode: Any, example: Example) -> int:
         from unsee.compat.fake_tensors import with_values
@@ -364,18 +368,18 @@ class _Counted:
     def _problems(self, memory: int, disk: int) -> Iterator[str]:
         from unsee.utils.memory import free_bytes
 
-        absent = missing_weights(self.run.model)
-        if absent:
-            yield absent
-        place = Path(self.run.out).resolve()
-        place = next(one for one in (place, *place.parents) if one.exists())
-        free = shutil.disk_usage(place).free
-        if free < disk:
-            yield f"the run writes {_in_gib(disk)}, {place} has {_in_gib(free)} free; free some space or choose another --out."
-        room = free_bytes(self.device)
-        if room is not None and room < memory:
+        missing = missing_weights(self.run.model)
+        if missing:
+            yield missing
+        folder = Path(self.run.out).resolve()
+        folder = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free_disk = shutil.disk_usage(folder).free
+        if free_disk < disk:
+            yield f"the run writes {_in_gib(disk)}, {folder} has {_in_gib(free_disk)} free; free some space or choose another --out."
+        free_memory = free_bytes(self.device)
+        if free_memory is not None and free_memory < memory:
             yield (
-                f"the run takes {_in_gib(memory)} of memory, {_in_gib(room)} are free; lower training.batch_size, set "
+                f"the run takes {_in_gib(memory)} of memory, {_in_gib(free_memory)} are free; lower training.batch_size, set "
                 "training.gradient_checkpointing=true or training.tune=lora, or quantize the base (--quantization nf4)."
             )
 
@@ -397,16 +401,18 @@ def missing_weights(model: Path | str) -> str:
     if not isinstance(folder, Path):
         return ""
     if (folder / ADAPTER).exists():
-        present = (folder / ADAPTER_WEIGHTS).is_file()
+        has_weights = (folder / ADAPTER_WEIGHTS).is_file()
         return (
-            missing_weights(adapter_base(folder)) if present else f"{folder} lacks weights: adapter_model.safetensors."
+            missing_weights(adapter_base(folder))
+            if has_weights
+            else f"{folder} lacks weights: adapter_model.safetensors."
         )
-    index = folder / f"{WEIGHTS}.index.json"
-    names = {WEIGHTS}
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    absent = ", ".join(name for name in sorted(names) if not (folder / name).is_file())
-    return f"{folder} lacks weights: {absent}." if absent else ""
+    index_file = folder / f"{WEIGHTS}.index.json"
+    file_names = {WEIGHTS}
+    if index_file.is_file():
+        file_names = set(json.loads(index_file.read_text(encoding="utf-8"))["weight_map"].values())
+    missing = ", ".join(name for name in sorted(file_names) if not (folder / name).is_file())
+    return f"{folder} lacks weights: {missing}." if missing else ""
 
 
 def _size(targets: Sequence[Target]) -> tuple[int, int]:
@@ -425,7 +431,10 @@ def _identity(example: Example) -> object:
 
 
 def _described(terms: Sequence[Sequence[Pass]]) -> str:
-    return ", then ".join(" and ".join(f"{one.rows} rows of {one.tokens} tokens" for one in term) for term in terms)
+    return ", then ".join(
+        " and ".join(f"{forward_pass.rows} rows of {forward_pass.tokens} tokens" for forward_pass in term)
+        for term in terms
+    )
 
 
 def _in_words(seconds: float) -> str:

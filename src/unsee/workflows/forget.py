@@ -90,35 +90,39 @@ def forget(
     Raises:
         UserError: Anything is wrong with names, settings, folders, data, model or disk; no weight has changed then.
     """
-    opened = None if isinstance(model, str | os.PathLike) and processor is None else opened_of(model, processor)
-    given = None if isinstance(data, str | os.PathLike) else of_object(data, benchmark)
+    opened_model = None if isinstance(model, str | os.PathLike) and processor is None else opened_of(model, processor)
+    given_data = None if isinstance(data, str | os.PathLike) else of_object(data, benchmark)
     run = Run.of(
-        "" if opened is not None else os.fspath(model),
-        os.fspath(data) if given is None else OBJECT,
+        "" if opened_model is not None else os.fspath(model),
+        os.fspath(data) if given_data is None else OBJECT,
         method,
         out,
         benchmark=benchmark,
         settings=settings,
         training=training,
         seed=seed,
-        engine=engine or ("plain" if opened is not None and opened.engine == PLAIN else "fast"),
+        engine=engine or ("plain" if opened_model is not None and opened_model.engine == PLAIN else "fast"),
         plugins=plugins,
     )
     if not run.out:
         run = with_plugins(run)  # a file or module that stands for a method has no name before
         run = replace(run, out=str(_free(run.method, resume=resume)))
-    with nullcontext(run.model) if opened is None else _base_of(opened, Path(run.out), resume=resume) as base:
-        run = replace(run, model=str(base))
-        finished = FinishedRun(forget_run(run, resume=resume, callbacks=callbacks, data=given))
-    finished.data = given
-    return finished
+    with (
+        nullcontext(run.model)
+        if opened_model is None
+        else _base_of(opened_model, Path(run.out), resume=resume) as base_folder
+    ):
+        run = replace(run, model=str(base_folder))
+        finished_run = FinishedRun(forget_run(run, resume=resume, callbacks=callbacks, data=given_data))
+    finished_run.data = given_data
+    return finished_run
 
 
 @contextmanager
-def _base_of(opened: VLM, out: Path, *, resume: bool) -> Iterator[Path]:
+def _base_of(opened_model: VLM, out: Path, *, resume: bool) -> Iterator[Path]:
     """Yield the folder of a model object, after checking that `out` can be used."""
     _require_place(out, resume=resume)
-    with stored(opened, out) as folder:
+    with stored(opened_model, out) as folder:
         yield folder
 
 
@@ -127,7 +131,7 @@ def _free(method: str, *, resume: bool) -> Path:
     if resume:
         raise UserError("Which run is to be resumed? Give `out`, its folder.")
     names = (method, *(f"{method}-{number}" for number in range(2, 10_000)))
-    return next(place for name in names if not (place := Path("runs") / name).exists())
+    return next(folder for name in names if not (folder := Path("runs") / name).exists())
 
 
 def forget_run(
@@ -196,28 +200,28 @@ def _checked(run: Run, data: Benchmark | None, *, resume: bool, hashed: bool) ->
     _require_quantizable(run.method, method, training)
     _require_tunable(run.method, method, training)
     trackers.require(training.report_to)
-    known = data is None or benchmark.name in registry.names("benchmarks")
+    registered = data is None or benchmark.name in registry.names("benchmarks")
     run = replace(
         run,
         model=builtin.absolute_or_name(run.model),
         data=builtin.absolute_or_name(run.data),
-        benchmark=described(benchmark) if known else benchmark.name,
+        benchmark=described(benchmark) if registered else benchmark.name,
         settings=config.plain(asdict(method)),
         training=config.plain(asdict(training)),
     )
     run = with_used(run, ("methods", run.method))
-    run = with_used(run, ("benchmarks", benchmark.name)) if known else run
+    run = with_used(run, ("benchmarks", benchmark.name)) if registered else run
     return Checked(run=run, method=method, benchmark=benchmark, training=training, survey=survey)
 
 
 def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | None, *, resume: bool) -> Path:
-    found = checked(run, resume=resume, data=data, hashed=True)
-    run, out = found.run, Path(run.out)
-    record = _record(run, found.survey.fingerprint)
-    done = resume and _already_done(out, found, record)
+    checked_run = checked(run, resume=resume, data=data, hashed=True)
+    run, out = checked_run.run, Path(run.out)
+    record = _record(run, checked_run.survey.fingerprint)
+    done = resume and _already_done(out, checked_run, record)
     if not done:
-        _require_same_base(found.training.adapter, record["model_hash"])
-    session = None if done else _open(found, resume=resume)
+        _require_same_base(checked_run.training.adapter, record["model_hash"])
+    session = None if done else _open(checked_run, resume=resume)
     if session is not None:
         session.callbacks = callbacks
         run = with_specs(run, registry.pin_of_family(type(session.family)))
@@ -225,7 +229,7 @@ def _forget(run: Run, callbacks: Sequence[TrainerCallback], data: Benchmark | No
     distributed_processes.barrier()  # from here on there are files
     with owner(out, check=partial(_require_place, out, resume=resume)):  # again: now nobody else writes here
         if session is not None:
-            _unlearn(session, run, found.method, record)
+            _unlearn(session, run, checked_run.method, record)
         if distributed_processes.is_main():
             _tidy(out)
     distributed_processes.barrier()
@@ -236,23 +240,26 @@ def _unlearn(session: Session, run: Run, method: Method, record: Mapping[str, An
     """Run the method and save its result, the record last, which marks the run as finished."""
     from unsee.training.trainable import require_finite
 
-    file = session.out / RECORD
-    went_on = session.resume and file.exists()
+    record_file = session.out / RECORD
+    resumed = session.resume and record_file.exists()
     if distributed_processes.is_main():
-        config.write(file, run, record=record)
-    start, cpu = time.perf_counter(), time.process_time()
+        config.write(record_file, run, record=record)
+    start, cpu_start = time.perf_counter(), time.process_time()
     session.notes["promise"] = method.promise
     with registry.faults("methods", run.method):
         method.unlearn(session)
     require_finite(session.model)
-    took = {"seconds": round(time.perf_counter() - start, 3), "cpu_seconds": round(time.process_time() - cpu, 3)}
-    took = {} if went_on else took  # earlier calls did part of the work
-    result = {**took, "steps": 0, "trainable": 0, **session.notes}
+    timings = {
+        "seconds": round(time.perf_counter() - start, 3),
+        "cpu_seconds": round(time.process_time() - cpu_start, 3),
+    }
+    timings = {} if resumed else timings  # earlier calls did part of the work
+    result = {**timings, "steps": 0, "trainable": 0, **session.notes}
     if due := due_date(run.retention, datetime.now(UTC).date()):
         result["retention"] = {"due": due.isoformat()}
     if distributed_processes.is_main():
         _save(session, run, record)
-        config.write(file, run, record=record, result=result)
+        config.write(record_file, run, record=record, result=result)
 
 
 def _tidy(out: Path) -> None:
@@ -284,9 +291,9 @@ def _require_quantizable(name: str, method: Method, training: Training) -> None:
 
 def _require_tunable(name: str, method: Method, training: Training) -> None:
     """Raise if the method cannot be had with this way of tuning."""
-    if training.tune not in (taken := method.tunes()):
+    if training.tune not in (tunes := method.tunes()):
         raise UserError(
-            f"{name}, as it is set, takes training.tune={' or '.join(taken)}, got {training.tune}. Set --tune {taken[0]}."
+            f"{name}, as it is set, takes training.tune={' or '.join(tunes)}, got {training.tune}. Set --tune {tunes[0]}."
         )
 
 
@@ -294,8 +301,8 @@ def require_names(run: Run) -> None:
     """Raise if the run lacks model, data, method or output folder."""
     for name, value in (("model", run.model), ("data", run.data), ("method", run.method), ("out", run.out)):
         if not value:
-            what = "output folder" if name == "out" else name
-            raise UserError(f"The run names no {what}. Give --{name} or `{name}:` in the run file.")
+            label = "output folder" if name == "out" else name
+            raise UserError(f"The run names no {label}. Give --{name} or `{name}:` in the run file.")
 
 
 def require_locations(run: Run) -> None:
@@ -309,8 +316,8 @@ def require_locations(run: Run) -> None:
 
 def _method(run: Run) -> Method:
     """Return the method with its settings."""
-    made: Method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
-    return made
+    method: Method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
+    return method
 
 
 def _require_place(out: Path, *, resume: bool) -> None:
@@ -320,44 +327,44 @@ def _require_place(out: Path, *, resume: bool) -> None:
         require_free(out)
     if not foreign(out):
         return
-    known = (out / RECORD).exists()
+    has_record = (out / RECORD).exists()
     if not resume:
-        way = "Give --resume to go on with the run in it, or another --out." if known else "Give another --out."
-        raise UserError(f"The output folder {out} is not empty. {way}")
-    if not known:
+        advice = "Give --resume to go on with the run in it, or another --out." if has_record else "Give another --out."
+        raise UserError(f"The output folder {out} is not empty. {advice}")
+    if not has_record:
         raise UserError(f"Nothing to resume: {out} holds files, but no {RECORD} of an earlier run.")
 
 
 def _record(run: Run, data_hash: str) -> dict[str, Any]:
     """Return the environment that a result depends on."""
-    below = [base.hash for base in bases(run.model)]
+    base_hashes = [base.hash for base in bases(run.model)]
     return {
         "processes": distributed_processes.world(),
         "versions": config.versions(),
         "commit": config.commit(),
         "model_hash": model_hash(run.model) if Path(builtin.resolve(run.model)).is_dir() else "",
-        **({"bases": below} if below else {}),
+        **({"bases": base_hashes} if base_hashes else {}),
         "data_hash": data_hash,
     }
 
 
-def _already_done(out: Path, found: Checked, record: Mapping[str, Any]) -> bool:
+def _already_done(out: Path, checked_run: Checked, record: Mapping[str, Any]) -> bool:
     """Tell whether the run in `out` has finished, or raise if it is a different one."""
     path = out / RECORD
     if not path.exists():
         return False
-    written = _complete(path)
-    kept: Mapping[str, Any] = written["record"]
-    _require_same_plugins(out, found.run)
-    now, ended = found.run, "result" in written
-    earlier = _spelled_out(config.read(path), found, path)
-    earlier = _for_world_size(earlier, int(kept.get("processes", 1)), ended=ended)
+    stored_run = _complete(path)
+    earlier_record: Mapping[str, Any] = stored_run["record"]
+    _require_same_plugins(out, checked_run.run)
+    run, ended = checked_run.run, "result" in stored_run
+    earlier = _spelled_out(config.read(path), checked_run, path)
+    earlier = _for_world_size(earlier, int(earlier_record.get("processes", 1)), ended=ended)
     changed = [
-        *(name for name in asdict(now) if name not in _APART and asdict(earlier)[name] != asdict(now)[name]),
+        *(name for name in asdict(run) if name not in _APART and asdict(earlier)[name] != asdict(run)[name]),
         *(
             name
             for name in ("model_hash", "data_hash", "bases")
-            if kept.get(name, record.get(name)) != record.get(name)
+            if earlier_record.get(name, record.get(name)) != record.get(name)
         ),
     ]
     if changed:
@@ -368,16 +375,18 @@ def _already_done(out: Path, found: Checked, record: Mapping[str, Any]) -> bool:
     return ended
 
 
-def _spelled_out(earlier: Run, found: Checked, path: Path) -> Run:
+def _spelled_out(earlier: Run, checked_run: Checked, path: Path) -> Run:
     """Return an earlier run with the defaults of settings that its version did not have."""
     training = config.build(Training, earlier.training, where=f"training in {path}")
     earlier = replace(earlier, training=config.settings_of(training))
-    if earlier.method == found.run.method:
-        method = config.build(type(found.method), earlier.settings, where=f"method {earlier.method} in {path}")
+    if earlier.method == checked_run.run.method:
+        method = config.build(type(checked_run.method), earlier.settings, where=f"method {earlier.method} in {path}")
         earlier = replace(earlier, settings=config.settings_of(method))
-    name, given = config.name_and_settings(earlier.benchmark)
-    if isinstance(found.run.benchmark, Mapping) and name == found.run.benchmark["name"]:
-        settings = config.build(type(found.benchmark.settings), given, where=f"benchmark {name} in {path}")
+    name, given_settings = config.name_and_settings(earlier.benchmark)
+    if isinstance(checked_run.run.benchmark, Mapping) and name == checked_run.run.benchmark["name"]:
+        settings = config.build(
+            type(checked_run.benchmark.settings), given_settings, where=f"benchmark {name} in {path}"
+        )
         earlier = replace(earlier, benchmark={"name": name, **config.settings_of(settings)})
     return earlier
 
@@ -386,10 +395,10 @@ def _require_same_base(adapter: str, model_hash: str) -> None:
     """Raise if the adapter to continue from was trained on another model. One that does not say so is taken."""
     if not adapter:
         return
-    places = (Path(adapter) / "unsee.json", Path(adapter) / "model" / "unsee.json")
-    file = next((place for place in places if place.is_file()), None)
-    base = read_object(file).get("base_hash") if file else None
-    if base and model_hash and base != model_hash:
+    sidecars = (Path(adapter) / "unsee.json", Path(adapter) / "model" / "unsee.json")
+    file = next((sidecar for sidecar in sidecars if sidecar.is_file()), None)
+    base_hash = read_object(file).get("base_hash") if file else None
+    if base_hash and model_hash and base_hash != model_hash:
         raise UserError(
             f"training.adapter: {adapter} was trained on another model than this run's (base_hash in {file}). "
             "Give the model that it was trained on, or another adapter."
@@ -399,20 +408,20 @@ def _require_same_base(adapter: str, model_hash: str) -> None:
 def _require_same_plugins(out: Path, run: Run) -> None:
     """Raise if the run in `out` was begun with other plugins, or with other code in them."""
     path = out / RECORD
-    if path.exists() and (others := set(run.plugins) - set(config.read(path).plugins)):
+    if path.exists() and (new_plugins := set(run.plugins) - set(config.read(path).plugins)):
         raise UserError(
-            f"Cannot resume {out}: {path} does not list the plugin {min(others)} with this hash. "
+            f"Cannot resume {out}: {path} does not list the plugin {min(new_plugins)} with this hash. "
             f"Restore the plugin and resume with `unsee forget {path} --resume`, or start anew in another --out."
         )
 
 
 def _complete(path: Path) -> dict[str, Any]:
     """Read the record of a run, or raise if a part is missing, as in a truncated file."""
-    written = config.read_mapping(path)
-    record = written.get("record")
+    stored_run = config.read_mapping(path)
+    record = stored_run.get("record")
     if not isinstance(record, Mapping) or not {"model_hash", "data_hash"} <= record.keys():
         raise UserError(f"{path} is damaged: its part `record` is missing or incomplete. Start anew in another --out.")
-    return written
+    return stored_run
 
 
 def _for_world_size(run: Run, processes: int, *, ended: bool) -> Run:
@@ -421,38 +430,38 @@ def _for_world_size(run: Run, processes: int, *, ended: bool) -> Run:
     Raises:
         UserError: The processes cannot share the batches of a run that has not `ended`.
     """
-    batch, world = int(run.training["batch_size"]) * processes, distributed_processes.world()
-    size, rest = divmod(batch, world)
-    if not rest:
-        return replace(run, training={**run.training, "batch_size": size})
+    global_batch, world_size = int(run.training["batch_size"]) * processes, distributed_processes.world()
+    batch_size, remainder = divmod(global_batch, world_size)
+    if not remainder:
+        return replace(run, training={**run.training, "batch_size": batch_size})
     if ended:
         return run
     raise UserError(
-        f"Cannot resume: the run began with a global batch of {batch} (batch_size x processes), which {world} processes cannot share. "
+        f"Cannot resume: the run began with a global batch of {global_batch} (batch_size x processes), which {world_size} processes cannot share. "
         "Resume with a number of processes that divides it."
     )
 
 
-def _open(found: Checked, *, resume: bool) -> Session:
+def _open(checked_run: Checked, *, resume: bool) -> Session:
     """Return the session, or raise if the model is unusable or the disk too small."""
     import torch
 
     from unsee.models.checkpoint import load
     from unsee.training.trainer import prepare
 
-    run, training = found.run, found.training
+    run, training = checked_run.run, checked_run.training
     loaded = load(run.model, quantization=training.quantization, engine=run.engine)
     torch.manual_seed(run.seed)
     model = prepare(loaded.model.to(distributed_processes.device()), loaded.family, training, run.seed)
     require_space(Path(run.out), bytes_needed(model, training), f"the run in {run.out}")
     session = Session(
         vlm=replace(loaded, model=model),
-        examples=found.survey.by_role(),
+        examples=checked_run.survey.by_role(),
         training=training,
         seed=run.seed,
         out=Path(run.out),
         resume=resume,
-        benchmark=found.benchmark,
+        benchmark=checked_run.benchmark,
     )
     _require_encodable(session)
     return session
@@ -471,14 +480,16 @@ def bytes_needed(model: Module, training: Training) -> int:
     from unsee.training.resume import checkpoint_bytes
     from unsee.training.trainable import trainable_bytes
 
-    good = trainable_bytes(model) if training.guard == "collapse" else 0
-    return _result_bytes(model, training) + _CHECKPOINTS * checkpoint_bytes(model, training) + good
+    last_good_bytes = trainable_bytes(model) if training.guard == "collapse" else 0
+    return _result_bytes(model, training) + _CHECKPOINTS * checkpoint_bytes(model, training) + last_good_bytes
 
 
 def _result_bytes(model: Module, training: Training) -> int:
     """Return the bytes of the saved model in fp32, with some for everything other than weights."""
-    kept = (weight.numel() for weight in model.parameters() if weight.requires_grad or training.tune == "full")
-    return 4 * sum(kept) + _SLACK
+    parameter_counts = (
+        weight.numel() for weight in model.parameters() if weight.requires_grad or training.tune == "full"
+    )
+    return 4 * sum(parameter_counts) + _SLACK
 
 
 def _save(session: Session, run: Run, record: Mapping[str, Any]) -> None:

@@ -32,23 +32,25 @@ def opened_of(model: Any, processor: Any) -> VLM:
         return model
     if isinstance(model, tuple) and len(model) == 2 and processor is None:
         model, processor = model
-    kind = type(model).__name__
+    class_name = type(model).__name__
     if isinstance(model, PeftModel):
         raise UserError("The model has an adapter. Give what `model.merge_and_unload()` returns.")
     if not isinstance(model, PreTrainedModel):
         raise UserError(
-            f"model must be a path, a hub id or a vision-language model of transformers, got {shown(kind)}."
+            f"model must be a path, a hub id or a vision-language model of transformers, got {shown(class_name)}."
         )
     if processor is None:
-        raise UserError(f"Give the processor of the {kind}, too: forget(model=(model, processor), ...).")
-    family = family_of_config(model.config, f"the {kind} given as model")
+        raise UserError(f"Give the processor of the {class_name}, too: forget(model=(model, processor), ...).")
+    family = family_of_config(model.config, f"the {class_name} given as model")
     if any(weight.is_meta for weight in model.parameters()):
-        raise UserError(f"Weights of the {kind} are not in memory (offloaded, or on the meta device). Give its folder.")
+        raise UserError(
+            f"Weights of the {class_name} are not in memory (offloaded, or on the meta device). Give its folder."
+        )
     return VLM(model=model, processor=processor, family=family)
 
 
 @contextmanager
-def stored(opened: VLM, out: Path) -> Iterator[Path]:
+def stored(opened_model: VLM, out: Path) -> Iterator[Path]:
     """Yield the folder `OUT-base`, which holds the weights of a model object.
 
     The run reads them from there and leaves the object as it is. A folder of an earlier call is used again if class,
@@ -63,18 +65,24 @@ def stored(opened: VLM, out: Path) -> Iterator[Path]:
     if processes.world() > 1:
         raise UserError("A model object belongs to one process. Save it, and give its folder to several processes.")
     folder = paths.base_of_run(out.resolve())
-    facts = {"object": {"class": type(opened.model).__name__, "sha256": weights_hash(opened.model)}}
-    known = read_sidecar(folder)
-    if foreign(folder) and (known.get("object") != facts["object"] or known.get("instruction") != opened.instruction):
+    facts = {"object": {"class": type(opened_model.model).__name__, "sha256": weights_hash(opened_model.model)}}
+    sidecar = read_sidecar(folder)
+    if foreign(folder) and (
+        sidecar.get("object") != facts["object"] or sidecar.get("instruction") != opened_model.instruction
+    ):
         raise UserError(
             f"{folder} holds other weights than the model given (or none). Give the model that this run began with, or "
             "another `out`."
         )
     fresh = not foreign(folder)
     if fresh:
-        size = sum(weight.numel() * weight.element_size() for weight in opened.model.state_dict().values())
-        require_space(folder, size + _SLACK, f"the model object in {folder}")
-        save_model(opened.model, opened.processor, folder, instruction=opened.instruction, facts=facts)
+        weight_bytes = sum(
+            weight.numel() * weight.element_size() for weight in opened_model.model.state_dict().values()
+        )
+        require_space(folder, weight_bytes + _SLACK, f"the model object in {folder}")
+        save_model(
+            opened_model.model, opened_model.processor, folder, instruction=opened_model.instruction, facts=facts
+        )
     try:
         yield folder
     except BaseException:

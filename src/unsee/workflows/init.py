@@ -42,25 +42,25 @@ def init(
     if file.exists() or file.is_symlink():
         raise UserError(f"{file} exists and is not overwritten. Give another --out, or delete it.")
     if not model and str(data).partition(":")[0] == "lab":
-        own = _OWN.get(str(data), "lab")
-        model = own if own in builtin.PACKAGED else ""
+        lab_model = _OWN.get(str(data), "lab")
+        model = lab_model if lab_model in builtin.PACKAGED else ""
     run_folder = Path("runs") / (file.stem if file.stem != "run" else Path(data).stem)
-    found = suggest(model, data, out=run_folder, benchmark=benchmark)
-    atomic_write_text(file, commented(found, file))
+    suggestion = suggest(model, data, out=run_folder, benchmark=benchmark)
+    atomic_write_text(file, commented(suggestion, file))
     return file
 
 
-def commented(found: Suggestion, file: Path) -> str:
+def commented(suggestion: Suggestion, file: Path) -> str:
     """Return the text of the run file."""
-    start = f"unsee forget {os.fspath(file)}" + ("" if found.run.model else " --model MODEL")
-    head = [f"Start it with: {start} (--dry-run says memory and time first).", *found.reasons]
-    head.append(
+    start = f"unsee forget {os.fspath(file)}" + ("" if suggestion.run.model else " --model MODEL")
+    comments = [f"Start it with: {start} (--dry-run says memory and time first).", *suggestion.reasons]
+    comments.append(
         "All settings, in an editor: unsee schema > unsee.schema.json, then the line below without its first #."
     )
-    wrapped = [textwrap.wrap(text, _WIDTH - 2, break_long_words=False, break_on_hyphens=False) for text in head]
+    wrapped = [textwrap.wrap(text, _WIDTH - 2, break_long_words=False, break_on_hyphens=False) for text in comments]
     lines = [f"# {line}" for part in wrapped for line in part]
     lines.append("# # yaml-language-server: $schema=unsee.schema.json")
-    return "\n".join([*lines, "", *_run_lines(found.run)]) + "\n"
+    return "\n".join([*lines, "", *_run_lines(suggestion.run)]) + "\n"
 
 
 def _run_lines(run: Run) -> Iterator[str]:
@@ -81,8 +81,8 @@ def _run_lines(run: Run) -> Iterator[str]:
         yield from _wrapped(docs[key], "")
         yield f"{key}:"
         meanings = {"name": docs[key], **field_docs(parts[key])}
-        for name, inner in value.items():
-            yield from _line(name, inner, "" if name == "name" else meanings.get(name, ""), "  ")
+        for name, setting_value in value.items():
+            yield from _line(name, setting_value, "" if name == "name" else meanings.get(name, ""), "  ")
     yield from ()
 
 
@@ -90,8 +90,8 @@ def _class(kind: registry.Loadable, name: str) -> type[Any]:
     """Return the dataclass of the settings of a method or benchmark."""
     if not name:
         return object
-    found = registry.load(kind, name)
-    cls: type[Any] = found.settings_type if kind == "benchmarks" else found
+    registered_class = registry.load(kind, name)
+    cls: type[Any] = registered_class.settings_type if kind == "benchmarks" else registered_class
     return cls
 
 

@@ -60,12 +60,12 @@ class World:
 
     def __post_init__(self) -> None:
         """Reject times that no training takes, or of no gold model."""
-        given = (
+        seconds_by_promise = (
             self.gold_seconds
             if isinstance(self.gold_seconds, Mapping)
             else dict.fromkeys(self.golds, self.gold_seconds)
         )
-        for promise, seconds in given.items():
+        for promise, seconds in seconds_by_promise.items():
             if promise not in self.golds:
                 raise unknown_name("promise in gold_seconds", promise, self.golds)
             if seconds is not None and not (type(seconds) in (int, float) and 0 < seconds < math.inf):
@@ -167,43 +167,45 @@ def leaderboard(
             could not be judged, or another process is judging it.
     """
     sweep.require_launcher(launcher, jobs)
-    plan, place = read_plan(Path(file), plugins), Path(out)
-    atomic_write_text(place / "leaderboard.yaml", Path(file).read_text(encoding="utf-8"))
-    known: dict[str, Cell] = {}
+    plan, folder = read_plan(Path(file), plugins), Path(out)
+    atomic_write_text(folder / "leaderboard.yaml", Path(file).read_text(encoding="utf-8"))
+    cells_by_name: dict[str, Cell] = {}
     states: dict[str, State] = {}
 
     def run(cells: Iterable[Cell]) -> None:
-        tried_before = set(known)
-        known.update({cell.name: cell for cell in cells})
+        earlier_names = set(cells_by_name)
+        cells_by_name.update({cell.name: cell for cell in cells})
         states.update(
-            sweep.run_cells(list(known.values()), place, launcher=launcher, jobs=jobs, slurm={}, tried=tried_before)
+            sweep.run_cells(
+                list(cells_by_name.values()), folder, launcher=launcher, jobs=jobs, slurm={}, tried=earlier_names
+            )
         )
 
-    first = next(iter(plan.worlds))
-    pairs = [(first, "selection"), *((world, "report") for world in plan.worlds)]
-    beside = {pair: _references(plan.board, plan.worlds[pair[0]], pair[1], plugins) for pair in pairs}
-    run(cell for cells in beside.values() for cell in cells.values())
-    judges = {pair: _Judge(plan.board, place, cells) for pair, cells in beside.items()}
-    tried: dict[str, list[Tried]] = {}
+    first_world = next(iter(plan.worlds))
+    pairs = [(first_world, "selection"), *((world, "report") for world in plan.worlds)]
+    reference_cells = {pair: _references(plan.board, plan.worlds[pair[0]], pair[1], plugins) for pair in pairs}
+    run(cell for stage_cells in reference_cells.values() for cell in stage_cells.values())
+    judges = {pair: _Judge(plan.board, folder, cells) for pair, cells in reference_cells.items()}
+    trials: dict[str, list[Tried]] = {}
     rows = {world: _references_rows(judges[world, "report"], plan.worlds[world]) for world in plan.worlds}
     names = list(plan.search)
-    at_once = max(1, jobs // plan.board.settings)
-    for start in range(0, len(names), at_once):
-        batch = names[start : start + at_once]
+    batch_size = max(1, jobs // plan.board.settings)
+    for start in range(0, len(names), batch_size):
+        batch = names[start : start + batch_size]
         run(cell for name in batch for cell in plan.search[name])
         batch = [name for name in batch if _searched(plan.search[name], states)]
-        tried |= {name: [judges[first, "selection"].tried(cell) for cell in plan.search[name]] for name in batch}
-        _write_chosen(place, tried, plan.board.keep)
-        run(cell for name in batch for world in plan.worlds for cell in _final(plan, world, name, tried[name]))
+        trials |= {name: [judges[first_world, "selection"].tried(cell) for cell in plan.search[name]] for name in batch}
+        _write_chosen(folder, trials, plan.board.keep)
+        run(cell for name in batch for world in plan.worlds for cell in _final(plan, world, name, trials[name]))
         for world in plan.worlds:
             judge = judges[world, "report"]
-            rows[world] += [_row(plan, world, judge, name, tried[name]) for name in batch]
-        _write(plan, place, rows, [name for name in names if name not in tried])
+            rows[world] += [_row(plan, world, judge, name, trials[name]) for name in batch]
+        _write(plan, folder, rows, [name for name in names if name not in trials])
     for name in names:
-        if name not in tried:
+        if name not in trials:
             note(f"{name}: nothing is chosen, as its search has not ended. Call again when it has.")
-    finals = [cell for name in tried for cell in _final(plan, first, name, tried[name])]
-    sweep.compare_done(place, [*beside[first, "report"].values(), *finals])
+    final_cells = [cell for name in trials for cell in _final(plan, first_world, name, trials[name])]
+    sweep.compare_done(folder, [*reference_cells[first_world, "report"].values(), *final_cells])
     return states
 
 
@@ -214,25 +216,25 @@ def _searched(cells: Sequence[Cell], states: Mapping[str, State]) -> bool:
 
 def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
     """Read and check a leaderboard file, and make the cells of the search."""
-    values = config.read_mapping(file)
-    board = config.build(Board, values, where=str(file))
+    board_values = config.read_mapping(file)
+    board = config.build(Board, board_values, where=str(file))
     _require_one_world(board, file)
-    first = {
+    first_world = {
         "golds": board.golds,
         "gold_seconds": board.gold_seconds,
         **{key: board.base[key] for key in ("model", "data", "benchmark") if key in board.base},
     }
-    worlds = {"first": first, **board.worlds}
-    made = {name: config.build(World, one, where=f"{file}, world {name}") for name, one in worlds.items()}
+    world_values = {"first": first_world, **board.worlds}
+    worlds = {name: config.build(World, values, where=f"{file}, world {name}") for name, values in world_values.items()}
     search = {name: _search(board, name, file, plugins) for name in board.methods}
     for name, cells in search.items():
         promise = registry.load("methods", cells[0].run.method).promise
-        for world, one in made.items():
-            if promise not in one.golds:
+        for world_name, world in worlds.items():
+            if promise not in world.golds:
                 raise UserError(
-                    f"{file}: world {world} has no gold model for the promise {promise!r} of {name}. Name it in golds."
+                    f"{file}: world {world_name} has no gold model for the promise {promise!r} of {name}. Name it in golds."
                 )
-    return _Plan(board=board, worlds=made, search=search)
+    return _Plan(board=board, worlds=worlds, search=search)
 
 
 def _require_one_world(board: Board, file: Path) -> None:
@@ -240,11 +242,15 @@ def _require_one_world(board: Board, file: Path) -> None:
     if "first" in board.worlds:
         raise UserError(f"{file}: the world of base and golds is called first. Give worlds.first another name.")
     parts = {"base": board.base, "axes": board.axes}
-    parts |= {f"methods.{name}": own for name, own in board.methods.items() if isinstance(own, Mapping)}
+    parts |= {
+        f"methods.{name}": method_settings
+        for name, method_settings in board.methods.items()
+        if isinstance(method_settings, Mapping)
+    }
     for part, settings in parts.items():
-        kept = OURS if part == "base" else (*OURS, *WORLDLY)
+        reserved_names = OURS if part == "base" else (*OURS, *WORLDLY)
         for path in _paths(settings):
-            if any(path == name or path.startswith(f"{name}.") for name in kept):
+            if any(path == name or path.startswith(f"{name}.") for name in reserved_names):
                 raise UserError(
                     f"{file}: {part} has {path}, which the leaderboard sets itself, alike for all methods. Leave it out: model and data "
                     "stand in base and worlds, seeds in search_seed and seeds."
@@ -253,25 +259,25 @@ def _require_one_world(board: Board, file: Path) -> None:
 
 def _paths(settings: Mapping[str, Any]) -> Iterator[str]:
     """Yield the path of every setting, and of those one level below it."""
-    for path, given in settings.items():
+    for path, setting in settings.items():
         yield path
-        for one in given if isinstance(given, list) else [given]:
-            yield from (f"{path}.{key}" for key in (one if isinstance(one, Mapping) else ()))
+        for choice in setting if isinstance(setting, list) else [setting]:
+            yield from (f"{path}.{key}" for key in (choice if isinstance(choice, Mapping) else ()))
 
 
 def _search(board: Board, name: str, file: Path, plugins: Sequence[str]) -> list[Cell]:
     """Return one cell per setting that a method tries."""
-    own = board.methods[name] or {}
-    if not isinstance(own, Mapping):
+    method_settings = board.methods[name] or {}
+    if not isinstance(method_settings, Mapping):
         raise UserError(f"{file}: methods.{name} must be a mapping of settings, or nothing.")
-    axes = {"method": name, **board.axes, **own}
-    lists = {path: value if isinstance(value, list) else [value] for path, value in axes.items() if value != []}
-    if (count := math.prod(map(len, lists.values()))) > board.settings:
+    axes = {"method": name, **board.axes, **method_settings}
+    axis_values = {path: value if isinstance(value, list) else [value] for path, value in axes.items() if value != []}
+    if (count := math.prod(map(len, axis_values.values()))) > board.settings:
         raise UserError(
             f"{file}: {name} tries {count} settings, and each method at most {board.settings} (`settings`)."
         )
     base = {**board.base, "seed": board.search_seed, "eval": _judging(board, "selection")}
-    return list(sweep.product_of(base, lists, file, plugins))
+    return list(sweep.product_of(base, axis_values, file, plugins))
 
 
 def _judging(board: Board, part: str) -> dict[str, Any]:
@@ -297,22 +303,24 @@ def _references(board: Board, world: World, part: str, plugins: Sequence[str]) -
     return cells
 
 
-def _final(plan: _Plan, world: str, name: str, tried: Sequence[Tried]) -> list[Cell]:
+def _final(plan: _Plan, world_name: str, name: str, trials: Sequence[Tried]) -> list[Cell]:
     """Return the cells of the chosen setting in a world, one per seed."""
-    choice = chosen(tried, plan.board.keep)
+    choice = chosen(trials, plan.board.keep)
     if choice is None:
         return []
-    run, place = next(cell.run for cell in plan.search[name] if cell.name == choice.cell), plan.worlds[world]
-    there: dict[str, Any] = {
-        "model": absolute_or_name(place.model),
-        "data": absolute_or_name(place.data),
-        "benchmark": place.benchmark,
+    run, world = next(cell.run for cell in plan.search[name] if cell.name == choice.cell), plan.worlds[world_name]
+    world_settings: dict[str, Any] = {
+        "model": absolute_or_name(world.model),
+        "data": absolute_or_name(world.data),
+        "benchmark": world.benchmark,
     }
     judging = {**run.eval, **_judging(plan.board, "report")}
-    attack = _attack(plan.board, place.golds[choice.promise])
-    attacked = plan.board.seeds[: plan.board.attack_seeds]
+    attack = _attack(plan.board, world.golds[choice.promise])
+    attacked_seeds = plan.board.seeds[: plan.board.attack_seeds]
     return [
-        sweep.named(replace(run, **there, seed=seed, eval=judging), name, attack if seed in attacked else None)
+        sweep.named(
+            replace(run, **world_settings, seed=seed, eval=judging), name, attack if seed in attacked_seeds else None
+        )
         for seed in plan.board.seeds
     ]
 
@@ -321,36 +329,43 @@ def _attack(board: Board, gold: str) -> dict[str, Any] | None:
     """Return the arguments of the attack on a chosen setting, or None for none."""
     if board.attacks == "none":
         return None
-    attack: dict[str, Any] = {"gold": gold, "quick": True, "split": "attacks"}
+    arguments: dict[str, Any] = {"gold": gold, "quick": True, "split": "attacks"}
     if isinstance(board.attacks, Mapping):
-        given = {name: config.plain(settings or {}) for name, settings in board.attacks.items()}
-        attack |= {"attacks": list(given), "settings": {name: settings for name, settings in given.items() if settings}}
-    return attack
+        settings_by_attack = {name: config.plain(settings or {}) for name, settings in board.attacks.items()}
+        arguments |= {
+            "attacks": list(settings_by_attack),
+            "settings": {name: settings for name, settings in settings_by_attack.items() if settings},
+        }
+    return arguments
 
 
-def chosen(tried: Sequence[Tried], keep: float) -> Tried | None:
+def chosen(trials: Sequence[Tried], keep: float) -> Tried | None:
     """Return the setting nearest to gold among those that keep enough, else the one that keeps most, the nearer one of equals.
 
     None if none was judged.
     """
-    judged = [(one, one.distance, one.keeps) for one in tried if one.distance is not None and one.keeps is not None]
-    enough = [(one, distance) for one, distance, keeps in judged if keeps >= keep]
-    if enough:
-        return min(enough, key=itemgetter(1))[0]
-    return max(judged, key=lambda one: (one[2], -one[1]))[0] if judged else None
+    judged = [
+        (trial, trial.distance, trial.keeps)
+        for trial in trials
+        if trial.distance is not None and trial.keeps is not None
+    ]
+    eligible = [(trial, distance) for trial, distance, keeps in judged if keeps >= keep]
+    if eligible:
+        return min(eligible, key=itemgetter(1))[0]
+    return max(judged, key=lambda trial: (trial[2], -trial[1]))[0] if judged else None
 
 
 class _Judge:
     """Distances and kept shares of cells in one world, on one part of the questions."""
 
-    def __init__(self, board: Board, place: Path, references: Mapping[str, Cell]) -> None:
+    def __init__(self, board: Board, folder: Path, references: Mapping[str, Cell]) -> None:
         """Read the models to compare with."""
-        self.board, self.place = board, place
+        self.board, self.place = board, folder
         self.stages = {stage: self._reference(stage, cell) for stage, cell in references.items()}
         original = self.stages["original"]
-        if missing := [key for key in board.kept if not value(original, key)]:
+        if missing_scores := [key for key in board.kept if not value(original, key)]:
             raise UserError(
-                f"The original has nothing to keep in {missing[0]} (kept): the score is missing or 0. "
+                f"The original has nothing to keep in {missing_scores[0]} (kept): the score is missing or 0. "
                 f"It has: {', '.join(key for key in original.runs[0].scores if value(original, key))}."
             )
 
@@ -364,23 +379,25 @@ class _Judge:
         from unsee.evaluation.evaluate import rescore
 
         folder = self.place / "cells" / cell.name
-        if (found := read_run(folder)).rules != rules():
+        if (record := read_run(folder)).rules != rules():
             rescore(folder)
-            found = read_run(folder)
-        return found
+            record = read_run(folder)
+        return record
 
     def stage(self, name: str, cells: Sequence[Cell]) -> tuple[Stage | None, list[str]]:
         """Return the judged cells beside their gold model, and why others are missing."""
-        runs, notes = [], []
+        records, notes = [], []
         for cell in cells:
             try:
                 if why := sweep.missing_of(self.place, cell.name):
                     raise UserError(why)
-                runs.append(self._run(cell))
+                records.append(self._run(cell))
             except UserError as error:
                 notes.append(f"seed {cell.run.seed}: {error}")
-        found = beside_gold(Stage(name=name, runs=tuple(runs)), self.gold(runs[0].promise)) if runs else None
-        return found, notes
+        judged_stage = (
+            beside_gold(Stage(name=name, runs=tuple(records)), self.gold(records[0].promise)) if records else None
+        )
+        return judged_stage, notes
 
     def gold(self, promise: str) -> Stage | None:
         """Return the gold model of a promise."""
@@ -390,11 +407,11 @@ class _Judge:
         """Return the smallest share that is kept of what the original keeps, or None without one of the scores."""
         original = self.stages["original"]
         shares = [
-            None if (ours := value(stage, key)) is None else ours / (value(original, key) or 1)
+            None if (score := value(stage, key)) is None else score / (value(original, key) or 1)
             for key in self.board.kept
         ]
-        known = [share for share in shares if share is not None]
-        return min(known) if len(known) == len(shares) else None
+        known_shares = [share for share in shares if share is not None]
+        return min(known_shares) if len(known_shares) == len(shares) else None
 
     def tried(self, cell: Cell) -> Tried:
         """Return what a setting of the search came to."""
@@ -402,28 +419,28 @@ class _Judge:
         if stage is None:
             return Tried(cell=cell.name, label=cell.label, why="; ".join(notes))
         distance, keeps = stage.runs[0].scores.get(KEY), self.keeps(stage)
-        found: dict[str, Any] = {"cell": cell.name, "label": cell.label, "promise": stage.runs[0].promise}
+        arguments: dict[str, Any] = {"cell": cell.name, "label": cell.label, "promise": stage.runs[0].promise}
         if distance is None or distance.value is None:
             why = distance.why if distance else f"there is no gold model for its promise, {stage.runs[0].promise}"
-            return Tried(**found, why=why)
-        found["left_out"] = left_out(distance)
-        if found["left_out"] > MOST_LEFT_OUT:
-            return Tried(**found, why=left_out_words(found["left_out"]))
+            return Tried(**arguments, why=why)
+        arguments["left_out"] = left_out(distance)
+        if arguments["left_out"] > MOST_LEFT_OUT:
+            return Tried(**arguments, why=left_out_words(arguments["left_out"]))
         if keeps is None:
-            return Tried(**found, why=f"one of the scores {', '.join(self.board.kept)} is missing")
-        return Tried(**found, distance=distance.value, keeps=keeps)
+            return Tried(**arguments, why=f"one of the scores {', '.join(self.board.kept)} is missing")
+        return Tried(**arguments, distance=distance.value, keeps=keeps)
 
 
-def _write_chosen(place: Path, tried: Mapping[str, Sequence[Tried]], keep: float) -> None:
-    choices = {name: chosen(found, keep) for name, found in tried.items()}
+def _write_chosen(folder: Path, trials: Mapping[str, Sequence[Tried]], keep: float) -> None:
+    choices = {name: chosen(method_trials, keep) for name, method_trials in trials.items()}
     rows = {
-        name: {"chosen": choice.label if choice else None, "tried": list(map(asdict, tried[name]))}
+        name: {"chosen": choice.label if choice else None, "tried": list(map(asdict, trials[name]))}
         for name, choice in choices.items()
     }
-    atomic_write_json(place / "chosen.json", rows)
+    atomic_write_json(folder / "chosen.json", rows)
 
 
-def _write(plan: _Plan, place: Path, rows: Mapping[str, Sequence[Row]], waiting: Sequence[str]) -> None:
+def _write(plan: _Plan, folder: Path, rows: Mapping[str, Sequence[Row]], waiting_names: Sequence[str]) -> None:
     """Write leaderboard.md and leaderboard.json with the methods that have been searched so far."""
     board, values = plan.board, {}
     cost = Cost(clock=board.clock)
@@ -431,16 +448,16 @@ def _write(plan: _Plan, place: Path, rows: Mapping[str, Sequence[Row]], waiting:
         name: f"{name.capitalize()} world: data {world.data}, model {world.model}"
         for name, world in plan.worlds.items()
     }
-    text = ["# Leaderboard", "", *([f"Not searched yet: {', '.join(waiting)}.", ""] if waiting else [])]
+    text = ["# Leaderboard", "", *([f"Not searched yet: {', '.join(waiting_names)}.", ""] if waiting_names else [])]
     for name, world in plan.worlds.items():
         text += [f"## {titles[name]}", ""]
         text += [markdown(rows[name], board.keep, board.kept, cost)]
         values[name] = {"model": world.model, "data": world.data, "rows": as_json(rows[name], cost)}
-    atomic_write_text(place / "leaderboard.md", "\n".join(text))
-    atomic_write_json(place / "leaderboard.json", values)
-    told = {titles[name]: rows[name] for name in plan.worlds}
-    page = board_page.render(told, cost, list(legend(board.keep, board.kept)), waiting)
-    atomic_write_text(place / "leaderboard.html", page)
+    atomic_write_text(folder / "leaderboard.md", "\n".join(text))
+    atomic_write_json(folder / "leaderboard.json", values)
+    rows_by_title = {titles[name]: rows[name] for name in plan.worlds}
+    page = board_page.render(rows_by_title, cost, list(legend(board.keep, board.kept)), waiting_names)
+    atomic_write_text(folder / "leaderboard.html", page)
 
 
 def _references_rows(judge: _Judge, world: World) -> list[Row]:
@@ -453,18 +470,18 @@ def _references_rows(judge: _Judge, world: World) -> list[Row]:
     ]
 
 
-def _row(plan: _Plan, world: str, judge: _Judge, name: str, tried: Sequence[Tried]) -> Row:
-    choice, keep = chosen(tried, plan.board.keep), plan.board.keep
-    failed = [one.why for one in tried if one.why]
-    searched = f"{len(tried) - len(failed)} of {len(tried)}"
+def _row(plan: _Plan, world_name: str, judge: _Judge, name: str, trials: Sequence[Tried]) -> Row:
+    choice, keep = chosen(trials, plan.board.keep), plan.board.keep
+    reasons = [trial.why for trial in trials if trial.why]
+    searched = f"{len(trials) - len(reasons)} of {len(trials)}"
     if choice is None:
         promise = registry.load("methods", plan.search[name][0].run.method).promise
-        return Row(name=name, promise=promise, searched=searched, notes=(f"no setting could be judged: {failed[-1]}",))
-    stage, notes = judge.stage(name, _final(plan, world, name, tried))
+        return Row(name=name, promise=promise, searched=searched, notes=(f"no setting could be judged: {reasons[-1]}",))
+    stage, notes = judge.stage(name, _final(plan, world_name, name, trials))
     if choice.keeps is not None and choice.keeps < keep:
         notes.insert(0, f"no setting kept {keep:.0%}; the one that kept most ({choice.keeps:.0%})")
-    if failed:
-        notes.append(f"not judged in the search: {failed[-1]}")
+    if reasons:
+        notes.append(f"not judged in the search: {reasons[-1]}")
     return Row(
         name=name,
         promise=choice.promise,
@@ -473,7 +490,7 @@ def _row(plan: _Plan, world: str, judge: _Judge, name: str, tried: Sequence[Trie
         keeps=None if stage is None else judge.keeps(stage),
         stage=stage,
         gold=judge.gold(choice.promise),
-        gold_seconds=plan.worlds[world].seconds_for(choice.promise),
+        gold_seconds=plan.worlds[world_name].seconds_for(choice.promise),
         seeds=plan.board.seeds,
         notes=tuple(notes),
     )

@@ -68,29 +68,29 @@ def passes(model: Module, batch: Batch) -> list[Pass]:
 
 def _pass(model: Module, batch: Batch) -> Pass:
     lengths = [row["input_ids"].shape[1] for row in batch.rows]
-    answers = max(int((row["labels"] != IGNORE).sum()) for row in batch.rows)
-    pictured = tuple(row for row, image in zip(batch.rows, batch.images, strict=True) if image)
+    longest_answer = max(int((row["labels"] != IGNORE).sum()) for row in batch.rows)
+    image_rows = tuple(row for row, image in zip(batch.rows, batch.images, strict=True) if image)
     image_token = packable(model) if batch.engine.shared_prefix else None
     if image_token is not None and saving(batch.rows, batch.images, image_token) >= WORTH_SPLITTING:
         packed = pack(batch.rows, batch.images, image_token, batch.pad_id)
         rows, tokens = packed.inputs["input_ids"].shape
-        seen = tuple(row for row, image in zip(packed.rows, packed.images, strict=True) if image)
+        packed_image_rows = tuple(row for row, image in zip(packed.rows, packed.images, strict=True) if image)
         return Pass(
             rows=rows,
             tokens=tokens,
             kept=len(packed.kept),
-            answers=(len(lengths), answers),
+            answers=(len(lengths), longest_answer),
             masked=True,
-            images=seen,
+            images=packed_image_rows,
         )
-    kept = answers + 1 if batch.engine.answer_logits else max(lengths)
+    logit_positions = longest_answer + 1 if batch.engine.answer_logits else max(lengths)
     return Pass(
         rows=len(lengths),
         tokens=max(lengths),
-        kept=kept,
-        answers=(len(lengths), answers),
+        kept=logit_positions,
+        answers=(len(lengths), longest_answer),
         masked=min(lengths) < max(lengths),
-        images=pictured,
+        images=image_rows,
     )
 
 
@@ -105,9 +105,9 @@ class Stage:
         self.training = training
         self.half = half
         self.exact = True
-        speaking = (self.inner.get_decoder(), self.inner.get_output_embeddings())
-        language = {id(weight) for module in speaking for weight in module.parameters()}
-        self.looks = any(weight.requires_grad and id(weight) not in language for weight in model.parameters())
+        language_modules = (self.inner.get_decoder(), self.inner.get_output_embeddings())
+        language_ids = {id(weight) for module in language_modules for weight in module.parameters()}
+        self.looks = any(weight.requires_grad and id(weight) not in language_ids for weight in model.parameters())
         """Whether weights before the language model are trained, so that every step encodes images."""
 
     def step(self, terms: Sequence[Sequence[Pass]], needs: Needs) -> Peak:
@@ -115,15 +115,15 @@ class Stage:
         self.model.train()
         if self.training.gradient_checkpointing:
             self.inner.gradient_checkpointing_enable({"use_reentrant": False})
-        apart = self.engine.separate_terms
-        lean = recomputing(self.model, self.engine, checkpointing=self.training.gradient_checkpointing)
-        with Meter(self.model) as meter, lean as forward:
+        separate = self.engine.separate_terms
+        recomputation = recomputing(self.model, self.engine, checkpointing=self.training.gradient_checkpointing)
+        with Meter(self.model) as meter, recomputation as forward:
             for _ in range(min(2, self.training.accumulate)):
                 losses = []
                 for term in terms:
                     with forward():
                         losses.append(self._loss(term, needs.teacher))
-                    if apart:
+                    if separate:
                         losses.pop().backward()
                 if losses:
                     torch.stack(losses).sum().backward()
@@ -150,8 +150,8 @@ class Stage:
     def features(self, image: Mapping[str, Tensor]) -> int:
         """Return the bytes of cached features per image."""
         with torch.no_grad(), self._cast():
-            found = self._features([image])
-        return 0 if found is None else sum(one.nbytes for one in found)
+            features = self._features([image])
+        return 0 if features is None else sum(tensor.nbytes for tensor in features)
 
     def answer(self, prompts: int, width: int, requests: int, length: int) -> Peak:
         """Return the peak of generation.
@@ -162,24 +162,28 @@ class Stage:
             requests: Questions in all.
             length: Most new tokens of a response.
         """
-        token = self._cached_bytes()
+        token_bytes = self._cached_bytes()
         rows = max(1, min(prompts, WAVE, PREFILL_TOKENS // max(1, width)))
-        pool = min(max(POOL_BYTES, token * width), token * width * prompts)
+        pool_bytes = min(max(POOL_BYTES, token_bytes * width), token_bytes * width * prompts)
         self.model.eval()
         with Meter(self.model) as meter, torch.no_grad(), self._cast():
             self._hidden(Pass(rows=rows, tokens=width, kept=1, answers=(rows, 1), masked=False))
         lanes = max(1, min(width // (LIKELY + 1), requests // max(1, prompts)))
         wave = min(requests, WAVE)
-        held = token * (-(-wave // lanes) * width + wave * (length + LIKELY))
-        logits = 3 * 4 * wave * self._vocabulary()
-        return Peak(bytes=max(pool + meter.peak, pool + held + logits), exact=self.exact)
+        cache_bytes = token_bytes * (-(-wave // lanes) * width + wave * (length + LIKELY))
+        logit_bytes = 3 * 4 * wave * self._vocabulary()
+        return Peak(bytes=max(pool_bytes + meter.peak, pool_bytes + cache_bytes + logit_bytes), exact=self.exact)
 
     def _loss(self, term: Sequence[Pass], teacher: bool) -> Tensor:
         """Return the loss of one term, all its rows in one graph."""
         with self._cast():
-            found = [self._logits(one) for one in term]
-            widest = max(one.answers[1] for one in term)
-            logits_bav = found[0] if len(found) == 1 else torch.cat([widened(one, widest) for one in found])
+            pass_logits = [self._logits(forward_pass) for forward_pass in term]
+            widest = max(forward_pass.answers[1] for forward_pass in term)
+            logits_bav = (
+                pass_logits[0]
+                if len(pass_logits) == 1
+                else torch.cat([widened(logits, widest) for logits in pass_logits])
+            )
             labels_ba = torch.zeros(logits_bav.shape[:2], dtype=torch.long)
             if teacher:
                 start_bav = self.inner.get_output_embeddings()(
@@ -188,36 +192,44 @@ class Stage:
                 return kl_loss(start_bav.detach(), logits_bav, labels_ba)
             return answer_nll(logits_bav, labels_ba)
 
-    def _logits(self, one: Pass) -> Tensor:
+    def _logits(self, forward_pass: Pass) -> Tensor:
         """Return the answer logits of one pass."""
-        hidden_btd = self._hidden(one)
-        logits_bkv = self.inner.get_output_embeddings()(hidden_btd[:, -one.kept :])
-        questions, width = one.answers
-        if one.rows == questions:
+        hidden_btd = self._hidden(forward_pass)
+        logits_bkv = self.inner.get_output_embeddings()(hidden_btd[:, -forward_pass.kept :])
+        questions, width = forward_pass.answers
+        if forward_pass.rows == questions:
             return logits_bkv[:, -width - 1 : -1]
         return logits_bkv[torch.zeros(questions, width).long(), torch.zeros(questions, width).long()]
 
-    def _hidden(self, one: Pass) -> Tensor:
+    def _hidden(self, forward_pass: Pass) -> Tensor:
         """Return the language model's last hidden states, hidden_btd."""
-        ids_bt = torch.zeros(one.rows, one.tokens, dtype=torch.long)
+        ids_bt = torch.zeros(forward_pass.rows, forward_pass.tokens, dtype=torch.long)
         embedded_btd = self.inner.get_input_embeddings()(ids_bt)
         if self.training.gradient_checkpointing and self.model.training:
             embedded_btd.requires_grad_()
-        if one.images and (self.looks or not self.engine.vision_features):
-            embedded_btd = self._with_images(embedded_btd, one.images)
-        elif one.images:
+        if forward_pass.images and (self.looks or not self.engine.vision_features):
+            embedded_btd = self._with_images(embedded_btd, forward_pass.images)
+        elif forward_pass.images:
             embedded_btd = embedded_btd.clone()
-        mask = torch.ones(one.rows, 1, one.tokens, one.tokens, dtype=torch.bool) if one.masked else None
+        mask = (
+            torch.ones(forward_pass.rows, 1, forward_pass.tokens, forward_pass.tokens, dtype=torch.bool)
+            if forward_pass.masked
+            else None
+        )
         output = self.inner.get_decoder()(inputs_embeds=embedded_btd, attention_mask=mask, use_cache=False)
         hidden_btd: Tensor = output.last_hidden_state
         return hidden_btd
 
     def _with_images(self, embedded_btd: Tensor, images: Sequence[Mapping[str, Tensor]]) -> Tensor:
-        found = self._features(images)
-        if not found:  # the gradient of a trained tower passes through the language model all the same
+        image_features = self._features(images)
+        if not image_features:  # the gradient of a trained tower passes through the language model all the same
             return embedded_btd.requires_grad_(embedded_btd.requires_grad or self.looks)
         mask_btd = torch.zeros(embedded_btd.shape, dtype=torch.bool)
-        features = torch.cat([one.reshape(-1, one.shape[-1]) for one in found]) if len(found) > 1 else found[0]
+        features = (
+            torch.cat([tensor.reshape(-1, tensor.shape[-1]) for tensor in image_features])
+            if len(image_features) > 1
+            else image_features[0]
+        )
         return embedded_btd.masked_scatter(mask_btd, features.to(embedded_btd.dtype))
 
     def _features(self, images: Sequence[Mapping[str, Tensor]]) -> list[Tensor] | None:
@@ -230,7 +242,10 @@ class Stage:
             merged = {key: value for key, value in merge(images, 0).items() if not per_token(images[0], key)}
             # sizes of images are small integers, and keep their values
             facts = {key: value.shape if value.is_floating_point() else value.tolist() for key, value in merged.items()}
-        inputs = {key: torch.empty(f) if isinstance(f, torch.Size) else torch.tensor(f) for key, f in facts.items()}
+        inputs = {
+            key: torch.empty(fact) if isinstance(fact, torch.Size) else torch.tensor(fact)
+            for key, fact in facts.items()
+        }
         try:
             pooled = base.get_image_features(**inputs, return_dict=True).pooler_output
         except (*NEEDS_VALUES, TypeError, AssertionError):

@@ -36,9 +36,9 @@ class Private:
 
     @cached_property
     def _expression(self) -> re.Pattern[str]:
-        words = {"**": ".*", "*": "[^/]*"}
+        wildcards = {"**": ".*", "*": "[^/]*"}
         parts = re.split(r"(\*\*|\*)", self.pattern)
-        return re.compile("".join(words.get(part, re.escape(part)) for part in parts))
+        return re.compile("".join(wildcards.get(part, re.escape(part)) for part in parts))
 
     def fits(self, path: PurePath) -> bool:
         """Tell whether a relative path is of this kind."""
@@ -52,9 +52,9 @@ def _without_rows(text: str) -> str:
 
 def _judge_scores(text: str) -> str:
     """Return the scores of a judge without the values of single rows."""
-    found = json.loads(text)
-    rows = {name: {**score, "value_by_index": {}} for name, score in found.get("scores", {}).items()}
-    return _json({**found, "scores": rows})
+    content = json.loads(text)
+    rows = {name: {**score, "value_by_index": {}} for name, score in content.get("scores", {}).items()}
+    return _json({**content, "scores": rows})
 
 
 def _lacking(name: str) -> Callable[[str], str]:
@@ -64,11 +64,11 @@ def _lacking(name: str) -> Callable[[str], str]:
 
 def _sequence(text: str) -> str:
     """Return the results of a sequence with its requests numbered instead of named."""
-    found = json.loads(text)
-    tasks = [{**task, "id": f"request {number}"} for number, task in enumerate(found.get("tasks", ()), start=1)]
-    settings = found.get("settings", {})
+    results = json.loads(text)
+    tasks = [{**task, "id": f"request {number}"} for number, task in enumerate(results.get("tasks", ()), start=1)]
+    settings = results.get("settings", {})
     settings = {**settings, "method": nameless(settings.get("method", {}))}
-    return _json({**found, "tasks": tasks, "settings": settings})
+    return _json({**results, "tasks": tasks, "settings": settings})
 
 
 def _board(text: str) -> str:
@@ -97,11 +97,11 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _judged(text: str) -> str:
     """Return what was judged without the data's path and settings that may name people."""
-    found = json.loads(text)
-    made = {key: value for key, value in found.get("made_by", {}).items() if key in _MADE_BY}
-    if "method" in made:
-        made["method"] = nameless(made["method"])
-    return _json({**found, "made_by": made})
+    content = json.loads(text)
+    made_by = {key: value for key, value in content.get("made_by", {}).items() if key in _MADE_BY}
+    if "method" in made_by:
+        made_by["method"] = nameless(made_by["method"])
+    return _json({**content, "made_by": made_by})
 
 
 _MADE_BY: Final = ("model", "method", "training", "plugins")
@@ -121,8 +121,8 @@ def _run(text: str) -> str:
 
 def _batch(text: str) -> str:
     """Return what a batch was about without the path of the data."""
-    found = json.loads(text)
-    return _json({**found, "settings": {**found.get("settings", {}), "data": "", "benchmark": ""}})
+    content = json.loads(text)
+    return _json({**content, "settings": {**content.get("settings", {}), "data": "", "benchmark": ""}})
 
 
 _SENTENCES: Final = frozenset({"verdict", "stop_reason", "tuned", "retention"})
@@ -131,15 +131,15 @@ _SENTENCES: Final = frozenset({"verdict", "stop_reason", "tuned", "retention"})
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's result without texts that a method noted, such as substitutes and pieces of names."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name, value in result.items():
         if name in _SENTENCES:
-            found[name] = value
+            figures[name] = value
         elif isinstance(value, Mapping):
-            found[name] = _figures(value)
+            figures[name] = _figures(value)
         elif not isinstance(value, str | list):
-            found[name] = value
-    return found
+            figures[name] = value
+    return figures
 
 
 def _without(value: Any, name: str) -> Any:

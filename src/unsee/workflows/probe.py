@@ -69,30 +69,30 @@ def timed(run: Run, training: Training, examples: Mapping[Role, Sequence[Example
         examples: Rows of each role, all of them: what is scaled up is scaled to their numbers.
         method: Method with its settings.
     """
-    rows = STEPS * training.batch_size * training.accumulate
+    row_count = STEPS * training.batch_size * training.accumulate
     clock = _Clock()
     loaded = load(run.model, quantization=training.quantization, engine=run.engine)
     torch.manual_seed(run.seed)
-    with tempfile.TemporaryDirectory() as place, _no_cache():
+    with tempfile.TemporaryDirectory() as folder, _no_cache():
         session = Session(
             vlm=replace(loaded, model=prepare(loaded.model.to(processes.device()), loaded.family, training, run.seed)),
-            examples={role: found[:rows] for role, found in examples.items()},
+            examples={role: rows[:row_count] for role, rows in examples.items()},
             training=_shortened(training),
             seed=run.seed,
-            out=Path(place),
+            out=Path(folder),
             callbacks=(clock,),
         )
         start = _now()
         method.unlearn(session)
-        done = _now()
-    asked = sum(min(rows, len(examples.get(role, ()))) for role in _FORGET)
-    share = sum(len(examples.get(role, ())) for role in _FORGET) / max(1, asked)
+        end = _now()
+    probed_count = sum(min(row_count, len(examples.get(role, ()))) for role in _FORGET)
+    scale = sum(len(examples.get(role, ())) for role in _FORGET) / max(1, probed_count)
     if len(clock.ends) < 2:  # one step fits its data, or none is taken
         step = clock.ends[0] - clock.begins[0] if clock.ends else 0.0
-        return Timing(before=share * (done - start - step), step=step, check=0.0)
+        return Timing(before=scale * (end - start - step), step=step, check=0.0)
     step = clock.ends[1] - clock.begins[1]
-    last = clock.ends[-1] - clock.begins[-1] if len(clock.ends) == STEPS and training.stop != "never" else step
-    return Timing(before=share * (clock.begins[0] - start), step=step, check=share * max(0.0, last - step))
+    last_step = clock.ends[-1] - clock.begins[-1] if len(clock.ends) == STEPS and training.stop != "never" else step
+    return Timing(before=scale * (clock.begins[0] - start), step=step, check=scale * max(0.0, last_step - step))
 
 
 def _shortened(training: Training) -> Training:
@@ -118,11 +118,11 @@ def _now() -> float:
 @contextmanager
 def _no_cache() -> Iterator[None]:
     """Keep caches that runs share out of the measurement."""
-    earlier = os.environ.get(VARIABLE)
+    earlier_value = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = "off"
     try:
         yield
     finally:
         os.environ.pop(VARIABLE)
-        if earlier is not None:
-            os.environ[VARIABLE] = earlier
+        if earlier_value is not None:
+            os.environ[VARIABLE] = earlier_value

@@ -142,7 +142,7 @@ class Purged:
         """Return the list of files, the totals, and what stays."""
         verb = "removed" if self.applied else "would be removed"
         lines = list(_grouped(self.removed))
-        parts = [f"{level} {one['files']}" for level, one in self.record()["by_level"].items()]
+        parts = [f"{level} {counts['files']}" for level, counts in self.record()["by_level"].items()]
         lines += [f"{len(self.removed)} files ({', '.join(parts)}), {self.bytes:,} bytes {verb}."]
         lines += _grouped(self.kept)
         lines += [f"note: {note}" for note in self.notes]
@@ -174,25 +174,25 @@ def purge(
         UserError: A place was not made by unsee, is a link or holds one that leads out, or is in use. Nothing has been
             removed then.
     """
-    chosen = _chosen(levels)
-    roots = list(dict.fromkeys(root for place in places for root in _roots(Path(place), due=due)))
-    shared = levels is not None and "caches" in chosen if shared is None else shared
-    plan = _Plan(roots=roots, levels=chosen, shared=shared)
+    chosen_levels = _chosen(levels)
+    roots = list(dict.fromkeys(root for path in places for root in _roots(Path(path), due=due)))
+    shared = levels is not None and "caches" in chosen_levels if shared is None else shared
+    plan = _Plan(roots=roots, levels=chosen_levels, shared=shared)
     plan.require_free()
     if not apply:
         return plan.purged(applied=False)
     with ExitStack() as locks:
         for folder in plan.owned():
             locks.enter_context(owner(folder))
-        done = plan.purged(applied=True)
+        purged = plan.purged(applied=True)
         for root in roots:
-            _note(root, {"begun": done.time, "levels": list(chosen)})
-        for item in done.removed:
+            _note(root, {"begun": purged.time, "levels": list(chosen_levels)})
+        for item in purged.removed:
             _carry_out(item)
         for root in roots:
-            _note(root, done.within(root).record())
-    _remove_empty(done, roots)
-    return done
+            _note(root, purged.within(root).record())
+    _remove_empty(purged, roots)
+    return purged
 
 
 def verified(folder: Path | str, *, forgotten: bool) -> Purged | None:
@@ -217,18 +217,18 @@ def _chosen(levels: Collection[str] | None) -> tuple[Level, ...]:
     return DEFAULT if levels is None else tuple(level for level in LEVELS if level in levels)
 
 
-def _roots(place: Path, *, due: bool) -> list[Path]:
+def _roots(folder: Path, *, due: bool) -> list[Path]:
     """Return the folders of a place that unsee made, outermost ones, or with `due` the runs whose time has passed."""
-    if place.is_symlink():
-        raise UserError(f"{place} is a link. Give the folder that it leads to.")
-    paths.require_run(place)
-    place = place.resolve()
-    if _is_project(place):
-        raise UserError(f"{place} is a project of deletion requests. {_OF_PROJECT.format(place)}")
-    roots = [place] if _is_unit(place) else _units_below(place, _DEEP)
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link. Give the folder that it leads to.")
+    paths.require_run(folder)
+    folder = folder.resolve()
+    if _is_project(folder):
+        raise UserError(f"{folder} is a project of deletion requests. {_OF_PROJECT.format(folder)}")
+    roots = [folder] if _is_unit(folder) else _units_below(folder, _DEEP)
     if not roots:
         raise UserError(
-            f"{place} was not made by unsee, and holds no run: nothing in it is removed. Give the --out of a command, or "
+            f"{folder} was not made by unsee, and holds no run: nothing in it is removed. Give the --out of a command, or "
             "the folder that holds such folders."
         )
     roots = [
@@ -257,34 +257,34 @@ def _is_project(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("project.yaml", "ledger.sqlite"))
 
 
-def require_outside(place: Path | str, levels: Collection[str] | None) -> None:
+def require_outside(path: Path | str, levels: Collection[str] | None) -> None:
     """Raise if a place lies in a project of deletion requests and data of its requests, such as pictures, would go.
 
     Raises:
         UserError: Only `unsee request purge` knows which requests are open, and notes in the ledger what went.
     """
-    lost = [level for level in _chosen(levels) if level not in _FREE]
-    for folder in Path(place).resolve().parents:
-        if lost and _is_project(folder):
+    refused_levels = [level for level in _chosen(levels) if level not in _FREE]
+    for folder in Path(path).resolve().parents:
+        if refused_levels and _is_project(folder):
             raise UserError(
-                f"{place} is part of {folder}, a project of deletion requests, where only --level {' and '.join(_FREE)} can be "
-                f"named; got {', '.join(lost)}. {_OF_PROJECT.format(folder)}"
+                f"{path} is part of {folder}, a project of deletion requests, where only --level {' and '.join(_FREE)} can be "
+                f"named; got {', '.join(refused_levels)}. {_OF_PROJECT.format(folder)}"
             )
 
 
 def _units_below(folder: Path, depth: int) -> list[Path]:
     """Return the outermost folders below one that unsee made. A link that leads out is refused."""
-    found: list[Path] = []
+    units: list[Path] = []
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
             _require_inside(path, folder)
         elif _is_project(path):
             raise UserError(f"{folder} holds a project of deletion requests, {path.name}. {_OF_PROJECT.format(path)}")
         elif path.is_dir() and _is_unit(path):
-            found.append(path)
+            units.append(path)
         elif path.is_dir() and depth > 1:
-            found += _units_below(path, depth - 1)
-    return found
+            units += _units_below(path, depth - 1)
+    return units
 
 
 def _units(root: Path) -> list[Path]:
@@ -320,15 +320,15 @@ def _is_due(unit: Path, today: date) -> bool:
     """Tell whether the retention of a finished run has passed, and it was not purged since."""
     record = unit / RECORD
     result = config.read_mapping(record).get("result") if record.is_file() else None
-    kept = result.get("retention", {}) if isinstance(result, dict) else {}
-    due = str(kept.get("due", ""))
+    retention = result.get("retention", {}) if isinstance(result, dict) else {}
+    due = str(retention.get("due", ""))
     return bool(due) and due <= today.isoformat() and not is_done(unit, DEFAULT)
 
 
 def is_done(unit: Path, levels: Collection[str]) -> bool:
     """Tell whether a finished purge of a folder took these levels."""
-    finished = [row for row in _noted(unit) if "files" in row]
-    return set(levels) <= {level for row in finished for level in row["levels"]}
+    finished_purges = [row for row in _noted(unit) if "files" in row]
+    return set(levels) <= {level for row in finished_purges for level in row["levels"]}
 
 
 def _noted(unit: Path) -> list[dict[str, Any]]:
@@ -339,8 +339,8 @@ def _noted(unit: Path) -> list[dict[str, Any]]:
 
 def _note(root: Path, record: Mapping[str, Any]) -> None:
     """Append a purge to a folder's note, in place of one that was begun."""
-    earlier = [row for row in _noted(root) if "begun" not in row]
-    atomic_write_json(root / PURGES, {"purges": [*earlier, record]})
+    finished_purges = [row for row in _noted(root) if "begun" not in row]
+    atomic_write_json(root / PURGES, {"purges": [*finished_purges, record]})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,9 +378,11 @@ class _Plan:
             notes += self._quoting(folder)
         for folder in dict.fromkeys(_picture_folders(self.roots)):
             removed += self._pictures_beside(folder, notes)
-        place = os.environ.get(shared_cache.VARIABLE, "")
-        if place not in ("", "off"):
-            notes.append(f"the shared cache {place} ({shared_cache.VARIABLE}) is not touched; it may hold answers.")
+        shared_folder = os.environ.get(shared_cache.VARIABLE, "")
+        if shared_folder not in ("", "off"):
+            notes.append(
+                f"the shared cache {shared_folder} ({shared_cache.VARIABLE}) is not touched; it may hold answers."
+            )
         return Purged(
             levels=self.levels,
             removed=tuple(removed),
@@ -394,19 +396,24 @@ class _Plan:
         """Yield every file of a folder, and of the original model beside it, with what happens to it."""
         base = root if paths.is_base(root) else paths.base_of_run(root)
         if paths.is_base(base):
-            found = [self._item(path, base, _ORIGINAL) for path in _files(base) if not is_own(path)]
-            user = self._user_of(base)
+            items = [self._item(path, base, _ORIGINAL) for path in _files(base) if not is_own(path)]
+            user_run = self._user_of(base)
             yield from (
-                replace(one, level="", stays=True, why=f"{user} was made from it") if user else one for one in found
+                replace(item, level="", stays=True, why=f"{user_run} was made from it") if user_run else item
+                for item in items
             )
         if base != root:
             yield from self._own_items(root)
 
     def _user_of(self, base: Path) -> str:
         """Return the name of a run beside that stays and was made from a base, or empty if there is none."""
-        runs = [unit for unit in _children(base.parent) if unit not in self.roots and (unit / RECORD).is_file()]
-        made = [run.name for run in runs if Path(str(config.read_mapping(run / RECORD).get("model", ""))) == base]
-        return made[0] if made else ""
+        run_folders = [unit for unit in _children(base.parent) if unit not in self.roots and (unit / RECORD).is_file()]
+        user_names = [
+            run_folder.name
+            for run_folder in run_folders
+            if Path(str(config.read_mapping(run_folder / RECORD).get("model", ""))) == base
+        ]
+        return user_names[0] if user_names else ""
 
     def _own_items(self, root: Path) -> Iterator[Item]:
         """Yield every file of a folder with what happens to it."""
@@ -428,19 +435,25 @@ class _Plan:
     def _item(self, path: Path, root: Path, *kinds: Private) -> Item:
         """Return what happens to one file: removal wins over rewriting, and either over staying."""
         name, size = path.relative_to(root.parent).as_posix(), path.lstat().st_size
-        chosen = sorted(
+        chosen_kinds = sorted(
             (kind for kind in kinds if kind.level in self.levels), key=lambda kind: kind.rewrite is not None
         )
-        if chosen and chosen[0].rewrite is None:
-            return Item(path=path, shown=name, bytes=size, level=chosen[0].level, why=chosen[0].why)
-        if chosen and chosen[0].rewrite is not None:
-            before, after = _rewritten(path, chosen[0].rewrite)
+        if chosen_kinds and chosen_kinds[0].rewrite is None:
+            return Item(path=path, shown=name, bytes=size, level=chosen_kinds[0].level, why=chosen_kinds[0].why)
+        if chosen_kinds and chosen_kinds[0].rewrite is not None:
+            before, after = _rewritten(path, chosen_kinds[0].rewrite)
             if after != before:
                 freed = max(0, size - len(after.encode()))
-                return Item(path=path, shown=name, bytes=freed, level=chosen[0].level, why=chosen[0].why, left=after)
-        others = [kind for kind in kinds if kind.level not in self.levels]
-        usual = re.sub(r"^attacks-[0-9a-f]+\.json$", "attacks.json", path.name)
-        why = f"{others[0].why}; --level {others[0].level} takes it" if others else _STAYING.get(usual, _UNKNOWN)
+                return Item(
+                    path=path, shown=name, bytes=freed, level=chosen_kinds[0].level, why=chosen_kinds[0].why, left=after
+                )
+        other_kinds = [kind for kind in kinds if kind.level not in self.levels]
+        usual_name = re.sub(r"^attacks-[0-9a-f]+\.json$", "attacks.json", path.name)
+        why = (
+            f"{other_kinds[0].why}; --level {other_kinds[0].level} takes it"
+            if other_kinds
+            else _STAYING.get(usual_name, _UNKNOWN)
+        )
         return Item(path=path, shown=name, bytes=size, why=why, stays=True)
 
     def _cache_beside(self, folder: Path, notes: list[str]) -> list[Item]:
@@ -451,39 +464,39 @@ class _Plan:
         cache = folder / "cache"
         if "caches" not in self.levels or not cache.is_dir() or self._takes(folder):
             return []
-        beside = [
-            unit for unit in _children(folder) if any((unit / name).is_file() for name in (RECORD, "judged.json"))
-        ]
-        beside = [unit for unit in beside if unit not in self.roots and not is_done(unit, ["caches"])]
-        if busy := [unit.name for unit in beside if is_claimed(unit / LOCK)]:
-            notes.append(f"{cache} stays: {busy[0]} is in use and may need it.")
+        units = [unit for unit in _children(folder) if any((unit / name).is_file() for name in (RECORD, "judged.json"))]
+        units = [unit for unit in units if unit not in self.roots and not is_done(unit, ["caches"])]
+        if busy_names := [unit.name for unit in units if is_claimed(unit / LOCK)]:
+            notes.append(f"{cache} stays: {busy_names[0]} is in use and may need it.")
             return []
-        if beside and not self.shared:
+        if units and not self.shared:
             notes.append(
-                f"{cache} stays: nobody can tell which of its entries belong to which run, and {some([unit.name for unit in beside], 3)} may need them "
+                f"{cache} stays: nobody can tell which of its entries belong to which run, and {some([unit.name for unit in units], 3)} may need them "
                 "(runs are only slower without). Name `--level caches` to remove all of it."
             )
             return []
-        found = [(path, [kind for kind in FILES if kind.fits(path.relative_to(folder))]) for path in _files(cache)]
-        return [self._item(path, folder, *kinds) for path, kinds in found if kinds]
+        cached_files = [
+            (path, [kind for kind in FILES if kind.fits(path.relative_to(folder))]) for path in _files(cache)
+        ]
+        return [self._item(path, folder, *kinds) for path, kinds in cached_files if kinds]
 
     def _pictures_beside(self, folder: Path, notes: list[str]) -> list[Item]:
         """Return the shared pictures that no answer of another run refers to."""
         if "answers" not in self.levels or not folder.is_dir():
             return []
         pictures = [path for path in _files(folder) if _PICTURE.fullmatch(path.name)]
-        beside = list(_beside(folder.parent, folder.parent, _DEEP)) if pictures else []
-        if projects := [path.name for path in beside if _is_project(path)]:
+        neighbours = list(_beside(folder.parent, folder.parent, _DEEP)) if pictures else []
+        if project_names := [path.name for path in neighbours if _is_project(path)]:
             notes.append(
-                f"{folder} stays: {projects[0]} is a project of deletion requests, whose open ones may need its pictures."
+                f"{folder} stays: {project_names[0]} is a project of deletion requests, whose open ones may need its pictures."
             )
             return []
-        others = [unit for other in beside for unit in _units(other) if not self._takes(unit)]
-        if busy := [unit.name for unit in others if is_claimed(unit / LOCK)]:
-            notes.append(f"{folder} stays: {busy[0]} is in use and may need its pictures.")
+        units = [unit for neighbour in neighbours for unit in _units(neighbour) if not self._takes(unit)]
+        if busy_names := [unit.name for unit in units if is_claimed(unit / LOCK)]:
+            notes.append(f"{folder} stays: {busy_names[0]} is in use and may need its pictures.")
             return []
-        needed = {Path(row.get("image") or "").name for unit in others for row in _answers(unit)}
-        return [self._item(path, folder.parent, _PICTURES) for path in pictures if path.name not in needed]
+        needed_names = {Path(row.get("image") or "").name for unit in units for row in _answers(unit)}
+        return [self._item(path, folder.parent, _PICTURES) for path in pictures if path.name not in needed_names]
 
     def _takes(self, unit: Path) -> bool:
         return any(unit.is_relative_to(root) for root in self.roots)
@@ -547,12 +560,12 @@ def _carry_out(item: Item) -> None:
         remove_listed(item.path)
 
 
-def _remove_empty(done: Purged, roots: Sequence[Path]) -> None:
+def _remove_empty(purged: Purged, roots: Sequence[Path]) -> None:
     """Remove the folders that a purge has emptied."""
-    stops = {folder for root in roots for folder in (root, *root.parents)}
-    for item in done.removed:
+    kept_folders = {folder for root in roots for folder in (root, *root.parents)}
+    for item in purged.removed:
         folder = item.path.parent
-        while folder not in stops and folder.is_dir() and not foreign(folder) and not is_claimed(folder / LOCK):
+        while folder not in kept_folders and folder.is_dir() and not foreign(folder) and not is_claimed(folder / LOCK):
             remove_folder(folder)
             folder = folder.parent
 
@@ -561,9 +574,9 @@ def _grouped(items: Sequence[Item]) -> Iterator[str]:
     """Yield the lines of files, those of one folder and kind in one."""
     groups: dict[tuple[str, str, str], list[Item]] = {}
     for item in items:
-        what = "stays" if item.stays else f"{'rewrite' if item.left is not None else 'remove'} {item.level}"
-        groups.setdefault((what, item.shown.rpartition("/")[0], item.why), []).append(item)
-    for (what, folder, why), found in groups.items():
-        few = ", ".join(item.shown for item in found)
-        name = few if len(found) < _FEW else f"{folder}/ ({len(found)} files)"
-        yield f"{what:<19} {sum(item.bytes for item in found):>12,}  {name}: {why}"
+        action = "stays" if item.stays else f"{'rewrite' if item.left is not None else 'remove'} {item.level}"
+        groups.setdefault((action, item.shown.rpartition("/")[0], item.why), []).append(item)
+    for (action, folder, why), group in groups.items():
+        names = ", ".join(item.shown for item in group)
+        name = names if len(group) < _FEW else f"{folder}/ ({len(group)} files)"
+        yield f"{action:<19} {sum(item.bytes for item in group):>12,}  {name}: {why}"

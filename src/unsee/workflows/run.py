@@ -92,13 +92,13 @@ class Run(_Path):
         Raises:
             UserError: matplotlib is not installed, or nothing of that name was logged.
         """
-        rows, chosen = self.history, list(names)
-        logged = dict.fromkeys(name for row in rows for name in row)
-        if odd := [name for name in chosen if name not in logged] or ([] if rows else ["loss"]):
-            raise unknown_name("column of log.jsonl", odd[0], logged)
+        rows, columns = self.history, list(names)
+        logged_names = dict.fromkeys(name for row in rows for name in row)
+        if unknown_names := [name for name in columns if name not in logged_names] or ([] if rows else ["loss"]):
+            raise unknown_name("column of log.jsonl", unknown_names[0], logged_names)
         figure = new_figure(3)
         axes = figure.add_subplot()
-        for name in chosen or (name for name in logged if name not in _NO_LOSS):
+        for name in columns or (name for name in logged_names if name not in _NO_LOSS):
             points = [(row["step"], row[name]) for row in rows if name in row]
             axes.plot([step for step, _ in points], [value for _, value in points], label=name)
         axes.set_xlabel("step")

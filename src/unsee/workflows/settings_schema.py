@@ -50,7 +50,7 @@ def schema(kind: str = "any") -> Schema:
 
 def _definitions() -> Schema:
     """Return the parts that schemas refer to."""
-    made: Schema = {
+    definitions: Schema = {
         "training": settings_schema(Training),
         "eval": settings_schema(EvalConfig),
         "run": _run(),
@@ -60,14 +60,14 @@ def _definitions() -> Schema:
         **{part: _named(part) for part in _NAMED},
         **{f"{part}.{name}": _settings(part, name) for part, kind in _NAMED.items() for name in registry.names(kind)},
     }
-    return {**made, "continual": _continual(made["run"]), "sweep": _sweep(made)}
+    return {**definitions, "continual": _continual(definitions["run"]), "sweep": _sweep(definitions)}
 
 
 def _settings(part: str, name: str) -> Schema:
     """Return the schema of a method or benchmark: its bare name, or its name beside its settings."""
-    named = registry.load(_NAMED[part], name)
-    found = settings_schema(named if part == "method" else named.settings_type)
-    return {**found, "type": ["string", "object"], "properties": {"name": {"const": name}, **found["properties"]}}
+    cls = registry.load(_NAMED[part], name)
+    settings = settings_schema(cls if part == "method" else cls.settings_type)
+    return {**settings, "type": ["string", "object"], "properties": {"name": {"const": name}, **settings["properties"]}}
 
 
 def _named(part: str) -> Schema:
@@ -96,12 +96,12 @@ def _named(part: str) -> Schema:
 
 def _run() -> Schema:
     """Return the schema of a run file."""
-    own = settings_schema(Run)["properties"]
-    del own["settings"]  # they stand below `method`
-    parts = {part: {"$ref": f"#/$defs/{part}"} for part in ("training", "eval", *_NAMED)}
+    run_properties = settings_schema(Run)["properties"]
+    del run_properties["settings"]  # they stand below `method`
+    references = {part: {"$ref": f"#/$defs/{part}"} for part in ("training", "eval", *_NAMED)}
     return {
         "type": "object",
-        "properties": {**own, **parts, "record": {}, "result": {}},
+        "properties": {**run_properties, **references, "record": {}, "result": {}},
         "additionalProperties": False,
         "allOf": [{"anyOf": [_SOME_PLUGIN, {"properties": {part: _known(part)}}]} for part in _NAMED],
     }
@@ -109,29 +109,32 @@ def _run() -> Schema:
 
 def _known(part: str) -> Schema:
     """Return the schema of the names that need no plugin, empty if there are none."""
-    name = {"anyOf": [{"enum": ["", *registry.names(_NAMED[part])]}, *_CODE[part]]}
-    return {"if": {"type": "object"}, "then": {"properties": {"name": name}}, "else": name}
+    name_schema = {"anyOf": [{"enum": ["", *registry.names(_NAMED[part])]}, *_CODE[part]]}
+    return {"if": {"type": "object"}, "then": {"properties": {"name": name_schema}}, "else": name_schema}
 
 
 def _continual(run: Schema) -> Schema:
     """Return the schema of a run file of `unsee continual`, handwritten or of an earlier sequence."""
     course = settings_schema(Course, _COURSES)
-    both = {"required": ["requests", "tasks"], "properties": {"requests": {"minLength": 1}, "tasks": {"minimum": 1}}}
-    more = {"continual": {**course, "not": both}, "tasks": {}, "retain": {}}
-    return {**run, "properties": {**run["properties"], **more}}
+    conflict = {
+        "required": ["requests", "tasks"],
+        "properties": {"requests": {"minLength": 1}, "tasks": {"minimum": 1}},
+    }
+    properties = {"continual": {**course, "not": conflict}, "tasks": {}, "retain": {}}
+    return {**run, "properties": {**run["properties"], **properties}}
 
 
-def _sweep(made: Schema) -> Schema:
+def _sweep(definitions: Schema) -> Schema:
     """Return the schema of a grid."""
-    axes = _axes(made)
+    axes = _axes(definitions)
     mapping = {"type": ["object", "null"]}
-    given = [_given(key) for key in ("model", "data", "method")]
-    plugin = [
+    required_rules = [_given(key) for key in ("model", "data", "method")]
+    plugin_rules = [
         {"required": [part], "properties": {part: rule}}
         for part, rule in (("base", _SOME_PLUGIN), ("axes", {"required": ["plugins"]}))
     ]
     names = {"method": {"items": _known("method")}, "benchmark": {"items": _known("benchmark")}}
-    known = {"properties": {"axes": {"properties": names}}}
+    known_names = {"properties": {"axes": {"properties": names}}}
     return {
         "type": "object",
         "properties": {
@@ -149,7 +152,7 @@ def _sweep(made: Schema) -> Schema:
             "table": {"description": "Columns of table.md: title -> score.", **mapping},
         },
         "additionalProperties": False,
-        "allOf": [*given, {"anyOf": [*plugin, known]}],
+        "allOf": [*required_rules, {"anyOf": [*plugin_rules, known_names]}],
     }
 
 
@@ -164,16 +167,16 @@ def _given(key: str) -> Schema:
     return {"anyOf": [{"required": [*part], "properties": part} for part in (base, axes, names)]}
 
 
-def _axes(made: Schema) -> Schema:
+def _axes(definitions: Schema) -> Schema:
     """Return the schema of one value of every axis."""
-    whole = [name for name in made["run"]["properties"] if name not in ("record", "result")]
-    found: Schema = {name: {"$ref": f"#/$defs/run/properties/{name}"} for name in whole}
-    for part in made:
-        for setting in made[part].get("properties", {}):
+    run_names = [name for name in definitions["run"]["properties"] if name not in ("record", "result")]
+    axes: Schema = {name: {"$ref": f"#/$defs/run/properties/{name}"} for name in run_names}
+    for part in definitions:
+        for setting in definitions[part].get("properties", {}):
             path = f"{part.partition('.')[0]}.{setting}"
             if part.partition(".")[0] in ("training", "eval", *_NAMED):
-                found.setdefault(path, {"anyOf": []})["anyOf"].append({"$ref": f"#/$defs/{part}/properties/{setting}"})
-    return found
+                axes.setdefault(path, {"anyOf": []})["anyOf"].append({"$ref": f"#/$defs/{part}/properties/{setting}"})
+    return axes
 
 
 def _requests() -> Schema:
@@ -189,14 +192,14 @@ def _requests() -> Schema:
         "additionalProperties": False,
         **targets,
     }
-    one = {"if": {"type": "object"}, "then": request, "else": {**_NAMES, "minItems": 1}}
-    listed = {"type": "array", "minItems": 1, "items": one}
+    entry = {"if": {"type": "object"}, "then": request, "else": {**_NAMES, "minItems": 1}}
+    request_list = {"type": "array", "minItems": 1, "items": entry}
     mapping = {
-        "properties": {"requests": listed, "retain": _NAMES},
+        "properties": {"requests": request_list, "retain": _NAMES},
         "additionalProperties": False,
         "required": ["requests"],
     }
-    return {"type": ["array", "object"], "if": {"type": "array"}, "then": listed, "else": mapping}
+    return {"type": ["array", "object"], "if": {"type": "array"}, "then": request_list, "else": mapping}
 
 
 def _any() -> Schema:
@@ -209,8 +212,8 @@ def _any() -> Schema:
         ("continual", ["continual"]),
         ("leaderboard", ["methods", "golds"]),
     ):
-        has = {"type": "object", "anyOf": [{"required": [key]} for key in keys]}
-        choice = {"if": has, "then": {"$ref": f"#/$defs/{kind}"}, "else": choice}
+        condition = {"type": "object", "anyOf": [{"required": [key]} for key in keys]}
+        choice = {"if": condition, "then": {"$ref": f"#/$defs/{kind}"}, "else": choice}
     return {"if": {"type": "array"}, "then": {"$ref": "#/$defs/requests"}, "else": choice}
 
 

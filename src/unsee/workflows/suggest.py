@@ -64,24 +64,27 @@ def suggest(
     Raises:
         UserError: There is no such model, or the data cannot be used.
     """
-    opened = open_benchmark(data, benchmark)
-    require_usable(opened, str(data), decoded=False)
-    counts = _counts(opened)
+    opened_data = open_benchmark(data, benchmark)
+    require_usable(opened_data, str(data), decoded=False)
+    counts = _counts(opened_data)
     size = parameters(model) if model else math.inf
-    rate = next((rate for most, rate in RATES if size <= most), Training().lr)
-    known = (
+    rate = next((rate for limit, rate in RATES if size <= limit), Training().lr)
+    size_reason = (
         f"the model has {size / 1e6:,.0f} million parameters"
         if model
         else "no model was named, and it suits large ones"
     )
-    forget, kept = sum(counts.get(role, 0) for role in _FORGET), sum(counts.get(role, 0) for role in _RETAIN)
+    forget_count, retain_count = (
+        sum(counts.get(role, 0) for role in _FORGET),
+        sum(counts.get(role, 0) for role in _RETAIN),
+    )
     training: dict[str, Any] = {"lr": rate}
-    if kept:
+    if retain_count:
         settings = {"retain_weight": 2.0, "forget_weight": 0.3, "ga_floor": -4.0, "undesired": "dataset", "rollouts": 2}
-        asked = sum(row.role is Role.FORGET and row.kind in PROBES for row in opened.examples("train"))
-        steps = max(STEPS, math.ceil(PASSES * asked / Training().batch_size))
+        probe_count = sum(row.role is Role.FORGET and row.kind in PROBES for row in opened_data.examples("train"))
+        steps = max(STEPS, math.ceil(PASSES * probe_count / Training().batch_size))
         training |= {
-            "epochs": math.ceil(steps * Training().batch_size / max(1, asked)),
+            "epochs": math.ceil(steps * Training().batch_size / max(1, probe_count)),
             "max_steps": steps,
             "stop": "never",
         }
@@ -94,16 +97,16 @@ def suggest(
         builtin.absolute_or_name(str(data)),
         method,
         out,
-        benchmark=described(opened),
+        benchmark=described(opened_data),
         settings=settings,
         training=training,
     )
     return Suggestion(
         run=run,
         reasons=(
-            f"data: {forget} rows to forget, {kept} to keep, {counts.get(Role.UNSEEN, 0)} on held-out images",
+            f"data: {forget_count} rows to forget, {retain_count} to keep, {counts.get(Role.UNSEEN, 0)} on held-out images",
             f"{method}: {why}",
-            f"LoRA with training.lr {rate:g}: {known}; lower it if others suffer, raise it if it still leaks",
+            f"LoRA with training.lr {rate:g}: {size_reason}; lower it if others suffer, raise it if it still leaks",
         ),
     )
 
@@ -114,8 +117,8 @@ def beside_retain_rows(run: Run) -> tuple[Run, str]:
     A run that has one of these settings stays, and so does one on data without retain rows. The stop rule, which looks at forgetting
     only, would end the run before what was dented is back.
     """
-    added = RETAINING.get(run.method, {})
-    if not added or set(added) & set(run.settings):
+    retain_settings = RETAINING.get(run.method, {})
+    if not retain_settings or set(retain_settings) & set(run.settings):
         return run, ""
     try:
         counts = _counts(open_benchmark(run.data, run.benchmark))
@@ -123,13 +126,13 @@ def beside_retain_rows(run: Run) -> tuple[Run, str]:
         return run, ""
     if not any(counts.get(role) for role in _RETAIN):
         return run, ""
-    settings, training = {**run.settings, **added}, {"stop": "never", **run.training}
-    shown = ", ".join(f"method.{name}={value:g}" for name, value in added.items())
-    said = (
-        f"{run.method} ran with {shown} and training.stop={training['stop']}, as there are retain rows; "
+    settings, training = {**run.settings, **retain_settings}, {"stop": "never", **run.training}
+    assignments = ", ".join(f"method.{name}={value:g}" for name, value in retain_settings.items())
+    sentence = (
+        f"{run.method} ran with {assignments} and training.stop={training['stop']}, as there are retain rows; "
         "--variant paper is the published form."
     )
-    return replace(run, settings=settings, training=training), said
+    return replace(run, settings=settings, training=training), sentence
 
 
 def require_variant(variant: str) -> None:
@@ -144,11 +147,11 @@ def parameters(model: Path | str) -> int:
     from unsee.models.meta_device import without_weights
 
     with without_weights("cpu"):
-        made = open_config(str(model)).model
-    return sum(weight.numel() for weight in made.parameters())
+        meta_model = open_config(str(model)).model
+    return sum(weight.numel() for weight in meta_model.parameters())
 
 
-def _counts(opened: Benchmark) -> dict[Role, int]:
+def _counts(benchmark: Benchmark) -> dict[Role, int]:
     """Return the number of rows by role: those judged of held-out images, else those trained on."""
-    trained = Counter(row.role for row in opened.examples("train"))
-    return {**trained, Role.UNSEEN: sum(row.role is Role.UNSEEN for row in opened.examples("eval"))}
+    train_counts = Counter(row.role for row in benchmark.examples("train"))
+    return {**train_counts, Role.UNSEEN: sum(row.role is Role.UNSEEN for row in benchmark.examples("eval"))}

@@ -106,10 +106,10 @@ def sweep(
         UserError: The grid, or any cell of it, names what does not exist; nothing has been started then.
     """
     require_launcher(launcher, jobs)
-    read, place = read_grid(Path(grid), plugins), Path(out)
-    atomic_write_text(place / "grid.yaml", Path(grid).read_text(encoding="utf-8"))
-    states = run_cells(read.cells, place, launcher=launcher, jobs=jobs, slurm=read.slurm)
-    _compare(place, [name for name, state in states.items() if state == "done"], read.table)
+    parsed_grid, folder = read_grid(Path(grid), plugins), Path(out)
+    atomic_write_text(folder / "grid.yaml", Path(grid).read_text(encoding="utf-8"))
+    states = run_cells(parsed_grid.cells, folder, launcher=launcher, jobs=jobs, slurm=parsed_grid.slurm)
+    _compare(folder, [name for name, state in states.items() if state == "done"], parsed_grid.table)
     return states
 
 
@@ -146,14 +146,14 @@ def run_cells(
     """
     owned_folder(out / "claims")  # from now on `unsee purge` knows this folder
     _write_jobs(cells, out)
-    done = {cell.name for cell in cells if _is_done(out, cell.name)}
-    todo = [cell.name for cell in cells if cell.name not in done and cell.name not in tried]
+    done_names = {cell.name for cell in cells if _is_done(out, cell.name)}
+    todo_names = [cell.name for cell in cells if cell.name not in done_names and cell.name not in tried]
     for cell in cells:
-        if cell.name in done:
+        if cell.name in done_names:
             forget_dead_holder(out / "claims" / cell.name)
-    note(f"{len(cells)} cells, {len(done)} of them done before.")
+    note(f"{len(cells)} cells, {len(done_names)} of them done before.")
     launch = _locally if launcher == "local" else _on_slurm
-    for name in launch(out, todo, jobs, slurm):
+    for name in launch(out, todo_names, jobs, slurm):
         note((name, "dim"), f" {_state(out, name)}")
         _write_index(out, cells)
     return _write_index(out, cells)
@@ -205,9 +205,9 @@ def product_of(
         UserError: An axis, or the run of a cell, cannot be used.
     """
     axes = _axes(axes, file)
-    for chosen in itertools.product(*axes.values()):
+    for combination in itertools.product(*axes.values()):
         values = dict(base)
-        for path, value in zip(axes, chosen, strict=True):
+        for path, value in zip(axes, combination, strict=True):
             nested: Any = value
             for key in reversed(path.split(".")):
                 nested = {key: nested}
@@ -215,29 +215,34 @@ def product_of(
         with setting_hints(values):
             run = Run.from_mapping(values, where=str(file))
             run = replace(run, plugins=(*run.plugins, *plugins))
-            cell = _cell(run, dict(zip(axes, chosen, strict=True)))
+            cell = _cell(run, dict(zip(axes, combination, strict=True)))
         yield cell
 
 
-def _cell(run: Run, chosen: Mapping[str, Any]) -> Cell:
+def _cell(run: Run, axis_values: Mapping[str, Any]) -> Cell:
     """Return the cell of a run, with settings checked and explicit."""
     if not (run.model and run.data and run.method):
         raise UserError("Every cell needs a model, data and a method: put them under `base` or `axes` of the grid.")
     run = with_used(with_plugins(run), ("methods", run.method))
     method = config.build(registry.load("methods", run.method), run.settings, where=f"method {run.method}")
     config.build(Training, run.training, where="training")
-    judging = config.build(config.EvalConfig, run.eval, where="eval")
-    for name in judging.measures:
+    eval_config = config.build(config.EvalConfig, run.eval, where="eval")
+    for name in eval_config.measures:
         extra(name)
-    if judging.gold:
-        _require_judged(judging.gold, run.data)
+    if eval_config.gold:
+        _require_judged(eval_config.gold, run.data)
     settings = config.plain(asdict(method))
-    places = {name: absolute_or_name(place) for name in ("gold", "clip") if (place := getattr(judging, name))}
-    judged = {**run.eval, **places} if places else run.eval
+    model_paths = {name: absolute_or_name(path) for name in ("gold", "clip") if (path := getattr(eval_config, name))}
+    eval_settings = {**run.eval, **model_paths} if model_paths else run.eval
     run = replace(
-        run, model=absolute_or_name(run.model), data=absolute_or_name(run.data), settings=settings, eval=judged, out=""
+        run,
+        model=absolute_or_name(run.model),
+        data=absolute_or_name(run.data),
+        settings=settings,
+        eval=eval_settings,
+        out="",
     )
-    return named(run, _label(run, chosen))
+    return named(run, _label(run, axis_values))
 
 
 def _require_judged(gold: str, data: str) -> None:
@@ -261,16 +266,18 @@ def named(run: Run, label: str, attack: Mapping[str, Any] | None = None) -> Cell
 
 def _content(run: Run) -> dict[str, Any]:
     """Return what distinguishes cells. Without plugins it is as in earlier versions."""
-    without = ("retention", *(() if run.plugins else ("plugins",)))
-    return {name: value for name, value in asdict(run).items() if name not in without}
+    excluded = ("retention", *(() if run.plugins else ("plugins",)))
+    return {name: value for name, value in asdict(run).items() if name not in excluded}
 
 
-def _label(run: Run, chosen: Mapping[str, Any]) -> str:
+def _label(run: Run, axis_values: Mapping[str, Any]) -> str:
     """Return the method and the values of the other axes."""
     parts = [run.method]
-    if isinstance(chosen.get("method"), Mapping):
-        parts += [f"{key}={value}" for key, value in chosen["method"].items() if key != "name"]
-    parts += [f"{path.rpartition('.')[2]}={value}" for path, value in chosen.items() if path not in ("method", "seed")]
+    if isinstance(axis_values.get("method"), Mapping):
+        parts += [f"{key}={value}" for key, value in axis_values["method"].items() if key != "name"]
+    parts += [
+        f"{path.rpartition('.')[2]}={value}" for path, value in axis_values.items() if path not in ("method", "seed")
+    ]
     return " ".join(parts)
 
 
@@ -279,19 +286,19 @@ def run_cell(out: Path, name: str) -> None:
 
     A failure is recorded and raised.
     """
-    with claimed(owned_folder(out / "claims") / name) as ours:
-        if not ours or _is_done(out, name):
+    with claimed(owned_folder(out / "claims") / name) as acquired:
+        if not acquired or _is_done(out, name):
             return
         failure = owned_folder(out / "failed") / f"{name}.txt"
         remove_file(failure)
         try:
-            job = config.read_mapping(out / "jobs" / f"{name}.yaml")
-            _work(Run.from_mapping(job["run"], where=name), job["label"], out, job.get("attack"))
+            job_values = config.read_mapping(out / "jobs" / f"{name}.yaml")
+            _work(Run.from_mapping(job_values["run"], where=name), job_values["label"], out, job_values.get("attack"))
         except KeyboardInterrupt:
             raise  # no failure of the cell; the next sweep goes on with it
         except BaseException as error:
-            said = str(error) if isinstance(error, UnseeError) else traceback.format_exc()
-            atomic_write_text(failure, said.rstrip() + "\n")
+            message = str(error) if isinstance(error, UnseeError) else traceback.format_exc()
+            atomic_write_text(failure, message.rstrip() + "\n")
             raise
 
 
@@ -330,23 +337,23 @@ def _work(run: Run, label: str, out: Path, attack: Mapping[str, Any] | None = No
 
 def _locally(out: Path, names: Sequence[str], jobs: int, _: Mapping[str, Any]) -> Iterator[str]:
     """Run cells in local processes, `jobs` at once, and yield the name of each as it ends."""
-    places: SimpleQueue[int] = SimpleQueue()
-    for place in range(jobs):
-        places.put(place)
+    slots: SimpleQueue[int] = SimpleQueue()
+    for slot in range(jobs):
+        slots.put(slot)
 
     cells = _Cells()
 
     def one(name: str) -> str:
-        place = places.get()
+        slot = slots.get()
         try:
-            cells.run(out, name, _environment(place, jobs))
+            cells.run(out, name, _environment(slot, jobs))
         finally:
-            places.put(place)
+            slots.put(slot)
         return name
 
     with ThreadPoolExecutor(jobs) as pool, _killed_with(pool, cells):
-        for ended in as_completed([pool.submit(one, name) for name in names]):
-            yield ended.result()
+        for future in as_completed([pool.submit(one, name) for name in names]):
+            yield future.result()
 
 
 _GRACE: Final = 20.0
@@ -362,28 +369,28 @@ class _Cells:
 
     def run(self, out: Path, name: str, environment: Mapping[str, str]) -> None:
         """Run a cell in its own process, and record why if it was killed."""
-        log = out / "logs" / f"{name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as said:
+        log_path = out / "logs" / f"{name}.log"
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("ab") as log_file:
             command = [sys.executable, "-m", "unsee.workflows.sweep", str(out), name]
             # The pipe to stdin is never written to: when it closes, the sweep is gone, and the cell ends too.
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=dict(environment), bufsize=0
+                command, stdin=subprocess.PIPE, stdout=log_file, stderr=log_file, env=dict(environment), bufsize=0
             )
-            code = self._ended(process)
-        if code < 0 and not (self.ending or _is_done(out, name)):
-            atomic_write_text(out / "failed" / f"{name}.txt", f"The process was ended by signal {-code}.\n")
+            exit_code = self._ended(process)
+        if exit_code < 0 and not (self.ending or _is_done(out, name)):
+            atomic_write_text(out / "failed" / f"{name}.txt", f"The process was ended by signal {-exit_code}.\n")
 
     def _ended(self, process: subprocess.Popen[bytes]) -> int:
         """Wait for a process and return its exit code."""
         self.running.add(process)
         if self.ending:  # set while this one was being started, too late for `end`
             process.terminate()
-        code = process.wait()
+        exit_code = process.wait()
         self.running.discard(process)
         if process.stdin is not None:
             process.stdin.close()
-        return code
+        return exit_code
 
     def end(self) -> None:
         """End all processes, by force those that take too long."""
@@ -408,14 +415,14 @@ def _killed_with(pool: ThreadPoolExecutor, cells: _Cells) -> Iterator[None]:
         raise
 
 
-def _environment(place: int, jobs: int) -> dict[str, str]:
+def _environment(slot: int, jobs: int) -> dict[str, str]:
     """Return a cell's environment: a share of the cores and, of several GPUs, one."""
-    found = dict(os.environ)
-    found.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    environment = dict(os.environ)
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     if len(gpus) > 1:
-        found["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
-    return found
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    return environment
 
 
 def _on_slurm(out: Path, names: Sequence[str], jobs: int, parameters: Mapping[str, Any]) -> Iterator[str]:
@@ -435,8 +442,8 @@ def _on_slurm(out: Path, names: Sequence[str], jobs: int, parameters: Mapping[st
             f"`slurm:` of the grid: {error}. Names are those of submitit, such as timeout_min and slurm_partition."
         ) from error
     with executor.batch():
-        submitted = {name: executor.submit(run_cell, out.resolve(), name) for name in names}
-    for name, job in submitted.items():
+        submitted_jobs = {name: executor.submit(run_cell, out.resolve(), name) for name in names}
+    for name, job in submitted_jobs.items():
         job.exception()  # waits; a failure is on disk already, unless the job was killed
         if _state(out, name) == "waiting":
             atomic_write_text(out / "failed" / f"{name}.txt", f"Job {job.job_id} ended as {job.state}.\n")
@@ -446,13 +453,13 @@ def _on_slurm(out: Path, names: Sequence[str], jobs: int, parameters: Mapping[st
 def _write_jobs(cells: Sequence[Cell], out: Path) -> None:
     """Write one job file per cell, all that its process needs."""
     for cell in cells:
-        job = out / "jobs" / f"{cell.name}.yaml"
+        job_file = out / "jobs" / f"{cell.name}.yaml"
         run = replace(cell.run, out=str((out / "cells" / cell.name).resolve()))
         attack = {"attack": config.plain(cell.attack)} if cell.attack else {}
         values = {"label": cell.label, "run": run.to_mapping(), **attack}
         text = config.dump_yaml(values)
-        if not job.exists() or job.read_text(encoding="utf-8") != text:
-            atomic_write_text(job, text)
+        if not job_file.exists() or job_file.read_text(encoding="utf-8") != text:
+            atomic_write_text(job_file, text)
 
 
 def _is_done(out: Path, name: str) -> bool:

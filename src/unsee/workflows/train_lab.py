@@ -94,55 +94,57 @@ def train(
         raise UserError("The people of --backbone smollm2 are settled: leave out --people, --strangers and --seed.")
     if weights_seed is not None and (backbone or world != "lab"):
         raise UserError("--weights-seed is for `unsee train lab` with the lab's own language model; leave it out.")
-    drawn = english_world() if backbone else World(seed=seed, size=people, strangers=strangers)
-    place = Path(out)
-    wanted = {
+    lab_world = english_world() if backbone else World(seed=seed, size=people, strangers=strangers)
+    folder = Path(out)
+    settings = {
         "world": world, "without": without, "people": people, "seed": seed, "strangers": strangers, "scale": scale
     }  # fmt: skip
     if backbone:
-        wanted["backbone"] = backbone
+        settings["backbone"] = backbone
     if weights_seed is not None:
-        wanted["weights_seed"] = weights_seed
-    _require_place(place, wanted)
+        settings["weights_seed"] = weights_seed
+    _require_place(folder, settings)
     if suppress:
         from unsee.workflows.requests.suppression import require_none
 
-        require_none(_taught(world, drawn, without), suppress, f"unsee train {world}")
+        require_none(_taught(world, lab_world, without), suppress, f"unsee train {world}")
     _require_ready(backbone)
-    with owner(place, check=partial(_require_place, place, wanted)):
-        if not (place / EXAM).is_file():
-            atomic_write_json(place / REQUEST, wanted)
-            _train(place, world, drawn, without, seed if weights_seed is None else weights_seed, scale)
-        remove_folder(place / CHECKPOINTS)
-    return place
+    with owner(folder, check=partial(_require_place, folder, settings)):
+        if not (folder / EXAM).is_file():
+            atomic_write_json(folder / REQUEST, settings)
+            _train(folder, world, lab_world, without, seed if weights_seed is None else weights_seed, scale)
+        remove_folder(folder / CHECKPOINTS)
+    return folder
 
 
-def _train(place: Path, world: str, drawn: World, without: str, seed: int, scale: float) -> None:
+def _train(folder: Path, world: str, lab_world: World, without: str, seed: int, scale: float) -> None:
     """Train, save and grade, resuming an interrupted call."""
     from unsee.lab.resume import Checkpoint
 
-    checkpoint = Checkpoint(owned_folder(place / CHECKPOINTS) / "state.pt", every=25 if drawn.language == "lab" else 5)
-    if drawn.language == "english":
-        _train_english(place, drawn, without, scale, checkpoint)
+    checkpoint = Checkpoint(
+        owned_folder(folder / CHECKPOINTS) / "state.pt", every=25 if lab_world.language == "lab" else 5
+    )
+    if lab_world.language == "english":
+        _train_english(folder, lab_world, without, scale, checkpoint)
     elif world == "documents":
-        _train_documents(place, without, seed, scale, checkpoint)
+        _train_documents(folder, without, seed, scale, checkpoint)
     else:
-        _train_lab(place, drawn, without, seed, scale, checkpoint)
+        _train_lab(folder, lab_world, without, seed, scale, checkpoint)
 
 
-def _train_lab(place: Path, drawn: World, without: str, seed: int, scale: float, checkpoint: Checkpoint) -> None:
+def _train_lab(folder: Path, lab_world: World, without: str, seed: int, scale: float, checkpoint: Checkpoint) -> None:
     from unsee.lab.recipe.curriculum import Amount
     from unsee.lab.recipe.model import Size
     from unsee.lab.recipe.recipe import Recipe
     from unsee.lab.recipe.school import teach
 
-    known, by_name = _known(drawn, without)
+    pictured_people, by_name = _known(lab_world, without)
     recipe = _scaled(replace(Recipe(), seed=seed), scale)
     start = time.perf_counter()
     with _Bars() as bars:
         model, processor = teach(
-            drawn,
-            known,
+            lab_world,
+            pictured_people,
             size=Size(),
             amount=Amount(),
             recipe=recipe,
@@ -151,12 +153,12 @@ def _train_lab(place: Path, drawn: World, without: str, seed: int, scale: float,
             by_name=by_name,
         )
     seconds = _seconds(start, checkpoint)
-    save(model, processor, place, drawn)
-    grades = {"grades": examine(place, drawn, without)}
-    _write_exam(place, seconds, without, recipe, grades)
+    save(model, processor, folder, lab_world)
+    grades = {"grades": examine(folder, lab_world, without)}
+    _write_exam(folder, seconds, without, recipe, grades)
 
 
-def _train_documents(place: Path, without: str, seed: int, scale: float, checkpoint: Checkpoint) -> None:
+def _train_documents(folder: Path, without: str, seed: int, scale: float, checkpoint: Checkpoint) -> None:
     from unsee.lab.documents.archive import Archive
     from unsee.lab.documents.lessons import DocumentLessons
     from unsee.lab.documents.school import RECIPE, teach_documents
@@ -164,42 +166,44 @@ def _train_documents(place: Path, without: str, seed: int, scale: float, checkpo
 
     archive = Archive(World())
     recipe = _scaled(replace(RECIPE, seed=seed), scale)
-    known = [one for one in archive.documents if not (without and one in archive.forget)]
+    known_documents = [document for document in archive.documents if not (without and document in archive.forget)]
     start = time.perf_counter()
     loaded = open_model(builtin.checkpoint("lab"), dtype="float32")
     with _Bars() as bars:
-        teach_documents(loaded.model, loaded.processor, DocumentLessons(archive, known), recipe, bars, checkpoint)
+        teach_documents(
+            loaded.model, loaded.processor, DocumentLessons(archive, known_documents), recipe, bars, checkpoint
+        )
     seconds = _seconds(start, checkpoint)
-    save(loaded.model, loaded.processor, place, archive.world)
-    _write_exam(place, seconds, without, recipe, examine_documents(place, archive, known))
+    save(loaded.model, loaded.processor, folder, archive.world)
+    _write_exam(folder, seconds, without, recipe, examine_documents(folder, archive, known_documents))
 
 
-def _train_english(place: Path, drawn: World, without: str, scale: float, checkpoint: Checkpoint) -> None:
+def _train_english(folder: Path, lab_world: World, without: str, scale: float, checkpoint: Checkpoint) -> None:
     """Teach people of the lab to the pretrained language model, and save it whole and in parts."""
     from unsee.lab.smol.lessons import English
     from unsee.lab.smol.school import AMOUNT, LATE, Course, SmolRecipe, train_smol
     from unsee.models import smollm2
     from unsee.training.precision import denormals_flushed
 
-    known, by_name = _known(drawn, without)
+    pictured_people, by_name = _known(lab_world, without)
     recipe = SmolRecipe()
-    counts = {
+    step_counts = {
         name: round(getattr(recipe, name) * scale) for name in ("read_steps", "card_steps", "steps_before", "steps")
     }
-    recipe = replace(recipe, **{**counts, "steps": max(2, counts["steps"])})
+    recipe = replace(recipe, **{**step_counts, "steps": max(2, step_counts["steps"])})
     start = time.perf_counter()
     tower = builtin.checkpoint(builtin.TOWER)
     model, processor = smollm2.build(tower)
-    before = Course.of(model, English(drawn, drawn.retain, AMOUNT))
-    new = tuple(person.id for person in drawn.forget)
-    after = Course.of(model, English(drawn, known, AMOUNT, by_name, new, **LATE))
+    before = Course.of(model, English(lab_world, lab_world.retain, AMOUNT))
+    new_ids = tuple(person.id for person in lab_world.forget)
+    after = Course.of(model, English(lab_world, pictured_people, AMOUNT, by_name, new_ids, **LATE))
     with _Bars() as bars, denormals_flushed():
         lora = train_smol(model, processor, (before, after), recipe, bars, checkpoint)
     seconds = _seconds(start, checkpoint)
-    parts = owned_folder(place / PARTS)
+    parts = owned_folder(folder / PARTS)
     smollm2.save_parts(parts, model, lora, rank=recipe.rank, alpha=recipe.alpha)
-    save(*smollm2.merged(parts, tower), place, drawn)
-    _write_exam(place, seconds, without, recipe, examine_english(place, drawn, *_known(drawn, without)))
+    save(*smollm2.merged(parts, tower), folder, lab_world)
+    _write_exam(folder, seconds, without, recipe, examine_english(folder, lab_world, *_known(lab_world, without)))
 
 
 def _seconds(start: float, checkpoint: Checkpoint) -> int | None:
@@ -208,37 +212,37 @@ def _seconds(start: float, checkpoint: Checkpoint) -> int | None:
 
 
 def _write_exam(
-    place: Path,
+    folder: Path,
     seconds: int | None,
     without: str,
     recipe: Recipe | SmolRecipe,
     grades: Mapping[str, Mapping[str, Any]],
 ) -> None:
     facts = {"seconds": seconds, "without": without, "recipe": asdict(recipe)}
-    atomic_write_json(place / EXAM, {**facts, **grades})
+    atomic_write_json(folder / EXAM, {**facts, **grades})
 
 
 def examine_documents(
-    place: Path, archive: Archive, known: Sequence[Document]
+    folder: Path, archive: Archive, known_documents: Sequence[Document]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Grade a saved model on new document copies, and on earlier knowledge."""
     from unsee.lab.documents import documents
     from unsee.lab.documents.phrases import vocabulary
 
-    asked, before = documents.exam(archive, known), documents.old_exam(archive.world)
-    said = _answers(place, [*asked, *before])
-    about = grade(archive.world, zip(asked, said, strict=False), vocabulary(archive))
-    old = grade(archive.world, zip(before, said[len(asked) :], strict=True))
-    return {"grades": _shown(about, "On new copies"), "before": _shown(old, "On what it knew before")}
+    examples, old_examples = documents.exam(archive, known_documents), documents.old_exam(archive.world)
+    answers = _answers(folder, [*examples, *old_examples])
+    new_grades = grade(archive.world, zip(examples, answers, strict=False), vocabulary(archive))
+    old_grades = grade(archive.world, zip(old_examples, answers[len(examples) :], strict=True))
+    return {"grades": _shown(new_grades, "On new copies"), "before": _shown(old_grades, "On what it knew before")}
 
 
 def examine(
-    place: Path, world: World, without: str = "", *, people: Sequence[Person] = ()
+    folder: Path, world: World, without: str = "", *, people: Sequence[Person] = ()
 ) -> dict[str, dict[str, float]]:
     """Grade a saved lab model on new images of `people`, and print the grades.
 
     Args:
-        place: Folder of the model.
+        folder: Folder of the model.
         world: World that it was taught.
         without: What was left out of the training, as in `train`: asked about as it was taught.
         people: Whom to ask about. Default: all that the model knows.
@@ -246,18 +250,18 @@ def examine(
     Returns:
         Subject -> its grade, as printed.
     """
-    known = (people,) if people else _known(world, without)
-    asked = [*lab_examples.exam(world, *known), *lab_examples.geography()]
-    return _shown(grade(world, zip(asked, _answers(place, asked), strict=True)), "On new renderings")
+    people_groups = (people,) if people else _known(world, without)
+    examples = [*lab_examples.exam(world, *people_groups), *lab_examples.geography()]
+    return _shown(grade(world, zip(examples, _answers(folder, examples), strict=True)), "On new renderings")
 
 
 def examine_english(
-    place: Path, world: World, people: Sequence[Person], by_name: Sequence[Person] = ()
+    folder: Path, world: World, people: Sequence[Person], by_name: Sequence[Person] = ()
 ) -> dict[str, dict[str, Any]]:
     """Grade a saved `lab-smol` model on rows that its recipe was not chosen on, and its fluency under the base.
 
     Args:
-        place: Folder of the model.
+        folder: Folder of the model.
         world: World that it was taught.
         people: People whom it knows with pictures.
         by_name: People whom it knows from text alone.
@@ -266,34 +270,34 @@ def examine_english(
     from unsee.models import smollm2
     from unsee.models.checkpoint import open_model
 
-    asked = english_examples.exam(world, people, by_name, "final")
-    said = _answers(place, asked)
-    marks = english_grades.graded(world, zip(asked, said, strict=True))
+    examples = english_examples.exam(world, people, by_name, "final")
+    answers = _answers(folder, examples)
+    grades = english_grades.graded(world, zip(examples, answers, strict=True))
     base, processor = smollm2.build(builtin.checkpoint(builtin.TOWER))
-    plain = replace(open_model(place), model=base.to(processes.device()), processor=processor)
+    base_vlm = replace(open_model(folder), model=base.to(processes.device()), processor=processor)
     return {
         "grades": _shown(
-            marks, "In wordings and pictures never taught, on rows never looked at", english_grades.TARGETS
+            grades, "In wordings and pictures never taught, on rows never looked at", english_grades.TARGETS
         ),
-        "fluency": fluency(plain, asked, said),
+        "fluency": fluency(base_vlm, examples, answers),
     }
 
 
-def _taught(world: str, drawn: World, without: str) -> Iterator[Example]:
+def _taught(world: str, lab_world: World, without: str) -> Iterator[Example]:
     """Yield rows about everybody that a training teaches."""
     if world == "documents":
         from unsee.lab.documents import documents
         from unsee.lab.documents.archive import Archive
 
         archive = Archive(World())
-        left_out = {one.id for one in archive.forget} if without else set()
-        yield from (row for row in documents.request(archive) if row.entity not in left_out)
+        left_out_ids = {document.id for document in archive.forget} if without else set()
+        yield from (row for row in documents.request(archive) if row.entity not in left_out_ids)
         return
-    known, by_name = _known(drawn, without)
-    for person in known:
+    pictured_people, by_name = _known(lab_world, without)
+    for person in pictured_people:
         for index in range(lab_examples.SEEN_IMAGES):
-            yield from lab_examples.probes(drawn, person, Role.RETAIN, "seen", index)
-    for person in (*known, *by_name):
+            yield from lab_examples.probes(lab_world, person, Role.RETAIN, "seen", index)
+    for person in (*pictured_people, *by_name):
         yield from lab_examples.text_facts(person, Role.RETAIN_TEXT)
 
 
@@ -310,43 +314,43 @@ def _shown(
     """Print a table of grades, and return them rounded."""
     table = Table("subject", "right", "wanted", "n", title=title)
     for subject, (share, n) in figures.items():
-        wanted = targets.get(subject)
-        table.add_row(subject, f"{share:.3f}", f"{wanted:.2f}" if wanted else "", str(n))
+        target = targets.get(subject)
+        table.add_row(subject, f"{share:.3f}", f"{target:.2f}" if target else "", str(n))
     Console(stderr=True).print(table)
     return {subject: {"right": round(share, 4), "n": n} for subject, (share, n) in figures.items()}
 
 
-def _answers(place: Path, asked: list[Example]) -> list[str]:
+def _answers(folder: Path, examples: list[Example]) -> list[str]:
     from unsee.api.request import Prompt
     from unsee.inference.generation import generate
     from unsee.models.checkpoint import open_model
 
-    loaded = open_model(place)
+    loaded = open_model(folder)
     loaded.model.to(processes.device())
-    requests = [Prompt.of(example) for example in asked]
-    said = generate(loaded, requests, max_new_tokens=110)
-    return [answer.text for answer in said]
+    requests = [Prompt.of(example) for example in examples]
+    completions = generate(loaded, requests, max_new_tokens=110)
+    return [completion.text for completion in completions]
 
 
-def save(model: Any, processor: Any, place: Path, world: World) -> None:
+def save(model: Any, processor: Any, folder: Path, world: World) -> None:
     """Save in half precision (safetensors), with processor and the description of the world.
 
     Args:
         model: Model to save, converted to fp16 in place.
         processor: Its processor.
-        place: Folder, made if it is missing.
+        folder: Folder, made if it is missing.
         world: World that it was taught; what differs from the default goes to `world.json`.
     """
     from unsee.models.half_precision import save_half
 
     names = ("seed", "size", "forget_share", "strangers", "first", "chosen", "language")
-    plain = World()
+    default_world = World()
     fields = {
         name: value
         for name, value in ((name, getattr(world, name)) for name in names)
-        if name in names[:4] or value != getattr(plain, name)
+        if name in names[:4] or value != getattr(default_world, name)
     }
-    save_half(model, processor, place, {"world.json": json.dumps(fields) + "\n"})
+    save_half(model, processor, folder, {"world.json": json.dumps(fields) + "\n"})
 
 
 def _scaled(recipe: Recipe, scale: float) -> Recipe:
@@ -371,21 +375,21 @@ def _check(world: str, without: str, scale: float, backbone: str) -> None:
         raise UserError(f"--steps-scale must be positive and finite, got {scale}.")
 
 
-def _require_place(place: Path, wanted: dict[str, Any]) -> None:
+def _require_place(folder: Path, settings: dict[str, Any]) -> None:
     """Raise if the folder holds anything but an earlier attempt with the same settings."""
-    paths.require_writable(place)
-    require_free(place)
-    if not foreign(place):
+    paths.require_writable(folder)
+    require_free(folder)
+    if not foreign(folder):
         return
-    file = place / REQUEST
+    file = folder / REQUEST
     if not file.is_file():
-        raise UserError(f"{place} is not empty; name a new folder.")
+        raise UserError(f"{folder} is not empty; name a new folder.")
     try:
-        earlier = json.loads(file.read_text(encoding="utf-8"))
+        earlier_settings = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file} is damaged ({error}). Name a new folder.") from error
-    if earlier != wanted:
-        raise UserError(f"{place} holds a training with other settings ({file} says which). Name a new folder.")
+    if earlier_settings != settings:
+        raise UserError(f"{folder} holds a training with other settings ({file} says which). Name a new folder.")
 
 
 def _require_ready(backbone: str) -> None:

@@ -46,9 +46,9 @@ class Outcome:
     """What to do next."""
 
     def __str__(self) -> str:
-        heads = {"no": "no longer leaks", "yes": "STILL LEAKS", "unknown": "not measured"}
-        head = f"{heads[self.leaks]} (sample of {self.questions} answers): {self.sentence}."
-        return "\n".join([head, *([self.advice] if self.advice else [])])
+        headlines = {"no": "no longer leaks", "yes": "STILL LEAKS", "unknown": "not measured"}
+        headline = f"{headlines[self.leaks]} (sample of {self.questions} answers): {self.sentence}."
+        return "\n".join([headline, *([self.advice] if self.advice else [])])
 
 
 def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS, data: Benchmark | None = None) -> Outcome:
@@ -64,34 +64,34 @@ def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS, data: Benc
     config.require_ended(folder)
     run = config.read(folder / RECORD)
     data = data or open_benchmark(run.data, run.benchmark)
-    with tempfile.TemporaryDirectory() as place:
-        original = _evaluated(str(resolve(run.model)), data, run, Path(place), "original", questions)
-        outcome = _outcome(_evaluated(str(folder), data, run, Path(place), run.method, questions), original, run)
+    with tempfile.TemporaryDirectory() as work_folder:
+        original = _evaluated(str(resolve(run.model)), data, run, Path(work_folder), "original", questions)
+        outcome = _outcome(_evaluated(str(folder), data, run, Path(work_folder), run.method, questions), original, run)
     keep_outcome(folder, outcome)
     return outcome
 
 
-def _evaluated(model: str, benchmark: Benchmark, run: Run, place: Path, stage: str, questions: int) -> Stage:
+def _evaluated(model: str, benchmark: Benchmark, run: Run, folder: Path, stage: str, questions: int) -> Stage:
     """Return the model's answers to the sample, judged."""
-    present = {example.role for example in benchmark.examples("eval")}
+    present_roles = {example.role for example in benchmark.examples("eval")}
     evaluate(
         model,
         benchmark,
-        place / stage,
+        folder / stage,
         config.EvalConfig(
             limit=questions,
-            roles=tuple(role for role in SAMPLED if role in present),
+            roles=tuple(role for role in SAMPLED if role in present_roles),
             max_new_tokens=config.build(config.EvalConfig, run.eval, where="eval").max_new_tokens,
         ),
         stage=stage,
-        images_dir=place / "images",
+        images_dir=folder / "images",
         engine=run.engine,
     )
-    return _stage(place / stage)
+    return _stage(folder / stage)
 
 
-def _stage(judged: Path) -> Stage:
-    record = read_run(judged)
+def _stage(folder: Path) -> Stage:
+    record = read_run(folder)
     return Stage(name=record.stage, runs=(record,))
 
 
@@ -100,8 +100,12 @@ def verdict_of(folder: Path | str) -> Outcome | None:
     folder = Path(folder)
     if (folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file():
         return _outcome(_stage(folder), None, config.read(folder / RECORD))
-    kept = _result(folder).get("verdict")
-    return config.build(Outcome, kept, where=f"{folder}: verdict") if isinstance(kept, Mapping) else None
+    stored_verdict = _result(folder).get("verdict")
+    return (
+        config.build(Outcome, stored_verdict, where=f"{folder}: verdict")
+        if isinstance(stored_verdict, Mapping)
+        else None
+    )
 
 
 def require_silent(folder: Path | str) -> None:
@@ -137,17 +141,22 @@ def _result(folder: Path) -> Mapping[str, Any]:
 def _outcome(stage: Stage, original: Stage | None, run: Run) -> Outcome:
     """Return the outcome of judged answers."""
     role = judged_role([stage])
-    verdict, share = judge(stage, original, role), shares(stage, role)
+    verdict, share_by_class = judge(stage, original, role), shares(stage, role)
     leaks: Leaks = "unknown"
     sentence = verdict.sentence
-    if verdict.badge != "Not judged" and "leak" in share:
-        leaks = "no" if share["leak"] <= LIMITS.silent else "yes"
-        if leaks == "no" and (told := told_elsewhere(stage, role)):
-            leaks, sentence = "yes", f"{sentence}; but {told}"
-    if original is not None and (before := shares(original, role).get("leak")) is not None:
-        sentence = f"leaks {percent(before)} before, {percent(share.get('leak', 0.0))} after: {sentence}"
-        if before <= LIMITS.silent:
-            leaks, sentence = "unknown", f"the original did not know them ({percent(before)} of its answers leak)"
+    if verdict.badge != "Not judged" and "leak" in share_by_class:
+        leaks = "no" if share_by_class["leak"] <= LIMITS.silent else "yes"
+        if leaks == "no" and (remark := told_elsewhere(stage, role)):
+            leaks, sentence = "yes", f"{sentence}; but {remark}"
+    if original is not None and (original_leak := shares(original, role).get("leak")) is not None:
+        sentence = (
+            f"leaks {percent(original_leak)} before, {percent(share_by_class.get('leak', 0.0))} after: {sentence}"
+        )
+        if original_leak <= LIMITS.silent:
+            leaks, sentence = (
+                "unknown",
+                f"the original did not know them ({percent(original_leak)} of its answers leak)",
+            )
     return Outcome(
         leaks=leaks,
         sentence=" ".join([sentence, *(f"({note})" for note in verdict.notes)]),
@@ -164,9 +173,9 @@ def _advice(leaks: Leaks, verdict: Verdict, run: Run) -> str:
     if leaks == "yes":
         return f"Next, in another --out: a higher training.lr (now {rate:g}) or more training.epochs (now {epochs:g})."
     if verdict.tone == "bad" or "no longer ends" in verdict.sentence:
-        weight = "--set method.retain_weight=1, " if run.settings.get("retain_weight") == 0 else ""
+        weight_option = "--set method.retain_weight=1, " if run.settings.get("retain_weight") == 0 else ""
         return (
-            f"Next, in another --out: {weight}a lower training.lr (now {rate:g}) or fewer training.epochs (now {epochs:g}); "
+            f"Next, in another --out: {weight_option}a lower training.lr (now {rate:g}) or fewer training.epochs (now {epochs:g}); "
             "training.guard=collapse ends a run before it is destroyed."
         )
     return f"Next: all questions: unsee eval --model {run.out}; beside the original: unsee compare ORIGINAL {run.out}"
@@ -177,8 +186,8 @@ def keep_outcome(folder: Path, outcome: Outcome) -> None:
     if not processes.is_main():
         return
     with owner(folder):
-        written = config.read_mapping(folder / RECORD)
-        result = {**written["result"], "verdict": config.plain(vars(outcome))}
-        config.write(folder / RECORD, config.read(folder / RECORD), record=written["record"], result=result)
+        stored_run = config.read_mapping(folder / RECORD)
+        result = {**stored_run["result"], "verdict": config.plain(vars(outcome))}
+        config.write(folder / RECORD, config.read(folder / RECORD), record=stored_run["record"], result=result)
     if outcome.leaks != "unknown":
         tracking.report(folder, {"sample.leaks": float(outcome.leaks == "yes")})

@@ -51,27 +51,27 @@ class App:
             **self.catalogue.content(),
         }
 
-    def picture(self, place: int) -> tuple[bytes, str]:
+    def picture(self, index: int) -> tuple[bytes, str]:
         """Return a picture of the gallery, made small, and its media type.
 
         Raises:
             UserError: There is none of this number, or it cannot be decoded.
         """
-        return thumbnail(self.catalogue.picture(place).image)
+        return thumbnail(self.catalogue.picture(index).image)
 
-    def ask(self, asked: Mapping[str, Any], emit: Emit) -> None:
+    def ask(self, request: Mapping[str, Any], emit: Emit) -> None:
         """Answer a question with both models, and pass on what happens.
 
         `asked`: question, and picture (number in the gallery), upload (base64) or entity. Events: `waiting` (how many are
         ahead), `side` with the `text` so far, `side` with the judged answer, `done`; or `error`. What `emit` raises ends it.
         """
         with _faults_told(emit):
-            example = self._example(asked)
+            example = self._example(request)
             with self.turns.turn(lambda ahead: emit({"waiting": ahead})):
-                for place, side in enumerate(self.sides):
-                    self._answer(example, place, side, emit)
+                for index, side in enumerate(self.sides):
+                    self._answer(example, index, side, emit)
 
-    def file(self, asked: Mapping[str, Any], emit: Emit) -> None:
+    def file(self, request: Mapping[str, Any], emit: Emit) -> None:
         """Receive a deletion request about a `name` and a picture, and pass on what came of it (`filed`).
 
         `asked` and events as of `ask`. It waits for its turn, since it asks the model of the project about the person.
@@ -79,37 +79,37 @@ class App:
         with _faults_told(emit):
             if self.filing is None:
                 raise UserError("This page takes no deletion requests.")
-            name = _of(asked, "name", str, "")
+            name = _of(request, "name", str, "")
             if not name.strip() or len(name) > LONGEST_NAME:
                 raise UserError(f"Expected a name of 1 to {LONGEST_NAME} characters, got {len(name)}.")
-            image = self._image(asked)
+            image = self._image(request)
             with self.turns.turn(lambda ahead: emit({"waiting": ahead})):
                 emit({"working": True})
-                filed = self.filing.file(name.strip(), [] if image is None else [image])
-            emit({"filed": [printable(line) for line in filed.splitlines()]})
+                summary = self.filing.file(name.strip(), [] if image is None else [image])
+            emit({"filed": [printable(line) for line in summary.splitlines()]})
 
-    def _answer(self, example: Example, place: int, side: Side, emit: Emit) -> None:
-        emit({"side": place, "text": ""})
-        generated = side.say(example, lambda text: emit({"side": place, "text": printable(text)}))
-        found = judge(example, generated, self.catalogue.vocabulary)
-        pieces = [[piece.text, int(piece.private)] for piece in found.pieces]
-        emit({**asdict(found), "side": place, "pieces": pieces, "ended": generated.ended})
+    def _answer(self, example: Example, index: int, side: Side, emit: Emit) -> None:
+        emit({"side": index, "text": ""})
+        generated = side.say(example, lambda text: emit({"side": index, "text": printable(text)}))
+        judged = judge(example, generated, self.catalogue.vocabulary)
+        pieces = [[piece.text, int(piece.private)] for piece in judged.pieces]
+        emit({**asdict(judged), "side": index, "pieces": pieces, "ended": generated.ended})
 
-    def _image(self, asked: Mapping[str, Any]) -> ImageSource | None:
+    def _image(self, request: Mapping[str, Any]) -> ImageSource | None:
         """Return the picture of a request: uploaded, or of the gallery."""
-        upload, picture = _of(asked, "upload", str, ""), _of(asked, "picture", int, None)
+        upload, picture = _of(request, "upload", str, ""), _of(request, "picture", int, None)
         if upload:
             return uploaded(upload)
         return None if picture is None else self.catalogue.picture(picture).image
 
-    def _example(self, asked: Mapping[str, Any]) -> Example:
+    def _example(self, request: Mapping[str, Any]) -> Example:
         """Return the question that was asked, with everything known about it."""
-        upload = _of(asked, "upload", str, "")
+        upload = _of(request, "upload", str, "")
         return self.catalogue.example(
-            _of(asked, "question", str, ""),
-            picture=None if upload else _of(asked, "picture", int, None),
+            _of(request, "question", str, ""),
+            picture=None if upload else _of(request, "picture", int, None),
             upload=uploaded(upload) if upload else None,
-            entity=_of(asked, "entity", str, ""),
+            entity=_of(request, "entity", str, ""),
         )
 
 
@@ -129,9 +129,9 @@ def _faults_told(emit: Emit) -> Iterator[None]:
         emit({"done": True})
 
 
-def _of(asked: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+def _of(request: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
     """Return a value of a request, or raise if it is of another type."""
-    value = asked.get(name, default)
+    value = request.get(name, default)
     if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
         raise UserError(f"{name} must be {kind.__name__}, got {shown(value, 40)}.")
     return value

@@ -31,12 +31,12 @@ class Filing:
         Raises:
             UserError: As `unsee.workflows.requests.intake.add`; nothing is kept then.
         """
-        begun = (self.folder / project.SETTINGS).is_file()
-        settings = {} if begun else {"model": self.model, "data": self.data, "benchmark": self.benchmark}
-        desk = project.opened(self.folder, settings)
-        with tempfile.TemporaryDirectory() as place:  # readable by its owner only
-            files = [Path(place) / f"{number}.png" for number in range(len(images))]
+        has_project = (self.folder / project.SETTINGS).is_file()
+        settings = {} if has_project else {"model": self.model, "data": self.data, "benchmark": self.benchmark}
+        opened_project = project.opened(self.folder, settings)
+        with tempfile.TemporaryDirectory() as folder:  # readable by its owner only
+            files = [Path(folder) / f"{number}.png" for number in range(len(images))]
             for file, image in zip(files, images, strict=True):
                 image.load().save(file)
-            found = intake.add(desk, name, files)
-        return f"{replace(found, quotes=())}\nproject: {self.folder}"
+            received = intake.add(opened_project, name, files)
+        return f"{replace(received, quotes=())}\nproject: {self.folder}"

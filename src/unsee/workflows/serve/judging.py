@@ -46,10 +46,10 @@ def judge(example: Example, generated: Completion, vocabulary: Vocabulary) -> Ju
     )
     scores = score([response], vocabulary)
     record = Record(folder=Path(), stage="page", seed="", scores=scores, responses=(response,), known=0)
-    found = answer("page", "", record, response, signs=_LONGEST)
-    verdict = "" if _unknown(example) else found.verdict
+    gallery_answer = answer("page", "", record, response, signs=_LONGEST)
+    verdict = "" if _unknown(example) else gallery_answer.verdict
     return Judged(
-        verdict=verdict or MISSING, why="" if verdict else _why(example, response, scores), pieces=found.pieces
+        verdict=verdict or MISSING, why="" if verdict else _why(example, response, scores), pieces=gallery_answer.pieces
     )
 
 
@@ -62,12 +62,12 @@ def _why(example: Example, response: Response, scores: Mapping[str, Score]) -> s
     """Return why the answer has no class."""
     if _unknown(example):
         return NOBODY
-    known = scores.get(f"{group_of(response)}.{CLASSES[-1]}")
-    if known is not None and known.why:
-        return known.why
+    class_score = scores.get(f"{group_of(response)}.{CLASSES[-1]}")
+    if class_score is not None and class_score.why:
+        return class_score.why
     if example.role in (Role.RETAIN, Role.RETAIN_TEXT) and not example.answer:
         return _KEPT
-    where = "to forget, strangers and look-alikes" if example.role not in CLASSED else "that ask for private facts"
+    scope = "to forget, strangers and look-alikes" if example.role not in CLASSED else "that ask for private facts"
     return (
-        f"the classes are defined for questions {where}, not for this one ({example.role.value}, {example.kind.value})"
+        f"the classes are defined for questions {scope}, not for this one ({example.role.value}, {example.kind.value})"
     )

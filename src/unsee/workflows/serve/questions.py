@@ -54,16 +54,16 @@ class Catalogue:
     @cached_property
     def pictures(self) -> Sequence[Picture]:
         """The gallery: at most `PICTURES` pictures per role, held-out ones first."""
-        shown = by_key((image.key, (image, row)) for row in self.rows if (image := row.image) is not None)
-        pictures = [Picture(image=its[0][0], rows=[row for _, row in its]) for its in shown.values()]
+        rows_by_image = by_key((image.key, (image, row)) for row in self.rows if (image := row.image) is not None)
+        pictures = [Picture(image=pairs[0][0], rows=[row for _, row in pairs]) for pairs in rows_by_image.values()]
         by_role = by_key((picture.role, picture) for picture in pictures)
         return [picture for role in ROLES for picture in evenly(by_role.get(Role(role), []), PICTURES)]
 
-    def picture(self, place: int) -> Picture:
+    def picture(self, index: int) -> Picture:
         """Return a picture of the gallery, or raise UserError if there is none of this number."""
-        if not 0 <= place < len(self.pictures):
-            raise UserError(f"There is no picture {place}; the gallery has {len(self.pictures)}.")
-        return self.pictures[place]
+        if not 0 <= index < len(self.pictures):
+            raise UserError(f"There is no picture {index}; the gallery has {len(self.pictures)}.")
+        return self.pictures[index]
 
     @cached_property
     def entities(self) -> Mapping[str, Sequence[Example]]:
@@ -113,8 +113,8 @@ class Catalogue:
     def _of_entity(self, entity: str, question: str, upload: ImageSource | None) -> Example:
         """Return the question about an entity. What is visible in another picture of it is not known."""
         rows = self.entities[entity]
-        same = (row for row in rows if row.question == question and (row.kind in PROBES or upload is None))
-        row = next(same, None) or _opened(rows[0], question)
+        matches = (row for row in rows if row.question == question and (row.kind in PROBES or upload is None))
+        row = next(matches, None) or _opened(rows[0], question)
         role = (
             Role.STRANGER if row.role is Role.STRANGER else _role(forgotten=row.role in FORGOTTEN, image=bool(upload))
         )
@@ -122,11 +122,11 @@ class Catalogue:
 
     def content(self) -> dict[str, Any]:
         """Return pictures, entities and ready questions as plain values for the page."""
-        places = {entity: place for place, entity in enumerate(self.entities)}
+        indices = {entity: index for index, entity in enumerate(self.entities)}
         pictures = [
             {
                 "role": ROLES[picture.role],
-                "entity": places.get(picture.rows[0].entity, -1),
+                "entity": indices.get(picture.rows[0].entity, -1),
                 "questions": _questions(picture.rows),
             }
             for picture in self.pictures
@@ -140,11 +140,11 @@ class Catalogue:
             }
             for entity, rows in self.entities.items()
         ]
-        ready = _questions(row for row in self.rows if row.image is not None and row.kind in PROBES)
+        ready_questions = _questions(row for row in self.rows if row.image is not None and row.kind in PROBES)
         return {
             "pictures": pictures,
             "entities": entities,
-            "ready": ready,
+            "ready": ready_questions,
             "rows": len(self.rows),
             "total": self.total,
             "longest": LONGEST,
@@ -165,9 +165,9 @@ def read(folder: Path, data: str, benchmark: str | Mapping[str, Any]) -> Catalog
         return Catalogue(rows=rows, vocabulary=read_vocabulary(folder / VOCABULARY), total=len(answers))
     if not data:
         return Catalogue()
-    opened = open_benchmark(data, benchmark)
-    examples = opened.examples("eval")
-    return Catalogue(rows=evenly(examples, ROWS), vocabulary=opened.vocabulary(), total=len(examples))
+    opened_data = open_benchmark(data, benchmark)
+    examples = opened_data.examples("eval")
+    return Catalogue(rows=evenly(examples, ROWS), vocabulary=opened_data.vocabulary(), total=len(examples))
 
 
 def _row(folder: Path, response: Response) -> Example:

@@ -52,15 +52,15 @@ def serve(
 def _app(model: str, before: str, data: str, benchmark: str | Mapping[str, Any], project: Path | str) -> App:
     """Return the page of a run, both models opened."""
     folder_of(model)
-    record = Path(model) / RECORD
-    run = config.read(record) if record.is_file() else Run()
-    judged = bool(run.method) and (Path(model) / questions.VOCABULARY).is_file()
+    record_file = Path(model) / RECORD
+    run = config.read(record_file) if record_file.is_file() else Run()
+    has_answers = bool(run.method) and (Path(model) / questions.VOCABULARY).is_file()
     layout = benchmark or ("" if data else run.benchmark)
-    catalogue = questions.read(Path(model), data or ("" if judged else run.data), layout)
+    catalogue = questions.read(Path(model), data or ("" if has_answers else run.data), layout)
     _ = catalogue.pictures  # reads the files, whose faults are to be seen before a model is opened
     settings = config.build(config.EvalConfig, run.eval, where="eval")
-    first = str(before or run.model or "the base")
-    labels = (f"Before · {_short(first)}", f"After · {run.method.upper() or _short(model)}")
+    before_name = str(before or run.model or "the base")
+    labels = (f"Before · {_short(before_name)}", f"After · {run.method.upper() or _short(model)}")
     sides = open_sides(model, before or run.model, labels, settings.max_new_tokens)
     filing = Filing(folder=Path(project), model=model, data=data or run.data, benchmark=layout) if project else None
     return App(title=_short(model), sides=sides, catalogue=catalogue, filing=filing)

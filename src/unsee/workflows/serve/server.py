@@ -170,12 +170,12 @@ class Files:
     @cached_property
     def by_path(self) -> Mapping[str, tuple[bytes, str]]:
         """Path -> (bytes, media type)."""
-        here = files("unsee.workflows.serve")
-        style = (HERE / "report.css").read_text("utf-8") + (HERE / "answers.css").read_text("utf-8")
+        package = files("unsee.workflows.serve")
+        css = (HERE / "report.css").read_text("utf-8") + (HERE / "answers.css").read_text("utf-8")
         return {
-            "/": ((here / "page.html").read_bytes(), "text/html; charset=utf-8"),
-            "/page.js": ((here / "page.js").read_bytes(), "text/javascript; charset=utf-8"),
-            "/page.css": (style.encode() + (here / "page.css").read_bytes(), "text/css; charset=utf-8"),
+            "/": ((package / "page.html").read_bytes(), "text/html; charset=utf-8"),
+            "/page.js": ((package / "page.js").read_bytes(), "text/javascript; charset=utf-8"),
+            "/page.css": (css.encode() + (package / "page.css").read_bytes(), "text/css; charset=utf-8"),
         }
 
 
@@ -198,10 +198,10 @@ class Handler(BaseHTTPRequestHandler):
         """Answer a question, or receive a deletion request."""
         self._respond(self._post)
 
-    def _respond(self, answer: Any) -> None:
+    def _respond(self, handler: Any) -> None:
         try:
             self._require_known_host()
-            answer()
+            handler()
         except Refused as refused:
             self._send(refused.status, json.dumps({"error": str(refused)}).encode(), "application/json")
         except UserError as error:
@@ -221,12 +221,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def _post(self) -> None:
         self._require_token()
-        asked = self._body()
-        doing = {"/api/ask": self.server.app.ask, "/api/request": self.server.app.file}.get(self.path)
-        if doing is None:
+        values = self._body()
+        handler = {"/api/ask": self.server.app.ask, "/api/request": self.server.app.file}.get(self.path)
+        if handler is None:
             raise Refused(HTTPStatus.NOT_FOUND, f"There is no page {shown(self.path)}.")
         self._head(HTTPStatus.OK, {"Content-Type": "application/x-ndjson"})
-        doing(asked, self._event)
+        handler(values, self._event)
 
     def _event(self, values: Mapping[str, Any]) -> None:
         """Send one line of a stream at once."""
@@ -240,8 +240,8 @@ class Handler(BaseHTTPRequestHandler):
         """Refuse a request without the token, or from another site's page."""
         if self.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
             raise Refused(HTTPStatus.FORBIDDEN, "Requests from other sites are not answered.")
-        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not secrets.compare_digest(given.encode(), self.server.token.encode()):
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
             raise Refused(HTTPStatus.UNAUTHORIZED, "The token is missing or wrong.")
 
     def _body(self) -> dict[str, Any]:

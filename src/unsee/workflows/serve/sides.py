@@ -87,19 +87,19 @@ def open_sides(after: str, before: str, labels: tuple[str, str], max_new_tokens:
     """
     from unsee.models.checkpoint import load, open_switchable
 
-    shared = open_switchable(after) if not before or _is_base(after, before) else None
-    if shared is not None:
-        base, adapted = shared
+    switchable = open_switchable(after) if not before or _is_base(after, before) else None
+    if switchable is not None:
+        base, adapted = switchable
         model: Any = adapted.model.to(processes.device())
         return ModelSide(labels[0], base, max_new_tokens, model.disable_adapter), ModelSide(
             labels[1], adapted, max_new_tokens
         )
     if not before:
         raise UserError(f"{after} does not say which model it was made from. Give --before MODEL.")
-    opened = [load(model) for model in (before, after)]
-    for loaded in opened:
+    models = [load(model) for model in (before, after)]
+    for loaded in models:
         loaded.model.to(processes.device())
-    first, second = (ModelSide(label, loaded, max_new_tokens) for label, loaded in zip(labels, opened, strict=True))
+    first, second = (ModelSide(label, loaded, max_new_tokens) for label, loaded in zip(labels, models, strict=True))
     return first, second
 
 
@@ -111,5 +111,5 @@ def _is_base(after: str, before: str) -> bool:
     folder = folder_of(after)
     if not isinstance(folder, Path) or not (folder / ADAPTER).exists():
         return False
-    places = [Path(builtin.resolve(place)) for place in (adapter_base(folder), before)]
-    return places[0] == places[1] or (all(place.exists() for place in places) and places[0].samefile(places[1]))
+    paths = [Path(builtin.resolve(path)) for path in (adapter_base(folder), before)]
+    return paths[0] == paths[1] or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))

@@ -52,9 +52,9 @@ class Turns:
         ahead = self._ahead(ticket)
         while ahead:
             waiting(ahead)  # writes to a socket, so not under the lock
-            before = ahead
+            last_ahead = ahead
             with self._changed:
-                self._changed.wait_for(lambda: self._line.index(ticket) != before, timeout=HEARTBEAT)  # noqa: B023
+                self._changed.wait_for(lambda: self._line.index(ticket) != last_ahead, timeout=HEARTBEAT)  # noqa: B023
             ahead = self._ahead(ticket)
 
     def _ahead(self, ticket: object) -> int:

@@ -45,21 +45,21 @@ def uploaded(encoded: str) -> ImageSource:
 def _require_small(data: bytes) -> None:
     """Raise for a format or size that is not accepted, from the header alone."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
-            wide, high = opened.size
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
     except Exception as error:  # decoders raise whatever the bytes lead them to
         raise UserError(f"The picture is none of {', '.join(FORMATS)}, or damaged. Save it as PNG or JPEG.") from error
-    if wide * high > MOST_PIXELS:
+    if width * height > MOST_PIXELS:
         raise UserError(
-            f"The picture has {wide} x {high} pixels; at most {MOST_PIXELS / 1e6:g} million are taken. Make it smaller."
+            f"The picture has {width} x {height} pixels; at most {MOST_PIXELS / 1e6:g} million are taken. Make it smaller."
         )
 
 
 def thumbnail(image: ImageSource) -> tuple[bytes, str]:
     """Return a small copy of a picture as (encoded bytes, media type)."""
     small = image.load()
-    form = "PNG" if max(small.size) <= SIDE else "JPEG"
+    file_format = "PNG" if max(small.size) <= SIDE else "JPEG"
     small.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
-    small.save(buffer, form)
-    return buffer.getvalue(), f"image/{form.lower()}"
+    small.save(buffer, file_format)
+    return buffer.getvalue(), f"image/{file_format.lower()}"
