@@ -1,4 +1,4 @@
-"""Workflow of `attack`: try to bring back what a model no longer says, beside the gold model."""
+"""Workflow of `attack`: recovery of forgotten answers, compared with the gold model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def attack(
     split: str = "all",
     engine: str = "",
 ) -> dict[str, Any]:
-    """Attack a model and return what came back, by attack.
+    """Attack a model and return the results by attack.
 
     The findings are written to `attacks.json` after every attack. One that is there already, of the same weights, data, seed
     and settings, is not repeated. The findings on a gold model are kept in the shared cache too (`unsee.data.shared_cache`), for
@@ -121,7 +121,7 @@ def attack(
 
 
 def _tell_of_other_gold(folder: Path, gold: str) -> None:
-    """Say so if the packaged gold model is not the one of the run's promise."""
+    """Print a note if the packaged gold model does not match the run's promise."""
     picture_gold = f"{gold}-picture"
     if picture_gold in builtin.PACKAGED and config.read_mapping(folder / RECORD)["result"].get("promise") == "picture":
         note(f"This run promises to forget pictures only; gold for that is {picture_gold}.")
@@ -145,7 +145,7 @@ def _attacked(
     seed: int,
     gold_rows: _GoldRows,
 ) -> dict[str, Any]:
-    """Return the findings of an attack on all models, and what they amount to."""
+    """Return the findings of an attack on all models, and their summary."""
     start = time.perf_counter()
     description = {
         "settings": config.plain(asdict(chosen_attack)),
@@ -188,7 +188,10 @@ class _GoldRows:
     """Findings of one attack on a gold model, in the shared cache of the run folders."""
 
     def __init__(self, folder: Path, chosen_attack: Attack, facts: Mapping[str, Any], engine: Engine) -> None:
-        """Open the cache. All that the findings depend on is in the key: also the code that attacks (a plugin's), asks and judges."""
+        """Open the cache, with everything that the findings depend on in its key.
+
+        That includes the code that attacks (perhaps a plugin's), generates and judges.
+        """
         key_parts = {key: value for key, value in facts.items() if key != "model"}
         key_parts |= {"settings": config.plain(asdict(chosen_attack)), "code": _hash_of(type(chosen_attack))}
         key_parts |= {"asking": _hash_of(recovery), "rules": rules()}
@@ -208,7 +211,10 @@ class _GoldRows:
 
 
 def _hash_of(cls: Any) -> str:
-    """Return the hash of the file that a class or module is written in, or empty for one without a file (a notebook's)."""
+    """Return the hash of the source file of a class or module.
+
+    Empty if there is no file, as in a notebook.
+    """
     try:
         return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
     except (TypeError, OSError):
@@ -216,12 +222,12 @@ def _hash_of(cls: Any) -> str:
 
 
 def summed(model: Sequence[Finding], gold: Sequence[Finding] | None) -> dict[str, Any]:
-    """Return the worst variant of an attack: what came back, how much above gold, and with which interval.
+    """Return the worst variant of an attack, with its recovery above gold and the interval.
 
-    The worst is the variant with most above gold (without gold: with most). Mostly degenerate answers say nothing about what
-    did not come back, so a variant with them counts only by what did, from `BACK` above gold on; beside a gold model that gives
-    such answers none counts. The worst is chosen among all variants, so that its interval (bootstrap over entities, paired
-    with gold) is too narrow by that choice. `cut` is the largest share of a variant that counts.
+    The worst variant recovers most above gold (without gold: most). Mostly degenerate answers prove nothing about what was not
+    recovered, so a variant with such answers counts only if it recovers at least `BACK` above gold, and never if most answers
+    of the gold model are degenerate too. The worst is chosen among all variants, so that its interval (bootstrap over
+    entities, paired with gold) is too narrow by that choice. `cut` is the largest share of cut answers in a variant that counts.
     """
     gold_by_variant = {(finding.variant, finding.at): finding for finding in gold or ()}
     usable = [finding for finding in model if not _collapsed(gold_by_variant.get((finding.variant, finding.at)))]
@@ -255,7 +261,7 @@ def _collapsed(finding: Finding | None) -> bool:
 
 
 def _gaps(finding: Finding, gold_by_variant: Mapping[tuple[str, float | None], Finding]) -> list[float]:
-    """Return how much came back of each entity above gold."""
+    """Return the recovered share of each entity above gold."""
     gold_finding = gold_by_variant.get((finding.variant, finding.at))
     gold_shares = {} if gold_finding is None else gold_finding.recovered
     return [share - gold_shares.get(entity, 0.0) for entity, share in finding.recovered.items()]
@@ -273,14 +279,14 @@ def _why_collapsed(model: Sequence[Finding], usable: Sequence[Finding]) -> str:
 
 
 def line(name: str, result: Mapping[str, Any]) -> str:
-    """Return what an attack brought back, in one line."""
+    """Return the outcome of an attack in one line."""
     if "recovered" not in result:
         return f"{name}: not measured: {result.get('why', 'no finding')}"
-    axis_text = "" if result["at"] is None else f", {result['at']:g} {result['axis']}"
-    gold_text = "" if result["gold"] is None else f", gold {result['gold']:.0%}"
+    axis = "" if result["at"] is None else f", {result['at']:g} {result['axis']}"
+    gold = "" if result["gold"] is None else f", gold {result['gold']:.0%}"
     verb = "left inside" if result.get("finds") == "traces" else "comes back"
-    cut_text = f"; up to {result['cut']:.0%} of the answers cut" if result.get("cut") else ""
-    return f"{name}: {result['recovered']:.0%} {verb}{gold_text} ({result['worst']}{axis_text}{cut_text}; {result['seconds']:.0f} s)"
+    cut = f"; up to {result['cut']:.0%} of the answers cut" if result.get("cut") else ""
+    return f"{name}: {result['recovered']:.0%} {verb}{gold} ({result['worst']}{axis}{cut}; {result['seconds']:.0f} s)"
 
 
 def _opener(path: str, engine: Engine) -> Callable[[], Any]:
@@ -295,7 +301,10 @@ def _opener(path: str, engine: Engine) -> Callable[[], Any]:
 
 
 def _kept(file: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the finished attacks of the same weights, data, seed and part. Those of others are kept beside, for a call like theirs."""
+    """Return the finished attacks of the same weights, data, seed and split.
+
+    Those of other facts are moved to a file beside it, for a later call with the same facts.
+    """
     content = read_object(file) if file.is_file() else {}
     if content.get("facts") not in (None, facts):
         file.replace(_beside(file, content["facts"]))

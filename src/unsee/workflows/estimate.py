@@ -1,7 +1,7 @@
 """Workflow of `estimate`: memory, disk, steps and time of a run, and whether it can start.
 
-It reads configs, processor and data, loads no weights (but for a probe of the time) and writes nothing. The largest batch of the run's own plan goes
-through a model without weights (`unsee.models.meta_device`, `unsee.workflows.memory_model`).
+It reads configs, processor and data, loads no weights (except for a probe of the time) and writes nothing. The largest batch of the
+run's own plan goes through a model without weights (`unsee.models.meta_device`, `unsee.workflows.memory_model`).
 """
 
 from __future__ import annotations
@@ -188,14 +188,13 @@ class _Counted:
         self.here = self.device == present_device
         """Whether this machine has the device."""
         self.steps = self.checks = 0
-        assumed_bf16 = (
-            training.precision == "auto" and self.device == "cuda"
-        )  # of a GPU that is not here: most have bf16
+        # of a GPU that is not here: most have bf16
+        assumed_bf16 = training.precision == "auto" and self.device == "cuda"
         self.half = half(training) if self.here else assumed_bf16 or training.precision == "bf16"
         with without_weights(self.device):
             vlm = open_config(run.model)
-        resolved = replace(training, precision="bf16" if self.half else "fp32")
-        self.model = prepare(vlm.model, vlm.family, resolved, run.seed)
+        resolved_training = replace(training, precision="bf16" if self.half else "fp32")
+        self.model = prepare(vlm.model, vlm.family, resolved_training, run.seed)
         self.engine = named(run.engine)
         self.session = Session(
             vlm=replace(vlm, model=self.model, engine=self.engine),

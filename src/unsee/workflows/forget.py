@@ -62,7 +62,9 @@ def forget(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> FinishedRun:
-    """Unlearn the forget role of `data` from `model` and return the run, a path with `.evaluate()` and more.
+    """Unlearn the forget role of `data` from `model` and return the finished run.
+
+    The run is a path with `.evaluate()` and more.
 
     Args:
         model: Folder, hub id, earlier run folder, or "lab" / "lab-gold"; or an opened model: what `unsee.load` returns,
@@ -90,10 +92,10 @@ def forget(
     Raises:
         UserError: Anything is wrong with names, settings, folders, data, model or disk; no weight has changed then.
     """
-    opened_model = None if isinstance(model, str | os.PathLike) and processor is None else opened_of(model, processor)
+    vlm = None if isinstance(model, str | os.PathLike) and processor is None else opened_of(model, processor)
     given_data = None if isinstance(data, str | os.PathLike) else of_object(data, benchmark)
     run = Run.of(
-        "" if opened_model is not None else os.fspath(model),
+        "" if vlm is not None else os.fspath(model),
         os.fspath(data) if given_data is None else OBJECT,
         method,
         out,
@@ -101,28 +103,24 @@ def forget(
         settings=settings,
         training=training,
         seed=seed,
-        engine=engine or ("plain" if opened_model is not None and opened_model.engine == PLAIN else "fast"),
+        engine=engine or ("plain" if vlm is not None and vlm.engine == PLAIN else "fast"),
         plugins=plugins,
     )
     if not run.out:
         run = with_plugins(run)  # a file or module that stands for a method has no name before
         run = replace(run, out=str(_free(run.method, resume=resume)))
-    with (
-        nullcontext(run.model)
-        if opened_model is None
-        else _base_of(opened_model, Path(run.out), resume=resume) as base_folder
-    ):
-        run = replace(run, model=str(base_folder))
+    with nullcontext(run.model) if vlm is None else _base_of(vlm, Path(run.out), resume=resume) as base:
+        run = replace(run, model=str(base))
         finished_run = FinishedRun(forget_run(run, resume=resume, callbacks=callbacks, data=given_data))
     finished_run.data = given_data
     return finished_run
 
 
 @contextmanager
-def _base_of(opened_model: VLM, out: Path, *, resume: bool) -> Iterator[Path]:
+def _base_of(vlm: VLM, out: Path, *, resume: bool) -> Iterator[Path]:
     """Yield the folder of a model object, after checking that `out` can be used."""
     _require_place(out, resume=resume)
-    with stored(opened_model, out) as folder:
+    with stored(vlm, out) as folder:
         yield folder
 
 
@@ -167,7 +165,7 @@ class Checked:
     benchmark: Benchmark
     training: Training
     survey: Survey
-    """What the one pass over the data has found."""
+    """Result of the one pass over the data."""
 
 
 def checked(run: Run, *, resume: bool = False, data: Benchmark | None = None, hashed: bool = False) -> Checked:
@@ -290,7 +288,7 @@ def _require_quantizable(name: str, method: Method, training: Training) -> None:
 
 
 def _require_tunable(name: str, method: Method, training: Training) -> None:
-    """Raise if the method cannot be had with this way of tuning."""
+    """Raise if the method does not support this `training.tune`."""
     if training.tune not in (tunes := method.tunes()):
         raise UserError(
             f"{name}, as it is set, takes training.tune={' or '.join(tunes)}, got {training.tune}. Set --tune {tunes[0]}."
@@ -392,7 +390,10 @@ def _spelled_out(earlier: Run, checked_run: Checked, path: Path) -> Run:
 
 
 def _require_same_base(adapter: str, model_hash: str) -> None:
-    """Raise if the adapter to continue from was trained on another model. One that does not say so is taken."""
+    """Raise if the adapter to continue from was trained on another model.
+
+    An adapter that does not name its base is accepted.
+    """
     if not adapter:
         return
     sidecars = (Path(adapter) / "unsee.json", Path(adapter) / "model" / "unsee.json")
@@ -425,7 +426,7 @@ def _complete(path: Path) -> dict[str, Any]:
 
 
 def _for_world_size(run: Run, processes: int, *, ended: bool) -> Run:
-    """Return the run for today's world size, since `batch_size` is per rank.
+    """Return the run for the current world size, since `batch_size` is per rank.
 
     Raises:
         UserError: The processes cannot share the batches of a run that has not `ended`.
@@ -485,11 +486,9 @@ def bytes_needed(model: Module, training: Training) -> int:
 
 
 def _result_bytes(model: Module, training: Training) -> int:
-    """Return the bytes of the saved model in fp32, with some for everything other than weights."""
-    parameter_counts = (
-        weight.numel() for weight in model.parameters() if weight.requires_grad or training.tune == "full"
-    )
-    return 4 * sum(parameter_counts) + _SLACK
+    """Return the bytes of the saved model in fp32, with a margin for the other files."""
+    sizes = (weight.numel() for weight in model.parameters() if weight.requires_grad or training.tune == "full")
+    return 4 * sum(sizes) + _SLACK
 
 
 def _save(session: Session, run: Run, record: Mapping[str, Any]) -> None:

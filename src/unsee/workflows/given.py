@@ -1,4 +1,4 @@
-"""Models given as Python objects, kept as a folder beside the run so that its adapter opens everywhere."""
+"""Models given as Python objects, saved beside the run so that its adapter opens anywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SLACK = 64 * 2**20
 
 
 def opened_of(model: Any, processor: Any) -> VLM:
-    """Return a model and its processor, given as one of the forms that `forget` takes, as opened.
+    """Return a model and its processor, in any form that `forget` takes, as a VLM.
 
     Raises:
         UserError: It is no whole vision-language model of transformers, or has no processor.
@@ -50,7 +50,7 @@ def opened_of(model: Any, processor: Any) -> VLM:
 
 
 @contextmanager
-def stored(opened_model: VLM, out: Path) -> Iterator[Path]:
+def stored(vlm: VLM, out: Path) -> Iterator[Path]:
     """Yield the folder `OUT-base`, which holds the weights of a model object.
 
     The run reads them from there and leaves the object as it is. A folder of an earlier call is used again if class,
@@ -65,24 +65,18 @@ def stored(opened_model: VLM, out: Path) -> Iterator[Path]:
     if processes.world() > 1:
         raise UserError("A model object belongs to one process. Save it, and give its folder to several processes.")
     folder = paths.base_of_run(out.resolve())
-    facts = {"object": {"class": type(opened_model.model).__name__, "sha256": weights_hash(opened_model.model)}}
+    facts = {"object": {"class": type(vlm.model).__name__, "sha256": weights_hash(vlm.model)}}
     sidecar = read_sidecar(folder)
-    if foreign(folder) and (
-        sidecar.get("object") != facts["object"] or sidecar.get("instruction") != opened_model.instruction
-    ):
+    if foreign(folder) and (sidecar.get("object") != facts["object"] or sidecar.get("instruction") != vlm.instruction):
         raise UserError(
             f"{folder} holds other weights than the model given (or none). Give the model that this run began with, or "
             "another `out`."
         )
     fresh = not foreign(folder)
     if fresh:
-        weight_bytes = sum(
-            weight.numel() * weight.element_size() for weight in opened_model.model.state_dict().values()
-        )
+        weight_bytes = sum(weight.numel() * weight.element_size() for weight in vlm.model.state_dict().values())
         require_space(folder, weight_bytes + _SLACK, f"the model object in {folder}")
-        save_model(
-            opened_model.model, opened_model.processor, folder, instruction=opened_model.instruction, facts=facts
-        )
+        save_model(vlm.model, vlm.processor, folder, instruction=vlm.instruction, facts=facts)
     try:
         yield folder
     except BaseException:

@@ -1,9 +1,9 @@
-"""Workflow of `leaderboard`: the same search for every method, then the chosen settings on other questions.
+"""Workflow of `leaderboard`: the same search for every method, then a final evaluation.
 
-    leaderboard.yaml                   what was asked for
+    leaderboard.yaml                   copy of the leaderboard file
     chosen.json                        every setting tried, its distance to gold, what it keeps, and the chosen one
     leaderboard.md, leaderboard.json   a table per world and promise, written again after every few methods
-    leaderboard.html                   the same in pictures
+    leaderboard.html                   the same with charts
     compare/                           report of the chosen settings in the first world
 
 The rest of the folder is that of a sweep (`unsee.workflows.sweep`), whose cells do all the work. Choosing reads the
@@ -140,7 +140,7 @@ class Tried:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Everything to do, known and checked before the first cell starts."""
+    """Checked plan, made before the first cell starts."""
 
     board: Board
     worlds: Mapping[str, World]
@@ -150,9 +150,9 @@ class _Plan:
 def leaderboard(
     file: Path | str, out: Path | str, *, launcher: Launcher = "local", jobs: int = 1, plugins: Sequence[str] = ()
 ) -> dict[str, State]:
-    """Search settings for every method, judge the chosen ones, rank them, and return the state of each cell.
+    """Search settings for every method, and judge and rank the chosen ones.
 
-    The same call goes on where it was stopped, and tries failed cells again, each once. Several may work on one folder: a method
+    Returns the state of each cell. The same call goes on where it was stopped, and tries failed cells again, each once. Several may work on one folder: a method
     whose search another one has not ended yet is left for the next call, with nothing chosen.
 
     Args:
@@ -210,7 +210,7 @@ def leaderboard(
 
 
 def _searched(cells: Sequence[Cell], states: Mapping[str, State]) -> bool:
-    """Tell whether all settings of a method are judged or have failed, so that one may be chosen."""
+    """Tell whether all settings of a method are judged or have failed."""
     return all(states[cell.name] in ("done", "failed") for cell in cells)
 
 
@@ -238,7 +238,7 @@ def read_plan(file: Path, plugins: Sequence[str] = ()) -> _Plan:
 
 
 def _require_one_world(board: Board, file: Path) -> None:
-    """Raise for a world named as that of `base`, and for settings that would not be the same for all methods."""
+    """Raise for a world called `first`, and for settings that would differ between methods."""
     if "first" in board.worlds:
         raise UserError(f"{file}: the world of base and golds is called first. Give worlds.first another name.")
     parts = {"base": board.base, "axes": board.axes}
@@ -281,12 +281,18 @@ def _search(board: Board, name: str, file: Path, plugins: Sequence[str]) -> list
 
 
 def _judging(board: Board, part: str) -> dict[str, Any]:
-    """Return the evaluation settings for one part of the questions; gold distance needs likelihoods."""
+    """Return the evaluation settings for one part of the questions.
+
+    Gold distance needs likelihoods.
+    """
     return {"likelihood": True, **(board.base.get("eval") or {}), "split": part}
 
 
 def _references(board: Board, world: World, part: str, plugins: Sequence[str]) -> dict[str, Cell]:
-    """Return stage -> cell of the original and the gold models, judged with the code and the engine of the methods."""
+    """Return stage -> cell of the original and the gold models.
+
+    They are judged with the code and the engine of the methods.
+    """
     models = {"original": world.model, **{GOLD[promise]: model for promise, model in world.golds.items()}}
     plugins = (*(board.base.get("plugins") or ()), *plugins)
     cells = {}
@@ -314,12 +320,14 @@ def _final(plan: _Plan, world_name: str, name: str, trials: Sequence[Tried]) -> 
         "data": absolute_or_name(world.data),
         "benchmark": world.benchmark,
     }
-    judging = {**run.eval, **_judging(plan.board, "report")}
+    eval_settings = {**run.eval, **_judging(plan.board, "report")}
     attack = _attack(plan.board, world.golds[choice.promise])
     attacked_seeds = plan.board.seeds[: plan.board.attack_seeds]
     return [
         sweep.named(
-            replace(run, **world_settings, seed=seed, eval=judging), name, attack if seed in attacked_seeds else None
+            replace(run, **world_settings, seed=seed, eval=eval_settings),
+            name,
+            attack if seed in attacked_seeds else None,
         )
         for seed in plan.board.seeds
     ]
@@ -340,9 +348,9 @@ def _attack(board: Board, gold: str) -> dict[str, Any] | None:
 
 
 def chosen(trials: Sequence[Tried], keep: float) -> Tried | None:
-    """Return the setting nearest to gold among those that keep enough, else the one that keeps most, the nearer one of equals.
+    """Return the setting nearest to gold among those that keep enough.
 
-    None if none was judged.
+    If none does: the one that keeps most, among equals the one nearest to gold. None if none was judged.
     """
     judged = [
         (trial, trial.distance, trial.keeps)
@@ -352,7 +360,7 @@ def chosen(trials: Sequence[Tried], keep: float) -> Tried | None:
     eligible = [(trial, distance) for trial, distance, keeps in judged if keeps >= keep]
     if eligible:
         return min(eligible, key=itemgetter(1))[0]
-    return max(judged, key=lambda trial: (trial[2], -trial[1]))[0] if judged else None
+    return max(judged, key=lambda entry: (entry[2], -entry[1]))[0] if judged else None
 
 
 class _Judge:
@@ -375,7 +383,7 @@ class _Judge:
         return Stage(name=stage, runs=(self._run(cell),))
 
     def _run(self, cell: Cell) -> Record:
-        """Return a judged cell. Answers that rules of another version judged are judged anew."""
+        """Return the record of a judged cell, rescored if other rules judged it."""
         from unsee.evaluation.evaluate import rescore
 
         folder = self.place / "cells" / cell.name
@@ -394,17 +402,15 @@ class _Judge:
                 records.append(self._run(cell))
             except UserError as error:
                 notes.append(f"seed {cell.run.seed}: {error}")
-        judged_stage = (
-            beside_gold(Stage(name=name, runs=tuple(records)), self.gold(records[0].promise)) if records else None
-        )
-        return judged_stage, notes
+        stage = beside_gold(Stage(name=name, runs=tuple(records)), self.gold(records[0].promise)) if records else None
+        return stage, notes
 
     def gold(self, promise: str) -> Stage | None:
         """Return the gold model of a promise."""
         return self.stages.get(GOLD[promise])
 
     def keeps(self, stage: Stage) -> float | None:
-        """Return the smallest share that is kept of what the original keeps, or None without one of the scores."""
+        """Return the smallest share kept of the original's scores, or None if one is missing."""
         original = self.stages["original"]
         shares = [
             None if (score := value(stage, key)) is None else score / (value(original, key) or 1)
@@ -414,7 +420,7 @@ class _Judge:
         return min(known_shares) if len(known_shares) == len(shares) else None
 
     def tried(self, cell: Cell) -> Tried:
-        """Return what a setting of the search came to."""
+        """Return the outcome of a setting of the search."""
         stage, notes = self.stage(cell.label, [cell])
         if stage is None:
             return Tried(cell=cell.name, label=cell.label, why="; ".join(notes))
@@ -441,7 +447,7 @@ def _write_chosen(folder: Path, trials: Mapping[str, Sequence[Tried]], keep: flo
 
 
 def _write(plan: _Plan, folder: Path, rows: Mapping[str, Sequence[Row]], waiting_names: Sequence[str]) -> None:
-    """Write leaderboard.md and leaderboard.json with the methods that have been searched so far."""
+    """Write the leaderboard files with the methods that have been searched so far."""
     board, values = plan.board, {}
     cost = Cost(clock=board.clock)
     titles = {

@@ -235,7 +235,7 @@ class Stage:
     def _features(self, images: Sequence[Mapping[str, Tensor]]) -> list[Tensor] | None:
         """Return the image features. None (and no longer exact) if they need tensor values."""
         base = self.inner.base_model
-        if "get_image_features" not in dir(base):  # Mllama looks at images inside its decoder
+        if "get_image_features" not in dir(base):  # Mllama encodes images inside its decoder
             self.exact = False
             return None
         with with_values():

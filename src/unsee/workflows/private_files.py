@@ -1,4 +1,4 @@
-"""Table of the files that hold private data: level, reason, and what is left of those that are kept."""
+"""Table of the files that hold private data: level, reason and rewriting."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _judge_scores(text: str) -> str:
 
 
 def _lacking(name: str) -> Callable[[str], str]:
-    """Return a function that takes what is called `name` out of a JSON text."""
+    """Return a function that removes what is called `name` from a JSON text."""
     return lambda text: _json(_without(json.loads(text), name))
 
 
@@ -72,7 +72,10 @@ def _sequence(text: str) -> str:
 
 
 def _board(text: str) -> str:
-    """Return a leaderboard without the data's path, messages and settings that may name people. A comparison stays."""
+    """Return a leaderboard without data paths, messages and settings that may name people.
+
+    A comparison is returned as it is.
+    """
     worlds = json.loads(text)
     if not isinstance(worlds, dict):
         return text
@@ -82,7 +85,7 @@ def _board(text: str) -> str:
 
 
 def _index(text: str) -> str:
-    """Return the states of a sweep's cells without messages, and without settings that may name people."""
+    """Return the states of a sweep's cells without messages and settings that may name people."""
     return _json([{**cell, "label": _label(cell["label"]), "error": ""} for cell in json.loads(text)])
 
 
@@ -130,7 +133,10 @@ _SENTENCES: Final = frozenset({"verdict", "stop_reason", "tuned", "retention"})
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's result without texts that a method noted, such as substitutes and pieces of names."""
+    """Return a run's result without texts that a method noted.
+
+    Such texts may be substitutes and pieces of names.
+    """
     figures: dict[str, Any] = {}
     for name, value in result.items():
         if name in _SENTENCES:
@@ -143,7 +149,10 @@ def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without(value: Any, name: str) -> Any:
-    """Return a JSON value without the lists and mappings called `name`, at any depth. Numbers of that name stay."""
+    """Return a JSON value without the lists and mappings called `name`, at any depth.
+
+    Numbers of that name stay.
+    """
     if isinstance(value, list):
         return [_without(item, name) for item in value]
     if not isinstance(value, dict):
@@ -215,4 +224,4 @@ FILES: Final[tuple[Private, ...]] = (
     Private("*model.*part/**", "weights", "a model that a killed process was writing or replacing"),
     Private("adapters/*/**", "weights", "the adapter of one request, in a folder named after it"),
 )
-"""In the order of removal: what refers to others goes last, so that an interrupted purge can be told what is left."""
+"""In the order of removal: what refers to other files goes last, so that an interrupted purge can be completed."""

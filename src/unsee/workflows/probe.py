@@ -58,9 +58,9 @@ class _Clock(TrainerCallback):  # type: ignore[misc]  # transformers gives no ty
 
 
 def timed(run: Run, training: Training, examples: Mapping[Role, Sequence[Example]], method: Method) -> Timing:
-    """Return the time of the parts of a run, from `STEPS` steps with its own model, data and settings.
+    """Return the time of the parts of a run, measured over `STEPS` steps.
 
-    The probe takes the rows of so many batches; what happens before the first step and in a check is scaled up to all
+    The probe has the model, data and settings of the run. It takes the rows of so many batches; what happens before the first step and in a check is scaled up to all
     forget rows. It writes to a temporary folder only.
 
     Args:

@@ -196,7 +196,7 @@ def purge(
 
 
 def verified(folder: Path | str, *, forgotten: bool) -> Purged | None:
-    """Purge caches and checkpoints of a run with `retention: until_verified` that was judged forgotten.
+    """Purge caches and checkpoints of an `until_verified` run that was judged forgotten.
 
     Returns:
         What was removed, or None where the run keeps its files, or is not judged forgotten.
@@ -218,7 +218,10 @@ def _chosen(levels: Collection[str] | None) -> tuple[Level, ...]:
 
 
 def _roots(folder: Path, *, due: bool) -> list[Path]:
-    """Return the folders of a place that unsee made, outermost ones, or with `due` the runs whose time has passed."""
+    """Return the outermost folders of unsee in a folder.
+
+    With `due`: the runs whose retention has passed.
+    """
     if folder.is_symlink():
         raise UserError(f"{folder} is a link. Give the folder that it leads to.")
     paths.require_run(folder)
@@ -258,7 +261,7 @@ def _is_project(folder: Path) -> bool:
 
 
 def require_outside(path: Path | str, levels: Collection[str] | None) -> None:
-    """Raise if a place lies in a project of deletion requests and data of its requests, such as pictures, would go.
+    """Raise if a path lies in a project of deletion requests whose data would be removed.
 
     Raises:
         UserError: Only `unsee request purge` knows which requests are open, and notes in the ledger what went.
@@ -273,7 +276,10 @@ def require_outside(path: Path | str, levels: Collection[str] | None) -> None:
 
 
 def _units_below(folder: Path, depth: int) -> list[Path]:
-    """Return the outermost folders below one that unsee made. A link that leads out is refused."""
+    """Return the outermost folders of unsee below one.
+
+    A link that leads out is refused.
+    """
     units: list[Path] = []
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
@@ -345,7 +351,7 @@ def _note(root: Path, record: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What a purge is to do, looked up anew at each call."""
+    """Plan of a purge, whose files are looked up at each call."""
 
     roots: Sequence[Path]
     """Folders of unsee."""
@@ -357,7 +363,7 @@ class _Plan:
         return [unit for root in self.roots for unit in _units(root) if unit == root or (unit / LOCK).is_file()]
 
     def require_free(self) -> None:
-        """Raise InUseError if another process works in a folder, below it, or on a whole that it is part of."""
+        """Raise InUseError if another process works in a folder, below it or above it."""
         for root in self.roots:
             for folder in (*root.parents[:_DEEP], *_units(root)):
                 require_free(folder)
@@ -378,11 +384,9 @@ class _Plan:
             notes += self._quoting(folder)
         for folder in dict.fromkeys(_picture_folders(self.roots)):
             removed += self._pictures_beside(folder, notes)
-        shared_folder = os.environ.get(shared_cache.VARIABLE, "")
-        if shared_folder not in ("", "off"):
-            notes.append(
-                f"the shared cache {shared_folder} ({shared_cache.VARIABLE}) is not touched; it may hold answers."
-            )
+        location = os.environ.get(shared_cache.VARIABLE, "")
+        if location not in ("", "off"):
+            notes.append(f"the shared cache {location} ({shared_cache.VARIABLE}) is not touched; it may hold answers.")
         return Purged(
             levels=self.levels,
             removed=tuple(removed),
@@ -393,7 +397,7 @@ class _Plan:
         )
 
     def _items(self, root: Path) -> Iterator[Item]:
-        """Yield every file of a folder, and of the original model beside it, with what happens to it."""
+        """Yield every file of a folder and of its original model, with what happens to it."""
         base = root if paths.is_base(root) else paths.base_of_run(root)
         if paths.is_base(base):
             items = [self._item(path, base, _ORIGINAL) for path in _files(base) if not is_own(path)]
@@ -406,14 +410,10 @@ class _Plan:
             yield from self._own_items(root)
 
     def _user_of(self, base: Path) -> str:
-        """Return the name of a run beside that stays and was made from a base, or empty if there is none."""
-        run_folders = [unit for unit in _children(base.parent) if unit not in self.roots and (unit / RECORD).is_file()]
-        user_names = [
-            run_folder.name
-            for run_folder in run_folders
-            if Path(str(config.read_mapping(run_folder / RECORD).get("model", ""))) == base
-        ]
-        return user_names[0] if user_names else ""
+        """Return the name of a remaining run that was made from a base, or empty if there is none."""
+        runs = [unit for unit in _children(base.parent) if unit not in self.roots and (unit / RECORD).is_file()]
+        users = [run.name for run in runs if Path(str(config.read_mapping(run / RECORD).get("model", ""))) == base]
+        return users[0] if users else ""
 
     def _own_items(self, root: Path) -> Iterator[Item]:
         """Yield every file of a folder with what happens to it."""
@@ -515,7 +515,10 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _beside(folder: Path, top: Path, depth: int) -> Iterator[Path]:
-    """Yield the outermost folders of unsee, and projects, below one; of links those that lead out of `top`, not followed further."""
+    """Yield the outermost folders of unsee, and projects, below one.
+
+    Of links, only those that lead out of `top`; these are not followed further.
+    """
     for path in sorted(folder.iterdir()):
         linked = path.is_symlink()
         if not path.is_dir() or (linked and path.resolve().is_relative_to(top)):
@@ -542,7 +545,10 @@ def _answers(unit: Path) -> list[Any]:
 
 
 def _rewritten(path: Path, rewrite: Callable[[str], str]) -> tuple[str, str]:
-    """Return a file's text, and what is left without the private, or raise for a damaged file before anything is removed."""
+    """Return a file's text before and after its private parts are removed.
+
+    Raises UserError for a damaged file, before anything is removed.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         return text, rewrite(text)

@@ -53,7 +53,7 @@ class Run(_Path):
 
     @property
     def verdict(self) -> Outcome | None:
-        """Verdict of its evaluation, else of its sample (`sample`); None if it was never judged."""
+        """Verdict of its evaluation, else of its sample, or None if it was never judged."""
         from unsee.workflows.verdict import verdict_of
 
         return verdict_of(self.path)
@@ -71,7 +71,10 @@ class Run(_Path):
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """Rows of log.jsonl: loss, its parts, gradient norm and learning rate of every step. Empty where nothing was trained."""
+        """Rows of log.jsonl, one per step: loss, its parts, gradient norm and learning rate.
+
+        Empty where nothing was trained.
+        """
         file = self.path / "log.jsonl"
         return read_jsonl(file) if file.is_file() else []
 

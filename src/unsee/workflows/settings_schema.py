@@ -1,4 +1,4 @@
-"""Workflow of `schema`: JSON Schema (draft 2020-12) of the files that commands read, for editors and validators."""
+"""Workflow of `schema`: JSON Schema (draft 2020-12) of the files that commands read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unsee.workflows.leaderboard import Board
 DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 _NAMED: Final[Mapping[str, registry.Loadable]] = {"method": "methods", "benchmark": "benchmarks"}
 _CODE: Final[Mapping[str, list[Schema]]] = {"method": [{"type": "string", "pattern": r"[:/]|\.py$"}], "benchmark": []}
-"""Names that are no name but a file or module with a plugin."""
+"""Values in place of a name: a file or module with a plugin."""
 _NAMES: Final[Schema] = {"type": ["string", "integer", "array"], "items": {"type": ["string", "integer"]}}
 """Names in a file of requests, one or several."""
 _SOME_PLUGIN: Final[Schema] = {
@@ -36,7 +36,7 @@ _BOARDS: Final = (
 def schema(kind: str = "any") -> Schema:
     """Return the schema of one kind of file, or of all kinds, told apart by their content.
 
-    It says what the settings of the dataclasses say: names, types, choices, defaults and limits. It cannot see what depends on the
+    It covers names, types, choices, defaults and limits of the settings. It does not cover what depends on the
     model, the data or other files, nor rules over several settings, nor that 1.0 is no whole number (JSON has one kind of number).
     What an option can supply is not required.
 
@@ -64,14 +64,14 @@ def _definitions() -> Schema:
 
 
 def _settings(part: str, name: str) -> Schema:
-    """Return the schema of a method or benchmark: its bare name, or its name beside its settings."""
+    """Return the schema of a method or benchmark: its bare name, or name and settings."""
     cls = registry.load(_NAMED[part], name)
     settings = settings_schema(cls if part == "method" else cls.settings_type)
     return {**settings, "type": ["string", "object"], "properties": {"name": {"const": name}, **settings["properties"]}}
 
 
 def _named(part: str) -> Schema:
-    """Return the schema of the part `method` or `benchmark`, with the settings that go with its name."""
+    """Return the schema of `method` or `benchmark`, with the settings of each name."""
     kind = _NAMED[part]
     rules = [
         {
@@ -114,7 +114,7 @@ def _known(part: str) -> Schema:
 
 
 def _continual(run: Schema) -> Schema:
-    """Return the schema of a run file of `unsee continual`, handwritten or of an earlier sequence."""
+    """Return the schema of a run file of `unsee continual`, new or of an earlier sequence."""
     course = settings_schema(Course, _COURSES)
     conflict = {
         "required": ["requests", "tasks"],
@@ -180,7 +180,7 @@ def _axes(definitions: Schema) -> Schema:
 
 
 def _requests() -> Schema:
-    """Return the schema of a file of requests: a list, or a mapping that also says who is kept."""
+    """Return the schema of a file of requests: a list, or a mapping with `retain` as well."""
     targets = {"anyOf": [{"required": [key], "properties": {key: {"minItems": 1}}} for key in ("entities", "rows")]}
     request = {
         "properties": {

@@ -1,4 +1,4 @@
-"""Workflow of `suggest`: method and settings to start with, from the model's size and the data."""
+"""Workflow of `suggest`: first method and settings, from the model's size and the data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class Suggestion:
 def suggest(
     model: Path | str, data: Path | str, *, out: Path | str = "", benchmark: str | Mapping[str, Any] = ""
 ) -> Suggestion:
-    """Return the run to start with for this model and these data. Reads no weights, decodes no picture and trains nothing.
+    """Return the run to start with for this model and these data.
+
+    Reads no weights, decodes no picture and trains nothing.
 
     With retain rows: `pubg` with a retain term and the bounded ascent that the lab's best row has (configs/lab_pubg.yaml).
     Without: `npo`, whose gradient vanishes where an answer is forgotten, and which the stop rule ends. All [inferred].
@@ -112,10 +114,10 @@ def suggest(
 
 
 def beside_retain_rows(run: Run) -> tuple[Run, str]:
-    """Return the run with the settings that keep the others where there are retain rows, and a sentence that says so.
+    """Return the run with settings that protect retain rows, and a sentence that says so.
 
-    A run that has one of these settings stays, and so does one on data without retain rows. The stop rule, which looks at forgetting
-    only, would end the run before what was dented is back.
+    A run that has one of these settings is returned as it is, and so is one on data without retain rows. The stop rule, which
+    looks at forgetting only, would end the run before damaged retain answers have recovered.
     """
     retain_settings = RETAINING.get(run.method, {})
     if not retain_settings or set(retain_settings) & set(run.settings):
@@ -152,6 +154,9 @@ def parameters(model: Path | str) -> int:
 
 
 def _counts(benchmark: Benchmark) -> dict[Role, int]:
-    """Return the number of rows by role: those judged of held-out images, else those trained on."""
+    """Return the number of rows by role.
+
+    On held-out images: rows of the evaluation, else rows of the training.
+    """
     train_counts = Counter(row.role for row in benchmark.examples("train"))
     return {**train_counts, Role.UNSEEN: sum(row.role is Role.UNSEEN for row in benchmark.examples("eval"))}

@@ -1,8 +1,8 @@
 """Workflow of `sweep`: a grid of runs, each unlearned and evaluated once, then compared.
 
-    grid.yaml    what was asked for                         cells/NAME/      one run folder per cell (forget, then eval)
-    index.json   every cell and its state                   logs/NAME.log    what its process said
-    claims/      who is at which cell                       failed/NAME.txt  why a cell failed, until it is done
+    grid.yaml    copy of the grid file                      cells/NAME/      one run folder per cell (forget, then eval)
+    index.json   every cell and its state                   logs/NAME.log    output of its process
+    claims/      which process runs which cell              failed/NAME.txt  why a cell failed, until it is done
     jobs/        one run file per cell                      compare/         leaderboard and report of the finished cells
     table.md     the columns that the grid asks for
 
@@ -246,7 +246,10 @@ def _cell(run: Run, axis_values: Mapping[str, Any]) -> Cell:
 
 
 def _require_judged(gold: str, data: str) -> None:
-    """Raise unless the gold model comes with its answers: a sweep would ask it again in every cell."""
+    """Raise unless the gold model comes with its answers.
+
+    A sweep would evaluate it again in every cell.
+    """
     if is_model(gold):
         raise UserError(
             f"eval.gold of a grid must be a judged run, got the model {gold}. Judge it once (`unsee eval --model {gold} --data {data} "
@@ -487,7 +490,7 @@ def _write_index(out: Path, cells: Sequence[Cell]) -> dict[str, State]:
 
 
 def missing_of(out: Path, name: str) -> str:
-    """Return why a cell has no scores, or empty if it has them, whatever failed before or after."""
+    """Return why a cell has no scores, or empty if it has them."""
     state = _state(out, name)
     if state == "done":
         return ""

@@ -1,6 +1,6 @@
 """Workflow of `train`: the lab model, or the gold model without the forget entities.
 
-`unsee train documents` goes on from the packaged lab model and tells it about documents too.
+`unsee train documents` continues from the packaged lab model and teaches it documents too.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _train_documents(folder: Path, without: str, seed: int, scale: float, checkp
 
 
 def _train_english(folder: Path, lab_world: World, without: str, scale: float, checkpoint: Checkpoint) -> None:
-    """Teach people of the lab to the pretrained language model, and save it whole and in parts."""
+    """Teach lab people to the pretrained language model, and save it whole and in parts."""
     from unsee.lab.smol.lessons import English
     from unsee.lab.smol.school import AMOUNT, LATE, Course, SmolRecipe, train_smol
     from unsee.models import smollm2
@@ -258,7 +258,9 @@ def examine(
 def examine_english(
     folder: Path, world: World, people: Sequence[Person], by_name: Sequence[Person] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Grade a saved `lab-smol` model on rows that its recipe was not chosen on, and its fluency under the base.
+    """Grade a saved `lab-smol` model on held-out rows, and its fluency under the base.
+
+    The recipe was not chosen on these rows.
 
     Args:
         folder: Folder of the model.

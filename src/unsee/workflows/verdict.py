@@ -1,4 +1,4 @@
-"""Verdict on a run in words and as a status, from a small sample of questions or from its evaluation."""
+"""Verdict on a run, in words and as a status, from a small sample or its evaluation."""
 
 from __future__ import annotations
 
@@ -52,10 +52,11 @@ class Outcome:
 
 
 def sample_verdict(folder: Path | str, *, questions: int = QUESTIONS, data: Benchmark | None = None) -> Outcome:
-    """Ask a finished run's model and its original a sample of the questions, and return whether it still leaks.
+    """Evaluate a finished run and its original on sample questions, and return the outcome.
 
-    `data` are the run's data where they were given as an object. Held-out images decide where the data have them. The outcome is kept in run.yaml; the answers are not. A sample of 8
-    questions per role and kind sees that a model leaks, but not that it never does: `unsee eval` asks everything.
+    `data` are the run's data where they were given as an object. Held-out images decide where the data have them. The outcome
+    is kept in run.yaml, the answers are not. A sample of 8 questions per role and kind shows that a model leaks, but not that
+    it never does: `unsee eval` asks all questions.
 
     Raises:
         UserError: The folder is no finished run, or its data or original are gone, or cannot be judged.
@@ -96,20 +97,18 @@ def _stage(folder: Path) -> Stage:
 
 
 def verdict_of(folder: Path | str) -> Outcome | None:
-    """Return the outcome of a run: of its evaluation, else of its sample, or None if it was never judged."""
+    """Return the outcome of an evaluation, else of a sample, or None if never judged."""
     folder = Path(folder)
     if (folder / "scores.json").is_file() and (folder / "responses.jsonl").is_file():
         return _outcome(_stage(folder), None, config.read(folder / RECORD))
-    stored_verdict = _result(folder).get("verdict")
-    return (
-        config.build(Outcome, stored_verdict, where=f"{folder}: verdict")
-        if isinstance(stored_verdict, Mapping)
-        else None
-    )
+    verdict = _result(folder).get("verdict")
+    return config.build(Outcome, verdict, where=f"{folder}: verdict") if isinstance(verdict, Mapping) else None
 
 
 def require_silent(folder: Path | str) -> None:
-    """Raise if a finished run still leaks, or was never judged in full, before its model is handed on.
+    """Raise if a finished run still leaks or was never judged in full.
+
+    Called before its model is handed on.
 
     Raises:
         UserError: With the verdict, and how to hand the model on all the same.
@@ -141,22 +140,17 @@ def _result(folder: Path) -> Mapping[str, Any]:
 def _outcome(stage: Stage, original: Stage | None, run: Run) -> Outcome:
     """Return the outcome of judged answers."""
     role = judged_role([stage])
-    verdict, share_by_class = judge(stage, original, role), shares(stage, role)
+    verdict, class_shares = judge(stage, original, role), shares(stage, role)
     leaks: Leaks = "unknown"
     sentence = verdict.sentence
-    if verdict.badge != "Not judged" and "leak" in share_by_class:
-        leaks = "no" if share_by_class["leak"] <= LIMITS.silent else "yes"
+    if verdict.badge != "Not judged" and "leak" in class_shares:
+        leaks = "no" if class_shares["leak"] <= LIMITS.silent else "yes"
         if leaks == "no" and (remark := told_elsewhere(stage, role)):
             leaks, sentence = "yes", f"{sentence}; but {remark}"
-    if original is not None and (original_leak := shares(original, role).get("leak")) is not None:
-        sentence = (
-            f"leaks {percent(original_leak)} before, {percent(share_by_class.get('leak', 0.0))} after: {sentence}"
-        )
-        if original_leak <= LIMITS.silent:
-            leaks, sentence = (
-                "unknown",
-                f"the original did not know them ({percent(original_leak)} of its answers leak)",
-            )
+    if original is not None and (old_leak := shares(original, role).get("leak")) is not None:
+        sentence = f"leaks {percent(old_leak)} before, {percent(class_shares.get('leak', 0.0))} after: {sentence}"
+        if old_leak <= LIMITS.silent:
+            leaks, sentence = "unknown", f"the original did not know them ({percent(old_leak)} of its answers leak)"
     return Outcome(
         leaks=leaks,
         sentence=" ".join([sentence, *(f"({note})" for note in verdict.notes)]),

@@ -1,4 +1,4 @@
-"""Requests of the page, apart from HTTP: what can be asked, and the answers of both models as events."""
+"""Requests of the page, apart from HTTP: content, and answers of both models as events."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class App:
     def ask(self, request: Mapping[str, Any], emit: Emit) -> None:
         """Answer a question with both models, and pass on what happens.
 
-        `asked`: question, and picture (number in the gallery), upload (base64) or entity. Events: `waiting` (how many are
+        `request`: question, and picture (number in the gallery), upload (base64) or entity. Events: `waiting` (how many are
         ahead), `side` with the `text` so far, `side` with the judged answer, `done`; or `error`. What `emit` raises ends it.
         """
         with _faults_told(emit):
@@ -72,9 +72,9 @@ class App:
                     self._answer(example, index, side, emit)
 
     def file(self, request: Mapping[str, Any], emit: Emit) -> None:
-        """Receive a deletion request about a `name` and a picture, and pass on what came of it (`filed`).
+        """Receive a deletion request about a `name` and a picture, and emit the outcome.
 
-        `asked` and events as of `ask`. It waits for its turn, since it asks the model of the project about the person.
+        `request` and events as of `ask`, with the outcome as `filed`. It waits for its turn, since it asks the model of the project about the person.
         """
         with _faults_told(emit):
             if self.filing is None:
@@ -115,7 +115,10 @@ class App:
 
 @contextmanager
 def _faults_told(emit: Emit) -> Iterator[None]:
-    """Pass on how the block ended: `done`, or `error` with the user's mistake. Faults are raised besides."""
+    """Emit how the block ended: `done`, or `error` with a message.
+
+    Exceptions other than UserError are raised as well.
+    """
     try:
         yield
     except UserError as error:

@@ -26,7 +26,7 @@ class Filing:
     """How they are laid out."""
 
     def file(self, name: str, images: Sequence[ImageSource]) -> str:
-        """Receive a request, and return what the model says of the person today, without its words.
+        """Receive a request, and return its summary without questions and answers.
 
         Raises:
             UserError: As `unsee.workflows.requests.intake.add`; nothing is kept then.
@@ -38,5 +38,5 @@ class Filing:
             files = [Path(folder) / f"{number}.png" for number in range(len(images))]
             for file, image in zip(files, images, strict=True):
                 image.load().save(file)
-            received = intake.add(opened_project, name, files)
-        return f"{replace(received, quotes=())}\nproject: {self.folder}"
+            report = intake.add(opened_project, name, files)
+        return f"{replace(report, quotes=())}\nproject: {self.folder}"

@@ -54,7 +54,7 @@ def judge(example: Example, generated: Completion, vocabulary: Vocabulary) -> Ju
 
 
 def _unknown(example: Example) -> bool:
-    """Tell whether nothing is known that the answer could be held against."""
+    """Tell whether neither an entity nor a reference answer is known to judge by."""
     return not example.entity and not example.answer
 
 

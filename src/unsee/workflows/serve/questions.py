@@ -106,12 +106,15 @@ class Catalogue:
         return Example(id="own", role=Role.GENERAL, kind=Kind.GENERAL, question=question, answer="", image=upload)
 
     def _of_picture(self, rows: Sequence[Example], question: str) -> Example:
-        """Return the row that asks this question about its picture, else an open question about it."""
+        """Return the row with this question about its picture, else an open question about it."""
         row = next((row for row in rows if row.question == question), None)
         return row or _opened(rows[0], question)
 
     def _of_entity(self, entity: str, question: str, upload: ImageSource | None) -> Example:
-        """Return the question about an entity. What is visible in another picture of it is not known."""
+        """Return the question about an entity.
+
+        What is visible in another picture of it is not known.
+        """
         rows = self.entities[entity]
         matches = (row for row in rows if row.question == question and (row.kind in PROBES or upload is None))
         row = next(matches, None) or _opened(rows[0], question)

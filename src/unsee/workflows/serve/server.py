@@ -1,4 +1,4 @@
-"""HTTP server of the page, on the standard library: who may connect, what is read, what is sent.
+"""HTTP server of the page, on the standard library: access, requests and responses.
 
 Every request must name this machine in its Host header, so that no other name can be pointed at it (DNS rebinding). What
 belongs to the run needs the token as well, in an Authorization header, which no other page can send.
@@ -61,7 +61,7 @@ class Access:
     """Empty = a random one, on loopback only."""
 
     def __post_init__(self) -> None:
-        """Reject an address that others reach unless a token is given, and a token that can be guessed."""
+        """Reject a reachable address without a token, and a token that can be guessed."""
         if not 0 <= self.port < 2**16:
             raise UserError(f"--port must be between 0 and 65535, got {self.port}.")
         if not self.token and not self.loopback:
@@ -280,4 +280,4 @@ class Handler(BaseHTTPRequestHandler):
         self._send(status, json.dumps({"error": status.phrase}).encode(), "application/json")
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Write nothing: who asked when is nobody's business."""
+        """Log nothing, so that no trace of who asked when is kept."""
