@@ -69,8 +69,8 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 def did_you_mean(near: Iterable[str]) -> str:
     """Return a "did you mean" clause for these names, or empty if there are none."""
-    listed = list(dict.fromkeys(near))
-    return f" Did you mean {' or '.join(listed)}?" if listed else ""
+    names = list(dict.fromkeys(near))
+    return f" Did you mean {' or '.join(names)}?" if names else ""
 
 
 class _Short(reprlib.Repr):

@@ -53,8 +53,8 @@ class Response(Question):
             image: Path of the image relative to the folder of responses.jsonl; empty for text-only questions.
             image_key: Content hash of the image.
         """
-        asked = {part.name: getattr(example, part.name) for part in fields(Question)}
-        return cls(**asked, stage=stage, text=text, tokens=tokens, ended=ended, image=image, image_key=image_key)
+        question = {part.name: getattr(example, part.name) for part in fields(Question)}
+        return cls(**question, stage=stage, text=text, tokens=tokens, ended=ended, image=image, image_key=image_key)
 
     def to_json(self) -> dict[str, Any]:
         """Return a plain dict for json.dumps."""

@@ -66,11 +66,11 @@ class Plan:
         has as many rows as the others and the mean of their means is the mean of the batch.
         """
         size = self.size
-        epoch, place = divmod(index, self.per_epoch)
+        epoch, position = divmod(index, self.per_epoch)
         order = self._order("forget", epoch, len(self.forget))
-        chosen = order[place * size : (place + 1) * size]
-        chosen = [*chosen, *islice(cycle(order), -len(chosen) % self.world)]
-        forget = [self.forget[i] for i in chosen]
+        indices = order[position * size : (position + 1) * size]
+        indices = [*indices, *islice(cycle(order), -len(indices) % self.world)]
+        forget = [self.forget[i] for i in indices]
         if not self.retain:
             return forget, []
         slots = range(index * size * self.ratio, (index + 1) * size * self.ratio)
@@ -82,8 +82,8 @@ class Plan:
         return list({target.key: target for target in retain}.values())
 
     def _retain_at(self, slot: int) -> Target:
-        cycle, place = divmod(slot, len(self.retain))
-        return self.retain[self._order("retain", cycle, len(self.retain))[place]]
+        turn, position = divmod(slot, len(self.retain))
+        return self.retain[self._order("retain", turn, len(self.retain))[position]]
 
     def _order(self, side: str, turn: int, length: int) -> list[int]:
         """Return the order of one pass. The latest is cached."""
@@ -101,6 +101,6 @@ class Plan:
 
 def _by_image(order: Sequence[int], targets: Sequence[Target]) -> list[int]:
     """Reorder so that questions about one image are adjacent."""
-    images = ((targets[place].example.image, place) for place in order)
-    groups = by_key((image.key if image else place, place) for image, place in images)
-    return [place for group in groups.values() for place in group]
+    images = ((targets[index].example.image, index) for index in order)
+    groups = by_key((image.key if image else index, index) for image, index in images)
+    return [index for group in groups.values() for index in group]

@@ -73,7 +73,7 @@ class TrainingMonitor:
             return
         notes = processes.all_gather((self.sums, self.seen))
         self.sums = {name: sum(sums[name] for sums, _ in notes) / len(notes) for name in self.sums}
-        self.seen = [example for _, seen in notes for example in seen]
+        self.seen = [example_id for _, example_ids in notes for example_id in example_ids]
         if not math.isfinite(self.sums["loss"]):
             raise self.broken("loss", step)
 
@@ -100,9 +100,9 @@ class TrainingMonitor:
     def check(self, step: int) -> bool:
         """Apply guard and stop rule if due, the guard after the last step too, and tell whether training ends."""
         due = step % self.check_every == 0
-        why = self.guard.collapsed() if self.guard is not None and (due or step == self.plan.steps) else ""
-        if why:
-            self.stop_reason = f"collapsed at step {step} ({why}); weights of the check before"
+        reason = self.guard.collapsed() if self.guard is not None and (due or step == self.plan.steps) else ""
+        if reason:
+            self.stop_reason = f"collapsed at step {step} ({reason}); weights of the check before"
             return True
         if not due or not self.probes:
             return False
@@ -141,16 +141,16 @@ class TrainingMonitor:
         """Path of log.jsonl."""
         return self.session.out / "log.jsonl"
 
-    def open_log(self, done: int) -> None:
+    def open_log(self, last_step: int) -> None:
         """Truncate the log to the step the run resumes from.
 
         Raises:
             TrainingError: A row of these steps is missing or cut off, which methods and readers of the history go by.
         """
-        rows = _rows(processes.from_main(self._lines() if done and processes.is_main() else []), done)
-        if [row["step"] for row in rows] != list(range(1, done + 1)):
+        rows = _rows(processes.from_main(self._lines() if last_step and processes.is_main() else []), last_step)
+        if [row["step"] for row in rows] != list(range(1, last_step + 1)):
             raise TrainingError(
-                f"{self.log_file} should have a row for each of the {done} steps of the checkpoint, and has {len(rows)} that "
+                f"{self.log_file} should have a row for each of the {last_step} steps of the checkpoint, and has {len(rows)} that "
                 "can be read. Restore the file, or start anew in another --out."
             )
         self.session.history.extend(rows)
@@ -168,10 +168,10 @@ class TrainingMonitor:
             with self.log_file.open("rb") as file:
                 os.fsync(file.fileno())
 
-    def broken(self, what: str, step: int) -> TrainingError:
+    def broken(self, quantity: str, step: int) -> TrainingError:
         """Return the error for a non-finite loss or gradient, found before the step. Collective."""
         return self._destroyed(
-            f"The {what} is not a finite number at step {step} (examples {', '.join(self.seen)})", before=True
+            f"The {quantity} is not a finite number at step {step} (examples {', '.join(self.seen)})", before=True
         )
 
     def _destroyed(self, fault: str, *, before: bool = False) -> TrainingError:
@@ -188,20 +188,20 @@ class TrainingMonitor:
             return f"The weights before this step are in {file}."
         if self.guard is not None:
             return f"The weights of the last sound check are in {file}."
-        newest = processes.from_main(last_checkpoint(self.session.out) if processes.is_main() else None)
-        if newest is None:
+        checkpoint = processes.from_main(last_checkpoint(self.session.out) if processes.is_main() else None)
+        if checkpoint is None:
             return "No weights of this run were kept; the original model is as it was."
         if processes.is_main():
             file.parent.mkdir(exist_ok=True)
             with full_disk_explained(file, "the weights of the last checkpoint", needed):
-                shutil.copyfile(newest / WEIGHTS, file)
-        return f"The weights after step {step_of(newest)} are in {file}."
+                shutil.copyfile(checkpoint / WEIGHTS, file)
+        return f"The weights after step {step_of(checkpoint)} are in {file}."
 
 
-def _rows(lines: Sequence[str], done: int) -> list[dict[str, Any]]:
+def _rows(lines: Sequence[str], last_step: int) -> list[dict[str, Any]]:
     """Return the rows up to a step, without lines that are cut off: `open_log` counts."""
     rows: list[dict[str, Any]] = []
     for line in lines:
         with suppress(ValueError):
             rows.append(json.loads(line))
-    return [row for row in rows if row["step"] <= done]
+    return [row for row in rows if row["step"] <= last_step]

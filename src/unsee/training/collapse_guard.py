@@ -49,9 +49,9 @@ class CollapseGuard:
     def __init__(self, session: Session, plan: Plan) -> None:
         """Choose the probes. Retain probes are used even if the method has no retain term."""
         self.session = session
-        stays = plan.retain or own_answers(session.of(*STAYS))
-        self.retain = spread(stays, PROBES)
-        self.asked = [*spread(plan.forget, PROBES // 2), *spread(stays, PROBES // 2)]
+        retain_targets = plan.retain or own_answers(session.of(*STAYS))
+        self.retain = spread(retain_targets, PROBES)
+        self.asked = [*spread(plan.forget, PROBES // 2), *spread(retain_targets, PROBES // 2)]
         self.start = 0.0
         self.found: dict[str, float] = {}
         """Results of the last check, for the log."""
@@ -75,12 +75,12 @@ class CollapseGuard:
     def collapsed(self) -> str:
         """Return why training has collapsed, after restoring the last good weights, else ""."""
         self.found = {"guard_ce": self._retain_ce(), "guard_degenerate": self._degenerate()}
-        why = self._why()
-        if why:
+        reason = self._why()
+        if reason:
             load_trainable(self.session.model, self.session.out / "last_good")
         else:
             self._keep()
-        return why
+        return reason
 
     def _why(self) -> str:
         loss, share = self.found["guard_ce"], self.found["guard_degenerate"]
@@ -114,17 +114,17 @@ class CollapseGuard:
     def _degenerate(self) -> float:
         """Return the share of greedy responses that are empty or repetitive."""
         session = self.session
-        requests = [Prompt.of(one.example, session.instruction) for one in self.asked]
+        requests = [Prompt.of(target.example, session.instruction) for target in self.asked]
         limit = session.training.max_new_tokens
         with whole(session.model), autocast(session.model, session.training):
-            said = generate(session.vlm, requests, max_new_tokens=limit)
-        return sum(degenerate(one.text, _SPEECH) for one in said) / len(said)
+            responses = generate(session.vlm, requests, max_new_tokens=limit)
+        return sum(degenerate(response.text, _SPEECH) for response in responses) / len(responses)
 
 
 def spread(targets: Sequence[Target], most: int) -> list[Target]:
     """Return at most this many targets with distinct questions, evenly over the list.
 
-    It examines four times as many, not all.
+    Only four times as many candidates are examined.
     """
-    distinct = {(one.example.id, one.example.question): one for one in evenly(targets, 4 * most)}
+    distinct = {(target.example.id, target.example.question): target for target in evenly(targets, 4 * most)}
     return list(evenly(list(distinct.values()), most))

@@ -70,9 +70,9 @@ class Latent:
             return None
         states_btd = output if isinstance(output, Tensor) else output[0]
         if self._pass == len(self.shifts_btd):
-            plain = states_btd.detach().float()
-            self.shifts_btd.append(torch.zeros_like(plain).requires_grad_())
-            self.limits_bt1.append(self.radius * vector_norm(plain, dim=-1, keepdim=True))
+            detached_btd = states_btd.detach().float()
+            self.shifts_btd.append(torch.zeros_like(detached_btd).requires_grad_())
+            self.limits_bt1.append(self.radius * vector_norm(detached_btd, dim=-1, keepdim=True))
         moved_btd = states_btd + self.shifts_btd[self._pass].to(states_btd.dtype)
         self._pass += 1
         return moved_btd if isinstance(output, Tensor) else (moved_btd, *output[1:])

@@ -75,7 +75,7 @@ class _Batches:
     def __init__(self, session: Session, plan: Plan) -> None:
         self.session = session
         self.plan = plan
-        on_cpu = device_of(session.model).type == "cpu"  # where making a batch would take the cores of the model
+        on_cpu = device_of(session.model).type == "cpu"  # building a batch there would take cores from the model
         self.ahead = ThreadPoolExecutor(1) if session.engine.prefetch and not on_cpu else None
         self.next: tuple[int, Future[tuple[Batch, Batch | None]]] | None = None
 
@@ -85,9 +85,9 @@ class _Batches:
     def __getitem__(self, index: int) -> tuple[Batch, Batch | None]:
         if self.ahead is None:
             return self._make(index)
-        made = self.next[1].result() if self.next and self.next[0] == index else self._make(index)
+        batches = self.next[1].result() if self.next and self.next[0] == index else self._make(index)
         self.next = (index + 1, self.ahead.submit(self._make, index + 1)) if index + 1 < len(self) else None
-        return made
+        return batches
 
     def close(self) -> None:
         """Stop building batches in the background."""
@@ -131,10 +131,10 @@ class Loop:
             if self.average is not None:
                 self.average.load(checkpoint)
         self._prepare(checkpoint)
-        streams = [] if checkpoint is None else self._load(checkpoint)
+        random_states = [] if checkpoint is None else self._load(checkpoint)
         self.watch.open_log(self.state.global_step)
         try:
-            self._train(streams)
+            self._train(random_states)
         finally:
             self.watch.progress.stop()
             self.batches.close()
@@ -160,16 +160,16 @@ class Loop:
         self.state = replace(
             state, is_local_process_zero=processes.is_main(), is_world_process_zero=processes.is_main()
         )
-        given = _arguments(session, self.plan, self.save_every)
+        settings = _arguments(session, self.plan, self.save_every)
         if processes.is_main():
-            trackers.begin(session.out, given)
+            trackers.begin(session.out, settings)
         with trackers.beside(session.out):
             reporting = tracker_callbacks(trackers.wanted(training.report_to))
-        chosen = [*reporting, *made(session.callbacks)]
+        callbacks = [*reporting, *made(session.callbacks)]
         objects = {"model": session.model, "processing_class": session.processor, "optimizer": self.optimizer}
         objects |= {"lr_scheduler": self.schedule, "train_dataloader": None, "eval_dataloader": None}
         described = tracking.described(session.out) if reporting else {}
-        self.events = Callbacks(chosen, arguments(given, described), self.state, objects, trackers=reporting)
+        self.events = Callbacks(callbacks, arguments(settings, described), self.state, objects, trackers=reporting)
         self.events.fire("on_init_end")
 
     def _state(self) -> TrainerState:
@@ -193,10 +193,10 @@ class Loop:
             group["lr"] = rate
         self.ended = bool(state["ended"])
         self.watch.stop_reason = state["ended"] or self.watch.stop_reason
-        streams: list[dict[str, Any]] = state["random"]
-        return streams
+        random_states: list[dict[str, Any]] = state["random"]
+        return random_states
 
-    def _train(self, streams: list[dict[str, Any]]) -> None:
+    def _train(self, random_states: list[dict[str, Any]]) -> None:
         """Take all steps, or as many as checks and callbacks allow."""
         self.session.model.zero_grad()  # a saliency sweep may have left gradients
         self.watch.begin(self.state.global_step)
@@ -205,7 +205,7 @@ class Loop:
         if processes.is_main():
             trackers.note_id(self.session.out)
         torch.empty((), dtype=torch.int64).random_()  # as a DataLoader does: keeps the dropout of earlier versions
-        restore_random_state(streams)
+        restore_random_state(random_states)
         start = time.perf_counter()
         while self._goes_on():
             self._epoch()
@@ -265,8 +265,8 @@ class Loop:
         self.session.model.train()
         self.watch.saw(forget)
         if self.perturbed is not None:
-            again = partial(self._terms, forget, retain)
-            self.watch.note(self.perturbed.backpropagate(again, self._each, forget, share))
+            make_terms = partial(self._terms, forget, retain)
+            self.watch.note(self.perturbed.backpropagate(make_terms, self._each, forget, share))
             return
         terms = self._terms(forget, retain)
         self.watch.note(self._each(terms, share) if self.apart else self._sum(terms, share))
@@ -293,19 +293,19 @@ class Loop:
 
     def _each(self, terms: Iterable[Parts], share: int) -> Parts:
         """Backpropagate every term by itself, and return their values, losses summed."""
-        whole: Parts = {}
+        parts: Parts = {}
         for term in terms:
             self._backward(term["loss"], share)
-            whole = _added(whole, {name: value.detach() for name, value in term.items()})
-        return whole
+            parts = _added(parts, {name: value.detach() for name, value in term.items()})
+        return parts
 
     def _sum(self, terms: Iterator[Parts], share: int) -> Parts:
         """Backpropagate the sum of all terms in one pass, and return their values, losses summed."""
-        whole: Parts = {}
+        parts: Parts = {}
         for term in terms:
-            whole = _added(whole, term)
-        self._backward(whole["loss"], share)
-        return {name: value.detach() for name, value in whole.items()}
+            parts = _added(parts, term)
+        self._backward(parts["loss"], share)
+        return {name: value.detach() for name, value in parts.items()}
 
     def _backward(self, loss: Tensor, share: int) -> None:
         if processes.world() == 1 and not torch.isfinite(loss):
@@ -320,11 +320,11 @@ class Loop:
         weights = list(trainable(self.session.model).values())
         grads = [weight.grad for weight in weights if weight.grad is not None]
         norm = get_total_norm(grads) if grads else torch.zeros(())
-        size = float(full_tensor(norm))
-        self.watch.require_gradient(size, step)
+        norm_value = float(full_tensor(norm))
+        self.watch.require_gradient(norm_value, step)
         if self.session.training.clip > 0:
             clip_grads_with_norm_(weights, self.session.training.clip, norm)
-        return size
+        return norm_value
 
     def _finish_step(self, step: int, norm: float, rate: float) -> None:
         """Run checks and callbacks, write log and checkpoint."""
@@ -348,10 +348,10 @@ class Loop:
         self.state.log_history.append({**logs, "step": self.state.global_step})
         self.events.fire("on_log", logs=logs)
 
-    def _wished(self, wish: str) -> bool:
+    def _wished(self, field: str) -> bool:
         """Tell whether a callback on any rank has set this TrainerControl field. Collective."""
-        wished = bool(vars(self.events.control)[wish])
-        return any(processes.all_gather(wished)) if self.session.callbacks else wished
+        requested = bool(vars(self.events.control)[field])
+        return any(processes.all_gather(requested)) if self.session.callbacks else requested
 
     def _stop_reason(self) -> str:
         """Return why training ends after this step."""
@@ -389,27 +389,27 @@ class Loop:
 
 def make_optimizer(model: Module, training: Training) -> Optimizer:
     """Return AdamW over the trainable weights, without decay on norms and biases."""
-    plain: list[Parameter] = []
+    undecayed: list[Parameter] = []
     decayed: list[Parameter] = []
     for name, weight in trainable(model).items():
         norm = isinstance(model.get_submodule(name.rpartition(".")[0]), LayerNorm)
-        (plain if norm or _UNDECAYED.search(name.lower()) else decayed).append(weight)
-    sides = ((decayed, training.weight_decay), (plain, 0.0))
-    groups = [{"params": weights, "weight_decay": decay} for weights, decay in sides if weights]
+        (undecayed if norm or _UNDECAYED.search(name.lower()) else decayed).append(weight)
+    pairs = ((decayed, training.weight_decay), (undecayed, 0.0))
+    groups = [{"params": weights, "weight_decay": decay} for weights, decay in pairs if weights]
     return AdamW(groups, lr=training.lr, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
 def make_schedule(optimizer: Optimizer, training: Training, steps: int) -> LRScheduler:
     """Return the learning-rate schedule for this many steps."""
-    warm = training.warmup_steps > 0 and training.scheduler == "constant"
-    name = "constant_with_warmup" if warm else training.scheduler
+    needs_warmup = training.warmup_steps > 0 and training.scheduler == "constant"
+    name = "constant_with_warmup" if needs_warmup else training.scheduler
     schedule: LRScheduler = get_scheduler(name, optimizer, training.warmup_steps, steps)
     return schedule
 
 
-def _added(whole: Parts, term: Parts) -> Parts:
+def _added(parts: Parts, term: Parts) -> Parts:
     """Return the parts of both, losses summed."""
-    return {**whole, **term, "loss": whole["loss"] + term["loss"]} if whole else term
+    return {**parts, **term, "loss": parts["loss"] + term["loss"]} if parts else term
 
 
 def _arguments(session: Session, plan: Plan, save_every: int) -> dict[str, Any]:

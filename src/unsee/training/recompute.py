@@ -64,13 +64,13 @@ def recomputing(model: Module, engine: Engine, *, checkpointing: bool = False) -
 @contextmanager
 def _recomputing(model: Module) -> Iterator[Forward]:
     """Yield that context whether or not the model was tried."""
-    known = _Known()
-    wide = [module for module in model.modules() if _keeps_more(module)]
+    registry = _Known()
+    costly_modules = [module for module in model.modules() if _keeps_more(module)]
     with ExitStack() as hooks:
-        for handle in [handle for module in model.modules() for handle in _watched(module, known)]:
+        for handle in [handle for module in model.modules() for handle in _watched(module, registry)]:
             hooks.enter_context(handle)
-        with replaced.mixed_in(wide, _Lean):
-            yield known.forward
+        with replaced.mixed_in(costly_modules, _Lean):
+            yield registry.forward
 
 
 class _Gated(Module):
@@ -108,17 +108,17 @@ def _proven(model: Module) -> bool:
 
     def gradients(*, lean: bool) -> Tensor:
         torch.manual_seed(0)
-        found = [torch.empty(0)]
+        grads = [torch.empty(0)]
         for kind, module in list(kinds.items()):
             gated = _Gated(module)
             with _recomputing(gated) if lean else nullcontext(nullcontext) as forward:
                 try:
-                    found.append(gated.gradients(forward).cpu())
+                    grads.append(gated.gradients(forward).cpu())
                 except _OTHER_INPUTS:
                     if lean:
                         raise
                     del kinds[kind]
-        return torch.cat(found)
+        return torch.cat(grads)
 
     return proven("recompute", model, lambda: gradients(lean=True), lambda: gradients(lean=False))
 
@@ -158,15 +158,17 @@ def vision_rerun(model: Module, engine: Engine, forward: Forward, loss: Callable
 @contextmanager
 def _rerun(base: Any, weights: Sequence[Parameter], forward: Forward) -> Iterator[None]:
     """Replace the model's `get_image_features` by one that is rerun in backward."""
-    look = base.get_image_features
+    get_features = base.get_image_features
 
-    @wraps(look)
+    @wraps(get_features)
     def twice(*args: Any, **inputs: Any) -> Any:
         if not torch.is_grad_enabled() or not any(weight.requires_grad for weight in weights):
-            return look(*args, **inputs)
-        known: list[Callable[[list[Any]], Any]] = []
-        found = _Twice.apply(torch.empty(0, requires_grad=True), lambda: look(*args, **inputs), forward, known)  # type: ignore[no-untyped-call]
-        return known[0](list(found))
+            return get_features(*args, **inputs)
+        rebuilders: list[Callable[[list[Any]], Any]] = []
+        leaves = _Twice.apply(
+            torch.empty(0, requires_grad=True), lambda: get_features(*args, **inputs), forward, rebuilders
+        )  # type: ignore[no-untyped-call]
+        return rebuilders[0](list(leaves))
 
     with replaced.image_features(base, twice):
         yield
@@ -174,7 +176,7 @@ def _rerun(base: Any, weights: Sequence[Parameter], forward: Forward) -> Iterato
 
 def _gradient_norms(model: Module, weights: Sequence[Parameter], loss: Callable[[], Tensor]) -> Tensor:
     """Return the norm of the gradient of this loss for each weight. No gradient is left, and none added."""
-    asked = [(weight, weight.requires_grad, weight.grad) for weight in model.parameters()]
+    saved = [(weight, weight.requires_grad, weight.grad) for weight in model.parameters()]
     try:
         model.requires_grad_(False)
         for weight in weights:
@@ -184,7 +186,7 @@ def _gradient_norms(model: Module, weights: Sequence[Parameter], loss: Callable[
             loss().backward()  # type: ignore[no-untyped-call]
         return torch.stack([weight.new_zeros(()) if weight.grad is None else weight.grad.norm() for weight in weights])
     finally:
-        for weight, trained, grad in asked:
+        for weight, trained, grad in saved:
             weight.requires_grad_(trained)
             weight.grad = grad
 
@@ -194,13 +196,13 @@ class _Twice(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, _: Tensor, call: Callable[[], Any], around: Forward, known: list[Callable[[list[Any]], Any]]
+        ctx: Any, _: Tensor, call: Callable[[], Any], context: Forward, rebuilders: list[Callable[[list[Any]], Any]]
     ) -> tuple[Any, ...]:  # type: ignore[override]
-        """Return the leaves of the result, and store how to rebuild its containers in `known`."""
+        """Return the leaves of the result, and append the function that rebuilds its containers."""
         leaves, rebuild = tensors.flattened(call())
-        known.append(rebuild)
+        rebuilders.append(rebuild)
         ctx.set_materialize_grads(False)
-        ctx.call, ctx.around = call, around
+        ctx.call, ctx.around = call, context
         ctx.autocast = _around(next(leaf for leaf in leaves if isinstance(leaf, Tensor)))
         return tuple(leaves)
 
@@ -210,17 +212,17 @@ class _Twice(torch.autograd.Function):
         """Rerun and backpropagate into the weights."""
         with torch.enable_grad(), ctx.autocast(), ctx.around():
             leaves, _ = tensors.flattened(ctx.call())
-        wanted = [place for place, grad in enumerate(grads) if grad is not None and leaves[place].requires_grad]
-        torch.autograd.backward([leaves[place] for place in wanted], [grads[place] for place in wanted])
+        indices = [index for index, grad in enumerate(grads) if grad is not None and leaves[index].requires_grad]
+        torch.autograd.backward([leaves[index] for index in indices], [grads[index] for index in indices])
         return None, None, None, None
 
 
-def _watched(module: Module, known: _Known) -> Iterator[RemovableHandle]:
+def _watched(module: Module, registry: _Known) -> Iterator[RemovableHandle]:
     """Add hooks to a module if it is cheap, or may follow a gate."""
     if _is_function(module) or _is_norm(module):
-        yield module.register_forward_hook(known.computed, with_kwargs=True)
+        yield module.register_forward_hook(registry.computed, with_kwargs=True)
     elif isinstance(module, Linear):
-        yield module.register_forward_pre_hook(known.read)
+        yield module.register_forward_pre_hook(registry.read)
 
 
 def _is_norm(module: Module) -> bool:
@@ -248,22 +250,22 @@ def _keeps_more(module: Module) -> bool:
     weights = list(module.parameters(recurse=False))
     if not (_is_function(module) or _is_norm(module)) or any(weight.requires_grad for weight in weights):
         return False
-    kept: list[Tensor] = []
+    saved: list[Tensor] = []
 
-    def pack(x: Tensor) -> Tensor:
-        kept.append(x)
-        return x
+    def pack(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
 
-    like: dict[str, Any] = {"dtype": weights[0].dtype, "device": weights[0].device} if weights else {}
-    x = torch.ones(64, *(weights[0].shape if weights else ()), **like)
+    options: dict[str, Any] = {"dtype": weights[0].dtype, "device": weights[0].device} if weights else {}
+    x = torch.ones(64, *(weights[0].shape if weights else ()), **options)
     try:
         with torch.enable_grad(), saved_tensors_hooks(pack, lambda x: x):
             module.forward(x.requires_grad_())
     except _OTHER_INPUTS:
         return False
-    own = {tensors.storage_id(weight) for weight in weights}
-    sizes = {tensors.storage_id(x): x.untyped_storage().nbytes() for x in kept}
-    return sum(size for storage, size in sizes.items() if storage not in own) > 1.5 * x.nbytes
+    weight_storages = {tensors.storage_id(weight) for weight in weights}
+    sizes = {tensors.storage_id(tensor): tensor.untyped_storage().nbytes() for tensor in saved}
+    return sum(size for storage, size in sizes.items() if storage not in weight_storages) > 1.5 * x.nbytes
 
 
 class _Lean:
@@ -298,11 +300,11 @@ class _Again(torch.autograd.Function):
 
 def _around(x: Tensor) -> Forward:
     """Return a context that restores the current autocast state."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind):
+    device_type = x.device.type
+    if not torch.is_autocast_enabled(device_type):
         return nullcontext
-    dtype = torch.get_autocast_dtype(kind)
-    return lambda: torch.autocast(kind, dtype=dtype)
+    dtype = torch.get_autocast_dtype(device_type)
+    return lambda: torch.autocast(device_type, dtype=dtype)
 
 
 @dataclass
@@ -317,10 +319,10 @@ class _Recipe:
 
     def get(self) -> Tensor:
         """Return the tensor, recomputed unless cached."""
-        made = self.make() if self.made is None else self.made
+        tensor = self.make() if self.made is None else self.made
         self.uses -= 1
-        self.made = made if self.uses > 0 else None
-        return made
+        self.made = tensor if self.uses > 0 else None
+        return tensor
 
 
 @dataclass(frozen=True)
@@ -351,43 +353,43 @@ class _Known:
                 yield
         finally:
             self.forwards -= 1
-            self.found.clear()  # a graph knows this object, which must not know the graph
+            self.found.clear()  # a graph refers to this object, which must not refer to the graph
 
     def computed(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Register the output of a cheap module, if the input is all it depends on."""
-        alone = len(args) == 1 and not kwargs
-        if self.forwards and alone and isinstance(out, Tensor) and out.requires_grad:
+        single_input = len(args) == 1 and not kwargs
+        if self.forwards and single_input and isinstance(out, Tensor) and out.requires_grad:
             self._note(out, _remaking(module, args[0]))
 
     def read(self, _: Module, args: tuple[Any, ...]) -> None:
         """Register a linear layer's input if it is a product of two saved tensors."""
         node = args[0].grad_fn if self.forwards and args and isinstance(args[0], Tensor) else None
-        if node is not None and node.name() == "MulBackward0" and all(other for other, _ in node.next_functions):
+        if node is not None and node.name() == "MulBackward0" and all(operand for operand, _ in node.next_functions):
             self._note(args[0], lambda: self._product(node))
 
-    def _note(self, out: Tensor, make: Callable[[], Tensor]) -> None:
-        storage = out.untyped_storage()
-        whole = out.is_contiguous() and out.nbytes == storage.nbytes() >= SMALLEST
-        key = tensors.storage_id(out)
-        known = self._alive(key)
-        if whole and tensors.version(out) == 0 and (known is None or known[0] is not out):
-            self.found[key] = (weakref.ref(out), _Recipe(make))
+    def _note(self, tensor: Tensor, make: Callable[[], Tensor]) -> None:
+        storage = tensor.untyped_storage()
+        is_whole = tensor.is_contiguous() and tensor.nbytes == storage.nbytes() >= SMALLEST
+        key = tensors.storage_id(tensor)
+        entry = self._alive(key)
+        if is_whole and tensors.version(tensor) == 0 and (entry is None or entry[0] is not tensor):
+            self.found[key] = (weakref.ref(tensor), _Recipe(make))
 
     def _alive(self, address: int) -> tuple[Tensor, _Recipe] | None:
         """Return the live tensor of a storage and its recipe, or None if it is gone."""
         reference, recipe = self.found.get(address, (None, None))
-        out = reference() if reference is not None else None
-        if out is None or recipe is None or tensors.storage_id(out) != address:
+        tensor = reference() if reference is not None else None
+        if tensor is None or recipe is None or tensors.storage_id(tensor) != address:
             return None
-        return out, recipe
+        return tensor, recipe
 
-    def pack(self, kept: Tensor) -> Tensor | _Packed:
+    def pack(self, tensor: Tensor) -> Tensor | _Packed:
         """Return a recipe for the tensor if one is known, else the tensor."""
-        known = self._alive(tensors.storage_id(kept))
-        if known is None or kept.dtype != known[0].dtype or tensors.version(kept):
-            return kept
-        known[1].uses += 1
-        return _Packed(known[1], kept.size(), kept.stride(), int(kept.storage_offset()))
+        entry = self._alive(tensors.storage_id(tensor))
+        if entry is None or tensor.dtype != entry[0].dtype or tensors.version(tensor):
+            return tensor
+        entry[1].uses += 1
+        return _Packed(entry[1], tensor.size(), tensor.stride(), int(tensor.storage_offset()))
 
     def unpack(self, packed: Tensor | _Packed) -> Tensor:
         """Return the tensor."""
@@ -400,23 +402,23 @@ class _Known:
         """Return the output of a product node from its saved operands."""
         self.early = True
         try:
-            one, other = tensors.operands(node)
+            left, right = tensors.operands(node)
         finally:
             self.early = False
         with torch.no_grad():
-            product: Tensor = one * other
+            product: Tensor = left * right
         return product.contiguous()
 
 
 def _remaking(module: Module, x: Tensor) -> Callable[[], Tensor]:
     """Return a function that recomputes a cheap module's output."""
-    kept, version, around, forward = x.detach(), tensors.version(x), _around(x), module.forward
+    detached, version, autocast_context, forward = x.detach(), tensors.version(x), _around(x), module.forward
 
     def make() -> Tensor:
-        if tensors.version(kept) != version:
+        if tensors.version(detached) != version:
             raise RuntimeError(f"The input of {type(module).__name__} was changed in place before the backward pass.")
-        with torch.no_grad(), around():
-            made: Tensor = forward(kept)
-        return made.contiguous()
+        with torch.no_grad(), autocast_context():
+            output: Tensor = forward(detached)
+        return output.contiguous()
 
     return make

@@ -88,12 +88,12 @@ def seal(folder: Path) -> None:
     for file in files:
         sync(file)
     mark = folder / COMPLETE
-    listed = {str(file.relative_to(folder)): [file.stat().st_size, _checksum(file)] for file in files}
-    mark.write_text(json.dumps(listed), encoding="utf-8")
-    for place in (mark, folder, folder.parent):
-        sync(place)
-    for old in checkpoints(folder.parent.parent)[KEPT:]:
-        remove_folder(old)
+    listing = {str(file.relative_to(folder)): [file.stat().st_size, _checksum(file)] for file in files}
+    mark.write_text(json.dumps(listing), encoding="utf-8")
+    for path in (mark, folder, folder.parent):
+        sync(path)
+    for expired in checkpoints(folder.parent.parent)[KEPT:]:
+        remove_folder(expired)
 
 
 def discard_after(out: Path, step: int) -> None:
@@ -119,15 +119,15 @@ def load_moments(optimizer: Optimizer, model: Module, folder: Path) -> None:
     weights = trainable(model)
     for key, value in load_file(folder / MOMENTS).items():
         kind, _, name = key.partition(":")
-        weight, placed = weights[name], value.to(weights[name].device)
-        optimizer.state[weight][kind] = spread_like(placed, weight) if value.shape == weight.shape else placed
+        weight, moment = weights[name], value.to(weights[name].device)
+        optimizer.state[weight][kind] = spread_like(moment, weight) if value.shape == weight.shape else moment
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write plain values and the random state of every rank. Collective, rank 0 writes."""
-    streams = processes.all_gather(random_state())
+    states = processes.all_gather(random_state())
     if processes.is_main():
-        (folder / STATE).write_text(json.dumps({**state, "random": streams}), encoding="utf-8")
+        (folder / STATE).write_text(json.dumps({**state, "random": states}), encoding="utf-8")
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -138,14 +138,14 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 def random_state() -> dict[str, Any]:
     """Return the state of every random generator of this process as plain values."""
-    stream: Any = numpy.random.get_state()  # noqa: NPY002 - the global stream is meant
-    _, key, position, has_gauss, gauss = stream
-    devices_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    numpy_state: Any = numpy.random.get_state()  # noqa: NPY002 - the global stream is meant
+    _, key, position, has_gauss, gauss = numpy_state
+    device_states = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     return {
         "python": random.getstate(),
         "numpy": [key.tolist(), position, has_gauss, gauss],
         "cpu": torch.get_rng_state().tolist(),
-        "cuda": [state.tolist() for state in devices_states],
+        "cuda": [state.tolist() for state in device_states],
     }
 
 
@@ -156,15 +156,15 @@ def restore_random_state(states: list[dict[str, Any]]) -> None:
     state = states[processes.rank()]
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-    key, position, has_gauss, cached = state["numpy"]
-    numpy.random.set_state(("MT19937", numpy.array(key, dtype=numpy.uint32), position, has_gauss, cached))  # noqa: NPY002
+    key, position, has_gauss, cached_gauss = state["numpy"]
+    numpy.random.set_state(("MT19937", numpy.array(key, dtype=numpy.uint32), position, has_gauss, cached_gauss))  # noqa: NPY002
     torch.set_rng_state(_bytes(state["cpu"]))
     if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([_bytes(one) for one in state["cuda"]])
+        torch.cuda.set_rng_state_all([_bytes(values) for values in state["cuda"]])
 
 
 @contextmanager
-def full_disk_explained(folder: Path, what: str, needed: int) -> Iterator[None]:
+def full_disk_explained(folder: Path, content: str, needed: int) -> Iterator[None]:
     """Turn write errors on a full disk into one plain error."""
     try:
         yield
@@ -172,7 +172,7 @@ def full_disk_explained(folder: Path, what: str, needed: int) -> Iterator[None]:
         if not _is_full(error):
             raise
         raise TrainingError(
-            f"The disk of {folder} is full: {what} needs {needed / GIB:.3f} GiB. "
+            f"The disk of {folder} is full: {content} needs {needed / GIB:.3f} GiB. "
             "Free some space and give the same command with --resume."
         ) from error
 
@@ -186,11 +186,11 @@ def _is_full(error: OSError | SafetensorError) -> bool:
 def _damage(folder: Path) -> str:
     """Return what is wrong with a checkpoint, or empty if nothing is."""
     try:
-        listed = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
-        for name, (size, checksum) in listed.items():
-            found = (folder / name).stat().st_size
-            if found != size:
-                return f"{name} has {found} bytes instead of {size}"
+        listing = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+        for name, (expected, checksum) in listing.items():
+            actual = (folder / name).stat().st_size
+            if actual != expected:
+                return f"{name} has {actual} bytes instead of {expected}"
             if _checksum(folder / name) != checksum:
                 return f"the content of {name} has changed"
         for file in folder.glob("*.json"):

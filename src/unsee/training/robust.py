@@ -70,16 +70,16 @@ class Perturbed:
             self.forget_terms = _forget_terms(terms, self.training.robust)
         blocks = self._blocks(terms, backward, batch)
         parts: dict[str, Tensor] = {}
-        kept: dict[str, Tensor] = {}
-        for place, changed in enumerate(blocks):
-            whole = terms()
+        retain_parts: dict[str, Tensor] = {}
+        for index, changed in enumerate(blocks):
+            all_terms = terms()
             with changed():
-                found = backward(islice(whole, self.forget_terms), share * len(blocks))
-            parts = _mean(parts, found, place)
-            if place == len(blocks) - 1:
-                kept = backward(whole, share)
-        losses = [side["loss"] for side in (parts, kept) if side]
-        return {**parts, **kept, "loss": torch.stack(losses).sum()}
+                values = backward(islice(all_terms, self.forget_terms), share * len(blocks))
+            parts = _mean(parts, values, index)
+            if index == len(blocks) - 1:
+                retain_parts = backward(all_terms, share)
+        losses = [group["loss"] for group in (parts, retain_parts) if group]
+        return {**parts, **retain_parts, "loss": torch.stack(losses).sum()}
 
     def _blocks(self, terms: Terms, backward: Backward, batch: Batch) -> list[Changed]:
         """Return the changes of the model under which the forget terms are taken."""
@@ -104,13 +104,13 @@ def _attacked_layer(model: Module, layer: int) -> Module:
     Raises:
         UserError: The model has no such layer, or not every question passes it.
     """
-    passed = common_layers(model)
+    layers = common_layers(model)
     if layer == -1:
-        layer = passed[(len(passed) - 1) // 2]
-    if layer not in passed:
+        layer = layers[(len(layers) - 1) // 2]
+    if layer not in layers:
         raise UserError(
             f"training.robust_layer={layer} is no decoder layer that every question passes; the last one of this model is "
-            f"{passed[-1]}, -1 is the middle one."
+            f"{layers[-1]}, -1 is the middle one."
         )
     return decoder_layers(model)[layer]
 
@@ -136,8 +136,8 @@ class Average:
     def update(self, step: int) -> None:
         """Take in the weights after this step, the first of which is 1."""
         for name, weight in trainable(self.model).items():
-            now = weight.detach()
-            self.mean[name] = self.mean[name].lerp_(now, 1 / step) if name in self.mean else now.clone()
+            value = weight.detach()
+            self.mean[name] = self.mean[name].lerp_(value, 1 / step) if name in self.mean else value.clone()
 
     def apply(self) -> None:
         """Move the weights `mix` of the way to the mean."""
@@ -148,13 +148,13 @@ class Average:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Apply the mean for the block."""
-        kept = {name: self.model.get_parameter(name).detach().clone() for name in self.mean}
+        saved = {name: self.model.get_parameter(name).detach().clone() for name in self.mean}
         self.apply()
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, weight in kept.items():
+                for name, weight in saved.items():
                     self.model.get_parameter(name).copy_(weight)
 
     def save(self, folder: Path) -> None:
@@ -172,7 +172,7 @@ class Average:
 @contextmanager
 def shifted(weights: Sequence[Parameter], shift: Sequence[Tensor]) -> Iterator[None]:
     """Add a shift to the weights for the block, and restore their exact bits afterwards."""
-    kept = [weight.detach().clone() for weight in weights]
+    saved = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, delta in zip(weights, shift, strict=True):
             weight.add_(delta)
@@ -180,8 +180,8 @@ def shifted(weights: Sequence[Parameter], shift: Sequence[Tensor]) -> Iterator[N
         yield
     finally:
         with torch.no_grad():
-            for weight, before in zip(weights, kept, strict=True):
-                weight.copy_(before)
+            for weight, original in zip(weights, saved, strict=True):
+                weight.copy_(original)
 
 
 @contextmanager
@@ -193,14 +193,14 @@ def _noisy(weights: Sequence[Parameter], sigma: float, seed: int) -> Iterator[No
 
 def _gradients(terms: Terms, backward: Backward, weights: Sequence[Parameter], count: int | None) -> list[Tensor]:
     """Return the gradients of the first terms, and leave those that the weights hold as they are."""
-    held = [weight.grad for weight in weights]
+    saved_grads = [weight.grad for weight in weights]
     for weight in weights:
         weight.grad = None
     try:
         backward(islice(terms(), count), 1)
         return [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
     finally:
-        for weight, grad in zip(weights, held, strict=True):
+        for weight, grad in zip(weights, saved_grads, strict=True):
             weight.grad = grad
 
 
@@ -222,22 +222,22 @@ def noise(weights: Sequence[Parameter], sigma: float, seed: int) -> list[Tensor]
 def _forget_terms(terms: Terms, robust: str) -> int:
     """Return the number of terms before the first one on what is to stay, without a trace in random streams."""
     with torch.random.fork_rng(), torch.no_grad():
-        named = [[name.startswith(KEPT_SIDE) for name in term if name != "loss"] for term in terms()]
-    of_term = all if len(named) == 1 else any  # a lone term with parts of both kinds is the whole objective
-    kept = [bool(names) and of_term(names) for names in named]
-    if all(kept):
+        retain_flags = [[name.startswith(KEPT_SIDE) for name in term if name != "loss"] for term in terms()]
+    combine = all if len(retain_flags) == 1 else any  # a lone term with parts of both kinds is the whole objective
+    is_retain = [bool(flags) and combine(flags) for flags in retain_flags]
+    if all(is_retain):
         raise UserError(
             f"training.robust={robust} wraps forget terms, and this method has none: the parts of all its terms are named "
             "retain_* or decouple_*. Leave training.robust out."
         )
-    if kept != sorted(kept):
+    if is_retain != sorted(is_retain):
         raise UserError(
             f"training.robust={robust} wraps the forget terms, which must come before terms with parts named retain_* or "
             "decouple_*. Yield them first, or leave training.robust out."
         )
-    return kept.count(False)
+    return is_retain.count(False)
 
 
-def _mean(parts: dict[str, Tensor], found: dict[str, Tensor], before: int) -> dict[str, Tensor]:
+def _mean(parts: dict[str, Tensor], values: dict[str, Tensor], count: int) -> dict[str, Tensor]:
     """Return the running mean of the values of terms."""
-    return {name: (parts[name] * before + value) / (before + 1) if before else value for name, value in found.items()}
+    return {name: (parts[name] * count + value) / (count + 1) if count else value for name, value in values.items()}

@@ -21,12 +21,12 @@ from unsee.training.precision import autocast
 
 def seen_probes(targets: Sequence[Target]) -> list[Example]:
     """Return the distinct (image, question) pairs that ask for private information."""
-    asked: dict[tuple[str, str], Example] = {}
+    probes: dict[tuple[str, str], Example] = {}
     for target in targets:
         example = target.example
         if example.kind in PROBES and example.private:
-            asked.setdefault((example.image.key if example.image else "", example.question), example)
-    return list(asked.values())
+            probes.setdefault((example.image.key if example.image else "", example.question), example)
+    return list(probes.values())
 
 
 def finite_output(session: Session, targets: Sequence[Target]) -> bool:
@@ -41,24 +41,24 @@ def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
 
     An answer in which a term would not be found, because of its script, does not count as a success.
 
-    Each process asks its share; under ZeRO-3, where no process has weights of its own, all ask everything in lockstep.
+    Each process asks its share; under ZeRO-3, where no process has weights of its own, all evaluate all probes in lockstep.
     """
-    together = processes.sharding() == "zero3"
-    mine = list(probes) if together else processes.share(probes)
-    requests = [Prompt.of(example, session.instruction) for example in mine]
+    lockstep = processes.sharding() == "zero3"
+    local_probes = list(probes) if lockstep else processes.share(probes)
+    prompts = [Prompt.of(example, session.instruction) for example in local_probes]
     limit = session.training.max_new_tokens
     answers, fault = [], ""
     try:
         with whole(session.model), autocast(session.model, session.training):
-            answers = generate(session.vlm, requests, max_new_tokens=limit)
+            answers = generate(session.vlm, prompts, max_new_tokens=limit)
     except NotFiniteError as error:
-        fault = mine[error.place].id
-    if faults := [found for found in processes.all_gather(fault) if found]:
+        fault = local_probes[error.place].id
+    if faults := [example_id for example_id in processes.all_gather(fault) if example_id]:
         raise NotFiniteError(f"example {faults[0]!r}")
-    kept = [_kept(said.text, asked) for said, asked in zip(answers, mine, strict=True)]
-    return sum(kept if together else processes.gather(kept)) / len(probes)
+    successes = [_kept(answer.text, example) for answer, example in zip(answers, local_probes, strict=True)]
+    return sum(successes if lockstep else processes.gather(successes)) / len(probes)
 
 
-def _kept(text: str, asked: Example) -> bool:
+def _kept(text: str, example: Example) -> bool:
     """Tell whether a response contains no private term."""
-    return not leaked(text, asked.private, asked.question) and not unreadable(text, asked.private)
+    return not leaked(text, example.private, example.question) and not unreadable(text, example.private)

@@ -20,7 +20,7 @@ def own_answers(examples: Sequence[Example]) -> Sequence[Target]:
     """Return the examples with their own answers as targets. Large data stay on disk."""
     if not isinstance(examples, Lazy):
         return [Target(example=example) for example in examples]
-    return Lazy(len(examples), lambda place: Target(example=examples[place]))
+    return Lazy(len(examples), lambda index: Target(example=examples[index]))
 
 
 STAYS: Final = (Role.RETAIN, Role.RETAIN_TEXT, Role.STRANGER, Role.GENERAL)

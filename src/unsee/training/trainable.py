@@ -53,10 +53,10 @@ def prepare(model: Module, family: Family, training: Training, seed: int) -> Mod
         model = _without_float16(model, training)
     if training.tune == "lora":
         return _with_adapters(model, patterns, training, seed)
-    trainable = {name for name in _modules(model) if _matches(name, patterns)}
+    chosen_names = {name for name in _modules(model) if _matches(name, patterns)}
     for name, module in model.named_modules():
         for weight in module.parameters(recurse=False):
-            weight.requires_grad_(name in trainable)
+            weight.requires_grad_(name in chosen_names)
     if not any(weight.requires_grad for weight in model.parameters()):
         raise _nothing(training)
     return model.float()
@@ -87,8 +87,8 @@ def finite(model: Module) -> bool:
     weights = trainable(model).values()
     shards = [shard for shard in (local_shard(weight.detach()) for weight in weights) if shard.numel()]
     largest = torch.nn.utils.get_total_norm(shards, norm_type=torch.inf) if shards else torch.zeros(())
-    sound = bool(torch.isfinite(largest))
-    return all(processes.all_gather(sound)) if any(map(is_sharded, weights)) else sound
+    is_finite = bool(torch.isfinite(largest))
+    return all(processes.all_gather(is_finite)) if any(map(is_sharded, weights)) else is_finite
 
 
 def require_finite(model: Module) -> None:
@@ -102,13 +102,13 @@ def save_trainable(model: Module, folder: Path) -> None:
     weights = {name: full_tensor(weight).detach().contiguous().clone() for name, weight in trainable(model).items()}
     if processes.is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{WEIGHTS}{PART}"
+        partial_path = folder / f".{WEIGHTS}{PART}"
         try:
-            save_file(weights, part)
-            follow_umask(part)
-            part.replace(folder / WEIGHTS)
+            save_file(weights, partial_path)
+            follow_umask(partial_path)
+            partial_path.replace(folder / WEIGHTS)
         finally:
-            remove_file(part)
+            remove_file(partial_path)
 
 
 def load_trainable(model: Module, folder: Path) -> None:
@@ -116,8 +116,10 @@ def load_trainable(model: Module, folder: Path) -> None:
     saved = load_file(folder / WEIGHTS)
     weights = trainable(model)
     if saved.keys() != weights.keys():
-        odd = sorted(saved.keys() ^ weights.keys())
-        raise UserError(f"{folder} was written by a run that tuned other weights (e.g. {odd[0]}); use its settings.")
+        differing = sorted(saved.keys() ^ weights.keys())
+        raise UserError(
+            f"{folder} was written by a run that tuned other weights (e.g. {differing[0]}); use its settings."
+        )
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(spread_like(saved[name], weight))
@@ -158,7 +160,7 @@ def _with_adapters(model: Module, patterns: Sequence[str], training: Training, s
 def _go_on_from(model: PeftModel, training: Training) -> None:
     """Load a saved adapter into the new one. Names, shapes and scale must match exactly."""
     folder = Path(training.adapter)
-    file = next((place / ADAPTER for place in (folder, folder / "model") if (place / ADAPTER).is_file()), None)
+    file = next((parent / ADAPTER for parent in (folder, folder / "model") if (parent / ADAPTER).is_file()), None)
     if file is None:
         raise UserError(f"training.adapter: no {ADAPTER} in {folder}. Give the run folder of an earlier LoRA run.")
     require_fetched(file)
@@ -168,8 +170,10 @@ def _go_on_from(model: PeftModel, training: Training) -> None:
         raise UserError(
             f"training.adapter: {file} is damaged or cut off ({error}). Give another run folder."
         ) from error
-    own = get_peft_model_state_dict(model, save_embedding_layers=False)
-    if {name: weight.shape for name, weight in saved.items()} != {name: weight.shape for name, weight in own.items()}:
+    current = get_peft_model_state_dict(model, save_embedding_layers=False)
+    if {name: weight.shape for name, weight in saved.items()} != {
+        name: weight.shape for name, weight in current.items()
+    }:
         raise UserError(f"training.adapter: {file} has other layers or another rank than this run; use its settings.")
     _require_scale(file.with_name(CONFIG), training)
     set_peft_model_state_dict(model, saved)
@@ -179,20 +183,20 @@ def _require_scale(file: Path, training: Training) -> None:
     """Raise if the saved update was scaled by another factor than alpha / rank."""
     saved = LoraConfig(**{name: value for name, value in read_object(file).items() if name in _SCALE})
     scale = saved.lora_alpha / (math.sqrt(saved.r) if saved.use_rslora else saved.r)
-    wanted = training.alpha / training.rank
-    if scale != wanted or saved.alpha_pattern:
-        found = "alpha_pattern" if saved.alpha_pattern else f"{scale:g}"
+    expected = training.alpha / training.rank
+    if scale != expected or saved.alpha_pattern:
+        factor = "alpha_pattern" if saved.alpha_pattern else f"{scale:g}"
         raise UserError(
-            f"training.adapter: {file} scales its update by {found}, and this run by alpha / rank = {wanted:g}. "
+            f"training.adapter: {file} scales its update by {factor}, and this run by alpha / rank = {expected:g}. "
             "Set training.alpha as it was, or give another adapter."
         )
 
 
 def _pattern(family: Family, model: Module, part: str) -> str:
-    found: dict[str, str] = {str(name): pattern for name, pattern in family.parts(model).items()}
-    if part not in found:
-        raise UserError(f"This model has no part {part!r} that could be tuned; it has {', '.join(found)}.")
-    return found[part]
+    patterns: dict[str, str] = {str(name): pattern for name, pattern in family.parts(model).items()}
+    if part not in patterns:
+        raise UserError(f"This model has no part {part!r} that could be tuned; it has {', '.join(patterns)}.")
+    return patterns[part]
 
 
 def _modules(model: Module) -> list[str]:

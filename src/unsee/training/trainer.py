@@ -153,19 +153,19 @@ def retain_term(session: Session, retain: Batch | None, weight: float) -> Iterat
 def _spread(session: Session, plan: Plan) -> Iterator[None]:
     """Shard the model for the block if the launcher asks for it, and unshard it afterwards.
 
-    Processes then work in lockstep: what one of them could skip (features it knows, a second pass for short rows), all do.
+    Processes then work in lockstep: what one of them could skip (cached features, a second pass for short rows), all run.
     """
     if processes.sharding() == "none":
         yield
         return
-    language = session.family.parts(session.model)["language"]
+    language_pattern = session.family.parts(session.model)["language"]
     if processes.sharding() == "zero3":
         require_possible(session, [*plan.forget, *plan.retain])
-    _require_alike(session, plan, language)
+    _require_alike(session, plan, language_pattern)
     vision_cache.forget(session.model)
     shell = shell_of(session.model)
     if processes.sharding() == "fsdp2":
-        shard(session.model, language)  # DeepSpeed does it when there is an optimizer
+        shard(session.model, language_pattern)  # DeepSpeed does it when there is an optimizer
     engine = session.engine
     session.engine = replace(engine, vision_features=False, split_batches=False)
     try:
@@ -175,19 +175,19 @@ def _spread(session: Session, plan: Plan) -> Iterator[None]:
     session.model = unsharded(shell, session.model)
 
 
-def _require_alike(session: Session, plan: Plan, language: str) -> None:
+def _require_alike(session: Session, plan: Plan, language_pattern: str) -> None:
     """Raise if rows without an image pass by weights on some ranks that others wait for."""
-    outside = [name for name in trainable(session.model) if not re.match(language, name)]
-    kinds = {target.example.image is not None for side in (plan.forget, plan.retain) for target in side}
+    outside_names = [name for name in trainable(session.model) if not re.match(language_pattern, name)]
+    kinds = {target.example.image is not None for targets in (plan.forget, plan.retain) for target in targets}
     if len(kinds) < 2:
         return
-    settings: Any = session.model.config
-    if hasattr(settings.get_text_config(), "cross_attention_layers"):  # Mllama skips them for text alone
+    config: Any = session.model.config
+    if hasattr(config.get_text_config(), "cross_attention_layers"):  # Mllama skips them for text alone
         raise UserError(
             "With FSDP a model that looks at images through layers of its own (Mllama) can be trained only if every row, or "
             "none, has an image. Leave the rows without images out, or use configs/ddp.yaml."
         )
-    if outside:
+    if outside_names:
         raise UserError(
             "With FSDP the vision tower and the projector can be trained only if every row, or none, has an image. "
             "Train training.parts=language, leave the rows without images out, or use configs/ddp.yaml."
@@ -196,8 +196,8 @@ def _require_alike(session: Session, plan: Plan, language: str) -> None:
 
 def _require_images(session: Session, plan: Plan) -> None:
     """Raise if a batch has text-only rows alone, which reach no trained weight."""
-    language = session.family.parts(session.model)["language"]
-    if any(re.match(language, name) for name in trainable(session.model)):
+    language_pattern = session.family.parts(session.model)["language"]
+    if any(re.match(language_pattern, name) for name in trainable(session.model)):
         return
     for index in range(len(plan)):
         for side, targets in zip(("forget", "retain"), plan.batch(index), strict=True):
