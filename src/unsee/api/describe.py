@@ -88,42 +88,42 @@ def settings_rows(cls: type[Any]) -> list[Setting]:
     docs, hints = field_docs(cls), get_type_hints(cls)
     return [
         Setting(
-            name=item.name,
-            default=_default(item),
-            choices=tuple(map(str, get_args(hints[item.name]) if get_origin(hints[item.name]) is Literal else ())),
-            meaning=docs.get(item.name, ""),
+            name=field.name,
+            default=_default(field),
+            choices=tuple(map(str, get_args(hints[field.name]) if get_origin(hints[field.name]) is Literal else ())),
+            meaning=docs.get(field.name, ""),
         )
-        for item in fields(cls)
-        if item.init
+        for field in fields(cls)
+        if field.init
     ]
 
 
 def _settings(cls: type[Any], part: str) -> list[str]:
     """Return the settings: name and default as `--set` takes them, choices, and meaning."""
     lines = []
-    for row in settings_rows(cls):
-        listed = f" (one of {', '.join(row.choices)})" if row.choices else ""
-        lines += [f"  {part}.{row.name}={row.default}{listed}", f"      {row.meaning}".rstrip()]
+    for setting in settings_rows(cls):
+        choices = f" (one of {', '.join(setting.choices)})" if setting.choices else ""
+        lines += [f"  {part}.{setting.name}={setting.default}{choices}", f"      {setting.meaning}".rstrip()]
     return ["settings (--set NAME=VALUE), with their defaults:", *lines] if lines else ["settings: none"]
 
 
 def _cost(cls: type[Method]) -> list[str]:
     """Return the memory requirements of a training step with default settings."""
-    if any(item.init and item.default is MISSING and item.default_factory is MISSING for item in fields(cls)):
+    if any(field.init and field.default is MISSING and field.default_factory is MISSING for field in fields(cls)):
         return ["cost of a step: depends on settings that have no default"]
     needs, docs = cls().needs(), field_docs(Needs)
     if needs.edits:
         return ["cost of a step: none, weights are edited at once"]
     if not needs.trains:
         return ["cost of a step: none, no weight is trained"]
-    held = [f"  {name}={value}: {docs[name]}" for name, value in vars(needs).items() if value and name != "trains"]
-    return ["cost of a step with the defaults:", *held]
+    lines = [f"  {name}={value}: {docs[name]}" for name, value in vars(needs).items() if value and name != "trains"]
+    return ["cost of a step with the defaults:", *lines]
 
 
-def _default(item: Field[Any]) -> str:
-    if item.default is MISSING and item.default_factory is MISSING:
+def _default(field: Field[Any]) -> str:
+    if field.default is MISSING and field.default_factory is MISSING:
         return ""
-    value = item.default if item.default_factory is MISSING else item.default_factory()
+    value = field.default if field.default_factory is MISSING else field.default_factory()
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
@@ -135,8 +135,10 @@ def _own_docs(cls: type[Any]) -> dict[str, str]:
         return {}
     body = next(node for node in ast.parse(textwrap.dedent(source)).body if isinstance(node, ast.ClassDef)).body
     return {
-        node.target.id: " ".join(inspect.cleandoc(after.value.value).split())
-        for node, after in pairwise(body)
+        node.target.id: " ".join(inspect.cleandoc(next_node.value.value).split())
+        for node, next_node in pairwise(body)
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+        if isinstance(next_node, ast.Expr)
+        and isinstance(next_node.value, ast.Constant)
+        and isinstance(next_node.value.value, str)
     }

@@ -27,30 +27,30 @@ class Lazy(Sequence[T]):
     def __getitem__(self, index: slice) -> Lazy[T]: ...
     def __getitem__(self, index: int | slice) -> T | Lazy[T]:
         if isinstance(index, slice):
-            places = range(self._count)[index]
-            return Lazy(len(places), lambda place: self._make(places[place]))
+            indices = range(self._count)[index]
+            return Lazy(len(indices), lambda position: self._make(indices[position]))
         return self._make(range(self._count)[index])
 
     def __iter__(self) -> Iterator[T]:
         return map(self._make, range(self._count))
 
 
-def chosen(items: Sequence[T], places: Sequence[int]) -> Lazy[T]:
+def chosen(items: Sequence[T], indices: Sequence[int]) -> Lazy[T]:
     """Return a lazy sequence of the items at these indices."""
-    return Lazy(len(places), lambda index: items[places[index]])
+    return Lazy(len(indices), lambda index: items[indices[index]])
 
 
 def concatenated(parts: Sequence[Sequence[T]]) -> Sequence[T]:
     """Return a lazy concatenation of several sequences."""
-    filled = [part for part in parts if len(part)]
-    if len(filled) == 1:
-        return filled[0]
-    if not any(isinstance(part, Lazy) for part in filled):
-        return [item for part in filled for item in part]
-    starts = [0, *accumulate(len(part) for part in filled)]
+    nonempty = [part for part in parts if len(part)]
+    if len(nonempty) == 1:
+        return nonempty[0]
+    if not any(isinstance(part, Lazy) for part in nonempty):
+        return [item for part in nonempty for item in part]
+    starts = [0, *accumulate(len(part) for part in nonempty)]
 
     def item(index: int) -> T:
-        part = bisect_right(starts, index) - 1
-        return filled[part][index - starts[part]]
+        part_index = bisect_right(starts, index) - 1
+        return nonempty[part_index][index - starts[part_index]]
 
     return Lazy(starts[-1], item)

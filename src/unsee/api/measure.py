@@ -32,5 +32,7 @@ class Measure:
 
     def why(self, missing: Sequence[Response]) -> str:
         """Return why these responses have no value, with counts."""
-        said = [self.undefined if isinstance(self.undefined, str) else self.undefined(row) for row in missing]
-        return "; ".join(reason.format(missing=count) for reason, count in Counter(said).items() if reason)
+        reasons = [
+            self.undefined if isinstance(self.undefined, str) else self.undefined(response) for response in missing
+        ]
+        return "; ".join(reason.format(missing=count) for reason, count in Counter(reasons).items() if reason)

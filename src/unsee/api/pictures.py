@@ -29,8 +29,8 @@ def decode_image(source: Path | BinaryIO) -> Image.Image:
     Raises UserError with the reason.
     """
     try:
-        with Image.open(source, formats=FORMATS) as opened:
-            return opaque(opened)
+        with Image.open(source, formats=FORMATS) as image:
+            return opaque(image)
     except UserError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -43,23 +43,23 @@ def decode_image(source: Path | BinaryIO) -> Image.Image:
 def size_of(path: Path) -> tuple[int, int]:
     """Return width and height after decoding, read from the header only."""
     try:
-        with Image.open(path, formats=FORMATS) as opened:
-            wide, high = opened.size
-            return (high, wide) if opened.getexif().get(_ORIENTATION, 1) in _LYING else (wide, high)
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            return (height, width) if image.getexif().get(_ORIENTATION, 1) in _LYING else (width, height)
     except Exception as error:  # as in `decode_image`
         raise UserError(f"The image {path} cannot be decoded ({error}).") from error
 
 
 def opaque(image: Image.Image) -> Image.Image:
     """Return the image in RGB: EXIF orientation applied, transparency on white."""
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode == "F" or turned.mode.startswith("I"):
-        return _eight_bits(turned, unsure=turned.mode == "I" and image.format != "PNG")
-    if "A" in turned.getbands() or "transparency" in turned.info:
-        rgba = turned.convert("RGBA")
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        return _eight_bits(upright, unsure=upright.mode == "I" and image.format != "PNG")
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        rgba = upright.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return turned.convert("RGB")
+    return upright.convert("RGB")
 
 
 def _eight_bits(image: Image.Image, *, unsure: bool) -> Image.Image:

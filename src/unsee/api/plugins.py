@@ -70,14 +70,14 @@ class Spec:
     @classmethod
     def parse(cls, text: str | Path) -> Self:
         """Parse the text form. A path that does not exist is an error."""
-        rest, _, pin = str(text).partition(PIN)
-        place, _, attribute = (rest, "", "") if Path(rest).exists() else rest.partition(":")
+        location, _, pin = str(text).partition(PIN)
+        place, _, attribute = (location, "", "") if Path(location).exists() else location.partition(":")
         path = Path(place).expanduser()
         if path.exists():
             place = str(path.resolve())
         elif place.endswith(".py") or not _MODULE.fullmatch(place):
             raise UserError(
-                f"There is no plugin {shown(rest)}: expected a file, a folder, or a module such as pkg.mod:Class. "
+                f"There is no plugin {shown(location)}: expected a file, a folder, or a module such as pkg.mod:Class. "
                 "Correct --plugin or `plugins:`."
             )
         return cls(place=place, attribute=attribute, sha256=pin)
@@ -112,23 +112,23 @@ def hash_of(spec: Spec) -> str:
     source = source_of(spec)
     if source.is_file():
         return hashlib.sha256(source.read_bytes()).hexdigest()
-    total = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in sorted(source.rglob("*.py")):
-        total.update(
+        digest.update(
             f"{file.relative_to(source).as_posix()}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode()
         )
-    return total.hexdigest()
+    return digest.hexdigest()
 
 
 def pinned(spec: Spec) -> Spec:
     """Return the spec with the hash of its current code, or raise if it has a different one."""
-    found = hash_of(spec)
-    if spec.sha256 not in ("", found):
+    sha256 = hash_of(spec)
+    if spec.sha256 not in ("", sha256):
         raise UserError(
-            f"The plugin {spec.name} has changed: its SHA-256 is {found[:12]}..., expected {spec.sha256[:12]}.... "
+            f"The plugin {spec.name} has changed: its SHA-256 is {sha256[:12]}..., expected {spec.sha256[:12]}.... "
             "Nothing of it was run. Restore the file, or start anew in another --out."
         )
-    return replace(spec, sha256=found)
+    return replace(spec, sha256=sha256)
 
 
 def read(spec: Spec) -> list[Outside]:
@@ -138,19 +138,19 @@ def read(spec: Spec) -> list[Outside]:
         modules = _modules(spec)
         if spec.attribute:
             return [_attribute(spec, modules[0])]
-        found = [entry for module in modules for entry in _defined(spec, module)]
-    if not found:
+        entries = [entry for module in modules for entry in _defined(spec, module)]
+    if not entries:
         raise UserError(
             f"The plugin {spec.name} defines no method, benchmark, metric, family or attack. "
             "Expected a public subclass of Method, Benchmark, Family or Attack, or a Measure (docs/extending.md)."
         )
-    return found
+    return entries
 
 
 def of_class(cls: type[Method]) -> Outside:
     """Return the entry of a method class that Python code has handed over."""
-    main = getattr(sys.modules.get(MAIN), "__file__", None) if cls.__module__ == MAIN else None
-    spec = Spec(place=str(Path(main).resolve()) if main else cls.__module__, attribute=cls.__qualname__)
+    main_file = getattr(sys.modules.get(MAIN), "__file__", None) if cls.__module__ == MAIN else None
+    spec = Spec(place=str(Path(main_file).resolve()) if main_file else cls.__module__, attribute=cls.__qualname__)
     spec = replace(spec, sha256=_hash_of_source(cls)) if spec.place == MAIN else pinned(spec)
     return _entry(spec, "methods", cls, cls.__name__.lower(), doc=cls.__doc__)
 
@@ -187,14 +187,14 @@ def _loaded(point: importlib.metadata.EntryPoint, kind: str) -> Any:
     """Import an entry point and check it."""
     origin = f"{point.value} of package {point.dist.name}" if point.dist else point.value
     with faults_in(origin, source_of(Spec(place=point.module))):
-        found = point.load()
-        _require(kind, found, origin)
-    named = found.key if kind == "metrics" else found.name if kind == "benchmarks" else point.name
-    if named != point.name:
+        definition = point.load()
+        _require(kind, definition, origin)
+    declared_name = definition.key if kind == "metrics" else definition.name if kind == "benchmarks" else point.name
+    if declared_name != point.name:
         raise UserError(
-            f"The plugin {origin} is declared as {point.name}, but calls itself {named}. Make them the same."
+            f"The plugin {origin} is declared as {point.name}, but calls itself {declared_name}. Make them the same."
         )
-    return found
+    return definition
 
 
 def text_of(entry: Outside) -> str:
@@ -206,9 +206,11 @@ def text_of(entry: Outside) -> str:
 def class_text(entry: Outside) -> str:
     """Return the source of the class that the entry names, else of its module, neither imported."""
     text = text_of(entry)
-    named = (one for one in ast.parse(text).body if isinstance(one, ast.ClassDef) and one.name == entry.spec.attribute)
-    found = next(named, None)
-    return ast.get_source_segment(text, found) or text if found else text
+    classes = (
+        node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == entry.spec.attribute
+    )
+    class_node = next(classes, None)
+    return ast.get_source_segment(text, class_node) or text if class_node else text
 
 
 def summary(entry: Outside) -> str:
@@ -241,8 +243,8 @@ def _place_of(error: BaseException, source: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(source)]
-    last = (own or list(frames))[-1]
+    plugin_frames = [frame for frame in frames if Path(frame.filename).is_relative_to(source)]
+    last = (plugin_frames or list(frames))[-1]
     return f"{last.filename}, line {last.lineno}"
 
 
@@ -250,24 +252,24 @@ def source_of(spec: Spec) -> Path:
     """Return the file of a plugin, or the folder of a package."""
     if Path(spec.place).is_absolute():
         return Path(spec.place)
-    found = _find(spec.place)
-    if found is None or not found.origin or not Path(found.origin).is_file():
+    module_spec = _find(spec.place)
+    if module_spec is None or not module_spec.origin or not Path(module_spec.origin).is_file():
         raise UserError(f"The plugin {spec.name} cannot be found: there is no module {spec.place} in this environment.")
-    origin = Path(found.origin)
+    origin = Path(module_spec.origin)
     return origin.parent if origin.name == "__init__.py" else origin
 
 
 def _find(module: str) -> ModuleSpec | None:
     """Return the spec of a module, without running parent packages."""
-    path, found, parts = None, None, module.split(".")
+    search_path, module_spec, parts = None, None, module.split(".")
     for end in range(1, len(parts) + 1):
         name = ".".join(parts[:end])
-        specs = (finder.find_spec(name, path) for finder in sys.meta_path)
-        found = next((spec for spec in specs if spec is not None), None)
-        if found is None:
+        specs = (finder.find_spec(name, search_path) for finder in sys.meta_path)
+        module_spec = next((spec for spec in specs if spec is not None), None)
+        if module_spec is None:
             return None
-        path = found.submodule_search_locations
-    return found
+        search_path = module_spec.submodule_search_locations
+    return module_spec
 
 
 def _modules(spec: Spec) -> list[ModuleType]:
@@ -277,20 +279,20 @@ def _modules(spec: Spec) -> list[ModuleType]:
         return [importlib.import_module(spec.place)]
     name = f"unsee_plugin_{hashlib.sha256(f'{path}{spec.sha256}'.encode()).hexdigest()[:12]}"
     with _no_bytecode():
-        main = sys.modules.get(name) or _run(name, path)
+        main_module = sys.modules.get(name) or _run(name, path)
         if path.is_file():
-            return [main]
+            return [main_module]
         names = sorted(file.stem for file in path.glob("*.py") if not file.stem.startswith("_"))
-        return [main, *(importlib.import_module(f"{name}.{stem}") for stem in names)]
+        return [main_module, *(importlib.import_module(f"{name}.{stem}") for stem in names)]
 
 
 def _run(name: str, path: Path) -> ModuleType:
     """Run a file as a module of this name, or a folder as a package."""
     file = path if path.is_file() else path / "__init__.py"
-    inner = None if path.is_file() else [str(path)]
+    search_locations = None if path.is_file() else [str(path)]
     loader = SourceFileLoader(name, str(file)) if file.is_file() else None
-    spec = ModuleSpec(name, loader, origin=str(file), is_package=inner is not None)
-    spec.has_location, spec.submodule_search_locations = loader is not None, inner
+    spec = ModuleSpec(name, loader, origin=str(file), is_package=search_locations is not None)
+    spec.has_location, spec.submodule_search_locations = loader is not None, search_locations
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         if loader is not None:
@@ -304,54 +306,58 @@ def _run(name: str, path: Path) -> ModuleType:
 @contextmanager
 def _no_bytecode() -> Iterator[None]:
     """Disable bytecode, which could outlive an edit of its source."""
-    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    previous, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield
     finally:
-        sys.dont_write_bytecode = before
+        sys.dont_write_bytecode = previous
 
 
 def _attribute(spec: Spec, module: ModuleType) -> Outside:
     """Return the one entry that the spec names."""
-    found = getattr(module, spec.attribute, None)
-    kinds = [kind for kind in BASES if _is(kind, found)]
+    definition = getattr(module, spec.attribute, None)
+    kinds = [kind for kind in BASES if _is(kind, definition)]
     if not kinds:
         raise UserError(
             f"The plugin {spec.name} is no method, benchmark, metric, family or attack: {spec.place} has "
-            f"{'no ' + spec.attribute if found is None else shown(found) + ' there'}."
+            f"{'no ' + spec.attribute if definition is None else shown(definition) + ' there'}."
         )
-    return _entry(spec, kinds[0], found, spec.attribute.lower(), doc=module.__doc__)
+    return _entry(spec, kinds[0], definition, spec.attribute.lower(), doc=module.__doc__)
 
 
 def _defined(spec: Spec, module: ModuleType) -> Iterator[Outside]:
     """Yield the public methods, benchmarks, families and measures that a module defines."""
-    public = [found for name, found in vars(module).items() if not name.startswith("_")]
+    definitions = [definition for name, definition in vars(module).items() if not name.startswith("_")]
     for kind in BASES:
-        own = [found for found in public if _is(kind, found) and _module_of(found, module) == module.__name__]
+        matches = [
+            definition
+            for definition in definitions
+            if _is(kind, definition) and _module_of(definition, module) == module.__name__
+        ]
         file = Path(module.__file__ or spec.place)
         stem = file.parent.name if file.name == "__init__.py" else file.stem
-        for found in own:
-            yield _entry(spec, kind, found, stem if len(own) == 1 else "", doc=module.__doc__)
+        for definition in matches:
+            yield _entry(spec, kind, definition, stem if len(matches) == 1 else "", doc=module.__doc__)
 
 
-def _module_of(found: Any, module: ModuleType) -> str:
+def _module_of(definition: Any, module: ModuleType) -> str:
     """Return the module that defines a class. Measures count as defined where they stand."""
-    return str(found.__module__) if inspect.isclass(found) else module.__name__
+    return str(definition.__module__) if inspect.isclass(definition) else module.__name__
 
 
-def _entry(spec: Spec, kind: str, found: Any, default: str, *, doc: str | None) -> Outside:
+def _entry(spec: Spec, kind: str, definition: Any, default: str, *, doc: str | None) -> Outside:
     """Return the checked entry of a class or measure. `default` is the fallback name."""
-    _require(kind, found, spec.name)
-    name = found.key if kind == "metrics" else _declared(kind, found) or default
+    _require(kind, definition, spec.name)
+    name = definition.key if kind == "metrics" else _declared(kind, definition) or default
     if not name:
         raise UserError(
-            f"{_line_of(found)}: {found.__name__} is one of several in its file and needs a name of its own. "
+            f"{_line_of(definition)}: {definition.__name__} is one of several in its file and needs a name of its own. "
             'Add `name: ClassVar[str] = "..."` to each class.'
         )
     if not _NAME.fullmatch(name):
         raise UserError(f"The plugin {spec.name} has the name {shown(name)}: letters, digits, '_', '.' and '-' only.")
-    line = (doc or getattr(found, "__doc__", "") or "").strip().partition("\n")[0]
-    return Outside(kind=kind, name=name, origin=spec.name, spec=spec, load=lambda: found, doc=line)
+    line = (doc or getattr(definition, "__doc__", "") or "").strip().partition("\n")[0]
+    return Outside(kind=kind, name=name, origin=spec.name, spec=spec, load=lambda: definition, doc=line)
 
 
 def _declared(kind: str, cls: type[Any]) -> str:
@@ -362,26 +368,34 @@ def _declared(kind: str, cls: type[Any]) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _is(kind: str, found: Any) -> bool:
+def _is(kind: str, definition: Any) -> bool:
     base = BASES[kind]
-    return isinstance(found, base) if kind == "metrics" else inspect.isclass(found) and issubclass(found, base)
+    return (
+        isinstance(definition, base)
+        if kind == "metrics"
+        else inspect.isclass(definition) and issubclass(definition, base)
+    )
 
 
-def _require(kind: str, found: Any, origin: str) -> None:
+def _require(kind: str, definition: Any, origin: str) -> None:
     """Raise if a definition does not fit its declared kind."""
     if kind not in BASES:
         return
-    if not _is(kind, found):
-        raise UserError(f"The plugin {origin} must be a {BASES[kind].__name__}, got {shown(found)}.")
-    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+    if not _is(kind, definition):
+        raise UserError(f"The plugin {origin} must be a {BASES[kind].__name__}, got {shown(definition)}.")
+    if missing := sorted(getattr(definition, "__abstractmethods__", ())):
         raise UserError(
-            f"{_line_of(found)}: {found.__name__} lacks {', '.join(missing)}. "
+            f"{_line_of(definition)}: {definition.__name__} lacks {', '.join(missing)}. "
             "Define it, or let the name of the class start with _."
         )
-    if kind == "methods" and "__dataclass_fields__" not in vars(found):
-        raise UserError(f"{_line_of(found)}: put @dataclass(frozen=True, kw_only=True) above class {found.__name__}.")
-    if kind == "benchmarks" and not all(isinstance(getattr(found, name, None), str) for name in ("name", "layout")):
-        raise UserError(f"{_line_of(found)}: {found.__name__} needs `name` and `layout`, both ClassVar[str].")
+    if kind == "methods" and "__dataclass_fields__" not in vars(definition):
+        raise UserError(
+            f"{_line_of(definition)}: put @dataclass(frozen=True, kw_only=True) above class {definition.__name__}."
+        )
+    if kind == "benchmarks" and not all(
+        isinstance(getattr(definition, name, None), str) for name in ("name", "layout")
+    ):
+        raise UserError(f"{_line_of(definition)}: {definition.__name__} needs `name` and `layout`, both ClassVar[str].")
 
 
 def _line_of(cls: type[Any]) -> str:

@@ -58,8 +58,8 @@ def load(kind: Loadable, name: str) -> type[Any]:
     """
     entry = _entry(kind, name)
     if entry is not None:
-        found: type[Any] = entry.load()
-        return found
+        plugin_class: type[Any] = entry.load()
+        return plugin_class
     return _only_class(importlib.import_module(module_of(kind, name)), plugins.BASES[kind])
 
 
@@ -68,8 +68,8 @@ def load_metric(key: str) -> Measure:
     entry = _entry("metrics", key)
     if entry is None:
         raise UserError(f"The metric {key} is one of unsee, and no Measure.")
-    found: Measure = entry.load()
-    return found
+    measure: Measure = entry.load()
+    return measure
 
 
 def add(spec: str | Path) -> list[Outside]:
@@ -78,16 +78,16 @@ def add(spec: str | Path) -> list[Outside]:
     Raises:
         UserError: The plugin is broken, has not the hash that the spec asks for, or defines a name that is taken.
     """
-    wanted = Spec.parse(spec)
-    if ready := [entry for entry in _ADDED.values() if entry.spec == wanted and wanted.sha256]:
-        return ready
-    wanted = plugins.pinned(wanted)
-    if known := [entry for entry in _all_outside() if _same(entry, wanted)]:
-        return known
-    entries = plugins.read(wanted)
+    plugin_spec = Spec.parse(spec)
+    if loaded := [entry for entry in _ADDED.values() if entry.spec == plugin_spec and plugin_spec.sha256]:
+        return loaded
+    plugin_spec = plugins.pinned(plugin_spec)
+    if same_entries := [entry for entry in _all_outside() if _same(entry, plugin_spec)]:
+        return same_entries
+    entries = plugins.read(plugin_spec)
     for entry in entries:
         _require_free(entry, entries)
-    for key in [key for key, entry in _ADDED.items() if entry.spec.name == wanted.name]:
+    for key in [key for key, entry in _ADDED.items() if entry.spec.name == plugin_spec.name]:
         del _ADDED[key]  # an earlier version of the same file
     _ADDED.update({(entry.kind, entry.name): entry for entry in entries})
     return entries
@@ -96,8 +96,8 @@ def add(spec: str | Path) -> list[Outside]:
 def add_class(cls: type[Method]) -> str:
     """Return the name of a method class. A class from no file or plugin gets one here."""
     for name in names("methods"):
-        module = _entry("methods", name)
-        if cls.__module__ == module_of("methods", name) if module is None else module.load() is cls:
+        plugin_entry = _entry("methods", name)
+        if cls.__module__ == module_of("methods", name) if plugin_entry is None else plugin_entry.load() is cls:
             return name
     entry = plugins.of_class(cls)
     _require_free(entry, [entry])
@@ -125,8 +125,8 @@ def faults(kind: Listed, name: str) -> AbstractContextManager[None]:
 
 
 def _pinned(entry: Outside) -> str:
-    done = entry.spec.sha256 or entry.spec.place == plugins.MAIN
-    return str(entry.spec if done else plugins.pinned(entry.spec))
+    is_pinned = entry.spec.sha256 or entry.spec.place == plugins.MAIN
+    return str(entry.spec if is_pinned else plugins.pinned(entry.spec))
 
 
 def origin(kind: Listed, name: str) -> str:
@@ -142,9 +142,9 @@ def module_of(kind: Listed, name: str) -> str:
 
 def require(kind: Listed, name: str) -> None:
     """Raise the error for an unknown name without importing anything."""
-    known = names(kind)
-    if name not in known:
-        raise unknown_name(_ONE[kind], name, known)
+    known_names = names(kind)
+    if name not in known_names:
+        raise unknown_name(_ONE[kind], name, known_names)
 
 
 def summary(kind: Listed, name: str) -> str:
@@ -166,8 +166,8 @@ def group(name: str) -> Group:
         text = _files("methods")[name].read_text("utf-8") if entry is None else plugins.class_text(entry)
     except (OSError, SyntaxError, UnicodeDecodeError, UserError):  # the summary says what is wrong with the file
         text = ""
-    found = re.search(r'^    group: ClassVar\[Group\] = "(\w+)"', text, re.MULTILINE)
-    return cast("Group", found[1] if found and found[1] in GROUPS else "loss")
+    match = re.search(r'^    group: ClassVar\[Group\] = "(\w+)"', text, re.MULTILINE)
+    return cast("Group", match[1] if match and match[1] in GROUPS else "loss")
 
 
 def _outside(kind: Listed) -> list[Outside]:
@@ -178,10 +178,10 @@ def _all_outside() -> list[Outside]:
     return [*(entry for kind in plugins.GROUPS for entry in plugins.installed(kind)), *_ADDED.values()]
 
 
-def _same(entry: Outside, wanted: Spec) -> bool:
+def _same(entry: Outside, spec: Spec) -> bool:
     """Tell whether an entry comes from the same plugin in the same version."""
-    attribute = wanted.attribute in ("", entry.spec.attribute)
-    return entry.spec.place == wanted.place and attribute and entry.spec.sha256 in ("", wanted.sha256)
+    same_attribute = spec.attribute in ("", entry.spec.attribute)
+    return entry.spec.place == spec.place and same_attribute and entry.spec.sha256 in ("", spec.sha256)
 
 
 def _entry(kind: Listed, name: str) -> Outside | None:
@@ -193,10 +193,10 @@ def _entry(kind: Listed, name: str) -> Outside | None:
     return entries[0] if entries else None
 
 
-def _require_free(entry: Outside, beside: list[Outside]) -> None:
+def _require_free(entry: Outside, new_entries: list[Outside]) -> None:
     """Raise if the name of a new entry is taken."""
     kind = cast("Listed", entry.kind)
-    twins = [other.origin for other in beside if (other.kind, other.name) == (entry.kind, entry.name)]
+    twins = [other.origin for other in new_entries if (other.kind, other.name) == (entry.kind, entry.name)]
     others = [
         other.origin for other in _outside(kind) if other.name == entry.name and other.spec.place != entry.spec.place
     ]
@@ -216,17 +216,17 @@ def _files(kind: Listed) -> dict[str, Path]:
     """Return the file of each name: `NAME.py`, or `NAME/<kind>.py` such as `NAME/method.py`."""
     folder = _ROOT / _FOLDER.get(kind, kind)
     files = {path.stem: path for path in folder.glob("*.py") if not path.stem.startswith("_")}
-    inner = {path.parent.name: path for path in folder.glob(f"*/{_ONE[kind].split()[-1]}.py")}
-    return files | inner
+    package_files = {path.parent.name: path for path in folder.glob(f"*/{_ONE[kind].split()[-1]}.py")}
+    return files | package_files
 
 
 def _only_class(module: ModuleType, base: type[Any]) -> type[Any]:
-    found = [
+    classes = [
         cls
         for name, cls in inspect.getmembers(module, inspect.isclass)
         if issubclass(cls, base) and cls.__module__ == module.__name__ and not name.startswith("_")
     ]
-    if len(found) != 1:
-        listed = ", ".join(cls.__name__ for cls in found) or "none"
-        raise UnseeError(f"{module.__name__} must define exactly one public {base.__name__}, found: {listed}.")
-    return found[0]
+    if len(classes) != 1:
+        class_names = ", ".join(cls.__name__ for cls in classes) or "none"
+        raise UnseeError(f"{module.__name__} must define exactly one public {base.__name__}, found: {class_names}.")
+    return classes[0]

@@ -45,12 +45,17 @@ def paths(method: str = "", benchmark: str = "", more: Mapping[str, Any] | None 
 
     `more` maps further sections to their dataclasses.
     """
-    parts: dict[str, Any] = {"training": Training, "eval": config.EvalConfig, **(more or {})}
+    sections: dict[str, Any] = {"training": Training, "eval": config.EvalConfig, **(more or {})}
     if method in registry.names("methods"):
-        parts["method"] = registry.load("methods", method)
+        sections["method"] = registry.load("methods", method)
     if benchmark in registry.names("benchmarks"):
-        parts["benchmark"] = registry.load("benchmarks", benchmark).settings_type
-    return [f"{part}.{field.name}" for part, found in parts.items() for field in fields(found) if field.init]
+        sections["benchmark"] = registry.load("benchmarks", benchmark).settings_type
+    return [
+        f"{section}.{field.name}"
+        for section, settings_type in sections.items()
+        for field in fields(settings_type)
+        if field.init
+    ]
 
 
 def meant(name: str, known: list[str]) -> list[str]:
@@ -59,8 +64,8 @@ def meant(name: str, known: list[str]) -> list[str]:
     >>> meant("lr", ["training.lr", "method.beta"]), meant("learning_rate", ["training.lr"])
     (['training.lr'], ['training.lr'])
     """
-    same = [path for path in known if path.partition(".")[2] == name]
-    return same or [path for path in known if path == ALSO.get(name)]
+    matches = [path for path in known if path.partition(".")[2] == name]
+    return matches or [path for path in known if path == ALSO.get(name)]
 
 
 def like(name: str, known: list[str]) -> list[str]:
@@ -69,8 +74,8 @@ def like(name: str, known: list[str]) -> list[str]:
     >>> like("max_step", ["training.max_steps", "training.lr"])
     ['training.max_steps']
     """
-    ends = {path.partition(".")[2]: path for path in reversed(known)}
-    return [ends[end] for end in get_close_matches(name, ends, n=2, cutoff=0.75)]
+    by_last_part = {path.partition(".")[2]: path for path in reversed(known)}
+    return [by_last_part[last_part] for last_part in get_close_matches(name, by_last_part, n=2, cutoff=0.75)]
 
 
 @contextmanager
@@ -84,16 +89,16 @@ def setting_hints(run: Any, more: Mapping[str, Any] | None = None) -> Iterator[N
     except UnknownNameError as error:
         if not error.kind.startswith("setting of "):
             raise
-        known = paths(*_names(run), more)
-        found = meant(error.name, known)
-        if not found and not nearest(error.name, error.known):
-            found = like(error.name, known)
-        raise error.beside(found) from None
+        setting_paths = paths(*_names(run), more)
+        suggestions = meant(error.name, setting_paths)
+        if not suggestions and not nearest(error.name, error.known):
+            suggestions = like(error.name, setting_paths)
+        raise error.beside(suggestions) from None
 
 
 def _names(run: Any) -> tuple[str, str]:
     """Return the names of method and benchmark, where given."""
     values = run.to_mapping() if isinstance(run, config.Run) else run
-    named = [values.get(part, "") for part in ("method", "benchmark")]
-    method, benchmark = [part.get("name", "") if isinstance(part, Mapping) else part for part in named]
+    choices = [values.get(section, "") for section in ("method", "benchmark")]
+    method, benchmark = [choice.get("name", "") if isinstance(choice, Mapping) else choice for choice in choices]
     return str(method), str(benchmark)

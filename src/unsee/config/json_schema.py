@@ -36,14 +36,14 @@ def settings_schema(cls: type[Any], given: Sequence[Mapping[str, Any]] = ({},)) 
     """
     docs, hints = field_docs(cls), get_type_hints(cls)
     properties, required = {}, []
-    for item in fields(cls):
-        if item.init:
-            accepts = _acceptance(cls, item.name, given)
-            properties[item.name] = _setting(item, hints[item.name], docs.get(item.name, ""), accepts)
-            if _default(item) is MISSING or not accepts(_default(item)):
-                required.append(item.name)
-    found = {"type": "object", "properties": properties, "additionalProperties": False}
-    return {**found, "required": required} if required else found
+    for field in fields(cls):
+        if field.init:
+            accepts = _acceptance(cls, field.name, given)
+            properties[field.name] = _setting(field, hints[field.name], docs.get(field.name, ""), accepts)
+            if _default(field) is MISSING or not accepts(_default(field)):
+                required.append(field.name)
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**schema, "required": required} if required else schema
 
 
 def type_schema(hint: Any) -> Schema:
@@ -58,8 +58,8 @@ def type_schema(hint: Any) -> Schema:
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin is tuple:
-        item = type_schema(arguments[0])
-        return {"anyOf": [{"type": "array", "items": item}, item, *_comma_list(arguments[0])]}
+        element = type_schema(arguments[0])
+        return {"anyOf": [{"type": "array", "items": element}, element, *_comma_list(arguments[0])]}
     if origin in (Union, UnionType):
         return {"anyOf": [type_schema(argument) for argument in arguments]}
     if isinstance(origin, type) and issubclass(origin, Mapping):
@@ -70,21 +70,21 @@ def type_schema(hint: Any) -> Schema:
 def _comma_list(hint: Any) -> list[Schema]:
     """Return the schema of text that lists several values, where single values are no free text."""
     if get_origin(hint) is Literal:
-        one = "|".join(map(str, get_args(hint)))
+        element = "|".join(map(str, get_args(hint)))
     elif hint in (int, float):
-        one = r"[-+]?\d+" if hint is int else _NUMBER
+        element = r"[-+]?\d+" if hint is int else _NUMBER
     else:
         return []
-    return [{"type": "string", "pattern": rf"^[\s,]*(?:(?:{one})\s*(?:,[\s,]*|$))*$"}]
+    return [{"type": "string", "pattern": rf"^[\s,]*(?:(?:{element})\s*(?:,[\s,]*|$))*$"}]
 
 
-def _acceptance(cls: type[Any], name: str, given: Sequence[Mapping[str, Any]]) -> Callable[[Any], bool]:
+def _acceptance(cls: type[Any], name: str, required: Sequence[Mapping[str, Any]]) -> Callable[[Any], bool]:
     """Return a function that tells whether the checks of `cls` let a value of one setting pass."""
 
     def accepts(value: Any) -> bool:
-        for base in given:
+        for settings in required:
             try:
-                cls(**{**base, name: value})
+                cls(**{**settings, name: value})
             except (UserError, TypeError):  # the latter: another setting has no default
                 continue
             return True
@@ -93,21 +93,21 @@ def _acceptance(cls: type[Any], name: str, given: Sequence[Mapping[str, Any]]) -
     return accepts
 
 
-def _setting(item: Field[Any], hint: Any, meaning: str, accepts: Callable[[Any], bool]) -> Schema:
+def _setting(field: Field[Any], hint: Any, meaning: str, accepts: Callable[[Any], bool]) -> Schema:
     """Return the schema of one setting: type, limits, meaning and default."""
-    default = _default(item)
-    found = {**type_schema(hint), **_limits(hint, default, accepts)}
+    default = _default(field)
+    schema = {**type_schema(hint), **_limits(hint, default, accepts)}
     if meaning:
-        found["description"] = meaning
-    return found if default is MISSING else {**found, "default": plain(default)}
+        schema["description"] = meaning
+    return schema if default is MISSING else {**schema, "default": plain(default)}
 
 
 def _limits(hint: Any, default: Any, accepts: Callable[[Any], bool]) -> Schema:
     """Return the limits that the checks of the dataclass put on a setting."""
     kinds = {hint, *get_args(hint)}
-    for kind in (int, float):
-        if kind in kinds and get_origin(hint) is not tuple:
-            return _range(kind, default, accepts)
+    for number_type in (int, float):
+        if number_type in kinds and get_origin(hint) is not tuple:
+            return _range(number_type, default, accepts)
     if get_origin(hint) is tuple and not accepts(()) and (accepts(default) or accepts(("some",))):
         return {"minItems": 1, "minLength": 1}
     if hint is str and not accepts("") and accepts(default):
@@ -115,33 +115,33 @@ def _limits(hint: Any, default: Any, accepts: Callable[[Any], bool]) -> Schema:
     return {}
 
 
-def _range(kind: type, default: Any, accepts: Callable[[Any], bool]) -> Schema:
+def _range(number_type: type, default: Any, accepts: Callable[[Any], bool]) -> Schema:
     """Return the limits of a number by bisection between an accepted value and a refused one."""
-    inside = next((value for value in (default, 1, 2, 0.5) if isinstance(value, kind) and accepts(value)), None)
+    inside = next((value for value in (default, 1, 2, 0.5) if isinstance(value, number_type) and accepts(value)), None)
     if inside is None:
         return {}
-    found: Schema = {}
-    for far, limit, beyond in (
-        (-_FAR[kind], "minimum", "exclusiveMinimum"),
-        (_FAR[kind], "maximum", "exclusiveMaximum"),
+    limits: Schema = {}
+    for extreme, limit, beyond in (
+        (-_FAR[number_type], "minimum", "exclusiveMinimum"),
+        (_FAR[number_type], "maximum", "exclusiveMaximum"),
     ):
-        if not accepts(kind(far)):
-            refused, taken = _edge(kind, kind(far), inside, accepts)
-            round_number = kind is int or len(repr(taken)) <= len(repr(refused))
-            found |= {limit: taken} if round_number else {beyond: refused}
-    lowest, highest = found.get("minimum", -_FAR[kind]), found.get("maximum", _FAR[kind])
-    gaps = [value for value in _NEAR if kind is int and lowest < value < highest and not accepts(value)]
-    return {**found, "not": {"enum": gaps}} if gaps else found
+        if not accepts(number_type(extreme)):
+            refused, accepted = _edge(number_type, number_type(extreme), inside, accepts)
+            round_number = number_type is int or len(repr(accepted)) <= len(repr(refused))
+            limits |= {limit: accepted} if round_number else {beyond: refused}
+    lowest, highest = limits.get("minimum", -_FAR[number_type]), limits.get("maximum", _FAR[number_type])
+    gaps = [value for value in _NEAR if number_type is int and lowest < value < highest and not accepts(value)]
+    return {**limits, "not": {"enum": gaps}} if gaps else limits
 
 
-def _edge(kind: type, refused: Any, taken: Any, accepts: Callable[[Any], bool]) -> tuple[Any, Any]:
+def _edge(number_type: type, refused: Any, accepted: Any, accepts: Callable[[Any], bool]) -> tuple[Any, Any]:
     """Return the two neighbouring numbers between which acceptance changes."""
-    there, back = (int, int) if kind is int else (_to_order, _from_order)
-    outside, inside = there(refused), there(taken)
+    to_order, from_order = (int, int) if number_type is int else (_to_order, _from_order)
+    outside, inside = to_order(refused), to_order(accepted)
     while abs(outside - inside) > 1:
         middle = (outside + inside) // 2
-        outside, inside = (outside, middle) if accepts(back(middle)) else (middle, inside)
-    return back(outside), back(inside)
+        outside, inside = (outside, middle) if accepts(from_order(middle)) else (middle, inside)
+    return from_order(outside), from_order(inside)
 
 
 def _to_order(number: float) -> int:
@@ -155,5 +155,5 @@ def _from_order(rank: int) -> float:
     return number if rank >= 0 else -number
 
 
-def _default(item: Field[Any]) -> Any:
-    return item.default_factory() if item.default_factory is not MISSING else item.default
+def _default(field: Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default

@@ -46,9 +46,9 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """Construct a mapping, and reject duplicate keys, of which YAML would keep the last."""
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if duplicates := sorted({name for name in names if names.count(name) > 1}):
             raise yaml.constructor.ConstructorError(
-                None, None, f"the name {shown(twice[0])} occurs twice; keep one of them", node.start_mark
+                None, None, f"the name {shown(duplicates[0])} occurs twice; keep one of them", node.start_mark
             )
         return super().construct_mapping(node, deep=deep)
 
@@ -111,15 +111,15 @@ def parse_yaml(text: str, *, where: str) -> Any:
     except RecursionError as error:
         raise UserError(f"{where} is no valid YAML: it is nested too deeply.") from error
     except (yaml.YAMLError, ValueError) as error:
-        why = "a number has thousands of digits" if "digits" in str(error) else error
-        raise UserError(f"{where} is no valid YAML: {why}") from error
+        reason = "a number has thousands of digits" if "digits" in str(error) else error
+        raise UserError(f"{where} is no valid YAML: {reason}") from error
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping."""
     if path.is_dir():
-        inside = f" Give {path / 'run.yaml'}." if (path / "run.yaml").is_file() else ""
-        raise UserError(f"Cannot read {path}: it is a folder.{inside}")
+        hint = f" Give {path / 'run.yaml'}." if (path / "run.yaml").is_file() else ""
+        raise UserError(f"Cannot read {path}: it is a folder.{hint}")
     if not path.exists():
         raise UserError(f"Cannot read {path}: there is no such file.{paths.near(path)}")
     values = parse_yaml(read_text(path), where=str(path))
@@ -144,13 +144,13 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` updated recursively by `over`.
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` updated recursively by `overrides`.
 
     A method or benchmark keeps its name beside its settings.
     """
     merged = dict(base)
-    for key, value in over.items():
+    for key, value in overrides.items():
         old = merged.get(key)
         if key == "method":
             merged[key] = _merge_named(_named(old), _named(value))
@@ -163,25 +163,25 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _merge_named(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the settings of two methods or benchmarks, and drop those of a different one."""
-    replaced = bool(new.get("name")) and bool(old.get("name")) and new["name"] != old["name"]
-    return merge({} if replaced else old, new)
+    is_different = bool(new.get("name")) and bool(old.get("name")) and new["name"] != old["name"]
+    return merge({} if is_different else old, new)
 
 
-def _named(thing: Any) -> dict[str, Any]:
+def _named(choice: Any) -> dict[str, Any]:
     """Return the mapping form of a method or benchmark given by its bare name."""
-    if isinstance(thing, Mapping):
-        return dict(thing)
-    return {"name": thing} if thing else {}
+    if isinstance(choice, Mapping):
+        return dict(choice)
+    return {"name": choice} if choice else {}
 
 
-def _short(thing: Mapping[str, Any]) -> Any:
+def _short(choice: Mapping[str, Any]) -> Any:
     """Return the bare name of a benchmark without settings."""
-    return thing.get("name", "") if set(thing) <= {"name"} else dict(thing)
+    return choice.get("name", "") if set(choice) <= {"name"} else dict(choice)
 
 
-def name_and_settings(thing: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def name_and_settings(choice: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return name (or "") and settings of a benchmark in either form."""
-    values = _named(thing)
+    values = _named(choice)
     name = values.pop("name", "")
     if not isinstance(name, str):
         raise UserError(f"benchmark: name must be text, got {shown(name)}.")

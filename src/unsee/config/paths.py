@@ -30,26 +30,28 @@ def runs_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if any((path / name).is_file() for name in _RUN))
 
 
-def is_here(place: str) -> bool:
+def is_here(name: str) -> bool:
     """Tell whether a missing name is meant as a local path: its folder holds runs."""
-    parent = Path(place).parent
+    parent = Path(name).parent
     return parent.name == "runs" or bool(runs_in(parent))
 
 
 def is_model(gold: str) -> bool:
     """Tell whether a gold model is given by its weights (built-in, folder, hub id), not as a run that is judged."""
-    place = Path(gold)
-    if place.exists():
-        weights = any((place / name).exists() for name in ("config.json", "adapter_config.json", "model"))
-        return weights and not (place / "responses.jsonl").is_file()
+    path = Path(gold)
+    if path.exists():
+        has_weights = any((path / name).exists() for name in ("config.json", "adapter_config.json", "model"))
+        return has_weights and not (path / "responses.jsonl").is_file()
     return gold.partition("-")[0] == "lab" or (gold.count("/") == 1 and gold[0] not in "./~" and not is_here(gold))
 
 
-def near(place: Path | str, words: Iterable[str] = ()) -> str:
+def near(missing: Path | str, words: Iterable[str] = ()) -> str:
     """Return a "did you mean" clause of similar words and paths, or empty if there are none."""
-    path = Path(place)
-    there = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
-    return did_you_mean([*nearest(str(place), words), *(str(path.parent / name) for name in nearest(path.name, there))])
+    path = Path(missing)
+    siblings = sorted(sibling.name for sibling in path.parent.iterdir()) if path.parent.is_dir() else []
+    return did_you_mean(
+        [*nearest(str(missing), words), *(str(path.parent / name) for name in nearest(path.name, siblings))]
+    )
 
 
 def pictures_folder(out: Path) -> Path:
@@ -57,8 +59,8 @@ def pictures_folder(out: Path) -> Path:
 
     Only a folder that holds nothing but runs gets a further folder; one with files of the user's does not.
     """
-    beside = out.resolve().parent
-    return beside / PICTURES if _only_runs(beside, out.resolve()) else out / "images"
+    parent = out.resolve().parent
+    return parent / PICTURES if _only_runs(parent, out.resolve()) else out / "images"
 
 
 def base_of_run(run: Path) -> Path:
@@ -91,13 +93,13 @@ def require_writable(out: Path | str) -> None:
     """Raise unless this user can create `out` or write into it."""
     if "\0" in str(out):
         raise UserError(f"--out must not hold a NUL character, got {str(out)!r}. Give another --out.")
-    place = Path(out).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise UserError(f"--out must be a folder, but {place} is a file. Give another --out.")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(f"Nothing can be written at --out {out}: no permission in {place}. Give another --out.")
+    ancestor = Path(out).absolute()
+    while not ancestor.exists() and ancestor != ancestor.parent:
+        ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        raise UserError(f"--out must be a folder, but {ancestor} is a file. Give another --out.")
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        raise UserError(f"Nothing can be written at --out {out}: no permission in {ancestor}. Give another --out.")
 
 
 def require_run(place: Path | str) -> Path:
@@ -117,8 +119,8 @@ def require_run(place: Path | str) -> Path:
 def no_run(folder: Path) -> UserError:
     """Return the error for a missing run folder."""
     runs = runs_in(folder.parent)
-    listed = f" In {folder.parent}: {', '.join(runs[:_SHOWN])}{', ...' if len(runs) > _SHOWN else ''}." if runs else ""
+    hint = f" In {folder.parent}: {', '.join(runs[:_SHOWN])}{', ...' if len(runs) > _SHOWN else ''}." if runs else ""
     return UserError(
         f"There is no folder {folder}. A run folder is the --out of `unsee forget`, with its model in model/; once it is "
-        f"judged by `unsee eval`, it also holds responses.jsonl and scores.json.{near(folder)}{listed}"
+        f"judged by `unsee eval`, it also holds responses.jsonl and scores.json.{near(folder)}{hint}"
     )

@@ -18,10 +18,10 @@ def with_plugins(run: Run) -> Run:
     Raises:
         UserError: A plugin is broken or its name is taken. One that a written run names has changed; it is not run then.
     """
-    named = (run.method,) if _is_spec(run.method) else ()
-    loaded = {text: registry.add(text) for text in (*run.plugins, *named)}
-    run = replace(run, plugins=tuple(dict.fromkeys(_pin(text, entries) for text, entries in loaded.items())))
-    return replace(run, method=_only_method(run.method, loaded[run.method])) if named else run
+    method_specs = (run.method,) if _is_spec(run.method) else ()
+    entries_by_spec = {text: registry.add(text) for text in (*run.plugins, *method_specs)}
+    run = replace(run, plugins=tuple(dict.fromkeys(_pin(text, entries) for text, entries in entries_by_spec.items())))
+    return replace(run, method=_only_method(run.method, entries_by_spec[run.method])) if method_specs else run
 
 
 def with_used(run: Run, *names: tuple[registry.Listed, str]) -> Run:
@@ -29,8 +29,8 @@ def with_used(run: Run, *names: tuple[registry.Listed, str]) -> Run:
 
     Installed plugins are recorded by this alone.
     """
-    used = (spec for kind, name in names for spec in registry.pin(kind, name))
-    return with_specs(run, tuple(used))
+    specs = (spec for kind, name in names for spec in registry.pin(kind, name))
+    return with_specs(run, tuple(specs))
 
 
 def with_specs(run: Run, specs: tuple[str, ...]) -> Run:
@@ -52,6 +52,6 @@ def _pin(text: str, entries: list[Outside]) -> str:
 def _only_method(text: str, entries: list[Outside]) -> str:
     methods = [entry.name for entry in entries if entry.kind == "methods"]
     if len(methods) != 1:
-        listed = ", ".join(methods) or "none"
-        raise UserError(f"--method {text} must define one method, found: {listed}. Give --plugin {text} and a name.")
+        names = ", ".join(methods) or "none"
+        raise UserError(f"--method {text} must define one method, found: {names}. Give --plugin {text} and a name.")
     return methods[0]

@@ -27,5 +27,5 @@ def due_date(retention: str, today: date) -> date | None:
     >>> due_date("days:30", date(2026, 11, 28))
     datetime.date(2026, 12, 28)
     """
-    found = _DAYS.fullmatch(retention)
-    return today + timedelta(days=int(found[1])) if found else None
+    match = _DAYS.fullmatch(retention)
+    return today + timedelta(days=int(match[1])) if match else None

@@ -107,7 +107,7 @@ class Run:
         if isinstance(method, Method):
             if settings:
                 raise UserError("Settings are given twice: in the method itself, and as `settings`. Give one of them.")
-            settings = {item.name: getattr(method, item.name) for item in fields(method) if item.init}
+            settings = {setting.name: getattr(method, setting.name) for setting in fields(method) if setting.init}
             method = registry.add_class(type(method))
             plugins = (*plugins, *registry.pin("methods", method))
         return cls(
@@ -185,12 +185,12 @@ class EvalConfig:
 
     def changed(self, changes: Mapping[str, Any]) -> EvalConfig:
         """Return the settings with changes, types checked. None stands for a field's default."""
-        given = plain({name: value for name, value in changes.items() if value is not None})
-        kept = {name: value for name, value in asdict(self).items() if name not in changes}
-        known = {item.name for item in fields(self)}
-        for name in changes.keys() - known:
-            raise unknown_name("setting of evaluate", name, known)
-        return build(EvalConfig, {**kept, **given}, where="evaluate")
+        changed_values = plain({name: value for name, value in changes.items() if value is not None})
+        other_values = {name: value for name, value in asdict(self).items() if name not in changes}
+        setting_names = {setting.name for setting in fields(self)}
+        for name in changes.keys() - setting_names:
+            raise unknown_name("setting of evaluate", name, setting_names)
+        return build(EvalConfig, {**other_values, **changed_values}, where="evaluate")
 
 
 def read(path: Path) -> Run:
@@ -224,10 +224,10 @@ def require_ended(folder: Path) -> None:
 
 def require_answered(folder: Path) -> None:
     """Raise if the evaluation in `folder` was broken off, since answers are missing."""
-    asked, count = _unfinished(folder)
-    if asked not in (None, count):
+    question_count, answer_count = _unfinished(folder)
+    if question_count not in (None, answer_count):
         raise UserError(
-            f"The evaluation in {folder} was broken off after {count} of {asked} answers. Run the same `unsee eval` again: "
+            f"The evaluation in {folder} was broken off after {answer_count} of {question_count} answers. Run the same `unsee eval` again: "
             "it goes on where it stopped."
         )
 
@@ -235,10 +235,10 @@ def require_answered(folder: Path) -> None:
 def require_judged(folder: Path) -> None:
     """Raise if the evaluation in `folder` was broken off, or failed after all answers were there."""
     require_answered(folder)
-    asked, _ = _unfinished(folder)
-    if asked is not None:
+    question_count, _ = _unfinished(folder)
+    if question_count is not None:
         raise UserError(
-            f"The evaluation in {folder} has all {asked} answers, but they were not judged. Run the same `unsee eval` again: "
+            f"The evaluation in {folder} has all {question_count} answers, but they were not judged. Run the same `unsee eval` again: "
             "it judges them, or says why it cannot."
         )
 
@@ -246,8 +246,8 @@ def require_judged(folder: Path) -> None:
 def _unfinished(folder: Path) -> tuple[Any, int]:
     """Return how many questions are asked, or None if the evaluation has ended, and how many answers are there."""
     record, answers = folder / "judged.json", folder / "responses.jsonl"
-    asked = read_object(record).get("unfinished") if record.is_file() else None
-    return asked, answers.read_bytes().count(b"\n") if asked is not None and answers.is_file() else 0
+    question_count = read_object(record).get("unfinished") if record.is_file() else None
+    return question_count, answers.read_bytes().count(b"\n") if question_count is not None and answers.is_file() else 0
 
 
 def benchmark_of(run: Run, earlier: Run) -> str | Mapping[str, Any]:
@@ -255,19 +255,19 @@ def benchmark_of(run: Run, earlier: Run) -> str | Mapping[str, Any]:
     if run.data and run.data != earlier.data and str(Path(run.data).resolve()) != earlier.data:
         return run.benchmark
     merged = merge({"benchmark": earlier.benchmark}, {"benchmark": run.benchmark})
-    found: str | Mapping[str, Any] = merged["benchmark"]
-    return found
+    settings: str | Mapping[str, Any] = merged["benchmark"]
+    return settings
 
 
 def versions() -> dict[str, str]:
     """Return the package versions that a result depends on, without importing them."""
-    found = {"python": python_version()}
+    version_by_package = {"python": python_version()}
     for package in ("unsee", "torch", "transformers", "peft"):
         try:
-            found[package] = version(package)
+            version_by_package[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            version_by_package[package] = "not installed"
+    return version_by_package
 
 
 def commit() -> str:
@@ -281,12 +281,12 @@ def commit() -> str:
 
 def _git(root: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip()
+    return completed.stdout.strip()
 
 
 RECORD: Final = "run.yaml"

@@ -16,19 +16,19 @@ T = TypeVar("T")
 
 def settings_of(settings: Any) -> dict[str, Any]:
     """Return the fields of a settings dataclass as plain values."""
-    found: dict[str, Any] = plain(asdict(settings))
-    return found
+    values: dict[str, Any] = plain(asdict(settings))
+    return values
 
 
 def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
     """Build the settings dataclass `cls` from plain values, with types checked."""
     hints = get_type_hints(cls)
     # `cls` is a dataclass; its bound cannot be written with the types of 3.11.
-    known = {item.name: hints[item.name] for item in fields(cls) if item.init}  # type: ignore[arg-type]
+    types = {field.name: hints[field.name] for field in fields(cls) if field.init}  # type: ignore[arg-type]
     for name in values:
-        if name not in known:
-            raise unknown_name(f"setting of {where}", str(name), known)
-    return cls(**{name: convert(value, known[name], where=f"{where}: {name}") for name, value in values.items()})
+        if name not in types:
+            raise unknown_name(f"setting of {where}", str(name), types)
+    return cls(**{name: convert(value, types[name], where=f"{where}: {name}") for name, value in values.items()})
 
 
 def convert(value: Any, hint: Any, *, where: str) -> Any:
@@ -85,9 +85,9 @@ def _items(value: Any, hint: Any) -> list[Any]:
 
 def _number(item: str) -> Any:
     """Return the number that the text writes, or the text itself."""
-    for kind in (int, float):
+    for number_type in (int, float):
         try:
-            return kind(item)
+            return number_type(item)
         except ValueError:
             continue
     return item

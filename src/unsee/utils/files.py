@@ -42,26 +42,26 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     New files get mode 0666 minus the umask, as any program's do.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}{PART}")
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}{PART}")
     try:
-        with part.open("xb") as stream:
+        with temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        part.replace(path)
+        temporary.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_private(file: Path, content: bytes) -> None:
     """Write a file, whole or not at all, that only this user can read."""
-    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    part.replace(file)
+    temporary.replace(file)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -78,21 +78,21 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     moment, so that a kill loses neither; the next call puts it back.
     """
     _require_removable(folder)
-    aside = folder.with_name(f".{folder.name[:80]}.old{PART}")
-    if aside.is_dir() and not folder.exists():
-        aside.rename(folder)
-    remove_folder(aside)
-    part = owned_folder(folder.with_name(f"{folder.name}.part"), anew=True)
-    yield part
-    follow_umask(*part.rglob("*"))
-    for file in part.rglob("*"):
+    backup = folder.with_name(f".{folder.name[:80]}.old{PART}")
+    if backup.is_dir() and not folder.exists():
+        backup.rename(folder)
+    remove_folder(backup)
+    temporary = owned_folder(folder.with_name(f"{folder.name}.part"), anew=True)
+    yield temporary
+    follow_umask(*temporary.rglob("*"))
+    for file in temporary.rglob("*"):
         sync(file)
     if folder.exists():
         _require_removable(folder)
-        folder.rename(aside)
-    part.rename(folder)
+        folder.rename(backup)
+    temporary.rename(folder)
     sync(folder.parent)
-    remove_folder(aside)
+    remove_folder(backup)
 
 
 def follow_umask(*paths: Path) -> None:
@@ -100,10 +100,10 @@ def follow_umask(*paths: Path) -> None:
     files = [path for path in paths if path.is_file()]
     if not files or os.name == "nt":
         return
-    new = files[0].with_name(f".{secrets.token_hex(8)}{PART}")
-    new.touch(exist_ok=False)
-    mode = new.stat().st_mode & 0o777
-    new.unlink()
+    probe = files[0].with_name(f".{secrets.token_hex(8)}{PART}")
+    probe.touch(exist_ok=False)
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
     for file in files:
         file.chmod(mode)
 
@@ -128,13 +128,13 @@ def owned_folder(folder: Path, *, anew: bool = False) -> Path:
         remove_folder(folder)
     if folder.is_dir():  # ours, or somebody else's: its marker tells
         return folder
-    part = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}{PART}")
-    part.mkdir(parents=True)
-    (part / OWNED).touch()
+    temporary = folder.with_name(f".{folder.name[:80]}.{secrets.token_hex(4)}{PART}")
+    temporary.mkdir(parents=True)
+    (temporary / OWNED).touch()
     try:
-        part.rename(folder)
+        temporary.rename(folder)
     except OSError:  # another process was faster, or a file is there
-        shutil.rmtree(part)
+        shutil.rmtree(temporary)
         if not folder.is_dir():
             raise
     return folder
@@ -155,8 +155,8 @@ def remove_folder(folder: Path) -> None:
 
 def _require_removable(folder: Path) -> None:
     """Raise unless `folder` is missing, holds only own files, or is marked as unsee's."""
-    mine = folder.is_dir() and not folder.is_symlink() and ((folder / OWNED).is_file() or not foreign(folder))
-    if folder.is_symlink() or (folder.exists() and not mine):
+    removable = folder.is_dir() and not folder.is_symlink() and ((folder / OWNED).is_file() or not foreign(folder))
+    if folder.is_symlink() or (folder.exists() and not removable):
         raise UserError(
             f"{folder} was not made by unsee (it has no {OWNED}), so it is neither replaced nor removed. "
             "Move it away, or give another output folder."
@@ -203,7 +203,7 @@ def sweep_temporary(folder: Path) -> None:
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_symlink():
             continue
-        if path.is_dir() and is_temporary(path) and [inside.name for inside in path.iterdir()] in ([], [OWNED]):
+        if path.is_dir() and is_temporary(path) and [entry.name for entry in path.iterdir()] in ([], [OWNED]):
             shutil.rmtree(path)
         elif path.is_dir() and not (path / LOCK).exists():
             sweep_temporary(path)
@@ -234,15 +234,15 @@ def read_jsonl(path: Path) -> list[Any]:
     return rows
 
 
-def require_space(folder: Path, needed: int, what: str) -> None:
+def require_space(folder: Path, needed: int, purpose: str) -> None:
     """Raise if the disk that holds (or will hold) `folder` has fewer than `needed` bytes free."""
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if free < needed:
+    ancestor = folder.resolve()
+    while not ancestor.exists():
+        ancestor = ancestor.parent
+    free_bytes = shutil.disk_usage(ancestor).free
+    if free_bytes < needed:
         raise UserError(
-            f"Not enough disk for {what}: {needed / GIB:.2f} GiB needed, {free / GIB:.2f} GiB free at {place}. "
+            f"Not enough disk for {purpose}: {needed / GIB:.2f} GiB needed, {free_bytes / GIB:.2f} GiB free at {ancestor}. "
             "Free some space or choose another --out."
         )
 

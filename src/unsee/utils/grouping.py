@@ -39,4 +39,4 @@ def evenly(items: Sequence[V], count: int) -> Sequence[V]:
     >>> evenly("abcdef", 3)
     ['a', 'c', 'e']
     """
-    return items if len(items) <= count else [items[place * len(items) // count] for place in range(count)]
+    return items if len(items) <= count else [items[index * len(items) // count] for index in range(count)]

@@ -47,8 +47,10 @@ def _peak_bytes() -> int:
         resource: Any = importlib.import_module("resource")
         unit = 1 if sys.platform == "darwin" else 1024
         return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
-    found: dict[str, int] = psutil.Process().memory_info()._asdict()
-    return found.get("peak_wset", found["rss"])  # Windows counts the peak, other systems have been dealt with
+    memory_info: dict[str, int] = psutil.Process().memory_info()._asdict()
+    return memory_info.get(
+        "peak_wset", memory_info["rss"]
+    )  # Windows counts the peak, other systems have been dealt with
 
 
 def free_bytes(device: str) -> int | None:

@@ -75,20 +75,20 @@ def parse_json(text: str | bytes, where: str) -> Any:
     except UnicodeDecodeError:
         raise
     except ValueError as error:
-        why = "a number has thousands of digits" if "digits" in str(error) else error
-        raise UserError(f"{where} is no JSON that can be read: {why}.") from error
+        reason = "a number has thousands of digits" if "digits" in str(error) else error
+        raise UserError(f"{where} is no JSON that can be read: {reason}.") from error
     if text.count("{") + text.count("[") > DEEPEST:
         require_shallow(value, where)
     return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {shown(twice)} occurs twice in one object; keep one of them")
-    return found
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {shown(duplicate)} occurs twice in one object; keep one of them")
+    return values
 
 
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
@@ -128,5 +128,5 @@ def text_fault(text: str) -> str:
     if match is None:
         return ""
     code = f"U+{ord(match[0]):04X}"
-    what = f"the control character {code}" if match[0] < "\ud800" else f"half a character (the surrogate {code})"
-    return f"holds {what} at place {match.start() + 1}"
+    description = f"the control character {code}" if match[0] < "\ud800" else f"half a character (the surrogate {code})"
+    return f"holds {description} at place {match.start() + 1}"

@@ -72,18 +72,18 @@ class Bar:
 
     def _html(self, *, last: bool) -> str:
         """Return the state as HTML, which needs no widgets."""
-        known = f' value="{self.done}" max="{self.total}"' if self.total else ""
-        bar = "" if last else f"<progress{known}></progress> "
+        attributes = f' value="{self.done}" max="{self.total}"' if self.total else ""
+        bar = "" if last else f"<progress{attributes}></progress> "
         return bar + escape(self._state(last=last))
 
     def _state(self, *, last: bool) -> str:
         """Return how much is done, the time it took, and the time that is left if it can be told."""
         seconds = 0.0 if self._begun is None else time.monotonic() - self._begun
         count = f"{self.done}/{self.total}" if self.total else f"{self.done}"
-        left = f"{seconds:.0f} s"
+        timing = f"{seconds:.0f} s"
         if not last and self.total and self.done:
-            left += f", about {seconds / self.done * (self.total - self.done):.0f} s left"
-        return " ".join(filter(None, (self.label, count, self.text, f"({left})")))
+            timing += f", about {seconds / self.done * (self.total - self.done):.0f} s left"
+        return " ".join(filter(None, (self.label, count, self.text, f"({timing})")))
 
 
 class _Cell:

@@ -53,13 +53,13 @@ def arguments(report_to: Sequence[str], out: Path) -> dict[str, Any]:
     return {"report_to": wanted(report_to) or "none", "run_name": out.resolve().name, "project": PROJECT}
 
 
-def begin(out: Path, given: Mapping[str, Any]) -> None:
+def begin(out: Path, settings: Mapping[str, Any]) -> None:
     """Note in `out` what trackers are given, so that scores go to the same run later. Kept where a run is resumed."""
-    names = given["report_to"]
+    names = settings["report_to"]
     if names == "none" or (out / KEPT).exists():
         return
     ids = {"wandb": secrets.token_hex(4)} if "wandb" in names else {}
-    atomic_write_json(out / KEPT, {"ids": ids, "arguments": dict(given)})
+    atomic_write_json(out / KEPT, {"ids": ids, "arguments": dict(settings)})
 
 
 def kept(out: Path) -> dict[str, Any]:
@@ -69,15 +69,15 @@ def kept(out: Path) -> dict[str, Any]:
 
 def note_id(out: Path) -> None:
     """Note the id of the run that MLflow has begun, which its server chooses."""
-    noted, mlflow = kept(out), sys.modules.get("mlflow")
+    record, mlflow = kept(out), sys.modules.get("mlflow")
     if (
         mlflow is None
-        or "mlflow" in noted.get("ids", {})
-        or "mlflow" not in noted.get("arguments", {}).get("report_to", ())
+        or "mlflow" in record.get("ids", {})
+        or "mlflow" not in record.get("arguments", {}).get("report_to", ())
     ):
         return
-    if active := mlflow.active_run():
-        atomic_write_json(out / KEPT, {**noted, "ids": {**noted["ids"], "mlflow": active.info.run_id}})
+    if active_run := mlflow.active_run():
+        atomic_write_json(out / KEPT, {**record, "ids": {**record["ids"], "mlflow": active_run.info.run_id}})
 
 
 @contextmanager
@@ -87,15 +87,15 @@ def beside(out: Path) -> Iterator[None]:
     TensorBoard's default lies where checkpoints are deleted. What the environment says wins.
     """
     ids = kept(out).get("ids", {})
-    wanted = {_TENSORBOARD: str(out / "tensorboard")}
+    variables = {_TENSORBOARD: str(out / "tensorboard")}
     if "wandb" in ids:
-        wanted |= {"WANDB_RUN_ID": ids["wandb"], "WANDB_RESUME": "allow"}
+        variables |= {"WANDB_RUN_ID": ids["wandb"], "WANDB_RESUME": "allow"}
     if "mlflow" in ids:
-        wanted |= {"MLFLOW_RUN_ID": ids["mlflow"]}
-    mine = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(mine)
+        variables |= {"MLFLOW_RUN_ID": ids["mlflow"]}
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in mine:
+        for name in added:
             os.environ.pop(name, None)
