@@ -54,8 +54,8 @@ class _Parser(argparse.ArgumentParser):
 
 def verbs() -> dict[str, ModuleType]:
     """Return every command by name, in the order of the help."""
-    found = sorted(file.stem for file in (Path(__file__).parent / "commands").glob("*.py") if file.stem[0] != "_")
-    ordered = [name for name in _STORY if name in found] + [name for name in found if name not in _STORY]
+    names = sorted(file.stem for file in (Path(__file__).parent / "commands").glob("*.py") if file.stem[0] != "_")
+    ordered = [name for name in _STORY if name in names] + [name for name in names if name not in _STORY]
     return {name: importlib.import_module(f"unsee.cli.commands.{name}") for name in ordered}
 
 
@@ -74,9 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             err(f"unsee: {error}")
         return USAGE if isinstance(error, UserError) else FAILED
     except KeyboardInterrupt as error:
-        ended = isinstance(error, Terminated)
-        err(f"\nunsee: {'ended by SIGTERM' if ended else 'interrupted'}.{_AGAIN.get(words[0] if words else '', '')}")
-        return TERMINATED if ended else INTERRUPTED
+        terminated = isinstance(error, Terminated)
+        err(
+            f"\nunsee: {'ended by SIGTERM' if terminated else 'interrupted'}.{_AGAIN.get(words[0] if words else '', '')}"
+        )
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has seen enough; without this, closing stdout complains once more.
         sys.stderr.close()
@@ -95,37 +97,37 @@ def script() -> NoReturn:
 
 
 def _dispatch(words: list[str]) -> int:
-    known = verbs()
-    chosen = words[0] if words and words[0] in known and words[0] not in _SHOWS_ALL else None
-    parser, subparsers = parsers(known, chosen)
+    commands = verbs()
+    command = words[0] if words and words[0] in commands and words[0] not in _SHOWS_ALL else None
+    parser, subparsers = parsers(commands, command)
     if not words:
         parser.print_help()
         return USAGE
-    if not words[0].startswith("-") and words[0] not in known:
-        raise unknown_name("command", words[0], known)
-    actions = _actions_of(subparsers[words[0]]) if words[0] in known else {}
+    if not words[0].startswith("-") and words[0] not in commands:
+        raise unknown_name("command", words[0], commands)
+    actions = _actions_of(subparsers[words[0]]) if words[0] in commands else {}
     if actions and words[1:] and not words[1].startswith("-") and words[1] not in actions:
         raise unknown_name(f"action of unsee {words[0]}", words[1], actions)
-    if odd := [word for word in words if "\0" in word]:
-        raise UserError(f"The argument {shown(odd[0])} holds the control character U+0000; remove it.")
-    if words[0] in known:
+    if invalid := [word for word in words if "\0" in word]:
+        raise UserError(f"The argument {shown(invalid[0])} holds the control character U+0000; remove it.")
+    if words[0] in commands:
         _require_options(words[1:], actions.get("".join(words[1:2]), subparsers[words[0]]))
-    options, rest = parser.parse_known_args(words)
-    if rest:
-        raise _unknown_option(rest, subparsers[options.verb])
+    options, unparsed = parser.parse_known_args(words)
+    if unparsed:
+        raise _unknown_option(unparsed, subparsers[options.verb])
     if out := vars(options).get("out"):
         config_paths.require_writable(out)
     options.parser, options.commands = parser, subparsers
-    code: int = known[options.verb].action(options)
+    code: int = commands[options.verb].action(options)
     return code
 
 
 def parsers(
-    known: dict[str, ModuleType], chosen: str | None = None
+    verb_modules: dict[str, ModuleType], only: str | None = None
 ) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """Return the parser of `unsee` and those of its commands.
 
-    A command's help is its file's docstring. If one is `chosen`, only its parser gets its options: making all of them takes
+    A command's help is its file's docstring. If `only` names one, only its parser gets its options: making all of them takes
     longer than what many commands do.
     """
     parser = _Parser(
@@ -136,45 +138,53 @@ def parsers(
     )
     parser.add_argument("--version", action="version", version=f"unsee {__version__}")
     commands = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
-    made: dict[str, argparse.ArgumentParser] = {}
-    for name, verb in known.items():
-        text = (verb.__doc__ or "").partition("\n")[0]
-        made[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        if chosen in (None, name):
-            verb.options(made[name])
-    return parser, made
+    subparsers: dict[str, argparse.ArgumentParser] = {}
+    for name, module in verb_modules.items():
+        text = (module.__doc__ or "").partition("\n")[0]
+        subparsers[name] = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if only in (None, name):
+            module.options(subparsers[name])
+    return parser, subparsers
 
 
 def _actions_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     """Return the parsers of a command's actions by name, none of a command without actions."""
     return {
-        name: inner
+        name: subparser
         for argument in arguments_of(parser)
         if isinstance(argument.choices, dict)
-        for name, inner in argument.choices.items()
+        for name, subparser in argument.choices.items()
     }
 
 
 def _require_options(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
     """Raise for an unknown option, before argparse reports what is then missing."""
-    known = {text for argument in arguments_of(parser) for text in argument.option_strings}
-    given = words[: words.index("--")] if "--" in words else words
-    wrong = [
-        word for word in given if word.startswith("--") and " " not in word and word.partition("=")[0] not in known
+    flags = {flag for argument in arguments_of(parser) for flag in argument.option_strings}
+    option_words = words[: words.index("--")] if "--" in words else words
+    unknown = [
+        word
+        for word in option_words
+        if word.startswith("--") and " " not in word and word.partition("=")[0] not in flags
     ]
-    if wrong:
-        raise _unknown_option(wrong, parser)
+    if unknown:
+        raise _unknown_option(unknown, parser)
 
 
-def _unknown_option(rest: Sequence[str], parser: argparse.ArgumentParser) -> UserError:
-    word = next((word for word in rest if word.startswith("-")), rest[0])
+def _unknown_option(words: Sequence[str], parser: argparse.ArgumentParser) -> UserError:
+    word = next((word for word in words if word.startswith("-")), words[0])
     if not word.startswith("-"):
         return UserError(f"Unexpected argument {word!r}. See `{parser.prog} --help`.")
-    parts = [parser, *_actions_of(parser).values()]
-    known = sorted(
-        {text for part in parts for action in arguments_of(part) for text in action.option_strings if text[:2] == "--"}
+    subparsers = [parser, *_actions_of(parser).values()]
+    option_names = sorted(
+        {
+            flag
+            for subparser in subparsers
+            for action in arguments_of(subparser)
+            for flag in action.option_strings
+            if flag[:2] == "--"
+        }
     )
     option = word.partition("=")[0]
-    error = unknown_name(f"option of {parser.prog}", option, known)
-    settings = meant(option.lstrip("-").replace("-", "_"), paths()) if "--set" in known else []
+    error = unknown_name(f"option of {parser.prog}", option, option_names)
+    settings = meant(option.lstrip("-").replace("-", "_"), paths()) if "--set" in option_names else []
     return error.beside(f"--set {path}=..." for path in settings)

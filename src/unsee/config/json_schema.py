@@ -27,18 +27,18 @@ _NEAR: Final = range(-2, 4)
 """Whole numbers that are tried one by one, for a value inside of the limits that is refused."""
 
 
-def settings_schema(cls: type[Any], given: Sequence[Mapping[str, Any]] = ({},)) -> Schema:
+def settings_schema(cls: type[Any], bases: Sequence[Mapping[str, Any]] = ({},)) -> Schema:
     """Return the schema of a mapping with the settings of `cls`.
 
     Args:
         cls: Dataclass of settings, whose checks raise UserErrors.
-        given: Values without which the dataclass cannot be built; a limit must hold with all of these.
+        bases: Values without which the dataclass cannot be built; a limit must hold with all of these.
     """
     docs, hints = field_docs(cls), get_type_hints(cls)
     properties, required = {}, []
     for field in fields(cls):
         if field.init:
-            accepts = _acceptance(cls, field.name, given)
+            accepts = _acceptance(cls, field.name, bases)
             properties[field.name] = _setting(field, hints[field.name], docs.get(field.name, ""), accepts)
             if _default(field) is MISSING or not accepts(_default(field)):
                 required.append(field.name)
@@ -78,13 +78,13 @@ def _comma_list(hint: Any) -> list[Schema]:
     return [{"type": "string", "pattern": rf"^[\s,]*(?:(?:{element})\s*(?:,[\s,]*|$))*$"}]
 
 
-def _acceptance(cls: type[Any], name: str, required: Sequence[Mapping[str, Any]]) -> Callable[[Any], bool]:
+def _acceptance(cls: type[Any], name: str, bases: Sequence[Mapping[str, Any]]) -> Callable[[Any], bool]:
     """Return a function that tells whether the checks of `cls` let a value of one setting pass."""
 
     def accepts(value: Any) -> bool:
-        for settings in required:
+        for base in bases:
             try:
-                cls(**{**settings, name: value})
+                cls(**{**base, name: value})
             except (UserError, TypeError):  # the latter: another setting has no default
                 continue
             return True

@@ -59,5 +59,5 @@ def defaults_of(name: str) -> dict[str, Any]:
 
 def _function(name: str) -> Callable[..., Run]:
     registry.require("recipes", name)
-    made: Callable[..., Run] = vars(importlib.import_module(f"unsee.recipes.{name}"))[name]
-    return made
+    function: Callable[..., Run] = vars(importlib.import_module(f"unsee.recipes.{name}"))[name]
+    return function

@@ -46,11 +46,11 @@ def clear(
         protocol: Paper whose training settings are used.
         seed: Start of every random stream.
     """
-    both = protocol == "clear" or method == "mmunlearner"  # whose mask wants text questions, and trains on none
+    with_text = protocol == "clear" or method == "mmunlearner"  # its mask uses text questions, its training none
     return Run(
         model=model,
         data=data,
-        benchmark={"name": "clear", "ratio": ratio, "train": "both" if both else "captions"},
+        benchmark={"name": "clear", "ratio": ratio, "train": "both" if with_text else "captions"},
         method=method,
         out=out,
         seed=seed,
@@ -60,12 +60,12 @@ def clear(
 
 
 def _settings(method: Method) -> dict[str, Any]:
-    chosen: dict[Method, dict[str, Any]] = {
+    settings_by_method: dict[Method, dict[str, Any]] = {
         "mmunlearner": {"modules": ("language",)},
         "npo": {"beta": 0.1},
         "reject": {"retain_weight": 1.0},
     }
-    return chosen.get(method, {})
+    return settings_by_method.get(method, {})
 
 
 def _training(method: Method, protocol: Literal["mmunlearner", "clear"]) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def settings(method: Method, family: Family, mode: Literal["fixed", "as_released
     """Return method settings that differ from the defaults."""
     released = mode == "as_released"
     if method == "mmunlearner":
-        masked = {"allow_noop_mask": True} if family == "llava" else {"p_text": "released"}
-        return {"mode": mode, "modules": ("language",), **(masked if released else {})}
+        mask_settings = {"allow_noop_mask": True} if family == "llava" else {"p_text": "released"}
+        return {"mode": mode, "modules": ("language",), **(mask_settings if released else {})}
     if method == "npo":
         return {"beta": 0.4 if released else 0.1}
     return {}
@@ -85,6 +85,6 @@ def training(method: Method, family: Family, mode: Literal["fixed", "as_released
     if not released:
         return {**COMMON, **(FULL if method == "mmunlearner" else LORA)}
     if method == "mmunlearner":
-        own = LORA if family == "llava" else {"tune": "full", "gradient_checkpointing": True}
-        return {**COMMON, **own, "scheduler": "constant"}  # its type of weights is method.released_precision
+        tuning = LORA if family == "llava" else {"tune": "full", "gradient_checkpointing": True}
+        return {**COMMON, **tuning, "scheduler": "constant"}  # its type of weights is method.released_precision
     return {**COMMON, **LORA, "scheduler": "linear" if method == "ga" else "constant", "clip": 0.0}

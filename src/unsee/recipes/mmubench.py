@@ -53,16 +53,16 @@ def mmubench(
         mode: SIU's loss as in the paper, or as in the published code.
         seed: Start of every random stream.
     """
-    siu = {"mode": mode, **({"substitutes": {concept: taken_for}} if taken_for else {})}
-    length = {} if method == "siu" else {"max_steps": BASELINE_STEPS, "epochs": BASELINE_STEPS, "accumulate": 2}
-    released = {"forget_rows": "ga"} if method in ("ga", "ga_kl") else {}
+    siu_settings = {"mode": mode, **({"substitutes": {concept: taken_for}} if taken_for else {})}
+    step_settings = {} if method == "siu" else {"max_steps": BASELINE_STEPS, "epochs": BASELINE_STEPS, "accumulate": 2}
+    row_settings = {"forget_rows": "ga"} if method in ("ga", "ga_kl") else {}
     return Run(
         model=model,
         data=data,
-        benchmark={"name": "mmubench", **released},
+        benchmark={"name": "mmubench", **row_settings},
         method=_AS[method],
         out=out,
         seed=seed,
-        settings=siu if method == "siu" else {},
-        training={**TRAINING, **length},
+        settings=siu_settings if method == "siu" else {},
+        training={**TRAINING, **step_settings},
     )

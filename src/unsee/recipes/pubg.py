@@ -42,7 +42,7 @@ def pubg(*, model: str, data: str, out: str, method: Method = "pubg", retain_wei
         retain_weight: Weight of the cross-entropy on retain answers, which the paper lacks; 0 = none.
         seed: Start of every random stream.
     """
-    held = {"retain_weight": retain_weight} if retain_weight and method not in ("ga", "prompt") else {}
+    retain = {"retain_weight": retain_weight} if retain_weight and method not in ("ga", "prompt") else {}
     beta = {"beta": 0.1} if method == "npo" else {}
     queries = {"queries": "open"} if method in ("pubg", "bg_only") else {}
     return Run(
@@ -51,6 +51,6 @@ def pubg(*, model: str, data: str, out: str, method: Method = "pubg", retain_wei
         method=method,
         out=out,
         seed=seed,
-        settings={**beta, **queries, **held},
+        settings={**beta, **queries, **retain},
         training={**TRAINING, **(REJECT if method == "reject" else {})},
     )

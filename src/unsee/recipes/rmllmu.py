@@ -43,7 +43,7 @@ def rmllmu(
         seed: Start of every random stream.
     """
     if method == "rmuse":
-        made = rmuse(model=model, data=data, out=out, ablation=ablation, seed=seed)
+        run = rmuse(model=model, data=data, out=out, ablation=ablation, seed=seed)
     else:
-        made = mllmu(model=model, data=data, out=out, method=method, family=family, seed=seed)
-    return replace(made, benchmark={"name": "rmllmu", "ratio": ratio})
+        run = mllmu(model=model, data=data, out=out, method=method, family=family, seed=seed)
+    return replace(run, benchmark={"name": "rmllmu", "ratio": ratio})

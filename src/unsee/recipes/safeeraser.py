@@ -72,14 +72,14 @@ def safeeraser(*, model: str, data: str, out: str, loss: Name = "popd", refusals
     """
     if loss not in LOSSES:
         raise unknown_name("SafeEraser loss", loss, LOSSES)
-    chosen = LOSSES[loss]
-    drawn = {"refusals": refusals} if refusals and chosen.method == "reject" else {}
+    recipe_loss = LOSSES[loss]
+    refusal_settings = {"refusals": refusals} if refusals and recipe_loss.method == "reject" else {}
     return Run(
         model=model,
         data=data,
-        method=chosen.method,
+        method=recipe_loss.method,
         out=out,
         seed=seed,
-        settings={**chosen.settings, **drawn},
+        settings={**recipe_loss.settings, **refusal_settings},
         training=TRAINING,
     )

@@ -46,17 +46,17 @@ def data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--roles", metavar="FILE", help="who is to be forgotten: a file in place of the column role")
 
 
-def benchmark_of(given: dict[str, Any]) -> str | dict[str, Any]:
+def benchmark_of(arguments: dict[str, Any]) -> str | dict[str, Any]:
     """Return `--benchmark`, with `--fields` and `--roles` as its settings."""
-    name: str = given.get("benchmark") or ""
+    name: str = arguments.get("benchmark") or ""
     settings: dict[str, Any] = {}
-    if given.get("fields"):
-        pairs = [pair.partition("=") for pair in given["fields"].split(",")]
-        if odd := [name for name, _, column in pairs if not column.strip()]:
-            raise UserError(f"--fields must be OURS=YOURS,..., e.g. image=image_path; {odd[0]!r} names no column.")
+    if arguments.get("fields"):
+        pairs = [pair.partition("=") for pair in arguments["fields"].split(",")]
+        if unmapped := [name for name, _, column in pairs if not column.strip()]:
+            raise UserError(f"--fields must be OURS=YOURS,..., e.g. image=image_path; {unmapped[0]!r} names no column.")
         settings["fields"] = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
-    if given.get("roles"):
-        settings["roles"] = str(Path(given["roles"]).resolve())
+    if arguments.get("roles"):
+        settings["roles"] = str(Path(arguments["roles"]).resolve())
     return {**({"name": name} if name else {}), **settings} if settings else name
 
 
@@ -86,26 +86,27 @@ def engine_option(parser: argparse.ArgumentParser) -> None:
 
 def run_of(options: argparse.Namespace) -> Run:
     """Return the run of recipe, file, --set and named options, with its plugins loaded."""
-    given = {**vars(options)}
-    values, changed = recipe_of(given, config.parse_overrides(options.set))
+    arguments = {**vars(options)}
+    values, overrides = recipe_of(arguments, config.parse_overrides(options.set))
     values = config.merge(values, _written(Path(options.file)) if options.file else {})
-    if given.get("method") is not None:  # before --set, whose settings are meant for it and not for the file's method
-        values = config.merge(values, {"method": given["method"]})
-    values = config.merge(values, changed)
+    # before --set, whose settings are meant for this method and not for the file's
+    if arguments.get("method") is not None:
+        values = config.merge(values, {"method": arguments["method"]})
+    values = config.merge(values, overrides)
     flags = {
-        name: given[name]
+        name: arguments[name]
         for name in ("model", "data", "out", "method", "seed", "engine", "retention")
-        if given.get(name) is not None
+        if arguments.get(name) is not None
     }
-    for part, names in (
+    for section, names in (
         ("training", ("tune", "parts", "quantization")),
         ("eval", ("likelihood", "backend", "measures", "gold", "clip")),
     ):
-        chosen = {name: given[name] for name in names if given.get(name) is not None}
-        if chosen:
-            flags[part] = chosen
-    if chosen_benchmark := benchmark_of(given):
-        flags["benchmark"] = chosen_benchmark
+        settings = {name: arguments[name] for name in names if arguments.get(name) is not None}
+        if settings:
+            flags[section] = settings
+    if benchmark := benchmark_of(arguments):
+        flags["benchmark"] = benchmark
     values = config.merge(values, flags)
     with setting_hints(values):
         run = Run.from_mapping(values, where=options.file or "the run")
@@ -118,24 +119,24 @@ def _written(file: Path) -> dict[str, Any]:
     return {**values, "out": str(file.parent)} if file.name == RUN_FILE and "record" in values else values
 
 
-def recipe_of(given: dict[str, Any], changed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def recipe_of(arguments: dict[str, Any], overrides: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the run of `--recipe` (if any), and the --set settings that are not its options.
 
     `--method` and `--seed` are options of the recipe where it has them: its settings depend on the method.
     """
-    options, rest = changed.pop("recipe", {}), changed
-    name = given.get("recipe")
+    options, other_overrides = overrides.pop("recipe", {}), overrides
+    name = arguments.get("recipe")
     if name is None:
         if options:
             raise UserError("--set recipe.NAME=VALUE needs --recipe; `unsee list recipes` prints their names.")
-        return {}, rest
-    known = recipes.options_of(name)
+        return {}, other_overrides
+    option_types = recipes.options_of(name)
     flags: dict[str, Any] = {
-        key: given.pop(key) for key in ("method", "seed") if key in known and given.get(key) is not None
+        key: arguments.pop(key) for key in ("method", "seed") if key in option_types and arguments.get(key) is not None
     }
-    model, data, out = (given.get(key) or "" for key in recipes.PLACES)
-    made = recipes.recipe(name, model=model, data=data, out=out, options={**options, **flags}).to_mapping()
-    return {key: value for key, value in made.items() if value not in ("", {})}, rest
+    model, data, out = (arguments.get(key) or "" for key in recipes.PLACES)
+    run_values = recipes.recipe(name, model=model, data=data, out=out, options={**options, **flags}).to_mapping()
+    return {key: value for key, value in run_values.items() if value not in ("", {})}, other_overrides
 
 
 def arguments_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:

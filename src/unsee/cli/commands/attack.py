@@ -48,7 +48,7 @@ def action(options: argparse.Namespace) -> int:
         registry.require("attacks", name)
     from unsee.workflows.attack import attack, line
 
-    found = attack(
+    findings = attack(
         options.model,
         options.data,
         gold=options.gold,
@@ -63,7 +63,7 @@ def action(options: argparse.Namespace) -> int:
         engine=options.engine or "",
     )
     if options.json:
-        say_json(found)
+        say_json(findings)
     else:
-        say("\n".join(line(name, result) for name, result in found.items()))
+        say("\n".join(line(name, result) for name, result in findings.items()))
     return OK

@@ -41,9 +41,9 @@ def action(options: argparse.Namespace) -> int:
 
     for spec in options.plugin:
         registry.add(spec)
-    chosen = config.merge(config.parse_overrides(options.set), {"benchmark": benchmark_of(vars(options))})
-    if chosen.keys() != {"benchmark"}:
+    settings = config.merge(config.parse_overrides(options.set), {"benchmark": benchmark_of(vars(options))})
+    if settings.keys() != {"benchmark"}:
         raise UserError("unsee check sets only the benchmark: --set benchmark.NAME=VALUE.")
-    report = check(data, benchmark=chosen["benchmark"], model=options.model, suppress=options.suppress)
+    report = check(data, benchmark=settings["benchmark"], model=options.model, suppress=options.suppress)
     say_json(config.plain(vars(report))) if options.json else say(report)
     return OK if report.usable else FAILED

@@ -91,18 +91,18 @@ def _explain(verb: str, argument: Any, shtab: Any) -> None:
     """Tell shtab what an argument takes: words of a list, or a place."""
     if words := _words(verb, argument.dest):
         argument.choices = words
-    elif place := _PLACES.get(argument.metavar):
-        argument.complete = shtab.FILE if place == "files" else place
+    elif completer := _PLACES.get(argument.metavar):
+        argument.complete = shtab.FILE if completer == "files" else completer
 
 
 def _words(verb: str, name: str) -> Sequence[str]:
     """Return the words that an argument takes, or none where they are too many to list."""
     if name in _NAMED:
         return registry.names(_NAMED[name])
-    if listed := _LISTED.get((verb, name)):
-        command, constant = listed
-        found: Sequence[str] = getattr(importlib.import_module(f"unsee.cli.commands.{command}"), constant)
-        return found
+    if source := _LISTED.get((verb, name)):
+        command, constant = source
+        values: Sequence[str] = getattr(importlib.import_module(f"unsee.cli.commands.{command}"), constant)
+        return values
     if name == "set" and verb != "attack":
         return [f"{path}=" for path in paths()]
     return next((words for cls in (Run, Training, EvalConfig) if (words := _choices(cls, name))), ())

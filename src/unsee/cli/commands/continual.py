@@ -58,23 +58,23 @@ def _compare(options: argparse.Namespace) -> int:
 def _read(options: argparse.Namespace) -> tuple[Run, dict[str, Any]]:
     """Return run and course of the file, overridden by --set and named options."""
     values = config.read_mapping(Path(options.file)) if options.file else {}
-    given = vars(options)
+    arguments = vars(options)
     if options.method:  # before --set, whose settings are meant for it and not for the method of the file
         values = config.merge(values, {"method": options.method})
     values = config.merge(values, config.parse_overrides(options.set))
     names = ("model", "data", "out", "method", "seed", "engine")
-    flags = {name: given[name] for name in names if given[name] is not None}
-    if chosen := benchmark_of(given):
-        flags["benchmark"] = chosen
+    flags = {name: arguments[name] for name in names if arguments[name] is not None}
+    if benchmark := benchmark_of(arguments):
+        flags["benchmark"] = benchmark
     values = config.merge(values, flags)
     course = values.pop("continual", {})
     if not isinstance(course, dict):
         raise UserError(f"`continual:` must be a mapping of settings, got {course!r}.")
     for name in ("tasks", "retain"):
         values.pop(name, None)  # what a written continual.yaml says beside its settings
-    course |= {name: given[name] for name in FLAGS if given[name] is not None}
-    if given["requests"]:
-        course["tasks"] = given["tasks"] or 0
+    course |= {name: arguments[name] for name in FLAGS if arguments[name] is not None}
+    if arguments["requests"]:
+        course["tasks"] = arguments["tasks"] or 0
     from unsee.workflows.continual.settings import Course
 
     with setting_hints(values, {"continual": Course}):

@@ -125,9 +125,9 @@ def _plugins_named(earlier: Run) -> Iterator[None]:
     except UnknownNameError as error:
         if not earlier.plugins:
             raise
-        wanted = " ".join(f"--plugin {text.partition(PIN)[0]}" for text in earlier.plugins)
+        plugin_flags = " ".join(f"--plugin {text.partition(PIN)[0]}" for text in earlier.plugins)
         raise UserError(
-            f"{error} The model was made with plugins, which are not loaded by themselves: {wanted}"
+            f"{error} The model was made with plugins, which are not loaded by themselves: {plugin_flags}"
         ) from error
 
 
@@ -143,23 +143,23 @@ def _score_lines(scores: dict[str, Any], *, everything: bool) -> list[str]:
     """Return the scores to print, then missing ones with reasons."""
     from unsee.scoring.measures import EXTRA
 
-    wanted = {*SHOWN, *EXTRA, *registry.outside_names("metrics")}
-    shown = {
-        name: one
-        for name, one in scores.items()
-        if one.value is not None
-        and (name.partition(".")[2] in wanted if everything else name in FIRST or (name.endswith(".cut") and one.value))
+    keys = {*SHOWN, *EXTRA, *registry.outside_names("metrics")}
+    printed = {
+        name: score
+        for name, score in scores.items()
+        if score.value is not None
+        and (name.partition(".")[2] in keys if everything else name in FIRST or (name.endswith(".cut") and score.value))
     }
-    width = max(map(len, shown), default=0)
-    lines = [f"{name:<{width}}  {score.value:6.3f}  n={score.n}" for name, score in shown.items()]
+    width = max(map(len, printed), default=0)
+    lines = [f"{name:<{width}}  {score.value:6.3f}  n={score.n}" for name, score in printed.items()]
     return [*lines, *_missing_lines(scores), *([] if everything else ["(--all prints every score)"])]
 
 
 def _missing_lines(scores: dict[str, Any]) -> list[str]:
     """Return missing scores with reasons, one line per role and reason."""
-    found: dict[tuple[str, str], list[str]] = {}
+    keys_by_reason: dict[tuple[str, str], list[str]] = {}
     for name, score in scores.items():
         role, _, key = name.partition(".")
         if score.why and "@" not in key and "claim nothing" not in score.why:
-            found.setdefault((role, score.why), []).append(key + ("" if score.value is None else " (in part)"))
-    return [f"missing: {role} {', '.join(keys)}: {why}" for (role, why), keys in found.items()]
+            keys_by_reason.setdefault((role, score.why), []).append(key + ("" if score.value is None else " (in part)"))
+    return [f"missing: {role} {', '.join(keys)}: {reason}" for (role, reason), keys in keys_by_reason.items()]

@@ -38,7 +38,7 @@ def action(options: argparse.Namespace) -> int:
     if options.to in ("merged", "peft"):
         note_child(options.run, options.to, options.out)
     say("\n".join(map(str, files)))
-    text = next((file.stem for file in files if options.to == "lmms-eval" and file.name.endswith("_text.yaml")), "")
-    if text:
-        say(f"Questions without an image are the task {text}: run it only with a backend that takes text alone.")
+    task = next((file.stem for file in files if options.to == "lmms-eval" and file.name.endswith("_text.yaml")), "")
+    if task:
+        say(f"Questions without an image are the task {task}: run it only with a backend that takes text alone.")
     return OK

@@ -107,11 +107,11 @@ def _suggested(run: Run) -> Run:
     from unsee.workflows.suggest import suggest
 
     require_locations(run)
-    found = suggest(run.model, run.data, out=run.out, benchmark=run.benchmark)
-    for reason in found.reasons:
+    suggestion = suggest(run.model, run.data, out=run.out, benchmark=run.benchmark)
+    for reason in suggestion.reasons:
         told(reason)
-    settings, training = {**found.run.settings, **run.settings}, {**found.run.training, **run.training}
-    return replace(run, method=found.run.method, settings=settings, training=training)
+    settings, training = {**suggestion.run.settings, **run.settings}, {**suggestion.run.training, **run.training}
+    return replace(run, method=suggestion.run.method, settings=settings, training=training)
 
 
 def _verdict(folder: Path, questions: int | None) -> int:
@@ -140,6 +140,6 @@ def _dry_run(run: Run, options: argparse.Namespace) -> int:
     """Print the estimate, and fail if the run could not start or would not fit."""
     from unsee.workflows.estimate import estimate_run
 
-    found = estimate_run(run, resume=options.resume, device=options.device or "auto", probe=not options.no_probe)
-    say_json(config.plain(vars(found))) if options.json else say(found)
-    return FAILED if found.problems else OK
+    estimate = estimate_run(run, resume=options.resume, device=options.device or "auto", probe=not options.no_probe)
+    say_json(config.plain(vars(estimate))) if options.json else say(estimate)
+    return FAILED if estimate.problems else OK

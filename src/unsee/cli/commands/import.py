@@ -27,19 +27,19 @@ def action(options: argparse.Namespace) -> int:
     """Print the run file. What was not converted goes to stderr."""
     from unsee.exporting.open_unlearning_import import from_overrides, read_experiment
 
-    given = {"model": options.model, "data": options.data, "out": options.out}
+    locations = {"model": options.model, "data": options.data, "out": options.out}
     words = options.experiment
     if all("=" in word for word in words):
-        found = from_overrides(words, **given)
+        imported = from_overrides(words, **locations)
     elif len(words) == 1 and Path(words[0]).is_file():
-        found = read_experiment(words[0], **given)
+        imported = read_experiment(words[0], **locations)
     else:
-        missing = len(words) == 1 and "=" not in words[0]
-        what = f"there is no file {words[0]}.{near(words[0])}" if missing else f"got {' '.join(words)}."
-        raise UserError(f"Expected one config file or overrides NAME=VALUE; {what}")
-    say(dump_yaml(found.run.to_mapping()).rstrip())
-    for remark in found.remarks:
+        is_missing_file = len(words) == 1 and "=" not in words[0]
+        description = f"there is no file {words[0]}.{near(words[0])}" if is_missing_file else f"got {' '.join(words)}."
+        raise UserError(f"Expected one config file or overrides NAME=VALUE; {description}")
+    say(dump_yaml(imported.run.to_mapping()).rstrip())
+    for remark in imported.remarks:
         err(f"remark: {remark}")
-    if found.retain_logs_path:
-        err(f"for unsee export --to open-unlearning: --retain-logs-path {found.retain_logs_path}")
+    if imported.retain_logs_path:
+        err(f"for unsee export --to open-unlearning: --retain-logs-path {imported.retain_logs_path}")
     return OK

@@ -48,11 +48,11 @@ def action(options: argparse.Namespace) -> int:
 
 def _say_groups(names: Sequence[str]) -> None:
     """Print the methods by group."""
-    grouped = {name: registry.group(name) for name in names}
+    group_by_name = {name: registry.group(name) for name in names}
     width = max(map(len, names), default=0)
     for group, meaning in GROUPS.items():
         say(f"{group}: {meaning}")
-        _say_names("methods", [name for name in names if grouped[name] == group], width, "  ")
+        _say_names("methods", [name for name in names if group_by_name[name] == group], width, "  ")
 
 
 def _say_names(kind: registry.Listed, names: Sequence[str], width: int, indent: str = "") -> None:

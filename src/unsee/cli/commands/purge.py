@@ -31,8 +31,8 @@ def action(options: argparse.Namespace) -> int:
     levels = None
     if options.level is not None:
         levels = [name.strip() for text in options.level for name in text.split(",") if name.strip()]
-    for place in options.places:
-        require_outside(place, levels)
-    done = purge([Path(place) for place in options.places], levels=levels, apply=options.yes, due=options.due)
-    say_json(done.record()) if options.json else say(done)
+    for path in options.places:
+        require_outside(path, levels)
+    purged = purge([Path(path) for path in options.places], levels=levels, apply=options.yes, due=options.due)
+    say_json(purged.record()) if options.json else say(purged)
     return OK

@@ -37,7 +37,7 @@ def action(options: argparse.Namespace) -> int:
     if not (options.anyway or options.dry_run):
         require_silent(options.run)
     extras = [name.strip() for name in options.extras.split(",") if name.strip()]
-    done = push(
+    upload = push(
         options.run,
         options.repo,
         merged=options.merged,
@@ -47,7 +47,7 @@ def action(options: argparse.Namespace) -> int:
         allow=[text.strip() for text in options.allow.split(",") if text.strip()],
         dry_run=options.dry_run,
     )
-    if done.done:
+    if upload.done:
         note_child(options.run, "push", options.repo)
-    say(done)
+    say(upload)
     return OK

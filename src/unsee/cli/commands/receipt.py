@@ -25,12 +25,12 @@ def action(options: argparse.Namespace) -> int:
     from unsee.workflows.requests.project import Project
     from unsee.workflows.requests.receipt import verify
 
-    found = verify(
+    verification = verify(
         options.receipt,
         model=options.model,
         trusted=options.key,
         project=Project(folder=Path(options.project)) if options.project else None,
         ask=options.ask,
     )
-    say(found)
-    return OK if found.good else FAILED
+    say(verification)
+    return OK if verification.good else FAILED

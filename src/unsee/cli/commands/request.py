@@ -19,14 +19,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
 
     def action_(name: str, text: str, *, one: bool = False, many: bool = False) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        subparser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
         if one:
-            made.add_argument("request", metavar="ID", help="request, as `unsee request list` prints it")
+            subparser.add_argument("request", metavar="ID", help="request, as `unsee request list` prints it")
         if many:
-            made.add_argument("requests", nargs="*", metavar="ID", help="requests (default: all that are meant)")
-        made.add_argument("--project", default=DEFAULT, metavar="DIR", help=f"folder (default: {DEFAULT})")
-        made.add_argument("--operator", default="", metavar="CODE", help="who does it, as a code without blanks")
-        return made
+            subparser.add_argument("requests", nargs="*", metavar="ID", help="requests (default: all that are meant)")
+        subparser.add_argument("--project", default=DEFAULT, metavar="DIR", help=f"folder (default: {DEFAULT})")
+        subparser.add_argument("--operator", default="", metavar="CODE", help="who does it, as a code without blanks")
+        return subparser
 
     add = action_("add", "receive a request: find the person, ask the model, fill the rows")
     add.add_argument("--name", required=True, metavar="NAME", help="name of the person or thing")
@@ -66,7 +66,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def action(options: argparse.Namespace) -> int:
     """Run the action and return its exit code."""
-    doing = {
+    handlers = {
         "add": _add,
         "approve": _approve,
         "run": _run,
@@ -78,7 +78,7 @@ def action(options: argparse.Namespace) -> int:
         "verify": _verify,
         "export": _export,
     }
-    return doing[options.action](options)
+    return handlers[options.action](options)
 
 
 def _today() -> datetime:
@@ -91,15 +91,15 @@ def _add(options: argparse.Namespace) -> int:
 
     private: dict[str, list[str]] = {}
     for pair in options.private:
-        fact, mark, text = pair.partition("=")
-        if not (mark and fact.strip() and text.strip()):
+        fact, equals, text = pair.partition("=")
+        if not (equals and fact.strip() and text.strip()):
             raise UserError(f"--private is FACT=TEXT, e.g. city=Lisbon; got {pair!r}.")
         private.setdefault(fact.strip(), []).append(text.strip())
     project = opened(
         options.project,
         {name: getattr(options, name) for name in ("model", "data", "benchmark", "gold")},
     )
-    found = intake.add(
+    intake_record = intake.add(
         project,
         options.name,
         options.image,
@@ -112,10 +112,10 @@ def _add(options: argparse.Namespace) -> int:
         checked=options.checked,
         operator=options.operator,
     )
-    told(found)
-    if options.yes and found.found:
-        intake.approve(project, found.request.id, operator=options.operator)
-    say(found.request.id)
+    told(intake_record)
+    if options.yes and intake_record.found:
+        intake.approve(project, intake_record.request.id, operator=options.operator)
+    say(intake_record.request.id)
     return OK
 
 
@@ -132,10 +132,12 @@ def _approve(options: argparse.Namespace) -> int:
 
     project = _project(options)
     states = project.ledger.states()
-    waiting = [name for name, state in states.items() if state.status == "asked" and state.last("asked").get("found")]
+    waiting_ids = [
+        name for name, state in states.items() if state.status == "asked" and state.last("asked").get("found")
+    ]
     if not options.requests and not options.all:
-        raise UserError(f"Which request? Give ids or --all; waiting: {', '.join(waiting) or 'none'}.")
-    for name in options.requests or waiting:
+        raise UserError(f"Which request? Give ids or --all; waiting: {', '.join(waiting_ids) or 'none'}.")
+    for name in options.requests or waiting_ids:
         intake.approve(project, name, operator=options.operator)
         say(name)
     return OK
@@ -206,9 +208,9 @@ def _verify(options: argparse.Namespace) -> int:
     from unsee.workflows.requests import manage
 
     project = _project(options)
-    found = manage.faults(project)
-    say("\n".join(found) if found else f"{len(project.ledger.entries())} entries, none was changed or is missing")
-    return FAILED if found else OK
+    faults = manage.faults(project)
+    say("\n".join(faults) if faults else f"{len(project.ledger.entries())} entries, none was changed or is missing")
+    return FAILED if faults else OK
 
 
 def _export(options: argparse.Namespace) -> int:

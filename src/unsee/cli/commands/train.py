@@ -51,13 +51,13 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def action(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    for kind, given, known in (
+    for kind, value, choices in (
         ("world", options.world, WORLDS),
         ("role to leave out", options.without, ("", "forget", "pictures")),
         ("way to answer strangers", options.strangers, STRANGERS),
     ):
-        if given not in known:
-            raise unknown_name(kind, given, [name for name in known if name])
+        if value not in choices:
+            raise unknown_name(kind, value, [name for name in choices if name])
     from unsee.workflows.train_lab import train
 
     train(
