@@ -104,7 +104,7 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def listed(head: str, lines: Sequence[str], most: int, elsewhere: str = "") -> str:
-    """Return a message of several lines: a head, the first of the lines, and the number of the others.
+    """Return a message of several lines: a head, the first lines, the number of the others.
 
     Args:
         head: First line, which says what is wrong.
@@ -112,5 +112,5 @@ def listed(head: str, lines: Sequence[str], most: int, elsewhere: str = "") -> s
         most: Number of lines shown.
         elsewhere: Where all of them can be seen, put behind the number of the others.
     """
-    more = [f"... and {len(lines) - most} more{elsewhere}"] if len(lines) > most else []
-    return "\n  ".join([head, *lines[:most], *more])
+    remainder = [f"... and {len(lines) - most} more{elsewhere}"] if len(lines) > most else []
+    return "\n  ".join([head, *lines[:most], *remainder])

@@ -72,26 +72,27 @@ def npo_loss(logp_b: Tensor, start_b: Tensor, beta: float = 0.1) -> Tensor:
 
 
 def simnpo_loss(logp_b: Tensor, beta: float, margin: float = 0.0) -> Tensor:
-    """Return the SimNPO loss on per-sample *mean* token log-likelihoods (arXiv 2410.07163, eq. 4).
+    """Return the SimNPO loss on per-sample *mean* token log-likelihoods.
 
-    -(2/beta) E log sigmoid(beta (-log p / T - margin)). The margin stands inside the product with beta, as in
-    open-unlearning [code].
+    -(2/beta) E log sigmoid(beta (-log p / T - margin)), arXiv 2410.07163, eq. 4. The margin stands inside the product with
+    beta, as in open-unlearning [code].
     """
     return -(2 / beta) * logsigmoid(beta * (-logp_b - margin)).mean()
 
 
 def dpo_loss(chosen_b: Tensor, rejected_b: Tensor, beta: float) -> Tensor:
-    """Return the DPO loss on summed log-likelihoods above the reference model's (arXiv 2305.18290, eq. 7).
+    """Return the DPO loss on summed log-likelihoods relative to the reference model's.
 
-    -(2/beta) E log sigmoid(beta (chosen - rejected)); the factor 2/beta is open-unlearning's [code], the paper has 1.
+    -(2/beta) E log sigmoid(beta (chosen - rejected)), arXiv 2305.18290, eq. 7; the factor 2/beta is open-unlearning's [code],
+    the paper has 1.
     """
     return -(2 / beta) * logsigmoid(beta * (chosen_b - rejected_b)).mean()
 
 
 def weighted_ga_loss(logits_bav: Tensor, labels_ba: Tensor, above: float, below: float = 0.0) -> Tensor:
-    """Return gradient ascent with token weights p^above (1 - p)^below, themselves without gradient.
+    """Return the gradient-ascent loss with token weights p^above (1 - p)^below.
 
-    WGA (arXiv 2502.19301) has `below` 0, SatImp (arXiv 2505.11953) both.
+    The weights have no gradient. WGA (arXiv 2502.19301) has `below` 0, SatImp (arXiv 2505.11953) both.
 
     Args:
         logits_bav: Logits at answer positions.
@@ -113,7 +114,7 @@ def undial_loss(start_bav: Tensor, logits_bav: Tensor, labels_ba: Tensor, gamma:
         start_bav: Logits of the reference model.
         logits_bav: Logits of the trained model.
         labels_ba: Forget answers.
-        gamma: What is taken from the true token's logit in the target.
+        gamma: Amount subtracted from the true token's logit in the target.
     """
     lowered_bav = _true_token(labels_ba, start_bav.shape[-1]) * -gamma + start_bav.float()
     cross_ba = -(lowered_bav.softmax(-1) * logits_bav.float().log_softmax(-1)).sum(-1)
@@ -121,10 +122,10 @@ def undial_loss(start_bav: Tensor, logits_bav: Tensor, labels_ba: Tensor, gamma:
 
 
 def ceu_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-    """Return the cross-entropy to the model's own distribution without the true token, from the second on (arXiv 2503.01224).
+    """Return the cross-entropy to the model's own distribution without the true token.
 
-    The target has no gradient. The first token of an answer does not count, as in open-unlearning [code]; an answer of one
-    token counts whole [inferred].
+    CEU (arXiv 2503.01224). The target has no gradient. The first token of an answer does not count, as in open-unlearning
+    [code]; the only token of an answer does [inferred].
     """
     logits_bav = logits_bav.float()
     others_bav = logits_bav.detach().masked_fill(_true_token(labels_ba, logits_bav.shape[-1]).bool(), float("-inf"))
@@ -135,24 +136,27 @@ def ceu_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
 
 
 def logit_margin_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
-    """Return the squared distance of the largest logit from the mean logit, over answer tokens (PDU, arXiv 2506.05314).
+    """Return the squared distance of the largest logit from the mean, over answer tokens.
 
-    0 at the uniform distribution only. open-unlearning averages over prompt and padding too [code]; here only answers count.
+    PDU (arXiv 2506.05314). 0 at the uniform distribution only. open-unlearning averages over prompt and padding too [code]; here only answers count.
     """
     logits_bav = logits_bav.float()
     return per_sample((logits_bav.amax(-1) - logits_bav.mean(-1)).square(), labels_ba).mean()
 
 
 def squared_distance_loss(states_bad: Tensor, goal_bad: Tensor, labels_ba: Tensor) -> Tensor:
-    """Return the mean squared difference of states and goals, over width, answer tokens and samples (RMU, arXiv 2403.03218).
+    """Return the mean squared difference of states and goals.
 
-    The paper's squared norm is `d` (the width) times this; the mean over the width is that of the published code [code].
+    RMU (arXiv 2403.03218), over width, answer tokens and samples. The paper's squared norm is `d` (the width) times this; the mean over the width is that of the published code [code].
     """
     return per_sample((states_bad.float() - goal_bad.float()).square().mean(-1), labels_ba).mean()
 
 
 def js_to_token(logits_bav: Tensor, tokens_ba: Tensor) -> Tensor:
-    """Return the Jensen-Shannon divergence of each distribution from the one-token distribution, in nats (arXiv 2509.02820)."""
+    """Return the Jensen-Shannon divergence from the one-token distribution, in nats.
+
+    One value per position (arXiv 2509.02820).
+    """
     logp_ba = token_logprobs(logits_bav, tokens_ba)
     p_ba = logp_ba.exp()
     middle_ba = torch.log1p(p_ba) - math.log(2)  # in logarithms, so that a probability that rounds to 0 has a gradient

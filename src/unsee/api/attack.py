@@ -1,4 +1,4 @@
-"""Interface of an attack: a way to bring back what a model no longer says."""
+"""Interface of an attack: recovery of forgotten information from a model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Victim:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one form of an attack brought back."""
+    """Result of one variant of an attack."""
 
     variant: str
     """Form of the attack, such as its learning rate or its prompt; the same for model and gold."""

@@ -16,7 +16,7 @@ from unsee.api.method import Method, Needs
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
-    """Return the docstring below each field of a dataclass, those of its base classes included."""
+    """Return the docstring below each field of a dataclass, base classes included."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if "__dataclass_fields__" in vars(base):

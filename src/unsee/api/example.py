@@ -70,7 +70,10 @@ class ImageSource(Protocol):
 
     @property
     def key(self) -> str:
-        """Content key: equal for identical files. The same pixels in another encoding have another one."""
+        """Content key, equal for identical files.
+
+        The same pixels in another encoding have another key.
+        """
         ...
 
     def load(self) -> Image.Image:

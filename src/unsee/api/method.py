@@ -29,7 +29,7 @@ GROUPS: Final[Mapping[Group, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """Requirements of a method: memory of a training step, for the estimate, and whole weights."""
+    """Requirements of a method: memory of a training step (for estimates), whole weights."""
 
     trains: bool = True
     """Whether weights change in training steps."""
@@ -79,7 +79,7 @@ class Method(ABC):
     """What is forgotten: the person, by picture and by name, or only who is in a picture. The gold model differs accordingly."""
 
     def __post_init__(self) -> None:
-        """Reject NaN, infinite settings, negative weights of terms, and floors of the ascent that stop all of it.
+        """Reject NaN, infinite settings, negative term weights, and floors that stop all ascent.
 
         Subclasses with own checks call this first.
         """
@@ -100,7 +100,10 @@ class Method(ABC):
 
 
 def _require_signs(method: Method) -> None:
-    """Raise for a negative weight, which inverts its term, and for a floor that no log-likelihood lies above."""
+    """Raise for a negative weight, and for a floor that no log-likelihood lies above.
+
+    A negative weight would invert its term.
+    """
     for name, value in vars(method).items():
         if not isinstance(value, (int, float)):
             continue

@@ -204,7 +204,10 @@ def text_of(entry: Outside) -> str:
 
 
 def class_text(entry: Outside) -> str:
-    """Return the source of the class that the entry names, else of its module, neither imported."""
+    """Return the source of the class that the entry names, else of its module.
+
+    Neither is imported.
+    """
     text = text_of(entry)
     classes = (
         node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == entry.spec.attribute

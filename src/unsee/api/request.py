@@ -71,7 +71,7 @@ class Target:
 
     @property
     def prompt(self) -> Prompt:
-        """Return what the model is asked."""
+        """Return the prompt of the example."""
         return Prompt.of(self.example, self.instruction)
 
     @property

@@ -12,7 +12,10 @@ from unsee.errors import shown
 
 @dataclass(frozen=True, kw_only=True)
 class Response(Question):
-    """A question with one generated response: everything needed to rescore it (a row of responses.jsonl)."""
+    """A question with one generated response (a row of responses.jsonl).
+
+    It holds everything needed to rescore the response.
+    """
 
     stage: str
     """Model that generated it: "original", "gold" or the method's name."""

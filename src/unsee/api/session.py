@@ -63,7 +63,7 @@ class Session:
 
     @property
     def instruction(self) -> str:
-        """Text that precedes every question at inference; set by prompt-based methods."""
+        """Text that precedes every question at inference, set by prompt-based methods."""
         return self.vlm.instruction
 
     @instruction.setter

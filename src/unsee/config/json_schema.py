@@ -68,7 +68,10 @@ def type_schema(hint: Any) -> Schema:
 
 
 def _comma_list(hint: Any) -> list[Schema]:
-    """Return the schema of text that lists several values, where single values are no free text."""
+    """Return the schema of text that lists several values.
+
+    There is none for types whose values are free text.
+    """
     if get_origin(hint) is Literal:
         element = "|".join(map(str, get_args(hint)))
     elif hint in (int, float):
@@ -79,7 +82,7 @@ def _comma_list(hint: Any) -> list[Schema]:
 
 
 def _acceptance(cls: type[Any], name: str, bases: Sequence[Mapping[str, Any]]) -> Callable[[Any], bool]:
-    """Return a function that tells whether the checks of `cls` let a value of one setting pass."""
+    """Return a function that tells whether the checks of `cls` accept a value of a setting."""
 
     def accepts(value: Any) -> bool:
         for base in bases:
@@ -117,8 +120,8 @@ def _limits(hint: Any, default: Any, accepts: Callable[[Any], bool]) -> Schema:
 
 def _range(number_type: type, default: Any, accepts: Callable[[Any], bool]) -> Schema:
     """Return the limits of a number by bisection between an accepted value and a refused one."""
-    inside = next((value for value in (default, 1, 2, 0.5) if isinstance(value, number_type) and accepts(value)), None)
-    if inside is None:
+    valid = next((value for value in (default, 1, 2, 0.5) if isinstance(value, number_type) and accepts(value)), None)
+    if valid is None:
         return {}
     limits: Schema = {}
     for extreme, limit, beyond in (
@@ -126,7 +129,7 @@ def _range(number_type: type, default: Any, accepts: Callable[[Any], bool]) -> S
         (_FAR[number_type], "maximum", "exclusiveMaximum"),
     ):
         if not accepts(number_type(extreme)):
-            refused, accepted = _edge(number_type, number_type(extreme), inside, accepts)
+            refused, accepted = _edge(number_type, number_type(extreme), valid, accepts)
             round_number = number_type is int or len(repr(accepted)) <= len(repr(refused))
             limits |= {limit: accepted} if round_number else {beyond: refused}
     lowest, highest = limits.get("minimum", -_FAR[number_type]), limits.get("maximum", _FAR[number_type])

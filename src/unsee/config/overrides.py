@@ -77,7 +77,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 class _Dumper(yaml.SafeDumper):
-    """Safe dumper that quotes every text which _Loader or a YAML 1.1 reader would take for something else."""
+    """Safe dumper that quotes every text which _Loader or a YAML 1.1 reader would misread."""
 
 
 for _tag, _pattern, _first in _OWN:

@@ -37,7 +37,10 @@ def is_here(name: str) -> bool:
 
 
 def is_model(gold: str) -> bool:
-    """Tell whether a gold model is given by its weights (built-in, folder, hub id), not as a run that is judged."""
+    """Tell whether a gold model is given by its weights, not as a run that is judged.
+
+    Its weights are a built-in model, a folder or a hub id.
+    """
     path = Path(gold)
     if path.exists():
         has_weights = any((path / name).exists() for name in ("config.json", "adapter_config.json", "model"))
@@ -64,7 +67,7 @@ def pictures_folder(out: Path) -> Path:
 
 
 def base_of_run(run: Path) -> Path:
-    """Return the folder beside a run that keeps its original model, if that was given as an object."""
+    """Return the folder beside a run for an original model that was given as an object."""
     return run.with_name(run.name + _BASE)
 
 
@@ -102,13 +105,13 @@ def require_writable(out: Path | str) -> None:
         raise UserError(f"Nothing can be written at --out {out}: no permission in {ancestor}. Give another --out.")
 
 
-def require_run(place: Path | str) -> Path:
+def require_run(path: Path | str) -> Path:
     """Return the run folder, or raise if it does not exist.
 
     Raises:
-        UserError: Nothing lies at `place`, or a file; the message says what makes a run folder, and which are beside it.
+        UserError: Nothing lies at `path`, or a file; the message says what makes a run folder, and which are beside it.
     """
-    folder = Path(place)
+    folder = Path(path)
     if folder.is_dir():
         return folder
     if folder.is_file():

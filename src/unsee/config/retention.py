@@ -1,4 +1,4 @@
-"""Retention of a run's private files: for good, until it is judged forgotten, or for a number of days."""
+"""Retention of a run's private files: for good, until judged forgotten, or for N days."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def require_retention(text: str) -> None:
 
 
 def due_date(retention: str, today: date) -> date | None:
-    """Return the date from which a run's private files are due for `unsee purge --due`, or None.
+    """Return the date from which `unsee purge --due` removes private files, or None.
 
     >>> due_date("days:30", date(2026, 11, 28))
     datetime.date(2026, 12, 28)

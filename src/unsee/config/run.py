@@ -233,7 +233,7 @@ def require_answered(folder: Path) -> None:
 
 
 def require_judged(folder: Path) -> None:
-    """Raise if the evaluation in `folder` was broken off, or failed after all answers were there."""
+    """Raise if the evaluation in `folder` lacks answers, or has not judged them."""
     require_answered(folder)
     question_count, _ = _unfinished(folder)
     if question_count is not None:
@@ -244,7 +244,10 @@ def require_judged(folder: Path) -> None:
 
 
 def _unfinished(folder: Path) -> tuple[Any, int]:
-    """Return how many questions are asked, or None if the evaluation has ended, and how many answers are there."""
+    """Return the numbers of questions and of answers of an unfinished evaluation.
+
+    If the evaluation has ended, they are None and 0.
+    """
     record, answers = folder / "judged.json", folder / "responses.jsonl"
     question_count = read_object(record).get("unfinished") if record.is_file() else None
     return question_count, answers.read_bytes().count(b"\n") if question_count is not None and answers.is_file() else 0

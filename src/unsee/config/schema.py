@@ -83,14 +83,14 @@ def _items(value: Any, hint: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _number(item: str) -> Any:
+def _number(text: str) -> Any:
     """Return the number that the text writes, or the text itself."""
     for number_type in (int, float):
         try:
-            return number_type(item)
+            return number_type(text)
         except ValueError:
             continue
-    return item
+    return text
 
 
 def _any_of(value: Any, hints: Sequence[Any], where: str) -> Any:

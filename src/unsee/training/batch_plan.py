@@ -44,8 +44,8 @@ class Plan:
     @cached_property
     def steps(self) -> int:
         """Optimiser steps of the run: as `epochs` needs, at most `max_steps`."""
-        needed = math.ceil(self.per_epoch * self.training.epochs / self.training.accumulate)
-        return needed if self.training.max_steps < 0 else min(needed, self.training.max_steps)
+        needed_steps = math.ceil(self.per_epoch * self.training.epochs / self.training.accumulate)
+        return needed_steps if self.training.max_steps < 0 else min(needed_steps, self.training.max_steps)
 
     @cached_property
     def steps_per_epoch(self) -> int:

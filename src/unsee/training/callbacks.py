@@ -98,7 +98,10 @@ class TrainingMonitor:
             raise self._destroyed(f"The output of the model is not finite after step {step}")
 
     def check(self, step: int) -> bool:
-        """Apply guard and stop rule if due, the guard after the last step too, and tell whether training ends."""
+        """Apply guard and stop rule if due, and tell whether training ends.
+
+        The guard also runs after the last step.
+        """
         due = step % self.check_every == 0
         reason = self.guard.collapsed() if self.guard is not None and (due or step == self.plan.steps) else ""
         if reason:
@@ -181,9 +184,9 @@ class TrainingMonitor:
 
     def _sound_weights(self, *, before: bool) -> str:
         """Write the last good weights to `last_good` and name them. Collective."""
-        file, needed = self.session.out / "last_good" / WEIGHTS, trainable_bytes(self.session.model)
+        file, needed_bytes = self.session.out / "last_good" / WEIGHTS, trainable_bytes(self.session.model)
         if before and finite(self.session.model):
-            with full_disk_explained(file, "the weights before this step", needed):
+            with full_disk_explained(file, "the weights before this step", needed_bytes):
                 save_trainable(self.session.model, file.parent)
             return f"The weights before this step are in {file}."
         if self.guard is not None:
@@ -193,7 +196,7 @@ class TrainingMonitor:
             return "No weights of this run were kept; the original model is as it was."
         if processes.is_main():
             file.parent.mkdir(exist_ok=True)
-            with full_disk_explained(file, "the weights of the last checkpoint", needed):
+            with full_disk_explained(file, "the weights of the last checkpoint", needed_bytes):
                 shutil.copyfile(checkpoint / WEIGHTS, file)
         return f"The weights after step {step_of(checkpoint)} are in {file}."
 

@@ -114,10 +114,10 @@ class CollapseGuard:
     def _degenerate(self) -> float:
         """Return the share of greedy responses that are empty or repetitive."""
         session = self.session
-        requests = [Prompt.of(target.example, session.instruction) for target in self.asked]
+        prompts = [Prompt.of(target.example, session.instruction) for target in self.asked]
         limit = session.training.max_new_tokens
         with whole(session.model), autocast(session.model, session.training):
-            responses = generate(session.vlm, requests, max_new_tokens=limit)
+            responses = generate(session.vlm, prompts, max_new_tokens=limit)
         return sum(degenerate(response.text, _SPEECH) for response in responses) / len(responses)
 
 

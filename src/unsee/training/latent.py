@@ -1,5 +1,6 @@
-"""Worst shifts of hidden states within a small ball (latent adversarial training, Sheshadri et al., arXiv 2407.15549).
+"""Worst shifts of hidden states within a small ball: latent adversarial training.
 
+Sheshadri et al., arXiv 2407.15549.
 Shapes: b rows, t tokens, d width of the model.
 """
 
@@ -22,7 +23,10 @@ _STRIDE: Final = 2.5
 
 
 class Latent:
-    """Additive shifts of a layer's output, one per forward pass with gradients, in the order of the passes."""
+    """Additive shifts of a layer's output, one per forward pass with gradients.
+
+    They are stored in the order of the passes.
+    """
 
     def __init__(self, layer: Module, radius: float) -> None:
         """Start without shifts.
@@ -44,7 +48,7 @@ class Latent:
             yield
 
     def attack(self, backpropagate: Callable[[], object], steps: int) -> None:
-        """Raise the loss that `backpropagate` runs backward through, by projected gradient ascent on the shifts.
+        """Raise the loss of `backpropagate` by projected gradient ascent on the shifts.
 
         Every step goes along the gradient of a state's shift, whatever its length.
 
@@ -79,8 +83,9 @@ class Latent:
 
 
 def _ascended(shift_btd: Tensor, grad_btd: Tensor, limit_bt1: Tensor, stride: float) -> Tensor:
-    """Return shifts after a step of `stride` radii up their gradient (none where it is 0), projected back into their balls.
+    """Return shifts after an ascent step of `stride` radii, projected back into their balls.
 
+    A shift whose gradient is 0 does not move.
     >>> _ascended(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[0.0, 4.0]]]), torch.tensor([[[2.0]]]), 0.5)
     tensor([[[0., 1.]]])
     """

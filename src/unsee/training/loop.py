@@ -168,8 +168,8 @@ class Loop:
         callbacks = [*reporting, *made(session.callbacks)]
         objects = {"model": session.model, "processing_class": session.processor, "optimizer": self.optimizer}
         objects |= {"lr_scheduler": self.schedule, "train_dataloader": None, "eval_dataloader": None}
-        described = tracking.described(session.out) if reporting else {}
-        self.events = Callbacks(callbacks, arguments(settings, described), self.state, objects, trackers=reporting)
+        run_facts = tracking.described(session.out) if reporting else {}
+        self.events = Callbacks(callbacks, arguments(settings, run_facts), self.state, objects, trackers=reporting)
         self.events.fire("on_init_end")
 
     def _state(self) -> TrainerState:

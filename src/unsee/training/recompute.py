@@ -63,7 +63,7 @@ def recomputing(model: Module, engine: Engine, *, checkpointing: bool = False) -
 
 @contextmanager
 def _recomputing(model: Module) -> Iterator[Forward]:
-    """Yield that context whether or not the model was tried."""
+    """Yield that context without a trial on the model."""
     registry = _Known()
     costly_modules = [module for module in model.modules() if _keeps_more(module)]
     with ExitStack() as hooks:
@@ -125,11 +125,11 @@ def _proven(model: Module) -> bool:
 
 @contextmanager
 def vision_rerun(model: Module, engine: Engine, forward: Forward, loss: Callable[[], Tensor]) -> Iterator[None]:
-    """Checkpoint the vision tower and projector: drop their activations and rerun them in backward.
+    """Checkpoint the vision tower and projector: rerun their forward pass in backward.
 
-    So the activations of the tower and those of the language model are never there at the same time. For passes that are
-    backpropagated once, without dropout. Models that look at images inside their language model (Mllama), and sharded ones,
-    are left as they are.
+    Their activations are dropped, so that those of the tower and of the language model are never in memory at the same time.
+    For passes that are backpropagated once, without dropout. Models with cross-attention to images inside the language model
+    (Mllama), and sharded ones, are left as they are.
 
     Args:
         model: The model.
@@ -137,12 +137,12 @@ def vision_rerun(model: Module, engine: Engine, forward: Forward, loss: Callable
         forward: Context of the second pass.
         loss: Loss on one example with an image, without fast paths, for the trial of this one.
     """
-    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    base = inner.base_model
+    unwrapped: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = unwrapped.base_model
     if not engine.recompute or "get_image_features" not in dir(base) or processes.sharding() != "none":
         yield
         return
-    weights = before_language(inner)
+    weights = before_language(unwrapped)
 
     def trial(*, lean: bool) -> Tensor:
         with _rerun(base, weights, forward) if lean else nullcontext():
@@ -175,7 +175,10 @@ def _rerun(base: Any, weights: Sequence[Parameter], forward: Forward) -> Iterato
 
 
 def _gradient_norms(model: Module, weights: Sequence[Parameter], loss: Callable[[], Tensor]) -> Tensor:
-    """Return the norm of the gradient of this loss for each weight. No gradient is left, and none added."""
+    """Return the norm of the gradient of this loss for each weight.
+
+    The gradients that the weights had are restored afterwards.
+    """
     saved = [(weight, weight.requires_grad, weight.grad) for weight in model.parameters()]
     try:
         model.requires_grad_(False)

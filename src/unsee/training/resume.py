@@ -72,7 +72,10 @@ def last_checkpoint(out: Path) -> Path | None:
 
 
 def checkpoint_bytes(model: Module, training: Training) -> int:
-    """Return the approximate checkpoint size: trainable weights, two moments, perhaps the mean of the weights."""
+    """Return the approximate size of a checkpoint in bytes.
+
+    It holds the trainable weights, two moments and, with averaging, the mean of the weights.
+    """
     return (4 if training.robust == "averaging" else 3) * trainable_bytes(model)
 
 
@@ -90,8 +93,8 @@ def seal(folder: Path) -> None:
     mark = folder / COMPLETE
     listing = {str(file.relative_to(folder)): [file.stat().st_size, _checksum(file)] for file in files}
     mark.write_text(json.dumps(listing), encoding="utf-8")
-    for path in (mark, folder, folder.parent):
-        sync(path)
+    for location in (mark, folder, folder.parent):
+        sync(location)
     for expired in checkpoints(folder.parent.parent)[KEPT:]:
         remove_folder(expired)
 
@@ -164,7 +167,7 @@ def restore_random_state(states: list[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def full_disk_explained(folder: Path, content: str, needed: int) -> Iterator[None]:
+def full_disk_explained(folder: Path, content: str, needed_bytes: int) -> Iterator[None]:
     """Turn write errors on a full disk into one plain error."""
     try:
         yield
@@ -172,7 +175,7 @@ def full_disk_explained(folder: Path, content: str, needed: int) -> Iterator[Non
         if not _is_full(error):
             raise
         raise TrainingError(
-            f"The disk of {folder} is full: {content} needs {needed / GIB:.3f} GiB. "
+            f"The disk of {folder} is full: {content} needs {needed_bytes / GIB:.3f} GiB. "
             "Free some space and give the same command with --resume."
         ) from error
 

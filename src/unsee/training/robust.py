@@ -1,5 +1,6 @@
-"""Wrappers around any loss that aim at forgetting which survives relearning: SAM, smoothing, averaging, latent attacks.
+"""Wrappers around any loss, for forgetting that survives relearning.
 
+They are SAM, smoothing, averaging and latent attacks.
 Source of the first three: arXiv 2502.05374 and its code, https://github.com/OPTML-Group/Unlearn-Smooth; of the last:
 `unsee.training.latent`.
 """
@@ -31,7 +32,7 @@ from unsee.utils.seeds import seed_of
 AVERAGE: Final = "average.safetensors"
 """File of the mean weights in a checkpoint."""
 KEPT_SIDE: Final = ("retain_", "decouple_")
-"""Beginnings of the names of terms on what is to stay."""
+"""Prefixes of the names of retain terms."""
 Terms = Callable[[], Iterator[dict[str, Tensor]]]
 """Makes the terms of an objective on one batch, each computed when it is asked for."""
 Changed = Callable[[], AbstractContextManager[None]]
@@ -41,7 +42,7 @@ Backward = Callable[[Iterable[dict[str, Tensor]], int], dict[str, Tensor]]
 
 
 class Perturbed:
-    """Gradients of the forget terms of a shifted model, of all other terms of the model itself.
+    """Gradients of the forget terms at a shifted model, and of all other terms at the model.
 
     Terms on retain answers (named `retain_*` or `decouple_*`) stand after the others in every objective. An objective
     in one piece, which has parts of both kinds in one term, is shifted as a whole [inferred].
@@ -64,19 +65,19 @@ class Perturbed:
             share: Number of batches that one optimiser step accumulates.
 
         Raises:
-            UserError: The objective has no forget term, or one after a term on what is to stay.
+            UserError: The objective has no forget term, or one after a retain term.
         """
         if self.forget_terms is None:
             self.forget_terms = _forget_terms(terms, self.training.robust)
-        blocks = self._blocks(terms, backward, batch)
+        perturbations = self._blocks(terms, backward, batch)
         parts: dict[str, Tensor] = {}
         retain_parts: dict[str, Tensor] = {}
-        for index, changed in enumerate(blocks):
+        for index, perturbation in enumerate(perturbations):
             all_terms = terms()
-            with changed():
-                values = backward(islice(all_terms, self.forget_terms), share * len(blocks))
+            with perturbation():
+                values = backward(islice(all_terms, self.forget_terms), share * len(perturbations))
             parts = _mean(parts, values, index)
-            if index == len(blocks) - 1:
+            if index == len(perturbations) - 1:
                 retain_parts = backward(all_terms, share)
         losses = [group["loss"] for group in (parts, retain_parts) if group]
         return {**parts, **retain_parts, "loss": torch.stack(losses).sum()}
@@ -124,7 +125,7 @@ def extra_bytes(training: Training) -> int:
 
 
 class Average:
-    """Running mean of the weights after every step, the weights that count in checks and at the end.
+    """Running mean of the weights after every step, used in checks and at the end.
 
     The equal weight of all steps is stochastic weight averaging (arXiv 1803.05407, algorithm 1 with c = 1).
     """
@@ -192,7 +193,7 @@ def _noisy(weights: Sequence[Parameter], sigma: float, seed: int) -> Iterator[No
 
 
 def _gradients(terms: Terms, backward: Backward, weights: Sequence[Parameter], count: int | None) -> list[Tensor]:
-    """Return the gradients of the first terms, and leave those that the weights hold as they are."""
+    """Return the gradients of the first terms, and restore those that the weights had."""
     saved_grads = [weight.grad for weight in weights]
     for weight in weights:
         weight.grad = None
@@ -205,14 +206,17 @@ def _gradients(terms: Terms, backward: Backward, weights: Sequence[Parameter], c
 
 
 def sam_shift(grads: Sequence[Tensor], rho: float) -> list[Tensor]:
-    """Return rho * g / ||g||, the norm over all weights, or no shift if g is 0 (arXiv 2010.01412, equation 2)."""
+    """Return rho * g / ||g||, the norm over all weights, or 0 if g is 0.
+
+    Sharpness-aware minimisation, arXiv 2010.01412, equation 2.
+    """
     norm = torch.nn.utils.get_total_norm(list(grads))
     scale = torch.where(norm > 0, rho / norm, torch.zeros_like(norm))
     return [grad * scale.to(grad.device) for grad in grads]
 
 
 def noise(weights: Sequence[Parameter], sigma: float, seed: int) -> list[Tensor]:
-    """Return normal noise of standard deviation sigma for every weight, the same for the same seed."""
+    """Return normal noise of standard deviation sigma for every weight, fixed by the seed."""
     generator = torch.Generator().manual_seed(seed)
     return [
         (sigma * torch.randn(weight.shape, generator=generator)).to(weight.device, weight.dtype) for weight in weights
@@ -220,7 +224,10 @@ def noise(weights: Sequence[Parameter], sigma: float, seed: int) -> list[Tensor]
 
 
 def _forget_terms(terms: Terms, robust: str) -> int:
-    """Return the number of terms before the first one on what is to stay, without a trace in random streams."""
+    """Return the number of terms before the first retain term.
+
+    Random streams are left as they were.
+    """
     with torch.random.fork_rng(), torch.no_grad():
         retain_flags = [[name.startswith(KEPT_SIDE) for name in term if name != "loss"] for term in terms()]
     combine = all if len(retain_flags) == 1 else any  # a lone term with parts of both kinds is the whole objective

@@ -44,7 +44,8 @@ def prepare(model: Module, family: Family, training: Training, seed: int) -> Mod
         seed: Seed of the adapter's initial weights.
 
     Raises:
-        UserError: Nothing matches, or the model carries an adapter, so that it would not be the one given when that is off.
+        UserError: No weight matches, or the model has an adapter already, so that its adapter-off state would not be the model
+            that was given.
     """
     if isinstance(model, PeftModel):
         raise UserError("This model carries an adapter already; open it with `open_model`, which merges it first.")
@@ -102,13 +103,13 @@ def save_trainable(model: Module, folder: Path) -> None:
     weights = {name: full_tensor(weight).detach().contiguous().clone() for name, weight in trainable(model).items()}
     if processes.is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        partial_path = folder / f".{WEIGHTS}{PART}"
+        temporary = folder / f".{WEIGHTS}{PART}"
         try:
-            save_file(weights, partial_path)
-            follow_umask(partial_path)
-            partial_path.replace(folder / WEIGHTS)
+            save_file(weights, temporary)
+            follow_umask(temporary)
+            temporary.replace(folder / WEIGHTS)
         finally:
-            remove_file(partial_path)
+            remove_file(temporary)
 
 
 def load_trainable(model: Module, folder: Path) -> None:
@@ -126,7 +127,10 @@ def load_trainable(model: Module, folder: Path) -> None:
 
 
 def _without_float16(model: Module, training: Training) -> Module:
-    """Return the model in a type that trains: float16 would need loss scaling, and bf16 autocast refuses to join it."""
+    """Return the model in a dtype that can be trained.
+
+    float16 would need loss scaling, and cannot be combined with bf16 autocast.
+    """
     if half(training):
         return model.bfloat16()
     return model if training.quantization != "none" else model.float()
@@ -218,5 +222,5 @@ def _nothing(training: Training) -> UserError:
 
 def _owner(name: str) -> str:
     """Strip wrappers and the weight's name: `base_model.model.x.q.lora_A.weight` -> `x.q`."""
-    inner = name.removeprefix("base_model.model.")
-    return re.split(r"\.lora_|\.(?:weight|bias|class_embedding)$", inner)[0]
+    stripped = name.removeprefix("base_model.model.")
+    return re.split(r"\.lora_|\.(?:weight|bias|class_embedding)$", stripped)[0]

@@ -74,8 +74,8 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that replaces `folder` atomically at the end of the block.
 
-    An earlier `folder` is replaced if unsee made it; one that anybody else has put files into is refused. It stands aside for a
-    moment, so that a kill loses neither; the next call puts it back.
+    An earlier `folder` is replaced if unsee made it; one that anybody else has put files into is refused. It is renamed for a
+    moment, so that a kill loses neither; the next call restores it.
     """
     _require_removable(folder)
     backup = folder.with_name(f".{folder.name[:80]}.old{PART}")
@@ -96,7 +96,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def follow_umask(*paths: Path) -> None:
-    """Give files the mode of any new file: safetensors (0.8) leaves them readable by their owner only."""
+    """Give files the mode of any new file.
+
+    safetensors (0.8) leaves its files readable by their owner only.
+    """
     files = [path for path in paths if path.is_file()]
     if not files or os.name == "nt":
         return
@@ -171,7 +174,10 @@ def remove_file(file: Path) -> None:
 
 
 def remove_listed(file: Path) -> None:
-    """Remove a file that the caller lists by name, after its own look at who made the folder. A missing one is no error."""
+    """Remove a file that the caller lists by name. A missing one is no error.
+
+    The caller has checked that unsee made the folder.
+    """
     file.unlink(missing_ok=True)
 
 
@@ -234,15 +240,15 @@ def read_jsonl(path: Path) -> list[Any]:
     return rows
 
 
-def require_space(folder: Path, needed: int, purpose: str) -> None:
-    """Raise if the disk that holds (or will hold) `folder` has fewer than `needed` bytes free."""
+def require_space(folder: Path, needed_bytes: int, purpose: str) -> None:
+    """Raise if the disk that holds (or will hold) `folder` has fewer than `needed_bytes` free."""
     ancestor = folder.resolve()
     while not ancestor.exists():
         ancestor = ancestor.parent
     free_bytes = shutil.disk_usage(ancestor).free
-    if free_bytes < needed:
+    if free_bytes < needed_bytes:
         raise UserError(
-            f"Not enough disk for {purpose}: {needed / GIB:.2f} GiB needed, {free_bytes / GIB:.2f} GiB free at {ancestor}. "
+            f"Not enough disk for {purpose}: {needed_bytes / GIB:.2f} GiB needed, {free_bytes / GIB:.2f} GiB free at {ancestor}. "
             "Free some space or choose another --out."
         )
 

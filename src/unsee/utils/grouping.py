@@ -34,7 +34,7 @@ def merged_forms(pairs: Iterable[tuple[K, Iterable[str]]]) -> dict[K, tuple[str,
 
 
 def evenly(items: Sequence[V], count: int) -> Sequence[V]:
-    """Return at most `count` items, evenly spaced over the sequence, or all if there are no more.
+    """Return at most `count` items, evenly spaced over the sequence.
 
     >>> evenly("abcdef", 3)
     ['a', 'c', 'e']

@@ -12,7 +12,7 @@ _ESCAPES: Final = re.compile(r"\\(?=[!-/:-@\[-`{-~])")
 
 
 def cell(text: object) -> str:
-    r"""Return the text for a table's cell: on one line, without HTML, links, pictures or further cells.
+    r"""Return the text for one table cell: on one line, without HTML, links or images.
 
     >>> print(cell("a|b<c"))
     a\|b&lt;c

@@ -29,7 +29,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def nameless_words(settings: str) -> str:
-    """Return the settings that are one word of code each, of those written behind one another (the label of a cell).
+    """Return those settings of a cell's label that are one word of code each.
 
     >>> nameless_words("lr=0.001 instruction=Ada is not to be named. weight=4")
     'lr=0.001 weight=4'

@@ -112,7 +112,7 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def is_empty(value: Any) -> bool:
-    """Tell whether a cell is empty: null, NaN (pandas' empty cell), or text of blanks and invisible characters."""
+    """Tell whether a cell is empty: null, NaN (pandas), or blanks and invisible characters."""
     if isinstance(value, str):
         return all(char.isspace() or unicodedata.category(char) == "Cf" for char in value)
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -20,7 +20,10 @@ _LOGGED: Final = 60.0
 
 
 class Bar:
-    """Progress of one piece of work on stderr, or as an output of a notebook's cell. `with` starts and stops it."""
+    """Progress of one piece of work on stderr, or in the output of a notebook's cell.
+
+    `with` starts and stops it.
+    """
 
     def __init__(self, label: str, total: int | None = None, *, shown: bool = True) -> None:
         """Prepare the bar. A `total` of None is unknown."""
@@ -114,7 +117,7 @@ class _Log:
         self.begun = False
 
     def line(self, state: Callable[..., str], *, last: bool) -> None:
-        """Write the state if the last line is long ago, and the last state if there were lines before."""
+        """Write the state if the last line is long ago, and the last one if any were written."""
         now = time.monotonic()
         if now - self.written >= _LOGGED or (last and self.begun):
             terminal.err(state(last=last))

@@ -54,7 +54,10 @@ def arguments(report_to: Sequence[str], out: Path) -> dict[str, Any]:
 
 
 def begin(out: Path, settings: Mapping[str, Any]) -> None:
-    """Note in `out` what trackers are given, so that scores go to the same run later. Kept where a run is resumed."""
+    """Record in `out` what trackers are given, so that scores go to the same run later.
+
+    An existing record is kept, as when a run is resumed.
+    """
     names = settings["report_to"]
     if names == "none" or (out / KEPT).exists():
         return
@@ -68,7 +71,7 @@ def kept(out: Path) -> dict[str, Any]:
 
 
 def note_id(out: Path) -> None:
-    """Note the id of the run that MLflow has begun, which its server chooses."""
+    """Record the id of MLflow's active run, which its server chooses."""
     record, mlflow = kept(out), sys.modules.get("mlflow")
     if (
         mlflow is None
@@ -82,9 +85,10 @@ def note_id(out: Path) -> None:
 
 @contextmanager
 def beside(out: Path) -> Iterator[None]:
-    """Make trackers go on with the run that `out` notes, and TensorBoard write to `out/tensorboard`, for the block.
+    """Continue the tracker runs recorded in `out` for the block.
 
-    TensorBoard's default lies where checkpoints are deleted. What the environment says wins.
+    TensorBoard writes to `out/tensorboard`, since its default lies where checkpoints are deleted. Environment variables that
+    are set already win.
     """
     ids = kept(out).get("ids", {})
     variables = {_TENSORBOARD: str(out / "tensorboard")}

@@ -151,7 +151,10 @@ def say(line: object) -> None:
 
 
 def say_json(values: object) -> None:
-    """Print a result as JSON on rank 0 only, in printable ASCII: what `say` escapes for terminals would be no JSON."""
+    """Print a result as JSON on rank 0 only.
+
+    It is printable ASCII: what `say` escapes for terminals would be no JSON.
+    """
     say(json.dumps(values, indent=2).replace("\x7f", "\\u007f"))
 
 

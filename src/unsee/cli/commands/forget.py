@@ -84,7 +84,10 @@ def action(options: argparse.Namespace) -> int:
 
 
 def _chosen(run: Run, options: argparse.Namespace) -> tuple[Run, str]:
-    """Return the run with a method and retain settings (unless its source has its own), and a sentence on what was added."""
+    """Return the run with a method and retain settings, and a sentence on what was added.
+
+    A recipe or run file keeps its own.
+    """
     from unsee.workflows.forget import require_locations
     from unsee.workflows.suggest import RETAINING, beside_retain_rows, require_variant
 

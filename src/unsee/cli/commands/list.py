@@ -63,7 +63,7 @@ def _say_names(kind: registry.Listed, names: Sequence[str], width: int, indent: 
 
 
 def _kind(word: str) -> registry.Listed:
-    near = get_close_matches(word, KINDS, n=1, cutoff=0.8)
+    matches = get_close_matches(word, KINDS, n=1, cutoff=0.8)
     if word not in KINDS and f"{word}s" not in KINDS:
         raise unknown_name("kind", word, KINDS)
-    return next(kind for kind in KINDS if kind in (word, *near))
+    return next(kind for kind in KINDS if kind in (word, *matches))
