@@ -138,7 +138,8 @@ def ceu_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
 def logit_margin_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
     """Return the squared distance of the largest logit from the mean, over answer tokens.
 
-    PDU (arXiv 2506.05314). 0 at the uniform distribution only. open-unlearning averages over prompt and padding too [code]; here only answers count.
+    PDU (arXiv 2506.05314). 0 at the uniform distribution only. open-unlearning averages over prompt and padding too [code];
+    here only answers count.
     """
     logits_bav = logits_bav.float()
     return per_sample((logits_bav.amax(-1) - logits_bav.mean(-1)).square(), labels_ba).mean()
@@ -147,7 +148,8 @@ def logit_margin_loss(logits_bav: Tensor, labels_ba: Tensor) -> Tensor:
 def squared_distance_loss(states_bad: Tensor, goal_bad: Tensor, labels_ba: Tensor) -> Tensor:
     """Return the mean squared difference of states and goals.
 
-    RMU (arXiv 2403.03218), over width, answer tokens and samples. The paper's squared norm is `d` (the width) times this; the mean over the width is that of the published code [code].
+    RMU (arXiv 2403.03218), over width, answer tokens and samples. The paper's squared norm is `d` (the width) times this; the
+    mean over the width is that of the published code [code].
     """
     return per_sample((states_bad.float() - goal_bad.float()).square().mean(-1), labels_ba).mean()
 

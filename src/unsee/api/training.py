@@ -99,8 +99,10 @@ class Training:
         """Reject values that no run could use."""
         require_finite(self, "training")
         self._require_counts()
-        counts = "check_every checkpoint_every warmup_steps weight_decay clip lr robust_rho robust_sigma robust_radius"
-        for name in counts.split():
+        non_negative = (
+            "check_every checkpoint_every warmup_steps weight_decay clip lr robust_rho robust_sigma robust_radius"
+        )
+        for name in non_negative.split():
             if getattr(self, name) < 0:
                 raise UserError(f"training.{name} must not be negative, got {getattr(self, name)}.")
         if self.max_steps != -1 and self.max_steps < 1:

@@ -224,10 +224,10 @@ def require_ended(folder: Path) -> None:
 
 def require_answered(folder: Path) -> None:
     """Raise if the evaluation in `folder` was broken off, since answers are missing."""
-    question_count, answer_count = _unfinished(folder)
-    if question_count not in (None, answer_count):
+    total, count = _unfinished(folder)
+    if total not in (None, count):
         raise UserError(
-            f"The evaluation in {folder} was broken off after {answer_count} of {question_count} answers. Run the same `unsee eval` again: "
+            f"The evaluation in {folder} was broken off after {count} of {total} answers. Run the same `unsee eval` again: "
             "it goes on where it stopped."
         )
 
@@ -235,10 +235,10 @@ def require_answered(folder: Path) -> None:
 def require_judged(folder: Path) -> None:
     """Raise if the evaluation in `folder` lacks answers, or has not judged them."""
     require_answered(folder)
-    question_count, _ = _unfinished(folder)
-    if question_count is not None:
+    total, _ = _unfinished(folder)
+    if total is not None:
         raise UserError(
-            f"The evaluation in {folder} has all {question_count} answers, but they were not judged. Run the same `unsee eval` again: "
+            f"The evaluation in {folder} has all {total} answers, but they were not judged. Run the same `unsee eval` again: "
             "it judges them, or says why it cannot."
         )
 
@@ -249,8 +249,8 @@ def _unfinished(folder: Path) -> tuple[Any, int]:
     If the evaluation has ended, they are None and 0.
     """
     record, answers = folder / "judged.json", folder / "responses.jsonl"
-    question_count = read_object(record).get("unfinished") if record.is_file() else None
-    return question_count, answers.read_bytes().count(b"\n") if question_count is not None and answers.is_file() else 0
+    total = read_object(record).get("unfinished") if record.is_file() else None
+    return total, answers.read_bytes().count(b"\n") if total is not None and answers.is_file() else 0
 
 
 def benchmark_of(run: Run, earlier: Run) -> str | Mapping[str, Any]:

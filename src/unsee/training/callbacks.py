@@ -144,16 +144,16 @@ class TrainingMonitor:
         """Path of log.jsonl."""
         return self.session.out / "log.jsonl"
 
-    def open_log(self, last_step: int) -> None:
+    def open_log(self, steps: int) -> None:
         """Truncate the log to the step the run resumes from.
 
         Raises:
             TrainingError: A row of these steps is missing or cut off, which methods and readers of the history go by.
         """
-        rows = _rows(processes.from_main(self._lines() if last_step and processes.is_main() else []), last_step)
-        if [row["step"] for row in rows] != list(range(1, last_step + 1)):
+        rows = _rows(processes.from_main(self._lines() if steps and processes.is_main() else []), steps)
+        if [row["step"] for row in rows] != list(range(1, steps + 1)):
             raise TrainingError(
-                f"{self.log_file} should have a row for each of the {last_step} steps of the checkpoint, and has {len(rows)} that "
+                f"{self.log_file} should have a row for each of the {steps} steps of the checkpoint, and has {len(rows)} that "
                 "can be read. Restore the file, or start anew in another --out."
             )
         self.session.history.extend(rows)

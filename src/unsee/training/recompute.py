@@ -158,16 +158,14 @@ def vision_rerun(model: Module, engine: Engine, forward: Forward, loss: Callable
 @contextmanager
 def _rerun(base: Any, weights: Sequence[Parameter], forward: Forward) -> Iterator[None]:
     """Replace the model's `get_image_features` by one that is rerun in backward."""
-    get_features = base.get_image_features
+    encode = base.get_image_features
 
-    @wraps(get_features)
+    @wraps(encode)
     def twice(*args: Any, **inputs: Any) -> Any:
         if not torch.is_grad_enabled() or not any(weight.requires_grad for weight in weights):
-            return get_features(*args, **inputs)
+            return encode(*args, **inputs)
         rebuilders: list[Callable[[list[Any]], Any]] = []
-        leaves = _Twice.apply(
-            torch.empty(0, requires_grad=True), lambda: get_features(*args, **inputs), forward, rebuilders
-        )  # type: ignore[no-untyped-call]
+        leaves = _Twice.apply(torch.empty(0, requires_grad=True), lambda: encode(*args, **inputs), forward, rebuilders)  # type: ignore[no-untyped-call]
         return rebuilders[0](list(leaves))
 
     with replaced.image_features(base, twice):

@@ -41,7 +41,7 @@ def unlearning_success(session: Session, probes: Sequence[Example]) -> float:
 
     An answer in which a term would not be found, because of its script, does not count as a success.
 
-    Each process asks its share; under ZeRO-3, where no process has weights of its own, all evaluate all probes in lockstep.
+    Each process evaluates its share; under ZeRO-3, where no process has weights of its own, all evaluate all probes in lockstep.
     """
     lockstep = processes.sharding() == "zero3"
     local_probes = list(probes) if lockstep else processes.share(probes)

@@ -48,9 +48,8 @@ def _peak_bytes() -> int:
         unit = 1 if sys.platform == "darwin" else 1024
         return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
     memory_info: dict[str, int] = psutil.Process().memory_info()._asdict()
-    return memory_info.get(
-        "peak_wset", memory_info["rss"]
-    )  # Windows counts the peak, other systems have been dealt with
+    # Windows counts the peak, other systems have been dealt with
+    return memory_info.get("peak_wset", memory_info["rss"])
 
 
 def free_bytes(device: str) -> int | None:
